@@ -1,0 +1,78 @@
+"""
+Take trained models to verified deployments on Hopsworks Model Serving, from Airflow DAGs.
+
+The map of the package:
+
+- ``operators``: what a DAG does (register, deploy, deploy the best, start, stop, delete, predict)
+- ``sensors``: what a DAG waits for
+- ``hooks``: ``HsmlHook``, the Airflow connection and the verbs on top of it
+- ``hopsworks``: models, deployments and the REST contract, without Airflow
+- ``local``: a Model Serving for a laptop or CI, which really runs the models
+- ``provider_info``: what Airflow discovers
+
+The names below are looked up on first use, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .hooks import HsmlHook
+    from .hopsworks import DeploymentSpec, Resources, Scaling
+    from .operators import (
+        DeleteDeploymentOperator,
+        DeployBestModelOperator,
+        DeployModelOperator,
+        PredictOperator,
+        RegisterModelOperator,
+        StartDeploymentOperator,
+        StopDeploymentOperator,
+    )
+    from .sensors import DeploymentStatusSensor
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "HsmlHook": "hooks",
+    "DeploymentSpec": "hopsworks",
+    "Resources": "hopsworks",
+    "Scaling": "hopsworks",
+    "DeleteDeploymentOperator": "operators",
+    "DeployBestModelOperator": "operators",
+    "DeployModelOperator": "operators",
+    "PredictOperator": "operators",
+    "RegisterModelOperator": "operators",
+    "StartDeploymentOperator": "operators",
+    "StopDeploymentOperator": "operators",
+    "DeploymentStatusSensor": "sensors",
+}
+
+__all__ = [
+    "DeleteDeploymentOperator",
+    "DeployBestModelOperator",
+    "DeployModelOperator",
+    "DeploymentSpec",
+    "DeploymentStatusSensor",
+    "HsmlHook",
+    "PredictOperator",
+    "RegisterModelOperator",
+    "Resources",
+    "Scaling",
+    "StartDeploymentOperator",
+    "StopDeploymentOperator",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that holds ``name`` when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        message = f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}"
+        raise AttributeError(message)
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, so that completion shows them before they are imported."""
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,705 @@
+"""
+Has the change arrived? Bring a deployment to a wanted configuration, and know that it really serves.
+
+What a GET says of version, revision and model is the row that our own PUT wrote; the cluster follows later, and a first
+'Running' may still be the old instances. So an arrival is only believed when the state has been stable for a while, the
+instances are new where their names are known, and the answers are right where answers were recorded.
+
+``Roll`` judges one look after another and says what to do next; ``Arrival`` is the whole procedure around it. Neither
+does any I/O.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+from . import calls, predicting, specs
+from .deployments import Deployment, DeploymentStatus
+from .errors import DeploymentFailed, HopsworksError, InvalidInput, NotInTime, NotVerified, Refused, Superseded
+from .models import Framework
+from .predicting import Likeness, Probe
+from .waiting import FailedWatch, Pace, Pause, Procedure, Reach, Wait, ask, explained, note_change, patiently, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .calls import Project
+    from .models import ModelVersion
+    from .specs import Wanted
+    from .waiting import Clock
+
+log = logging.getLogger(__name__)
+
+Status = DeploymentStatus
+
+SETTLE_SEEN = 5.0
+"""Seconds of being stable that are enough when the rollout was seen to happen."""
+SETTLE_UNSEEN = 20.0
+"""The same when it was not: it may not have begun."""
+SETTLE_DEFAULT_TOOL = 10.0
+START_GRACE = 10.0
+"""Seconds after a START for which 'Created' or 'Stopped' means 'not yet'."""
+NEVER_APPLIED = 60.0
+"""Seconds of Idle, though instances are to be kept, after which the change is lost."""
+WAKE_AGAIN = 30.0
+NAMES_AGAIN = 10.0
+IN_DOUBT = 120.0
+"""Seconds for which to look for a change whose answer was lost: a slow server may still be at it."""
+PROBES = 5
+FIRST_PAUSE_START = 0.5
+FIRST_PAUSE_UPDATE = 2.0
+"""Faster looks after an update buy only stale answers."""
+
+
+class Moved(Enum):
+    """What set the rollout in motion."""
+
+    START = auto()
+    """Our START of a deployment that was down: nothing old can answer."""
+    CHANGE = auto()
+    """Our PUT, or somebody's: old instances may answer for a while."""
+
+
+class Next(Enum):
+    """What to do after a look."""
+
+    LOOK = auto()
+    WAKE = auto()
+    START = auto()
+    NAMES = auto()
+    PROBE = auto()
+
+
+@dataclass(slots=True)
+class Roll:
+    """
+    Follows a rollout from look to look.
+
+    Time is given, not taken, so that a table of looks is a whole test of it.
+    """
+
+    moved: Moved
+    since: float
+    """When it was set in motion, seconds since 1970."""
+    signature: tuple[int | None, str | None] | None = None
+    """The row that is ours; None until it is known: a START makes a new revision."""
+    old_names: frozenset[str] = frozenset()
+    """Names of the instances before; empty when they are not known."""
+    can_wake: bool = True
+    """Whether there is a request with which to wake an Idle deployment."""
+    saw_transition: bool = False
+    names_are_new: bool = False
+    stable_since: float | None = None
+    _started_again: bool = False
+    _idle_since: float | None = None
+    _woken_at: float | None = None
+    _names_at: float | None = None
+    _failed: FailedWatch = field(default_factory=FailedWatch)
+
+    def next(self, deployment: Deployment | None, now: float) -> Next:
+        """
+        Judge a look.
+
+        :param deployment: what was seen; None when there is no such deployment
+        :param now: seconds since 1970
+        :raises Superseded: somebody else changed, stopped or deleted it
+        :raises DeploymentFailed: it is Failed and stays so
+        :raises NotVerified: the change was stored but never reached the cluster
+        """
+        if deployment is None:
+            message = "The deployment was deleted by somebody else while it was rolled out."
+            raise Superseded(message)
+        status = deployment.status
+        if status.is_down or status is Status.STOPPING:
+            return self._down(deployment, now)
+        self._check_signature(deployment)
+        if self._failed.stays(deployment, now):
+            raise DeploymentFailed(deployment)
+        if status is Status.IDLE:
+            return self._idle(deployment, now)
+        self._idle_since = None
+        if status is not Status.RUNNING or deployment.available_instances < max(1, deployment.minimum_instances):
+            self.saw_transition = self.saw_transition or status is not Status.RUNNING
+            self.stable_since = None
+            return Next.LOOK
+        return self._stable(deployment, now)
+
+    def names(self, current: frozenset[str]) -> bool:
+        """
+        Take the names of the instances that run now.
+
+        :param current: their names; empty when they are not known
+        :return: whether all are new, as far as can be known
+        """
+        self.names_are_new = bool(current and self.old_names) and not current & self.old_names
+        return self.names_are_new or not current
+
+    def not_yet(self) -> None:
+        """Begin to settle anew: an old instance was seen to answer."""
+        self.stable_since = None
+        self.saw_transition = True
+
+    def _check_signature(self, deployment: Deployment) -> None:
+        if self.signature is None:
+            self.signature = deployment.signature
+        elif deployment.signature != self.signature:
+            message = f"{deployment} was changed by somebody else during the rollout; what they set is left as it is."
+            raise Superseded(message)
+
+    def _down(self, deployment: Deployment, now: float) -> Next:
+        ours = self.moved is Moved.START
+        if ours and now - self.since < START_GRACE:
+            return Next.LOOK
+        if ours and deployment.status.is_down and not self._started_again:
+            self._started_again, self.since = True, now
+            return Next.START
+        message = (
+            f"{deployment} was stopped by somebody else while it was rolled out. Start it again if that was a mistake."
+        )
+        raise Superseded(message)
+
+    def _idle(self, deployment: Deployment, now: float) -> Next:
+        if self._idle_since is None:
+            self._idle_since = now
+        if deployment.minimum_instances > 0:
+            self.stable_since = None
+            if now - self._idle_since >= NEVER_APPLIED:
+                message = (
+                    f"{deployment}: the change was stored, but never applied to the cluster: still Idle after "
+                    f"{NEVER_APPLIED:g} s, with {deployment.minimum_instances} instances asked for. Restart the "
+                    "deployment."
+                )
+                raise NotVerified(message)
+            return Next.LOOK
+        if not self.can_wake:
+            return self._stable(deployment, now)
+        if self._woken_at is None or now - self._woken_at >= WAKE_AGAIN:
+            self._woken_at = now
+            return Next.WAKE
+        return Next.LOOK
+
+    def _stable(self, deployment: Deployment, now: float) -> Next:
+        if self.stable_since is None:
+            self.stable_since = now
+        if now - self.stable_since < self._settle(deployment):
+            return Next.LOOK
+        if self.old_names and not self.names_are_new:
+            if self._names_at is not None and now - self._names_at < NAMES_AGAIN:
+                return Next.LOOK
+            self._names_at = now
+            return Next.NAMES
+        return Next.PROBE
+
+    def _settle(self, deployment: Deployment) -> float:
+        if self.moved is Moved.START:
+            return 0.0
+        if deployment.serving_tool == "DEFAULT":
+            return SETTLE_DEFAULT_TOOL
+        return SETTLE_SEEN if self.saw_transition else SETTLE_UNSEEN
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """How it ended: what serves now, and how that is known."""
+
+    deployment: Deployment
+    action: str
+    """created, updated, started, attached or unchanged."""
+    verified_by: str | None = None
+    """``fingerprint``, ``instances``, ``status``; None when nothing was waited for."""
+
+
+class _PlanAnew(Exception):
+    """The deployment is not what was read: begin again with what it is now."""
+
+
+@dataclass
+class Arrival:
+    """
+    Brings one deployment to a wanted configuration: creates, updates, starts, attaches, or does nothing.
+
+    Drive ``run()``. It reads first, and sends a change only against the state that it read.
+    """
+
+    project: Project
+    name: str
+    wanted: Wanted
+    """Settings asked for; none given: only that it serves."""
+    timeout: float
+    """Seconds for one change: sent, arrived, first prediction answered."""
+    interval: float
+    """Seconds between looks, once it takes longer."""
+    model: ModelVersion | None = None
+    """The version to serve; needed to create, and to find what to ask it."""
+    wait: bool = True
+    """Whether to wait for the last change to arrive."""
+    clock: Clock = time.time
+    _probe: Probe | None = None
+    _champion: Mapping[str, Any] | None = None
+    _old_names: frozenset[str] = frozenset()
+    _action: str = ""
+    _deadline: float = 0.0
+
+    def run(self) -> Procedure[Arrived]:
+        """
+        Bring it about.
+
+        :raises DeploymentFailed: its instances do not come up; with the end of the log
+        :raises NotVerified: it serves, but answers otherwise than recorded
+        :raises Superseded: somebody else is changing it
+        :raises NotInTime: the timeout passed; asking again attaches to what is under way
+        """
+        self._deadline = self.clock() + self.timeout
+        return (yield from explained(self.project, self._converge()))
+
+    def _converge(self) -> Procedure[Arrived]:
+        for _ in range(2):
+            live = yield from self._look()
+            if live is None:
+                live = yield from self._create()
+            try:
+                return (yield from self._from(live))
+            except _PlanAnew:
+                continue
+        message = (
+            f"Deployment {self.name!r} was changed by somebody else each time before a change of ours could be sent."
+        )
+        raise Superseded(message)
+
+    def _from(self, live: Deployment) -> Procedure[Arrived]:
+        """Go on from what is there."""
+        if live.status in (Status.CREATING, Status.STOPPING):
+            live = yield from self._stable(live)
+        changes = specs.differences(live.raw, self.wanted)
+        if changes:
+            return (yield from self._update(live))
+        if live.status.is_down:
+            return (yield from self._start(live))
+        if live.status in (Status.RUNNING, Status.IDLE):
+            return (yield from self._unchanged(live))
+        if live.status is Status.FAILED:
+            return (yield from self._revive(live))
+        log.info("%s: a rollout is under way; waiting for it", live)
+        return (yield from self._arrive(live, Moved.CHANGE, "attached"))
+
+    # --- Steps, each a change or none ---------------------------------------------------------------------------------
+
+    def _unchanged(self, live: Deployment) -> Procedure[Arrived]:
+        self._action = self._action or "unchanged"
+        if live.status is Status.IDLE or not self.wait:
+            return Arrived(live, self._action, "status" if self.wait else None)
+        yield from self._read_probe(live)
+        likeness = yield from self._ask_once(live)
+        return Arrived(live, self._action, "fingerprint" if likeness is Likeness.CHALLENGER else "status")
+
+    def _create(self) -> Procedure[Deployment]:
+        """Create it; a stopped deployment with the wanted configuration is there afterwards."""
+        if self.model is None:
+            others = yield from ask(calls.get_deployments(self.project))
+            known = ", ".join(sorted(other.name for other in others)) or "none"
+            message = f"Deployment {self.name!r} does not exist in project {self.project.name!r}; there are: {known}."
+            raise InvalidInput(message)
+        tool = "KSERVE" if (yield from ask(calls.get_variable("kube_kserve_installed"))) == "true" else "DEFAULT"
+        least = yield from ask(calls.get_variable("kube_serving_min_num_instances"))
+        yield from self._check_files()
+        body = specs.created(self.name, self.model, self.wanted, serving_tool=tool, minimum=0 if least == "0" else 1)
+        log.info("Creating deployment %r with version %s of model %r", self.name, self.model.version, self.model.name)
+        try:
+            yield from ask(calls.put_deployment(self.project, body))
+        except HopsworksError as error:
+            duplicate = isinstance(error, Refused) and error.code == calls.DUPLICATED_ENTRY
+            if not (error.in_doubt or duplicate):
+                raise
+            log.warning("%s; looking whether it was created", error)
+            live = yield from self._look_in_doubt(lambda deployment: deployment is not None)
+            if live is None:
+                raise
+        else:
+            self._action = "created"
+            live = yield from self._look()
+        if live is None:
+            message = f"Deployment {self.name!r} was deleted by somebody else right after it was created."
+            raise Superseded(message)
+        return live
+
+    def _update(self, live: Deployment) -> Procedure[Arrived]:
+        """Change what is there, against the state that was read."""
+        self._check_model_server(live)
+        yield from self._read_probe(live)
+        live = yield from self._stable(live)
+        yield from self._check_files(live)
+        versions = yield from patiently(calls.has_versions(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
+        if live.status is Status.RUNNING:
+            yield from self._remember_champion(live)
+        before = yield from self._look()
+        if before is None or before.signature != live.signature or not specs.differences(before.raw, self.wanted):
+            raise _PlanAnew
+        changes = specs.differences(before.raw, self.wanted)
+        if not before.status.is_stable:
+            raise _PlanAnew
+        log.info(
+            "Updating %s: %s", before, ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
+        )
+        new_version = versions and any(specs.SETTINGS[name].versioned for name in changes)
+        row = yield from self._put(before, new_version=new_version)
+        if before.status.is_down:
+            return (yield from self._start(row, "updated"))
+        return (yield from self._arrive(row, Moved.CHANGE, "updated"))
+
+    def _put(self, before: Deployment, *, new_version: bool) -> Procedure[Deployment]:
+        """Send the change once, and find its row."""
+        body = specs.changed(before.raw, self.wanted)
+        try:
+            yield from ask(calls.put_deployment(self.project, body, new_version=new_version))
+        except HopsworksError as error:
+            if isinstance(error, Refused) and (error.status == 409 or error.not_now):
+                log.warning("%s; looking again", error)
+                yield Pause(FIRST_PAUSE_UPDATE)
+                raise _PlanAnew from error
+            if not error.in_doubt:
+                raise
+            log.warning("%s; looking whether it was carried out", error)
+            row = yield from self._look_in_doubt(lambda deployment: deployment is None or not self._differs(deployment))
+            if row is not None and self._differs(row):
+                raise _PlanAnew from error
+        else:
+            row = yield from self._look()
+        if row is None:
+            message = f"Deployment {self.name!r} was deleted by somebody else while it was updated."
+            raise Superseded(message)
+        if missing := specs.differences(row.raw, self.wanted):
+            if row.version == before.version and row.revision == before.revision:
+                message = (
+                    f"{row}: the server accepted the update but did not store {', '.join(missing)}. It may be too old "
+                    "for these settings."
+                )
+                raise InvalidInput(message)
+            message = f"{row} was changed by somebody else right after our update: {', '.join(missing)}."
+            raise Superseded(message)
+        return row
+
+    def _start(self, live: Deployment, action: str = "started") -> Procedure[Arrived]:
+        """Start what is down."""
+        self._action = self._action or action
+        yield from self._read_probe(live)
+        yield from self._send_start(live)
+        return (yield from self._arrive(live, Moved.START, self._action))
+
+    def _send_start(self, live: Deployment) -> Procedure[None]:
+        log.info("Starting %s", live)
+        try:
+            yield from ask(calls.start_deployment(self.project, live))
+        except HopsworksError as error:
+            if not (error.in_doubt or error.transient):
+                raise
+            # Whether it was carried out is seen in the looks that follow; they ask again if it was not.
+            log.warning("%s; looking at what became of it", error)
+
+    def _revive(self, live: Deployment) -> Procedure[Arrived]:
+        """Bring a Failed deployment back without taking down what may still answer."""
+        yield from self._read_probe(live)
+        try:
+            return (yield from self._arrive(live, Moved.CHANGE, "attached"))
+        except DeploymentFailed as failed:
+            if self._probe is not None and (yield from self._answers()):
+                message = (
+                    f"{failed.deployment}: the last change does not come up ({failed.deployment.reason}), but the "
+                    "revision before it "
+                    "still serves. Nothing was changed, since a restart would take that one down too. Deploy another "
+                    "version."
+                )
+                raise NotVerified(message) from failed
+        log.info("%s: nothing answers; stopping it to start it anew", live)
+        yield from stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
+        stopped = yield from self._look()
+        if stopped is None:
+            raise _PlanAnew
+        return (yield from self._start(stopped))
+
+    # --- Arriving -----------------------------------------------------------------------------------------------------
+
+    def _arrive(self, live: Deployment, moved: Moved, action: str) -> Procedure[Arrived]:
+        """Follow the rollout until the wanted configuration is what answers."""
+        self._action = self._action or action
+        if not self.wait:
+            return Arrived(live, self._action)
+        yield from self._read_probe(live)
+        roll = Roll(
+            moved,
+            since=self.clock(),
+            signature=None if moved is Moved.START else live.signature,
+            old_names=self._old_names,
+            can_wake=self._probe is not None,
+        )
+        pace = self._pace(FIRST_PAUSE_START if moved is Moved.START else FIRST_PAUSE_UPDATE)
+        while True:
+            deployment = yield from self._roll(live, roll, pace)
+            likeness = yield from self._probe_in_a_row(deployment, roll)
+            if likeness is not Likeness.CHAMPION:
+                break
+            roll.not_yet()
+        if likeness is Likeness.CHALLENGER and (self._champion is not None or moved is Moved.START):
+            verified_by = "fingerprint"
+        elif roll.names_are_new or moved is Moved.START:
+            verified_by = "instances"
+        else:
+            verified_by = "status"
+        log.info("%s has arrived, verified by %s", deployment, verified_by)
+        return Arrived(deployment, self._action, verified_by)
+
+    def _roll(self, live: Deployment, roll: Roll, pace: Pace) -> Procedure[Deployment]:
+        """Look until the rollout is through, as far as the states tell."""
+        seen: Deployment | None = None
+        look = calls.get_deployment_by_id(self.project, live.id)
+        while True:
+            deployment = yield from patiently(look, pace)
+            note_change(seen, deployment)
+            seen = deployment
+            step = roll.next(deployment, self.clock())
+            if deployment is None:
+                continue
+            if step is Next.PROBE or (step is Next.NAMES and roll.names((yield from self._names(deployment)))):
+                return deployment
+            if step is Next.START:
+                yield from self._send_start(deployment)
+            elif step is Next.WAKE:
+                yield from self._wake()
+            pause = pace.pause()
+            if pause is None:
+                raise NotInTime(self._too_late(deployment, roll))
+            yield Pause(pause)
+
+    def _too_late(self, deployment: Deployment, roll: Roll) -> str:
+        message = f"{deployment} has not arrived within {self.timeout:g} s"
+        if roll.old_names and roll.stable_since is not None:
+            return (
+                f"{message}: old instances still run. The change may never have been applied: restart the deployment."
+            )
+        reason = deployment.reason or "the server gives no reason"
+        return f"{message}: {reason}. Allow more by 'timeout', or look at its log."
+
+    def _probe_in_a_row(self, deployment: Deployment, roll: Roll) -> Procedure[Likeness]:
+        """Ask several times; an answer of the version before means that the rollout is not through."""
+        if self._probe is None:
+            return Likeness.UNKNOWN
+        likeness = Likeness.UNKNOWN
+        for number in range(PROBES):
+            if number:
+                yield Pause(predicting.BETWEEN_PROBES)
+            likeness = yield from self._ask_once(deployment, roll)
+            if likeness is Likeness.CHAMPION:
+                break
+        return likeness
+
+    def _ask_once(self, deployment: Deployment, roll: Roll | None = None) -> Procedure[Likeness]:
+        """
+        Send one probe, and judge whose answer it is.
+
+        :raises NotVerified: the model refused it, or the answer is not the recorded one
+        """
+        if self._probe is None:
+            return Likeness.UNKNOWN
+        budget = predicting.ROUTE_BUDGET
+        try:
+            answer = yield from predicting.predict(
+                self.project, self.name, self._probe.body, timeout=budget, clock=self.clock
+            )
+        except HopsworksError as error:
+            if predicting.is_unreached(error):
+                message = f"{deployment} does not answer, although it should: {error}"
+                raise NotInTime(message) from error
+            message = f"{deployment} refused the probe, a request with its registered example: {error}"
+            raise NotVerified(message) from error
+        likeness = predicting.likeness(self._probe, answer, self._champion)
+        if likeness is Likeness.CHAMPION and self.clock() >= self._deadline:
+            message = (
+                f"{deployment}: until the timeout of {self.timeout:g} s the answers were {likeness.value}. The change "
+                "may never have been applied: restart the deployment."
+            )
+            raise NotInTime(message)
+        if likeness is Likeness.NEITHER:
+            old_may_answer = roll is not None and roll.moved is Moved.CHANGE and self._champion is None
+            if old_may_answer and roll is not None and self.clock() - roll.since < predicting.ROUTE_BUDGET:
+                return Likeness.CHAMPION
+            shown = str(answer.get("predictions"))[:200]
+            message = f"{deployment} answers otherwise than recorded when the version was registered: {shown}"
+            raise NotVerified(message)
+        return likeness
+
+    # --- Looks --------------------------------------------------------------------------------------------------------
+
+    def _pace(self, first: float) -> Pace:
+        return Pace(first=first, most=self.interval, deadline=self._deadline, clock=self.clock)
+
+    def _look(self) -> Procedure[Deployment | None]:
+        return (yield from patiently(calls.get_deployment(self.project, self.name), self._pace(FIRST_PAUSE_START)))
+
+    def _look_in_doubt(self, settled: Callable[[Deployment | None], bool]) -> Procedure[Deployment | None]:
+        """Look for a change whose answer was lost, for as long as a slow server may be at it."""
+        pace = Pace(
+            first=1.0, most=self.interval, deadline=min(self._deadline, self.clock() + IN_DOUBT), clock=self.clock
+        )
+        while True:
+            deployment = yield from patiently(calls.get_deployment(self.project, self.name), pace)
+            if settled(deployment):
+                return deployment
+            pause = pace.pause()
+            if pause is None:
+                return deployment
+            yield Pause(pause)
+
+    def _differs(self, deployment: Deployment) -> bool:
+        return bool(specs.differences(deployment.raw, self.wanted))
+
+    def _stable(self, live: Deployment) -> Procedure[Deployment]:
+        """Wait until the server accepts changes."""
+        if live.status.is_stable:
+            return live
+        stable = [status for status in Status if status.is_stable]
+        wait = Wait(
+            Reach.of(self.name, *stable),
+            self._pace(FIRST_PAUSE_START),
+            f"deployment {self.name!r} to finish what is under way",
+            live,
+        )
+        deployment = yield from until(wait, calls.get_deployment_by_id(self.project, live.id))
+        if deployment is None:
+            raise _PlanAnew
+        return deployment
+
+    def _names(self, deployment: Deployment) -> Procedure[frozenset[str]]:
+        """Read the names of the instances; none when the server does not tell."""
+        try:
+            logs = yield from ask(calls.get_logs(self.project, deployment, tail=1))
+        except HopsworksError as error:
+            log.info("The names of the instances are not known: %s", error)
+            return frozenset()
+        return frozenset(instance.instance for instance in logs or [])
+
+    def _read_probe(self, live: Deployment) -> Procedure[None]:
+        """Find out what to ask of the version to come, once."""
+        if self._probe is not None or live.api_protocol != "REST" or live.model_server == "VLLM" or not self.wait:
+            return
+        model = self.model
+        if model is None and live.model_name is not None and live.model_version is not None:
+            model = yield from patiently(
+                calls.get_model(self.project, live.model_name, live.model_version), self._pace(FIRST_PAUSE_START)
+            )
+            self.model = model
+        if model is not None:
+            self._probe = yield from predicting.registered_probe(self.project, model)
+
+    def _remember_champion(self, live: Deployment) -> Procedure[None]:
+        """Note who serves before the change, and what they answer to the probe."""
+        self._old_names = yield from self._names(live)
+        if self._probe is not None and self._probe.predictions is not None:
+            try:
+                self._champion = yield from ask(calls.predict(self.project, self.name, self._probe.body))
+            except HopsworksError as error:
+                log.info("What the version before answers is not known: %s", error)
+
+    def _answers(self) -> Procedure[bool]:
+        """Tell whether anything answers at all."""
+        if self._probe is None:
+            return False
+        try:
+            yield from ask(calls.predict(self.project, self.name, self._probe.body))
+        except HopsworksError as error:
+            return not predicting.is_unreached(error)
+        return True
+
+    def _wake(self) -> Procedure[None]:
+        """Wake an Idle deployment by one request; how it ends does not matter."""
+        if self._probe is None:
+            return
+        log.info("Waking deployment %r by a request", self.name)
+        try:
+            yield from ask(calls.predict(self.project, self.name, self._probe.body, seconds=WAKE_AGAIN))
+        except HopsworksError as error:
+            log.info("The request that wakes it: %s", error)
+
+    def _check_model_server(self, live: Deployment) -> None:
+        """See a refusal coming: a deployment keeps its model server for life."""
+        framework = self.model.framework if self.model is not None else None
+        if framework is None or self.model is None:
+            return
+        if framework.model_server != live.model_server:
+            message = (
+                f"{live} runs on {live.model_server}, and version {self.model.version} of model {self.model.name!r} "
+                f"({framework.value}) needs {framework.model_server}: Hopsworks cannot change that. Deploy it under "
+                "another deployment_name."
+            )
+            raise InvalidInput(message)
+        if framework.needs_script and not live.raw.get("predictor"):
+            raise InvalidInput(specs.needs_script(self.model))
+
+    def _check_files(self, live: Deployment | None = None) -> Procedure[None]:
+        """Refuse a scikit-learn model that no server could load, before anything is changed."""
+        if (
+            self.model is None
+            or self.model.framework is not Framework.SKLEARN
+            or (live is not None and live.raw.get("predictor"))
+        ):
+            return
+        folder = f"Models/{self.model.name}/{self.model.version}/Files"
+        names = yield from ask(calls.list_folder(self.project, folder))
+        if names is None:
+            return
+        loadable = [name for name in names if name.endswith((".joblib", ".pkl", ".pickle"))]
+        if len(loadable) != 1:
+            found = ", ".join(sorted(loadable)) or "none"
+            message = (
+                f"Version {self.model.version} of model {self.model.name!r}: scikit-learn serving without a script "
+                f"needs exactly one file ending in .joblib, .pkl or .pickle; found {found}. Register the model again "
+                "with one."
+            )
+            raise InvalidInput(message)
+
+
+def stop(project: Project, name: str, pace: Pace, *, wait: bool = True) -> Procedure[Deployment | None]:
+    """
+    Stop a deployment, whatever state it is in. One that is stopped, or not there, is fine as it is.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param pace: how often to look, and until when
+    :param wait: whether to wait until it is stopped
+    :return: as it was seen last; None when there is no such deployment
+    """
+    look = calls.get_deployment(project, name)
+    while True:
+        deployment = yield from patiently(look, pace)
+        if deployment is None or deployment.status.is_down:
+            return deployment
+        if deployment.status is not Status.STOPPING:
+            log.info("Stopping %s", deployment)
+            try:
+                yield from ask(calls.stop_deployment(project, deployment))
+            except HopsworksError as error:
+                if not (error.in_doubt or error.transient):
+                    raise
+                log.warning("%s; looking again", error)
+                pause = pace.pause(at_least=1.0)
+                if pause is None:
+                    message = f"{deployment} could not be stopped until the timeout: {error}"
+                    raise NotInTime(message) from error
+                yield Pause(pause)
+                continue
+        if not wait:
+            return (yield from patiently(look, pace))
+        down = yield from until(Wait(_Down(name), pace, f"deployment {name!r} to stop", deployment), look)
+        return down
+
+
+class _Down:
+    """The goal of being stopped, or gone."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - a goal is asked with the time
+        return deployment is None or deployment.status.is_down

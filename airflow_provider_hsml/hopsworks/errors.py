@@ -1,0 +1,205 @@
+"""
+What can go wrong between us and Hopsworks.
+
+::
+
+    HopsworksError
+    ├── InvalidInput        what was asked for is wrong; found before anything was changed
+    │   └── NotFound        ... because it names something that does not exist
+    ├── NoAnswer            nobody answered, or not to the end
+    │   └── Untrusted       TLS: the server's certificate is not trusted; nothing was sent
+    ├── NotUnderstood       an answer that is not Hopsworks': HTML, empty, a redirect, a key missing
+    ├── Refused             Hopsworks said no, with its errorCode
+    ├── NotInTime           the deadline passed
+    └── DeploymentError     what became of a deployment
+        ├── DeploymentFailed    its instances do not come up
+        ├── NotVerified         it serves, but does not answer as it should
+        └── Superseded          somebody else changed, stopped or deleted it meanwhile
+
+Two questions decide what happens next, and every error answers both:
+
+- ``transient``: can the same thing succeed later, unchanged? (Airflow should retry the task.)
+- ``in_doubt``: may a change that was being sent have been carried out all the same? (Look before sending it again.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .deployments import Deployment
+
+_QUOTA = "quota"
+
+# Codes of hopsworks-api with which the server says 'not now': the deployment is moving, or its instances do not answer
+# yet.
+BUSY_CODES = frozenset({240001, 240002, 240004})
+LIFECYCLE_CODE = 240003
+_PASSING_CODES = BUSY_CODES | {LIFECYCLE_CODE}
+_LASTING_CODES = frozenset({360008})
+# The instances cannot be reached yet. 250008 and 250007 carry the model's own refusals too: the text tells them apart.
+_UNREACHED_CODES = frozenset({250001, 250002, 250003, 250006, 250012})
+_MODEL_4XX, _MODEL_5XX = 250008, 250007
+_GATEWAY_TEXTS = ("no healthy upstream", "upstream connect error", "upstream request timeout", "service unavailable")
+
+_HINTS = {
+    120012: "Ask the administrator to enable the data science profile of this Hopsworks.",
+    150004: "Check the project's name in the connection (extra 'project') or in the argument 'project'.",
+    160000: "Ask the project's owner to add the API key's user to the project.",
+    150068: "Changing deployments needs the role 'Data owner' in the project.",
+    200003: "Check the API key in the connection's password.",
+    240003: "Look at the deployment's state in the Hopsworks UI.",
+    240006: "Register the model version first, or name one that exists.",
+    240011: "Choose another deployment name.",
+    240013: "A deployment keeps its model server for life: deploy this model under another deployment name.",
+    240026: "Stop or delete deployments that are not needed, or ask for a larger quota.",
+    320002: "Check the API key in the connection's password: it may have been deleted.",
+    320004: "Create an API key with the scopes PROJECT, SERVING and MODELREGISTRY, and with DATASET_VIEW, "
+    "DATASET_CREATE and DATASET_DELETE to register models.",
+    320012: "Check the API key in the connection's password.",
+    320013: "Check the API key in the connection's password: it may have been deleted.",
+    360009: "Delete or update the deployments that use this model version first.",
+}
+
+
+class HopsworksError(Exception):
+    """Any failure in talking to Hopsworks. Catch this one to catch all."""
+
+    transient = False
+    in_doubt = False
+    retry_after: float | None = None
+    """Seconds after which the server asks to try again, where it said so."""
+
+
+class InvalidInput(HopsworksError):
+    """What was asked for is wrong, and was refused before anything was changed."""
+
+
+class NotFound(InvalidInput):
+    """The model, version or deployment that was named does not exist."""
+
+
+class NoAnswer(HopsworksError):
+    """Nobody answered: connection refused, name unknown, timeout, or an answer that was cut off."""
+
+    transient = True
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        """
+        Remember whether the request can have reached the server.
+
+        :param message: what was asked of whom, and how it ended
+        :param sent: False when no connection was made at all, so that nothing can have happened there
+        """
+        super().__init__(message)
+        self.sent = sent
+        self.in_doubt = sent
+
+
+class Untrusted(NoAnswer):
+    """The server's TLS certificate does not verify. Nothing was sent."""
+
+    transient = False
+
+    def __init__(self, message: str) -> None:
+        """
+        Say whose certificate it was.
+
+        :param message: the host, and what to do
+        """
+        super().__init__(message, sent=False)
+
+
+class NotUnderstood(HopsworksError):
+    """An answer, but not one of Hopsworks: from a proxy in between, or of another program."""
+
+    transient = True
+    in_doubt = True
+
+    def __init__(self, message: str, *, status: int, retry_after: float | None = None) -> None:
+        """
+        Keep what little is known of the answer.
+
+        :param message: what was asked, and how the answer began
+        :param status: HTTP status
+        :param retry_after: seconds, from the header of that name
+        """
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Refused(HopsworksError):
+    """Hopsworks refused the request and said why, by an error code of its own."""
+
+    def __init__(self, what: str, *, status: int, code: int, text: str, retry_after: float | None = None) -> None:
+        """
+        Classify the refusal by Hopsworks' error code, which is more reliable than the HTTP status.
+
+        :param what: what was asked, for the message
+        :param status: HTTP status
+        :param code: Hopsworks' errorCode
+        :param text: Hopsworks' own words (usrMsg, else errorMsg)
+        :param retry_after: seconds, from the header of that name
+        """
+        hint = "" if self._is_quota(code, text) else _HINTS.get(code, "")
+        said = f"(HTTP {status}, errorCode {code}): {text or 'no reason given'}"
+        super().__init__(f"{what}: refused by Hopsworks {said} {hint}".rstrip())
+        self.status = status
+        self.code = code
+        self.text = text
+        self.retry_after = retry_after
+        quota = self._is_quota(code, text)
+        passing = code in _PASSING_CODES or status >= 500 or status in (408, 429)
+        self.not_now = not quota and code in _PASSING_CODES
+        """Whether the deployment is moving: nothing was changed, and the same request will do later."""
+        self.not_ready = (
+            code in _UNREACHED_CODES
+            or (code == _MODEL_4XX and not text)
+            or (code == _MODEL_5XX and (not text or any(words in text.lower() for words in _GATEWAY_TEXTS)))
+        )
+        """Whether a prediction did not get to the model: its route or its instances are not there yet."""
+        self.transient = self.not_ready or (passing and not quota and code not in _LASTING_CODES)
+        self.in_doubt = not self.not_now and (status >= 500 or status in (408, 429))
+
+    @staticmethod
+    def _is_quota(code: int, text: str) -> bool:
+        return code == LIFECYCLE_CODE and _QUOTA in text.lower()
+
+
+class NotInTime(HopsworksError):
+    """The deadline passed before what was waited for had happened. A retry attaches to what is under way."""
+
+    transient = True
+
+
+class DeploymentError(HopsworksError):
+    """What became of a deployment, when it is not what was asked for."""
+
+
+class DeploymentFailed(DeploymentError):
+    """The deployment's instances do not come up. Carries the server's reason and the end of the log."""
+
+    def __init__(self, deployment: Deployment, *, log_tail: Sequence[str] = ()) -> None:
+        """
+        Put the end of the log into the message, so that nobody has to look for it elsewhere.
+
+        :param deployment: as it was seen last
+        :param log_tail: last lines of the component at fault, oldest first
+        """
+        reason = deployment.reason or "the server gives no reason"
+        lines = [f"{deployment}: its instances do not come up: {reason}"]
+        lines += ["Last lines of its log:", *log_tail] if log_tail else []
+        super().__init__("\n".join(lines))
+        self.deployment = deployment
+        self.transient = deployment.condition is not None and deployment.condition.is_unschedulable
+
+
+class NotVerified(DeploymentError):
+    """The deployment runs, but its answers are not those that were expected."""
+
+
+class Superseded(DeploymentError):
+    """Somebody else changed, stopped or deleted the deployment while it was being worked on."""

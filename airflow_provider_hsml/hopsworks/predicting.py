@@ -1,0 +1,231 @@
+"""Asking a deployment for predictions: the body, the wait for the route, and whether an answer is the expected one."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from . import calls
+from .errors import HopsworksError, InvalidInput, NoAnswer, NotUnderstood, Refused
+from .waiting import Pause, Procedure, ask
+
+if TYPE_CHECKING:
+    from .calls import Project
+    from .models import ModelVersion
+    from .waiting import Clock
+
+ROUTE_BUDGET = 60.0
+"""Seconds for which a running deployment may not be reached yet: its route is set up after its instances."""
+BETWEEN_PROBES = 1.0
+TOLERANCE = 1e-6
+_INTERNAL_ERROR = 120000
+
+INPUT_EXAMPLE = "input_example.json"
+EXPECTED = "expected.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request to which every instance of a model version must have an answer."""
+
+    body: Mapping[str, Any]
+    predictions: list[Any] | None = None
+    """The recorded answer, where there is one."""
+
+
+class Likeness(Enum):
+    """Whose answer an answer is."""
+
+    CHALLENGER = "as recorded for this version"
+    CHAMPION = "as the version before answered"
+    NEITHER = "neither the recorded one nor that of the version before"
+    UNKNOWN = "an answer that does not tell whose it is"
+
+
+def request_body(
+    name: str,
+    *,
+    instances: Any = None,
+    inputs: Any = None,
+    payload: Any = None,
+) -> dict[str, Any] | None:
+    """
+    Make the body of a request from one of the three ways to give it; None when none was given.
+
+    :param name: the deployment's name, for messages
+    :param instances: a list of rows, each a list or a mapping
+    :param inputs: one row or several, wrapped as the SDK wraps it
+    :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
+    :raises InvalidInput: more than one was given, or it cannot be a request
+    """
+    given = {
+        key: value
+        for key, value in (("instances", instances), ("inputs", inputs), ("payload", payload))
+        if value is not None
+    }
+    if len(given) > 1:
+        message = (
+            f"Request to deployment {name!r}: give one of instances, inputs and payload, not {' and '.join(given)}."
+        )
+        raise InvalidInput(message)
+    if inputs is not None:
+        return {"instances": wrapped(inputs)}
+    body = payload if payload is not None else given or None
+    if body is None:
+        return None
+    if not isinstance(body, Mapping) or len({"instances", "inputs"} & set(body)) != 1:
+        message = (
+            f"Request to deployment {name!r}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
+        )
+        raise InvalidInput(message)
+    rows = body.get("instances", body.get("inputs"))
+    if "instances" in body and (not isinstance(rows, list) or not rows):
+        message = (
+            f"Request to deployment {name!r}: expected instances to be a list with at least one row, got {rows!r}."
+        )
+        raise InvalidInput(message)
+    return dict(body)
+
+
+def wrapped(inputs: Any) -> list[Any]:
+    """
+    Make a list of rows of what may be one row: a mapping or a flat list is one row, a list of those is several.
+
+    :param inputs: as the SDK's argument of that name
+    """
+    if not isinstance(inputs, list):
+        return [inputs if isinstance(inputs, Mapping) else [inputs]]
+    return inputs if inputs and all(isinstance(row, list | Mapping) for row in inputs) else [inputs]
+
+
+def example_body(example: Any) -> dict[str, Any]:
+    """
+    Make the body of a request from a registered input example, which may be a whole body, a row, or rows.
+
+    :param example: the content of the example's file
+    """
+    if isinstance(example, Mapping) and {"instances", "inputs"} & set(example):
+        return dict(example)
+    return {"instances": wrapped(example)}
+
+
+def registered_probe(project: Project, model: ModelVersion) -> Procedure[Probe | None]:
+    """
+    Find what to ask of a model version: its expected answers, else its input example; None when it has neither.
+
+    :param project: the project that owns the model
+    :param model: the version
+    """
+    folder = f"Models/{model.name}/{model.version}"
+    expected = yield from _read_json(project, f"{folder}/{EXPECTED}")
+    if isinstance(expected, Mapping) and isinstance(expected.get("predictions"), list):
+        return Probe({"instances": expected.get("instances")}, expected["predictions"])
+    example = yield from input_example(project, model)
+    return None if example is None else Probe(example)
+
+
+def input_example(project: Project, model: ModelVersion) -> Procedure[dict[str, Any] | None]:
+    """
+    Read a model version's input example as the body of a request; None when it has none.
+
+    :param project: the project that owns the model
+    :param model: the version
+    """
+    example = yield from _read_json(project, f"Models/{model.name}/{model.version}/{INPUT_EXAMPLE}")
+    return None if example is None else example_body(example)
+
+
+def _read_json(project: Project, path: str) -> Procedure[Any]:
+    content = yield from ask(calls.download(project, path))
+    if content is None:
+        return None
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        message = (
+            f"{path!r} in project {project.name!r}: expected JSON, which is what registering writes there ({error})."
+        )
+        raise InvalidInput(message) from error
+
+
+def same(one: Any, other: Any) -> bool:
+    """
+    Tell whether two answers are the same: numbers within 1e-6 (relative or absolute), anything else to the letter.
+
+    :param one: a JSON value
+    :param other: a JSON value
+    """
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, float) or isinstance(other, float):
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
+        return numbers and (
+            math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE) or (math.isnan(one) and math.isnan(other))
+        )
+    return type(one) is type(other) and bool(one == other)
+
+
+def likeness(probe: Probe, answer: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Likeness:
+    """
+    Tell whose answer this is.
+
+    :param probe: what was asked
+    :param answer: what came
+    :param champion: what the version before answered to the same; None when that is not known
+    """
+    if probe.predictions is None:
+        return Likeness.UNKNOWN
+    alike = champion is not None and same(champion.get("predictions"), probe.predictions)
+    if same(answer.get("predictions"), probe.predictions):
+        return Likeness.UNKNOWN if alike else Likeness.CHALLENGER
+    return Likeness.CHAMPION if champion is not None and not alike and same(answer, champion) else Likeness.NEITHER
+
+
+def is_unreached(error: HopsworksError) -> bool:
+    """
+    Tell whether a request did not get to the model, so that it may be sent again.
+
+    :param error: how it ended
+    """
+    if isinstance(error, Refused):
+        return error.not_ready or error.code == _INTERNAL_ERROR
+    return isinstance(error, NoAnswer | NotUnderstood) and error.transient
+
+
+def predict(
+    project: Project, name: str, body: Mapping[str, Any], *, timeout: float, clock: Clock
+) -> Procedure[dict[str, Any]]:
+    """
+    Ask for predictions, again while the deployment cannot be reached.
+
+    For a minute; while it wakes up or starts, until the timeout.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param body: the request
+    :param timeout: seconds
+    :param clock: tells the seconds since 1970
+    :raises HopsworksError: the last answer, when the time is up; or the model's own refusal, at once
+    """
+    begun = clock()
+    while True:
+        left = begun + timeout - clock()
+        try:
+            answer: dict[str, Any] = yield from ask(calls.predict(project, name, body, seconds=max(left, 1.0)))
+        except HopsworksError as error:
+            waited = clock() - begun
+            if not is_unreached(error) or waited >= timeout:
+                raise
+            if waited >= min(ROUTE_BUDGET, timeout):
+                deployment = yield from ask(calls.get_deployment(project, name))
+                if deployment is None or deployment.status.is_down or deployment.status.value in ("Running", "Failed"):
+                    raise
+            yield Pause(BETWEEN_PROBES)
+        else:
+            return answer

@@ -1,0 +1,52 @@
+"""Finding versions of models in the registry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from . import calls
+from .errors import NotFound
+from .waiting import Procedure, ask
+
+if TYPE_CHECKING:
+    from .calls import Project
+    from .models import ModelVersion
+
+
+def list_versions(project: Project, name: str) -> Procedure[list[ModelVersion]]:
+    """
+    List all versions of a model, page by page.
+
+    :param project: the project that owns it
+    :param name: the model's name
+    """
+    found: list[ModelVersion] = []
+    while True:
+        page = yield from ask(calls.get_models(project, name, limit=calls.PAGE, offset=len(found)))
+        found += page.items
+        if not page.items or len(found) >= page.count:
+            return found
+
+
+def find_version(project: Project, name: str, version: int | None) -> Procedure[ModelVersion]:
+    """
+    Find a version of a model.
+
+    :param project: the project that owns it
+    :param name: the model's name
+    :param version: its number; None for the newest
+    :raises NotFound: there is none; the message names those that are
+    """
+    if version is not None:
+        model = yield from ask(calls.get_model(project, name, version))
+        if model is not None:
+            return model
+    versions = yield from list_versions(project, name)
+    if version is None and versions:
+        return max(versions, key=lambda model: model.version)
+    known = ", ".join(str(model.version) for model in sorted(versions, key=lambda model: model.version)) or "none"
+    wanted = f"Version {version} of model {name!r}" if version is not None else f"Model {name!r}"
+    message = (
+        f"{wanted} is not in the registry of project {project.name!r}; versions there: {known}. Register it first."
+    )
+    raise NotFound(message)

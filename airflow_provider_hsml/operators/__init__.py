@@ -1,0 +1,23 @@
+"""
+What a DAG does with models and deployments.
+
+Operators are thin: they read their arguments, ask the hook, and return a small plain dict. Decisions and waits are
+made in ``hopsworks``.
+"""
+
+from __future__ import annotations
+
+from .deployments import DeleteDeploymentOperator, StartDeploymentOperator, StopDeploymentOperator
+from .models import RegisterModelOperator
+from .predictions import PredictOperator
+from .promotion import DeployBestModelOperator, DeployModelOperator
+
+__all__ = [
+    "DeleteDeploymentOperator",
+    "DeployBestModelOperator",
+    "DeployModelOperator",
+    "PredictOperator",
+    "RegisterModelOperator",
+    "StartDeploymentOperator",
+    "StopDeploymentOperator",
+]

@@ -1,0 +1,121 @@
+"""Putting trained models into the registry."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from .base import HsmlOperator
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping, Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+
+class RegisterModelOperator(HsmlOperator):
+    """
+    Register a trained model as a new version: upload its files, then put it into the Model Registry.
+
+    A retry of the same task with the same files registers once; mapped tasks that register versions of one model at
+    the same time get a version each.
+
+    Returns ``{"model_name", "model_version", "model_id", "metrics", "url"}``, each also under its own key.
+
+    :param model_name: letters, digits and underscores
+    :param model_path: a file, or a folder with all that the model needs, on the machine where the task runs
+    :param framework: SKLEARN, PYTHON, TENSORFLOW, TORCH or LLM
+    :param metrics: name -> finite number; what versions are compared by later
+    :param model_version: a number; None for the next
+    :param description: shown in the registry
+    :param input_example: one row or several; the deployment is probed with it
+    :param model_schema: JSON that describes inputs and outputs
+    :param expected: ``{"instances": [...], "predictions": [...]}``: what this version answers. Deploying it then
+        proves that it is this version that answers, where the one before answers otherwise
+    :param environment: name of the Python environment it was trained in
+    :param feature_view: name of the feature view it was trained on
+    :param training_dataset_version: version of the training dataset
+    """
+
+    template_fields: Sequence[str] = (
+        *HsmlOperator.template_fields,
+        "model_name",
+        "model_path",
+        "framework",
+        "metrics",
+        "model_version",
+        "description",
+        "input_example",
+        "model_schema",
+        "expected",
+        "environment",
+        "feature_view",
+        "training_dataset_version",
+    )
+    template_fields_renderers = {"metrics": "json", "input_example": "json", "model_schema": "json", "expected": "json"}  # noqa: RUF012
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        model_path: str | os.PathLike[str],
+        framework: str,
+        metrics: Mapping[str, float] | None = None,
+        model_version: int | str | None = None,
+        description: str | None = None,
+        input_example: Any = None,
+        model_schema: Any = None,
+        expected: Mapping[str, Any] | None = None,
+        environment: str | None = None,
+        feature_view: str | None = None,
+        training_dataset_version: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
+        self.model_name = model_name
+        self.model_path = model_path
+        self.framework = framework
+        self.metrics = metrics
+        self.model_version = model_version
+        self.description = description
+        self.input_example = input_example
+        self.model_schema = model_schema
+        self.expected = expected
+        self.environment = environment
+        self.feature_view = feature_view
+        self.training_dataset_version = training_dataset_version
+
+    def act(self, context: Context) -> dict[str, Any]:
+        """
+        Register it.
+
+        :param context: Airflow's
+        """
+        ti = context["ti"]
+        model = self.hook.register_model(
+            run_key=json.dumps(
+                [self.hook.access.project, self.model_name, ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
+            ),
+            model_name=self.model_name,
+            model_path=self.model_path,
+            framework=self.framework,
+            metrics=self.metrics,
+            version=self.model_version,
+            description=self.description,
+            input_example=self.input_example,
+            model_schema=self.model_schema,
+            expected=self.expected,
+            environment=self.environment,
+            feature_view=self.feature_view,
+            training_dataset_version=self.training_dataset_version,
+        )
+        self.log.info("Registered version %s of model %r", model.version, model.name)
+        return {
+            "model_name": model.name,
+            "model_version": model.version,
+            "model_id": model.id,
+            "metrics": dict(model.metrics),
+            "url": self.hook.model_url(model),
+        }

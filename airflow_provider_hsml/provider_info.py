@@ -1,0 +1,86 @@
+"""What Airflow discovers of this provider."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PACKAGE = "airflow_provider_hsml"
+
+CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
+    "project": {
+        "label": "Project",
+        "description": "Name of the Hopsworks project.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "ca_bundle": {
+        "label": "CA bundle",
+        "description": "Path of a PEM file to trust, where Hopsworks has a certificate of a private CA.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "verify": {
+        "label": "Verify TLS",
+        "description": "Whether to verify the server's certificate. Leave it on; give a CA bundle instead.",
+        "schema": {"type": ["boolean", "null"], "default": True},
+    },
+    "inference_route": {
+        "label": "Inference route",
+        "description": "hopsworks: predictions go through the REST API. istio: straight to the ingress.",
+        "schema": {"type": ["string", "null"], "enum": ["hopsworks", "istio"], "default": "hopsworks"},
+    },
+    "ingress_url": {
+        "label": "Ingress URL",
+        "description": "Address of the ingress, for the route istio.",
+        "schema": {"type": ["string", "null"]},
+    },
+    "request_timeout": {
+        "label": "Request timeout",
+        "description": "Seconds for one answer.",
+        "schema": {"type": ["number", "null"], "default": 60, "minimum": 1},
+    },
+    "write_timeout": {
+        "label": "Write timeout",
+        "description": "Seconds for the answer to one PUT; older servers copy the model's files meanwhile.",
+        "schema": {"type": ["number", "null"], "default": 300, "minimum": 1},
+    },
+    "allow_http": {
+        "label": "Allow http",
+        "description": "Allow plain http to a host that is not this machine. The API key is readable on the way then.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+}
+"""The fields beyond host, port and password: kept in the connection's extra. The one table of them."""
+
+UI_FIELD_BEHAVIOUR: dict[str, Any] = {
+    "hidden-fields": ["schema", "login"],
+    "relabeling": {"password": "API key"},
+    "placeholders": {
+        "host": "c.app.hopsworks.ai",
+        "port": "443",
+        "password": "scopes PROJECT, SERVING, MODELREGISTRY, DATASET_*",
+    },
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe the provider, as Airflow's ``provider_info.schema.json`` has it."""
+    name = "Hopsworks Model Serving"
+    return {
+        "package-name": "airflow-provider-hsml",
+        "name": name,
+        "description": "Take trained models to verified deployments on Hopsworks Model Serving.",
+        "integrations": [
+            {"integration-name": name, "external-doc-url": "https://docs.hopsworks.ai/", "tags": ["service"]}
+        ],
+        "hooks": [{"integration-name": name, "python-modules": [f"{_PACKAGE}.hooks"]}],
+        "operators": [{"integration-name": name, "python-modules": [f"{_PACKAGE}.operators"]}],
+        "sensors": [{"integration-name": name, "python-modules": [f"{_PACKAGE}.sensors"]}],
+        "connection-types": [
+            {
+                "connection-type": "hsml",
+                "hook-name": name,
+                "hook-class-name": f"{_PACKAGE}.hooks.HsmlHook",
+                "ui-field-behaviour": UI_FIELD_BEHAVIOUR,
+                "conn-fields": CONNECTION_FIELDS,
+            }
+        ],
+    }
