@@ -243,7 +243,7 @@ def get_model(project: Project, name: str, version: int) -> Call[ModelVersion | 
         "GET",
         _models(project, f"{check_model_name(name)}_{int(version)}"),
         lambda data: data and ModelVersion.from_json(data, project=project.name, registry_id=project.id),
-        query=(("expand", "trainingdatasets"),),
+        query=(("expand", "trainingdatasets"), ("expand", "mandatorytags")),
         repeatable=True,
         absent=frozenset({MODEL_NOT_FOUND}),
     )
