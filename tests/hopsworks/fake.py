@@ -146,7 +146,7 @@ class FakeHopsworks:
     def _answer(self, call: Call[Any], kind: str, path: str) -> Answer:
         if kind == "predict":
             return self.answers if isinstance(self.answers, Answer) else _json({"predictions": self.answers})
-        if path.startswith(("dataset", "/variables", "hopsworks-api")) or "variables" in call.path:
+        if path.startswith(("dataset", "modelregistries")) or "variables" in path:
             return self._file(path)
         if kind == "CREATE":
             self.bodies.append(call.body)
@@ -171,7 +171,7 @@ class FakeHopsworks:
     def _file(self, path: str) -> Answer:
         found = next((content for name, content in self.files.items() if path.endswith(name)), None)
         if found is None:
-            return refusal(404, 100050) if "variables" in path else refusal(404, 110008)
+            return refusal(404, 100050 if "variables" in path else 110008 if path.startswith("dataset") else 360000)
         return _json(found)
 
 

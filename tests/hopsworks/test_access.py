@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.access import Access
+from airflow_provider_hsml.hopsworks.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = "prefix.secretpart"
+
+
+def access(host: str | None = "hopsworks.example.com", *, port: int | None = None, **extra: Any) -> Access:
+    return Access.from_connection(host=host, port=port, password=KEY, extra={"project": "demo"} | extra)
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "url"),
+    [
+        ("c.app.hopsworks.ai", None, "https://c.app.hopsworks.ai:443"),
+        ("https://c.app.hopsworks.ai", 8181, "https://c.app.hopsworks.ai:8181"),
+        ("https://c.app.hopsworks.ai/", None, "https://c.app.hopsworks.ai:443"),
+        ("http://localhost", 8181, "http://localhost:8181"),
+        ("http://127.0.0.1:99", None, "http://127.0.0.1:99"),
+        ("http://[::1]:99", None, "http://[::1]:99"),
+        ("10.0.0.7", None, "https://10.0.0.7:443"),
+    ],
+)
+def test_hosts(host: str, port: int | None, url: str) -> None:
+    assert access(host, port=port).url == url
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "",
+        "https://host/path",
+        "host/path",
+        "https://host?query=1",
+        "host#fragment",
+        "https://user@host",
+        "https://user:pass@host",
+        "https://",
+        "ftp://host",
+        "host name",
+        "a..b",
+        "https://host:port",
+        "https://good.example\\@evil.example",
+    ],
+)
+def test_what_could_lead_the_key_elsewhere_is_no_host(host: str | None) -> None:
+    with pytest.raises(InvalidInput, match="without path, query or user") as caught:
+        access(host)
+    assert "pass" not in str(caught.value)
+
+
+def test_plain_http_only_to_this_machine_or_by_choice() -> None:
+    with pytest.raises(InvalidInput, match="allow_http"):
+        access("http://hopsworks.example.com")
+    assert access("http://hopsworks.example.com", allow_http="true").url == "http://hopsworks.example.com:80"
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"project": ""}, "extra 'project'"),
+        ({"project": "../x"}, "extra 'project'"),
+        ({"verify": "no"}, "extra 'verify': expected true or false"),
+        ({"request_timeout": "soon"}, "extra 'request_timeout': expected a finite number"),
+        ({"write_timeout": 0}, "extra 'write_timeout'"),
+        ({"inference_route": "http"}, "extra 'inference_route': expected one of hopsworks, istio"),
+        ({"ca_bundle": "/nowhere.pem"}, "extra 'ca_bundle'"),
+        ({"ingress_url": "http://elsewhere.example/x"}, "extra 'ingress_url'"),
+    ],
+)
+def test_a_wrong_field_is_named(extra: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        access(**extra)
+
+
+def test_all_fields(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+
+    found = access(
+        ca_bundle=str(bundle), request_timeout="5", write_timeout=7, ingress_url="https://in.example", other="ignored"
+    )
+
+    assert found.verify == str(bundle)
+    assert (found.request_timeout, found.write_timeout) == (5, 7)
+    assert found.ingress_url == "https://in.example:443"
+    assert access(verify="False").verify is False
+    assert access().verify is True
+
+
+def test_no_key() -> None:
+    with pytest.raises(InvalidInput, match="API key"):
+        Access.from_connection(host="h", port=None, password="", extra={"project": "demo"})
+
+
+def test_the_key_is_in_no_text() -> None:
+    assert "secretpart" not in repr(access())
+    assert "secretpart" not in str(access())
+
+
+def test_pages_of_the_ui() -> None:
+    assert access().ui_url(119, "deployments", 14) == "https://hopsworks.example.com:443/p/119/deployments/14"
+
+
+class TestEnvironment:
+    def test_what_users_set_for_the_sdk(self) -> None:
+        given = {
+            "HOPSWORKS_HOST": "h.example",
+            "HOPSWORKS_PORT": "8181",
+            "HOPSWORKS_PROJECT": "p",
+            "HOPSWORKS_API_KEY": KEY,
+        }
+
+        found = Access.from_environment(given)
+
+        assert found is not None
+        assert (found.url, found.project, found.key, found.key_kind) == ("https://h.example:8181", "p", KEY, "ApiKey")
+
+    @pytest.mark.parametrize(("name", "kind"), [("api.key", "ApiKey"), ("token.jwt", "Bearer")])
+    def test_inside_hopsworks(self, tmp_path: Path, name: str, kind: str) -> None:
+        (tmp_path / name).write_text(f"{KEY}\n")
+        given = {
+            "REST_ENDPOINT": "https://hopsworks.internal:8182",
+            "HOPSWORKS_PROJECT_NAME": "p",
+            "SECRETS_DIR": str(tmp_path),
+            "DOMAIN_CA_TRUSTSTORE_PEM": "/ca.pem",
+        }
+
+        found = Access.from_environment(given, project="other")
+
+        assert found is not None
+        assert (found.url, found.project, found.verify) == ("https://hopsworks.internal:8182", "other", "/ca.pem")
+        assert (found.key, found.key_kind, found.key_path) == (KEY, kind, str(tmp_path / name))
+
+    def test_nothing_there(self) -> None:
+        assert Access.from_environment({"HOPSWORKS_API_KEY": KEY}) is None
+
+    def test_half_of_it(self) -> None:
+        with pytest.raises(InvalidInput, match="HOPSWORKS_API_KEY"):
+            Access.from_environment({"HOPSWORKS_HOST": "h", "HOPSWORKS_PROJECT": "p"})
+        with pytest.raises(InvalidInput, match="HOPSWORKS_PROJECT"):
+            Access.from_environment({"HOPSWORKS_HOST": "h", "HOPSWORKS_API_KEY": KEY})
