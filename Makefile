@@ -1,0 +1,128 @@
+# The commands of the project. They need Python 3.11 to 3.13, make and the package registries; everything else is made
+# here, inside the checkout: a virtual environment for each Airflow, and `.demo/` for the demo.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+
+# The Python that environments are made with. Without it: the first of python3.11, 3.12 and 3.13 that works.
+PYTHON ?=
+# More arguments for pytest: make test ARGS="-k arrival -x"
+ARGS ?=
+# make demo KEEP=1 leaves the local Model Serving up.
+KEEP ?=
+# How many tests run at once.
+WORKERS ?= 2
+
+# Without byte code, each of the many Airflow processes that tests and demo start would compile Airflow anew.
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTEST_ADDOPTS
+export UV_SYSTEM_CERTS = 1
+# What runs here talks to itself over the loopback: never through a proxy.
+comma := ,
+export NO_PROXY := $(if $(NO_PROXY),$(NO_PROXY)$(comma))127.0.0.1,localhost
+export no_proxy := $(NO_PROXY)
+
+# Somebody's own Airflow, cluster or local server must not leak into tests and demo.
+alone = unset $$(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' | grep -E '^(AIRFLOW|HOPSWORKS|HSML)_') REST_ENDPOINT SECRETS_DIR;
+
+python = .venv/bin/python
+pytest = -m pytest $(ARGS)
+quick = not slow
+
+# ------------------------------------------------------------------------------------------------------ environments
+everything := local,examples
+
+# $(call make_environment,<folder>,<Airflow>,<newest minor version of Python 3 it runs on>,<extras>,<dependency group>)
+# An environment that is there already is brought up to date where it stands.
+define make_environment
+	@set -e; \
+	check='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(3)))'; \
+	if ! $(1)/bin/python -c "$$check" 2>/dev/null; then \
+	    found=; \
+	    for each in $(or $(PYTHON),python3.11 python3.12 python3.13 python3 python); do \
+	        if $$each -c "$$check" 2>/dev/null; then found=$$each; break; fi; \
+	    done; \
+	    if [ -z "$$found" ]; then \
+	        echo "Airflow $(2) needs a Python from 3.11 to 3.$(3) with its venv module, and $(if $(PYTHON),PYTHON=$(PYTHON) is not one,there is none on PATH): install one, or name it with make PYTHON=<path>." >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "== $(1): a new environment, $$($$found --version)"; \
+	    $$found -m venv --clear $(1); \
+	fi; \
+	echo "== $(1): installing Airflow $(2) and the provider (at the first time about 160 packages: a minute or two)"; \
+	if ! $(1)/bin/python -m uv --version >/dev/null 2>&1; then \
+	    $(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/airflow-$(2).txt uv; \
+	fi; \
+	$(1)/bin/python -m uv pip install --quiet --python $(1)/bin/python --compile-bytecode \
+	    -c constraints/airflow-$(2).txt -e '.[$(4)]' --group $(5); \
+	touch $(1)/.made
+endef
+
+.venv/.made: pyproject.toml constraints/airflow-3.3.2.txt
+	$(call make_environment,.venv,3.3.2,13,$(everything),dev)
+
+.venv-3.0.6/.made: pyproject.toml constraints/airflow-3.0.6.txt
+	$(call make_environment,.venv-3.0.6,3.0.6,12,local,test)
+
+.venv-2.11.2/.made: pyproject.toml constraints/airflow-2.11.2.txt
+	$(call make_environment,.venv-2.11.2,2.11.2,12,local,test)
+
+# ---------------------------------------------------------------------------------------------------------- commands
+.PHONY: help
+help: ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
+
+.PHONY: demo
+demo: ## The main job on this machine, three nights of it; KEEP=1 leaves the local Model Serving up
+	@$(MAKE) --no-print-directory .venv/.made || { echo "DEMO FAILED: its environment could not be made, see above"; exit 1; }
+	@$(alone) exec .venv/bin/hsml-local demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: .venv/.made model-server ## The tests, on Airflow 3.3.2
+	@$(alone) $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "$(quick)"
+
+.PHONY: check
+check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## What CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2 and 3.0.6
+	@echo "== tests on Airflow 3.3.2, with coverage"
+	@$(alone) $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "$(quick)" --cov --cov-report=term
+	@echo "== Airflow-facing tests on Airflow 2.11.2"
+	@$(alone) .venv-2.11.2/bin/python $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)"
+	@echo "== Airflow-facing tests on Airflow 3.0.6"
+	@$(alone) .venv-3.0.6/bin/python $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)"
+
+.PHONY: check-all
+check-all: check ## Everything, before a release: check, and what is longer
+	@echo "== slow tests"
+	@$(alone) $(python) $(pytest) -m slow
+
+.PHONY: lint
+lint: .venv/.made ## ruff and mypy --strict
+	$(python) -m ruff check .
+	$(python) -m ruff format --check .
+	$(python) -m mypy
+
+.PHONY: model-server
+model-server: .venv/.made ## The model server's own environment, built ahead
+	@$(alone) .venv/bin/hsml-local prepare
+
+.PHONY: constraints
+constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml asks; UPGRADE=1 takes the newest of everything
+	@$(call resolve,3.3.2,--extra local --extra examples --group dev,,3.13)
+	@$(call resolve,3.0.6,--extra local --group test,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5',3.12)
+	@$(call resolve,2.11.2,--extra local --group test,,3.12)
+
+# $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. A resolution of 3.0.6 that
+# is left free takes a fastapi with which every task fails ('Input should be a valid dictionary or object').
+resolve = file=constraints/airflow-$(1).txt; echo "== $$file"; \
+    printf '%s\n' 'apache-airflow==$(1)' $(3) | \
+    $(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
+        pyproject.toml - $(2) --output-file $$file >/dev/null && \
+    { echo '\# What Airflow $(1) is developed and tested with, on Python 3.11 to $(4). Made by `make constraints`.'; cat $$file; } > $$file.new && \
+    mv $$file.new $$file
+
+.PHONY: clean
+clean: ## Remove what was made here: environments, demo, caches
+	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	    coverage.xml htmlcov build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
