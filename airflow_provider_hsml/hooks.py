@@ -73,10 +73,8 @@ class HsmlHook(BaseHook):
             if access is None:
                 message = (
                     f"Airflow has no connection {self.hsml_conn_id!r}, and the environment names no Hopsworks. Make a "
-                    "connection of type "
-                    "'hsml' with host, API key (password) and extra 'project', or set HOPSWORKS_HOST, "
-                    "HOPSWORKS_PROJECT and "
-                    "HOPSWORKS_API_KEY."
+                    "connection of type 'hsml' with host, API key (password) and extra 'project', or set HOPSWORKS_HOST, "
+                    "HOPSWORKS_PROJECT and HOPSWORKS_API_KEY."
                 )
                 raise InvalidInput(message) from None
         else:

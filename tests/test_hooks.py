@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml import HsmlHook
+from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
+
+from .tasks import changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow_provider_hsml.local import LocalServing
+
+pytestmark = pytest.mark.airflow
+
+
+class TestConnection:
+    def test_works(self, hook: HsmlHook, serving: LocalServing) -> None:
+        works, message = hook.test_connection()
+
+        assert works
+        assert message == f"Reached Hopsworks 5.2.0 at {serving.url}, project 'demo' (id 119)."
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"password": "wrong.key"}, "Check the API key"),
+            ({"password": "only.serving"}, "MODELREGISTRY"),
+            ({"password": ""}, "no API key"),
+            ({"extra": {"project": "nowhere"}}, "Check the project's name"),
+            ({"extra": {"project": "foreign"}}, "add the API key's user"),
+            ({"extra": {}}, "extra 'project'"),
+            ({"port": 1}, "nobody answers there"),
+            ({"host": "http://example.com"}, "allow_http"),
+        ],
+    )
+    def test_says_what_is_wrong(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(json.loads(serving.connection) | change))
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.client.ATTEMPTS", 1)
+
+        works, said = HsmlHook().test_connection()
+
+        assert not works
+        assert message in said
+
+    def test_of_another_type_with_the_same_fields(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
+        fields = json.loads(serving.connection) | {"conn_type": "hopsworks"}
+        monkeypatch.setenv("AIRFLOW_CONN_HOPSWORKS_DEFAULT", json.dumps(fields))
+
+        assert HsmlHook("hopsworks_default").test_connection()[0]
+
+    def test_the_environment_where_there_is_none(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
+        monkeypatch.setenv("REST_ENDPOINT", serving.url)
+        monkeypatch.setenv("HOPSWORKS_PROJECT_NAME", "demo")
+        monkeypatch.setenv("HOPSWORKS_API_KEY", serving.api_key)
+
+        assert HsmlHook().test_connection()[0]
+
+    def test_the_environment_is_not_mixed_with_a_connection(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The environment's key must not go to a connection's host."""
+        fields = json.loads(serving.connection) | {"password": ""}
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields))
+        monkeypatch.setenv("HOPSWORKS_HOST", "elsewhere.example")
+        monkeypatch.setenv("HOPSWORKS_API_KEY", serving.api_key)
+
+        with pytest.raises(InvalidInput, match="no API key"):
+            _ = HsmlHook().access
+
+    def test_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT", raising=False)
+
+        with pytest.raises(InvalidInput, match="set HOPSWORKS_HOST"):
+            _ = HsmlHook("nothere").access
+
+    def test_over_tls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from airflow_provider_hsml.local import LocalServing
+
+        with LocalServing(tls=True, engine=lambda _: lambda rows: rows) as secure:
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", secure.connection)
+            assert HsmlHook().test_connection()[0]
+
+            fields = json.loads(secure.connection)
+            untrusting = fields | {"extra": {"project": "demo"}}
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(untrusting))
+            works, said = HsmlHook().test_connection()
+            assert not works
+            assert "ca_bundle" in said
+
+    def test_the_key_is_masked(self, hook: HsmlHook, monkeypatch: pytest.MonkeyPatch) -> None:
+        masked: list[str] = []
+        monkeypatch.setattr("airflow_provider_hsml.hooks.mask_secret", masked.append)
+
+        assert hook.access.key in masked
+        assert hook.access.key.rpartition(".")[2] in masked
+
+
+class TestModels:
+    def test_look_up(self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]) -> None:
+        register("hooked", 1, accuracy=0.7)
+        register("hooked", 2, accuracy=0.6)
+        register("hooked", 3)
+
+        assert [model.version for model in hook.get_models("hooked")] == [1, 2, 3]
+        assert hook.get_model("hooked").version == 3
+        assert hook.get_model("hooked", 2).metrics == {"accuracy": 0.6}
+        serving.requests.clear()
+        assert hook.get_best_model("hooked", "accuracy").version == 1
+        assert len(serving.requests) == 1
+        assert hook.get_best_model("hooked", "accuracy", "min").version == 2
+
+    def test_best_by_a_metric_that_nobody_has(self, hook: HsmlHook, register: Callable[..., int]) -> None:
+        """The server returns a version all the same."""
+        register("metricless", 1, accuracy=0.7)
+
+        with pytest.raises(InvalidInput, match="metrics there: accuracy"):
+            hook.get_best_model("metricless", "f1")
+        with pytest.raises(NotFound, match="no version in the registry"):
+            hook.get_best_model("nothere", "f1")
+        with pytest.raises(InvalidInput, match="direction"):
+            hook.get_best_model("metricless", "accuracy", "up")
+
+    def test_delete(self, hook: HsmlHook, register: Callable[..., int]) -> None:
+        register("doomed", 1)
+
+        hook.delete_model("doomed", 1)
+        hook.delete_model("doomed", 1)
+        hook.delete_model("neverwas", 1)
+        with pytest.raises(NotFound):
+            hook.get_model("doomed")
+
+    def test_register(self, hook: HsmlHook, model_file: Callable[..., Path]) -> None:
+        model = hook.register_model(model_name="mine", model_path=model_file(answer=1), framework="SKLEARN")
+
+        assert hook.model_url(model) == f"{hook.access.url}/p/119/models/mine/1"
+
+
+class TestDeployments:
+    def test_a_life(self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]) -> None:
+        register("lively", 1)
+        saved = hook.save_deployment(
+            {"resources": {"limits": {"memory": 2048}}}, deployment_name="lively", model_name="lively"
+        )
+
+        assert saved.name == "lively"
+        assert hook.start_deployment("lively", poll_interval=0.1).status.value == "Running"
+        found = hook.get_deployment("lively")
+        assert found.raw["predictorResources"]["limits"]["memory"] == 2048
+        assert hook.get_deployment_by_id(found.id) == found
+        assert hook.get_deployment_state("lively") == "Running"
+        assert "lively" in [deployment.name for deployment in hook.get_deployments()]
+        assert [deployment.name for deployment in hook.get_deployments(model_name="lively")] == ["lively"]
+        assert hook.get_deployments(model_name="lively", status="Stopped") == []
+        assert list(hook.get_deployment_logs("lively"))
+        assert hook.predict("lively", inputs=[0]) == {"predictions": [1]}
+        hook.save_deployment({"resources": {"requests": {"cores": 1}}}, deployment_name="lively")
+        assert hook.start_deployment("lively", poll_interval=0.1).raw["predictorResources"]["requests"]["cores"] == 1
+
+        stopped = hook.stop_deployment("lively", poll_interval=0.1)
+        assert stopped is not None
+        assert stopped.status.value == "Stopped"
+        serving.requests.clear()
+        assert hook.get_deployment_logs("lively") == {}
+        assert changes(serving) == []
+        assert hook.delete_deployment("lively") is not None
+        assert hook.delete_deployment("lively") is None
+
+    def test_what_is_not_there(self, hook: HsmlHook) -> None:
+        with pytest.raises(NotFound, match="Deployment 'nothere' does not exist in project 'demo'; there are:"):
+            hook.get_deployment("nothere")
+        with pytest.raises(NotFound, match="no deployment with id 99999"):
+            hook.get_deployment_by_id(99999)
+        with pytest.raises(InvalidInput, match="component: expected one of"):
+            hook.get_deployment_logs("nothere", component="sidecar")
+        assert hook.stop_deployment("nothere") is None

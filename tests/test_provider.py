@@ -1,0 +1,190 @@
+"""What Airflow and users see of the package: names, arguments, what an import costs, and which way imports go."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator
+
+import airflow_provider_hsml
+from airflow_provider_hsml import operators, sensors
+from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS
+from airflow_provider_hsml.provider_info import CONNECTION_FIELDS, get_provider_info
+
+pytestmark = pytest.mark.airflow
+
+PACKAGE = Path(airflow_provider_hsml.__file__).parent
+TASKS = [getattr(module, name) for module in (operators, sensors) for name in module.__all__]
+MARKER = "LOADED="
+
+
+def loaded_by(code: str) -> set[str]:
+    """Run code in a Python of its own, and give the modules that it has loaded at the end."""
+    script = f"{code}\nimport json, sys\nprint({MARKER!r} + json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: PLW1514
+    line = next(line for line in done.stdout.splitlines() if line.startswith(MARKER))
+    return set(json.loads(line.removeprefix(MARKER)))
+
+
+class TestProviderInfo:
+    def test_is_what_airflow_expects(self) -> None:
+        schema = json.loads((files("airflow") / "provider_info.schema.json").read_text())
+
+        jsonschema.validate(get_provider_info(), schema)
+
+    def test_airflow_discovers_it(self) -> None:
+        from airflow.providers_manager import ProvidersManager
+
+        provider = ProvidersManager().providers["airflow-provider-hsml"]
+
+        assert provider.data["connection-types"][0]["connection-type"] == "hsml"
+        assert provider.version == airflow_provider_hsml.__version__
+
+    def test_the_form_has_the_fields_that_are_read(self) -> None:
+        assert tuple(CONNECTION_FIELDS) == EXTRA_KEYS
+        for field in CONNECTION_FIELDS.values():
+            assert "null" in field["schema"]["type"], "Airflow shows a field that cannot be null as required"
+
+    def test_modules_are_there(self) -> None:
+        info = get_provider_info()
+        named = [
+            module
+            for kind in ("hooks", "operators", "sensors")
+            for row in info[kind]
+            for module in row["python-modules"]
+        ]
+
+        assert len(named) == 3
+        for module in named:
+            __import__(module)
+
+
+class TestNames:
+    def test_what_there_is(self) -> None:
+        for name in airflow_provider_hsml.__all__:
+            assert getattr(airflow_provider_hsml, name).__name__ == name
+        assert set(airflow_provider_hsml.__all__) <= set(dir(airflow_provider_hsml))
+
+    def test_what_there_is_not(self) -> None:
+        with pytest.raises(AttributeError, match="it has .*DeployBestModelOperator"):
+            _ = airflow_provider_hsml.DeployModel
+        with pytest.raises(AttributeError, match="it has .*DeploymentSpec"):
+            _ = airflow_provider_hsml.hopsworks.Spec
+
+    def test_the_dataclasses(self) -> None:
+        from airflow_provider_hsml import hopsworks
+
+        for name in hopsworks.__all__:
+            assert getattr(hopsworks, name).__name__ == name
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
+class TestArguments:
+    def test_none_is_named_like_an_attribute_of_airflow(self, task: type) -> None:
+        """``dry_run`` or ``on_kill`` as an argument would break killing."""
+        base: Any = BaseSensorOperator if issubclass(task, BaseSensorOperator) else BaseOperator
+        taken = set(dir(base)) | set(inspect.signature(BaseOperator.__init__).parameters) - {"self", "kwargs"}
+        own = set(inspect.signature(task).parameters) - {"kwargs"}
+
+        assert own & taken <= {"task_id"}
+
+    def test_all_are_keyword_only(self, task: type) -> None:
+        for argument in inspect.signature(task.__init__).parameters.values():  # type: ignore[misc]
+            assert argument.name == "self" or argument.kind in (argument.KEYWORD_ONLY, argument.VAR_KEYWORD)
+
+    def test_templated_ones_are_attributes(self, task: Any) -> None:
+        required = {"deployment_name": "x", "model_name": "x", "model_path": "x", "framework": "x", "metric": "x"}
+        names = {
+            name
+            for kind in task.__mro__
+            if "__init__" in vars(kind)
+            for name in inspect.signature(kind.__init__).parameters
+        }
+        made = task(task_id="task", **{name: value for name, value in required.items() if name in names})
+
+        for field in task.template_fields:
+            assert hasattr(made, field)
+
+
+class TestImports:
+    def test_a_dag_file_loads_no_http_library(self) -> None:
+        base = loaded_by(
+            "from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator, BaseSensorOperator"
+            ", AirflowException, AirflowFailException, AirflowNotFoundException, PokeReturnValue, conf, mask_secret"
+        )
+        ours = loaded_by("import airflow_provider_hsml.operators, airflow_provider_hsml.sensors")
+        heavy = {
+            "requests",
+            "httpx",
+            "urllib3",
+            "sklearn",
+            "numpy",
+            "pandas",
+            "hopsworks",
+            "hsml",
+            "starlette",
+            "uvicorn",
+        }
+
+        added = {module.partition(".")[0] for module in ours - base}
+        assert not added & heavy
+        assert added <= {"airflow_provider_hsml", "difflib", "json", "threading", "ipaddress", "copy"}, added
+
+    def test_the_package_itself_loads_nothing(self) -> None:
+        assert {module for module in loaded_by("import airflow_provider_hsml") if module.startswith("airflow")} == {
+            "airflow_provider_hsml"
+        }
+
+    def test_hopsworks_needs_no_airflow(self) -> None:
+        modules = ", ".join(
+            f"airflow_provider_hsml.hopsworks.{path.stem}" for path in (PACKAGE / "hopsworks").glob("[a-z]*.py")
+        )
+
+        assert "airflow" not in loaded_by(f"import {modules}")
+
+    @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+    def test_go_one_way(self, path: Path) -> None:
+        """operators, sensors -> hooks -> hopsworks; local is a program of its own; only the client names requests."""
+        place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        ranks = {"operators": 2, "sensors": 2, "hooks": 1, "hopsworks": 0}
+        imported = imports_of(path)
+
+        if place in ranks:
+            above = {
+                name
+                for name, rank in ranks.items()
+                if rank > ranks[place] or (rank == ranks[place] == 2 and name != place)
+            }
+            assert not {f"airflow_provider_hsml.{name}" for name in above} & {
+                ".".join(name.split(".")[:2]) for name in imported
+            }
+        if place == "local":
+            assert not [name for name in imported if name.startswith(("airflow.", "airflow_provider_hsml.hopsworks"))]
+        if place != "local" and path.name not in ("client.py", "aio.py"):
+            assert not {"requests", "httpx"} & {name.partition(".")[0] for name in imported}
+
+
+def imports_of(path: Path) -> set[str]:
+    """List what a file imports, at any depth, with relative names resolved."""
+    package = ["airflow_provider_hsml", *path.relative_to(PACKAGE).parent.parts]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = (
+                [*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]
+                if node.level
+                else [node.module or ""]
+            )
+            found |= {".".join(base), *(".".join([*base, alias.name]) for alias in node.names)}
+    return found
