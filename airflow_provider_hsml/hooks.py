@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
@@ -11,14 +12,15 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from .hopsworks import calls, predicting, promotion, reading, registry
 from .hopsworks.access import Access
 from .hopsworks.arrival import Arrival, Arrived, stop
-from .hopsworks.deployments import check_deployment_name
+from .hopsworks.deployments import DeploymentStatus, check_deployment_name
 from .hopsworks.errors import HopsworksError, InvalidInput, NotFound
-from .hopsworks.models import Direction, best_of
+from .hopsworks.models import Direction
+from .hopsworks.promotion import Promotion, Record
 from .hopsworks.specs import DeploymentSpec, Wanted, model_wanted
-from .hopsworks.waiting import Gone, Pace, Wait, drive, until
+from .hopsworks.waiting import UNSCHEDULABLE_STAYS, Gone, Pace, Reach, Wait, drive, explained, until, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Sequence
 
     from .hopsworks.client import Client
     from .hopsworks.deployments import Deployment
@@ -73,7 +75,8 @@ class HsmlHook(BaseHook):
             if access is None:
                 message = (
                     f"Airflow has no connection {self.hsml_conn_id!r}, and the environment names no Hopsworks. Make a "
-                    "connection of type 'hsml' with host, API key (password) and extra 'project', or set HOPSWORKS_HOST, "
+                    "connection of type 'hsml' with host, API key (password) and extra 'project', or set "
+                    "HOPSWORKS_HOST, "
                     "HOPSWORKS_PROJECT and HOPSWORKS_API_KEY."
                 )
                 raise InvalidInput(message) from None
@@ -159,8 +162,9 @@ class HsmlHook(BaseHook):
         page = self.client.send(calls.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
         if page.items and page.items[0].metric(metric) is not None:
             return page.items[0]
-        versions = self.get_models(name)
-        return best_of(versions, metric, end) or promotion.choose(versions, None, metric=metric, direction=end).chosen
+        by = promotion.Metric(metric, end)
+        project = self.client.project
+        return promotion.choose(self.get_models(name), None, by, model_name=name, project_name=project.name).chosen
 
     def register_model(self, *, run_key: str | None = None, **model: Any) -> ModelVersion:
         """
@@ -298,6 +302,109 @@ class HsmlHook(BaseHook):
             ).run()
         )
 
+    def deploy_model(
+        self,
+        model_name: str,
+        model_version: int | str = "latest",
+        *,
+        deployment_name: str | None = None,
+        spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Record:
+        """
+        Serve a version of a model, and see that it really does. See ``DeployModelOperator``.
+
+        :param model_name: the model
+        :param model_version: its number, or ``"latest"``
+        :param deployment_name: None for the model's own
+        :param spec: the deployment's configuration
+        :param timeout: seconds for one change
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it has arrived
+        """
+        newest = model_version == "latest"
+        wish = Promotion(
+            model_name,
+            DeploymentSpec.read(spec or {}).wanted(),
+            timeout,
+            poll_interval,
+            time.time,
+            deployment_name,
+            version=None if newest else reading.integer("model_version", model_version, least=1),
+            wait=wait,
+        )
+        return self._promote(wish)
+
+    def deploy_best_model(
+        self,
+        model_name: str,
+        metric: str,
+        direction: str = "max",
+        *,
+        candidates: Sequence[int | str | Mapping[str, Any]] | None = None,
+        deployment_name: str | None = None,
+        spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Record:
+        """
+        Serve the best version of a model, if it beats the one being served. See ``DeployBestModelOperator``.
+
+        :param model_name: the model
+        :param metric: the metric to compare by
+        :param direction: ``max`` or ``min``
+        :param candidates: numbers of versions, or mappings with the key ``model_version``; None for all
+        :param deployment_name: None for the model's own
+        :param spec: the deployment's configuration
+        :param timeout: seconds for one change
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it has arrived
+        """
+        end = Direction(reading.choice("direction", direction, [one.value for one in Direction]))
+        wish = Promotion(
+            model_name,
+            DeploymentSpec.read(spec or {}).wanted(),
+            timeout,
+            poll_interval,
+            time.time,
+            deployment_name,
+            by=promotion.Metric(reading.text("metric", metric), end, _version_numbers(candidates)),
+            wait=wait,
+        )
+        return self._promote(wish)
+
+    def _promote(self, wish: Promotion) -> Record:
+        promoted = self.run(wish.run(self.client.project))
+        deployment = promoted.arrived.deployment
+        return promoted.record(
+            wish.by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment)
+        )
+
+    def watch_deployment(
+        self, name: str, statuses: str | Sequence[str], *, must_exist: bool = True
+    ) -> Deployment | None:
+        """
+        Look whether a deployment is in one of some states: once, or at a Failed until it is known whether it stays.
+
+        :param name: the deployment's name
+        :param statuses: a state or several; ``Running`` is met by Idle, ``Stopped`` by Created
+        :param must_exist: whether one that is not there is a wrong name, not one that was deleted meanwhile
+        :return: the deployment when it is; None when it is not yet
+        :raises NotFound: there is none; the message names those that are
+        :raises DeploymentFailed: it is Failed and stays so; with the end of the log
+        """
+        known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
+        given = [statuses] if isinstance(statuses, str) else reading.sequence("target_status", statuses)
+        targets = [DeploymentStatus(reading.choice("target_status", status, known)) for status in given]
+        goal = Reach.of(check_deployment_name(name), *targets)
+        if must_exist:
+            self.get_deployment(name)
+        pace = Pace(first=1.0, most=5.0, deadline=time.time() + 2 * UNSCHEDULABLE_STAYS)
+        return self.run(explained(self.client.project, watch(self.client.project, goal, pace)))
+
     def start_deployment(
         self, name: str, *, timeout: float = 600.0, poll_interval: float = 10.0, wait: bool = True
     ) -> Deployment:
@@ -423,3 +530,12 @@ class HsmlHook(BaseHook):
 
     def _pace(self, timeout: float, poll_interval: float) -> Pace:
         return Pace(first=0.5, most=poll_interval, deadline=time.time() + timeout)
+
+
+def _version_numbers(given: object) -> list[int] | None:
+    """Read candidates: numbers, or what registering returned."""
+    if given is None:
+        return None
+    rows = reading.sequence("candidates", given)
+    numbers = [row.get("model_version") if isinstance(row, Mapping) else row for row in rows]
+    return [reading.integer("candidates", number, least=1) for number in numbers]

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import functools
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseSensorOperator, PokeReturnValue, conf
 
-from .hooks import HsmlHook
-from .hopsworks import calls, reading
-from .hopsworks.deployments import DeploymentStatus, check_deployment_name
 from .hopsworks.errors import HopsworksError
-from .hopsworks.waiting import UNSCHEDULABLE_STAYS, Pace, Pause, Procedure, Reach, ask, explained, note_change
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from .hopsworks.deployments import Deployment
+    from .hooks import HsmlHook
 
 __all__ = ["DeploymentStatusSensor"]
 
@@ -49,7 +44,7 @@ class DeploymentStatusSensor(BaseSensorOperator):
         *,
         deployment_name: str,
         target_status: str | Sequence[str] = "Running",
-        hsml_conn_id: str = HsmlHook.default_conn_name,
+        hsml_conn_id: str = "hsml_default",
         project: str | None = None,
         deferrable: bool | None = None,
         **kwargs: Any,
@@ -65,11 +60,13 @@ class DeploymentStatusSensor(BaseSensorOperator):
         self.hsml_conn_id = hsml_conn_id
         self.project = project
         self.deferrable = deferrable
-        self._seen: Deployment | None = None
+        self._has_been_seen = False
 
     @functools.cached_property
     def hook(self) -> HsmlHook:
         """The hook."""
+        from .hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
         return HsmlHook(self.hsml_conn_id, self.project)
 
     def execute(self, context: Context) -> Any:
@@ -89,14 +86,15 @@ class DeploymentStatusSensor(BaseSensorOperator):
         :param context: Airflow's
         """
         try:
-            goal = Reach.of(check_deployment_name(self.deployment_name), *self._targets())
-            project = self.hook.client.project
-            deployment = self.hook.run(explained(project, self._watch(goal)))
+            deployment = self.hook.watch_deployment(
+                self.deployment_name, self.target_status, must_exist=not self._has_been_seen
+            )
         except HopsworksError as error:
             if error.transient:
                 self.log.warning("%s; looking again", error)
                 return False
             raise AirflowFailException(str(error)) from error
+        self._has_been_seen = True
         if deployment is None:
             return False
         return PokeReturnValue(
@@ -107,28 +105,3 @@ class DeploymentStatusSensor(BaseSensorOperator):
                 "status": deployment.status.value,
             },
         )
-
-    def _watch(self, goal: Reach) -> Procedure[Deployment | None]:
-        """Look; the deployment when the goal is reached, else None."""
-        pace = Pace(first=1.0, most=5.0, deadline=time.time() + 2 * UNSCHEDULABLE_STAYS)
-        while True:
-            deployment = yield from ask(calls.get_deployment(self.hook.client.project, goal.name))
-            if deployment is None and self._seen is None:
-                self.hook.get_deployment(goal.name)  # Raises, and lists those that exist.
-            note_change(self._seen, deployment)
-            self._seen = deployment or self._seen
-            if goal.reached(deployment, time.time()):
-                return deployment
-            pause = pace.pause()
-            if deployment is None or deployment.status is not DeploymentStatus.FAILED or pause is None:
-                return None
-            yield Pause(pause)
-
-    def _targets(self) -> list[DeploymentStatus]:
-        """Read the states to wait for."""
-        given = [self.target_status] if isinstance(self.target_status, str) else self.target_status
-        known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
-        return [
-            DeploymentStatus(reading.choice("target_status", status, known))
-            for status in reading.sequence("target_status", given)
-        ]

@@ -124,7 +124,7 @@ class TestModels:
 
         with pytest.raises(InvalidInput, match="metrics there: accuracy"):
             hook.get_best_model("metricless", "f1")
-        with pytest.raises(NotFound, match="no version in the registry"):
+        with pytest.raises(NotFound, match="Model 'nothere' is not in the registry"):
             hook.get_best_model("nothere", "f1")
         with pytest.raises(InvalidInput, match="direction"):
             hook.get_best_model("metricless", "accuracy", "up")

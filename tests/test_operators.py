@@ -54,7 +54,7 @@ def deploy(name: str, version: Any = "latest", **more: Any) -> DeployModelOperat
 
 class TestRegister:
     def operator(self, name: str, path: Path, **more: Any) -> RegisterModelOperator:
-        given = {"framework": "SKLEARN", "metrics": {"accuracy": 0.9}} | more
+        given: dict[str, Any] = {"framework": "SKLEARN", "metrics": {"accuracy": 0.9}} | more
         return RegisterModelOperator(task_id="task", model_name=name, model_path=path, **given)
 
     def test_registers_the_next_version(self, hook: HsmlHook, name: str, model_file: Callable[..., Path]) -> None:
@@ -171,7 +171,11 @@ class TestRegister:
     def test_what_cannot_be_registered(
         self, serving: LocalServing, name: str, model_file: Callable[..., Path], given: dict[str, Any], message: str
     ) -> None:
-        arguments = {"model_name": name, "model_path": model_file(answer=1), "framework": "SKLEARN"} | given
+        arguments: dict[str, Any] = {
+            "model_name": name,
+            "model_path": model_file(answer=1),
+            "framework": "SKLEARN",
+        } | given
 
         with pytest.raises(AirflowFailException, match=message):
             execute(RegisterModelOperator(task_id="task", **arguments))

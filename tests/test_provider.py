@@ -30,7 +30,7 @@ MARKER = "LOADED="
 def loaded_by(code: str) -> set[str]:
     """Run code in a Python of its own, and give the modules that it has loaded at the end."""
     script = f"{code}\nimport json, sys\nprint({MARKER!r} + json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)  # noqa: PLW1514
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith(MARKER))
     return set(json.loads(line.removeprefix(MARKER)))
 
@@ -44,7 +44,7 @@ class TestProviderInfo:
     def test_airflow_discovers_it(self) -> None:
         from airflow.providers_manager import ProvidersManager
 
-        provider = ProvidersManager().providers["airflow-provider-hsml"]
+        provider = ProvidersManager().providers["airflow-provider-hsml"]  # type: ignore[no-untyped-call]
 
         assert provider.data["connection-types"][0]["connection-type"] == "hsml"
         assert provider.version == airflow_provider_hsml.__version__
@@ -75,9 +75,9 @@ class TestNames:
         assert set(airflow_provider_hsml.__all__) <= set(dir(airflow_provider_hsml))
 
     def test_what_there_is_not(self) -> None:
-        with pytest.raises(AttributeError, match="it has .*DeployBestModelOperator"):
+        with pytest.raises(AttributeError, match=r"it has .*DeployBestModelOperator"):
             _ = airflow_provider_hsml.DeployModel
-        with pytest.raises(AttributeError, match="it has .*DeploymentSpec"):
+        with pytest.raises(AttributeError, match=r"it has .*DeploymentSpec"):
             _ = airflow_provider_hsml.hopsworks.Spec
 
     def test_the_dataclasses(self) -> None:
@@ -145,9 +145,8 @@ class TestImports:
         }
 
     def test_hopsworks_needs_no_airflow(self) -> None:
-        modules = ", ".join(
-            f"airflow_provider_hsml.hopsworks.{path.stem}" for path in (PACKAGE / "hopsworks").glob("[a-z]*.py")
-        )
+        stems = [path.stem for path in (PACKAGE / "hopsworks").glob("[a-z]*.py")]
+        modules = ", ".join(f"airflow_provider_hsml.hopsworks.{stem}" for stem in stems)
 
         assert "airflow" not in loaded_by(f"import {modules}")
 

@@ -90,11 +90,11 @@ def test_deleted_meanwhile(hook: HsmlHook, register: Callable[..., int]) -> None
     register("fleeting", 1)
     hook.save_deployment(deployment_name="fleeting", model_name="fleeting")
     waiting_for = sensor("fleeting", "Stopped")
-    assert waiting_for.poke({}) is False  # type: ignore[typeddict-item]
+    assert waiting_for.poke({}) is False
     hook.delete_deployment("fleeting", force=True, poll_interval=0.1)
 
     with pytest.raises(AirflowFailException, match="deleted while it was waited for"):
-        waiting_for.poke({})  # type: ignore[typeddict-item]
+        waiting_for.poke({})
 
 
 def test_a_server_that_is_away_is_waited_for(sensed: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,19 +7,25 @@ The decision is a pure function of the candidates and the champion (the version 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import calls
-from .deployments import Deployment, default_deployment_names
+from . import calls, registry
+from .arrival import Arrival, Arrived
+from .deployments import Deployment, check_deployment_name, default_deployment_names
 from .errors import InvalidInput, NotFound
-from .models import Direction, ModelVersion, best_of
+from .models import Direction, ModelVersion, best_of, check_model_name
+from .specs import Wanted, model_wanted
 from .waiting import Procedure, ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .calls import Project
+    from .waiting import Clock
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,110 @@ class Decision:
     """One sentence."""
     is_kept: bool = False
     """Whether the champion stays because no candidate beats it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What versions are compared by, and which of them take part."""
+
+    name: str
+    direction: Direction
+    candidates: Sequence[int] | None = None
+    """Numbers of versions; None for all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A wish to have a version of a model in production."""
+
+    model_name: str
+    wanted: Wanted
+    """Settings asked for beside the model."""
+    timeout: float
+    """Seconds for one change."""
+    interval: float
+    """Seconds between looks."""
+    clock: Clock
+    deployment_name: str | None = None
+    """None: the model's own."""
+    by: Metric | None = None
+    """Choose the best version by this; None: the one that ``version`` names."""
+    version: int | None = None
+    """None: the newest."""
+    wait: bool = True
+
+    def run(self, project: Project) -> Procedure[Promoted]:
+        """
+        Decide, and bring it about.
+
+        :param project: the project
+        """
+        check_model_name(self.model_name)
+        given = self.deployment_name
+        names = [check_deployment_name(given)] if given else default_deployment_names(self.model_name)
+        if self.by is None:
+            model = yield from registry.find_version(project, self.model_name, self.version)
+            name, live = yield from find_deployment(project, names)
+            champion = None
+            why = "is the newest" if self.version is None else "was asked for"
+            decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
+        else:
+            versions = yield from registry.list_versions(project, self.model_name)
+            name, live = yield from find_deployment(project, names)
+            champion = yield from find_champion(project, live, versions)
+            decision = choose(versions, champion, self.by, model_name=self.model_name, project_name=project.name)
+        log.info("Deployment %r: %s.", name, decision.reason)
+        arrived = yield from Arrival(
+            project,
+            name,
+            self.wanted | model_wanted(decision.chosen),
+            timeout=self.timeout,
+            interval=self.interval,
+            model=decision.chosen,
+            wait=self.wait,
+            clock=self.clock,
+        ).run()
+        log.info("Deployment %r: %s; it serves version %s.", name, arrived.action, decision.chosen.version)
+        return Promoted(arrived, decision, champion, live)
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    """How a promotion ended."""
+
+    arrived: Arrived
+    decision: Decision
+    champion: ModelVersion | None
+    """The version that was served before, where it was compared with."""
+    before: Deployment | None
+    """The deployment as it was."""
+
+    def record(self, by: Metric | None, *, inference_url: str, url: str) -> Record:
+        """
+        Make the record of it.
+
+        :param by: what was compared by
+        :param inference_url: the address that answers predictions
+        :param url: the deployment's page
+        """
+        deployment, model = self.arrived.deployment, self.decision.chosen
+        is_kept = self.decision.is_kept and self.arrived.action == "unchanged"
+        return Record(
+            deployment_name=deployment.name,
+            deployment_id=deployment.id,
+            action="kept" if is_kept else self.arrived.action,
+            reason=self.decision.reason,
+            model_name=model.name,
+            model_version=model.version,
+            previous_model_version=self.before.model_version if self.before else None,
+            metric=by.name if by else None,
+            metric_value=model.metric(by.name) if by else None,
+            previous_metric_value=self.champion.metric(by.name) if by and self.champion else None,
+            verified_by=self.arrived.verified_by,
+            status=deployment.status.value,
+            inference_url=inference_url,
+            url=url,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +170,18 @@ class Record:
         return asdict(self)
 
 
-def find_deployment(project: Project, name: str | None, model_name: str) -> Procedure[tuple[str, Deployment | None]]:
+def find_deployment(project: Project, names: Sequence[str]) -> Procedure[tuple[str, Deployment | None]]:
     """
-    Find a model's deployment: the one that was named, else the one that the SDK would have made, else ours.
+    Find a model's deployment under one of the names that it may have.
 
     :param project: the project
-    :param name: the deployment's name, where one was given
-    :param model_name: the model's name
+    :param names: the first that exists counts; the last is the one to create
     :return: the name to use, and the deployment where there is one
     """
-    names = [name] if name is not None else default_deployment_names(model_name)
-    for candidate in names:
-        deployment = yield from ask(calls.get_deployment(project, candidate))
+    for name in names:
+        deployment = yield from ask(calls.get_deployment(project, name))
         if deployment is not None:
-            return candidate, deployment
+            return name, deployment
     return names[-1], None
 
 
@@ -106,12 +214,7 @@ def find_champion(
 
 
 def choose(
-    versions: Sequence[ModelVersion],
-    champion: ModelVersion | None,
-    *,
-    metric: str,
-    direction: Direction,
-    candidates: Sequence[int] | None = None,
+    versions: Sequence[ModelVersion], champion: ModelVersion | None, by: Metric, *, model_name: str, project_name: str
 ) -> Decision:
     """
     Decide which version is to serve.
@@ -121,13 +224,16 @@ def choose(
 
     :param versions: all versions of the model
     :param champion: the version being served; None at a first deployment
-    :param metric: the metric to compare by
-    :param direction: which end of it is the good one
-    :param candidates: the numbers of the versions to choose from; None for all
+    :param by: what to compare by
+    :param model_name: the model, for messages
+    :param project_name: the project, for messages
     :raises NotFound: there is no version, or a candidate does not exist
     :raises InvalidInput: no version has the metric, or the champion has not
     """
-    rows = _candidates(versions, candidates)
+    if not versions:
+        raise registry.no_version(model_name, project_name)
+    metric, direction = by.name, by.direction
+    rows = _candidates(versions, by.candidates)
     best = best_of(rows, metric, direction)
     if best is None:
         known = sorted({name for row in rows for name in row.metrics if row.metric(name) is not None})
@@ -177,9 +283,6 @@ def _candidates(versions: Sequence[ModelVersion], numbers: Sequence[int] | None)
     """Give the versions to choose from."""
     known = {model.version: model for model in versions}
     if numbers is None:
-        if not known:
-            message = "The model has no version in the registry. Register one first."
-            raise NotFound(message)
         return list(versions)
     if not numbers:
         message = (

@@ -9,6 +9,8 @@ from .errors import NotFound
 from .waiting import Procedure, ask
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .calls import Project
     from .models import ModelVersion
 
@@ -44,9 +46,21 @@ def find_version(project: Project, name: str, version: int | None) -> Procedure[
     versions = yield from list_versions(project, name)
     if version is None and versions:
         return max(versions, key=lambda model: model.version)
-    known = ", ".join(str(model.version) for model in sorted(versions, key=lambda model: model.version)) or "none"
+    raise no_version(name, project.name, version, known=versions)
+
+
+def no_version(
+    name: str, project_name: str, version: int | None = None, *, known: Sequence[ModelVersion] = ()
+) -> NotFound:
+    """
+    Make the error for a model, or a version of it, that does not exist.
+
+    :param name: the model's name
+    :param project_name: where it was looked for
+    :param version: its number
+    :param known: versions that do exist
+    """
+    numbers = ", ".join(str(number) for number in sorted(model.version for model in known)) or "none"
     wanted = f"Version {version} of model {name!r}" if version is not None else f"Model {name!r}"
-    message = (
-        f"{wanted} is not in the registry of project {project.name!r}; versions there: {known}. Register it first."
-    )
-    raise NotFound(message)
+    place = f"the registry of project {project_name!r}"
+    return NotFound(f"{wanted} is not in {place}; versions there: {numbers}. Register it first.")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from .calls import Call, Project, get_logs
+from .calls import Call, Project, get_deployment, get_logs
 from .deployments import Condition, Deployment, DeploymentStatus
 from .errors import DeploymentFailed, HopsworksError, NotInTime, Superseded
 
@@ -244,6 +244,25 @@ def until(wait: Wait, look: Call[Deployment | None]) -> Procedure[Deployment | N
         pause = wait.pause_after(deployment)
         if pause is None:
             return deployment
+        yield Pause(pause)
+
+
+def watch(project: Project, goal: Reach, pace: Pace) -> Procedure[Deployment | None]:
+    """
+    Look once; at a Failed for as long as it takes to know whether it stays.
+
+    :param project: the deployment's project
+    :param goal: the goal
+    :param pace: how often to look at a Failed
+    :return: the deployment when the goal is reached, else None
+    """
+    while True:
+        deployment = yield from ask(get_deployment(project, goal.name))
+        if goal.reached(deployment, pace.clock()):
+            return deployment
+        pause = pace.pause()
+        if deployment is None or deployment.status is not DeploymentStatus.FAILED or pause is None:
+            return None
         yield Pause(pause)
 
 

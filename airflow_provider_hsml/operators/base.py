@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
-from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_hsml.hooks import HsmlHook
 
 
 class HsmlOperator(BaseOperator):
@@ -31,9 +32,7 @@ class HsmlOperator(BaseOperator):
     template_fields: Sequence[str] = ("hsml_conn_id", "project")
     ui_color = "#d7f0ea"
 
-    def __init__(
-        self, *, hsml_conn_id: str = HsmlHook.default_conn_name, project: str | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, hsml_conn_id: str = "hsml_default", project: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.hsml_conn_id = hsml_conn_id
         self.project = project
@@ -65,6 +64,8 @@ class HsmlOperator(BaseOperator):
     @functools.cached_property
     def hook(self) -> HsmlHook:
         """The hook, whose waits end when the task is killed."""
+        from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
         return HsmlHook(self.hsml_conn_id, self.project, sleep=self._sleep)
 
     def on_kill(self) -> None:
@@ -121,4 +122,4 @@ class WaitingOperator(HsmlOperator):
         return super().execute(context)
 
     def _waits(self) -> dict[str, Any]:
-        return {"timeout": self.timeout, "poll_interval": self.poll_interval}
+        return {"timeout": self.timeout, "poll_interval": self.poll_interval, "wait": self.wait_for_completion}

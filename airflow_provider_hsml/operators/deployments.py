@@ -38,7 +38,7 @@ class StartDeploymentOperator(WaitingOperator):
 
         :param context: Airflow's
         """
-        deployment = self.hook.start_deployment(self.deployment_name, wait=self.wait_for_completion, **self._waits())
+        deployment = self.hook.start_deployment(self.deployment_name, **self._waits())
         return _summary(self.hook, self.deployment_name, deployment)
 
 
@@ -64,7 +64,7 @@ class StopDeploymentOperator(WaitingOperator):
 
         :param context: Airflow's
         """
-        deployment = self.hook.stop_deployment(self.deployment_name, wait=self.wait_for_completion, **self._waits())
+        deployment = self.hook.stop_deployment(self.deployment_name, **self._waits())
         return _summary(self.hook, self.deployment_name, deployment)
 
 

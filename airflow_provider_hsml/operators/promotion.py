@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
-
-from airflow_provider_hsml.hopsworks import promotion, reading, registry
-from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion, check_model_name
-from airflow_provider_hsml.hopsworks.specs import DeploymentSpec, Wanted
 
 from .base import WaitingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
+    from airflow_provider_hsml.hopsworks.promotion import Record
+    from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 
 
 class _PromotingOperator(WaitingOperator):
@@ -35,59 +32,17 @@ class _PromotingOperator(WaitingOperator):
         self.model_name = model_name
         self.deployment_name = deployment_name
         # Airflow renders, wires and masks a mapping, but not a dataclass.
-        self.spec = spec.given() if isinstance(spec, DeploymentSpec) else spec
+        self.spec = spec.given() if is_dataclass(spec) else spec
 
-    def _wanted(self) -> Wanted:
-        return DeploymentSpec.read(self.spec or {}).wanted()
+    def _finish(self, context: Context, record: Record) -> dict[str, Any]:
+        """Push the record, and return it."""
+        plain = record.to_dict()
+        self.log.info("Deployment %r: see %s", record.deployment_name, record.url)
+        context["ti"].xcom_push(key="promotion", value=plain)
+        return plain
 
-    def _find_deployment(self) -> tuple[str, Deployment | None]:
-        given = self.deployment_name or None
-        return self.hook.run(
-            promotion.find_deployment(self.hook.client.project, given, check_model_name(self.model_name))
-        )
-
-    def _promote(
-        self,
-        context: Context,
-        name: str,
-        live: Deployment | None,
-        model: ModelVersion,
-        wanted: Wanted,
-        *,
-        reason: str,
-        champion: ModelVersion | None,
-        metric: str | None = None,
-        is_kept: bool = False,
-    ) -> dict[str, Any]:
-        """Bring it about, and make the record."""
-        self.log.info("Deployment %r: %s.", name, reason)
-        arrived = self.hook.converge(name, model, wanted, wait=self.wait_for_completion, **self._waits())
-        record = promotion.Record(
-            deployment_name=name,
-            deployment_id=arrived.deployment.id,
-            action="kept" if is_kept and arrived.action == "unchanged" else arrived.action,
-            reason=reason,
-            model_name=model.name,
-            model_version=model.version,
-            previous_model_version=live.model_version if live else None,
-            metric=metric,
-            metric_value=model.metric(metric) if metric else None,
-            previous_metric_value=champion.metric(metric) if champion and metric else None,
-            verified_by=arrived.verified_by,
-            status=arrived.deployment.status.value,
-            inference_url=self.hook.inference_url(name),
-            url=self.hook.deployment_url(arrived.deployment),
-        ).to_dict()
-        self.log.info(
-            "Deployment %r: %s, version %s of model %r. See %s",
-            name,
-            record["action"],
-            model.version,
-            model.name,
-            record["url"],
-        )
-        context["ti"].xcom_push(key="promotion", value=record)
-        return record
+    def _how(self) -> dict[str, Any]:
+        return {"deployment_name": self.deployment_name or None, "spec": self.spec, **self._waits()}
 
 
 class DeployModelOperator(_PromotingOperator):
@@ -128,13 +83,7 @@ class DeployModelOperator(_PromotingOperator):
 
         :param context: Airflow's
         """
-        wanted = self._wanted()
-        newest = self.model_version == "latest"
-        number = None if newest else reading.integer("model_version", self.model_version, least=1)
-        model = self.hook.run(registry.find_version(self.hook.client.project, self.model_name, number))
-        name, live = self._find_deployment()
-        reason = f"version {model.version} of model {model.name!r} {'is the newest' if newest else 'was asked for'}"
-        return self._promote(context, name, live, model, wanted, reason=reason, champion=None)
+        return self._finish(context, self.hook.deploy_model(self.model_name, self.model_version, **self._how()))
 
 
 class DeployBestModelOperator(_PromotingOperator):
@@ -186,36 +135,7 @@ class DeployBestModelOperator(_PromotingOperator):
 
         :param context: Airflow's
         """
-        wanted = self._wanted()
-        direction = Direction(reading.choice("direction", self.direction, [one.value for one in Direction]))
-        metric = reading.text("metric", self.metric)
-        candidates = self._candidates()
-        project = self.hook.client.project
-        versions = self.hook.run(registry.list_versions(project, check_model_name(self.model_name)))
-        if not versions:
-            self.hook.get_model(self.model_name)  # Raises, and says what there is.
-        name, live = self._find_deployment()
-        champion = self.hook.run(promotion.find_champion(project, live, versions))
-        decision = promotion.choose(versions, champion, metric=metric, direction=direction, candidates=candidates)
-        return self._promote(
-            context,
-            name,
-            live,
-            decision.chosen,
-            wanted,
-            reason=decision.reason,
-            champion=champion,
-            metric=metric,
-            is_kept=decision.is_kept,
+        record = self.hook.deploy_best_model(
+            self.model_name, self.metric, self.direction, candidates=self.candidates, **self._how()
         )
-
-    def _candidates(self) -> list[int] | None:
-        """Read version numbers from numbers or from results of registering."""
-        given = self.candidates
-        if given is None:
-            return None
-        rows = [
-            row.get("model_version") if isinstance(row, Mapping) else row
-            for row in reading.sequence("candidates", given)
-        ]
-        return [reading.integer("candidates", row, least=1) for row in rows]
+        return self._finish(context, record)

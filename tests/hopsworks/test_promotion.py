@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import pytest
 
 from airflow_provider_hsml.hopsworks import promotion
+from airflow_provider_hsml.hopsworks.deployments import default_deployment_names
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
 from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion, best_of
 from airflow_provider_hsml.hopsworks.registry import find_version, list_versions
@@ -16,6 +17,16 @@ def version(number: int, value: object = None, name: str = "digits") -> ModelVer
     return ModelVersion(
         name, number, f"{name}_{number}", "demo", 119, {} if value is None else {"accuracy": value, "loss": 1}
     )
+
+
+def decide(
+    versions: list[ModelVersion],
+    champion: ModelVersion | None = None,
+    candidates: list[int] | None = None,
+    direction: Direction = Direction.MAX,
+) -> promotion.Decision:
+    by = promotion.Metric("accuracy", direction, candidates)
+    return promotion.choose(versions, champion, by, model_name="digits", project_name="demo")
 
 
 V1, V2, V3 = version(1, 0.8), version(2, 0.9), version(3, 0.7)
@@ -66,43 +77,37 @@ def test_choose(
     kept: bool,
     reason: str,
 ) -> None:
-    decision = promotion.choose(versions, champion, metric="accuracy", direction=direction, candidates=candidates)
+    decision = decide(versions, champion, candidates, direction)
 
     assert (decision.chosen.version, decision.is_kept) == (chosen, kept)
     assert reason in decision.reason
-
-
-def choose(
-    versions: list[ModelVersion], champion: ModelVersion | None = None, candidates: list[int] | None = None
-) -> None:
-    promotion.choose(versions, champion, metric="accuracy", direction=MAX, candidates=candidates)
 
 
 def test_no_version_has_the_metric() -> None:
     with pytest.raises(
         InvalidInput, match=r"No candidate version .* has a finite metric 'accuracy'; metrics there: loss"
     ):
-        choose([NAN, TEXT])
+        decide([NAN, TEXT])
 
 
 def test_the_champion_lacks_the_metric() -> None:
     with pytest.raises(InvalidInput, match="The served version 6"):
-        choose([NONE, V2], NONE)
+        decide([NONE, V2], NONE)
 
 
 def test_no_candidates() -> None:
     with pytest.raises(InvalidInput, match="expected at least one version"):
-        choose([V1], candidates=[])
+        decide([V1], candidates=[])
 
 
 def test_candidates_that_do_not_exist() -> None:
     with pytest.raises(NotFound, match=r"versions \[8, 9\] are not in the registry; those there: \[1\]"):
-        choose([V1], candidates=[9, 8, 1])
+        decide([V1], candidates=[9, 8, 1])
 
 
 def test_no_versions_at_all() -> None:
-    with pytest.raises(NotFound, match="no version in the registry"):
-        choose([])
+    with pytest.raises(NotFound, match="not in the registry of project"):
+        decide([])
 
 
 class TestLookingUp:
@@ -129,27 +134,28 @@ class TestLookingUp:
         assert len(fake.reads) == 2
 
     def test_the_name_that_the_sdk_gives_comes_first(self) -> None:
+        names = default_deployment_names("My_Digits")
         fake = FakeHopsworks(row=row())
 
-        assert fake.run(promotion.find_deployment(PROJECT, None, "My_Digits"))[0] == "MyDigits"
-        assert fake.run(promotion.find_deployment(PROJECT, "mine", "My_Digits"))[0] == "mine"
+        assert names == ["MyDigits", "mydigits"]
+        assert fake.run(promotion.find_deployment(PROJECT, names))[0] == "MyDigits"
         fake.row = None
-        assert fake.run(promotion.find_deployment(PROJECT, None, "My_Digits")) == ("mydigits", None)
+        assert fake.run(promotion.find_deployment(PROJECT, names)) == ("mydigits", None)
 
     def test_the_champion_is_read_where_it_is_not_known(self) -> None:
         fake = FakeHopsworks(files={"models/digits_1": {"id": "digits_1", "name": "digits", "version": 1}})
-        live = fake.run(promotion.find_deployment(PROJECT, "x", "x"))[1]
+        live = fake.run(promotion.find_deployment(PROJECT, ["x"]))[1]
 
         assert fake.run(promotion.find_champion(PROJECT, live, [])) is None
         fake.row = row()
-        _, live = fake.run(promotion.find_deployment(PROJECT, "digits", "x"))
+        _, live = fake.run(promotion.find_deployment(PROJECT, ["digits"]))
         found = fake.run(promotion.find_champion(PROJECT, live, []))
         assert found is not None
         assert fake.run(promotion.find_champion(PROJECT, live, [V1])) is V1
 
     def test_a_champion_that_was_deleted_from_the_registry(self) -> None:
         fake = FakeHopsworks(row=row())
-        _, live = fake.run(promotion.find_deployment(PROJECT, "digits", "x"))
+        _, live = fake.run(promotion.find_deployment(PROJECT, ["digits"]))
         fake.row = None
 
         with pytest.raises(NotFound, match="not in the registry any more"):
