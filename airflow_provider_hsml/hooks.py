@@ -11,13 +11,13 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from .hopsworks import calls, predicting, promotion, reading, registry
 from .hopsworks.access import Access
-from .hopsworks.arrival import Arrival, Arrived, stop
+from .hopsworks.arrival import Arrival, Arrived, delete, stop
 from .hopsworks.deployments import DeploymentStatus, check_deployment_name
 from .hopsworks.errors import HopsworksError, InvalidInput, NotFound
 from .hopsworks.models import Direction
 from .hopsworks.promotion import Promotion, Record
 from .hopsworks.specs import DeploymentSpec, Wanted, model_wanted
-from .hopsworks.waiting import UNSCHEDULABLE_STAYS, Gone, Pace, Reach, Wait, drive, explained, until, watch
+from .hopsworks.waiting import UNSCHEDULABLE_STAYS, Pace, Reach, drive, explained, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -447,22 +447,8 @@ class HsmlHook(BaseHook):
         :return: as it was before; None when there was none
         :raises InvalidInput: it is neither Created nor Stopped, and ``force`` was not given
         """
-        project = self.client.project
-        look = calls.get_deployment(project, name)
-        deployment = self.client.send(look)
-        if deployment is None:
-            return None
-        if not (force or deployment.status.is_down):
-            message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
-            raise InvalidInput(message)
-        try:
-            self.client.send(calls.delete_deployment(project, deployment))
-        except HopsworksError as error:
-            if not error.in_doubt:
-                raise
-            self.log.warning("%s; looking whether it was deleted", error)
-        self.run(until(Wait(Gone(), self._pace(timeout, poll_interval), f"deployment {name!r} to be gone"), look))
-        return deployment
+        pace = self._pace(timeout, poll_interval)
+        return self.run(delete(self.client.project, check_deployment_name(name), pace, force=force))
 
     # --- Predictions --------------------------------------------------------------------------------------------------
 

@@ -88,14 +88,19 @@ class Access:
         given = {key: extra[key] for key in EXTRA_KEYS if extra.get(key) not in (None, "")}
         allow_http = reading.boolean(f"{name}, extra 'allow_http'", given.get("allow_http", False))
         ingress = given.get("ingress_url")
+        route = given.get("inference_route", "hopsworks")
+        reading.choice(f"{name}, extra 'inference_route'", route, ("hopsworks", "istio"))
+        if route == "istio":
+            message = (
+                f"{name}, extra 'inference_route': 'istio' is not supported; leave it out to go through Hopsworks."
+            )
+            raise InvalidInput(message)
         return cls(
             url=_base_url(f"{name}, field 'host'", host, port=port, scheme=schema, allow_http=allow_http),
             project=_project(f"{name}, extra 'project'", project or given.get("project")),
             key=password.strip(),
             verify=_verify(name, given),
-            inference_route=reading.choice(
-                f"{name}, extra 'inference_route'", given.get("inference_route", "hopsworks"), ("hopsworks", "istio")
-            ),
+            inference_route=route,
             ingress_url=ingress and _base_url(f"{name}, extra 'ingress_url'", ingress, allow_http=allow_http),
             request_timeout=reading.number(
                 f"{name}, extra 'request_timeout'", given.get("request_timeout", 60), least=1

@@ -22,7 +22,20 @@ from .deployments import Deployment, DeploymentStatus
 from .errors import DeploymentFailed, HopsworksError, InvalidInput, NotInTime, NotVerified, Refused, Superseded
 from .models import Framework
 from .predicting import Likeness, Probe
-from .waiting import FailedWatch, Pace, Pause, Procedure, Reach, Wait, ask, explained, note_change, patiently, until
+from .waiting import (
+    FailedWatch,
+    Gone,
+    Pace,
+    Pause,
+    Procedure,
+    Reach,
+    Wait,
+    ask,
+    explained,
+    note_change,
+    patiently,
+    until,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,6 +62,8 @@ WAKE_AGAIN = 30.0
 NAMES_AGAIN = 10.0
 IN_DOUBT = 120.0
 """Seconds for which to look for a change whose answer was lost: a slow server may still be at it."""
+STRANGERS = 2
+"""How often somebody else may change it before a change of ours is given up."""
 PROBES = 5
 FIRST_PAUSE_START = 0.5
 FIRST_PAUSE_UPDATE = 2.0
@@ -215,7 +230,12 @@ class Arrived:
 
 
 class _PlanAnew(Exception):
-    """The deployment is not what was read: begin again with what it is now."""
+    """The deployment is not what was read: begin again with what it is now. Not an error."""
+
+    def __init__(self, *, is_busy: bool = False) -> None:
+        super().__init__()
+        self.is_busy = is_busy
+        """Whether it is only moving, which passes; else somebody has changed it."""
 
 
 @dataclass
@@ -258,14 +278,21 @@ class Arrival:
         return (yield from explained(self.project, self._converge()))
 
     def _converge(self) -> Procedure[Arrived]:
-        for _ in range(2):
+        pace = self._pace(FIRST_PAUSE_UPDATE)
+        disturbed = 0
+        while disturbed < STRANGERS:
             live = yield from self._look()
             if live is None:
                 live = yield from self._create()
             try:
                 return (yield from self._from(live))
-            except _PlanAnew:
-                continue
+            except _PlanAnew as again:
+                disturbed += not again.is_busy
+                pause = pace.pause()
+                if pause is None:
+                    message = f"{live} was busy with something else until the timeout of {self.timeout:g} s."
+                    raise NotInTime(message) from again
+                yield Pause(pause)
         message = (
             f"Deployment {self.name!r} was changed by somebody else each time before a change of ours could be sent."
         )
@@ -295,6 +322,10 @@ class Arrival:
             return Arrived(live, self._action, "status" if self.wait else None)
         yield from self._read_probe(live)
         likeness = yield from self._ask_once(live)
+        if likeness is Likeness.NEITHER:
+            log.warning("%s: its answers are not those of the version; a rollout may be under way", live)
+            self._action = "attached"
+            return (yield from self._arrive(live, Moved.CHANGE, self._action))
         return Arrived(live, self._action, "fingerprint" if likeness is Likeness.CHALLENGER else "status")
 
     def _create(self) -> Procedure[Deployment]:
@@ -341,7 +372,7 @@ class Arrival:
             raise _PlanAnew
         changes = specs.differences(before.raw, self.wanted)
         if not before.status.is_stable:
-            raise _PlanAnew
+            raise _PlanAnew(is_busy=True)
         log.info(
             "Updating %s: %s", before, ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
         )
@@ -359,8 +390,7 @@ class Arrival:
         except HopsworksError as error:
             if isinstance(error, Refused) and (error.status == 409 or error.not_now):
                 log.warning("%s; looking again", error)
-                yield Pause(FIRST_PAUSE_UPDATE)
-                raise _PlanAnew from error
+                raise _PlanAnew(is_busy=error.status != 409) from error
             if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it was carried out", error)
@@ -483,23 +513,36 @@ class Arrival:
         return f"{message}: {reason}. Allow more by 'timeout', or look at its log."
 
     def _probe_in_a_row(self, deployment: Deployment, roll: Roll) -> Procedure[Likeness]:
-        """Ask several times; an answer of the version before means that the rollout is not through."""
-        if self._probe is None:
-            return Likeness.UNKNOWN
+        """
+        Ask several times; an answer of the version before means that the rollout is not through.
+
+        :raises NotVerified: an answer is neither the recorded one nor that of the version before
+        """
         likeness = Likeness.UNKNOWN
-        for number in range(PROBES):
+        for number in range(PROBES if self._probe is not None else 0):
             if number:
                 yield Pause(predicting.BETWEEN_PROBES)
-            likeness = yield from self._ask_once(deployment, roll)
+            likeness = yield from self._ask_once(deployment)
+            if likeness is Likeness.NEITHER and self._may_be_old(roll):
+                likeness = Likeness.CHAMPION
+            if likeness is Likeness.NEITHER:
+                message = f"{deployment} answers otherwise than recorded when the version was registered."
+                raise NotVerified(message)
             if likeness is Likeness.CHAMPION:
                 break
         return likeness
 
-    def _ask_once(self, deployment: Deployment, roll: Roll | None = None) -> Procedure[Likeness]:
-        """
-        Send one probe, and judge whose answer it is.
+    def _may_be_old(self, roll: Roll) -> bool:
+        """Tell whether an answer may be that of a version before, which could not be asked."""
+        fresh = self.clock() - roll.since < predicting.ROUTE_BUDGET
+        return fresh and roll.moved is Moved.CHANGE and self._champion is None
 
-        :raises NotVerified: the model refused it, or the answer is not the recorded one
+    def _ask_once(self, deployment: Deployment) -> Procedure[Likeness]:
+        """
+        Send one probe, and tell whose answer it is.
+
+        :raises NotVerified: the model refused it
+        :raises NotInTime: it cannot be reached
         """
         if self._probe is None:
             return Likeness.UNKNOWN
@@ -516,12 +559,7 @@ class Arrival:
             raise NotVerified(message) from error
         likeness = predicting.likeness(self._probe, answer, self._champion)
         if likeness is Likeness.NEITHER:
-            old_may_answer = roll is not None and roll.moved is Moved.CHANGE and self._champion is None
-            if old_may_answer and roll is not None and self.clock() - roll.since < predicting.ROUTE_BUDGET:
-                return Likeness.CHAMPION
-            shown = str(answer.get("predictions"))[:200]
-            message = f"{deployment} answers otherwise than recorded when the version was registered: {shown}"
-            raise NotVerified(message)
+            log.warning("%s: predicted %s", deployment, str(answer.get("predictions"))[:200])
         return likeness
 
     # --- Looks --------------------------------------------------------------------------------------------------------
@@ -697,3 +735,37 @@ class _Down:
 
     def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - a goal is asked with the time
         return deployment is None or deployment.status.is_down
+
+
+def delete(project: Project, name: str, pace: Pace, *, force: bool = False) -> Procedure[Deployment | None]:
+    """
+    Delete a deployment and wait until it is gone. One that is not there is deleted already.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param pace: how often to look, and until when
+    :param force: delete it also when it is neither Created nor Stopped
+    :return: as it was before; None when there was none
+    :raises InvalidInput: it runs, and ``force`` was not given
+    """
+    look = calls.get_deployment(project, name)
+    before = deployment = yield from patiently(look, pace)
+    while deployment is not None:
+        if not (force or deployment.status.is_down):
+            message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
+            raise InvalidInput(message)
+        try:
+            yield from ask(calls.delete_deployment(project, deployment))
+        except HopsworksError as error:
+            if not (error.in_doubt or error.transient):
+                raise
+            log.warning("%s; looking again", error)
+            pause = pace.pause(at_least=1.0)
+            if pause is None:
+                message = f"{deployment} could not be deleted until the timeout: {error}"
+                raise NotInTime(message) from error
+            yield Pause(pause)
+            deployment = yield from patiently(look, pace)
+        else:
+            deployment = yield from until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
+    return before

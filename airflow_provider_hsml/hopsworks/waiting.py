@@ -225,8 +225,8 @@ class Wait:
             return None
         pause = self.pace.pause()
         if pause is None:
-            state = f"It is {deployment.status.value}: {deployment.reason}" if deployment else "It is not there"
-            message = f"Waited for {self.what} until the timeout. {state}."
+            state = f"now: {deployment}, {deployment.reason or 'no reason given'}" if deployment else "it is not there"
+            message = f"Waited for {self.what} until the timeout; {state}."
             raise NotInTime(message)
         return pause
 

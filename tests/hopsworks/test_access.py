@@ -73,6 +73,7 @@ def test_plain_http_only_to_this_machine_or_by_choice() -> None:
         ({"request_timeout": "soon"}, "extra 'request_timeout': expected a finite number"),
         ({"write_timeout": 0}, "extra 'write_timeout'"),
         ({"inference_route": "http"}, "extra 'inference_route': expected one of hopsworks, istio"),
+        ({"inference_route": "istio"}, "extra 'inference_route': 'istio' is not supported"),
         ({"ca_bundle": "/nowhere.pem"}, "extra 'ca_bundle'"),
         ({"ingress_url": "http://elsewhere.example/x"}, "extra 'ingress_url'"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived, stop
+from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived, delete, stop
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentFailed,
     InvalidInput,
@@ -323,16 +323,39 @@ class TestUpdating:
         assert fake.sent.count("PUT") == 2
         assert fake.now >= 1120
 
-    @pytest.mark.parametrize("answer", [refusal(409, 240038), refusal(500, 240002), refusal(500, 240004)])
-    def test_a_refusal_that_passes_plans_anew_once(self, answer: Any) -> None:
-        fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [answer]})
+    def test_a_conflict_plans_anew_once(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(409, 240038)]})
         rolls(fake)
 
         assert arrive(fake).action == "updated"
-        fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [answer] * 9})
-        with pytest.raises(Superseded):
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(409, 240038)] * 9})
+        with pytest.raises(Superseded, match="changed by somebody else each time"):
             arrive(fake)
         assert fake.sent.count("PUT") == 2
+
+    @pytest.mark.parametrize("answer", [refusal(500, 240002), refusal(500, 240004), refusal(400, 240003)])
+    def test_busy_is_waited_for(self, answer: Any) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [answer] * 5})
+        rolls(fake)
+
+        assert arrive(fake).action == "updated"
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [answer] * 999})
+        with pytest.raises(NotInTime, match="busy with something else"):
+            arrive(fake)
+
+    def test_it_begins_to_move_before_we_write(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        rolls(fake)
+
+        def move() -> None:
+            del fake.on["versions"]
+            fake.becomes("Updating")()
+            fake.after(5, fake.becomes("Running"))
+
+        fake.on["versions"] = move
+
+        assert arrive(fake).action == "updated"
+        assert fake.sent.count("PUT") == 1
 
     def test_a_refusal_that_lasts(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(422, 120001, "wrong")]})
@@ -443,6 +466,16 @@ class TestWhatIsThereAlready:
 
         with pytest.raises(NotVerified):
             arrive(fake, V2)
+        assert fake.now > 1060
+
+    def test_a_row_whose_version_does_not_answer_yet(self) -> None:
+        """A retry right after the PUT of a worker that died."""
+        fake = FakeHopsworks(row=row(modelVersion=2), files=FILES, answers=[1])
+        fake.after(10, fake.becomes("Updating"))
+        fake.after(20, fake.becomes("Running"))
+        fake.after(20, fake.serves(["new"], [2]))
+
+        assert arrive(fake, V2).action == "attached"
 
     @pytest.mark.parametrize("status", ["Updating", "Starting"])
     def test_attaches_to_a_rollout(self, status: str) -> None:
@@ -589,3 +622,48 @@ class TestStopping:
 
         assert stopped is not None
         assert stopped.status.value == "Stopping"
+
+
+class TestDeleting:
+    def test_deletes_and_waits(self) -> None:
+        fake = FakeHopsworks(row=row("Stopped"))
+        fake.on["DELETE"] = lambda: fake.after(3, lambda: setattr(fake, "row", None))
+
+        before = fake.run(delete(PROJECT, "digits", TestStopping.pace(fake)))
+
+        assert before is not None
+        assert fake.row is None
+        assert fake.sent == ["DELETE"]
+
+    def test_is_gone_already(self) -> None:
+        fake = FakeHopsworks()
+
+        assert fake.run(delete(PROJECT, "digits", TestStopping.pace(fake))) is None
+        assert fake.sent == []
+
+    def test_not_while_it_runs(self) -> None:
+        fake = FakeHopsworks(row=row())
+
+        with pytest.raises(InvalidInput, match="force=True"):
+            fake.run(delete(PROJECT, "digits", TestStopping.pace(fake)))
+        assert fake.sent == []
+
+    @pytest.mark.parametrize("fault", [refusal(500, 240001), LOST, UNSENT])
+    def test_a_refusal_that_passes(self, fault: Any) -> None:
+        fake = FakeHopsworks(row=row("Updating"), faults={"DELETE": [fault]})
+        fake.on["DELETE"] = lambda: setattr(fake, "row", None)
+
+        fake.run(delete(PROJECT, "digits", TestStopping.pace(fake), force=True))
+        assert fake.row is None
+
+    def test_always_busy(self) -> None:
+        fake = FakeHopsworks(row=row("Updating"), faults={"DELETE": [refusal(500, 240001)] * 99})
+
+        with pytest.raises(NotInTime, match="could not be deleted"):
+            fake.run(delete(PROJECT, "digits", TestStopping.pace(fake), force=True))
+
+    def test_no_role(self) -> None:
+        fake = FakeHopsworks(row=row("Stopped"), faults={"DELETE": [refusal(403, 150068)]})
+
+        with pytest.raises(Refused, match="Data owner"):
+            fake.run(delete(PROJECT, "digits", TestStopping.pace(fake)))
