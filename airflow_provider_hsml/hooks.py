@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
 
-from .hopsworks import calls, predicting, promotion, reading, registry
+from .hopsworks import calls, predicting, promotion, reading, registry, stopping
 from .hopsworks.access import Access
-from .hopsworks.arrival import Arrival, Arrived, delete, stop
+from .hopsworks.arrival import Arrival, Arrived
 from .hopsworks.deployments import DeploymentStatus, check_deployment_name
 from .hopsworks.errors import HopsworksError, InvalidInput, NotFound
 from .hopsworks.models import Direction
@@ -431,7 +431,9 @@ class HsmlHook(BaseHook):
         :return: as it is then; None when there is no such deployment
         """
         return self.run(
-            stop(self.client.project, check_deployment_name(name), self._pace(timeout, poll_interval), wait=wait)
+            stopping.stop(
+                self.client.project, check_deployment_name(name), self._pace(timeout, poll_interval), wait=wait
+            )
         )
 
     def delete_deployment(
@@ -448,7 +450,7 @@ class HsmlHook(BaseHook):
         :raises InvalidInput: it is neither Created nor Stopped, and ``force`` was not given
         """
         pace = self._pace(timeout, poll_interval)
-        return self.run(delete(self.client.project, check_deployment_name(name), pace, force=force))
+        return self.run(stopping.delete(self.client.project, check_deployment_name(name), pace, force=force))
 
     # --- Predictions --------------------------------------------------------------------------------------------------
 

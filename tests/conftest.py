@@ -27,7 +27,7 @@ for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR"):
 
 import pytest  # noqa: E402 - Airflow reads its environment when it is first imported
 
-from airflow_provider_hsml.hopsworks import arrival, predicting  # noqa: E402
+from airflow_provider_hsml.hopsworks import arrival, predicting, rollout  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,9 +66,9 @@ def serving(local_serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> Loc
         (predicting, "BETWEEN_PROBES", 0.01),
         (arrival, "FIRST_PAUSE_START", 0.05),
         (arrival, "FIRST_PAUSE_UPDATE", 0.05),
-        (arrival, "SETTLE_SEEN", 0.2),
-        (arrival, "SETTLE_UNSEEN", 1.0),
-        (arrival, "NAMES_AGAIN", 0.1),
+        (rollout, "SETTLE_SEEN", 0.2),
+        (rollout, "SETTLE_UNSEEN", 1.0),
+        (rollout, "NAMES_AGAIN", 0.1),
     ):
         monkeypatch.setattr(module, name, seconds)
     local_serving.requests.clear()

@@ -13,18 +13,17 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
-from enum import Enum, auto
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import calls, predicting, specs
-from .deployments import Deployment, DeploymentStatus
+from . import calls, predicting, specs, stopping
+from .deployments import Deployment
+from .deployments import DeploymentStatus as Status
 from .errors import DeploymentFailed, HopsworksError, InvalidInput, NotInTime, NotVerified, Refused, Superseded
 from .models import Framework
 from .predicting import Likeness, Probe
+from .rollout import WAKE_AGAIN, Moved, Next, Roll
 from .waiting import (
-    FailedWatch,
-    Gone,
     Pace,
     Pause,
     Procedure,
@@ -47,19 +46,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Status = DeploymentStatus
-
-SETTLE_SEEN = 5.0
-"""Seconds of being stable that are enough when the rollout was seen to happen."""
-SETTLE_UNSEEN = 20.0
-"""The same when it was not: it may not have begun."""
-SETTLE_DEFAULT_TOOL = 10.0
-START_GRACE = 10.0
-"""Seconds after a START for which 'Created' or 'Stopped' means 'not yet'."""
-NEVER_APPLIED = 60.0
-"""Seconds of Idle, though instances are to be kept, after which the change is lost."""
-WAKE_AGAIN = 30.0
-NAMES_AGAIN = 10.0
 IN_DOUBT = 120.0
 """Seconds for which to look for a change whose answer was lost: a slow server may still be at it."""
 STRANGERS = 2
@@ -68,154 +54,6 @@ PROBES = 5
 FIRST_PAUSE_START = 0.5
 FIRST_PAUSE_UPDATE = 2.0
 """Faster looks after an update buy only stale answers."""
-
-
-class Moved(Enum):
-    """What set the rollout in motion."""
-
-    START = auto()
-    """Our START of a deployment that was down: nothing old can answer."""
-    CHANGE = auto()
-    """Our PUT, or somebody's: old instances may answer for a while."""
-
-
-class Next(Enum):
-    """What to do after a look."""
-
-    LOOK = auto()
-    WAKE = auto()
-    START = auto()
-    NAMES = auto()
-    PROBE = auto()
-
-
-@dataclass(slots=True)
-class Roll:
-    """
-    Follows a rollout from look to look.
-
-    Time is given, not taken, so that a table of looks is a whole test of it.
-    """
-
-    moved: Moved
-    since: float
-    """When it was set in motion, seconds since 1970."""
-    signature: tuple[int | None, str | None] | None = None
-    """The row that is ours; None until it is known: a START makes a new revision."""
-    old_names: frozenset[str] = frozenset()
-    """Names of the instances before; empty when they are not known."""
-    can_wake: bool = True
-    """Whether there is a request with which to wake an Idle deployment."""
-    saw_transition: bool = False
-    names_are_new: bool = False
-    old_answered: bool = False
-    stable_since: float | None = None
-    _started_again: bool = False
-    _idle_since: float | None = None
-    _woken_at: float | None = None
-    _names_at: float | None = None
-    _failed: FailedWatch = field(default_factory=FailedWatch)
-
-    def next(self, deployment: Deployment | None, now: float) -> Next:
-        """
-        Judge a look.
-
-        :param deployment: what was seen; None when there is no such deployment
-        :param now: seconds since 1970
-        :raises Superseded: somebody else changed, stopped or deleted it
-        :raises DeploymentFailed: it is Failed and stays so
-        :raises NotVerified: the change was stored but never reached the cluster
-        """
-        if deployment is None:
-            message = "The deployment was deleted by somebody else while it was rolled out."
-            raise Superseded(message)
-        status = deployment.status
-        if status.is_down or status is Status.STOPPING:
-            return self._down(deployment, now)
-        self._check_signature(deployment)
-        if self._failed.stays(deployment, now):
-            raise DeploymentFailed(deployment)
-        if status is Status.IDLE:
-            return self._idle(deployment, now)
-        self._idle_since = None
-        if status is not Status.RUNNING or deployment.available_instances < max(1, deployment.minimum_instances):
-            self.saw_transition = self.saw_transition or status is not Status.RUNNING
-            self.stable_since = None
-            return Next.LOOK
-        return self._stable(deployment, now)
-
-    def names(self, current: frozenset[str]) -> bool:
-        """
-        Take the names of the instances that run now.
-
-        :param current: their names; empty when they are not known
-        :return: whether all are new, as far as can be known
-        """
-        self.names_are_new = bool(current and self.old_names) and not current & self.old_names
-        return self.names_are_new or not current
-
-    def not_yet(self) -> None:
-        """Begin to settle anew: an old instance was seen to answer."""
-        self.stable_since = None
-        self.saw_transition = self.old_answered = True
-
-    def _check_signature(self, deployment: Deployment) -> None:
-        if self.signature is None:
-            self.signature = deployment.signature
-        elif deployment.signature != self.signature:
-            message = f"{deployment} was changed by somebody else during the rollout; what they set is left as it is."
-            raise Superseded(message)
-
-    def _down(self, deployment: Deployment, now: float) -> Next:
-        ours = self.moved is Moved.START
-        if ours and now - self.since < START_GRACE:
-            return Next.LOOK
-        if ours and deployment.status.is_down and not self._started_again:
-            self._started_again, self.since = True, now
-            return Next.START
-        message = (
-            f"{deployment} was stopped by somebody else while it was rolled out. Start it again if that was a mistake."
-        )
-        raise Superseded(message)
-
-    def _idle(self, deployment: Deployment, now: float) -> Next:
-        if self._idle_since is None:
-            self._idle_since = now
-        if deployment.minimum_instances > 0:
-            self.stable_since = None
-            if now - self._idle_since >= NEVER_APPLIED:
-                message = (
-                    f"{deployment}: the change was stored, but never applied to the cluster: still Idle after "
-                    f"{NEVER_APPLIED:g} s, with {deployment.minimum_instances} instances asked for. Restart the "
-                    "deployment."
-                )
-                raise NotVerified(message)
-            return Next.LOOK
-        if not self.can_wake:
-            return self._stable(deployment, now)
-        if self._woken_at is None or now - self._woken_at >= WAKE_AGAIN:
-            self._woken_at = now
-            return Next.WAKE
-        return Next.LOOK
-
-    def _stable(self, deployment: Deployment, now: float) -> Next:
-        if self.stable_since is None:
-            self.stable_since = now
-        if now - self.stable_since < self._settle(deployment):
-            return Next.LOOK
-        if self.old_names and not self.names_are_new:
-            if self._names_at is not None and now - self._names_at < NAMES_AGAIN:
-                return Next.LOOK
-            self._names_at = now
-            return Next.NAMES
-        return Next.PROBE
-
-    def _settle(self, deployment: Deployment) -> float:
-        if self.moved is Moved.START:
-            return 0.0
-        if deployment.serving_tool == "DEFAULT":
-            return SETTLE_DEFAULT_TOOL
-        return SETTLE_SEEN if self.saw_transition else SETTLE_UNSEEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,7 +283,7 @@ class Arrival:
                 )
                 raise NotVerified(message) from failed
         log.info("%s: nothing answers; stopping it to start it anew", live)
-        yield from stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
+        yield from stopping.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
         stopped = yield from self._look()
         if stopped is None:
             raise _PlanAnew
@@ -690,82 +528,3 @@ class Arrival:
                 "with one."
             )
             raise InvalidInput(message)
-
-
-def stop(project: Project, name: str, pace: Pace, *, wait: bool = True) -> Procedure[Deployment | None]:
-    """
-    Stop a deployment, whatever state it is in. One that is stopped, or not there, is fine as it is.
-
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param pace: how often to look, and until when
-    :param wait: whether to wait until it is stopped
-    :return: as it was seen last; None when there is no such deployment
-    """
-    look = calls.get_deployment(project, name)
-    while True:
-        deployment = yield from patiently(look, pace)
-        if deployment is None or deployment.status.is_down:
-            return deployment
-        if deployment.status is not Status.STOPPING:
-            log.info("Stopping %s", deployment)
-            try:
-                yield from ask(calls.stop_deployment(project, deployment))
-            except HopsworksError as error:
-                if not (error.in_doubt or error.transient):
-                    raise
-                log.warning("%s; looking again", error)
-                pause = pace.pause(at_least=1.0)
-                if pause is None:
-                    message = f"{deployment} could not be stopped until the timeout: {error}"
-                    raise NotInTime(message) from error
-                yield Pause(pause)
-                continue
-        if not wait:
-            return (yield from patiently(look, pace))
-        down = yield from until(Wait(_Down(name), pace, f"deployment {name!r} to stop", deployment), look)
-        return down
-
-
-class _Down:
-    """The goal of being stopped, or gone."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - a goal is asked with the time
-        return deployment is None or deployment.status.is_down
-
-
-def delete(project: Project, name: str, pace: Pace, *, force: bool = False) -> Procedure[Deployment | None]:
-    """
-    Delete a deployment and wait until it is gone. One that is not there is deleted already.
-
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param pace: how often to look, and until when
-    :param force: delete it also when it is neither Created nor Stopped
-    :return: as it was before; None when there was none
-    :raises InvalidInput: it runs, and ``force`` was not given
-    """
-    look = calls.get_deployment(project, name)
-    before = deployment = yield from patiently(look, pace)
-    while deployment is not None:
-        if not (force or deployment.status.is_down):
-            message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
-            raise InvalidInput(message)
-        try:
-            yield from ask(calls.delete_deployment(project, deployment))
-        except HopsworksError as error:
-            if not (error.in_doubt or error.transient):
-                raise
-            log.warning("%s; looking again", error)
-            pause = pace.pause(at_least=1.0)
-            if pause is None:
-                message = f"{deployment} could not be deleted until the timeout: {error}"
-                raise NotInTime(message) from error
-            yield Pause(pause)
-            deployment = yield from patiently(look, pace)
-        else:
-            deployment = yield from until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
-    return before

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived, delete, stop
+from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentFailed,
     InvalidInput,
@@ -17,7 +17,6 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.specs import model_wanted
-from airflow_provider_hsml.hopsworks.waiting import Pace
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
 
@@ -562,108 +561,3 @@ class TestFailed:
         with pytest.raises(DeploymentFailed):
             arrive(fake, V1)
         assert fake.sent.count("START") == 1
-
-
-class TestStopping:
-    @staticmethod
-    def pace(fake: FakeHopsworks, timeout: float = 60) -> Pace:
-        return Pace(first=0.5, most=10, deadline=fake.now + timeout, clock=fake.clock)
-
-    def test_stops(self) -> None:
-        fake = FakeHopsworks(row=row())
-        stops(fake)
-
-        stopped = fake.run(stop(PROJECT, "digits", self.pace(fake)))
-
-        assert stopped is not None
-        assert stopped.status.value == "Stopped"
-        assert fake.sent == ["STOP"]
-
-    @pytest.mark.parametrize("before", [None, row("Stopped"), row("Created")])
-    def test_nothing_to_do(self, before: dict[str, Any] | None) -> None:
-        fake = FakeHopsworks(row=before)
-
-        fake.run(stop(PROJECT, "digits", self.pace(fake)))
-        assert fake.sent == []
-
-    @pytest.mark.parametrize("fault", [refusal(400, 240003, "being updated"), LOST, UNSENT])
-    def test_a_rollout_under_way_is_waited_out(self, fault: Any) -> None:
-        fake = FakeHopsworks(row=row("Updating"), faults={"STOP": [fault]})
-        fake.on["STOP"] = fake.becomes("Stopped")
-
-        fake.run(stop(PROJECT, "digits", self.pace(fake)))
-        assert fake.row is not None
-        assert fake.row["status"] == "Stopped"
-
-    def test_never_stops(self) -> None:
-        fake = FakeHopsworks(row=row())
-        fake.on["STOP"] = fake.becomes("Stopping")
-
-        with pytest.raises(NotInTime, match="to stop until the timeout"):
-            fake.run(stop(PROJECT, "digits", self.pace(fake)))
-
-    def test_always_busy(self) -> None:
-        fake = FakeHopsworks(row=row("Starting"), faults={"STOP": [refusal(500, 240004)] * 99})
-
-        with pytest.raises(NotInTime, match="could not be stopped"):
-            fake.run(stop(PROJECT, "digits", self.pace(fake)))
-
-    def test_no_role(self) -> None:
-        fake = FakeHopsworks(row=row(), faults={"STOP": [refusal(403, 150068)]})
-
-        with pytest.raises(Refused, match="Data owner"):
-            fake.run(stop(PROJECT, "digits", self.pace(fake)))
-
-    def test_without_waiting(self) -> None:
-        fake = FakeHopsworks(row=row())
-        fake.on["STOP"] = fake.becomes("Stopping")
-
-        stopped = fake.run(stop(PROJECT, "digits", self.pace(fake), wait=False))
-
-        assert stopped is not None
-        assert stopped.status.value == "Stopping"
-
-
-class TestDeleting:
-    def test_deletes_and_waits(self) -> None:
-        fake = FakeHopsworks(row=row("Stopped"))
-        fake.on["DELETE"] = lambda: fake.after(3, lambda: setattr(fake, "row", None))
-
-        before = fake.run(delete(PROJECT, "digits", TestStopping.pace(fake)))
-
-        assert before is not None
-        assert fake.row is None
-        assert fake.sent == ["DELETE"]
-
-    def test_is_gone_already(self) -> None:
-        fake = FakeHopsworks()
-
-        assert fake.run(delete(PROJECT, "digits", TestStopping.pace(fake))) is None
-        assert fake.sent == []
-
-    def test_not_while_it_runs(self) -> None:
-        fake = FakeHopsworks(row=row())
-
-        with pytest.raises(InvalidInput, match="force=True"):
-            fake.run(delete(PROJECT, "digits", TestStopping.pace(fake)))
-        assert fake.sent == []
-
-    @pytest.mark.parametrize("fault", [refusal(500, 240001), LOST, UNSENT])
-    def test_a_refusal_that_passes(self, fault: Any) -> None:
-        fake = FakeHopsworks(row=row("Updating"), faults={"DELETE": [fault]})
-        fake.on["DELETE"] = lambda: setattr(fake, "row", None)
-
-        fake.run(delete(PROJECT, "digits", TestStopping.pace(fake), force=True))
-        assert fake.row is None
-
-    def test_always_busy(self) -> None:
-        fake = FakeHopsworks(row=row("Updating"), faults={"DELETE": [refusal(500, 240001)] * 99})
-
-        with pytest.raises(NotInTime, match="could not be deleted"):
-            fake.run(delete(PROJECT, "digits", TestStopping.pace(fake), force=True))
-
-    def test_no_role(self) -> None:
-        fake = FakeHopsworks(row=row("Stopped"), faults={"DELETE": [refusal(403, 150068)]})
-
-        with pytest.raises(Refused, match="Data owner"):
-            fake.run(delete(PROJECT, "digits", TestStopping.pace(fake)))
