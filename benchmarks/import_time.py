@@ -1,7 +1,8 @@
 """
 What importing the operators and sensors costs a DAG file, on top of Airflow's own base classes.
 
-Run: python benchmarks/import_time.py [rounds]. Both imports are timed in fresh processes, in turn, and the medians compared.
+Run: python benchmarks/import_time.py [rounds]. Both imports are timed in fresh processes, in turn, and the medians
+compared.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ def main(rounds: int = 7) -> None:
     pairs = [(milliseconds(BASE), milliseconds(OURS, before=BASE)) for _ in range(rounds)]
     base, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"Airflow's base classes: {base:.0f} ms; ours on top: {ours:.1f} ms, {100 * ours / base:.1f} % of it")
-    goal = {"name": "import on top of Airflow", "value": round(ours, 1), "unit": "ms", "goal": GOAL_MS, "met": ours <= GOAL_MS}
+    goal = {"name": "import on top of Airflow", "value": round(ours, 1), "unit": "ms", "goal": GOAL_MS}
+    goal["met"] = ours <= GOAL_MS
     print(json.dumps({"goals": [goal]}))
 
 

@@ -27,7 +27,6 @@ from .waiting import (
     Pace,
     Pause,
     Procedure,
-    Reach,
     Wait,
     ask,
     explained,
@@ -74,6 +73,13 @@ class _PlanAnew(Exception):
         super().__init__()
         self.is_busy = is_busy
         """Whether it is only moving, which passes; else somebody has changed it."""
+
+
+class _Settled:
+    """The goal of being in a state in which the server accepts changes, or of being gone."""
+
+    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
+        return deployment is None or deployment.status.is_stable
 
 
 @dataclass
@@ -271,9 +277,11 @@ class Arrival:
     def _revive(self, live: Deployment) -> Procedure[Arrived]:
         """Bring a Failed deployment back without taking down what may still answer."""
         yield from self._read_probe(live)
+        action = self._action
         try:
             return (yield from self._arrive(live, Moved.CHANGE, "attached"))
         except DeploymentFailed as failed:
+            self._action = action
             if self._probe is not None and (yield from self._answers()):
                 message = (
                     f"{failed.deployment}: the last change does not come up ({failed.deployment.reason}), but the "
@@ -326,11 +334,12 @@ class Arrival:
         look = calls.get_deployment_by_id(self.project, live.id)
         while True:
             deployment = yield from patiently(look, pace)
+            if deployment is None:
+                message = f"{live} was deleted by somebody else while it was rolled out."
+                raise Superseded(message)
             note_change(seen, deployment)
             seen = deployment
             step = roll.next(deployment, self.clock())
-            if deployment is None:
-                continue
             if step is Next.PROBE or (step is Next.NAMES and roll.names((yield from self._names(deployment)))):
                 return deployment
             if step is Next.START:
@@ -429,13 +438,8 @@ class Arrival:
         """Wait until the server accepts changes."""
         if live.status.is_stable:
             return live
-        stable = [status for status in Status if status.is_stable]
-        wait = Wait(
-            Reach.of(self.name, *stable),
-            self._pace(FIRST_PAUSE_START),
-            f"deployment {self.name!r} to finish what is under way",
-            live,
-        )
+        what = f"deployment {self.name!r} to finish what is under way"
+        wait = Wait(_Settled(), self._pace(FIRST_PAUSE_START), what, live)
         deployment = yield from until(wait, calls.get_deployment_by_id(self.project, live.id))
         if deployment is None:
             raise _PlanAnew

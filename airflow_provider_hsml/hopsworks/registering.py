@@ -195,12 +195,14 @@ class _Claim:
         self.path = path
         self.model_name = model.name
         self.files = model.digest()
+        self._is_there = False
 
     def find(self, project: Project) -> Procedure[int | None]:
         """Find the number that an earlier try took for the same files."""
         content = yield from ask(calls.download(project, self.path))
         if content is None:
             return None
+        self._is_there = True
         claim = json.loads(content)
         if (claim.get("files"), claim.get("model_name")) != (self.files, self.model_name):
             log.info("The files are not those of the earlier try: registering a new version")
@@ -212,7 +214,8 @@ class _Claim:
         if not (yield from ask(calls.path_exists(project, CLAIMS))):
             yield from ask(calls.make_folder(project, CLAIMS.rpartition("/")[0]))
             yield from ask(calls.make_folder(project, CLAIMS))
-        yield from ask(calls.delete_path(project, self.path))
+        if self._is_there:
+            yield from ask(calls.delete_path(project, self.path))
         content = {"model_name": self.model_name, "model_version": version, "files": self.files}
         yield from _upload_bytes(project, self.path, json.dumps(content).encode())
 

@@ -1,7 +1,7 @@
 """
 Following a rollout from look to look: what one look says, and what is to be done next.
 
-``Roll`` is given the time and the deployment as it was seen; it does nothing itself, so a table of looks tests it whole.
+``Roll`` is given the time and the deployment as it was seen, and does nothing itself: a table of looks tests all of it.
 """
 
 from __future__ import annotations
@@ -76,19 +76,16 @@ class Roll:
     _names_at: float | None = None
     _failed: FailedWatch = field(default_factory=FailedWatch)
 
-    def next(self, deployment: Deployment | None, now: float) -> Next:
+    def next(self, deployment: Deployment, now: float) -> Next:
         """
         Judge a look.
 
-        :param deployment: what was seen; None when there is no such deployment
+        :param deployment: what was seen
         :param now: seconds since 1970
-        :raises Superseded: somebody else changed, stopped or deleted it
+        :raises Superseded: somebody else changed or stopped it
         :raises DeploymentFailed: it is Failed and stays so
         :raises NotVerified: the change was stored but never reached the cluster
         """
-        if deployment is None:
-            message = "The deployment was deleted by somebody else while it was rolled out."
-            raise Superseded(message)
         status = deployment.status
         if status.is_down or status is Status.STOPPING:
             return self._down(deployment, now)

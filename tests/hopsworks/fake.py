@@ -147,7 +147,7 @@ class FakeHopsworks:
         if kind == "predict":
             return self.answers if isinstance(self.answers, Answer) else _json({"predictions": self.answers})
         if path.startswith(("dataset", "modelregistries")) or "variables" in path:
-            return self._file(path)
+            return self._file(path) if call.method == "GET" else _json(call.body or {"attributes": {"path": path}})
         if kind == "CREATE":
             self.bodies.append(call.body)
             self.row = (

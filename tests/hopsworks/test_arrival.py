@@ -156,6 +156,20 @@ class TestCreating:
 
         assert arrive(fake).action == "started"
 
+    def test_a_doubtful_create_that_was_not_carried_out(self) -> None:
+        fake = FakeHopsworks(files=FILES, faults={"CREATE": [refusal(503, 120009)]})
+
+        with pytest.raises(Refused, match="120009"):
+            arrive(fake)
+        assert fake.now >= 1120
+
+    def test_it_is_deleted_right_away(self) -> None:
+        fake = FakeHopsworks(files=FILES)
+        fake.on["CREATE"] = lambda: setattr(fake, "row", None)
+
+        with pytest.raises(Superseded, match="right after it was created"):
+            arrive(fake)
+
     def test_without_a_model_there_must_be_a_deployment(self) -> None:
         fake = FakeHopsworks()
 
@@ -404,6 +418,73 @@ class TestUpdating:
             arrive(fake)
         assert fake.sent.count("PUT") == 1
 
+    def test_somebody_changes_it_right_after_we_did(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        fake.on["PUT"] = lambda: fake.row.update(modelVersion=7) if fake.row else None
+
+        with pytest.raises(Superseded, match="right after our update: model_version"):
+            arrive(fake)
+
+    def test_somebody_deletes_it_right_after_we_updated(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        fake.on["PUT"] = lambda: setattr(fake, "row", None)
+
+        with pytest.raises(Superseded, match="while it was updated"):
+            arrive(fake)
+
+    def test_somebody_deletes_it_while_what_is_under_way_is_waited_for(self) -> None:
+        """Then it is created anew."""
+        fake = FakeHopsworks(row=row("Updating"), files=FILES)
+        fake.after(5, lambda: setattr(fake, "row", None))
+        starts(fake)
+
+        assert arrive(fake).action == "created"
+
+    @pytest.mark.parametrize("logs", [refusal(404, 240027), refusal(403, 320004)])
+    def test_names_that_cannot_be_read(self, logs: Any) -> None:
+        fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE, faults={"logs": [logs] * 9})
+        rolls(fake)
+
+        assert arrive(fake).verified_by == "status"
+
+    def test_a_champion_that_cannot_be_asked(self) -> None:
+        """Its instances have changed, and the answers are those recorded: not proof, since it may answer alike."""
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"predict": [refusal(500, 250007, "broken")]})
+        rolls(fake)
+
+        assert arrive(fake).verified_by == "instances"
+
+    @pytest.mark.parametrize("other", [{"apiProtocol": "GRPC"}, {"modelServer": "VLLM"}])
+    def test_what_has_no_rest_is_not_asked(self, other: dict[str, Any]) -> None:
+        fake = FakeHopsworks(row=row("Stopped", **other), files=FILES)
+        starts(fake)
+
+        assert arrive(fake, None).verified_by == "instances"
+        assert "predict" not in fake.sent
+
+    def test_not_in_time(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        fake.on["PUT"] = lambda: fake.after(2, fake.becomes("Updating"))
+
+        with pytest.raises(NotInTime, match=r"has not arrived within 120 s.*Allow more by 'timeout'"):
+            arrive(fake, timeout=120)
+
+    def test_a_server_that_is_away_until_the_timeout(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        rolls(fake)
+        fake.faults["14"] = [UNSENT] * 999
+
+        with pytest.raises(NotInTime, match=r"Gave up at the timeout: .*nobody answers"):
+            arrive(fake, timeout=60)
+
+    def test_failed_with_a_log_that_cannot_be_read(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        fake.on["PUT"] = lambda: fake.after(2, fake.becomes("Failed"))
+        fake.faults["logs"] = [None, refusal(500, 240004)]
+
+        with pytest.raises(DeploymentFailed, match="the server gives no reason"):
+            arrive(fake)
+
     def test_new_versions_only_where_the_server_keeps_them(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, has_versions=False)
         rolls(fake)
@@ -552,6 +633,20 @@ class TestFailed:
 
         assert arrive(fake, V1).verified_by == "fingerprint"
         assert [kind for kind in fake.sent if kind != "predict"] == ["STOP", "START"]
+
+    def test_nothing_to_ask_it_with(self) -> None:
+        fake = FakeHopsworks(row=row("Failed"), files=WITHOUT_EXPECTED)
+        fake.on["STOP"] = fake.becomes("Stopped")
+        starts(fake, answers=[1])
+
+        assert arrive(fake, V1).action == "started"
+
+    def test_is_deleted_while_it_is_restarted(self) -> None:
+        fake = FakeHopsworks(row=row("Failed"), files=WITHOUT_EXPECTED)
+        fake.on["STOP"] = lambda: setattr(fake, "row", None)
+        starts(fake, answers=[1])
+
+        assert arrive(fake, V1).action == "created"
 
     def test_fails_again(self) -> None:
         fake = FakeHopsworks(row=row("Failed"), files=FILES, answers=refusal(500, 250007))

@@ -34,7 +34,7 @@ UNSCHEDULABLE = look("Failed", condition={"type": "SCHEDULED", "status": False, 
 BROKEN = look("Failed", condition={"type": "STARTED", "status": False, "reason": "crashed"})
 STRANGER = look("Running", revision="9")
 
-Script = list[tuple[float, Deployment | None, Next | type[HopsworksError]]]
+Script = list[tuple[float, Deployment, Next | type[HopsworksError]]]
 
 
 def play(roll: Roll, script: Script) -> None:
@@ -105,7 +105,6 @@ AFTER_A_CHANGE: dict[str, Script] = {
     "somebody else changes it": [(0, UPDATING, LOOK), (2, STRANGER, Superseded)],
     "somebody stops it": [(0, UPDATING, LOOK), (2, STOPPING, Superseded)],
     "somebody stopped it": [(0, STOPPED, Superseded)],
-    "somebody deletes it": [(0, UPDATING, LOOK), (2, None, Superseded)],
     "creating after an update": [(0, look("Creating"), LOOK), (5, RUNNING, LOOK), (10, RUNNING, PROBE)],
 }
 
