@@ -70,6 +70,8 @@ class Roll:
     names_are_new: bool = False
     old_answered: bool = False
     stable_since: float | None = None
+    look_within: float | None = None
+    """Seconds after which the next look may say more; None when nothing is known of that."""
     _started_again: bool = False
     _idle_since: float | None = None
     _woken_at: float | None = None
@@ -86,6 +88,7 @@ class Roll:
         :raises DeploymentFailed: it is Failed and stays so
         :raises NotVerified: the change was stored but never reached the cluster
         """
+        self.look_within = None
         status = deployment.status
         if status.is_down or status is Status.STOPPING:
             return self._down(deployment, now)
@@ -158,13 +161,15 @@ class Roll:
     def _stable(self, deployment: Deployment, now: float) -> Next:
         if self.stable_since is None:
             self.stable_since = now
-        if now - self.stable_since < self._settle(deployment):
+        due = self.stable_since + self._settle(deployment)
+        if now >= due and self.old_names and not self.names_are_new:
+            if self._names_at is None or now >= self._names_at + NAMES_AGAIN:
+                self._names_at, self.look_within = now, NAMES_AGAIN
+                return Next.NAMES
+            due = self._names_at + NAMES_AGAIN
+        if now < due:
+            self.look_within = due - now
             return Next.LOOK
-        if self.old_names and not self.names_are_new:
-            if self._names_at is not None and now - self._names_at < NAMES_AGAIN:
-                return Next.LOOK
-            self._names_at = now
-            return Next.NAMES
         return Next.PROBE
 
     def _settle(self, deployment: Deployment) -> float:

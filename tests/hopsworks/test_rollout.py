@@ -156,6 +156,15 @@ def test_old_names_hold_it_up() -> None:
     play(roll, [(18, RUNNING, PROBE)])
 
 
+def test_says_when_to_look_again() -> None:
+    roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
+
+    assert (roll.next(UPDATING, 0), roll.look_within) == (LOOK, None)
+    assert (roll.next(RUNNING, 2), roll.look_within) == (LOOK, 5)
+    assert (roll.next(RUNNING, 7), roll.look_within) == (NAMES, 10)
+    assert (roll.next(RUNNING, 9), roll.look_within) == (LOOK, 8)
+
+
 def test_names_that_cannot_be_read_hold_nothing_up() -> None:
     roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
 
