@@ -106,6 +106,8 @@ class Arrival:
     _probe: Probe | None = None
     _champion: Mapping[str, Any] | None = None
     _old_names: frozenset[str] = frozenset()
+    _predicted: str = ""
+    _seen: Deployment | None = None
     _action: str = ""
     _deadline: float = 0.0
 
@@ -330,15 +332,14 @@ class Arrival:
 
     def _roll(self, live: Deployment, roll: Roll, pace: Pace) -> Procedure[Deployment]:
         """Look until the rollout is through, as far as the states tell."""
-        seen: Deployment | None = None
         look = calls.get_deployment_by_id(self.project, live.id)
         while True:
             deployment = yield from patiently(look, pace)
             if deployment is None:
                 message = f"{live} was deleted by somebody else while it was rolled out."
                 raise Superseded(message)
-            note_change(seen, deployment)
-            seen = deployment
+            note_change(self._seen, deployment)
+            self._seen = deployment
             step = roll.next(deployment, self.clock())
             if step is Next.PROBE or (step is Next.NAMES and roll.names((yield from self._names(deployment)))):
                 return deployment
@@ -373,7 +374,7 @@ class Arrival:
             if likeness is Likeness.NEITHER and self._may_be_old(roll):
                 likeness = Likeness.CHAMPION
             if likeness is Likeness.NEITHER:
-                message = f"{deployment} answers otherwise than recorded when the version was registered."
+                message = f"{deployment} answers otherwise than recorded for this version: {self._predicted[:200]}"
                 raise NotVerified(message)
             if likeness is Likeness.CHAMPION:
                 break
@@ -404,10 +405,8 @@ class Arrival:
                 raise NotInTime(message) from error
             message = f"{deployment} refused the probe, a request with its registered example: {error}"
             raise NotVerified(message) from error
-        likeness = predicting.likeness(self._probe, answer, self._champion)
-        if likeness is Likeness.NEITHER:
-            log.warning("%s: predicted %s", deployment, str(answer.get("predictions"))[:200])
-        return likeness
+        self._predicted = str(answer.get("predictions"))
+        return predicting.likeness(self._probe, answer, self._champion)
 
     # --- Looks --------------------------------------------------------------------------------------------------------
 
