@@ -94,7 +94,7 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## What CI runs: l
 .PHONY: check-all
 check-all: check ## Everything, before a release: check, and what is longer
 	@echo "== slow tests"
-	@$(alone) $(python) $(pytest) -m slow
+	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
 
 .PHONY: lint
 lint: .venv/.made ## ruff and mypy --strict

@@ -1,0 +1,37 @@
+"""
+A local Model Serving: Hopsworks' Model Registry and Model Serving on a laptop or in CI, where the models really run.
+
+For DAG authors without a Hopsworks cluster, and for tests: it speaks Hopsworks' REST API on a loopback port, keeps
+what it is told below one folder, and runs each deployment's model in KServe's own model server (or as a Python
+callable, in this process). The map:
+
+- ``server``: ``LocalServing``, which starts and ends it; ``cli``: the same as the command ``hsml-local``
+- ``app``: HTTP; ``inference``: the way of a prediction; ``tls``, ``journal``: its certificate, what was asked
+- ``world``: what there is, without HTTP: ``accounts``, ``files``, ``registry``, ``deployments``, kept in ``store``
+- ``cluster``: what runs, as Kubernetes would: rollouts, statuses and conditions; ``behaviour``: how fast, how honest
+- ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run
+- ``errors``: the refusals, with Hopsworks' codes
+
+It knows nothing of the provider in this distribution: a wrong path would be wrong on both sides, and all green.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .behaviour import Profile, Speeds
+    from .engines import ModelFiles
+    from .server import LocalServing
+
+_HOMES = {"LocalServing": "server", "ModelFiles": "engines", "Profile": "behaviour", "Speeds": "behaviour"}
+
+__all__ = ["LocalServing", "ModelFiles", "Profile", "Speeds"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that holds ``name`` when it is first asked for: importing this package costs nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

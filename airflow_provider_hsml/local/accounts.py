@@ -1,0 +1,120 @@
+"""Who may do what: API keys with their scopes, and the projects of their user."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from pathlib import Path
+
+SCOPES = frozenset(
+    {"PROJECT", "SERVING", "MODELREGISTRY", "DATASET_VIEW", "DATASET_CREATE", "DATASET_DELETE", "USER", "JOB", "KAFKA"},
+)
+FIRST_PROJECT_ID = 119
+_HEADER = "ApiKey "
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project. Its id is also that of its model registry."""
+
+    id: int
+    name: str
+    is_foreign: bool = False
+    """Whether the keys' user has no role in it."""
+
+    @property
+    def namespace(self) -> str:
+        """Its Kubernetes namespace: the name, as far as Kubernetes takes it."""
+        return self.name.lower().replace("_", "-")
+
+
+class Accounts:
+    """
+    The projects, and the keys that open them.
+
+    :param projects: names of the projects that the keys' user is a member of, as Data owner
+    :param foreign: names of projects in which the user has no role
+    :param keys: the scopes of each key
+    """
+
+    def __init__(self, projects: Sequence[str], foreign: Sequence[str], keys: Mapping[str, Collection[str]]) -> None:
+        names = [*projects, *foreign]
+        self.projects = [Project(FIRST_PROJECT_ID + n, name, name in foreign) for n, name in enumerate(names)]
+        self._keys = {key: frozenset(scopes) for key, scopes in keys.items()}
+        for scopes in self._keys.values():
+            if unknown := scopes - SCOPES:
+                raise ValueError(f"scopes {sorted(unknown)} are not known: expected some of {sorted(SCOPES)}")
+
+    def check(self, authorization: str, allowed: Collection[str]) -> None:
+        """
+        Check the Authorization header of a request.
+
+        :param authorization: the header's value, empty when there is none
+        :param allowed: scopes of which the key must have one
+        :raises Refusal: there is no key, it is not one of ours, or it lacks the scope
+        """
+        if not authorization.startswith(_HEADER):
+            raise Refusal(200003, "No API key: expected the header 'Authorization: ApiKey <key>'.")
+        given = authorization.removeprefix(_HEADER).strip()
+        scopes = next((s for key, s in self._keys.items() if hmac.compare_digest(key.encode(), given.encode())), None)
+        if scopes is None:
+            prefix, dot, _ = given.partition(".")
+            is_prefix_known = bool(dot) and any(key.startswith(f"{prefix}.") for key in self._keys)
+            raise Refusal(320012 if is_prefix_known else 320013)
+        if allowed and not scopes & frozenset(allowed):
+            raise Refusal(320004, f"The API key lacks the scope {' or '.join(sorted(allowed))}.")
+
+    def by_name(self, name: str) -> Project:
+        """Find a project by its name; refused when it is unknown or foreign."""
+        return self._member(next((project for project in self.projects if project.name == name), None), name)
+
+    def by_id(self, project_id: int) -> Project:
+        """Find a project by its id; refused when it is unknown or foreign."""
+        return self._member(next((p for p in self.projects if p.id == project_id), None), str(project_id))
+
+    @staticmethod
+    def _member(project: Project | None, asked: str) -> Project:
+        if project is None:
+            raise Refusal(150004, f"Project {asked} not found.")
+        if project.is_foreign:
+            raise Refusal(160000, f"The user has no role in project {asked}.")
+        return project
+
+
+def kept_key(file: Path) -> str:
+    """
+    Give the API key that is kept in a file, making both where there is none.
+
+    :param file: readable by its owner only
+    """
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        key = f"{secrets.token_hex(8)}.{secrets.token_hex(32)}"
+        keep_key(file, key)
+        return key
+
+
+def keep_key(file: Path, key: str) -> None:
+    """
+    Write an API key to a file that only its owner can read.
+
+    :param file: is replaced
+    :param key: the key
+    """
+    staged = file.with_suffix(".new")
+    staged.unlink(missing_ok=True)
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(f"{key}\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    staged.replace(file)

@@ -1,0 +1,73 @@
+"""How fast things change, and how much the server behaves like a cluster: both are settings, for tests to choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Speeds:
+    """
+    How long each transition lasts at the least, in seconds; what the model server itself needs comes on top.
+
+    The defaults are for unit tests with a callable engine. ``Speeds.of_a_cluster()`` is what ``hsml-local serve`` has.
+
+    :param creating: from PUT until Created
+    :param starting: from START until Running
+    :param stale: after a PUT or a rollback, how long the status and the instances stay the old ones
+        (only in a profile with ``row_first``)
+    :param updating: from then until Running
+    :param stopping: from STOP until Stopped
+    :param idle_after: without a request, until a deployment with a minimum of 0 instances is Idle
+    :param load_timeout: until a model that does not get ready makes its deployment Failed
+    :param drain_timeout: how long an instance that is replaced may finish its requests
+    """
+
+    creating: float = 0.02
+    starting: float = 0.04
+    stale: float = 0.2
+    updating: float = 0.04
+    stopping: float = 0.04
+    idle_after: float = 1.0
+    load_timeout: float = 180.0
+    drain_timeout: float = 30.0
+
+    @classmethod
+    def of_a_cluster(cls) -> Speeds:
+        """Give a pace at which a person can watch, and a client can be wrong: stale for 2 s after a change."""
+        return cls(creating=0.5, starting=0.6, stale=2.0, updating=0.6, stopping=0.5, idle_after=60.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """
+    Which of a cluster's ways the server has: those in which a client that is not careful is wrong.
+
+    :param row_first: PUT and rollback write version, revision and modelVersion at once, while status and instances
+        stay the old ones for ``Speeds.stale`` seconds
+    :param stale_status: what the status is meanwhile: Running (Kubernetes deployments), or Idle with 0 instances
+        (Knative), though the old instances answer
+    :param shows_updating: whether Updating is ever seen; the Standard mode of KServe may never show it
+    :param put_without_state: PUT answers with status, condition, instances and paths null
+    :param random_revisions: revisions are random, not counted up
+    """
+
+    row_first: bool = True
+    stale_status: Literal["Running", "Idle"] = "Running"
+    shows_updating: bool = True
+    put_without_state: bool = True
+    random_revisions: bool = True
+
+    @classmethod
+    def named(cls, name: str) -> Profile:
+        """
+        Give a profile by its name.
+
+        :param name: ``real`` (all of it) or ``plain`` (none of it)
+        """
+        if name == "real":
+            return cls()
+        if name == "plain":
+            return cls(row_first=False, put_without_state=False, random_revisions=False)
+        raise ValueError(f"profile {name!r} is not known: expected 'real', 'plain' or a Profile")

@@ -1,0 +1,460 @@
+"""
+What runs: rollouts of deployments, and the status and condition that come of them, as Kubernetes would tell.
+
+A deployment's row (``deployments``) says what is wanted, and changes at once. The cluster follows, later, in a thread
+for each change; a newer change cancels an older one. The rules:
+
+- ``current`` answers predictions. It is replaced only by instances that are ready, and drained after that.
+- ``incoming`` is on its way; when it fails, ``current`` goes on answering, and the status is Failed.
+- The status is what this module last saw, never what a row says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import secrets
+import string
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from .engines import Instance, InstanceLog, ModelFiles, Stage, StartError
+from .errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .behaviour import Profile, Speeds
+    from .engines import Engine
+
+log = logging.getLogger(__name__)
+
+_TICK = 0.05
+"""Seconds between two looks for instances that crashed or were not asked for a while."""
+
+
+class Status(enum.StrEnum):
+    """A deployment's status, as it is spelled on the wire."""
+
+    CREATING = "Creating"
+    CREATED = "Created"
+    STARTING = "Starting"
+    FAILED = "Failed"
+    RUNNING = "Running"
+    IDLE = "Idle"
+    UPDATING = "Updating"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it serves, and nothing is under way."""
+        return self in (Status.RUNNING, Status.IDLE)
+
+    @property
+    def has_logs(self) -> bool:
+        """Whether there are instances whose logs can be read."""
+        return self in (Status.STARTING, Status.RUNNING, Status.UPDATING, Status.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Why a status is what it is: ``status`` None is under way, True is done, False has failed."""
+
+    type: Stage | Literal["STOPPED"]
+    status: bool | None
+    reason: str
+
+
+_PREPARING = Condition("STOPPED", None, "Deployment is being prepared")
+_NOT_RUNNING = Condition("STOPPED", True, "Deployment is not running")
+_STOPPING = Condition("STOPPED", None, "Stopping deployment")
+_UNSCHEDULING = Condition("SCHEDULED", None, "Waiting for being unscheduled")
+_SCHEDULING = Condition("SCHEDULED", None, "Waiting for being scheduled")
+_INITIALIZING = Condition("INITIALIZED", None, "Initializing deployment")
+_STARTING = Condition("STARTED", None, "Deployment is starting")
+_CONNECTING = Condition("READY", None, "Setting up connectivity")
+_READY = Condition("READY", True, "Deployment is ready")
+_FAILED: dict[Stage, str] = {
+    "SCHEDULED": "Failed to be scheduled: ",
+    "INITIALIZED": "Failed to initialize: ",
+    "STARTED": "Failed to run: ",
+    "READY": "Failed to setup connectivity: ",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a rollout is to run."""
+
+    revision: str
+    model: ModelFiles
+    minimum: int
+    """Instances at the least; 0: none while nobody asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is seen of a deployment at one look."""
+
+    status: Status
+    condition: Condition
+    available: int
+
+
+@dataclass(slots=True, eq=False)
+class _Rollout:
+    """The instances of one revision. ``instance`` is None before it is ready, and while it is idle."""
+
+    wanted: Wanted
+    log: InstanceLog
+    instance: Instance | None = None
+    in_flight: int = 0
+    last_asked: float = field(default_factory=time.monotonic)
+    waking: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """All that the cluster knows of one deployment."""
+
+    name: str
+    status: Status
+    condition: Condition
+    current: _Rollout | None = None
+    incoming: _Rollout | None = None
+    draining: list[_Rollout] = field(default_factory=list)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    """Of the change that is under way: set when a newer one replaces it."""
+    pretends_idle: bool = False
+    """Whether the status is Idle only because a change has not arrived yet."""
+
+
+class _CancelledError(Exception):
+    """A newer change replaced this one."""
+
+
+class Cluster:
+    """
+    Runs the deployments' instances.
+
+    :param engine: how models are run
+    :param speeds: how long transitions last; may be replaced at any time, for what comes after
+    :param profile: which of a cluster's ways it has
+    """
+
+    def __init__(self, engine: Engine, speeds: Speeds, profile: Profile) -> None:
+        self.speeds = speeds
+        self.profile = profile
+        self._engine = engine
+        self._lock = threading.RLock()
+        self._slots: dict[int, _Slot] = {}
+        self._threads: set[threading.Thread] = set()
+        self._lost_changes = 0
+        self._is_closing = threading.Event()
+        self._watch = threading.Thread(target=self._keep_watch, name="hsml-local-watch", daemon=True)
+        self._watch.start()
+
+    # --- What is seen
+
+    def state(self, deployment: int) -> State:
+        """Look at a deployment."""
+        with self._lock:
+            slot = self._slots[deployment]
+            has_instance = slot.current is not None and slot.current.instance is not None
+            if slot.pretends_idle or not has_instance or slot.current is None:
+                return State(slot.status, slot.condition, 0)
+            return State(slot.status, slot.condition, max(1, slot.current.wanted.minimum))
+
+    def logs(self, deployment: int, tail: int) -> list[tuple[str, str]]:
+        """
+        Give (instance, last lines) of each instance, during a hand-over of the old ones and the new ones.
+
+        :raises Refusal: there are none in this status
+        """
+        with self._lock:
+            slot = self._slots[deployment]
+            if not slot.status.has_logs:
+                raise Refusal(240027, f"Deployment {slot.name} is {slot.status}: it has no logs.")
+            rollouts = [r for r in (*slot.draining, slot.current, slot.incoming) if r is not None]
+            return [(rollout.log.instance, rollout.log.tail(tail)) for rollout in rollouts]
+
+    @contextlib.contextmanager
+    def asked(self, deployment: int) -> Iterator[Instance]:
+        """
+        Take the instance that answers, for one prediction. An idle deployment is woken, which takes a while.
+
+        :raises Refusal: nothing answers
+        """
+        with self._lock:
+            slot = self._slots.get(deployment)
+            rollout = slot.current if slot else None
+            if slot is None or rollout is None:
+                raise Refusal(250001, f"Deployment is {slot.status if slot else 'deleted'}.")
+            rollout.in_flight += 1
+        try:
+            yield rollout.instance or self._woken(slot, rollout)
+        finally:
+            with self._lock:
+                rollout.in_flight -= 1
+                rollout.last_asked = time.monotonic()
+
+    def is_asleep(self, deployment: int) -> bool:
+        """Say whether taking an instance would have to wake it first."""
+        with self._lock:
+            slot = self._slots.get(deployment)
+            return slot is not None and slot.current is not None and slot.current.instance is None
+
+    # --- What is commanded
+
+    def lose_next_change(self) -> None:
+        """Lose the next update or rollback of a running deployment: its row changes, and nothing else, ever."""
+        with self._lock:
+            self._lost_changes += 1
+
+    def prepare(self, deployment: int, name: str) -> None:
+        """Take a new deployment in: Creating, then Created."""
+        slot = _Slot(name, Status.CREATING, _PREPARING)
+
+        def work(cancelled: threading.Event) -> None:
+            self._pause(cancelled, self.speeds.creating)
+            self._see(slot, cancelled, Status.CREATED, _NOT_RUNNING)
+
+        with self._lock:
+            self._slots[deployment] = slot
+            self._change(slot, work)
+
+    def adopt(self, deployment: int, name: str, *, has_run: bool) -> None:
+        """Take a deployment in as it was before a restart, with nothing running."""
+        with self._lock:
+            status = Status.STOPPED if has_run else Status.CREATED
+            self._slots[deployment] = _Slot(name, status, _NOT_RUNNING)
+
+    def start(self, deployment: int, wanted: Wanted) -> None:
+        """Start a deployment: Starting, then Running or Failed."""
+        slot = self._slots[deployment]
+
+        def work(cancelled: threading.Event) -> None:
+            self._roll_out(slot, wanted, cancelled, Status.STARTING, self.speeds.starting)
+
+        with self._lock:
+            slot.status, slot.condition = Status.STARTING, _SCHEDULING
+            self._change(slot, work)
+
+    def update(self, deployment: int, wanted: Wanted) -> None:
+        """Replace what runs: Running for a while yet, Updating, then Running or Failed; what ran answers meanwhile."""
+        slot, profile = self._slots[deployment], self.profile
+        shown = Status.UPDATING if profile.shows_updating else None
+
+        def work(cancelled: threading.Event) -> None:
+            if profile.row_first:
+                self._pause(cancelled, self.speeds.stale)
+            self._roll_out(slot, wanted, cancelled, shown, self.speeds.updating)
+
+        with self._lock:
+            is_lost = self._lost_changes > 0
+            self._lost_changes -= is_lost
+            if not profile.row_first and shown and not is_lost:
+                slot.status, slot.condition = shown, _SCHEDULING
+            elif profile.stale_status == "Idle" and slot.status.is_up:
+                slot.status, slot.pretends_idle = Status.IDLE, True
+            if not is_lost:
+                self._change(slot, work)
+
+    def stop(self, deployment: int) -> None:
+        """Stop a deployment: Stopping, then Stopped."""
+        slot = self._slots[deployment]
+
+        def work(cancelled: threading.Event) -> None:
+            with self._lock:
+                gone = [r for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
+                slot.current = slot.incoming = None
+                slot.draining = []
+            self._pause(cancelled, self.speeds.stopping / 2)
+            self._see(slot, cancelled, Status.STOPPING, _STOPPING)
+            for rollout in gone:
+                self._end(rollout)
+            self._pause(cancelled, self.speeds.stopping / 2)
+            self._see(slot, cancelled, Status.STOPPED, _NOT_RUNNING)
+
+        with self._lock:
+            slot.status, slot.condition, slot.pretends_idle = Status.STOPPING, _UNSCHEDULING, False
+            self._change(slot, work)
+
+    def remove(self, deployment: int) -> None:
+        """Forget a deployment; what it ran ends in the background."""
+        with self._lock:
+            slot = self._slots.pop(deployment)
+            gone = [r for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
+
+        def work(_cancelled: threading.Event) -> None:
+            for rollout in gone:
+                self._end(rollout)
+
+        self._change(slot, work)
+
+    def close(self) -> None:
+        """End all that runs, and return when it has ended."""
+        self._is_closing.set()
+        with self._lock:
+            slots = list(self._slots.values())
+            for slot in slots:
+                slot.cancelled.set()
+            threads = list(self._threads)
+        for thread in [*threads, self._watch]:
+            thread.join()
+        rollouts = [r for slot in slots for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
+        enders = [threading.Thread(target=r.instance.stop) for r in rollouts if r.instance is not None]
+        for thread in enders:
+            thread.start()
+        for thread in enders:
+            thread.join()
+
+    # --- How it is done
+
+    def _change(self, slot: _Slot, work: Callable[[threading.Event], None]) -> None:
+        """Do something to a deployment in a thread, instead of what is under way."""
+
+        def run() -> None:
+            try:
+                work(cancelled)
+            except _CancelledError:
+                pass
+            except Exception as error:
+                log.exception("The change of deployment %s failed", slot.name)
+                with self._lock:
+                    slot.status, slot.condition = Status.FAILED, Condition("INITIALIZED", False, f"{error!r}")
+            finally:
+                with self._lock:
+                    self._threads.discard(threading.current_thread())
+
+        with self._lock:
+            slot.cancelled.set()
+            cancelled = slot.cancelled = threading.Event()
+            if self._is_closing.is_set():
+                return
+            thread = threading.Thread(target=run, name=f"hsml-local-{slot.name}", daemon=True)
+            self._threads.add(thread)
+        thread.start()
+
+    def _pause(self, cancelled: threading.Event, seconds: float) -> None:
+        if cancelled.wait(max(0.0, seconds)):
+            raise _CancelledError
+
+    def _see(self, slot: _Slot, cancelled: threading.Event, status: Status | None, condition: Condition) -> None:
+        """Set what is seen of a deployment (None: it does not show), unless a newer change is at it."""
+        with self._lock:
+            if cancelled.is_set():
+                raise _CancelledError
+            if status is not None:
+                slot.status, slot.condition, slot.pretends_idle = status, condition, False
+
+    def _roll_out(
+        self, slot: _Slot, wanted: Wanted, cancelled: threading.Event, status: Status | None, seconds: float
+    ) -> None:
+        """Bring new instances up, let them answer, and drain the old ones."""
+        self._see(slot, cancelled, status, _SCHEDULING)
+        self._pause(cancelled, seconds / 4)
+        rollout = _Rollout(wanted, InstanceLog(_instance_name(wanted)))
+        with self._lock:
+            if cancelled.is_set():
+                raise _CancelledError
+            # What is left of a rollout that was cancelled has been ended by the thread that brought it up.
+            slot.incoming = rollout
+        self._see(slot, cancelled, status, _INITIALIZING)
+        self._pause(cancelled, seconds / 4)
+        self._see(slot, cancelled, status, _STARTING)
+        try:
+            instance = self._engine.start(wanted.model, rollout.log, cancelled, self.speeds.load_timeout)
+        except StartError as error:
+            condition = Condition(error.stage, False, f"{_FAILED[error.stage]}{error.reason}")
+            self._see(slot, cancelled, Status.FAILED, condition)
+            return
+        try:
+            self._pause(cancelled, seconds / 4)
+            self._see(slot, cancelled, status, _CONNECTING)
+            self._pause(cancelled, seconds / 4)
+            with self._lock:
+                self._see(slot, cancelled, Status.RUNNING, _READY)
+                rollout.instance, rollout.last_asked = instance, time.monotonic()
+                replaced, slot.current, slot.incoming = slot.current, rollout, None
+                if replaced is not None:
+                    slot.draining.append(replaced)
+        except _CancelledError:
+            instance.stop()
+            raise
+        if replaced is not None:
+            self._end(replaced)
+            with self._lock:
+                slot.draining = [rollout for rollout in slot.draining if rollout is not replaced]
+
+    def _end(self, rollout: _Rollout) -> None:
+        """Let an instance finish its requests, then end it."""
+        deadline = time.monotonic() + self.speeds.drain_timeout
+        while rollout.in_flight and time.monotonic() < deadline and not self._is_closing.is_set():
+            time.sleep(0.005)
+        with rollout.waking:
+            instance, rollout.instance = rollout.instance, None
+        if instance is not None:
+            instance.stop()
+
+    def _woken(self, slot: _Slot, rollout: _Rollout) -> Instance:
+        """Bring the instance of an idle deployment up again; of several requests, one does it and the others wait."""
+        with rollout.waking:
+            if rollout.instance is not None:
+                return rollout.instance
+            rollout.log = InstanceLog(_instance_name(rollout.wanted))
+            try:
+                instance = self._engine.start(
+                    rollout.wanted.model, rollout.log, self._is_closing, self.speeds.load_timeout
+                )
+            except StartError as error:
+                raise Refusal(250007, "upstream request timeout") from error
+            with self._lock:
+                rollout.instance = instance
+                if slot.current is rollout and slot.status is Status.IDLE and not slot.pretends_idle:
+                    slot.status, slot.condition = Status.RUNNING, _READY
+            return instance
+
+    def _keep_watch(self) -> None:
+        """See instances that crash, and put those to sleep that nobody asks."""
+        while not self._is_closing.wait(_TICK):
+            with self._lock:
+                running = [(slot, slot.current) for slot in self._slots.values() if slot.current is not None]
+            for slot, rollout in running:
+                instance = rollout.instance
+                if instance is None:
+                    continue
+                if failure := instance.failure():
+                    self._see_crash(slot, rollout, failure)
+                elif rollout.wanted.minimum == 0 and slot.status is Status.RUNNING:
+                    self._sleep_when_idle(slot, rollout)
+
+    def _see_crash(self, slot: _Slot, rollout: _Rollout, failure: str) -> None:
+        with self._lock:
+            if slot.current is not rollout:
+                return
+            slot.current = None
+            if slot.status.is_up:
+                slot.incoming = rollout  # Its logs say why.
+                slot.status, slot.condition = Status.FAILED, Condition("STARTED", False, f"Failed to run: {failure}")
+        self._end(rollout)
+
+    def _sleep_when_idle(self, slot: _Slot, rollout: _Rollout) -> None:
+        with self._lock:
+            is_asked = rollout.in_flight or time.monotonic() - rollout.last_asked < self.speeds.idle_after
+            if is_asked or slot.current is not rollout or slot.status is not Status.RUNNING:
+                return
+            slot.status, instance, rollout.instance = Status.IDLE, rollout.instance, None
+        if instance is not None:
+            instance.stop()
+
+
+def _instance_name(wanted: Wanted) -> str:
+    """Name an instance as Kubernetes names a pod: deployment, component, revision, and two parts that are random."""
+    letters = string.ascii_lowercase + string.digits
+    tails = ("".join(secrets.choice(letters) for _ in range(length)) for length in (9, 5))
+    return f"{wanted.model.deployment}-predictor-{wanted.revision}-deployment-{'-'.join(tails)}"

@@ -1,0 +1,202 @@
+"""
+How a model is run: an ``Engine`` makes an ``Instance`` of it, which answers predictions until it is stopped.
+
+There are two: ``CallableEngine`` here (a Python callable, in this process, for unit tests) and ``KServeEngine`` in
+``kserve_engine`` (KServe's model server, in a process and an environment of its own).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import json
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+VERSION_HEADER = "x-hsml-local-model-version"
+"""Which version of the model answered. Only the instance that did says it; no row is asked."""
+INSTANCE_HEADER = "x-hsml-local-instance"
+"""Which instance answered."""
+
+Stage = Literal["SCHEDULED", "INITIALIZED", "STARTED", "READY"]
+PredictFunction: TypeAlias = "Callable[[Any], Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """
+    What an engine is given to run.
+
+    :param deployment: the deployment's name
+    :param name: the model's name; None for a deployment without a model
+    :param version: its version
+    :param path: the folder that holds the model's files
+    :param framework: ``SKLEARN``, ``PYTHON``, ...
+    :param server: ``PYTHON``, ``TENSORFLOW_SERVING`` or ``VLLM``
+    :param script: the predictor script, on this machine
+    :param transformer: the transformer script, on this machine
+    :param env: environment variables of Hopsworks' contract and of the deployment, MODEL_VERSION among them
+    """
+
+    deployment: str
+    name: str | None
+    version: int | None
+    path: Path | None
+    framework: str | None
+    server: str
+    script: Path | None = None
+    transformer: Path | None = None
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an instance answered to a prediction."""
+
+    status: int
+    content: bytes
+    headers: Mapping[str, str]
+
+
+class StartError(Exception):
+    """
+    An instance did not come up: its deployment is Failed.
+
+    :param stage: the condition that was not met
+    :param reason: for the condition: why, and what to do
+    """
+
+    def __init__(self, stage: Stage, reason: str) -> None:
+        self.stage: Stage = stage
+        self.reason = reason
+        super().__init__(reason)
+
+
+class InstanceLog:
+    """
+    What an instance printed: its last lines.
+
+    :param instance: the instance's name
+    """
+
+    LINES = 2000
+    LINE_LENGTH = 4000
+    BYTES = 50_000
+    """About as much as Hopsworks hands out at once."""
+
+    def __init__(self, instance: str) -> None:
+        self.instance = instance
+        self._lines: collections.deque[str] = collections.deque(maxlen=self.LINES)
+
+    def write(self, text: str) -> None:
+        """Add one line or several."""
+        self._lines.extend(line[: self.LINE_LENGTH] for line in text.splitlines())
+
+    def tail(self, lines: int) -> str:
+        """Give the last lines, at most ``BYTES`` of them."""
+        kept = list(self._lines)[-lines:] if lines > 0 else []
+        return "\n".join(kept)[-self.BYTES :]
+
+
+class Instance(Protocol):
+    """A model that is loaded and answers."""
+
+    async def predict(self, body: bytes) -> Answer:
+        """
+        Answer a prediction.
+
+        :param body: JSON with ``instances`` or ``inputs``
+        :raises ConnectionError: the instance is gone
+        """
+        ...
+
+    def failure(self) -> str | None:
+        """Say why it has ended by itself; None while it is alive."""
+        ...
+
+    def stop(self) -> None:
+        """End it, and return when it has ended."""
+        ...
+
+
+class Engine(Protocol):
+    """A way to run models."""
+
+    def start(self, model: ModelFiles, log: InstanceLog, cancelled: threading.Event, timeout: float) -> Instance:
+        """
+        Load a model, and return when it answers.
+
+        :param model: what to run
+        :param log: where to write what it prints
+        :param cancelled: give up when it is set
+        :param timeout: seconds until it must be ready
+        :raises StartError: it does not come up
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what the engine holds for all instances."""
+        ...
+
+
+class CallableEngine:
+    """
+    Runs each model as a Python callable in this process, for unit tests.
+
+    :param load: given a ``ModelFiles``, returns the function that gets the value of ``instances`` and returns a list
+    """
+
+    def __init__(self, load: Callable[[ModelFiles], PredictFunction]) -> None:
+        self._load = load
+
+    def start(self, model: ModelFiles, log: InstanceLog, cancelled: threading.Event, timeout: float) -> Instance:  # noqa: ARG002
+        """Load a model; what it raises is in the log, and its deployment Failed."""
+        log.write(f"Loading model {model.name} version {model.version}")
+        try:
+            predict = self._load(model)
+        except Exception as error:
+            log.write(traceback.format_exc())
+            raise StartError("STARTED", f"{type(error).__name__}: {error}") from error
+        log.write("Model is ready")
+        return _CallableInstance(predict, model, log)
+
+    async def aclose(self) -> None:
+        """Hold nothing."""
+
+
+class _CallableInstance:
+    def __init__(self, predict: PredictFunction, model: ModelFiles, log: InstanceLog) -> None:
+        self._predict = predict
+        self._log = log
+        self._headers = {
+            "content-type": "application/json",
+            VERSION_HEADER: str(model.env.get("MODEL_VERSION", "")),
+            INSTANCE_HEADER: log.instance,
+        }
+        # As in Hopsworks: a plain function is asked for one prediction after the other.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=log.instance)
+
+    async def predict(self, body: bytes) -> Answer:
+        request = json.loads(body)
+        value = request.get("instances", request.get("inputs"))
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, value)
+            answer = result if isinstance(result, dict) and "predictions" in result else {"predictions": result}
+            return Answer(200, json.dumps(answer).encode(), self._headers)
+        except Exception as error:  # noqa: BLE001 - whatever a model raises is its answer
+            self._log.write(traceback.format_exc())
+            message = json.dumps({"error": f"{type(error).__name__} : {error}"})
+            return Answer(500, message.encode(), self._headers)
+
+    def failure(self) -> str | None:
+        return None
+
+    def stop(self) -> None:
+        self._thread.shutdown(wait=True)

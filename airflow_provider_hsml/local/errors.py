@@ -1,0 +1,87 @@
+"""
+What the local Model Serving says no with: one ``Refusal``, with Hopsworks' error codes and their HTTP statuses.
+
+The world raises it; only ``app`` turns it into an answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+CODES: dict[int, tuple[int, str]] = {
+    # Project-independent
+    100050: (404, "Variable requested was not found."),
+    120000: (500, "A generic error occurred."),
+    120001: (422, "An argument was not provided or it was malformed."),
+    120004: (400, "Web application exception occurred"),
+    # Files
+    110011: (400, "Dataset not found."),
+    110012: (400, "Destination already exists."),
+    110018: (400, "Path not found."),
+    110026: (400, "Dataset name is not valid."),
+    110047: (400, "Sub-directory with the same name already exists."),
+    # Project, user, key
+    150004: (404, "Project not found."),
+    160000: (403, "No valid role found for this user in the project."),
+    200003: (401, "Client not authorized for this invocation."),
+    320004: (403, "API key has not the required scope."),
+    320012: (401, "Invalid API key"),
+    320013: (401, "Api key not found in the database."),
+    # Model Serving
+    240000: (404, "Serving instance not found."),
+    240002: (500, "Serving instance could not be updated."),
+    240003: (400, "Serving instance could not be started or stopped."),
+    240004: (500, "Serving instance could not be started or stopped. Instance is busy."),
+    240006: (400, "Model path not found."),
+    240007: (400, "Serving instance command not recognized."),
+    240011: (400, "An entry with the same name already exists in this project."),
+    240013: (400, "The model server of a serving instance cannot be updated."),
+    240016: (400, "Script not found."),
+    240017: (400, "The structure of the model files is not valid."),
+    240018: (400, "Model artifact not valid."),
+    240020: (400, "Predictor not supported."),
+    240021: (400, "Transformer not supported."),
+    240027: (404, "Server logs not available."),
+    240028: (409, "The version of the serving instance is no longer the active one."),
+    # Inference
+    250000: (404, "Serving instance not found."),
+    250001: (400, "Serving instance is not running."),
+    250002: (500, "Error during the request to the serving instance."),
+    250004: (400, "Bad inference request."),
+    250005: (400, "Verb is missing in the inference request."),
+    250007: (500, "Serving instance internal error."),
+    250008: (400, "Serving instance bad request."),
+    250010: (401, "Unauthorized by the serving instance."),
+    250011: (403, "Forbidden by the serving instance."),
+    # Model registry
+    360000: (404, "Model not found."),
+    360002: (400, "Metric is not a number."),
+    360006: (400, "The model registry id was not found."),
+    360007: (403, "The model registry is not shared with this project."),
+    360009: (400, "The model is used by a deployment and cannot be deleted."),
+}
+"""Hopsworks' error codes that are used here: their HTTP status and what Hopsworks calls them."""
+
+
+class Refusal(Exception):
+    """
+    Hopsworks says no.
+
+    :param code: Hopsworks' error code, one of ``CODES``
+    :param text: for the user: what is wrong with which thing; it arrives as ``usrMsg``, left out when empty
+    """
+
+    def __init__(self, code: int, text: str = "") -> None:
+        self.code = code
+        self.status, self.message = CODES[code]
+        self.text = text
+        super().__init__(f"{code}: {text or self.message}")
+
+    def body(self) -> dict[str, Any]:
+        """Give the JSON body of the answer. Fields without a value are left out, as Hopsworks leaves them out."""
+        return {"errorCode": self.code, "errorMsg": self.message} | ({"usrMsg": self.text} if self.text else {})
+
+
+def malformed(text: str) -> Refusal:
+    """Make the refusal of an argument: 422/120001."""
+    return Refusal(120001, text)

@@ -1,0 +1,259 @@
+"""
+The files of the projects, as HopsFS holds them: ``/Projects/{project}/Models/...``, ``Resources/...``.
+
+Whatever is written is staged, synced and renamed into its place, so that a path either holds all of a file or is not
+there; what was acknowledged survives the end of the process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from .errors import Refusal, malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+DATASETS = ("Models", "Resources", "Deployments", "Logs")
+"""The datasets that a new project has."""
+_COPY_BYTES = 1 << 20
+_UNUSABLE = re.compile(r"[\x00-\x1f\\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder, as it is listed."""
+
+    path: str
+    """Absolute in HopsFS: ``/Projects/demo/Models/digits/1``."""
+    name: str
+    is_folder: bool
+    size: int
+    modified: float
+    """Seconds since the epoch."""
+
+
+@dataclass(slots=True)
+class _Incoming:
+    """An upload under way: its parts are written to one staged file, in any order."""
+
+    staged: Path
+    missing: set[int]
+
+
+class ProjectFiles:
+    """
+    The files of one project.
+
+    :param project: the project's name
+    :param folder: where its files lie on this machine
+    :param staging: a folder on the same disk, for what is not complete
+    """
+
+    def __init__(self, project: str, folder: Path, staging: Path) -> None:
+        self.project = project
+        self._folder = folder
+        self._staging = staging
+        self._lock = threading.RLock()
+        self._incoming: dict[tuple[str, str], _Incoming] = {}
+        self._complete: set[tuple[str, str]] = set()
+        for dataset in DATASETS:
+            (folder / dataset).mkdir(parents=True, exist_ok=True)
+        staging.mkdir(parents=True, exist_ok=True)
+        for leftover in staging.iterdir():
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+
+    def parts(self, path: str) -> tuple[str, ...]:
+        """
+        Read a path of the REST API: relative to the project, or absolute from ``/Projects`` or ``hdfs://`` on.
+
+        :raises Refusal: it leads out of the project, or holds what no path may
+        """
+        text = re.sub(r"^hdfs://[^/]*", "", path)
+        parts = [part for part in text.split("/") if part]
+        if _UNUSABLE.search(text) or any(part in (".", "..") or len(part.encode()) > 255 for part in parts):
+            raise malformed(f"Path {path!r} is not valid: expected names without '.', '..' or control characters.")
+        if parts and parts[0] == "Projects":
+            if parts[1:2] != [self.project]:
+                raise Refusal(110011, f"Path {path!r} is not in project {self.project}.")
+            parts = parts[2:]
+        return tuple(parts)
+
+    def here(self, path: str) -> Path:
+        """Give the place of a path on this machine, whether or not there is something."""
+        return self._folder.joinpath(*self.parts(path))
+
+    def hopsfs(self, *parts: str) -> str:
+        """Give the absolute path in HopsFS."""
+        return "/".join(["", "Projects", self.project, *parts])
+
+    def exists(self, path: str) -> bool:
+        """Say whether there is a file or folder."""
+        return self.here(path).exists()
+
+    def stat(self, path: str) -> Entry:
+        """Look a path up; refused when nothing is there."""
+        return self._entry(self._found(path))
+
+    def listing(self, path: str, *, order: str = "NAME:asc") -> list[Entry]:
+        """
+        List a folder.
+
+        :param path: the folder
+        :param order: ``NAME``, ``SIZE`` or ``MODIFICATION_TIME``, with ``:asc`` or ``:desc``
+        """
+        folder = self._found(path)
+        if not folder.is_dir():
+            raise Refusal(110018, f"{path} is a file, not a folder.")
+        key, _, direction = order.partition(":")
+        keys: dict[str, Callable[[Entry], str | float]] = {
+            "NAME": lambda entry: entry.name,
+            "SIZE": lambda entry: entry.size,
+            "MODIFICATION_TIME": lambda entry: entry.modified,
+        }
+        if key.upper() not in keys or direction.lower() not in ("", "asc", "desc"):
+            raise malformed(f"sort_by {order!r} is not known: expected one of {', '.join(keys)}, with :asc or :desc.")
+        entries = [self._entry(child) for child in folder.iterdir()]
+        return sorted(entries, key=keys[key.upper()], reverse=direction.lower() == "desc")
+
+    def make_folder(self, path: str) -> Entry:
+        """Make a folder in one that exists. Only one of many callers makes it; the others are refused."""
+        place = self._new(path)
+        try:
+            place.mkdir()
+        except FileExistsError:
+            raise self._taken(path) from None
+        _sync(place.parent)
+        return self._entry(place)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a whole file; the folders above it are made, and one that is there is replaced."""
+        place = self.here(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staged = self._staged()
+        with staged.open("wb") as stream:
+            stream.write(content)
+            _flush(stream)
+        staged.replace(place)
+        _sync(place.parent)
+
+    def write_part(self, path: str, upload: str, part: BinaryIO, *, number: int, parts: int, part_bytes: int) -> None:
+        """
+        Write one part of a file. The file appears when all parts are there; a part may come again.
+
+        :param path: the file
+        :param upload: what tells this upload from others of the same path
+        :param part: the content
+        :param number: of the part, from 1
+        :param parts: how many there are
+        :param part_bytes: size of all parts but the last
+        """
+        if not 1 <= number <= max(parts, 1):
+            raise malformed(f"flowChunkNumber {number} is not in 1..{parts}.")
+        place = self._new(path)
+        key = ("/".join(self.parts(path)), upload)
+        with self._lock:
+            if place.exists():
+                if key in self._complete:
+                    return
+                raise Refusal(110012, f"{path} exists already.")
+            incoming = self._incoming.get(key)
+            if incoming is None:
+                incoming = self._incoming[key] = _Incoming(self._staged(), set(range(1, max(parts, 1) + 1)))
+                incoming.staged.touch()
+        with incoming.staged.open("r+b") as stream:
+            stream.seek((number - 1) * part_bytes)
+            shutil.copyfileobj(part, stream, _COPY_BYTES)
+            _flush(stream)
+        with self._lock:
+            incoming.missing.discard(number)
+            if not incoming.missing and self._incoming.pop(key, None) is not None:
+                incoming.staged.replace(place)
+                _sync(place.parent)
+                self._complete.add(key)
+
+    def copy(self, path: str, destination: str) -> None:
+        """Copy a file or folder to a path where nothing is."""
+        source, place = self._found(path), self._new(destination, absent=True)
+        staged = self._staged()
+        if source.is_dir():
+            shutil.copytree(source, staged)
+        else:
+            shutil.copyfile(source, staged)
+        for file in [staged, *staged.rglob("*")] if staged.is_dir() else [staged]:
+            _sync(file)
+        staged.rename(place)
+        _sync(place.parent)
+
+    def move(self, path: str, destination: str) -> None:
+        """Move a file or folder to a path where nothing is."""
+        source, place = self._found(path), self._new(destination, absent=True)
+        source.rename(place)
+        _sync(place.parent)
+        _sync(source.parent)
+
+    def delete(self, path: str) -> None:
+        """Delete a file, or a folder with all that is in it."""
+        if len(self.parts(path)) < 2:
+            raise malformed(f"{path!r} is a dataset of the project: only what is inside it can be deleted.")
+        place, gone = self._found(path), self._staged()
+        place.rename(gone)
+        _sync(place.parent)
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+
+    def read(self, path: str) -> Path:
+        """Give the place of a file on this machine; refused when it is none."""
+        place = self._found(path)
+        if not place.is_file():
+            raise Refusal(110018, f"{path} is a folder, not a file.")
+        return place
+
+    def _staged(self) -> Path:
+        return self._staging / uuid.uuid4().hex
+
+    def _found(self, path: str) -> Path:
+        place = self.here(path)
+        if not place.exists():
+            raise Refusal(110011 if len(self.parts(path)) == 1 else 110018, f"{path} not found.")
+        return place
+
+    def _new(self, path: str, *, absent: bool = False) -> Path:
+        """Give the place of something to be written: inside a dataset, in a folder that exists."""
+        place = self.here(path)
+        if place == self._folder:
+            raise malformed("A path is missing: expected one inside the project.")
+        if not place.parent.is_dir():
+            above = "/".join(self.parts(path)[:-1])
+            raise Refusal(110011 if "/" not in above else 110018, f"Folder {above} not found: make it first.")
+        if absent and place.exists():
+            raise Refusal(110012, f"{path} exists already.")
+        return place
+
+    def _taken(self, path: str) -> Refusal:
+        return Refusal(110012 if len(self.parts(path)) == 1 else 110047, f"{path} exists already.")
+
+    def _entry(self, place: Path) -> Entry:
+        status = place.stat()
+        path = self.hopsfs(*place.relative_to(self._folder).parts)
+        return Entry(path, place.name, place.is_dir(), 0 if place.is_dir() else status.st_size, status.st_mtime)
+
+
+def _flush(stream: BinaryIO) -> None:
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def _sync(path: Path) -> None:
+    """Make what was renamed into or out of a folder (or a file's content) last."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,234 @@
+"""``LocalServing``: the local Model Serving in this process, for tests, and for the command ``hsml-local serve``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import uvicorn
+
+from .accounts import SCOPES, Accounts, keep_key, kept_key
+from .app import make_app
+from .behaviour import Profile, Speeds
+from .engines import CallableEngine
+from .environments import Environments
+from .journal import Journal
+from .kserve_engine import KServeEngine
+from .store import Store
+from .tls import certificate
+from .world import Root, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from types import TracebackType
+
+    from .engines import Engine, ModelFiles, PredictFunction
+
+HOST = "127.0.0.1"
+VERSIONS = ("5.2",)
+_START_SECONDS = 30.0
+
+
+class LocalServing:
+    """
+    A local Model Serving, for as long as the ``with`` block lasts.
+
+    It listens on 127.0.0.1 when the block begins, and has ended, with all model servers, when the block is left::
+
+        with LocalServing(engine=lambda model: lambda rows: [model.version for _ in rows]) as serving:
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+
+    :param root: the folder that keeps everything; None: a temporary one, deleted at the end
+    :param port: 0 for one that is free
+    :param project: the project that keys belong to, or several
+    :param api_key: None: the one kept in the root, made at the first start
+    :param tls: HTTPS with a CA of its own, whose bundle is ``ca_bundle``
+    :param hopsworks_version: whose ways it has; "5.2"
+    :param engine: "kserve" (KServe's model server, in processes of its own), or a callable that is given a
+        ``ModelFiles`` and returns the function that gets the value of ``instances`` and returns a list
+    :param profile: "real" (a cluster's ways, in which a careless client is wrong), "plain", or a ``Profile``
+    :param speeds: how long transitions last; None: tens of milliseconds with a callable, a cluster's with KServe
+    :param keys: further keys, with the scopes each has
+    :param foreign_projects: names of projects in which the keys' user has no role
+    :param cache: where the model server's environments are built; None: the user's cache folder
+    :raises RootInUseError: another server has the root
+    :raises OSError: the port is in use, or the root cannot be written
+    """
+
+    def __init__(  # noqa: PLR0917 - the promised signature
+        self,
+        root: str | Path | None = None,
+        port: int = 0,
+        project: str | Sequence[str] = "demo",
+        api_key: str | None = None,
+        tls: bool = False,  # noqa: FBT001, FBT002 - the promised signature
+        hopsworks_version: str = "5.2",
+        engine: Literal["kserve"] | Callable[[ModelFiles], PredictFunction] = "kserve",
+        profile: str | Profile = "real",
+        *,
+        speeds: Speeds | None = None,
+        keys: Mapping[str, Collection[str]] | None = None,
+        foreign_projects: Sequence[str] = (),
+        cache: str | Path | None = None,
+    ) -> None:
+        if hopsworks_version not in VERSIONS:
+            raise ValueError(
+                f"hopsworks_version {hopsworks_version!r} is not built: expected one of {', '.join(VERSIONS)}.",
+            )
+        self.requests = Journal()
+        """What was asked so far."""
+        self._root_given = None if root is None else Path(root).expanduser().resolve()
+        self._port = port
+        self._projects = [project] if isinstance(project, str) else list(project)
+        self._foreign = list(foreign_projects)
+        self._key_given = api_key
+        self._keys = dict(keys or {})
+        self._tls = tls
+        self._hopsworks_version = hopsworks_version
+        self._engine = engine
+        self._profile = Profile.named(profile) if isinstance(profile, str) else profile
+        self._speeds = speeds or (Speeds.of_a_cluster() if engine == "kserve" else Speeds())
+        self._cache = None if cache is None else Path(cache).expanduser()
+        self._server: uvicorn.Server | None = None
+
+    # What is known from the start on.
+    url: str
+    """``http://127.0.0.1:<port>``."""
+    root: Path
+    api_key: str
+    api_key_file: Path
+    ca_bundle: Path | None
+    world: World
+    """All that there is, without HTTP."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def project(self) -> str:
+        """The name of the (first) project."""
+        return self._projects[0]
+
+    @property
+    def project_id(self) -> int:
+        """Its id."""
+        return self.world.accounts.projects[0].id
+
+    @property
+    def connection(self) -> str:
+        """The JSON text for ``AIRFLOW_CONN_HSML_DEFAULT``. It holds the API key."""
+        return json.dumps(self.connection_fields(self.api_key))
+
+    def connection_fields(self, password: str) -> dict[str, object]:
+        """Give the fields of the Airflow connection, with this password."""
+        extra: dict[str, object] = {"project": self.project}
+        if self.ca_bundle is not None:
+            extra["ca_bundle"] = str(self.ca_bundle)
+        scheme = "https" if self._tls else "http"
+        port = int(self.url.rpartition(":")[2])
+        return {
+            "conn_type": "hsml",
+            "host": HOST if self._tls else f"{scheme}://{HOST}",
+            "port": port,
+            "password": password,
+            "extra": extra,
+        }
+
+    def start(self) -> None:
+        """Start it, and return when it answers."""
+        self.root = self._root_given or Path(tempfile.mkdtemp(prefix="hsml-local-"))
+        lock = Root(self.root)
+        listening: socket.socket | None = None
+        try:
+            listening = socket.create_server((HOST, self._port), backlog=256)
+            port = listening.getsockname()[1]
+            self.url = f"{'https' if self._tls else 'http'}://{HOST}:{port}"
+            lock.say_who(f"the server at {self.url} (process {os.getpid()})")
+            self.api_key = self._api_key()
+            chain: Path | None = None
+            self.ca_bundle = None
+            if self._tls:
+                self.ca_bundle, chain = certificate(self.root / "tls")
+            self.world = self._make_world()
+        except BaseException:
+            if listening is not None:
+                listening.close()
+            lock.release()
+            raise
+        self._lock, self._listening = lock, listening
+        config = uvicorn.Config(
+            make_app(self.world, self.requests),
+            log_config=None,
+            access_log=False,
+            ws="none",
+            ssl_certfile=chain,
+            # A client that keeps its TLS connection open is not waited for longer than this.
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=60,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [listening]}, name="hsml-local", daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self.stop()
+                raise RuntimeError(f"The local Model Serving did not start at {self.url}: see its log.")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """End it and all that it runs, and return when it has ended. Once is enough."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.should_exit = True
+        self._thread.join()
+        self._listening.close()
+        self.world.close()
+        self._lock.release()
+        if self._root_given is None:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def _api_key(self) -> str:
+        self.api_key_file = self.root / "api.key"
+        if self._key_given is None:
+            return kept_key(self.api_key_file)
+        keep_key(self.api_key_file, self._key_given)
+        return self._key_given
+
+    def _make_world(self) -> World:
+        store = Store(self.root / "state.sqlite3")
+        try:
+            accounts = Accounts(self._projects, self._foreign, {self.api_key: SCOPES, **self._keys})
+            return World(
+                self.root,
+                accounts,
+                store,
+                self._make_engine(store),
+                speeds=self._speeds,
+                profile=self._profile,
+                hopsworks_version=f"{self._hopsworks_version}.0",
+            )
+        except BaseException:
+            store.close()
+            raise
+
+    def _make_engine(self, store: Store) -> Engine:
+        if callable(self._engine):
+            return CallableEngine(self._engine)
+        return KServeEngine(Environments(self._cache), store)

@@ -1,0 +1,157 @@
+"""What must survive a restart, in SQLite: models, deployments with their versions, and processes that were started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE models (project INTEGER, name TEXT, version INTEGER, document TEXT NOT NULL,
+                     PRIMARY KEY (project, name, version));
+CREATE TABLE deployments (id INTEGER PRIMARY KEY AUTOINCREMENT, project INTEGER, name TEXT, document TEXT NOT NULL,
+                          UNIQUE (project, name));
+CREATE TABLE versions (deployment INTEGER REFERENCES deployments (id) ON DELETE CASCADE, number INTEGER,
+                       document TEXT NOT NULL, PRIMARY KEY (deployment, number));
+CREATE TABLE processes (pid INTEGER PRIMARY KEY, started TEXT NOT NULL);
+"""
+
+
+class StoreTooNewError(Exception):
+    """The root was written by a newer airflow-provider-hsml."""
+
+
+class Store:
+    """
+    One SQLite file, which every acknowledged change is in before it is acknowledged.
+
+    Rows are documents (JSON objects); their meaning belongs to ``registry`` and ``deployments``.
+
+    :param file: made where there is none
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            self._db.close()
+            raise StoreTooNewError(
+                f"{file} was written by a newer airflow-provider-hsml (its format is {version}, this one reads up to "
+                f"{SCHEMA_VERSION}): install that version, or give another --root.",
+            )
+        if version == 0:
+            self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+    def close(self) -> None:
+        """Close the file. Everything is in it already."""
+        with self._lock:
+            self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Do what is inside all or not at all, and after everybody else's."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    # --- Models
+
+    def put_model(self, project: int, name: str, version: int, document: dict[str, Any]) -> None:
+        """Insert or replace one version of a model."""
+        self._change("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)", project, name, version, json.dumps(document))
+
+    def model(self, project: int, name: str, version: int) -> dict[str, Any] | None:
+        """Give one version of a model, None when it is not there."""
+        query = "SELECT document FROM models WHERE project = ? AND name = ? AND version = ?"
+        row = self._one(query, project, name, version)
+        return json.loads(row[0]) if row else None
+
+    def models(self, project: int) -> list[dict[str, Any]]:
+        """Give all versions of all models of a project, by name and version."""
+        query = "SELECT document FROM models WHERE project = ? ORDER BY name, version"
+        return [json.loads(row[0]) for row in self._all(query, project)]
+
+    def delete_model(self, project: int, name: str, version: int) -> None:
+        """Delete one version of a model."""
+        self._change("DELETE FROM models WHERE project = ? AND name = ? AND version = ?", project, name, version)
+
+    # --- Deployments
+
+    def insert_deployment(self, project: int, name: str, document: dict[str, Any]) -> int | None:
+        """Insert a deployment and give its id; None when the project has one of that name."""
+        with self._lock:
+            try:
+                cursor = self._db.execute(
+                    "INSERT INTO deployments (project, name, document) VALUES (?, ?, ?)",
+                    (project, name, json.dumps(document)),
+                )
+            except sqlite3.IntegrityError:
+                return None
+            return cursor.lastrowid
+
+    def update_deployment(self, deployment: int, document: dict[str, Any]) -> None:
+        """Replace a deployment's document."""
+        self._change("UPDATE deployments SET document = ? WHERE id = ?", json.dumps(document), deployment)
+
+    def deployments(self, project: int | None = None) -> list[tuple[int, int, str, dict[str, Any]]]:
+        """Give (id, project, name, document) of all deployments, or of a project's, by id."""
+        query = "SELECT id, project, name, document FROM deployments WHERE project = ?1 OR ?1 IS NULL ORDER BY id"
+        return [(row[0], row[1], row[2], json.loads(row[3])) for row in self._all(query, project)]
+
+    def delete_deployment(self, deployment: int) -> None:
+        """Delete a deployment and its versions."""
+        self._change("DELETE FROM deployments WHERE id = ?", deployment)
+
+    def put_version(self, deployment: int, number: int, document: dict[str, Any]) -> None:
+        """Insert or replace a version of a deployment."""
+        self._change("INSERT OR REPLACE INTO versions VALUES (?, ?, ?)", deployment, number, json.dumps(document))
+
+    def versions(self, deployment: int) -> dict[int, dict[str, Any]]:
+        """Give the documents of a deployment's versions, by number, newest first."""
+        query = "SELECT number, document FROM versions WHERE deployment = ? ORDER BY number DESC"
+        return {row[0]: json.loads(row[1]) for row in self._all(query, deployment)}
+
+    # --- Processes
+
+    def note_process(self, pid: int, started: str) -> None:
+        """Note a process that was started."""
+        self._change("INSERT OR REPLACE INTO processes VALUES (?, ?)", pid, started)
+
+    def forget_process(self, pid: int) -> None:
+        """Forget a process that has ended."""
+        self._change("DELETE FROM processes WHERE pid = ?", pid)
+
+    def processes(self) -> list[tuple[int, str]]:
+        """Give (pid, start time) of the processes that were started and are not known to have ended."""
+        return [(row[0], row[1]) for row in self._all("SELECT pid, started FROM processes")]
+
+    def _change(self, statement: str, *values: object) -> None:
+        with self._lock:
+            self._db.execute(statement, values)
+
+    def _one(self, query: str, *values: object) -> Any:
+        with self._lock:
+            return self._db.execute(query, values).fetchone()
+
+    def _all(self, query: str, *values: object) -> list[Any]:
+        with self._lock:
+            return self._db.execute(query, values).fetchall()

@@ -1,0 +1,182 @@
+"""All that there is, without HTTP: projects with their files, models and deployments, and what runs them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .cluster import Cluster
+from .deployments import Deployments
+from .errors import Refusal
+from .files import ProjectFiles
+from .registry import Registry, split_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from .accounts import Accounts, Project
+    from .behaviour import Profile, Speeds
+    from .engines import Engine
+    from .store import Store
+
+
+class RootInUseError(Exception):
+    """Another server has the root."""
+
+
+class Root:
+    """
+    The folder that holds everything, for one server at a time.
+
+    :param folder: made where there is none
+    :raises RootInUseError: another server has it
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._lock, 1000).decode("utf-8", "replace").strip()
+            os.close(self._lock)
+            raise RootInUseError(
+                f"{folder} is in use by {owner or 'another server'}: end that one, or give another --root.",
+            ) from None
+
+    def say_who(self, owner: str) -> None:
+        """Write down who has the root, for those who ask in vain."""
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{owner}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let another server have it."""
+        os.close(self._lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What one project has."""
+
+    project: Project
+    files: ProjectFiles
+    registry: Registry
+    deployments: Deployments
+
+
+class World:
+    """
+    The projects and what is in them. Thread-safe.
+
+    :param root: the folder that holds everything
+    :param accounts: projects and keys
+    :param store: the rows, in ``root``
+    :param engine: how models are run
+    :param speeds: how long transitions last
+    :param profile: which of a cluster's ways it has
+    :param hopsworks_version: what it says it is
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        accounts: Accounts,
+        store: Store,
+        engine: Engine,
+        *,
+        speeds: Speeds,
+        profile: Profile,
+        hopsworks_version: str,
+    ) -> None:
+        self.accounts = accounts
+        self.engine = engine
+        self.hopsworks_version = hopsworks_version
+        self.cluster = Cluster(engine, speeds, profile)
+        self._store = store
+        self._holdings: dict[int, Holdings] = {}
+        for project in accounts.projects:
+            files = ProjectFiles(project.name, root / "projects" / project.name, root / "staging" / project.name)
+            registry = Registry(project, store, files)
+            deployments = Deployments(project, store, files, self.cluster)
+            self._holdings[project.id] = Holdings(project, files, registry, deployments)
+            deployments.restore()
+
+    def project(self, project_id: int) -> Holdings:
+        """Give what a project has; refused when it is unknown, or the user has no role in it."""
+        return self._holdings[self.accounts.by_id(project_id).id]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The cluster's settings that are told to clients."""
+        return {
+            "enable_data_science_profile": "true",
+            "kube_kserve_installed": "true",
+            "kube_serving_min_num_instances": "-1",
+            "kube_serving_max_num_instances": "10",
+            "kube_serving_max_cores_allocation": "-1",
+            "kube_serving_max_memory_allocation": "-1",
+            "kube_serving_max_gpus_allocation": "-1",
+            "kube_knative_domain_name": "hopsworks.local",
+            "upload_policy": "enabled",
+        }
+
+    def lose_next_change(self) -> None:
+        """
+        Lose the next update or rollback of a running deployment.
+
+        It is answered with 201 and its row changes, but the cluster never hears of it: the old instances go on.
+        """
+        self.cluster.lose_next_change()
+
+    def register_model(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        version: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        framework: str | None = "SKLEARN",
+        input_example: Any = None,
+        project: str | None = None,
+    ) -> int:
+        """
+        Put a model into the registry without HTTP, for tests that need one to be there.
+
+        :param name: the model's name
+        :param files: what its folder ``Files`` holds, by path relative to it
+        :param version: None for the next one
+        :param metrics: by name
+        :param framework: as on the wire
+        :param input_example: JSON
+        :param project: None for the first
+        :return: the version
+        """
+        projects = self.accounts.projects
+        holdings = self.project(self.accounts.by_name(project).id if project else projects[0].id)
+        if version is None:
+            listed = holdings.registry.find([f"name_eq:{name}"]).get("items", [])
+            version = max((row["version"] for row in listed), default=0) + 1
+        folder = f"Models/{name}/{version}"
+        for path, content in files.items():
+            holdings.files.write(f"{folder}/Files/{path}", content)
+        if input_example is not None:
+            holdings.files.write(f"{folder}/input_example.json", json.dumps(input_example).encode())
+        holdings.registry.put(f"{name}_{version}", {"framework": framework, "metrics": dict(metrics or {})})
+        return version
+
+    def delete_model(self, project_id: int, model_id: str) -> None:
+        """Delete a version of a model; refused when a deployment serves it."""
+        holdings = self.project(project_id)
+        if user := holdings.deployments.uses(*split_id(model_id)):
+            raise Refusal(360009, f"Model {model_id} is used by deployment {user}.")
+        holdings.registry.delete(model_id)
+
+    def close(self) -> None:
+        """End all that runs, and close the files."""
+        self.cluster.close()
+        self._store.close()

@@ -1,0 +1,124 @@
+"""The model servers' environments: built once, never taken half built."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_hsml.local import environments
+from airflow_provider_hsml.local.environments import EnvironmentFailedError, Environments, default_requirements
+
+REQUIREMENTS = ("first==1", "second")
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that would have been run; the first makes the interpreter."""
+    ran: list[list[str]] = []
+
+    def run(command: list[str], env: dict[str, str]) -> None:
+        assert "PYTHONDONTWRITEBYTECODE" not in env
+        ran.append(command)
+        if "venv" in command:
+            interpreter = Path(command[-1]) / "bin" / "python"
+            interpreter.parent.mkdir(parents=True)
+            interpreter.touch()
+
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(environments, "_run", run)
+    return ran
+
+
+def test_built_once(tmp_path: Path, commands: list[list[str]]) -> None:
+    said: list[str] = []
+    kept = Environments(tmp_path)
+    assert not kept.is_built(REQUIREMENTS)
+
+    interpreter = kept.python(REQUIREMENTS, said.append)
+
+    assert interpreter.exists()
+    assert kept.is_built(REQUIREMENTS)
+    assert [command[-1] for command in commands][1] == "second"
+    assert "--compile-bytecode" in commands[1]
+    assert "first==1" in said[0]
+    assert kept.python(REQUIREMENTS, said.append) == interpreter
+    assert len(commands) == 3
+    assert kept.python(("other",), said.append) != interpreter
+
+
+def test_two_at_once_build_once(tmp_path: Path, commands: list[list[str]]) -> None:
+    threads = [threading.Thread(target=Environments(tmp_path).python, args=(REQUIREMENTS, print)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(commands) == 3
+
+
+def test_what_is_half_built_is_built_anew(
+    tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    works = environments._run
+
+    def fails(command: list[str], env: dict[str, str]) -> None:
+        works(command, env)
+        if "install" in command:
+            raise EnvironmentFailedError("no network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environments, "_run", fails)
+        with pytest.raises(EnvironmentFailedError, match="no network"):
+            Environments(tmp_path).python(REQUIREMENTS, print)
+    assert not Environments(tmp_path).is_built(REQUIREMENTS)
+
+    assert Environments(tmp_path).python(REQUIREMENTS, print).exists()
+
+
+def test_without_uv(tmp_path: Path, commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "_uv", lambda: None)
+
+    Environments(tmp_path).python(REQUIREMENTS, print)
+
+    assert commands[0][:3] == [sys.executable, "-m", "venv"]
+    assert commands[1][1:4] == ["-m", "pip", "install"]
+
+
+def test_uv_from_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uv", None)
+    monkeypatch.setattr(shutil, "which", lambda name: f"/somewhere/{name}")
+
+    assert environments._uv() == "/somewhere/uv"
+
+
+def test_a_command_that_fails_says_its_last_words() -> None:
+    program = "import sys; sys.exit('the index is away')"
+
+    with pytest.raises(EnvironmentFailedError, match="the index is away"):
+        environments._run([sys.executable, "-c", program], {})
+
+
+def test_pickles_are_loaded_with_what_they_were_made_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"scikit-learn": "1.5.2", "numpy": "2.1.0"}
+
+    def version(name: str) -> Any:
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert default_requirements() == (environments.KSERVE, "scikit-learn==1.5.2", "numpy==2.1.0")
+    versions.clear()
+    assert default_requirements() == (environments.KSERVE, "scikit-learn")
+
+
+def test_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+    assert environments._cache() == tmp_path / "hsml-local" / "environments"

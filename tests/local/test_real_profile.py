@@ -1,0 +1,224 @@
+"""Where a careless client is wrong: rows that run ahead, changes that are lost, answers without a state."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.local import LocalServing, Profile, Speeds
+
+from .conftest import Client, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _changed(client: Client, number: int, **fields: Any) -> Any:
+    return client.give("PUT", "/serving?newVersion=true", json=client.see(number) | fields)
+
+
+def _serving_version(client: Client) -> str:
+    return client.predict().headers["x-hsml-local-model-version"]
+
+
+def test_the_row_changes_first_the_instances_later(client: Client) -> None:
+    number = client.running()
+    before = client.see(number)
+
+    _changed(client, number, modelVersion=2)
+
+    seen = client.see(number)
+    assert (seen["version"], seen["modelVersion"], seen["status"]) == (2, 2, "Running")
+    assert seen["revision"] != before["revision"]
+    assert _serving_version(client) == "1", "the status is stale: the old instance answers"
+    client.until(number, "Updating")
+    assert _serving_version(client) == "1"
+    client.until(number, "Running")
+    assert _serving_version(client) == "2"
+
+
+def test_with_knative_the_stale_status_is_idle() -> None:
+    with LocalServing(engine=load, profile=Profile(stale_status="Idle")) as serving:
+        for _ in range(2):
+            serving.world.register_model("digits", {"model.pkl": b""})
+        client = Client(serving)
+        with client.session:
+            number = client.running()
+            _changed(client, number, modelVersion=2)
+            seen = client.see(number)
+            assert (seen["status"], seen["availableInstances"]) == ("Idle", 0)
+            assert _serving_version(client) == "1"
+            client.until(number, "Updating")
+            client.until(number, "Running")
+            assert _serving_version(client) == "2"
+
+
+def test_some_modes_never_show_updating() -> None:
+    with LocalServing(engine=load, profile=Profile(shows_updating=False)) as serving:
+        for _ in range(2):
+            serving.world.register_model("digits", {"model.pkl": b""})
+        client = Client(serving)
+        with client.session:
+            number = client.running()
+            _changed(client, number, modelVersion=2)
+            statuses = set()
+            while _serving_version(client) == "1":
+                statuses.add(client.see(number)["status"])
+            assert statuses == {"Running"}
+
+
+def test_a_change_that_is_lost(client: Client) -> None:
+    number = client.running()
+    client.serving.world.lose_next_change()
+
+    _changed(client, number, modelVersion=2)
+    time.sleep(0.6)
+
+    seen = client.see(number)
+    assert (seen["version"], seen["modelVersion"], seen["status"]) == (2, 2, "Running")
+    assert _serving_version(client) == "1", "and it stays so"
+    _changed(client, number, description="the next change is not lost")
+    client.until(number, "Updating")
+    client.until(number, "Running")
+    assert _serving_version(client) == "2"
+
+
+def test_put_answers_without_a_state(client: Client) -> None:
+    answer = client.put()
+
+    hidden = ("status", "condition", "availableInstances", "hopsworksInferencePath", "modelServerInferencePath")
+    assert {key: answer[key] for key in hidden} == dict.fromkeys(hidden)
+
+
+def test_a_put_that_changes_nothing_does_nothing(client: Client) -> None:
+    number = client.running()
+    before = client.see(number)
+
+    client.give("PUT", "/serving?newVersion=true", json=before)
+    time.sleep(0.3)
+
+    assert client.see(number) == before
+    assert client.give("GET", f"/serving/{number}/versions")["count"] == 1
+
+
+def test_revisions_are_not_ordered(client: Client) -> None:
+    number = client.put()["id"]
+    client.until(number, "Created")
+    revisions = []
+    for _ in range(6):
+        client.give("POST", f"/serving/{number}?action=START")
+        revisions.append(client.until(number, "Running")["revision"])
+        client.give("POST", f"/serving/{number}?action=STOP")
+        client.until(number, "Stopped")
+
+    assert len(set(revisions)) == 6
+    assert revisions != sorted(revisions)
+
+
+def test_the_plain_profile() -> None:
+    with LocalServing(engine=load, profile="plain") as serving:
+        for _ in range(2):
+            serving.world.register_model("digits", {"model.pkl": b""})
+        client = Client(serving)
+        with client.session:
+            assert client.put("first")["status"] == "Creating"
+            number = client.running()
+            assert client.see(number)["revision"] == "00001"
+            assert _changed(client, number, modelVersion=2)["status"] == "Updating"
+            assert client.until(number, "Running")["revision"] == "00002"
+            assert _serving_version(client) == "2"
+
+
+def test_no_request_is_lost_in_an_update(client: Client) -> None:
+    """The new instance answers before the old one is drained; what was sent to the old one is answered."""
+    number = client.running()
+    statuses: list[int] = []
+    versions: list[str] = []
+    done = threading.Event()
+
+    def keep_asking() -> None:
+        other = Client(client.serving)
+        with other.session:
+            while not done.is_set():
+                answer = other.predict()
+                statuses.append(answer.status_code)
+                versions.append(answer.headers.get("x-hsml-local-model-version", ""))
+
+    threads = [threading.Thread(target=keep_asking) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for model_version in (2, 1, 2):
+            _changed(client, number, modelVersion=model_version)
+            client.until(number, "Updating")
+            client.until(number, "Running")
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+    assert set(statuses) == {200}
+    assert set(versions) == {"1", "2"}
+
+
+def test_both_instances_have_logs_while_one_replaces_the_other() -> None:
+    old_may_end = threading.Event()
+
+    def slow(model: Any) -> Callable[[Any], list[Any]]:
+        def predict(rows: Any) -> list[Any]:
+            if model.version == 1:
+                old_may_end.wait(10)
+            return [model.version for _ in rows]
+
+        return predict
+
+    with LocalServing(engine=slow) as serving:
+        for _ in range(2):
+            serving.world.register_model("digits", {"model.pkl": b""})
+        client = Client(serving)
+        with client.session:
+            number = client.running()
+            answers: list[int] = []
+            asker = threading.Thread(target=lambda: answers.append(client.predict().json()["predictions"][0]))
+            asker.start()
+            time.sleep(0.1)
+            try:
+                other = Client(serving)
+                with other.session:
+                    _changed(other, number, modelVersion=2)
+                    other.until(number, "Updating")
+                    other.until(number, "Running")
+                    during = other.give("GET", f"/serving/{number}/logs")
+                    revision = other.see(number)["revision"]
+            finally:
+                old_may_end.set()
+                asker.join()
+            assert answers == [1], "what was under way was answered by the old instance"
+            assert [revision in log["instanceName"] for log in during] == [False, True]
+            deadline = time.monotonic() + 5
+            while len(client.give("GET", f"/serving/{number}/logs")) > 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
+def test_speeds_can_be_changed_while_it_runs(client: Client) -> None:
+    client.serving.world.cluster.speeds = replace(Speeds(), starting=0.5)
+    number = client.put()["id"]
+    client.until(number, "Created")
+    seen = []
+    client.give("POST", f"/serving/{number}?action=START")
+    while (state := client.see(number))["status"] == "Starting":
+        if state["condition"]["type"] not in seen:
+            seen.append(state["condition"]["type"])
+        time.sleep(0.01)
+
+    assert seen == ["SCHEDULED", "INITIALIZED", "STARTED", "READY"]
+
+
+def test_a_profile_that_is_not_known() -> None:
+    with pytest.raises(ValueError, match="'real', 'plain' or a Profile"):
+        LocalServing(profile="surreal")
