@@ -50,7 +50,8 @@ CERTAIN = ("fingerprint", "instances")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _NEEDED = ("airflow", "filelock", "joblib", "sklearn", "starlette", "trustme", "uvicorn")
 _SILENCE_SECONDS = 15.0
-_END_SECONDS = 20.0
+_END_SECONDS = 2.0
+_END_SERVER_SECONDS = 20.0
 _PREPARE_SECONDS = 900.0
 _MIGRATE_SECONDS = 180.0
 _SERVE_SECONDS = 60.0
@@ -302,7 +303,9 @@ class _Demo:
                     cwd=self._folder,
                     start_new_session=True,
                 )
-            program = _Program(name, popen, self._folder / f"{name}.log")
+            log_path = self._folder / f"{name}.log"
+            # A run of Airflow may be cut off; the server has model servers to end.
+            program = _Program(name, popen, log_path, _END_SECONDS if apart is None else _END_SERVER_SECONDS)
 
             def end(kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
                 if kind is not None or not kept:
@@ -338,7 +341,6 @@ class _Demo:
     def _how_to_look_around(self, server: _Server) -> str:
         python = Path(sys.executable)
         _, _, export = (self._folder / "serve.out").read_text().partition("\n")
-        url = f"{server.url}{server.path(f'inference/models/{DEPLOYMENT}:predict')}"
         return f"""
 The local Model Serving stays up at {server.url} (process {server.pid}), with all that the nights left. Look around:
 
@@ -348,7 +350,7 @@ AIRFLOW__CORE__DAGS_FOLDER={_CHECKOUT / "example_dags"}
 {python.with_name("airflow")} dags test {DAG} 2026-11-04
 {python.with_name("airflow")} dags test start_predict_stop
 curl --cacert {server.ca_bundle} -H "Authorization: ApiKey $(cat {server.key_file})" \
--H 'content-type: application/json' -d '{{"instances": [{json.dumps([0] * 64)}]}}' {url}
+{server.url}{server.path("serving")}
 
 Stop it with: kill {server.pid}
 """
@@ -623,6 +625,8 @@ class _Program:
     name: str
     popen: subprocess.Popen[bytes]
     log: Path
+    end_seconds: float
+    """How long it may take to end in order."""
 
     def read(self, hear: Callable[[str], None]) -> list[str]:
         """
@@ -648,7 +652,7 @@ class _Program:
             return
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.popen.wait(_END_SECONDS)
+            self.popen.wait(self.end_seconds)
         self._signal(signal.SIGKILL)
         self.popen.wait()
 
@@ -712,7 +716,7 @@ def _end_kept_server(folder: Path, say: Callable[[str], None]) -> None:
     say(f"Ending the local Model Serving that an earlier demo left up (process {ready['pid']})")
     with contextlib.suppress(ProcessLookupError):
         os.kill(ready["pid"], signal.SIGTERM)
-    deadline = time.monotonic() + _END_SECONDS
+    deadline = time.monotonic() + _END_SERVER_SECONDS
     while not _is_free(lock):
         if time.monotonic() > deadline:
             raise DemoFailedError(f"process {ready['pid']} has {lock.parent} and does not end: end it, and try again.")
@@ -785,7 +789,8 @@ class _Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
+        # Once one came, the process is about to end, and a second Ctrl-C is no reason to end in another way.
+        for number, handler in self._before.items() if self._came is None else ():
             signal.signal(number, handler)
 
     @contextlib.contextmanager

@@ -167,6 +167,7 @@ class LocalServing:
             if listening is not None:
                 listening.close()
             lock.release()
+            self._clear()
             raise
         self._lock, self._listening = lock, listening
         config = uvicorn.Config(
@@ -201,6 +202,10 @@ class LocalServing:
         self._listening.close()
         self.world.close()
         self._lock.release()
+        self._clear()
+
+    def _clear(self) -> None:
+        """Delete the root, if it was made for this run only."""
         if self._root_given is None:
             shutil.rmtree(self.root, ignore_errors=True)
 

@@ -1,0 +1,267 @@
+"""The example DAGs: what README quotes is there, parsing them is cheap, and they do what they say when Airflow runs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import ModuleType
+
+    from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.local import ModelFiles
+
+FOLDER = Path(__file__).parents[1] / "example_dags"
+EXAMPLES = sorted(FOLDER.glob("*.py"))
+
+# Runs Airflow's commands in one process: it takes a while to start.
+RUN_COMMANDS = """
+import json, sys
+from airflow.__main__ import main
+for number, command in enumerate(json.loads(sys.argv[1])):
+    print(f"COMMAND={number}", flush=True)
+    sys.argv = ["airflow", *command]
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    print(f"CODE={code}", flush=True)
+"""
+# A DAG that needs nothing loads this much; the examples may load our operators on top of it.
+LOAD_EXAMPLES = """
+import json, runpy, sys
+from airflow.providers.common.compat.sdk import DAG, Param, TriggerRule, get_current_context, task
+with DAG("plain", params={"number": Param(1, type="integer")}):
+    @task
+    def plain(): ...
+    plain()
+before = set(sys.modules)
+for path in sys.argv[1:]:
+    runpy.run_path(path)
+print("LOADED=" + json.dumps(sorted(set(sys.modules) - before)))
+"""
+
+
+def without_our_airflow(**more: str) -> dict[str, str]:
+    """Give an environment for an Airflow of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    return kept | {"AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False"} | more
+
+
+@pytest.mark.airflow
+class TestFiles:
+    def test_there_are_some(self) -> None:
+        assert {path.stem for path in EXAMPLES} >= {"retrain_and_deploy", "start_predict_stop"}
+
+    @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+    def test_has_what_the_documentation_quotes(self, path: Path) -> None:
+        text = path.read_text()
+
+        assert re.findall(r"^# \[(START|END) (\w+)\]$", text, re.MULTILINE) == [
+            ("START", path.stem),
+            ("END", path.stem),
+        ]
+        assert text.rstrip().endswith(f"# [END {path.stem}]")
+        assert "from airflow" in text.partition("# [START")[2], "what is quoted runs as it stands"
+
+    def test_parsing_loads_no_http_and_no_model_library(self, tmp_path: Path) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", LOAD_EXAMPLES, *map(str, EXAMPLES)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=without_our_airflow(AIRFLOW_HOME=str(tmp_path)),
+        )
+        line = next(line for line in done.stdout.splitlines() if line.startswith("LOADED="))
+        loaded = {name.partition(".")[0] for name in json.loads(line.removeprefix("LOADED="))}
+
+        assert "airflow_provider_hsml" in loaded
+        assert not loaded & {"sklearn", "joblib", "numpy", "scipy", "pandas", "requests", "httpx", "urllib3"}
+
+    def test_airflow_takes_them(self) -> None:
+        try:
+            from airflow.dag_processing.dagbag import DagBag
+        except ImportError:  # Airflow 2.11 and 3.0
+            from airflow.models import DagBag
+        bag = DagBag(str(FOLDER))
+
+        assert bag.import_errors == {}
+        assert sorted(bag.dags) == [path.stem for path in EXAMPLES]
+        for dag in bag.dags.values():
+            assert dag.max_active_runs == 1
+            assert not dag.catchup
+            assert dag.doc_md
+            assert all(task.retries for task in dag.tasks)
+            assert all(dag.params.get_param(name).schema.get("type") for name in dag.params)
+
+
+@pytest.fixture(scope="module")
+def retrain() -> ModuleType:
+    """The module of the DAG."""
+    pytest.importorskip("sklearn", reason="the example trains with scikit-learn")
+    spec = importlib.util.spec_from_file_location("retrain_and_deploy", FOLDER / "retrain_and_deploy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class TestTraining:
+    PARAMS = {"training_images": 60, "neighbors": 3, "trees": 5, "gamma": 0.001}  # noqa: RUF012
+
+    @pytest.fixture
+    def train(
+        self, retrain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., dict[str, Any]]:
+        monkeypatch.setattr(retrain, "FOLDER", tmp_path)
+
+        def run(algorithm: str, run_id: str = "run", map_index: int = 0) -> dict[str, Any]:
+            ti = type("TaskInstance", (), {"map_index": map_index})
+            context = {"params": self.PARAMS, "run_id": run_id, "ti": ti}
+            monkeypatch.setattr(retrain, "get_current_context", lambda: context)
+            trained: dict[str, Any] = retrain.train.function(algorithm)
+            return trained
+
+        return run
+
+    def test_a_retry_writes_the_same_file(self, retrain: ModuleType, train: Callable[..., dict[str, Any]]) -> None:
+        """Registering it then finds the version that the try before it registered."""
+        for algorithm in retrain.ALGORITHMS:
+            trained = train(algorithm)
+            (file,) = Path(trained["model_path"]).iterdir()
+            content = file.read_bytes()
+
+            assert train(algorithm) == trained
+            assert file.read_bytes() == content
+
+    def test_no_two_tasks_share_a_folder(self, train: Callable[..., dict[str, Any]]) -> None:
+        folders = [
+            train("nearest_neighbors", run_id, map_index)["model_path"]
+            for run_id in ("..", "b")
+            for map_index in (0, 1)
+        ]
+
+        assert len(set(map(os.path.realpath, folders))) == 4
+
+    def test_expected_answers_tell_candidates_apart(
+        self, retrain: ModuleType, train: Callable[..., dict[str, Any]]
+    ) -> None:
+        expected = [train(algorithm)["expected"] for algorithm in retrain.ALGORITHMS]
+
+        assert all(len(recorded["instances"]) == len(recorded["predictions"]) == 30 for recorded in expected)
+        assert expected[0]["instances"] == expected[1]["instances"] == expected[2]["instances"]
+        assert expected[0]["predictions"] != expected[1]["predictions"] != expected[2]["predictions"]
+        assert all(type(answer) is int for recorded in expected for answer in recorded["predictions"])
+
+
+def load_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
+    """Load the file that the example saved; a model named ``broken`` breaks at each prediction."""
+    if model.name == "broken":
+        return lambda _rows: [][0]
+    import joblib
+
+    assert model.path is not None
+    loaded = joblib.load(model.path / "model.joblib")
+    return lambda rows: [int(answer) for answer in loaded.predict(rows)]
+
+
+@dataclass
+class Runs:
+    """What came of the runs."""
+
+    hook: HsmlHook
+    codes: list[int | str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def runs(retrain: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """Both DAGs, run by a real Airflow with a database of its own: two nights, and what start_predict_stop does then."""
+    from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.local import LocalServing
+
+    commands: list[Sequence[str]] = [
+        ("db", "migrate"),
+        ("dags", "test", "retrain_and_deploy", "2026-11-01", "--conf", '{"trees": 10}'),
+        ("dags", "test", "retrain_and_deploy", "2026-11-02", "--conf", '{"training_images": 30, "trees": 10}'),
+        ("dags", "test", "start_predict_stop"),
+        ("dags", "test", "start_predict_stop", "--conf", '{"deployment_name": "broken"}'),
+    ]
+    with pytest.MonkeyPatch.context() as patch, LocalServing(engine=load_model) as serving:
+        patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+        hook = HsmlHook()
+        serving.world.register_model("broken", {"model.joblib": b""}, input_example=[[0]])
+        hook.save_deployment(deployment_name="broken", model_name="broken")
+        hook.stop_deployment("broken")
+        done = subprocess.run(
+            [sys.executable, "-c", RUN_COMMANDS, json.dumps(commands)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=True,
+            timeout=300,
+            env=without_our_airflow(
+                AIRFLOW_HOME=str(tmp_path_factory.mktemp("airflow")),
+                AIRFLOW__CORE__DAGS_FOLDER=str(FOLDER),
+                AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
+                OMP_NUM_THREADS="1",
+            ),
+        )
+        found = Runs(hook)
+        for output in re.split(r"^COMMAND=\d+\n", done.stdout, flags=re.MULTILINE)[1:]:
+            said, _, code = output.rpartition("CODE=")
+            found.outputs.append(said)
+            found.codes.append(code.splitlines()[0])
+        yield found
+
+
+class TestRuns:
+    def result(self, runs: Runs, number: int) -> dict[str, Any]:
+        from airflow_provider_hsml.local.demo import read_result
+
+        results = [result for line in runs.outputs[number].splitlines() if (result := read_result(line))]
+        assert len(results) == 1, runs.outputs[number]
+        return dict(results[0])
+
+    def test_the_first_night_makes_a_deployment_of_the_best_candidate(self, runs: Runs) -> None:
+        result = self.result(runs, 1)
+        promotion = result["promotion"]
+        models = {model.version: model for model in runs.hook.get_models("digits")}
+
+        assert runs.codes[:2] == ["0", "0"]
+        assert (promotion["action"], promotion["verified_by"]) == ("created", "fingerprint")
+        assert promotion["deployment_name"] == "digits"
+        assert promotion["metric_value"] == max(models[version].metric("accuracy") or 0 for version in (1, 2, 3))
+        assert result["served_accuracy"] == pytest.approx(promotion["metric_value"])
+
+    def test_a_weak_night_changes_nothing(self, runs: Runs) -> None:
+        first, second = self.result(runs, 1), self.result(runs, 2)
+
+        assert runs.codes[2] == "0"
+        assert second["promotion"]["action"] == "kept"
+        assert second["promotion"]["model_version"] == first["promotion"]["model_version"]
+        assert second["served_accuracy"] == first["served_accuracy"]
+        assert len(runs.hook.get_models("digits")) == 6
+        assert [deployment.name for deployment in runs.hook.get_deployments("digits")] == ["digits"]
+
+    def test_a_deployment_runs_only_while_it_is_needed(self, runs: Runs) -> None:
+        assert runs.codes[3] == "0"
+        assert re.search(r"Predictions: \[\d\]", runs.outputs[3])
+        assert runs.hook.get_deployment_state("digits") == "Stopped"
+
+    def test_it_is_stopped_when_the_prediction_fails_and_the_run_is_red(self, runs: Runs) -> None:
+        assert runs.codes[4] != "0"
+        assert "IndexError" in runs.outputs[4], "the model's own words"
+        assert runs.hook.get_deployment_state("broken") == "Stopped"
