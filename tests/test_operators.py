@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from airflow_provider_hsml import (
     DeployBestModelOperator,
     DeploymentSpec,
     DeployModelOperator,
+    HsmlHook,
     PredictOperator,
     RegisterModelOperator,
     Scaling,
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.hopsworks.models import ModelVersion
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
@@ -119,15 +122,20 @@ class TestRegister:
 
     def test_ten_at_once(self, hook: HsmlHook, name: str, model_file: Callable[..., Path]) -> None:
         paths = [model_file(answer=number) for number in range(10)]
-        with ThreadPoolExecutor(10) as pool:
-            done = list(
-                pool.map(lambda path: execute(self.operator(name, path, metrics={"answer": _answer(path)})), paths)
+
+        def register(path: Path) -> ModelVersion:
+            metrics = {"answer": json.loads((path / "model.joblib").read_text())["answer"]}
+            return HsmlHook().register_model(
+                model_name=name, model_path=path, framework="SKLEARN", metrics=metrics, run_key=str(path)
             )
 
-        assert sorted(one["model_version"] for one in done) == list(range(1, 11))
+        with ThreadPoolExecutor(10) as pool:
+            done = list(pool.map(register, paths))
+
+        assert sorted(one.version for one in done) == list(range(1, 11))
         for one in done:
-            content = hook.run(_download(hook, f"Models/{name}/{one['model_version']}/Files/model.joblib"))
-            assert json.loads(content)["answer"] == one["metrics"]["answer"], "files are not mixed"
+            content = hook.run(_download(hook, f"Models/{name}/{one.version}/Files/model.joblib"))
+            assert json.loads(content)["answer"] == one.metrics["answer"], "files are not mixed"
 
     def test_a_folder_in_parts(
         self, hook: HsmlHook, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -185,11 +193,6 @@ class TestRegister:
         with pytest.raises(AirflowFailException, match="folder is empty"):
             execute(self.operator(name, tmp_path))
         assert changes(serving) == []
-
-
-def _answer(path: Path) -> int:
-    answer: int = json.loads((path / "model.joblib").read_text())["answer"]
-    return answer
 
 
 def _download(hook: HsmlHook, path: str) -> Any:
@@ -562,13 +565,19 @@ class TestKilling:
         execute(deploy(name, 1))
         serving.world.lose_next_change()
         operator = deploy(name, 2, timeout=60)
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(execute, operator)
-            while not any(asked.method == "PUT" and asked.path.endswith("serving") for asked in serving.requests[-9:]):
-                pass
+        serving.requests.clear()
+
+        def kill_after_the_put() -> None:
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline and not serving.requests.where("PUT", "/project/119/serving"):
+                time.sleep(0.05)
             operator.on_kill()
-            with pytest.raises(AirflowException, match="killed"):
-                running.result(timeout=20)
+
+        killer = threading.Thread(target=kill_after_the_put)
+        killer.start()
+        with pytest.raises(AirflowException, match="killed"):
+            execute(operator)
+        killer.join()
         assert hook.predict(name, instances=[[0]]) == {"predictions": [1]}
 
     def test_before_it_runs(self) -> None:
