@@ -4,8 +4,8 @@ A deployment that runs only while it is needed: start it, wait, ask for predicti
 Serves models that are asked once a day, without paying for instances around the clock. Trigger it with the name of a
 deployment that exists, such as the one that ``retrain_and_deploy`` makes; its model's input example is what is asked.
 
-The deployment is stopped whatever happened before, even if it ran already: ``stop`` runs also when the prediction fails.
-The run is green only when there were predictions and the deployment is stopped again, because ``report`` needs both.
+The deployment is stopped whatever happened before, even if it ran already: ``stop`` runs also when the prediction
+fails. The run is green only when there were predictions and the deployment is stopped, because ``report`` needs both.
 """
 
 # mypy: disable-error-code="arg-type"

@@ -28,7 +28,7 @@ from .journal import Journal, JournalMiddleware
 from .registry import FIELDS as MODEL_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from .files import Entry
     from .world import Holdings, World
@@ -386,7 +386,7 @@ def make_app(world: World, journal: Journal) -> Starlette:
             check(request, scopes)
             return await run_in_threadpool(handler, _Asking(request, world, await request.body()))
 
-        return Route(f"{PREFIX}{path}", endpoint, methods=[method], name=f"{method} {path}")
+        return Route(f"{PREFIX}{path}", _guarded(endpoint), methods=[method], name=f"{method} {path}")
 
     async def upload(request: Request) -> Response:
         check(request, ("DATASET_CREATE",))
@@ -403,8 +403,8 @@ def make_app(world: World, journal: Journal) -> Starlette:
 
     return Starlette(
         routes=[
-            Route(f"{PREFIX}{_PROJECT}/dataset/upload/{{path:path}}", upload, methods=["POST"]),
-            Route(f"{PREFIX}{_PROJECT}/inference/models/{{target:path}}", inference, methods=["POST"]),
+            Route(f"{PREFIX}{_PROJECT}/dataset/upload/{{path:path}}", _guarded(upload), methods=["POST"]),
+            Route(f"{PREFIX}{_PROJECT}/inference/models/{{target:path}}", _guarded(inference), methods=["POST"]),
             *(route(*row) for row in _ROUTES),
         ],
         middleware=[Middleware(JournalMiddleware, journal=journal, prefix=PREFIX)],
@@ -412,10 +412,24 @@ def make_app(world: World, journal: Journal) -> Starlette:
             Refusal: _refused,
             HTTPException: _not_here,
             ClientDisconnect: _gone,
-            Exception: _broken,
         },
         lifespan=lifespan,
     )
+
+
+def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Answer 500 to what nobody foresaw. Starlette's own handler would raise it again, which cuts the connection."""
+
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except (Refusal, HTTPException, ClientDisconnect):
+            raise
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.url.path)
+            return _json(Refusal(120000, f"{type(error).__name__}: see the server's log.").body(), 500)
+
+    return guarded
 
 
 def _refused(request: Request, error: Exception) -> Response:
@@ -440,8 +454,3 @@ def _not_here(request: Request, error: Exception) -> Response:
 
 def _gone(_request: Request, _error: Exception) -> Response:
     return Response(status_code=499)
-
-
-def _broken(request: Request, error: Exception) -> Response:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-    return _json(Refusal(120000, f"{type(error).__name__}: see the server's log.").body(), 500)
