@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.local import LocalServing, Speeds, demo
+from airflow_provider_hsml.local import LocalServing, demo
 from airflow_provider_hsml.local.demo import NIGHTS, Candidate, DemoFailedError, Outcome
+
+from .conftest import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,18 +112,13 @@ class TestCheckProber:
 def test_table_has_a_line_for_each_candidate() -> None:
     lines = demo.table([FIRST, SECOND, THIRD]).splitlines()
 
-    assert lines[0].split("  ")[0] == "night"
     assert len(lines) == 2 + 9
-    assert [word for word in lines[2].split("  ") if word] == [
-        "1    ".strip(),
-        " version 1, random_forest: 0.500".strip(),
-        "created",
-        "version 2",
-        "fingerprint",
-        "0.600",
-        "          12".strip(),
-    ] or "created" in lines[2]
-    assert "version 9, random_forest: 0.700" in lines[-1]
+    assert lines[2].split() == [
+        *("1", "version", "1,", "random_forest:", "0.500"),
+        *("created", "version", "2", "fingerprint", "0.600", "12"),
+    ]
+    assert lines[3].split() == ["version", "2,", "random_forest:", "0.600"]
+    assert lines[8].startswith("3 ")
 
 
 RESULT = {"promotion": {"action": "kept"}, "served_accuracy": 0.5}
@@ -146,96 +143,198 @@ class TestServer:
     """The demo's own client, and the prober, on a real server with TLS."""
 
     @pytest.fixture
-    def server(self, tmp_path: Path) -> Iterator[demo._Server]:
+    def serving(self, tmp_path: Path) -> Iterator[LocalServing]:
         def load(model: ModelFiles) -> Callable[[Any], list[Any]]:
             return lambda rows: [model.version for _ in rows]
 
-        with LocalServing(root=tmp_path / "root", tls=True, engine=load, speeds=Speeds(stale=0.3)) as serving:
-            for accuracy in (0.5, 0.75):
-                serving.world.register_model(
-                    "digits", {"model.joblib": b""}, metrics={"accuracy": accuracy}, input_example=[[1]]
-                )
-            self.serving = serving
-            ready = {
+        with LocalServing(root=tmp_path / "root", tls=True, engine=load) as serving:
+            yield serving
+
+    @pytest.fixture
+    def client(self, serving: LocalServing) -> Client:
+        client = Client(serving)
+        for accuracy in (0.5, 0.75):
+            version = serving.world.register_model("digits", {"model.joblib": b""}, input_example=[[1]])
+            path = f"/modelregistries/{serving.project_id}/models/digits_{version}"
+            client.give("PUT", path, json={"description": "forest, 9 images", "metrics": {"accuracy": accuracy}})
+        return client
+
+    @pytest.fixture
+    def server(self, serving: LocalServing) -> demo._Server:
+        return demo._Server(
+            {
                 "url": serving.url,
                 "project": serving.project,
                 "project_id": serving.project_id,
                 "ca_bundle": str(serving.ca_bundle),
                 "api_key_file": str(serving.api_key_file),
                 "pid": os.getpid(),
-            }
-            yield demo._Server(ready)
+            },
+        )
 
-    def put(self, version: int, number: int | None = None) -> int:
-        deployments = self.serving.world.project(self.serving.project_id).deployments
-        body = {
-            "id": number,
-            "name": "digits",
-            "modelName": "digits",
-            "modelPath": "/Projects/demo/Models/digits",
-            "modelVersion": version,
-            "modelFramework": "SKLEARN",
-            "modelServer": "PYTHON",
-            "servingTool": "KSERVE",
-        }
-        return int(deployments.put({key: value for key, value in body.items() if value is not None})["id"])
+    @pytest.fixture
+    def prober(self, server: demo._Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[demo._Prober]:
+        monkeypatch.setattr(demo, "_BETWEEN_PROBES", 0.01)
+        prober = demo._Prober(server, {"instances": [[1]]})
+        yield prober
+        prober.end()
 
-    def wait_for(self, server: demo._Server, version: int) -> None:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            try:
-                if server.answering_version({"instances": [[1]]}) == version:
-                    return
-            except DemoFailedError:
-                pass
-            time.sleep(0.02)
-        pytest.fail(f"version {version} does not answer")
-
-    def start(self, server: demo._Server) -> int:
-        number = self.put(1)
-        time.sleep(0.1)
-        self.serving.world.project(self.serving.project_id).deployments.start(number)
-        self.wait_for(server, 1)
-        return number
-
-    def test_reads_what_is_there(self, server: demo._Server) -> None:
-        assert [(row.version, row.accuracy) for row in server.candidates()] == [(1, 0.5), (2, 0.75)]
+    def test_reads_what_is_there(self, client: Client, server: demo._Server) -> None:
+        assert server.candidates() == [Candidate(1, "forest", 0.5), Candidate(2, "forest", 0.75)]
         assert server.input_example(1) == [[1]]
         assert server.deployments() == []
-        assert json.loads(server.connection()) == json.loads(self.serving.connection)
+        assert json.loads(server.connection()) == json.loads(client.serving.connection)
 
-    def test_says_what_it_was_refused(self, server: demo._Server) -> None:
-        with pytest.raises(DemoFailedError, match="answers 404 to GET"):
+    def test_says_what_it_was_refused(self, client: Client, server: demo._Server) -> None:
+        with pytest.raises(DemoFailedError, match=r"answers 400 to GET .* not found"):
             server.input_example(9)
-        with pytest.raises(DemoFailedError, match="answers 404 to a prediction"):
+        with pytest.raises(DemoFailedError, match=r"answers 404 to a prediction: .* not found"):
             server.answering_version({"instances": [[1]]})
 
     def test_the_prober_is_answered_through_an_update(
-        self, server: demo._Server, monkeypatch: pytest.MonkeyPatch
+        self, client: Client, server: demo._Server, prober: demo._Prober
     ) -> None:
-        monkeypatch.setattr(demo, "_BETWEEN_PROBES", 0.01)
-        number = self.start(server)
-        prober = demo._Prober(server, {"instances": [[1]]})
+        number = client.put(modelVersion=1)["id"]
+        client.until(number, "Created")
+        client.give("POST", f"/serving/{number}?action=START")
+        client.until(number, "Running")
+        assert server.answering_version({"instances": [[1]]}) == 1
+
         prober.start()
-        time.sleep(0.1)
-        self.put(2, number)
-        self.wait_for(server, 2)
-        time.sleep(0.1)
+        wait_until(lambda: prober.answered[1] > 3)
+        client.put(id=number, modelVersion=2)
+        wait_until(lambda: prober.answered[2] > 3)
         prober.end()
 
         assert prober.failures == []
         assert sorted(prober.answered) == [1, 2]
         assert f"{prober.answered.total()} requests, 0 failed" in prober.report()
 
-    def test_the_prober_notes_what_was_not_answered(
-        self, server: demo._Server, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(demo, "_BETWEEN_PROBES", 0.01)
-        prober = demo._Prober(server, {"instances": [[1]]})
+    def test_the_prober_notes_what_was_not_answered(self, client: Client, prober: demo._Prober) -> None:
         prober.start()
-        deadline = time.monotonic() + 10
-        while not prober.failures and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until(lambda: bool(prober.failures))
         prober.end()
 
-        assert "404" in prober.failures[0]
+        assert "answers 404 to a prediction" in prober.failures[0]
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """What looks like a checkout."""
+    (tmp_path / "example_dags").mkdir()
+    (tmp_path / "example_dags" / "retrain_and_deploy.py").touch()
+    return tmp_path
+
+
+def start_demo(checkout: Path, **env: str) -> subprocess.Popen[str]:
+    """Run the demo of a checkout in a process of its own."""
+    code = (
+        "import pathlib, sys; from airflow_provider_hsml.local import demo; "
+        "demo._CHECKOUT = pathlib.Path(sys.argv[1]); sys.exit(demo.main([]))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(checkout)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **env},
+    )
+
+
+def processes_below(folder: Path) -> list[str]:
+    """Find the processes that work in a folder."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if (place / "cwd").resolve().is_relative_to(folder):
+                found.append((place / "cmdline").read_text())
+        except OSError:  # It has ended meanwhile.
+            continue
+    return found
+
+
+class TestEnds:
+    @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_leaves_no_process_behind_when_interrupted(self, checkout: Path, number: signal.Signals) -> None:
+        with start_demo(checkout) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "Airflow makes its database" in line:
+                    break
+            wait_until(lambda: bool(processes_below(checkout)))
+            # As a terminal does, to all of the foreground; and once more, by somebody who has no patience.
+            os.killpg(process.pid, number)
+            os.killpg(process.pid, number)
+            rest = process.stdout.read().splitlines()
+
+        assert rest[-1] == f"DEMO FAILED: interrupted by {number.name}; what it had started has been ended."
+        assert process.returncode == 1
+        assert processes_below(checkout) == []
+
+    def test_says_what_failed_and_where_to_look(self, checkout: Path) -> None:
+        cache = checkout / "cache"
+        cache.touch()
+        with start_demo(checkout, XDG_CACHE_HOME=str(cache)) as process:
+            said = (process.communicate(timeout=60)[0]).splitlines()
+
+        assert process.returncode == 1
+        assert said[-1].startswith("DEMO FAILED: prepare ended with exit code 1: see prepare.log.")
+        assert str(checkout / ".demo" / "prepare.log") in said[-2]
+
+    def test_one_at_a_time(
+        self, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(demo, "_CHECKOUT", checkout)
+        with demo._Lock(checkout / ".demo"):
+            code = demo.main([])
+
+        assert code == 1
+        assert "another demo is at work" in capsys.readouterr().out.splitlines()[-1]
+
+    def test_needs_a_checkout(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(demo, "_CHECKOUT", tmp_path)
+
+        assert demo.main([]) == 1
+        assert capsys.readouterr().out.startswith("DEMO FAILED: it needs a checkout of the project")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_needs_what_make_demo_installs(
+        self, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(demo, "_CHECKOUT", checkout)
+        monkeypatch.setattr(demo, "_NEEDED", ("json", "no_such_package"))
+
+        assert demo.main([]) == 1
+        assert "cannot import no_such_package: run make demo" in capsys.readouterr().out
+
+
+def test_a_server_that_was_left_up_is_ended(tmp_path: Path) -> None:
+    said: list[str] = []
+    demo._end_kept_server(tmp_path, said.append)  # Nothing there: nothing to do.
+    command = [sys.executable, "-m", "airflow_provider_hsml.local.cli", "serve", "--port", "0"]
+    with (
+        (tmp_path / "serve.out").open("wb") as out,
+        subprocess.Popen(
+            [*command, "--root", str(tmp_path / "serving")], stdout=out, stderr=subprocess.DEVNULL
+        ) as process,
+    ):
+        try:
+            wait_until(lambda: demo._ready_line(tmp_path) is not None)
+            demo._end_kept_server(tmp_path, said.append)
+            process.wait(10)
+        finally:
+            process.kill()
+
+    assert said == [f"Ending the local Model Serving that an earlier demo left up (process {process.pid})"]
+    demo._end_kept_server(tmp_path, said.append)
+    assert len(said) == 1
