@@ -17,7 +17,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, TriggerRule, task
+from airflow.providers.common.compat.sdk import DAG, Param, task
 
 from airflow_provider_hsml.operators import PredictOperator, StartDeploymentOperator, StopDeploymentOperator
 from airflow_provider_hsml.sensors import DeploymentStatusSensor
@@ -47,7 +47,7 @@ with DAG(
         task_id="running", deployment_name=name, mode="reschedule", poke_interval=10, timeout=600
     )
     predict = PredictOperator(task_id="predict", deployment_name=name)
-    stop = StopDeploymentOperator(task_id="stop", deployment_name=name, trigger_rule=TriggerRule.ALL_DONE)
+    stop = StopDeploymentOperator(task_id="stop", deployment_name=name, trigger_rule="all_done")
 
     start >> running >> predict >> stop >> report(predict.output)
 # [END start_predict_stop]

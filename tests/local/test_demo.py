@@ -151,13 +151,14 @@ class TestServer:
             yield serving
 
     @pytest.fixture
-    def client(self, serving: LocalServing) -> Client:
+    def client(self, serving: LocalServing) -> Iterator[Client]:
         client = Client(serving)
         for accuracy in (0.5, 0.75):
             version = serving.world.register_model("digits", {"model.joblib": b""}, input_example=[[1]])
             path = f"/modelregistries/{serving.project_id}/models/digits_{version}"
             client.give("PUT", path, json={"description": "forest, 9 images", "metrics": {"accuracy": accuracy}})
-        return client
+        with client.session:
+            yield client
 
     @pytest.fixture
     def server(self, serving: LocalServing) -> demo._Server:
