@@ -120,6 +120,7 @@ with DAG(
     doc_md=__doc__,
     tags=["hsml"],
 ):
+    # [START retrain_and_deploy_tasks]
     register = RegisterModelOperator.partial(
         task_id="register", model_name=MODEL, framework="SKLEARN", map_index_template="{{ task.description }}"
     ).expand_kwargs(train.expand(algorithm=ALGORITHMS))
@@ -131,4 +132,5 @@ with DAG(
     )
 
     check(deploy.output, predict.output)
+    # [END retrain_and_deploy_tasks]
 # [END retrain_and_deploy]

@@ -41,6 +41,7 @@ with DAG(
 ):
     name = "{{ params.deployment_name }}"
 
+    # [START start_predict_stop_tasks]
     # Asks for the start only; the sensor waits for it, without a worker in between.
     start = StartDeploymentOperator(task_id="start", deployment_name=name, wait_for_completion=False)
     running = DeploymentStatusSensor(
@@ -50,4 +51,5 @@ with DAG(
     stop = StopDeploymentOperator(task_id="stop", deployment_name=name, trigger_rule="all_done")
 
     start >> running >> predict >> stop >> report(predict.output)
+    # [END start_predict_stop_tasks]
 # [END start_predict_stop]

@@ -789,9 +789,9 @@ class _Interrupts:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # Once one came, the process is about to end, and a second Ctrl-C is no reason to end in another way.
-        for number, handler in self._before.items() if self._came is None else ():
-            signal.signal(number, handler)
+        for number, handler in self._before.items():
+            # Once one came, the process is about to end, and a second Ctrl-C is no reason to end in another way.
+            signal.signal(number, handler if self._came is None else signal.SIG_IGN)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:

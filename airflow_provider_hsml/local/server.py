@@ -172,8 +172,8 @@ class LocalServing:
         self._lock, self._listening = lock, listening
         config = uvicorn.Config(
             make_app(self.world, self.requests),
-            # The same loop everywhere: uvloop, which uvicorn takes where it finds it, was seen to hang when it is closed
-            # in a thread.
+            # The same loop everywhere: uvloop, which uvicorn takes where it finds it, was seen to hang when it is
+            # closed in a thread.
             loop="asyncio",
             log_config=None,
             access_log=False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import LocalServing, Speeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,3 +135,9 @@ def unchanged() -> Iterator[Client]:
         client = Client(serving)
         with client.session:
             yield client
+
+
+@pytest.fixture
+def unhurried(serving: LocalServing) -> None:
+    """Make transitions last long enough to be seen on a busy machine."""
+    serving.world.cluster.speeds = Speeds(starting=1.5, stale=1.5, updating=1.5, stopping=1.0)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .conftest import Client
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_the_life_of_a_deployment(client: Client) -> None:
     answer = client.ask("PUT", "/serving", json=deployment())
     number = answer.json()["id"]
@@ -116,6 +117,7 @@ def test_unknown_fields_are_dropped_with_a_warning(client: Client, caplog: pytes
     assert "colour" in caplog.text
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_what_a_status_does_not_allow(client: Client) -> None:
     number = client.put()["id"]
     start, stop = f"/serving/{number}?action=START", f"/serving/{number}?action=STOP"
@@ -160,6 +162,7 @@ def test_an_update_keeps_what_is_not_given(client: Client) -> None:
     assert seen["batchingConfiguration"] == {"batchingEnabled": False}, "null resets it"
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_versions_and_rollback(client: Client) -> None:
     number = client.running(description="first")
     new = "/serving?newVersion=true"
@@ -205,6 +208,7 @@ def test_only_what_is_versioned_makes_a_version(client: Client) -> None:
     assert client.see(number)["version"] == 1
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_rollback_is_taken_while_updating(client: Client) -> None:
     number = client.running()
     client.give("PUT", "/serving?newVersion=true", json=client.see(number) | {"modelVersion": 2})

@@ -25,6 +25,7 @@ def _serving_version(client: Client) -> str:
     return client.predict().headers["x-hsml-local-model-version"]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_the_row_changes_first_the_instances_later(client: Client) -> None:
     number = client.running()
     before = client.see(number)
@@ -42,7 +43,9 @@ def test_the_row_changes_first_the_instances_later(client: Client) -> None:
 
 
 def test_with_knative_the_stale_status_is_idle() -> None:
-    with LocalServing(engine=load, profile=Profile(stale_status="Idle")) as serving:
+    with LocalServing(
+        engine=load, profile=Profile(stale_status="Idle"), speeds=Speeds(stale=1.0, updating=1.0)
+    ) as serving:
         for _ in range(2):
             serving.world.register_model("digits", {"model.pkl": b""})
         client = Client(serving)
@@ -71,12 +74,13 @@ def test_some_modes_never_show_updating() -> None:
             assert statuses == {"Running"}
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_a_change_that_is_lost(client: Client) -> None:
     number = client.running()
     client.serving.world.lose_next_change()
 
     _changed(client, number, modelVersion=2)
-    time.sleep(0.6)
+    time.sleep(3.5)
 
     seen = client.see(number)
     assert (seen["version"], seen["modelVersion"], seen["status"]) == (2, 2, "Running")
@@ -133,6 +137,7 @@ def test_the_plain_profile() -> None:
             assert _serving_version(client) == "2"
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_no_request_is_lost_in_an_update(client: Client) -> None:
     """The new instance answers before the old one is drained; what was sent to the old one is answered."""
     number = client.running()
@@ -176,7 +181,7 @@ def test_both_instances_have_logs_while_one_replaces_the_other() -> None:
 
         return predict
 
-    with LocalServing(engine=slow) as serving:
+    with LocalServing(engine=slow, speeds=Speeds(updating=1.5)) as serving:
         for _ in range(2):
             serving.world.register_model("digits", {"model.pkl": b""})
         client = Client(serving)
