@@ -63,10 +63,10 @@ endef
 	$(call make_environment,.venv,3.3.2,13,$(everything),dev)
 
 .venv-3.0.6/.made: pyproject.toml constraints/airflow-3.0.6.txt
-	$(call make_environment,.venv-3.0.6,3.0.6,12,local,test)
+	$(call make_environment,.venv-3.0.6,3.0.6,12,$(everything),test)
 
 .venv-2.11.2/.made: pyproject.toml constraints/airflow-2.11.2.txt
-	$(call make_environment,.venv-2.11.2,2.11.2,12,local,test)
+	$(call make_environment,.venv-2.11.2,2.11.2,12,$(everything),test)
 
 # ---------------------------------------------------------------------------------------------------------- commands
 .PHONY: help
@@ -109,8 +109,8 @@ model-server: .venv/.made ## The model server's own environment, built ahead
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml asks; UPGRADE=1 takes the newest of everything
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev,,3.13)
-	@$(call resolve,3.0.6,--extra local --group test,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5',3.12)
-	@$(call resolve,2.11.2,--extra local --group test,,3.12)
+	@$(call resolve,3.0.6,--extra local --extra examples --group test,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5',3.12)
+	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 
 # $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. A resolution of 3.0.6 that
 # is left free takes a fastapi with which every task fails ('Input should be a valid dictionary or object').

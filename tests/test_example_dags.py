@@ -230,6 +230,7 @@ def runs(retrain: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield found
 
 
+@pytest.mark.airflow
 class TestRuns:
     def result(self, runs: Runs, number: int) -> dict[str, Any]:
         from airflow_provider_hsml.local.demo import read_result

@@ -210,7 +210,8 @@ class TestDeployBest:
 
         first = execute(best(name), ti)
 
-        assert ti.pushed["promotion"] == first
+        assert ti.pushed.pop("promotion") == first
+        assert ti.pushed == {key: value for key, value in first.items() if value is not None}, "op.output[key] works"
         assert (first["action"], first["model_version"], first["verified_by"]) == ("created", 2, "fingerprint")
         assert (first["metric"], first["metric_value"], first["previous_model_version"]) == ("accuracy", 0.8, None)
         assert (first["status"], first["deployment_name"]) == ("Running", name)

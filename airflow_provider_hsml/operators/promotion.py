@@ -27,7 +27,6 @@ class _PromotingOperator(WaitingOperator):
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
         self.model_name = model_name
         self.deployment_name = deployment_name
@@ -35,10 +34,16 @@ class _PromotingOperator(WaitingOperator):
         self.spec = spec.given() if is_dataclass(spec) else spec
 
     def _finish(self, context: Context, record: Record) -> dict[str, Any]:
-        """Push the record, and return it."""
+        """
+        Push the record, as a whole and key by key, and return it.
+
+        Airflow's ``multiple_outputs`` would push the keys too, but on 3.0 it fails at the first that is None.
+        """
         plain = record.to_dict()
         self.log.info("Deployment %r: see %s", record.deployment_name, record.url)
-        context["ti"].xcom_push(key="promotion", value=plain)
+        given = {key: value for key, value in plain.items() if value is not None}
+        for key, value in {"promotion": plain, **given}.items():
+            context["ti"].xcom_push(key=key, value=value)
         return plain
 
     def _how(self) -> dict[str, Any]:
