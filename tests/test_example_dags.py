@@ -233,7 +233,7 @@ def runs(retrain: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.mark.airflow
 class TestRuns:
     def result(self, runs: Runs, number: int) -> dict[str, Any]:
-        from airflow_provider_hsml.local.demo import read_result
+        from airflow_provider_hsml.local.demo.nights import read_result
 
         results = [result for line in runs.outputs[number].splitlines() if (result := read_result(line))]
         assert len(results) == 1, runs.outputs[number]

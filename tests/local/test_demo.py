@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local import LocalServing, demo
-from airflow_provider_hsml.local.demo import NIGHTS, Candidate, DemoFailedError, Outcome
+from airflow_provider_hsml.local.demo import nights, processes
+from airflow_provider_hsml.local.demo import server as demo_server
+from airflow_provider_hsml.local.demo.nights import NIGHTS, Candidate, DemoFailedError, Outcome
 
 from .conftest import Client
 
@@ -56,9 +58,9 @@ THIRD = outcome(3, 6, {7: 0.8, 8: 0.9, 9: 0.7}, 0.99)
 
 class TestCheckNight:
     def test_three_nights_as_they_are_meant_to_be(self) -> None:
-        demo.check_night(FIRST, [])
-        demo.check_night(SECOND, [FIRST])
-        demo.check_night(THIRD, [FIRST, SECOND])
+        nights.check_night(FIRST, [])
+        nights.check_night(SECOND, [FIRST])
+        nights.check_night(THIRD, [FIRST, SECOND])
 
     @pytest.mark.parametrize(
         ("night", "why"),
@@ -76,7 +78,7 @@ class TestCheckNight:
     )
     def test_says_what_is_not_as_it_should_be(self, night: Outcome, why: str) -> None:
         with pytest.raises(DemoFailedError) as raised:
-            demo.check_night(night, [FIRST])
+            nights.check_night(night, [FIRST])
 
         assert why in str(raised.value)
         assert "night 2" in str(raised.value)
@@ -90,27 +92,27 @@ class TestCheckNight:
     )
     def test_production_must_be_kept_for_a_reason(self, night: Outcome, why: str) -> None:
         with pytest.raises(DemoFailedError) as raised:
-            demo.check_night(night, [FIRST, SECOND])
+            nights.check_night(night, [FIRST, SECOND])
 
         assert why in str(raised.value)
 
 
 class TestCheckProber:
     def test_both_versions_answered_and_nothing_failed(self) -> None:
-        demo.check_prober({2: 10, 6: 20}, [], [FIRST, SECOND, THIRD])
+        nights.check_prober({2: 10, 6: 20}, [], [FIRST, SECOND, THIRD])
 
     def test_one_failure_is_too_many(self) -> None:
         with pytest.raises(DemoFailedError, match="1 of the prober's requests failed, the first with: refused"):
-            demo.check_prober({2: 10, 6: 20}, ["refused"], [FIRST, SECOND])
+            nights.check_prober({2: 10, 6: 20}, ["refused"], [FIRST, SECOND])
 
     @pytest.mark.parametrize("answered", [{2: 10}, {6: 10}, {2: 1, 4: 1, 6: 1}, {}])
     def test_other_versions_than_those_served(self, answered: dict[int, int]) -> None:
         with pytest.raises(DemoFailedError, match="answered by versions"):
-            demo.check_prober(answered, [], [FIRST, SECOND])
+            nights.check_prober(answered, [], [FIRST, SECOND])
 
 
 def test_table_has_a_line_for_each_candidate() -> None:
-    lines = demo.table([FIRST, SECOND, THIRD]).splitlines()
+    lines = nights.table([FIRST, SECOND, THIRD]).splitlines()
 
     assert len(lines) == 2 + 9
     assert lines[2].split() == [
@@ -136,7 +138,7 @@ RESULT = {"promotion": {"action": "kept"}, "served_accuracy": 0.5}
     ],
 )
 def test_result_is_found_in_what_airflow_prints(line: str, result: object) -> None:
-    assert demo.read_result(line) == result
+    assert nights.read_result(line) == result
 
 
 class TestServer:
@@ -161,8 +163,8 @@ class TestServer:
             yield client
 
     @pytest.fixture
-    def server(self, serving: LocalServing) -> demo._Server:
-        return demo._Server(
+    def server(self, serving: LocalServing) -> demo_server.Server:
+        return demo_server.Server(
             {
                 "url": serving.url,
                 "project": serving.project,
@@ -174,26 +176,26 @@ class TestServer:
         )
 
     @pytest.fixture
-    def prober(self, server: demo._Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[demo._Prober]:
-        monkeypatch.setattr(demo, "_BETWEEN_PROBES", 0.01)
-        prober = demo._Prober(server, {"instances": [[1]]})
+    def prober(self, server: demo_server.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[demo_server.Prober]:
+        monkeypatch.setattr(demo_server, "_BETWEEN_PROBES", 0.01)
+        prober = demo_server.Prober(server, {"instances": [[1]]})
         yield prober
         prober.end()
 
-    def test_reads_what_is_there(self, client: Client, server: demo._Server) -> None:
+    def test_reads_what_is_there(self, client: Client, server: demo_server.Server) -> None:
         assert server.candidates() == [Candidate(1, "forest", 0.5), Candidate(2, "forest", 0.75)]
         assert server.input_example(1) == [[1]]
         assert server.deployments() == []
         assert json.loads(server.connection()) == json.loads(client.serving.connection)
 
-    def test_says_what_it_was_refused(self, client: Client, server: demo._Server) -> None:
+    def test_says_what_it_was_refused(self, client: Client, server: demo_server.Server) -> None:
         with pytest.raises(DemoFailedError, match=r"answers 400 to GET .* not found"):
             server.input_example(9)
         with pytest.raises(DemoFailedError, match=r"answers 404 to a prediction: .* not found"):
             server.answering_version({"instances": [[1]]})
 
     def test_the_prober_is_answered_through_an_update(
-        self, client: Client, server: demo._Server, prober: demo._Prober
+        self, client: Client, server: demo_server.Server, prober: demo_server.Prober
     ) -> None:
         number = client.put(modelVersion=1)["id"]
         client.until(number, "Created")
@@ -211,7 +213,7 @@ class TestServer:
         assert sorted(prober.answered) == [1, 2]
         assert f"{prober.answered.total()} requests, 0 failed" in prober.report()
 
-    def test_the_prober_notes_what_was_not_answered(self, client: Client, prober: demo._Prober) -> None:
+    def test_the_prober_notes_what_was_not_answered(self, client: Client, prober: demo_server.Prober) -> None:
         prober.start()
         wait_until(lambda: bool(prober.failures))
         prober.end()
@@ -294,7 +296,7 @@ class TestEnds:
         self, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr(demo, "_CHECKOUT", checkout)
-        with demo._Lock(checkout / ".demo"):
+        with processes.Lock(checkout / ".demo"):
             code = demo.main([])
 
         assert code == 1
@@ -321,7 +323,7 @@ class TestEnds:
 
 def test_a_server_that_was_left_up_is_ended(tmp_path: Path) -> None:
     said: list[str] = []
-    demo._end_kept_server(tmp_path, said.append)  # Nothing there: nothing to do.
+    processes.end_kept_server(tmp_path, said.append)  # Nothing there: nothing to do.
     command = [sys.executable, "-m", "airflow_provider_hsml.local.cli", "serve", "--port", "0"]
     with (
         (tmp_path / "serve.out").open("wb") as out,
@@ -330,12 +332,12 @@ def test_a_server_that_was_left_up_is_ended(tmp_path: Path) -> None:
         ) as process,
     ):
         try:
-            wait_until(lambda: demo._ready_line(tmp_path) is not None)
-            demo._end_kept_server(tmp_path, said.append)
+            wait_until(lambda: processes.ready_line(tmp_path) is not None)
+            processes.end_kept_server(tmp_path, said.append)
             process.wait(10)
         finally:
             process.kill()
 
     assert said == [f"Ending the local Model Serving that an earlier demo left up (process {process.pid})"]
-    demo._end_kept_server(tmp_path, said.append)
+    processes.end_kept_server(tmp_path, said.append)
     assert len(said) == 1

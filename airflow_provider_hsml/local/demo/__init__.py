@@ -1,0 +1,291 @@
+"""
+``hsml-local demo``, which is what ``make demo`` runs: from training to a live model, three nights of it, for real.
+
+In a checkout of the project: Airflow runs ``example_dags/retrain_and_deploy.py`` against a local Model Serving, whose
+model server answers predictions all the while. The first night trains weak candidates, and a deployment is created; the
+second one better ones, and the deployment is updated while a prober keeps asking it; the third one worse ones, and what
+is in production is kept. Everything is below ``.demo/`` in the checkout, and made anew each time.
+
+Airflow, the server and the builder of its environment are processes of their own, each in a session of its own: Ctrl-C
+is for us, and we end them in order. What came of a night is asked of the server; what the task that deploys says of it
+comes from the line of JSON that the DAG's last task prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .nights import NIGHTS, DemoFailedError, Outcome, check_night, check_prober, read_result, table
+from .processes import (
+    END_SERVER_SECONDS,
+    DemoInterruptedError,
+    Interrupts,
+    Lock,
+    Program,
+    Voice,
+    empty,
+    end_kept_server,
+    ready_line,
+)
+from .server import Prober, Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from .nights import Night
+
+DAG = "retrain_and_deploy"
+_CHECKOUT = Path(__file__).resolve().parents[3]
+_NEEDED = ("airflow", "filelock", "joblib", "sklearn", "starlette", "trustme", "uvicorn")
+_END_SECONDS = 2.0
+_PREPARE_SECONDS = 900.0
+_MIGRATE_SECONDS = 180.0
+_SERVE_SECONDS = 60.0
+_NIGHT_SECONDS = 300.0
+# What the provider logs, in a line of Airflow's: "<time> [info     ] <text> [<logger>] loc=...".
+_SAID = re.compile(r"\] (?P<text>(?!Uploading ).+?) +\[(?:airflow\.task\.operators\.)?airflow_provider_hsml\.[\w.]+\]")
+_NOT_INHERITED = re.compile(r"(AIRFLOW|HOPSWORKS|HSML)_.*|REST_ENDPOINT|SECRETS_DIR|PYTHONDONTWRITEBYTECODE|PYTHONPATH")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the demo.
+
+    :param argv: its arguments; None: those of the process
+    :return: the exit code
+    """
+    parser = argparse.ArgumentParser(prog="hsml-local demo", description="Three nights of a real DAG on this machine.")
+    parser.add_argument("--keep", action="store_true", help="leave the local Model Serving up")
+    given = parser.parse_args(argv)
+    demo = _CHECKOUT / ".demo"
+    try:
+        _check_checkout()
+        with Interrupts() as interrupts, Lock(demo), ExitStack() as ends, interrupts.heeded():
+            _Demo(demo, interrupts, ends, keep=given.keep).run()
+    except DemoFailedError as error:
+        if demo.is_dir():
+            print(f"Where to look: {', '.join(str(log) for log in sorted(demo.glob('*.log')))}", flush=True)
+        print(f"DEMO FAILED: {error}", flush=True)
+        return 1
+    except DemoInterruptedError as error:
+        print(f"DEMO FAILED: {error}", flush=True)
+        return 1
+    return 0
+
+
+def _check_checkout() -> None:
+    if not (_CHECKOUT / "example_dags" / f"{DAG}.py").is_file():
+        raise DemoFailedError("it needs a checkout of the project, with its example_dags: clone it and run make demo.")
+    if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
+        raise DemoFailedError(
+            f"{sys.executable} cannot import {', '.join(missing)}: run make demo, which installs what it needs.",
+        )
+
+
+class _Demo:
+    """
+    One run of the demo.
+
+    :param folder: everything is below it
+    :param ends: what is to be undone when it ends
+    :param keep: whether to leave the server up
+    """
+
+    def __init__(self, folder: Path, interrupts: Interrupts, ends: ExitStack, *, keep: bool) -> None:
+        self._folder = folder
+        self._interrupts = interrupts
+        self._ends = ends
+        self._keep = keep
+        self._voice = Voice()
+        self._env = _environment(folder / "airflow")
+
+    def run(self) -> None:
+        """
+        Run it.
+
+        :raises DemoFailedError: at the first thing that is not as it should be
+        """
+        self._ends.enter_context(self._voice)
+        say = self._voice.say
+        say(f"Everything is below {self._folder}")
+        end_kept_server(self._folder, say)
+        empty(self._folder)
+        say("Airflow makes its database (SQLite), while the model server's environment is made ready")
+        migrating = self._start("migrate", [sys.executable, "-m", "airflow", "db", "migrate"])
+        self._finish(
+            self._start("prepare", [sys.executable, "-m", "airflow_provider_hsml.local.cli", "prepare"]),
+            _PREPARE_SECONDS,
+            say,
+        )
+        server = self._serve()
+        self._finish(migrating, _MIGRATE_SECONDS)
+        outcomes: list[Outcome] = []
+        prober: Prober | None = None
+        for night in NIGHTS:
+            outcomes.append(self._night(night, server, outcomes))
+            if prober is None:
+                prober = Prober(server, {"instances": server.input_example(outcomes[0].version)})
+                self._ends.callback(prober.end)
+                prober.start()
+                say("From now on a prober asks the deployment for a prediction ten times a second")
+        assert prober is not None  # noqa: S101 - there are nights
+        prober.end()
+        check_prober(prober.answered, prober.failures, outcomes)
+        print()
+        print(table(outcomes))
+        print()
+        print(prober.report())
+        if self._keep:
+            print(self._how_to_look_around(server))
+        print(f"DEMO OK: three nights in {self._voice.seconds:.0f} s", flush=True)
+
+    def _night(self, night: Night, server: Server, earlier: Sequence[Outcome]) -> Outcome:
+        say = self._voice.say
+        say(f"Night {night.number}, {night.kind}: airflow dags test {DAG} {night.date}")
+        begin = time.monotonic()
+        command = [sys.executable, "-m", "airflow", "dags", "test", DAG, night.date]
+        if night.conf:
+            command += ["--conf", json.dumps(night.conf)]
+        results: list[Mapping[str, Any]] = []
+
+        def hear(line: str) -> None:
+            if said := _SAID.search(line):
+                say(f"  {said['text']}")
+            if (result := read_result(line)) is not None:
+                results.append(result)
+
+        self._finish(self._start(f"night-{night.number}", command), _NIGHT_SECONDS, hear)
+        if not results:
+            raise DemoFailedError(f"night {night.number}: the DAG's last task said nothing.")
+        known = {candidate.version for outcome in earlier for candidate in outcome.candidates}
+        outcome = Outcome(
+            night=night,
+            promotion=results[-1]["promotion"],
+            served_accuracy=results[-1]["served_accuracy"],
+            candidates=[candidate for candidate in server.candidates() if candidate.version not in known],
+            deployments=server.deployments(),
+            answered_by=server.answering_version({"instances": server.input_example(1)}),
+            seconds=time.monotonic() - begin,
+        )
+        check_night(outcome, earlier)
+        say(
+            f"Night {night.number}: {night.outcome}; version {outcome.version} answers, with accuracy "
+            f"{outcome.served_accuracy:.3f} on held-out images",
+        )
+        return outcome
+
+    def _serve(self) -> Server:
+        """Start the local Model Serving, and return when it is ready."""
+        self._voice.say("Starting the local Model Serving")
+        root = self._folder / "serving"
+        command = [sys.executable, "-m", "airflow_provider_hsml.local.cli", "serve", "--root", str(root), "--port", "0"]
+        process = self._start("serve", command, apart=self._folder / "serve.out", kept=self._keep)
+        deadline = time.monotonic() + _SERVE_SECONDS
+        while (ready := ready_line(self._folder)) is None:
+            if process.popen.poll() is not None or time.monotonic() > deadline:
+                raise DemoFailedError("the local Model Serving did not start: see serve.log.")
+            time.sleep(0.05)
+        server = Server(ready)
+        self._env["AIRFLOW_CONN_HSML_DEFAULT"] = server.connection()
+        self._voice.say(f"The local Model Serving answers at {ready['url']}, project {ready['project']!r}")
+        return server
+
+    def _start(self, name: str, command: list[str], *, apart: Path | None = None, kept: bool = False) -> Program:
+        """
+        Start a process in a session of its own, which is ended when the demo ends.
+
+        :param name: of its log
+        :param apart: a file for its standard output; None: read by ``_finish``
+        :param kept: whether it stays when the demo succeeds
+        """
+        with self._interrupts.held():
+            with (self._folder / f"{name}.log").open("wb") as log, ExitStack() as files:
+                popen = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if apart is None else files.enter_context(apart.open("wb")),
+                    stderr=log if apart else subprocess.STDOUT,
+                    env=self._env,
+                    cwd=self._folder,
+                    start_new_session=True,
+                )
+            log_path = self._folder / f"{name}.log"
+            # A run of Airflow may be cut off; the server has model servers to end.
+            program = Program(name, popen, log_path, _END_SECONDS if apart is None else END_SERVER_SECONDS)
+
+            def end(kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
+                if kind is not None or not kept:
+                    program.end()
+
+            self._ends.push(end)
+        return program
+
+    def _finish(self, program: Program, seconds: float, hear: Callable[[str], None] | None = None) -> None:
+        """
+        Read what a process prints until it ends.
+
+        :param seconds: how long it may take
+        :param hear: told each line
+        """
+        timer = threading.Timer(seconds, program.end)
+        timer.daemon = True
+        timer.start()
+        begin = time.monotonic()
+        try:
+            last = program.read(hear or (lambda _line: None))
+            code = program.popen.wait()
+        finally:
+            timer.cancel()
+        if code == 0:
+            return
+        if time.monotonic() - begin >= seconds:
+            raise DemoFailedError(f"{program.name} took longer than {seconds:.0f} s: see {program.log.name}.")
+        for line in last:
+            print(f"    {line}")
+        raise DemoFailedError(f"{program.name} ended with exit code {code}: see {program.log.name}.")
+
+    def _how_to_look_around(self, server: Server) -> str:
+        python = Path(sys.executable)
+        _, _, export = (self._folder / "serve.out").read_text().partition("\n")
+        return f"""
+The local Model Serving stays up at {server.url} (process {server.pid}), with all that the nights left. Look around:
+
+export AIRFLOW_HOME={self._folder / "airflow"} AIRFLOW__CORE__LOAD_EXAMPLES=False \
+AIRFLOW__CORE__DAGS_FOLDER={_CHECKOUT / "example_dags"}
+{export.strip()}
+{python.with_name("airflow")} dags test {DAG} 2026-11-04
+{python.with_name("airflow")} dags test start_predict_stop
+curl --cacert {server.ca_bundle} -H "Authorization: ApiKey $(cat {server.key_file})" \
+{server.url}{server.path("serving")}
+
+Stop it with: kill {server.pid}
+"""
+
+
+def _environment(airflow_home: Path) -> dict[str, str]:
+    """Give the environment of what we start: nobody's own Airflow, cluster or proxy gets into it."""
+    inherited = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.fullmatch(name)}
+    return inherited | {
+        "AIRFLOW_HOME": str(airflow_home),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(_CHECKOUT / "example_dags"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "NO_COLOR": "1",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        # Several threads a process, on two cores that the model server wants as well, make training slower.
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }

@@ -1,0 +1,167 @@
+"""The local Model Serving as the demo asks it: a client that is not the provider, and a prober that keeps asking."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_provider_hsml.local.engines import VERSION_HEADER
+
+from .nights import Candidate, DemoFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEPLOYMENT = MODEL = "digits"
+_BETWEEN_PROBES = 0.1
+_PROBE_SECONDS = 10.0
+
+
+class Server:
+    """
+    The local Model Serving, as a client that is not the provider sees it.
+
+    :param ready: what it printed when it was ready
+    """
+
+    def __init__(self, ready: Mapping[str, Any]) -> None:
+        self.url: str = ready["url"]
+        self.pid: int = ready["pid"]
+        self.ca_bundle: str = ready["ca_bundle"]
+        self.key_file: str = ready["api_key_file"]
+        self._project: str = ready["project"]
+        self._project_id: int = ready["project_id"]
+        address = urlsplit(self.url)
+        self._host, self._port = str(address.hostname), int(address.port or 443)
+        self._tls = ssl.create_default_context(cafile=self.ca_bundle)
+
+    def connection(self) -> str:
+        """Give the JSON text of the Airflow connection; it holds the API key."""
+        return json.dumps(
+            {
+                "conn_type": "hsml",
+                "host": self._host,
+                "port": self._port,
+                "password": self._key(),
+                "extra": {"project": self._project, "ca_bundle": self.ca_bundle},
+            },
+        )
+
+    def path(self, below: str) -> str:
+        """
+        Give the path of something in the project.
+
+        :param below: what comes after the project
+        """
+        return f"/hopsworks-api/api/project/{self._project_id}/{below}"
+
+    def send(self, method: str, below: str, body: Mapping[str, Any] | None = None) -> tuple[int, str | None, bytes]:
+        """
+        Send a request.
+
+        :param method: GET or POST
+        :param below: the path, below the project
+        :param body: sent as JSON
+        :return: the status, the version of the model in the process that answered, and the content
+        """
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=_PROBE_SECONDS, context=self._tls)
+        headers = {"authorization": f"ApiKey {self._key()}", "content-type": "application/json"}
+        try:
+            connection.request(method, self.path(below), None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            return answer.status, answer.headers.get(VERSION_HEADER), answer.read()
+        finally:
+            connection.close()
+
+    def read(self, below: str) -> Any:
+        """
+        Read JSON.
+
+        :param below: the path, below the project
+        :raises DemoFailedError: the server refuses
+        """
+        status, _, content = self.send("GET", below)
+        if status != 200:
+            raise DemoFailedError(f"the local Model Serving answers {status} to GET {below}: {content[:300]!r}")
+        return json.loads(content)
+
+    def candidates(self) -> list[Candidate]:
+        """List the versions of the model."""
+        listed = self.read(f"modelregistries/{self._project_id}/models?filter_by=name_eq:{MODEL}&expand=metrics")
+        return sorted(
+            (
+                Candidate(row["version"], row["description"].partition(",")[0], row["metrics"]["accuracy"])
+                for row in listed.get("items", [])
+            ),
+            key=lambda candidate: candidate.version,
+        )
+
+    def deployments(self) -> list[int]:
+        """List the ids of all deployments."""
+        return [row["id"] for row in self.read("serving")]
+
+    def input_example(self, version: int) -> Any:
+        """
+        Read a version's input example.
+
+        :param version: the version
+        """
+        return self.read(f"dataset/download/with_auth/Models/{MODEL}/{version}/input_example.json")
+
+    def answering_version(self, body: Mapping[str, Any]) -> int:
+        """
+        Ask for a prediction, and give the version of the model in the process that answers.
+
+        :param body: of the request
+        :raises DemoFailedError: it is not answered
+        """
+        status, version, content = self.send("POST", f"inference/models/{DEPLOYMENT}:predict", body)
+        if status != 200 or not version:
+            raise DemoFailedError(f"the deployment answers {status} to a prediction: {content[:300]!r}")
+        return int(version)
+
+    def _key(self) -> str:
+        return Path(self.key_file).read_text().strip()
+
+
+class Prober(threading.Thread):
+    """
+    Keeps asking the deployment for predictions.
+
+    :param server: where it is
+    :param body: of the requests
+    """
+
+    def __init__(self, server: Server, body: Mapping[str, Any]) -> None:
+        super().__init__(name="prober", daemon=True)
+        self.answered: Counter[int] = Counter()
+        self.failures: list[str] = []
+        self._server = server
+        self._body = body
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Ask until the end."""
+        while not self._ended.wait(_BETWEEN_PROBES):
+            try:
+                self.answered[self._server.answering_version(self._body)] += 1
+            except (DemoFailedError, OSError, http.client.HTTPException) as error:
+                self.failures.append(f"{type(error).__name__}: {error}")
+
+    def end(self) -> None:
+        """End, and return when it has."""
+        self._ended.set()
+        if self.is_alive():
+            self.join()
+
+    def report(self) -> str:
+        """Say how it went."""
+        versions = ", ".join(f"version {version}: {count}" for version, count in sorted(self.answered.items()))
+        asked = self.answered.total() + len(self.failures)
+        return f"Prober, during nights 2 and 3: {asked} requests, {len(self.failures)} failed; answered by {versions}"
