@@ -45,11 +45,6 @@ class DeploymentStatus(StrEnum):
         )
 
     @property
-    def is_serving(self) -> bool:
-        """Whether requests are answered: at once, or after waking up (Idle), or by the revision before (Updating)."""
-        return self in (DeploymentStatus.RUNNING, DeploymentStatus.IDLE, DeploymentStatus.UPDATING)
-
-    @property
     def is_down(self) -> bool:
         """Whether nothing runs and nothing is on its way: it takes a START to change that."""
         return self in (DeploymentStatus.CREATED, DeploymentStatus.STOPPED)

@@ -11,7 +11,7 @@ from .errors import HopsworksError, InvalidInput, NotInTime
 from .waiting import Gone, Pace, Pause, Procedure, Wait, ask, patiently, until
 
 if TYPE_CHECKING:
-    from .calls import Project
+    from .calls import Call, Project
     from .deployments import Deployment
 
 log = logging.getLogger(__name__)
@@ -34,32 +34,11 @@ def stop(project: Project, name: str, pace: Pace, *, wait: bool = True) -> Proce
             return deployment
         if deployment.status is not Status.STOPPING:
             log.info("Stopping %s", deployment)
-            try:
-                yield from ask(calls.stop_deployment(project, deployment))
-            except HopsworksError as error:
-                if not (error.in_doubt or error.transient):
-                    raise
-                log.warning("%s; looking again", error)
-                pause = pace.pause(at_least=1.0)
-                if pause is None:
-                    message = f"{deployment} could not be stopped until the timeout: {error}"
-                    raise NotInTime(message) from error
-                yield Pause(pause)
+            if not (yield from _taken(calls.stop_deployment(project, deployment), pace)):
                 continue
         if not wait:
             return (yield from patiently(look, pace))
-        down = yield from until(Wait(_Down(name), pace, f"deployment {name!r} to stop", deployment), look)
-        return down
-
-
-class _Down:
-    """The goal of being stopped, or gone."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - a goal is asked with the time
-        return deployment is None or deployment.status.is_down
+        return (yield from until(Wait(_Down(), pace, f"deployment {name!r} to stop", deployment), look))
 
 
 def delete(project: Project, name: str, pace: Pace, *, force: bool = False) -> Procedure[Deployment | None]:
@@ -79,18 +58,37 @@ def delete(project: Project, name: str, pace: Pace, *, force: bool = False) -> P
         if not (force or deployment.status.is_down):
             message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
             raise InvalidInput(message)
-        try:
-            yield from ask(calls.delete_deployment(project, deployment))
-        except HopsworksError as error:
-            if not (error.in_doubt or error.transient):
-                raise
-            log.warning("%s; looking again", error)
-            pause = pace.pause(at_least=1.0)
-            if pause is None:
-                message = f"{deployment} could not be deleted until the timeout: {error}"
-                raise NotInTime(message) from error
-            yield Pause(pause)
-            deployment = yield from patiently(look, pace)
-        else:
-            deployment = yield from until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
+        log.info("Deleting %s", deployment)
+        if (yield from _taken(calls.delete_deployment(project, deployment), pace)):
+            yield from until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
+            break
+        deployment = yield from patiently(look, pace)
     return before
+
+
+def _taken(call: Call[None], pace: Pace) -> Procedure[bool]:
+    """
+    Send a change; tell whether it was taken. When it was not, or may not have been, pause: then it is time to look.
+
+    :raises NotInTime: the deadline has passed
+    """
+    try:
+        yield from ask(call)
+    except HopsworksError as error:
+        if not (error.in_doubt or error.transient):
+            raise
+        log.warning("%s; looking again", error)
+        pause = pace.pause(at_least=1.0)
+        if pause is None:
+            message = f"Gave up at the timeout: {error}"
+            raise NotInTime(message) from error
+        yield Pause(pause)
+        return False
+    return True
+
+
+class _Down:
+    """The goal of being stopped, or gone."""
+
+    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
+        return deployment is None or deployment.status.is_down

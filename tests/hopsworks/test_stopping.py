@@ -52,7 +52,7 @@ class TestStopping:
     def test_always_busy(self) -> None:
         fake = FakeHopsworks(row=row("Starting"), faults={"STOP": [refusal(500, 240004)] * 99})
 
-        with pytest.raises(NotInTime, match="could not be stopped"):
+        with pytest.raises(NotInTime, match="Gave up at the timeout: stop deployment"):
             fake.run(stop(PROJECT, "digits", pace(fake)))
 
     def test_no_role(self) -> None:
@@ -106,7 +106,7 @@ class TestDeleting:
     def test_always_busy(self) -> None:
         fake = FakeHopsworks(row=row("Updating"), faults={"DELETE": [refusal(500, 240001)] * 99})
 
-        with pytest.raises(NotInTime, match="could not be deleted"):
+        with pytest.raises(NotInTime, match="Gave up at the timeout: delete deployment"):
             fake.run(delete(PROJECT, "digits", pace(fake), force=True))
 
     def test_no_role(self) -> None:
