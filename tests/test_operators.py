@@ -507,6 +507,10 @@ class TestArguments:
         with pytest.raises((TypeError, AirflowException), match=argument):
             best("x", **{argument: "x"})
 
+    def test_the_time_for_predictions_too(self) -> None:
+        with pytest.raises(ValueError, match="Task 'task': timeout: expected a finite number"):
+            PredictOperator(task_id="task", deployment_name="x", timeout="soon")  # type: ignore[arg-type]
+
     def test_a_dataclass_becomes_what_airflow_can_render(self) -> None:
         assert best("x", spec=DeploymentSpec(scaling=Scaling(max_instances=3))).spec == {
             "scaling": {"max_instances": 3}

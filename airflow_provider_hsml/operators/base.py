@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
@@ -12,11 +12,13 @@ from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
+
+T = TypeVar("T")
 
 
 class HsmlOperator(BaseOperator):
@@ -73,6 +75,22 @@ class HsmlOperator(BaseOperator):
         if hasattr(self, "_killed"):
             self._killed.set()
 
+    def _given(self, read: Callable[..., T], name: str, value: object, **limits: float) -> T:
+        """
+        Check an argument when the DAG is parsed.
+
+        :param read: one of ``hopsworks.reading``
+        :param name: the argument's name
+        :param value: what was given
+        :param limits: for ``read``
+        :raises ValueError: which task, which argument, and what is expected
+        """
+        try:
+            return read(name, value, **limits)
+        except InvalidInput as error:
+            message = f"Task {self.task_id!r}: {error}"
+            raise ValueError(message) from error
+
     def _sleep(self, seconds: float) -> None:
         if self._killed.wait(seconds):
             message = "The task was killed. The deployment is left as it is; what was asked of it goes on."
@@ -102,13 +120,9 @@ class WaitingOperator(HsmlOperator):
         if deferrable:
             message = f"Task {self.task_id!r}: deferrable=True is not supported; leave it out to wait in the worker."
             raise ValueError(message)
-        try:
-            self.wait_for_completion = reading.boolean("wait_for_completion", wait_for_completion)
-            self.poll_interval = reading.number("poll_interval", poll_interval, least=0.1)
-            self.timeout = reading.number("timeout", timeout, least=0)
-        except InvalidInput as error:
-            message = f"Task {self.task_id!r}: {error}"
-            raise ValueError(message) from error
+        self.wait_for_completion = self._given(reading.boolean, "wait_for_completion", wait_for_completion)
+        self.poll_interval = self._given(reading.number, "poll_interval", poll_interval, least=0.1)
+        self.timeout = self._given(reading.number, "timeout", timeout, least=0)
         self.deferrable = deferrable
 
     def execute(self, context: Context) -> dict[str, Any]:

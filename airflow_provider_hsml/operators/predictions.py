@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks import reading
+
 from .base import HsmlOperator
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ class PredictOperator(HsmlOperator):
         self.instances = instances
         self.inputs = inputs
         self.payload = payload
-        self.timeout = timeout
+        self.timeout = self._given(reading.number, "timeout", timeout, least=0)
         self.output_path = output_path
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
