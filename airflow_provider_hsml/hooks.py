@@ -76,8 +76,7 @@ class HsmlHook(BaseHook):
                 message = (
                     f"Airflow has no connection {self.hsml_conn_id!r}, and the environment names no Hopsworks. Make a "
                     "connection of type 'hsml' with host, API key (password) and extra 'project', or set "
-                    "HOPSWORKS_HOST, "
-                    "HOPSWORKS_PROJECT and HOPSWORKS_API_KEY."
+                    "HOPSWORKS_HOST, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY."
                 )
                 raise InvalidInput(message) from None
         else:

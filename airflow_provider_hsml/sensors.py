@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseSensorOperator, PokeReturnValue, conf
 
-from .hopsworks.errors import HopsworksError
+from .hopsworks.errors import DeploymentError, HopsworksError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,10 +90,13 @@ class DeploymentStatusSensor(BaseSensorOperator):
                 self.deployment_name, self.target_status, must_exist=not self._has_been_seen
             )
         except HopsworksError as error:
-            if error.transient:
-                self.log.warning("%s; looking again", error)
-                return False
-            raise AirflowFailException(str(error)) from error
+            if not error.transient:
+                raise AirflowFailException(str(error)) from error
+            if isinstance(error, DeploymentError):
+                # It has failed for as long as was worth waiting: a retry of the task may find room for it.
+                raise
+            self.log.warning("%s; looking again", error)
+            return False
         self._has_been_seen = True
         if deployment is None:
             return False

@@ -7,6 +7,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_hsml import DeploymentStatusSensor
 from airflow_provider_hsml.hopsworks import waiting
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
+from airflow_provider_hsml.local.cluster import Condition, Status
 
 from .tasks import changes, execute
 
@@ -112,6 +114,20 @@ def test_a_server_that_is_away_is_waited_for(sensed: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(Client, "send", sometimes)
 
     assert execute(sensor(sensed))["status"] == "Running"
+
+
+def test_no_room_ends_the_wait_and_may_be_retried(
+    hook: HsmlHook, serving: LocalServing, register: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "UNSCHEDULABLE_STAYS", 0.0)
+    register("roomless", 1)
+    hook.save_deployment(deployment_name="roomless", model_name="roomless")
+    running = hook.start_deployment("roomless", poll_interval=0.1)
+    slot = serving.world.cluster._slots[running.id]
+    slot.status, slot.condition = Status.FAILED, Condition("SCHEDULED", status=False, reason="no room")
+
+    with pytest.raises(DeploymentFailed, match="no room"):
+        execute(sensor("roomless"))
 
 
 def test_deferring_is_refused_by_name() -> None:

@@ -287,9 +287,8 @@ class Arrival:
             if self._probe is not None and (yield from self._answers()):
                 message = (
                     f"{failed.deployment}: the last change does not come up ({failed.deployment.reason}), but the "
-                    "revision before it "
-                    "still serves. Nothing was changed, since a restart would take that one down too. Deploy another "
-                    "version."
+                    "revision before it still serves. Nothing was changed, since a restart would take that one down "
+                    "too. Deploy another version."
                 )
                 raise NotVerified(message) from failed
         log.info("%s: nothing answers; stopping it to start it anew", live)

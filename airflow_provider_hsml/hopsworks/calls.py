@@ -167,8 +167,6 @@ class Project:
 
     id: int
     name: str
-    namespace: str | None = None
-    """Its Kubernetes namespace, where the server tells."""
 
 
 def get_project(name: str) -> Call[Project]:
@@ -181,7 +179,7 @@ def get_project(name: str) -> Call[Project]:
         f"find project {name!r}",
         "GET",
         _path("project", "getProjectInfo", name),
-        lambda data: Project(int(data["projectId"]), str(data["projectName"]), data.get("namespace")),
+        lambda data: Project(int(data["projectId"]), str(data["projectName"])),
         repeatable=True,
     )
 

@@ -93,7 +93,6 @@ class Deployment:
     serving_tool: str = "KSERVE"
     model_server: str = "PYTHON"
     api_protocol: str = "REST"
-    namespace: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The whole answer: an update sends back what it does not know."""
 
@@ -121,7 +120,6 @@ class Deployment:
             serving_tool=data.get("servingTool") or "KSERVE",
             model_server=data.get("modelServer") or "PYTHON",
             api_protocol=data.get("apiProtocol") or "REST",
-            namespace=data.get("projectNamespace"),
             raw=data,
         )
 
