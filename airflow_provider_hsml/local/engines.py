@@ -1,5 +1,5 @@
 """
-How a model is run: an ``Engine`` makes an ``Instance`` of it, which answers predictions until it is stopped.
+How a model is run: an ``Engine`` makes an ``Instance`` of it, which answers requests until it is stopped.
 
 There are two: ``CallableEngine`` here (a Python callable, in this process, for unit tests) and ``KServeEngine`` in
 ``kserve_engine`` (KServe's model server, in a process and an environment of its own).
@@ -24,6 +24,11 @@ VERSION_HEADER = "x-hsml-local-model-version"
 """Which version of the model answered. Only the instance that did says it; no row is asked."""
 INSTANCE_HEADER = "x-hsml-local-instance"
 """Which instance answered."""
+CONNECTION_HEADERS = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
+    | {"transfer-encoding", "upgrade", "content-length", "host", "date", "server"}
+)
+"""Headers that belong to one connection, not to what is passed on."""
 
 Stage = Literal["SCHEDULED", "INITIALIZED", "STARTED", "READY"]
 PredictFunction: TypeAlias = "Callable[[Any], Any]"
@@ -57,12 +62,28 @@ class ModelFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Forwarded:
+    """A request that is passed on to an instance as it came."""
+
+    method: str
+    path: str
+    """With its query: ``/v1/models/digits:predict``."""
+    headers: Mapping[str, str]
+    body: bytes
+
+    @classmethod
+    def prediction(cls, deployment: str, body: bytes, verb: str = "predict") -> Forwarded:
+        """Make the request of the V1 protocol that asks for predictions."""
+        return cls("POST", f"/v1/models/{deployment}:{verb}", {"content-type": "application/json"}, body)
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What an instance answered to a prediction."""
+    """What an instance answered."""
 
     status: int
     content: bytes
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class StartError(Exception):
@@ -108,12 +129,13 @@ class InstanceLog:
 class Instance(Protocol):
     """A model that is loaded and answers."""
 
-    async def predict(self, body: bytes) -> Answer:
+    async def ask(self, request: Forwarded) -> Answer:
         """
-        Answer a prediction.
+        Answer a request.
 
-        :param body: JSON with ``instances`` or ``inputs``
+        :param request: as it is for the instance; headers that concern one connection only are left out
         :raises ConnectionError: the instance is gone
+        :raises TimeoutError: it did not answer in time
         """
         ...
 
@@ -174,6 +196,7 @@ class CallableEngine:
 class _CallableInstance:
     def __init__(self, predict: PredictFunction, model: ModelFiles, log: InstanceLog) -> None:
         self._predict = predict
+        self._name = model.deployment
         self._log = log
         self._headers = {
             "content-type": "application/json",
@@ -183,17 +206,30 @@ class _CallableInstance:
         # As in Hopsworks: a plain function is asked for one prediction after the other.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=log.instance)
 
-    async def predict(self, body: bytes) -> Answer:
-        request = json.loads(body)
-        value = request.get("instances", request.get("inputs"))
+    async def ask(self, request: Forwarded) -> Answer:
+        path = request.path.partition("?")[0]
+        if request.method == "GET" and path == f"/v1/models/{self._name}":
+            return self._answer(200, {"name": self._name, "ready": True})
+        if request.method == "POST" and path.startswith(f"/v1/models/{self._name}:"):
+            return await self._predicted(request.body)
+        return self._answer(404, {"detail": "Not Found"})
+
+    async def _predicted(self, body: bytes) -> Answer:
+        try:
+            request = json.loads(body)
+            value = request.get("instances", request.get("inputs"))
+        except (ValueError, AttributeError) as error:
+            return self._answer(400, {"error": f"Unrecognized request format: {error}"})
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, value)
             answer = result if isinstance(result, dict) and "predictions" in result else {"predictions": result}
-            return Answer(200, json.dumps(answer).encode(), self._headers)
+            return self._answer(200, answer)
         except Exception as error:  # noqa: BLE001 - whatever a model raises is its answer
             self._log.write(traceback.format_exc())
-            message = json.dumps({"error": f"{type(error).__name__} : {error}"})
-            return Answer(500, message.encode(), self._headers)
+            return self._answer(500, {"error": f"{type(error).__name__} : {error}"})
+
+    def _answer(self, status: int, content: Any) -> Answer:
+        return Answer(status, json.dumps(content).encode(), self._headers)
 
     def failure(self) -> str | None:
         return None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 
+from .engines import Forwarded
 from .errors import Refusal
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ async def infer(world: World, holdings: Holdings, target: str, body: bytes) -> A
         raise Refusal(250004, f"Verb {match['verb']!r} is not known: with KServe there is only :predict.")
     _check_body(body)
     try:
-        answer = await _answered(world, deployment, body)
+        answer = await _answered(world, deployment, Forwarded.prediction(match["name"], body))
     except ConnectionError as error:
         raise Refusal(250002, f"The instance of {match['name']} could not be reached: {error}") from error
     if answer.status < 300:
@@ -47,13 +48,13 @@ async def infer(world: World, holdings: Holdings, target: str, body: bytes) -> A
     raise Refusal({401: 250010, 403: 250011}.get(answer.status, 250007 if answer.status >= 500 else 250008), text)
 
 
-async def _answered(world: World, deployment: int, body: bytes) -> Answer:
+async def _answered(world: World, deployment: int, request: Forwarded) -> Answer:
     taken = world.cluster.asked(deployment)
     # Waking takes seconds: not in the event loop.
     is_asleep = world.cluster.is_asleep(deployment)
     instance = await run_in_threadpool(taken.__enter__) if is_asleep else taken.__enter__()
     try:
-        return await instance.predict(body)
+        return await instance.ask(request)
     finally:
         taken.__exit__(None, None, None)
 

@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from .engines import INSTANCE_HEADER, VERSION_HEADER, Answer, Instance, InstanceLog, ModelFiles, StartError
+from .engines import (
+    CONNECTION_HEADERS,
+    INSTANCE_HEADER,
+    VERSION_HEADER,
+    Answer,
+    Forwarded,
+    Instance,
+    InstanceLog,
+    ModelFiles,
+    StartError,
+)
 from .environments import EnvironmentFailedError, Environments, default_requirements
 
 if TYPE_CHECKING:
@@ -66,15 +76,18 @@ class KServeEngine:
             raise
         return instance
 
-    async def post(self, url: str, body: bytes) -> httpx.Response:
-        """Send a prediction to a model server, over connections that stay open."""
+    async def send(self, port: int, request: Forwarded) -> httpx.Response:
+        """Send a request to a model server, over connections that stay open."""
         if self._client is None:
             self._client = httpx.AsyncClient(
                 timeout=_PREDICT_SECONDS,
                 trust_env=False,
                 limits=httpx.Limits(max_connections=64, keepalive_expiry=30),
             )
-        return await self._client.post(url, content=body, headers={"content-type": "application/json"})
+        url = f"http://{_HOST}:{port}{request.path}"
+        named = {**request.headers, "accept-encoding": "identity"}
+        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
+        return await self._client.request(request.method, url, content=request.body, headers=headers)
 
     async def aclose(self) -> None:
         """Close the connections to the model servers."""
@@ -117,7 +130,6 @@ class _KServeInstance:
                 cwd=model.path,
                 start_new_session=True,  # Ctrl-C is for us: we end it in order.
             )
-        self._url = f"http://{_HOST}:{self._port}/v1/models/{model.deployment}:predict"
         self._is_stopping = False
         self._reader = threading.Thread(target=self._read_output, name=log.instance, daemon=True)
         self._reader.start()
@@ -134,13 +146,14 @@ class _KServeInstance:
             if time.monotonic() > deadline:
                 raise StartError("STARTED", "the model was not loaded in time: see the logs")
 
-    async def predict(self, body: bytes) -> Answer:
+    async def ask(self, request: Forwarded) -> Answer:
         try:
-            answer = await self._engine.post(self._url, body)
-        except httpx.HTTPError as error:
+            answer = await self._engine.send(self._port, request)
+        except httpx.ReadTimeout as error:
+            raise TimeoutError(f"no answer within {_PREDICT_SECONDS:g} s") from error
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
-        kept = ("content-type", VERSION_HEADER, INSTANCE_HEADER)
-        headers = {name: answer.headers[name] for name in kept if name in answer.headers}
+        headers = {name: value for name, value in answer.headers.items() if name not in CONNECTION_HEADERS}
         return Answer(answer.status_code, answer.content, headers)
 
     def failure(self) -> str | None:
