@@ -98,7 +98,7 @@ class TestConnection:
 
     def test_the_key_is_masked(self, hook: HsmlHook, monkeypatch: pytest.MonkeyPatch) -> None:
         masked: list[str] = []
-        monkeypatch.setattr("airflow_provider_hsml.hooks.mask_secret", masked.append)
+        monkeypatch.setattr("airflow_provider_hsml.hooks.connection.mask_secret", masked.append)
 
         assert hook.access.key in masked
         assert hook.access.key.rpartition(".")[2] in masked

@@ -1,0 +1,74 @@
+"""
+The Airflow connection to Hopsworks Model Serving, and its verbs in the user's words.
+
+One class in several files: ``connection``, then ``models``, ``looks`` and ``deployments`` on top of each other.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import predicting
+from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
+from airflow_provider_hsml.hopsworks.errors import InvalidInput
+
+from .deployments import DeploymentVerbs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["HsmlHook"]
+
+
+class HsmlHook(DeploymentVerbs):
+    """
+    Talk to Hopsworks Model Serving from a task: look at models and deployments, change them, ask for predictions.
+
+    Takes names, returns ``ModelVersion`` and ``Deployment``, and raises from
+    ``airflow_provider_hsml.hopsworks.errors``. Operators are made of this; use it by itself in a ``@task`` for what no
+    operator does.
+
+    :param hsml_conn_id: the Airflow connection. Where it does not exist at all, the environment is used as a whole:
+        ``HOPSWORKS_HOST``, ``HOPSWORKS_PROJECT``, ``HOPSWORKS_API_KEY`` and so on.
+    :param project: another project than the connection's
+    :param sleep: how to wait, in seconds; one that raises ends what waits
+    """
+
+    def predict(
+        self,
+        name: str,
+        *,
+        instances: Any = None,
+        inputs: Any = None,
+        payload: Any = None,
+        timeout: float = 600.0,
+    ) -> dict[str, Any]:
+        """
+        Ask a deployment for predictions. Give at most one of the three; none sends the served model's input example.
+
+        :param name: the deployment's name
+        :param instances: rows, sent as ``{"instances": ...}``
+        :param inputs: one row or several, as the SDK's argument of that name
+        :param payload: the whole body
+        :param timeout: seconds; an Idle deployment is woken within them
+        :return: the answer, such as ``{"predictions": [...]}``
+        """
+        check_deployment_name(name)
+        body: Mapping[str, Any] | None = predicting.request_body(
+            name, instances=instances, inputs=inputs, payload=payload
+        )
+        if body is None:
+            body = self._example(name)
+        return self.run(predicting.predict(self.client.project, name, body, timeout=timeout, clock=time.time))
+
+    def _example(self, name: str) -> Mapping[str, Any]:
+        """Find the input example of the model being served."""
+        deployment = self.get_deployment(name)
+        if deployment.model_name is not None and deployment.model_version is not None:
+            model = self.get_model(deployment.model_name, deployment.model_version)
+            example = self.run(predicting.input_example(self.client.project, model))
+            if example is not None:
+                return example
+        message = f"{deployment} has no registered input example. Give instances, inputs or payload."
+        raise InvalidInput(message)

@@ -1,0 +1,107 @@
+"""The connection, read once, and the client on top of it."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+
+from airflow_provider_hsml.hopsworks import calls
+from airflow_provider_hsml.hopsworks.access import Access
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.hopsworks.waiting import drive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.hopsworks.client import Client
+    from airflow_provider_hsml.hopsworks.waiting import Procedure
+
+T = TypeVar("T")
+
+
+class ConnectedHook(BaseHook):
+    """What all verbs need: where Hopsworks is, and somebody to send calls."""
+
+    conn_name_attr = "hsml_conn_id"
+    default_conn_name = "hsml_default"
+    conn_type = "hsml"
+    hook_name = "Hopsworks Model Serving"
+
+    def __init__(
+        self,
+        hsml_conn_id: str = default_conn_name,
+        project: str | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        super().__init__()
+        self.hsml_conn_id = hsml_conn_id
+        self.project = project
+        self._sleep = sleep
+
+    @functools.cached_property
+    def access(self) -> Access:
+        """
+        Where Hopsworks is and how to get in, read once.
+
+        :raises InvalidInput: a field of the connection is wrong, or there is no connection and no environment
+        """
+        try:
+            connection = self.get_connection(self.hsml_conn_id)
+        except AirflowNotFoundException:
+            access = Access.from_environment(project=self.project)
+            if access is None:
+                message = (
+                    f"Airflow has no connection {self.hsml_conn_id!r}, and the environment names no Hopsworks. Make a "
+                    "connection of type 'hsml' with host, API key (password) and extra 'project', or set "
+                    "HOPSWORKS_HOST, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY."
+                )
+                raise InvalidInput(message) from None
+        else:
+            access = Access.from_connection(
+                host=connection.host,
+                port=connection.port,
+                password=connection.password,
+                extra=connection.extra_dejson,
+                project=self.project,
+                schema=connection.schema,
+                name=f"connection {self.hsml_conn_id!r}",
+            )
+        for secret in (access.key, access.key.rpartition(".")[2]):
+            mask_secret(secret)
+        return access
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """The client, with the project it works in."""
+        from airflow_provider_hsml.hopsworks.client import Client  # noqa: PLC0415 - brings requests, which parsing a DAG does not need
+
+        return Client(self.access, sleep=self._sleep)
+
+    def get_conn(self) -> Client:
+        """Give the client."""
+        return self.client
+
+    def run(self, procedure: Procedure[T]) -> T:
+        """
+        Do what a procedure says, with this connection.
+
+        :param procedure: what to do
+        """
+        return drive(procedure, self.client.send, self._sleep)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Try the connection: whether it works, and what was reached or what is wrong."""
+        try:
+            project = self.client.project
+            version = self.client.send(calls.get_server_version())
+            # Rows are not wanted, only whether the key's scopes are enough.
+            self.client.send(calls.get_models(project, limit=1))
+            self.client.send(calls.get_deployments(project, model_name="nosuchmodel"))
+        except (HopsworksError, OSError) as error:
+            return False, str(error)
+        reached = f"Hopsworks {version or 'of unknown version'} at {self.access.url}"
+        return True, f"Reached {reached}, project {project.name!r} (id {project.id})."

@@ -1,0 +1,222 @@
+"""Verbs that create, change, start, stop and delete deployments."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import promotion, reading, stopping
+from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
+from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
+from airflow_provider_hsml.hopsworks.models import Direction
+from airflow_provider_hsml.hopsworks.promotion import Promotion, Record
+from airflow_provider_hsml.hopsworks.specs import DeploymentSpec, Wanted, model_wanted
+from airflow_provider_hsml.hopsworks.waiting import Pace
+
+from .looks import DeploymentLooks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_hsml.hopsworks.deployments import Deployment
+    from airflow_provider_hsml.hopsworks.models import ModelVersion
+
+
+class DeploymentVerbs(DeploymentLooks):
+    """What can be done with deployments."""
+
+    def save_deployment(
+        self,
+        spec: DeploymentSpec | Mapping[str, Any] | None = None,
+        *,
+        deployment_name: str,
+        model_name: str | None = None,
+        model_version: int | None = None,
+        timeout: float = 600.0,
+    ) -> Deployment:
+        """
+        Create or update a deployment, start it, and return as soon as that has been asked for.
+
+        :param spec: its configuration; at an update, what is not given keeps what is live
+        :param deployment_name: its name
+        :param model_name: the model to serve; None to keep the one being served
+        :param model_version: its version; None for the newest
+        :param timeout: seconds for what must come before the last request
+        """
+        model = None if model_name is None else self.get_model(model_name, model_version)
+        wanted = DeploymentSpec.read(spec or {}).wanted()
+        return self.converge(deployment_name, model, wanted, timeout=timeout, wait=False).deployment
+
+    def converge(
+        self,
+        name: str,
+        model: ModelVersion | None,
+        wanted: Wanted,
+        *,
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Arrived:
+        """
+        Bring a deployment to a configuration and see that it serves: create, update, start, attach, or nothing.
+
+        :param name: the deployment's name
+        :param model: the version to serve; None to keep the one being served
+        :param wanted: settings that were asked for
+        :param timeout: seconds for one change: sent, arrived, first prediction answered
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait for the last change to arrive
+        """
+        wanted = wanted | (model_wanted(model) if model else {})
+        return self.run(
+            Arrival(
+                self.client.project,
+                check_deployment_name(name),
+                wanted,
+                timeout=timeout,
+                interval=poll_interval,
+                model=model,
+                wait=wait,
+            ).run()
+        )
+
+    def deploy_model(
+        self,
+        model_name: str,
+        model_version: int | str = "latest",
+        *,
+        deployment_name: str | None = None,
+        spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Record:
+        """
+        Serve a version of a model, and see that it really does. See ``DeployModelOperator``.
+
+        :param model_name: the model
+        :param model_version: its number, or ``"latest"``
+        :param deployment_name: None for the model's own
+        :param spec: the deployment's configuration
+        :param timeout: seconds for one change
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it has arrived
+        """
+        newest = model_version == "latest"
+        wish = Promotion(
+            model_name,
+            DeploymentSpec.read(spec or {}).wanted(),
+            timeout,
+            poll_interval,
+            time.time,
+            deployment_name,
+            version=None if newest else reading.integer("model_version", model_version, least=1),
+            wait=wait,
+        )
+        return self._promote(wish)
+
+    def deploy_best_model(
+        self,
+        model_name: str,
+        metric: str,
+        direction: str = "max",
+        *,
+        candidates: Sequence[int | str | Mapping[str, Any]] | None = None,
+        deployment_name: str | None = None,
+        spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Record:
+        """
+        Serve the best version of a model, if it beats the one being served. See ``DeployBestModelOperator``.
+
+        :param model_name: the model
+        :param metric: the metric to compare by
+        :param direction: ``max`` or ``min``
+        :param candidates: numbers of versions, or mappings with the key ``model_version``; None for all
+        :param deployment_name: None for the model's own
+        :param spec: the deployment's configuration
+        :param timeout: seconds for one change
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it has arrived
+        """
+        end = Direction(reading.choice("direction", direction, [one.value for one in Direction]))
+        wish = Promotion(
+            model_name,
+            DeploymentSpec.read(spec or {}).wanted(),
+            timeout,
+            poll_interval,
+            time.time,
+            deployment_name,
+            by=promotion.Metric(reading.text("metric", metric), end, _version_numbers(candidates)),
+            wait=wait,
+        )
+        return self._promote(wish)
+
+    def _promote(self, wish: Promotion) -> Record:
+        promoted = self.run(wish.run(self.client.project))
+        deployment = promoted.arrived.deployment
+        return promoted.record(
+            wish.by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment)
+        )
+
+    def start_deployment(
+        self, name: str, *, timeout: float = 600.0, poll_interval: float = 10.0, wait: bool = True
+    ) -> Deployment:
+        """
+        Start a deployment; one that serves already is fine as it is.
+
+        :param name: the deployment's name
+        :param timeout: seconds until it must serve
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it serves
+        """
+        return self.converge(name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait).deployment
+
+    def stop_deployment(
+        self, name: str, *, timeout: float = 600.0, poll_interval: float = 10.0, wait: bool = True
+    ) -> Deployment | None:
+        """
+        Stop a deployment, whatever state it is in; one that is stopped, or not there, is fine as it is.
+
+        :param name: the deployment's name
+        :param timeout: seconds until it must be stopped
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it is stopped
+        :return: as it is then; None when there is no such deployment
+        """
+        return self.run(
+            stopping.stop(
+                self.client.project, check_deployment_name(name), self._pace(timeout, poll_interval), wait=wait
+            )
+        )
+
+    def delete_deployment(
+        self, name: str, *, force: bool = False, timeout: float = 600.0, poll_interval: float = 10.0
+    ) -> Deployment | None:
+        """
+        Delete a deployment and wait until it is gone; one that is not there is deleted already.
+
+        :param name: the deployment's name
+        :param force: delete it also when it runs
+        :param timeout: seconds until it must be gone
+        :param poll_interval: seconds between looks
+        :return: as it was before; None when there was none
+        :raises InvalidInput: it is neither Created nor Stopped, and ``force`` was not given
+        """
+        pace = self._pace(timeout, poll_interval)
+        return self.run(stopping.delete(self.client.project, check_deployment_name(name), pace, force=force))
+
+    def _pace(self, timeout: float, poll_interval: float) -> Pace:
+        return Pace(first=0.5, most=poll_interval, deadline=time.time() + timeout)
+
+
+def _version_numbers(given: object) -> list[int] | None:
+    """Read candidates: numbers, or what registering returned."""
+    if given is None:
+        return None
+    rows = reading.sequence("candidates", given)
+    numbers = [row.get("model_version") if isinstance(row, Mapping) else row for row in rows]
+    return [reading.integer("candidates", number, least=1) for number in numbers]

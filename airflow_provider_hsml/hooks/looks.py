@@ -1,0 +1,118 @@
+"""Verbs that look at deployments and change nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks import calls, reading
+from airflow_provider_hsml.hopsworks.deployments import DeploymentStatus, check_deployment_name
+from airflow_provider_hsml.hopsworks.errors import NotFound
+from airflow_provider_hsml.hopsworks.waiting import UNSCHEDULABLE_STAYS, Pace, Reach, explained, watch
+
+from .models import ModelVerbs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_hsml.hopsworks.deployments import Deployment
+
+
+class DeploymentLooks(ModelVerbs):
+    """What can be seen of deployments."""
+
+    def get_deployments(self, model_name: str | None = None, status: str | None = None) -> list[Deployment]:
+        """
+        List deployments. Costly for a cluster with hundreds of them.
+
+        :param model_name: only those of one model
+        :param status: only those in one state, such as ``Running``
+        """
+        return self.client.send(calls.get_deployments(self.client.project, model_name=model_name, status=status))
+
+    def get_deployment(self, name: str) -> Deployment:
+        """
+        Get a deployment by its name.
+
+        :param name: letter for letter
+        :raises NotFound: there is none; the message names those that are
+        """
+        deployment = self.client.send(calls.get_deployment(self.client.project, name))
+        if deployment is None:
+            known = ", ".join(sorted(other.name for other in self.get_deployments())) or "none"
+            message = f"Deployment {name!r} does not exist in project {self.client.project.name!r}; there are: {known}."
+            raise NotFound(message)
+        return deployment
+
+    def get_deployment_by_id(self, deployment_id: int) -> Deployment:
+        """
+        Get a deployment by its id.
+
+        :param deployment_id: Hopsworks' number for it
+        :raises NotFound: there is none
+        """
+        deployment = self.client.send(calls.get_deployment_by_id(self.client.project, deployment_id))
+        if deployment is None:
+            message = f"There is no deployment with id {deployment_id} in project {self.client.project.name!r}."
+            raise NotFound(message)
+        return deployment
+
+    def get_deployment_state(self, name: str) -> str:
+        """
+        Get a deployment's state: Running, Idle, Updating and so on.
+
+        :param name: the deployment's name
+        """
+        return self.get_deployment(name).status.value
+
+    def get_deployment_logs(self, name: str, component: str = "predictor", tail: int = 10) -> dict[str, str]:
+        """
+        Read the end of each instance's log; empty in states that have none.
+
+        :param name: the deployment's name
+        :param component: ``predictor`` or ``transformer``
+        :param tail: lines of each
+        """
+        reading.choice("component", component, ("predictor", "transformer"))
+        logs = self.client.send(
+            calls.get_logs(self.client.project, self.get_deployment(name), component=component, tail=tail)
+        )
+        return {log.instance: log.content for log in logs or []}
+
+    def watch_deployment(
+        self, name: str, statuses: str | Sequence[str], *, must_exist: bool = True
+    ) -> Deployment | None:
+        """
+        Look whether a deployment is in one of some states: once, or at a Failed until it is known whether it stays.
+
+        :param name: the deployment's name
+        :param statuses: a state or several; ``Running`` is met by Idle, ``Stopped`` by Created
+        :param must_exist: whether one that is not there is a wrong name, not one that was deleted meanwhile
+        :return: the deployment when it is; None when it is not yet
+        :raises NotFound: there is none; the message names those that are
+        :raises DeploymentFailed: it is Failed and stays so; with the end of the log
+        """
+        known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
+        given = [statuses] if isinstance(statuses, str) else reading.sequence("target_status", statuses)
+        targets = [DeploymentStatus(reading.choice("target_status", status, known)) for status in given]
+        goal = Reach.of(check_deployment_name(name), *targets)
+        if must_exist:
+            self.get_deployment(name)
+        pace = Pace(first=1.0, most=5.0, deadline=time.time() + 2 * UNSCHEDULABLE_STAYS)
+        return self.run(explained(self.client.project, watch(self.client.project, goal, pace)))
+
+    def inference_url(self, name: str) -> str:
+        """
+        Give the address that answers predictions.
+
+        :param name: the deployment's name
+        """
+        return f"{self.access.url}/{calls.predict(self.client.project, name, {'instances': []}).path}"
+
+    def deployment_url(self, deployment: Deployment) -> str:
+        """
+        Give the address of a deployment's page in the Hopsworks UI.
+
+        :param deployment: the deployment
+        """
+        return self.access.ui_url(self.client.project.id, "deployments", deployment.id)

@@ -1,0 +1,84 @@
+"""Verbs on models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import calls, promotion, reading, registry
+from airflow_provider_hsml.hopsworks.models import Direction
+
+from .connection import ConnectedHook
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.models import ModelVersion
+
+
+class ModelVerbs(ConnectedHook):
+    """What can be asked of the registry, and changed in it."""
+
+    def get_models(self, name: str) -> list[ModelVersion]:
+        """
+        List all versions of a model.
+
+        :param name: the model's name
+        """
+        return self.run(registry.list_versions(self.client.project, name))
+
+    def get_model(self, name: str, version: int | None = None) -> ModelVersion:
+        """
+        Get a version of a model.
+
+        :param name: the model's name
+        :param version: its number; None for the newest (the SDK gives version 1 then)
+        :raises NotFound: there is none; the message names those that are
+        """
+        return self.run(registry.find_version(self.client.project, name, version))
+
+    def get_best_model(self, name: str, metric: str, direction: str = "max") -> ModelVersion:
+        """
+        Get the version with the best value of a metric.
+
+        Asks the server for one row, as the SDK does; where that row has not got the metric, looks at all versions.
+
+        :param name: the model's name
+        :param metric: the metric's name
+        :param direction: ``max`` or ``min``
+        :raises NotFound: there is no version
+        :raises InvalidInput: no version has the metric
+        """
+        end = Direction(reading.choice("direction", direction, [one.value for one in Direction]))
+        page = self.client.send(calls.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
+        if page.items and page.items[0].metric(metric) is not None:
+            return page.items[0]
+        by = promotion.Metric(metric, end)
+        project = self.client.project
+        return promotion.choose(self.get_models(name), None, by, model_name=name, project_name=project.name).chosen
+
+    def register_model(self, *, run_key: str | None = None, **model: Any) -> ModelVersion:
+        """
+        Register a model version: upload its files, then put it into the registry.
+
+        :param run_key: what a retry has in common with the try before, so that it registers once; None: anew each time
+        :param model: the fields of ``airflow_provider_hsml.hopsworks.registering.NewModel``
+        """
+        from airflow_provider_hsml.hopsworks.registering import NewModel, register  # noqa: PLC0415 - not needed to parse a DAG
+
+        new = NewModel.read(**model)
+        return self.run(register(self.client.project, new, run_key=run_key))
+
+    def delete_model(self, name: str, version: int) -> None:
+        """
+        Delete a version with its files; one that is not there is deleted already.
+
+        :param name: the model's name
+        :param version: its number
+        """
+        self.client.send(calls.delete_model(self.client.project, name, version))
+
+    def model_url(self, model: ModelVersion) -> str:
+        """
+        Give the address of a model version's page in the Hopsworks UI.
+
+        :param model: the version
+        """
+        return self.access.ui_url(model.registry_id, "models", model.name, model.version)

@@ -1,0 +1,61 @@
+"""The project, and what the server says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .wire import Call, path_of
+
+VARIABLE_NOT_FOUND = 100050
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The project that a client works in."""
+
+    id: int
+    name: str
+
+
+def get_project(name: str) -> Call[Project]:
+    """
+    Look a project up by its name.
+
+    :param name: the project's name
+    """
+    return Call(
+        f"find project {name!r}",
+        "GET",
+        path_of("project", "getProjectInfo", name),
+        lambda data: Project(int(data["projectId"]), str(data["projectName"])),
+        repeatable=True,
+    )
+
+
+def get_server_version() -> Call[str | None]:
+    """Ask for the Hopsworks version, for messages only: features are told by what is answered."""
+    return Call(
+        "ask for the Hopsworks version",
+        "GET",
+        path_of("variables", "versions"),
+        lambda data: next((row.get("version") for row in data or [] if row.get("software") == "hopsworks"), None),
+        repeatable=True,
+        optional=True,
+    )
+
+
+def get_variable(name: str) -> Call[str | None]:
+    """
+    Ask for a setting of the cluster; None when it is not set.
+
+    :param name: the variable's id
+    """
+    return Call(
+        f"ask for the cluster's setting {name!r}",
+        "GET",
+        path_of("variables", name),
+        lambda data: data and data.get("successMessage"),
+        repeatable=True,
+        absent=frozenset({VARIABLE_NOT_FOUND}),
+        optional=True,
+    )
