@@ -3,7 +3,7 @@ Take trained models to verified deployments on Hopsworks Model Serving, from Air
 
 The map of the package:
 
-- ``operators``: what a DAG does (register, deploy, deploy the best, start, stop, delete, predict)
+- ``operators``: what a DAG does (register, deploy, deploy the best, start, stop, restart, delete, predict, clear up)
 - ``sensors``: what a DAG waits for
 - ``hooks``: ``HsmlHook``, the Airflow connection and the verbs on top of it
 - ``hopsworks``: models, deployments and the REST contract, without Airflow
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from .hopsworks import DeploymentSpec, Resources, Scaling
     from .operators import (
         DeleteDeploymentOperator,
+        DeleteModelVersionsOperator,
         DeployBestModelOperator,
         DeployModelOperator,
         PredictOperator,
         RegisterModelOperator,
+        RestartDeploymentOperator,
         StartDeploymentOperator,
         StopDeploymentOperator,
     )
@@ -40,10 +42,12 @@ _HOMES = {
     "Resources": "hopsworks",
     "Scaling": "hopsworks",
     "DeleteDeploymentOperator": "operators",
+    "DeleteModelVersionsOperator": "operators",
     "DeployBestModelOperator": "operators",
     "DeployModelOperator": "operators",
     "PredictOperator": "operators",
     "RegisterModelOperator": "operators",
+    "RestartDeploymentOperator": "operators",
     "StartDeploymentOperator": "operators",
     "StopDeploymentOperator": "operators",
     "DeploymentStatusSensor": "sensors",
@@ -51,6 +55,7 @@ _HOMES = {
 
 __all__ = [
     "DeleteDeploymentOperator",
+    "DeleteModelVersionsOperator",
     "DeployBestModelOperator",
     "DeployModelOperator",
     "DeploymentSpec",
@@ -59,6 +64,7 @@ __all__ = [
     "PredictOperator",
     "RegisterModelOperator",
     "Resources",
+    "RestartDeploymentOperator",
     "Scaling",
     "StartDeploymentOperator",
     "StopDeploymentOperator",

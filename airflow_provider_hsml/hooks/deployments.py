@@ -6,21 +6,25 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import promotion, reading, stopping
+from airflow_provider_hsml.hopsworks import promotion, reading, restarting, stopping
 from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
-from airflow_provider_hsml.hopsworks.models import Direction
+from airflow_provider_hsml.hopsworks.errors import Superseded
 from airflow_provider_hsml.hopsworks.promotion import Promotion, Record
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec, Wanted, model_wanted
-from airflow_provider_hsml.hopsworks.waiting import Pace
+from airflow_provider_hsml.hopsworks.waiting import Pace, drive
 
 from .looks import DeploymentLooks
+from .models import direction_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_hsml.hopsworks.deployments import Deployment
     from airflow_provider_hsml.hopsworks.models import ModelVersion
+
+_BRING_BACK = 30.0
+"""Seconds for a deployment that is stopping to be stopped, when its restart was broken off."""
 
 
 class DeploymentVerbs(DeploymentLooks):
@@ -142,7 +146,6 @@ class DeploymentVerbs(DeploymentLooks):
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
         """
-        end = Direction(reading.choice("direction", direction, [one.value for one in Direction]))
         wish = Promotion(
             model_name,
             DeploymentSpec.read(spec or {}).wanted(),
@@ -150,7 +153,9 @@ class DeploymentVerbs(DeploymentLooks):
             poll_interval,
             time.time,
             deployment_name,
-            by=promotion.Metric(reading.text("metric", metric), end, _version_numbers(candidates)),
+            by=promotion.Metric(
+                reading.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
+            ),
             wait=wait,
         )
         return self._promote(wish)
@@ -192,6 +197,47 @@ class DeploymentVerbs(DeploymentLooks):
                 self.client.project, check_deployment_name(name), self._pace(timeout, poll_interval), wait=wait
             )
         )
+
+    def restart_deployment(
+        self,
+        name: str,
+        *,
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Deployment:
+        """
+        Stop a deployment and start it; one that is down is only started.
+
+        Whatever ends this before the start was asked for, it is asked for all the same: what served before is not left
+        down.
+
+        :param name: the deployment's name
+        :param timeout: seconds for the stop, and again for the start
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it serves; the stop is waited for in any case
+        :raises NotFound: there is none; the message names those that are
+        """
+        before = self.get_deployment(name)
+        project = self.client.project
+        restart = restarting.restart(project, name, timeout=timeout, interval=poll_interval, wait=wait)
+        try:
+            return self.run(restart).deployment
+        except Superseded:
+            raise
+        except BaseException:
+            # Airflow 2 ends a killed task by an exception that is no Exception.
+            if not before.status.is_down:
+                self._bring_back(name)
+            raise
+
+    def _bring_back(self, name: str) -> None:
+        """Start what was left down, within the seconds that a task which is being killed still has."""
+        pace = Pace(first=0.2, most=1.0, deadline=time.time() + _BRING_BACK)
+        try:
+            drive(restarting.bring_back(self.client.project, name, pace), self.client.send, time.sleep)
+        except Exception:
+            self.log.exception("Deployment %r may be left stopped: start it", name)
 
     def delete_deployment(
         self, name: str, *, force: bool = False, timeout: float = 600.0, poll_interval: float = 10.0

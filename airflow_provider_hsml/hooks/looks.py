@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import calls, reading
 from airflow_provider_hsml.hopsworks.deployments import DeploymentStatus, check_deployment_name
-from airflow_provider_hsml.hopsworks.errors import NotFound
-from airflow_provider_hsml.hopsworks.waiting import UNSCHEDULABLE_STAYS, Pace, Reach, explained, watch
+from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
+from airflow_provider_hsml.hopsworks.waiting import UNSCHEDULABLE_STAYS, Pace, Reach, all_pages, explained, watch
 
 from .models import ModelVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
+    from airflow_provider_hsml.hopsworks.calls import Endpoint
+    from airflow_provider_hsml.hopsworks.deployments import Deployment, DeploymentVersion
 
 
 class DeploymentLooks(ModelVerbs):
@@ -78,6 +80,24 @@ class DeploymentLooks(ModelVerbs):
             calls.get_logs(self.client.project, self.get_deployment(name), component=component, tail=tail)
         )
         return {log.instance: log.content for log in logs or []}
+
+    def get_deployment_versions(self, name: str) -> list[DeploymentVersion]:
+        """
+        List the configurations that a deployment has, or had and can be rolled back to; newest first.
+
+        :param name: the deployment's name
+        :raises InvalidInput: this Hopsworks keeps none (5.2 and later do)
+        """
+        deployment = self.get_deployment(name)
+        versions = self.run(all_pages(functools.partial(calls.get_versions, self.client.project, deployment)))
+        if versions is None:
+            message = f"{deployment}: this Hopsworks keeps no versions of deployments; 5.2 and later do."
+            raise InvalidInput(message)
+        return versions
+
+    def get_inference_endpoints(self) -> list[Endpoint]:
+        """List where the cluster takes requests to models, beside Hopsworks' REST API."""
+        return self.client.send(calls.get_endpoints(self.client.project))
 
     def watch_deployment(
         self, name: str, statuses: str | Sequence[str], *, must_exist: bool = True

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import calls, promotion, reading, registry
+from airflow_provider_hsml.hopsworks import calls, promotion, reading, registry, retention
 from airflow_provider_hsml.hopsworks.models import Direction
 
 from .connection import ConnectedHook
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_hsml.hopsworks.models import ModelVersion
 
 
@@ -46,7 +48,7 @@ class ModelVerbs(ConnectedHook):
         :raises NotFound: there is no version
         :raises InvalidInput: no version has the metric
         """
-        end = Direction(reading.choice("direction", direction, [one.value for one in Direction]))
+        end = direction_of("direction", direction)
         page = self.client.send(calls.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
         if page.items and page.items[0].metric(metric) is not None:
             return page.items[0]
@@ -75,6 +77,50 @@ class ModelVerbs(ConnectedHook):
         """
         self.client.send(calls.delete_model(self.client.project, name, version))
 
+    def delete_model_versions(
+        self, name: str, *, keep: int = 5, keep_best: Sequence[str] | None = None
+    ) -> retention.Retained:
+        """
+        Delete old versions of a model; none that a deployment serves or can be rolled back to.
+
+        :param name: the model's name
+        :param keep: how many of the newest to keep, at least 1
+        :param keep_best: a metric and its good end (``max`` or ``min``), to keep the best version as well
+        :return: what was deleted, and what was kept and why
+        """
+        best_by = None
+        if keep_best is not None:
+            pair = reading.sequence("keep_best", keep_best)
+            if len(pair) != 2:
+                reading.refuse("keep_best", "a metric and a direction, as in ('accuracy', 'max')", keep_best)
+            best_by = (reading.text("keep_best", pair[0]), direction_of("keep_best", pair[1]))
+        least = reading.integer("keep", keep, least=1)
+        return self.run(retention.delete_versions(self.client.project, name, keep=least, best_by=best_by))
+
+    def get_model_tags(self, name: str, version: int) -> dict[str, Any]:
+        """
+        Read the tags of a version: name -> value.
+
+        :param name: the model's name
+        :param version: its number
+        :raises NotFound: there is no such version; the message names those that are
+        """
+        model = self.get_model(name, version)
+        return self.client.send(calls.get_tags(self.client.project, model.name, model.version))
+
+    def set_model_tag(self, name: str, version: int, tag: str, value: Any) -> None:
+        """
+        Set a tag of a version, or replace its value.
+
+        :param name: the model's name
+        :param version: its number
+        :param tag: the name of a tag; Hopsworks must have a schema for it, which an administrator makes
+        :param value: what the schema allows
+        :raises NotFound: there is no such version; the message names those that are
+        """
+        model = self.get_model(name, version)
+        self.client.send(calls.put_tag(self.client.project, model.name, model.version, tag, value))
+
     def model_url(self, model: ModelVersion) -> str:
         """
         Give the address of a model version's page in the Hopsworks UI.
@@ -82,3 +128,13 @@ class ModelVerbs(ConnectedHook):
         :param model: the version
         """
         return self.access.ui_url(model.registry_id, "models", model.name, model.version)
+
+
+def direction_of(what: str, value: object) -> Direction:
+    """
+    Read which end of a metric is the good one.
+
+    :param what: the argument's name
+    :param value: what was given
+    """
+    return Direction(reading.choice(what, value, [one.value for one in Direction]))

@@ -129,6 +129,11 @@ class Deployment:
         return (self.version, self.revision)
 
     @property
+    def model_project(self) -> str | None:
+        """The project that owns the model being served."""
+        return _owner(self.raw.get("modelPath"))
+
+    @property
     def minimum_instances(self) -> int:
         """How many instances are kept at the least; 0 means that it may scale to zero (Idle)."""
         scaling = self.raw.get("predictorScalingConfig") or {}
@@ -144,6 +149,45 @@ class Deployment:
         """Name the deployment and its state, for messages."""
         version = "" if self.model_version is None else f", version {self.model_version} of model {self.model_name!r}"
         return f"deployment {self.name!r} ({self.status.value}{version})"
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentVersion:
+    """A configuration that a deployment has, or had and can be rolled back to (Hopsworks 5.2)."""
+
+    version: int
+    is_active: bool
+    model_name: str | None = None
+    model_version: int | None = None
+    model_project: str | None = None
+    """The project that owns the model."""
+    created: str | int | None = None
+    """As the server writes it."""
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DeploymentVersion:
+        """
+        Read a version as ``/versions`` gives it.
+
+        :param data: one row
+        :raises KeyError, TypeError, ValueError: ``data`` is not a version
+        """
+        return cls(
+            version=int(data["version"]),
+            is_active=bool(data.get("active")),
+            model_name=data.get("modelName"),
+            model_version=None if data.get("modelVersion") is None else int(data["modelVersion"]),
+            model_project=_owner(data.get("modelPath")),
+            created=data.get("created"),
+            raw=data,
+        )
+
+
+def _owner(model_path: object) -> str | None:
+    """Give the project in ``/Projects/<project>/Models/<model>``."""
+    parts = model_path.split("/") if isinstance(model_path, str) else []
+    return parts[2] if len(parts) == 5 and parts[1::2] == ["Projects", "Models"] else None
 
 
 def check_deployment_name(name: object) -> str:

@@ -60,6 +60,7 @@ _HINTS = {
     "DATASET_CREATE and DATASET_DELETE to register models.",
     320012: "Check the API key in the connection's password.",
     320013: "Check the API key in the connection's password: it may have been deleted.",
+    370000: "Tags have a schema: ask an administrator to make it, in Hopsworks below Cluster settings, Tag schemas.",
     360009: "Delete or update the deployments that use this model version first.",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class ModelVersion:
     training_dataset_version: int | None = None
     created: int | None = None
     """Milliseconds since 1970."""
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    """Those that the answer carries: many servers give them only when they are asked for (``get_model_tags``)."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, project: str, registry_id: int) -> ModelVersion:
@@ -86,6 +89,7 @@ class ModelVersion:
             environment=data.get("environment"),
             training_dataset_version=data.get("trainingDatasetVersion") or None,
             created=data.get("created"),
+            tags=tags_of(data.get("tags")),
         )
 
     @property
@@ -111,6 +115,23 @@ def _metrics(data: Any) -> Mapping[str, Any]:
         return {}
     attributes = data.get("attributes")
     return attributes if isinstance(attributes, dict) else data
+
+
+def tags_of(data: Any) -> dict[str, Any]:
+    """
+    Read tags: name -> value, where the value is JSON as text on the wire.
+
+    :param data: ``{"items": [{"name", "value"}]}``, or nothing
+    """
+    rows = data.get("items") or [] if isinstance(data, dict) else []
+    return {str(row["name"]): _tag_value(row.get("value")) for row in rows}
+
+
+def _tag_value(value: Any) -> Any:
+    try:
+        return json.loads(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def check_model_name(name: object) -> str:

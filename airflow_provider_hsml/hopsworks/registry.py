@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from . import calls
 from .errors import NotFound
-from .waiting import Procedure, ask
+from .waiting import Procedure, all_pages, ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +23,7 @@ def list_versions(project: Project, name: str) -> Procedure[list[ModelVersion]]:
     :param project: the project that owns it
     :param name: the model's name
     """
-    found: list[ModelVersion] = []
-    while True:
-        page = yield from ask(calls.get_models(project, name, limit=calls.PAGE, offset=len(found)))
-        found += page.items
-        if not page.items or len(found) >= page.count:
-            return found
+    return (yield from all_pages(functools.partial(calls.get_models, project, name, limit=calls.PAGE))) or []
 
 
 def find_version(project: Project, name: str, version: int | None) -> Procedure[ModelVersion]:

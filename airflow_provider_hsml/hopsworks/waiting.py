@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from .calls import Call, Project, get_deployment, get_logs
+from .calls import Call, Page, Project, get_deployment, get_logs
 from .deployments import Condition, Deployment, DeploymentStatus
 from .errors import DeploymentFailed, HopsworksError, NotInTime, Superseded
 
@@ -49,6 +49,23 @@ def ask(call: Call[T]) -> Procedure[T]:
     """
     answer: T = yield call
     return answer
+
+
+def all_pages(page: Callable[..., Call[Page[T]] | Call[Page[T] | None]]) -> Procedure[list[T] | None]:
+    """
+    Read a list that comes in pages; None where the server has no such list.
+
+    :param page: makes the call for the page that begins at ``offset``
+    """
+    found: list[T] = []
+    while True:
+        call: Call[Any] = page(offset=len(found))
+        rows: Page[T] | None = yield from ask(call)
+        if rows is None:
+            return None
+        found += rows.items
+        if not rows.items or len(found) >= rows.count:
+            return found
 
 
 def drive(procedure: Procedure[T], send: Callable[[Call[Any]], Any], sleep: Callable[[float], object]) -> T:

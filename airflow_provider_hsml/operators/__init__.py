@@ -7,17 +7,24 @@ made in ``hopsworks``.
 
 from __future__ import annotations
 
-from .deployments import DeleteDeploymentOperator, StartDeploymentOperator, StopDeploymentOperator
-from .models import RegisterModelOperator
+from .deployments import (
+    DeleteDeploymentOperator,
+    RestartDeploymentOperator,
+    StartDeploymentOperator,
+    StopDeploymentOperator,
+)
+from .models import DeleteModelVersionsOperator, RegisterModelOperator
 from .predictions import PredictOperator
 from .promotion import DeployBestModelOperator, DeployModelOperator
 
 __all__ = [
     "DeleteDeploymentOperator",
+    "DeleteModelVersionsOperator",
     "DeployBestModelOperator",
     "DeployModelOperator",
     "PredictOperator",
     "RegisterModelOperator",
+    "RestartDeploymentOperator",
     "StartDeploymentOperator",
     "StopDeploymentOperator",
 ]

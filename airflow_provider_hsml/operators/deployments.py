@@ -1,4 +1,4 @@
-"""Starting, stopping and deleting deployments."""
+"""Starting, stopping, restarting and deleting deployments."""
 
 from __future__ import annotations
 
@@ -68,6 +68,34 @@ class StopDeploymentOperator(WaitingOperator):
         return _summary(self.hook, self.deployment_name, deployment)
 
 
+class RestartDeploymentOperator(WaitingOperator):
+    """
+    Stop a deployment, start it, and wait until it serves. One that is stopped is only started.
+
+    A task that is killed or fails in between asks for the start all the same. ``timeout`` is for the stop, and again
+    for the start; ``wait_for_completion=False`` still waits for the stop.
+
+    Returns ``{"deployment_name", "deployment_id", "status", "url"}``.
+
+    :param deployment_name: the deployment
+    """
+
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "deployment_name")
+
+    def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deployment_name = deployment_name
+
+    def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """
+        Restart it.
+
+        :param context: Airflow's
+        """
+        deployment = self.hook.restart_deployment(self.deployment_name, **self._waits())
+        return _summary(self.hook, self.deployment_name, deployment)
+
+
 class DeleteDeploymentOperator(HsmlOperator):
     """
     Delete a deployment and wait until it is gone. One that is not there is deleted already.
@@ -97,7 +125,7 @@ class DeleteDeploymentOperator(HsmlOperator):
 
 
 def _summary(hook: HsmlHook, name: str, deployment: Deployment | None) -> dict[str, Any]:
-    """Give what Start, Stop and Delete return."""
+    """Give what Start, Stop, Restart and Delete return."""
     return {
         "deployment_name": name,
         "deployment_id": deployment and deployment.id,

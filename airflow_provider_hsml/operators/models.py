@@ -1,9 +1,11 @@
-"""Putting trained models into the registry."""
+"""Putting trained models into the registry, and clearing it up."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import reading
 
 from .base import HsmlOperator
 
@@ -119,3 +121,39 @@ class RegisterModelOperator(HsmlOperator):
             "metrics": dict(model.metrics),
             "url": self.hook.model_url(model),
         }
+
+
+class DeleteModelVersionsOperator(HsmlOperator):
+    """
+    Delete old versions of a model, with their files.
+
+    Kept are the newest, the best by a metric, and each one that a deployment of the project is set to serve or, where
+    Hopsworks keeps versions of deployments, can be rolled back to. The log says of each why it is kept. What is deleted
+    already is fine as it is, so that a retry goes on where the try before it ended.
+
+    Returns ``{"deleted": [...], "kept": [...]}``, numbers of versions.
+
+    :param model_name: the model in the registry
+    :param keep: how many of the newest to keep, at least 1
+    :param keep_best: a metric and its good end, ``("accuracy", "max")``, to keep the best version as well
+    """
+
+    template_fields: Sequence[str] = (*HsmlOperator.template_fields, "model_name", "keep", "keep_best")
+
+    def __init__(
+        self, *, model_name: str, keep: int | str = 5, keep_best: Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model_name = model_name
+        self.keep = keep
+        self.keep_best = keep_best
+
+    def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+        """
+        Delete them.
+
+        :param context: Airflow's
+        """
+        keep = reading.integer("keep", self.keep)
+        done = self.hook.delete_model_versions(self.model_name, keep=keep, keep_best=self.keep_best)
+        return {"deleted": list(done.deleted), "kept": list(done.kept)}

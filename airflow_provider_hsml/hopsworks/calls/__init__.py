@@ -7,8 +7,8 @@ Everything that gets into a path is checked here, so that no name can lead out o
 from __future__ import annotations
 
 from .files import delete_path, download, list_folder, make_folder, path_exists, upload_part
-from .inference import predict
-from .models import Page, delete_model, get_model, get_models, put_model
+from .inference import Endpoint, get_endpoints, predict
+from .models import Registry, delete_model, get_model, get_models, get_registries, get_tags, put_model, put_tag
 from .projects import Project, get_project, get_server_version, get_variable
 from .serving import (
     DUPLICATED_ENTRY,
@@ -18,12 +18,13 @@ from .serving import (
     get_deployment_by_id,
     get_deployments,
     get_logs,
+    get_versions,
     has_versions,
     put_deployment,
     start_deployment,
     stop_deployment,
 )
-from .wire import API, PAGE, Answer, Call, Upload
+from .wire import API, PAGE, Answer, Call, Page, Upload
 
 __all__ = [
     "API",
@@ -31,9 +32,11 @@ __all__ = [
     "PAGE",
     "Answer",
     "Call",
+    "Endpoint",
     "InstanceLog",
     "Page",
     "Project",
+    "Registry",
     "Upload",
     "delete_deployment",
     "delete_model",
@@ -42,12 +45,16 @@ __all__ = [
     "get_deployment",
     "get_deployment_by_id",
     "get_deployments",
+    "get_endpoints",
     "get_logs",
     "get_model",
     "get_models",
     "get_project",
+    "get_registries",
     "get_server_version",
+    "get_tags",
     "get_variable",
+    "get_versions",
     "has_versions",
     "list_folder",
     "make_folder",
@@ -55,6 +62,7 @@ __all__ = [
     "predict",
     "put_deployment",
     "put_model",
+    "put_tag",
     "start_deployment",
     "stop_deployment",
     "upload_part",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
@@ -13,6 +14,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .projects import Project
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the cluster takes requests to models."""
+
+    type: str
+    """LOAD_BALANCER, NODE or KUBE_CLUSTER."""
+    hosts: tuple[str, ...]
+    ports: Mapping[str, int]
+    """By their name: HTTP, HTTPS and so on."""
+
+
+def get_endpoints(project: Project) -> Call[list[Endpoint]]:
+    """
+    List the places that take requests to models.
+
+    :param project: the project
+    """
+    return Call(
+        "list the inference endpoints",
+        "GET",
+        path_of("project", project.id, "inference", "endpoints"),
+        lambda data: [_endpoint(row) for row in (data if isinstance(data, list) else data.get("items") or [])],
+        repeatable=True,
+    )
+
+
+def _endpoint(row: Mapping[str, Any]) -> Endpoint:
+    ports = {str(port["name"]): int(port["number"]) for port in row.get("ports") or [] if port.get("number")}
+    return Endpoint(str(row["type"]), tuple(map(str, row.get("hosts") or [])), ports)
 
 
 def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None) -> Call[Any]:

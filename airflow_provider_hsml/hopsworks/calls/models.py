@@ -3,47 +3,71 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion, check_model_name
+from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion, check_model_name, tags_of
 
-from .wire import Call, nothing, path_of
+from .wire import MODEL_NOT_FOUND, Call, Page, nothing, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .projects import Project
 
-T = TypeVar("T")
-
-MODEL_NOT_FOUND = 360000
+TAG_NOT_FOUND = 370002
 
 
 @dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """Some rows of a list, and how many there are in all."""
+class Registry:
+    """A model registry: one's own, or one that another project shares."""
 
-    items: list[T]
-    count: int
-
-
-def _models(project: Project, *more: str | int) -> str:
-    return path_of("project", project.id, "modelregistries", project.id, "models", *more)
+    id: int
+    name: str
+    """The name of the project that owns it."""
 
 
-def get_model(project: Project, name: str, version: int) -> Call[ModelVersion | None]:
+def get_registries(project: Project) -> Call[list[Registry]]:
+    """
+    List the registries that a project can read: its own and those shared with it.
+
+    :param project: the project
+    """
+    return Call(
+        "list the model registries",
+        "GET",
+        path_of("project", project.id, "modelregistries"),
+        lambda data: [Registry(int(row["id"]), str(row["name"])) for row in data.get("items") or []],
+        repeatable=True,
+    )
+
+
+def _models(project: Project, registry: Registry | None, *more: str | int) -> str:
+    owner = project.id if registry is None else registry.id
+    return path_of("project", project.id, "modelregistries", owner, "models", *more)
+
+
+def _reader(project: Project, registry: Registry | None) -> Callable[[Mapping[str, Any]], ModelVersion]:
+    owner = registry or Registry(project.id, project.name)
+    return lambda data: ModelVersion.from_json(data, project=owner.name, registry_id=owner.id)
+
+
+def get_model(
+    project: Project, name: str, version: int, *, registry: Registry | None = None
+) -> Call[ModelVersion | None]:
     """
     Get one version of a model; None when it is not there.
 
-    :param project: the project that owns it
+    :param project: the project that asks
     :param name: the model's name
     :param version: the version's number
+    :param registry: where it is; None for the project's own
     """
+    read = _reader(project, registry)
     return Call(
         f"get version {version} of model {name!r}",
         "GET",
-        _models(project, f"{check_model_name(name)}_{int(version)}"),
-        lambda data: data and ModelVersion.from_json(data, project=project.name, registry_id=project.id),
+        _models(project, registry, f"{check_model_name(name)}_{int(version)}"),
+        lambda data: data and read(data),
         query=(("expand", "trainingdatasets"), ("expand", "mandatorytags")),
         repeatable=True,
         absent=frozenset({MODEL_NOT_FOUND}),
@@ -58,17 +82,20 @@ def get_models(
     direction: Direction = Direction.MAX,
     limit: int | None = None,
     offset: int = 0,
+    registry: Registry | None = None,
 ) -> Call[Page[ModelVersion]]:
     """
     List versions of models.
 
-    :param project: the project that owns them
+    :param project: the project that asks
     :param name: of one model only
     :param sort_by: a metric; versions without it come last, but they come
     :param direction: which end of the metric comes first
     :param limit: how many at the most
     :param offset: how many to leave out
+    :param registry: where they are; None for the project's own
     """
+    read = _reader(project, registry)
     order = "desc" if direction is Direction.MAX else "asc"
     query = [("expand", "trainingdatasets")]
     query += [("filter_by", f"name_eq:{check_model_name(name)}")] if name is not None else []
@@ -78,14 +105,8 @@ def get_models(
     return Call(
         "list models" if name is None else f"list the versions of model {name!r}",
         "GET",
-        _models(project),
-        lambda data: Page(
-            [
-                ModelVersion.from_json(row, project=project.name, registry_id=project.id)
-                for row in data.get("items") or []
-            ],
-            int(data.get("count") or 0),
-        ),
+        _models(project, registry),
+        lambda data: Page([read(row) for row in data.get("items") or []], int(data.get("count") or 0)),
         query=tuple(query),
         repeatable=True,
     )
@@ -104,8 +125,8 @@ def put_model(project: Project, name: str, version: int, description: Mapping[st
     return Call(
         f"register version {version} of model {name!r}",
         "PUT",
-        _models(project, model_id),
-        lambda data: ModelVersion.from_json(data, project=project.name, registry_id=project.id),
+        _models(project, None, model_id),
+        _reader(project, None),
         body={"id": model_id, "projectName": project.name, "name": name, "version": version, **description},
         is_write_slow=True,
     )
@@ -122,8 +143,47 @@ def delete_model(project: Project, name: str, version: int) -> Call[None]:
     return Call(
         f"delete version {version} of model {name!r}",
         "DELETE",
-        _models(project, f"{check_model_name(name)}_{int(version)}"),
+        _models(project, None, f"{check_model_name(name)}_{int(version)}"),
         nothing,
         repeatable=True,
         absent=frozenset({MODEL_NOT_FOUND}),
+    )
+
+
+def get_tags(project: Project, name: str, version: int) -> Call[dict[str, Any]]:
+    """
+    Read the tags of a version: name -> value. A server without tags, and a version without, give none.
+
+    :param project: the project that owns it
+    :param name: the model's name
+    :param version: its number
+    """
+    return Call(
+        f"read the tags of version {version} of model {name!r}",
+        "GET",
+        _models(project, None, f"{check_model_name(name)}_{int(version)}", "tags"),
+        tags_of,
+        repeatable=True,
+        absent=frozenset({TAG_NOT_FOUND}),
+        optional=True,
+    )
+
+
+def put_tag(project: Project, name: str, version: int, tag: str, value: Any) -> Call[None]:
+    """
+    Set a tag of a version, or replace its value.
+
+    :param project: the project that owns it
+    :param name: the model's name
+    :param version: its number
+    :param tag: the name of a tag's schema that Hopsworks knows
+    :param value: what the schema allows
+    """
+    return Call(
+        f"set tag {tag!r} of version {version} of model {name!r}",
+        "PUT",
+        _models(project, None, f"{check_model_name(name)}_{int(version)}", "tags", tag),
+        nothing,
+        body=value,
+        repeatable=True,
     )

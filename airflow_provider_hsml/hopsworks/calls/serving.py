@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.deployments import Deployment, check_deployment_name
+from airflow_provider_hsml.hopsworks.deployments import Deployment, DeploymentVersion, check_deployment_name
 from airflow_provider_hsml.hopsworks.models import check_model_name
 
-from .wire import INSTANCE_NOT_FOUND, Call, nothing, path_of
+from .wire import INSTANCE_NOT_FOUND, PAGE, Call, Page, nothing, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -184,6 +184,28 @@ def get_logs(
         query=(("component", component), ("tail", str(tail))),
         repeatable=True,
         absent=frozenset({LOGS_NOT_AVAILABLE, KUBERNETES_NOT_INSTALLED}),
+    )
+
+
+def get_versions(project: Project, deployment: Deployment, *, offset: int = 0) -> Call[Page[DeploymentVersion] | None]:
+    """
+    List the configurations that a deployment has and had, newest first; None where the server keeps none (before 5.2).
+
+    :param project: the project
+    :param deployment: the deployment
+    :param offset: how many to leave out
+    """
+    return Call(
+        f"list the versions of deployment {deployment.name!r}",
+        "GET",
+        _serving(project, deployment.id, "versions"),
+        lambda data: (
+            data
+            and Page([DeploymentVersion.from_json(row) for row in data.get("items") or []], int(data.get("count") or 0))
+        ),
+        query=(("offset", str(offset)), ("limit", str(PAGE))),
+        repeatable=True,
+        optional=True,
     )
 
 

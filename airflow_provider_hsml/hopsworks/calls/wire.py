@@ -22,6 +22,8 @@ API = "hopsworks-api/api"
 PAGE = 1000
 """Rows asked for at once where a list is paged."""
 INSTANCE_NOT_FOUND = 240000
+MODEL_NOT_FOUND = 360000
+_OBJECT_NOT_FOUND = frozenset({INSTANCE_NOT_FOUND, MODEL_NOT_FOUND})
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Call(Generic[T]):
         if not 200 <= answer.status < 300:
             error = error_of(self.what, answer)
             code = error.code if isinstance(error, Refused) else None
-            if code in self.absent or (self.optional and answer.status == 404 and code != INSTANCE_NOT_FOUND):
+            if code in self.absent or (self.optional and answer.status == 404 and code not in _OBJECT_NOT_FOUND):
                 return self.read(None)
             raise error
         if self.raw:
@@ -101,6 +103,14 @@ class Call(Generic[T]):
                 f"{beginning_of(answer)}"
             )
             raise NotUnderstood(message, status=answer.status) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some rows of a list, and how many there are in all."""
+
+    items: list[T]
+    count: int
 
 
 def beginning_of(answer: Answer) -> str:

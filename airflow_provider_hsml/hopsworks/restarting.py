@@ -1,0 +1,64 @@
+"""Restarting a deployment, so that what served before serves afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from . import calls, stopping
+from .arrival import Arrival, Arrived
+from .deployments import DeploymentStatus as Status
+from .errors import HopsworksError
+from .waiting import Pace, Pause, Procedure, ask, patiently
+
+if TYPE_CHECKING:
+    from .calls import Project
+    from .waiting import Clock
+
+log = logging.getLogger(__name__)
+
+
+def restart(
+    project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
+) -> Procedure[Arrived]:
+    """
+    Stop a deployment and start it; one that is down is only started.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param timeout: seconds for the stop, and again for the start
+    :param interval: seconds between looks
+    :param wait: whether to wait until it serves; the stop is waited for in any case
+    :param clock: tells the seconds since 1970
+    """
+    pace = Pace(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
+    before = yield from patiently(calls.get_deployment(project, name), pace)
+    yield from stopping.stop(project, name, pace)
+    try:
+        return (yield from Arrival(project, name, {}, timeout=timeout, interval=interval, wait=wait, clock=clock).run())
+    except HopsworksError as error:
+        if before is not None and not before.status.is_down:
+            # Its kind, and what hangs on it, stay as they are: only its words grow.
+            error.args = (f"{error}\nIt was {before.status} before this restart stopped it.",)
+        raise
+
+
+def bring_back(project: Project, name: str, pace: Pace) -> Procedure[None]:
+    """
+    Start what a restart has left stopped or stopping, without waiting until it serves.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param pace: how often to look, and until when
+    """
+    while True:
+        deployment = yield from ask(calls.get_deployment(project, name))
+        if deployment is not None and deployment.status.is_down:
+            log.warning("%s was left down by a restart that did not end; starting it", deployment)
+            yield from ask(calls.start_deployment(project, deployment))
+            return
+        pause = pace.pause()
+        if deployment is None or deployment.status is not Status.STOPPING or pause is None:
+            return
+        yield Pause(pause)
