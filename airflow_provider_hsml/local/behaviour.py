@@ -6,10 +6,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Looks:
+    """
+    A pace that is not measured in seconds: the transition ends when the deployment was looked at so many times.
+
+    :param number: how many GETs see the old state
+    """
+
+    number: float
+
+    def __truediv__(self, divisor: float) -> Looks:
+        """Give a part of the transition."""
+        return Looks(self.number / divisor)
+
+
 @dataclass(frozen=True, slots=True)
 class Speeds:
     """
     How long each transition lasts at the least, in seconds; what the model server itself needs comes on top.
+
+    The first five may be ``Looks`` as well: over after so many looks at the deployment.
 
     The defaults are for unit tests with a callable engine. ``Speeds.of_a_cluster()`` is what ``hsml-local serve`` has.
 
@@ -24,14 +41,23 @@ class Speeds:
     :param drain_timeout: how long an instance that is replaced may finish its requests
     """
 
-    creating: float = 0.02
-    starting: float = 0.04
-    stale: float = 0.2
-    updating: float = 0.04
-    stopping: float = 0.04
+    creating: float | Looks = 0.02
+    starting: float | Looks = 0.04
+    stale: float | Looks = 0.2
+    updating: float | Looks = 0.04
+    stopping: float | Looks = 0.04
     idle_after: float = 1.0
     load_timeout: float = 180.0
     drain_timeout: float = 30.0
+
+    @classmethod
+    def every(cls, pace: float | Looks) -> Speeds:
+        """
+        Give one pace to every transition.
+
+        :param pace: seconds, 0 for at once; or ``Looks``
+        """
+        return cls(creating=pace, starting=pace, stale=pace, updating=pace, stopping=pace)
 
     @classmethod
     def of_a_cluster(cls) -> Speeds:
@@ -51,6 +77,8 @@ class Profile:
     :param shows_updating: whether Updating is ever seen; the Standard mode of KServe may never show it
     :param put_without_state: PUT answers with status, condition, instances and paths null
     :param random_revisions: revisions are random, not counted up
+    :param gpus: how many the cluster has: who asks for one that is taken stays unschedulable until it is free;
+        None: as many as are asked for
     """
 
     row_first: bool = True
@@ -58,6 +86,7 @@ class Profile:
     shows_updating: bool = True
     put_without_state: bool = True
     random_revisions: bool = True
+    gpus: int | None = 1
 
     @classmethod
     def named(cls, name: str) -> Profile:
@@ -69,5 +98,5 @@ class Profile:
         if name == "real":
             return cls()
         if name == "plain":
-            return cls(row_first=False, put_without_state=False, random_revisions=False)
+            return cls(row_first=False, put_without_state=False, random_revisions=False, gpus=None)
         raise ValueError(f"profile {name!r} is not known: expected 'real', 'plain' or a Profile")

@@ -21,14 +21,16 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from .changes import CancelledError, Change
 from .engines import Instance, InstanceLog, ModelFiles, Stage, StartError
 from .errors import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .behaviour import Profile, Speeds
+    from .behaviour import Looks, Profile, Speeds
     from .engines import Engine
+    from .faults import Faults, StartFault
 
 log = logging.getLogger(__name__)
 
@@ -78,12 +80,22 @@ _INITIALIZING = Condition("INITIALIZED", None, "Initializing deployment")
 _STARTING = Condition("STARTED", None, "Deployment is starting")
 _CONNECTING = Condition("READY", None, "Setting up connectivity")
 _READY = Condition("READY", True, "Deployment is ready")
+_UNDER_WAY: dict[Stage, Condition] = {
+    "SCHEDULED": _SCHEDULING,
+    "INITIALIZED": _INITIALIZING,
+    "STARTED": _STARTING,
+    "READY": _CONNECTING,
+}
 _FAILED: dict[Stage, str] = {
     "SCHEDULED": "Failed to be scheduled: ",
     "INITIALIZED": "Failed to initialize: ",
     "STARTED": "Failed to run: ",
     "READY": "Failed to setup connectivity: ",
 }
+
+
+def _failed(stage: Stage, reason: str) -> Condition:
+    return Condition(stage, False, f"{_FAILED[stage]}{reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,8 @@ class Wanted:
     model: ModelFiles
     minimum: int
     """Instances at the least; 0: none while nobody asks."""
+    gpus: int = 0
+    """How many an instance needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +129,11 @@ class _Rollout:
     in_flight: int = 0
     last_asked: float = field(default_factory=time.monotonic)
     waking: threading.Lock = field(default_factory=threading.Lock)
+    is_scheduled: bool = False
+    """Whether it has the GPUs that it needs."""
+    fault: StartFault | None = None
+    crashes_at: float | None = None
+    """When the fault strikes (monotonic)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -127,14 +146,10 @@ class _Slot:
     current: _Rollout | None = None
     incoming: _Rollout | None = None
     draining: list[_Rollout] = field(default_factory=list)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    """Of the change that is under way: set when a newer one replaces it."""
+    cancelled: Change | None = None
+    """The change that is under way, or was the last: set when a newer one replaces it."""
     pretends_idle: bool = False
     """Whether the status is Idle only because a change has not arrived yet."""
-
-
-class _CancelledError(Exception):
-    """A newer change replaced this one."""
 
 
 class Cluster:
@@ -144,16 +159,17 @@ class Cluster:
     :param engine: how models are run
     :param speeds: how long transitions last; may be replaced at any time, for what comes after
     :param profile: which of a cluster's ways it has
+    :param faults: what goes wrong on command
     """
 
-    def __init__(self, engine: Engine, speeds: Speeds, profile: Profile) -> None:
+    def __init__(self, engine: Engine, speeds: Speeds, profile: Profile, faults: Faults) -> None:
         self.speeds = speeds
         self.profile = profile
+        self._faults = faults
         self._engine = engine
         self._lock = threading.RLock()
         self._slots: dict[int, _Slot] = {}
         self._threads: set[threading.Thread] = set()
-        self._lost_changes = 0
         self._is_closing = threading.Event()
         self._watch = threading.Thread(target=self._keep_watch, name="hsml-local-watch", daemon=True)
         self._watch.start()
@@ -168,6 +184,18 @@ class Cluster:
             if slot.pretends_idle or not has_instance or slot.current is None:
                 return State(slot.status, slot.condition, 0)
             return State(slot.status, slot.condition, max(1, slot.current.wanted.minimum))
+
+    def look(self, deployment: int) -> State:
+        """Look at a deployment as a client does: transitions that are paced by looks go by these."""
+        with self._lock:
+            change = self._slots[deployment].cancelled
+        if change is None:
+            return self.state(deployment)
+        change.catch_up()
+        with self._lock:
+            seen = self.state(deployment)
+            change.count_look()
+            return seen
 
     def logs(self, deployment: int, tail: int) -> list[tuple[str, str]]:
         """
@@ -210,17 +238,13 @@ class Cluster:
 
     # --- What is commanded
 
-    def lose_next_change(self) -> None:
-        """Lose the next update or rollback of a running deployment: its row changes, and nothing else, ever."""
-        with self._lock:
-            self._lost_changes += 1
-
     def prepare(self, deployment: int, name: str) -> None:
         """Take a new deployment in: Creating, then Created."""
         slot = _Slot(name, Status.CREATING, _PREPARING)
 
-        def work(cancelled: threading.Event) -> None:
-            self._pause(cancelled, self.speeds.creating)
+        def work(cancelled: Change) -> None:
+            cancelled.pause(self.speeds.creating)
+            cancelled.reach(Status.CREATED)
             self._see(slot, cancelled, Status.CREATED, _NOT_RUNNING)
 
         with self._lock:
@@ -237,7 +261,7 @@ class Cluster:
         """Start a deployment: Starting, then Running or Failed."""
         slot = self._slots[deployment]
 
-        def work(cancelled: threading.Event) -> None:
+        def work(cancelled: Change) -> None:
             self._roll_out(slot, wanted, cancelled, Status.STARTING, self.speeds.starting)
 
         with self._lock:
@@ -249,14 +273,14 @@ class Cluster:
         slot, profile = self._slots[deployment], self.profile
         shown = Status.UPDATING if profile.shows_updating else None
 
-        def work(cancelled: threading.Event) -> None:
+        def work(cancelled: Change) -> None:
             if profile.row_first:
-                self._pause(cancelled, self.speeds.stale)
+                cancelled.pause(self.speeds.stale)
+            cancelled.reach(Status.UPDATING)
             self._roll_out(slot, wanted, cancelled, shown, self.speeds.updating)
 
         with self._lock:
-            is_lost = self._lost_changes > 0
-            self._lost_changes -= is_lost
+            is_lost = self._faults.for_change(slot.name) is not None
             if not profile.row_first and shown and not is_lost:
                 slot.status, slot.condition = shown, _SCHEDULING
             elif profile.stale_status == "Idle" and slot.status.is_up:
@@ -268,16 +292,19 @@ class Cluster:
         """Stop a deployment: Stopping, then Stopped."""
         slot = self._slots[deployment]
 
-        def work(cancelled: threading.Event) -> None:
+        def work(cancelled: Change) -> None:
             with self._lock:
                 gone = [r for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
                 slot.current = slot.incoming = None
-                slot.draining = []
-            self._pause(cancelled, self.speeds.stopping / 2)
+                slot.draining = gone
+            cancelled.pause(self.speeds.stopping / 2)
             self._see(slot, cancelled, Status.STOPPING, _STOPPING)
             for rollout in gone:
                 self._end(rollout)
-            self._pause(cancelled, self.speeds.stopping / 2)
+            cancelled.pause(self.speeds.stopping / 2)
+            cancelled.reach(Status.STOPPED)
+            with self._lock:
+                slot.draining = []
             self._see(slot, cancelled, Status.STOPPED, _NOT_RUNNING)
 
         with self._lock:
@@ -290,7 +317,7 @@ class Cluster:
             slot = self._slots.pop(deployment)
             gone = [r for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
 
-        def work(_cancelled: threading.Event) -> None:
+        def work(_cancelled: Change) -> None:
             for rollout in gone:
                 self._end(rollout)
 
@@ -302,7 +329,8 @@ class Cluster:
         with self._lock:
             slots = list(self._slots.values())
             for slot in slots:
-                slot.cancelled.set()
+                if slot.cancelled is not None:
+                    slot.cancelled.set()
             threads = list(self._threads)
         for thread in [*threads, self._watch]:
             thread.join()
@@ -315,81 +343,121 @@ class Cluster:
 
     # --- How it is done
 
-    def _change(self, slot: _Slot, work: Callable[[threading.Event], None]) -> None:
+    def _change(self, slot: _Slot, work: Callable[[Change], None]) -> None:
         """Do something to a deployment in a thread, instead of what is under way."""
 
         def run() -> None:
             try:
                 work(cancelled)
-            except _CancelledError:
+            except CancelledError:
                 pass
             except Exception as error:
                 log.exception("The change of deployment %s failed", slot.name)
                 with self._lock:
                     slot.status, slot.condition = Status.FAILED, Condition("INITIALIZED", False, f"{error!r}")
             finally:
+                cancelled.end()
                 with self._lock:
                     self._threads.discard(threading.current_thread())
 
         with self._lock:
-            slot.cancelled.set()
-            cancelled = slot.cancelled = threading.Event()
+            if slot.cancelled is not None:
+                slot.cancelled.set()
+            cancelled = slot.cancelled = Change(slot.name, self._faults)
             if self._is_closing.is_set():
                 return
             thread = threading.Thread(target=run, name=f"hsml-local-{slot.name}", daemon=True)
             self._threads.add(thread)
         thread.start()
 
-    def _pause(self, cancelled: threading.Event, seconds: float) -> None:
-        if cancelled.wait(max(0.0, seconds)):
-            raise _CancelledError
-
-    def _see(self, slot: _Slot, cancelled: threading.Event, status: Status | None, condition: Condition) -> None:
+    def _see(self, slot: _Slot, cancelled: Change, status: Status | None, condition: Condition) -> None:
         """Set what is seen of a deployment (None: it does not show), unless a newer change is at it."""
         with self._lock:
             if cancelled.is_set():
-                raise _CancelledError
+                raise CancelledError
             if status is not None:
                 slot.status, slot.condition, slot.pretends_idle = status, condition, False
 
     def _roll_out(
-        self, slot: _Slot, wanted: Wanted, cancelled: threading.Event, status: Status | None, seconds: float
+        self, slot: _Slot, wanted: Wanted, cancelled: Change, status: Status | None, pace: float | Looks
     ) -> None:
         """Bring new instances up, let them answer, and drain the old ones."""
         self._see(slot, cancelled, status, _SCHEDULING)
-        self._pause(cancelled, seconds / 4)
-        rollout = _Rollout(wanted, InstanceLog(_instance_name(wanted)))
+        cancelled.pause(pace / 4)
+        rollout = _Rollout(wanted, InstanceLog(_instance_name(wanted)), fault=self._faults.for_start(slot.name))
         with self._lock:
             if cancelled.is_set():
-                raise _CancelledError
+                raise CancelledError
             # What is left of a rollout that was cancelled has been ended by the thread that brought it up.
             slot.incoming = rollout
-        self._see(slot, cancelled, status, _INITIALIZING)
-        self._pause(cancelled, seconds / 4)
-        self._see(slot, cancelled, status, _STARTING)
         try:
+            self._suffer(slot, rollout, cancelled, status, "SCHEDULED")
+            self._await_gpus(slot, rollout, cancelled, status)
+            self._see(slot, cancelled, status, _INITIALIZING)
+            cancelled.pause(pace / 4)
+            self._suffer(slot, rollout, cancelled, status, "INITIALIZED")
+            self._see(slot, cancelled, status, _STARTING)
+            self._suffer(slot, rollout, cancelled, status, "STARTED")
             instance = self._engine.start(wanted.model, rollout.log, cancelled, self.speeds.load_timeout)
         except StartError as error:
-            condition = Condition(error.stage, False, f"{_FAILED[error.stage]}{error.reason}")
-            self._see(slot, cancelled, Status.FAILED, condition)
+            self._see(slot, cancelled, Status.FAILED, _failed(error.stage, error.reason))
             return
         try:
-            self._pause(cancelled, seconds / 4)
+            cancelled.pause(pace / 4)
             self._see(slot, cancelled, status, _CONNECTING)
-            self._pause(cancelled, seconds / 4)
+            cancelled.pause(pace / 4)
+            self._suffer(slot, rollout, cancelled, status, "READY")
+            cancelled.reach(Status.RUNNING)
             with self._lock:
                 self._see(slot, cancelled, Status.RUNNING, _READY)
                 rollout.instance, rollout.last_asked = instance, time.monotonic()
+                if rollout.fault is not None and rollout.fault.crash_after is not None:
+                    rollout.crashes_at = time.monotonic() + rollout.fault.crash_after
                 replaced, slot.current, slot.incoming = slot.current, rollout, None
                 if replaced is not None:
                     slot.draining.append(replaced)
-        except _CancelledError:
+        except StartError as error:
+            instance.stop()
+            self._see(slot, cancelled, Status.FAILED, _failed(error.stage, error.reason))
+            return
+        except CancelledError:
             instance.stop()
             raise
         if replaced is not None:
             self._end(replaced)
             with self._lock:
                 slot.draining = [rollout for rollout in slot.draining if rollout is not replaced]
+
+    def _suffer(self, slot: _Slot, rollout: _Rollout, cancelled: Change, status: Status | None, stage: Stage) -> None:
+        """Let the fault of a rollout strike, if this is its stage: for good, or until it has lasted long enough."""
+        fault = rollout.fault
+        if fault is None or fault.stage != stage or fault.crash_after is not None:
+            return
+        if stage == "STARTED":
+            rollout.log.write(fault.reason)
+        if fault.lasts is None:
+            raise StartError(stage, fault.reason)
+        self._see(slot, cancelled, Status.FAILED, _failed(stage, fault.reason))
+        cancelled.pause(fault.lasts)
+        self._see(slot, cancelled, status or Status.RUNNING, _UNDER_WAY[stage])
+
+    def _await_gpus(self, slot: _Slot, rollout: _Rollout, cancelled: Change, status: Status | None) -> None:
+        """Wait until the cluster has the GPUs that a rollout needs, unschedulable for as long as it takes."""
+        if self._take_gpus(rollout):
+            return
+        reason = f"0/1 nodes are available: 1 Insufficient nvidia.com/gpu ({self.profile.gpus} in all)."
+        self._see(slot, cancelled, Status.FAILED, _failed("SCHEDULED", reason))
+        while not self._take_gpus(rollout):
+            cancelled.pause(_TICK)
+        self._see(slot, cancelled, status or Status.RUNNING, _SCHEDULING)
+
+    def _take_gpus(self, rollout: _Rollout) -> bool:
+        with self._lock:
+            held = (r for slot in self._slots.values() for r in (slot.current, slot.incoming, *slot.draining))
+            taken = sum(r.wanted.gpus for r in held if r is not None and r.is_scheduled)
+            total, needed = self.profile.gpus, rollout.wanted.gpus
+            rollout.is_scheduled = not needed or total is None or taken + needed <= total
+            return rollout.is_scheduled
 
     def _end(self, rollout: _Rollout) -> None:
         """Let an instance finish its requests, then end it."""
@@ -408,6 +476,8 @@ class Cluster:
                 return rollout.instance
             rollout.log = InstanceLog(_instance_name(rollout.wanted))
             try:
+                if not self._take_gpus(rollout):
+                    raise StartError("SCHEDULED", "all GPUs are taken")
                 instance = self._engine.start(
                     rollout.wanted.model, rollout.log, self._is_closing, self.speeds.load_timeout
                 )
@@ -428,7 +498,7 @@ class Cluster:
                 instance = rollout.instance
                 if instance is None:
                     continue
-                if failure := instance.failure():
+                if failure := _failure(rollout, instance):
                     self._see_crash(slot, rollout, failure)
                 elif rollout.wanted.minimum == 0 and slot.status is Status.RUNNING:
                     self._sleep_when_idle(slot, rollout)
@@ -438,10 +508,24 @@ class Cluster:
             if slot.current is not rollout:
                 return
             slot.current = None
-            if slot.status.is_up:
+            is_seen = slot.status.is_up
+            if is_seen:
                 slot.incoming = rollout  # Its logs say why.
-                slot.status, slot.condition = Status.FAILED, Condition("STARTED", False, f"Failed to run: {failure}")
+                slot.status, slot.condition = Status.FAILED, _failed("STARTED", failure)
         self._end(rollout)
+        if is_seen and rollout.fault is not None and rollout.fault.lasts is not None:
+            self._restart(slot, rollout.wanted, rollout.fault.lasts)
+
+    def _restart(self, slot: _Slot, wanted: Wanted, seconds: float) -> None:
+        """Start what crashed again, after a while."""
+
+        def work(cancelled: Change) -> None:
+            cancelled.pause(seconds)
+            self._roll_out(slot, wanted, cancelled, Status.STARTING, self.speeds.starting)
+
+        with self._lock:
+            if slot.status is Status.FAILED and slot in self._slots.values():
+                self._change(slot, work)
 
     def _sleep_when_idle(self, slot: _Slot, rollout: _Rollout) -> None:
         with self._lock:
@@ -449,8 +533,17 @@ class Cluster:
             if is_asked or slot.current is not rollout or slot.status is not Status.RUNNING:
                 return
             slot.status, instance, rollout.instance = Status.IDLE, rollout.instance, None
+            rollout.is_scheduled = False
         if instance is not None:
             instance.stop()
+
+
+def _failure(rollout: _Rollout, instance: Instance) -> str | None:
+    """Say why an instance crashed, by itself or on command."""
+    if rollout.fault is None or rollout.crashes_at is None or time.monotonic() < rollout.crashes_at:
+        return instance.failure()
+    rollout.log.write(rollout.fault.reason)
+    return rollout.fault.reason
 
 
 def _instance_name(wanted: Wanted) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .accounts import Project
-    from .cluster import Cluster
+    from .cluster import Cluster, State
     from .files import ProjectFiles
     from .store import Store
 
@@ -105,7 +105,8 @@ class Deployments:
     def get(self, deployment: int) -> dict[str, Any]:
         """Give a deployment, as on the wire."""
         with self._lock:
-            return self._on_the_wire(deployment, self._row(deployment))
+            row = self._row(deployment)
+            return self._on_the_wire(deployment, row, self._cluster.look(deployment))
 
     def by_name(self, name: str) -> dict[str, Any]:
         """Find a deployment by its exact name."""
@@ -134,7 +135,8 @@ class Deployments:
         if status is not None and status.capitalize() not in set(Status):
             raise malformed(f"Status {status!r} is not known: expected one of {', '.join(Status)}.")
         with self._lock:
-            shown = [self._on_the_wire(number, row) for number, row in sorted(self._rows.items())]
+            rows = sorted(self._rows.items())
+            shown = [self._on_the_wire(number, row, self._cluster.look(number)) for number, row in rows]
         return [
             row
             for row in shown
@@ -476,10 +478,10 @@ class Deployments:
             transformer=self._script(config["transformer"]) if config["transformer"] else None,
             env={**own, **env},
         )
-        return Wanted(row["revision"], model, config["requestedInstances"] if minimum is None else minimum)
+        minimum = config["requestedInstances"] if minimum is None else minimum
+        return Wanted(row["revision"], model, minimum, _gpus(config["predictorResources"]))
 
-    def _on_the_wire(self, deployment: int, row: dict[str, Any]) -> dict[str, Any]:
-        state = self._cluster.state(deployment)
+    def _on_the_wire(self, deployment: int, row: dict[str, Any], state: State) -> dict[str, Any]:
         config = row["config"]
         path = f"/project/{self._project.id}/inference/models/{row['name']}"
         return {
@@ -504,7 +506,7 @@ class Deployments:
         }
 
     def _answer_to_put(self, deployment: int) -> dict[str, Any]:
-        answer = self._on_the_wire(deployment, self._row(deployment))
+        answer = self._on_the_wire(deployment, self._row(deployment), self._cluster.state(deployment))
         if self._cluster.profile.put_without_state:
             hidden = ("status", "condition", "availableInstances", "availableTransformerInstances")
             answer |= dict.fromkeys((*hidden, "hopsworksInferencePath", "modelServerInferencePath"))
@@ -580,6 +582,12 @@ def _check_instances(config: dict[str, Any]) -> None:
     scaling = config["predictorScalingConfig"]
     if not isinstance(scaling.get("minInstances"), int):
         raise malformed("predictorScalingConfig: minInstances not provided")
+
+
+def _gpus(resources: dict[str, Any]) -> int:
+    """Give how many GPUs an instance needs: what it may have is what it gets, as Kubernetes hands them out."""
+    numbers = [(resources.get(key) or {}).get("gpus") or 0 for key in ("requests", "limits")]
+    return max(numbers)
 
 
 def _default_resources() -> dict[str, Any]:

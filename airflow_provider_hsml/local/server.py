@@ -19,6 +19,7 @@ from .app import make_app
 from .behaviour import Profile, Speeds
 from .engines import CallableEngine
 from .environments import Environments
+from .faults import Faults
 from .journal import Journal
 from .kserve_engine import KServeEngine
 from .store import Store
@@ -84,6 +85,8 @@ class LocalServing:
             )
         self.requests = Journal()
         """What was asked so far."""
+        self.faults = Faults()
+        """What goes wrong on command."""
         self._root_given = None if root is None else Path(root).expanduser().resolve()
         self._port = port
         self._projects = [project] if isinstance(project, str) else list(project)
@@ -230,6 +233,7 @@ class LocalServing:
                 self._make_engine(store),
                 speeds=self._speeds,
                 profile=self._profile,
+                faults=self.faults,
                 hopsworks_version=f"{self._hopsworks_version}.0",
             )
         except BaseException:

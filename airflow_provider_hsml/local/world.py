@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .cluster import Cluster
 from .deployments import Deployments
 from .errors import Refusal
+from .faults import LostChange
 from .files import ProjectFiles
 from .registry import Registry, split_id
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .accounts import Accounts, Project
     from .behaviour import Profile, Speeds
     from .engines import Engine
+    from .faults import Faults
     from .store import Store
 
 
@@ -79,6 +81,7 @@ class World:
     :param engine: how models are run
     :param speeds: how long transitions last
     :param profile: which of a cluster's ways it has
+    :param faults: what goes wrong on command
     :param hopsworks_version: what it says it is
     """
 
@@ -91,12 +94,14 @@ class World:
         *,
         speeds: Speeds,
         profile: Profile,
+        faults: Faults,
         hopsworks_version: str,
     ) -> None:
         self.accounts = accounts
+        self.faults = faults
         self.engine = engine
         self.hopsworks_version = hopsworks_version
-        self.cluster = Cluster(engine, speeds, profile)
+        self.cluster = Cluster(engine, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}
         for project in accounts.projects:
@@ -131,7 +136,7 @@ class World:
 
         It is answered with 201 and its row changes, but the cluster never hears of it: the old instances go on.
         """
-        self.cluster.lose_next_change()
+        self.faults.add(LostChange())
 
     def register_model(
         self,
