@@ -103,6 +103,23 @@ class TestConnection:
         assert hook.access.key in masked
         assert hook.access.key.rpartition(".")[2] in masked
 
+    def test_a_renewed_key_is_masked_too(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Inside Hopsworks the key is renewed in its file, and read anew after a 401."""
+        masked: list[str] = []
+        monkeypatch.setattr("airflow_provider_hsml.hooks.connection.mask_secret", masked.append)
+        (tmp_path / "api.key").write_text("old.expired")
+        for name, value in (("REST_ENDPOINT", serving.url), ("SECRETS_DIR", tmp_path), ("HOPSWORKS_PROJECT", "demo")):
+            monkeypatch.setenv(name, str(value))
+        hook = HsmlHook("nothere")
+        assert hook.access.key == "old.expired"
+        (tmp_path / "api.key").write_text(serving.api_key)
+
+        hook.get_deployments()
+
+        assert {serving.api_key, serving.api_key.rpartition(".")[2]} <= set(masked)
+
 
 class TestModels:
     def test_look_up(self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]) -> None:

@@ -26,11 +26,11 @@ _numbers = itertools.count()
 
 
 @pytest.fixture
-def name(register: Callable[..., int]) -> str:
+def name(serving: LocalServing) -> str:
     """A model with six versions, the second of which is the best."""
     name = f"kept{next(_numbers)}"
     for accuracy in (0.5, 0.9, 0.6, 0.7, 0.8, 0.85):
-        register(name, 1, recorded=False, accuracy=accuracy)
+        serving.world.register_model(name, {"model.joblib": b'{"answer": 1}'}, metrics={"accuracy": accuracy})
     return name
 
 

@@ -70,8 +70,7 @@ class ConnectedHook(BaseHook):
                 schema=connection.schema,
                 name=f"connection {self.hsml_conn_id!r}",
             )
-        for secret in (access.key, access.key.rpartition(".")[2]):
-            mask_secret(secret)
+        _mask(access.key)
         return access
 
     @functools.cached_property
@@ -79,7 +78,7 @@ class ConnectedHook(BaseHook):
         """The client, with the project it works in."""
         from airflow_provider_hsml.hopsworks.client import Client  # noqa: PLC0415 - brings requests, which parsing a DAG does not need
 
-        return Client(self.access, sleep=self._sleep)
+        return Client(self.access, sleep=self._sleep, on_new_key=_mask)
 
     def get_conn(self) -> Client:
         """Give the client."""
@@ -105,3 +104,9 @@ class ConnectedHook(BaseHook):
             return False, str(error)
         reached = f"Hopsworks {version or 'of unknown version'} at {self.access.url}"
         return True, f"Reached {reached}, project {project.name!r} (id {project.id})."
+
+
+def _mask(key: str) -> None:
+    """Keep a key out of Airflow's logs: as a whole, and its secret part behind the dot."""
+    for secret in (key, key.rpartition(".")[2]):
+        mask_secret(secret)

@@ -29,16 +29,20 @@ _LONGEST_PAUSE = 30.0
 class _KeyAuth(AuthBase):
     """Puts the key into the header. As an auth object, so that no ``.netrc`` takes its place."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, on_new_key: Callable[[str], object]) -> None:
         self._access = access
         self._key = access.key
+        self._on_new_key = on_new_key
 
     def renew(self) -> bool:
         """Read the key anew from its file; tell whether there was another one."""
         if self._access.key_path is None:
             return False
         before, self._key = self._key, Path(self._access.key_path).read_text().strip()
-        return self._key != before
+        if self._key == before:
+            return False
+        self._on_new_key(self._key)
+        return True
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         request.headers["Authorization"] = f"{self._access.key_kind} {self._key}"
@@ -52,16 +56,23 @@ class Client:
     Keeps its connections open, so make one a task and not one a request. Not for use by several threads at once.
     """
 
-    def __init__(self, access: Access, *, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        access: Access,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        on_new_key: Callable[[str], object] = lambda _key: None,
+    ) -> None:
         """
         Prepare, without talking to anybody.
 
         :param access: where Hopsworks is and how to get in
         :param sleep: how to wait between attempts, in seconds; one that raises ends them
+        :param on_new_key: is given a key that was renewed, before it is used
         """
         self.access = access
         self._sleep = sleep
-        self._auth = _KeyAuth(access)
+        self._auth = _KeyAuth(access, on_new_key)
         self._session = requests.Session()
         self._project: Project | None = None
 
