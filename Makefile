@@ -68,6 +68,20 @@ endef
 .venv-2.11.2/.made: pyproject.toml constraints/airflow-2.11.2.txt
 	$(call make_environment,.venv-2.11.2,2.11.2,12,$(everything),test)
 
+# $(call make_sdk_environment,<SDK>): an official SDK, which does not fit beside Airflow, and what its models are made with.
+define make_sdk_environment
+	@echo "== .venv-$(1): installing the SDK"
+	@$(python) -m uv venv --quiet --allow-existing --python $(python) .venv-$(1)
+	@$(python) -m uv pip install --quiet --python .venv-$(1)/bin/python --compile-bytecode -r constraints/$(1).txt
+	@touch $@
+endef
+
+.venv-hopsworks/.made: constraints/hopsworks.txt | .venv/.made
+	$(call make_sdk_environment,hopsworks)
+
+.venv-hsml/.made: constraints/hsml.txt | .venv/.made
+	$(call make_sdk_environment,hsml)
+
 # ---------------------------------------------------------------------------------------------------------- commands
 .PHONY: help
 help: ## Say what there is
@@ -92,9 +106,13 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## What CI runs: l
 	@$(alone) .venv-3.0.6/bin/python $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)"
 
 .PHONY: check-all
-check-all: check ## Everything, before a release: check, and what is longer
+check-all: check conformance ## Everything, before a release: check, conformance, and what is longer
 	@echo "== slow tests"
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
+
+.PHONY: conformance
+conformance: .venv/.made model-server .venv-hopsworks/.made .venv-hsml/.made ## Hopsworks' official SDKs, unmodified, against the local Model Serving
+	@$(if $(findstring --cluster,$(ARGS)),,$(alone)) $(python) -m conformance.run $(ARGS)
 
 .PHONY: lint
 lint: .venv/.made ## ruff and mypy --strict
@@ -111,6 +129,8 @@ constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml as
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev,,3.13)
 	@$(call resolve,3.0.6,--extra local --extra examples --group test,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
+	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
+	@$(call resolve_sdk,hsml,hsml==3.7.2)
 
 # $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. A resolution of 3.0.6 that
 # is left free takes a fastapi with which every task fails ('Input should be a valid dictionary or object').
@@ -121,8 +141,16 @@ resolve = file=constraints/airflow-$(1).txt; echo "== $$file"; \
     { echo '\# What Airflow $(1) is developed and tested with, on Python 3.11 to $(4). Made by `make constraints`.'; cat $$file; } > $$file.new && \
     mv $$file.new $$file
 
+# $(call resolve_sdk,<SDK>,<requirement>): with the scikit-learn that the model server loads the models with.
+resolve_sdk = file=constraints/$(1).txt; echo "== $$file"; \
+    { echo '$(2)'; grep '^scikit-learn==' constraints/airflow-3.3.2.txt; } | \
+    $(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
+        - --output-file $$file >/dev/null && \
+    { echo '\# What the official SDK $(2) is run with, by `make conformance`. Made by `make constraints`.'; cat $$file; } > $$file.new && \
+    mv $$file.new $$file
+
 .PHONY: clean
 clean: ## Remove what was made here: environments, demo, caches
-	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .conformance .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	    coverage.xml htmlcov build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

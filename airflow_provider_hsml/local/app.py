@@ -22,6 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
+from . import sdk
 from .errors import Refusal, malformed
 from .inference import infer
 from .journal import Journal, JournalMiddleware
@@ -191,9 +192,13 @@ def _delete_model(asking: _Asking) -> Response:
 
 def _entry(asking: _Asking, entry: Entry) -> dict[str, Any]:
     project = asking.param("project")
+    # Only a dataset, right below the project, is one: the official SDK moves a dataset's own folder nowhere.
+    is_dataset = len(asking.holdings.files.parts(entry.path)) == 1
     return {
         "href": f"{PREFIX}/project/{project}/dataset/{quote(entry.path, safe='')}",
+        **({"id": entry.id, "name": entry.name, "datasetType": "DATASET"} if is_dataset else {}),
         "attributes": {
+            "id": entry.id,
             "name": entry.name,
             "path": entry.path,
             "dir": entry.is_folder,
@@ -345,12 +350,14 @@ _ROUTES: list[tuple[str, str, tuple[str, ...], Callable[[_Asking], Response]]] =
     ("GET", "/project", ("PROJECT",), _projects),
     ("GET", "/project/getProjectInfo/{name}", ("PROJECT",), _project_by_name),
     ("GET", _PROJECT, ("PROJECT",), _project_by_id),
+    ("GET", f"{_PROJECT}/credentials", ("PROJECT",), sdk.credentials),
     ("GET", f"{_PROJECT}/modelregistries", ("MODELREGISTRY",), _registries),
     ("GET", _REGISTRY, ("MODELREGISTRY",), _registry),
     ("GET", f"{_REGISTRY}/models", ("MODELREGISTRY",), _models),
     ("GET", f"{_REGISTRY}/models/{{model}}", ("MODELREGISTRY",), _model),
     ("PUT", f"{_REGISTRY}/models/{{model}}", ("MODELREGISTRY",), _put_model),
     ("DELETE", f"{_REGISTRY}/models/{{model}}", ("MODELREGISTRY",), _delete_model),
+    ("GET", f"{_REGISTRY}/models/{{model}}/provenance/links", ("MODELREGISTRY",), sdk.provenance_of_model),
     ("GET", f"{_PROJECT}/dataset/download/with_auth/{{path:path}}", ("DATASET_VIEW",), _download),
     ("GET", f"{_PROJECT}/dataset/{{path:path}}", _VIEW, _look_at_path),
     ("POST", f"{_PROJECT}/dataset/{{path:path}}", ("DATASET_CREATE",), _act_on_path),
@@ -362,6 +369,7 @@ _ROUTES: list[tuple[str, str, tuple[str, ...], Callable[[_Asking], Response]]] =
     ("DELETE", _ONE, ("SERVING",), _delete_deployment),
     ("GET", f"{_ONE}/logs", ("SERVING",), _logs),
     ("GET", f"{_ONE}/versions", ("SERVING",), _deployment_versions),
+    ("GET", f"{_ONE}/schema", ("SERVING",), sdk.schema_of_deployment),
     ("POST", f"{_ONE}/rollback", ("SERVING",), _roll_back),
     ("GET", f"{_PROJECT}/inference/endpoints", ("SERVING",), _endpoints),
 ]

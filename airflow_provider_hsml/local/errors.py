@@ -43,6 +43,7 @@ CODES: dict[int, tuple[int, str]] = {
     240021: (400, "Transformer not supported."),
     240027: (404, "Server logs not available."),
     240028: (409, "The version of the serving instance is no longer the active one."),
+    240037: (404, "Deployment schema not found."),
     # Inference
     250000: (404, "Serving instance not found."),
     250001: (400, "Serving instance is not running."),

@@ -31,6 +31,8 @@ _UNUSABLE = re.compile(r"[\x00-\x1f\\]")
 class Entry:
     """A file or folder, as it is listed."""
 
+    id: int
+    """The inode's number."""
     path: str
     """Absolute in HopsFS: ``/Projects/demo/Models/digits/1``."""
     name: str
@@ -107,13 +109,14 @@ class ProjectFiles:
         List a folder.
 
         :param path: the folder
-        :param order: ``NAME``, ``SIZE`` or ``MODIFICATION_TIME``, with ``:asc`` or ``:desc``
+        :param order: ``ID``, ``NAME``, ``SIZE`` or ``MODIFICATION_TIME``, with ``:asc`` or ``:desc``
         """
         folder = self._found(path)
         if not folder.is_dir():
             raise Refusal(110018, f"{path} is a file, not a folder.")
         key, _, direction = order.partition(":")
         keys: dict[str, Callable[[Entry], str | float]] = {
+            "ID": lambda entry: entry.id,
             "NAME": lambda entry: entry.name,
             "SIZE": lambda entry: entry.size,
             "MODIFICATION_TIME": lambda entry: entry.modified,
@@ -242,7 +245,8 @@ class ProjectFiles:
     def _entry(self, place: Path) -> Entry:
         status = place.stat()
         path = self.hopsfs(*place.relative_to(self._folder).parts)
-        return Entry(path, place.name, place.is_dir(), 0 if place.is_dir() else status.st_size, status.st_mtime)
+        size = 0 if place.is_dir() else status.st_size
+        return Entry(status.st_ino, path, place.name, place.is_dir(), size, status.st_mtime)
 
 
 def _flush(stream: BinaryIO) -> None:

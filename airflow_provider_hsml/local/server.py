@@ -235,6 +235,7 @@ class LocalServing:
                 profile=self._profile,
                 faults=self.faults,
                 hopsworks_version=f"{self._hopsworks_version}.0",
+                ca_bundle=self.ca_bundle,
             )
         except BaseException:
             store.close()

@@ -83,6 +83,7 @@ class World:
     :param profile: which of a cluster's ways it has
     :param faults: what goes wrong on command
     :param hopsworks_version: what it says it is
+    :param ca_bundle: what clients verify its certificate by; None: it speaks plain HTTP
     """
 
     def __init__(
@@ -96,11 +97,13 @@ class World:
         profile: Profile,
         faults: Faults,
         hopsworks_version: str,
+        ca_bundle: Path | None = None,
     ) -> None:
         self.accounts = accounts
         self.faults = faults
         self.engine = engine
         self.hopsworks_version = hopsworks_version
+        self.ca_bundle = ca_bundle
         self.cluster = Cluster(engine, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}

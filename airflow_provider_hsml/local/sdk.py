@@ -1,0 +1,60 @@
+"""What only the official SDKs ask: certificates at login, a model's provenance, a deployment's schema."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from starlette.responses import FileResponse, JSONResponse
+
+from .errors import Refusal, malformed
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from .app import _Asking
+
+_SCHEMA_FORMATS = {"schema": ".json", "jsonschema": ".jsonschema.json", "openapi": ".openapi.json"}
+_SCHEMA_VARIABLE = "SERVING_SCHEMA_ID"
+
+
+def credentials(asking: _Asking) -> Response:
+    """
+    Answer with what a client materializes at login.
+
+    The chain is that of this server's own authority. Nothing here takes a client certificate: the stores are empty.
+    """
+    asking.world.project(asking.param("project"))
+    bundle = asking.world.ca_bundle
+    return JSONResponse(
+        {
+            "fileExtension": "jks",
+            "kStore": "",
+            "tStore": "",
+            "password": "",
+            "caChain": bundle.read_text() if bundle else "",
+            "clientCert": "",
+            "clientKey": "",
+        }
+    )
+
+
+def provenance_of_model(asking: _Asking) -> Response:
+    """Answer that a model has no links: there is no feature store here."""
+    asking.holdings.registry.get(asking.param("model"))
+    return JSONResponse({"count": 0})
+
+
+def schema_of_deployment(asking: _Asking) -> Response:
+    """Answer with a schema document that a client has published for a deployment."""
+    kind = asking.query("format", "schema")
+    if kind not in _SCHEMA_FORMATS:
+        raise malformed(f"format {kind!r} is not known: expected one of {', '.join(_SCHEMA_FORMATS)}.")
+    deployment = asking.holdings.deployments.get(asking.param("deployment"))
+    variables = dict(text.partition("=")[::2] for text in deployment["predictorEnvVars"] or [])
+    schema = asking.query("schemaId") or variables.get(_SCHEMA_VARIABLE)
+    if schema is None:
+        raise Refusal(240037, f"Deployment {deployment['name']} has no schema.")
+    path = f"Deployments/{deployment['name']}/resources/schema/{schema}{_SCHEMA_FORMATS[kind]}"
+    if not asking.holdings.files.exists(path):
+        raise Refusal(240037, f"Schema {schema} of deployment {deployment['name']} not found.")
+    return FileResponse(asking.holdings.files.read(path), media_type="application/json")

@@ -1,0 +1,33 @@
+"""
+Runs all steps with one SDK, in that SDK's interpreter: ``python -m conformance.client hopsworks --local``.
+
+Writes a line of JSON a step to standard output. What the SDK prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from conformance import registry, serving
+from conformance.sdks import SDKS
+from conformance.steps import Session, run_all
+
+STEPS_OF = (registry, serving)
+"""The modules whose functions are the steps, in their order."""
+
+
+def main() -> None:
+    """Run the steps of the SDK that is named by the argument."""
+    results = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    session = Session(SDKS[sys.argv[1]]())
+    os.chdir(session.folder)  # Some calls download into the working folder.
+    for result in run_all(session, is_local="--local" in sys.argv):
+        print(f"--- {result}", flush=True)
+        print(json.dumps(result), file=results, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""
+Runs Hopsworks' official SDKs, unmodified, against the local Model Serving, and prints step by step what they could do.
+
+``make conformance`` makes their environments (``.venv-hopsworks``, ``.venv-hsml``) and runs
+``python -m conformance.run``. It starts ``hsml-local serve`` for each SDK, with the Hopsworks version that the SDK is
+of, and ends with exit code 1 when a step failed. ``--docs`` writes the table into docs/local-serving.md, where it is
+the record of the last run.
+
+``--cluster`` asks a real Hopsworks cluster instead, which the variables HOPSWORKS_HOST, HOPSWORKS_PORT,
+HOPSWORKS_PROJECT and HOPSWORKS_API_KEY name. It makes models, files and deployments with ``conformance`` in their names
+there, and deletes them at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime as dt
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conformance.client import STEPS_OF
+from conformance.steps import STEPS, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CHECKOUT = Path(__file__).parents[1]
+PAGE = CHECKOUT / "docs" / "local-serving.md"
+BEGIN, END = "<!-- Made by `make conformance ARGS=--docs`. -->", "<!-- End of what was made. -->"
+LONGEST_SECONDS = 900
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """An SDK to run, and the server that it is run against."""
+
+    sdk: str
+    package: str
+    """With its version, as the table says it."""
+    hopsworks: str
+    """The version of Hopsworks that the server has the ways of."""
+
+    @property
+    def python(self) -> Path:
+        return CHECKOUT / f".venv-{self.sdk}" / "bin" / "python"
+
+
+SUBJECTS = (Subject("hopsworks", "hopsworks 5.2.1", "5.2"), Subject("hsml", "hsml 3.7.2", "3.7"))
+
+
+def main() -> int:
+    """Run the SDKs and print their tables."""
+    parser = argparse.ArgumentParser(prog="make conformance ARGS=", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--sdk", choices=[each.sdk for each in SUBJECTS], help="only this one")
+    parser.add_argument("--cluster", action="store_true", help="ask the cluster that HOPSWORKS_HOST names")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/local-serving.md")
+    given = parser.parse_args()
+    if given.docs and (given.sdk or given.cluster):
+        parser.error("--docs needs a run of both SDKs against the local Model Serving")
+    assert STEPS_OF  # noqa: S101 - importing them has filled STEPS
+    results: dict[str, list[dict[str, Any]]] = {}
+    for subject in SUBJECTS:
+        if given.sdk in (None, subject.sdk):
+            results[subject.sdk] = _run(subject, is_cluster=given.cluster)
+    failed = [result for of_one in results.values() for result in of_one if result["outcome"] == "FAILED"]
+    missing = sum(len(STEPS) - len(of_one) for of_one in results.values())
+    if given.docs and not missing:
+        write_table(PAGE, results)
+    counts = [f"{sum(r['outcome'] == o for s in results.values() for r in s)} {o}" for o in ("ok", "not possible")]
+    print(f"\nconformance: {', '.join(counts)}, {len(failed)} FAILED, {missing} not run")
+    return 1 if failed or missing else 0
+
+
+def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
+    """Run all steps with an SDK, printing each when it has ended."""
+    with contextlib.ExitStack() as stack:
+        if is_cluster:
+            where = {name: value for name, value in os.environ.items() if name.startswith("HOPSWORKS_")}
+            log = Path(tempfile.mkdtemp(prefix="conformance-")) / "sdk.log"
+        else:
+            root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="conformance-")))
+            log = CHECKOUT / ".conformance" / f"{subject.sdk}.log"
+            log.parent.mkdir(exist_ok=True)
+            where = stack.enter_context(_local_serving(subject, root, log.with_name(f"{subject.sdk}-server.log")))
+        print(f"\n== {subject.package}, against {where.get('HOPSWORKS_HOST')}; what it prints is in {log}", flush=True)
+        output = stack.enter_context(log.open("w"))
+        client = subprocess.Popen(
+            [str(subject.python), "-m", "conformance.client", subject.sdk, *([] if is_cluster else ["--local"])],
+            cwd=CHECKOUT,
+            env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "NO_PROXY": "*", **where},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        )
+        watch = threading.Timer(LONGEST_SECONDS, client.kill)
+        watch.start()
+        try:
+            return [_printed(line) for line in client.stdout or ()]
+        finally:
+            client.kill()
+            client.wait()
+            watch.cancel()
+
+
+@contextlib.contextmanager
+def _local_serving(subject: Subject, root: Path, log: Path) -> Iterator[dict[str, str]]:
+    """Start the local Model Serving as the command does, and say where it is as the SDKs read it."""
+    command = Path(sys.executable).with_name("hsml-local")
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            [command, "serve", "--port", "0", "--root", root, "--hopsworks-version", subject.hopsworks],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        )
+    assert server.stdout is not None  # noqa: S101 - it was asked for
+    try:
+        line = server.stdout.readline()
+        if not line:
+            raise SystemExit(f"hsml-local serve did not start:\n{log.read_text()}")
+        ready = json.loads(line)
+        host, _, port = ready["url"].removeprefix("https://").partition(":")
+        yield {
+            "HOPSWORKS_HOST": host,
+            "HOPSWORKS_PORT": port,
+            "HOPSWORKS_PROJECT": ready["project"],
+            "HOPSWORKS_API_KEY": Path(ready["api_key_file"]).read_text().strip(),
+        }
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _printed(line: str) -> dict[str, Any]:
+    """Print a step's result, and give it."""
+    result: dict[str, Any] = json.loads(line)
+    each = next(each for each in STEPS if each.name == result["step"])
+    outcome = result["outcome"]
+    said = f"{outcome} ({result['reason'][:600]})" if result["reason"] else outcome
+    print(f"{each.subject:15} {each.does:85} {result['seconds']:6.1f} s  {said}", flush=True)
+    return result
+
+
+# --- The table in the docs --------------------------------------------------------------------------------------------
+
+
+def table(results: Mapping[str, list[dict[str, Any]]]) -> list[str]:
+    """Make the lines of the table from what was seen."""
+    lines = [
+        f"| | what the SDK does | {' | '.join(each.package for each in SUBJECTS)} |",
+        f"| --- | --- | {' | '.join('---' for _ in SUBJECTS)} |",
+    ]
+    seen = {(sdk, result["step"]): result for sdk, of_one in results.items() for result in of_one}
+    for each in STEPS:
+        cells = [cell(seen[subject.sdk, each.name]) for subject in SUBJECTS]
+        lines.append(row(each, cells))
+    return lines
+
+
+def row(each: Step, cells: list[str]) -> str:
+    """Make a line of the table."""
+    return f"| {each.subject} | {each.does} | {' | '.join(cells)} |"
+
+
+def cell(result: Mapping[str, Any]) -> str:
+    """Say a result in the table."""
+    if result["outcome"] == "not possible":
+        return f"not possible: {result['reason']}"
+    return str(result["outcome"])
+
+
+def write_table(page: Path, results: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Replace the table between its two marks."""
+    before, _, rest = page.read_text().partition(BEGIN)
+    _, _, after = rest.partition(END)
+    said = f"As of the run of {dt.datetime.now(dt.UTC).date()}:"
+    page.write_text("\n".join([f"{before}{BEGIN}", "", said, "", *table(results), "", f"{END}{after}"]))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,16 @@
+"""The transformer script that the conformance run deploys in front of a predictor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Transformer:
+    """Multiplies what goes in by ten, and says in what comes out that it did."""
+
+    def preprocess(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        print("conformance: transforming", flush=True)
+        return {"instances": [[10 * value for value in row] for row in inputs["instances"]]}
+
+    def postprocess(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        return {**outputs, "transformed": "yes"}
