@@ -7,7 +7,6 @@ loud 501 that says what it was.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 from dataclasses import dataclass
@@ -23,13 +22,14 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from . import sdk
+from .engines import INSTANCE_HEADER, VERSION_HEADER
 from .errors import Refusal, malformed
-from .inference import infer
+from .inference import Proxy
 from .journal import Journal, JournalMiddleware
 from .registry import FIELDS as MODEL_FIELDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from .files import Entry
     from .world import Holdings, World
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX = "/hopsworks-api/api"
+_PASSED_ON = ("content-type", VERSION_HEADER, INSTANCE_HEADER)
+"""All that the proxy keeps of the headers of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,15 +327,15 @@ def _roll_back(asking: _Asking) -> Response:
 
 
 def _endpoints(asking: _Asking) -> Response:
-    # The ingress is not there yet; clients outside the cluster fall back to the proxy.
-    asking.world.project(asking.param("project"))
-    return _json([])
+    ports = [{"name": "HTTP", "number": asking.world.ingress_port}]
+    return _json([{"type": "LOAD_BALANCER", "hosts": ["127.0.0.1"], "ports": ports}])
 
 
-async def _infer(request: Request, world: World) -> Response:
+async def _infer(request: Request, world: World, proxy: Proxy) -> Response:
     holdings = world.project(request.path_params["project"])
-    answer = await infer(world, holdings, request.path_params["target"], await request.body())
-    return Response(answer.content, answer.status, dict(answer.headers))
+    answer = await proxy.infer(holdings, request.path_params["target"], await request.body())
+    headers = {name: value for name, value in answer.headers.items() if name in _PASSED_ON}
+    return Response(answer.content, answer.status, headers)
 
 
 # --- The application --------------------------------------------------------------------------------------------------
@@ -382,6 +384,7 @@ def make_app(world: World, journal: Journal) -> Starlette:
     :param world: what it answers from
     :param journal: where requests are noted
     """
+    proxy = Proxy(world)
 
     def check(request: Request, scopes: tuple[str, ...]) -> None:
         if scopes:
@@ -401,13 +404,10 @@ def make_app(world: World, journal: Journal) -> Starlette:
         return await _upload(request, world)
 
     async def inference(request: Request) -> Response:
+        if request.headers.get("authorization", "").startswith("Bearer "):
+            raise Refusal(250009, "Deployments are asked with an API key, not with a token.")
         check(request, ("SERVING",))
-        return await _infer(request, world)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        yield
-        await world.engine.aclose()
+        return await _infer(request, world, proxy)
 
     return Starlette(
         routes=[
@@ -421,7 +421,6 @@ def make_app(world: World, journal: Journal) -> Starlette:
             HTTPException: _not_here,
             ClientDisconnect: _gone,
         },
-        lifespan=lifespan,
     )
 
 

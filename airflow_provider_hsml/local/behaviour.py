@@ -35,6 +35,8 @@ class Speeds:
     :param stale: after a PUT or a rollback, how long the status and the instances stay the old ones
         (only in a profile with ``row_first``)
     :param updating: from then until Running
+    :param routing: from the first Running after a START until the ingress knows the way
+    :param handing_over: from Running after an update until the old instances answer no more
     :param stopping: from STOP until Stopped
     :param idle_after: without a request, until a deployment with a minimum of 0 instances is Idle
     :param load_timeout: until a model that does not get ready makes its deployment Failed
@@ -46,6 +48,8 @@ class Speeds:
     stale: float | Looks = 0.2
     updating: float | Looks = 0.04
     stopping: float | Looks = 0.04
+    routing: float = 0.04
+    handing_over: float = 0.1
     idle_after: float = 1.0
     load_timeout: float = 180.0
     drain_timeout: float = 30.0
@@ -57,12 +61,22 @@ class Speeds:
 
         :param pace: seconds, 0 for at once; or ``Looks``
         """
-        return cls(creating=pace, starting=pace, stale=pace, updating=pace, stopping=pace)
+        seconds = 0.0 if isinstance(pace, Looks) else pace
+        return cls(pace, pace, pace, pace, pace, routing=seconds, handing_over=seconds)
 
     @classmethod
     def of_a_cluster(cls) -> Speeds:
         """Give a pace at which a person can watch, and a client can be wrong: stale for 2 s after a change."""
-        return cls(creating=0.5, starting=0.6, stale=2.0, updating=0.6, stopping=0.5, idle_after=60.0)
+        return cls(
+            creating=0.5,
+            starting=0.6,
+            stale=2.0,
+            updating=0.6,
+            routing=1.0,
+            handing_over=1.0,
+            stopping=0.5,
+            idle_after=60.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +93,12 @@ class Profile:
     :param random_revisions: revisions are random, not counted up
     :param gpus: how many the cluster has: who asks for one that is taken stays unschedulable until it is free;
         None: as many as are asked for
+    :param late_route: Running is shown before the ingress knows the way, by ``Speeds.routing`` seconds
+    :param shared_hand_over: while new instances replace old ones both answer, from before Running is shown until
+        ``Speeds.handing_over`` seconds after it
+    :param hand_over_503_every: of the requests meanwhile, every how many-th gets a 503; 0: none
+    :param proxy_connections: how many predictions go through the proxy at once, of all clients together; further ones
+        wait; 0: any number
     """
 
     row_first: bool = True
@@ -87,6 +107,10 @@ class Profile:
     put_without_state: bool = True
     random_revisions: bool = True
     gpus: int | None = 1
+    late_route: bool = True
+    shared_hand_over: bool = True
+    hand_over_503_every: int = 0
+    proxy_connections: int = 10
 
     @classmethod
     def named(cls, name: str) -> Profile:
@@ -98,5 +122,13 @@ class Profile:
         if name == "real":
             return cls()
         if name == "plain":
-            return cls(row_first=False, put_without_state=False, random_revisions=False, gpus=None)
+            return cls(
+                row_first=False,
+                put_without_state=False,
+                random_revisions=False,
+                gpus=None,
+                late_route=False,
+                shared_hand_over=False,
+                proxy_connections=0,
+            )
         raise ValueError(f"profile {name!r} is not known: expected 'real', 'plain' or a Profile")

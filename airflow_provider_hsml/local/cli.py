@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     serve = commands.add_parser("serve", help="run it until Ctrl-C")
     serve.add_argument("--port", type=int, default=8181, help="on 127.0.0.1; 0 for one that is free (default: 8181)")
+    serve.add_argument("--ingress-port", type=int, default=0, help="the same for the ingress (default: 0)")
     serve.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="keeps everything (~/.hsml-local)")
     serve.add_argument("--project", default="demo", help="the project's name (default: demo)")
     serve.add_argument("--api-key", help=f"the key that opens it; without, {KEY_VARIABLE}, or one is made")
@@ -96,6 +97,7 @@ def _serve(given: argparse.Namespace) -> int:
         serving = LocalServing(
             root=given.root,
             port=given.port,
+            ingress_port=given.ingress_port,
             project=given.project,
             api_key=given.api_key or os.environ.get(KEY_VARIABLE) or None,
             tls=given.tls,
@@ -104,7 +106,7 @@ def _serve(given: argparse.Namespace) -> int:
         )
         serving.start()
     except (OSError, RootInUseError, StoreTooNewError, ValueError) as error:
-        print(f"hsml-local serve: {_reason(error, given)}", file=sys.stderr)
+        print(f"hsml-local serve: {_reason(error)}", file=sys.stderr)
         return 1
     try:
         _say_ready(serving)
@@ -116,10 +118,10 @@ def _serve(given: argparse.Namespace) -> int:
     return 0
 
 
-def _reason(error: Exception, given: argparse.Namespace) -> str:
+def _reason(error: Exception) -> str:
     """Say what is wrong and what to do."""
     if isinstance(error, OSError) and error.filename is None:
-        return f"port {given.port} cannot be used ({error.strerror}): end what has it, or give another --port."
+        return error.strerror or str(error)
     if isinstance(error, OSError):
         return f"{error.filename} cannot be used ({error.strerror}): give another --root."
     return str(error)
@@ -129,6 +131,7 @@ def _say_ready(serving: LocalServing) -> None:
     """Print where it is, for programs, and what to paste, for people. The key itself is never printed."""
     ready = {
         "url": serving.url,
+        "ingress_url": serving.ingress_url,
         "project": serving.project,
         "project_id": serving.project_id,
         "ca_bundle": str(serving.ca_bundle) if serving.ca_bundle else None,

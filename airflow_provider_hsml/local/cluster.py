@@ -6,11 +6,15 @@ for each change; a newer change cancels an older one. The rules:
 
 - ``current`` answers predictions. It is replaced only by instances that are ready, and drained after that.
 - ``incoming`` is on its way; when it fails, ``current`` goes on answering, and the status is Failed.
+- While the one hands over to the other, requests go to either: the new one beside the old before Running is shown,
+  the old one beside the new for a while after it.
+- The route from the ingress is there some time after the first Running since a START, and goes with a STOP.
 - The status is what this module last saw, never what a row says.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import enum
 import logging
@@ -26,7 +30,7 @@ from .engines import Instance, InstanceLog, ModelFiles, Stage, StartError
 from .errors import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
 
     from .behaviour import Looks, Profile, Speeds
     from .engines import Engine
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CUT_OFF = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 _TICK = 0.05
 """Seconds between two looks for instances that crashed or were not asked for a while."""
 
@@ -98,6 +103,20 @@ def _failed(stage: Stage, reason: str) -> Condition:
     return Condition(stage, False, f"{_FAILED[stage]}{reason}")
 
 
+class UnreachedError(Exception):
+    """
+    A request did not get to an instance.
+
+    :param status: what the ingress answers to it
+    :param text: its body, in the words of Envoy; empty where there is no route
+    """
+
+    def __init__(self, status: int, text: str = "") -> None:
+        self.status = status
+        self.text = text
+        super().__init__(f"{status}: {text}")
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What a rollout is to run."""
@@ -145,6 +164,11 @@ class _Slot:
     condition: Condition
     current: _Rollout | None = None
     incoming: _Rollout | None = None
+    sharing: _Rollout | None = None
+    """Answers in turn with ``current``, while one hands over to the other."""
+    turns: int = 0
+    routed_at: float | None = None
+    """When the ingress knows the way (monotonic); None before the first Running since a START."""
     draining: list[_Rollout] = field(default_factory=list)
     cancelled: Change | None = None
     """The change that is under way, or was the last: set when a newer one replaces it."""
@@ -210,31 +234,43 @@ class Cluster:
             rollouts = [r for r in (*slot.draining, slot.current, slot.incoming) if r is not None]
             return [(rollout.log.instance, rollout.log.tail(tail)) for rollout in rollouts]
 
-    @contextlib.contextmanager
-    def asked(self, deployment: int) -> Iterator[Instance]:
-        """
-        Take the instance that answers, for one prediction. An idle deployment is woken, which takes a while.
+    def is_routed(self, deployment: int) -> bool:
+        """Say whether the ingress knows the way to a deployment."""
+        with self._lock:
+            slot = self._slots.get(deployment)
+            return slot is not None and slot.routed_at is not None and slot.routed_at <= time.monotonic()
 
-        :raises Refusal: nothing answers
+    @contextlib.asynccontextmanager
+    async def asked(self, deployment: int) -> AsyncIterator[Instance]:
+        """
+        Take an instance that answers, for one request. An idle deployment is woken, which takes a while.
+
+        :raises UnreachedError: nothing answers
         """
         with self._lock:
             slot = self._slots.get(deployment)
-            rollout = slot.current if slot else None
-            if slot is None or rollout is None:
-                raise Refusal(250001, f"Deployment is {slot.status if slot else 'deleted'}.")
+            if slot is None:
+                raise UnreachedError(404)
+            rollout = self._whose_turn(slot)
             rollout.in_flight += 1
         try:
-            yield rollout.instance or self._woken(slot, rollout)
+            instance = rollout.instance
+            yield instance if instance is not None else await asyncio.to_thread(self._woken, slot, rollout)
         finally:
             with self._lock:
                 rollout.in_flight -= 1
                 rollout.last_asked = time.monotonic()
 
-    def is_asleep(self, deployment: int) -> bool:
-        """Say whether taking an instance would have to wake it first."""
-        with self._lock:
-            slot = self._slots.get(deployment)
-            return slot is not None and slot.current is not None and slot.current.instance is None
+    def _whose_turn(self, slot: _Slot) -> _Rollout:
+        answering = [rollout for rollout in (slot.current, slot.sharing) if rollout is not None]
+        if not answering:
+            raise UnreachedError(503, "no healthy upstream")
+        if len(answering) > 1:
+            slot.turns += 1
+            every = self.profile.hand_over_503_every
+            if every and slot.turns % every == 0:
+                raise UnreachedError(503, CUT_OFF)
+        return answering[slot.turns % len(answering)]
 
     # --- What is commanded
 
@@ -295,7 +331,7 @@ class Cluster:
         def work(cancelled: Change) -> None:
             with self._lock:
                 gone = [r for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
-                slot.current = slot.incoming = None
+                slot.current = slot.incoming = slot.sharing = None
                 slot.draining = gone
             cancelled.pause(self.speeds.stopping / 2)
             self._see(slot, cancelled, Status.STOPPING, _STOPPING)
@@ -309,6 +345,7 @@ class Cluster:
 
         with self._lock:
             slot.status, slot.condition, slot.pretends_idle = Status.STOPPING, _UNSCHEDULING, False
+            slot.routed_at = None
             self._change(slot, work)
 
     def remove(self, deployment: int) -> None:
@@ -402,31 +439,56 @@ class Cluster:
         except StartError as error:
             self._see(slot, cancelled, Status.FAILED, _failed(error.stage, error.reason))
             return
+        rollout.instance = instance
         try:
             cancelled.pause(pace / 4)
             self._see(slot, cancelled, status, _CONNECTING)
-            cancelled.pause(pace / 4)
             self._suffer(slot, rollout, cancelled, status, "READY")
+            self._share(slot, cancelled, rollout)
+            cancelled.pause(pace / 4)
             cancelled.reach(Status.RUNNING)
             with self._lock:
                 self._see(slot, cancelled, Status.RUNNING, _READY)
-                rollout.instance, rollout.last_asked = instance, time.monotonic()
+                rollout.last_asked = time.monotonic()
                 if rollout.fault is not None and rollout.fault.crash_after is not None:
                     rollout.crashes_at = time.monotonic() + rollout.fault.crash_after
-                replaced, slot.current, slot.incoming = slot.current, rollout, None
+                replaced, slot.current, slot.incoming, slot.sharing = slot.current, rollout, None, None
+                if slot.routed_at is None:
+                    slot.routed_at = time.monotonic() + (self.speeds.routing if self.profile.late_route else 0)
                 if replaced is not None:
                     slot.draining.append(replaced)
         except StartError as error:
-            instance.stop()
+            self._end(rollout)
             self._see(slot, cancelled, Status.FAILED, _failed(error.stage, error.reason))
             return
         except CancelledError:
-            instance.stop()
+            with self._lock:
+                if slot.sharing is rollout:
+                    slot.sharing = None
+            self._end(rollout)
             raise
         if replaced is not None:
-            self._end(replaced)
-            with self._lock:
-                slot.draining = [rollout for rollout in slot.draining if rollout is not replaced]
+            self._hand_over(slot, cancelled, replaced)
+
+    def _share(self, slot: _Slot, cancelled: Change, other: _Rollout) -> None:
+        """Let another instance answer in turn with the current one, where there is one and the profile says so."""
+        with self._lock:
+            is_awake = slot.current is not None and slot.current.instance is not None and other.instance is not None
+            if is_awake and self.profile.shared_hand_over and not cancelled.is_set():
+                slot.sharing = other
+
+    def _hand_over(self, slot: _Slot, cancelled: Change, replaced: _Rollout) -> None:
+        """Let what was replaced answer for a while yet, and end it."""
+        cancelled.end()
+        self._share(slot, cancelled, replaced)
+        if slot.sharing is replaced:
+            cancelled.wait(self.speeds.handing_over)
+        with self._lock:
+            if slot.sharing is replaced:
+                slot.sharing = None
+        self._end(replaced)
+        with self._lock:
+            slot.draining = [rollout for rollout in slot.draining if rollout is not replaced]
 
     def _suffer(self, slot: _Slot, rollout: _Rollout, cancelled: Change, status: Status | None, stage: Stage) -> None:
         """Let the fault of a rollout strike, if this is its stage: for good, or until it has lasted long enough."""
@@ -482,7 +544,7 @@ class Cluster:
                     rollout.wanted.model, rollout.log, self._is_closing, self.speeds.load_timeout
                 )
             except StartError as error:
-                raise Refusal(250007, "upstream request timeout") from error
+                raise UnreachedError(504, "upstream request timeout") from error
             with self._lock:
                 rollout.instance = instance
                 if slot.current is rollout and slot.status is Status.IDLE and not slot.pretends_idle:

@@ -120,6 +120,12 @@ class Deployments:
             raise Refusal(code, f"Deployment {name} not found.")
         return found
 
+    def config(self, deployment: int) -> Mapping[str, Any]:
+        """Give a deployment's configuration, which is not to be changed."""
+        with self._lock:
+            config: Mapping[str, Any] = self._row(deployment)["config"]
+            return config
+
     def find(
         self, model: str | None = None, model_version: int | None = None, status: str | None = None
     ) -> list[dict[str, Any]]:

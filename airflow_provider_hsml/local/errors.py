@@ -52,6 +52,7 @@ CODES: dict[int, tuple[int, str]] = {
     250005: (400, "Verb is missing in the inference request."),
     250007: (500, "Serving instance internal error."),
     250008: (400, "Serving instance bad request."),
+    250009: (400, "Authentication type is not supported by the serving instance."),
     250010: (401, "Unauthorized by the serving instance."),
     250011: (403, "Forbidden by the serving instance."),
     # Model registry

@@ -1,62 +1,95 @@
 """
-The way of a prediction through Hopsworks: from the REST API to the instance that answers, and back.
+Hopsworks' proxy for predictions: from the REST API through the ingress to an instance, and back.
 
-No status of the other side survives it: what the instance answers comes out as one of Hopsworks' codes.
+No status of the other side survives it: what comes back is one of Hopsworks' codes, with the other side's text.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from starlette.concurrency import run_in_threadpool
-
+from .cluster import Status
 from .engines import Forwarded
 from .errors import Refusal
+from .ingress import reached, relayed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .engines import Answer
     from .world import Holdings, World
 
 _TARGET = re.compile(r"(?P<name>[^/:]+)(?:/versions/\d+)?(?::(?P<verb>[a-z]+))?")
+_VERBS = ("predict", "classify", "regress", "test")
+_DOWN = (Status.CREATING, Status.CREATED, Status.STOPPING, Status.STOPPED)
 
 
-async def infer(world: World, holdings: Holdings, target: str, body: bytes) -> Answer:
+class Proxy:
     """
-    Answer a prediction.
+    Answers predictions, over the few connections that it has.
 
-    :param holdings: the project's
-    :param target: what comes after ``inference/models/``: ``digits:predict``
-    :param body: JSON with one of ``instances`` and ``inputs``
-    :raises Refusal: everything but a 2xx of the instance
+    :param world: whose deployments it asks
     """
-    match = _TARGET.fullmatch(target)
-    if match is None or match["verb"] is None:
-        raise Refusal(250005, "Expected inference/models/<deployment>:predict.")
-    deployment = holdings.deployments.id_of(match["name"], code=250000)
-    if match["verb"] != "predict":
-        raise Refusal(250004, f"Verb {match['verb']!r} is not known: with KServe there is only :predict.")
-    _check_body(body)
-    try:
-        answer = await _answered(world, deployment, Forwarded.prediction(match["name"], body))
-    except ConnectionError as error:
-        raise Refusal(250002, f"The instance of {match['name']} could not be reached: {error}") from error
-    if answer.status < 300:
-        return answer
-    text = answer.content.decode("utf-8", "replace")
-    raise Refusal({401: 250010, 403: 250011}.get(answer.status, 250007 if answer.status >= 500 else 250008), text)
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        connections = world.cluster.profile.proxy_connections
+        self._connections = asyncio.Semaphore(connections) if connections else contextlib.nullcontext()
+
+    async def infer(self, holdings: Holdings, target: str, body: bytes) -> Answer:
+        """
+        Answer a prediction.
+
+        :param holdings: the project's
+        :param target: what comes after ``inference/models/``: ``digits:predict``
+        :param body: JSON with one of ``instances`` and ``inputs``
+        :raises Refusal: everything but a 2xx of the instance
+        """
+        match = _TARGET.fullmatch(target)
+        if match is None or match["verb"] is None:
+            raise Refusal(250005, "Expected inference/models/<deployment>:predict.")
+        name, verb = match["name"], match["verb"]
+        deployment = holdings.deployments.id_of(name, code=250000)
+        config = holdings.deployments.config(deployment)
+        is_default = config["servingTool"] == "DEFAULT"
+        _check_verb(verb, is_default=is_default)
+        _check_has_route(name, config)
+        if verb == "predict":
+            _check_body(body)
+        self._check_is_up(name, deployment)
+        ask = reached if is_default else relayed
+        async with self._connections:
+            answer = await ask(self._world.cluster, deployment, Forwarded.prediction(name, body, verb))
+        return _passed_on(answer)
+
+    def _check_is_up(self, name: str, deployment: int) -> None:
+        state = self._world.cluster.state(deployment)
+        if state.status in _DOWN:
+            raise Refusal(250001, f"Deployment {name} is {state.status}.")
+        if state.status is Status.STARTING and state.condition.type == "SCHEDULED":
+            raise Refusal(120000)
 
 
-async def _answered(world: World, deployment: int, request: Forwarded) -> Answer:
-    taken = world.cluster.asked(deployment)
-    # Waking takes seconds: not in the event loop.
-    is_asleep = world.cluster.is_asleep(deployment)
-    instance = await run_in_threadpool(taken.__enter__) if is_asleep else taken.__enter__()
-    try:
-        return await instance.ask(request)
-    finally:
-        taken.__exit__(None, None, None)
+def _check_verb(verb: str, *, is_default: bool) -> None:
+    known = _VERBS if is_default else _VERBS[:1]
+    if verb not in known:
+        expected = ", ".join(f":{each}" for each in known)
+        raise Refusal(250004, f"Verb {verb!r} is not known for this serving tool: expected {expected}.")
+
+
+def _check_has_route(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse what Hopsworks' proxy has no route for."""
+    reasons = {
+        "it speaks gRPC": config["apiProtocol"] == "GRPC",
+        "it has no model": config["modelName"] is None,
+        "it runs vLLM": config["modelServer"] == "VLLM",
+    }
+    if reason := next((reason for reason, holds in reasons.items() if holds), None):
+        raise Refusal(250004, f"Deployment {name} cannot be asked through Hopsworks: {reason}. Use the ingress.")
 
 
 def _check_body(body: bytes) -> None:
@@ -69,3 +102,11 @@ def _check_body(body: bytes) -> None:
     if len(given) != 1:
         what = " and ".join(given) or "neither"
         raise Refusal(250004, f"Expected a JSON object with one of instances and inputs, got {what}.")
+
+
+def _passed_on(answer: Answer) -> Answer:
+    """Give a 2xx, and say anything else in Hopsworks' codes."""
+    if answer.status < 300:
+        return answer
+    text = answer.content.decode("utf-8", "replace")
+    raise Refusal({401: 250010, 403: 250011}.get(answer.status, 250007 if answer.status >= 500 else 250008), text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -20,7 +21,8 @@ from .behaviour import Profile, Speeds
 from .engines import CallableEngine
 from .environments import Environments
 from .faults import Faults
-from .journal import Journal
+from .ingress import Ingress
+from .journal import Journal, JournalMiddleware
 from .kserve_engine import KServeEngine
 from .store import Store
 from .tls import certificate
@@ -29,6 +31,8 @@ from .world import Root, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from types import TracebackType
+
+    from starlette.types import ASGIApp
 
     from .engines import Engine, ModelFiles, PredictFunction
 
@@ -59,6 +63,7 @@ class LocalServing:
     :param keys: further keys, with the scopes each has
     :param foreign_projects: names of projects in which the keys' user has no role
     :param cache: where the model server's environments are built; None: the user's cache folder
+    :param ingress_port: of the ingress, which is plain HTTP; 0 for one that is free
     :raises RootInUseError: another server has the root
     :raises OSError: the port is in use, or the root cannot be written
     """
@@ -78,6 +83,7 @@ class LocalServing:
         keys: Mapping[str, Collection[str]] | None = None,
         foreign_projects: Sequence[str] = (),
         cache: str | Path | None = None,
+        ingress_port: int = 0,
     ) -> None:
         if hopsworks_version not in VERSIONS:
             raise ValueError(
@@ -89,6 +95,7 @@ class LocalServing:
         """What goes wrong on command."""
         self._root_given = None if root is None else Path(root).expanduser().resolve()
         self._port = port
+        self._ingress_port = ingress_port
         self._projects = [project] if isinstance(project, str) else list(project)
         self._foreign = list(foreign_projects)
         self._key_given = api_key
@@ -99,11 +106,13 @@ class LocalServing:
         self._profile = Profile.named(profile) if isinstance(profile, str) else profile
         self._speeds = speeds or (Speeds.of_a_cluster() if engine == "kserve" else Speeds())
         self._cache = None if cache is None else Path(cache).expanduser()
-        self._server: uvicorn.Server | None = None
+        self._servers: list[uvicorn.Server] = []
 
     # What is known from the start on.
     url: str
     """``http://127.0.0.1:<port>``."""
+    ingress_url: str
+    """``http://127.0.0.1:<port>`` of the ingress."""
     root: Path
     api_key: str
     api_key_file: Path
@@ -154,45 +163,33 @@ class LocalServing:
         """Start it, and return when it answers."""
         self.root = self._root_given or Path(tempfile.mkdtemp(prefix="hsml-local-"))
         lock = Root(self.root)
-        listening: socket.socket | None = None
+        listening: list[socket.socket] = []
         try:
-            listening = socket.create_server((HOST, self._port), backlog=256)
-            port = listening.getsockname()[1]
+            listening.append(_listen("port", self._port))
+            listening.append(_listen("ingress-port", self._ingress_port))
+            port, ingress_port = (bound.getsockname()[1] for bound in listening)
             self.url = f"{'https' if self._tls else 'http'}://{HOST}:{port}"
+            self.ingress_url = f"http://{HOST}:{ingress_port}"
             lock.say_who(f"the server at {self.url} (process {os.getpid()})")
             self.api_key = self._api_key()
             chain: Path | None = None
             self.ca_bundle = None
             if self._tls:
                 self.ca_bundle, chain = certificate(self.root / "tls")
-            self.world = self._make_world()
+            self.world = self._make_world(ingress_port)
         except BaseException:
-            if listening is not None:
-                listening.close()
+            for bound in listening:
+                bound.close()
             lock.release()
             self._clear()
             raise
         self._lock, self._listening = lock, listening
-        config = uvicorn.Config(
-            make_app(self.world, self.requests),
-            # The same loop everywhere: uvloop, which uvicorn takes where it finds it, was seen to hang when it is
-            # closed in a thread.
-            loop="asyncio",
-            log_config=None,
-            access_log=False,
-            ws="none",
-            ssl_certfile=chain,
-            # A client that keeps its TLS connection open is not waited for longer than this.
-            timeout_graceful_shutdown=2,
-            timeout_keep_alive=60,
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [listening]}, name="hsml-local", daemon=True
-        )
+        ingress = JournalMiddleware(Ingress(self.world), self.requests, prefix="")
+        self._servers = [_server(make_app(self.world, self.requests), chain), _server(ingress)]
+        self._thread = threading.Thread(target=asyncio.run, args=[self._serve()], name="hsml-local", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
-        while not self._server.started:
+        while not all(server.started for server in self._servers):
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 self.stop()
                 raise RuntimeError(f"The local Model Serving did not start at {self.url}: see its log.")
@@ -200,15 +197,28 @@ class LocalServing:
 
     def stop(self) -> None:
         """End it and all that it runs, and return when it has ended. Once is enough."""
-        server, self._server = self._server, None
-        if server is None:
+        servers, self._servers = self._servers, []
+        if not servers:
             return
-        server.should_exit = True
+        for server in servers:
+            server.should_exit = True
         self._thread.join()
-        self._listening.close()
+        for bound in self._listening:
+            bound.close()
         self.world.close()
         self._lock.release()
         self._clear()
+
+    async def _serve(self) -> None:
+        """
+        Run both listeners until they are told to end.
+
+        Not with ``uvicorn.Server.run``: it would take uvloop where it finds it, which was seen to hang when it is
+        closed in a thread.
+        """
+        pairs = zip(self._servers, self._listening, strict=True)
+        await asyncio.gather(*(server.serve(sockets=[bound]) for server, bound in pairs))
+        await self.world.engine.aclose()
 
     def _clear(self) -> None:
         """Delete the root, if it was made for this run only."""
@@ -222,7 +232,7 @@ class LocalServing:
         keep_key(self.api_key_file, self._key_given)
         return self._key_given
 
-    def _make_world(self) -> World:
+    def _make_world(self, ingress_port: int) -> World:
         store = Store(self.root / "state.sqlite3")
         try:
             accounts = Accounts(self._projects, self._foreign, {self.api_key: SCOPES, **self._keys})
@@ -236,6 +246,7 @@ class LocalServing:
                 faults=self.faults,
                 hopsworks_version=f"{self._hopsworks_version}.0",
                 ca_bundle=self.ca_bundle,
+                ingress_port=ingress_port,
             )
         except BaseException:
             store.close()
@@ -245,3 +256,28 @@ class LocalServing:
         if callable(self._engine):
             return CallableEngine(self._engine)
         return KServeEngine(Environments(self._cache), store)
+
+
+def _listen(option: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port), backlog=256)
+    except OSError as error:
+        text = f"port {port} cannot be used ({error.strerror}): end what has it, or give another --{option}."
+        raise OSError(error.errno, text) from error
+
+
+def _server(app: ASGIApp, certificate_chain: Path | None = None) -> uvicorn.Server:
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            ws="none",
+            lifespan="off",
+            server_header=False,
+            ssl_certfile=certificate_chain,
+            # A client that keeps its TLS connection open is not waited for longer than this.
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=60,
+        )
+    )

@@ -84,6 +84,7 @@ class World:
     :param faults: what goes wrong on command
     :param hopsworks_version: what it says it is
     :param ca_bundle: what clients verify its certificate by; None: it speaks plain HTTP
+    :param ingress_port: where clients are told that the ingress is
     """
 
     def __init__(
@@ -98,12 +99,15 @@ class World:
         faults: Faults,
         hopsworks_version: str,
         ca_bundle: Path | None = None,
+        ingress_port: int,
     ) -> None:
         self.accounts = accounts
         self.faults = faults
         self.engine = engine
         self.hopsworks_version = hopsworks_version
         self.ca_bundle = ca_bundle
+        self.ingress_port = ingress_port
+        self.ingress_by_path = True
         self.cluster = Cluster(engine, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local.engines import VERSION_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,22 @@ class Client:
         self.until(number, "Created")
         self.give("POST", f"/serving/{number}?action=START")
         self.until(number, "Running")
+        self.until_routed(number)
         return number
+
+    def until_routed(self, number: int) -> None:
+        """Wait until the ingress, and with it the proxy, knows the way to a deployment."""
+        deadline = time.monotonic() + 10
+        while not self.serving.world.cluster.is_routed(number):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+    def until_answered_by(self, version: int, **body: Any) -> None:
+        """Wait until one instance has handed over to another: ten answers in a row are of this version."""
+        deadline, in_a_row = time.monotonic() + 10, 0
+        while in_a_row < 10:
+            assert time.monotonic() < deadline
+            in_a_row = in_a_row + 1 if self.predict(**body).headers.get(VERSION_HEADER) == str(version) else 0
 
     def predict(self, name: str = "digits", **body: Any) -> requests.Response:
         return self.ask("POST", f"/inference/models/{name}:predict", json=body or {"instances": [[1.0], [2.0]]})

@@ -178,7 +178,7 @@ def test_versions_and_rollback(client: Client) -> None:
     assert (back["version"], back["modelVersion"]) == (1, 1)
     client.until(number, "Updating")
     seen = client.until(number, "Running")
-    assert client.predict().json() == {"predictions": [1, 1]}
+    client.until_answered_by(1)
     assert (seen["version"], seen["description"]) == (1, "second"), "what is not in a version stays"
     revision = seen["revision"]
     client.give("POST", f"/serving/{number}/rollback", json={"version": 1})
@@ -234,7 +234,7 @@ def test_failed_says_why(client: Client) -> None:
     (log,) = client.give("GET", f"/serving/{number}/logs?tail=20")
     assert "Traceback" in log["content"]
     assert "RuntimeError: the pickle is broken" in log["content"]
-    assert client.predict().json()["errorCode"] == 250001
+    assert client.predict().json()["errorCode"] == 250008, "there is no route"
     assert client.refused("POST", f"/serving/{number}?action=START") == (400, 240003)
     client.give("POST", f"/serving/{number}?action=STOP")
     client.until(number, "Stopped")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_hsml.local import LocalServing, Speeds
+
+from .conftest import Client
+
 if TYPE_CHECKING:
-    from .conftest import Client
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.local import ModelFiles
 
 
 def test_a_prediction(client: Client) -> None:
@@ -63,5 +71,90 @@ def test_nothing_answers_before_it_runs(client: Client) -> None:
     assert (answer.status_code, answer.json()["errorCode"]) == (400, 250001)
 
 
-def test_endpoints(client: Client) -> None:
-    assert client.give("GET", "/inference/endpoints") == []
+def test_the_route_is_there_some_time_after_running(client: Client) -> None:
+    client.serving.world.cluster.speeds = Speeds(starting=1.0, routing=60)
+    number = client.put()["id"]
+    client.until(number, "Created")
+
+    client.give("POST", f"/serving/{number}?action=START")
+    first = client.predict()
+    client.until(number, "Running")
+    running = client.predict()
+
+    assert (first.status_code, first.json()["errorCode"]) == (500, 120000)
+    assert (running.status_code, running.json()["errorCode"]) == (400, 250008)
+    assert "usrMsg" not in running.json(), "an empty 404 of the ingress has no text"
+
+
+def test_a_token_is_refused(client: Client) -> None:
+    client.running()
+    url = f"{client.serving.url}/hopsworks-api/api/project/{client.serving.project_id}/inference/models/digits:predict"
+
+    answer = client.session.post(
+        url, json={"instances": [[1]]}, headers={"Authorization": "Bearer ey.j.wt"}, timeout=30
+    )
+
+    assert (answer.status_code, answer.json()["errorCode"]) == (400, 250009)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"apiProtocol": "GRPC"},
+        {"modelServer": "PYTHON", "predictor": "/Projects/demo/Resources/serve.py"}
+        | dict.fromkeys(("modelName", "modelPath", "modelVersion", "modelFramework")),
+    ],
+)
+def test_what_the_proxy_has_no_route_for(client: Client, serving: LocalServing, fields: Any) -> None:
+    files = serving.world.project(serving.project_id).files
+    files.write("Resources/serve.py", b"")
+    client.put("other", **fields)
+
+    answer = client.predict("other")
+
+    assert (answer.status_code, answer.json()["errorCode"]) == (400, 250004)
+    assert "Use the ingress" in answer.json()["usrMsg"]
+
+
+def test_the_default_tool_needs_no_route_and_has_more_verbs(client: Client, serving: LocalServing) -> None:
+    serving.world.cluster.speeds = Speeds(routing=60)
+    files = serving.world.project(serving.project_id).files
+    files.write("Resources/serve.py", b"")
+    number = client.put(servingTool="DEFAULT", predictor="/Projects/demo/Resources/serve.py")["id"]
+    client.until(number, "Created")
+    client.give("POST", f"/serving/{number}?action=START")
+    client.until(number, "Running")
+
+    assert client.predict().json() == {"predictions": [1, 1]}
+    classified = client.give("POST", "/inference/models/digits:classify", json={"instances": [[1]]})
+    assert classified == {"predictions": [1]}
+    assert client.refused("POST", "/inference/models/digits:explain", json={"instances": [[1]]}) == (400, 250004)
+
+
+def test_the_proxy_has_ten_connections_for_everybody() -> None:
+    """Ten slow predictions are under way; the eleventh, to another deployment, waits for one of them."""
+    may_answer, asked = threading.Event(), threading.Semaphore(0)
+
+    def load(model: ModelFiles) -> Callable[[Any], list[Any]]:
+        def predict(rows: Any) -> list[Any]:
+            if model.deployment.startswith("slow"):
+                asked.release()
+                may_answer.wait(30)
+            return list(rows)
+
+        return predict
+
+    with LocalServing(engine=load) as serving:
+        serving.world.register_model("digits", {"model.pkl": b""})
+        client = Client(serving)
+        with client.session, ThreadPoolExecutor(11) as threads:
+            for number in range(10):
+                client.running(f"slow{number}")
+            client.running("quick")
+            slow = [threads.submit(client.predict, f"slow{number}") for number in range(10)]
+            assert all(asked.acquire(timeout=30) for _ in slow)
+            quick = threads.submit(client.predict, "quick")
+            assert wait([quick], timeout=0.3).not_done
+            may_answer.set()
+            assert quick.result().ok
+            assert all(future.result().ok for future in slow)

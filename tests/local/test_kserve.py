@@ -103,6 +103,7 @@ def test_a_model_really_runs(kserve: Client) -> None:
     finally:
         done.set()
         asker.join()
+    kserve.until_answered_by(2, instances=_ROWS)
     after = kserve.predict(instances=_ROWS)
     assert after.json() == {"predictions": ["klein", "gross"]}
     assert after.headers["x-hsml-local-model-version"] == "2"
@@ -138,6 +139,7 @@ def test_a_crash_is_seen_and_only_loopback_is_bound(kserve: Client) -> None:
     kserve.until(number, "Created")
     kserve.give("POST", f"/serving/{number}?action=START")
     kserve.until(number, "Running", seconds=180)
+    kserve.until_routed(number)
     (pid,) = _processes(kserve.serving)
     env = dict(text.partition("=")[::2] for text in Path(f"/proc/{pid}/environ").read_text().split("\0") if text)
     assert env["OMP_NUM_THREADS"] == "1"
@@ -153,7 +155,8 @@ def test_a_crash_is_seen_and_only_loopback_is_bound(kserve: Client) -> None:
 
     failed = kserve.until(number, "Failed")
     assert "exit code -9" in failed["condition"]["reason"]
-    assert kserve.predict("crashing").json()["errorCode"] == 250001
+    crashed = kserve.predict("crashing").json()
+    assert (crashed["errorCode"], crashed["usrMsg"]) == (250007, "no healthy upstream")
 
 
 @pytest.mark.kserve
@@ -215,6 +218,7 @@ def test_no_child_survives_its_parent(tmp_path: Path) -> None:
         with client.session:
             assert client.see(1)["status"] == "Starting"
             client.until(1, "Running", seconds=60)
+            client.until_routed(1)
             assert client.predict(instances=_ROWS).json() == {"predictions": ["small", "large"]}
             (pid,) = _processes(serving)
     assert not _is_alive(pid)

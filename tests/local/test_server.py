@@ -87,7 +87,7 @@ def test_all_is_kept(tmp_path: Path) -> None:
         with client.session:
             seen = client.until(running, "Running")
             assert (seen["version"], seen["modelVersion"]) == (2, 2)
-            assert client.predict().headers["x-hsml-local-model-version"] == "2"
+            client.until_answered_by(2)
             assert client.see(stopped)["status"] == "Stopped"
             assert client.see(created)["status"] == "Created"
             assert client.give("GET", f"/serving/{running}/versions")["count"] == 2
