@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 DEPLOYING, RUNNING, PREDICTING = "Deploying", "Running", "Predicting"
 CHANGING, CONFIGURING, ENDING = "Changing", "Configuring", "Ending"
 OLDER = "hsml 3.7 has no such call"
+NO_STATUS = "the SDK itself refuses every status"
 
 
 def resources(cores: float = 1, instances: int = 1) -> Any:
@@ -112,7 +113,7 @@ def get_deployments(session: Session) -> None:
         expect(known(session, "absent"), None, "a deployment that is not there")
 
 
-@step(DEPLOYING, "list deployments by status", hopsworks="the SDK itself refuses every status")
+@step(DEPLOYING, "list deployments by status", hopsworks=NO_STATUS, hsml=NO_STATUS)
 def get_deployments_by_status(session: Session) -> None:
     names = {session.named(purpose) for purpose in ("main", "predictor", "saved")}
     created = {each.name for each in session.serving.get_deployments(status="created")}

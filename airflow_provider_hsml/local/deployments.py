@@ -62,6 +62,8 @@ _TYPES: dict[str, tuple[type, str]] = {
     **dict.fromkeys(("batchingConfiguration", "kafkaTopicDTO", "tracing", "featureLogging"), (dict, "an object")),
     **dict.fromkeys(("predictorEnvVars", "transformerEnvVars"), (list, "a list")),
 }
+_OF_TRANSFORMER = frozenset(key for key in VERSIONED if "ransformer" in key) - {"transformer"}
+"""Left out where there is no transformer: hsml 3.7 does not read a null among them."""
 _SERVERS = ("TENSORFLOW_SERVING", "PYTHON", "VLLM")
 _LOGGED = ("ALL", "PREDICTIONS", "MODEL_INPUTS", "NONE")
 _NAME = re.compile(r"[a-zA-Z0-9]+")
@@ -490,8 +492,9 @@ class Deployments:
     def _on_the_wire(self, deployment: int, row: dict[str, Any], state: State) -> dict[str, Any]:
         config = row["config"]
         path = f"/project/{self._project.id}/inference/models/{row['name']}"
+        shown = config if config["transformer"] else {key: config[key] for key in config if key not in _OF_TRANSFORMER}
         return {
-            **config,
+            **shown,
             # Only the names of scripts are told, as newer servers do; they may be sent back so.
             **{key: config[key] and config[key].rpartition("/")[2] for key in ("predictor", "transformer")},
             "id": deployment,
