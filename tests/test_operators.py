@@ -24,7 +24,7 @@ from airflow_provider_hsml import (
     StartDeploymentOperator,
     StopDeploymentOperator,
 )
-from airflow_provider_hsml.hopsworks import registering
+from airflow_provider_hsml.hopsworks import registering, uploading
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
 
 from .tasks import FakeTaskInstance, changes, execute, reads
@@ -114,7 +114,7 @@ class TestRegister:
             raise OSError("disk")
 
         with monkeypatch.context() as patched:
-            patched.setattr(registering, "_parts", fail)
+            patched.setattr(uploading, "parts", fail)
             with pytest.raises(OSError, match="disk"):
                 execute(self.operator(name, model_file(answer=1)))
 
@@ -140,7 +140,7 @@ class TestRegister:
     def test_a_folder_in_parts(
         self, hook: HsmlHook, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(registering, "CHUNK", 1000)
+        monkeypatch.setattr(uploading, "CHUNK", 1000)
         (tmp_path / "weights" / "deep").mkdir(parents=True)
         content = bytes(range(256)) * 10
         (tmp_path / "weights" / "deep" / "w.bin").write_bytes(content)

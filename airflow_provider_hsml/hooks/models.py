@@ -8,6 +8,7 @@ from airflow_provider_hsml.hopsworks import calls, promotion, reading, registry,
 from airflow_provider_hsml.hopsworks.models import Direction
 
 from .connection import ConnectedHook
+from .storage import on_this_machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,12 +62,13 @@ class ModelVerbs(ConnectedHook):
         Register a model version: upload its files, then put it into the registry.
 
         :param run_key: what a retry has in common with the try before, so that it registers once; None: anew each time
-        :param model: the fields of ``airflow_provider_hsml.hopsworks.registering.NewModel``
+        :param model: the arguments of ``RegisterModelOperator`` (its ``model_version`` is ``version`` here)
         """
         from airflow_provider_hsml.hopsworks.registering import NewModel, register  # noqa: PLC0415 - not needed to parse a DAG
 
-        new = NewModel.read(**model)
-        return self.run(register(self.client.project, new, run_key=run_key))
+        with on_this_machine("model_path", model.pop("model_path", None)) as path:
+            new = NewModel.read(model_path=path, **model)
+            return self.run(register(self.client.project, new, run_key=run_key))
 
     def delete_model(self, name: str, version: int) -> None:
         """

@@ -11,29 +11,25 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import math
 import re
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from . import calls, predicting, reading, registry
-from .calls import Upload
+from . import calls, predicting, reading, registry, sources, uploading
 from .errors import HopsworksError, InvalidInput, NotInTime
 from .models import Framework, ModelVersion, check_model_name
 from .waiting import Pace, Pause, Procedure, ask, patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from .calls import Project
+    from .sources import Source
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
 
-CHUNK = 10 * 1024 * 1024
-"""Bytes of a file that are sent at once."""
 AWAIT_REGISTRATION = 120.0
 """Seconds within which the registry has to show a version that it accepted."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
@@ -46,8 +42,8 @@ class NewModel:
     """What is to be registered, checked when it is made."""
 
     name: str
-    path: Path
-    """A file, or a folder with all that the model needs."""
+    source: Source
+    """Where its files come from."""
     framework: Framework
     metrics: Mapping[str, float] = field(default_factory=dict)
     version: int | None = None
@@ -61,6 +57,8 @@ class NewModel:
     environment: str | None = None
     feature_view: str | None = None
     training_dataset_version: int | None = None
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> value. Hopsworks must have a schema for each."""
 
     @classmethod
     def read(
@@ -70,24 +68,16 @@ class NewModel:
         Read what users give, strictly.
 
         :param model_name: letters, digits, underscores
-        :param model_path: a file or folder of this machine
+        :param model_path: a file or folder of this machine, or ``hopsfs:/Projects/...``
         :param framework: one of ``Framework``
         :param metrics: name -> finite number
         :param more: the other fields
         :raises InvalidInput: what is wrong, by the name of the argument
         """
         name = check_model_name(model_name)
-        path = Path(reading.text("model_path", str(model_path) if isinstance(model_path, Path) else model_path))
-        if not path.exists():
-            message = (
-                f"model_path {str(path)!r}: no such file or folder on this machine. Tasks may run on different "
-                "machines: train and register in one place, or share the folder."
-            )
-            raise InvalidInput(message)
-        if path.is_dir() and not any(entry.is_file() for entry in path.rglob("*")):
-            message = f"model_path {str(path)!r}: the folder is empty. Save the model into it before it is registered."
-            raise InvalidInput(message)
-        for argument in ("input_example", "model_schema", "expected"):
+        source = sources.read_source("model_path", model_path)
+        more["tags"] = reading.mapping("tags", more.get("tags") or {})
+        for argument in ("input_example", "model_schema", "expected", "tags"):
             if more.get(argument) is not None:
                 _check_json(argument, more[argument])
         if more.get("version") is not None:
@@ -100,27 +90,11 @@ class NewModel:
             more["expected"] = _expected(more["expected"])
         return cls(
             name,
-            path,
+            source,
             Framework(reading.choice("framework", framework, [one.value for one in Framework])),
             _metrics(metrics),
             **more,
         )
-
-    def files(self) -> list[tuple[str, Path]]:
-        """List the files, by their path below the model's folder."""
-        if self.path.is_file():
-            return [(self.path.name, self.path)]
-        return sorted(
-            (entry.relative_to(self.path).as_posix(), entry) for entry in self.path.rglob("*") if entry.is_file()
-        )
-
-    def digest(self) -> str:
-        """Compute the SHA-256 of all files, names and contents."""
-        total = hashlib.sha256()
-        for name, path in self.files():
-            with path.open("rb") as file:
-                total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-        return total.hexdigest()
 
 
 def _metrics(value: object) -> dict[str, float]:
@@ -165,13 +139,16 @@ def register(
     :param clock: tells the seconds since 1970
     :raises InvalidInput: the version exists already
     """
-    claim = _Claim(f"{CLAIMS}/{hashlib.sha256(run_key.encode()).hexdigest()}.json", model) if run_key else None
+    claim = None
+    if run_key:
+        path = f"{CLAIMS}/{hashlib.sha256(run_key.encode()).hexdigest()}.json"
+        claim = _Claim(path, model.name, (yield from model.source.fingerprint(project)))
     version = (yield from claim.find(project)) if claim else None
     if version is not None:
         registered = yield from ask(calls.get_model(project, model.name, version))
         if registered is not None:
             log.info("Version %s of model %r was registered by an earlier try of this task", version, model.name)
-            return registered
+            return (yield from _tagged(project, model, registered))
     else:
         version = yield from _take_number(project, model)
         if claim:
@@ -185,16 +162,24 @@ def register(
             yield from _tidy(project, leftover)
         raise
     yield from _put(project, model, version, clock)
-    return (yield from _await_registered(project, model.name, version, clock))
+    registered = yield from _await_registered(project, model.name, version, clock)
+    return (yield from _tagged(project, model, registered))
+
+
+def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> Procedure[ModelVersion]:
+    """Set the tags; a retry sets them again."""
+    for tag, value in model.tags.items():
+        yield from ask(calls.put_tag(project, registered.name, registered.version, tag, value))
+    return replace(registered, tags={**registered.tags, **model.tags})
 
 
 class _Claim:
     """A small file by which a retry finds the number that the try before it took."""
 
-    def __init__(self, path: str, model: NewModel) -> None:
+    def __init__(self, path: str, model_name: str, files: str) -> None:
         self.path = path
-        self.model_name = model.name
-        self.files = model.digest()
+        self.model_name = model_name
+        self.files = files
         self._is_there = False
 
     def find(self, project: Project) -> Procedure[int | None]:
@@ -217,7 +202,7 @@ class _Claim:
         if self._is_there:
             yield from ask(calls.delete_path(project, self.path))
         content = {"model_name": self.model_name, "model_version": version, "files": self.files}
-        yield from _upload_bytes(project, self.path, json.dumps(content).encode())
+        yield from uploading.upload_bytes(project, self.path, json.dumps(content).encode())
 
 
 def _await_registered(project: Project, name: str, version: int, clock: Clock) -> Procedure[ModelVersion]:
@@ -270,22 +255,12 @@ def _highest(project: Project, root: str) -> Procedure[int]:
 
 
 def _upload_model(project: Project, model: NewModel, folder: str) -> Procedure[None]:
-    """Send all files; anew, where an earlier try got part of the way."""
+    """Bring all files there; anew, where an earlier try got part of the way."""
     if not (yield from ask(calls.make_folder(project, f"{folder}/Files"))):
         for leftover in ("Files", predicting.INPUT_EXAMPLE, SCHEMA, predicting.EXPECTED):
             yield from ask(calls.delete_path(project, f"{folder}/{leftover}"))
         yield from ask(calls.make_folder(project, f"{folder}/Files"))
-    made: set[str] = set()
-    for name, path in model.files():
-        target = f"{folder}/Files/{name}"
-        for parent in reversed(Path(name).parents):
-            below = parent.as_posix()
-            if below != "." and below not in made:
-                yield from ask(calls.make_folder(project, f"{folder}/Files/{below}"))
-                made.add(below)
-        log.info("Uploading %s (%s bytes)", target, path.stat().st_size)
-        for upload in _parts(path.name, path.stat().st_size, path):
-            yield from ask(calls.upload_part(project, target.rpartition("/")[0], upload))
+    yield from model.source.fill(project, f"{folder}/Files")
     beside = (
         (predicting.INPUT_EXAMPLE, model.input_example),
         (SCHEMA, model.model_schema),
@@ -293,37 +268,7 @@ def _upload_model(project: Project, model: NewModel, folder: str) -> Procedure[N
     )
     for name, content in beside:
         if content is not None:
-            yield from _upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
-
-
-def _upload_bytes(project: Project, path: str, content: bytes) -> Procedure[None]:
-    folder, _, name = path.rpartition("/")
-    yield from ask(
-        calls.upload_part(project, folder, Upload(name, content, _fields(name, len(content), 1, len(content))))
-    )
-
-
-def _parts(name: str, size: int, path: Path) -> Iterator[Upload]:
-    """Cut a file into parts; an empty file is one empty part."""
-    with path.open("rb") as file:
-        for number in range(1, max(1, math.ceil(size / CHUNK)) + 1):
-            content = file.read(CHUNK)
-            yield Upload(name, content, _fields(name, size, number, len(content)))
-
-
-def _fields(name: str, size: int, number: int, length: int) -> dict[str, str]:
-    """Give the form fields that describe a part."""
-    return {
-        "templateId": "-1",
-        "flowChunkSize": str(CHUNK),
-        "flowCurrentChunkSize": str(length),
-        "flowTotalSize": str(size),
-        "flowIdentifier": f"{size}_{name}",
-        "flowFilename": name,
-        "flowRelativePath": name,
-        "flowTotalChunks": str(math.ceil(size / CHUNK)),
-        "flowChunkNumber": str(number),
-    }
+            yield from uploading.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
 
 
 def _put(project: Project, model: NewModel, version: int, clock: Clock) -> Procedure[None]:

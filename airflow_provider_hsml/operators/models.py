@@ -26,7 +26,8 @@ class RegisterModelOperator(HsmlOperator):
     Returns ``{"model_name", "model_version", "model_id", "metrics", "url"}``, each also under its own key.
 
     :param model_name: letters, digits and underscores
-    :param model_path: a file, or a folder with all that the model needs, on the machine where the task runs
+    :param model_path: a file, or a folder with all that the model needs: on the machine where the task runs, in object
+        storage (``s3://connection@bucket/folder``), or in the cluster (``hopsfs:/Projects/...``, copied there)
     :param framework: SKLEARN, PYTHON, TENSORFLOW, TORCH or LLM
     :param metrics: name -> finite number; what versions are compared by later
     :param model_version: a number; None for the next
@@ -38,6 +39,7 @@ class RegisterModelOperator(HsmlOperator):
     :param environment: name of the Python environment it was trained in
     :param feature_view: name of the feature view it was trained on
     :param training_dataset_version: version of the training dataset
+    :param tags: name -> value, set once the version is registered; an administrator must have made a schema for each
     """
 
     template_fields: Sequence[str] = (
@@ -54,8 +56,15 @@ class RegisterModelOperator(HsmlOperator):
         "environment",
         "feature_view",
         "training_dataset_version",
+        "tags",
     )
-    template_fields_renderers = {"metrics": "json", "input_example": "json", "model_schema": "json", "expected": "json"}  # noqa: RUF012
+    template_fields_renderers = {  # noqa: RUF012 - as Airflow has it
+        "metrics": "json",
+        "input_example": "json",
+        "model_schema": "json",
+        "expected": "json",
+        "tags": "json",
+    }
 
     def __init__(
         self,
@@ -72,6 +81,7 @@ class RegisterModelOperator(HsmlOperator):
         environment: str | None = None,
         feature_view: str | None = None,
         training_dataset_version: int | str | None = None,
+        tags: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("multiple_outputs", True)
@@ -88,6 +98,7 @@ class RegisterModelOperator(HsmlOperator):
         self.environment = environment
         self.feature_view = feature_view
         self.training_dataset_version = training_dataset_version
+        self.tags = tags
 
     def act(self, context: Context) -> dict[str, Any]:
         """
@@ -112,6 +123,7 @@ class RegisterModelOperator(HsmlOperator):
             environment=self.environment,
             feature_view=self.feature_view,
             training_dataset_version=self.training_dataset_version,
+            tags=self.tags,
         )
         self.log.info("Registered version %s of model %r", model.version, model.name)
         return {

@@ -6,7 +6,18 @@ Everything that gets into a path is checked here, so that no name can lead out o
 
 from __future__ import annotations
 
-from .files import delete_path, download, list_folder, make_folder, path_exists, upload_part
+from .files import (
+    Entry,
+    copy_path,
+    delete_path,
+    download,
+    get_entry,
+    list_entries,
+    list_folder,
+    make_folder,
+    path_exists,
+    upload_part,
+)
 from .inference import Endpoint, get_endpoints, predict
 from .models import Registry, delete_model, get_model, get_models, get_registries, get_tags, put_model, put_tag
 from .projects import Project, get_project, get_server_version, get_variable
@@ -33,11 +44,13 @@ __all__ = [
     "Answer",
     "Call",
     "Endpoint",
+    "Entry",
     "InstanceLog",
     "Page",
     "Project",
     "Registry",
     "Upload",
+    "copy_path",
     "delete_deployment",
     "delete_model",
     "delete_path",
@@ -46,6 +59,7 @@ __all__ = [
     "get_deployment_by_id",
     "get_deployments",
     "get_endpoints",
+    "get_entry",
     "get_logs",
     "get_model",
     "get_models",
@@ -56,6 +70,7 @@ __all__ = [
     "get_variable",
     "get_versions",
     "has_versions",
+    "list_entries",
     "list_folder",
     "make_folder",
     "path_exists",

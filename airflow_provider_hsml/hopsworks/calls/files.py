@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
 
 from .wire import PAGE, Call, nothing, path_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from .projects import Project
     from .wire import Upload
+
+T = TypeVar("T")
 
 _PATH_NOT_FOUND = frozenset({110008, 110011, 110018})
 _PATH_EXISTS = frozenset({110012, 110047})
@@ -33,19 +38,59 @@ def path_exists(project: Project, path: str) -> Call[bool]:
     return Call(f"look for {path!r}", "GET", _dataset(project, path), bool, repeatable=True, absent=_PATH_NOT_FOUND)
 
 
-def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[list[str] | None]:
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file or folder."""
+
+    name: str
+    is_folder: bool
+    size: int
+    """Bytes."""
+    modified: str
+    """When it was changed last, as the server writes it."""
+
+
+def _entry(data: Mapping[str, Any]) -> Entry:
+    row = data["attributes"]
+    is_folder = bool(row.get("dir"))
+    name = str(row.get("name") or row["path"].rpartition("/")[2])
+    return Entry(name, is_folder, int(row.get("size") or 0), str(row.get("modificationTime")))
+
+
+def get_entry(project: Project, path: str) -> Call[Entry | None]:
     """
-    List the names in a folder, a page at a time; None when there is no such folder.
+    Look at a file or folder; None when there is none.
 
     :param project: whose files
-    :param path: from the project's folder on
+    :param path: from the project's folder on, or ``/Projects/...``
+    """
+    return Call(
+        f"look at {path!r}",
+        "GET",
+        _dataset(project, path),
+        lambda data: data and _entry(data),
+        repeatable=True,
+        absent=_PATH_NOT_FOUND,
+    )
+
+
+def list_entries(project: Project, path: str, *, offset: int = 0) -> Call[list[Entry]]:
+    """
+    List a folder, a page at a time; nothing when there is no such folder.
+
+    :param project: whose files
+    :param path: from the project's folder on, or ``/Projects/...``
     :param offset: how many to leave out
     """
+    return _listing(project, path, offset, lambda data: [_entry(row) for row in (data or {}).get("items") or []])
+
+
+def _listing(project: Project, path: str, offset: int, read: Callable[[Any], T]) -> Call[T]:
     return Call(
         f"list {path!r}",
         "GET",
         _dataset(project, path),
-        lambda data: None if data is None else [str(row["attributes"]["name"]) for row in data.get("items") or []],
+        read,
         query=(
             ("action", "listing"),
             ("offset", str(offset)),
@@ -55,6 +100,40 @@ def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[list[st
         ),
         repeatable=True,
         absent=_PATH_NOT_FOUND,
+    )
+
+
+def copy_path(project: Project, path: str, destination: str) -> Call[None]:
+    """
+    Copy a file or folder inside the cluster. Done when the copy is there, not when this is answered.
+
+    :param project: whose files
+    :param path: from the project's folder on, or ``/Projects/...``
+    :param destination: where nothing may be yet: ``/Projects/...``
+    """
+    return Call(
+        f"copy {path!r} to {destination!r}",
+        "POST",
+        _dataset(project, path),
+        nothing,
+        query=(("action", "copy"), ("destination_path", destination)),
+        is_write_slow=True,
+    )
+
+
+def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[list[str] | None]:
+    """
+    List the names in a folder, a page at a time; None when there is no such folder.
+
+    :param project: whose files
+    :param path: from the project's folder on
+    :param offset: how many to leave out
+    """
+    return _listing(
+        project,
+        path,
+        offset,
+        lambda data: None if data is None else [str(row["attributes"]["name"]) for row in data.get("items") or []],
     )
 
 
