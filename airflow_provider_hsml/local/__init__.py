@@ -6,7 +6,8 @@ what it is told below one folder, and runs each deployment's model in KServe's o
 callable, in this process). The map:
 
 - ``server``: ``LocalServing``, which starts and ends it; ``cli``: the same as the command ``hsml-local``
-- ``app``: HTTP; ``inference``: the way of a prediction; ``tls``, ``journal``: its certificate, what was asked
+- ``app``: HTTP, ``api``: its handlers by subject; ``inference``: the way of a prediction
+- ``tls``, ``journal``: the certificate, what was asked
 - ``world``: what there is, without HTTP: ``accounts``, ``files``, ``registry``, ``deployments``, kept in ``store``
 - ``cluster``: what runs, as Kubernetes would: rollouts, statuses and conditions; ``behaviour``: how fast, how honest
 - ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run

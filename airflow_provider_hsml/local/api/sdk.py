@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from starlette.responses import FileResponse, JSONResponse
+from starlette.responses import FileResponse
 
-from .errors import Refusal, malformed
+from airflow_provider_hsml.local.errors import Refusal, malformed
+
+from .asking import PROJECT, ApiRoute, Asking, json_answer
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from .app import _Asking
 
 _SCHEMA_FORMATS = {"schema": ".json", "jsonschema": ".jsonschema.json", "openapi": ".openapi.json"}
 _SCHEMA_VARIABLE = "SERVING_SCHEMA_ID"
 
 
-def credentials(asking: _Asking) -> Response:
+def _credentials(asking: Asking) -> Response:
     """
     Answer with what a client materializes at login.
 
@@ -25,7 +26,7 @@ def credentials(asking: _Asking) -> Response:
     """
     asking.world.project(asking.param("project"))
     bundle = asking.world.ca_bundle
-    return JSONResponse(
+    return json_answer(
         {
             "fileExtension": "jks",
             "kStore": "",
@@ -38,13 +39,13 @@ def credentials(asking: _Asking) -> Response:
     )
 
 
-def provenance_of_model(asking: _Asking) -> Response:
+def _provenance_of_model(asking: Asking) -> Response:
     """Answer that a model has no links: there is no feature store here."""
     asking.holdings.registry.get(asking.param("model"))
-    return JSONResponse({"count": 0})
+    return json_answer({"count": 0})
 
 
-def schema_of_deployment(asking: _Asking) -> Response:
+def _schema_of_deployment(asking: Asking) -> Response:
     """Answer with a schema document that a client has published for a deployment."""
     kind = asking.query("format", "schema")
     if kind not in _SCHEMA_FORMATS:
@@ -58,3 +59,15 @@ def schema_of_deployment(asking: _Asking) -> Response:
     if not asking.holdings.files.exists(path):
         raise Refusal(240037, f"Schema {schema} of deployment {deployment['name']} not found.")
     return FileResponse(asking.holdings.files.read(path), media_type="application/json")
+
+
+ROUTES = [
+    ApiRoute("GET", f"{PROJECT}/credentials", ("PROJECT",), _credentials),
+    ApiRoute(
+        "GET",
+        f"{PROJECT}/modelregistries/{{registry:int}}/models/{{model}}/provenance/links",
+        ("MODELREGISTRY",),
+        _provenance_of_model,
+    ),
+    ApiRoute("GET", f"{PROJECT}/serving/{{deployment:int}}/schema", ("SERVING",), _schema_of_deployment),
+]

@@ -1,0 +1,91 @@
+"""What every handler has to do with: a request that is in order, an answer, and a row of a table of routes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from starlette.responses import Response
+
+from airflow_provider_hsml.local.errors import malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from airflow_provider_hsml.local.inference import Proxy
+    from airflow_provider_hsml.local.world import Holdings, World
+
+PREFIX = "/hopsworks-api/api"
+PROJECT = "/project/{project:int}"
+"""The path of what belongs to a project, below ``PREFIX``."""
+
+
+class ApiRoute(NamedTuple):
+    """
+    One row of a table of routes.
+
+    :param method: GET, POST, PUT, ...
+    :param path: below ``PREFIX``, as Starlette writes it; with ``{project}`` the project is checked as well
+    :param scopes: of which the API key needs one; empty: no key is needed
+    :param handler: a plain function runs in a thread; a coroutine function runs in the event loop, and reads the body
+        by itself
+    :param takes_token: whether a session's token is looked at at all; where not, 400/250009 says so
+    """
+
+    method: str
+    path: str
+    scopes: tuple[str, ...]
+    handler: Callable[[Asking], Response] | Callable[[Asking], Awaitable[Response]]
+    takes_token: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A request whose key and project are in order. ``body`` is there for handlers that run in a thread."""
+
+    request: Request
+    world: World
+    proxy: Proxy
+    body: bytes = b""
+
+    @property
+    def holdings(self) -> Holdings:
+        """What the project in the path has."""
+        return self.world.project(self.request.path_params["project"])
+
+    def param(self, name: str) -> Any:
+        """Give a part of the path."""
+        return self.request.path_params[name]
+
+    def query(self, name: str, default: str | None = None) -> str | None:
+        """Give a query parameter."""
+        return self.request.query_params.get(name, default)
+
+    def number(self, name: str, default: int) -> int:
+        """Read a query parameter that is a number."""
+        text = self.query(name)
+        if text is None:
+            return default
+        try:
+            return int(text)
+        except ValueError:
+            raise malformed(f"{name}={text!r} is not a number.") from None
+
+    def json_object(self) -> dict[str, Any]:
+        """Read the body as a JSON object."""
+        try:
+            body = json.loads(self.body)
+        except ValueError as error:
+            raise malformed(f"The body is not JSON: {error}.") from None
+        if not isinstance(body, dict):
+            raise malformed("The body is not a JSON object.")
+        return body
+
+
+def json_answer(content: Any, status: int = 200) -> Response:
+    """Make an answer of JSON."""
+    # json.dumps and not JSONResponse: a metric that is NaN travels as Hopsworks' own JSON has it.
+    return Response(json.dumps(content), status, media_type="application/json")

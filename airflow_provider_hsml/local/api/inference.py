@@ -1,0 +1,29 @@
+"""Predictions, and where else they can be asked for."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from airflow_provider_hsml.local.engines import INSTANCE_HEADER, VERSION_HEADER
+
+from .asking import PROJECT, ApiRoute, Asking, json_answer
+
+_PASSED_ON = ("content-type", VERSION_HEADER, INSTANCE_HEADER)
+"""All that the proxy keeps of the headers of an answer."""
+
+
+def _endpoints(asking: Asking) -> Response:
+    ports = [{"name": "HTTP", "number": asking.world.ingress_port}]
+    return json_answer([{"type": "LOAD_BALANCER", "hosts": ["127.0.0.1"], "ports": ports}])
+
+
+async def _infer(asking: Asking) -> Response:
+    said = await asking.proxy.infer(asking.holdings, asking.param("target"), await asking.request.body())
+    headers = {name: value for name, value in said.headers.items() if name in _PASSED_ON}
+    return Response(said.content, said.status, headers)
+
+
+ROUTES = [
+    ApiRoute("GET", f"{PROJECT}/inference/endpoints", ("SERVING",), _endpoints),
+    ApiRoute("POST", f"{PROJECT}/inference/models/{{target:path}}", ("SERVING",), _infer, takes_token=False),
+]
