@@ -9,6 +9,7 @@ callable, in this process). The map:
 - ``app``: HTTP, ``api``: its handlers by subject; ``inference``: the way of a prediction
 - ``tls``, ``journal``: the certificate, what was asked
 - ``world``: what there is, without HTTP: ``accounts``, ``files``, ``registry``, ``deployments``, kept in ``store``
+- ``deployments``: ``configuration`` and ``checks`` of a PUT, ``wire`` of a GET, ``wanted`` of the cluster
 - ``cluster``: what runs, as Kubernetes would: rollouts, statuses and conditions; ``behaviour``: how fast, how honest
 - ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run
 - ``errors``: the refusals, with Hopsworks' codes

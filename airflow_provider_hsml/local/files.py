@@ -211,6 +211,14 @@ class ProjectFiles:
         _sync(place.parent)
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
 
+    def file(self, path: str) -> Path | None:
+        """Give the place of a file on this machine; None when it is not there, or no path of this project."""
+        try:
+            place = self.here(path)
+        except Refusal:
+            return None
+        return place if place.is_file() else None
+
     def read(self, path: str) -> Path:
         """Give the place of a file on this machine; refused when it is none."""
         place = self._found(path)
