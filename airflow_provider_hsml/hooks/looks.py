@@ -127,7 +127,10 @@ class DeploymentLooks(ModelVerbs):
 
         :param name: the deployment's name
         """
-        return f"{self.access.url}/{calls.predict(self.client.project, name, {'instances': []}).path}"
+        project = self.client.project
+        if project.ingress is not None:
+            return self.run(project.ingress.prediction_url(project, check_deployment_name(name)))
+        return f"{self.access.url}/{calls.predict(project, name, {'instances': []}).path}"
 
     def deployment_url(self, deployment: Deployment) -> str:
         """

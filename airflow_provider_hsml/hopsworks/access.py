@@ -53,6 +53,9 @@ class Access:
     inference_route: str = "hopsworks"
     """``hopsworks``: predictions go through the REST API; ``istio``: straight to the ingress."""
     ingress_url: str | None = None
+    """``scheme://host:port``; None for the one that the server names, if it is on the same host."""
+    allow_http: bool = False
+    """Whether the key may go over plain http to a host that is not this machine."""
     request_timeout: float = 60.0
     """Seconds for one answer."""
     write_timeout: float = 300.0
@@ -90,11 +93,6 @@ class Access:
         ingress = given.get("ingress_url")
         route = given.get("inference_route", "hopsworks")
         reading.choice(f"{name}, extra 'inference_route'", route, ("hopsworks", "istio"))
-        if route == "istio":
-            message = (
-                f"{name}, extra 'inference_route': 'istio' is not supported; leave it out to go through Hopsworks."
-            )
-            raise InvalidInput(message)
         return cls(
             url=_base_url(f"{name}, field 'host'", host, port=port, scheme=schema, allow_http=allow_http),
             project=_project(f"{name}, extra 'project'", project or given.get("project")),
@@ -102,6 +100,7 @@ class Access:
             verify=_verify(name, given),
             inference_route=route,
             ingress_url=ingress and _base_url(f"{name}, extra 'ingress_url'", ingress, allow_http=allow_http),
+            allow_http=allow_http,
             request_timeout=reading.number(
                 f"{name}, extra 'request_timeout'", given.get("request_timeout", 60), least=1
             ),

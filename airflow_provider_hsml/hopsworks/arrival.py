@@ -470,7 +470,7 @@ class Arrival:
         self._old_names = yield from self._names(live)
         if self._probe is not None and self._probe.predictions is not None:
             try:
-                self._champion = yield from ask(calls.predict(self.project, self.name, self._probe.body))
+                self._champion = yield from predicting.ask_model(self.project, self.name, self._probe.body)
             except HopsworksError as error:
                 log.info("What the version before answers is not known: %s", error)
 
@@ -479,7 +479,7 @@ class Arrival:
         if self._probe is None:
             return False
         try:
-            yield from ask(calls.predict(self.project, self.name, self._probe.body))
+            yield from predicting.ask_model(self.project, self.name, self._probe.body)
         except HopsworksError as error:
             return not predicting.is_unreached(error)
         return True
@@ -490,7 +490,7 @@ class Arrival:
             return
         log.info("Waking deployment %r by a request", self.name)
         try:
-            yield from ask(calls.predict(self.project, self.name, self._probe.body, seconds=WAKE_AGAIN))
+            yield from predicting.ask_model(self.project, self.name, self._probe.body, seconds=WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes it: %s", error)
 

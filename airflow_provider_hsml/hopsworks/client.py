@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,6 +14,7 @@ from requests.auth import AuthBase
 from . import calls
 from .calls import Answer, Call, Project
 from .errors import HopsworksError, NoAnswer, Untrusted
+from .ingress import Ingress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +82,11 @@ class Client:
     def project(self) -> Project:
         """The project, looked up on first use."""
         if self._project is None:
-            self._project = self.send(calls.get_project(self.access.project))
+            project = self.send(calls.get_project(self.access.project))
+            if self.access.inference_route == "istio":
+                endpoints = [] if self.access.ingress_url else self.send(calls.get_endpoints(project))
+                project = replace(project, ingress=Ingress.of(self.access, endpoints))
+            self._project = project
         return self._project
 
     def send(self, call: Call[T]) -> T:
@@ -119,13 +125,15 @@ class Client:
         access = self.access
         wait = call.seconds or (access.write_timeout if call.is_write_slow else access.request_timeout)
         upload = call.upload
-        where = f"{call.what} at {access.url}"
+        base = call.base or access.url
+        where = f"{call.what} at {base}"
         try:
             response = self._session.request(
                 call.method,
-                f"{access.url}/{call.path}",
+                f"{base}/{call.path}",
                 params=list(call.query),
                 json=call.body,
+                headers={"Host": call.host} if call.host else None,
                 data=dict(upload.fields) if upload else None,
                 files={"file": (upload.filename, upload.content)} if upload else None,
                 auth=self._auth,

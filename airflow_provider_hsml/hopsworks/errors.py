@@ -10,6 +10,7 @@ What can go wrong between us and Hopsworks.
     │   └── Untrusted       TLS: the server's certificate is not trusted; nothing was sent
     ├── NotUnderstood       an answer that is not Hopsworks': HTML, empty, a redirect, a key missing
     ├── Refused             Hopsworks said no, with its errorCode
+    ├── ModelRefused        the ingress, or a model asked through it, said no
     ├── NotInTime           the deadline passed
     └── DeploymentError     what became of a deployment
         ├── DeploymentFailed    its instances do not come up
@@ -168,6 +169,31 @@ class Refused(HopsworksError):
     @staticmethod
     def _is_quota(code: int, text: str) -> bool:
         return code == LIFECYCLE_CODE and _QUOTA in text.lower()
+
+
+class ModelRefused(HopsworksError):
+    """A request at the ingress was refused: by the ingress, or by the model itself, whose status this is then."""
+
+    def __init__(self, what: str, *, status: int, text: str, retry_after: float | None = None) -> None:
+        """
+        Tell a model that cannot be reached from one that refused.
+
+        :param what: what was asked, for the message
+        :param status: HTTP status
+        :param text: the beginning of the answer
+        :param retry_after: seconds, from the header of that name
+        """
+        hint = " Check the API key's scope SERVING, and the role of its user in the project."
+        said = text or ("there is no route to it" if status == 404 else "no reason given")
+        super().__init__(f"{what}: HTTP {status}: {said}{hint if status in (401, 403) else ''}")
+        self.status = status
+        self.text = text
+        self.retry_after = retry_after
+        self.not_routed = status == 404 and not text
+        """Whether the ingress does not know the deployment, or not yet."""
+        self.not_ready = self.not_routed or status in (502, 503, 504)
+        """Whether the request did not get to the model."""
+        self.transient = self.not_ready or status >= 500 or status in (408, 429)
 
 
 class NotInTime(HopsworksError):

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from . import calls
-from .errors import HopsworksError, InvalidInput, NoAnswer, NotUnderstood, Refused
+from .errors import HopsworksError, InvalidInput, ModelRefused, NoAnswer, NotUnderstood, Refused
 from .waiting import Pause, Procedure, ask
 
 if TYPE_CHECKING:
@@ -193,9 +193,27 @@ def is_unreached(error: HopsworksError) -> bool:
 
     :param error: how it ended
     """
+    if isinstance(error, ModelRefused):
+        return error.not_ready
     if isinstance(error, Refused):
         return error.not_ready or error.code == _INTERNAL_ERROR
     return isinstance(error, NoAnswer | NotUnderstood) and error.transient
+
+
+def ask_model(
+    project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
+) -> Procedure[dict[str, Any]]:
+    """
+    Send one request, by the way that the connection goes: through Hopsworks or straight to the ingress.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param body: the request
+    :param seconds: how long to wait for the answer
+    """
+    if project.ingress is not None:
+        return (yield from project.ingress.predict(project, name, body, seconds=seconds))
+    return (yield from ask(calls.predict(project, name, body, seconds=seconds)))
 
 
 def predict(
@@ -217,7 +235,7 @@ def predict(
     while True:
         left = begun + timeout - clock()
         try:
-            answer: dict[str, Any] = yield from ask(calls.predict(project, name, body, seconds=max(left, 1.0)))
+            answer = yield from ask_model(project, name, body, seconds=max(left, 1.0))
         except HopsworksError as error:
             waited = clock() - begun
             if not is_unreached(error) or waited >= timeout:

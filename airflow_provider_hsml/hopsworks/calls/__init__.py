@@ -18,7 +18,7 @@ from .files import (
     path_exists,
     upload_part,
 )
-from .inference import Endpoint, get_endpoints, predict
+from .inference import Address, Endpoint, get_endpoints, predict, predict_at
 from .models import Registry, delete_model, get_model, get_models, get_registries, get_tags, put_model, put_tag
 from .projects import Project, get_project, get_server_version, get_variable
 from .serving import (
@@ -41,6 +41,7 @@ __all__ = [
     "API",
     "DUPLICATED_ENTRY",
     "PAGE",
+    "Address",
     "Answer",
     "Call",
     "Endpoint",
@@ -75,6 +76,7 @@ __all__ = [
     "make_folder",
     "path_exists",
     "predict",
+    "predict_at",
     "put_deployment",
     "put_model",
     "put_tag",

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, ModelRefused
 
-from .wire import Call, path_of
+from .wire import Call, encoded, error_of, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .projects import Project
+    from .wire import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,39 @@ def _endpoint(row: Mapping[str, Any]) -> Endpoint:
     return Endpoint(str(row["type"]), tuple(map(str, row.get("hosts") or [])), ports)
 
 
-def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None) -> Call[Any]:
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a deployment is at the ingress."""
+
+    path: str
+    """Percent-encoded, below the ingress."""
+    host: str | None = None
+    """The Host header that tells deployments apart, on servers before 4.8."""
+
+    @classmethod
+    def by_path(cls, space: str, name: str) -> Address:
+        """
+        Make the address on newer servers.
+
+        :param space: the project's Kubernetes namespace, or its name
+        :param name: the deployment's name
+        """
+        return cls(encoded("v1", space, name, "v1", "models", f"{name}:predict"))
+
+    @classmethod
+    def by_host(cls, host: str, name: str) -> Address:
+        """
+        Make the address on older servers.
+
+        :param host: the Host header
+        :param name: the deployment's name
+        """
+        return cls(encoded("v1", "models", f"{name}:predict"), host)
+
+
+def predict(
+    project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
+) -> Call[dict[str, Any]]:
     """
     Ask a deployment for predictions, through Hopsworks.
 
@@ -57,23 +90,59 @@ def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: fl
         make up an answer to it
     :param seconds: how long to wait for the answer
     """
+    return Call(
+        f"ask deployment {name!r} for predictions",
+        "POST",
+        path_of("project", project.id, "inference", "models", f"{check_deployment_name(name)}:predict"),
+        _predictions,
+        body=_checked(name, body),
+        seconds=seconds,
+    )
+
+
+def predict_at(
+    url: str, address: Address, name: str, body: Mapping[str, Any], *, seconds: float | None = None
+) -> Call[dict[str, Any]]:
+    """
+    Ask a deployment for predictions, at the ingress.
+
+    :param url: the ingress: ``scheme://host:port``
+    :param address: the deployment's place there
+    :param name: the deployment's name, for messages
+    :param body: as for ``predict``
+    :param seconds: how long to wait for the answer
+    """
+    return Call(
+        f"ask deployment {name!r} for predictions at the ingress",
+        "POST",
+        address.path,
+        _predictions,
+        body=_checked(name, body),
+        seconds=seconds,
+        base=url,
+        host=address.host,
+        error=_refused_at_ingress,
+    )
+
+
+def _checked(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
     if len({"instances", "inputs"} & set(body)) != 1:
         message = (
             f"A request to deployment {name!r} needs exactly one of the keys 'instances' and 'inputs', got "
             f"{sorted(body)}."
         )
         raise InvalidInput(message)
-    return Call(
-        f"ask deployment {name!r} for predictions",
-        "POST",
-        path_of("project", project.id, "inference", "models", f"{check_deployment_name(name)}:predict"),
-        _predictions,
-        body=dict(body),
-        seconds=seconds,
-    )
+    return dict(body)
 
 
-def _predictions(data: Any) -> Any:
+def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
+    if 300 <= answer.status < 400:
+        return error_of(what, answer)
+    text = answer.content[:2000].decode("utf-8", "replace").strip()
+    return ModelRefused(what, status=answer.status, text=text, retry_after=answer.retry_after)
+
+
+def _predictions(data: Any) -> dict[str, Any]:
     if not isinstance(data, dict):
         message = "expected a JSON object"
         raise TypeError(message)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .wire import Call, path_of
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.ingress import Ingress
 
 VARIABLE_NOT_FOUND = 100050
 
@@ -15,6 +19,8 @@ class Project:
 
     id: int
     name: str
+    ingress: Ingress | None = field(default=None, repr=False, compare=False)
+    """How models are asked, where that is not through Hopsworks' REST API."""
 
 
 def get_project(name: str) -> Call[Project]:

@@ -77,6 +77,12 @@ class Call(Generic[T]):
     """Whether some servers lack the endpoint: a 404 of its own kind is then read as None."""
     seconds: float | None = None
     """How long to wait for the answer, where that is not the connection's to say."""
+    base: str | None = None
+    """``scheme://host:port`` where it goes, when that is not the connection's."""
+    host: str | None = None
+    """The Host header, where it is not that of ``base``."""
+    error: Callable[[str, Answer], HopsworksError] | None = None
+    """Makes the error of an answer that is not Hopsworks' own."""
 
     def outcome(self, answer: Answer) -> T:
         """
@@ -88,7 +94,7 @@ class Call(Generic[T]):
         :raises NotUnderstood: it is not an answer of Hopsworks
         """
         if not 200 <= answer.status < 300:
-            error = error_of(self.what, answer)
+            error = (self.error or error_of)(self.what, answer)
             code = error.code if isinstance(error, Refused) else None
             if code in self.absent or (self.optional and answer.status == 404 and code not in _OBJECT_NOT_FOUND):
                 return self.read(None)
@@ -150,11 +156,21 @@ def path_of(*segments: str | int) -> str:
     :param segments: names and ids, not encoded
     :raises InvalidInput: one of them would lead elsewhere
     """
+    return f"{API}/{encoded(*segments)}"
+
+
+def encoded(*segments: str | int) -> str:
+    """
+    Build a path from segments below another place.
+
+    :param segments: names and ids, not encoded
+    :raises InvalidInput: one of them would lead elsewhere
+    """
     for segment in segments:
         if str(segment) in ("", ".", ".."):
             message = f"{segment!r} can be no part of a path."
             raise InvalidInput(message)
-    return "/".join([API, *(quote(str(segment), safe=":") for segment in segments)])
+    return "/".join(quote(str(segment), safe=":") for segment in segments)
 
 
 def nothing(_data: object) -> None:
