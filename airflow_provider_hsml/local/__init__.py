@@ -12,7 +12,8 @@ callable, in this process). The map:
 - ``deployments``: ``configuration`` and ``checks`` of a PUT, ``wire`` of a GET, ``wanted`` of the cluster
 - ``cluster``: what runs, as Kubernetes would: rollouts, statuses and conditions; ``behaviour``: how fast, how honest
 - ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run
-- ``errors``: the refusals, with Hopsworks' codes
+- ``faults``, ``fault_middleware``, ``changes``: what goes wrong, and how fast, on command; ``control``: over HTTP
+- ``errors``, ``limits``: the refusals, with Hopsworks' codes
 
 It knows nothing of the provider in this distribution: a wrong path would be wrong on both sides, and all green.
 """
@@ -23,13 +24,34 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .behaviour import Profile, Speeds
+    from .behaviour import Looks, Profile, Speeds
     from .engines import ModelFiles
+    from .faults import Hold, LostChange, RequestFault, StartFault
     from .server import LocalServing
 
-_HOMES = {"LocalServing": "server", "ModelFiles": "engines", "Profile": "behaviour", "Speeds": "behaviour"}
+_HOMES = {
+    "Hold": "faults",
+    "LocalServing": "server",
+    "Looks": "behaviour",
+    "LostChange": "faults",
+    "ModelFiles": "engines",
+    "Profile": "behaviour",
+    "RequestFault": "faults",
+    "Speeds": "behaviour",
+    "StartFault": "faults",
+}
 
-__all__ = ["LocalServing", "ModelFiles", "Profile", "Speeds"]
+__all__ = [
+    "Hold",
+    "LocalServing",
+    "Looks",
+    "LostChange",
+    "ModelFiles",
+    "Profile",
+    "RequestFault",
+    "Speeds",
+    "StartFault",
+]
 
 
 def __getattr__(name: str) -> object:

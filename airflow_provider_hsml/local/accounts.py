@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SCOPES = frozenset(
-    {"PROJECT", "SERVING", "MODELREGISTRY", "DATASET_VIEW", "DATASET_CREATE", "DATASET_DELETE", "USER", "JOB", "KAFKA"},
+    {
+        "PROJECT",
+        "SERVING",
+        "MODELREGISTRY",
+        "DATASET_VIEW",
+        "DATASET_CREATE",
+        "DATASET_DELETE",
+        "USER",
+        "JOB",
+        "KAFKA",
+        "ADMIN",
+    },
 )
 FIRST_PROJECT_ID = 119
 _HEADER = "ApiKey "

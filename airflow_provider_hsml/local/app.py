@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from .api import files, inference, models, projects, sdk, serving
 from .api.asking import PREFIX, ApiRoute, Asking, json_answer
+from .control import control_routes
 from .errors import Refusal, malformed
 from .inference import Proxy
-from .journal import Journal, JournalMiddleware
+from .limits import too_long
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from .journal import Journal
     from .world import World
 
 log = logging.getLogger(__name__)
@@ -35,12 +36,12 @@ log = logging.getLogger(__name__)
 _ROUTES = [*projects.ROUTES, *models.ROUTES, *files.ROUTES, *serving.ROUTES, *inference.ROUTES, *sdk.ROUTES]
 
 
-def make_app(world: World, journal: Journal) -> Starlette:
+def make_app(world: World, controlled: Journal | None = None) -> Starlette:
     """
     Make the application.
 
     :param world: what it answers from
-    :param journal: where requests are noted
+    :param controlled: the journal, where faults, time and the journal can be commanded over HTTP, too
     """
     proxy = Proxy(world)
 
@@ -62,8 +63,10 @@ def make_app(world: World, journal: Journal) -> Starlette:
         return Route(f"{PREFIX}{row.path}", _guarded(endpoint), methods=[row.method], name=f"{row.method} {row.path}")
 
     return Starlette(
-        routes=[route(row) for row in _ROUTES],
-        middleware=[Middleware(JournalMiddleware, journal=journal, prefix=PREFIX)],
+        routes=[
+            *(route(row) for row in _ROUTES),
+            *(control_routes(world, controlled) if controlled is not None else ()),
+        ],
         exception_handlers={
             Refusal: _refused,
             HTTPException: _not_here,
@@ -100,6 +103,8 @@ def _not_here(request: Request, error: Exception) -> Response:
     """Answer what the local Model Serving lacks: loudly, so that nobody takes it for Hopsworks' own 404."""
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette looks it up by its class
     asked = f"{request.method} {request.url.path}"
+    if error.status_code == 413:
+        return json_answer(too_long(error.detail), 413)
     if error.status_code not in (404, 405):
         return json_answer(malformed(f"{asked}: {error.detail}").body(), 422)
     log.warning("%s is not built into the local Model Serving", asked)

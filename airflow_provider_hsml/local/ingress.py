@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -80,6 +81,8 @@ class Ingress:
             answer = await self._answer(request)
         except ClientDisconnect:
             return
+        except HTTPException as error:
+            answer = _envoy(error.status_code, error.detail)
         except Exception:
             log.exception("%s %s at the ingress failed", request.method, request.url.path)
             answer = Answer(500, b"")

@@ -75,7 +75,7 @@ class Journal(Sequence[Asked]):
 
 class JournalMiddleware:
     """
-    Notes each request when it has been answered.
+    Notes each request when it has been answered, but for those that command the server.
 
     :param app: what answers
     :param journal: where to note
@@ -89,7 +89,7 @@ class JournalMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, and note it."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or scope["path"].startswith("/_local/"):
             await self._app(scope, receive, send)
             return
         chunks: list[bytes] = []

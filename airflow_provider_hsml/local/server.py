@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Literal, Self
 import uvicorn
 
 from .accounts import SCOPES, Accounts, keep_key, kept_key
+from .api.asking import PREFIX
 from .app import make_app
 from .behaviour import Profile, Speeds
 from .engines import CallableEngine
 from .environments import Environments
+from .fault_middleware import Connections, FaultMiddleware
 from .faults import Faults
 from .ingress import Ingress
 from .journal import Journal, JournalMiddleware
 from .kserve_engine import KServeEngine
+from .limits import LimitMiddleware
 from .store import Store
 from .tls import certificate
 from .world import Root, World
@@ -64,6 +67,7 @@ class LocalServing:
     :param foreign_projects: names of projects in which the keys' user has no role
     :param cache: where the model server's environments are built; None: the user's cache folder
     :param ingress_port: of the ingress, which is plain HTTP; 0 for one that is free
+    :param control: whether faults, speeds and the journal are to be had over HTTP, too, below ``/_local``
     :raises RootInUseError: another server has the root
     :raises OSError: the port is in use, or the root cannot be written
     """
@@ -84,6 +88,7 @@ class LocalServing:
         foreign_projects: Sequence[str] = (),
         cache: str | Path | None = None,
         ingress_port: int = 0,
+        control: bool = False,
     ) -> None:
         if hopsworks_version not in VERSIONS:
             raise ValueError(
@@ -106,6 +111,7 @@ class LocalServing:
         self._profile = Profile.named(profile) if isinstance(profile, str) else profile
         self._speeds = speeds or (Speeds.of_a_cluster() if engine == "kserve" else Speeds())
         self._cache = None if cache is None else Path(cache).expanduser()
+        self._control = control
         self._servers: list[uvicorn.Server] = []
 
     # What is known from the start on.
@@ -184,8 +190,8 @@ class LocalServing:
             self._clear()
             raise
         self._lock, self._listening = lock, listening
-        ingress = JournalMiddleware(Ingress(self.world), self.requests, prefix="")
-        self._servers = [_server(make_app(self.world, self.requests), chain), _server(ingress)]
+        api = make_app(self.world, self.requests if self._control else None)
+        self._servers = [self._server(api, PREFIX, chain), self._server(Ingress(self.world), "")]
         self._thread = threading.Thread(target=asyncio.run, args=[self._serve()], name="hsml-local", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
@@ -219,6 +225,35 @@ class LocalServing:
         pairs = zip(self._servers, self._listening, strict=True)
         await asyncio.gather(*(server.serve(sockets=[bound]) for server, bound in pairs))
         await self.world.engine.aclose()
+
+    def _server(self, app: ASGIApp, prefix: str, certificate_chain: Path | None = None) -> uvicorn.Server:
+        """Make a listener: what it answers is noted, may be spoilt by a fault, and has its limits."""
+        connections = Connections()
+        spoilt = FaultMiddleware(LimitMiddleware(app), self.faults, connections, prefix)
+        return uvicorn.Server(
+            uvicorn.Config(
+                JournalMiddleware(spoilt, self.requests, prefix),
+                http=connections.protocol(),
+                log_config=None,
+                access_log=False,
+                ws="none",
+                lifespan="off",
+                server_header=False,
+                ssl_certfile=certificate_chain,
+                # A client that keeps its TLS connection open is not waited for longer than this.
+                timeout_graceful_shutdown=2,
+                timeout_keep_alive=60,
+            )
+        )
+
+    def reset(self, *, everything: bool = False) -> None:
+        """
+        Forget the requests, end all faults and holds, and set the speeds back.
+
+        :param everything: delete all deployments, models and files as well
+        """
+        self.world.reset(everything=everything)
+        self.requests.clear()
 
     def _clear(self) -> None:
         """Delete the root, if it was made for this run only."""
@@ -264,20 +299,3 @@ def _listen(option: str, port: int) -> socket.socket:
     except OSError as error:
         text = f"port {port} cannot be used ({error.strerror}): end what has it, or give another --{option}."
         raise OSError(error.errno, text) from error
-
-
-def _server(app: ASGIApp, certificate_chain: Path | None = None) -> uvicorn.Server:
-    return uvicorn.Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            ws="none",
-            lifespan="off",
-            server_header=False,
-            ssl_certfile=certificate_chain,
-            # A client that keeps its TLS connection open is not waited for longer than this.
-            timeout_graceful_shutdown=2,
-            timeout_keep_alive=60,
-        )
-    )

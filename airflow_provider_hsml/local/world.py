@@ -12,7 +12,7 @@ from .cluster import Cluster
 from .deployments import Deployments
 from .errors import Refusal
 from .faults import LostChange
-from .files import ProjectFiles
+from .files import DATASETS, ProjectFiles
 from .registry import Registry, split_id
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ class World:
         self.ca_bundle = ca_bundle
         self.ingress_port = ingress_port
         self.ingress_by_path = True
+        self._speeds = speeds
         self.cluster = Cluster(engine, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}
@@ -144,6 +145,22 @@ class World:
         It is answered with 201 and its row changes, but the cluster never hears of it: the old instances go on.
         """
         self.faults.add(LostChange())
+
+    def reset(self, *, everything: bool = False) -> None:
+        """
+        End all faults and holds, and set the speeds back: what a test leaves to the next.
+
+        :param everything: delete all deployments, models and files as well
+        """
+        self.faults.clear()
+        self.cluster.speeds = self._speeds
+        for holdings in self._holdings.values() if everything else ():
+            for row in holdings.deployments.find():
+                holdings.deployments.delete(row["id"])
+            for row in holdings.registry.find().get("items", []):
+                holdings.registry.delete(row["id"])
+            for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
+                holdings.files.delete(entry.path)
 
     def register_model(
         self,
