@@ -27,6 +27,13 @@ def _serving_version(client: Client) -> str:
     return client.predict().headers["x-hsml-local-model-version"]
 
 
+def _until_it_answers(client: Client, version: str) -> None:
+    """Wait until a version answers: during a hand-over both do."""
+    deadline = time.monotonic() + 10
+    while _serving_version(client) != version:
+        assert time.monotonic() < deadline
+
+
 def _command(client: Client, number: int, action: str) -> None:
     client.give("POST", f"/serving/{number}?action={action}")
 
@@ -148,7 +155,7 @@ class TestStarts:
         client.until(number, "Failed")
         assert _serving_version(client) == "1"
         client.until(number, "Running")
-        assert _serving_version(client) == "2"
+        _until_it_answers(client, "2")
 
     def test_a_crash_after_running(self, client: Client) -> None:
         client.serving.faults.add(StartFault(crash_after=0.3, reason="exit code 137"))
@@ -207,10 +214,7 @@ class TestHolds:
 
         client.serving.faults.clear()
 
-        client.until(number, "Updating", "Running")
-        deadline = time.monotonic() + 10
-        while _serving_version(client) != "2":
-            assert time.monotonic() < deadline
+        _until_it_answers(client, "2")
 
     def test_what_is_held_can_be_deleted(self, client: Client) -> None:
         client.serving.faults.add(Hold(status="Running"))
@@ -229,9 +233,7 @@ class TestLostChanges:
         number = client.running()
         _changed(client, number, modelVersion=2)
 
-        client.until(number, "Updating")
-        client.until(number, "Running")
-        assert _serving_version(client) == "2"
+        _until_it_answers(client, "2")
 
 
 class TestTime:
