@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--api-key", help=f"the key that opens it; without, {KEY_VARIABLE}, or one is made")
     serve.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="HTTPS with a CA of its own")
     serve.add_argument("--hopsworks-version", default="5.2", help="whose ways it has (default: 5.2)")
+    serve.add_argument("--profile", choices=("real", "plain"), default="real", help="a cluster's ways, or none of them")
     serve.add_argument("--control", action="store_true", help="faults, speeds and journal over HTTP, below /_local")
     serve.add_argument("--cache", type=Path, help="where the model server's environments are built")
     prepare = commands.add_parser("prepare", help="build the model server's environment ahead")
@@ -103,6 +104,7 @@ def _serve(given: argparse.Namespace) -> int:
             api_key=given.api_key or os.environ.get(KEY_VARIABLE) or None,
             tls=given.tls,
             hopsworks_version=given.hopsworks_version,
+            profile=given.profile,
             cache=given.cache,
             control=given.control,
         )
