@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import calls, promotion, reading, registry, retention
+from airflow_provider_hsml.hopsworks import calls, fetching, promotion, reading, registry, retention
 from airflow_provider_hsml.hopsworks.models import Direction
 
 from .connection import ConnectedHook
 from .storage import on_this_machine
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     from airflow_provider_hsml.hopsworks.models import ModelVersion
@@ -69,6 +71,20 @@ class ModelVerbs(ConnectedHook):
         with on_this_machine("model_path", model.pop("model_path", None)) as path:
             new = NewModel.read(model_path=path, **model)
             return self.run(register(self.client.project, new, run_key=run_key))
+
+    def download_model(self, name: str, version: int | None = None, *, folder: str | os.PathLike[str]) -> Path:
+        """
+        Write a version's files into a folder of this machine. Each is held in memory as a whole meanwhile.
+
+        :param name: the model's name
+        :param version: its number; None for the newest
+        :param folder: it is made; what lies in it under the same names is replaced
+        :return: the folder
+        :raises NotFound: there is no such version, or it has no files
+        """
+        target = Path(folder)
+        self.run(fetching.download_model(self.client.project, self.get_model(name, version), target))
+        return target
 
     def delete_model(self, name: str, version: int) -> None:
         """

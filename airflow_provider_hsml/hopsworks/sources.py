@@ -165,7 +165,7 @@ class HopsfsFiles:
             raise InvalidInput(message)
         if not top.is_folder:
             return {top.name: top}
-        found = yield from _walk(project, self.path)
+        found = yield from walk(project, self.path)
         if not found:
             message = f"model_path 'hopsfs:{self.path}': the folder is empty."
             raise InvalidInput(message)
@@ -183,7 +183,7 @@ class HopsfsFiles:
     def _complete(self, project: Project, target: str, expected: dict[str, int]) -> Procedure[None]:
         pace = Pace(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
         while True:
-            there = {name: entry.size for name, entry in (yield from _walk(project, target)).items()}
+            there = {name: entry.size for name, entry in (yield from walk(project, target)).items()}
             if there == expected:
                 return
             pause = pace.pause()
@@ -193,8 +193,13 @@ class HopsfsFiles:
             yield Pause(pause)
 
 
-def _walk(project: Project, folder: str) -> Procedure[dict[str, Entry]]:
-    """List all files below a folder, by their path in it."""
+def walk(project: Project, folder: str) -> Procedure[dict[str, Entry]]:
+    """
+    List all files below a folder, by their path in it; nothing when there is no such folder.
+
+    :param project: whose files
+    :param folder: from the project's folder on, or ``/Projects/...``
+    """
     found: dict[str, Entry] = {}
     below = [""]
     while below:
