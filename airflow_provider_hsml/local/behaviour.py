@@ -37,6 +37,8 @@ class Speeds:
     :param updating: from then until Running
     :param routing: from the first Running after a START until the ingress knows the way
     :param handing_over: from Running after an update until the old instances answer no more
+    :param putting: until a PUT is carried out and answered (only in a profile with ``slow_put``)
+    :param reading_logs: how long reading logs takes (only in a profile with ``logs_lock``)
     :param stopping: from STOP until Stopped
     :param idle_after: without a request, until a deployment with a minimum of 0 instances is Idle
     :param load_timeout: until a model that does not get ready makes its deployment Failed
@@ -50,6 +52,8 @@ class Speeds:
     stopping: float | Looks = 0.04
     routing: float = 0.04
     handing_over: float = 0.1
+    putting: float = 0.0
+    reading_logs: float = 0.01
     idle_after: float = 1.0
     load_timeout: float = 180.0
     drain_timeout: float = 30.0
@@ -74,6 +78,8 @@ class Speeds:
             updating=0.6,
             routing=1.0,
             handing_over=1.0,
+            putting=0.3,
+            reading_logs=0.2,
             stopping=0.5,
             idle_after=60.0,
         )
@@ -99,6 +105,10 @@ class Profile:
     :param hand_over_503_every: of the requests meanwhile, every how many-th gets a 503; 0: none
     :param proxy_connections: how many predictions go through the proxy at once, of all clients together; further ones
         wait; 0: any number
+    :param logs_lock: reading logs takes ``Speeds.reading_logs`` seconds, and changes meanwhile are refused
+    :param slow_put: a PUT takes ``Speeds.putting`` seconds; meanwhile GET shows the old row, and other changes are
+        refused
+    :param list_cost: seconds that a list of deployments takes for each of the project's
     """
 
     row_first: bool = True
@@ -111,6 +121,9 @@ class Profile:
     shared_hand_over: bool = True
     hand_over_503_every: int = 0
     proxy_connections: int = 10
+    logs_lock: bool = True
+    slow_put: bool = True
+    list_cost: float = 0.02
 
     @classmethod
     def named(cls, name: str) -> Profile:
@@ -130,5 +143,8 @@ class Profile:
                 late_route=False,
                 shared_hand_over=False,
                 proxy_connections=0,
+                logs_lock=False,
+                slow_put=False,
+                list_cost=0.0,
             )
         raise ValueError(f"profile {name!r} is not known: expected 'real', 'plain' or a Profile")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from .checks import check, checked_name
 from .cluster import Status
 from .configuration import FIELDS, KEPT_WHEN_NULL, VERSIONED, completed
 from .errors import Refusal, malformed
+from .locks import Locks
 from .wanted import wanted
 from .wire import NOT_TOLD_BY_PUT, on_the_wire
 
@@ -45,6 +47,7 @@ class Deployments:
         self._cluster = cluster
         self._lock = threading.RLock()
         self._rows: dict[int, dict[str, Any]] = {}
+        self.locks = Locks()
 
     def restore(self) -> None:
         """Take the rows in as they were when the server ended; what was to run is started again."""
@@ -94,6 +97,7 @@ class Deployments:
             raise malformed("modelVersion needs model as well.")
         if status is not None and status.capitalize() not in set(Status):
             raise malformed(f"Status {status!r} is not known: expected one of {', '.join(Status)}.")
+        time.sleep(self._cluster.profile.list_cost * len(self._rows))
         with self._lock:
             rows = sorted(self._rows.items())
             shown = [on_the_wire(number, row, self._cluster.look(number), self._project) for number, row in rows]
@@ -121,6 +125,9 @@ class Deployments:
         with self._lock:
             self._row(deployment)
             logs = self._cluster.logs(deployment, tail)
+        if self._cluster.profile.logs_lock:
+            with self.locks.reading(deployment):
+                time.sleep(self._cluster.speeds.reading_logs)
         if component == "transformer":  # Transformers do not run yet.
             return []
         return [{"instanceName": instance, "content": content} for instance, content in logs]
@@ -144,16 +151,21 @@ class Deployments:
         if unknown := sorted(set(body) - FIELDS):
             log.warning("PUT serving: fields %s are not known, and dropped", ", ".join(unknown))
         deployment = body.get("id")
-        with self._lock:
-            if deployment is None:
+        seconds = self._cluster.speeds.putting if self._cluster.profile.slow_put else 0.0
+        if deployment is None:
+            time.sleep(seconds)
+            with self._lock:
                 return self._create(body)
-            if not isinstance(deployment, int) or isinstance(deployment, bool):
-                raise malformed(f"id {deployment!r} is not a number.")
-            return self._update(deployment, body, new_version=new_version)
+        if not isinstance(deployment, int) or isinstance(deployment, bool):
+            raise malformed(f"id {deployment!r} is not a number.")
+        with self.locks.changing(deployment):
+            time.sleep(seconds)
+            with self._lock:
+                return self._update(deployment, body, new_version=new_version)
 
     def start(self, deployment: int) -> None:
         """Start a deployment; refused when it is not Created or Stopped."""
-        with self._lock:
+        with self.locks.changing(deployment), self._lock:
             row = self._row(deployment)
             status = self._cluster.state(deployment).status
             if status not in (Status.CREATED, Status.STOPPED):
@@ -169,7 +181,7 @@ class Deployments:
 
     def stop(self, deployment: int) -> None:
         """Stop a deployment; refused when it is not started."""
-        with self._lock:
+        with self.locks.changing(deployment), self._lock:
             row = self._row(deployment)
             status = self._cluster.state(deployment).status
             if status in (Status.CREATING, Status.CREATED, Status.STOPPING, Status.STOPPED):
@@ -180,7 +192,7 @@ class Deployments:
 
     def delete(self, deployment: int) -> None:
         """Delete a deployment in any status, and what it runs."""
-        with self._lock:
+        with self.locks.changing(deployment), self._lock:
             self._row(deployment)
             self._store.delete_deployment(deployment)
             del self._rows[deployment]
@@ -193,7 +205,7 @@ class Deployments:
         :param version: its number; that of the active one changes nothing
         :return: the deployment, as PUT answers
         """
-        with self._lock:
+        with self.locks.changing(deployment), self._lock:
             row = self._row(deployment)
             versions = self._store.versions(deployment)
             if version not in versions or isinstance(version, bool):

@@ -12,14 +12,15 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from .cluster import Status
+from .cluster import Status, UnreachedError
 from .engines import Forwarded
 from .errors import Refusal
-from .ingress import reached, relayed
+from .ingress import relayed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .cluster import Cluster
     from .engines import Answer
     from .world import Holdings, World
 
@@ -61,17 +62,29 @@ class Proxy:
         if verb == "predict":
             _check_body(body)
         self._check_is_up(name, deployment)
-        ask = reached if is_default else relayed
+        ask = _directly if is_default else relayed
         async with self._connections:
             answer = await ask(self._world.cluster, deployment, Forwarded.prediction(name, body, verb))
         return _passed_on(answer)
 
     def _check_is_up(self, name: str, deployment: int) -> None:
-        state = self._world.cluster.state(deployment)
+        try:
+            state = self._world.cluster.state(deployment)
+        except KeyError:  # Deleted meanwhile.
+            raise Refusal(250000, f"Deployment {name} not found.") from None
         if state.status in _DOWN:
             raise Refusal(250001, f"Deployment {name} is {state.status}.")
         if state.status is Status.STARTING and state.condition.type == "SCHEDULED":
             raise Refusal(120000)
+
+
+async def _directly(cluster: Cluster, deployment: int, request: Forwarded) -> Answer:
+    """Ask without the ingress, as with the tool DEFAULT."""
+    try:
+        async with cluster.asked(deployment) as instance:
+            return await instance.ask(request)
+    except (UnreachedError, OSError) as error:
+        raise Refusal(250002, f"The instance could not be reached: {error}") from error
 
 
 def _check_verb(verb: str, *, is_default: bool) -> None:

@@ -43,12 +43,8 @@ async def relayed(cluster: Cluster, deployment: int, request: Forwarded) -> Answ
     :param deployment: its id
     :param request: as it is for the instance
     """
-    # An empty 404 says that there is no route; one with a body came from an instance.
-    return await reached(cluster, deployment, request) if cluster.is_routed(deployment) else Answer(404, b"")
-
-
-async def reached(cluster: Cluster, deployment: int, request: Forwarded) -> Answer:
-    """Do the same where no route is needed."""
+    if not cluster.is_routed(deployment):
+        return _envoy(404)  # Empty: a 404 with a body comes from an instance.
     try:
         async with cluster.asked(deployment) as instance:
             return await instance.ask(request)

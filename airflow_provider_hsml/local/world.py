@@ -148,12 +148,14 @@ class World:
 
     def reset(self, *, everything: bool = False) -> None:
         """
-        End all faults and holds, and set the speeds back: what a test leaves to the next.
+        End all faults and holds, and locks left behind, and set the speeds back: what a test leaves to the next.
 
         :param everything: delete all deployments, models and files as well
         """
         self.faults.clear()
         self.cluster.speeds = self._speeds
+        for holdings in self._holdings.values():
+            holdings.deployments.locks.forget()
         for holdings in self._holdings.values() if everything else ():
             for row in holdings.deployments.find():
                 holdings.deployments.delete(row["id"])
@@ -161,6 +163,16 @@ class World:
                 holdings.registry.delete(row["id"])
             for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
                 holdings.files.delete(entry.path)
+
+    def leave_lock(self, name: str, *, seconds: float = 60.0) -> None:
+        """
+        Leave the lock of a deployment behind, as a server does that dies in a change: changes are refused until then.
+
+        :param name: of a deployment of the first project
+        :param seconds: for how long
+        """
+        deployments = self.project(self.accounts.projects[0].id).deployments
+        deployments.locks.leave(deployments.id_of(name), seconds)
 
     def register_model(
         self,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import requests
 
 from airflow_provider_hsml.local import LocalServing, Profile, Speeds
-from airflow_provider_hsml.local.faults import Hold
+from airflow_provider_hsml.local.faults import Hold, StartFault
 
 from .conftest import Client, load
 
@@ -269,6 +271,96 @@ def test_some_requests_may_get_a_503_in_the_hand_over() -> None:
     assert [answer.status_code for answer in answers].count(500) == 3
     (text,) = {answer.json()["usrMsg"] for answer in answers if not answer.ok}
     assert text.startswith("upstream connect error")
+
+
+def test_a_change_while_logs_are_read_is_refused(client: Client) -> None:
+    number = client.running()
+    client.serving.world.cluster.speeds = Speeds(reading_logs=2.0)
+
+    with ThreadPoolExecutor() as threads, requests.Session() as one, requests.Session() as other:
+        readers = [Client(client.serving, session) for session in (one, other)]
+        readings = [threads.submit(reader.give, "GET", f"/serving/{number}/logs") for reader in readers]
+        _until_locked(client, number)
+        assert client.refused("PUT", "/serving", json=client.see(number) | {"modelVersion": 2}) == (500, 240004)
+        assert client.refused("POST", f"/serving/{number}?action=STOP") == (500, 240004)
+        assert client.refused("DELETE", f"/serving/{number}") == (500, 240004)
+        assert [len(reading.result()) for reading in readings] == [1, 1], "several may read"
+    client.give("POST", f"/serving/{number}?action=STOP")
+    client.until(number, "Stopped")
+    assert client.refused("GET", f"/serving/{number}/logs") == (404, 240027)
+
+
+def test_the_logs_of_a_new_start_are_new(client: Client) -> None:
+    number = client.running()
+    (before,) = client.give("GET", f"/serving/{number}/logs")
+    client.give("POST", f"/serving/{number}?action=STOP")
+    client.until(number, "Stopped")
+    client.serving.faults.add(StartFault(stage="SCHEDULED"))
+    client.give("POST", f"/serving/{number}?action=START")
+    client.until(number, "Failed")
+
+    (unscheduled,) = client.give("GET", f"/serving/{number}/logs")
+
+    assert "Model is ready" in before["content"]
+    assert unscheduled["content"] == ""
+    assert unscheduled["instanceName"] != before["instanceName"]
+
+
+def test_logs_are_capped(client: Client) -> None:
+    number = client.running()
+    for _ in range(80):
+        client.predict(instances=["fail"])  # A traceback each.
+
+    (log,) = client.give("GET", f"/serving/{number}/logs?tail=100000")
+
+    assert 40_000 < len(log["content"].encode()) <= 50_000
+    assert log["content"].endswith("such a row is not known")
+
+
+def test_a_slow_put(client: Client) -> None:
+    number = client.running()
+    before = client.see(number)
+    client.serving.world.cluster.speeds = Speeds(putting=2.0)
+
+    with ThreadPoolExecutor() as threads, requests.Session() as session:
+        body = before | {"modelVersion": 2}
+        putting = threads.submit(Client(client.serving, session).give, "PUT", "/serving?newVersion=true", json=body)
+        _until_locked(client, number)
+        assert client.see(number) == before
+        assert client.refused("POST", f"/serving/{number}?action=STOP") == (500, 240004)
+        assert putting.result()["modelVersion"] == 2
+    assert client.see(number)["modelVersion"] == 2
+
+
+def test_a_lock_that_is_left_behind(client: Client) -> None:
+    number = client.running()
+    changed = client.see(number) | {"modelVersion": 2}
+    client.serving.world.leave_lock("digits", seconds=1.0)
+
+    assert client.refused("PUT", "/serving", json=changed) == (500, 240004)
+    assert client.see(number)["modelVersion"] == 1
+    deadline = time.monotonic() + 10
+    while not client.ask("PUT", "/serving", json=changed).ok:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert client.see(number)["modelVersion"] == 2
+
+
+def _until_locked(client: Client, number: int) -> None:
+    """Wait until a change is refused: a rollback to the active version, which changes nothing."""
+    deadline = time.monotonic() + 2
+    while client.ask("POST", f"/serving/{number}/rollback", json={"version": 1}).status_code != 500:
+        assert time.monotonic() < deadline
+
+
+def test_a_list_costs_time_for_each_deployment(client: Client) -> None:
+    for number in range(10):
+        client.put(f"one{number}")
+    begun = time.monotonic()
+
+    assert len(client.give("GET", "/serving?status=running")) == 0
+
+    assert time.monotonic() - begun >= 0.2
 
 
 def test_speeds_can_be_changed_while_it_runs(client: Client) -> None:
