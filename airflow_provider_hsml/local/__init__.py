@@ -6,10 +6,11 @@ what it is told below one folder, and runs each deployment's model in KServe's o
 callable, in this process). The map:
 
 - ``server``: ``LocalServing``, which starts and ends it; ``cli``: the same as the command ``hsml-local``
-- ``app``: HTTP, ``api``: its handlers by subject; ``inference``: the way of a prediction
+- ``app``: HTTP, ``api``: its handlers by subject; ``inference``: the proxy for predictions
+- ``ingress``: the second listener, Istio in front of the instances
 - ``tls``, ``journal``: the certificate, what was asked
 - ``world``: what there is, without HTTP: ``accounts``, ``files``, ``registry``, ``deployments``, kept in ``store``
-- ``deployments``: ``configuration`` and ``checks`` of a PUT, ``wire`` of a GET, ``wanted`` of the cluster
+- ``deployments``: ``configuration`` and ``checks`` of a PUT, ``wire`` of a GET, ``wanted`` of the cluster, ``locks``
 - ``cluster``: what runs, as Kubernetes would: rollouts, statuses and conditions; ``behaviour``: how fast, how honest
 - ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run
 - ``faults``, ``fault_middleware``, ``changes``: what goes wrong, and how fast, on command; ``control``: over HTTP

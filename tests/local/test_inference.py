@@ -131,6 +131,20 @@ def test_the_default_tool_needs_no_route_and_has_more_verbs(client: Client, serv
     assert client.refused("POST", "/inference/models/digits:explain", json={"instances": [[1]]}) == (400, 250004)
 
 
+def test_an_instance_that_is_gone_is_said_otherwise_without_the_ingress(
+    client: Client, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving.world.project(serving.project_id).files.write("Resources/serve.py", b"")
+    client.running(servingTool="DEFAULT", predictor="/Projects/demo/Resources/serve.py")
+
+    async def ask(*_: Any) -> Any:
+        raise ConnectionError("it went away")
+
+    monkeypatch.setattr("airflow_provider_hsml.local.engines._CallableInstance.ask", ask)
+
+    assert client.refused("POST", "/inference/models/digits:predict", json={"instances": [[1]]}) == (500, 250002)
+
+
 def test_the_proxy_has_ten_connections_for_everybody() -> None:
     """Ten slow predictions are under way; the eleventh, to another deployment, waits for one of them."""
     may_answer, asked = threading.Event(), threading.Semaphore(0)
