@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .hooks import HsmlHook
-    from .hopsworks import DeploymentSpec, Resources, Scaling
+    from .hopsworks import Batcher, DeploymentSpec, InferenceLogger, Resources, Scaling, TransformerSpec
     from .operators import (
         DeleteDeploymentOperator,
         DeleteModelVersionsOperator,
@@ -39,6 +39,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "HsmlHook": "hooks",
     "DeploymentSpec": "hopsworks",
+    "TransformerSpec": "hopsworks",
+    "InferenceLogger": "hopsworks",
+    "Batcher": "hopsworks",
     "Resources": "hopsworks",
     "Scaling": "hopsworks",
     "DeleteDeploymentOperator": "operators",
@@ -54,6 +57,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Batcher",
     "DeleteDeploymentOperator",
     "DeleteModelVersionsOperator",
     "DeployBestModelOperator",
@@ -61,6 +65,7 @@ __all__ = [
     "DeploymentSpec",
     "DeploymentStatusSensor",
     "HsmlHook",
+    "InferenceLogger",
     "PredictOperator",
     "RegisterModelOperator",
     "Resources",
@@ -68,6 +73,7 @@ __all__ = [
     "Scaling",
     "StartDeploymentOperator",
     "StopDeploymentOperator",
+    "TransformerSpec",
 ]
 
 

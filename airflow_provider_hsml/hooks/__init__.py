@@ -18,6 +18,8 @@ from .deployments import DeploymentVerbs
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_provider_hsml.hopsworks.deployments import Deployment
+
 __all__ = ["HsmlHook"]
 
 
@@ -53,18 +55,20 @@ class HsmlHook(DeploymentVerbs):
         :param payload: the whole body
         :param timeout: seconds; an Idle deployment is woken within them
         :return: the answer, such as ``{"predictions": [...]}``
+        :raises InvalidInput: it cannot be asked so: it serves GRPC, a language model, or a script without a model
         """
         check_deployment_name(name)
         body: Mapping[str, Any] | None = predicting.request_body(
             name, instances=instances, inputs=inputs, payload=payload
         )
+        deployment = self.get_deployment(name)
+        predicting.check_can_answer(deployment)
         if body is None:
-            body = self._example(name)
+            body = self._example(deployment)
         return self.run(predicting.predict(self.client.project, name, body, timeout=timeout, clock=time.time))
 
-    def _example(self, name: str) -> Mapping[str, Any]:
+    def _example(self, deployment: Deployment) -> Mapping[str, Any]:
         """Find the input example of the model being served."""
-        deployment = self.get_deployment(name)
         if deployment.model_name is not None and deployment.model_version is not None:
             model = self.get_model(deployment.model_name, deployment.model_version)
             example = self.run(predicting.input_example(self.client.project, model))

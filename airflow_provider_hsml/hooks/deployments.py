@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import promotion, reading, restarting, stopping
 from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
+from airflow_provider_hsml.hopsworks.changes import model_wanted
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import Superseded
 from airflow_provider_hsml.hopsworks.promotion import Promotion, Record
-from airflow_provider_hsml.hopsworks.specs import DeploymentSpec, Wanted, model_wanted
+from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 from airflow_provider_hsml.hopsworks.waiting import Pace, drive
 
 from .looks import DeploymentLooks
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.deployments import Deployment
     from airflow_provider_hsml.hopsworks.models import ModelVersion
+    from airflow_provider_hsml.hopsworks.settings import Wanted
 
 _BRING_BACK = 30.0
 """Seconds for a deployment that is stopping to be stopped, when its restart was broken off."""
@@ -87,7 +89,7 @@ class DeploymentVerbs(DeploymentLooks):
 
     def deploy_model(
         self,
-        model_name: str,
+        model_name: str | None,
         model_version: int | str = "latest",
         *,
         deployment_name: str | None = None,
@@ -97,9 +99,9 @@ class DeploymentVerbs(DeploymentLooks):
         wait: bool = True,
     ) -> Record:
         """
-        Serve a version of a model, and see that it really does. See ``DeployModelOperator``.
+        Serve a version of a model, or a script without one, and see that it really does. See ``DeployModelOperator``.
 
-        :param model_name: the model
+        :param model_name: the model; None to serve the script in ``spec`` alone
         :param model_version: its number, or ``"latest"``
         :param deployment_name: None for the model's own
         :param spec: the deployment's configuration

@@ -12,18 +12,31 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .deployments import Deployment, DeploymentStatus
     from .models import ModelVersion
-    from .specs import DeploymentSpec, Resources, Scaling
+    from .specs import Batcher, DeploymentSpec, InferenceLogger, Resources, Scaling, TransformerSpec
 
 _HOMES = {
+    "Batcher": "specs",
     "Deployment": "deployments",
     "DeploymentSpec": "specs",
     "DeploymentStatus": "deployments",
+    "InferenceLogger": "specs",
     "ModelVersion": "models",
     "Resources": "specs",
     "Scaling": "specs",
+    "TransformerSpec": "specs",
 }
 
-__all__ = ["Deployment", "DeploymentSpec", "DeploymentStatus", "ModelVersion", "Resources", "Scaling"]
+__all__ = [
+    "Batcher",
+    "Deployment",
+    "DeploymentSpec",
+    "DeploymentStatus",
+    "InferenceLogger",
+    "ModelVersion",
+    "Resources",
+    "Scaling",
+    "TransformerSpec",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -13,40 +13,28 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import calls, predicting, specs, stopping
+from . import calls, predicting, scripts, stopping
 from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
-from .errors import DeploymentFailed, HopsworksError, InvalidInput, NotInTime, NotVerified, Refused, Superseded
-from .models import Framework
+from .errors import DeploymentFailed, HopsworksError, NotInTime, NotVerified, Superseded
 from .predicting import Likeness, Probe
 from .rollout import WAKE_AGAIN, Moved, Next, Roll
-from .waiting import (
-    Pace,
-    Pause,
-    Procedure,
-    Wait,
-    ask,
-    explained,
-    note_change,
-    patiently,
-    until,
-)
+from .sending import Change, PlanAnew
+from .waiting import Pace, Pause, Procedure, ask, explained, note_change, patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from .calls import Project
     from .models import ModelVersion
-    from .specs import Wanted
+    from .settings import Wanted
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
 
-IN_DOUBT = 120.0
-"""Seconds for which to look for a change whose answer was lost: a slow server may still be at it."""
 STRANGERS = 2
 """How often somebody else may change it before a change of ours is given up."""
 PROBES = 5
@@ -64,22 +52,6 @@ class Arrived:
     """created, updated, started, attached or unchanged."""
     verified_by: str | None = None
     """``fingerprint``, ``instances``, ``status``; None when nothing was waited for."""
-
-
-class _PlanAnew(Exception):
-    """The deployment is not what was read: begin again with what it is now. Not an error."""
-
-    def __init__(self, *, is_busy: bool = False) -> None:
-        super().__init__()
-        self.is_busy = is_busy
-        """Whether it is only moving, which passes; else somebody has changed it."""
-
-
-class _Settled:
-    """The goal of being in a state in which the server accepts changes, or of being gone."""
-
-    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
-        return deployment is None or deployment.status.is_stable
 
 
 @dataclass
@@ -103,6 +75,7 @@ class Arrival:
     wait: bool = True
     """Whether to wait for the last change to arrive."""
     clock: Clock = time.time
+    _change: Change = field(init=False)
     _probe: Probe | None = None
     _champion: Mapping[str, Any] | None = None
     _old_names: frozenset[str] = frozenset()
@@ -121,18 +94,21 @@ class Arrival:
         :raises NotInTime: the timeout passed; asking again attaches to what is under way
         """
         self._deadline = self.clock() + self.timeout
+        wanted = scripts.absolute(self.project, self.wanted)
+        self._change = Change(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
         return (yield from explained(self.project, self._converge()))
 
     def _converge(self) -> Procedure[Arrived]:
         pace = self._pace(FIRST_PAUSE_UPDATE)
         disturbed = 0
         while disturbed < STRANGERS:
-            live = yield from self._look()
+            live = yield from self._change.look()
             if live is None:
-                live = yield from self._create()
+                live, is_ours = yield from self._change.create()
+                self._action = "created" if is_ours else ""
             try:
                 return (yield from self._from(live))
-            except _PlanAnew as again:
+            except PlanAnew as again:
                 disturbed += not again.is_busy
                 pause = pace.pause()
                 if pause is None:
@@ -147,10 +123,11 @@ class Arrival:
     def _from(self, live: Deployment) -> Procedure[Arrived]:
         """Go on from what is there."""
         if live.status in (Status.CREATING, Status.STOPPING):
-            live = yield from self._stable(live)
-        changes = specs.differences(live.raw, self.wanted)
-        if changes:
+            live = yield from self._change.stable(live)
+        if self._change.differs(live):
             return (yield from self._update(live))
+        if (yield from self._change.bring_tags(live)):
+            self._action = self._action or "updated"
         if live.status.is_down:
             return (yield from self._start(live))
         if live.status in (Status.RUNNING, Status.IDLE):
@@ -174,90 +151,19 @@ class Arrival:
             return (yield from self._arrive(live, Moved.CHANGE, self._action))
         return Arrived(live, self._action, "fingerprint" if likeness is Likeness.CHALLENGER else "status")
 
-    def _create(self) -> Procedure[Deployment]:
-        """Create it; a stopped deployment with the wanted configuration is there afterwards."""
-        if self.model is None:
-            others = yield from ask(calls.get_deployments(self.project))
-            known = ", ".join(sorted(other.name for other in others)) or "none"
-            message = f"Deployment {self.name!r} does not exist in project {self.project.name!r}; there are: {known}."
-            raise InvalidInput(message)
-        tool = "KSERVE" if (yield from ask(calls.get_variable("kube_kserve_installed"))) == "true" else "DEFAULT"
-        least = yield from ask(calls.get_variable("kube_serving_min_num_instances"))
-        yield from self._check_files()
-        body = specs.created(self.name, self.model, self.wanted, serving_tool=tool, minimum=0 if least == "0" else 1)
-        log.info("Creating deployment %r with version %s of model %r", self.name, self.model.version, self.model.name)
-        try:
-            yield from ask(calls.put_deployment(self.project, body))
-        except HopsworksError as error:
-            duplicate = isinstance(error, Refused) and error.code == calls.DUPLICATED_ENTRY
-            if not (error.in_doubt or duplicate):
-                raise
-            log.warning("%s; looking whether it was created", error)
-            live = yield from self._look_in_doubt(lambda deployment: deployment is not None)
-            if live is None:
-                raise
-        else:
-            self._action = "created"
-            live = yield from self._look()
-        if live is None:
-            message = f"Deployment {self.name!r} was deleted by somebody else right after it was created."
-            raise Superseded(message)
-        return live
-
     def _update(self, live: Deployment) -> Procedure[Arrived]:
         """Change what is there, against the state that was read."""
-        self._check_model_server(live)
+        yield from self._change.prepare_update(live)
         yield from self._read_probe(live)
-        live = yield from self._stable(live)
-        yield from self._check_files(live)
+        live = yield from self._change.stable(live)
         versions = yield from patiently(calls.has_versions(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
         if live.status is Status.RUNNING:
             yield from self._remember_champion(live)
-        before = yield from self._look()
-        if before is None or before.signature != live.signature or not specs.differences(before.raw, self.wanted):
-            raise _PlanAnew
-        changes = specs.differences(before.raw, self.wanted)
-        if not before.status.is_stable:
-            raise _PlanAnew(is_busy=True)
-        log.info(
-            "Updating %s: %s", before, ", ".join(f"{name} {old!r} -> {new!r}" for name, (old, new) in changes.items())
-        )
-        new_version = versions and any(specs.SETTINGS[name].versioned for name in changes)
-        row = yield from self._put(before, new_version=new_version)
-        if before.status.is_down:
+        row = yield from self._change.update(live, has_versions=versions)
+        yield from self._change.bring_tags(row)
+        if live.status.is_down:
             return (yield from self._start(row, "updated"))
         return (yield from self._arrive(row, Moved.CHANGE, "updated"))
-
-    def _put(self, before: Deployment, *, new_version: bool) -> Procedure[Deployment]:
-        """Send the change once, and find its row."""
-        body = specs.changed(before.raw, self.wanted)
-        try:
-            yield from ask(calls.put_deployment(self.project, body, new_version=new_version))
-        except HopsworksError as error:
-            if isinstance(error, Refused) and (error.status == 409 or error.not_now):
-                log.warning("%s; looking again", error)
-                raise _PlanAnew(is_busy=error.status != 409) from error
-            if not error.in_doubt:
-                raise
-            log.warning("%s; looking whether it was carried out", error)
-            row = yield from self._look_in_doubt(lambda deployment: deployment is None or not self._differs(deployment))
-            if row is not None and self._differs(row):
-                raise _PlanAnew from error
-        else:
-            row = yield from self._look()
-        if row is None:
-            message = f"Deployment {self.name!r} was deleted by somebody else while it was updated."
-            raise Superseded(message)
-        if missing := specs.differences(row.raw, self.wanted):
-            if row.version == before.version and row.revision == before.revision:
-                message = (
-                    f"{row}: the server accepted the update but did not store {', '.join(missing)}. It may be too old "
-                    "for these settings."
-                )
-                raise InvalidInput(message)
-            message = f"{row} was changed by somebody else right after our update: {', '.join(missing)}."
-            raise Superseded(message)
-        return row
 
     def _start(self, live: Deployment, action: str = "started") -> Procedure[Arrived]:
         """Start what is down."""
@@ -293,9 +199,9 @@ class Arrival:
                 raise NotVerified(message) from failed
         log.info("%s: nothing answers; stopping it to start it anew", live)
         yield from stopping.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
-        stopped = yield from self._look()
+        stopped = yield from self._change.look()
         if stopped is None:
-            raise _PlanAnew
+            raise PlanAnew
         return (yield from self._start(stopped))
 
     # --- Arriving -----------------------------------------------------------------------------------------------------
@@ -412,37 +318,6 @@ class Arrival:
     def _pace(self, first: float) -> Pace:
         return Pace(first=first, most=self.interval, deadline=self._deadline, clock=self.clock)
 
-    def _look(self) -> Procedure[Deployment | None]:
-        return (yield from patiently(calls.get_deployment(self.project, self.name), self._pace(FIRST_PAUSE_START)))
-
-    def _look_in_doubt(self, settled: Callable[[Deployment | None], bool]) -> Procedure[Deployment | None]:
-        """Look for a change whose answer was lost, for as long as a slow server may be at it."""
-        pace = Pace(
-            first=1.0, most=self.interval, deadline=min(self._deadline, self.clock() + IN_DOUBT), clock=self.clock
-        )
-        while True:
-            deployment = yield from patiently(calls.get_deployment(self.project, self.name), pace)
-            if settled(deployment):
-                return deployment
-            pause = pace.pause()
-            if pause is None:
-                return deployment
-            yield Pause(pause)
-
-    def _differs(self, deployment: Deployment) -> bool:
-        return bool(specs.differences(deployment.raw, self.wanted))
-
-    def _stable(self, live: Deployment) -> Procedure[Deployment]:
-        """Wait until the server accepts changes."""
-        if live.status.is_stable:
-            return live
-        what = f"deployment {self.name!r} to finish what is under way"
-        wait = Wait(_Settled(), self._pace(FIRST_PAUSE_START), what, live)
-        deployment = yield from until(wait, calls.get_deployment_by_id(self.project, live.id))
-        if deployment is None:
-            raise _PlanAnew
-        return deployment
-
     def _names(self, deployment: Deployment) -> Procedure[frozenset[str]]:
         """Read the names of the instances; none when the server does not tell."""
         try:
@@ -493,40 +368,3 @@ class Arrival:
             yield from predicting.ask_model(self.project, self.name, self._probe.body, seconds=WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes it: %s", error)
-
-    def _check_model_server(self, live: Deployment) -> None:
-        """See a refusal coming: a deployment keeps its model server for life."""
-        framework = self.model.framework if self.model is not None else None
-        if framework is None or self.model is None:
-            return
-        if framework.model_server != live.model_server:
-            message = (
-                f"{live} runs on {live.model_server}, and version {self.model.version} of model {self.model.name!r} "
-                f"({framework.value}) needs {framework.model_server}: Hopsworks cannot change that. Deploy it under "
-                "another deployment_name."
-            )
-            raise InvalidInput(message)
-        if framework.needs_script and not live.raw.get("predictor"):
-            raise InvalidInput(specs.needs_script(self.model))
-
-    def _check_files(self, live: Deployment | None = None) -> Procedure[None]:
-        """Refuse a scikit-learn model that no server could load, before anything is changed."""
-        if (
-            self.model is None
-            or self.model.framework is not Framework.SKLEARN
-            or (live is not None and live.raw.get("predictor"))
-        ):
-            return
-        folder = f"Models/{self.model.name}/{self.model.version}/Files"
-        names = yield from ask(calls.list_folder(self.project, folder))
-        if names is None:
-            return
-        loadable = [name for name in names if name.endswith((".joblib", ".pkl", ".pickle"))]
-        if len(loadable) != 1:
-            found = ", ".join(sorted(loadable)) or "none"
-            message = (
-                f"Version {self.model.version} of model {self.model.name!r}: scikit-learn serving without a script "
-                f"needs exactly one file ending in .joblib, .pkl or .pickle; found {found}. Register the model again "
-                "with one."
-            )
-            raise InvalidInput(message)

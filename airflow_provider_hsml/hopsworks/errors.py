@@ -6,6 +6,7 @@ What can go wrong between us and Hopsworks.
     HopsworksError
     ├── InvalidInput        what was asked for is wrong; found before anything was changed
     │   └── NotFound        ... because it names something that does not exist
+    ├── Unsupported         this Hopsworks does not know what was asked for; found by what it did
     ├── NoAnswer            nobody answered, or not to the end
     │   └── Untrusted       TLS: the server's certificate is not trusted; nothing was sent
     ├── NotUnderstood       an answer that is not Hopsworks': HTML, empty, a redirect, a key missing
@@ -81,6 +82,10 @@ class InvalidInput(HopsworksError):
 
 class NotFound(InvalidInput):
     """The model, version or deployment that was named does not exist."""
+
+
+class Unsupported(HopsworksError):
+    """This Hopsworks does not know something that was asked for, and left it out of what it did."""
 
 
 class NoAnswer(HopsworksError):

@@ -61,6 +61,8 @@ class ModelVersion:
     description: str | None = None
     environment: str | None = None
     training_dataset_version: int | None = None
+    feature_view: str | None = None
+    """Name of the feature view it was trained on."""
     created: int | None = None
     """Milliseconds since 1970."""
     tags: Mapping[str, Any] = field(default_factory=dict)
@@ -88,6 +90,7 @@ class ModelVersion:
             description=data.get("description"),
             environment=data.get("environment"),
             training_dataset_version=data.get("trainingDatasetVersion") or None,
+            feature_view=view.get("name") if isinstance(view := data.get("featureView"), dict) else None,
             created=data.get("created"),
             tags=tags_of(data.get("tags")),
         )
@@ -124,10 +127,15 @@ def tags_of(data: Any) -> dict[str, Any]:
     :param data: ``{"items": [{"name", "value"}]}``, or nothing
     """
     rows = data.get("items") or [] if isinstance(data, dict) else []
-    return {str(row["name"]): _tag_value(row.get("value")) for row in rows}
+    return {str(row["name"]): tag_value(row.get("value")) for row in rows}
 
 
-def _tag_value(value: Any) -> Any:
+def tag_value(value: Any) -> Any:
+    """
+    Read the value of a tag.
+
+    :param value: JSON as text, or a text that is none
+    """
     try:
         return json.loads(value)
     except (TypeError, ValueError):

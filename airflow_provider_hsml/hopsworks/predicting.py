@@ -15,6 +15,7 @@ from .waiting import Pause, Procedure, ask
 
 if TYPE_CHECKING:
     from .calls import Project
+    from .deployments import Deployment
     from .models import ModelVersion
     from .waiting import Clock
 
@@ -100,6 +101,25 @@ def wrapped(inputs: Any) -> list[Any]:
     if not isinstance(inputs, list):
         return [inputs if isinstance(inputs, Mapping) else [inputs]]
     return inputs if inputs and all(isinstance(row, list | Mapping) for row in inputs) else [inputs]
+
+
+def check_can_answer(deployment: Deployment) -> None:
+    """
+    Refuse to ask a deployment that has no predictions to give through Hopsworks.
+
+    :param deployment: the deployment
+    :raises InvalidInput: what it serves, and how that is asked
+    """
+    if deployment.api_protocol == "GRPC":
+        what = "serves GRPC, which needs a GRPC client"
+    elif deployment.model_server == "VLLM":
+        what = "serves a language model, which is asked by OpenAI's API at its ingress address"
+    elif deployment.model_name is None:
+        what = "serves a script without a model, which answers at its ingress address only"
+    else:
+        return
+    message = f"{deployment} {what}: it cannot be asked for predictions through Hopsworks."
+    raise InvalidInput(message)
 
 
 def example_body(example: Any) -> dict[str, Any]:

@@ -13,19 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from . import calls, registry
 from .arrival import Arrival, Arrived
+from .changes import model_wanted
 from .deployments import Deployment, check_deployment_name, default_deployment_names
 from .errors import InvalidInput, NotFound
 from .models import Direction, ModelVersion, best_of, check_model_name
-from .specs import Wanted, model_wanted
 from .waiting import Procedure, ask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .calls import Project
+    from .settings import Wanted
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
+
+_SCRIPT = "the script was asked for"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,10 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """A wish to have a version of a model in production."""
+    """A wish to have a version of a model, or a script without one, in production."""
 
-    model_name: str
+    model_name: str | None
+    """None: a script alone."""
     wanted: Wanted
     """Settings asked for beside the model."""
     timeout: float
@@ -75,33 +79,47 @@ class Promotion:
 
         :param project: the project
         """
-        check_model_name(self.model_name)
-        given = self.deployment_name
-        names = [check_deployment_name(given)] if given else default_deployment_names(self.model_name)
-        if self.by is None:
-            model = yield from registry.find_version(project, self.model_name, self.version)
-            name, live = yield from find_deployment(project, names)
-            champion = None
-            why = "is the newest" if self.version is None else "was asked for"
-            decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
-        else:
-            versions = yield from registry.list_versions(project, self.model_name)
-            name, live = yield from find_deployment(project, names)
-            champion = yield from find_champion(project, live, versions)
-            decision = choose(versions, champion, self.by, model_name=self.model_name, project_name=project.name)
-        log.info("Deployment %r: %s.", name, decision.reason)
+        name, live, decision, champion = yield from self._decide(project)
+        chosen = decision.chosen if decision else None
+        log.info("Deployment %r: %s.", name, decision.reason if decision else _SCRIPT)
         arrived = yield from Arrival(
             project,
             name,
-            self.wanted | model_wanted(decision.chosen),
+            self.wanted | (model_wanted(chosen) if chosen else {}),
             timeout=self.timeout,
             interval=self.interval,
-            model=decision.chosen,
+            model=chosen,
             wait=self.wait,
             clock=self.clock,
         ).run()
-        log.info("Deployment %r: %s; it serves version %s.", name, arrived.action, decision.chosen.version)
+        log.info("Deployment %r: %s; %s.", name, arrived.action, arrived.deployment)
         return Promoted(arrived, decision, champion, live)
+
+    def _decide(
+        self, project: Project
+    ) -> Procedure[tuple[str, Deployment | None, Decision | None, ModelVersion | None]]:
+        """Give the deployment's name, as it is, what is to serve, and the champion where one was compared with."""
+        given = self.deployment_name and check_deployment_name(self.deployment_name)
+        if self.model_name is None:
+            if not given:
+                message = "deployment_name: expected one, since there is no model to name the deployment after."
+                raise InvalidInput(message)
+            name, live = yield from find_deployment(project, [given])
+            if live is not None and live.model_name is not None:
+                message = f"model_name: {live} serves a model and cannot be made to serve a script alone: name one."
+                raise InvalidInput(message)
+            return name, live, None, None
+        names = [given] if given else default_deployment_names(check_model_name(self.model_name))
+        if self.by is None:
+            model = yield from registry.find_version(project, check_model_name(self.model_name), self.version)
+            name, live = yield from find_deployment(project, names)
+            why = "is the newest" if self.version is None else "was asked for"
+            return name, live, Decision(model, f"version {model.version} of model {model.name!r} {why}"), None
+        versions = yield from registry.list_versions(project, check_model_name(self.model_name))
+        name, live = yield from find_deployment(project, names)
+        champion = yield from find_champion(project, live, versions)
+        decision = choose(versions, champion, self.by, model_name=self.model_name, project_name=project.name)
+        return name, live, decision, champion
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +127,8 @@ class Promoted:
     """How a promotion ended."""
 
     arrived: Arrived
-    decision: Decision
+    decision: Decision | None
+    """None for a script alone."""
     champion: ModelVersion | None
     """The version that was served before, where it was compared with."""
     before: Deployment | None
@@ -123,18 +142,18 @@ class Promoted:
         :param inference_url: the address that answers predictions
         :param url: the deployment's page
         """
-        deployment, model = self.arrived.deployment, self.decision.chosen
-        is_kept = self.decision.is_kept and self.arrived.action == "unchanged"
+        deployment, model = self.arrived.deployment, self.decision.chosen if self.decision else None
+        is_kept = self.decision is not None and self.decision.is_kept and self.arrived.action == "unchanged"
         return Record(
             deployment_name=deployment.name,
             deployment_id=deployment.id,
             action="kept" if is_kept else self.arrived.action,
-            reason=self.decision.reason,
-            model_name=model.name,
-            model_version=model.version,
+            reason=self.decision.reason if self.decision else _SCRIPT,
+            model_name=model.name if model else None,
+            model_version=model.version if model else None,
             previous_model_version=self.before.model_version if self.before else None,
             metric=by.name if by else None,
-            metric_value=model.metric(by.name) if by else None,
+            metric_value=model.metric(by.name) if by and model else None,
             previous_metric_value=self.champion.metric(by.name) if by and self.champion else None,
             verified_by=self.arrived.verified_by,
             status=deployment.status.value,

@@ -8,6 +8,7 @@ being true because it is not empty.
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -144,3 +145,18 @@ def sequence(what: str, value: object) -> Sequence[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         refuse(what, "a list", value)
     return list(value)
+
+
+def json_mapping(what: str, value: object) -> Mapping[str, Any]:
+    """
+    Read a mapping that JSON can hold.
+
+    :param what: the argument's name
+    :param value: what was given
+    """
+    given = mapping(what, value)
+    try:
+        json.dumps(dict(given), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        refuse(what, f"plain JSON values ({error})", sorted(given))
+    return given

@@ -1,117 +1,34 @@
 """
-How a deployment is to be configured: what users give, what is live, and how the two differ.
+How a deployment is to be configured, in the words of the SDK's ``model.deploy``.
 
-``DeploymentSpec`` uses the words of the SDK's ``model.deploy``. On the wire the same setting may stand in two places,
-or under another key on another Hopsworks line. ``SETTINGS`` is the one table of this: reading what is live, comparing,
-and writing an update all go by it, so they cannot disagree.
+Each of the dataclasses below reads itself strictly and says which settings it asks for; where those stand on the wire
+is ``settings``' to say. In all of them a field that is None is not asked for: an update keeps what is live.
 """
 
 from __future__ import annotations
 
-import copy
 import json
+import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
-from . import reading
-from .errors import InvalidInput
-from .models import Framework
+from . import reading, scripts
+from .settings import COMPUTE, CREATE_TOPIC, EXTRA, RESERVED, SCALING, SET_BY_THE_SERVER, Topic, Wanted, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from .models import ModelVersion
-
-S = TypeVar("S", bound="_Spec")
+    from collections.abc import Callable, Mapping, Sequence
 
 _COMPUTE: dict[str, Callable[[str, object], float]] = {
     "cores": lambda what, value: reading.number(what, value, least=0),
     "memory": lambda what, value: reading.integer(what, value, least=1),
     "gpus": lambda what, value: reading.integer(what, value, least=0),
 }
-
-DEFAULT_REQUESTS = {"cores": 0.2, "memory": 32, "gpus": 0}
-DEFAULT_LIMITS = {"cores": 2, "memory": 1024, "gpus": 0}
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One setting of a deployment and where it stands on the wire."""
-
-    name: str
-    """As it is called in a plan or a message: ``resources.requests.cores``."""
-    paths: tuple[tuple[str, ...], ...]
-    """All are written; the first that has a value is read."""
-    versioned: bool = True
-    """Whether a deployment version (5.2) keeps it, so that a rollback brings it back."""
-
-    def read(self, raw: Mapping[str, Any]) -> Any:
-        """
-        Give the setting's value in an answer of the server; None when it is not there.
-
-        :param raw: a deployment as the server gives it
-        """
-        for path in self.paths:
-            value: Any = raw
-            for key in path:
-                value = value.get(key) if isinstance(value, dict) else None
-            if value is not None:
-                return value
-        return None
-
-    def write(self, raw: dict[str, Any], value: object) -> None:
-        """
-        Put a value into a deployment that will be sent.
-
-        :param raw: the deployment; changed in place
-        :param value: the new value
-        """
-        for path in self.paths:
-            place = raw
-            for key in path[:-1]:
-                if not isinstance(place.get(key), dict):
-                    place[key] = {}
-                place = place[key]
-            place[path[-1]] = value
-
-
-_SCALING = {
-    "min_instances": "minInstances",
-    "max_instances": "maxInstances",
-    "metric": "scaleMetric",
-    "target": "target",
-    "panic_window_percentage": "panicWindowPercentage",
-    "panic_threshold_percentage": "panicThresholdPercentage",
-    "stable_window_seconds": "stableWindowSeconds",
-    "scale_to_zero_retention_seconds": "scaleToZeroRetentionSeconds",
-}
-
-SETTINGS: dict[str, Setting] = {
-    setting.name: setting
-    for setting in (
-        Setting("model_name", (("modelName",),)),
-        Setting("model_version", (("modelVersion",),)),
-        Setting("model_path", (("modelPath",),)),
-        Setting("framework", (("modelFramework",),)),
-        Setting("environment", (("predictorEnvironment", "name"), ("environmentDTO", "name"))),
-        Setting("description", (("description",),), versioned=False),
-        *(
-            Setting(f"resources.{kind}.{unit}", (("predictorResources", kind, unit),))
-            for kind in ("requests", "limits")
-            for unit in _COMPUTE
-        ),
-        # Two truths since 4.6: both are written, and the newer one is read.
-        Setting("scaling.min_instances", (("predictorScalingConfig", "minInstances"), ("requestedInstances",))),
-        *(
-            Setting(f"scaling.{name}", (("predictorScalingConfig", key),))
-            for name, key in _SCALING.items()
-            if name != "min_instances"
-        ),
-    )
-}
-
-Wanted = dict[str, Any]
-"""Settings by their name: those that were asked for, no others."""
+METRICS = ("CONCURRENCY", "RPS", "CPU", "MEMORY")
+VLLM_METRICS = (
+    *("QUEUE_DEPTH", "RUNNING_REQUESTS", "KV_CACHE_USAGE", "QUEUE_TIME"),
+    *("TIME_TO_FIRST_TOKEN", "REQUEST_LATENCY"),
+)
+_ENV_VAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class _Spec:
@@ -157,22 +74,19 @@ class Resources(_Spec):
     requests: Mapping[str, float] | None = None
     limits: Mapping[str, float] | None = None
 
-    def wanted(self) -> Wanted:
+    def wanted(self, what: str = "spec.resources") -> Wanted:
         """
-        Give the settings that this asks for.
+        Give the settings that this asks for, by their names below the component.
 
+        :param what: where this was given, for messages
         :raises InvalidInput: a value of the wrong kind, or a limit below its request
         """
         found: Wanted = {}
         if self.instances is not None:
-            found["scaling.min_instances"] = reading.integer("spec.resources.instances", self.instances, least=0)
+            found["scaling.min_instances"] = reading.integer(f"{what}.instances", self.instances, least=0)
         for kind, given in (("requests", self.requests), ("limits", self.limits)):
-            for unit, value in reading.mapping(f"spec.resources.{kind}", given or {}, _COMPUTE).items():
-                found[f"resources.{kind}.{unit}"] = _COMPUTE[unit](f"spec.resources.{kind}.{unit}", value)
-        for unit in _COMPUTE:
-            request, limit = (found.get(f"resources.{kind}.{unit}") for kind in ("requests", "limits"))
-            if request is not None and limit is not None and limit < request:
-                reading.refuse(f"spec.resources.limits.{unit}", f"at least what is requested ({request:g})", limit)
+            for unit, value in reading.mapping(f"{what}.{kind}", given or {}, COMPUTE).items():
+                found[f"resources.{kind}.{unit}"] = _COMPUTE[unit](f"{what}.{kind}.{unit}", value)
         return found
 
 
@@ -187,49 +101,76 @@ class Scaling(_Spec):
     min_instances: int | str | None = None
     max_instances: int | str | None = None
     metric: str | None = None
-    """CONCURRENCY, RPS, CPU or MEMORY."""
+    """CONCURRENCY, RPS, CPU or MEMORY; with vLLM also QUEUE_DEPTH, RUNNING_REQUESTS, KV_CACHE_USAGE, QUEUE_TIME,
+    TIME_TO_FIRST_TOKEN or REQUEST_LATENCY."""
     target: float | str | None = None
     """The value of ``metric`` an instance should have."""
     panic_window_percentage: float | str | None = None
     panic_threshold_percentage: float | str | None = None
     stable_window_seconds: int | str | None = None
     scale_to_zero_retention_seconds: int | str | None = None
+    log_persistence: str | None = None
+    """NONE or ALL_REPLICAS: whether logs outlive their instance."""
+    autoscaler: str | None = None
+    """HPA or KEDA (5.2)."""
+    scale_down_stabilization_window_seconds: int | str | None = None
+    scale_up_stabilization_window_seconds: int | str | None = None
+    additional_metrics: Sequence[Mapping[str, Any]] | None = None
+    """More to scale by, ``{"metric": ..., "target": ...}`` each; replaced as a whole (5.2)."""
+    idle_scale_to_zero: bool | str | None = None
+    """Whether a deployment without Knative scales to zero (5.2); ``min_instances`` is 0 then."""
+    idle_cooldown_seconds: int | str | None = None
+    cold_start_timeout_seconds: int | str | None = None
 
-    def wanted(self) -> Wanted:
+    def wanted(self, what: str = "spec.scaling") -> Wanted:
         """
-        Give the settings that this asks for.
+        Give the settings that this asks for, by their names below the component.
 
-        :raises InvalidInput: a value of the wrong kind, or a maximum below the minimum
+        :param what: where this was given, for messages
+        :raises InvalidInput: a value of the wrong kind
         """
-        found: Wanted = {}
-        for name, value in self.given().items():
-            what = f"spec.scaling.{name}"
-            if name == "metric":
-                found[f"scaling.{name}"] = reading.choice(what, value, ("CONCURRENCY", "RPS", "CPU", "MEMORY"))
-            elif name.endswith(("instances", "seconds")):
-                found[f"scaling.{name}"] = reading.integer(what, value, least=0)
-            else:
-                found[f"scaling.{name}"] = reading.number(what, value, least=0)
-        least, most = found.get("scaling.min_instances"), found.get("scaling.max_instances")
-        if least is not None and most is not None and most < least:
-            reading.refuse("spec.scaling.max_instances", f"at least min_instances ({least})", most)
+        found = {f"scaling.{name}": _scaling(name, f"{what}.{name}", value) for name, value in self.given().items()}
+        if found.get("scaling.idle_scale_to_zero"):
+            found.setdefault("scaling.min_instances", 0)
         return found
 
 
+def _scaling(name: str, what: str, value: object) -> Any:
+    """Read one field of ``Scaling``."""
+    words = {
+        "metric": (*METRICS, *VLLM_METRICS),
+        "log_persistence": ("NONE", "ALL_REPLICAS"),
+        "autoscaler": ("HPA", "KEDA"),
+    }
+    if name in words:
+        return reading.choice(what, value, words[name])
+    if name == "idle_scale_to_zero":
+        return reading.boolean(what, value)
+    if name == "additional_metrics":
+        rows = [reading.mapping(what, row, ("metric", "target")) for row in reading.sequence(what, value)]
+        return [
+            {
+                SCALING[key]: _scaling(key, f"{what}.{key}", row[key])
+                for key in ("metric", "target")
+                if key == "metric" or row.get(key) is not None
+            }
+            for row in ({"metric": None, **row} for row in rows)
+        ]
+    if name.endswith(("instances", "seconds")):
+        return reading.integer(what, value, least=0)
+    return reading.number(what, value, least=0)
+
+
 @dataclass(frozen=True, slots=True)
-class DeploymentSpec(_Spec):
-    """
-    How a deployment is to be configured. A field that is None is not asked for: an update keeps what is live.
+class TransformerSpec(_Spec):
+    """The component that works on requests before the predictor, and on answers after it: a script of its own."""
 
-    A mapping with the same keys does as well, and is what to use where Airflow maps or templates the argument.
-    """
-
+    script_file: str | None = None
+    """As ``DeploymentSpec.script_file``."""
     environment: str | None = None
-    """Name of the Python environment that the model server runs in."""
+    env_vars: Mapping[str, str] | None = None
     resources: Resources | Mapping[str, Any] | None = None
     scaling: Scaling | Mapping[str, Any] | None = None
-    description: str | None = None
-    """Sent along with a change; a new description alone changes nothing, since it would restart the instances."""
 
     def wanted(self) -> Wanted:
         """
@@ -237,100 +178,189 @@ class DeploymentSpec(_Spec):
 
         :raises InvalidInput: what is wrong, by the name of the field
         """
-        found: Wanted = {}
-        for name in ("environment", "description"):
-            if (value := getattr(self, name)) is not None:
-                found[name] = reading.text(f"spec.{name}", value)
-        resources = Resources.read(self.resources or {}, "spec.resources").wanted()
-        scaling = Scaling.read(self.scaling or {}, "spec.scaling").wanted()
-        one, other = (half.get("scaling.min_instances") for half in (resources, scaling))
-        if one is not None and other is not None and one != other:
-            reading.refuse(
-                "spec.resources.instances", f"the same as scaling.min_instances ({other}), or only one of them", one
+        found = _component(self, "spec.transformer")
+        if self.script_file is not None:
+            found["script_file"] = scripts.read("spec.transformer.script_file", self.script_file)
+        return {f"transformer.{name}": value for name, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceLogger(_Spec):
+    """What is logged of each inference, and where to. ``mode="NONE"`` ends it."""
+
+    mode: str | None = None
+    """ALL, PREDICTIONS, MODEL_INPUTS or NONE; ALL when only a topic is given."""
+    kafka_topic: str | None = None
+    """A topic's name, or ``CREATE`` for one of the deployment's own, which is also what a mode alone leads to."""
+    partitions: int | str | None = None
+    """Of the topic that is created."""
+    replicas: int | str | None = None
+    """Of the topic that is created."""
+
+    def wanted(self) -> Wanted:
+        """
+        Give the settings that this asks for, checked.
+
+        :raises InvalidInput: what is wrong, by the name of the field
+        """
+        what, found = "spec.inference_logger", Wanted()
+        if self.mode is not None:
+            found["mode"] = reading.choice(f"{what}.mode", self.mode, ("ALL", "PREDICTIONS", "MODEL_INPUTS", "NONE"))
+        numbers = {
+            name: reading.integer(f"{what}.{name}", value, least=1)
+            for name in ("partitions", "replicas")
+            if (value := getattr(self, name)) is not None
+        }
+        topic = None if self.kafka_topic is None else reading.text(f"{what}.kafka_topic", self.kafka_topic)
+        if numbers and topic != CREATE_TOPIC:
+            reading.refuse(f"{what}.kafka_topic", f"{CREATE_TOPIC!r}, with {' and '.join(numbers)}", topic)
+        if found.get("mode") == "NONE" or topic == "NONE":
+            if found.get("mode", "NONE") != "NONE" or topic not in (None, "NONE"):
+                reading.refuse(f"{what}.kafka_topic", "none with mode 'NONE', and one with any other", topic)
+            found |= {"mode": "NONE", "kafka_topic": None}
+        elif topic is not None:
+            found["kafka_topic"] = Topic(topic, **numbers)
+        return {f"inference_logger.{name}": value for name, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Batcher(_Spec):
+    """Whether the server puts several requests together before the model sees them."""
+
+    enabled: bool | str | None = None
+    max_batch_size: int | str | None = None
+    max_latency: int | str | None = None
+    """Milliseconds."""
+    timeout: int | str | None = None
+    """Seconds."""
+
+    def wanted(self) -> Wanted:
+        """
+        Give the settings that this asks for, checked.
+
+        :raises InvalidInput: what is wrong, by the name of the field
+        """
+        return {
+            f"inference_batcher.{name}": (
+                reading.boolean(f"spec.inference_batcher.{name}", value)
+                if name == "enabled"
+                else reading.integer(f"spec.inference_batcher.{name}", value, least=1)
             )
-        return found | resources | scaling
+            for name, value in self.given().items()
+        }
 
 
-def model_wanted(model: ModelVersion) -> Wanted:
+@dataclass(frozen=True, slots=True)
+class DeploymentSpec(_Spec):
     """
-    Give the settings with which a deployment serves a model version.
+    How a deployment is to be configured. A field that is None is not asked for: an update keeps what is live.
 
-    :param model: the version to serve
+    To take something away, give ``script_file=False``, ``config_file=False``, ``transformer=False``, ``env_vars={}``,
+    ``tags={}``, ``InferenceLogger(mode="NONE")`` or ``Batcher(enabled=False)``.
+
+    A mapping with the same keys does as well, and is what to use where Airflow maps or templates the argument.
     """
-    return {
-        "model_name": model.name,
-        "model_version": model.version,
-        "model_path": model.path,
-        "framework": (model.framework or Framework.PYTHON).value,
-    }
 
-
-def differences(raw: Mapping[str, Any], wanted: Wanted) -> dict[str, tuple[Any, Any]]:
+    script_file: str | bool | None = None
     """
-    Tell what would have to change: setting -> (live, wanted). Empty when nothing has to.
-
-    The description is left out: it is no reason to touch what runs.
-
-    :param raw: the deployment as the server gives it
-    :param wanted: what was asked for
+    The predictor: a ``.py`` file of the machine where the task runs, or one in the project
+    (``/Projects/<project>/...``, also with ``hopsfs:`` or ``hdfs://`` before it). A local file is uploaded under a
+    name that carries its content's hash; one in the project is known by its name alone, so give new content a new name.
     """
-    return {
-        name: (live, value)
-        for name, value in wanted.items()
-        if name != "description" and (live := SETTINGS[name].read(raw)) != value
-    }
+    config_file: str | bool | None = None
+    """The configuration of vLLM (YAML), or of a script; a file as above."""
+    environment: str | None = None
+    """Name of the Python environment that the model server runs in."""
+    env_vars: Mapping[str, str] | None = None
+    """Environment variables, replaced as a whole. Not for secrets: whoever sees the deployment sees them."""
+    resources: Resources | Mapping[str, Any] | None = None
+    scaling: Scaling | Mapping[str, Any] | None = None
+    transformer: TransformerSpec | Mapping[str, Any] | bool | None = None
+    inference_logger: InferenceLogger | Mapping[str, Any] | None = None
+    inference_batcher: Batcher | Mapping[str, Any] | None = None
+    api_protocol: str | None = None
+    """REST or GRPC; a GRPC deployment is not probed."""
+    serving_tool: str | None = None
+    """KSERVE or DEFAULT; what the cluster has, when it is not given. Cannot be changed."""
+    description: str | None = None
+    """Sent along with a change; a new description alone changes nothing, since it would restart the instances."""
+    tags: Mapping[str, Any] | None = None
+    """Values by name, replaced as a whole; their schemas must exist in Hopsworks."""
+    extra: Mapping[str, Any] | None = None
+    """Keys of the wire that have no name here, such as ``tracing`` or ``vllmVariant``."""
+
+    def wanted(self) -> Wanted:
+        """
+        Give the settings that this asks for, checked. A local script is read.
+
+        :raises InvalidInput: what is wrong, by the name of the field
+        """
+        found = _component(self, "spec")
+        for name in ("script_file", "config_file"):
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = None if _is_false(value) else scripts.read(f"spec.{name}", value)
+        if self.transformer is not None:
+            away = _is_false(self.transformer)
+            found |= (
+                {"transformer.script_file": None}
+                if away
+                else TransformerSpec.read(self.transformer, "spec.transformer").wanted()
+            )
+        found |= InferenceLogger.read(self.inference_logger or {}, "spec.inference_logger").wanted()
+        found |= Batcher.read(self.inference_batcher or {}, "spec.inference_batcher").wanted()
+        for name, words in (("api_protocol", ("REST", "GRPC")), ("serving_tool", ("KSERVE", "DEFAULT"))):
+            if (value := getattr(self, name)) is not None:
+                found[name] = reading.choice(f"spec.{name}", value, words)
+        if self.description is not None:
+            found["description"] = reading.text("spec.description", self.description)
+        if self.tags is not None:
+            found["tags"] = dict(reading.json_mapping("spec.tags", self.tags))
+        return found | _extra(self.extra or {})
 
 
-def changed(raw: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
-    """
-    Give the deployment to send: the live one, all it holds kept, with the wanted settings in it.
-
-    :param raw: the deployment as the server gives it; not changed
-    :param wanted: what was asked for
-    """
-    body = copy.deepcopy(dict(raw))
-    for name, value in wanted.items():
-        SETTINGS[name].write(body, value)
-    return body
+def _is_false(value: object) -> bool:
+    """Tell whether a value is False, or what a template makes of it."""
+    return value is False or (isinstance(value, str) and value.strip().lower() == "false")
 
 
-def needs_script(model: ModelVersion) -> str:
-    """
-    Say why a model cannot be deployed without a predictor script.
+def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> Wanted:
+    """Read what predictor and transformer have alike."""
+    found: Wanted = {}
+    if spec.environment is not None:
+        found["environment"] = reading.text(f"{what}.environment", spec.environment)
+    if spec.env_vars is not None:
+        found["env_vars"] = _env_vars(f"{what}.env_vars", spec.env_vars)
+    resources = Resources.read(spec.resources or {}, f"{what}.resources").wanted(f"{what}.resources")
+    scaling = Scaling.read(spec.scaling or {}, f"{what}.scaling").wanted(f"{what}.scaling")
+    one, other = (half.get("scaling.min_instances") for half in (resources, scaling))
+    if one is not None and other is not None and one != other:
+        expected = f"the same as scaling.min_instances ({other}), or only one of them"
+        reading.refuse(f"{what}.resources.instances", expected, one)
+    return found | resources | scaling
 
-    :param model: the version
-    """
-    return (
-        f"Version {model.version} of model {model.name!r} is of framework "
-        f"{(model.framework or Framework.PYTHON).value}, which Hopsworks "
-        "serves by a predictor script, and there is none. If scikit-learn can load the model, register it as SKLEARN."
-    )
+
+def _env_vars(what: str, given: object) -> dict[str, str]:
+    """Read environment variables; their values are in no message."""
+    found = {}
+    for name, value in reading.mapping(what, given).items():
+        if name.startswith(RESERVED):
+            reading.refuse(what, f"no name that begins with {RESERVED}: Hopsworks sets those itself", name)
+        if not _ENV_VAR.fullmatch(name):
+            reading.refuse(what, "names of letters, digits and underscores, not beginning with a digit", name)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            reading.refuse(f"{what}.{name}", "a text or a number", type(value).__name__)
+        found[name] = str(value)
+    return found
 
 
-def created(name: str, model: ModelVersion, wanted: Wanted, *, serving_tool: str, minimum: int) -> dict[str, Any]:
-    """
-    Give the body that creates a deployment, with the SDK's defaults where nothing was asked for.
-
-    :param name: the deployment's name
-    :param model: the version to serve
-    :param wanted: what was asked for
-    :param serving_tool: KSERVE or DEFAULT
-    :param minimum: instances where none were asked for
-    :raises InvalidInput: a model of this framework cannot be deployed without a script
-    """
-    framework = model.framework or Framework.PYTHON
-    if framework.needs_script:
-        raise InvalidInput(needs_script(model))
-    limits = {
-        f"resources.limits.{unit}": max(least, wanted.get(f"resources.requests.{unit}", 0))
-        for unit, least in DEFAULT_LIMITS.items()
-    }
-    defaults = {f"resources.requests.{unit}": value for unit, value in DEFAULT_REQUESTS.items()} | limits
-    body: dict[str, Any] = {
-        "name": name,
-        "modelServer": framework.model_server,
-        "servingTool": serving_tool,
-        "apiProtocol": "REST",
-        "batchingConfiguration": {"batchingEnabled": False},
-    }
-    return changed(body, defaults | {"scaling.min_instances": minimum} | model_wanted(model) | wanted)
+def _extra(given: object) -> Wanted:
+    """Read keys of the wire."""
+    found = {}
+    for key, value in reading.json_mapping("spec.extra", given).items():
+        if key in SET_BY_THE_SERVER:
+            reading.refuse("spec.extra", "no key that follows from something else", key)
+        if (own := named(key)) is not None:
+            reading.refuse("spec.extra", f"no key that has a name of its own: use spec.{own} instead", key)
+        found[f"{EXTRA}{key}"] = value
+    return found

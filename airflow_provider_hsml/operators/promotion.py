@@ -22,13 +22,11 @@ class _PromotingOperator(WaitingOperator):
     def __init__(
         self,
         *,
-        model_name: str,
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.model_name = model_name
         self.deployment_name = deployment_name
         # Airflow renders, wires and masks a mapping, but not a dataclass.
         self.spec = spec.given() if is_dataclass(spec) else spec
@@ -52,7 +50,7 @@ class _PromotingOperator(WaitingOperator):
 
 class DeployModelOperator(_PromotingOperator):
     """
-    Serve one version of a model, and see that it really does.
+    Serve one version of a model, or a script without a model, and see that it really does.
 
     Creates, updates or starts the deployment, attaches to a rollout under way, or does nothing, by what is there.
 
@@ -63,7 +61,8 @@ class DeployModelOperator(_PromotingOperator):
     ``previous_model_version``, ``metric``, ``metric_value``, ``previous_metric_value``, ``verified_by``, ``status``,
     ``inference_url``, ``url``. The whole is also pushed under the key ``promotion``.
 
-    :param model_name: the model in the registry
+    :param model_name: the model in the registry; None to serve the ``script_file`` in ``spec`` alone, which needs
+        ``deployment_name``
     :param model_version: its number, or ``"latest"``
     :param deployment_name: letters and digits; None for the model's name without other characters
     :param spec: how to configure the deployment; what is not given keeps what is live, or Hopsworks' default
@@ -78,8 +77,14 @@ class DeployModelOperator(_PromotingOperator):
     )
     template_fields_renderers = {"spec": "json"}  # noqa: RUF012
 
-    def __init__(self, *, model_name: str, model_version: int | str = "latest", **kwargs: Any) -> None:
-        super().__init__(model_name=model_name, **kwargs)
+    def __init__(self, *, model_name: str | None = None, model_version: int | str = "latest", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if model_name is None and not (self.deployment_name and self.spec):
+            message = (
+                f"Task {self.task_id!r}: without model_name it needs deployment_name, and spec with a script_file."
+            )
+            raise ValueError(message)
+        self.model_name = model_name
         self.model_version = model_version
 
     def act(self, context: Context) -> dict[str, Any]:
@@ -129,7 +134,8 @@ class DeployBestModelOperator(_PromotingOperator):
         candidates: Sequence[int | Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(model_name=model_name, **kwargs)
+        super().__init__(**kwargs)
+        self.model_name = model_name
         self.metric = metric
         self.direction = direction
         self.candidates = candidates

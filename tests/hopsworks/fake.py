@@ -65,6 +65,8 @@ class FakeHopsworks:
     answers: Any = field(default_factory=lambda: [1])
     """The predictions that are given, or the answer itself."""
     has_versions: bool = True
+    kept: list[dict[str, Any]] = field(default_factory=list)
+    """Versions that are kept and not active."""
     now: float = 1000.0
     sent: list[str] = field(default_factory=list)
     """What changed or asked something: reads are left out."""
@@ -165,7 +167,8 @@ class FakeHopsworks:
             tail = [{"instanceName": name, "content": f"a line of {name}"} for name in self.names]
             return _json(tail)
         elif kind == "versions":
-            return _json({"count": 1, "items": [{}]}) if self.has_versions else Answer(404, b"")
+            rows = [*self.kept, {**self.row, "active": True}]
+            return _json({"count": len(rows), "items": rows}) if self.has_versions else Answer(404, b"")
         return _json(dict(self.row or {}, condition=(self.row or {}).get("condition")))
 
     def _file(self, path: str) -> Answer:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
+from airflow_provider_hsml.hopsworks.changes import model_wanted
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentFailed,
     InvalidInput,
@@ -14,9 +15,9 @@ from airflow_provider_hsml.hopsworks.errors import (
     NotVerified,
     Refused,
     Superseded,
+    Unsupported,
 )
 from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
-from airflow_provider_hsml.hopsworks.specs import model_wanted
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
 
@@ -392,7 +393,7 @@ class TestUpdating:
 
         fake.on["PUT"] = drop
 
-        with pytest.raises(InvalidInput, match="did not store environment"):
+        with pytest.raises(Unsupported, match=r"does not know spec\.environment"):
             arrive(fake, V1, environment="new")
 
     def test_somebody_changes_it_before_we_do(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import calls, specs
+from airflow_provider_hsml.hopsworks import calls, changes
 from airflow_provider_hsml.hopsworks.deployments import DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotUnderstood, Refused
 from airflow_provider_hsml.hopsworks.models import Direction, Framework, ModelVersion
@@ -39,7 +39,7 @@ class TestWhatIsSent:
                 "create",
                 0,
                 calls.put_deployment(
-                    PROJECT, specs.created("mnistdigits", MODEL, {}, serving_tool="KSERVE", minimum=1)
+                    PROJECT, changes.created("mnistdigits", MODEL, {}, serving_tool="KSERVE", minimum=1)
                 ),
             ),
             ("list", 0, calls.get_deployments(PROJECT)),
@@ -60,7 +60,7 @@ class TestWhatIsSent:
     def test_an_update_sends_all_that_the_sdk_sends(self, verb: str) -> None:
         """And what the SDK drops of the live deployment, which a newer server may want back."""
         theirs = next(request for request in sdk_requests(verb) if request["method"] == "PUT")
-        body = specs.changed(LIVE.raw, {"model_version": theirs["body"]["modelVersion"]})
+        body = changes.changed(LIVE.raw, {"model_version": theirs["body"]["modelVersion"]})
         ours = as_sent(calls.put_deployment(PROJECT, body, new_version=verb == "update_new_version"))
 
         assert (ours["method"], ours["path"]) == (theirs["method"], theirs["path"])

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion, check_model_name, tags_of
 
-from .wire import MODEL_NOT_FOUND, Call, Page, nothing, path_of
+from .wire import MODEL_NOT_FOUND, TAG_NOT_FOUND, Call, Page, nothing, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from .projects import Project
-
-TAG_NOT_FOUND = 370002
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.deployments import Deployment, DeploymentVersion, check_deployment_name
-from airflow_provider_hsml.hopsworks.models import check_model_name
+from airflow_provider_hsml.hopsworks.models import check_model_name, tags_of
 
-from .wire import INSTANCE_NOT_FOUND, PAGE, Call, Page, nothing, path_of
+from .wire import INSTANCE_NOT_FOUND, PAGE, TAG_NOT_FOUND, Call, Page, nothing, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,4 +224,58 @@ def has_versions(project: Project, deployment: Deployment) -> Call[bool]:
         query=(("offset", "0"), ("limit", "1")),
         repeatable=True,
         optional=True,
+    )
+
+
+def get_deployment_tags(project: Project, deployment: Deployment) -> Call[dict[str, Any]]:
+    """
+    Read the tags of a deployment: name -> value. A server without them (before 5.0) answers 404.
+
+    :param project: the project
+    :param deployment: the deployment
+    """
+    return Call(
+        f"read the tags of deployment {deployment.name!r}",
+        "GET",
+        _serving(project, deployment.id, "tags"),
+        tags_of,
+        repeatable=True,
+        absent=frozenset({TAG_NOT_FOUND}),
+    )
+
+
+def put_deployment_tag(project: Project, deployment: Deployment, tag: str, value: Any) -> Call[None]:
+    """
+    Set a tag of a deployment, or replace its value.
+
+    :param project: the project
+    :param deployment: the deployment
+    :param tag: the name of a tag's schema that Hopsworks knows
+    :param value: what the schema allows
+    """
+    return Call(
+        f"set tag {tag!r} of deployment {deployment.name!r}",
+        "PUT",
+        _serving(project, deployment.id, "tags", tag),
+        nothing,
+        body=value,
+        repeatable=True,
+    )
+
+
+def delete_deployment_tag(project: Project, deployment: Deployment, tag: str) -> Call[None]:
+    """
+    Take a tag of a deployment away. One that is not there is away already.
+
+    :param project: the project
+    :param deployment: the deployment
+    :param tag: its name
+    """
+    return Call(
+        f"remove tag {tag!r} of deployment {deployment.name!r}",
+        "DELETE",
+        _serving(project, deployment.id, "tags", tag),
+        nothing,
+        repeatable=True,
+        absent=frozenset({TAG_NOT_FOUND}),
     )

@@ -23,6 +23,7 @@ PAGE = 1000
 """Rows asked for at once where a list is paged."""
 INSTANCE_NOT_FOUND = 240000
 MODEL_NOT_FOUND = 360000
+TAG_NOT_FOUND = 370002
 _OBJECT_NOT_FOUND = frozenset({INSTANCE_NOT_FOUND, MODEL_NOT_FOUND})
 
 

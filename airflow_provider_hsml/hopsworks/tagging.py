@@ -1,0 +1,53 @@
+"""Tags of deployments: values by name, whose schemas Hopsworks knows."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from . import calls
+from .errors import NotUnderstood, Refused, Unsupported
+from .models import tag_value
+from .settings import tag_text
+from .waiting import Procedure, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .calls import Project
+    from .deployments import Deployment
+
+log = logging.getLogger(__name__)
+
+
+def bring(project: Project, deployment: Deployment, wanted: Mapping[str, Any]) -> Procedure[bool]:
+    """
+    Give a deployment these tags, and no others. They are no part of what runs: nothing restarts.
+
+    :param project: the project
+    :param deployment: the deployment
+    :param wanted: the values by name
+    :return: whether anything had to be changed
+    :raises Unsupported: this Hopsworks has no tags of deployments (before 5.0)
+    :raises Refused: a tag has no schema, or not this value
+    """
+    try:
+        live = yield from ask(calls.get_deployment_tags(project, deployment))
+    except (NotUnderstood, Refused) as error:
+        if error.status != 404 or (isinstance(error, Refused) and error.code == calls.INSTANCE_NOT_FOUND):
+            raise
+        if not wanted:
+            return False
+        message = f"spec.tags: this Hopsworks has no tags of deployments. Leave them out of spec. ({deployment})"
+        raise Unsupported(message) from error
+    added = {
+        name: value for name, value in wanted.items() if name not in live or live[name] != tag_value(tag_text(value))
+    }
+    for name, value in added.items():
+        log.info("Setting tag %r of %s", name, deployment)
+        yield from ask(calls.put_deployment_tag(project, deployment, name, value))
+    removed = sorted(set(live) - set(wanted))
+    for name in removed:
+        log.info("Removing tag %r of %s", name, deployment)
+        yield from ask(calls.delete_deployment_tag(project, deployment, name))
+    return bool(added or removed)
