@@ -10,6 +10,7 @@ import pytest
 
 import airflow_provider_hsml
 from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS
+from airflow_provider_hsml.hopsworks.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -53,9 +54,10 @@ def test_code_is_python(page: Path) -> None:
 
 def test_the_readme_names_all_that_there_is() -> None:
     readme = (ROOT / "README.md").read_text()
+    pages = readme + (ROOT / "docs" / "deployments.md").read_text()
 
     for name in airflow_provider_hsml.__all__:
-        assert name in readme or name in ("DeploymentSpec", "Resources", "Scaling"), name
+        assert name in pages, name
     for key in EXTRA_KEYS:
         assert f"`{key}`" in readme, key
 
@@ -67,3 +69,16 @@ def test_the_first_screen_holds_the_commands_and_a_dag() -> None:
     assert "make demo" in first
     assert "make test" in first
     assert len(CODE.findall(first)) == 1
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    rows = re.findall(
+        r"^\| `([a-z_.]+)` \|.*\| ([^|]*) \|$", (ROOT / "docs" / "deployments.md").read_text(), re.MULTILINE
+    )
+    told = {name: set(re.findall(r"`(\w+)`", wire)) for name, wire in rows}
+    shared = ("transformer.resources.", "transformer.scaling.")
+
+    for setting in SETTINGS.values():
+        if setting.field.startswith("spec.") and not setting.name.startswith(shared):
+            assert told.pop(setting.name) == {path[0] for path in setting.paths}, setting.name
+    assert set(told) == {"resources.instances", "inference_logger.partitions", "inference_logger.replicas", "extra"}

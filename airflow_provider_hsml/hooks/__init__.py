@@ -62,7 +62,7 @@ class HsmlHook(DeploymentVerbs):
             name, instances=instances, inputs=inputs, payload=payload
         )
         deployment = self.get_deployment(name)
-        predicting.check_can_answer(deployment)
+        predicting.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
         if body is None:
             body = self._example(deployment)
         return self.run(predicting.predict(self.client.project, name, body, timeout=timeout, clock=time.time))

@@ -103,22 +103,23 @@ def wrapped(inputs: Any) -> list[Any]:
     return inputs if inputs and all(isinstance(row, list | Mapping) for row in inputs) else [inputs]
 
 
-def check_can_answer(deployment: Deployment) -> None:
+def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> None:
     """
-    Refuse to ask a deployment that has no predictions to give through Hopsworks.
+    Refuse to ask a deployment that has no predictions to give on this way.
 
     :param deployment: the deployment
+    :param by_ingress: whether it is asked straight at the ingress, not through Hopsworks' REST API
     :raises InvalidInput: what it serves, and how that is asked
     """
     if deployment.api_protocol == "GRPC":
         what = "serves GRPC, which needs a GRPC client"
     elif deployment.model_server == "VLLM":
-        what = "serves a language model, which is asked by OpenAI's API at its ingress address"
-    elif deployment.model_name is None:
+        what = "serves a language model, which is asked in the words of OpenAI's API at its ingress address"
+    elif deployment.model_name is None and not by_ingress:
         what = "serves a script without a model, which answers at its ingress address only"
     else:
         return
-    message = f"{deployment} {what}: it cannot be asked for predictions through Hopsworks."
+    message = f"{deployment} {what}: it has no predictions to give here."
     raise InvalidInput(message)
 
 
