@@ -21,6 +21,7 @@ from starlette.routing import Route
 from .api import files, inference, models, projects, sdk, serving
 from .api.asking import PREFIX, ApiRoute, Asking, json_answer
 from .control import control_routes
+from .disk import refusal_of
 from .errors import Refusal, malformed
 from .inference import Proxy
 from .limits import too_long
@@ -84,6 +85,8 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
         except (Refusal, HTTPException, ClientDisconnect):
             raise
         except Exception as error:
+            if (refusal := refusal_of(error)) is not None:
+                raise refusal from error
             log.exception("%s %s failed", request.method, request.url.path)
             return json_answer(Refusal(120000, f"{type(error).__name__}: see the server's log.").body(), 500)
 

@@ -20,6 +20,7 @@ CODES: dict[int, tuple[int, str]] = {
     110018: (400, "Path not found."),
     110026: (400, "Dataset name is not valid."),
     110047: (400, "Sub-directory with the same name already exists."),
+    110055: (500, "Not enough disk space."),
     # Project, user, key
     150004: (404, "Project not found."),
     160000: (403, "No valid role found for this user in the project."),

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from .errors import Refusal, malformed
+from .uploads import Uploads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 DATASETS = ("Models", "Resources", "Deployments", "Logs")
 """The datasets that a new project has."""
-_COPY_BYTES = 1 << 20
-_UNUSABLE = re.compile(r"[\x00-\x1f\\]")
+_UPLOADS = "uploads"
+_UNUSABLE = re.compile(r"[\x00-\x1f\\\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,6 @@ class Entry:
     """Seconds since the epoch."""
 
 
-@dataclass(slots=True)
-class _Incoming:
-    """An upload under way: its parts are written to one staged file, in any order."""
-
-    staged: Path
-    missing: set[int]
-
-
 class ProjectFiles:
     """
     The files of one project.
@@ -63,14 +55,12 @@ class ProjectFiles:
         self.project = project
         self._folder = folder
         self._staging = staging
-        self._lock = threading.RLock()
-        self._incoming: dict[tuple[str, str], _Incoming] = {}
-        self._complete: set[tuple[str, str]] = set()
         for dataset in DATASETS:
             (folder / dataset).mkdir(parents=True, exist_ok=True)
         staging.mkdir(parents=True, exist_ok=True)
-        for leftover in staging.iterdir():
+        for leftover in (place for place in staging.iterdir() if place.name != _UPLOADS):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self._uploads = Uploads(staging / _UPLOADS)
 
     def parts(self, path: str) -> tuple[str, ...]:
         """
@@ -80,8 +70,11 @@ class ProjectFiles:
         """
         text = re.sub(r"^hdfs://[^/]*", "", path)
         parts = [part for part in text.split("/") if part]
-        if _UNUSABLE.search(text) or any(part in (".", "..") or len(part.encode()) > 255 for part in parts):
+        if _UNUSABLE.search(text) or any(part in (".", "..") for part in parts):
             raise malformed(f"Path {path!r} is not valid: expected names without '.', '..' or control characters.")
+        # A name may have 255 bytes on this machine's disk, a path about 4000 with what is above it.
+        if any(len(part.encode()) > 255 for part in parts) or len(text.encode()) > 2000:
+            raise malformed(f"Path {path[:100]!r}... is too long: a name may have 255 bytes, a path 2000.")
         if parts and parts[0] == "Projects":
             if parts[1:2] != [self.project]:
                 raise Refusal(110011, f"Path {path!r} is not in project {self.project}.")
@@ -158,29 +151,7 @@ class ProjectFiles:
         :param parts: how many there are
         :param part_bytes: size of all parts but the last
         """
-        if not 1 <= number <= max(parts, 1):
-            raise malformed(f"flowChunkNumber {number} is not in 1..{parts}.")
-        place = self._new(path)
-        key = ("/".join(self.parts(path)), upload)
-        with self._lock:
-            if place.exists():
-                if key in self._complete:
-                    return
-                raise Refusal(110012, f"{path} exists already.")
-            incoming = self._incoming.get(key)
-            if incoming is None:
-                incoming = self._incoming[key] = _Incoming(self._staged(), set(range(1, max(parts, 1) + 1)))
-                incoming.staged.touch()
-        with incoming.staged.open("r+b") as stream:
-            stream.seek((number - 1) * part_bytes)
-            shutil.copyfileobj(part, stream, _COPY_BYTES)
-            _flush(stream)
-        with self._lock:
-            incoming.missing.discard(number)
-            if not incoming.missing and self._incoming.pop(key, None) is not None:
-                incoming.staged.replace(place)
-                _sync(place.parent)
-                self._complete.add(key)
+        self._uploads.write_part(self._new(path), upload, part, number=number, parts=parts, part_bytes=part_bytes)
 
     def copy(self, path: str, destination: str) -> None:
         """Copy a file or folder to a path where nothing is."""
@@ -198,6 +169,8 @@ class ProjectFiles:
     def move(self, path: str, destination: str) -> None:
         """Move a file or folder to a path where nothing is."""
         source, place = self._found(path), self._new(destination, absent=True)
+        if len(self.parts(path)) < 2 or place.is_relative_to(source):
+            raise malformed(f"{path} cannot be moved to {destination}: expected something in a dataset, to elsewhere.")
         source.rename(place)
         _sync(place.parent)
         _sync(source.parent)

@@ -109,7 +109,7 @@ def _check_body(body: bytes) -> None:
     """Refuse what a model would take for something else: without ``instances`` it would get None, and answer."""
     try:
         request = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refusal(250004, f"The body is not JSON: {error}.") from None
     given = [key for key in ("instances", "inputs") if isinstance(request, dict) and key in request]
     if len(given) != 1:

@@ -122,7 +122,7 @@ class JournalMiddleware:
     def _note(self, scope: Scope, size: int, body: bytes, status: int) -> None:
         try:
             parsed = json.loads(body) if body else None
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = None
         self._journal.add(
             Asked(

@@ -21,10 +21,13 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     bundle, chain = folder / "ca.pem", folder / "server.pem"
-    if not (bundle.exists() and chain.exists()):
+    if not bundle.exists():
         authority = trustme.CA(organization_name="airflow-provider-hsml local Model Serving")
         issued = authority.issue_cert(*HOSTS)
+        chain.unlink(missing_ok=True)
         chain.touch(0o600)
         issued.private_key_and_cert_chain_pem.write_to_path(str(chain))
-        authority.cert_pem.write_to_path(str(bundle))
+        staged = bundle.with_suffix(".new")
+        authority.cert_pem.write_to_path(str(staged))
+        staged.replace(bundle)  # Comes last, as a whole: both are there, or are made anew.
     return bundle, chain

@@ -115,7 +115,7 @@ class TestRequests:
 
 class TestStarts:
     def test_no_room_for_a_while(self, client: Client) -> None:
-        client.serving.faults.add(StartFault(stage="SCHEDULED", reason="0/3 nodes are available", lasts=1.0))
+        client.serving.faults.add(StartFault(stage="SCHEDULED", reason="0/3 nodes are available", lasts=1.5))
         number = client.put()["id"]
         client.until(number, "Created")
         _command(client, number, "START")
@@ -126,7 +126,6 @@ class TestStarts:
             "status": False,
             "reason": "Failed to be scheduled: 0/3 nodes are available",
         }
-        client.until(number, "Starting")
         client.until(number, "Running")
         assert _serving_version(client) == "1"
 
@@ -149,7 +148,7 @@ class TestStarts:
 
     def test_an_update_that_fails_while_the_old_instance_answers(self, client: Client) -> None:
         number = client.running()
-        client.serving.faults.add(StartFault("digits", lasts=1.0))
+        client.serving.faults.add(StartFault("digits", lasts=1.5))
         _changed(client, number, modelVersion=2)
 
         client.until(number, "Failed")
@@ -158,7 +157,7 @@ class TestStarts:
         _until_it_answers(client, "2")
 
     def test_a_crash_after_running(self, client: Client) -> None:
-        client.serving.faults.add(StartFault(crash_after=0.3, reason="exit code 137"))
+        client.serving.faults.add(StartFault(crash_after=1.5, reason="exit code 137"))
         number = client.running()
 
         seen = client.until(number, "Failed")
@@ -169,7 +168,7 @@ class TestStarts:
         assert client.see(number)["status"] == "Failed"
 
     def test_one_crash_that_it_recovers_from(self, client: Client) -> None:
-        client.serving.faults.add(StartFault(crash_after=0.2, lasts=0.5))
+        client.serving.faults.add(StartFault(crash_after=1.5, lasts=1.0))
         number = client.running()
 
         client.until(number, "Failed")

@@ -76,13 +76,22 @@ class Asking:
 
     def json_object(self) -> dict[str, Any]:
         """Read the body as a JSON object."""
-        try:
-            body = json.loads(self.body)
-        except ValueError as error:
-            raise malformed(f"The body is not JSON: {error}.") from None
+        body = read_json(self.body)
         if not isinstance(body, dict):
             raise malformed("The body is not a JSON object.")
         return body
+
+
+def read_json(body: bytes) -> Any:
+    """Read JSON, and refuse what cannot be written down again: text with half a surrogate pair."""
+    try:
+        content = json.loads(body)
+        json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError:
+        raise malformed("The body is nested too deeply.") from None
+    except ValueError as error:
+        raise malformed(f"The body is not JSON: {error}.") from None
+    return content
 
 
 def json_answer(content: Any, status: int = 200) -> Response:
