@@ -106,11 +106,60 @@ class TestDeploymentSpec:
             ({"resources": {"requests": {"memory": "lots"}}}, "spec.resources.requests.memory"),
             ({"scaling": {"metric": "LOAD"}}, "spec.scaling.metric: expected one of"),
             ({"environment": ""}, "spec.environment"),
+            ({"env_vars": {"SERVING_SCHEMA_ID": "1"}}, "spec.env_vars: expected no name that begins with SERVING_"),
+            ({"env_vars": {"1A": "1"}}, "spec.env_vars: expected names of letters"),
+            ({"env_vars": {"A": True}}, r"spec.env_vars.A: expected a text or a number, got 'bool'"),
+            ({"env_vars": ["A=1"]}, "spec.env_vars: expected a mapping"),
+            ({"transformer": {"env_vars": {"SERVING_X": ""}}}, "spec.transformer.env_vars"),
+            ({"transformer": {"script": "x.py"}}, "spec.transformer: unknown key 'script'; did you mean 'script_file'"),
+            ({"transformer": True}, "spec.transformer"),
+            ({"scaling": {"idle_scale_to_zero": "yes"}}, "spec.scaling.idle_scale_to_zero: expected true or false"),
+            ({"scaling": {"additional_metrics": [{"target": 1}]}}, "spec.scaling.additional_metrics.metric"),
+            ({"scaling": {"additional_metrics": [{"metric": "CPU", "value": 1}]}}, "unknown key 'value'"),
+            ({"scaling": {"autoscaler": "hpa"}}, "spec.scaling.autoscaler: expected one of HPA, KEDA"),
+            ({"scaling": {"stable_window_seconds": 1.5}}, "spec.scaling.stable_window_seconds"),
+            ({"inference_logger": {"mode": "SOME"}}, "spec.inference_logger.mode"),
+            ({"inference_logger": {"mode": "NONE", "kafka_topic": "logs"}}, "spec.inference_logger.kafka_topic"),
+            ({"inference_logger": {"mode": "ALL", "kafka_topic": "NONE"}}, "spec.inference_logger.kafka_topic"),
+            ({"inference_logger": {"kafka_topic": "logs", "partitions": 2}}, "expected 'CREATE', with partitions"),
+            ({"inference_batcher": {"enabled": "perhaps"}}, "spec.inference_batcher.enabled"),
+            ({"inference_batcher": {"max_batch_size": 0}}, "spec.inference_batcher.max_batch_size"),
+            ({"api_protocol": "grpc"}, "spec.api_protocol: expected one of REST, GRPC"),
+            ({"serving_tool": "KFSERVING"}, "spec.serving_tool"),
+            ({"tags": {"when": object()}}, "spec.tags: expected plain JSON values"),
+            ({"extra": {"predictorResources": {}}}, "use spec.resources.requests.cores instead"),
+            ({"extra": {"status": "Running"}}, "spec.extra: expected no key that follows from something else"),
+            ({"extra": {"tracing": float("nan")}}, "spec.extra: expected plain JSON values"),
         ],
     )
     def test_what_cannot_be(self, given: dict[str, Any], message: str) -> None:
         with pytest.raises(InvalidInput, match=message):
             DeploymentSpec.read(given).wanted()
+
+    def test_the_value_of_a_variable_is_in_no_message(self) -> None:
+        with pytest.raises(InvalidInput) as caught:
+            DeploymentSpec.read({"env_vars": {"PASSWORD": ["hunter2"]}}).wanted()
+        live = dict(RAW, predictorEnvVars=["PASSWORD=hunter1"])
+        said = changes.described(changes.differences(live, {"env_vars": {"PASSWORD": "hunter2", "MORE": "3"}}))
+
+        assert "hunter" not in str(caught.value)
+        assert said == "env_vars (PASSWORD) -> (MORE, PASSWORD)"
+
+    @pytest.mark.parametrize("away", [False, "False", "false"])
+    def test_what_takes_away(self, away: Any) -> None:
+        given = {"script_file": away, "config_file": away, "transformer": away, "env_vars": {}, "tags": {}}
+        given |= {"inference_logger": {"mode": "NONE"}, "inference_batcher": {"enabled": away}}
+
+        assert DeploymentSpec.read(given).wanted() == {
+            "script_file": None,
+            "config_file": None,
+            "transformer.script_file": None,
+            "env_vars": {},
+            "tags": {},
+            "inference_logger.mode": "NONE",
+            "inference_logger.kafka_topic": None,
+            "inference_batcher.enabled": False,
+        }
 
     def test_both_numbers_of_instances_may_be_given_alike(self) -> None:
         assert DeploymentSpec(resources=Resources(instances=2), scaling=Scaling(min_instances="2")).wanted()
@@ -148,3 +197,72 @@ class TestDifferences:
         assert body["newer"] == {"key": 1}
         assert body["description"] == "why"
         assert body["predictorEnvironment"] == body["environmentDTO"] == {"name": "env"}
+
+
+class TestTopics:
+    """A topic that the server made is the one that was asked for."""
+
+    def read(self, **given: Any) -> dict[str, Any]:
+        return DeploymentSpec.read({"inference_logger": given}).wanted()
+
+    def test_one_to_be_created(self) -> None:
+        body = changes.changed({"name": "digits"}, self.read(kafka_topic="CREATE", partitions="2", replicas=3))
+
+        assert body["kafkaTopicDTO"] == {"name": "CREATE", "numOfReplicas": 3, "numOfPartitions": 2}
+        assert body["inferenceLogging"] == "ALL"
+
+    def test_a_mode_alone_creates_one(self) -> None:
+        body = changes.changed({"name": "digits"}, self.read(mode="PREDICTIONS"))
+
+        assert (body["kafkaTopicDTO"]["name"], body["inferenceLogging"]) == ("CREATE", "PREDICTIONS")
+
+    def test_one_that_was_created_is_kept(self) -> None:
+        live = {"name": "digits", "inferenceLogging": "ALL", "kafkaTopicDTO": {"name": "digits-inf0042"}}
+
+        assert changes.differences(live, self.read(kafka_topic="CREATE")) == {}
+        assert changes.changed(live, self.read(mode="PREDICTIONS"))["kafkaTopicDTO"] == {"name": "digits-inf0042"}
+        assert changes.differences(live, self.read(kafka_topic="own"))
+        assert changes.differences(live | {"name": "other"}, self.read(kafka_topic="CREATE"))
+
+    @pytest.mark.parametrize("given", [{"mode": "NONE"}, {"kafka_topic": "NONE"}])
+    def test_none_any_more(self, given: dict[str, Any]) -> None:
+        live = {"name": "digits", "inferenceLogging": "ALL", "kafkaTopicDTO": {"name": "own"}}
+        body = changes.changed(live, self.read(**given))
+
+        assert body["inferenceLogging"] == "NONE"
+        assert "kafkaTopicDTO" not in body
+        assert changes.differences({"name": "digits", "kafkaTopicDTO": {"name": "NONE"}}, self.read(**given)) == {}
+
+
+class TestNormalised:
+    @pytest.mark.parametrize(
+        ("live", "given"),
+        [
+            ({"predictorEnvVars": ["B=x=y", "A=1"]}, {"env_vars": {"A": 1, "B": "x=y"}}),
+            ({}, {"env_vars": {}, "script_file": False, "transformer": False, "api_protocol": "REST"}),
+            ({"predictor": None, "predictorEnvVars": None}, {"env_vars": {}, "script_file": False}),
+            ({"predictorResources": {"requests": {"cores": 1.0}}}, {"resources": {"requests": {"cores": "1"}}}),
+            ({"requestedInstances": 2}, {"scaling": {"min_instances": 2}}),
+            ({"requestedInstances": 1, "predictorScalingConfig": {"minInstances": 2}}, {"resources": {"instances": 2}}),
+            ({"tracing": {"enabled": True, "more": 1}}, {"extra": {"tracing": {"enabled": True}}}),
+            ({}, {"scaling": {"idle_scale_to_zero": False}, "inference_batcher": {"enabled": False}}),
+        ],
+    )
+    def test_the_same_said_otherwise(self, live: dict[str, Any], given: dict[str, Any]) -> None:
+        assert changes.differences(live, DeploymentSpec.read(given).wanted()) == {}
+
+    def test_extra_is_put_into_what_is_there(self) -> None:
+        live = {"tracing": {"enabled": True, "price": 1}}
+
+        body = changes.changed(live, DeploymentSpec.read({"extra": {"tracing": {"enabled": False}}}).wanted())
+
+        assert body["tracing"] == {"enabled": False, "price": 1}
+
+    def test_a_limit_below_the_default_request(self) -> None:
+        wanted = {"resources.limits.cores": 0.1, "resources.requests.memory": 4096}
+        body = changes.created("digits", None, wanted, serving_tool="KSERVE", minimum=1)
+
+        assert body["predictorResources"] == {
+            "requests": {"cores": 0.1, "memory": 4096, "gpus": 0},
+            "limits": {"cores": 0.1, "memory": 4096, "gpus": 0},
+        }
