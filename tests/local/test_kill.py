@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _PROGRAM = Path(__file__).with_name("kill_server.py")
 _KEY = "killed.secret"
 _WRITERS = 4
+_WRITES = {"mkdir", "upload", "PUT model", "DELETE", "PUT serving", "START", "STOP", "rollback"}
 _NEVER = object()
 """What a thing is before it was ever written."""
 
