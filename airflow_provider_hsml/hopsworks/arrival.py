@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from . import calls, predicting, scripts, stopping
 from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
-from .errors import DeploymentFailed, HopsworksError, NotInTime, NotVerified, Superseded
+from .errors import BUSY_CODES, DeploymentFailed, HopsworksError, NotInTime, NotVerified, Refused, Superseded
 from .predicting import Likeness, Probe
 from .rollout import WAKE_AGAIN, Moved, Next, Roll
 from .sending import Change, PlanAnew
@@ -174,13 +174,25 @@ class Arrival:
 
     def _send_start(self, live: Deployment) -> Procedure[None]:
         log.info("Starting %s", live)
-        try:
-            yield from ask(calls.start_deployment(self.project, live))
-        except HopsworksError as error:
-            if not (error.in_doubt or error.transient):
-                raise
-            # Whether it was carried out is seen in the looks that follow; they ask again if it was not.
-            log.warning("%s; looking at what became of it", error)
+        pace = self._pace(FIRST_PAUSE_START)
+        while True:
+            try:
+                yield from ask(calls.start_deployment(self.project, live))
+            except HopsworksError as error:
+                if not (error.in_doubt or error.transient):
+                    raise
+                if not (isinstance(error, Refused) and error.code in BUSY_CODES):
+                    # Whether it was carried out is seen in the looks that follow; they ask again if it was not.
+                    log.warning("%s; looking at what became of it", error)
+                    return
+                log.warning("%s; sending it again", error)
+                pause = pace.pause(at_least=1.0)
+                if pause is None:
+                    message = f"{live} could not be started within {self.timeout:g} s: {error}"
+                    raise NotInTime(message) from error
+                yield Pause(pause)
+            else:
+                return
 
     def _revive(self, live: Deployment) -> Procedure[Arrived]:
         """Bring a Failed deployment back without taking down what may still answer."""

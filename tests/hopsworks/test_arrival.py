@@ -347,6 +347,17 @@ class TestUpdating:
             arrive(fake)
         assert fake.sent.count("PUT") == 2
 
+    def test_a_start_is_sent_again_while_it_is_busy(self) -> None:
+        busy = refusal(500, 240004, "Instance is busy")
+        fake = FakeHopsworks(row=row("Stopped", modelVersion=2), files=FILES, faults={"START": [busy] * 5})
+        starts(fake)
+
+        assert arrive(fake).action == "started"
+        assert fake.sent.count("START") == 6
+        fake = FakeHopsworks(row=row("Stopped", modelVersion=2), files=FILES, faults={"START": [busy] * 999})
+        with pytest.raises(NotInTime, match=r"could not be started within 600 s: .*Instance is busy"):
+            arrive(fake)
+
     @pytest.mark.parametrize("answer", [refusal(500, 240002), refusal(500, 240004), refusal(400, 240003)])
     def test_busy_is_waited_for(self, answer: Any) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [answer] * 5})
