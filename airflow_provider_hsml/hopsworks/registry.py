@@ -12,37 +12,85 @@ from .waiting import Procedure, all_pages, ask
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .calls import Project
+    from .calls import Project, Registry
+    from .deployments import Deployment
     from .models import ModelVersion
 
 
-def list_versions(project: Project, name: str) -> Procedure[list[ModelVersion]]:
+def find_registry(project: Project, owner: str | None) -> Procedure[Registry | None]:
+    """
+    Find the registry of another project, which has to be shared with this one.
+
+    :param project: the project that asks
+    :param owner: the project that owns the models; None for the one that asks
+    :return: None for the project's own
+    :raises NotFound: it is not shared; the message names those that are
+    """
+    if owner in (None, project.name):
+        return None
+    shared = yield from ask(calls.get_registries(project))
+    for registry in shared:
+        if registry.name == owner:
+            return registry
+    names = ", ".join(sorted(other.name for other in shared if other.name != project.name)) or "none"
+    message = (
+        f"The model registry of project {owner!r} is not shared with project {project.name!r}; shared with it are: "
+        f"{names}. Its owner shares the dataset 'Models', and this project accepts it."
+    )
+    raise NotFound(message)
+
+
+def served_model(project: Project, deployment: Deployment) -> Procedure[ModelVersion | None]:
+    """
+    Find the version that a deployment is set to serve; None when it serves no model, or the registry has it no more.
+
+    :param project: the deployment's project
+    :param deployment: the deployment
+    """
+    name, version = deployment.model_name, deployment.model_version
+    if name is None or version is None:
+        return None
+    try:
+        registry = yield from find_registry(project, deployment.model_project)
+    except NotFound:
+        return None
+    return (
+        yield from ask(calls.get_model(project, name, version, registry=registry))
+    )
+
+
+def list_versions(project: Project, name: str, registry: Registry | None = None) -> Procedure[list[ModelVersion]]:
     """
     List all versions of a model, page by page.
 
-    :param project: the project that owns it
+    :param project: the project that asks
     :param name: the model's name
+    :param registry: where they are; None for the project's own
     """
-    return (yield from all_pages(functools.partial(calls.get_models, project, name, limit=calls.PAGE))) or []
+    page = functools.partial(calls.get_models, project, name, limit=calls.PAGE, registry=registry)
+    return (yield from all_pages(page)) or []
 
 
-def find_version(project: Project, name: str, version: int | None) -> Procedure[ModelVersion]:
+def find_version(
+    project: Project, name: str, version: int | None, registry: Registry | None = None
+) -> Procedure[ModelVersion]:
     """
     Find a version of a model.
 
-    :param project: the project that owns it
+    :param project: the project that asks
     :param name: the model's name
     :param version: its number; None for the newest
+    :param registry: where it is; None for the project's own
     :raises NotFound: there is none; the message names those that are
     """
     if version is not None:
-        model = yield from ask(calls.get_model(project, name, version))
+        model = yield from ask(calls.get_model(project, name, version, registry=registry))
         if model is not None:
             return model
-    versions = yield from list_versions(project, name)
+    versions = yield from list_versions(project, name, registry)
     if version is None and versions:
         return max(versions, key=lambda model: model.version)
-    raise no_version(name, project.name, version, known=versions)
+    raise no_version(name, registry.name if registry else project.name, version, known=versions)
 
 
 def no_version(
