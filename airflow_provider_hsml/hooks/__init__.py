@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import predicting
+from airflow_provider_hsml.hopsworks import predicting, registry
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
 
@@ -69,8 +69,8 @@ class HsmlHook(DeploymentVerbs):
 
     def _example(self, deployment: Deployment) -> Mapping[str, Any]:
         """Find the input example of the model being served."""
-        if deployment.model_name is not None and deployment.model_version is not None:
-            model = self.get_model(deployment.model_name, deployment.model_version)
+        model = self.run(registry.served_model(self.client.project, deployment))
+        if model is not None:
             example = self.run(predicting.input_example(self.client.project, model))
             if example is not None:
                 return example

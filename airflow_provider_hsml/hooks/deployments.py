@@ -94,6 +94,7 @@ class DeploymentVerbs(DeploymentLooks):
         *,
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        model_project: str | None = None,
         timeout: float = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -105,6 +106,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param model_version: its number, or ``"latest"``
         :param deployment_name: None for the model's own
         :param spec: the deployment's configuration
+        :param model_project: the project that owns the model and shares its registry; None for this one
         :param timeout: seconds for one change
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
@@ -118,6 +120,7 @@ class DeploymentVerbs(DeploymentLooks):
             time.time,
             deployment_name,
             version=None if newest else reading.integer("model_version", model_version, least=1),
+            model_project=model_project or None,
             wait=wait,
         )
         return self._promote(wish)
@@ -131,6 +134,7 @@ class DeploymentVerbs(DeploymentLooks):
         candidates: Sequence[int | str | Mapping[str, Any]] | None = None,
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        model_project: str | None = None,
         timeout: float = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -144,6 +148,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param candidates: numbers of versions, or mappings with the key ``model_version``; None for all
         :param deployment_name: None for the model's own
         :param spec: the deployment's configuration
+        :param model_project: the project that owns the model and shares its registry; None for this one
         :param timeout: seconds for one change
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
@@ -158,6 +163,7 @@ class DeploymentVerbs(DeploymentLooks):
             by=promotion.Metric(
                 reading.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
             ),
+            model_project=model_project or None,
             wait=wait,
         )
         return self._promote(wish)

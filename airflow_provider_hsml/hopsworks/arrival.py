@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import calls, predicting, scripts, stopping
+from . import calls, predicting, registry, scripts, stopping
 from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
 from .errors import BUSY_CODES, DeploymentFailed, HopsworksError, NotInTime, NotVerified, Refused, Superseded
@@ -344,10 +344,8 @@ class Arrival:
         if self._probe is not None or live.api_protocol != "REST" or live.model_server == "VLLM" or not self.wait:
             return
         model = self.model
-        if model is None and live.model_name is not None and live.model_version is not None:
-            model = yield from patiently(
-                calls.get_model(self.project, live.model_name, live.model_version), self._pace(FIRST_PAUSE_START)
-            )
+        if model is None:
+            model = yield from registry.served_model(self.project, live, self._pace(FIRST_PAUSE_START))
             self.model = model
         if model is not None:
             self._probe = yield from predicting.registered_probe(self.project, model)

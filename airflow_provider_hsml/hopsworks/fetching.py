@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from . import calls, predicting, sources
+from . import calls, registry, sources
 from .errors import NotFound, NotUnderstood
 from .waiting import Procedure, ask
 
@@ -27,7 +27,7 @@ def download_model(project: Project, model: ModelVersion, folder: Path) -> Proce
     :param folder: it is made; what lies in it under the same names is replaced
     :raises NotFound: the version has no files
     """
-    place = predicting.model_folder(project, model)
+    place = registry.model_folder(project, model)
     root = f"{place}/Files"
     found = yield from sources.walk(project, root)
     if not found:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import calls
+from . import calls, registry
 from .errors import InvalidInput
 from .models import Framework, ModelVersion
 from .settings import COMPUTE, RESERVED, SETTINGS
@@ -230,7 +230,7 @@ def check_files(project: Project, model: ModelVersion | None, body: Mapping[str,
     """
     if model is None or model.framework is not Framework.SKLEARN or body.get("predictor"):
         return
-    names = yield from ask(calls.list_folder(project, f"Models/{model.name}/{model.version}/Files"))
+    names = yield from ask(calls.list_folder(project, f"{registry.model_folder(project, model)}/Files"))
     if names is None:
         return
     loadable = [name for name in names if name.endswith((".joblib", ".pkl", ".pickle"))]
@@ -260,8 +260,8 @@ def check_schema(project: Project, live: Deployment, model: ModelVersion | None)
     if _SCHEMA_ID not in reserved or model is None or model.version == live.model_version:
         return
     theirs: tuple[str | None, str | None] = (reserved.get(_FEATURE_VIEW), reserved.get(_TRAINED_ON))
-    if theirs[1] is None and live.model_name is not None and live.model_version is not None:
-        served = yield from ask(calls.get_model(project, live.model_name, live.model_version))
+    if theirs[1] is None:
+        served = yield from registry.served_model(project, live)
         theirs = _trained_on(served) if served else theirs
     ours = _trained_on(model)
     views = {view for view in (ours[0], theirs[0]) if view is not None}

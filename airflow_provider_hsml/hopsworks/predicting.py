@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from . import calls
+from . import calls, registry
 from .errors import HopsworksError, InvalidInput, ModelRefused, NoAnswer, NotUnderstood, Refused
 from .waiting import Pause, Procedure, ask
 
@@ -134,17 +134,6 @@ def example_body(example: Any) -> dict[str, Any]:
     return {"instances": wrapped(example)}
 
 
-def model_folder(project: Project, model: ModelVersion) -> str:
-    """
-    Give the folder of a model version, as the project that asks has to name it.
-
-    :param project: the project that asks
-    :param model: the version, its own or one of a registry that is shared with it
-    """
-    owner = "" if model.project == project.name else f"{model.project}::"
-    return f"{owner}Models/{model.name}/{model.version}"
-
-
 def registered_probe(project: Project, model: ModelVersion) -> Procedure[Probe | None]:
     """
     Find what to ask of a model version: its expected answers, else its input example; None when it has neither.
@@ -152,7 +141,7 @@ def registered_probe(project: Project, model: ModelVersion) -> Procedure[Probe |
     :param project: the project that owns the model
     :param model: the version
     """
-    folder = model_folder(project, model)
+    folder = registry.model_folder(project, model)
     expected = yield from _read_json(project, f"{folder}/{EXPECTED}")
     if isinstance(expected, Mapping) and isinstance(expected.get("predictions"), list):
         return Probe({"instances": expected.get("instances")}, expected["predictions"])
@@ -167,7 +156,7 @@ def input_example(project: Project, model: ModelVersion) -> Procedure[dict[str, 
     :param project: the project that owns the model
     :param model: the version
     """
-    example = yield from _read_json(project, f"{model_folder(project, model)}/{INPUT_EXAMPLE}")
+    example = yield from _read_json(project, f"{registry.model_folder(project, model)}/{INPUT_EXAMPLE}")
     return None if example is None else example_body(example)
 
 

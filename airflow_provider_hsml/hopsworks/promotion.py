@@ -71,6 +71,8 @@ class Promotion:
     """Choose the best version by this; None: the one that ``version`` names."""
     version: int | None = None
     """None: the newest."""
+    model_project: str | None = None
+    """The project that owns the model and shares its registry; None: the deployment's own."""
     wait: bool = True
 
     def run(self, project: Project) -> Procedure[Promoted]:
@@ -110,15 +112,17 @@ class Promotion:
                 raise InvalidInput(message)
             return name, live, None, None
         names = [given] if given else default_deployment_names(check_model_name(self.model_name))
+        source = yield from registry.find_registry(project, self.model_project)
         if self.by is None:
-            model = yield from registry.find_version(project, check_model_name(self.model_name), self.version)
+            model = yield from registry.find_version(project, check_model_name(self.model_name), self.version, source)
             name, live = yield from find_deployment(project, names)
             why = "is the newest" if self.version is None else "was asked for"
             return name, live, Decision(model, f"version {model.version} of model {model.name!r} {why}"), None
-        versions = yield from registry.list_versions(project, check_model_name(self.model_name))
+        versions = yield from registry.list_versions(project, check_model_name(self.model_name), source)
         name, live = yield from find_deployment(project, names)
         champion = yield from find_champion(project, live, versions)
-        decision = choose(versions, champion, self.by, model_name=self.model_name, project_name=project.name)
+        owner = source.name if source else project.name
+        decision = choose(versions, champion, self.by, model_name=self.model_name, project_name=owner)
         return name, live, decision, champion
 
 
@@ -217,16 +221,14 @@ def find_champion(
     """
     if live is None or live.model_name is None or live.model_version is None:
         return None
-    champion = next(
-        (model for model in known if (model.name, model.version) == (live.model_name, live.model_version)), None
-    )
+    served = (live.model_project or project.name, live.model_name, live.model_version)
+    champion = next((model for model in known if (model.project, model.name, model.version) == served), None)
     if champion is None:
-        champion = yield from ask(calls.get_model(project, live.model_name, live.model_version))
+        champion = yield from registry.served_model(project, live)
     if champion is None:
         message = (
             f"{live} is set to a version that is not in the registry any more, so nothing can be compared with it. "
-            "Deploy a version "
-            "by number with DeployModelOperator."
+            "Deploy a version by number with DeployModelOperator."
         )
         raise NotFound(message)
     return champion
@@ -276,7 +278,7 @@ def choose(
         )
         raise InvalidInput(message)
     challenger = best_of(
-        [row for row in rows if row.name != champion.name or row.version > champion.version], metric, direction
+        [row for row in rows if row.path != champion.path or row.version > champion.version], metric, direction
     )
     served = f"the served version {champion.version} ({metric} {mark:g})"
     if challenger is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import calls
 from .errors import NotFound
-from .waiting import Procedure, all_pages, ask
+from .waiting import Procedure, all_pages, ask, patiently
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .calls import Project, Registry
     from .deployments import Deployment
     from .models import ModelVersion
+    from .waiting import Pace
 
 
 def find_registry(project: Project, owner: str | None) -> Procedure[Registry | None]:
@@ -40,12 +41,13 @@ def find_registry(project: Project, owner: str | None) -> Procedure[Registry | N
     raise NotFound(message)
 
 
-def served_model(project: Project, deployment: Deployment) -> Procedure[ModelVersion | None]:
+def served_model(project: Project, deployment: Deployment, pace: Pace | None = None) -> Procedure[ModelVersion | None]:
     """
     Find the version that a deployment is set to serve; None when it serves no model, or the registry has it no more.
 
     :param project: the deployment's project
     :param deployment: the deployment
+    :param pace: how often to ask while the server is away, and until when; None: it has to answer
     """
     name, version = deployment.model_name, deployment.model_version
     if name is None or version is None:
@@ -54,9 +56,8 @@ def served_model(project: Project, deployment: Deployment) -> Procedure[ModelVer
         registry = yield from find_registry(project, deployment.model_project)
     except NotFound:
         return None
-    return (
-        yield from ask(calls.get_model(project, name, version, registry=registry))
-    )
+    call = calls.get_model(project, name, version, registry=registry)
+    return (yield from (patiently(call, pace) if pace else ask(call)))
 
 
 def list_versions(project: Project, name: str, registry: Registry | None = None) -> Procedure[list[ModelVersion]]:
@@ -91,6 +92,17 @@ def find_version(
     if version is None and versions:
         return max(versions, key=lambda model: model.version)
     raise no_version(name, registry.name if registry else project.name, version, known=versions)
+
+
+def model_folder(project: Project, model: ModelVersion) -> str:
+    """
+    Give the folder of a model version, as the project that asks has to name it.
+
+    :param project: the project that asks
+    :param model: the version, its own or one of a registry that is shared with it
+    """
+    owner = "" if model.project == project.name else f"{model.project}::"
+    return f"{owner}Models/{model.name}/{model.version}"
 
 
 def no_version(

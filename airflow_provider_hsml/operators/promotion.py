@@ -24,10 +24,12 @@ class _PromotingOperator(WaitingOperator):
         *,
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        model_project: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.deployment_name = deployment_name
+        self.model_project = model_project
         # Airflow renders, wires and masks a mapping, but not a dataclass.
         self.spec = spec.given() if is_dataclass(spec) else spec
 
@@ -45,7 +47,12 @@ class _PromotingOperator(WaitingOperator):
         return plain
 
     def _how(self) -> dict[str, Any]:
-        return {"deployment_name": self.deployment_name or None, "spec": self.spec, **self._waits()}
+        return {
+            "deployment_name": self.deployment_name or None,
+            "spec": self.spec,
+            "model_project": self.model_project,
+            **self._waits(),
+        }
 
 
 class DeployModelOperator(_PromotingOperator):
@@ -66,6 +73,8 @@ class DeployModelOperator(_PromotingOperator):
     :param model_version: its number, or ``"latest"``
     :param deployment_name: letters and digits; None for the model's name without other characters
     :param spec: how to configure the deployment; what is not given keeps what is live, or Hopsworks' default
+    :param model_project: another project that owns the model and shares its registry with this one: train in one
+        project, serve from another
     """
 
     template_fields: Sequence[str] = (
@@ -74,6 +83,7 @@ class DeployModelOperator(_PromotingOperator):
         "model_version",
         "deployment_name",
         "spec",
+        "model_project",
     )
     template_fields_renderers = {"spec": "json"}  # noqa: RUF012
 
@@ -112,6 +122,8 @@ class DeployBestModelOperator(_PromotingOperator):
     :param candidates: versions to choose from: numbers, or results of ``RegisterModelOperator``; None for all
     :param deployment_name: letters and digits; None for the model's name without other characters
     :param spec: how to configure the deployment; applied also when the served version is kept
+    :param model_project: another project that owns the model and shares its registry with this one: train in one
+        project, serve from another
     """
 
     template_fields: Sequence[str] = (
@@ -122,6 +134,7 @@ class DeployBestModelOperator(_PromotingOperator):
         "candidates",
         "deployment_name",
         "spec",
+        "model_project",
     )
     template_fields_renderers = {"spec": "json", "candidates": "json"}  # noqa: RUF012
 

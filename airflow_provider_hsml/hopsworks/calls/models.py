@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion, check_model_name, tags_of
@@ -45,8 +45,12 @@ def _models(project: Project, registry: Registry | None, *more: str | int) -> st
 
 
 def _reader(project: Project, registry: Registry | None) -> Callable[[Mapping[str, Any]], ModelVersion]:
-    owner = registry or Registry(project.id, project.name)
-    return lambda data: ModelVersion.from_json(data, project=owner.name, registry_id=owner.id)
+    if registry is None:
+        return lambda data: ModelVersion.from_json(data, project=project.name, registry_id=project.id)
+    # Whoever is named in the answer: the models of a registry belong to the project that owns it.
+    return lambda data: replace(
+        ModelVersion.from_json(data, project=registry.name, registry_id=registry.id), project=registry.name
+    )
 
 
 def get_model(
