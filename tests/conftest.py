@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 def run_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
     """Make a model of a file: what the local Model Serving calls to load one."""
-    assert model.path is not None
+    if model.path is None:
+        return lambda rows: rows
     (file,) = model.path.rglob("*.joblib")
     content = json.loads(file.read_text())
     if "broken" in content:
@@ -52,9 +53,8 @@ def local_serving() -> Iterator[LocalServing]:
     """A local Model Serving with the ways of a real one, for the session."""
     from airflow_provider_hsml.local import LocalServing
 
-    with LocalServing(
-        engine=run_model, foreign_projects=["foreign"], keys={"only.serving": {"PROJECT", "SERVING"}}
-    ) as serving:
+    keys = {"only.serving": {"PROJECT", "SERVING"}, "no.files": {"PROJECT", "SERVING", "MODELREGISTRY"}}
+    with LocalServing(engine=run_model, foreign_projects=["foreign"], keys=keys) as serving:
         yield serving
 
 

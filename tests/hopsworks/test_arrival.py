@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
 from airflow_provider_hsml.hopsworks.changes import model_wanted
 from airflow_provider_hsml.hopsworks.errors import (
+    DeploymentError,
     DeploymentFailed,
     InvalidInput,
     NotInTime,
@@ -18,6 +19,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     Unsupported,
 )
 from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
+from airflow_provider_hsml.hopsworks.settings import Script
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
 
@@ -178,6 +180,36 @@ class TestCreating:
             arrive(fake, None)
         assert fake.sent == []
 
+    def test_a_script_alone(self) -> None:
+        fake = FakeHopsworks(files=FILES | {"Resources/one.py": {"attributes": {"name": "one.py"}}})
+        starts(fake)
+
+        arrived = arrive(fake, None, script_file=Script("/Projects/demo/Resources/one.py"))
+
+        assert (arrived.action, arrived.verified_by) == ("created", "instances")
+        assert fake.sent == ["CREATE", "START"], "there is nothing to ask it"
+        assert (fake.bodies[0]["modelServer"], fake.bodies[0]["predictor"]) == (
+            "PYTHON",
+            "/Projects/demo/Resources/one.py",
+        )
+        assert not any(key.startswith("model") and key != "modelServer" for key in fake.bodies[0])
+
+    def test_what_the_server_left_out_is_not_started(self) -> None:
+        fake = FakeHopsworks(files=FILES)
+        fake.on["CREATE"] = lambda: fake.row.update(predictorEnvVars=None) if fake.row else None
+
+        with pytest.raises(Unsupported, match=r"this Hopsworks does not know spec\.env_vars") as caught:
+            arrive(fake, env_vars={"A": "1"})
+        assert not caught.value.transient
+        assert fake.sent == ["CREATE"]
+
+    def test_a_script_that_is_not_there_changes_nothing(self) -> None:
+        fake = FakeHopsworks(files=FILES)
+
+        with pytest.raises(InvalidInput, match=r"there is no '/Projects/demo/Resources/one.py'"):
+            arrive(fake, script_file=Script("/Projects/demo/Resources/one.py"))
+        assert fake.sent == []
+
     def test_two_pickles(self) -> None:
         two = {"items": [{"attributes": {"name": name}} for name in ("a.joblib", "b.pkl", "readme.md")]}
         fake = FakeHopsworks(files=FILES | {"Models/digits/2/Files": two})
@@ -336,6 +368,22 @@ class TestUpdating:
         assert arrive(fake).action == "updated"
         assert fake.sent.count("PUT") == 2
         assert fake.now >= 1120
+
+    def test_a_doubtful_put_that_was_kept_and_is_not_active_is_not_sent_again(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(503, 120009)]})
+        fake.kept = [row(version=2, modelVersion=2) | {"active": False}]
+
+        with pytest.raises(DeploymentError, match="kept as deployment version 2, which is not the active one"):
+            arrive(fake)
+        assert fake.sent.count("PUT") == 1
+
+    def test_a_doubtful_put_beside_versions_of_others_is_sent_again(self) -> None:
+        fake = FakeHopsworks(row=row(version=4), files=FILES, faults={"PUT": [refusal(503, 120009)]})
+        fake.kept = [row(version=3, modelVersion=2), row(version=5, modelVersion=7)]
+        rolls(fake)
+
+        assert arrive(fake).action == "updated"
+        assert fake.sent.count("PUT") == 2
 
     def test_a_conflict_plans_anew_once(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(409, 240038)]})
