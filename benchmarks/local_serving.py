@@ -30,7 +30,7 @@ import psutil
 from sklearn.linear_model import LinearRegression
 
 from airflow_provider_hsml.local.engines import InstanceLog, ModelFiles
-from airflow_provider_hsml.local.environments import Environments
+from airflow_provider_hsml.local.environments import Environments, NamedEnvironments
 from airflow_provider_hsml.local.kserve_engine import KServeEngine
 from airflow_provider_hsml.local.store import Store
 
@@ -153,12 +153,12 @@ def started(server: Server, connection: http.client.HTTPConnection, number: int)
 def started_alone(folder: Path) -> float:
     """Time the start of the same model server without the Model Serving."""
     store = Store(folder / "state.sqlite3")
-    engine = KServeEngine(Environments(), store)
+    engine = KServeEngine(NamedEnvironments(Environments()), store, folder)
     model = ModelFiles(
         deployment=MODEL, name=MODEL, version=1, path=folder / "model", framework="SKLEARN", server="PYTHON"
     )
     begun = time.perf_counter()
-    instance = engine.start(model, InstanceLog(MODEL), threading.Event(), timeout=120)
+    instance = engine.start(model, {"predictor": InstanceLog(MODEL)}, threading.Event(), timeout=120)
     taken = time.perf_counter() - begun
     instance.stop()
     store.close()

@@ -121,6 +121,7 @@ def keep_key(file: Path, key: str) -> None:
     :param file: is replaced
     :param key: the key
     """
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = file.with_suffix(".new")
     staged.unlink(missing_ok=True)
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -32,6 +32,7 @@ KEY_VARIABLE = "HSML_LOCAL_API_KEY"
 _NEEDED = {
     "filelock": "filelock",
     "httpx": "httpx",
+    "packaging": "packaging",
     "python-multipart": "python_multipart",
     "starlette": "starlette",
     "trustme": "trustme",
@@ -77,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--control", action="store_true", help="faults, speeds and journal over HTTP, below /_local")
     serve.add_argument("--cache", type=Path, help="where the model server's environments are built")
     prepare = commands.add_parser("prepare", help="build the model server's environment ahead")
+    prepare.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="whose environments/ are built, too")
     prepare.add_argument("--cache", type=Path, help="where the model server's environments are built")
     commands.add_parser("demo", help="what make demo runs", add_help=False)
     return parser
@@ -151,15 +153,16 @@ def _say_ready(serving: LocalServing) -> None:
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from .environments import EnvironmentFailedError, Environments, default_requirements  # noqa: PLC0415
+    from .environments import EnvironmentFailedError, Environments, NamedEnvironments  # noqa: PLC0415
 
     begin = time.monotonic()
+    environments = NamedEnvironments(Environments(given.cache), given.root.expanduser() / "environments")
     try:
-        python = Environments(given.cache).python(default_requirements(), lambda line: print(line, flush=True))
+        built = environments.build_all(lambda line: print(line, flush=True))
     except (EnvironmentFailedError, OSError) as error:
         print(f"hsml-local prepare: {error}", file=sys.stderr)
         return 1
-    print(f"Ready after {time.monotonic() - begin:.0f} s: {python}")
+    print(f"Ready after {time.monotonic() - begin:.0f} s: {', '.join(str(python) for python in built)}")
     return 0
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from .changes import CancelledError, Change
-from .engines import Instance, InstanceLog, ModelFiles, Stage, StartError
+from .engines import Component, Instance, InstanceLog, ModelFiles, Stage, StartError
 from .errors import Refusal
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ class _Rollout:
     """The instances of one revision. ``instance`` is None before it is ready, and while it is idle."""
 
     wanted: Wanted
-    log: InstanceLog
+    logs: dict[Component, InstanceLog]
     instance: Instance | None = None
     in_flight: int = 0
     last_asked: float = field(default_factory=time.monotonic)
@@ -221,9 +221,9 @@ class Cluster:
             change.count_look()
             return seen
 
-    def logs(self, deployment: int, tail: int) -> list[tuple[str, str]]:
+    def logs(self, deployment: int, component: Component, tail: int) -> list[tuple[str, str]]:
         """
-        Give (instance, last lines) of each instance, during a hand-over of the old ones and the new ones.
+        Give (instance, last lines) of each of a component's instances, during a hand-over of the old and the new ones.
 
         :raises Refusal: there are none in this status
         """
@@ -232,7 +232,8 @@ class Cluster:
             if not slot.status.has_logs:
                 raise Refusal(240027, f"Deployment {slot.name} is {slot.status}: it has no logs.")
             rollouts = [r for r in (*slot.draining, slot.current, slot.incoming) if r is not None]
-            return [(rollout.log.instance, rollout.log.tail(tail)) for rollout in rollouts]
+            logs = [rollout.logs[component] for rollout in rollouts if component in rollout.logs]
+            return [(log.instance, log.tail(tail)) for log in logs]
 
     def is_routed(self, deployment: int) -> bool:
         """Say whether the ingress knows the way to a deployment."""
@@ -421,7 +422,7 @@ class Cluster:
         """Bring new instances up, let them answer, and drain the old ones."""
         self._see(slot, cancelled, status, _SCHEDULING)
         cancelled.pause(pace / 4)
-        rollout = _Rollout(wanted, InstanceLog(_instance_name(wanted)), fault=self._faults.for_start(slot.name))
+        rollout = _Rollout(wanted, _new_logs(wanted), fault=self._faults.for_start(slot.name))
         with self._lock:
             if cancelled.is_set():
                 raise CancelledError
@@ -435,7 +436,7 @@ class Cluster:
             self._suffer(slot, rollout, cancelled, status, "INITIALIZED")
             self._see(slot, cancelled, status, _STARTING)
             self._suffer(slot, rollout, cancelled, status, "STARTED")
-            instance = self._engine.start(wanted.model, rollout.log, cancelled, self.speeds.load_timeout)
+            instance = self._engine.start(wanted.model, rollout.logs, cancelled, self.speeds.load_timeout)
         except StartError as error:
             self._see(slot, cancelled, Status.FAILED, _failed(error.stage, error.reason))
             return
@@ -496,7 +497,7 @@ class Cluster:
         if fault is None or fault.stage != stage or fault.crash_after is not None:
             return
         if stage == "STARTED":
-            rollout.log.write(fault.reason)
+            rollout.logs["predictor"].write(fault.reason)
         if fault.lasts is None:
             raise StartError(stage, fault.reason)
         self._see(slot, cancelled, Status.FAILED, _failed(stage, fault.reason))
@@ -536,12 +537,12 @@ class Cluster:
         with rollout.waking:
             if rollout.instance is not None:
                 return rollout.instance
-            rollout.log = InstanceLog(_instance_name(rollout.wanted))
+            rollout.logs = _new_logs(rollout.wanted)
             try:
                 if not self._take_gpus(rollout):
                     raise StartError("SCHEDULED", "all GPUs are taken")
                 instance = self._engine.start(
-                    rollout.wanted.model, rollout.log, self._is_closing, self.speeds.load_timeout
+                    rollout.wanted.model, rollout.logs, self._is_closing, self.speeds.load_timeout
                 )
             except StartError as error:
                 raise UnreachedError(504, "upstream request timeout") from error
@@ -604,12 +605,17 @@ def _failure(rollout: _Rollout, instance: Instance) -> str | None:
     """Say why an instance crashed, by itself or on command."""
     if rollout.fault is None or rollout.crashes_at is None or time.monotonic() < rollout.crashes_at:
         return instance.failure()
-    rollout.log.write(rollout.fault.reason)
+    rollout.logs["predictor"].write(rollout.fault.reason)
     return rollout.fault.reason
 
 
-def _instance_name(wanted: Wanted) -> str:
+def _new_logs(wanted: Wanted) -> dict[Component, InstanceLog]:
+    """Make the logs of new instances, one a component."""
+    return {component: InstanceLog(_instance_name(wanted, component)) for component in wanted.model.components}
+
+
+def _instance_name(wanted: Wanted, component: Component) -> str:
     """Name an instance as Kubernetes names a pod: deployment, component, revision, and two parts that are random."""
     letters = string.ascii_lowercase + string.digits
     tails = ("".join(secrets.choice(letters) for _ in range(length)) for length in (9, 5))
-    return f"{wanted.model.deployment}-predictor-{wanted.revision}-deployment-{'-'.join(tails)}"
+    return f"{wanted.model.deployment}-{component}-{wanted.revision}-deployment-{'-'.join(tails)}"

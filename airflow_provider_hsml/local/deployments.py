@@ -7,11 +7,12 @@ import secrets
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from .checks import check, checked_name
 from .cluster import Status
 from .configuration import FIELDS, KEPT_WHEN_NULL, VERSIONED, completed
+from .engines import Component
 from .errors import Refusal, malformed
 from .locks import Locks
 from .wanted import wanted
@@ -120,16 +121,15 @@ class Deployments:
 
     def logs(self, deployment: int, component: str, tail: int) -> list[dict[str, str]]:
         """Give the last lines of each instance of a component, as on the wire."""
-        if component not in ("predictor", "transformer"):
+        known = next((known for known in get_args(Component) if known == component), None)
+        if known is None:
             raise malformed(f"Component {component!r} is not known: expected predictor or transformer.")
         with self._lock:
             self._row(deployment)
-            logs = self._cluster.logs(deployment, tail)
+            logs = self._cluster.logs(deployment, known, tail)
         if self._cluster.profile.logs_lock:
             with self.locks.reading(deployment):
                 time.sleep(self._cluster.speeds.reading_logs)
-        if component == "transformer":  # Transformers do not run yet.
-            return []
         return [{"instanceName": instance, "content": content} for instance, content in logs]
 
     def uses(self, name: str, version: int) -> str | None:

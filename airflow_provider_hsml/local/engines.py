@@ -31,6 +31,9 @@ CONNECTION_HEADERS = frozenset(
 """Headers that belong to one connection, not to what is passed on."""
 
 Stage = Literal["SCHEDULED", "INITIALIZED", "STARTED", "READY"]
+Component = Literal["predictor", "transformer"]
+Logs: TypeAlias = "Mapping[Component, InstanceLog]"
+"""Where each component writes what it prints."""
 PredictFunction: TypeAlias = "Callable[[Any], Any]"
 
 
@@ -47,7 +50,13 @@ class ModelFiles:
     :param server: ``PYTHON``, ``TENSORFLOW_SERVING`` or ``VLLM``
     :param script: the predictor script, on this machine
     :param transformer: the transformer script, on this machine
+    :param config: the configuration file, on this machine
     :param env: environment variables of Hopsworks' contract and of the deployment, MODEL_VERSION among them
+    :param environment: the name of the Python environment to run it in
+    :param transformer_env: the transformer's own environment variables, on top of the contract's
+    :param transformer_environment: the name of the transformer's Python environment
+    :param logged: what the inference logger writes: ALL, PREDICTIONS, MODEL_INPUTS or NONE
+    :param topic: the Kafka topic it writes to
     """
 
     deployment: str
@@ -58,7 +67,18 @@ class ModelFiles:
     server: str
     script: Path | None = None
     transformer: Path | None = None
+    config: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict)
+    environment: str | None = None
+    transformer_env: Mapping[str, str] = field(default_factory=dict)
+    transformer_environment: str | None = None
+    logged: str = "NONE"
+    topic: str | None = None
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """What it consists of: each is a process of its own in a cluster."""
+        return ("predictor", "transformer") if self.transformer else ("predictor",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +171,12 @@ class Instance(Protocol):
 class Engine(Protocol):
     """A way to run models."""
 
-    def start(self, model: ModelFiles, log: InstanceLog, cancelled: threading.Event, timeout: float) -> Instance:
+    def start(self, model: ModelFiles, logs: Logs, cancelled: threading.Event, timeout: float) -> Instance:
         """
         Load a model, and return when it answers.
 
         :param model: what to run
-        :param log: where to write what it prints
+        :param logs: where to write what its components print
         :param cancelled: give up when it is set
         :param timeout: seconds until it must be ready
         :raises StartError: it does not come up
@@ -178,8 +198,9 @@ class CallableEngine:
     def __init__(self, load: Callable[[ModelFiles], PredictFunction]) -> None:
         self._load = load
 
-    def start(self, model: ModelFiles, log: InstanceLog, cancelled: threading.Event, timeout: float) -> Instance:  # noqa: ARG002
-        """Load a model; what it raises is in the log, and its deployment Failed."""
+    def start(self, model: ModelFiles, logs: Logs, cancelled: threading.Event, timeout: float) -> Instance:  # noqa: ARG002
+        """Load a model; what it raises is in the log, and its deployment Failed. Scripts are the callable's to run."""
+        log = logs["predictor"]
         log.write(f"Loading model {model.name} version {model.version}")
         try:
             predict = self._load(model)

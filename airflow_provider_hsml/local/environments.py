@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,11 @@ if TYPE_CHECKING:
 KSERVE = "kserve==0.21.0"
 _LOADED_FROM_PICKLES = ("scikit-learn", "joblib", "numpy", "scipy", "pandas")
 _MARK = "complete"
+HOPSWORKS_ENVIRONMENTS = (
+    *("minimal-inference-pipeline", "pandas-inference-pipeline", "tensorflow-inference-pipeline"),
+    *("torch-inference-pipeline", "vllm-inference-pipeline"),
+)
+"""The environments for serving that every Hopsworks project has."""
 
 
 class EnvironmentFailedError(Exception):
@@ -70,6 +77,63 @@ class Environments:
     def _place(self, requirements: tuple[str, ...]) -> Path:
         made_of = "\n".join([*requirements, sys.version, platform.platform(), sys.base_prefix])
         return (self.folder or _cache()) / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedEnvironments:
+    """
+    The environments that deployments name: Hopsworks' own, which all are the default one here, and people's.
+
+    A file ``<name>.txt`` in ``folder`` makes an environment: a requirement a line, on top of the default ones.
+
+    :param environments: where they are built
+    :param folder: the files; None: there are none
+    """
+
+    environments: Environments
+    folder: Path | None = None
+
+    def python(self, name: str | None, say: Callable[[str], None]) -> Path:
+        """
+        Give the interpreter of an environment, building it if it is not there.
+
+        :param name: None for the default one
+        :param say: told, a line each, what is being done
+        :raises EnvironmentFailedError: there is none of that name, or it could not be built
+        """
+        own = self._own()
+        if name in own:
+            return self.environments.python(_with_defaults(own[name]), say)
+        if name is not None and name not in HOPSWORKS_ENVIRONMENTS:
+            known = ", ".join((*HOPSWORKS_ENVIRONMENTS, *map(str, own)))
+            where = f"; {self.folder}/{name}.txt would make one" if self.folder else ""
+            raise EnvironmentFailedError(f"there is no environment {name!r}: expected one of {known}{where}.")
+        return self.environments.python(default_requirements(), say)
+
+    def build_all(self, say: Callable[[str], None]) -> list[Path]:
+        """
+        Build all that are not there yet, and give their interpreters; the default one comes first.
+
+        :param say: told, a line each, what is being done
+        :raises EnvironmentFailedError: one could not be built
+        """
+        return [self.python(name, say) for name in (None, *self._own())]
+
+    def _own(self) -> dict[str | None, Path]:
+        return {file.stem: file for file in sorted(self.folder.glob("*.txt"))} if self.folder else {}
+
+
+def _with_defaults(file: Path) -> tuple[str, ...]:
+    """Give the requirements in a file, with the default ones of packages that it does not name."""
+    lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
+    try:
+        own = {canonicalize_name(Requirement(line).name): line for line in lines if line}
+    except InvalidRequirement as error:
+        raise EnvironmentFailedError(
+            f"{file}: expected a requirement a line, such as 'xgboost==2.1.4': {error}"
+        ) from None
+    default = {canonicalize_name(Requirement(line).name): line for line in default_requirements()}
+    return tuple((default | own).values())
 
 
 def default_requirements() -> tuple[str, ...]:

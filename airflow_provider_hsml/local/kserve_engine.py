@@ -1,4 +1,4 @@
-"""Runs each model in KServe's own model server: a process of its own, in an environment of its own, on loopback."""
+"""Runs each component of a deployment as a process of its own, in an environment of its own, on loopback."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -28,56 +29,94 @@ from .engines import (
     ModelFiles,
     StartError,
 )
-from .environments import EnvironmentFailedError, Environments, default_requirements
+from .environments import EnvironmentFailedError
+from .inference_log import InferenceLog
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .engines import Component, Logs
+    from .environments import NamedEnvironments
     from .store import Store
 
 log = logging.getLogger(__name__)
 
 _PROGRAM = Path(__file__).with_name("model_server.py")
 _HOST = "127.0.0.1"
+_HOPSWORKS_PORT = 8080
+"""Where a program without a model listens in Hopsworks."""
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 15.0
 _PREDICT_SECONDS = 300.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""All that a model server gets of our environment: no AIRFLOW__ settings, no secrets."""
+"""All that a process gets of our environment: no AIRFLOW__ settings, no secrets."""
 
 
 class KServeEngine:
     """
-    Runs models with KServe's model server.
+    Runs models with KServe's model server, and deployments without a model as the programs that they are.
 
-    :param environments: where its environments are
-    :param store: where its processes are noted, so that the next server ends what this one could not
+    :param environments: where the Python environments are
+    :param store: where processes are noted, so that the next server ends what this one could not
+    :param folder: for the scripts of what runs, and the inference logger's files
+    :param env: what each process is told about where it runs
     """
 
-    def __init__(self, environments: Environments, store: Store) -> None:
+    def __init__(
+        self, environments: NamedEnvironments, store: Store, folder: Path, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.env = dict(env or {})
         self._environments = environments
         self._store = store
+        self._artifacts = folder / "artifacts"
+        self._logged = folder / "inference-logs"
         self._client: httpx.AsyncClient | None = None
         for pid, started in store.processes():
             _end_leftover(pid, started)
             store.forget_process(pid)
+        shutil.rmtree(self._artifacts, ignore_errors=True)
 
-    def start(self, model: ModelFiles, log: InstanceLog, cancelled: threading.Event, timeout: float) -> Instance:
-        """Start a model server, and return when it is ready."""
+    def start(self, model: ModelFiles, logs: Logs, cancelled: threading.Event, timeout: float) -> Instance:
+        """Start the processes of a deployment, and return when all are ready."""
         _check_runs_here(model)
+        deadline = time.monotonic() + timeout
+        started: dict[Component, _Process] = {}
         try:
-            python = self._environments.python(default_requirements(), log.write)
+            for component in model.components:
+                python = self._python(model, component, logs[component])
+                predictor = started.get("predictor")
+                started[component] = _Process(self, python, model, component, logs[component], predictor)
+            for process in started.values():
+                process.wait_until_ready(cancelled, deadline)
+        except BaseException:
+            _Components(started, None).stop()
+            raise
+        return _Components(started, self._inference_log(model))
+
+    def _python(self, model: ModelFiles, component: Component, log: InstanceLog) -> Path:
+        name = model.environment if component == "predictor" else model.transformer_environment
+        try:
+            return self._environments.python(name, log.write)
         except EnvironmentFailedError as error:
             log.write(str(error))
-            raise StartError("INITIALIZED", f"the model server's environment could not be built: {error}") from error
-        instance = _KServeInstance(self, python, model, log)
-        try:
-            instance.wait_until_ready(cancelled, time.monotonic() + timeout)
-        except BaseException:
-            instance.stop()
-            raise
-        return instance
+            reason = f"the {component}'s Python environment {name} could not be built: {error}"
+            raise StartError("INITIALIZED", reason) from error
+
+    def _inference_log(self, model: ModelFiles) -> InferenceLog | None:
+        if model.logged == "NONE" or model.topic is None:
+            return None
+        self._logged.mkdir(parents=True, exist_ok=True)
+        about = {"deployment": model.deployment, "modelVersion": model.version}
+        return InferenceLog(self._logged / f"{model.topic}.jsonl", model.logged, about)
+
+    def artifacts(self, instance: str) -> Path:
+        """Make the folder of an instance's scripts."""
+        folder = self._artifacts / instance
+        folder.mkdir(parents=True)
+        return folder
 
     async def send(self, port: int, request: Forwarded) -> httpx.Response:
-        """Send a request to a model server, over connections that stay open."""
+        """Send a request to a process, over connections that stay open."""
         if self._client is None:
             self._client = httpx.AsyncClient(
                 timeout=_PREDICT_SECONDS,
@@ -90,7 +129,7 @@ class KServeEngine:
         return await self._client.request(request.method, url, content=request.body, headers=headers)
 
     async def aclose(self) -> None:
-        """Close the connections to the model servers."""
+        """Close the connections to the processes."""
         if self._client is not None:
             await self._client.aclose()
 
@@ -103,31 +142,74 @@ class KServeEngine:
         self._store.forget_process(pid)
 
 
-class _KServeInstance:
-    """One model server's process."""
+class _Components:
+    """The processes of one deployment: the transformer, where there is one, is asked, and asks the predictor."""
 
-    def __init__(self, engine: KServeEngine, python: Path, model: ModelFiles, log: InstanceLog) -> None:
+    def __init__(self, processes: Mapping[Component, _Process], inference_log: InferenceLog | None) -> None:
+        self._processes = processes
+        self._inference_log = inference_log
+
+    async def ask(self, request: Forwarded) -> Answer:
+        process = self._processes.get("transformer") or self._processes["predictor"]
+        answer = await process.ask(request)
+        if self._inference_log is not None:
+            self._inference_log.note(request, answer)
+        return answer
+
+    def failure(self) -> str | None:
+        failures = (process.failure() for process in self._processes.values())
+        return next((failure for failure in failures if failure), None)
+
+    def stop(self) -> None:
+        for process in reversed(list(self._processes.values())):
+            process.stop()
+
+
+class _Process:
+    """One component's process."""
+
+    def __init__(  # noqa: PLR0917 - what makes it up
+        self,
+        engine: KServeEngine,
+        python: Path,
+        model: ModelFiles,
+        component: Component,
+        log: InstanceLog,
+        predictor: _Process | None,
+    ) -> None:
         self._engine = engine
+        self._component = component
         self._log = log
         self._headers = {VERSION_HEADER: model.env.get("MODEL_VERSION", ""), INSTANCE_HEADER: log.instance}
+        self._folder = engine.artifacts(log.instance)
+        script = model.script if component == "predictor" else model.transformer
+        own, config = (self._copied(file) for file in (script, model.config))
+        self._is_program = model.path is None
+        # In Hopsworks a program without a model has a network of its own, with that port.
+        self._may_take = [_HOPSWORKS_PORT] if self._is_program and not _listens(_HOPSWORKS_PORT) else []
         # Bound here and served there: no race for the port, and it refuses until the model is loaded.
         with socket.socket() as bound:
             bound.bind((_HOST, 0))
             self._port: int = bound.getsockname()[1]
-            component = {
+            told = {
                 "name": model.deployment,
-                "files": str(model.path),
+                "files": str(model.path or ""),
+                "script": str(own or ""),
+                "role": "program" if self._is_program else component,
+                "predictor": predictor and f"{_HOST}:{predictor.port}",
                 "descriptor": bound.fileno(),
-                "headers": self._headers,
             }
+            env = model.env if component == "predictor" else model.transformer_env
+            if self._is_program:
+                bound.close()  # It binds the port itself.
             self._process = subprocess.Popen(
-                [str(python), "-P", "-u", str(_PROGRAM), json.dumps(component)],
+                [str(python), "-P", "-u", str(_PROGRAM), json.dumps(told)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=[bound.fileno()],
-                env=_child_env(model),
-                cwd=model.path,
+                pass_fds=[] if self._is_program else [bound.fileno()],
+                env={**_inherited(), **engine.env, **env, **self._contract(own, config)},
+                cwd=self._folder,
                 start_new_session=True,  # Ctrl-C is for us: we end it in order.
             )
         self._is_stopping = False
@@ -135,16 +217,36 @@ class _KServeInstance:
         self._reader.start()
         engine.note(self._process.pid)
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
+
+    def _copied(self, file: Path | None) -> Path | None:
+        """Copy a script to where it runs: what becomes of it in the project does not concern what runs."""
+        return None if file is None else Path(shutil.copy(file, self._folder / file.name))
+
+    def _contract(self, script: Path | None, config: Path | None) -> dict[str, str]:
+        """Give the environment variables of Hopsworks' contract that are this component's own."""
+        return {
+            "ARTIFACT_FILES_PATH": str(self._folder),
+            "SCRIPT_PATH": str(script or ""),
+            "SCRIPT_NAME": script.name if script else "",
+            "CONFIG_FILE_PATH": str(config or ""),
+            "IS_PREDICTOR": str(self._component == "predictor").lower(),
+            "IS_TRANSFORMER": str(self._component == "transformer").lower(),
+        } | ({"PORT": str(self._port)} if self._is_program else {})
+
     def wait_until_ready(self, cancelled: threading.Event, deadline: float) -> None:
         """Wait until the model is loaded."""
         while not self._is_ready():
             if self._process.poll() is not None:
                 self._reader.join()
-                raise StartError("STARTED", self._last_words())
+                raise StartError("STARTED", self._said(self._last_words()))
             if cancelled.wait(_LOOK_SECONDS):
                 raise StartError("STARTED", "another change came before it was ready")
             if time.monotonic() > deadline:
-                raise StartError("STARTED", "the model was not loaded in time: see the logs")
+                raise StartError("STARTED", self._said("it was not ready in time: see the logs"))
 
     async def ask(self, request: Forwarded) -> Answer:
         try:
@@ -154,12 +256,12 @@ class _KServeInstance:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         headers = {name: value for name, value in answer.headers.items() if name not in CONNECTION_HEADERS}
-        return Answer(answer.status_code, answer.content, headers)
+        return Answer(answer.status_code, answer.content, headers | self._headers)
 
     def failure(self) -> str | None:
         if self._is_stopping or self._process.poll() is None:
             return None
-        return f"the model server ended with exit code {self._process.returncode}: {self._last_words()}"
+        return self._said(f"ended with exit code {self._process.returncode}: {self._last_words()}")
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -176,8 +278,13 @@ class _KServeInstance:
             process.wait()
         self._reader.join()
         self._engine.forget(process.pid)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _is_ready(self) -> bool:
+        if self._is_program:
+            taken = next((port for port in (self._port, *self._may_take) if _listens(port)), None)
+            self._port = taken or self._port
+            return taken is not None
         connection = http.client.HTTPConnection(_HOST, self._port, timeout=2)
         try:
             connection.request("GET", "/v2/health/ready")
@@ -193,6 +300,10 @@ class _KServeInstance:
             while line := output.readline(InstanceLog.LINE_LENGTH):
                 self._log.write(line.decode("utf-8", "replace").rstrip("\n"))
 
+    def _said(self, what: str) -> str:
+        """Name the component in a reason: clients look into the logs of the one that is named."""
+        return f"{self._component}: {what}"
+
     def _last_words(self) -> str:
         """Give the last line that is not empty: of a traceback, the exception."""
         said = [line for line in self._log.tail(50).splitlines() if line.strip()]
@@ -200,23 +311,24 @@ class _KServeInstance:
 
 
 def _check_runs_here(model: ModelFiles) -> None:
-    """Refuse what has no local server, or is not built yet: at START, as a pod that cannot come up."""
+    """Refuse what has no local server: at START, as a pod that cannot come up."""
     if model.server != "PYTHON":
         raise StartError(
             "INITIALIZED",
             f"the local Model Serving does not run {model.server}: deploy this model on a Hopsworks cluster.",
         )
-    if model.script or model.transformer or model.path is None:
-        raise StartError(
-            "INITIALIZED",
-            "the local Model Serving does not run scripts yet: deploy a scikit-learn model without a script.",
-        )
 
 
-def _child_env(model: ModelFiles) -> dict[str, str]:
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
+        return True
+    return False
+
+
+def _inherited() -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     # One thread a model server: several at once on a laptop would fight for its cores.
-    return {**inherited, "OMP_NUM_THREADS": "1", **model.env}
+    return {**inherited, "OMP_NUM_THREADS": "1"}
 
 
 def _start_time(pid: int) -> str | None:

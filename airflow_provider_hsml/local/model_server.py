@@ -2,17 +2,22 @@
 The program that runs in the model server's environment: one component of a deployment, served by KServe's SDK.
 
 It is run by its path and imports nothing of this package, which is not installed there. Its one argument is JSON:
-``{"name", "files", "descriptor", "headers"}``. It serves the listening socket it inherits (KServe itself would bind all
-addresses, with a server that loads pickles), and ends when its standard input does: then its parent is gone.
+``{"name", "files", "script", "role", "predictor", "descriptor"}``, where the role is ``predictor``, ``transformer`` (in
+front of the predictor at that address) or ``program`` (a deployment without a model: a server of its own, that is run).
+It serves the listening socket it inherits (KServe itself would bind all addresses, with a server that loads pickles),
+and ends when its standard input does: then its parent is gone.
 """
 
 # ruff: noqa: PLC0415 - sys.argv must be right before KServe is imported, and end_with_parent runs before anything.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
+import inspect
 import json
 import logging
 import os
+import runpy
 import signal
 import socket
 import sys
@@ -21,7 +26,11 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _ENDINGS = (".joblib", ".pkl", ".pickle")
 _GRACE_SECONDS = 3.0
@@ -54,70 +63,166 @@ def model_file(folder: Path) -> Path:
     )
 
 
-def serve(name: str, files: Path, descriptor: int, headers: dict[str, str]) -> None:
+def loaded(script: str, *class_names: str) -> Any:
     """
-    Load a model and serve it until the process is told to end.
+    Make the object of a script that answers.
 
-    :param name: the deployment's name, which is in the path of its endpoints
+    Its ``__init__`` may take any of ``project``, ``deployment``, ``model`` (what each is called, and the model's and
+    deployment's version) and ``async_logger`` (None here).
+
+    :param script: the script's path
+    :param class_names: what its class may be called
+    :raises RuntimeError: it has none of these classes
+    """
+    path = Path(script)
+    sys.path.insert(0, str(path.parent))
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise RuntimeError(f"{path.name} is no Python script.")
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made_by = next((getattr(module, name) for name in class_names if hasattr(module, name)), None)
+    if made_by is None:
+        raise RuntimeError(f"{path.name} has no class {' or '.join(class_names)}.")
+    told = {
+        "project": SimpleNamespace(
+            name=os.environ.get("HOPSWORKS_PROJECT_NAME"), id=os.environ.get("HOPSWORKS_PROJECT_ID")
+        ),
+        "deployment": SimpleNamespace(
+            name=os.environ.get("DEPLOYMENT_NAME"), version=os.environ.get("DEPLOYMENT_VERSION")
+        ),
+        "model": SimpleNamespace(name=os.environ.get("MODEL_NAME"), version=os.environ.get("MODEL_VERSION")),
+        "async_logger": None,
+    }
+    wanted = inspect.signature(made_by).parameters
+    return made_by(**{name: value for name, value in told.items() if name in wanted})
+
+
+def predictions(result: Any) -> Any:
+    """
+    Give what a script returned as an answer of the V1 protocol.
+
+    :param result: a mapping with ``predictions``, which passes, or anything else, which becomes them
+    """
+    if isinstance(result, dict) and "predictions" in result:
+        return result
+    return {"predictions": result.tolist() if hasattr(result, "tolist") else result}
+
+
+# As in Hopsworks a plain function is asked one thing after the other; the loop stays free for health.
+_one_at_a_time = ThreadPoolExecutor(1)
+
+
+async def asked(function: Callable[[Any], Any], value: Any) -> Any:
+    """
+    Ask a function that may be plain or async.
+
+    :param function: of a model or a script
+    :param value: its argument
+    :raises kserve.errors.InferenceError: whatever it raised: its text is the answer, its traceback in the log
+    """
+    from kserve.errors import InferenceError
+
+    try:
+        if inspect.iscoroutinefunction(function):
+            return await function(value)
+        return await asyncio.get_running_loop().run_in_executor(_one_at_a_time, function, value)
+    except Exception as error:
+        raise InferenceError(str(error)) from error
+
+
+def scikit_learn_model(name: str, files: Path) -> Any:
+    """
+    Load a model without a script, and do with it what KServe's own sklearnserver, which is not on PyPI, does.
+
+    :param name: the deployment's name
     :param files: the model's files
-    :param descriptor: of the bound socket
-    :param headers: added to each answer
     """
     import joblib
     import kserve
-    from kserve import model_server
-    from kserve.errors import InferenceError
-    from kserve.logging import configure_logging
-    from kserve.protocol.rest.server import RESTServer
     from kserve.utils.utils import get_predict_input, get_predict_response
 
-    # As in Hopsworks a plain predict is asked for one prediction after the other; the loop stays free for health.
-    one_at_a_time = ThreadPoolExecutor(1)
+    loaded_model = joblib.load(model_file(files))
 
-    class ScikitLearnModel(kserve.Model):  # type: ignore[misc]
-        """What KServe's own sklearnserver, which is not on PyPI, does with a model."""
-
-        def load(self) -> bool:
-            self._model = joblib.load(model_file(files))
-            self.ready = True
-            return True
-
+    class Model(kserve.Model):  # type: ignore[misc]
         async def predict(self, payload: Any, _headers: dict[str, str] | None = None) -> Any:
-            try:
-                return await asyncio.get_running_loop().run_in_executor(one_at_a_time, self._predicted, payload)
-            except Exception as error:
-                logging.getLogger("kserve").exception("The model failed to predict")
-                raise InferenceError(str(error)) from error
+            return await asked(self._predicted, payload)
 
         def _predicted(self, payload: Any) -> Any:
-            result = self._model.predict(get_predict_input(payload))
-            return get_predict_response(payload, result, self.name)
+            return get_predict_response(payload, loaded_model.predict(get_predict_input(payload)), self.name)
 
-    class AnswerHeaders:
-        """Says in each answer which instance gave it."""
+    return Model(name)
 
-        def __init__(self, app: Any) -> None:
-            self._app = app
 
-        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-            async def send_with_headers(message: Any) -> None:
-                if message["type"] == "http.response.start":
-                    own = [(key.encode(), value.encode()) for key, value in headers.items()]
-                    message = {**message, "headers": [*message.get("headers", []), *own]}
-                await send(message)
+def scripted_model(name: str, script: str) -> Any:
+    """
+    Load a predictor script: it gets the rows, and returns what it makes of them.
 
-            await self._app(scope, receive, send_with_headers)
+    :param name: the deployment's name
+    :param script: its path
+    """
+    import kserve
+    import numpy as np
+    from kserve.utils.utils import get_predict_input, get_predict_response
+
+    predictor = loaded(script, "Predict", "Predictor")
+
+    class Model(kserve.Model):  # type: ignore[misc]
+        async def predict(self, payload: Any, _headers: dict[str, str] | None = None) -> Any:
+            if isinstance(payload, dict):
+                rows = payload["instances"] if "instances" in payload else payload.get("inputs")
+                return predictions(await asked(predictor.predict, rows))
+            answer = predictions(await asked(predictor.predict, get_predict_input(payload)))
+            return get_predict_response(payload, np.asarray(answer["predictions"]), self.name)
+
+    return Model(name)
+
+
+def scripted_transformer(name: str, script: str) -> Any:
+    """
+    Load a transformer script: it gets the whole request before, and the whole reply after, the predictor.
+
+    :param name: the deployment's name
+    :param script: its path
+    """
+    import kserve
+
+    transformer = loaded(script, "Transformer")
+
+    class Model(kserve.Model):  # type: ignore[misc]
+        async def preprocess(self, payload: Any, _headers: dict[str, str] | None = None) -> Any:
+            step = getattr(transformer, "preprocess", None)
+            return payload if step is None else await asked(step, payload)
+
+        async def postprocess(self, result: Any, _headers: dict[str, str] | None = None) -> Any:
+            step = getattr(transformer, "postprocess", None)
+            return result if step is None else await asked(step, result)
+
+    return Model(name)
+
+
+def serve(model: Any, predictor: str | None, descriptor: int) -> None:
+    """
+    Serve a model until the process is told to end.
+
+    :param model: KServe's
+    :param predictor: the predictor's address, for a transformer in front of it
+    :param descriptor: of the bound socket
+    """
+    import kserve
+    from kserve.logging import configure_logging
+    from kserve.predictor_config import PredictorConfig
+    from kserve.protocol.rest.server import RESTServer
 
     configure_logging()
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     # About four lines a request otherwise, in which what the model prints would drown.
-    for chatty in ("kserve.trace", "uvicorn.access"):
+    for chatty in ("kserve.trace", "uvicorn.access", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    model = ScikitLearnModel(name)
+    config = PredictorConfig(predictor) if predictor else None
+    server = kserve.ModelServer(enable_grpc=False, enable_latency_logging=False, predictor_config=config)
     model.load()
-    server = kserve.ModelServer(enable_grpc=False, enable_latency_logging=False)
     server.register_model(model)
-    model_server.app.add_middleware(AnswerHeaders)
     rest = RESTServer(
         "kserve.model_server:app",
         server.dataplane,
@@ -129,10 +234,22 @@ def serve(name: str, files: Path, descriptor: int, headers: dict[str, str]) -> N
 
 
 def main() -> None:
-    """Read the argument and serve."""
-    component = json.loads(sys.argv.pop())  # KServe reads what is left of sys.argv when it is imported.
+    """Read the argument, and serve or run."""
+    told = json.loads(sys.argv.pop())  # KServe reads what is left of sys.argv when it is imported.
     threading.Thread(target=end_with_parent, daemon=True).start()
-    serve(component["name"], Path(component["files"]), component["descriptor"], component["headers"])
+    name, script, predictor = told["name"], told["script"], told["predictor"]
+    if told["role"] == "program":
+        sys.argv = [script]
+        sys.path.insert(0, str(Path(script).parent))
+        runpy.run_path(script, run_name="__main__")
+        return
+    if predictor:
+        model = scripted_transformer(name, script)
+    elif script:
+        model = scripted_model(name, script)
+    else:
+        model = scikit_learn_model(name, Path(told["files"]))
+    serve(model, predictor, told["descriptor"])
 
 
 if __name__ == "__main__":

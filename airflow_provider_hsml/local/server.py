@@ -20,7 +20,7 @@ from .api.asking import PREFIX
 from .app import make_app
 from .behaviour import Profile, Speeds
 from .engines import CallableEngine
-from .environments import Environments
+from .environments import Environments, NamedEnvironments
 from .fault_middleware import Connections, FaultMiddleware
 from .faults import Faults
 from .ingress import Ingress
@@ -270,12 +270,15 @@ class LocalServing:
     def _make_world(self, ingress_port: int) -> World:
         store = Store(self.root / "state.sqlite3")
         try:
-            accounts = Accounts(self._projects, self._foreign, {self.api_key: SCOPES, **self._keys})
+            # As in Hopsworks, scripts get a key to call back with; it is not the user's.
+            serving_key = kept_key(self.root / "secrets" / "api.key")
+            keys = {self.api_key: SCOPES, serving_key: SCOPES, **self._keys}
+            accounts = Accounts(self._projects, self._foreign, keys)
             return World(
                 self.root,
                 accounts,
                 store,
-                self._make_engine(store),
+                self._make_engine(store, serving_key),
                 speeds=self._speeds,
                 profile=self._profile,
                 faults=self.faults,
@@ -287,10 +290,19 @@ class LocalServing:
             store.close()
             raise
 
-    def _make_engine(self, store: Store) -> Engine:
+    def _make_engine(self, store: Store, serving_key: str) -> Engine:
         if callable(self._engine):
             return CallableEngine(self._engine)
-        return KServeEngine(Environments(self._cache), store)
+        environments = NamedEnvironments(Environments(self._cache), self.root / "environments")
+        secrets = str(self.root / "secrets")
+        told = {
+            "REST_ENDPOINT": self.url,
+            "API_KEY": serving_key,
+            "SECRETS_DIR": secrets,
+            "MATERIAL_DIRECTORY": secrets,
+            "REQUESTS_VERIFY": "true",
+        } | ({"DOMAIN_CA_TRUSTSTORE_PEM": str(self.ca_bundle)} if self.ca_bundle else {})
+        return KServeEngine(environments, store, self.root, told)
 
 
 def _listen(option: str, port: int) -> socket.socket:

@@ -21,18 +21,12 @@ def wanted(row: dict[str, Any], project: Project, files: ProjectFiles) -> Wanted
     path = None
     if config["modelPath"]:
         path = model_folder(files.here(f"{config['modelPath']}/{config['modelVersion']}"))
-    script = config["predictor"] and files.file(config["predictor"])
-    own = dict(text.partition("=")[::2] for text in config["predictorEnvVars"] or [])
     env = {
         "DEPLOYMENT_NAME": row["name"],
         "DEPLOYMENT_VERSION": str(row["version"]),
         "MODEL_NAME": config["modelName"] or "",
         "MODEL_VERSION": "" if config["modelVersion"] is None else str(config["modelVersion"]),
         "MODEL_FILES_PATH": str(path or ""),
-        "SCRIPT_PATH": str(script or ""),
-        "SCRIPT_NAME": script.name if script else "",
-        "IS_PREDICTOR": "true",
-        "IS_TRANSFORMER": "false",
         "HOPSWORKS_PROJECT_ID": str(project.id),
         "HOPSWORKS_PROJECT_NAME": project.name,
         "PROJECT_ID": str(project.id),
@@ -45,9 +39,15 @@ def wanted(row: dict[str, Any], project: Project, files: ProjectFiles) -> Wanted
         path=path,
         framework=config["modelFramework"],
         server=config["modelServer"],
-        script=script or None,
+        script=files.file(config["predictor"]) if config["predictor"] else None,
         transformer=files.file(config["transformer"]) if config["transformer"] else None,
-        env={**own, **env},
+        config=files.file(config["configFile"]) if config["configFile"] else None,
+        env=_own_env(config["predictorEnvVars"]) | env,
+        environment=_name(config["predictorEnvironment"]),
+        transformer_env=_own_env(config["transformerEnvVars"]) | env,
+        transformer_environment=_name(config["transformerEnvironment"] or config["predictorEnvironment"]),
+        logged=config["inferenceLogging"],
+        topic=_name(config["kafkaTopicDTO"]),
     )
     minimum = config["requestedInstances"] if minimum is None else minimum
     return Wanted(row["revision"], model, minimum, _gpus(config["predictorResources"]))
@@ -57,3 +57,11 @@ def _gpus(resources: dict[str, Any]) -> int:
     """Give how many GPUs an instance needs: what it may have is what it gets, as Kubernetes hands them out."""
     numbers = [(resources.get(key) or {}).get("gpus") or 0 for key in ("requests", "limits")]
     return max(numbers)
+
+
+def _own_env(texts: list[str] | None) -> dict[str, str]:
+    return dict(text.partition("=")[::2] for text in texts or [])
+
+
+def _name(named: dict[str, Any] | None) -> str | None:
+    return named.get("name") if named else None

@@ -77,12 +77,12 @@ class Client:
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
-    def until_answered_by(self, version: int, **body: Any) -> None:
+    def until_answered_by(self, version: int, name: str = "digits", **body: Any) -> None:
         """Wait until one instance has handed over to another: ten answers in a row are of this version."""
         deadline, in_a_row = time.monotonic() + 10, 0
         while in_a_row < 10:
             assert time.monotonic() < deadline
-            in_a_row = in_a_row + 1 if self.predict(**body).headers.get(VERSION_HEADER) == str(version) else 0
+            in_a_row = in_a_row + 1 if self.predict(name, **body).headers.get(VERSION_HEADER) == str(version) else 0
 
     def predict(self, name: str = "digits", **body: Any) -> requests.Response:
         return self.ask("POST", f"/inference/models/{name}:predict", json=body or {"instances": [[1.0], [2.0]]})

@@ -17,7 +17,7 @@ import requests
 from airflow_provider_hsml.local import LocalServing, ModelFiles, Speeds
 from airflow_provider_hsml.local import kserve_engine as under_test
 from airflow_provider_hsml.local.engines import InstanceLog, StartError
-from airflow_provider_hsml.local.environments import EnvironmentFailedError, Environments
+from airflow_provider_hsml.local.environments import EnvironmentFailedError, Environments, NamedEnvironments
 from airflow_provider_hsml.local.kserve_engine import KServeEngine
 from airflow_provider_hsml.local.model_server import model_file
 from airflow_provider_hsml.local.store import Store
@@ -230,7 +230,7 @@ def test_no_child_survives_its_parent(tmp_path: Path) -> None:
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[KServeEngine]:
     store = Store(tmp_path / "state.sqlite3")
-    yield KServeEngine(Environments(tmp_path), store)
+    yield KServeEngine(NamedEnvironments(Environments(tmp_path)), store, tmp_path)
     store.close()
 
 
@@ -239,10 +239,10 @@ def _model(tmp_path: Path, **fields: Any) -> ModelFiles:
     return ModelFiles(**{**given, "server": "PYTHON", "env": {"MODEL_VERSION": "1"}, **fields})
 
 
-@pytest.mark.parametrize("fields", [{"server": "VLLM"}, {"server": "TENSORFLOW_SERVING"}, {"script": Path("s.py")}])
+@pytest.mark.parametrize("fields", [{"server": "VLLM"}, {"server": "TENSORFLOW_SERVING"}])
 def test_what_has_no_local_server(engine: KServeEngine, tmp_path: Path, fields: dict[str, Any]) -> None:
     with pytest.raises(StartError, match="the local Model Serving does not run") as caught:
-        engine.start(_model(tmp_path, **fields), InstanceLog("x"), threading.Event(), 1)
+        engine.start(_model(tmp_path, **fields), {"predictor": InstanceLog("x")}, threading.Event(), 1)
 
     assert caught.value.stage == "INITIALIZED"
 
@@ -257,12 +257,12 @@ def test_an_environment_that_cannot_be_built(
     log = InstanceLog("x")
 
     with pytest.raises(StartError, match="the index is away"):
-        engine.start(_model(tmp_path), log, threading.Event(), 1)
+        engine.start(_model(tmp_path), {"predictor": log}, threading.Event(), 1)
     assert "the index is away" in log.tail(10)
 
 
 @pytest.mark.parametrize(
-    ("seconds", "is_cancelled", "reason"), [(0.3, False, "not loaded in time"), (30, True, "another change")]
+    ("seconds", "is_cancelled", "reason"), [(0.3, False, "not ready in time"), (30, True, "another change")]
 )
 def test_a_model_server_that_does_not_get_ready(
     engine: KServeEngine,
@@ -283,7 +283,7 @@ def test_a_model_server_that_does_not_get_ready(
         cancelled.set()
 
     with pytest.raises(StartError, match=reason):
-        engine.start(_model(tmp_path), InstanceLog("x"), cancelled, seconds)
+        engine.start(_model(tmp_path), {"predictor": InstanceLog("x")}, cancelled, seconds)
     assert engine._store.processes() == []
 
 
@@ -293,7 +293,7 @@ def test_a_leftover_is_ended_only_if_it_is_ours(tmp_path: Path) -> None:
         try:
             store.note_process(ours.pid, under_test._start_time(ours.pid) or "")
             store.note_process(other.pid, "another time")
-            KServeEngine(Environments(tmp_path), store)
+            KServeEngine(NamedEnvironments(Environments(tmp_path)), store, tmp_path)
 
             assert ours.wait(5) == -9
             assert other.poll() is None
