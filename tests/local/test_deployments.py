@@ -32,6 +32,7 @@ def test_the_life_of_a_deployment(client: Client) -> None:
     assert (running["availableInstances"], running["version"], running["modelVersion"]) == (1, 1, 1)
     assert running["predictorScalingConfig"] == {"minInstances": 1}
     assert running["projectNamespace"] == "demo"
+    client.until_routed(number)
     assert client.predict().json() == {"predictions": [1, 1]}
     client.give("POST", f"/serving/{number}?action=STOP")
     assert client.see(number)["status"] == "Stopping"

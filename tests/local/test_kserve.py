@@ -71,6 +71,7 @@ def test_a_model_really_runs(kserve: Client) -> None:
     kserve.until(number, "Created")
     kserve.give("POST", f"/serving/{number}?action=START")
     kserve.until(number, "Running", "Failed", seconds=180)
+    kserve.until_routed(number)
 
     answer = kserve.predict(instances=_ROWS)
 
@@ -118,7 +119,7 @@ def test_a_model_really_runs(kserve: Client) -> None:
 @pytest.mark.kserve
 @pytest.mark.parametrize(
     ("version", "reason"),
-    [(3, "Failed to run: EOFError"), (4, "found first.pkl, second.pkl")],
+    [(3, "Failed to run: predictor: EOFError"), (4, "found first.pkl, second.pkl")],
 )
 def test_a_model_that_does_not_load(kserve: Client, version: int, reason: str) -> None:
     number = kserve.put(f"broken{version}", modelVersion=version)["id"]
