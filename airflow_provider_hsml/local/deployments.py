@@ -70,10 +70,16 @@ class Deployments:
         """Find a deployment by its exact name."""
         return self.get(self.id_of(name))
 
-    def id_of(self, name: str, code: int = 240000) -> int:
-        """Give the id of a deployment; refused with ``code`` when there is none."""
+    def id_of(self, name: str, code: int = 240000, *, any_case: bool = False) -> int:
+        """
+        Give the id of a deployment.
+
+        :param name: its name; in lower case for one in any case
+        :param code: with which it is refused when there is none
+        """
         with self._lock:
-            found = next((number for number, row in self._rows.items() if row["name"] == name), None)
+            names = ((number, row["name"]) for number, row in self._rows.items())
+            found = next((number for number, own in names if name == (own.lower() if any_case else own)), None)
         if found is None:
             raise Refusal(code, f"Deployment {name} not found.")
         return found

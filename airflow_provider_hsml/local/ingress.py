@@ -115,10 +115,10 @@ class Ingress:
         namespace, _, domain = rest.partition(".")
         if domain != self._world.variables["kube_knative_domain_name"]:
             return None
-        deployment = self._find(namespace, name)
+        deployment = self._find(namespace, name, any_case=True)
         return None if deployment is None else (deployment, request.scope["raw_path"].decode("latin-1"))
 
-    def _find(self, namespace: str, name: str) -> int | None:
+    def _find(self, namespace: str, name: str, *, any_case: bool = False) -> int | None:
         """
         Find a deployment that the ingress leads to.
 
@@ -128,6 +128,6 @@ class Ingress:
         if project is None:
             return None
         deployments = self._world.project(project.id).deployments
-        deployment = deployments.id_of(name)
+        deployment = deployments.id_of(name, any_case=any_case)
         # The tool DEFAULT does without Istio.
         return deployment if deployments.config(deployment)["servingTool"] == "KSERVE" else None

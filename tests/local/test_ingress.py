@@ -46,6 +46,7 @@ def test_a_prediction_and_the_readiness(client: Client) -> None:
 def test_by_host(client: Client, *, by_path: bool) -> None:
     client.serving.world.ingress_by_path = by_path
     client.running()
+    client.running("inCapitals")
     host = {"Host": "digits.demo.hopsworks.local"}
 
     answer = _ask(client, "POST", "/v1/models/digits:predict", json={"instances": [[1]]}, headers=host)
@@ -55,6 +56,8 @@ def test_by_host(client: Client, *, by_path: bool) -> None:
     for wrong in ("digits.demo.example.com", "digits.other.hopsworks.local", "other.demo.hopsworks.local", "digits"):
         assert _is_not_routed(_ask(client, "GET", "/v1/models/digits", headers={"Host": wrong}))
     assert _ask(client, "GET", _MODEL).ok is by_path
+    in_capitals = _ask(client, "GET", "/v1/models/inCapitals", headers={"Host": "incapitals.demo.hopsworks.local"})
+    assert in_capitals.json()["name"] == "inCapitals"
 
 
 def test_the_route_comes_after_running_and_goes_with_a_stop(client: Client) -> None:

@@ -137,6 +137,11 @@ def test_the_plain_profile() -> None:
             assert _changed(client, number, modelVersion=2)["status"] == "Updating"
             assert client.until(number, "Running")["revision"] == "00002"
             assert {_serving_version(client) for _ in range(4)} == {"2"}
+            client.give("POST", f"/serving/{number}?action=STOP")
+            client.until(number, "Stopped")
+            client.give("POST", f"/serving/{number}?action=START")
+            client.until(number, "Running")
+            assert client.predict().ok, "the route is there at once"
 
 
 @pytest.mark.usefixtures("unhurried")
