@@ -6,12 +6,12 @@ import dataclasses
 import itertools
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_hsml import DeployModelOperator, RestartDeploymentOperator
+from airflow_provider_hsml import DeployModelOperator, HsmlHook, RestartDeploymentOperator
 from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.errors import NotInTime
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from airflow_provider_hsml import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
@@ -48,8 +47,8 @@ def slow_stop(serving: LocalServing) -> Iterator[None]:
     serving.world.cluster.speeds = before
 
 
-def restart(name: str, **more: object) -> RestartDeploymentOperator:
-    arguments: dict[str, object] = {"poll_interval": 0.1} | more
+def restart(name: str, **more: Any) -> RestartDeploymentOperator:
+    arguments: dict[str, Any] = {"poll_interval": 0.1} | more
     return RestartDeploymentOperator(task_id="task", deployment_name=name, **arguments)
 
 
@@ -137,3 +136,72 @@ def test_a_task_killed_before_it_began_changes_nothing(serving: LocalServing, na
     operator.on_kill()
 
     assert asked(serving) == []
+
+
+class TestRolling:
+    def test_something_answers_all_the_time(self, hook: HsmlHook, serving: LocalServing, name: str) -> None:
+        before, instance = hook.get_deployment(name), set(hook.get_deployment_logs(name))
+        over = threading.Event()
+        answers: list[object] = []
+
+        def ask() -> None:
+            client = HsmlHook()
+            while not over.is_set():
+                answers.append(client.predict(name, inputs=[1]))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            done = execute(restart(name, rolling="true"))
+        finally:
+            over.set()
+            asking.join()
+
+        after = hook.get_deployment(name)
+        assert done["status"] == "Running"
+        assert asked(serving) == []
+        assert (after.version, after.model_version) == (before.version, before.model_version)
+        assert after.revision != before.revision
+        assert not set(hook.get_deployment_logs(name)) & instance
+        assert answers
+        assert set(map(str, answers)) == {"{'predictions': [7]}"}
+
+    def test_it_is_no_change_of_the_configuration(self, hook: HsmlHook, serving: LocalServing, name: str) -> None:
+        spec = {"env_vars": {"MINE": "1"}}
+        execute(DeployModelOperator(task_id="task", model_name=name, spec=spec, poll_interval=0.1))
+        hook.restart_deployment(name, rolling=True, poll_interval=0.1)
+        hook.restart_deployment(name, rolling=True, poll_interval=0.1)
+
+        record = execute(DeployModelOperator(task_id="task", model_name=name, spec=spec, poll_interval=0.1))
+        assert record["action"] == "unchanged"
+        variables = hook.get_deployment(name).raw["predictorEnvVars"]
+        assert [text.partition("=")[0] for text in sorted(variables)] == ["HSML_RESTARTED_AT", "MINE"]
+
+    def test_what_is_stopped_is_started(self, hook: HsmlHook, serving: LocalServing, name: str) -> None:
+        hook.stop_deployment(name, poll_interval=0.1)
+        serving.requests.clear()
+
+        assert execute(restart(name, rolling=True))["status"] == "Running"
+        assert asked(serving) == ["START"]
+        assert not [one for one in serving.requests if one.method == "PUT"]
+
+    def test_a_server_without_environment_variables(
+        self, hook: HsmlHook, serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It drops what it does not know, and then there is nothing that it would have to do."""
+        deployments = serving.world.project(serving.project_id).deployments
+        real = deployments.put
+
+        def put(body: dict[str, Any], **more: Any) -> Any:
+            return real({key: value for key, value in body.items() if key != "predictorEnvVars"}, **more)
+
+        monkeypatch.setattr(deployments, "put", put)
+        before = hook.get_deployment(name)
+
+        with pytest.raises(AirflowFailException, match=r"cannot restart it without a stop.*rolling=False"):
+            execute(restart(name, rolling=True))
+        assert hook.get_deployment(name) == before
+
+    def test_a_flag_that_is_none(self, name: str) -> None:
+        with pytest.raises(AirflowFailException, match="rolling: expected true or false"):
+            execute(restart(name, rolling="perhaps"))

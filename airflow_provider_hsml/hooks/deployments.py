@@ -210,6 +210,7 @@ class DeploymentVerbs(DeploymentLooks):
         self,
         name: str,
         *,
+        rolling: bool = False,
         timeout: float = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -221,21 +222,23 @@ class DeploymentVerbs(DeploymentLooks):
         down.
 
         :param name: the deployment's name
+        :param rolling: replace the instances while the old ones answer, without a stop (Hopsworks 4.8 and later)
         :param timeout: seconds for the stop, and again for the start
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it serves; the stop is waited for in any case
         :raises NotFound: there is none; the message names those that are
         """
         before = self.get_deployment(name)
-        project = self.client.project
-        restart = restarting.restart(project, name, timeout=timeout, interval=poll_interval, wait=wait)
+        how = restarting.roll if rolling else restarting.restart
         try:
-            return self.run(restart).deployment
+            return self.run(
+                how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait)
+            ).deployment
         except Superseded:
             raise
         except BaseException:
             # Airflow 2 ends a killed task by an exception that is no Exception.
-            if not before.status.is_down:
+            if not (rolling or before.status.is_down):
                 self._bring_back(name)
             raise
 

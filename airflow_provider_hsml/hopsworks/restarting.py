@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from . import calls, stopping
 from .arrival import Arrival, Arrived
 from .deployments import DeploymentStatus as Status
-from .errors import HopsworksError
+from .errors import HopsworksError, NotVerified, Unsupported
+from .settings import RESTART
 from .waiting import Pace, Pause, Procedure, ask, patiently
 
 if TYPE_CHECKING:
@@ -42,6 +44,44 @@ def restart(
             # Its kind, and what hangs on it, stay as they are: only its words grow.
             error.args = (f"{error}\nIt was {before.status} before this restart stopped it.",)
         raise
+
+
+def roll(
+    project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
+) -> Procedure[Arrived]:
+    """
+    Replace a deployment's instances while the old ones answer; one that is down is only started.
+
+    Hopsworks has no such command, and an update that changes nothing does nothing: so an environment variable is
+    changed that nobody reads.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param timeout: seconds until the new instances must serve
+    :param interval: seconds between looks
+    :param wait: whether to wait until they do
+    :param clock: tells the seconds since 1970
+    :raises Unsupported: this Hopsworks keeps no environment variables; nothing was changed
+    :raises NotVerified: the change was stored, and no rollout followed
+    """
+    pace = Pace(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
+    before = yield from patiently(calls.get_deployment(project, name), pace)
+    is_up = before is not None and not before.status.is_down
+    now = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="microseconds")
+    wanted = {RESTART.name: now} if is_up else {}
+    arrival = Arrival(project, name, wanted, timeout=timeout, interval=interval, wait=wait, clock=clock)
+    try:
+        arrived = yield from arrival.run()
+    except Unsupported as error:
+        message = (
+            f"{before}: this Hopsworks cannot restart it without a stop, since it keeps no environment variables (4.8 "
+            "and later do). Nothing was changed. Restart it with rolling=False."
+        )
+        raise Unsupported(message) from error
+    if is_up and before is not None and arrived.deployment.revision == before.revision:
+        message = f"{arrived.deployment}: no new rollout followed. Restart it with rolling=False."
+        raise NotVerified(message)
+    return arrived
 
 
 def bring_back(project: Project, name: str, pace: Pace) -> Procedure[None]:

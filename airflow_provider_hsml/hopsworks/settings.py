@@ -16,6 +16,8 @@ from typing import Any
 COMPUTE = ("cores", "memory", "gpus")
 RESERVED = "SERVING_"
 """How the names of environment variables begin that Hopsworks sets itself, for deployments with a schema."""
+RESTARTED = "HSML_RESTARTED_AT"
+"""An environment variable of ours, by which a restart without a stop makes a new rollout: no setting of the user's."""
 CREATE_TOPIC = "CREATE"
 _ARTIFACT = re.compile(r"/Artifacts/\d+/(?:predictor-|transformer-)?(?=[^/]+$)")
 
@@ -72,13 +74,18 @@ def base_name(path: Any) -> str | None:
 
 
 def _env_vars(wire: Any) -> dict[str, str]:
-    texts = (text.partition("=") for text in wire or [])
-    return {name: value for name, _, value in texts if not name.startswith(RESERVED)}
+    texts = (text.partition("=") for text in wire or [] if not _is_set_aside(text))
+    return {name: value for name, _, value in texts}
+
+
+def _is_set_aside(text: str) -> bool:
+    """Tell whether a variable is not one that users set."""
+    return text.startswith((RESERVED, f"{RESTARTED}="))
 
 
 def _env_vars_to_wire(value: Mapping[str, str], live: Any) -> list[str]:
-    """Write variables; those that Hopsworks set itself stay."""
-    own = [text for text in live or [] if text.startswith(RESERVED)]
+    """Write variables; those that Hopsworks, or a restart, has set stay."""
+    own = [text for text in live or [] if _is_set_aside(text)]
     return [*own, *(f"{name}={text}" for name, text in value.items())]
 
 
@@ -299,12 +306,34 @@ SET_BY_THE_SERVER = frozenset(
 """Keys that follow from something else, and cannot be asked for."""
 
 
+def _restarted(wire: Any) -> str | None:
+    return next((text.partition("=")[2] for text in wire or [] if text.startswith(f"{RESTARTED}=")), None)
+
+
+RESTART = Setting(
+    "restarted_at",
+    (("predictorEnvVars",),),
+    Kind(
+        _restarted,
+        lambda value, live: [
+            *(text for text in live or [] if not text.startswith(f"{RESTARTED}=")),
+            f"{RESTARTED}={value}",
+        ],
+    ),
+    # Changed in place: a version of its own would be what a rollback goes back to.
+    versioned=False,
+)
+"""When a restart without a stop was asked for. None of the user's settings, so not in the table of them."""
+
+
 def setting_of(name: str) -> Setting:
     """
     Find a setting.
 
     :param name: its name; ``extra.<key>`` for a key of the wire that has no name of its own
     """
+    if name == RESTART.name:
+        return RESTART
     key = name.removeprefix(EXTRA)
     if key == name:
         return SETTINGS[name]

@@ -78,13 +78,16 @@ class RestartDeploymentOperator(WaitingOperator):
     Returns ``{"deployment_name", "deployment_id", "status", "url"}``.
 
     :param deployment_name: the deployment
+    :param rolling: replace the instances while the old ones answer, without a stop. For this an environment variable
+        (``HSML_RESTARTED_AT``) is changed, since Hopsworks has no command for it: 4.8 and later
     """
 
-    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "deployment_name")
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "deployment_name", "rolling")
 
-    def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
+    def __init__(self, *, deployment_name: str, rolling: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.deployment_name = deployment_name
+        self.rolling = rolling
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
         """
@@ -92,7 +95,8 @@ class RestartDeploymentOperator(WaitingOperator):
 
         :param context: Airflow's
         """
-        deployment = self.hook.restart_deployment(self.deployment_name, **self._waits())
+        rolling = reading.boolean("rolling", self.rolling)
+        deployment = self.hook.restart_deployment(self.deployment_name, rolling=rolling, **self._waits())
         return _summary(self.hook, self.deployment_name, deployment)
 
 
