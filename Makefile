@@ -109,6 +109,10 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## What CI runs: l
 check-all: check conformance ## Everything, before a release: check, conformance, and what is longer
 	@echo "== slow tests"
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
+	@for line in 3.7 4.6; do \
+	    echo "== Airflow-facing tests against Hopsworks $$line"; \
+	    ($(alone) HSML_TEST_HOPSWORKS=$$line $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)") || exit; \
+	done
 
 .PHONY: conformance
 conformance: .venv/.made model-server .venv-hopsworks/.made .venv-hsml/.made ## Hopsworks' official SDKs, unmodified, against the local Model Serving

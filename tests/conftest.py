@@ -29,11 +29,21 @@ import pytest  # noqa: E402 - Airflow reads its environment when it is first imp
 
 from airflow_provider_hsml.hopsworks import arrival, predicting, rollout  # noqa: E402
 
+HOPSWORKS = os.environ.get("HSML_TEST_HOPSWORKS", "5.2")
+"""Whose ways the local Model Serving has in these tests; ``make check-all`` runs them with each."""
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.local import LocalServing, ModelFiles
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Leave out what this Hopsworks has not got."""
+    for marker in item.iter_markers("since_hopsworks"):
+        if tuple(map(int, HOPSWORKS.split("."))) < tuple(map(int, marker.args[0].split("."))):
+            pytest.skip(f"Hopsworks {HOPSWORKS} has not got it")
 
 
 def run_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
@@ -54,7 +64,9 @@ def local_serving() -> Iterator[LocalServing]:
     from airflow_provider_hsml.local import LocalServing
 
     keys = {"only.serving": {"PROJECT", "SERVING"}, "no.files": {"PROJECT", "SERVING", "MODELREGISTRY"}}
-    with LocalServing(engine=run_model, foreign_projects=["foreign"], keys=keys) as serving:
+    with LocalServing(
+        engine=run_model, foreign_projects=["foreign"], keys=keys, hopsworks_version=HOPSWORKS
+    ) as serving:
         yield serving
 
 

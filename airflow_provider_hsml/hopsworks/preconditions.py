@@ -230,7 +230,9 @@ def check_files(project: Project, model: ModelVersion | None, body: Mapping[str,
     """
     if model is None or model.framework is not Framework.SKLEARN or body.get("predictor"):
         return
-    names = yield from ask(calls.list_folder(project, f"{registry.model_folder(project, model)}/Files"))
+    folder = registry.model_folder(project, model)
+    files = f"{folder}/Files" if project.has_files_folder else folder
+    names = yield from ask(calls.list_folder(project, files))
     if names is None:
         return
     loadable = [name for name in names if name.endswith((".joblib", ".pkl", ".pickle"))]

@@ -256,11 +256,12 @@ def _highest(project: Project, root: str) -> Procedure[int]:
 
 def _upload_model(project: Project, model: NewModel, folder: str) -> Procedure[None]:
     """Bring all files there; anew, where an earlier try got part of the way."""
-    if not (yield from ask(calls.make_folder(project, f"{folder}/Files"))):
-        for leftover in ("Files", predicting.INPUT_EXAMPLE, SCHEMA, predicting.EXPECTED):
-            yield from ask(calls.delete_path(project, f"{folder}/{leftover}"))
-        yield from ask(calls.make_folder(project, f"{folder}/Files"))
-    yield from model.source.fill(project, f"{folder}/Files")
+    for leftover in (yield from ask(calls.list_folder(project, folder))) or []:
+        yield from ask(calls.delete_path(project, f"{folder}/{leftover}"))
+    files = f"{folder}/Files" if project.has_files_folder else folder
+    if files != folder:
+        yield from ask(calls.make_folder(project, files))
+    yield from model.source.fill(project, files)
     beside = (
         (predicting.INPUT_EXAMPLE, model.input_example),
         (SCHEMA, model.model_schema),

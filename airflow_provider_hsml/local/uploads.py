@@ -65,6 +65,7 @@ class Uploads:
                 if key in self._complete:
                     return
                 raise Refusal(110012, f"{place.name} exists already.")
+            self._complete.discard(key)  # It was deleted since, and comes anew.
             folder.mkdir(exist_ok=True)
             stream = os.fdopen(os.open(content, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         with stream:

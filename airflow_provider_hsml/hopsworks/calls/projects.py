@@ -19,6 +19,8 @@ class Project:
 
     id: int
     name: str
+    has_files_folder: bool = field(default=True, compare=False)
+    """Whether a model's files lie in ``Files`` below its version, and not beside what describes it (Hopsworks 3)."""
     ingress: Ingress | None = field(default=None, repr=False, compare=False)
     """How models are asked, where that is not through Hopsworks' REST API."""
 
@@ -33,7 +35,8 @@ def get_project(name: str) -> Call[Project]:
         f"find project {name!r}",
         "GET",
         path_of("project", "getProjectInfo", name),
-        lambda data: Project(int(data["projectId"]), str(data["projectName"])),
+        # A Kubernetes namespace is told by those that came after Hopsworks 3.
+        lambda data: Project(int(data["projectId"]), str(data["projectName"]), has_files_folder="namespace" in data),
         repeatable=True,
     )
 
