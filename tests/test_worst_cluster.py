@@ -30,12 +30,13 @@ def name(register: Callable[..., int]) -> str:
     return name
 
 
-@pytest.fixture
-def worst(serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=[{}, {"stale_status": "Idle"}, {"shows_updating": False}], ids=["seen", "idle", "unseen"])
+def worst(request: pytest.FixtureRequest, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything late, slow and of two minds, in each way in which an update may be seen, or not."""
     cluster = serving.world.cluster
     speeds = Speeds(routing=1.0, handing_over=1.5, putting=0.5, reading_logs=0.3)
     monkeypatch.setattr(cluster, "speeds", speeds)
-    monkeypatch.setattr(cluster, "profile", replace(cluster.profile, hand_over_503_every=3))
+    monkeypatch.setattr(cluster, "profile", replace(cluster.profile, hand_over_503_every=3, **request.param))
 
 
 @pytest.mark.usefixtures("worst")
