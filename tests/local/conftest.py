@@ -36,6 +36,12 @@ class Client:
         verify = str(self.serving.ca_bundle) if self.serving.ca_bundle else True
         return self.session.request(method, url, headers=headers, timeout=30, verify=verify, **arguments)
 
+    def ask_ingress(self, method: str, path: str, *, key: str | None = None, **arguments: Any) -> requests.Response:
+        """Ask the ingress, where paths begin with ``/v1/<namespace>/<deployment>``."""
+        headers = {"Authorization": f"ApiKey {key or self.serving.api_key}"} | arguments.pop("headers", {})
+        url = f"{self.serving.ingress_url}{path}"
+        return self.session.request(method, url, headers=headers, timeout=30, **arguments)
+
     def give(self, method: str, path: str, **arguments: Any) -> Any:
         """Ask what must succeed, and give its JSON."""
         answer = self.ask(method, path, **arguments)

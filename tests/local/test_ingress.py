@@ -20,13 +20,6 @@ if TYPE_CHECKING:
 _MODEL = "/v1/demo/digits/v1/models/digits"
 
 
-def _ask(client: Client, method: str, path: str, key: str | None = None, **arguments: Any) -> requests.Response:
-    headers = {"Authorization": f"ApiKey {key or client.serving.api_key}"} | arguments.pop("headers", {})
-    return client.session.request(
-        method, f"{client.serving.ingress_url}{path}", headers=headers, timeout=30, **arguments
-    )
-
-
 def _is_not_routed(answer: requests.Response) -> bool:
     return answer.status_code == 404 and not answer.content
 
@@ -34,8 +27,8 @@ def _is_not_routed(answer: requests.Response) -> bool:
 def test_a_prediction_and_the_readiness(client: Client) -> None:
     client.running()
 
-    assert _ask(client, "GET", _MODEL).json() == {"name": "digits", "ready": True}
-    answer = _ask(client, "POST", f"{_MODEL}:predict", json={"instances": [[1], [2]]})
+    assert client.ask_ingress("GET", _MODEL).json() == {"name": "digits", "ready": True}
+    answer = client.ask_ingress("POST", f"{_MODEL}:predict", json={"instances": [[1], [2]]})
 
     assert answer.json() == {"predictions": [1, 1]}
     assert answer.headers["x-hsml-local-model-version"] == "1"
@@ -49,14 +42,16 @@ def test_by_host(client: Client, *, by_path: bool) -> None:
     client.running("inCapitals")
     host = {"Host": "digits.demo.hopsworks.local"}
 
-    answer = _ask(client, "POST", "/v1/models/digits:predict", json={"instances": [[1]]}, headers=host)
+    answer = client.ask_ingress("POST", "/v1/models/digits:predict", json={"instances": [[1]]}, headers=host)
 
     assert answer.json() == {"predictions": [1]}
-    assert _ask(client, "GET", "/v1/models/digits", headers={"Host": "DIGITS.demo.hopsworks.local:80"}).ok
+    assert client.ask_ingress("GET", "/v1/models/digits", headers={"Host": "DIGITS.demo.hopsworks.local:80"}).ok
     for wrong in ("digits.demo.example.com", "digits.other.hopsworks.local", "other.demo.hopsworks.local", "digits"):
-        assert _is_not_routed(_ask(client, "GET", "/v1/models/digits", headers={"Host": wrong}))
-    assert _ask(client, "GET", _MODEL).ok is by_path
-    in_capitals = _ask(client, "GET", "/v1/models/inCapitals", headers={"Host": "incapitals.demo.hopsworks.local"})
+        assert _is_not_routed(client.ask_ingress("GET", "/v1/models/digits", headers={"Host": wrong}))
+    assert client.ask_ingress("GET", _MODEL).ok is by_path
+    in_capitals = client.ask_ingress(
+        "GET", "/v1/models/inCapitals", headers={"Host": "incapitals.demo.hopsworks.local"}
+    )
     assert in_capitals.json()["name"] == "inCapitals"
 
 
@@ -64,24 +59,24 @@ def test_the_route_comes_after_running_and_goes_with_a_stop(client: Client) -> N
     client.serving.world.cluster.speeds = Speeds(starting=0.5, routing=0.5, stopping=0.5)
     number = client.put()["id"]
     client.until(number, "Created")
-    assert _is_not_routed(_ask(client, "GET", _MODEL))
+    assert _is_not_routed(client.ask_ingress("GET", _MODEL))
     client.give("POST", f"/serving/{number}?action=START")
-    assert _is_not_routed(_ask(client, "GET", _MODEL))
+    assert _is_not_routed(client.ask_ingress("GET", _MODEL))
     client.until(number, "Running")
-    assert _is_not_routed(_ask(client, "POST", f"{_MODEL}:predict", json={"instances": [[1]]}))
+    assert _is_not_routed(client.ask_ingress("POST", f"{_MODEL}:predict", json={"instances": [[1]]}))
 
     client.until_routed(number)
 
-    assert _ask(client, "GET", _MODEL).ok
+    assert client.ask_ingress("GET", _MODEL).ok
     client.give("POST", f"/serving/{number}?action=STOP")
-    assert _is_not_routed(_ask(client, "GET", _MODEL))
+    assert _is_not_routed(client.ask_ingress("GET", _MODEL))
 
 
 def test_the_models_own_status_survives(client: Client) -> None:
     client.running()
 
-    failed = _ask(client, "POST", f"{_MODEL}:predict", json={"instances": ["fail"]})
-    unknown = _ask(client, "GET", "/v1/demo/digits/v1/models/other")
+    failed = client.ask_ingress("POST", f"{_MODEL}:predict", json={"instances": ["fail"]})
+    unknown = client.ask_ingress("GET", "/v1/demo/digits/v1/models/other")
 
     assert (failed.status_code, failed.json()) == (500, {"error": "ValueError : such a row is not known"})
     assert (unknown.status_code, bool(unknown.content)) == (404, True), "an instance's own 404 has a body"
@@ -98,7 +93,7 @@ def test_requests_are_passed_on_as_they_came(client: Client, monkeypatch: pytest
 
     monkeypatch.setattr("airflow_provider_hsml.local.engines._CallableInstance.ask", ask)
     headers = {"X-Mine": "this", "Connection": "keep-alive, x-hop", "X-Hop": "1", "Content-Type": "text/csv"}
-    answer = _ask(client, "PATCH", "/v1/demo/digits/own/a%2Fb?x=1&x=%20", data=b"1,2", headers=headers)
+    answer = client.ask_ingress("PATCH", "/v1/demo/digits/own/a%2Fb?x=1&x=%20", data=b"1,2", headers=headers)
 
     (request,) = asked
     assert (request.method, request.path, request.body) == ("PATCH", "/own/a%2Fb?x=1&x=%20", b"1,2")
@@ -115,7 +110,7 @@ def test_requests_are_passed_on_as_they_came(client: Client, monkeypatch: pytest
 def test_a_key_that_does_not_open_it(client: Client, key: str, expected: int) -> None:
     client.running()
 
-    assert _ask(client, "GET", _MODEL, key).status_code == expected
+    assert client.ask_ingress("GET", _MODEL, key=key).status_code == expected
     assert client.session.get(f"{client.serving.ingress_url}{_MODEL}", timeout=30).status_code == 401
 
 
@@ -126,15 +121,15 @@ def test_a_key_that_does_not_open_it(client: Client, key: str, expected: int) ->
 def test_ways_that_lead_nowhere(client: Client, path: str) -> None:
     client.running()
 
-    assert _is_not_routed(_ask(client, "GET", path))
-    assert _ask(client, "GET", "/v1/foreign/digits/v1/models/digits").status_code == 403
+    assert _is_not_routed(client.ask_ingress("GET", path))
+    assert client.ask_ingress("GET", "/v1/foreign/digits/v1/models/digits").status_code == 403
 
 
 def test_an_idle_deployment_is_woken(client: Client) -> None:
     number = client.running(requestedInstances=0)
     client.until(number, "Idle")
 
-    assert _ask(client, "POST", f"{_MODEL}:predict", json={"instances": [[1]]}).json() == {"predictions": [1]}
+    assert client.ask_ingress("POST", f"{_MODEL}:predict", json={"instances": [[1]]}).json() == {"predictions": [1]}
     assert client.see(number)["status"] == "Running"
 
 
@@ -143,7 +138,7 @@ def test_one_that_does_not_wake(client: Client) -> None:
     client.until(number, "Idle")
     client.serving.world.project(client.serving.project_id).files.write("Models/digits/1/Files/broken", b"")
 
-    answer = _ask(client, "GET", _MODEL)
+    answer = client.ask_ingress("GET", _MODEL)
 
     assert (answer.status_code, answer.text) == (504, "upstream request timeout")
 
@@ -164,7 +159,7 @@ def test_an_instance_that_does_not_answer(
         raise error
 
     monkeypatch.setattr("airflow_provider_hsml.local.engines._CallableInstance.ask", ask)
-    direct, proxied = _ask(client, "GET", _MODEL), client.predict()
+    direct, proxied = client.ask_ingress("GET", _MODEL), client.predict()
 
     assert direct.status_code == expected[0]
     assert direct.text.startswith(expected[1])
@@ -182,7 +177,7 @@ def test_endpoints_and_journal(client: Client) -> None:
         "hosts": ["127.0.0.1"],
         "ports": [{"name": "HTTP", "number": port}],
     }
-    _ask(client, "POST", f"{_MODEL}:predict", data=json.dumps({"instances": [[1]]}))
+    client.ask_ingress("POST", f"{_MODEL}:predict", data=json.dumps({"instances": [[1]]}))
     assert client.serving.requests[-1].path == f"{_MODEL}:predict"
 
 

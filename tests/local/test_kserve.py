@@ -85,6 +85,11 @@ def test_a_model_really_runs(kserve: Client) -> None:
     (log,) = kserve.give("GET", f"/serving/{number}/logs?tail=100")
     assert "Application startup complete" in log["content"]
     assert "POST /v1" not in log["content"], "no lines a request"
+    direct = "/v1/demo/digits/v1/models/digits"
+    assert kserve.ask_ingress("GET", direct).json() == {"name": "digits", "ready": True}
+    assert kserve.ask_ingress("GET", "/v1/demo/digits/v2/health/ready").json() == {"ready": True}
+    refused = kserve.ask_ingress("POST", f"{direct}:predict", json={"instances": 3})
+    assert (refused.status_code, "instances" in refused.json()["error"]) == (400, True), "the model's own status"
 
     statuses: list[int] = []
     done = threading.Event()
