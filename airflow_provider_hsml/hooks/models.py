@@ -124,7 +124,7 @@ class ModelVerbs(ConnectedHook):
         :raises NotFound: there is no such version; the message names those that are
         """
         model = self.get_model(name, version)
-        return self.client.send(calls.get_tags(self.client.project, model.name, model.version))
+        return self.client.send(calls.get_model_tags(self.client.project, model.name, model.version))
 
     def set_model_tag(self, name: str, version: int, tag: str, value: Any) -> None:
         """
@@ -137,7 +137,7 @@ class ModelVerbs(ConnectedHook):
         :raises NotFound: there is no such version; the message names those that are
         """
         model = self.get_model(name, version)
-        self.client.send(calls.put_tag(self.client.project, model.name, model.version, tag, value))
+        self.client.send(calls.put_model_tag(self.client.project, model.name, model.version, tag, value))
 
     def model_url(self, model: ModelVersion) -> str:
         """

@@ -223,7 +223,8 @@ class DeploymentFailed(DeploymentError):
         """
         reason = deployment.reason or "the server gives no reason"
         lines = [f"{deployment}: its instances do not come up: {reason}"]
-        lines += ["Last lines of its log:", *log_tail] if log_tail else []
+        component = deployment.condition.component if deployment.condition else "predictor"
+        lines += [f"Last lines of the {component}'s log:", *log_tail] if log_tail else []
         super().__init__("\n".join(lines))
         self.deployment = deployment
         self.transient = deployment.condition is not None and deployment.condition.is_unschedulable

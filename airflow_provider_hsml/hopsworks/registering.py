@@ -169,7 +169,7 @@ def register(
 def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> Procedure[ModelVersion]:
     """Set the tags; a retry sets them again."""
     for tag, value in model.tags.items():
-        yield from ask(calls.put_tag(project, registered.name, registered.version, tag, value))
+        yield from ask(calls.put_model_tag(project, registered.name, registered.version, tag, value))
     return replace(registered, tags={**registered.tags, **model.tags})
 
 

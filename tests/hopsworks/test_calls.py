@@ -146,6 +146,17 @@ class TestDeployments:
         with pytest.raises(Refused):
             call.outcome(answer("errors/240000_not_found"))
 
+    def test_versions_are_read(self) -> None:
+        call = calls.get_versions(PROJECT, LIVE)
+        page = call.outcome(answer("serving/versions"))
+
+        assert page is not None
+        assert [(row.version, row.is_active, row.model_version, row.model_project) for row in page.items] == [
+            (2, True, 3, "demo"),
+            (1, False, 2, "demo"),
+        ]
+        assert call.outcome(answer("serving/versions_unknown_route")) is None
+
     def test_logs(self) -> None:
         call = calls.get_logs(PROJECT, LIVE)
 
@@ -175,6 +186,26 @@ class TestModels:
 
     def test_a_model_of_a_newer_server(self) -> None:
         assert calls.get_model(PROJECT, "mnist", 1).outcome(answer("registry/model_newer_server"))
+
+    def test_registries(self) -> None:
+        own, shared = calls.get_registries(PROJECT).outcome(answer("registry/registries"))
+
+        assert (own, shared) == (calls.Registry(119, "demo"), calls.Registry(120, "shared"))
+        call = calls.get_model(PROJECT, "mnist", 1, registry=shared)
+        assert "/project/119/modelregistries/120/models/mnist_1" in call.path
+        model = call.outcome(answer("registry/model"))
+        assert model is not None
+        assert (model.project, model.path) == ("shared", "/Projects/shared/Models/mnist")
+
+    def test_tags(self) -> None:
+        call = calls.get_model_tags(PROJECT, "mnist", 1)
+
+        assert call.outcome(answer("registry/tags")) == {"approval": "approved"}
+        assert call.outcome(answer("errors/empty_404")) == {}, "a server without tags"
+        with pytest.raises(Refused):
+            call.outcome(answer("errors/360000_model_not_found"))
+        sent = calls.put_model_tag(PROJECT, "mnist", 1, "a/b", {"by": "me"})
+        assert (sent.path.rpartition("/")[2], sent.body) == ("a%2Fb", {"by": "me"})
 
     def test_a_model_that_is_not_there(self) -> None:
         assert calls.get_model(PROJECT, "mnist", 1).outcome(answer("errors/360000_model_not_found")) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,6 +56,34 @@ def test_a_put_that_was_not_carried_out_is_sent_again(fake: FakeHopsworks, model
 
     assert run(fake, model) == 1
     assert fake.sent.count(PUT) == 2
+
+
+class TestTags:
+    TAG = "PUT modelregistries/119/models/digits_1/tags/approval"
+
+    @pytest.fixture
+    def tagged(self, model: NewModel) -> NewModel:
+        return replace(model, tags={"approval": "approved"})
+
+    def test_come_last(self, fake: FakeHopsworks, tagged: NewModel) -> None:
+        registered = fake.run(register(PROJECT, tagged, run_key="run", clock=fake.clock))
+
+        assert fake.sent[-2:] == [PUT, self.TAG]
+        assert registered.tags == {"approval": "approved"}
+
+    def test_without_a_schema(self, fake: FakeHopsworks, tagged: NewModel) -> None:
+        """The version is there, and a retry, once the schema is, sets the tag and no more."""
+        fake.faults[self.TAG] = [refusal(404, 370000)]
+
+        with pytest.raises(Refused, match=r"set tag 'approval'.*ask an administrator to make it") as caught:
+            run(fake, tagged)
+        assert not caught.value.transient
+        claim = next(path for path in fake.reads if "registered" in path).rpartition("/")[2]
+        fingerprint = fake.run(tagged.source.fingerprint(PROJECT))
+        fake.files[claim] = {"model_name": "digits", "model_version": 1, "files": fingerprint}
+        fake.sent.clear()
+        assert run(fake, tagged) == 1
+        assert fake.sent == [self.TAG]
 
 
 def test_a_refused_put(fake: FakeHopsworks, model: NewModel) -> None:

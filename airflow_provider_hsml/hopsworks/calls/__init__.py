@@ -19,7 +19,16 @@ from .files import (
     upload_part,
 )
 from .inference import Address, Endpoint, get_endpoints, predict, predict_at
-from .models import Registry, delete_model, get_model, get_models, get_registries, get_tags, put_model, put_tag
+from .models import (
+    Registry,
+    delete_model,
+    get_model,
+    get_model_tags,
+    get_models,
+    get_registries,
+    put_model,
+    put_model_tag,
+)
 from .projects import Project, get_project, get_server_version, get_variable
 from .serving import (
     DUPLICATED_ENTRY,
@@ -69,11 +78,11 @@ __all__ = [
     "get_entry",
     "get_logs",
     "get_model",
+    "get_model_tags",
     "get_models",
     "get_project",
     "get_registries",
     "get_server_version",
-    "get_tags",
     "get_variable",
     "get_versions",
     "has_versions",
@@ -86,7 +95,7 @@ __all__ = [
     "put_deployment",
     "put_deployment_tag",
     "put_model",
-    "put_tag",
+    "put_model_tag",
     "start_deployment",
     "stop_deployment",
     "upload_part",

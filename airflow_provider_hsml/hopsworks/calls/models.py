@@ -152,7 +152,7 @@ def delete_model(project: Project, name: str, version: int) -> Call[None]:
     )
 
 
-def get_tags(project: Project, name: str, version: int) -> Call[dict[str, Any]]:
+def get_model_tags(project: Project, name: str, version: int) -> Call[dict[str, Any]]:
     """
     Read the tags of a version: name -> value. A server without tags, and a version without, give none.
 
@@ -171,7 +171,7 @@ def get_tags(project: Project, name: str, version: int) -> Call[dict[str, Any]]:
     )
 
 
-def put_tag(project: Project, name: str, version: int, tag: str, value: Any) -> Call[None]:
+def put_model_tag(project: Project, name: str, version: int, tag: str, value: Any) -> Call[None]:
     """
     Set a tag of a version, or replace its value.
 
