@@ -57,7 +57,9 @@ def test_probes_and_predictions_go_there(serving: LocalServing, name: str, regis
 
     assert (record["action"], record["verified_by"]) == ("updated", "fingerprint")
     path = f"/v1/demo/{name}/v1/models/{name}:predict"
-    assert asked(serving) == {path}
+    assert path in asked(serving)
+    # Until the route is there, the address of older servers is tried as well.
+    assert asked(serving) <= {path, f"/v1/models/{name}:predict"}
     assert record["inference_url"] == f"{serving.ingress_url}{path}"
     assert execute(PredictOperator(task_id="task", deployment_name=name)) == {"predictions": [6, 6]}
 
