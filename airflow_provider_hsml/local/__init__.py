@@ -11,6 +11,7 @@ callable, in this process). The map:
 - ``tls``, ``journal``: the certificate, what was asked
 - ``world``: what there is, without HTTP: ``accounts``, ``files``, ``registry``, ``deployments``, kept in ``store``
 - ``deployments``: ``configuration`` and ``checks`` of a PUT, ``wire`` of a GET, ``wanted`` of the cluster, ``locks``
+- ``lines``: what differs from one Hopsworks to another; ``administration``: what its administrators have set
 - ``cluster``: what runs, as Kubernetes would: rollouts, statuses and conditions; ``behaviour``: how fast, how honest
 - ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run
 - ``faults``, ``fault_middleware``, ``changes``: what goes wrong, and how fast, on command; ``control``: over HTTP
@@ -25,6 +26,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .administration import Quota
     from .behaviour import Looks, Profile, Speeds
     from .engines import ModelFiles
     from .faults import Hold, LostChange, RequestFault, StartFault
@@ -37,6 +39,7 @@ _HOMES = {
     "LostChange": "faults",
     "ModelFiles": "engines",
     "Profile": "behaviour",
+    "Quota": "administration",
     "RequestFault": "faults",
     "Speeds": "behaviour",
     "StartFault": "faults",
@@ -49,6 +52,7 @@ __all__ = [
     "LostChange",
     "ModelFiles",
     "Profile",
+    "Quota",
     "RequestFault",
     "Speeds",
     "StartFault",

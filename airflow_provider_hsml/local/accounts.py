@@ -28,6 +28,8 @@ SCOPES = frozenset(
         "ADMIN",
     },
 )
+OWNER = "Data owner"
+ROLES = (OWNER, "Data scientist")
 FIRST_PROJECT_ID = 119
 _HEADER = "ApiKey "
 
@@ -51,17 +53,34 @@ class Accounts:
     """
     The projects, and the keys that open them.
 
-    :param projects: names of the projects that the keys' user is a member of, as Data owner
+    :param projects: names of the projects that the keys' user is a member of
     :param foreign: names of projects in which the user has no role
     :param keys: the scopes of each key
+    :param roles: what the user of a key is in the projects; Data owner where nothing is said
+    :param shared: names of projects that share their ``Models``, with those that they share it with
     """
 
-    def __init__(self, projects: Sequence[str], foreign: Sequence[str], keys: Mapping[str, Collection[str]]) -> None:
+    def __init__(
+        self,
+        projects: Sequence[str],
+        foreign: Sequence[str],
+        keys: Mapping[str, Collection[str]],
+        roles: Mapping[str, str],
+        shared: Mapping[str, Collection[str]],
+    ) -> None:
         names = [*projects, *foreign]
+        if unknown := {*shared, *(name for others in shared.values() for name in others)} - set(names):
+            raise ValueError(f"projects {sorted(unknown)} are not known: expected some of {names}")
+        if len(roles.keys() - keys.keys()) > 0:
+            raise ValueError("roles: a key is not among those that there are")
+        if unknown := set(roles.values()) - set(ROLES):
+            raise ValueError(f"roles {sorted(unknown)} are not known: expected some of {list(ROLES)}")
+        self._roles = dict(roles)
+        self._shared = shared
         self.projects = [Project(FIRST_PROJECT_ID + n, name, name in foreign) for n, name in enumerate(names)]
         self._keys = {key: frozenset(scopes) for key, scopes in keys.items()}
         for scopes in self._keys.values():
-            if unknown := scopes - SCOPES:
+            if unknown := set(scopes - SCOPES):
                 raise ValueError(f"scopes {sorted(unknown)} are not known: expected some of {sorted(SCOPES)}")
 
     def check(self, authorization: str, allowed: Collection[str]) -> None:
@@ -74,14 +93,26 @@ class Accounts:
         """
         if not authorization.startswith(_HEADER):
             raise Refusal(200003, "No API key: expected the header 'Authorization: ApiKey <key>'.")
-        given = authorization.removeprefix(_HEADER).strip()
-        scopes = next((s for key, s in self._keys.items() if hmac.compare_digest(key.encode(), given.encode())), None)
-        if scopes is None:
+        key = self._known(authorization)
+        if key is None:
+            given = authorization.removeprefix(_HEADER).strip()
             prefix, dot, _ = given.partition(".")
-            is_prefix_known = bool(dot) and any(key.startswith(f"{prefix}.") for key in self._keys)
+            is_prefix_known = bool(dot) and any(other.startswith(f"{prefix}.") for other in self._keys)
             raise Refusal(320012 if is_prefix_known else 320013)
-        if allowed and not scopes & frozenset(allowed):
+        if allowed and not self._keys[key] & frozenset(allowed):
             raise Refusal(320004, f"The API key lacks the scope {' or '.join(sorted(allowed))}.")
+
+    def role(self, authorization: str) -> str:
+        """Give what the user of a key is in the projects."""
+        return self._roles.get(self._known(authorization) or "", OWNER)
+
+    def shared_with(self, project: Project) -> list[Project]:
+        """Give the projects whose registries a project reads: its own, and those that are shared with it."""
+        return [p for p in self.projects if p == project or project.name in self._shared.get(p.name, ())]
+
+    def _known(self, authorization: str) -> str | None:
+        given = authorization.removeprefix(_HEADER).strip().encode()
+        return next((key for key in self._keys if hmac.compare_digest(key.encode(), given)), None)
 
     def by_name(self, name: str) -> Project:
         """Find a project by its name; refused when it is unknown or foreign."""

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from .accounts import OWNER
 from .api import files, inference, models, projects, sdk, serving
 from .api.asking import PREFIX, ApiRoute, Asking, json_answer
 from .control import control_routes
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FLAGGED = frozenset({"SERVING", "MODELREGISTRY"})
+"""What is behind a feature flag of the cluster: all that these scopes open."""
 _ROUTES = [*projects.ROUTES, *models.ROUTES, *files.ROUTES, *serving.ROUTES, *inference.ROUTES, *sdk.ROUTES]
 
 
@@ -53,8 +56,14 @@ def make_app(world: World, controlled: Journal | None = None) -> Starlette:
                 raise Refusal(250009, "Deployments are asked with an API key, not with a token.")
             if row.scopes:
                 world.accounts.check(authorization, row.scopes)
+            if row.since > world.line.number:
+                return json_answer(Refusal(120004).body(), 404)
+            if not _FLAGGED.isdisjoint(row.scopes) and not world.administration.is_on("enable_data_science_profile"):
+                raise Refusal(120012, "The feature flag enable_data_science_profile is not on.")
             if "project" in request.path_params:
                 world.accounts.by_id(request.path_params["project"])
+            if row.for_owners and world.accounts.role(authorization) != OWNER:
+                raise Refusal(150068, f"{row.method} needs the role {OWNER}.")
             if inspect.iscoroutinefunction(row.handler):
                 said: Response = await row.handler(Asking(request, world, proxy))
                 return said

@@ -14,6 +14,8 @@ from .errors import malformed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .lines import Line
+
 _MODEL = ("modelPath", "modelName", "modelVersion", "modelFramework")
 KEPT_WHEN_NULL = frozenset({*_MODEL, "description", "modelServer", "servingTool", "requestedInstances"})
 VERSIONED = (
@@ -21,18 +23,18 @@ VERSIONED = (
     *("modelServer", "predictor", "transformer", "configFile", "requestedInstances", "requestedTransformerInstances"),
     *("predictorResources", "transformerResources", "predictorScalingConfig", "transformerScalingConfig"),
     *("environmentDTO", "predictorEnvironment", "transformerEnvironment", "predictorEnvVars", "transformerEnvVars"),
-    *("vllmVariant", "vllmImageTag", "tracing", "featureLogging"),
+    *("artifactVersion", "vllmVariant", "vllmImageTag", "tracing", "featureLogging"),
     *("gitUrl", "gitProvider", "gitBranch", "gitAutoRedeploy"),
 )
 UNVERSIONED = (
     *("description", "servingTool", "apiProtocol", "batchingConfiguration", "inferenceLogging", "kafkaTopicDTO"),
-    *("knativeMode", "tags"),
+    "knativeMode",
 )
 _SET_BY_THE_SERVER = frozenset(
     {"id", "name", "version", "created", "creator", "status", "condition", "deployed", "revision", "projectNamespace"}
     | {"availableInstances", "availableTransformerInstances", "internalPort", "hopsworksInferencePath"}
-    | {"modelServerInferencePath", "missingMandatoryTags", "gitCurrentCommit", "gitResolvedBranch", "artifactVersion"}
-    | {"modelRegistryId", "projectName"},
+    | {"modelServerInferencePath", "missingMandatoryTags", "gitCurrentCommit", "gitResolvedBranch"}
+    | {"modelRegistryId", "projectName", "tags"},
 )
 FIELDS = frozenset({*VERSIONED, *UNVERSIONED}) | _SET_BY_THE_SERVER
 
@@ -52,9 +54,9 @@ _ENVIRONMENTS = {
 }
 
 
-def completed(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Take what is known of a body, with the server's defaults."""
-    config = {key: body.get(key) for key in (*VERSIONED, *UNVERSIONED)}
+def completed(body: Mapping[str, Any], line: Line) -> dict[str, Any]:
+    """Take what is known of a body, with the server's defaults. What the line does not know is None."""
+    config = {key: body.get(key) if line.knows(key) else None for key in (*VERSIONED, *UNVERSIONED)}
     _check_types(config)
     if config["requestedInstances"] is None and config["predictorScalingConfig"]:
         config["requestedInstances"] = config["predictorScalingConfig"].get("minInstances")
@@ -65,22 +67,35 @@ def completed(body: Mapping[str, Any]) -> dict[str, Any]:
     if has_model and config["modelFramework"] is None:
         config["modelFramework"] = "TENSORFLOW" if server == "TENSORFLOW_SERVING" else "SKLEARN"
     environment = config["predictorEnvironment"] or config["environmentDTO"]
-    config["predictorEnvironment"] = config["environmentDTO"] = environment or {
-        "name": _ENVIRONMENTS.get(str(server), _ENVIRONMENTS["PYTHON"])
-    }
-    config["predictorResources"] = config["predictorResources"] or _default_resources()
-    config["predictorScalingConfig"] = config["predictorScalingConfig"] or {
-        "minInstances": config["requestedInstances"]
+    environment = environment or {"name": _ENVIRONMENTS.get(str(server), _ENVIRONMENTS["PYTHON"])}
+    defaults: dict[str, Any] = {
+        "predictorEnvironment": environment,
+        "environmentDTO": environment,
+        "predictorResources": _default_resources(line),
+        "predictorScalingConfig": {"minInstances": config["requestedInstances"]},
+        "batchingConfiguration": {"batchingEnabled": False},
+        "apiProtocol": "REST",
+        "inferenceLogging": "NONE",
     }
     if config["transformer"]:
-        config["transformerResources"] = config["transformerResources"] or _default_resources()
-        config["transformerScalingConfig"] = config["transformerScalingConfig"] or {
-            "minInstances": config["requestedTransformerInstances"]
-        }
-    config["batchingConfiguration"] = config["batchingConfiguration"] or {"batchingEnabled": False}
-    config["apiProtocol"] = config["apiProtocol"] or "REST"
-    config["inferenceLogging"] = config["inferenceLogging"] or "NONE"
+        defaults["transformerResources"] = _default_resources(line)
+        defaults["transformerScalingConfig"] = {"minInstances": config["requestedTransformerInstances"]}
+    for key, value in defaults.items():
+        if line.knows(key):
+            config[key] = config[key] or value
+    for key in ("predictorScalingConfig", "transformerScalingConfig"):
+        scaling = config[key] or {}
+        config[key] = {name: value for name, value in scaling.items() if line.knows_scaling(name)} or None
+    if config["servingTool"] == "DEFAULT" and config["requestedInstances"] is not None:
+        _make_single(config)
     return config
+
+
+def _make_single(config: dict[str, Any]) -> None:
+    """Set the number of instances that the serving tool DEFAULT has, whatever is asked for."""
+    config["requestedInstances"] = 1
+    if config["predictorScalingConfig"]:
+        config["predictorScalingConfig"] = {**config["predictorScalingConfig"], "minInstances": 1}
 
 
 def _check_types(config: dict[str, Any]) -> None:
@@ -89,8 +104,8 @@ def _check_types(config: dict[str, Any]) -> None:
             raise malformed(f"{key} {config[key]!r} is not {what}.")
 
 
-def _default_resources() -> dict[str, Any]:
+def _default_resources(line: Line) -> dict[str, Any]:
     return {
         "requests": {"cores": 0.2, "memory": 32, "gpus": 0},
-        "limits": {"cores": 2, "memory": 1024, "gpus": 0},
+        "limits": {"cores": line.limit_cores, "memory": 1024, "gpus": 0},
     }

@@ -9,11 +9,14 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, get_args
 
+from . import artifacts, tags
+from .administration import SCHEMA_OF_LOGS
 from .checks import check, checked_name
 from .cluster import Status
-from .configuration import FIELDS, KEPT_WHEN_NULL, VERSIONED, completed
+from .configuration import FIELDS, KEPT_WHEN_NULL, UNVERSIONED, VERSIONED, completed
 from .engines import Component
 from .errors import Refusal, malformed
+from .kafka import topic_of
 from .locks import Locks
 from .wanted import wanted
 from .wire import NOT_TOLD_BY_PUT, on_the_wire
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .accounts import Project
-    from .cluster import Cluster
+    from .administration import Administration
+    from .cluster import Cluster, State, Wanted
     from .files import ProjectFiles
+    from .lines import Line
     from .store import Store
 
 log = logging.getLogger(__name__)
@@ -39,13 +44,28 @@ class Deployments:
     :param store: where the rows are
     :param files: the project's files
     :param cluster: what runs them
+    :param line: whose ways it has
+    :param administration: what the cluster's administrators have set
     """
 
-    def __init__(self, project: Project, store: Store, files: ProjectFiles, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        project: Project,
+        store: Store,
+        files: ProjectFiles,
+        cluster: Cluster,
+        *,
+        line: Line,
+        administration: Administration,
+    ) -> None:
         self._project = project
         self._store = store
         self._files = files
         self._cluster = cluster
+        self._line = line
+        self._administration = administration
+        self._topics = dict(administration.kafka_topics)
+        """The topics that there are, with their schemas."""
         self._lock = threading.RLock()
         self._rows: dict[int, dict[str, Any]] = {}
         self.locks = Locks()
@@ -53,10 +73,13 @@ class Deployments:
     def restore(self) -> None:
         """Take the rows in as they were when the server ended; what was to run is started again."""
         for deployment, _project, _name, row in self._store.deployments(self._project.id):
+            row["config"] = dict.fromkeys((*VERSIONED, *UNVERSIONED)) | row["config"]
             self._rows[deployment] = row
+            if topic := row["config"]["kafkaTopicDTO"]:
+                self._topics.setdefault(topic["name"], SCHEMA_OF_LOGS)
             self._cluster.adopt(deployment, row["name"], has_run=row["revision"] is not None)
             if row["isWanted"]:
-                self._cluster.start(deployment, wanted(row, self._project, self._files))
+                self._cluster.start(deployment, self._wanted(row))
 
     # --- Reading
 
@@ -64,7 +87,7 @@ class Deployments:
         """Give a deployment, as on the wire."""
         with self._lock:
             row = self._row(deployment)
-            return on_the_wire(deployment, row, self._cluster.look(deployment), self._project)
+            return self._told(deployment, row, self._cluster.look(deployment))
 
     def by_name(self, name: str) -> dict[str, Any]:
         """Find a deployment by its exact name."""
@@ -107,7 +130,7 @@ class Deployments:
         time.sleep(self._cluster.profile.list_cost * len(self._rows))
         with self._lock:
             rows = sorted(self._rows.items())
-            shown = [on_the_wire(number, row, self._cluster.look(number), self._project) for number, row in rows]
+            shown = [self._told(number, row, self._cluster.look(number)) for number, row in rows]
         return [
             row
             for row in shown
@@ -121,7 +144,8 @@ class Deployments:
         with self._lock:
             row = self._row(deployment)
             return [
-                {"version": number, "active": number == row["version"], **document}
+                {"version": number, "active": number == row["version"]}
+                | {key: value for key, value in document.items() if self._line.knows(key)}
                 for number, document in self._store.versions(deployment).items()
             ]
 
@@ -138,11 +162,23 @@ class Deployments:
                 time.sleep(self._cluster.speeds.reading_logs)
         return [{"instanceName": instance, "content": content} for instance, content in logs]
 
-    def uses(self, name: str, version: int) -> str | None:
-        """Give the name of a deployment that serves this version of a model, if there is one."""
+    def tags_of(self, deployment: int) -> tags.Tags:
+        """Give the tags of a deployment."""
         with self._lock:
-            rows = [row for row in self._rows.values() if row["config"]["modelName"] == name]
-            return next((row["name"] for row in rows if row["config"]["modelVersion"] == version), None)
+            found: tags.Tags = self._row(deployment).get("tags", [])
+            return found
+
+    def set_tags(self, deployment: int, now: tags.Tags) -> None:
+        """Replace the tags of a deployment."""
+        with self._lock:
+            self._keep(deployment, {**self._row(deployment), "tags": list(now)})
+
+    def uses(self, path: str, version: int) -> str | None:
+        """Give the name of a deployment that serves this version of the model at ``path``, if there is one."""
+        with self._lock:
+            served = ((row["name"], row["config"]) for row in self._rows.values())
+            is_it = (path, version)
+            return next((name for name, c in served if (c["modelPath"], c["modelVersion"]) == is_it), None)
 
     # --- Changing
 
@@ -154,7 +190,7 @@ class Deployments:
         :param new_version: store a change of what is versioned as a new version, instead of in the active one
         :return: the deployment, as PUT answers
         """
-        if unknown := sorted(set(body) - FIELDS):
+        if unknown := sorted(key for key in body if key not in FIELDS or not self._line.knows(key)):
             log.warning("PUT serving: fields %s are not known, and dropped", ", ".join(unknown))
         deployment = body.get("id")
         seconds = self._cluster.speeds.putting if self._cluster.profile.slow_put else 0.0
@@ -181,9 +217,12 @@ class Deployments:
                     Status.STOPPING: "is stopping",
                 }
                 raise Refusal(240003, f"Deployment {row['name']} {why.get(status, 'is already started')} ({status}).")
+            running, most = sum(other["isWanted"] for other in self._rows.values()), self._administration.quota.running
+            if most is not None and running >= most:
+                raise Refusal(240003, f"Running deployments quota reached: {running} of {most}.")
             row = {**row, "revision": self._revision(row), "deployed": _now(), "isWanted": True}
             self._keep(deployment, row)
-            self._cluster.start(deployment, wanted(row, self._project, self._files))
+            self._cluster.start(deployment, self._wanted(row))
 
     def stop(self, deployment: int) -> None:
         """Stop a deployment; refused when it is not started."""
@@ -193,13 +232,15 @@ class Deployments:
             if status in (Status.CREATING, Status.CREATED, Status.STOPPING, Status.STOPPED):
                 why = "is being created" if status is Status.CREATING else "is already stopped"
                 raise Refusal(240003, f"Deployment {row['name']} {why} ({status}).")
+            self._refuse_while_rolling(row, status, 240003)
             self._keep(deployment, {**row, "deployed": None, "isWanted": False})
             self._cluster.stop(deployment)
 
     def delete(self, deployment: int) -> None:
-        """Delete a deployment in any status, and what it runs."""
+        """Delete a deployment in any status (where the line does not lock a rollout), and what it runs."""
         with self.locks.changing(deployment), self._lock:
-            self._row(deployment)
+            row = self._row(deployment)
+            self._refuse_while_rolling(row, self._cluster.state(deployment).status, 240001)
             self._store.delete_deployment(deployment)
             del self._rows[deployment]
             self._cluster.remove(deployment)
@@ -227,11 +268,14 @@ class Deployments:
             return self._answer_to_put(deployment)
 
     def _create(self, body: dict[str, Any]) -> dict[str, Any]:
-        name = checked_name(body.get("name"))
+        name = checked_name(body.get("name"), body.get("servingTool"), self._line)
         if any(row["name"] == name for row in self._rows.values()):
             raise Refusal(240011, f"A deployment with the name {name} exists already.")
-        config = completed(body)
-        check(config, self._files)
+        given_tags = tags.read(body.get("tags") if self._line.knows("tags") else None, self._administration.tag_schemas)
+        most = self._administration.quota.deployments
+        if most is not None and len(self._rows) >= most:
+            raise Refusal(240026, f"Deployments quota reached: {len(self._rows)} of {most}.")
+        config = self._checked(body)
         row = {
             "name": name,
             "version": 1,
@@ -240,6 +284,7 @@ class Deployments:
             "isWanted": False,
             "created": _now(),
             "creator": _CREATOR,
+            "tags": given_tags,
             "config": config,
         }
         with self._store.transaction():
@@ -262,7 +307,7 @@ class Deployments:
             raise Refusal(240004, f"Deployment {name} is being created.")
         if status in (Status.STARTING, Status.UPDATING, Status.STOPPING):
             raise Refusal(240002, f"Deployment {name} is {status}: wait before changing it.")
-        if body.get("version") not in (None, row["version"]):
+        if self._line.has_versions and body.get("version") not in (None, row["version"]):
             raise Refusal(240028, f"Version {body['version']} of deployment {name} is not active: {row['version']} is.")
         if body.get("modelServer") not in (None, old["modelServer"]):
             raise Refusal(240013, f"Deployment {name} has the model server {old['modelServer']}.")
@@ -274,17 +319,32 @@ class Deployments:
         scripts = {
             key: old[key]
             for key in ("predictor", "transformer", "configFile")
-            if old[key] and body.get(key) == old[key].rpartition("/")[2]
+            if old[key] and body.get(key) == artifacts.told(key, old[key]) and not self._line.has_artifacts
         }
-        config = completed({**body, **kept, **scripts})
-        check(config, self._files)
+        config = self._checked({**body, **kept, **scripts}, row)
         if config == old:
             return self._answer_to_put(deployment)
         changed = {**row, "config": config}
-        if new_version and any(config[key] != old[key] for key in VERSIONED):
+        if new_version and self._line.has_versions and any(config[key] != old[key] for key in VERSIONED):
             changed["version"] = max(self._store.versions(deployment)) + 1
         self._apply(deployment, changed, status)
         return self._answer_to_put(deployment)
+
+    def _checked(self, body: dict[str, Any], row: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Make a whole configuration of a body, check it, and make what it asks for: its topic, its artifact."""
+        config = completed(body, self._line)
+        if self._line.has_artifacts:
+            config = artifacts.located(config, row and row["config"], self._files)
+        check(config, self._files, self._line, self._administration)
+        topic = topic_of(config["kafkaTopicDTO"], row["name"] if row else body["name"], self._topics)
+        config["kafkaTopicDTO"] = topic
+        if topic is not None:
+            self._topics[topic["name"]] = SCHEMA_OF_LOGS
+        return artifacts.made(config, self._files) if self._line.has_artifacts else config
+
+    def _refuse_while_rolling(self, row: dict[str, Any], status: Status, code: int) -> None:
+        if self._line.locks_rollouts and status in (Status.STARTING, Status.UPDATING):
+            raise Refusal(code, f"Deployment {row['name']} is {status}: wait until it is not.")
 
     def _apply(self, deployment: int, row: dict[str, Any], status: Status) -> None:
         """Write a changed row, and have the cluster follow if it runs."""
@@ -296,7 +356,7 @@ class Deployments:
             self._keep_version(deployment, row)
         self._rows[deployment] = row
         if has_run:
-            self._cluster.update(deployment, wanted(row, self._project, self._files))
+            self._cluster.update(deployment, self._wanted(row))
 
     # --- Rows
 
@@ -327,8 +387,14 @@ class Deployments:
             return f"{secrets.randbelow(10**8):08d}"
         return f"{int(row['revision'] or 0) + 1:05d}"
 
+    def _wanted(self, row: dict[str, Any]) -> Wanted:
+        return wanted(row, self._project, self._files, self._line)
+
+    def _told(self, deployment: int, row: dict[str, Any], state: State) -> dict[str, Any]:
+        return on_the_wire(deployment, row, state, self._project, self._line)
+
     def _answer_to_put(self, deployment: int) -> dict[str, Any]:
-        answer = on_the_wire(deployment, self._row(deployment), self._cluster.state(deployment), self._project)
+        answer = self._told(deployment, self._row(deployment), self._cluster.state(deployment))
         if self._cluster.profile.put_without_state:
             answer |= dict.fromkeys(NOT_TOLD_BY_PUT)
         return answer

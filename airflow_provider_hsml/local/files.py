@@ -53,6 +53,8 @@ class ProjectFiles:
 
     def __init__(self, project: str, folder: Path, staging: Path) -> None:
         self.project = project
+        self.shared: dict[str, ProjectFiles] = {}
+        """The files of projects that let this one read their ``Models``, by name."""
         self._folder = folder
         self._staging = staging
         for dataset in DATASETS:
@@ -66,8 +68,12 @@ class ProjectFiles:
         """
         Read a path of the REST API: relative to the project, or absolute from ``/Projects`` or ``hdfs://`` on.
 
+        :return: what is below the project, which may be one that shares its ``Models`` (``{owner}::Models`` as well)
         :raises Refusal: it leads out of the project, or holds what no path may
         """
+        return self._whose(path)[1]
+
+    def _whose(self, path: str) -> tuple[ProjectFiles, tuple[str, ...]]:
         text = re.sub(r"^hdfs://[^/]*", "", path)
         parts = [part for part in text.split("/") if part]
         if _UNUSABLE.search(text) or any(part in (".", "..") for part in parts):
@@ -75,15 +81,27 @@ class ProjectFiles:
         # A name may have 255 bytes on this machine's disk, a path about 4000 with what is above it.
         if any(len(part.encode()) > 255 for part in parts) or len(text.encode()) > 2000:
             raise malformed(f"Path {path[:100]!r}... is too long: a name may have 255 bytes, a path 2000.")
+        project = self.project
         if parts and parts[0] == "Projects":
-            if parts[1:2] != [self.project]:
-                raise Refusal(110011, f"Path {path!r} is not in project {self.project}.")
-            parts = parts[2:]
-        return tuple(parts)
+            project, parts = "".join(parts[1:2]), parts[2:]
+        elif parts and "::" in parts[0]:
+            project, _, dataset = parts[0].partition("::")
+            parts = [dataset, *parts[1:]]
+        if project == self.project:
+            return self, tuple(parts)
+        if project in self.shared and parts[:1] == ["Models"]:
+            return self.shared[project], tuple(parts)
+        raise Refusal(110011, f"Path {path!r} is not in project {self.project}.")
+
+    def _check_own(self, path: str) -> None:
+        """Refuse to write to what is shared: it is shared to be read."""
+        if self._whose(path)[0] is not self:
+            raise Refusal(110050, f"{path} is shared with project {self.project} to be read, not to be written.")
 
     def here(self, path: str) -> Path:
         """Give the place of a path on this machine, whether or not there is something."""
-        return self._folder.joinpath(*self.parts(path))
+        owner, parts = self._whose(path)
+        return owner._folder.joinpath(*parts)  # noqa: SLF001 - one of the same class
 
     def hopsfs(self, *parts: str) -> str:
         """Give the absolute path in HopsFS."""
@@ -95,7 +113,7 @@ class ProjectFiles:
 
     def stat(self, path: str) -> Entry:
         """Look a path up; refused when nothing is there."""
-        return self._entry(self._found(path))
+        return self._whose(path)[0]._entry(self._found(path))  # noqa: SLF001 - one of the same class
 
     def listing(self, path: str, *, order: str = "NAME:asc") -> list[Entry]:
         """
@@ -116,7 +134,8 @@ class ProjectFiles:
         }
         if key.upper() not in keys or direction.lower() not in ("", "asc", "desc"):
             raise malformed(f"sort_by {order!r} is not known: expected one of {', '.join(keys)}, with :asc or :desc.")
-        entries = [self._entry(child) for child in folder.iterdir()]
+        owner = self._whose(path)[0]
+        entries = [owner._entry(child) for child in folder.iterdir()]  # noqa: SLF001 - one of the same class
         return sorted(entries, key=keys[key.upper()], reverse=direction.lower() == "desc")
 
     def make_folder(self, path: str) -> Entry:
@@ -168,6 +187,7 @@ class ProjectFiles:
 
     def move(self, path: str, destination: str) -> None:
         """Move a file or folder to a path where nothing is."""
+        self._check_own(path)
         source, place = self._found(path), self._new(destination, absent=True)
         if len(self.parts(path)) < 2 or place.is_relative_to(source):
             raise malformed(f"{path} cannot be moved to {destination}: expected something in a dataset, to elsewhere.")
@@ -177,6 +197,7 @@ class ProjectFiles:
 
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with all that is in it."""
+        self._check_own(path)
         if len(self.parts(path)) < 2:
             raise malformed(f"{path!r} is a dataset of the project: only what is inside it can be deleted.")
         place, gone = self._found(path), self._staged()
@@ -191,6 +212,14 @@ class ProjectFiles:
         except Refusal:
             return None
         return place if place.is_file() else None
+
+    def folder(self, path: str) -> Path | None:
+        """Do the same for a folder."""
+        try:
+            place = self.here(path)
+        except Refusal:
+            return None
+        return place if place.is_dir() else None
 
     def read(self, path: str) -> Path:
         """Give the place of a file on this machine; refused when it is none."""
@@ -210,6 +239,7 @@ class ProjectFiles:
 
     def _new(self, path: str, *, absent: bool = False) -> Path:
         """Give the place of something to be written: inside a dataset, in a folder that exists."""
+        self._check_own(path)
         place = self.here(path)
         if place == self._folder:
             raise malformed("A path is missing: expected one inside the project.")

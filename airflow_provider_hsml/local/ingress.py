@@ -113,7 +113,7 @@ class Ingress:
         host = request.headers.get("host", "").partition(":")[0].lower()
         name, _, rest = host.partition(".")
         namespace, _, domain = rest.partition(".")
-        if domain != self._world.variables["kube_knative_domain_name"]:
+        if domain != self._world.administration.variables["kube_knative_domain_name"]:
             return None
         deployment = self._find(namespace, name, any_case=True)
         return None if deployment is None else (deployment, request.scope["raw_path"].decode("latin-1"))

@@ -8,6 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any
 
+from . import tags
 from .errors import Refusal, malformed
 
 if TYPE_CHECKING:
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
 
     from .accounts import Project
     from .files import ProjectFiles
+    from .lines import Line
     from .store import Store
 
-FRAMEWORKS = ("TENSORFLOW", "TORCH", "PYTHON", "SKLEARN", "LLM")
 _NAME = re.compile(r"[a-zA-Z0-9_]+")
 _TEXTS = ("description", "environment", "program", "experimentId", "experimentProjectName", "featureView")
 FIELDS = frozenset(
@@ -35,12 +36,16 @@ class Registry:
     :param project: the project
     :param store: where the rows are
     :param files: the project's files
+    :param line: whose ways it has
+    :param schemas: of tags
     """
 
-    def __init__(self, project: Project, store: Store, files: ProjectFiles) -> None:
-        self._project = project
+    def __init__(self, project: Project, store: Store, files: ProjectFiles, line: Line, schemas: tags.Schemas) -> None:
+        self.project = project
         self._store = store
         self._files = files
+        self._line = line
+        self._schemas = schemas
 
     def put(self, model_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """
@@ -55,9 +60,7 @@ class Registry:
             raise malformed("Model name must conform to regex: [a-zA-Z0-9_]+")
         if body.get("name", name) != name or body.get("version", version) != version:
             raise malformed(f"The body is of model {body.get('name')}_{body.get('version')}, the path of {model_id}.")
-        framework = body.get("framework")
-        if framework is not None and framework not in FRAMEWORKS:
-            raise malformed(f"Framework {framework!r} is not known: expected one of {', '.join(FRAMEWORKS)}.")
+        framework = self._framework(body.get("framework"))
         folder = f"Models/{name}/{version}"
         if not self._files.exists(folder):
             raise Refusal(110018, f"{folder} not found: upload the model's files before registering it.")
@@ -68,21 +71,52 @@ class Registry:
             "framework": framework,
             "metrics": _metrics(body.get("metrics")),
             "trainingDatasetVersion": body.get("trainingDatasetVersion") or 0,
-            "tags": (body.get("tags") or {}).get("items") or [],
+            "tags": tags.read(body.get("tags"), self._schemas),
         }
         with self._store.transaction():
-            known = self._store.model(self._project.id, name, version) or {}
+            known = self._store.model(self.project.id, name, version) or {}
+            if "tags" not in body:
+                document["tags"] = known.get("tags", [])
             document["created"] = known.get("created", int(time.time() * 1000))
-            self._store.put_model(self._project.id, name, version, document)
+            self._store.put_model(self.project.id, name, version, document)
         return self._on_the_wire(document)
 
     def get(self, model_id: str) -> dict[str, Any]:
         """Give one version, as on the wire; refused (360000) when it is not there."""
-        name, version = split_id(model_id)
-        document = self._store.model(self._project.id, name, version)
+        return self._on_the_wire(self._document(model_id))
+
+    def tags_of(self, model_id: str) -> tags.Tags:
+        """Give the tags of one version."""
+        found: tags.Tags = self._document(model_id)["tags"]
+        return found
+
+    def set_tags(self, model_id: str, now: tags.Tags) -> None:
+        """Replace the tags of one version."""
+        self._change(model_id, tags=list(now))
+
+    def change_framework(self, model_id: str, framework: Any) -> dict[str, Any]:
+        """Change the framework of one version."""
+        if framework is None:
+            raise malformed("framework is missing.")
+        return self._on_the_wire(self._change(model_id, framework=self._framework(framework)))
+
+    def _document(self, model_id: str) -> dict[str, Any]:
+        document = self._store.model(self.project.id, *split_id(model_id))
         if document is None:
             raise Refusal(360000, f"Model {model_id} not found.")
-        return self._on_the_wire(document)
+        return document
+
+    def _change(self, model_id: str, **fields: Any) -> dict[str, Any]:
+        with self._store.transaction():
+            document = self._document(model_id) | fields
+            self._store.put_model(self.project.id, *split_id(model_id), document)
+        return document
+
+    def _framework(self, given: Any) -> Any:
+        known = self._line.frameworks
+        if given is not None and given not in known:
+            raise malformed(f"Framework {given!r} is not known: expected one of {', '.join(known)}.")
+        return given
 
     def find(
         self, filters: Sequence[str] = (), sort_by: str | None = None, limit: int = 0, offset: int = 0
@@ -96,7 +130,7 @@ class Registry:
         :param offset: how many to leave out
         :return: ``count`` is of all that match; without any there is no ``items``
         """
-        rows = self._store.models(self._project.id)
+        rows = self._store.models(self.project.id)
         newest = {row["name"]: row["version"] for row in rows}
         for text in filters:
             key, _, value = text.partition(":")
@@ -113,7 +147,7 @@ class Registry:
                     raise malformed(f"Filter {text!r} is not known.")
         if sort_by:
             rows = _sorted(rows, sort_by)
-        href = f"/hopsworks-api/api/project/{self._project.id}/modelregistries/{self._project.id}/models"
+        href = f"/hopsworks-api/api/project/{self.project.id}/modelregistries/{self.project.id}/models"
         shown = rows[max(offset, 0) :][: limit if limit > 0 else None]
         items = {"items": [self._on_the_wire(row) for row in shown]} if shown else {}
         return {"href": href, "count": len(rows), **items}
@@ -121,33 +155,33 @@ class Registry:
     def delete(self, model_id: str) -> None:
         """Delete a version and its files. A version that is not there is no error; a name that is not there is."""
         name, version = split_id(model_id)
-        if not any(row["name"] == name for row in self._store.models(self._project.id)):
+        if not any(row["name"] == name for row in self._store.models(self.project.id)):
             raise Refusal(360000, f"Model {name} not found.")
-        self._store.delete_model(self._project.id, name, version)
+        self._store.delete_model(self.project.id, name, version)
         if self._files.exists(f"Models/{name}/{version}"):
             self._files.delete(f"Models/{name}/{version}")
 
     def _on_the_wire(self, document: dict[str, Any]) -> dict[str, Any]:
         model_id = f"{document['name']}_{document['version']}"
-        href = f"/hopsworks-api/api/project/{self._project.id}/modelregistries/{self._project.id}/models/{model_id}"
+        href = f"/hopsworks-api/api/project/{self.project.id}/modelregistries/{self.project.id}/models/{model_id}"
         folder = f"Models/{document['name']}/{document['version']}"
         known_files = {
-            key: {"href": f"/hopsworks-api/api/project/{self._project.id}/dataset/{folder}/{file}"}
+            key: {"href": f"/hopsworks-api/api/project/{self.project.id}/dataset/{folder}/{file}"}
             for key, file in (("inputExample", "input_example.json"), ("modelSchema", "model_schema.json"))
             if self._files.exists(f"{folder}/{file}")
         }
-        tags = document["tags"]
         shown = {
             **document,
             **known_files,
             "href": href,
             "id": model_id,
             "type": "modelDTO",
-            "projectName": self._project.name,
-            "modelRegistryId": self._project.id,
+            "projectName": self.project.name,
+            "modelRegistryId": self.project.id,
             "creator": {"firstname": "Local", "lastname": "User"},
             "userFullName": "Local User",
-            "tags": {"href": f"{href}/tags", "count": len(tags)} | ({"items": tags} if tags else {}),
+            "tags": {"href": f"{href}/tags", **tags.on_the_wire(document["tags"])},
+            "missingMandatoryTags": [] if self._line.knows("missingMandatoryTags") else None,
         }
         return {key: value for key, value in shown.items() if value is not None}
 

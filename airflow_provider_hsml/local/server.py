@@ -11,11 +11,12 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import uvicorn
 
 from .accounts import SCOPES, Accounts, keep_key, kept_key
+from .administration import Administration
 from .api.asking import PREFIX
 from .app import make_app
 from .behaviour import Profile, Speeds
@@ -27,6 +28,7 @@ from .ingress import Ingress
 from .journal import Journal, JournalMiddleware
 from .kserve_engine import KServeEngine
 from .limits import LimitMiddleware
+from .lines import LINES
 from .store import Store
 from .tls import certificate
 from .world import Root, World
@@ -37,10 +39,10 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from .administration import Quota
     from .engines import Engine, ModelFiles, PredictFunction
 
 HOST = "127.0.0.1"
-VERSIONS = ("5.2",)
 _START_SECONDS = 30.0
 
 
@@ -58,13 +60,19 @@ class LocalServing:
     :param project: the project that keys belong to, or several
     :param api_key: None: the one kept in the root, made at the first start
     :param tls: HTTPS with a CA of its own, whose bundle is ``ca_bundle``
-    :param hopsworks_version: whose ways it has; "5.2"
+    :param hopsworks_version: whose ways it has: "3.7", "4.6" or "5.2"
     :param engine: "kserve" (KServe's model server, in processes of its own), or a callable that is given a
         ``ModelFiles`` and returns the function that gets the value of ``instances`` and returns a list
     :param profile: "real" (a cluster's ways, in which a careless client is wrong), "plain", or a ``Profile``
     :param speeds: how long transitions last; None: tens of milliseconds with a callable, a cluster's with KServe
     :param keys: further keys, with the scopes each has
+    :param roles: the role that a key gives in its projects, "Data owner" (the default) or "Data scientist"
     :param foreign_projects: names of projects in which the keys' user has no role
+    :param shared_registries: names of projects that share their ``Models``, with those that they share it with
+    :param variables: the cluster's variables that are not to have their defaults, by name
+    :param quota: how many deployments a project may have
+    :param kafka_topics: that there are in each project, with their schemas (``inferenceschema`` is the loggers')
+    :param tag_schemas: JSON schemas by the name of the tag; None: every tag may have any value
     :param cache: where the model server's environments are built; None: the user's cache folder
     :param ingress_port: of the ingress, which is plain HTTP; 0 for one that is free
     :param control: whether faults, speeds and the journal are to be had over HTTP, too, below ``/_local``
@@ -85,14 +93,20 @@ class LocalServing:
         *,
         speeds: Speeds | None = None,
         keys: Mapping[str, Collection[str]] | None = None,
+        roles: Mapping[str, str] | None = None,
         foreign_projects: Sequence[str] = (),
+        shared_registries: Mapping[str, Collection[str]] | None = None,
+        variables: Mapping[str, str] | None = None,
+        quota: Quota | None = None,
+        kafka_topics: Mapping[str, str] | None = None,
+        tag_schemas: Mapping[str, Mapping[str, Any]] | None = None,
         cache: str | Path | None = None,
         ingress_port: int = 0,
         control: bool = False,
     ) -> None:
-        if hopsworks_version not in VERSIONS:
+        if hopsworks_version not in LINES:
             raise ValueError(
-                f"hopsworks_version {hopsworks_version!r} is not built: expected one of {', '.join(VERSIONS)}.",
+                f"hopsworks_version {hopsworks_version!r} is not built: expected one of {', '.join(LINES)}.",
             )
         self.requests = Journal()
         """What was asked so far."""
@@ -105,8 +119,11 @@ class LocalServing:
         self._foreign = list(foreign_projects)
         self._key_given = api_key
         self._keys = dict(keys or {})
+        self._roles = dict(roles or {})
+        self._shared = dict(shared_registries or {})
         self._tls = tls
-        self._hopsworks_version = hopsworks_version
+        self._line = LINES[hopsworks_version]
+        self._administration = Administration.of(variables, quota, kafka_topics, tag_schemas)
         self._engine = engine
         self._profile = Profile.named(profile) if isinstance(profile, str) else profile
         self._speeds = speeds or (Speeds.of_a_cluster() if engine == "kserve" else Speeds())
@@ -273,7 +290,7 @@ class LocalServing:
             # As in Hopsworks, scripts get a key to call back with; it is not the user's.
             serving_key = kept_key(self.root / "secrets" / "api.key")
             keys = {self.api_key: SCOPES, serving_key: SCOPES, **self._keys}
-            accounts = Accounts(self._projects, self._foreign, keys)
+            accounts = Accounts(self._projects, self._foreign, keys, self._roles, self._shared)
             return World(
                 self.root,
                 accounts,
@@ -282,7 +299,8 @@ class LocalServing:
                 speeds=self._speeds,
                 profile=self._profile,
                 faults=self.faults,
-                hopsworks_version=f"{self._hopsworks_version}.0",
+                line=self._line,
+                administration=self._administration,
                 ca_bundle=self.ca_bundle,
                 ingress_port=ingress_port,
             )

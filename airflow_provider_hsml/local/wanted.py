@@ -11,16 +11,18 @@ from .engines import ModelFiles
 if TYPE_CHECKING:
     from .accounts import Project
     from .files import ProjectFiles
+    from .lines import Line
 
 
-def wanted(row: dict[str, Any], project: Project, files: ProjectFiles) -> Wanted:
+def wanted(row: dict[str, Any], project: Project, files: ProjectFiles, line: Line) -> Wanted:
     """Give what a row asks for, with the revision that it has."""
     config = row["config"]
     scaling = config["predictorScalingConfig"] or {}
     minimum = scaling.get("minInstances")
     path = None
     if config["modelPath"]:
-        path = model_folder(files.here(f"{config['modelPath']}/{config['modelVersion']}"))
+        path = model_folder(files.here(f"{config['modelPath']}/{config['modelVersion']}"), line)
+    environment = config["predictorEnvironment"] or config["environmentDTO"]
     env = {
         "DEPLOYMENT_NAME": row["name"],
         "DEPLOYMENT_VERSION": str(row["version"]),
@@ -43,9 +45,9 @@ def wanted(row: dict[str, Any], project: Project, files: ProjectFiles) -> Wanted
         transformer=files.file(config["transformer"]) if config["transformer"] else None,
         config=files.file(config["configFile"]) if config["configFile"] else None,
         env=_own_env(config["predictorEnvVars"]) | env,
-        environment=_name(config["predictorEnvironment"]),
+        environment=_name(environment),
         transformer_env=_own_env(config["transformerEnvVars"]) | env,
-        transformer_environment=_name(config["transformerEnvironment"] or config["predictorEnvironment"]),
+        transformer_environment=_name(config["transformerEnvironment"] or environment),
         logged=config["inferenceLogging"],
         topic=_name(config["kafkaTopicDTO"]),
     )

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .accounts import Accounts, Project
+    from .administration import Administration
     from .behaviour import Profile, Speeds
     from .engines import Engine
     from .faults import Faults
+    from .lines import Line
     from .store import Store
 
 
@@ -82,7 +84,8 @@ class World:
     :param speeds: how long transitions last
     :param profile: which of a cluster's ways it has
     :param faults: what goes wrong on command
-    :param hopsworks_version: what it says it is
+    :param line: whose ways it has
+    :param administration: what the cluster's administrators have set
     :param ca_bundle: what clients verify its certificate by; None: it speaks plain HTTP
     :param ingress_port: where clients are told that the ingress is
     """
@@ -97,46 +100,46 @@ class World:
         speeds: Speeds,
         profile: Profile,
         faults: Faults,
-        hopsworks_version: str,
+        line: Line,
+        administration: Administration,
         ca_bundle: Path | None = None,
         ingress_port: int,
     ) -> None:
         self.accounts = accounts
         self.faults = faults
         self.engine = engine
-        self.hopsworks_version = hopsworks_version
+        self.line = line
+        self.administration = administration
         self.ca_bundle = ca_bundle
         self.ingress_port = ingress_port
-        self.ingress_by_path = True
+        self.ingress_by_path = line.ingress_by_path
         self._speeds = speeds
         self.cluster = Cluster(engine, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}
         for project in accounts.projects:
             files = ProjectFiles(project.name, root / "projects" / project.name, root / "staging" / project.name)
-            registry = Registry(project, store, files)
-            deployments = Deployments(project, store, files, self.cluster)
+            registry = Registry(project, store, files, line, administration.tag_schemas)
+            deployments = Deployments(project, store, files, self.cluster, line=line, administration=administration)
             self._holdings[project.id] = Holdings(project, files, registry, deployments)
-            deployments.restore()
+        for project in accounts.projects:
+            files = self._holdings[project.id].files
+            others = [other for other in accounts.shared_with(project) if other != project]
+            files.shared = {other.name: self._holdings[other.id].files for other in others}
+            self._holdings[project.id].deployments.restore()
 
     def project(self, project_id: int) -> Holdings:
         """Give what a project has; refused when it is unknown, or the user has no role in it."""
         return self._holdings[self.accounts.by_id(project_id).id]
 
-    @property
-    def variables(self) -> dict[str, str]:
-        """The cluster's settings that are told to clients."""
-        return {
-            "enable_data_science_profile": "true",
-            "kube_kserve_installed": "true",
-            "kube_serving_min_num_instances": "-1",
-            "kube_serving_max_num_instances": "10",
-            "kube_serving_max_cores_allocation": "-1",
-            "kube_serving_max_memory_allocation": "-1",
-            "kube_serving_max_gpus_allocation": "-1",
-            "kube_knative_domain_name": "hopsworks.local",
-            "upload_policy": "enabled",
-        }
+    def registry(self, project_id: int, registry_id: int) -> Registry:
+        """Give a project's own registry, or one that is shared with it; refused when it is neither."""
+        project = self.accounts.by_id(project_id)
+        if any(other.id == registry_id for other in self.accounts.shared_with(project)):
+            return self._holdings[registry_id].registry
+        raise Refusal(
+            360007 if registry_id in self._holdings else 360006, f"Model registry {registry_id} is not this project's."
+        )
 
     def lose_next_change(self) -> None:
         """
@@ -204,7 +207,7 @@ class World:
             version = max((row["version"] for row in listed), default=0) + 1
         folder = f"Models/{name}/{version}"
         for path, content in files.items():
-            holdings.files.write(f"{folder}/Files/{path}", content)
+            holdings.files.write(f"{folder}/{'Files/' if self.line.has_files_folder else ''}{path}", content)
         if input_example is not None:
             holdings.files.write(f"{folder}/input_example.json", json.dumps(input_example).encode())
         holdings.registry.put(f"{name}_{version}", {"framework": framework, "metrics": dict(metrics or {})})
@@ -213,8 +216,11 @@ class World:
     def delete_model(self, project_id: int, model_id: str) -> None:
         """Delete a version of a model; refused when a deployment serves it."""
         holdings = self.project(project_id)
-        if user := holdings.deployments.uses(*split_id(model_id)):
-            raise Refusal(360009, f"Model {model_id} is used by deployment {user}.")
+        name, version = split_id(model_id)
+        path = holdings.files.hopsfs("Models", name)
+        for other in self._holdings.values():
+            if user := other.deployments.uses(path, version):
+                raise Refusal(360009, f"Model {model_id} is used by deployment {user} of {other.project.name}.")
         holdings.registry.delete(model_id)
 
     def close(self) -> None:

@@ -33,6 +33,8 @@ class ApiRoute(NamedTuple):
     :param handler: a plain function runs in a thread; a coroutine function runs in the event loop, and reads the body
         by itself
     :param takes_token: whether a session's token is looked at at all; where not, 400/250009 says so
+    :param for_owners: whether only a Data owner of the project may ask
+    :param since: the line of Hopsworks that brought it; earlier ones do not know the path
     """
 
     method: str
@@ -40,6 +42,8 @@ class ApiRoute(NamedTuple):
     scopes: tuple[str, ...]
     handler: Callable[[Asking], Response] | Callable[[Asking], Awaitable[Response]]
     takes_token: bool = True
+    for_owners: bool = False
+    since: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,19 @@ class Asking:
             return int(text)
         except ValueError:
             raise malformed(f"{name}={text!r} is not a number.") from None
+
+    def text(self) -> str:
+        """Read the body as a text."""
+        try:
+            return self.body.decode()
+        except UnicodeDecodeError as error:
+            raise malformed(f"The body is not UTF-8: {error}.") from None
+
+    def listed(self, items: list[Any]) -> Any:
+        """Give a list of what is served as the line has it: bare, or counted."""
+        if not self.world.line.counts_lists:
+            return items
+        return {"count": len(items)} | ({"items": items} if items else {})
 
     def json_object(self) -> dict[str, Any]:
         """Read the body as a JSON object."""

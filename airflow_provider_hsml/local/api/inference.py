@@ -14,7 +14,8 @@ _PASSED_ON = ("content-type", VERSION_HEADER, INSTANCE_HEADER)
 
 def _endpoints(asking: Asking) -> Response:
     ports = [{"name": "HTTP", "number": asking.world.ingress_port}]
-    return json_answer([{"type": "LOAD_BALANCER", "hosts": ["127.0.0.1"], "ports": ports}])
+    types = asking.world.line.endpoint_types
+    return json_answer(asking.listed([{"type": kind, "hosts": ["127.0.0.1"], "ports": ports} for kind in types]))
 
 
 async def _infer(asking: Asking) -> Response:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.local.errors import Refusal
-
 from .asking import PROJECT, ApiRoute, Asking, json_answer
 
 if TYPE_CHECKING:
@@ -15,15 +13,11 @@ if TYPE_CHECKING:
 
 
 def _versions_of_software(asking: Asking) -> Response:
-    return json_answer([{"software": "hopsworks", "version": asking.world.hopsworks_version}])
+    return json_answer([{"software": "hopsworks", "version": asking.world.line.release}])
 
 
 def _variable(asking: Asking) -> Response:
-    name = asking.param("name")
-    value = asking.world.variables.get(name)
-    if value is None:
-        raise Refusal(100050, f"Variable {name} not found.")
-    return json_answer({"successMessage": value})
+    return json_answer({"successMessage": asking.world.administration.variable(asking.param("name"))})
 
 
 def _projects(asking: Asking) -> Response:
@@ -34,7 +28,7 @@ def _projects(asking: Asking) -> Response:
             {
                 "project": {"id": project.id, "name": project.name, "owner": {"uid": 10000}},
                 "user": user,
-                "teamRole": "Data owner",
+                "teamRole": asking.world.accounts.role(asking.request.headers.get("authorization", "")),
             }
             for project in mine
         ],

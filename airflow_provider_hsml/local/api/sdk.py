@@ -69,5 +69,5 @@ ROUTES = [
         ("MODELREGISTRY",),
         _provenance_of_model,
     ),
-    ApiRoute("GET", f"{PROJECT}/serving/{{deployment:int}}/schema", ("SERVING",), _schema_of_deployment),
+    ApiRoute("GET", f"{PROJECT}/serving/{{deployment:int}}/schema", ("SERVING",), _schema_of_deployment, since=(5, 2)),
 ]

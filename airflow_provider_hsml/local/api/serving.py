@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
+from airflow_provider_hsml.local import tags
+from airflow_provider_hsml.local.administration import SCHEMA_OF_LOGS
+from airflow_provider_hsml.local.checks import VARIANTS
 from airflow_provider_hsml.local.errors import Refusal, malformed
 
 from .asking import PROJECT, ApiRoute, Asking, json_answer
@@ -17,7 +20,8 @@ def _deployments(asking: Asking) -> Response:
     if name is not None:
         return json_answer(deployments.by_name(name))
     version = asking.number("modelVersion", -1) if asking.query("modelVersion") is not None else None
-    return json_answer(deployments.find(asking.query("model"), version, asking.query("status")))
+    found = deployments.find(asking.query("model"), version, asking.query("status"))
+    return json_answer(asking.listed(found))
 
 
 def _put_deployment(asking: Asking) -> Response:
@@ -66,13 +70,50 @@ def _roll_back(asking: Asking) -> Response:
     return json_answer(asking.holdings.deployments.roll_back(asking.param("deployment"), version))
 
 
+def _tags(asking: Asking) -> Response:
+    return json_answer(tags.on_the_wire(asking.holdings.deployments.tags_of(asking.param("deployment"))))
+
+
+def _tag(asking: Asking) -> Response:
+    found = asking.holdings.deployments.tags_of(asking.param("deployment"))
+    return json_answer(tags.on_the_wire(tags.named(found, asking.param("tag"))))
+
+
+def _put_tag(asking: Asking) -> Response:
+    deployments, deployment = asking.holdings.deployments, asking.param("deployment")
+    schemas = asking.world.administration.tag_schemas
+    now = tags.put(deployments.tags_of(deployment), asking.param("tag"), asking.text(), schemas)
+    deployments.set_tags(deployment, now)
+    return json_answer(tags.on_the_wire(now), 201)
+
+
+def _delete_tag(asking: Asking) -> Response:
+    deployments, deployment = asking.holdings.deployments, asking.param("deployment")
+    deployments.set_tags(deployment, tags.without(deployments.tags_of(deployment), asking.param("tag")))
+    return Response(status_code=204)
+
+
+def _vllm_image_tags(_asking: Asking) -> Response:
+    return json_answer({variant: {"tags": ["local"], "default": "local"} for variant in VARIANTS})
+
+
+def _serving_configuration(_asking: Asking) -> Response:
+    return json_answer({"kafkaTopicSchema": SCHEMA_OF_LOGS, "kafkaTopicSchemaVersion": 1})
+
+
 ROUTES = [
+    ApiRoute("GET", "/servingconf", (), _serving_configuration),
+    ApiRoute("GET", f"{_SERVING}/vllmImageTags", ("SERVING",), _vllm_image_tags, since=(5, 0)),
     ApiRoute("GET", _SERVING, ("SERVING",), _deployments),
-    ApiRoute("PUT", _SERVING, ("SERVING",), _put_deployment),
+    ApiRoute("PUT", _SERVING, ("SERVING",), _put_deployment, for_owners=True),
     ApiRoute("GET", _ONE, ("SERVING",), _deployment),
-    ApiRoute("POST", _ONE, ("SERVING",), _command),
-    ApiRoute("DELETE", _ONE, ("SERVING",), _delete_deployment),
+    ApiRoute("POST", _ONE, ("SERVING",), _command, for_owners=True),
+    ApiRoute("DELETE", _ONE, ("SERVING",), _delete_deployment, for_owners=True),
     ApiRoute("GET", f"{_ONE}/logs", ("SERVING",), _logs),
-    ApiRoute("GET", f"{_ONE}/versions", ("SERVING",), _deployment_versions),
-    ApiRoute("POST", f"{_ONE}/rollback", ("SERVING",), _roll_back),
+    ApiRoute("GET", f"{_ONE}/versions", ("SERVING",), _deployment_versions, since=(5, 2)),
+    ApiRoute("POST", f"{_ONE}/rollback", ("SERVING",), _roll_back, for_owners=True, since=(5, 2)),
+    ApiRoute("GET", f"{_ONE}/tags", ("SERVING",), _tags, since=(5, 0)),
+    ApiRoute("GET", f"{_ONE}/tags/{{tag}}", ("SERVING",), _tag, since=(5, 0)),
+    ApiRoute("PUT", f"{_ONE}/tags/{{tag}}", ("SERVING",), _put_tag, for_owners=True, since=(5, 0)),
+    ApiRoute("DELETE", f"{_ONE}/tags/{{tag}}", ("SERVING",), _delete_tag, for_owners=True, since=(5, 0)),
 ]
