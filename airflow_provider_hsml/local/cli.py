@@ -33,6 +33,7 @@ _NEEDED = {
     "filelock": "filelock",
     "httpx": "httpx",
     "packaging": "packaging",
+    "jsonschema": "jsonschema",
     "python-multipart": "python_multipart",
     "starlette": "starlette",
     "trustme": "trustme",

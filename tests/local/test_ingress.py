@@ -169,7 +169,7 @@ def test_an_instance_that_does_not_answer(
 
 def test_endpoints_and_journal(client: Client) -> None:
     client.running()
-    (endpoint,) = client.give("GET", "/inference/endpoints")
+    endpoint = client.give("GET", "/inference/endpoints")[0]
     port = int(client.serving.ingress_url.rpartition(":")[2])
 
     assert endpoint == {
