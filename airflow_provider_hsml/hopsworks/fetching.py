@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import calls, registry, sources
 from .errors import NotFound, NotUnderstood
+from .registering import BESIDE
 from .waiting import Procedure, ask
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def download_model(project: Project, model: ModelVersion, folder: Path) -> Proce
     if not found:
         # Before 4.2 they lie beside what describes the version.
         root, found = place, (yield from sources.walk(project, place))
+        found = {name: entry for name, entry in found.items() if name not in BESIDE}
     if not found:
         message = f"Version {model.version} of model {model.name!r} has no files in {place!r}."
         raise NotFound(message)

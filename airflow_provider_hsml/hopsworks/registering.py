@@ -34,6 +34,8 @@ AWAIT_REGISTRATION = 120.0
 """Seconds within which the registry has to show a version that it accepted."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 SCHEMA = "model_schema.json"
+BESIDE = frozenset({predicting.INPUT_EXAMPLE, SCHEMA, predicting.EXPECTED})
+"""Files that describe a version, beside the model's own."""
 _METRIC_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
 
