@@ -8,6 +8,7 @@ import pytest
 from airflow_provider_hsml import HsmlHook
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
 
+from .conftest import HOPSWORKS
 from .tasks import changes
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class TestConnection:
         works, message = hook.test_connection()
 
         assert works
-        assert message == f"Reached Hopsworks 5.2.0 at {serving.url}, project 'demo' (id 119)."
+        assert message == f"Reached Hopsworks {HOPSWORKS}.0 at {serving.url}, project 'demo' (id 119)."
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -159,6 +160,35 @@ class TestModels:
         model = hook.register_model(model_name="mine", model_path=model_file(answer=1), framework="SKLEARN")
 
         assert hook.model_url(model) == f"{hook.access.url}/p/119/models/mine/1"
+
+    def test_tags(self, hook: HsmlHook, model_file: Callable[..., Path]) -> None:
+        registered = hook.register_model(
+            model_name="tagged",
+            model_path=model_file(answer=1),
+            framework="SKLEARN",
+            tags={"approval": {"by": "me"}, "stage": "test"},
+        )
+
+        assert registered.tags == {"approval": {"by": "me"}, "stage": "test"}
+        hook.set_model_tag("tagged", 1, "stage", "production")
+        assert hook.get_model_tags("tagged", 1) == {"approval": {"by": "me"}, "stage": "production"}
+        with pytest.raises(NotFound, match="Version 2 of model 'tagged'"):
+            hook.get_model_tags("tagged", 2)
+        with pytest.raises(NotFound, match="Version 2 of model 'tagged'"):
+            hook.set_model_tag("tagged", 2, "stage", "x")
+
+    def test_download(self, hook: HsmlHook, model_file: Callable[..., Path], tmp_path: Path) -> None:
+        path = model_file(answer=1)
+        (path / "deep").mkdir()
+        (path / "deep" / "er.txt").write_text("more")
+        hook.register_model(model_name="fetched", model_path=path, framework="SKLEARN", input_example=[[1]])
+
+        folder = hook.download_model("fetched", folder=tmp_path / "new" / "place")
+        assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == {
+            "model.joblib",
+            "deep/er.txt",
+        }
+        assert (folder / "deep" / "er.txt").read_text() == "more"
 
 
 class TestDeployments:

@@ -139,6 +139,7 @@ def test_a_task_killed_before_it_began_changes_nothing(serving: LocalServing, na
 
 
 class TestRolling:
+    @pytest.mark.since_hopsworks("4.8")
     def test_something_answers_all_the_time(self, hook: HsmlHook, serving: LocalServing, name: str) -> None:
         before, instance = hook.get_deployment(name), set(hook.get_deployment_logs(name))
         over = threading.Event()
@@ -166,6 +167,7 @@ class TestRolling:
         assert answers
         assert set(map(str, answers)) == {"{'predictions': [7]}"}
 
+    @pytest.mark.since_hopsworks("4.8")
     def test_it_is_no_change_of_the_configuration(self, hook: HsmlHook, serving: LocalServing, name: str) -> None:
         spec = {"env_vars": {"MINE": "1"}}
         execute(DeployModelOperator(task_id="task", model_name=name, spec=spec, poll_interval=0.1))

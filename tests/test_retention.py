@@ -55,6 +55,7 @@ def test_keeps_the_newest_and_the_best(hook: HsmlHook, serving: LocalServing, na
     assert delete(name, keep=1, keep_best=("accuracy", "min")) == {"deleted": [2], "kept": [5, 6]}
 
 
+@pytest.mark.since_hopsworks("5.2")
 def test_keeps_what_deployments_name(hook: HsmlHook, name: str) -> None:
     """The one being served, and the one before it, which a rollback may bring back."""
     deploy(name, 1)
@@ -73,6 +74,7 @@ def test_keeps_what_deployments_name(hook: HsmlHook, name: str) -> None:
     }
 
 
+@pytest.mark.since_hopsworks("5.2")
 def test_a_deployment_of_another_model_now(hook: HsmlHook, name: str, register: Callable[..., int]) -> None:
     """It can still be rolled back to the model that it served before."""
     deploy(name, 2)

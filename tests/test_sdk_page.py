@@ -24,7 +24,7 @@ QUICKSTART = {
     *("login", "connection", "get_model_registry", "get_model_serving", "create_model", "save", "get_model"),
     *("get_models", "get_best_model", "download", "deploy", "create_predictor", "create_deployment", "get_deployment"),
     *("get_deployment_by_id", "get_deployments", "start", "stop", "restart", "delete", "get_state", "is_running"),
-    *("describe", "get_logs", "get_versions", "get_inference_endpoints", "get_url", "predict"),
+    *("set_tag", "get_tags", "describe", "get_logs", "get_versions", "get_inference_endpoints", "get_url", "predict"),
 }
 """What the Model Serving quickstart and guides call."""
 
@@ -46,6 +46,7 @@ def run(code: str, names: dict[str, Any]) -> None:
 
 
 @pytest.mark.airflow
+@pytest.mark.since_hopsworks("5.2")
 @pytest.mark.usefixtures("serving")
 def test_every_row_runs(model_file: Callable[..., Path]) -> None:
     names: dict[str, Any] = {name: getattr(airflow_provider_hsml, name) for name in airflow_provider_hsml.__all__}
