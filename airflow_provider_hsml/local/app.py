@@ -72,7 +72,7 @@ def make_app(world: World, controlled: Journal | None = None) -> Starlette:
 
         return Route(f"{PREFIX}{row.path}", _guarded(endpoint), methods=[row.method], name=f"{row.method} {row.path}")
 
-    return Starlette(
+    app = Starlette(
         routes=[
             *(route(row) for row in _ROUTES),
             *(control_routes(world, controlled) if controlled is not None else ()),
@@ -83,6 +83,8 @@ def make_app(world: World, controlled: Journal | None = None) -> Starlette:
             ClientDisconnect: _gone,
         },
     )
+    app.router.redirect_slashes = False  # A path with one more slash is another path, and nobody is sent elsewhere.
+    return app
 
 
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

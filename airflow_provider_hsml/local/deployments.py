@@ -255,7 +255,7 @@ class Deployments:
         with self.locks.changing(deployment), self._lock:
             row = self._row(deployment)
             versions = self._store.versions(deployment)
-            if version not in versions or isinstance(version, bool):
+            if not isinstance(version, int) or isinstance(version, bool) or version not in versions:
                 known = ", ".join(str(number) for number in versions)
                 raise malformed(f"Version {version!r} of deployment {row['name']} not found: it has {known}.")
             status = self._cluster.state(deployment).status

@@ -189,7 +189,7 @@ class Registry:
 def split_id(model_id: str) -> tuple[str, int]:
     """Split ``{name}_{version}`` at the last underscore."""
     name, underscore, version = model_id.rpartition("_")
-    if not underscore or not version.isdecimal():
+    if not underscore or not (version.isascii() and version.isdecimal()) or len(version) > 9:
         raise malformed(f"Model id {model_id!r} is not valid: expected <name>_<version>.")
     return name, int(version)
 
