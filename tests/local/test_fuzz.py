@@ -111,22 +111,40 @@ _QUERIES: dict[str, list[Any]] = {
     "schemaId": _TEXTS,
 }
 _MODEL = {
-    "id": None, "name": None, "version": None, "projectName": "demo", "description": "", "framework": "SKLEARN",
-
-        "metrics": {"accuracy": 0.9},
-        "trainingDatasetVersion": 0,
-        "tags": {"count": 0, "items": []},
-        "environment": "x"
-    ,
+    "id": None,
+    "name": None,
+    "version": None,
+    "projectName": "demo",
+    "description": "",
+    "framework": "SKLEARN",
+    "metrics": {"accuracy": 0.9},
+    "trainingDatasetVersion": 0,
+    "tags": {"count": 0, "items": []},
+    "environment": "x",
 }
 _DEPLOYMENT: dict[str, Any] = {
     **deployment(),
-    "predictor": None, "transformer": None, "requestedTransformerInstances": None, "transformerResources": None,
+    "predictor": None,
+    "transformer": None,
+    "requestedTransformerInstances": None,
+    "transformerResources": None,
     "predictorResources": {"requests": {"cores": 1, "memory": 32, "gpus": 0}, "limits": {"gpus": 0}},
-    "predictorScalingConfig": {"minInstances": 1}, "environmentDTO": {"name": "x"}, "predictorEnvVars": ["A=b"],
-    "batchingConfiguration": {"batchingEnabled": False}, "inferenceLogging": "NONE", "kafkaTopicDTO": None,
-    "apiProtocol": "REST", "tags": {"items": []}, "configFile": None, "artifactVersion": -1, "tracing": None,
-    "version": None, "predictorEnvironment": {"name": "x"}, "knativeMode": None, "gitUrl": None, "id": None,
+    "predictorScalingConfig": {"minInstances": 1},
+    "environmentDTO": {"name": "x"},
+    "predictorEnvVars": ["A=b"],
+    "batchingConfiguration": {"batchingEnabled": False},
+    "inferenceLogging": "NONE",
+    "kafkaTopicDTO": None,
+    "apiProtocol": "REST",
+    "tags": {"items": []},
+    "configFile": None,
+    "artifactVersion": -1,
+    "tracing": None,
+    "version": None,
+    "predictorEnvironment": {"name": "x"},
+    "knativeMode": None,
+    "gitUrl": None,
+    "id": None,
 }
 _BODIES = [
     *(b"", b"{", b"[" * 20_000, b'{"a": 1' + b"0" * 5000 + b"}", b'{"name": "\xff"}', b"NaN", b"null", b"[]", b"\0"),
@@ -183,7 +201,10 @@ def _form(chance: random.Random) -> bytes:
     """Draw a form with a part of an upload, perhaps a wrong one."""
     number, name = chance.choice([1, 1, 2]), f"file{chance.randrange(50)}"
     fields: dict[str, Any] = {
-        "flowChunkNumber": number, "flowTotalChunks": 2, "flowChunkSize": 10, "flowFilename": name,
+        "flowChunkNumber": number,
+        "flowTotalChunks": 2,
+        "flowChunkSize": 10,
+        "flowFilename": name,
         "flowIdentifier": name,
     }
     for key in chance.sample(sorted(fields), chance.choice([0, 0, 1, 2])):
