@@ -134,7 +134,7 @@ class TestRegister:
 
         assert sorted(one.version for one in done) == list(range(1, 11))
         for one in done:
-            content = hook.run(_download(hook, f"Models/{name}/{one.version}/Files/model.joblib"))
+            content = hook.run(_download(hook, f"{_files(hook, name, one.version)}/model.joblib"))
             assert json.loads(content)["answer"] == one.metrics["answer"], "files are not mixed"
 
     def test_a_folder_in_parts(
@@ -148,8 +148,8 @@ class TestRegister:
 
         execute(self.operator(name, tmp_path, framework="TENSORFLOW"))
 
-        assert hook.run(_download(hook, f"Models/{name}/1/Files/weights/deep/w.bin")) == content
-        assert hook.run(_download(hook, f"Models/{name}/1/Files/empty.txt")) == b""
+        assert hook.run(_download(hook, f"{_files(hook, name, 1)}/weights/deep/w.bin")) == content
+        assert hook.run(_download(hook, f"{_files(hook, name, 1)}/empty.txt")) == b""
 
     def test_a_version_by_number(self, name: str, model_file: Callable[..., Path]) -> None:
         assert execute(self.operator(name, model_file(answer=1), model_version="7"))["model_version"] == 7
@@ -193,6 +193,11 @@ class TestRegister:
         with pytest.raises(AirflowFailException, match="folder is empty"):
             execute(self.operator(name, tmp_path))
         assert changes(serving) == []
+
+
+def _files(hook: HsmlHook, name: str, version: int) -> str:
+    """Give the folder of a version's files."""
+    return f"Models/{name}/{version}" + "/Files" * hook.client.project.has_files_folder
 
 
 def _download(hook: HsmlHook, path: str) -> Any:
@@ -250,10 +255,10 @@ class TestDeployBest:
         register(name, 1, accuracy=0.7)
         execute(best(name))
 
-        record = execute(best(name, spec=DeploymentSpec(scaling=Scaling(max_instances=3))))
+        record = execute(best(name, spec=DeploymentSpec(scaling=Scaling(min_instances=2))))
 
         assert (record["action"], record["model_version"]) == ("updated", 1)
-        assert hook.get_deployment(name).raw["predictorScalingConfig"]["maxInstances"] == 3
+        assert hook.get_deployment(name).minimum_instances == 2
 
     def test_a_stopped_champion_is_started(self, hook: HsmlHook, name: str, register: Callable[..., int]) -> None:
         register(name, 1, accuracy=0.7)

@@ -113,6 +113,7 @@ class TestScripts:
 
 
 class TestKinds:
+    @pytest.mark.since_hopsworks("4.6")
     def test_a_script_without_a_model(self, hook: HsmlHook, serving: LocalServing, name: str, script: Path) -> None:
         spec = {"script_file": str(script)}
 
@@ -143,6 +144,7 @@ class TestKinds:
             ("SKLEARN", {"api_protocol": "GRPC"}, "serves GRPC"),
         ],
     )
+    @pytest.mark.since_hopsworks("4.2")
     def test_one_without_predictions_to_give_here(
         self,
         framework: str,

@@ -19,7 +19,8 @@ RESERVED = "SERVING_"
 RESTARTED = "HSML_RESTARTED_AT"
 """An environment variable of ours, by which a restart without a stop makes a new rollout: no setting of the user's."""
 CREATE_TOPIC = "CREATE"
-_ARTIFACT = re.compile(r"/Artifacts/\d+/(?:predictor-|transformer-)?(?=[^/]+$)")
+_COPIED = re.compile(r"(?:predictor-|transformer-)+")
+"""What servers that copy scripts put before their names."""
 
 Wanted = dict[str, Any]
 """Settings by their name: those that were asked for, no others. None: it is to be taken away."""
@@ -66,11 +67,11 @@ class Kind:
 
 def base_name(path: Any) -> str | None:
     """
-    Give the name by which scripts are compared: servers tell some their path, some their name, some that of a copy.
+    Give the name by which scripts are compared: some servers tell a path, some a name, some that of a copy.
 
     :param path: as it stands on the wire
     """
-    return _ARTIFACT.sub("/", path).rpartition("/")[2] or None if isinstance(path, str) else None
+    return _COPIED.sub("", path.rpartition("/")[2], count=1) or None if isinstance(path, str) else None
 
 
 def _env_vars(wire: Any) -> dict[str, str]:
@@ -116,7 +117,7 @@ def _holds(live: Any, value: Any) -> bool:
 PLAIN = Kind()
 SCRIPT = Kind(
     encode=lambda value, _live: None if value is None else value.path,
-    alike=lambda live, value, _raw: base_name(live) == (value and value.name),
+    alike=lambda live, value, _raw: base_name(live) == (value and base_name(value.path)),
     show=lambda value: str(value and getattr(value, "name", base_name(value))),
 )
 ENV_VARS = Kind(_env_vars, _env_vars_to_wire, show=lambda value: f"({', '.join(sorted(value or {}))})")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_hsml.hopsworks import calls, scripts
 from airflow_provider_hsml.hopsworks.changes import model_wanted
+from airflow_provider_hsml.hopsworks.errors import Unsupported
 from airflow_provider_hsml.hopsworks.sending import Change
 from airflow_provider_hsml.hopsworks.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.deployments import Deployment
     from airflow_provider_hsml.hopsworks.models import ModelVersion
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.airflow
 
+DOCS = Path(__file__).parents[2] / "docs" / "deployments.md"
 _numbers = itertools.count()
 MODEL = "everysetting"
 _TRANSFORMER = {"script_file": "transformer.py"}
@@ -64,6 +66,7 @@ FIELDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "transformer.scaling.min_instances": (1, 2, {"transformer": _TRANSFORMER}),
     "transformer.scaling.max_instances": (2, 3, {"transformer": _TRANSFORMER}),
     "inference_logger.mode": ("ALL", "PREDICTIONS", {}),
+    "inference_logger.kafka_topic": ("CREATE", "NONE", {}),
     "inference_batcher.enabled": (False, True, {}),
     "inference_batcher.max_batch_size": (8, 16, {"inference_batcher": {"enabled": True}}),
     "inference_batcher.max_latency": (8, 16, {"inference_batcher": {"enabled": True}}),
@@ -74,11 +77,19 @@ FIELDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 }
 SAME_FOR_ALL = {name for name in SETTINGS if name.startswith(("transformer.resources", "transformer.scaling"))}
 OF_THE_MODEL = {"model_name", "model_version", "model_path", "framework"}
-ELSEWHERE = {"serving_tool", "description", "tags", "inference_logger.kafka_topic"}
+ELSEWHERE = {"serving_tool", "description", "tags"}
 
 
 def test_no_setting_is_left_out() -> None:
     assert set(SETTINGS) - SAME_FOR_ALL - OF_THE_MODEL - ELSEWHERE <= set(FIELDS)
+
+
+def since(field: str) -> tuple[int, int]:
+    """Tell which Hopsworks brought a setting, as the docs say."""
+    rows = re.findall(r"^\| `([a-z_.]+)` \|.*\| (\S+) \| [^|]* \|$", DOCS.read_text(), re.MULTILINE)
+    told = dict(rows) | {"extra.tracing": "5.0", "extra.knativeMode": "5.2"}
+    version = told.get(field) or told[field.removeprefix("transformer.")]
+    return (0, 0) if version == "all" else tuple(map(int, version.split(".")))  # type: ignore[return-value]
 
 
 @pytest.fixture
@@ -153,9 +164,13 @@ def saver(hook: HsmlHook, model: ModelVersion) -> Saver:
 
 @pytest.mark.usefixtures("in_folder")
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_setting_is_created_kept_changed_and_kept(field: str, saver: Saver) -> None:
+def test_a_setting_is_created_kept_changed_and_kept(field: str, saver: Saver, serving: LocalServing) -> None:
     first, other, along = FIELDS[field]
     one, two = spec_of(field, first, along), spec_of(field, other, along)
+    if serving.world.line.number < since(field):
+        with pytest.raises(Unsupported, match=rf"this Hopsworks does not know .*spec\.{re.escape(field)}"):
+            saver.create(two)
+        return
 
     saver.create(one)
     assert not saver.differs(one)
@@ -172,30 +187,39 @@ def test_a_setting_is_created_kept_changed_and_kept(field: str, saver: Saver) ->
             assert setting.read(after) == setting.read(before), f"{setting.name} was not asked for"
 
 
+EVERYWHERE: dict[str, Any] = {
+    "script_file": "one.py",
+    "resources": {"requests": {"cores": 1, "memory": 100, "gpus": 0}, "limits": {"cores": 3, "memory": 2000}},
+    "transformer": {"script_file": "two.py", "resources": {"instances": 2, "requests": {"cores": 1}}},
+    "inference_logger": {"mode": "PREDICTIONS", "kafka_topic": "CREATE", "partitions": 2},
+    "inference_batcher": {"enabled": True, "max_batch_size": 4},
+}
+NEWER: dict[str, Any] = EVERYWHERE | {
+    "config_file": "one.yml",
+    "environment": "own",
+    "env_vars": {"A": "1"},
+    "scaling": {"min_instances": 2, "max_instances": 5, "metric": "RPS", "target": 3},
+    "transformer": {"script_file": "two.py", "env_vars": {"B": "2"}, "scaling": {"max_instances": 4}},
+    "extra": {"tracing": {"enabled": True}},
+}
+
+
 @pytest.mark.usefixtures("in_folder")
-def test_an_unrelated_change_keeps_everything(saver: Saver) -> None:
-    everything: dict[str, Any] = {
-        "script_file": "one.py",
-        "config_file": "one.yml",
-        "environment": "own",
-        "env_vars": {"A": "1"},
-        "resources": {"requests": {"cores": 1, "memory": 100, "gpus": 0}, "limits": {"cores": 3}},
-        "scaling": {"min_instances": 2, "max_instances": 5, "metric": "RPS", "target": 3},
-        "transformer": {"script_file": "two.py", "env_vars": {"B": "2"}, "resources": {"instances": 2}},
-        "inference_logger": {"mode": "PREDICTIONS"},
-        "inference_batcher": {"enabled": True, "max_batch_size": 4},
-        "extra": {"tracing": {"enabled": True}},
-    }
+@pytest.mark.parametrize(
+    "everything", [EVERYWHERE, pytest.param(NEWER, marks=pytest.mark.since_hopsworks("5.0"))], ids=["old", "new"]
+)
+def test_an_unrelated_change_keeps_everything(everything: dict[str, Any], saver: Saver) -> None:
     saver.create(everything)
+    assert not saver.differs(everything)
     before = saver.live.raw
 
-    saver.update({"scaling": {"max_instances": 6}})
+    saver.update({"resources": {"limits": {"gpus": 1}}})
 
-    changing = {"version", "predictorScalingConfig"}
+    changing = {"version", "predictorResources"}
     assert {key: value for key, value in saver.live.raw.items() if key not in changing} == {
         key: value for key, value in before.items() if key not in changing
     }
-    assert not saver.differs(everything | {"scaling": {"max_instances": 6}})
+    assert not saver.differs(everything)
 
 
 @pytest.mark.usefixtures("in_folder")
@@ -203,17 +227,23 @@ def test_an_unrelated_change_keeps_everything(saver: Saver) -> None:
     ("there", "away", "gone"),
     [
         ({"script_file": "one.py"}, {"script_file": False}, ["predictor"]),
-        (
+        pytest.param(
             {"script_file": "one.py", "config_file": "one.yml"},
             {"config_file": "False"},
             ["configFile"],
+            marks=pytest.mark.since_hopsworks("4.2"),
         ),
         (
-            {"transformer": {"script_file": "two.py", "env_vars": {"A": "1"}, "scaling": {"max_instances": 3}}},
+            {"transformer": {"script_file": "two.py", "resources": {"instances": 2}}},
             {"transformer": False},
             ["transformer", "transformerResources", "requestedTransformerInstances", "transformerScalingConfig"],
         ),
-        ({"env_vars": {"A": "1"}}, {"env_vars": {}}, ["predictorEnvVars"]),
+        pytest.param(
+            {"env_vars": {"A": "1"}},
+            {"env_vars": {}},
+            ["predictorEnvVars"],
+            marks=pytest.mark.since_hopsworks("4.8"),
+        ),
         ({"inference_logger": {"mode": "ALL"}}, {"inference_logger": {"mode": "NONE"}}, ["kafkaTopicDTO"]),
     ],
 )
@@ -226,6 +256,20 @@ def test_what_is_taken_away_is_gone(there: dict[str, Any], away: dict[str, Any],
     assert not saver.differs(away)
     assert not any(saver.live.raw.get(key) for key in gone)
     assert saver.differs(there)
+
+
+@pytest.mark.usefixtures("in_folder")
+def test_a_new_version_of_the_model_takes_its_scripts_along(saver: Saver, serving: LocalServing) -> None:
+    """Up to 4.4 they have to be found in the artifact of the version before."""
+    spec = {"script_file": "one.py", "transformer": {"script_file": "two.py"}}
+    saver.create(spec)
+    number = serving.world.register_model(MODEL, {"model.joblib": b"{}"})
+    saver.model = saver.hook.get_model(MODEL, number)
+
+    live = saver.update({})
+
+    assert live.model_version == number
+    assert not saver.differs(spec)
 
 
 @pytest.mark.usefixtures("in_folder")

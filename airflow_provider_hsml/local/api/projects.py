@@ -51,7 +51,7 @@ def _project_on_the_wire(world: World, project_id: int) -> dict[str, Any]:
         "owner": "local@localhost",
         "description": "A project of the local Model Serving",
         "services": ["DATASETS", "MODELREGISTRY", "SERVING"],
-        "namespace": project.namespace,
+        **({"namespace": project.namespace} if world.line.knows("projectNamespace") else {}),
     }
 
 
