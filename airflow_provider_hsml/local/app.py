@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 _FLAGGED = frozenset({"SERVING", "MODELREGISTRY"})
 """What is behind a feature flag of the cluster: all that these scopes open."""
-_ROUTES = [*projects.ROUTES, *models.ROUTES, *files.ROUTES, *serving.ROUTES, *inference.ROUTES, *sdk.ROUTES]
+# Predictions first: they are the many, and routes are compared one after the other.
+_ROUTES = [*inference.ROUTES, *serving.ROUTES, *models.ROUTES, *files.ROUTES, *projects.ROUTES, *sdk.ROUTES]
 
 
 def make_app(world: World, controlled: Journal | None = None) -> Starlette:
@@ -50,6 +51,9 @@ def make_app(world: World, controlled: Journal | None = None) -> Starlette:
     proxy = Proxy(world)
 
     def route(row: ApiRoute) -> Route:
+        handler: Any = row.handler
+        is_async = inspect.iscoroutinefunction(handler)
+
         async def endpoint(request: Request) -> Response:
             authorization = request.headers.get("authorization", "")
             if not row.takes_token and authorization.startswith("Bearer "):
@@ -64,10 +68,9 @@ def make_app(world: World, controlled: Journal | None = None) -> Starlette:
                 world.accounts.by_id(request.path_params["project"])
             if row.for_owners and world.accounts.role(authorization) != OWNER:
                 raise Refusal(150068, f"{row.method} needs the role {OWNER}.")
-            if inspect.iscoroutinefunction(row.handler):
-                said: Response = await row.handler(Asking(request, world, proxy))
+            if is_async:
+                said: Response = await handler(Asking(request, world, proxy))
                 return said
-            handler: Any = row.handler
             return await run_in_threadpool(handler, Asking(request, world, proxy, await request.body()))
 
         return Route(f"{PREFIX}{row.path}", _guarded(endpoint), methods=[row.method], name=f"{row.method} {row.path}")

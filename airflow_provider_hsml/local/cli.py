@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "HSML_LOCAL_API_KEY"
 _NEEDED = {
     "filelock": "filelock",
-    "httpx": "httpx",
+    "httptools": "httptools",
     "packaging": "packaging",
     "jsonschema": "jsonschema",
     "python-multipart": "python_multipart",

@@ -16,10 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-
 from .engines import (
-    CONNECTION_HEADERS,
     INSTANCE_HEADER,
     VERSION_HEADER,
     Answer,
@@ -30,6 +27,7 @@ from .engines import (
     StartError,
 )
 from .environments import EnvironmentFailedError
+from .hops import Hops
 from .inference_log import InferenceLog
 
 if TYPE_CHECKING:
@@ -70,7 +68,8 @@ class KServeEngine:
         self._store = store
         self._artifacts = folder / "artifacts"
         self._logged = folder / "inference-logs"
-        self._client: httpx.AsyncClient | None = None
+        self.hops = Hops(_PREDICT_SECONDS)
+        """The connections to the processes."""
         for pid, started in store.processes():
             _end_leftover(pid, started)
             store.forget_process(pid)
@@ -115,23 +114,9 @@ class KServeEngine:
         folder.mkdir(parents=True)
         return folder
 
-    async def send(self, port: int, request: Forwarded) -> httpx.Response:
-        """Send a request to a process, over connections that stay open."""
-        if self._client is None:
-            self._client = httpx.AsyncClient(
-                timeout=_PREDICT_SECONDS,
-                trust_env=False,
-                limits=httpx.Limits(max_connections=64, keepalive_expiry=30),
-            )
-        url = f"http://{_HOST}:{port}{request.path}"
-        named = {**request.headers, "accept-encoding": "identity"}
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]
-        return await self._client.request(request.method, url, content=request.body, headers=headers)
-
     async def aclose(self) -> None:
         """Close the connections to the processes."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self.hops.aclose()
 
     def note(self, pid: int) -> None:
         """Note a process that was started."""
@@ -249,14 +234,8 @@ class _Process:
                 raise StartError("STARTED", self._said("it was not ready in time: see the logs"))
 
     async def ask(self, request: Forwarded) -> Answer:
-        try:
-            answer = await self._engine.send(self._port, request)
-        except httpx.ReadTimeout as error:
-            raise TimeoutError(f"no answer within {_PREDICT_SECONDS:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ConnectionError(f"{type(error).__name__}: {error}") from error
-        headers = {name: value for name, value in answer.headers.items() if name not in CONNECTION_HEADERS}
-        return Answer(answer.status_code, answer.content, headers | self._headers)
+        answer = await self._engine.hops.ask(self._port, request)
+        return Answer(answer.status, answer.content, {**answer.headers, **self._headers})
 
     def failure(self) -> str | None:
         if self._is_stopping or self._process.poll() is None:
@@ -277,6 +256,7 @@ class _Process:
             process.kill()
             process.wait()
         self._reader.join()
+        self._engine.hops.forget(self._port)
         self._engine.forget(process.pid)
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -256,6 +256,7 @@ class LocalServing:
                 ws="none",
                 lifespan="off",
                 server_header=False,
+                proxy_headers=False,
                 ssl_certfile=certificate_chain,
                 # A client that keeps its TLS connection open is not waited for longer than this.
                 timeout_graceful_shutdown=2,
