@@ -249,6 +249,7 @@ class TestDeployBest:
         assert changes(serving) == [("POST", f"{name}:predict")]
         assert reads(serving) <= 8
 
+    @pytest.mark.since_hopsworks("4.6")
     def test_a_changed_configuration_is_applied_though_the_champion_stays(
         self, hook: HsmlHook, name: str, register: Callable[..., int]
     ) -> None:

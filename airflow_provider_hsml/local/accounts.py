@@ -71,8 +71,8 @@ class Accounts:
         names = [*projects, *foreign]
         if unknown := {*shared, *(name for others in shared.values() for name in others)} - set(names):
             raise ValueError(f"projects {sorted(unknown)} are not known: expected some of {names}")
-        if len(roles.keys() - keys.keys()) > 0:
-            raise ValueError("roles: a key is not among those that there are")
+        if roles.keys() - keys.keys():
+            raise ValueError("roles has a key that there is not: expected those of keys, and api_key")
         if unknown := set(roles.values()) - set(ROLES):
             raise ValueError(f"roles {sorted(unknown)} are not known: expected some of {list(ROLES)}")
         self._roles = dict(roles)

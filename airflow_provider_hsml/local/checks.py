@@ -157,7 +157,7 @@ def _check_structure(config: dict[str, Any], files: Path, line: Line) -> None:
         if not any(file.suffix in _MODEL_FILES for file in found):
             raise Refusal(240017, f"{config['modelPath']} has no file that ends {', '.join(_MODEL_FILES)}.")
         number = len([file for file in files.iterdir() if file.suffix in _LOADED_FILES])
-        if line.one_model_file and number != 1:
+        if line.one_model_file and number > 1:
             ends = ", ".join(_LOADED_FILES)
             raise Refusal(240017, f"Expected one file that ends {ends} directly in the model's folder, got {number}.")
 

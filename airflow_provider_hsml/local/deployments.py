@@ -241,9 +241,18 @@ class Deployments:
         with self.locks.changing(deployment), self._lock:
             row = self._row(deployment)
             self._refuse_while_rolling(row, self._cluster.state(deployment).status, 240001)
-            self._store.delete_deployment(deployment)
-            del self._rows[deployment]
-            self._cluster.remove(deployment)
+            self._delete(deployment)
+
+    def clear(self) -> None:
+        """Delete all deployments, whatever is under way."""
+        with self._lock:
+            for deployment in list(self._rows):
+                self._delete(deployment)
+
+    def _delete(self, deployment: int) -> None:
+        self._store.delete_deployment(deployment)
+        del self._rows[deployment]
+        self._cluster.remove(deployment)
 
     def roll_back(self, deployment: int, version: Any) -> dict[str, Any]:
         """

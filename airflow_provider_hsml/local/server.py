@@ -122,6 +122,7 @@ class LocalServing:
         self._roles = dict(roles or {})
         self._shared = dict(shared_registries or {})
         self._tls = tls
+        self._version = hopsworks_version
         self._line = LINES[hopsworks_version]
         self._administration = Administration.of(variables, quota, kafka_topics, tag_schemas)
         self._engine = engine
@@ -194,6 +195,7 @@ class LocalServing:
             self.url = f"{'https' if self._tls else 'http'}://{HOST}:{port}"
             self.ingress_url = f"http://{HOST}:{ingress_port}"
             lock.say_who(f"the server at {self.url} (process {os.getpid()})")
+            lock.keep_version(self._version)
             self.api_key = self._api_key()
             chain: Path | None = None
             self.ca_bundle = None

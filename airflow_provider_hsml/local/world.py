@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .store import Store
 
 
+_LINE = "hopsworks-version"
+
+
 class RootInUseError(Exception):
     """Another server has the root."""
 
@@ -52,6 +55,18 @@ class Root:
             raise RootInUseError(
                 f"{folder} is in use by {owner or 'another server'}: end that one, or give another --root.",
             ) from None
+
+    def keep_version(self, version: str) -> None:
+        """
+        Note whose ways the server has, for the next one.
+
+        :raises ValueError: an earlier one had other ways: what it has kept cannot be read with these
+        """
+        file = self.folder / _LINE
+        has = (file.read_text().strip() if file.exists() else "") or version
+        if has != version:
+            raise ValueError(f"{self.folder} was made with --hopsworks-version {has}: give that, or another --root.")
+        file.write_text(f"{version}\n")
 
     def say_who(self, owner: str) -> None:
         """Write down who has the root, for those who ask in vain."""
@@ -160,8 +175,7 @@ class World:
         for holdings in self._holdings.values():
             holdings.deployments.locks.forget()
         for holdings in self._holdings.values() if everything else ():
-            for row in holdings.deployments.find():
-                holdings.deployments.delete(row["id"])
+            holdings.deployments.clear()
             for row in holdings.registry.find().get("items", []):
                 holdings.registry.delete(row["id"])
             for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):

@@ -124,12 +124,19 @@ def load(model: ModelFiles) -> Callable[[Any], list[Any]]:
 
 
 @contextlib.contextmanager
-def _serving() -> Iterator[LocalServing]:
-    with LocalServing(
-        engine=load,
-        foreign_projects=["foreign"],
-        keys={"reader.secret": {"PROJECT", "SERVING"}, "nobody.secret": set()},
-    ) as serving:
+def client_of(**arguments: Any) -> Iterator[Client]:
+    """Give a client of a server of its own, with three versions of a model, the third of which does not load."""
+    with _serving(**arguments) as serving:
+        client = Client(serving)
+        with client.session:
+            yield client
+
+
+@contextlib.contextmanager
+def _serving(**arguments: Any) -> Iterator[LocalServing]:
+    keys = {"reader.secret": {"PROJECT", "SERVING"}, "nobody.secret": set()}
+    given: dict[str, Any] = {"engine": load, "foreign_projects": ["foreign"], "keys": keys} | arguments
+    with LocalServing(**given) as serving:
         for version in (1, 2, 3):
             files = {"model.pkl": b"a pickle"} | ({"broken": b""} if version == 3 else {})
             serving.world.register_model("digits", files, metrics={"accuracy": 0.9 + version / 100})
@@ -153,10 +160,8 @@ def client(serving: LocalServing) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def unchanged() -> Iterator[Client]:
     """A client of a server that several tests share, since they are refused whatever they ask."""
-    with _serving() as serving:
-        client = Client(serving)
-        with client.session:
-            yield client
+    with client_of() as client:
+        yield client
 
 
 @pytest.fixture

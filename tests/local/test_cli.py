@@ -126,7 +126,7 @@ def test_what_serve_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert "give another --port" in _refusal(capsys, "--root", str(tmp_path / "other"), "--port", port)
     (tmp_path / "file").touch()
     assert "give another --root" in _refusal(capsys, "--root", str(tmp_path / "file" / "root"), "--port", "0")
-    assert "expected one of 5.2" in _refusal(capsys, "--root", str(tmp_path), "--hopsworks-version", "3.7")
+    assert "expected one of 3.7, 4.6, 5.2" in _refusal(capsys, "--root", str(tmp_path), "--hopsworks-version", "3.6")
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,7 +145,17 @@ def test_a_root_of_a_newer_version(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("arguments", [{"hopsworks_version": "3.7"}, {"keys": {"a.b": {"EVERYTHING"}}}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"hopsworks_version": "3.6"},
+        {"keys": {"a.b": {"EVERYTHING"}}},
+        {"roles": {"a.b": "Data owner"}},
+        {"keys": {"a.b": {"SERVING"}}, "roles": {"a.b": "King"}},
+        {"shared_registries": {"unknown": ["demo"]}},
+        {"variables": {"kube_serving_max_num_instances": "many"}},
+    ],
+)
 def test_what_is_not_known(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"), LocalServing(engine=load, **arguments):  # type: ignore[arg-type]
         pass
