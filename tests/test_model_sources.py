@@ -41,6 +41,11 @@ def content(serving: LocalServing, path: str) -> bytes:
     return serving.world.project(serving.project_id).files.read(path).read_bytes()
 
 
+def home(serving: LocalServing, name: str) -> str:
+    """Give the folder with the files of the first version."""
+    return f"Models/{name}/1" + ("/Files" if serving.world.line.has_files_folder else "")
+
+
 def _works() -> bool:
     try:
         return bool(ObjectStoragePath("file:///").path)
@@ -68,13 +73,13 @@ class TestObjectStorage:
 
     def test_a_folder(self, serving: LocalServing, name: str, bucket: str) -> None:
         assert register(name, f"{bucket}/model")["model_version"] == 1
-        assert content(serving, f"Models/{name}/1/Files/model.joblib") == b'{"answer": 1}'
-        assert content(serving, f"Models/{name}/1/Files/deep/er.txt") == b"more"
+        assert content(serving, f"{home(serving, name)}/model.joblib") == b'{"answer": 1}'
+        assert content(serving, f"{home(serving, name)}/deep/er.txt") == b"more"
 
     def test_a_file(self, serving: LocalServing, name: str, model_file: Callable[..., Path]) -> None:
         register(name, f"file://{model_file(answer=3)}/model.joblib")
 
-        assert json.loads(content(serving, f"Models/{name}/1/Files/model.joblib")) == {"answer": 3}
+        assert json.loads(content(serving, f"{home(serving, name)}/model.joblib")) == {"answer": 3}
 
     def test_a_retry_registers_once(self, serving: LocalServing, name: str, bucket: str) -> None:
         ti = FakeTaskInstance()
@@ -109,8 +114,8 @@ class TestHopsfs:
 
     def test_a_folder_is_copied_inside_the_cluster(self, serving: LocalServing, name: str, folder: str) -> None:
         assert register(name, folder)["model_version"] == 1
-        assert content(serving, f"Models/{name}/1/Files/model.joblib") == b'{"answer": 1}'
-        assert content(serving, f"Models/{name}/1/Files/deep/er.txt") == b"more"
+        assert content(serving, f"{home(serving, name)}/model.joblib") == b'{"answer": 1}'
+        assert content(serving, f"{home(serving, name)}/deep/er.txt") == b"more"
         assert content(serving, f"Resources/{name}/model.joblib") == b'{"answer": 1}'
         uploaded = [asked for asked in serving.requests if "/upload/" in asked.path]
         assert not [asked for asked in uploaded if f"Models/{name}" in asked.path]
@@ -118,13 +123,13 @@ class TestHopsfs:
     def test_a_file(self, serving: LocalServing, name: str, folder: str) -> None:
         register(name, f"{folder}/model.joblib")
 
-        assert content(serving, f"Models/{name}/1/Files/model.joblib") == b'{"answer": 1}'
+        assert content(serving, f"{home(serving, name)}/model.joblib") == b'{"answer": 1}'
 
     def test_a_folder_with_one_file_of_its_own_name(self, serving: LocalServing, name: str) -> None:
         serving.world.project(serving.project_id).files.write(f"Resources/{name}/{name}", b"x")
 
         register(name, f"hopsfs:///Projects/demo/Resources/{name}/")
-        assert content(serving, f"Models/{name}/1/Files/{name}") == b"x"
+        assert content(serving, f"{home(serving, name)}/{name}") == b"x"
 
     def test_a_retry_registers_once(self, serving: LocalServing, name: str, folder: str) -> None:
         ti = FakeTaskInstance()
@@ -154,17 +159,17 @@ class TestHopsfs:
         real_listing = files.listing
 
         def listing(path: str, **more: Any) -> Any:
-            if path.endswith("/1/Files"):
+            if path.endswith(home(serving, name)):
                 looks.append(path)
                 if len(looks) == 2:
-                    files.write(f"Models/{name}/1/Files/model.joblib", b'{"answer": 1}')
+                    files.write(f"{home(serving, name)}/model.joblib", b'{"answer": 1}')
             return real_listing(path, **more)
 
         monkeypatch.setattr(files, "listing", listing)
 
         register(name, folder)
         assert len(looks) >= 2
-        assert content(serving, f"Models/{name}/1/Files/model.joblib") == b'{"answer": 1}'
+        assert content(serving, f"{home(serving, name)}/model.joblib") == b'{"answer": 1}'
 
     def test_a_copy_that_is_never_complete(
         self, hook: HsmlHook, serving: LocalServing, name: str, folder: str, monkeypatch: pytest.MonkeyPatch

@@ -97,7 +97,7 @@ def test_a_start_that_fails_says_what_was_before(
 ) -> None:
     monkeypatch.setattr(waiting, "FAILED_STAYS", 0.3)
     files = serving.world.project(serving.project_id).files
-    (file,) = files.here(f"Models/{name}/1/Files").iterdir()
+    (file,) = files.here(f"Models/{name}/1").rglob("*.joblib")
     file.write_text('{"broken": "no weights"}')
 
     with pytest.raises(AirflowFailException, match=r"(?s)no weights.*was Running before this restart stopped it"):
