@@ -17,7 +17,9 @@ from airflow_provider_hsml import (
     StopDeploymentOperator,
     TransformerSpec,
 )
-from airflow_provider_hsml.hopsworks import scripts
+from airflow_provider_hsml.hopsworks import calls, scripts
+from airflow_provider_hsml.hopsworks.waiting import ask
+from airflow_provider_hsml.local import LocalServing, Speeds
 
 from . import tasks
 from .tasks import execute
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.local import LocalServing
+    from airflow_provider_hsml.hopsworks.waiting import Procedure
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
 
@@ -168,6 +170,36 @@ class TestKinds:
             execute(PredictOperator(task_id="task", deployment_name=name))
 
 
+class TestTags:
+    @pytest.mark.since_hopsworks("5.0")
+    def test_are_created_and_replaced_without_a_restart(
+        self, hook: HsmlHook, serving: LocalServing, name: str, register: Callable[..., int]
+    ) -> None:
+        register(name, 1)
+        assert execute(deploy(name, spec={"tags": {"team": "fraud", "tier": {"level": 3}}}))["action"] == "created"
+        assert hook.run(_tags(hook, name)) == {"team": "fraud", "tier": {"level": 3}}
+        serving.requests.clear()
+
+        assert execute(deploy(name, spec={"tags": {"tier": {"level": 3}, "team": "fraud"}}))["action"] == "unchanged"
+        assert changes(serving) == []
+        assert execute(deploy(name, spec={"tags": {"team": "credit"}}))["action"] == "updated"
+        assert changes(serving) == [("PUT", "team"), ("DELETE", "tier")]
+        execute(deploy(name, spec={"tags": {}}))
+        assert hook.run(_tags(hook, name)) == {}
+
+    def test_a_hopsworks_without_them(self, serving: LocalServing, name: str, register: Callable[..., int]) -> None:
+        if serving.world.line.knows("tags"):
+            pytest.skip("This Hopsworks has them")
+        register(name, 1)
+
+        with pytest.raises(AirflowFailException, match=r"spec.tags: this Hopsworks has no tags of deployments"):
+            execute(deploy(name, spec={"tags": {"team": "fraud"}}))
+
+
+def _tags(hook: HsmlHook, name: str) -> Procedure[dict[str, Any]]:
+    return ask(calls.get_deployment_tags(hook.client.project, hook.get_deployment(name)))
+
+
 class TestChecked:
     @pytest.mark.parametrize("given", [{}, {"deployment_name": "x"}, {"spec": {"script_file": "x.py"}}])
     def test_without_a_model_when_the_dag_is_parsed(self, given: dict[str, Any]) -> None:
@@ -218,3 +250,50 @@ def test_a_script_in_the_project(hook: HsmlHook, name: str, script: Path, regist
     assert execute(deploy(name, spec={"script_file": f"hopsfs:{path}"}))["action"] == "unchanged"
     with pytest.raises(AirflowFailException, match=r"spec.script_file: there is no '/Projects/demo/Resources/no.py'"):
         execute(deploy(name, spec={"script_file": "/Projects/demo/Resources/no.py"}))
+
+
+PREDICTOR = """
+import os
+
+class Predict:
+    def predict(self, inputs):
+        return [row[0] + int(os.environ["OFFSET"]) for row in inputs]
+"""
+TRANSFORMER = """
+class Transformer:
+    def preprocess(self, inputs):
+        return {"instances": [[value * FACTOR] for value in inputs["instances"]]}
+
+    def postprocess(self, outputs):
+        return outputs
+"""
+
+
+@pytest.mark.kserve
+@pytest.mark.since_hopsworks("5.2")
+def test_scripts_of_this_machine_really_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KServe's own server runs them: a change of a script, of a variable, and the transformer taken away are seen."""
+    predictor, transformer = tmp_path / "predict.py", tmp_path / "transform.py"
+    predictor.write_text(PREDICTOR)
+    transformer.write_text(TRANSFORMER.replace("FACTOR", "10"))
+    spec: dict[str, Any] = {
+        "script_file": str(predictor),
+        "transformer": {"script_file": str(transformer)},
+        "env_vars": {"OFFSET": "1"},
+    }
+    with LocalServing(speeds=Speeds()) as kserve:
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", kserve.connection)
+        version = kserve.world.register_model("scripted", {"weights.txt": b""}, framework="PYTHON")
+
+        def serve(**more: Any) -> tuple[str, list[int]]:
+            record = execute(deploy("scripted", model_version=version, spec=spec | more))
+            answer = execute(PredictOperator(task_id="task", deployment_name="scripted", instances=[2, 3]))
+            return record["action"], answer["predictions"]
+
+        assert serve() == ("created", [21, 31])
+        assert serve() == ("unchanged", [21, 31])
+        transformer.write_text(TRANSFORMER.replace("FACTOR", "100"))
+        assert serve() == ("updated", [201, 301])
+        assert serve(env_vars={"OFFSET": "5"}) == ("updated", [205, 305])
+        predictor.write_text(PREDICTOR.replace("row[0]", "row"))
+        assert serve(transformer=False, env_vars={"OFFSET": "5"}) == ("updated", [7, 8])
