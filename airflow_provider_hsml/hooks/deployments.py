@@ -46,7 +46,7 @@ class DeploymentVerbs(DeploymentLooks):
 
         :param spec: its configuration; at an update, what is not given keeps what is live
         :param deployment_name: its name
-        :param model_name: the model to serve; None to keep the one being served
+        :param model_name: the model to serve; None to keep the one being served, or to serve a script alone
         :param model_version: its version; None for the newest
         :param timeout: seconds for what must come before the last request
         """

@@ -155,7 +155,10 @@ class Arrival:
         """Change what is there, against the state that was read."""
         yield from self._change.prepare_update(live)
         yield from self._read_probe(live)
-        live = yield from self._change.stable(live)
+        settled = yield from self._change.stable(live)
+        if settled.signature != live.signature:
+            raise PlanAnew
+        live = settled
         versions = yield from patiently(calls.has_versions(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
         if live.status is Status.RUNNING:
             yield from self._remember_champion(live)
