@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 from airflow_provider_hsml import DeploymentStatusSensor
 from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
-from airflow_provider_hsml.local.cluster import Condition, Status
+from airflow_provider_hsml.local.states import Condition, Status
 
 from .tasks import changes, execute
 

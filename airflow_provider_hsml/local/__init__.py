@@ -12,7 +12,7 @@ callable, in this process). The map:
 - ``world``: what there is, without HTTP: ``accounts``, ``files``, ``registry``, ``deployments``, kept in ``store``
 - ``deployments``: ``configuration`` and ``checks`` of a PUT, ``wire`` of a GET, ``wanted`` of the cluster, ``locks``
 - ``lines``: what differs from one Hopsworks to another; ``administration``: what its administrators have set
-- ``cluster``: what runs, as Kubernetes would: rollouts, statuses and conditions; ``behaviour``: how fast, how honest
+- ``cluster``: what runs, as Kubernetes would: ``rollouts``, ``states``; ``behaviour``: how fast, how honest
 - ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run
 - ``faults``, ``fault_middleware``, ``changes``: what goes wrong, and how fast, on command; ``control``: over HTTP
 - ``errors``, ``limits``: the refusals, with Hopsworks' codes

@@ -16,164 +16,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import logging
-import secrets
-import string
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from . import states
 from .changes import CancelledError, Change
-from .engines import Component, Instance, InstanceLog, ModelFiles, Stage, StartError
+from .engines import StartError
 from .errors import Refusal
+from .rollouts import Rollout, Slot, UnreachedError, new_logs
+from .states import Condition, State, Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from .behaviour import Looks, Profile, Speeds
-    from .engines import Engine
-    from .faults import Faults, StartFault
+    from .engines import Component, Engine, Instance, Stage
+    from .faults import Faults
+    from .rollouts import Wanted
 
 log = logging.getLogger(__name__)
 
-CUT_OFF = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 _TICK = 0.05
 """Seconds between two looks for instances that crashed or were not asked for a while."""
-
-
-class Status(enum.StrEnum):
-    """A deployment's status, as it is spelled on the wire."""
-
-    CREATING = "Creating"
-    CREATED = "Created"
-    STARTING = "Starting"
-    FAILED = "Failed"
-    RUNNING = "Running"
-    IDLE = "Idle"
-    UPDATING = "Updating"
-    STOPPING = "Stopping"
-    STOPPED = "Stopped"
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it serves, and nothing is under way."""
-        return self in (Status.RUNNING, Status.IDLE)
-
-    @property
-    def has_logs(self) -> bool:
-        """Whether there are instances whose logs can be read."""
-        return self in (Status.STARTING, Status.RUNNING, Status.UPDATING, Status.FAILED)
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """Why a status is what it is: ``status`` None is under way, True is done, False has failed."""
-
-    type: Stage | Literal["STOPPED"]
-    status: bool | None
-    reason: str
-
-
-_PREPARING = Condition("STOPPED", None, "Deployment is being prepared")
-_NOT_RUNNING = Condition("STOPPED", True, "Deployment is not running")
-_STOPPING = Condition("STOPPED", None, "Stopping deployment")
-_UNSCHEDULING = Condition("SCHEDULED", None, "Waiting for being unscheduled")
-_SCHEDULING = Condition("SCHEDULED", None, "Waiting for being scheduled")
-_INITIALIZING = Condition("INITIALIZED", None, "Initializing deployment")
-_STARTING = Condition("STARTED", None, "Deployment is starting")
-_CONNECTING = Condition("READY", None, "Setting up connectivity")
-_READY = Condition("READY", True, "Deployment is ready")
-_UNDER_WAY: dict[Stage, Condition] = {
-    "SCHEDULED": _SCHEDULING,
-    "INITIALIZED": _INITIALIZING,
-    "STARTED": _STARTING,
-    "READY": _CONNECTING,
-}
-_FAILED: dict[Stage, str] = {
-    "SCHEDULED": "Failed to be scheduled: ",
-    "INITIALIZED": "Failed to initialize: ",
-    "STARTED": "Failed to run: ",
-    "READY": "Failed to setup connectivity: ",
-}
-
-
-def _failed(stage: Stage, reason: str) -> Condition:
-    return Condition(stage, False, f"{_FAILED[stage]}{reason}")
-
-
-class UnreachedError(Exception):
-    """
-    A request did not get to an instance.
-
-    :param status: what the ingress answers to it
-    :param text: its body, in the words of Envoy; empty where there is no route
-    """
-
-    def __init__(self, status: int, text: str = "") -> None:
-        self.status = status
-        self.text = text
-        super().__init__(f"{status}: {text}")
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a rollout is to run."""
-
-    revision: str
-    model: ModelFiles
-    minimum: int
-    """Instances at the least; 0: none while nobody asks."""
-    gpus: int = 0
-    """How many an instance needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """What is seen of a deployment at one look."""
-
-    status: Status
-    condition: Condition
-    available: int
-
-
-@dataclass(slots=True, eq=False)
-class _Rollout:
-    """The instances of one revision. ``instance`` is None before it is ready, and while it is idle."""
-
-    wanted: Wanted
-    logs: dict[Component, InstanceLog]
-    instance: Instance | None = None
-    in_flight: int = 0
-    last_asked: float = field(default_factory=time.monotonic)
-    waking: threading.Lock = field(default_factory=threading.Lock)
-    is_scheduled: bool = False
-    """Whether it has the GPUs that it needs."""
-    fault: StartFault | None = None
-    crashes_at: float | None = None
-    """When the fault strikes (monotonic)."""
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """All that the cluster knows of one deployment."""
-
-    name: str
-    status: Status
-    condition: Condition
-    current: _Rollout | None = None
-    incoming: _Rollout | None = None
-    sharing: _Rollout | None = None
-    """Answers in turn with ``current``, while one hands over to the other."""
-    turns: int = 0
-    routed_at: float | None = None
-    """When the ingress knows the way (monotonic); None before the first Running since a START."""
-    draining: list[_Rollout] = field(default_factory=list)
-    cancelled: Change | None = None
-    """The change that is under way, or was the last: set when a newer one replaces it."""
-    pretends_idle: bool = False
-    """Whether the status is Idle only because a change has not arrived yet."""
 
 
 class Cluster:
@@ -192,7 +58,7 @@ class Cluster:
         self._faults = faults
         self._engine = engine
         self._lock = threading.RLock()
-        self._slots: dict[int, _Slot] = {}
+        self._slots: dict[int, Slot] = {}
         self._threads: set[threading.Thread] = set()
         self._is_closing = threading.Event()
         self._watch = threading.Thread(target=self._keep_watch, name="hsml-local-watch", daemon=True)
@@ -231,8 +97,7 @@ class Cluster:
             slot = self._slots[deployment]
             if not slot.status.has_logs:
                 raise Refusal(240027, f"Deployment {slot.name} is {slot.status}: it has no logs.")
-            rollouts = [r for r in (*slot.draining, slot.current, slot.incoming) if r is not None]
-            logs = [rollout.logs[component] for rollout in rollouts if component in rollout.logs]
+            logs = [rollout.logs[component] for rollout in slot.all if component in rollout.logs]
             return [(log.instance, log.tail(tail)) for log in logs]
 
     def is_routed(self, deployment: int) -> bool:
@@ -252,7 +117,7 @@ class Cluster:
             slot = self._slots.get(deployment)
             if slot is None:
                 raise UnreachedError(404)
-            rollout = self._whose_turn(slot)
+            rollout = slot.whose_turn(unreached_every=self.profile.hand_over_503_every)
             rollout.in_flight += 1
         try:
             instance = rollout.instance
@@ -262,27 +127,16 @@ class Cluster:
                 rollout.in_flight -= 1
                 rollout.last_asked = time.monotonic()
 
-    def _whose_turn(self, slot: _Slot) -> _Rollout:
-        answering = [rollout for rollout in (slot.current, slot.sharing) if rollout is not None]
-        if not answering:
-            raise UnreachedError(503, "no healthy upstream")
-        if len(answering) > 1:
-            slot.turns += 1
-            every = self.profile.hand_over_503_every
-            if every and slot.turns % every == 0:
-                raise UnreachedError(503, CUT_OFF)
-        return answering[slot.turns % len(answering)]
-
     # --- What is commanded
 
     def prepare(self, deployment: int, name: str) -> None:
         """Take a new deployment in: Creating, then Created."""
-        slot = _Slot(name, Status.CREATING, _PREPARING)
+        slot = Slot(name, Status.CREATING, states.PREPARING)
 
         def work(cancelled: Change) -> None:
             cancelled.pause(self.speeds.creating)
             cancelled.reach(Status.CREATED)
-            self._see(slot, cancelled, Status.CREATED, _NOT_RUNNING)
+            self._see(slot, cancelled, Status.CREATED, states.NOT_RUNNING)
 
         with self._lock:
             self._slots[deployment] = slot
@@ -292,7 +146,7 @@ class Cluster:
         """Take a deployment in as it was before a restart, with nothing running."""
         with self._lock:
             status = Status.STOPPED if has_run else Status.CREATED
-            self._slots[deployment] = _Slot(name, status, _NOT_RUNNING)
+            self._slots[deployment] = Slot(name, status, states.NOT_RUNNING)
 
     def start(self, deployment: int, wanted: Wanted) -> None:
         """Start a deployment: Starting, then Running or Failed."""
@@ -302,7 +156,7 @@ class Cluster:
             self._roll_out(slot, wanted, cancelled, Status.STARTING, self.speeds.starting)
 
         with self._lock:
-            slot.status, slot.condition = Status.STARTING, _SCHEDULING
+            slot.status, slot.condition = Status.STARTING, states.SCHEDULING
             self._change(slot, work)
 
     def update(self, deployment: int, wanted: Wanted) -> None:
@@ -319,7 +173,7 @@ class Cluster:
         with self._lock:
             is_lost = self._faults.for_change(slot.name) is not None
             if not profile.row_first and shown and not is_lost:
-                slot.status, slot.condition = shown, _SCHEDULING
+                slot.status, slot.condition = shown, states.SCHEDULING
             elif profile.stale_status == "Idle" and slot.status.is_up:
                 slot.status, slot.pretends_idle = Status.IDLE, True
             if not is_lost:
@@ -331,21 +185,21 @@ class Cluster:
 
         def work(cancelled: Change) -> None:
             with self._lock:
-                gone = [r for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
+                gone = slot.all
                 slot.current = slot.incoming = slot.sharing = None
                 slot.draining = gone
             cancelled.pause(self.speeds.stopping / 2)
-            self._see(slot, cancelled, Status.STOPPING, _STOPPING)
+            self._see(slot, cancelled, Status.STOPPING, states.STOPPING)
             for rollout in gone:
                 self._end(rollout)
             cancelled.pause(self.speeds.stopping / 2)
             cancelled.reach(Status.STOPPED)
             with self._lock:
                 slot.draining = []
-            self._see(slot, cancelled, Status.STOPPED, _NOT_RUNNING)
+            self._see(slot, cancelled, Status.STOPPED, states.NOT_RUNNING)
 
         with self._lock:
-            slot.status, slot.condition, slot.pretends_idle = Status.STOPPING, _UNSCHEDULING, False
+            slot.status, slot.condition, slot.pretends_idle = Status.STOPPING, states.UNSCHEDULING, False
             slot.routed_at = None
             self._change(slot, work)
 
@@ -353,7 +207,7 @@ class Cluster:
         """Forget a deployment; what it ran ends in the background."""
         with self._lock:
             slot = self._slots.pop(deployment)
-            gone = [r for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
+            gone = slot.all
 
         def work(_cancelled: Change) -> None:
             for rollout in gone:
@@ -372,7 +226,7 @@ class Cluster:
             threads = list(self._threads)
         for thread in [*threads, self._watch]:
             thread.join()
-        rollouts = [r for slot in slots for r in (slot.current, slot.incoming, *slot.draining) if r is not None]
+        rollouts = [rollout for slot in slots for rollout in slot.all]
         enders = [threading.Thread(target=r.instance.stop) for r in rollouts if r.instance is not None]
         for thread in enders:
             thread.start()
@@ -381,7 +235,7 @@ class Cluster:
 
     # --- How it is done
 
-    def _change(self, slot: _Slot, work: Callable[[Change], None]) -> None:
+    def _change(self, slot: Slot, work: Callable[[Change], None]) -> None:
         """Do something to a deployment in a thread, instead of what is under way."""
 
         def run() -> None:
@@ -408,7 +262,7 @@ class Cluster:
             self._threads.add(thread)
         thread.start()
 
-    def _see(self, slot: _Slot, cancelled: Change, status: Status | None, condition: Condition) -> None:
+    def _see(self, slot: Slot, cancelled: Change, status: Status | None, condition: Condition) -> None:
         """Set what is seen of a deployment (None: it does not show), unless a newer change is at it."""
         with self._lock:
             if cancelled.is_set():
@@ -417,12 +271,12 @@ class Cluster:
                 slot.status, slot.condition, slot.pretends_idle = status, condition, False
 
     def _roll_out(
-        self, slot: _Slot, wanted: Wanted, cancelled: Change, status: Status | None, pace: float | Looks
+        self, slot: Slot, wanted: Wanted, cancelled: Change, status: Status | None, pace: float | Looks
     ) -> None:
         """Bring new instances up, let them answer, and drain the old ones."""
-        self._see(slot, cancelled, status, _SCHEDULING)
+        self._see(slot, cancelled, status, states.SCHEDULING)
         cancelled.pause(pace / 4)
-        rollout = _Rollout(wanted, _new_logs(wanted), fault=self._faults.for_start(slot.name))
+        rollout = Rollout(wanted, new_logs(wanted), fault=self._faults.for_start(slot.name))
         with self._lock:
             if cancelled.is_set():
                 raise CancelledError
@@ -431,25 +285,25 @@ class Cluster:
         try:
             self._suffer(slot, rollout, cancelled, status, "SCHEDULED")
             self._await_gpus(slot, rollout, cancelled, status)
-            self._see(slot, cancelled, status, _INITIALIZING)
+            self._see(slot, cancelled, status, states.INITIALIZING)
             cancelled.pause(pace / 4)
             self._suffer(slot, rollout, cancelled, status, "INITIALIZED")
-            self._see(slot, cancelled, status, _STARTING)
+            self._see(slot, cancelled, status, states.STARTING)
             self._suffer(slot, rollout, cancelled, status, "STARTED")
             instance = self._engine.start(wanted.model, rollout.logs, cancelled, self.speeds.load_timeout)
         except StartError as error:
-            self._see(slot, cancelled, Status.FAILED, _failed(error.stage, error.reason))
+            self._see(slot, cancelled, Status.FAILED, states.failed(error.stage, error.reason))
             return
         rollout.instance = instance
         try:
             cancelled.pause(pace / 4)
-            self._see(slot, cancelled, status, _CONNECTING)
+            self._see(slot, cancelled, status, states.CONNECTING)
             self._suffer(slot, rollout, cancelled, status, "READY")
             self._share(slot, cancelled, rollout)
             cancelled.pause(pace / 4)
             cancelled.reach(Status.RUNNING)
             with self._lock:
-                self._see(slot, cancelled, Status.RUNNING, _READY)
+                self._see(slot, cancelled, Status.RUNNING, states.READY)
                 rollout.last_asked = time.monotonic()
                 if rollout.fault is not None and rollout.fault.crash_after is not None:
                     rollout.crashes_at = time.monotonic() + rollout.fault.crash_after
@@ -460,7 +314,7 @@ class Cluster:
                     slot.draining.append(replaced)
         except StartError as error:
             self._end(rollout)
-            self._see(slot, cancelled, Status.FAILED, _failed(error.stage, error.reason))
+            self._see(slot, cancelled, Status.FAILED, states.failed(error.stage, error.reason))
             return
         except CancelledError:
             with self._lock:
@@ -471,14 +325,14 @@ class Cluster:
         if replaced is not None:
             self._hand_over(slot, cancelled, replaced)
 
-    def _share(self, slot: _Slot, cancelled: Change, other: _Rollout) -> None:
+    def _share(self, slot: Slot, cancelled: Change, other: Rollout) -> None:
         """Let another instance answer in turn with the current one, where there is one and the profile says so."""
         with self._lock:
             is_awake = slot.current is not None and slot.current.instance is not None and other.instance is not None
             if is_awake and self.profile.shared_hand_over and not cancelled.is_set():
                 slot.sharing = other
 
-    def _hand_over(self, slot: _Slot, cancelled: Change, replaced: _Rollout) -> None:
+    def _hand_over(self, slot: Slot, cancelled: Change, replaced: Rollout) -> None:
         """Let what was replaced answer for a while yet, and end it."""
         cancelled.end()
         self._share(slot, cancelled, replaced)
@@ -491,7 +345,7 @@ class Cluster:
         with self._lock:
             slot.draining = [rollout for rollout in slot.draining if rollout is not replaced]
 
-    def _suffer(self, slot: _Slot, rollout: _Rollout, cancelled: Change, status: Status | None, stage: Stage) -> None:
+    def _suffer(self, slot: Slot, rollout: Rollout, cancelled: Change, status: Status | None, stage: Stage) -> None:
         """Let the fault of a rollout strike, if this is its stage: for good, or until it has lasted long enough."""
         fault = rollout.fault
         if fault is None or fault.stage != stage or fault.crash_after is not None:
@@ -500,29 +354,29 @@ class Cluster:
             rollout.logs["predictor"].write(fault.reason)
         if fault.lasts is None:
             raise StartError(stage, fault.reason)
-        self._see(slot, cancelled, Status.FAILED, _failed(stage, fault.reason))
+        self._see(slot, cancelled, Status.FAILED, states.failed(stage, fault.reason))
         cancelled.pause(fault.lasts)
-        self._see(slot, cancelled, status or Status.RUNNING, _UNDER_WAY[stage])
+        self._see(slot, cancelled, status or Status.RUNNING, states.UNDER_WAY[stage])
 
-    def _await_gpus(self, slot: _Slot, rollout: _Rollout, cancelled: Change, status: Status | None) -> None:
+    def _await_gpus(self, slot: Slot, rollout: Rollout, cancelled: Change, status: Status | None) -> None:
         """Wait until the cluster has the GPUs that a rollout needs, unschedulable for as long as it takes."""
         if self._take_gpus(rollout):
             return
         reason = f"0/1 nodes are available: 1 Insufficient nvidia.com/gpu ({self.profile.gpus} in all)."
-        self._see(slot, cancelled, Status.FAILED, _failed("SCHEDULED", reason))
+        self._see(slot, cancelled, Status.FAILED, states.failed("SCHEDULED", reason))
         while not self._take_gpus(rollout):
             cancelled.pause(_TICK)
-        self._see(slot, cancelled, status or Status.RUNNING, _SCHEDULING)
+        self._see(slot, cancelled, status or Status.RUNNING, states.SCHEDULING)
 
-    def _take_gpus(self, rollout: _Rollout) -> bool:
+    def _take_gpus(self, rollout: Rollout) -> bool:
         with self._lock:
-            held = (r for slot in self._slots.values() for r in (slot.current, slot.incoming, *slot.draining))
-            taken = sum(r.wanted.gpus for r in held if r is not None and r.is_scheduled)
+            held = (rollout for slot in self._slots.values() for rollout in slot.all)
+            taken = sum(each.wanted.gpus for each in held if each.is_scheduled)
             total, needed = self.profile.gpus, rollout.wanted.gpus
             rollout.is_scheduled = not needed or total is None or taken + needed <= total
             return rollout.is_scheduled
 
-    def _end(self, rollout: _Rollout) -> None:
+    def _end(self, rollout: Rollout) -> None:
         """Let an instance finish its requests, then end it."""
         deadline = time.monotonic() + self.speeds.drain_timeout
         while rollout.in_flight and time.monotonic() < deadline and not self._is_closing.is_set():
@@ -532,12 +386,12 @@ class Cluster:
         if instance is not None:
             instance.stop()
 
-    def _woken(self, slot: _Slot, rollout: _Rollout) -> Instance:
+    def _woken(self, slot: Slot, rollout: Rollout) -> Instance:
         """Bring the instance of an idle deployment up again; of several requests, one does it and the others wait."""
         with rollout.waking:
             if rollout.instance is not None:
                 return rollout.instance
-            rollout.logs = _new_logs(rollout.wanted)
+            rollout.logs = new_logs(rollout.wanted)
             try:
                 if not self._take_gpus(rollout):
                     raise StartError("SCHEDULED", "all GPUs are taken")
@@ -549,7 +403,7 @@ class Cluster:
             with self._lock:
                 rollout.instance = instance
                 if slot.current is rollout and slot.status is Status.IDLE and not slot.pretends_idle:
-                    slot.status, slot.condition = Status.RUNNING, _READY
+                    slot.status, slot.condition = Status.RUNNING, states.READY
             return instance
 
     def _keep_watch(self) -> None:
@@ -558,15 +412,14 @@ class Cluster:
             with self._lock:
                 running = [(slot, slot.current) for slot in self._slots.values() if slot.current is not None]
             for slot, rollout in running:
-                instance = rollout.instance
-                if instance is None:
+                if rollout.instance is None:
                     continue
-                if failure := _failure(rollout, instance):
+                if failure := rollout.failure():
                     self._see_crash(slot, rollout, failure)
                 elif rollout.wanted.minimum == 0 and slot.status is Status.RUNNING:
                     self._sleep_when_idle(slot, rollout)
 
-    def _see_crash(self, slot: _Slot, rollout: _Rollout, failure: str) -> None:
+    def _see_crash(self, slot: Slot, rollout: Rollout, failure: str) -> None:
         with self._lock:
             if slot.current is not rollout:
                 return
@@ -574,12 +427,12 @@ class Cluster:
             is_seen = slot.status.is_up
             if is_seen:
                 slot.incoming = rollout  # Its logs say why.
-                slot.status, slot.condition = Status.FAILED, _failed("STARTED", failure)
+                slot.status, slot.condition = Status.FAILED, states.failed("STARTED", failure)
         self._end(rollout)
         if is_seen and rollout.fault is not None and rollout.fault.lasts is not None:
             self._restart(slot, rollout.wanted, rollout.fault.lasts)
 
-    def _restart(self, slot: _Slot, wanted: Wanted, seconds: float) -> None:
+    def _restart(self, slot: Slot, wanted: Wanted, seconds: float) -> None:
         """Start what crashed again, after a while."""
 
         def work(cancelled: Change) -> None:
@@ -590,7 +443,7 @@ class Cluster:
             if slot.status is Status.FAILED and slot in self._slots.values():
                 self._change(slot, work)
 
-    def _sleep_when_idle(self, slot: _Slot, rollout: _Rollout) -> None:
+    def _sleep_when_idle(self, slot: Slot, rollout: Rollout) -> None:
         with self._lock:
             is_asked = rollout.in_flight or time.monotonic() - rollout.last_asked < self.speeds.idle_after
             if is_asked or slot.current is not rollout or slot.status is not Status.RUNNING:
@@ -599,23 +452,3 @@ class Cluster:
             rollout.is_scheduled = False
         if instance is not None:
             instance.stop()
-
-
-def _failure(rollout: _Rollout, instance: Instance) -> str | None:
-    """Say why an instance crashed, by itself or on command."""
-    if rollout.fault is None or rollout.crashes_at is None or time.monotonic() < rollout.crashes_at:
-        return instance.failure()
-    rollout.logs["predictor"].write(rollout.fault.reason)
-    return rollout.fault.reason
-
-
-def _new_logs(wanted: Wanted) -> dict[Component, InstanceLog]:
-    """Make the logs of new instances, one a component."""
-    return {component: InstanceLog(_instance_name(wanted, component)) for component in wanted.model.components}
-
-
-def _instance_name(wanted: Wanted, component: Component) -> str:
-    """Name an instance as Kubernetes names a pod: deployment, component, revision, and two parts that are random."""
-    letters = string.ascii_lowercase + string.digits
-    tails = ("".join(secrets.choice(letters) for _ in range(length)) for length in (9, 5))
-    return f"{wanted.model.deployment}-{component}-{wanted.revision}-deployment-{'-'.join(tails)}"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, get_args
 from . import artifacts, tags
 from .administration import SCHEMA_OF_LOGS
 from .checks import check, checked_name
-from .cluster import Status
 from .configuration import FIELDS, KEPT_WHEN_NULL, UNVERSIONED, VERSIONED, completed
 from .engines import Component
 from .errors import Refusal, malformed
 from .kafka import topic_of
 from .locks import Locks
+from .states import Status
 from .wanted import wanted
 from .wire import NOT_TOLD_BY_PUT, on_the_wire
 
@@ -26,9 +26,11 @@ if TYPE_CHECKING:
 
     from .accounts import Project
     from .administration import Administration
-    from .cluster import Cluster, State, Wanted
+    from .cluster import Cluster
     from .files import ProjectFiles
     from .lines import Line
+    from .rollouts import Wanted
+    from .states import State
     from .store import Store
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,11 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from .cluster import Status, UnreachedError
 from .engines import Forwarded
 from .errors import Refusal
 from .ingress import relayed
+from .rollouts import UnreachedError
+from .states import Status
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

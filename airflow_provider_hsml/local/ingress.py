@@ -18,9 +18,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from .cluster import CUT_OFF, UnreachedError
 from .engines import CONNECTION_HEADERS, Answer, Forwarded
 from .errors import Refusal
+from .rollouts import CUT_OFF, UnreachedError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

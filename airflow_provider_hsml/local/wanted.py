@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .checks import model_folder
-from .cluster import Wanted
 from .engines import ModelFiles
+from .rollouts import Wanted
 
 if TYPE_CHECKING:
     from .accounts import Project

@@ -11,8 +11,8 @@ from .configuration import VERSIONED
 
 if TYPE_CHECKING:
     from .accounts import Project
-    from .cluster import State
     from .lines import Line
+    from .states import State
 
 _OF_TRANSFORMER = frozenset(key for key in VERSIONED if "ransformer" in key) - {"transformer"}
 """Left out where there is no transformer: hsml 3.7 does not read a null among them."""
