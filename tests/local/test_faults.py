@@ -290,6 +290,7 @@ class TestGpus:
         _command(client, first, "STOP")
 
         client.until(second, "Running")
+        client.until_routed(second)
         assert client.predict("second").ok
 
     def test_a_rolling_update_waits_for_the_gpu_of_the_old_instance(
@@ -304,6 +305,7 @@ class TestGpus:
         client.until(first, "Stopped")
         _command(client, first, "START")
         client.until(first, "Running")
+        client.until_routed(first)
         assert client.predict("first").headers["x-hsml-local-model-version"] == "2"
 
     def test_a_waiting_one_can_be_stopped(self, client: Client, pair: tuple[int, int]) -> None:
