@@ -211,11 +211,13 @@ class World:
         :param metrics: by name
         :param framework: as on the wire
         :param input_example: JSON
-        :param project: None for the first
+        :param project: None for the first; one in which the user has no role will do, too
         :return: the version
         """
-        projects = self.accounts.projects
-        holdings = self.project(self.accounts.by_name(project).id if project else projects[0].id)
+        by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
+        if project is not None and project not in by_name:
+            raise ValueError(f"project {project!r} is not known: expected one of {', '.join(by_name)}.")
+        holdings = by_name[project or self.accounts.projects[0].name]
         if version is None:
             listed = holdings.registry.find([f"name_eq:{name}"]).get("items", [])
             version = max((row["version"] for row in listed), default=0) + 1
