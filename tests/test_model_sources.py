@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStor
 
 from airflow_provider_hsml import RegisterModelOperator
 from airflow_provider_hsml.hopsworks import sources
-from airflow_provider_hsml.hopsworks.errors import NotInTime
+from airflow_provider_hsml.hopsworks.errors import NotInTime, Refused
 
 from .tasks import FakeTaskInstance, changes, execute
 
@@ -170,6 +170,27 @@ class TestHopsfs:
         register(name, folder)
         assert len(looks) >= 2
         assert content(serving, f"{home(serving, name)}/model.joblib") == b'{"answer": 1}'
+
+    def test_a_copy_whose_answer_is_lost(
+        self, serving: LocalServing, name: str, folder: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is looked for, and not sent again, unless it never began."""
+        files = serving.world.project(serving.project_id).files
+        real, begins = files.copy, True
+
+        def fail(path: str, destination: str) -> None:
+            if begins:
+                real(path, destination)
+            raise OSError("the server stumbles over something else")
+
+        monkeypatch.setattr(files, "copy", fail)
+        monkeypatch.setattr(sources, "IN_DOUBT", 0.2)
+
+        assert register(name, folder)["model_version"] == 1
+        assert content(serving, f"{home(serving, name)}/deep/er.txt") == b"more"
+        begins = False
+        with pytest.raises(Refused, match="copy '/Projects/demo"):
+            register(name, folder)
 
     def test_a_copy_that_is_never_complete(
         self, hook: HsmlHook, serving: LocalServing, name: str, folder: str, monkeypatch: pytest.MonkeyPatch

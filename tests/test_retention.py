@@ -70,7 +70,7 @@ def test_keeps_what_deployments_name(hook: HsmlHook, name: str) -> None:
         1: f"named by version 1 of deployment '{name}'",
         3: f"set in deployment '{name}'",
         4: f"set in deployment '{name}second'",
-        6: "one of the 1 newest",
+        6: "among the newest 1",
     }
 
 

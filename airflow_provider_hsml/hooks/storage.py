@@ -53,6 +53,9 @@ def _fetched(what: str, url: str, folder: Path) -> Path:
     target = folder / posixpath.basename(root)
     for name in names:
         inner = posixpath.relpath(name.lstrip("/"), root.lstrip("/"))
+        if inner.startswith(".."):
+            message = f"{what} {url!r}: it holds {name!r}, which would be written outside of its folder."
+            raise InvalidInput(message)
         place = target if inner == "." else target / inner
         place.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(place))

@@ -59,7 +59,7 @@ class Ingress:
             for host in endpoint.hosts
         ]
         for host, scheme, port in named:
-            if host == own and (scheme == "https" or access.allow_http or is_loopback(host)):
+            if host.lower() == own and (scheme == "https" or access.allow_http or is_loopback(host)):
                 return cls(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
         there = ", ".join(f"{scheme}://{host}:{port}" for host, scheme, port in named) or "none"
         message = (

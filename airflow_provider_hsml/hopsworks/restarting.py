@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STALE = 3.0
+"""Seconds for which a state may still be that of before our STOP."""
+
 
 def restart(
     project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
@@ -92,6 +95,7 @@ def bring_back(project: Project, name: str, pace: Pace) -> Procedure[None]:
     :param name: the deployment's name
     :param pace: how often to look, and until when
     """
+    begun = pace.clock()
     while True:
         deployment = yield from ask(calls.get_deployment(project, name))
         if deployment is not None and deployment.status.is_down:
@@ -99,6 +103,7 @@ def bring_back(project: Project, name: str, pace: Pace) -> Procedure[None]:
             yield from ask(calls.start_deployment(project, deployment))
             return
         pause = pace.pause()
-        if deployment is None or deployment.status is not Status.STOPPING or pause is None:
+        is_stopping = deployment is not None and deployment.status is Status.STOPPING
+        if pause is None or not (is_stopping or pace.clock() - begun < STALE):
             return
         yield Pause(pause)

@@ -50,7 +50,7 @@ def delete_versions(
     if not versions:
         log.warning("Model %r has no version in project %r: there is nothing to delete", name, project.name)
         return Retained((), {})
-    kept = {model.version: f"one of the {keep} newest" for model in versions[:keep]}
+    kept = {model.version: f"among the newest {keep}" for model in versions[:keep]}
     if best_by is not None:
         best = _best(versions, *best_by)
         kept.setdefault(best.version, f"the best by {best_by[0]}")

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 COPY_SECONDS = 3600.0
 """Seconds for which to wait for a copy to be complete."""
+IN_DOUBT = 120.0
+"""Seconds for which to look for the beginning of a copy whose answer was lost."""
 _HOPSFS = re.compile(r"hopsfs:/{0,2}(?P<path>/Projects/.+)")
 
 
@@ -179,6 +181,12 @@ class HopsfsFiles:
             if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it is copied", error)
+            pace = Pace(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)
+            while (yield from ask(calls.get_entry(project, target))) is None:
+                pause = pace.pause()
+                if pause is None:
+                    raise
+                yield Pause(pause)
 
     def _complete(self, project: Project, target: str, expected: dict[str, int]) -> Procedure[None]:
         pace = Pace(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
