@@ -108,6 +108,9 @@ class LocalServing:
             raise ValueError(
                 f"hopsworks_version {hopsworks_version!r} is not built: expected one of {', '.join(LINES)}.",
             )
+        for name, number in (("port", port), ("ingress_port", ingress_port)):
+            if not 0 <= number <= 65535:
+                raise ValueError(f"{name} {number} is none: expected 0 (one that is free) to 65535.")
         self.requests = Journal()
         """What was asked so far."""
         self.faults = Faults()

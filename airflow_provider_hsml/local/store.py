@@ -28,6 +28,10 @@ class StoreTooNewError(Exception):
     """The root was written by a newer airflow-provider-hsml."""
 
 
+class StoreUnreadableError(Exception):
+    """What should be the rows is something else."""
+
+
 class Store:
     """
     One SQLite file, which every acknowledged change is in before it is acknowledged.
@@ -35,12 +39,20 @@ class Store:
     Rows are documents (JSON objects); their meaning belongs to ``registry`` and ``deployments``.
 
     :param file: made where there is none
+    :raises StoreTooNewError: a newer version has written it
+    :raises StoreUnreadableError: it is broken, or not SQLite at all
     """
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.RLock()
         self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise StoreUnreadableError(
+                f"{file} cannot be read ({error}): give another --root, or delete it."
+            ) from error
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]

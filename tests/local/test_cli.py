@@ -112,7 +112,7 @@ def test_serve_in_this_process(
 
 def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with _handlers_kept():
-        assert cli.main(["serve", *arguments]) == 1
+        assert cli.main(["serve", *arguments]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     assert len(said.err.splitlines()) == 1

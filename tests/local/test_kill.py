@@ -89,7 +89,7 @@ class _Writer:
         self._number = 0
 
     def write_until_gone(self, client: _Client) -> None:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.RequestException):
             while True:
                 self.random.choice(
                     [self.folder, self.upload, self.upload, self.model, self.delete, self.deployment, self.deployment]
@@ -256,7 +256,7 @@ def _kill_often(root: Path, kills: int) -> None:
                         assert client.ask("POST", f"/dataset/{path}?action=create").ok
                     form, file = {"flowFilename": "model.pkl"}, {"file": ("model.pkl", b"a pickle")}
                     assert client.ask("POST", "/dataset/upload/Models/digits/1/Files", data=form, files=file).ok
-                leftovers += _check_is_swept(root)
+                leftovers = _check_is_swept(root)
                 for writer in writers:
                     writer.check(client)
                 if kill == kills:
@@ -278,7 +278,7 @@ def _kill_often(root: Path, kills: int) -> None:
     acknowledged = sum((writer.acknowledged for writer in writers), collections.Counter())
     doubtful = sum((writer.doubtful for writer in writers), collections.Counter())
     print(f"{kills} kills; acknowledged and there: {dict(acknowledged)} ({acknowledged.total()} in all)")
-    print(f"under way when it was killed: {dict(doubtful)}; unfinished uploads kept: {leftovers}")
+    print(f"under way when it was killed: {dict(doubtful)}; unfinished uploads kept for a day: {leftovers}")
     assert acknowledged.total() > 10 * kills
     assert kills < 50 or set(acknowledged) == {
         "mkdir",
