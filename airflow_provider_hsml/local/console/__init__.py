@@ -1,0 +1,148 @@
+"""
+The console: pages of what there is, under the same paths as Hopsworks' own, so that links from Airflow land.
+
+It needs no key: the server listens on loopback only. What a browser could be tricked into is refused instead: a Host
+that is not this machine (a foreign name that resolves to 127.0.0.1), and a form that another site sends.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import jinja2
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from airflow_provider_hsml.local.errors import Refusal
+
+from . import pages
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request
+
+    from airflow_provider_hsml.local.inference import Proxy
+    from airflow_provider_hsml.local.world import World
+
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
+    "cache-control": "no-store",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_HERE = frozenset({"127.0.0.1", "localhost", "::1"})
+_BODY_BYTES = 1 << 20
+_MOVING = ("Creating", "Starting", "Updating", "Stopping")
+_PROJECT = "/p/{project:int}"
+
+_templates = jinja2.Environment(
+    loader=jinja2.PackageLoader(__name__),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters |= {"when": pages.when, "number": pages.number, "kind": pages.kind}
+
+
+def console_routes(world: World, proxy: Proxy) -> list[Route]:
+    """
+    Give the console's routes.
+
+    :param world: what it shows
+    :param proxy: what its form asks
+    """
+
+    def page(path: str, name: str, read: Callable[..., dict[str, Any]]) -> Route:
+        def shown(request: Request) -> Response:
+            return _render(name, request, read(world, **request.path_params))
+
+        async def endpoint(request: Request) -> Response:
+            return await run_in_threadpool(shown, request)
+
+        return Route(path, _guarded(endpoint), methods=["GET"])
+
+    async def predict(request: Request) -> Response:
+        _check_same_site(request)
+        arguments = request.path_params
+        async with request.form(max_part_size=_BODY_BYTES) as form:
+            body = str(form.get("body", ""))
+        asked = await _asked(world, proxy, arguments["project"], arguments["deployment"], body)
+        context = await run_in_threadpool(lambda: pages.deployment(world, **arguments))
+        return _render("deployment", request, context | {"body": body, "asked": asked})
+
+    async def style(_request: Request) -> Response:
+        text = (files(__name__) / "console.css").read_text()
+        return Response(text, media_type="text/css", headers={"cache-control": "max-age=60"})
+
+    async def home(_request: Request) -> Response:
+        return RedirectResponse("/p", headers=_HEADERS)
+
+    async def missing(request: Request) -> Response:
+        raise Refusal(120004, f"There is no page {request.url.path}.")
+
+    return [
+        Route("/", _guarded(home), methods=["GET"]),
+        Route("/p/console.css", _guarded(style), methods=["GET"]),
+        page("/p", "projects", pages.projects),
+        page(_PROJECT, "project", pages.project),
+        page(f"{_PROJECT}/deployments", "project", pages.project),
+        page(f"{_PROJECT}/deployments/{{deployment:int}}", "deployment", pages.deployment),
+        Route(f"{_PROJECT}/deployments/{{deployment:int}}", _guarded(predict), methods=["POST"]),
+        page(f"{_PROJECT}/models", "project", pages.project),
+        page(f"{_PROJECT}/models/{{name}}", "model", pages.model),
+        page(f"{_PROJECT}/models/{{name}}/{{version:int}}", "version", pages.version),
+        Route("/p/{rest:path}", _guarded(missing), methods=["GET"]),
+    ]
+
+
+async def _asked(world: World, proxy: Proxy, project: int, deployment: int, body: str) -> dict[str, Any]:
+    """Send a prediction as a client would, and say what came of it."""
+    holdings = world.project(project)
+    name = holdings.deployments.shown(deployment)["name"]
+    begun = time.perf_counter()
+    try:
+        answer = await proxy.infer(holdings, f"{name}:predict", body.encode())
+    except Refusal as refusal:
+        status, content, headers = refusal.status, json.dumps(refusal.body()), {}
+    else:
+        status, content, headers = answer.status, answer.content.decode("utf-8", "replace"), dict(answer.headers)
+    taken = (time.perf_counter() - begun) * 1000
+    return {"status": status, "content": pages.indented(content), "milliseconds": taken, "headers": headers}
+
+
+def _render(name: str, request: Request, context: dict[str, Any], status: int = 200) -> Response:
+    own = {"path": request.url.path, "is_moving": False, "body": None, "asked": None}
+    own["is_moving"] = any(row["status"] in _MOVING for row in context.get("deployments", ()))
+    return HTMLResponse(_templates.get_template(f"{name}.html").render(own | context), status, headers=_HEADERS)
+
+
+def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """Answer for this machine only, and say in words what is not there."""
+
+    async def guarded(request: Request) -> Response:
+        if request.url.hostname not in _HERE:
+            return _render("missing", request, {"message": "This page is for http://127.0.0.1 only."}, 421)
+        try:
+            return await endpoint(request)
+        except Refusal as refusal:
+            status = refusal.status if refusal.status in (403, 404) else 404
+            return _render("missing", request, {"message": refusal.text or str(refusal)}, status)
+
+    return guarded
+
+
+def _check_same_site(request: Request) -> None:
+    """Refuse a form that another site sends: browsers say where it comes from."""
+    origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    is_own = fetched == "same-origin" or (fetched is None and urlsplit(origin or "").netloc == request.url.netloc)
+    if not is_own:
+        raise Refusal(200014, "This form is sent from the console's own pages only; programs use the REST API.")

@@ -1,0 +1,68 @@
+"""A chart of one metric over the versions of a model: where its points are. The template draws it as SVG."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+WIDTH, HEIGHT = 520, 150
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 22, 28
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A version's value, and its place in the chart."""
+
+    version: int
+    value: float
+    x: float
+    y: float
+    is_served: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One metric over the versions, oldest first."""
+
+    metric: str
+    points: tuple[Point, ...]
+    least: float
+    most: float
+    width: int = WIDTH
+    height: int = HEIGHT
+
+    @classmethod
+    def of(cls, metric: str, values: Mapping[int, float | None], served: Collection[int]) -> Self | None:
+        """
+        Place the points; None where there are fewer than two.
+
+        :param metric: its name
+        :param values: by version; those without a finite one are left out
+        :param served: the versions that are marked
+        """
+        known = {number: value for number, value in sorted(values.items()) if value is not None and math.isfinite(value)}
+        if len(known) < 2:  # noqa: PLR2004 - one point is no line
+            return None
+        least, most = min(known.values()), max(known.values())
+        first, last = min(known), max(known)
+        across, down = WIDTH - _LEFT - _RIGHT, HEIGHT - _TOP - _BOTTOM
+        points = tuple(
+            Point(
+                number,
+                value,
+                x=round(_LEFT + across * (number - first) / (last - first), 1),
+                y=round(_TOP + down * (0.5 if most == least else (most - value) / (most - least)), 1),
+                is_served=number in served,
+            )
+            for number, value in known.items()
+        )
+        return cls(metric, points, least, most)
+
+    @property
+    def line(self) -> str:
+        """The points, as SVG's polyline has them."""
+        return " ".join(f"{point.x},{point.y}" for point in self.points)

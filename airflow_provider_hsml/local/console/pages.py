@@ -1,0 +1,250 @@
+"""What each page of the console shows: read from the world, without a client's locks, delays or side effects."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.local.errors import Refusal
+
+from .chart import Chart
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.local.world import Holdings, World
+
+_LOG_LINES = 200
+_KINDS = {"Running": "up", "Idle": "up", "Failed": "failed", "Created": "down", "Stopped": "down"}
+
+
+def projects(world: World) -> dict[str, Any]:
+    """
+    Show the projects.
+
+    :param world: what there is
+    """
+    mine = [world.project(project.id) for project in world.accounts.projects if not project.is_foreign]
+    return {
+        "projects": [
+            {"id": one.project.id, "name": one.project.name, "deployments": len(one.deployments.all_shown())}
+            for one in mine
+        ],
+        "version": world.hopsworks_version,
+    }
+
+
+def project(world: World, project: int) -> dict[str, Any]:
+    """
+    Show a project's deployments and models.
+
+    :param world: what there is
+    :param project: the project's id
+    """
+    holdings = world.project(project)
+    versions = _models(holdings)
+    by_id = {(row["name"], row["version"]): row for row in versions}
+    newest = {row["name"]: row for row in versions}
+    deployments = [
+        row | {"model": by_id.get((row["modelName"], row["modelVersion"]))} for row in holdings.deployments.all_shown()
+    ]
+    return _of(holdings) | {
+        "deployments": deployments,
+        "models": [
+            row | {"count": sum(other["name"] == name for other in versions)} for name, row in sorted(newest.items())
+        ],
+    }
+
+
+def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
+    """
+    Show a deployment.
+
+    :param world: what there is
+    :param project: the project's id
+    :param deployment: its own
+    """
+    holdings = world.project(project)
+    try:
+        row = holdings.deployments.shown(deployment)
+    except Refusal:
+        known = ", ".join(f"{each['name']} ({each['id']})" for each in holdings.deployments.all_shown()) or "none"
+        raise Refusal(240000, f"There is no deployment {deployment} in {holdings.project.name}; there are: {known}.") from None
+    model = next((m for m in _models(holdings) if (m["name"], m["version"]) == (row["modelName"], row["modelVersion"])), None)
+    return _of(holdings) | {
+        "deployments": [row],
+        "row": row,
+        "model": model,
+        "versions": holdings.deployments.versions(deployment),
+        "logs": holdings.deployments.tails(deployment, _LOG_LINES),
+        "settings": _settings(row),
+        "proxy_url": f"/hopsworks-api/api{row['hopsworksInferencePath']}:predict",
+        "ingress_url": f"http://127.0.0.1:{world.ingress_port}{row['modelServerInferencePath']}:predict",
+        "example": None if model is None else _example(holdings, model),
+    }
+
+
+def model(world: World, project: int, name: str) -> dict[str, Any]:
+    """
+    Show a model: its versions, and how its metrics went over them.
+
+    :param world: what there is
+    :param project: the project's id
+    :param name: the model's name
+    """
+    holdings = world.project(project)
+    versions = [row for row in _models(holdings) if row["name"] == name]
+    if not versions:
+        known = ", ".join(sorted({row["name"] for row in _models(holdings)})) or "none"
+        raise Refusal(360000, f"There is no model {name} in {holdings.project.name}; there are: {known}.")
+    serving = _serving(holdings, name)
+    metrics = sorted({metric for row in versions for metric in row.get("metrics") or {}})
+    charts = [
+        Chart.of(metric, {row["version"]: (row.get("metrics") or {}).get(metric) for row in versions}, set(serving))
+        for metric in metrics
+    ]
+    return _of(holdings) | {
+        "name": name,
+        "versions": versions[::-1],
+        "metrics": metrics,
+        "serving": serving,
+        "charts": [chart for chart in charts if chart is not None],
+    }
+
+
+def version(world: World, project: int, name: str, version: int) -> dict[str, Any]:
+    """
+    Show one version of a model.
+
+    :param world: what there is
+    :param project: the project's id
+    :param name: the model's name
+    :param version: its number
+    """
+    holdings = world.project(project)
+    try:
+        row = holdings.registry.get(f"{name}_{version}")
+    except Refusal:
+        raise Refusal(360000, f"There is no version {version} of model {name} in {holdings.project.name}.") from None
+    folder = f"Models/{name}/{version}"
+    return _of(holdings) | {
+        "row": row,
+        "serving": _serving(holdings, name).get(version, []),
+        "files": _files(holdings, folder),
+        "example": _text(holdings, f"{folder}/input_example.json"),
+        "schema": _text(holdings, f"{folder}/model_schema.json"),
+    }
+
+
+def when(value: Any) -> str:
+    """
+    Write a time for people.
+
+    :param value: milliseconds since 1970, or text in ISO format
+    """
+    if value is None:
+        return "never"
+    at = datetime.fromtimestamp(value / 1000, UTC) if isinstance(value, int) else datetime.fromisoformat(value)
+    return at.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def number(value: Any) -> str:
+    """
+    Write a metric for people.
+
+    :param value: a number, or None
+    """
+    return "" if value is None else f"{value:.6g}"
+
+
+def kind(status: str) -> str:
+    """
+    Give the kind of a status, which has a colour.
+
+    :param status: the status
+    """
+    return _KINDS.get(status, "moving")
+
+
+def indented(content: str) -> str:
+    """
+    Lay JSON out for people; what is none stays as it is.
+
+    :param content: the text
+    """
+    try:
+        return json.dumps(json.loads(content), indent=2, ensure_ascii=False)
+    except ValueError:
+        return content
+
+
+def _of(holdings: Holdings) -> dict[str, Any]:
+    return {"project": {"id": holdings.project.id, "name": holdings.project.name}}
+
+
+def _models(holdings: Holdings) -> list[dict[str, Any]]:
+    """Give all versions of all models, the newest of each last."""
+    rows: list[dict[str, Any]] = holdings.registry.find().get("items", [])
+    return sorted(rows, key=lambda row: (row["name"], row["version"]))
+
+
+def _serving(holdings: Holdings, name: str) -> dict[int, list[dict[str, Any]]]:
+    """Give the deployments of each version that some deployment is set to."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for row in holdings.deployments.all_shown():
+        if row["modelName"] == name:
+            found.setdefault(row["modelVersion"], []).append(row)
+    return found
+
+
+def _settings(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Give what is configured; of environment variables the names, since values may be secrets."""
+    shown: list[tuple[str, str]] = []
+    for key, value in row.items():
+        if key in _ELSEWHERE or value in (None, [], {}):
+            continue
+        if key.endswith("EnvVars"):
+            shown.append((key, ", ".join(f"{text.partition('=')[0]}=…" for text in value)))
+        else:
+            shown.append((key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
+    return sorted(shown)
+
+
+_ELSEWHERE = frozenset(
+    {"id", "name", "status", "condition", "version", "revision", "created", "creator", "deployed", "modelName"}
+    | {"modelVersion", "availableInstances", "availableTransformerInstances", "missingMandatoryTags"}
+    | {"hopsworksInferencePath", "modelServerInferencePath"},
+)
+
+
+def _example(holdings: Holdings, row: dict[str, Any]) -> str:
+    """Give the body of a prediction with the registered input example."""
+    text = _text(holdings, f"Models/{row['name']}/{row['version']}/input_example.json")
+    if text is None:
+        return '{"instances": [[]]}'
+    example = json.loads(text)
+    if isinstance(example, dict):
+        return json.dumps(example if {"instances", "inputs"} & set(example) else {"instances": [example]})
+    is_rows = isinstance(example, list) and any(isinstance(row, list | dict) for row in example)
+    return json.dumps({"instances": example if is_rows else [example]})
+
+
+def _text(holdings: Holdings, path: str) -> str | None:
+    place = holdings.files.file(path)
+    return None if place is None else indented(place.read_text("utf-8", "replace"))
+
+
+def _files(holdings: Holdings, folder: str) -> list[tuple[str, int]]:
+    """Give (path, bytes) of all files of a version."""
+    place = holdings.files.here(folder)
+    found = sorted(file for file in place.rglob("*") if file.is_file())
+    return [(file.relative_to(place).as_posix(), file.stat().st_size) for file in found]
+
+
+def is_number(value: Any) -> bool:
+    """
+    Tell whether a metric can be drawn.
+
+    :param value: the metric
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
