@@ -21,6 +21,7 @@ from starlette.routing import Route
 from .accounts import OWNER
 from .api import files, inference, models, projects, sdk, serving
 from .api.asking import PREFIX, ApiRoute, Asking, json_answer
+from .console import console_routes
 from .control import control_routes
 from .disk import refusal_of
 from .errors import Refusal, malformed
@@ -78,6 +79,7 @@ def make_app(world: World, controlled: Journal | None = None) -> Starlette:
     app = Starlette(
         routes=[
             *(route(row) for row in _ROUTES),
+            *console_routes(world, proxy),
             *(control_routes(world, controlled) if controlled is not None else ()),
         ],
         exception_handlers={

@@ -32,6 +32,8 @@ KEY_VARIABLE = "HSML_LOCAL_API_KEY"
 _NEEDED = {
     "filelock": "filelock",
     "httptools": "httptools",
+    "httpx": "httpx",
+    "jinja2": "jinja2",
     "packaging": "packaging",
     "jsonschema": "jsonschema",
     "python-multipart": "python_multipart",

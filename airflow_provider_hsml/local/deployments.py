@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -163,6 +164,22 @@ class Deployments:
             with self.locks.reading(deployment):
                 time.sleep(self._cluster.speeds.reading_logs)
         return [{"instanceName": instance, "content": content} for instance, content in logs]
+
+    def all_shown(self) -> list[dict[str, Any]]:
+        """Give all deployments for people: as on the wire, without what it costs a client to look."""
+        with self._lock:
+            rows = sorted(self._rows.items())
+            return [self._told(number, row, self._cluster.state(number)) for number, row in rows]
+
+    def tails(self, deployment: int, lines: int) -> list[tuple[Component, str, str]]:
+        """Give (component, instance, last lines) for people, without a client's lock; none where nothing runs."""
+        with contextlib.suppress(Refusal):
+            return [
+                (component, instance, text)
+                for component in get_args(Component)
+                for instance, text in self._cluster.logs(deployment, component, lines)
+            ]
+        return []
 
     def tags_of(self, deployment: int) -> tags.Tags:
         """Give the tags of a deployment."""

@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from airflow_provider_hsml.local.inference import Proxy
-    from airflow_provider_hsml.local.world import World
+    from airflow_provider_hsml.local.world import Holdings, World
 
 _HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
+        "frame-ancestors 'none'; base-uri 'none'"
     ),
     "cache-control": "no-store",
     "referrer-policy": "no-referrer",
@@ -73,10 +74,10 @@ def console_routes(world: World, proxy: Proxy) -> list[Route]:
     async def predict(request: Request) -> Response:
         _check_same_site(request)
         arguments = request.path_params
+        context = await run_in_threadpool(lambda: pages.deployment(world, **arguments))
         async with request.form(max_part_size=_BODY_BYTES) as form:
             body = str(form.get("body", ""))
-        asked = await _asked(world, proxy, arguments["project"], arguments["deployment"], body)
-        context = await run_in_threadpool(lambda: pages.deployment(world, **arguments))
+        asked = await _asked(proxy, world.project(arguments["project"]), context["row"]["name"], body)
         return _render("deployment", request, context | {"body": body, "asked": asked})
 
     async def style(_request: Request) -> Response:
@@ -87,7 +88,7 @@ def console_routes(world: World, proxy: Proxy) -> list[Route]:
         return RedirectResponse("/p", headers=_HEADERS)
 
     async def missing(request: Request) -> Response:
-        raise Refusal(120004, f"There is no page {request.url.path}.")
+        raise pages.NoPageError(f"There is no page {request.url.path}.")
 
     return [
         Route("/", _guarded(home), methods=["GET"]),
@@ -104,10 +105,8 @@ def console_routes(world: World, proxy: Proxy) -> list[Route]:
     ]
 
 
-async def _asked(world: World, proxy: Proxy, project: int, deployment: int, body: str) -> dict[str, Any]:
+async def _asked(proxy: Proxy, holdings: Holdings, name: str, body: str) -> dict[str, Any]:
     """Send a prediction as a client would, and say what came of it."""
-    holdings = world.project(project)
-    name = holdings.deployments.shown(deployment)["name"]
     begun = time.perf_counter()
     try:
         answer = await proxy.infer(holdings, f"{name}:predict", body.encode())
@@ -133,9 +132,8 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
             return _render("missing", request, {"message": "This page is for http://127.0.0.1 only."}, 421)
         try:
             return await endpoint(request)
-        except Refusal as refusal:
-            status = refusal.status if refusal.status in (403, 404) else 404
-            return _render("missing", request, {"message": refusal.text or str(refusal)}, status)
+        except pages.NoPageError as error:
+            return _render("missing", request, {"message": str(error)}, error.status)
 
     return guarded
 
@@ -145,4 +143,4 @@ def _check_same_site(request: Request) -> None:
     origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site")
     is_own = fetched == "same-origin" or (fetched is None and urlsplit(origin or "").netloc == request.url.netloc)
     if not is_own:
-        raise Refusal(200014, "This form is sent from the console's own pages only; programs use the REST API.")
+        raise pages.NoPageError("This form is sent from the console's own pages; programs use the REST API.", 403)

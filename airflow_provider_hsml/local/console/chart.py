@@ -44,8 +44,10 @@ class Chart:
         :param values: by version; those without a finite one are left out
         :param served: the versions that are marked
         """
-        known = {number: value for number, value in sorted(values.items()) if value is not None and math.isfinite(value)}
-        if len(known) < 2:  # noqa: PLR2004 - one point is no line
+        known = {
+            number: value for number, value in sorted(values.items()) if value is not None and math.isfinite(value)
+        }
+        if len(known) < 2:
             return None
         least, most = min(known.values()), max(known.values())
         first, last = min(known), max(known)

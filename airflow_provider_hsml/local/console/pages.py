@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,21 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local.world import Holdings, World
 
 _LOG_LINES = 200
+
+
+class NoPageError(Exception):
+    """
+    There is no such page.
+
+    :param message: for people: what is there instead
+    :param status: of the answer
+    """
+
+    def __init__(self, message: str, status: int = 404) -> None:
+        self.status = status
+        super().__init__(message)
+
+
 _KINDS = {"Running": "up", "Idle": "up", "Failed": "failed", "Created": "down", "Stopped": "down"}
 
 
@@ -30,7 +44,7 @@ def projects(world: World) -> dict[str, Any]:
             {"id": one.project.id, "name": one.project.name, "deployments": len(one.deployments.all_shown())}
             for one in mine
         ],
-        "version": world.hopsworks_version,
+        "version": world.line.release,
     }
 
 
@@ -41,12 +55,13 @@ def project(world: World, project: int) -> dict[str, Any]:
     :param world: what there is
     :param project: the project's id
     """
-    holdings = world.project(project)
+    holdings = _holdings(world, project)
     versions = _models(holdings)
     by_id = {(row["name"], row["version"]): row for row in versions}
     newest = {row["name"]: row for row in versions}
     deployments = [
-        row | {"model": by_id.get((row["modelName"], row["modelVersion"]))} for row in holdings.deployments.all_shown()
+        row | {"model": by_id.get((row.get("modelName"), row.get("modelVersion")))}
+        for row in holdings.deployments.all_shown()
     ]
     return _of(holdings) | {
         "deployments": deployments,
@@ -64,13 +79,13 @@ def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
     :param project: the project's id
     :param deployment: its own
     """
-    holdings = world.project(project)
-    try:
-        row = holdings.deployments.shown(deployment)
-    except Refusal:
-        known = ", ".join(f"{each['name']} ({each['id']})" for each in holdings.deployments.all_shown()) or "none"
-        raise Refusal(240000, f"There is no deployment {deployment} in {holdings.project.name}; there are: {known}.") from None
-    model = next((m for m in _models(holdings) if (m["name"], m["version"]) == (row["modelName"], row["modelVersion"])), None)
+    holdings = _holdings(world, project)
+    rows = {row["id"]: row for row in holdings.deployments.all_shown()}
+    if deployment not in rows:
+        known = ", ".join(f"{row['name']} ({row['id']})" for row in rows.values()) or "none"
+        raise NoPageError(f"There is no deployment {deployment} in {holdings.project.name}; there are: {known}.")
+    row = rows[deployment]
+    model = _served(holdings, row)
     return _of(holdings) | {
         "deployments": [row],
         "row": row,
@@ -92,11 +107,11 @@ def model(world: World, project: int, name: str) -> dict[str, Any]:
     :param project: the project's id
     :param name: the model's name
     """
-    holdings = world.project(project)
+    holdings = _holdings(world, project)
     versions = [row for row in _models(holdings) if row["name"] == name]
     if not versions:
         known = ", ".join(sorted({row["name"] for row in _models(holdings)})) or "none"
-        raise Refusal(360000, f"There is no model {name} in {holdings.project.name}; there are: {known}.")
+        raise NoPageError(f"There is no model {name} in {holdings.project.name}; there are: {known}.")
     serving = _serving(holdings, name)
     metrics = sorted({metric for row in versions for metric in row.get("metrics") or {}})
     charts = [
@@ -121,11 +136,11 @@ def version(world: World, project: int, name: str, version: int) -> dict[str, An
     :param name: the model's name
     :param version: its number
     """
-    holdings = world.project(project)
+    holdings = _holdings(world, project)
     try:
         row = holdings.registry.get(f"{name}_{version}")
     except Refusal:
-        raise Refusal(360000, f"There is no version {version} of model {name} in {holdings.project.name}.") from None
+        raise NoPageError(f"There is no version {version} of model {name} in {holdings.project.name}.") from None
     folder = f"Models/{name}/{version}"
     return _of(holdings) | {
         "row": row,
@@ -178,6 +193,19 @@ def indented(content: str) -> str:
         return content
 
 
+def _holdings(world: World, project: int) -> Holdings:
+    try:
+        return world.project(project)
+    except Refusal as refusal:
+        raise NoPageError(refusal.text) from None
+
+
+def _served(holdings: Holdings, row: dict[str, Any]) -> dict[str, Any] | None:
+    """Give the version that a deployment is set to."""
+    wanted = (row.get("modelName"), row.get("modelVersion"))
+    return next((model for model in _models(holdings) if (model["name"], model["version"]) == wanted), None)
+
+
 def _of(holdings: Holdings) -> dict[str, Any]:
     return {"project": {"id": holdings.project.id, "name": holdings.project.name}}
 
@@ -192,7 +220,7 @@ def _serving(holdings: Holdings, name: str) -> dict[int, list[dict[str, Any]]]:
     """Give the deployments of each version that some deployment is set to."""
     found: dict[int, list[dict[str, Any]]] = {}
     for row in holdings.deployments.all_shown():
-        if row["modelName"] == name:
+        if row.get("modelName") == name:
             found.setdefault(row["modelVersion"], []).append(row)
     return found
 
@@ -239,12 +267,3 @@ def _files(holdings: Holdings, folder: str) -> list[tuple[str, int]]:
     place = holdings.files.here(folder)
     found = sorted(file for file in place.rglob("*") if file.is_file())
     return [(file.relative_to(place).as_posix(), file.stat().st_size) for file in found]
-
-
-def is_number(value: Any) -> bool:
-    """
-    Tell whether a metric can be drawn.
-
-    :param value: the metric
-    """
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

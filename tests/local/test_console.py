@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local.console.chart import Chart
+
+from .conftest import Client, load
+
+if TYPE_CHECKING:
+    import requests
+
+PROJECT = "/p/119"
+
+
+def page(client: Client, path: str, status: int = 200, **headers: str) -> str:
+    """Get a page as a browser does: without a key."""
+    answer = client.session.get(f"{client.serving.url}{path}", headers=headers, timeout=30, verify=True)
+    assert answer.status_code == status, answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    return answer.text
+
+
+def words(text: str) -> str:
+    """Give what a page says, without its markup."""
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())
+
+
+def send(client: Client, number: int, body: str, **headers: str) -> requests.Response:
+    """Send the form, as a page of ours or of another site."""
+    url = f"{client.serving.url}{PROJECT}/deployments/{number}"
+    return client.session.post(url, data={"body": body}, headers=headers, timeout=30, verify=True)
+
+
+def test_the_start_page_leads_to_the_projects(client: Client) -> None:
+    assert f'<a href="{PROJECT}">demo</a>' in page(client, "/")
+    assert "foreign" not in page(client, "/p")
+
+
+def test_a_project_without_anything(client: Client) -> None:
+    said = words(page(client, PROJECT))
+
+    assert "Deployments There are none yet." in said
+    assert "digits 3 3 accuracy 0.93" in said
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_deployment(client: Client) -> None:
+    number = client.running(predictorEnvVars=["TOKEN=secret"])
+    here = f"{PROJECT}/deployments/{number}"
+    said = page(client, here)
+
+    assert "http-equiv" not in said, "nothing is under way"
+    said = words(said)
+    assert "digits Running Deployment is ready" in said
+    assert "Serves digits 1 Its metrics accuracy 0.91" in said
+    assert "POST /hopsworks-api/api/project/119/inference/models/digits:predict" in said
+    assert f"{client.serving.ingress_url}/v1/demo/digits/v1/models/digits:predict" in said
+    assert "Loading model digits version 1" in said
+    assert "predictorEnvVars TOKEN=…" in said
+    assert "secret" not in said
+    assert "1 active digits 1" in said
+
+    client.give("PUT", "/serving?newVersion=true", json=client.see(number) | {"modelVersion": 3})
+    client.until(number, "Updating")
+    assert 'http-equiv="refresh"' in page(client, here), "something is under way"
+    client.until(number, "Failed")
+    said = words(page(client, here))
+    assert "Failed to run: RuntimeError: the pickle is broken" in said
+    assert "2 active digits 3" in said
+
+
+def test_reading_pages_takes_no_lock(client: Client) -> None:
+    """With a client's lock on the logs it would take a minute, and nobody could write meanwhile."""
+    number = client.running()
+    client.serving.world.cluster.speeds = Speeds(reading_logs=60)
+
+    assert "Loading model digits" in page(client, f"{PROJECT}/deployments/{number}")
+    client.give("PUT", "/serving", json=client.see(number) | {"modelVersion": 2})
+
+
+def test_the_form_sends_a_prediction(client: Client) -> None:
+    number = client.running()
+    answer = send(client, number, '{"instances": [[1], [2]]}', origin=client.serving.url)
+
+    said = words(answer.text)
+    assert answer.status_code == 200
+    assert re.search(r"200 after \d+ ms, from version 1 \( digits-predictor-", said)
+    assert "{ &#34;predictions&#34;: [ 1, 1 ] }" in said
+    refused = send(client, number, "{}", **{"sec-fetch-site": "same-origin"})
+    assert "400 after" in words(refused.text)
+    assert "with one of instances and inputs, got neither" in words(refused.text)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "none"},
+    ],
+)
+def test_the_form_of_another_site_is_refused(client: Client, headers: dict[str, str]) -> None:
+    number = client.running()
+
+    assert send(client, number, '{"instances": [[1]]}', **headers).status_code == 403
+
+
+def test_a_name_that_leads_here_from_elsewhere_is_refused(client: Client) -> None:
+    """A page of another site whose name has been made to resolve to 127.0.0.1 cannot read what is here."""
+    assert "for http://127.0.0.1 only" in page(client, PROJECT, 421, host="evil.example:8181")
+    page(client, PROJECT, host=f"localhost:{client.serving.url.rpartition(':')[2]}")
+
+
+def test_a_model_with_a_chart(client: Client) -> None:
+    client.running(modelVersion=2)
+    text = page(client, f"{PROJECT}/models/digits")
+
+    assert text.count("<circle") == 3
+    assert text.count('class="served"') == 1
+    assert "version 2: 0.92, served" in text
+    assert "2 0.92 SKLEARN" in words(text)
+
+
+def test_one_version(client: Client, serving: LocalServing) -> None:
+    serving.world.register_model("letters", {"model.pkl": b"12345"}, input_example=[[1, 2]], metrics={"loss": 1e-9})
+    said = words(page(client, f"{PROJECT}/models/letters/1"))
+
+    assert "Metrics loss 1e-09 Served by no deployment" in said
+    assert "Files/model.pkl 5" in said
+    assert "Input example [ [ 1, 2 ] ]" in said
+    client.put("letters", modelName="letters", modelPath="/Projects/demo/Models/letters")
+    assert "Served by letters Creat" in words(page(client, f"{PROJECT}/models/letters/1"))
+
+
+def test_what_people_write_is_no_markup(client: Client) -> None:
+    client.give("PUT", "/modelregistries/119/models/digits_1", json={"description": "<script>alert(1)</script>"})
+    text = page(client, f"{PROJECT}/models/digits/1")
+
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (f"{PROJECT}/deployments/77", "There is no deployment 77 in demo; there are: none."),
+        (f"{PROJECT}/models/nothing", "There is no model nothing in demo; there are: digits."),
+        (f"{PROJECT}/models/digits/9", "There is no version 9 of model digits"),
+        ("/p/1", "Project 1 not found."),
+        ("/p/120", "no role in project"),
+        (f"{PROJECT}/jobs", "There is no page /p/119/jobs."),
+    ],
+)
+def test_what_is_not_there_is_said_in_words(client: Client, path: str, message: str) -> None:
+    assert message in words(page(client, path, 404))
+
+
+@pytest.mark.parametrize(
+    ("values", "drawn"),
+    [
+        ({1: 0.5}, None),
+        ({1: float("nan"), 2: 0.5}, None),
+        ({1: None, 2: 0.5}, None),
+        ({1: 0.5, 3: 1.0}, [(64, 122), (504, 22)]),
+        ({1: 0.5, 2: 0.5}, [(64, 72), (504, 72)]),
+        ({1: 1.0, 2: 0.5, 5: 0.0}, [(64, 22), (174, 72), (504, 122)]),
+    ],
+)
+def test_chart(values: dict[int, Any], drawn: list[tuple[float, float]] | None) -> None:
+    chart = Chart.of("accuracy", values, {1})
+
+    assert (chart and [(point.x, point.y) for point in chart.points]) == drawn
+
+
+@pytest.mark.parametrize("line", ["3.7", "4.6"])
+def test_pages_of_other_lines(line: str) -> None:
+    with LocalServing(engine=load, hopsworks_version=line) as serving:
+        serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.9})
+        client = Client(serving)
+        with client.session:
+            number = client.running()
+            for path in ("/p", PROJECT, f"{PROJECT}/models/digits", f"{PROJECT}/models/digits/1"):
+                assert "digits" in page(client, path) or path == "/p"
+            assert "Serves digits 1" in words(page(client, f"{PROJECT}/deployments/{number}"))
