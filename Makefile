@@ -107,7 +107,8 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## What CI runs: l
 
 .PHONY: check-all
 check-all: check conformance ## Everything, before a release: check, conformance, and what is longer
-	@echo "== slow tests"
+	@echo "== slow tests, those in a browser (chromium on PATH, else they are skipped) among them"
+	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
 	@for line in 3.7 4.6; do \
 	    echo "== Airflow-facing tests against Hopsworks $$line"; \
@@ -130,7 +131,7 @@ model-server: .venv/.made ## The model server's own environment, built ahead
 
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml asks; UPGRADE=1 takes the newest of everything
-	@$(call resolve,3.3.2,--extra local --extra examples --group dev,,3.13)
+	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser,,3.13)
 	@$(call resolve,3.0.6,--extra local --extra examples --group test,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)

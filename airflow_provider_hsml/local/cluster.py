@@ -87,6 +87,12 @@ class Cluster:
             change.count_look()
             return seen
 
+    def answering(self, deployment: int) -> ModelFiles | None:
+        """Give what really answers, whatever the row says; None when nothing does."""
+        with self._lock:
+            current = self._slots[deployment].current
+            return None if current is None else current.wanted.model
+
     def logs(self, deployment: int, component: Component, tail: int) -> list[tuple[str, str]]:
         """
         Give (instance, last lines) of each of a component's instances, during a hand-over of the old and the new ones.

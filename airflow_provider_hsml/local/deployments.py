@@ -166,10 +166,16 @@ class Deployments:
         return [{"instanceName": instance, "content": content} for instance, content in logs]
 
     def all_shown(self) -> list[dict[str, Any]]:
-        """Give all deployments for people: as on the wire, without what it costs a client to look."""
+        """
+        Give all deployments for people: as on the wire, without what it costs a client to look.
+
+        ``answering`` is added: the version of the model that really answers, or None.
+        """
         with self._lock:
             rows = sorted(self._rows.items())
-            return [self._told(number, row, self._cluster.state(number)) for number, row in rows]
+            told = [self._told(number, row, self._cluster.state(number)) for number, row in rows]
+            answering = [self._cluster.answering(number) for number, _ in rows]
+        return [row | {"answering": model and model.version} for row, model in zip(told, answering, strict=True)]
 
     def tails(self, deployment: int, lines: int) -> list[tuple[Component, str, str]]:
         """Give (component, instance, last lines) for people, without a client's lock; none where nothing runs."""

@@ -71,6 +71,10 @@ def test_a_deployment(client: Client) -> None:
     said = words(page(client, here))
     assert "Failed to run: RuntimeError: the pickle is broken" in said
     assert "2 active digits 3" in said
+    assert "Serves digits 3 but version 1 answers" in said
+    models = page(client, f"{PROJECT}/models/digits")
+    assert "version 1: 0.91, served" in models
+    assert "version 3: 0.93, served" not in models
 
 
 def test_reading_pages_takes_no_lock(client: Client) -> None:
@@ -167,9 +171,9 @@ def test_what_is_not_there_is_said_in_words(client: Client, path: str, message: 
         ({1: 0.5}, None),
         ({1: float("nan"), 2: 0.5}, None),
         ({1: None, 2: 0.5}, None),
-        ({1: 0.5, 3: 1.0}, [(64, 122), (504, 22)]),
-        ({1: 0.5, 2: 0.5}, [(64, 72), (504, 72)]),
-        ({1: 1.0, 2: 0.5, 5: 0.0}, [(64, 22), (174, 72), (504, 122)]),
+        ({1: 0.5, 3: 1.0}, [(64, 122), (492, 22)]),
+        ({1: 0.5, 2: 0.5}, [(64, 72), (492, 72)]),
+        ({1: 1.0, 2: 0.5, 5: 0.0}, [(64, 22), (171, 72), (492, 122)]),
     ],
 )
 def test_chart(values: dict[int, Any], drawn: list[tuple[float, float]] | None) -> None:

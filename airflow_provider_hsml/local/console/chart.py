@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 WIDTH, HEIGHT = 520, 150
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 22, 28
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 28, 22, 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Chart:
     height: int = HEIGHT
 
     @classmethod
-    def of(cls, metric: str, values: Mapping[int, float | None], served: Collection[int]) -> Self | None:
+    def of(cls, metric: str, values: Mapping[int, float | None], served: Collection[int | None]) -> Self | None:
         """
         Place the points; None where there are fewer than two.
 

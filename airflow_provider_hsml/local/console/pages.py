@@ -113,9 +113,10 @@ def model(world: World, project: int, name: str) -> dict[str, Any]:
         known = ", ".join(sorted({row["name"] for row in _models(holdings)})) or "none"
         raise NoPageError(f"There is no model {name} in {holdings.project.name}; there are: {known}.")
     serving = _serving(holdings, name)
+    answering = {row["answering"] for rows in serving.values() for row in rows}
     metrics = sorted({metric for row in versions for metric in row.get("metrics") or {}})
     charts = [
-        Chart.of(metric, {row["version"]: (row.get("metrics") or {}).get(metric) for row in versions}, set(serving))
+        Chart.of(metric, {row["version"]: (row.get("metrics") or {}).get(metric) for row in versions}, answering)
         for metric in metrics
     ]
     return _of(holdings) | {
@@ -241,7 +242,7 @@ def _settings(row: dict[str, Any]) -> list[tuple[str, str]]:
 _ELSEWHERE = frozenset(
     {"id", "name", "status", "condition", "version", "revision", "created", "creator", "deployed", "modelName"}
     | {"modelVersion", "availableInstances", "availableTransformerInstances", "missingMandatoryTags"}
-    | {"hopsworksInferencePath", "modelServerInferencePath"},
+    | {"hopsworksInferencePath", "modelServerInferencePath", "answering"},
 )
 
 

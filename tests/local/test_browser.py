@@ -1,0 +1,85 @@
+"""The console in a real Chromium, as somebody who follows a link from Airflow sees it."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .conftest import Client
+
+pytestmark = pytest.mark.slow
+
+_FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+)
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    """A page that notes what goes wrong in it, and whom it asks."""
+    browsers = pytest.importorskip("playwright.sync_api", reason="make check-all installs playwright")
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("there is no chromium on PATH")
+    with (
+        browsers.sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=chromium, args=list(_FLAGS)) as browser,
+    ):
+        page = browser.new_page()
+        page.problems = []
+        page.on("console", lambda message: page.problems.append(message.text))
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.on("requestfailed", lambda request: page.problems.append(request.url))
+        yield page
+
+
+def test_from_a_project_to_an_answer(page: Any, client: Client) -> None:
+    number = client.running(modelVersion=2)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+
+    page.goto(f"{client.serving.url}/p/119")
+    page.get_by_role("link", name="digits", exact=True).first.click()
+    assert page.url.endswith(f"/p/119/deployments/{number}")
+    page.get_by_label("The body of the request, as JSON").fill('{"instances": [[1], [2]]}')
+    page.get_by_role("button", name="Predict").click()
+    answer = page.get_by_label("Answer")
+    answer.wait_for()
+
+    assert "from version 2" in answer.inner_text()
+    assert '"predictions"' in answer.inner_text()
+    page.get_by_role("link", name="digits 2").first.click()
+    page.get_by_role("navigation").get_by_role("link", name="digits").click()
+    assert page.locator("circle.served").count() == 1
+    assert page.problems == []
+    assert all(url.startswith((client.serving.url, "data:")) for url in asked), "nothing from elsewhere"
+
+
+@pytest.mark.usefixtures("unhurried")
+def test_a_page_follows_what_is_under_way(page: Any, client: Client) -> None:
+    number = client.put()["id"]
+    client.until(number, "Created")
+    client.give("POST", f"/serving/{number}?action=START")
+
+    page.goto(f"{client.serving.url}/p/119/deployments/{number}")
+
+    assert page.locator("h1 .status").inner_text() == "Starting"
+    page.locator("h1 .status", has_text="Running").wait_for(timeout=30_000)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_fits_its_window(page: Any, client: Client, width: int, scheme: str) -> None:
+    number = client.running()
+    page.set_viewport_size({"width": width, "height": 800})
+    page.emulate_media(color_scheme=scheme)
+    for path in ("", f"/deployments/{number}", "/models/digits", "/models/digits/1"):
+        page.goto(f"{client.serving.url}/p/119{path}")
+
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, path
