@@ -32,7 +32,6 @@ KEY_VARIABLE = "HSML_LOCAL_API_KEY"
 _NEEDED = {
     "filelock": "filelock",
     "httptools": "httptools",
-    "httpx": "httpx",
     "jinja2": "jinja2",
     "packaging": "packaging",
     "jsonschema": "jsonschema",
