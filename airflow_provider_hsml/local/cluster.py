@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from .behaviour import Looks, Profile, Speeds
-    from .engines import Component, Engine, Instance, Stage
+    from .engines import Component, Engine, Instance, ModelFiles, Stage
     from .faults import Faults
     from .rollouts import Wanted
 
