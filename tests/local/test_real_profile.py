@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -369,7 +368,7 @@ def test_a_list_costs_time_for_each_deployment(client: Client) -> None:
 
 
 def test_speeds_can_be_changed_while_it_runs(client: Client) -> None:
-    client.serving.world.cluster.speeds = replace(Speeds(), starting=0.5)
+    client.serving.world.cluster.speeds = Speeds(starting=2.0)
     number = client.put()["id"]
     client.until(number, "Created")
     seen = []
