@@ -51,7 +51,7 @@ def put(tags: Tags, name: Any, text: str, schemas: Schemas) -> list[dict[str, st
         raise Refusal(370000, f"Tag {name} has no schema: an administrator has to define it first.")
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         value = text
     if schemas is not None:
         try:
