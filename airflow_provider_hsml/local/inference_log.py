@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import uuid
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from .engines import Answer, Forwarded
+
+log = logging.getLogger(__name__)
 
 _INPUTS = ("ALL", "MODEL_INPUTS")
 _PREDICTIONS = ("ALL", "PREDICTIONS")
@@ -37,15 +40,26 @@ class InferenceLog:
         self._about = about
 
     def note(self, request: Forwarded, answer: Answer) -> None:
-        """Write a prediction down; what is no prediction, or was refused, is not."""
-        if not request.path.endswith(":predict") or answer.status >= 300:
+        """Write a prediction of either protocol down; what is none, or was refused, is not."""
+        if not request.path.partition("?")[0].endswith((":predict", "/infer")) or answer.status >= 300:
             return
         both = [("request", request.body, _INPUTS), ("response", answer.content, _PREDICTIONS)]
         ids = {"requestId": uuid.uuid4().hex, "time": time.time(), **self._about}
         lines = [
-            json.dumps({**ids, "kind": kind, "payload": json.loads(body)})
+            json.dumps({**ids, "kind": kind, "payload": _payload(body)})
             for kind, body, modes in both
             if self._mode in modes
         ]
-        with self._writing, self._file.open("a") as stream:
-            stream.writelines(f"{line}\n" for line in lines)
+        try:
+            with self._writing, self._file.open("a") as stream:
+                stream.writelines(f"{line}\n" for line in lines)
+        except OSError as error:  # The answer is there, and worth more than its trace.
+            log.warning("A prediction of %s could not be logged: %s", self._about["deployment"], error)
+
+
+def _payload(body: bytes) -> Any:
+    """Give what a body holds: JSON, or what text there is in it."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode("utf-8", "replace")

@@ -8,14 +8,15 @@ import json
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import process_groups
 from .engines import (
     INSTANCE_HEADER,
     VERSION_HEADER,
@@ -45,6 +46,8 @@ _HOPSWORKS_PORT = 8080
 """Where a program without a model listens in Hopsworks."""
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 15.0
+_LAST_WORDS_SECONDS = 1.0
+"""What a process has started may hold its output open."""
 _PREDICT_SECONDS = 300.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """All that a process gets of our environment: no AIRFLOW__ settings, no secrets."""
@@ -78,17 +81,19 @@ class KServeEngine:
     def start(self, model: ModelFiles, logs: Logs, cancelled: threading.Event, timeout: float) -> Instance:
         """Start the processes of a deployment, and return when all are ready."""
         _check_runs_here(model)
-        deadline = time.monotonic() + timeout
+        pythons = {component: self._python(model, component, logs[component]) for component in model.components}
+        deadline = time.monotonic() + timeout  # Building an environment may take longer.
         started: dict[Component, _Process] = {}
         try:
-            for component in model.components:
-                python = self._python(model, component, logs[component])
+            for component, python in pythons.items():
                 predictor = started.get("predictor")
                 started[component] = _Process(self, python, model, component, logs[component], predictor)
             for process in started.values():
                 process.wait_until_ready(cancelled, deadline)
-        except BaseException:
+        except BaseException as error:
             _Components(started, None).stop()
+            if isinstance(error, OSError):
+                raise StartError("INITIALIZED", f"it could not be started: {error}") from error
             raise
         return _Components(started, self._inference_log(model))
 
@@ -120,7 +125,7 @@ class KServeEngine:
 
     def note(self, pid: int) -> None:
         """Note a process that was started."""
-        self._store.note_process(pid, _start_time(pid) or "")
+        self._store.note_process(pid, process_groups.start_time(pid) or "")
 
     def forget(self, pid: int) -> None:
         """Forget a process that has ended."""
@@ -226,14 +231,17 @@ class _Process:
         """Wait until the model is loaded."""
         while not self._is_ready():
             if self._process.poll() is not None:
-                self._reader.join()
+                self._reader.join(_LAST_WORDS_SECONDS)
                 raise StartError("STARTED", self._said(self._last_words()))
             if cancelled.wait(_LOOK_SECONDS):
                 raise StartError("STARTED", "another change came before it was ready")
             if time.monotonic() > deadline:
-                raise StartError("STARTED", self._said("it was not ready in time: see the logs"))
+                what = f"it did not listen on $PORT or {_HOPSWORKS_PORT}" if self._is_program else "it was not ready"
+                raise StartError("STARTED", self._said(f"{what} in time: see the logs"))
 
     async def ask(self, request: Forwarded) -> Answer:
+        if self._is_program:  # When it closes a connection by itself is not known.
+            request = replace(request, headers={**request.headers, "connection": "close"})
         answer = await self._engine.hops.ask(self._port, request)
         return Answer(answer.status, answer.content, {**answer.headers, **self._headers})
 
@@ -250,11 +258,10 @@ class _Process:
         assert process.stdin is not None  # noqa: S101 - it was asked for
         with contextlib.suppress(OSError):
             process.stdin.close()
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process_groups.kill(process.pid)
+        process.wait()
         self._reader.join()
         self._engine.hops.forget(self._port)
         self._engine.forget(process.pid)
@@ -262,7 +269,9 @@ class _Process:
 
     def _is_ready(self) -> bool:
         if self._is_program:
-            taken = next((port for port in (self._port, *self._may_take) if _listens(port)), None)
+            own = process_groups.listening_ports(self._process.pid)
+            ports = [port for port in (self._port, *self._may_take) if own is None or port in own]
+            taken = next((port for port in ports if _listens(port)), None)
             self._port = taken or self._port
             return taken is not None
         connection = http.client.HTTPConnection(_HOST, self._port, timeout=2)
@@ -311,19 +320,8 @@ def _inherited() -> dict[str, str]:
     return {**inherited, "OMP_NUM_THREADS": "1"}
 
 
-def _start_time(pid: int) -> str | None:
-    """Say when a process started, in whatever words the system has: a pid alone may be somebody else's by now."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    with contextlib.suppress(OSError):
-        done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return done.stdout.strip() or None
-    return None
-
-
 def _end_leftover(pid: int, started: str) -> None:
-    """End a model server of an earlier run that did not see its parent go."""
-    if started and _start_time(pid) == started:
+    """End a process of an earlier run that did not see its parent go."""
+    if started and process_groups.start_time(pid) == started:
         log.warning("Ending process %s, a model server that an earlier run left behind", pid)
-        with contextlib.suppress(OSError):
-            os.kill(pid, signal.SIGKILL)
+        process_groups.kill(pid)

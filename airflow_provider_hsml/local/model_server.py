@@ -37,13 +37,13 @@ _GRACE_SECONDS = 3.0
 
 
 def end_with_parent() -> None:
-    """Wait until the parent closes our standard input, and end: in order at first, then at once."""
+    """Wait until the parent closes our standard input, and end with all that was started here: in order or at once."""
     # Not through sys.stdin, whose lock would be held when a failing interpreter wants to close it.
     while os.read(0, 4096):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.killpg(0, signal.SIGTERM)  # We lead a group of our own.
     time.sleep(_GRACE_SECONDS)
-    os._exit(0)
+    os.killpg(0, signal.SIGKILL)
 
 
 def model_file(folder: Path) -> Path:
@@ -98,6 +98,26 @@ def loaded(script: str, *class_names: str) -> Any:
     return made_by(**{name: value for name, value in told.items() if name in wanted})
 
 
+def rows(payload: Any) -> Any:
+    """
+    Give what a request of the V1 protocol asks about.
+
+    :param payload: the request
+    :raises kserve.errors.InvalidInput: nothing: a model would get None, and make something up
+    """
+    from kserve.errors import InvalidInput
+
+    for key in ("instances", "inputs"):
+        if key in payload:
+            return payload[key]
+    raise InvalidInput("Expected a JSON object with instances or inputs, got neither.")
+
+
+def as_list(result: Any) -> Any:
+    """Give an array as a list, and anything else as it is."""
+    return result.tolist() if hasattr(result, "tolist") else result
+
+
 def predictions(result: Any) -> Any:
     """
     Give what a script returned as an answer of the V1 protocol.
@@ -106,7 +126,7 @@ def predictions(result: Any) -> Any:
     """
     if isinstance(result, dict) and "predictions" in result:
         return result
-    return {"predictions": result.tolist() if hasattr(result, "tolist") else result}
+    return {"predictions": as_list(result)}
 
 
 # As in Hopsworks a plain function is asked one thing after the other; the loop stays free for health.
@@ -146,10 +166,13 @@ def scikit_learn_model(name: str, files: Path) -> Any:
 
     class Model(kserve.Model):  # type: ignore[misc]
         async def predict(self, payload: Any, _headers: dict[str, str] | None = None) -> Any:
+            if isinstance(payload, dict):
+                rows(payload)
             return await asked(self._predicted, payload)
 
         def _predicted(self, payload: Any) -> Any:
-            return get_predict_response(payload, loaded_model.predict(get_predict_input(payload)), self.name)
+            # As lists, since KServe cannot put an array of texts into an answer of the V2 protocol.
+            return get_predict_response(payload, as_list(loaded_model.predict(get_predict_input(payload))), self.name)
 
     return Model(name)
 
@@ -162,18 +185,18 @@ def scripted_model(name: str, script: str) -> Any:
     :param script: its path
     """
     import kserve
-    import numpy as np
     from kserve.utils.utils import get_predict_input, get_predict_response
 
     predictor = loaded(script, "Predict", "Predictor")
+    if not hasattr(predictor, "predict"):
+        raise RuntimeError(f"class {type(predictor).__name__} of {Path(script).name} has no method predict.")
 
     class Model(kserve.Model):  # type: ignore[misc]
         async def predict(self, payload: Any, _headers: dict[str, str] | None = None) -> Any:
             if isinstance(payload, dict):
-                rows = payload["instances"] if "instances" in payload else payload.get("inputs")
-                return predictions(await asked(predictor.predict, rows))
+                return predictions(await asked(predictor.predict, rows(payload)))
             answer = predictions(await asked(predictor.predict, get_predict_input(payload)))
-            return get_predict_response(payload, np.asarray(answer["predictions"]), self.name)
+            return get_predict_response(payload, answer["predictions"], self.name)
 
     return Model(name)
 
@@ -201,6 +224,33 @@ def scripted_transformer(name: str, script: str) -> Any:
     return Model(name)
 
 
+def keeping_connections(app: Any) -> Any:
+    """
+    Make an application keep its connections after a 500.
+
+    Starlette raises again what it has answered with a 500, and uvicorn would cut the connection off, a moment later: in
+    the midst of the next request.
+
+    :param app: the application (ASGI)
+    """
+
+    async def keeping(scope: Any, receive: Any, send: Any) -> None:
+        has_begun = False
+
+        async def noting(message: Any) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await app(scope, receive, noting)
+        except Exception:
+            if not has_begun:
+                raise
+
+    return keeping
+
+
 def serve(model: Any, predictor: str | None, descriptor: int) -> None:
     """
     Serve a model until the process is told to end.
@@ -210,6 +260,7 @@ def serve(model: Any, predictor: str | None, descriptor: int) -> None:
     :param descriptor: of the bound socket
     """
     import kserve
+    from kserve import model_server
     from kserve.logging import configure_logging
     from kserve.predictor_config import PredictorConfig
     from kserve.protocol.rest.server import RESTServer
@@ -224,7 +275,7 @@ def serve(model: Any, predictor: str | None, descriptor: int) -> None:
     model.load()
     server.register_model(model)
     rest = RESTServer(
-        "kserve.model_server:app",
+        keeping_connections(model_server.app),
         server.dataplane,
         server.model_repository_extension,
         0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_hsml.local import LocalServing, ModelFiles, Speeds
+from airflow_provider_hsml.local import LocalServing, ModelFiles, Speeds, process_groups
 from airflow_provider_hsml.local import kserve_engine as under_test
 from airflow_provider_hsml.local.engines import InstanceLog, StartError
 from airflow_provider_hsml.local.environments import EnvironmentFailedError, Environments, NamedEnvironments
@@ -40,6 +41,10 @@ def _pickle(*answers: str) -> bytes:
     return pickle.dumps(DecisionTreeClassifier(random_state=0).fit(_ROWS, list(answers)))
 
 
+def _version() -> bytes:
+    return importlib.metadata.version("scikit-learn").encode()
+
+
 def _processes(serving: LocalServing) -> list[int]:
     return [pid for pid, _started in serving.world._store.processes()]
 
@@ -55,7 +60,7 @@ def kserve() -> Iterator[Client]:
     with LocalServing(speeds=Speeds(idle_after=2.0)) as serving:
         for files in (
             {"model.pkl": _pickle("small", "large")},
-            {"model.joblib": _pickle("klein", "gross")},
+            {"model.joblib": _pickle("klein", "gross").replace(_version(), b"0" * len(_version()))},
             {"model.pkl": b""},
             {"first.pkl": b"", "second.pkl": b""},
         ):
@@ -114,6 +119,16 @@ def test_a_model_really_runs(kserve: Client) -> None:
     assert after.json() == {"predictions": ["klein", "gross"]}
     assert after.headers["x-hsml-local-model-version"] == "2"
     assert set(statuses) == {200}
+    *_, log = kserve.give("GET", f"/serving/{number}/logs?tail=100")
+    assert "InconsistentVersionWarning: Trying to unpickle estimator DecisionTreeClassifier" in log["content"]
+    tensor = {"name": "rows", "shape": [2, 1], "datatype": "FP64", "data": [0.0, 10.0]}
+    v2 = kserve.ask_ingress("POST", "/v1/demo/digits/v2/models/digits/infer", json={"inputs": [tensor]})
+    assert (v2.status_code, v2.json()["outputs"][0]["data"]) == (200, ["klein", "gross"])
+    neither = kserve.ask_ingress("POST", "/v1/demo/digits/v1/models/digits:predict", json={"rows": _ROWS})
+    assert (neither.status_code, neither.json()) == (
+        400,
+        {"error": "Expected a JSON object with instances or inputs, got neither."},
+    )
 
     kserve.give("POST", f"/serving/{number}?action=STOP")
     kserve.until(number, "Stopped", seconds=30)
@@ -295,9 +310,10 @@ def test_a_model_server_that_does_not_get_ready(
 
 def test_a_leftover_is_ended_only_if_it_is_ours(tmp_path: Path) -> None:
     store = Store(tmp_path / "state.sqlite3")
-    with subprocess.Popen(["sleep", "60"]) as ours, subprocess.Popen(["sleep", "60"]) as other:
+    sleep = ["sleep", "60"]
+    with subprocess.Popen(sleep, start_new_session=True) as ours, subprocess.Popen(sleep) as other:
         try:
-            store.note_process(ours.pid, under_test._start_time(ours.pid) or "")
+            store.note_process(ours.pid, process_groups.start_time(ours.pid) or "")
             store.note_process(other.pid, "another time")
             KServeEngine(NamedEnvironments(Environments(tmp_path)), store, tmp_path)
 

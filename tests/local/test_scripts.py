@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import LocalServing, Speeds, kserve_engine
 
 from .conftest import Client
 
@@ -47,10 +50,10 @@ class Transformer:
 PLAIN = """
 class Predictor:
     def predict(self, inputs):
-        return {"predictions": inputs, "more": True}
+        return {"predictions": {1} if inputs == ["set"] else inputs, "more": True}
 """
 PROGRAM = """
-import http.server, os
+import http.server, os, subprocess
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
@@ -60,14 +63,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.path.encode() + body)
 
+subprocess.Popen(["sleep", "60"])
 print("listening", flush=True)
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ[os.environ["WHERE"]])), Handler).serve_forever()
 """
 SCRIPTS = {
     "predictor.py": PREDICTOR,
     "transformer.py": TRANSFORMER,
     "plain.py": PLAIN,
     "program.py": PROGRAM,
+    "helpless.py": "class Predict:\n    pass\n",
     "nothing.py": "x = 1\n",
     "raises.py": "class Transformer:\n    def __init__(self):\n        raise RuntimeError('no such feature')\n",
     "broken.py": "class Predict(:\n",
@@ -114,6 +119,14 @@ def _delete(client: Client, number: int) -> None:
 def _log(client: Client, number: int, component: str = "predictor") -> Any:
     (log,) = client.give("GET", f"/serving/{number}/logs?component={component}&tail=200")
     return log
+
+
+def _has_group(leader: int) -> bool:
+    try:
+        os.killpg(leader, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_predictor_and_a_transformer(client: Client) -> None:
@@ -180,24 +193,51 @@ def test_what_a_script_is_told(client: Client) -> None:
 def test_a_plain_script_that_goes_to_sleep_and_wakes(client: Client) -> None:
     number = _running(client, "plain", predictor=_at("plain.py"), requestedInstances=0)
 
-    assert client.predict("plain", inputs=[[1]]).json() == {"predictions": [[1]], "more": True}
+    for _ in range(5):
+        # No JSON: the connection to the model server is good for the next request.
+        assert "not JSON serializable" in client.predict("plain", inputs=["set"]).json()["usrMsg"]
+        assert client.predict("plain", inputs=[[1]]).json() == {"predictions": [[1]], "more": True}
     client.until(number, "Idle", seconds=30)
     assert client.predict("plain", instances=[[2]]).json()["predictions"] == [[2]]
     assert client.see(number)["status"] == "Running"
     _delete(client, number)
 
 
-def test_a_program_without_a_model(client: Client) -> None:
+@pytest.mark.parametrize("where", ["PORT", "FIXED"])
+def test_a_program_without_a_model(client: Client, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """It listens where it is told to, or where it would in Hopsworks; what it has started ends with it."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        fixed = bound.getsockname()[1]
+    monkeypatch.setattr(kserve_engine, "_HOPSWORKS_PORT", fixed)
     model = dict.fromkeys(("modelName", "modelPath", "modelVersion", "modelFramework"))
-    number = _running(client, "program", predictor=_at("program.py"), **model)
-    url = f"{client.serving.ingress_url}/v1/demo/program/any/route?x=1"
-    headers = {"Authorization": f"ApiKey {client.serving.api_key}"}
+    variables = [f"WHERE={where}", f"FIXED={fixed}"]
+    number = _running(client, "program", predictor=_at("program.py"), predictorEnvVars=variables, **model)
 
-    answer = client.session.post(url, data=b"!", headers=headers, timeout=10, verify=True)
+    answer = client.ask_ingress("POST", "/v1/demo/program/any/route?x=1", data=b"!")
 
     assert (answer.status_code, answer.text) == (202, "/any/route?x=1!")
     assert "listening" in _log(client, number)["content"]
     assert client.refused("POST", "/inference/models/program:predict", json={"instances": [1]}) == (400, 250004)
+    (leader, _started), *_ = client.serving.world._store.processes()
+    _delete(client, number)
+    deadline = time.monotonic() + 20
+    while _has_group(leader):
+        assert time.monotonic() < deadline, "what the program has started outlives it"
+        time.sleep(0.05)
+
+
+def test_a_script_that_is_gone(client: Client) -> None:
+    client.give("POST", "/dataset/upload/Resources", files={"file": ("gone.py", PLAIN)})
+    number: int = client.put("gone", predictor=_at("gone.py"))["id"]
+    client.until(number, "Created")
+    client.give("DELETE", "/dataset/Resources/gone.py")
+
+    client.give("POST", f"/serving/{number}?action=START")
+
+    condition = client.until(number, "Failed", seconds=60)["condition"]
+    assert condition["type"] == "INITIALIZED"
+    assert "No such file" in condition["reason"]
+    assert "gone.py" in condition["reason"]
     _delete(client, number)
 
 
@@ -205,6 +245,7 @@ def test_a_program_without_a_model(client: Client) -> None:
     ("fields", "stage", "reason"),
     [
         ({"predictor": _at("nothing.py")}, "STARTED", "predictor: RuntimeError: nothing.py has no class Predict"),
+        ({"predictor": _at("helpless.py")}, "STARTED", "class Predict of helpless.py has no method predict"),
         ({"predictor": _at("broken.py")}, "STARTED", "predictor: SyntaxError"),
         (
             {"transformer": _at("raises.py"), "requestedTransformerInstances": 1},
@@ -227,9 +268,6 @@ def test_what_does_not_come_up(client: Client, fields: dict[str, Any], stage: st
 
 def test_a_transformer_that_crashes(client: Client) -> None:
     number = _running(client, "crash", transformer=_at("transformer.py"), requestedTransformerInstances=1)
-    import os
-    import signal
-
     _predictor, transformer = [pid for pid, _started in client.serving.world._store.processes()][-2:]
     os.kill(transformer, signal.SIGKILL)
 

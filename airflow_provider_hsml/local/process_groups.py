@@ -1,0 +1,55 @@
+"""What the system knows of a process that was started as the leader of a session, and of all that it has started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+_LISTENS = "0A"
+"""The state of such a socket in /proc/net/tcp."""
+
+
+def start_time(pid: int) -> str | None:
+    """Say when a process started, in whatever words the system has: a pid alone may be somebody else's by now."""
+    with contextlib.suppress(OSError):
+        return _stat(Path(f"/proc/{pid}"))[19]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
+        return done.stdout.strip() or None
+    return None
+
+
+def kill(leader: int) -> None:
+    """Kill a leader, if it is still there, and what is left of its group."""
+    with contextlib.suppress(OSError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def listening_ports(leader: int) -> set[int] | None:
+    """
+    Give the ports on which the processes of a session listen.
+
+    :param leader: the session's
+    :return: None where the system does not tell: outside of Linux
+    """
+    if not Path("/proc/net/tcp").exists():
+        return None
+    own: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # It has ended, or is somebody else's.
+            if int(_stat(process)[3]) == leader:
+                own.update(str(each.readlink()) for each in (process / "fd").iterdir())
+    rows = [row.split() for file in ("tcp", "tcp6") for row in _lines(Path("/proc/net", file))]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == _LISTENS and f"socket:[{row[9]}]" in own}
+
+
+def _stat(process: Path) -> list[str]:
+    """Give the fields that come after the command, which may hold blanks."""
+    return (process / "stat").read_text().rpartition(")")[2].split()
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()[1:] if file.exists() else []
