@@ -110,6 +110,12 @@ class Accounts:
         """Give the projects whose registries a project reads: its own, and those that are shared with it."""
         return [p for p in self.projects if p == project or project.name in self._shared.get(p.name, ())]
 
+    def hide_keys(self, text: str) -> str:
+        """Make a text fit to be shown to somebody without a key: a script may have printed one."""
+        for key in self._keys:
+            text = text.replace(key, "<API key>")
+        return text
+
     def _known(self, authorization: str) -> str | None:
         given = authorization.removeprefix(_HEADER).strip().encode()
         return next((key for key in self._keys if hmac.compare_digest(key.encode(), given)), None)

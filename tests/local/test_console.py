@@ -13,6 +13,8 @@ from .conftest import Client, load
 if TYPE_CHECKING:
     import requests
 
+    from airflow_provider_hsml.local import ModelFiles
+
 PROJECT = "/p/119"
 
 
@@ -113,6 +115,53 @@ def test_the_form_of_another_site_is_refused(client: Client, headers: dict[str, 
     number = client.running()
 
     assert send(client, number, '{"instances": [[1]]}', **headers).status_code == 403
+
+
+@pytest.mark.parametrize("host", ["localhost@evil.example", "127.0.0.1.evil.example", "evil.example#:80", ""])
+def test_a_host_that_cannot_be_read_is_refused(client: Client, host: str) -> None:
+    answer = client.session.get(f"{client.serving.url}{PROJECT}", headers={"host": host}, timeout=30, verify=True)
+
+    assert answer.status_code in (400, 421)
+    assert "digits" not in answer.text
+
+
+def test_a_model_without_metrics_and_with_an_example_that_is_no_json(client: Client, serving: LocalServing) -> None:
+    serving.world.register_model("digits", {"model.pkl": b""}, version=4)
+    files = serving.world.project(serving.project_id).files
+    files.write("Models/digits/4/input_example.json", b"five, six")
+    number = client.running(modelVersion=4)
+
+    assert "five, six</textarea>" in page(client, f"{PROJECT}/deployments/{number}")
+    assert "digits 4 none 1" in words(page(client, PROJECT))
+
+
+def test_a_page_that_fails_says_so(client: Client, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(serving.world, "project", fail)
+
+    assert "could not be made (RuntimeError)" in words(page(client, PROJECT, 500))
+
+
+def test_a_key_that_a_script_printed_is_not_shown() -> None:
+    key = "reader.0123456789"
+
+    def load_and_tell(_model: ModelFiles) -> Any:
+        raise RuntimeError(f"opened with {key}")
+
+    with LocalServing(engine=load_and_tell, keys={key: {"SERVING"}}, speeds=Speeds()) as serving:
+        serving.world.register_model("digits", {"model.pkl": b""})
+        client = Client(serving)
+        with client.session:
+            number = client.put()["id"]
+            client.until(number, "Created")
+            client.give("POST", f"/serving/{number}?action=START")
+            client.until(number, "Failed")
+            said = page(client, f"{PROJECT}/deployments/{number}")
+
+    assert "RuntimeError: opened with &lt;API key&gt;" in said
+    assert key not in said
 
 
 def test_a_name_that_leads_here_from_elsewhere_is_refused(client: Client) -> None:

@@ -8,6 +8,8 @@ that is not this machine (a foreign name that resolves to 127.0.0.1), and a form
 from __future__ import annotations
 
 import json
+import logging
+import re
 import time
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from urllib.parse import urlsplit
 
 import jinja2
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local.inference import Proxy
     from airflow_provider_hsml.local.world import Holdings, World
 
+log = logging.getLogger(__name__)
+
 _HEADERS = {
     "content-security-policy": (
         "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; "
@@ -39,7 +44,7 @@ _HEADERS = {
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
 }
-_HERE = frozenset({"127.0.0.1", "localhost", "::1"})
+_HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 _BODY_BYTES = 1 << 20
 _MOVING = ("Creating", "Starting", "Updating", "Stopping")
 _PROJECT = "/p/{project:int}"
@@ -128,12 +133,19 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
     """Answer for this machine only, and say in words what is not there."""
 
     async def guarded(request: Request) -> Response:
-        if request.url.hostname not in _HERE:
+        # The header itself: `request.url` would name our own address where it cannot read the Host.
+        if _HERE.fullmatch(request.headers.get("host", "")) is None:
             return _render("missing", request, {"message": "This page is for http://127.0.0.1 only."}, 421)
         try:
             return await endpoint(request)
+        except ClientDisconnect:
+            raise
         except pages.NoPageError as error:
             return _render("missing", request, {"message": str(error)}, error.status)
+        except Exception as error:
+            log.exception("%s %s failed", request.method, request.url.path)
+            message = f"This page could not be made ({type(error).__name__}): see the server's log."
+            return _render("missing", request, {"message": message}, 500)
 
     return guarded
 

@@ -85,13 +85,17 @@ def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
         known = ", ".join(f"{row['name']} ({row['id']})" for row in rows.values()) or "none"
         raise NoPageError(f"There is no deployment {deployment} in {holdings.project.name}; there are: {known}.")
     row = rows[deployment]
+    row["condition"] = row["condition"] | {"reason": world.accounts.hide_keys(row["condition"]["reason"])}
     model = _served(holdings, row)
     return _of(holdings) | {
         "deployments": [row],
         "row": row,
         "model": model,
         "versions": holdings.deployments.versions(deployment),
-        "logs": holdings.deployments.tails(deployment, _LOG_LINES),
+        "logs": [
+            (component, instance, world.accounts.hide_keys(text))
+            for component, instance, text in holdings.deployments.tails(deployment, _LOG_LINES)
+        ],
         "settings": _settings(row),
         "proxy_url": f"/hopsworks-api/api{row['hopsworksInferencePath']}:predict",
         "ingress_url": f"http://127.0.0.1:{world.ingress_port}{row['modelServerInferencePath']}:predict",
@@ -251,7 +255,10 @@ def _example(holdings: Holdings, row: dict[str, Any]) -> str:
     text = _text(holdings, f"Models/{row['name']}/{row['version']}/input_example.json")
     if text is None:
         return '{"instances": [[]]}'
-    example = json.loads(text)
+    try:
+        example = json.loads(text)
+    except ValueError:  # Whoever registered it wrote something else.
+        return text
     if isinstance(example, dict):
         return json.dumps(example if {"instances", "inputs"} & set(example) else {"instances": [example]})
     is_rows = isinstance(example, list) and any(isinstance(row, list | dict) for row in example)
