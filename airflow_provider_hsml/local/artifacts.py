@@ -7,6 +7,8 @@ script, -1 asks for a new one. A script of an artifact that is there is never ch
 
 from __future__ import annotations
 
+import io
+import zipfile
 from typing import TYPE_CHECKING, Any
 
 from .errors import Refusal, malformed
@@ -83,12 +85,32 @@ def made(config: dict[str, Any], files: ProjectFiles) -> dict[str, Any]:
     numbers = [int(folder.name) for folder in place.iterdir() if folder.name.isdecimal()] if place else []
     number = max(numbers, default=0) + 1
     config = {**config, "artifactVersion": number}
-    for kind in _SCRIPTS:
-        if script := config[kind]:
-            content = files.read(script).read_bytes()
-            config[kind] = f"{above}/{number}/{_named(kind, script.rpartition('/')[2])}"
-            files.write(config[kind], content)
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as archived:
+        for kind in _SCRIPTS:
+            if script := config[kind]:
+                content = files.read(script).read_bytes()
+                name = _named(kind, script.rpartition("/")[2])
+                config[kind] = f"{above}/{number}/{name}"
+                files.write(config[kind], content)
+                archived.writestr(name, content)
+    # The name by which hsml downloads it.
+    archive_name = f"{config['modelName']}_{config['modelVersion']}_{number}.zip"
+    files.write(f"{above}/{number}/{archive_name}", archive.getvalue())
     return config
+
+
+def keep(name: str, version: int, config: Mapping[str, Any], files: ProjectFiles) -> None:
+    """
+    Keep what a version of a deployment is made of where newer clients download it. It runs from where it was given.
+
+    :param name: the deployment's
+    :param version: the deployment's
+    :param config: its configuration
+    """
+    for kind in (*_SCRIPTS, "configFile"):
+        if path := config[kind]:
+            files.write(f"Deployments/{name}/{version}/{path.rpartition('/')[2]}", files.read(path).read_bytes())
 
 
 def told(kind: str, path: str) -> str:

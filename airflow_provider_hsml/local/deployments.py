@@ -415,6 +415,8 @@ class Deployments:
             "updatedBy": _CREATOR,
         }
         self._store.put_version(deployment, number, document)
+        if not self._line.has_artifacts:
+            artifacts.keep(row["name"], number, row["config"], self._files)
 
     def _revision(self, row: dict[str, Any]) -> str:
         if self._cluster.profile.random_revisions:

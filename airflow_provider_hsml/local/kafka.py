@@ -32,19 +32,18 @@ def topic_of(given: Mapping[str, Any] | None, deployment: str, known: Mapping[st
         name = f"{deployment}-inf{secrets.randbelow(10**4):04d}"
         while name in known:
             name = f"{deployment}-inf{secrets.randbelow(10**4):04d}"
-        return _told(name, *numbers)
+        return _told(name)
     if name not in known:
         raise Refusal(240022, f"Topic {name} not found.")
     if known[name] != SCHEMA_OF_LOGS:
         raise Refusal(240023, f"Topic {name} has the schema {known[name]}, not {SCHEMA_OF_LOGS}.")
-    return _told(name, given.get("numOfReplicas") or 1, given.get("numOfPartitions") or 1)
+    return _told(name)
 
 
-def _told(name: str, replicas: int, partitions: int) -> dict[str, Any]:
+def _told(name: str) -> dict[str, Any]:
+    # Without numbers of replicas and partitions: hsml 3.7 refuses to read them of a topic that is there.
     return {
         "name": name,
-        "numOfReplicas": replicas,
-        "numOfPartitions": partitions,
         "schemaName": SCHEMA_OF_LOGS,
         "schemaVersion": 1,
     }

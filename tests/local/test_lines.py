@@ -252,7 +252,7 @@ def test_a_script_makes_an_artifact(old: Client) -> None:
 
     shown = old.see(first)
     assert (shown["artifactVersion"], shown["predictor"]) == (1, "predict.py")
-    assert _artifact(old, first, 1) == ["predictor-predict.py"]
+    assert _artifact(old, first, 1) == ["digits_1_1.zip", "predictor-predict.py"]
     assert old.see(second)["artifactVersion"] == 2, "a number belongs to the model's version, not to the deployment"
     assert old.see(plain)["artifactVersion"] == 0
     old.give("PUT", "/serving", json=shown)
@@ -282,7 +282,7 @@ def test_a_new_model_version_takes_the_script_along_by_its_whole_path(old: Clien
     old.until(number, "Updating")
     seen = old.until(number, "Running")
     assert (seen["modelVersion"], seen["artifactVersion"], seen["predictor"]) == (2, 1, "predict.py")
-    assert _artifact(old, number, 1) == ["predictor-predict.py"]
+    assert _artifact(old, number, 1) == ["digits_2_1.zip", "predictor-predict.py"]
     old.until_answered_by(2)
 
 

@@ -64,3 +64,18 @@ def test_the_project_lists_its_datasets_and_only_they_are_called_datasets(unchan
     assert {"Models", "Resources", "Deployments", "Logs"} <= {item["name"] for item in listed["items"]}
     assert {item["datasetType"] for item in listed["items"]} == {"DATASET"}
     assert "datasetType" not in unchanged.give("GET", "/dataset/Models/digits")
+
+
+def test_what_a_version_is_made_of_can_be_downloaded(serving: LocalServing, client: Client) -> None:
+    files = serving.world.project(serving.project_id).files
+    for content in (b"first", b"second"):
+        files.write(f"Resources/{content.decode()}.py", content)
+    number = client.running(predictor="/Projects/demo/Resources/first.py")
+
+    body = client.see(number) | {"predictor": "/Projects/demo/Resources/second.py"}
+    client.give("PUT", "/serving?newVersion=true", json=body)
+
+    path = "/dataset/download/with_auth/Deployments/digits"
+    assert client.ask("GET", f"{path}/1/first.py").content == b"first"
+    assert client.ask("GET", f"{path}/2/second.py").content == b"second"
+    assert client.refused("GET", f"{path}/2/first.py") == (400, 110018)
