@@ -132,13 +132,14 @@ model-server: .venv/.made ## The model server's own environment, built ahead
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml asks; UPGRADE=1 takes the newest of everything
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser,,3.13)
-	@$(call resolve,3.0.6,--extra local --extra examples --group test,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5',3.12)
+	@$(call resolve,3.0.6,--extra local --extra examples --group test,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
 	@$(call resolve_sdk,hsml,hsml==3.7.2)
 
 # $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. A resolution of 3.0.6 that
-# is left free takes a fastapi with which every task fails ('Input should be a valid dictionary or object').
+# is left free takes a fastapi with which every task fails ('Input should be a valid dictionary or object'), and a universal_pathlib with which
+# its ObjectStoragePath reads no URL.
 resolve = file=constraints/airflow-$(1).txt; echo "== $$file"; \
     printf '%s\n' 'apache-airflow==$(1)' $(3) | \
     $(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
