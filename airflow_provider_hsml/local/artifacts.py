@@ -48,12 +48,14 @@ def located(config: dict[str, Any], old: Mapping[str, Any] | None, files: Projec
     for kind in _SCRIPTS:
         own = next((file.name for file in place.glob(f"{kind}-*")), None)
         given = config[kind]
-        if given is not None and "/" not in given:
+        if given is None:  # It is not used any more; the artifact has it still.
+            continue
+        if "/" not in given:
             named = _named(kind, given)
             if own != named:
                 raise Refusal(240016, f"Artifact {number} has no {kind} script {given}.")
             config[kind] = f"{folder}/{named}"
-        elif given != (None if own is None else f"{folder}/{own}"):
+        elif own is None or given != f"{folder}/{own}":
             raise Refusal(240019, f"The {kind} script of artifact {number} cannot be changed: ask for a new artifact.")
     return config
 

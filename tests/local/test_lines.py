@@ -299,7 +299,6 @@ def test_a_new_model_version_takes_the_script_along_by_its_whole_path(old: Clien
         ({"artifactVersion": "1"}, (422, 120001)),
         ({"predictor": "/Projects/demo/Resources/other.py"}, (400, 240019)),
         ({"predictor": "other.py"}, (400, 240016)),
-        ({"predictor": None}, (400, 240019)),
         ({"transformer": "/Projects/demo/Resources/other.py", "requestedTransformerInstances": 1}, (400, 240019)),
     ],
 )
@@ -310,6 +309,18 @@ def test_what_an_artifact_does_not_allow(old: Client, fields: dict[str, Any], ex
     assert old.refused("PUT", "/serving", json=before | fields) == expected
     assert old.see(number) == before
     assert old.refused("GET", "/dataset/Models/digits/2/Artifacts") == (400, 110018), "nothing was begun"
+
+
+def test_a_script_is_taken_away_by_null(old: Client) -> None:
+    script = "/Projects/demo/Resources/other.py"
+    number = old.put(predictor=_SCRIPT, transformer=script, requestedTransformerInstances=1)["id"]
+    before = old.until(number, "Created")
+    without = {key: value for key, value in before.items() if key != "transformer" and "Transformer" not in key}
+
+    old.give("PUT", "/serving", json={**without, "transformer": None, "transformerResources": None})
+
+    seen = old.see(number)
+    assert (seen["transformer"], seen["predictor"], seen["artifactVersion"]) == (None, "predict.py", 1)
 
 
 def test_a_script_may_go_with_the_old_number_where_the_artifact_has_it(old: Client) -> None:
