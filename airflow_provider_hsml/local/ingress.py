@@ -94,11 +94,12 @@ class Ingress:
         if target is None:
             return _envoy(404)
         deployment, path = target
-        query = f"?{request.url.query}" if request.url.query else ""
+        query = request.scope["query_string"].decode("latin-1")
         named = {name.strip().lower() for name in request.headers.get("connection", "").split(",")}
         headers = {name: value for name, value in request.headers.items() if name not in _NOT_PASSED_ON | named}
         body = await request.body()
-        return await relayed(self._world.cluster, deployment, Forwarded(request.method, path + query, headers, body))
+        forwarded = Forwarded(request.method, f"{path}?{query}" if query else path, headers, body)
+        return await relayed(self._world.cluster, deployment, forwarded)
 
     def _by_path(self, request: Request) -> tuple[int, str] | None:
         """Find (deployment, what is left of the path) for ``/v1/<namespace>/<deployment>/...``."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -101,6 +103,25 @@ def test_requests_are_passed_on_as_they_came(client: Client, monkeypatch: pytest
     assert not {"connection", "x-hop", "host", "authorization", "content-length"} & set(request.headers)
     assert (answer.status_code, answer.text, answer.headers["x-own"]) == (429, "a,b\n", "yes")
     assert answer.headers["content-type"].startswith("text/csv")
+
+
+@pytest.mark.parametrize("query", [b"x=\xc3\xa4", b"x=\xe4", b"x=\xe2\x82\xac", b"x=%20&"])
+def test_bytes_that_are_no_ascii(client: Client, query: bytes) -> None:
+    """What a client sends raw is no reason for a 500."""
+    client.running()
+    address = urlsplit(client.serving.ingress_url)
+    lines = (
+        b"GET " + _MODEL.encode() + b"?" + query + b" HTTP/1.1",
+        b"Host: \xe4",
+        b"X-Mine: \xe4\xe2\x82\xac",
+        f"Authorization: ApiKey {client.serving.api_key}".encode(),
+        b"Connection: close",
+    )
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(b"\r\n".join(lines) + b"\r\n\r\n")
+        status = connection.makefile("rb").readline()
+
+    assert status.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400"))
 
 
 @pytest.mark.parametrize(
