@@ -160,8 +160,20 @@ def test_a_key_that_a_script_printed_is_not_shown() -> None:
             client.until(number, "Failed")
             said = page(client, f"{PROJECT}/deployments/{number}")
 
-    assert "RuntimeError: opened with &lt;API key&gt;" in said
-    assert key not in said
+            listed = page(client, PROJECT)
+
+    assert "1 in all: 1 Failed." in words(listed)
+    assert all("RuntimeError: opened with &lt;API key&gt;" in text and key not in text for text in (said, listed))
+
+
+def test_a_rolled_back_deployment_says_so(client: Client) -> None:
+    number = client.running()
+    client.give("PUT", "/serving?newVersion=true", json={**client.see(number), "modelVersion": 2})
+    client.until(number, "Updating")
+    client.until(number, "Running")
+    client.give("POST", f"/serving/{number}/rollback", json={"version": 1})
+
+    assert "Rolled back to version 1; the newest is 2" in words(page(client, f"{PROJECT}/deployments/{number}"))
 
 
 def test_a_name_that_leads_here_from_elsewhere_is_refused(client: Client) -> None:

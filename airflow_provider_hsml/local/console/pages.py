@@ -60,7 +60,7 @@ def project(world: World, project: int) -> dict[str, Any]:
     by_id = {(row["name"], row["version"]): row for row in versions}
     newest = {row["name"]: row for row in versions}
     deployments = [
-        row | {"model": by_id.get((row.get("modelName"), row.get("modelVersion")))}
+        _without_keys(world, row) | {"model": by_id.get((row.get("modelName"), row.get("modelVersion")))}
         for row in holdings.deployments.all_shown()
     ]
     return _of(holdings) | {
@@ -84,8 +84,7 @@ def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
     if deployment not in rows:
         known = ", ".join(f"{row['name']} ({row['id']})" for row in rows.values()) or "none"
         raise NoPageError(f"There is no deployment {deployment} in {holdings.project.name}; there are: {known}.")
-    row = rows[deployment]
-    row["condition"] = row["condition"] | {"reason": world.accounts.hide_keys(row["condition"]["reason"])}
+    row = _without_keys(world, rows[deployment])
     model = _served(holdings, row)
     return _of(holdings) | {
         "deployments": [row],
@@ -203,6 +202,11 @@ def _holdings(world: World, project: int) -> Holdings:
         return world.project(project)
     except Refusal as refusal:
         raise NoPageError(refusal.text) from None
+
+
+def _without_keys(world: World, row: dict[str, Any]) -> dict[str, Any]:
+    """Give a deployment without the keys that what failed has told."""
+    return row | {"condition": row["condition"] | {"reason": world.accounts.hide_keys(row["condition"]["reason"])}}
 
 
 def _served(holdings: Holdings, row: dict[str, Any]) -> dict[str, Any] | None:
