@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 KSERVE = "kserve==0.21.0"
 _LOADED_FROM_PICKLES = ("scikit-learn", "joblib", "numpy", "scipy", "pandas")
 _MARK = "complete"
+_LOOK_SECONDS = 0.2
 HOPSWORKS_ENVIRONMENTS = (
     *("minimal-inference-pipeline", "pandas-inference-pipeline", "tensorflow-inference-pipeline"),
     *("torch-inference-pipeline", "vllm-inference-pipeline"),
@@ -49,12 +51,15 @@ class Environments:
 
     folder: Path | None = None
 
-    def python(self, requirements: tuple[str, ...], say: Callable[[str], None]) -> Path:
+    def python(
+        self, requirements: tuple[str, ...], say: Callable[[str], None], cancelled: threading.Event | None = None
+    ) -> Path:
         """
         Give the interpreter of an environment, building it if it is not there.
 
         :param requirements: what is installed in it
         :param say: told, a line each, what is being done
+        :param cancelled: give up when it is set
         :raises EnvironmentFailedError: it could not be built
         """
         place = self._place(requirements)
@@ -65,7 +70,7 @@ class Environments:
         with FileLock(f"{place}.lock"):
             if not (place / _MARK).exists():
                 shutil.rmtree(place, ignore_errors=True)
-                _build(place, interpreter, requirements, say)
+                _build(place, interpreter, requirements, say, cancelled or threading.Event())
                 (place / _MARK).write_text("\n".join(requirements) + "\n")  # Last: what is half built has none.
                 say(f"The model server's environment is ready: {place}")
         return interpreter
@@ -93,22 +98,23 @@ class NamedEnvironments:
     environments: Environments
     folder: Path | None = None
 
-    def python(self, name: str | None, say: Callable[[str], None]) -> Path:
+    def python(self, name: str | None, say: Callable[[str], None], cancelled: threading.Event | None = None) -> Path:
         """
         Give the interpreter of an environment, building it if it is not there.
 
         :param name: None for the default one
         :param say: told, a line each, what is being done
+        :param cancelled: give up when it is set
         :raises EnvironmentFailedError: there is none of that name, or it could not be built
         """
         own = self._own()
         if name in own:
-            return self.environments.python(_with_defaults(own[name]), say)
+            return self.environments.python(_with_defaults(own[name]), say, cancelled)
         if name is not None and name not in HOPSWORKS_ENVIRONMENTS:
             known = ", ".join((*HOPSWORKS_ENVIRONMENTS, *map(str, own)))
             where = f"; {self.folder}/{name}.txt would make one" if self.folder else ""
             raise EnvironmentFailedError(f"there is no environment {name!r}: expected one of {known}{where}.")
-        return self.environments.python(default_requirements(), say)
+        return self.environments.python(default_requirements(), say, cancelled)
 
     def build_all(self, say: Callable[[str], None]) -> list[Path]:
         """
@@ -125,10 +131,10 @@ class NamedEnvironments:
 
 def _with_defaults(file: Path) -> tuple[str, ...]:
     """Give the requirements in a file, with the default ones of packages that it does not name."""
-    lines = [line.partition("#")[0].strip() for line in file.read_text().splitlines()]
     try:
+        lines = [line.partition("#")[0].strip() for line in file.read_text("utf-8").splitlines()]
         own = {canonicalize_name(Requirement(line).name): line for line in lines if line}
-    except InvalidRequirement as error:
+    except (InvalidRequirement, UnicodeDecodeError) as error:
         raise EnvironmentFailedError(
             f"{file}: expected a requirement a line, such as 'xgboost==2.1.4': {error}"
         ) from None
@@ -157,21 +163,27 @@ def _cache() -> Path:
     return Path(home) / "hsml-local" / "environments"
 
 
-def _build(place: Path, interpreter: Path, requirements: tuple[str, ...], say: Callable[[str], None]) -> None:
+def _build(
+    place: Path,
+    interpreter: Path,
+    requirements: tuple[str, ...],
+    say: Callable[[str], None],
+    cancelled: threading.Event,
+) -> None:
     say(f"Building the model server's environment ({', '.join(requirements)}): about a minute")
     # A start of the model server takes three times as long without .pyc files.
     env = {key: value for key, value in os.environ.items() if key not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")}
     uv = _uv()
     if uv is not None:
-        _run([uv, "venv", "--quiet", "--python", sys.executable, str(place)], env)
+        _run([uv, "venv", "--quiet", "--python", sys.executable, str(place)], env, cancelled)
         install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(interpreter)]
     else:
         say("uv is not installed: building with venv and pip, which takes some minutes")
-        _run([sys.executable, "-m", "venv", str(place)], env)
+        _run([sys.executable, "-m", "venv", str(place)], env, cancelled)
         install = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*install, *requirements], env)
+    _run([*install, *requirements], env, cancelled)
     say("Checking the model server's environment")
-    _run([str(interpreter), "-c", "import joblib, kserve, sklearn"], env)
+    _run([str(interpreter), "-c", "import joblib, kserve, sklearn"], env, cancelled)
 
 
 def _uv() -> str | None:
@@ -184,8 +196,19 @@ def _uv() -> str | None:
         return shutil.which("uv")
 
 
-def _run(command: list[str], env: dict[str, str]) -> None:
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
-        raise EnvironmentFailedError(f"{' '.join(command[:3])} ... failed ({done.returncode}): {said}")
+def _run(command: list[str], env: dict[str, str], cancelled: threading.Event) -> None:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=env, stdin=subprocess.DEVNULL, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        said = None
+        while said is None:
+            try:
+                said, _ = process.communicate(timeout=_LOOK_SECONDS)
+            except subprocess.TimeoutExpired:
+                if cancelled.is_set():
+                    process.kill()
+                    raise EnvironmentFailedError("another change came before it was built") from None
+    if process.returncode:
+        what = " ".join(command[:3])
+        raise EnvironmentFailedError(f"{what} ... failed ({process.returncode}): {said.strip()[-2000:]}")

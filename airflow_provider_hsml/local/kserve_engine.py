@@ -81,7 +81,7 @@ class KServeEngine:
     def start(self, model: ModelFiles, logs: Logs, cancelled: threading.Event, timeout: float) -> Instance:
         """Start the processes of a deployment, and return when all are ready."""
         _check_runs_here(model)
-        pythons = {component: self._python(model, component, logs[component]) for component in model.components}
+        pythons = {each: self._python(model, each, logs[each], cancelled) for each in model.components}
         deadline = time.monotonic() + timeout  # Building an environment may take longer.
         started: dict[Component, _Process] = {}
         try:
@@ -97,10 +97,10 @@ class KServeEngine:
             raise
         return _Components(started, self._inference_log(model))
 
-    def _python(self, model: ModelFiles, component: Component, log: InstanceLog) -> Path:
+    def _python(self, model: ModelFiles, component: Component, log: InstanceLog, cancelled: threading.Event) -> Path:
         name = model.environment if component == "predictor" else model.transformer_environment
         try:
-            return self._environments.python(name, log.write)
+            return self._environments.python(name, log.write, cancelled)
         except EnvironmentFailedError as error:
             log.write(str(error))
             reason = f"the {component}'s Python environment {name} could not be built: {error}"

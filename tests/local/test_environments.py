@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_provider_hsml.local import environments
-from airflow_provider_hsml.local.environments import EnvironmentFailedError, Environments, default_requirements
+from airflow_provider_hsml.local.environments import (
+    EnvironmentFailedError,
+    Environments,
+    NamedEnvironments,
+    default_requirements,
+)
 
 REQUIREMENTS = ("first==1", "second")
 
@@ -22,7 +29,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The commands that would have been run; the first makes the interpreter."""
     ran: list[list[str]] = []
 
-    def run(command: list[str], env: dict[str, str]) -> None:
+    def run(command: list[str], env: dict[str, str], _cancelled: threading.Event) -> None:
         assert "PYTHONDONTWRITEBYTECODE" not in env
         ran.append(command)
         if "venv" in command:
@@ -67,8 +74,8 @@ def test_what_is_half_built_is_built_anew(
 ) -> None:
     works = environments._run
 
-    def fails(command: list[str], env: dict[str, str]) -> None:
-        works(command, env)
+    def fails(command: list[str], env: dict[str, str], cancelled: threading.Event) -> None:
+        works(command, env, cancelled)
         if "install" in command:
             raise EnvironmentFailedError("no network")
 
@@ -101,7 +108,37 @@ def test_a_command_that_fails_says_its_last_words() -> None:
     program = "import sys; sys.exit('the index is away')"
 
     with pytest.raises(EnvironmentFailedError, match="the index is away"):
-        environments._run([sys.executable, "-c", program], {})
+        environments._run([sys.executable, "-c", program], {}, threading.Event())
+
+
+def test_a_command_is_given_up() -> None:
+    cancelled = threading.Event()
+    cancelled.set()
+    begin = time.monotonic()
+
+    with pytest.raises(EnvironmentFailedError, match="another change"):
+        environments._run(["sleep", "60"], dict(os.environ), cancelled)
+    assert time.monotonic() - begin < 30
+
+
+@pytest.mark.parametrize("content", [b"-r other.txt", b"caf\xe9", b"==1"])
+def test_a_file_that_is_no_list_of_requirements(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mine.txt").write_bytes(content)
+
+    with pytest.raises(EnvironmentFailedError, match=r"mine\.txt: expected a requirement a line"):
+        NamedEnvironments(Environments(tmp_path), tmp_path).python("mine", print)
+
+
+def test_ones_own_requirements_are_on_top_of_the_default_ones(tmp_path: Path, commands: list[list[str]]) -> None:
+    (tmp_path / "mine.txt").write_text("# for the script\nScikit_Learn==1.5.2\ncowsay==6.1  # of course\n")
+    named = NamedEnvironments(Environments(tmp_path), tmp_path)
+
+    own, default, hopsworks = (named.python(name, print) for name in ("mine", None, "pandas-inference-pipeline"))
+
+    assert own != default == hopsworks
+    assert commands[1][-1] == "cowsay==6.1"
+    assert [each for each in commands[1] if each.lower().startswith("scikit")] == ["Scikit_Learn==1.5.2"]
+    assert environments.KSERVE in commands[1]
 
 
 def test_pickles_are_loaded_with_what_they_were_made_with(monkeypatch: pytest.MonkeyPatch) -> None:

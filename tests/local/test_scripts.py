@@ -86,6 +86,8 @@ def client() -> Iterator[Client]:
     with LocalServing(speeds=Speeds(idle_after=1.0), profile="plain") as serving:
         for offset in (1, 100):
             serving.world.register_model("digits", {"offset.txt": str(offset).encode()}, framework="PYTHON")
+        (serving.root / "environments").mkdir()
+        (serving.root / "environments" / "broken.txt").write_text("nothing @ file:///none/nothing-1-py3-none-any.whl\n")
         client = Client(serving)
         with client.session:
             for name, text in SCRIPTS.items():
@@ -253,6 +255,11 @@ def test_a_script_that_is_gone(client: Client) -> None:
             "transformer: RuntimeError: no",
         ),
         ({"predictorEnvironment": {"name": "mine"}}, "INITIALIZED", "there is no environment 'mine': expected one of"),
+        (
+            {"predictorEnvironment": {"name": "broken"}},
+            "INITIALIZED",
+            "file:///none/nothing-1-py3-none-any.whl",
+        ),
         ({"modelServer": "VLLM", "modelFramework": "LLM"}, "INITIALIZED", "does not run VLLM"),
     ],
 )
@@ -282,20 +289,29 @@ def test_a_transformer_that_crashes(client: Client) -> None:
 
 @pytest.mark.slow
 def test_an_environment_of_ones_own(client: Client) -> None:
-    """Built at the first start, with a package that is not in the default one."""
-    folder = client.serving.root / "environments"
-    folder.mkdir(exist_ok=True)
-    (folder / "mine.txt").write_text("# what the script needs\ncowsay==6.1\n")
+    """Built at the first start, with a package that is not in the default one, which others have meanwhile."""
+    (client.serving.root / "environments" / "mine.txt").write_text("# what the script needs\ncowsay==6.1\n")
     script = "import cowsay\nclass Predict:\n    def predict(self, inputs):\n        return [cowsay.__version__]\n"
     client.give("POST", "/dataset/upload/Resources", files={"file": ("cow.py", script)})
+    no_cow = "import importlib.util\nclass Transformer:\n    def postprocess(self, outputs):\n"
+    no_cow += "        return {'predictions': [*outputs['predictions'], importlib.util.find_spec('cowsay')]}\n"
+    client.give("POST", "/dataset/upload/Resources", files={"file": ("no_cow.py", no_cow)})
 
     other = _running(client, "other")
-    number = _start(client, "mine", predictor=_at("cow.py"), predictorEnvironment={"name": "mine"})
+    number = _start(
+        client,
+        "mine",
+        predictor=_at("cow.py"),
+        predictorEnvironment={"name": "mine"},
+        transformer=_at("no_cow.py"),
+        transformerEnvironment={"name": "minimal-inference-pipeline"},
+        requestedTransformerInstances=1,
+    )
     seen = client.until(number, "Running", "Failed", seconds=600)
     assert seen["status"] == "Running", seen["condition"]
     client.until_routed(number)
 
-    assert client.predict("mine", instances=[1]).json() == {"predictions": ["6.1"]}
+    assert client.predict("mine", instances=[1]).json() == {"predictions": ["6.1", None]}
     assert client.predict("other", instances=[[1]]).json() == {"predictions": [2]}
     _delete(client, number)
     _delete(client, other)
