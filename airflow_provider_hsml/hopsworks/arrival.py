@@ -159,10 +159,10 @@ class Arrival:
         if settled.signature != live.signature:
             raise PlanAnew
         live = settled
-        versions = yield from patiently(calls.has_versions(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
+        newest = yield from patiently(calls.get_newest_version(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
         if live.status is Status.RUNNING:
             yield from self._remember_champion(live)
-        row = yield from self._change.update(live, has_versions=versions)
+        row = yield from self._change.update(live, newest_version=newest)
         yield from self._change.bring_tags(row)
         if live.status.is_down:
             return (yield from self._start(row, "updated"))

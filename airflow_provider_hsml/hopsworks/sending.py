@@ -138,12 +138,12 @@ class Change:
         self._check_stored(live, before=None)
         return live, True
 
-    def update(self, live: Deployment, *, has_versions: bool) -> Procedure[Deployment]:
+    def update(self, live: Deployment, *, newest_version: int | None) -> Procedure[Deployment]:
         """
         Send the change once, against the state that it was checked with, and find its row.
 
         :param live: the deployment, in a state in which it can be changed, as it was checked
-        :param has_versions: whether the server keeps versions of deployments
+        :param newest_version: number of the newest version; None where the server keeps none
         :raises PlanAnew: it is not like that any more, or busy
         :raises Superseded: somebody else changed or deleted it meanwhile
         :raises Unsupported: the server left out what it does not know
@@ -156,7 +156,7 @@ class Change:
         differing = changes.differences(before.raw, self.wanted)
         log.info("Updating %s: %s", before, changes.described(differing))
         body = artifacts.for_changing(before.raw, changes.changed(before.raw, self.wanted), differing)
-        new_version = has_versions and any(setting_of(name).versioned for name in differing)
+        new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
         try:
             yield from ask(calls.put_deployment(self.project, body, new_version=new_version))
         except HopsworksError as error:
@@ -168,8 +168,8 @@ class Change:
             log.warning("%s; looking whether it was carried out", error)
             row = yield from self._look_in_doubt(lambda deployment: deployment is None or not self.differs(deployment))
             if row is not None and self.differs(row):
-                if new_version:
-                    yield from self._check_not_kept(row, before)
+                if newest_version is not None and new_version:
+                    yield from self._check_not_kept(row, newest_version)
                 raise PlanAnew from error
         else:
             row = yield from self.look()
@@ -230,7 +230,7 @@ class Change:
         message = f"{row} was changed by somebody else right after our update: {names}."
         raise Superseded(message)
 
-    def _check_not_kept(self, row: Deployment, before: Deployment) -> Procedure[None]:
+    def _check_not_kept(self, row: Deployment, newest_before: int) -> Procedure[None]:
         """
         See that a change in doubt was not kept as a version that is yet to become the active one.
 
@@ -239,7 +239,7 @@ class Change:
         page = yield from patiently(calls.get_versions(self.project, row), self.pace())
         versioned = {name: value for name, value in self.wanted.items() if setting_of(name).versioned}
         for version in page.items if page else []:
-            is_newer = version.version > (before.version or 0)
+            is_newer = version.version > newest_before
             if is_newer and not changes.differences({"name": self.name, **version.raw}, versioned):
                 message = (
                     f"{row}: the change was kept as deployment version {version.version}, which is not the active one. "

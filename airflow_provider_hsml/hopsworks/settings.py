@@ -302,7 +302,7 @@ SET_BY_THE_SERVER = frozenset(
     {"id", "name", "version", "created", "creator", "status", "condition", "deployed", "revision", "projectNamespace"}
     | {"availableInstances", "availableTransformerInstances", "internalPort", "hopsworksInferencePath"}
     | {"modelServerInferencePath", "missingMandatoryTags", "gitCurrentCommit", "gitResolvedBranch", "artifactVersion"}
-    | {"modelServer"}
+    | {"modelName", "modelVersion", "modelPath", "modelFramework", "modelServer"}
 )
 """Keys that follow from something else, and cannot be asked for."""
 

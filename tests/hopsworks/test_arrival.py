@@ -371,15 +371,17 @@ class TestUpdating:
 
     def test_a_doubtful_put_that_was_kept_and_is_not_active_is_not_sent_again(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(503, 120009)]})
-        fake.kept = [row(version=2, modelVersion=2) | {"active": False}]
+        fake.on["predict"] = lambda: fake.after(1, lambda: fake.kept.append(row(version=2, modelVersion=2)))
 
         with pytest.raises(DeploymentError, match="kept as deployment version 2, which is not the active one"):
             arrive(fake)
         assert fake.sent.count("PUT") == 1
 
-    def test_a_doubtful_put_beside_versions_of_others_is_sent_again(self) -> None:
+    def test_a_doubtful_put_beside_versions_that_were_there_is_sent_again(self) -> None:
+        """One of them is like it: it was rolled back, and is deployed again."""
         fake = FakeHopsworks(row=row(version=4), files=FILES, faults={"PUT": [refusal(503, 120009)]})
-        fake.kept = [row(version=3, modelVersion=2), row(version=5, modelVersion=7)]
+        fake.kept = [row(version=5, modelVersion=2)]
+        fake.on["predict"] = lambda: fake.after(1, lambda: fake.kept.append(row(version=6, modelVersion=7)))
         rolls(fake)
 
         assert arrive(fake).action == "updated"

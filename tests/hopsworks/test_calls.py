@@ -49,7 +49,7 @@ class TestWhatIsSent:
             ("get_logs", 1, calls.get_logs(PROJECT, LIVE)),
             ("delete", 1, calls.delete_deployment(PROJECT, LIVE)),
             ("predict", 0, calls.predict(PROJECT, "mnistdigits", {"instances": [[0.0, 1.0], [2.0, 3.0]]})),
-            ("update_new_version", 0, calls.has_versions(PROJECT, LIVE)),
+            ("update_new_version", 0, calls.get_newest_version(PROJECT, LIVE)),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
@@ -138,11 +138,11 @@ class TestDeployments:
 
         assert bool(found) == ("empty" not in name)
 
-    def test_versions(self) -> None:
-        call = calls.has_versions(PROJECT, LIVE)
+    def test_the_newest_version(self) -> None:
+        call = calls.get_newest_version(PROJECT, LIVE)
 
-        assert call.outcome(answer("serving/versions"))
-        assert not call.outcome(answer("serving/versions_unknown_route"))
+        assert call.outcome(answer("serving/versions")) == 2
+        assert call.outcome(answer("serving/versions_unknown_route")) is None
         with pytest.raises(Refused):
             call.outcome(answer("errors/240000_not_found"))
 

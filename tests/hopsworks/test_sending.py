@@ -146,7 +146,7 @@ class Saver:
     def update(self, spec: dict[str, Any]) -> Deployment:
         change, live = self.change(spec), self.live
         self.hook.run(change.prepare_update(live))
-        return self.hook.run(change.update(live, has_versions=True))
+        return self.hook.run(change.update(live, newest_version=1))
 
     @property
     def live(self) -> Deployment:

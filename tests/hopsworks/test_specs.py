@@ -128,6 +128,7 @@ class TestDeploymentSpec:
             ({"serving_tool": "KFSERVING"}, "spec.serving_tool"),
             ({"tags": {"when": object()}}, "spec.tags: expected plain JSON values"),
             ({"extra": {"predictorResources": {}}}, "use spec.resources.requests.cores instead"),
+            ({"extra": {"modelVersion": 2}}, "spec.extra: expected no key that follows from something else"),
             ({"extra": {"status": "Running"}}, "spec.extra: expected no key that follows from something else"),
             ({"extra": {"tracing": float("nan")}}, "spec.extra: expected plain JSON values"),
         ],

@@ -209,18 +209,20 @@ def get_versions(project: Project, deployment: Deployment, *, offset: int = 0) -
     )
 
 
-def has_versions(project: Project, deployment: Deployment) -> Call[bool]:
+def get_newest_version(project: Project, deployment: Deployment) -> Call[int | None]:
     """
-    Ask whether the server keeps versions of deployments (5.2 does). Older ones ignore ``new_version`` silently.
+    Ask for the number of a deployment's newest version; None where the server keeps none.
+
+    Servers before 5.2 keep none, and ignore ``new_version`` silently.
 
     :param project: the project
-    :param deployment: any deployment there
+    :param deployment: the deployment
     """
     return Call(
         f"list the versions of deployment {deployment.name!r}",
         "GET",
         _serving(project, deployment.id, "versions"),
-        lambda data: data is not None,
+        lambda data: None if data is None else max([int(row["version"]) for row in data.get("items") or []], default=0),
         query=(("offset", "0"), ("limit", "1")),
         repeatable=True,
         optional=True,
