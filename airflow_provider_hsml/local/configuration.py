@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import malformed
+from .shapes import check_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,9 +43,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     **dict.fromkeys(
         ("description", "modelPath", "modelName", "predictor", "transformer", "configFile"), (str, "a text")
     ),
-    **dict.fromkeys((key for key in VERSIONED if key.endswith(("Resources", "ScalingConfig"))), (dict, "an object")),
-    **dict.fromkeys(("predictorEnvironment", "transformerEnvironment", "environmentDTO"), (dict, "an object")),
-    **dict.fromkeys(("batchingConfiguration", "kafkaTopicDTO", "tracing", "featureLogging"), (dict, "an object")),
+    **dict.fromkeys(("tracing", "featureLogging"), (dict, "an object")),
     **dict.fromkeys(("predictorEnvVars", "transformerEnvVars"), (list, "a list")),
 }
 _ENVIRONMENTS = {
@@ -58,6 +57,7 @@ def completed(body: Mapping[str, Any], line: Line) -> dict[str, Any]:
     """Take what is known of a body, with the server's defaults. What the line does not know is None."""
     config = {key: body.get(key) if line.knows(key) else None for key in (*VERSIONED, *UNVERSIONED)}
     _check_types(config)
+    check_shapes(config)
     if config["requestedInstances"] is None and config["predictorScalingConfig"]:
         config["requestedInstances"] = config["predictorScalingConfig"].get("minInstances")
     server = config["modelServer"]
