@@ -15,7 +15,8 @@ callable, in this process). The map:
 - ``cluster``: what runs, as Kubernetes would: ``rollouts``, ``states``; ``behaviour``: how fast, how honest
 - ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run
 - ``faults``, ``fault_middleware``, ``changes``: what goes wrong, and how fast, on command; ``control``: over HTTP
-- ``errors``, ``limits``, ``disk``, ``shapes``: the refusals, with Hopsworks' codes; ``uploads``: files that come in parts
+- ``errors``, ``limits``, ``disk``, ``shapes``: the refusals, with Hopsworks' codes
+- ``files``: those of a project; ``uploads``: parts of what is to be one
 
 It knows nothing of the provider in this distribution: a wrong path would be wrong on both sides, and all green.
 """
