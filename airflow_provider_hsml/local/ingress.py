@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PATH = re.compile(r"/v1/(?P<namespace>[^/]+)/(?P<name>[^/]+)(?P<rest>/.*)?")
+_NOT_GRPC = "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
 _NOT_PASSED_ON = CONNECTION_HEADERS | {"authorization"}
 """The key is for the ingress: no model, which may print what it gets, is told it."""
 
@@ -91,6 +92,8 @@ class Ingress:
             target = (self._by_path(request) if self._world.ingress_by_path else None) or self._by_host(request)
         except Refusal as refusal:
             return {401: _envoy(401), 403: _envoy(403, "RBAC: access denied")}.get(refusal.status, _envoy(404))
+        except UnreachedError as error:
+            return _envoy(error.status, error.text)
         if target is None:
             return _envoy(404)
         deployment, path = target
@@ -124,11 +127,15 @@ class Ingress:
         Find a deployment that the ingress leads to.
 
         :raises Refusal: the user has no role in the project
+        :raises UnreachedError: its instances answer gRPC only
         """
         project = next((p for p in self._world.accounts.projects if p.namespace == namespace), None)
         if project is None:
             return None
         deployments = self._world.project(project.id).deployments
         deployment = deployments.id_of(name, any_case=any_case)
+        config = deployments.config(deployment)
+        if config["apiProtocol"] == "GRPC":
+            raise UnreachedError(503, _NOT_GRPC)
         # The tool DEFAULT does without Istio.
-        return deployment if deployments.config(deployment)["servingTool"] == "KSERVE" else None
+        return deployment if config["servingTool"] == "KSERVE" else None

@@ -207,3 +207,11 @@ def test_the_port_can_be_given(serving: LocalServing) -> None:
 
     with pytest.raises(OSError, match="give another --ingress-port"), LocalServing(ingress_port=port):
         pass
+
+
+def test_grpc_has_no_way_for_http(client: Client) -> None:
+    client.running(apiProtocol="GRPC")
+
+    answer = client.ask_ingress("POST", f"{_MODEL}:predict", json={"instances": [[1]]})
+
+    assert (answer.status_code, "protocol error" in answer.text) == (503, True)
