@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, RestartDeploymentOperator
 from airflow_provider_hsml.hopsworks import waiting
-from airflow_provider_hsml.hopsworks.errors import NotInTime
+from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
 
 from .tasks import changes, execute
 
@@ -122,6 +122,41 @@ def _kill_once_stopping(hook: HsmlHook, name: str, operator: RestartDeploymentOp
     while time.monotonic() < deadline and hook.get_deployment_state(name) != "Stopping":
         time.sleep(0.02)
     operator.on_kill()
+
+
+class Terminated(BaseException):
+    """As Airflow 2 ends a task that is killed."""
+
+
+def terminated(_seconds: float) -> None:
+    raise Terminated
+
+
+@pytest.mark.usefixtures("slow_stop")
+def test_a_task_terminated_in_between_starts_it_all_the_same(serving: LocalServing, name: str) -> None:
+    with pytest.raises(Terminated):
+        HsmlHook(sleep=terminated).restart_deployment(name)
+    assert asked(serving) == ["STOP", "START"]
+
+
+@pytest.mark.usefixtures("slow_stop")
+def test_what_cannot_be_started_again_is_said(
+    serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = HsmlHook(sleep=terminated)
+    real = hook.client.send
+
+    def send(call: Any) -> Any:
+        if ("action", "START") in call.query:
+            raise NoAnswer("the server is gone")
+        return real(call)
+
+    monkeypatch.setattr(hook.client, "send", send)
+
+    with pytest.raises(Terminated):
+        hook.restart_deployment(name)
+    assert asked(serving) == ["STOP"]
+    assert f"Deployment '{name}' may be left stopped: start it" in caplog.text
 
 
 @pytest.mark.usefixtures("slow_stop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.deployments import Deployment
     from airflow_provider_hsml.hopsworks.models import ModelVersion
     from airflow_provider_hsml.hopsworks.settings import Wanted
+
+log = logging.getLogger(__name__)
 
 _BRING_BACK = 30.0
 """Seconds for a deployment that is stopping to be stopped, when its restart was broken off."""
@@ -248,7 +251,7 @@ class DeploymentVerbs(DeploymentLooks):
         try:
             drive(restarting.bring_back(self.client.project, name, pace), self.client.send, time.sleep)
         except Exception:
-            self.log.exception("Deployment %r may be left stopped: start it", name)
+            log.exception("Deployment %r may be left stopped: start it", name)
 
     def delete_deployment(
         self, name: str, *, force: bool = False, timeout: float = 600.0, poll_interval: float = 10.0
