@@ -253,3 +253,16 @@ def test_pages_of_other_lines(line: str) -> None:
             for path in ("/p", PROJECT, f"{PROJECT}/models/digits", f"{PROJECT}/models/digits/1"):
                 assert "digits" in page(client, path) or path == "/p"
             assert "Serves digits 1" in words(page(client, f"{PROJECT}/deployments/{number}"))
+
+
+def test_a_model_of_a_shared_registry_and_its_namesake() -> None:
+    with LocalServing(engine=load, project=["demo", "training"], shared_registries={"training": ["demo"]}) as serving:
+        serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.1})
+        serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.9}, project="training")
+        client = Client(serving)
+        with client.session:
+            number = client.put(modelPath="/Projects/training/Models/digits")["id"]
+            text = page(client, f"{PROJECT}/deployments/{number}")
+            assert "Its metrics accuracy 0.9" in words(text)
+            assert 'href="/p/120/models/digits/1"' in text
+            assert "Served by no deployment" in words(page(client, f"{PROJECT}/models/digits/1"))

@@ -57,10 +57,10 @@ def project(world: World, project: int) -> dict[str, Any]:
     """
     holdings = _holdings(world, project)
     versions = _models(holdings)
-    by_id = {(row["name"], row["version"]): row for row in versions}
     newest = {row["name"]: row for row in versions}
+    by_path = _by_path(world, holdings)
     deployments = [
-        _without_keys(world, row) | {"model": by_id.get((row.get("modelName"), row.get("modelVersion")))}
+        _without_keys(world, row) | {"model": by_path.get((row.get("modelPath"), row.get("modelVersion")))}
         for row in holdings.deployments.all_shown()
     ]
     return _of(holdings) | {
@@ -85,11 +85,11 @@ def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
         known = ", ".join(f"{row['name']} ({row['id']})" for row in rows.values()) or "none"
         raise NoPageError(f"There is no deployment {deployment} in {holdings.project.name}; there are: {known}.")
     row = _without_keys(world, rows[deployment])
-    model = _served(holdings, row)
+    model = _by_path(world, holdings).get((row.get("modelPath"), row.get("modelVersion")))
+    row["model"] = model
     return _of(holdings) | {
         "deployments": [row],
         "row": row,
-        "model": model,
         "versions": holdings.deployments.versions(deployment),
         "logs": [
             (component, instance, world.accounts.hide_keys(text))
@@ -98,7 +98,7 @@ def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
         "settings": _settings(row),
         "proxy_url": f"/hopsworks-api/api{row['hopsworksInferencePath']}:predict",
         "ingress_url": f"http://127.0.0.1:{world.ingress_port}{row['modelServerInferencePath']}:predict",
-        "example": None if model is None else _example(holdings, model),
+        "example": None if model is None else _example(_holdings(world, model["modelRegistryId"]), model),
     }
 
 
@@ -209,10 +209,12 @@ def _without_keys(world: World, row: dict[str, Any]) -> dict[str, Any]:
     return row | {"condition": row["condition"] | {"reason": world.accounts.hide_keys(row["condition"]["reason"])}}
 
 
-def _served(holdings: Holdings, row: dict[str, Any]) -> dict[str, Any] | None:
-    """Give the version that a deployment is set to."""
-    wanted = (row.get("modelName"), row.get("modelVersion"))
-    return next((model for model in _models(holdings) if (model["name"], model["version"]) == wanted), None)
+def _by_path(world: World, holdings: Holdings) -> dict[Any, dict[str, Any]]:
+    """Give what a deployment may be set to by (model path, version): a registry that is shared may hold a namesake."""
+    own = holdings.project
+    registries = [world.registry(own.id, owner.id) for owner in world.accounts.shared_with(own)]
+    rows = [row for registry in registries for row in registry.find().get("items", [])]
+    return {(f"/Projects/{row['projectName']}/Models/{row['name']}", row["version"]): row for row in rows}
 
 
 def _of(holdings: Holdings) -> dict[str, Any]:
@@ -228,8 +230,9 @@ def _models(holdings: Holdings) -> list[dict[str, Any]]:
 def _serving(holdings: Holdings, name: str) -> dict[int, list[dict[str, Any]]]:
     """Give the deployments of each version that some deployment is set to."""
     found: dict[int, list[dict[str, Any]]] = {}
+    path = f"/Projects/{holdings.project.name}/Models/{name}"
     for row in holdings.deployments.all_shown():
-        if row.get("modelName") == name:
+        if row.get("modelPath") == path:
             found.setdefault(row["modelVersion"], []).append(row)
     return found
 
@@ -250,7 +253,7 @@ def _settings(row: dict[str, Any]) -> list[tuple[str, str]]:
 _ELSEWHERE = frozenset(
     {"id", "name", "status", "condition", "version", "revision", "created", "creator", "deployed", "modelName"}
     | {"modelVersion", "availableInstances", "availableTransformerInstances", "missingMandatoryTags"}
-    | {"hopsworksInferencePath", "modelServerInferencePath", "answering"},
+    | {"hopsworksInferencePath", "modelServerInferencePath", "answering", "model"},
 )
 
 
