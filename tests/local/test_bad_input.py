@@ -197,6 +197,26 @@ class TestPaths:
         assert (answer.status_code, answer.json()["errorCode"]) == (422, 120001)
 
 
+class TestIngress:
+    def test_a_body_that_is_too_long(self, client: Client) -> None:
+        client.running()
+
+        answer = client.ask_ingress(
+            "POST", "/v1/demo/digits/v1/models/digits:predict", data=iter([b" " * _MB] * ((BODY_BYTES >> 20) + 1))
+        )
+
+        assert answer.status_code == 413
+        assert client.predict().ok
+
+    @pytest.mark.parametrize(
+        "path", ["/", "/v1", "/v1/demo", "/v1/%00/digits/x", "/v1/demo/%2e%2e/x", "/v1/demo//", "/%ff"]
+    )
+    def test_where_nothing_is(self, unchanged: Client, path: str) -> None:
+        answer = unchanged.ask_ingress("GET", path)
+
+        assert (answer.status_code, answer.content) == (404, b"")
+
+
 class TestNoise:
     @pytest.mark.parametrize(
         "noise",

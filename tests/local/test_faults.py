@@ -95,6 +95,17 @@ class TestRequests:
                 assert [row["name"] for row in client.give("GET", "/serving")] == names
                 assert [asked.status for asked in serving.requests.where("PUT")] == [0]
 
+    def test_the_ingress_as_well(self, client: Client) -> None:
+        client.running()
+        path = "/v1/demo/digits/v1/models/digits"
+        client.serving.faults.add(RequestFault("GET", "/v1/*/digits/**", status=504, body="upstream request timeout"))
+        client.serving.faults.add(RequestFault("GET", "/v1/**", drop="after"))
+
+        assert client.ask_ingress("GET", path).status_code == 504
+        with pytest.raises(_LOST):
+            client.ask_ingress("GET", path)
+        assert client.ask_ingress("GET", path).ok
+
     def test_a_body_that_is_cut(self, client: Client) -> None:
         client.serving.faults.add(RequestFault("PUT", "/project/*/serving", cut=10))
 

@@ -182,6 +182,17 @@ def test_https_with_a_ca_of_its_own(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "tls" / "server.pem").stat().st_mode) == 0o600
 
 
+def test_a_certificate_that_was_half_made_is_made_anew(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "server.pem").write_text("the first half of a")
+
+    with LocalServing(tmp_path, engine=load, tls=True) as serving:
+        client = Client(serving)
+        client.session.headers["Connection"] = "close"
+        with client.session:
+            assert client.give("GET", "/serving") == []
+
+
 def test_several_projects() -> None:
     with LocalServing(engine=load, project=["train", "serve"]) as serving:
         serving.world.register_model("digits", {"model.pkl": b""}, project="serve")
