@@ -29,7 +29,6 @@ FOLDER = "Resources/airflow-provider-hsml/scripts"
 MOST_BYTES = 10 * 1024 * 1024
 _IN_THE_PROJECT = re.compile(r"(?:hopsfs:|hdfs:)?(?://[^/]*)?(/Projects/.*)")
 _SCOPE_MISSING = 320004
-_FORBIDDEN = frozenset({403})
 
 
 def read(what: str, value: object) -> Script:
@@ -106,13 +105,10 @@ def provide(project: Project, name: str, script: Script) -> Procedure[None]:
             return
         message = (
             f"spec.{name}: uploading it needs an API key with the scopes DATASET_VIEW and DATASET_CREATE, and this one "
-            f"has not got them. Use one that has, or put the file into the project and name it as {_example(project)}."
+            "has not got them. Use one that has, or put the file into the project and name it as "
+            f"/Projects/{project.name}/..."
         )
         raise InvalidInput(message) from error
-
-
-def _example(project: Project) -> str:
-    return f"/Projects/{project.name}/Resources/<file>"
 
 
 def _upload(project: Project, name: str, path: str, content: bytes) -> Procedure[None]:

@@ -19,7 +19,7 @@ RESERVED = "SERVING_"
 RESTARTED = "HSML_RESTARTED_AT"
 """An environment variable of ours, by which a restart without a stop makes a new rollout: no setting of the user's."""
 CREATE_TOPIC = "CREATE"
-_COPIED = re.compile(r"(?:predictor-|transformer-)+")
+_COPIED = re.compile(r"^(?:predictor-|transformer-)+")
 """What servers that copy scripts put before their names."""
 
 Wanted = dict[str, Any]
@@ -71,7 +71,7 @@ def base_name(path: Any) -> str | None:
 
     :param path: as it stands on the wire
     """
-    return _COPIED.sub("", path.rpartition("/")[2], count=1) or None if isinstance(path, str) else None
+    return _COPIED.sub("", path.rpartition("/")[2]) or None if isinstance(path, str) else None
 
 
 def _env_vars(wire: Any) -> dict[str, str]:

@@ -147,18 +147,19 @@ def _scaling(name: str, what: str, value: object) -> Any:
     if name == "idle_scale_to_zero":
         return reading.boolean(what, value)
     if name == "additional_metrics":
-        rows = [reading.mapping(what, row, ("metric", "target")) for row in reading.sequence(what, value)]
-        return [
-            {
-                SCALING[key]: _scaling(key, f"{what}.{key}", row[key])
-                for key in ("metric", "target")
-                if key == "metric" or row.get(key) is not None
-            }
-            for row in ({"metric": None, **row} for row in rows)
-        ]
+        return [_additional_metric(what, row) for row in reading.sequence(what, value)]
     if name.endswith(("instances", "seconds")):
         return reading.integer(what, value, least=0)
     return reading.number(what, value, least=0)
+
+
+def _additional_metric(what: str, row: object) -> dict[str, Any]:
+    """Read one of ``Scaling.additional_metrics``, as the wire has it."""
+    given = reading.mapping(what, row, ("metric", "target"))
+    found = {SCALING["metric"]: _scaling("metric", f"{what}.metric", given.get("metric"))}
+    if given.get("target") is not None:
+        found[SCALING["target"]] = _scaling("target", f"{what}.target", given["target"])
+    return found
 
 
 @dataclass(frozen=True, slots=True)
