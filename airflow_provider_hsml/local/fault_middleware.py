@@ -121,6 +121,8 @@ async def _cut(app: ASGIApp, scope: Scope, receive: Receive, send: Send, size: i
             body.extend(message.get("body", b""))
 
     await app(scope, receive, gather)
+    if not start:  # The client has gone.
+        return
     headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
     headers.append((b"content-length", str(max(len(body), size + 1)).encode()))
     await send({**start, "headers": headers})
