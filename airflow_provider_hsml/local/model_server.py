@@ -135,20 +135,14 @@ _one_at_a_time = ThreadPoolExecutor(1)
 
 async def asked(function: Callable[[Any], Any], value: Any) -> Any:
     """
-    Ask a function that may be plain or async.
+    Ask a function that may be plain or async. KServe answers what it raises, and logs the traceback.
 
     :param function: of a model or a script
     :param value: its argument
-    :raises kserve.errors.InferenceError: whatever it raised: its text is the answer, its traceback in the log
     """
-    from kserve.errors import InferenceError
-
-    try:
-        if inspect.iscoroutinefunction(function):
-            return await function(value)
-        return await asyncio.get_running_loop().run_in_executor(_one_at_a_time, function, value)
-    except Exception as error:
-        raise InferenceError(str(error)) from error
+    if inspect.iscoroutinefunction(function):
+        return await function(value)
+    return await asyncio.get_running_loop().run_in_executor(_one_at_a_time, function, value)
 
 
 def scikit_learn_model(name: str, files: Path) -> Any:
@@ -160,6 +154,7 @@ def scikit_learn_model(name: str, files: Path) -> Any:
     """
     import joblib
     import kserve
+    from kserve.errors import InferenceError
     from kserve.utils.utils import get_predict_input, get_predict_response
 
     loaded_model = joblib.load(model_file(files))
@@ -168,7 +163,10 @@ def scikit_learn_model(name: str, files: Path) -> Any:
         async def predict(self, payload: Any, _headers: dict[str, str] | None = None) -> Any:
             if isinstance(payload, dict):
                 rows(payload)
-            return await asked(self._predicted, payload)
+            try:
+                return await asked(self._predicted, payload)
+            except Exception as error:
+                raise InferenceError(str(error)) from error
 
         def _predicted(self, payload: Any) -> Any:
             # As lists, since KServe cannot put an array of texts into an answer of the V2 protocol.

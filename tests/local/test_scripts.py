@@ -33,7 +33,7 @@ class Predict:
     async def predict(self, inputs):
         await asyncio.sleep(0)
         if inputs == ["fail"]:
-            raise ValueError("such a row is not known")
+            raise KeyError("width")
         if inputs == ["env"]:
             return [dict(os.environ)]
         return [row[0] + self.offset for row in inputs]
@@ -187,8 +187,8 @@ def test_what_a_script_is_told(client: Client) -> None:
     assert back.ok
     failed = client.predict("told", instances=["fail"])
     assert (failed.status_code, failed.json()["errorCode"]) == (500, 250007)
-    assert "such a row is not known" in failed.json()["usrMsg"]
-    assert "ValueError: such a row is not known" in _log(client, number)["content"]
+    assert failed.json()["usrMsg"] == json.dumps({"error": "KeyError : 'width'"}, separators=(",", ":"))
+    assert "KeyError: 'width'" in _log(client, number)["content"]
     _delete(client, number)
 
 
