@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from conformance import run
 from conformance.steps import STEPS
 
-if TYPE_CHECKING:
-    from pathlib import Path
+PAGE = Path(__file__).parents[1] / "docs" / "local-serving.md"
+
+
+def recorded() -> list[list[str]]:
+    """Read the rows of the table in the docs."""
+    _, _, rest = PAGE.read_text().partition(run.BEGIN)
+    table, end, _ = rest.partition(run.END)
+    assert end, "the table is not between its marks"
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_docs_hold_every_step_in_its_order() -> None:
+    assert [row[:2] for row in recorded()] == [[step.subject, step.does] for step in STEPS]
+
+
+def test_the_docs_give_the_reason_where_a_step_is_not_possible() -> None:
+    for row, step in zip(recorded(), STEPS, strict=True):
+        for said, subject in zip(row[2:], run.SUBJECTS, strict=True):
+            reason = step.impossible.get(subject.sdk) or step.impossible.get("local")
+            assert said == (f"not possible: {reason}" if reason else "ok"), step.name
 
 
 def test_every_step_has_a_name_and_words_of_its_own() -> None:
