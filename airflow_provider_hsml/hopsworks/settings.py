@@ -40,9 +40,6 @@ class Script:
         """The last part of the path: the only part that all servers tell."""
         return self.path.rpartition("/")[2]
 
-    def __str__(self) -> str:
-        return self.path
-
 
 @dataclass(frozen=True, slots=True)
 class Topic:

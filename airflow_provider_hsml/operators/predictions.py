@@ -19,6 +19,9 @@ class PredictOperator(HsmlOperator):
     """
     Ask a deployment for predictions. An Idle one is woken; answers that have not got through are asked for again.
 
+    A deployment of GRPC, of a language model, or of a script without a model has no predictions to give here, and is
+    refused with a sentence.
+
     Returns the answer, such as ``{"predictions": [...]}``; with ``output_path`` only ``{"rows", "output_path"}``.
 
     :param deployment_name: the deployment
