@@ -21,10 +21,11 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     bundle, chain = folder / "ca.pem", folder / "server.pem"
-    if not bundle.exists():
+    if not (bundle.exists() and chain.exists()):
         authority = trustme.CA(organization_name="airflow-provider-hsml local Model Serving")
         issued = authority.issue_cert(*HOSTS)
-        chain.unlink(missing_ok=True)
+        for half in (bundle, chain):
+            half.unlink(missing_ok=True)
         chain.touch(0o600)
         issued.private_key_and_cert_chain_pem.write_to_path(str(chain))
         staged = bundle.with_suffix(".new")

@@ -28,6 +28,9 @@ from .conftest import deployment, load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Starlette leaves the file of a form that is broken off to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed file <tempfile.SpooledTemporaryFile:ResourceWarning")
+
 _BOUND = 30.0
 """Seconds for an answer, on a busy machine."""
 _PREFIX = "/hopsworks-api/api"
@@ -358,7 +361,7 @@ def _run(fuzzed: _Fuzzed, requests: int, seed: int) -> None:
         fuzzed.check(_request(chance, fuzzed.ids))
     fuzzed.check_health()
     total = sum(fuzzed.statuses.values())
-    print(f"{total} requests, slowest {fuzzed.slowest:.2f} s; by status: {dict(sorted(fuzzed.statuses.items()))}")
+    print(f"\n{total} requests, slowest {fuzzed.slowest:.2f} s; by status: {dict(sorted(fuzzed.statuses.items()))}")
     assert total >= requests
     assert {200, 201, 204, 400, 401, 404, 422, 501} <= set(fuzzed.statuses), "some are carried out, some refused"
 
