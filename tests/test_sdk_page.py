@@ -48,9 +48,11 @@ def run(code: str, names: dict[str, Any]) -> None:
 @pytest.mark.airflow
 @pytest.mark.since_hopsworks("5.2")
 @pytest.mark.usefixtures("serving")
-def test_every_row_runs(model_file: Callable[..., Path]) -> None:
+def test_every_row_runs(model_file: Callable[..., Path], tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text("print('up')\n")
     names: dict[str, Any] = {name: getattr(airflow_provider_hsml, name) for name in airflow_provider_hsml.__all__}
-    names |= {"folder": str(model_file(answer=1)), "rows": [[0.1, 3.0], [0.2, 4.0]]}
+    names |= {"folder": str(model_file(answer=1)), "rows": [[0.1, 3.0], [0.2, 4.0]], "script": str(script)}
 
     for row in rows():
         snippets = CODE.findall(row["ours"])
