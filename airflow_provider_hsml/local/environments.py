@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +81,9 @@ class Environments:
         return (self._place(requirements) / _MARK).exists()
 
     def _place(self, requirements: tuple[str, ...]) -> Path:
-        made_of = "\n".join([*requirements, sys.version, platform.platform(), sys.base_prefix])
+        # Not the whole of platform.platform(): the kernel's version differs from one CI machine to the next.
+        system = [sys.version, sys.base_prefix, sysconfig.get_platform(), *platform.libc_ver()]
+        made_of = "\n".join([*requirements, *system])
         return (self.folder or _cache()) / hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 

@@ -92,7 +92,7 @@ class KServeEngine:
                 process.wait_until_ready(cancelled, deadline)
         except BaseException as error:
             _Components(started, None).stop()
-            if isinstance(error, OSError):
+            if isinstance(error, OSError | ValueError):  # A script that is gone, a variable that is none.
                 raise StartError("INITIALIZED", f"it could not be started: {error}") from error
             raise
         return _Components(started, self._inference_log(model))
@@ -174,7 +174,7 @@ class _Process:
         self._folder = engine.artifacts(log.instance)
         script = model.script if component == "predictor" else model.transformer
         own, config = (self._copied(file) for file in (script, model.config))
-        self._is_program = model.path is None
+        self._is_program = model.path is None and component == "predictor"
         # In Hopsworks a program without a model has a network of its own, with that port.
         self._may_take = [_HOPSWORKS_PORT] if self._is_program and not _listens(_HOPSWORKS_PORT) else []
         # Bound here and served there: no race for the port, and it refuses until the model is loaded.
@@ -262,7 +262,7 @@ class _Process:
             process.wait(_END_SECONDS)
         process_groups.kill(process.pid)
         process.wait()
-        self._reader.join()
+        self._reader.join(_LAST_WORDS_SECONDS)
         self._engine.hops.forget(self._port)
         self._engine.forget(process.pid)
         shutil.rmtree(self._folder, ignore_errors=True)
