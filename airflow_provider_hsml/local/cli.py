@@ -90,7 +90,7 @@ def _serve(given: argparse.Namespace) -> int:
     # Not before it is known that what they need is installed.
     from .environments import Environments, default_requirements  # noqa: PLC0415
     from .server import LocalServing  # noqa: PLC0415
-    from .store import StoreTooNewError, StoreUnreadableError  # noqa: PLC0415
+    from .store import StoreTooNewError, StoreUnusableError  # noqa: PLC0415
     from .world import RootInUseError  # noqa: PLC0415
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
@@ -113,7 +113,7 @@ def _serve(given: argparse.Namespace) -> int:
             control=given.control,
         )
         serving.start()
-    except (OSError, RootInUseError, StoreTooNewError, StoreUnreadableError, ValueError) as error:
+    except (OSError, RootInUseError, StoreTooNewError, StoreUnusableError, ValueError) as error:
         print(f"hsml-local serve: {_reason(error)}", file=sys.stderr)
         return 2
     try:

@@ -28,8 +28,8 @@ class StoreTooNewError(Exception):
     """The root was written by a newer airflow-provider-hsml."""
 
 
-class StoreUnreadableError(Exception):
-    """What should be the rows is something else."""
+class StoreUnusableError(Exception):
+    """What should be the rows is something else, or has no room on the disk."""
 
 
 class Store:
@@ -40,24 +40,28 @@ class Store:
 
     :param file: made where there is none
     :raises StoreTooNewError: a newer version has written it
-    :raises StoreUnreadableError: it is broken, or not SQLite at all
+    :raises StoreUnusableError: it is broken, not SQLite at all, or has no room on the disk
     """
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.RLock()
         self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._prepare(file)
         except sqlite3.DatabaseError as error:
             self._db.close()
-            raise StoreUnreadableError(
-                f"{file} cannot be read ({error}): give another --root, or delete it."
-            ) from error
+            raise StoreUnusableError(f"{file} cannot be used ({error}): give another --root.") from error
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self, file: Path) -> None:
+        """Make the tables where there are none, and refuse what a newer version has written."""
+        self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            self._db.close()
             raise StoreTooNewError(
                 f"{file} was written by a newer airflow-provider-hsml (its format is {version}, this one reads up to "
                 f"{SCHEMA_VERSION}): install that version, or give another --root.",
