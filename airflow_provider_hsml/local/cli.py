@@ -9,6 +9,7 @@ The command ``hsml-local``: the local Model Serving in a terminal, for the lapto
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import importlib.util
 import json
@@ -114,7 +115,7 @@ def _serve(given: argparse.Namespace) -> int:
         )
         serving.start()
     except (OSError, RootInUseError, StoreTooNewError, StoreUnusableError, ValueError) as error:
-        print(f"hsml-local serve: {_reason(error)}", file=sys.stderr)
+        print(f"hsml-local serve: {_reason(error, given.root)}", file=sys.stderr)
         return 2
     try:
         _say_ready(serving)
@@ -126,8 +127,10 @@ def _serve(given: argparse.Namespace) -> int:
     return 0
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, root: Path) -> str:
     """Say what is wrong and what to do."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{root} has no room on its disk: make some, or give another --root."
     if isinstance(error, OSError) and error.filename is None:
         return error.strerror or str(error)
     if isinstance(error, OSError):
