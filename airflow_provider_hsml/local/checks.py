@@ -70,9 +70,9 @@ def _check_model(config: dict[str, Any], files: ProjectFiles, line: Line) -> Non
         raise malformed("Model version not provided")
     if not isinstance(version, int) or isinstance(version, bool):
         raise malformed(f"Model version {version!r} is not a number.")
-    if path.rstrip("/").rpartition("/")[2] != name:
+    if path.rpartition("/")[2] != name:
         raise malformed("Model name does not match the model path")
-    folder = files.folder(f"{path}/{version}")
+    folder = files.folder(f"{path}/{version}") if path.startswith("/Projects/") else None
     if folder is None:
         raise Refusal(240006, f"{path}/{version} not found.")
     _check_structure(config, model_folder(folder, line), line)
@@ -176,8 +176,13 @@ def _check_instances(config: dict[str, Any]) -> None:
     if not config["transformer"] and (has_numbers or config["transformerResources"]):
         raise malformed("Transformer instances and resources cannot be provided without a transformer")
     for key in ("predictorScalingConfig", "transformerScalingConfig"):
-        if config[key] is not None and not isinstance(config[key].get("minInstances"), int):
+        if config[key] is None:
+            continue
+        least, most = (config[key].get(f"{end}Instances") for end in ("min", "max"))
+        if least is None:
             raise malformed(f"{key}: minInstances not provided")
+        if most is not None and least > most:
+            raise malformed(f"{key}: minInstances {least} is more than maxInstances {most}.")
 
 
 def _check_bounds(config: dict[str, Any], least: int | None, highest: int | None) -> None:
@@ -193,7 +198,9 @@ def _check_bounds(config: dict[str, Any], least: int | None, highest: int | None
         if least == 0 and number != 0 and not key.endswith("maxInstances"):
             raise malformed(f"{key} is {number}: the cluster requires scaling to zero, that is 0.")
         if (least is not None and number < least) or (highest is not None and number > highest):
-            raise malformed(f"{key} is {number}: the cluster allows {least or 0} to {highest or 'any number'}.")
+            raise malformed(
+                f"{key} is {number}: the cluster allows {least or 0} to {'any number' if highest is None else highest}."
+            )
 
 
 def model_folder(folder: Path, line: Line) -> Path:
