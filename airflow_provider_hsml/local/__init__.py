@@ -13,7 +13,7 @@ callable, in this process). The map:
 - ``deployments``: ``configuration`` and ``checks`` of a PUT, ``wire`` of a GET, ``wanted`` of the cluster, ``locks``
 - ``lines``: what differs from one Hopsworks to another; ``administration``: what its administrators have set
 - ``cluster``: what runs, as Kubernetes would: ``rollouts``, ``states``; ``behaviour``: how fast, how honest
-- ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run
+- ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run; ``hops``: how it is asked
 - ``faults``, ``fault_middleware``, ``changes``: what goes wrong, and how fast, on command; ``control``: over HTTP
 - ``errors``, ``limits``, ``disk``, ``shapes``: the refusals, with Hopsworks' codes
 - ``files``: those of a project; ``uploads``: parts of what is to be one
