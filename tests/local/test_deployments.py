@@ -200,6 +200,27 @@ def test_versions_and_rollback(client: Client) -> None:
     assert client.refused("GET", "/serving/99/versions") == (404, 240000)
 
 
+def test_a_rollback_does_not_bring_back_what_is_not_versioned(client: Client) -> None:
+    number = client.put()["id"]
+    client.until(number, "Created")
+    edited = {
+        "apiProtocol": "GRPC",
+        "batchingConfiguration": {"batchingEnabled": True},
+        "inferenceLogging": "ALL",
+        "kafkaTopicDTO": {"name": "CREATE"},
+        "knativeMode": True,
+    }
+    client.give("PUT", "/serving?newVersion=true", json=client.see(number) | edited | {"modelVersion": 2})
+    before = client.see(number)
+
+    client.give("POST", f"/serving/{number}/rollback", json={"version": 1})
+
+    seen = client.see(number)
+    assert (seen["version"], seen["modelVersion"]) == (1, 1)
+    assert {key: seen[key] for key in edited} == {key: before[key] for key in edited}
+    assert (seen["apiProtocol"], seen["knativeMode"]) == ("GRPC", True)
+
+
 def test_a_plain_put_edits_the_active_version(client: Client) -> None:
     number = client.put()["id"]
     client.until(number, "Created")
