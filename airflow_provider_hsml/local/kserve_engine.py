@@ -7,6 +7,7 @@ import http.client
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -49,6 +50,7 @@ _END_SECONDS = 15.0
 _LAST_WORDS_SECONDS = 1.0
 """What a process has started may hold its output open."""
 _PREDICT_SECONDS = 300.0
+_ERROR = re.compile(r"(Error|Exception)\b|\bERROR\b")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
 """All that a process gets of our environment: no AIRFLOW__ settings, no secrets."""
 
@@ -294,9 +296,9 @@ class _Process:
         return f"{self._component}: {what}"
 
     def _last_words(self) -> str:
-        """Give the last line that is not empty: of a traceback, the exception."""
-        said = [line for line in self._log.tail(50).splitlines() if line.strip()]
-        return said[-1].strip() if said else "it printed nothing"
+        """Give the last line that names an error, or else the last one."""
+        said = [line.strip() for line in self._log.tail(50).splitlines() if line.strip()]
+        return next(filter(_ERROR.search, reversed(said)), said[-1] if said else "it printed nothing")
 
 
 def _check_runs_here(model: ModelFiles) -> None:

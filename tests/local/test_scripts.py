@@ -73,7 +73,7 @@ SCRIPTS = {
     "plain.py": PLAIN,
     "program.py": PROGRAM,
     "helpless.py": "class Predict:\n    pass\n",
-    "nothing.py": "x = 1\n",
+    "nothing.py": "import atexit\natexit.register(print, 'bye')\n",
     "raises.py": "class Transformer:\n    def __init__(self):\n        raise RuntimeError('no such feature')\n",
     "broken.py": "class Predict(:\n",
     "config.yaml": "threshold: 3\n",
