@@ -201,6 +201,7 @@ class TestServer:
         client.until(number, "Created")
         client.give("POST", f"/serving/{number}?action=START")
         client.until(number, "Running")
+        client.until_routed(number)
         assert server.answering_version({"instances": [[1]]}) == 1
 
         prober.start()
