@@ -7,11 +7,12 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import promotion, reading, restarting, stopping
+from airflow_provider_hsml.hopsworks import reading, restarting, stopping
 from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
 from airflow_provider_hsml.hopsworks.changes import model_wanted
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import Superseded
+from airflow_provider_hsml.hopsworks.gate import Gate, Metric
 from airflow_provider_hsml.hopsworks.promotion import Promotion, Record
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 from airflow_provider_hsml.hopsworks.waiting import Pace, drive
@@ -137,6 +138,7 @@ class DeploymentVerbs(DeploymentLooks):
         candidates: Sequence[int | str | Mapping[str, Any]] | None = None,
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        gate: Gate | Mapping[str, Any] | str | None = None,
         model_project: str | None = None,
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -151,6 +153,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param candidates: numbers of versions, or mappings with the key ``model_version``; None for all
         :param deployment_name: None for the model's own
         :param spec: the deployment's configuration
+        :param gate: what it has to show before it takes the place of what is served; None: be better
         :param model_project: the project that owns the model and shares its registry; None for this one
         :param timeout: seconds for one change
         :param poll_interval: seconds between looks
@@ -163,7 +166,8 @@ class DeploymentVerbs(DeploymentLooks):
             poll_interval,
             time.time,
             deployment_name,
-            by=promotion.Metric(
+            rules=Gate.read(gate or {}, "gate").rules(),
+            by=Metric(
                 reading.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
             ),
             model_project=model_project or None,
@@ -173,6 +177,8 @@ class DeploymentVerbs(DeploymentLooks):
 
     def _promote(self, wish: Promotion) -> Record:
         promoted = self.run(wish.run(self.client.project))
+        if promoted.arrived is None:
+            return promoted.record(wish.by)
         deployment = promoted.arrived.deployment
         return promoted.record(
             wish.by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment)

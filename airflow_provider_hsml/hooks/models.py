@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import calls, fetching, promotion, reading, registry, retention
+from airflow_provider_hsml.hopsworks import calls, fetching, gate, reading, registry, retention
+from airflow_provider_hsml.hopsworks.gate import Metric
 from airflow_provider_hsml.hopsworks.models import Direction
 
 from .connection import ConnectedHook
@@ -55,9 +56,10 @@ class ModelVerbs(ConnectedHook):
         page = self.client.send(calls.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
         if page.items and page.items[0].metric(metric) is not None:
             return page.items[0]
-        by = promotion.Metric(metric, end)
-        project = self.client.project
-        return promotion.choose(self.get_models(name), None, by, model_name=name, project_name=project.name).chosen
+        versions = self.get_models(name)
+        if not versions:
+            raise registry.no_version(name, self.client.project.name)
+        return gate.best_candidate(versions, Metric(metric, end))
 
     def register_model(self, *, run_key: str | None = None, **model: Any) -> ModelVersion:
         """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .deployments import Deployment, DeploymentStatus
+    from .gate import Gate
     from .models import ModelVersion
     from .specs import Batcher, DeploymentSpec, InferenceLogger, Resources, Scaling, TransformerSpec
 
@@ -19,6 +20,7 @@ _HOMES = {
     "Deployment": "deployments",
     "DeploymentSpec": "specs",
     "DeploymentStatus": "deployments",
+    "Gate": "gate",
     "InferenceLogger": "specs",
     "ModelVersion": "models",
     "Resources": "specs",
@@ -31,6 +33,7 @@ __all__ = [
     "Deployment",
     "DeploymentSpec",
     "DeploymentStatus",
+    "Gate",
     "InferenceLogger",
     "ModelVersion",
     "Resources",

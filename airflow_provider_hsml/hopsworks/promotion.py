@@ -11,12 +11,13 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import calls, registry
+from . import calls, gate, registry
 from .arrival import Arrival, Arrived
 from .changes import model_wanted
 from .deployments import Deployment, check_deployment_name, default_deployment_names
 from .errors import InvalidInput, NotFound
-from .models import Direction, ModelVersion, best_of, check_model_name
+from .gate import Decision, Metric, Rules
+from .models import ModelVersion, check_model_name
 from .waiting import Procedure, ask
 
 if TYPE_CHECKING:
@@ -29,27 +30,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SCRIPT = "the script was asked for"
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Which version is to serve, and why."""
-
-    chosen: ModelVersion
-    reason: str
-    """One sentence."""
-    is_kept: bool = False
-    """Whether the champion stays because no candidate beats it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What versions are compared by, and which of them take part."""
-
-    name: str
-    direction: Direction
-    candidates: Sequence[int] | None = None
-    """Numbers of versions; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +49,8 @@ class Promotion:
     """None: the model's own."""
     by: Metric | None = None
     """Choose the best version by this; None: the one that ``version`` names."""
+    rules: Rules = Rules()  # noqa: RUF009 - it is frozen
+    """What the best one has to show."""
     version: int | None = None
     """None: the newest."""
     model_project: str | None = None
@@ -84,6 +66,8 @@ class Promotion:
         name, live, decision, champion = yield from self._decide(project)
         chosen = decision.chosen if decision else None
         log.info("Deployment %r: %s.", name, decision.reason if decision else _SCRIPT)
+        if decision is not None and chosen is None:
+            return Promoted(name, None, decision, champion, live)
         arrived = yield from Arrival(
             project,
             name,
@@ -95,7 +79,7 @@ class Promotion:
             clock=self.clock,
         ).run()
         log.info("Deployment %r: %s; %s.", name, arrived.action, arrived.deployment)
-        return Promoted(arrived, decision, champion, live)
+        return Promoted(name, arrived, decision, champion, live)
 
     def _decide(
         self, project: Project
@@ -120,17 +104,20 @@ class Promotion:
             return name, live, Decision(model, f"version {model.version} of model {model.name!r} {why}"), None
         versions = yield from registry.list_versions(project, check_model_name(self.model_name), source)
         name, live = yield from find_deployment(project, names)
+        if not versions:
+            raise registry.no_version(self.model_name, source.name if source else project.name)
         champion = yield from find_champion(project, live, versions)
-        owner = source.name if source else project.name
-        decision = choose(versions, champion, self.by, model_name=self.model_name, project_name=owner)
-        return name, live, decision, champion
+        return name, live, gate.decide(versions, champion, self.by, self.rules), champion
 
 
 @dataclass(frozen=True, slots=True)
 class Promoted:
     """How a promotion ended."""
 
-    arrived: Arrived
+    name: str
+    """The deployment's."""
+    arrived: Arrived | None
+    """None: no candidate is good enough to be the first, and there is no deployment."""
     decision: Decision | None
     """None for a script alone."""
     champion: ModelVersion | None
@@ -138,7 +125,7 @@ class Promoted:
     before: Deployment | None
     """The deployment as it was."""
 
-    def record(self, by: Metric | None, *, inference_url: str, url: str) -> Record:
+    def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
         """
         Make the record of it.
 
@@ -146,12 +133,13 @@ class Promoted:
         :param inference_url: the address that answers predictions
         :param url: the deployment's page
         """
-        deployment, model = self.arrived.deployment, self.decision.chosen if self.decision else None
-        is_kept = self.decision is not None and self.decision.is_kept and self.arrived.action == "unchanged"
+        arrived, model = self.arrived, self.decision.chosen if self.decision else None
+        is_kept = self.decision is not None and self.decision.is_kept
+        action = "kept" if arrived is None or (is_kept and arrived.action == "unchanged") else arrived.action
         return Record(
-            deployment_name=deployment.name,
-            deployment_id=deployment.id,
-            action="kept" if is_kept else self.arrived.action,
+            deployment_name=self.name,
+            deployment_id=arrived.deployment.id if arrived else None,
+            action=action,
             reason=self.decision.reason if self.decision else _SCRIPT,
             model_name=model.name if model else None,
             model_version=model.version if model else None,
@@ -159,10 +147,11 @@ class Promoted:
             metric=by.name if by else None,
             metric_value=model.metric(by.name) if by and model else None,
             previous_metric_value=self.champion.metric(by.name) if by and self.champion else None,
-            verified_by=self.arrived.verified_by,
-            status=deployment.status.value,
+            verified_by=arrived.verified_by if arrived else None,
+            status=arrived.deployment.status.value if arrived else None,
             inference_url=inference_url,
             url=url,
+            is_kept=is_kept,
         )
 
 
@@ -171,7 +160,8 @@ class Record:
     """What a deploying task did: pushed to XCom as plain JSON."""
 
     deployment_name: str
-    deployment_id: int
+    deployment_id: int | None
+    """None: there is no deployment, since no candidate was good enough to be the first."""
     action: str
     """created, updated, started, attached, unchanged or kept."""
     reason: str
@@ -183,10 +173,12 @@ class Record:
     previous_metric_value: float | None
     verified_by: str | None
     """fingerprint, instances, status, or None when nothing was waited for."""
-    status: str
-    inference_url: str
-    url: str
+    status: str | None
+    inference_url: str | None
+    url: str | None
     """The deployment's page in the Hopsworks UI."""
+    is_kept: bool = False
+    """Whether no candidate took the place of what is served, be its configuration changed or not."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
@@ -232,86 +224,3 @@ def find_champion(
         )
         raise NotFound(message)
     return champion
-
-
-def choose(
-    versions: Sequence[ModelVersion], champion: ModelVersion | None, by: Metric, *, model_name: str, project_name: str
-) -> Decision:
-    """
-    Decide which version is to serve.
-
-    The challenger is the best admissible candidate: not the served version, with a finite metric, and newer than the
-    served one. It has to be better than the champion; a tie keeps the champion.
-
-    :param versions: all versions of the model
-    :param champion: the version being served; None at a first deployment
-    :param by: what to compare by
-    :param model_name: the model, for messages
-    :param project_name: the project, for messages
-    :raises NotFound: there is no version, or a candidate does not exist
-    :raises InvalidInput: no version has the metric, or the champion has not
-    """
-    if not versions:
-        raise registry.no_version(model_name, project_name)
-    metric, direction = by.name, by.direction
-    rows = _candidates(versions, by.candidates)
-    best = best_of(rows, metric, direction)
-    if best is None:
-        known = sorted({name for row in rows for name in row.metrics if row.metric(name) is not None})
-        message = (
-            f"No candidate version of model {rows[0].name!r} has a finite metric {metric!r}; metrics there: "
-            f"{', '.join(known) or 'none'}."
-        )
-        raise InvalidInput(message)
-    if champion is None:
-        return Decision(
-            best,
-            f"version {best.version} is the best of {len(rows)} by {metric} ({best.metric(metric):g}), and none is "
-            "served yet",
-        )
-    mark = champion.metric(metric)
-    if mark is None:
-        message = (
-            f"The served version {champion.version} of model {champion.name!r} has no finite metric {metric!r}, so "
-            "nothing can be compared "
-            "with it. Compare by a metric that it has, or deploy a version by number with DeployModelOperator."
-        )
-        raise InvalidInput(message)
-    challenger = best_of(
-        [row for row in rows if row.path != champion.path or row.version > champion.version], metric, direction
-    )
-    served = f"the served version {champion.version} ({metric} {mark:g})"
-    if challenger is None:
-        if best.version == champion.version:
-            return Decision(champion, f"{served} is the best already", is_kept=True)
-        return Decision(
-            champion,
-            f"{served} is kept: no candidate is newer; the best one left out is version {best.version} "
-            f"({best.metric(metric):g}), which is older",
-            is_kept=True,
-        )
-    value = challenger.metric(metric)
-    better = value is not None and (value > mark if direction is Direction.MAX else value < mark)
-    if better:
-        return Decision(challenger, f"version {challenger.version} ({metric} {value:g}) beats {served}")
-    word = "equals" if value == mark else "does not beat"
-    return Decision(
-        champion, f"version {challenger.version} ({metric} {value:g}) {word} {served}, which is kept", is_kept=True
-    )
-
-
-def _candidates(versions: Sequence[ModelVersion], numbers: Sequence[int] | None) -> list[ModelVersion]:
-    """Give the versions to choose from."""
-    known = {model.version: model for model in versions}
-    if numbers is None:
-        return list(versions)
-    if not numbers:
-        message = (
-            "candidates: expected at least one version. An empty list often means that no training task before this "
-            "one succeeded."
-        )
-        raise InvalidInput(message)
-    if missing := sorted(set(numbers) - set(known)):
-        message = f"candidates: versions {missing} are not in the registry; those there: {sorted(known)}."
-        raise NotFound(message)
-    return [known[number] for number in dict.fromkeys(numbers)]

@@ -7,12 +7,12 @@ is ``settings``' to say. In all of them a field that is None is not asked for: a
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from . import reading, scripts
+from .given import Given
 from .settings import COMPUTE, CREATE_TOPIC, EXTRA, RESERVED, SCALING, SET_BY_THE_SERVER, Topic, Wanted, named
 
 if TYPE_CHECKING:
@@ -31,42 +31,8 @@ VLLM_METRICS = (
 _ENV_VAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-class _Spec:
-    """What the dataclasses below have in common: they read themselves strictly, and give what was given."""
-
-    __slots__ = ()
-
-    @classmethod
-    def read(cls, value: object, what: str = "spec") -> Self:
-        """
-        Read a dataclass of this kind, a mapping of the same keys, or such a mapping as JSON text.
-
-        :param value: what was given
-        :param what: the argument's name, for messages
-        :raises InvalidInput: an unknown key (names the nearest known one), or a value of the wrong kind
-        """
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                reading.refuse(what, f"a {cls.__name__}, a mapping, or JSON text of one", value)
-        names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-        given = {name: item for name, item in reading.mapping(what, value, names).items() if item is not None}
-        return cls(**given)
-
-    def given(self) -> dict[str, Any]:
-        """Give the fields that are not None, as they are; fields inside them are not copied."""
-        return {
-            field.name: value.given() if isinstance(value, _Spec) else value
-            for field in fields(self)  # type: ignore[arg-type]
-            if (value := getattr(self, field.name)) is not None
-        }
-
-
 @dataclass(frozen=True, slots=True)
-class Resources(_Spec):
+class Resources(Given):
     """What one instance gets. ``requests`` and ``limits``: ``cores`` (float), ``memory`` (MB), ``gpus``."""
 
     instances: int | str | None = None
@@ -91,7 +57,7 @@ class Resources(_Spec):
 
 
 @dataclass(frozen=True, slots=True)
-class Scaling(_Spec):
+class Scaling(Given):
     """
     How many instances run. Percentages are 0 to 100 and above, ``*_seconds`` are seconds.
 
@@ -163,7 +129,7 @@ def _additional_metric(what: str, row: object) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class TransformerSpec(_Spec):
+class TransformerSpec(Given):
     """The component that works on requests before the predictor, and on answers after it: a script of its own."""
 
     script_file: str | None = None
@@ -186,7 +152,7 @@ class TransformerSpec(_Spec):
 
 
 @dataclass(frozen=True, slots=True)
-class InferenceLogger(_Spec):
+class InferenceLogger(Given):
     """What is logged of each inference, and where to. ``mode="NONE"`` ends it."""
 
     mode: str | None = None
@@ -225,7 +191,7 @@ class InferenceLogger(_Spec):
 
 
 @dataclass(frozen=True, slots=True)
-class Batcher(_Spec):
+class Batcher(Given):
     """Whether the server puts several requests together before the model sees them."""
 
     enabled: bool | str | None = None
@@ -252,7 +218,7 @@ class Batcher(_Spec):
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentSpec(_Spec):
+class DeploymentSpec(Given):
     """
     How a deployment is to be configured. A field that is None is not asked for: an update keeps what is live.
 

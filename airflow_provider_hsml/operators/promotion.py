@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_hsml.hopsworks import reading
+
 from .base import WaitingOperator
 
 if TYPE_CHECKING:
@@ -12,6 +16,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_hsml.hopsworks.gate import Gate
     from airflow_provider_hsml.hopsworks.promotion import Record
     from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 
@@ -40,7 +45,8 @@ class _PromotingOperator(WaitingOperator):
         Airflow's ``multiple_outputs`` would push the keys too, but on 3.0 it fails at the first that is None.
         """
         plain = record.to_dict()
-        self.log.info("Deployment %r: see %s", record.deployment_name, record.url)
+        if record.url is not None:
+            self.log.info("Deployment %r: see %s", record.deployment_name, record.url)
         given = {key: value for key, value in plain.items() if value is not None}
         for key, value in {"promotion": plain, **given}.items():
             context["ti"].xcom_push(key=key, value=value)
@@ -66,7 +72,7 @@ class DeployModelOperator(_PromotingOperator):
     Returns the promotion record, each of its keys also under its own: ``deployment_name``, ``deployment_id``,
     ``action`` (created, updated, started, attached, unchanged), ``reason``, ``model_name``, ``model_version``,
     ``previous_model_version``, ``metric``, ``metric_value``, ``previous_metric_value``, ``verified_by``, ``status``,
-    ``inference_url``, ``url``. The whole is also pushed under the key ``promotion``.
+    ``inference_url``, ``url``, ``is_kept``. The whole is also pushed under the key ``promotion``.
 
     :param model_name: the model in the registry; None to serve the ``script_file`` in ``spec`` alone, which needs
         ``deployment_name``
@@ -110,11 +116,13 @@ class DeployBestModelOperator(_PromotingOperator):
     """
     Serve the best version of a model by a metric, if it beats the one being served, and see that it really does.
 
-    The challenger is the best candidate that is newer than the served version and has a finite metric. A tie keeps what
-    is served. Calling it again with nothing new changes nothing.
+    The challenger is the best admissible candidate: with a finite metric, newer than the served version, within the
+    gate's floor and guards. A tie keeps what is served. Calling it again with nothing new changes nothing.
+    ``docs/promotion.md`` has the table of cases.
 
-    Returns the promotion record, as ``DeployModelOperator`` does; ``action`` is ``kept`` when no candidate beats the
-    served version.
+    Returns the promotion record, as ``DeployModelOperator`` does; ``is_kept`` says that no candidate took the place of
+    the served version, and ``action`` is ``kept`` when nothing else changed either. The record is pushed before the
+    task is skipped or fails.
 
     :param model_name: the model in the registry
     :param metric: name of the metric to compare by
@@ -122,6 +130,9 @@ class DeployBestModelOperator(_PromotingOperator):
     :param candidates: versions to choose from: numbers, or results of ``RegisterModelOperator``; None for all
     :param deployment_name: letters and digits; None for the model's name without other characters
     :param spec: how to configure the deployment; applied also when the served version is kept
+    :param gate: what the challenger has to show, a ``Gate`` or a mapping of its fields; None: be better
+    :param if_not_better: what becomes of the task when no candidate takes the place of what is served: ``keep``
+        (success), ``skip`` or ``fail``
     :param model_project: another project that owns the model and shares its registry with this one: train in one
         project, serve from another
     """
@@ -134,9 +145,11 @@ class DeployBestModelOperator(_PromotingOperator):
         "candidates",
         "deployment_name",
         "spec",
+        "gate",
+        "if_not_better",
         "model_project",
     )
-    template_fields_renderers = {"spec": "json", "candidates": "json"}  # noqa: RUF012
+    template_fields_renderers = {"spec": "json", "candidates": "json", "gate": "json"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -145,6 +158,8 @@ class DeployBestModelOperator(_PromotingOperator):
         metric: str,
         direction: str = "max",
         candidates: Sequence[int | Mapping[str, Any]] | None = None,
+        gate: Gate | Mapping[str, Any] | str | None = None,
+        if_not_better: str = "keep",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -152,6 +167,8 @@ class DeployBestModelOperator(_PromotingOperator):
         self.metric = metric
         self.direction = direction
         self.candidates = candidates
+        self.gate = gate.given() if is_dataclass(gate) else gate
+        self.if_not_better = if_not_better
 
     def act(self, context: Context) -> dict[str, Any]:
         """
@@ -159,7 +176,13 @@ class DeployBestModelOperator(_PromotingOperator):
 
         :param context: Airflow's
         """
+        if_not_better = reading.choice("if_not_better", self.if_not_better, ("keep", "skip", "fail"))
         record = self.hook.deploy_best_model(
-            self.model_name, self.metric, self.direction, candidates=self.candidates, **self._how()
+            self.model_name, self.metric, self.direction, candidates=self.candidates, gate=self.gate, **self._how()
         )
-        return self._finish(context, record)
+        plain = self._finish(context, record)
+        if record.is_kept and if_not_better == "skip":
+            raise AirflowSkipException(record.reason)
+        if record.is_kept and if_not_better == "fail":
+            raise AirflowFailException(record.reason)
+        return plain

@@ -8,8 +8,9 @@ import pytest
 
 from airflow_provider_hsml.hopsworks import registry
 from airflow_provider_hsml.hopsworks.errors import NotFound
+from airflow_provider_hsml.hopsworks.gate import Metric
 from airflow_provider_hsml.hopsworks.models import Direction
-from airflow_provider_hsml.hopsworks.promotion import Metric, Promoted, Promotion
+from airflow_provider_hsml.hopsworks.promotion import Promoted, Promotion
 
 from .fake import PROJECT, FakeHopsworks, row
 
@@ -55,6 +56,7 @@ def promote(fake: FakeHopsworks, **more: Any) -> Promoted:
 def test_the_path_is_the_owners(fake: FakeHopsworks) -> None:
     done = promote(fake)
 
+    assert done.arrived is not None
     assert done.arrived.action == "updated"
     assert fake.row is not None
     assert fake.row["modelPath"] == "/Projects/training/Models/digits"
@@ -68,6 +70,7 @@ def test_the_best_is_compared_with_what_is_served(fake: FakeHopsworks) -> None:
     done = promote(fake, by=by)
 
     assert done.decision is not None
+    assert done.decision.chosen is not None
     assert done.decision.chosen.path == "/Projects/training/Models/digits"
     assert done.decision.chosen.version == 1
     assert done.champion is not None
