@@ -209,6 +209,9 @@ class TestDeployments:
         assert hook.get_deployments(model_name="lively", status="Stopped") == []
         assert list(hook.get_deployment_logs("lively"))
         assert hook.predict("lively", inputs=[0]) == {"predictions": [1]}
+        serving.requests.clear()
+        assert hook.predict("lively", inputs=[0]) == {"predictions": [1]}
+        assert len(serving.requests) == 1, "what it serves was looked at before"
         hook.save_deployment({"resources": {"requests": {"cores": 1}}}, deployment_name="lively")
         assert hook.start_deployment("lively", poll_interval=0.1).raw["predictorResources"]["requests"]["cores"] == 1
 

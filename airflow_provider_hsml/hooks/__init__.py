@@ -61,10 +61,11 @@ class HsmlHook(DeploymentVerbs):
         body: Mapping[str, Any] | None = predicting.request_body(
             name, instances=instances, inputs=inputs, payload=payload
         )
-        deployment = self.get_deployment(name)
-        predicting.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
-        if body is None:
-            body = self._example(deployment)
+        if body is None or name not in self._can_answer:
+            deployment = self.get_deployment(name)
+            predicting.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
+            self._can_answer.add(name)
+            body = body or self._example(deployment)
         return self.run(predicting.predict(self.client.project, name, body, timeout=timeout, clock=time.time))
 
     def _example(self, deployment: Deployment) -> Mapping[str, Any]:

@@ -41,6 +41,8 @@ class ConnectedHook(BaseHook):
         self.hsml_conn_id = hsml_conn_id
         self.project = project
         self._sleep = sleep
+        self._can_answer: set[str] = set()
+        """Deployments that are known to have predictions to give: looked at once, not at every prediction."""
 
     @functools.cached_property
     def access(self) -> Access:
