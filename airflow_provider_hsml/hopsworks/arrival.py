@@ -14,20 +14,19 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from . import calls, predicting, registry, scripts, stopping
+from . import calls, scripts, stopping
 from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
 from .errors import BUSY_CODES, DeploymentFailed, HopsworksError, NotInTime, NotVerified, Refused, Superseded
-from .predicting import Likeness, Probe
-from .rollout import WAKE_AGAIN, Moved, Next, Roll
+from .predicting import Likeness
+from .rollout import Moved, Next, Roll
 from .sending import Change, PlanAnew
+from .verifying import Verifier
 from .waiting import Pace, Pause, Procedure, ask, explained, note_change, patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from .calls import Project
     from .models import ModelVersion
     from .settings import Wanted
@@ -37,7 +36,6 @@ log = logging.getLogger(__name__)
 
 STRANGERS = 2
 """How often somebody else may change it before a change of ours is given up."""
-PROBES = 5
 FIRST_PAUSE_START = 0.5
 FIRST_PAUSE_UPDATE = 2.0
 """Faster looks after an update buy only stale answers."""
@@ -76,10 +74,8 @@ class Arrival:
     """Whether to wait for the last change to arrive."""
     clock: Clock = time.time
     _change: Change = field(init=False)
-    _probe: Probe | None = None
-    _champion: Mapping[str, Any] | None = None
+    _verifier: Verifier = field(init=False)
     _old_names: frozenset[str] = frozenset()
-    _predicted: str = ""
     _seen: Deployment | None = None
     _action: str = ""
     _deadline: float = 0.0
@@ -94,6 +90,7 @@ class Arrival:
         :raises NotInTime: the timeout passed; asking again attaches to what is under way
         """
         self._deadline = self.clock() + self.timeout
+        self._verifier = Verifier(self.project, self.name, self.clock)
         wanted = scripts.absolute(self.project, self.wanted)
         self._change = Change(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
         return (yield from explained(self.project, self._converge()))
@@ -144,7 +141,7 @@ class Arrival:
         if live.status is Status.IDLE or not self.wait:
             return Arrived(live, self._action, "status" if self.wait else None)
         yield from self._read_probe(live)
-        likeness = yield from self._ask_once(live)
+        likeness = yield from self._verifier.ask_once(live)
         if likeness is Likeness.NEITHER:
             log.warning("%s: its answers are not those of the version; a rollout may be under way", live)
             self._action = "attached"
@@ -161,7 +158,8 @@ class Arrival:
         live = settled
         newest = yield from patiently(calls.get_newest_version(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
         if live.status is Status.RUNNING:
-            yield from self._remember_champion(live)
+            self._old_names = yield from self._names(live)
+            yield from self._verifier.remember_champion()
         row = yield from self._change.update(live, newest_version=newest)
         yield from self._change.bring_tags(row)
         if live.status.is_down:
@@ -205,7 +203,7 @@ class Arrival:
             return (yield from self._arrive(live, Moved.CHANGE, "attached"))
         except DeploymentFailed as failed:
             self._action = action
-            if self._probe is not None and (yield from self._answers()):
+            if (yield from self._verifier.answers()):
                 message = (
                     f"{failed.deployment}: the last change does not come up ({failed.deployment.reason}), but the "
                     "revision before it still serves. Nothing was changed, since a restart would take that one down "
@@ -232,16 +230,16 @@ class Arrival:
             since=self.clock(),
             signature=None if moved is Moved.START else live.signature,
             old_names=self._old_names,
-            can_wake=self._probe is not None,
+            can_wake=self._verifier.probe is not None,
         )
         pace = self._pace(FIRST_PAUSE_START if moved is Moved.START else FIRST_PAUSE_UPDATE)
         while True:
             deployment = yield from self._roll(live, roll, pace)
-            likeness = yield from self._probe_in_a_row(deployment, roll)
+            likeness = yield from self._verifier.ask_in_a_row(deployment, roll)
             if likeness is not Likeness.CHAMPION:
                 break
             roll.not_yet()
-        if likeness is Likeness.CHALLENGER and (self._champion is not None or moved is Moved.START):
+        if likeness is Likeness.CHALLENGER and (self._verifier.champion is not None or moved is Moved.START):
             verified_by = "fingerprint"
         elif roll.names_are_new or moved is Moved.START:
             verified_by = "instances"
@@ -266,7 +264,7 @@ class Arrival:
             if step is Next.START:
                 yield from self._send_start(deployment)
             elif step is Next.WAKE:
-                yield from self._wake()
+                yield from self._verifier.wake()
             pause = pace.pause()
             if pause is None:
                 raise NotInTime(self._too_late(deployment, roll))
@@ -279,54 +277,6 @@ class Arrival:
             return f"{message}: {how}. The change may never have been applied: restart the deployment."
         reason = deployment.reason or "the server gives no reason"
         return f"{message}: {reason}. Allow more by 'timeout', or look at its log."
-
-    def _probe_in_a_row(self, deployment: Deployment, roll: Roll) -> Procedure[Likeness]:
-        """
-        Ask several times; an answer of the version before means that the rollout is not through.
-
-        :raises NotVerified: an answer is neither the recorded one nor that of the version before
-        """
-        likeness = Likeness.UNKNOWN
-        for number in range(PROBES if self._probe is not None else 0):
-            if number:
-                yield Pause(predicting.BETWEEN_PROBES)
-            likeness = yield from self._ask_once(deployment)
-            if likeness is Likeness.NEITHER and self._may_be_old(roll):
-                likeness = Likeness.CHAMPION
-            if likeness is Likeness.NEITHER:
-                message = f"{deployment} answers otherwise than recorded for this version: {self._predicted[:200]}"
-                raise NotVerified(message)
-            if likeness is Likeness.CHAMPION:
-                break
-        return likeness
-
-    def _may_be_old(self, roll: Roll) -> bool:
-        """Tell whether an answer may be that of a version before, which could not be asked."""
-        fresh = self.clock() - roll.since < predicting.ROUTE_BUDGET
-        return fresh and roll.moved is Moved.CHANGE and self._champion is None
-
-    def _ask_once(self, deployment: Deployment) -> Procedure[Likeness]:
-        """
-        Send one probe, and tell whose answer it is.
-
-        :raises NotVerified: the model refused it
-        :raises NotInTime: it cannot be reached
-        """
-        if self._probe is None:
-            return Likeness.UNKNOWN
-        budget = predicting.ROUTE_BUDGET
-        try:
-            answer = yield from predicting.predict(
-                self.project, self.name, self._probe.body, timeout=budget, clock=self.clock
-            )
-        except HopsworksError as error:
-            if predicting.is_unreached(error):
-                message = f"{deployment} does not answer, although it should: {error}"
-                raise NotInTime(message) from error
-            message = f"{deployment} refused the probe, a request with its registered example: {error}"
-            raise NotVerified(message) from error
-        self._predicted = str(answer.get("predictions"))
-        return predicting.likeness(self._probe, answer, self._champion)
 
     # --- Looks --------------------------------------------------------------------------------------------------------
 
@@ -344,40 +294,5 @@ class Arrival:
 
     def _read_probe(self, live: Deployment) -> Procedure[None]:
         """Find out what to ask of the version to come, once."""
-        if self._probe is not None or live.api_protocol != "REST" or live.model_server == "VLLM" or not self.wait:
-            return
-        model = self.model
-        if model is None:
-            model = yield from registry.served_model(self.project, live, self._pace(FIRST_PAUSE_START))
-            self.model = model
-        if model is not None:
-            self._probe = yield from predicting.registered_probe(self.project, model)
-
-    def _remember_champion(self, live: Deployment) -> Procedure[None]:
-        """Note who serves before the change, and what they answer to the probe."""
-        self._old_names = yield from self._names(live)
-        if self._probe is not None and self._probe.predictions is not None:
-            try:
-                self._champion = yield from predicting.ask_model(self.project, self.name, self._probe.body)
-            except HopsworksError as error:
-                log.info("What the version before answers is not known: %s", error)
-
-    def _answers(self) -> Procedure[bool]:
-        """Tell whether anything answers at all."""
-        if self._probe is None:
-            return False
-        try:
-            yield from predicting.ask_model(self.project, self.name, self._probe.body)
-        except HopsworksError as error:
-            return not predicting.is_unreached(error)
-        return True
-
-    def _wake(self) -> Procedure[None]:
-        """Wake an Idle deployment by one request; how it ends does not matter."""
-        if self._probe is None:
-            return
-        log.info("Waking deployment %r by a request", self.name)
-        try:
-            yield from predicting.ask_model(self.project, self.name, self._probe.body, seconds=WAKE_AGAIN)
-        except HopsworksError as error:
-            log.info("The request that wakes it: %s", error)
+        if self.wait:
+            self.model = yield from self._verifier.prepare(live, self.model, self._pace(FIRST_PAUSE_START))
