@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         StartDeploymentOperator,
         StopDeploymentOperator,
     )
-    from .sensors import DeploymentStatusSensor
+    from .sensors import DeploymentStatusSensor, ModelVersionSensor
 
 __version__ = "0.1.0"
 
@@ -54,6 +54,7 @@ _HOMES = {
     "StartDeploymentOperator": "operators",
     "StopDeploymentOperator": "operators",
     "DeploymentStatusSensor": "sensors",
+    "ModelVersionSensor": "sensors",
 }
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "DeploymentStatusSensor",
     "HsmlHook",
     "InferenceLogger",
+    "ModelVersionSensor",
     "PredictOperator",
     "RegisterModelOperator",
     "Resources",

@@ -47,12 +47,13 @@ from .serving import (
     start_deployment,
     stop_deployment,
 )
-from .wire import API, INSTANCE_NOT_FOUND, PAGE, Answer, Call, Page, Upload
+from .wire import API, INSTANCE_NOT_FOUND, MODEL_NOT_FOUND, PAGE, Answer, Call, Page, Upload
 
 __all__ = [
     "API",
     "DUPLICATED_ENTRY",
     "INSTANCE_NOT_FOUND",
+    "MODEL_NOT_FOUND",
     "PAGE",
     "Address",
     "Answer",

@@ -152,18 +152,21 @@ def delete_model(project: Project, name: str, version: int) -> Call[None]:
     )
 
 
-def get_model_tags(project: Project, name: str, version: int) -> Call[dict[str, Any]]:
+def get_model_tags(
+    project: Project, name: str, version: int, *, registry: Registry | None = None
+) -> Call[dict[str, Any]]:
     """
     Read the tags of a version: name -> value. A server without tags, and a version without, give none.
 
-    :param project: the project that owns it
+    :param project: the project that asks
     :param name: the model's name
     :param version: its number
+    :param registry: where it is; None for the project's own
     """
     return Call(
         f"read the tags of version {version} of model {name!r}",
         "GET",
-        _models(project, None, f"{check_model_name(name)}_{int(version)}", "tags"),
+        _models(project, registry, f"{check_model_name(name)}_{int(version)}", "tags"),
         tags_of,
         repeatable=True,
         absent=frozenset({TAG_NOT_FOUND}),

@@ -1,0 +1,8 @@
+"""What a DAG waits for."""
+
+from __future__ import annotations
+
+from .deployments import DeploymentStatusSensor
+from .models import ModelVersionSensor
+
+__all__ = ["DeploymentStatusSensor", "ModelVersionSensor"]

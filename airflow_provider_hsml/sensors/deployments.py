@@ -1,0 +1,47 @@
+"""Waiting for deployments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .base import HsmlSensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class DeploymentStatusSensor(HsmlSensor):
+    """
+    Wait until a deployment is in one of some states.
+
+    ``Running`` is met by Idle too, and ``Stopped`` by Created. Fails for good, with the server's reason and the end of
+    the log, when the deployment is Failed and stays so, or is deleted; a name that does not exist fails at once and
+    lists those that do.
+
+    Returns ``{"deployment_name", "deployment_id", "status"}``.
+
+    :param deployment_name: the deployment
+    :param target_status: a state, or several, one of which is enough
+    """
+
+    template_fields: Sequence[str] = (*HsmlSensor.template_fields, "deployment_name", "target_status")
+
+    def __init__(self, *, deployment_name: str, target_status: str | Sequence[str] = "Running", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deployment_name = deployment_name
+        self.target_status = target_status
+        self._has_been_seen = False
+
+    def look(self) -> dict[str, Any] | None:
+        """Look once; at a Failed for as long as it takes to know whether it stays."""
+        deployment = self.hook.watch_deployment(
+            self.deployment_name, self.target_status, must_exist=not self._has_been_seen
+        )
+        self._has_been_seen = True
+        if deployment is None:
+            return None
+        return {
+            "deployment_name": deployment.name,
+            "deployment_id": deployment.id,
+            "status": deployment.status.value,
+        }

@@ -1,0 +1,97 @@
+"""Waiting for versions of models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .base import HsmlSensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class ModelVersionSensor(HsmlSensor):
+    """
+    Wait until the registry has a version of a model that meets all that is asked for; of several it takes the newest.
+
+    A model, or a version, that is not there yet is waited for: somebody is going to register it. With ``model_version``
+    and ``tag`` it waits for a person: until somebody sets the tag in the Hopsworks UI, on any Airflow. The log says
+    what the newest version lacks.
+
+    Returns ``{"model_name", "model_version", "model_id", "metrics", "url"}`` as ``RegisterModelOperator`` does, and
+    ``"tags"`` where ``tag`` is given; each also under its own key.
+
+    :param model_name: the model in the registry
+    :param model_version: exactly this version; None for any
+    :param newer_than: only versions with a higher number than this one
+    :param metric: only versions with a finite value of this metric
+    :param at_least: ... of this at the least
+    :param at_most: ... of this at the most
+    :param tag: only versions with these tags: name -> value. They are read version by version, so give ``newer_than``
+        or ``model_version`` where a model has many
+    :param model_project: another project that owns the model and shares its registry with this one
+    """
+
+    template_fields: Sequence[str] = (
+        *HsmlSensor.template_fields,
+        "model_name",
+        "model_version",
+        "newer_than",
+        "metric",
+        "at_least",
+        "at_most",
+        "tag",
+        "model_project",
+    )
+
+    def __init__(
+        self,
+        *,
+        model_name: str,
+        model_version: int | str | None = None,
+        newer_than: int | str | None = None,
+        metric: str | None = None,
+        at_least: float | str | None = None,
+        at_most: float | str | None = None,
+        tag: Mapping[str, Any] | None = None,
+        model_project: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("multiple_outputs", True)
+        super().__init__(**kwargs)
+        self.model_name = model_name
+        self.model_version = model_version
+        self.newer_than = newer_than
+        self.metric = metric
+        self.at_least = at_least
+        self.at_most = at_most
+        self.tag = tag
+        self.model_project = model_project
+        self._said = ""
+
+    def look(self) -> dict[str, Any] | None:
+        """Look once, and say what is lacking when that has changed."""
+        seen = self.hook.look_for_model_version(
+            self.model_name,
+            model_version=self.model_version,
+            newer_than=self.newer_than,
+            metric=self.metric,
+            at_least=self.at_least,
+            at_most=self.at_most,
+            tag=self.tag,
+            model_project=self.model_project,
+        )
+        model = seen.model
+        if model is None:
+            if seen.reason != self._said:
+                self.log.info("%s.", seen.reason)
+                self._said = seen.reason
+            return None
+        found = {
+            "model_name": model.name,
+            "model_version": model.version,
+            "model_id": model.id,
+            "metrics": dict(model.metrics),
+            "url": self.hook.model_url(model),
+        }
+        return found | ({} if self.tag is None else {"tags": dict(model.tags)})
