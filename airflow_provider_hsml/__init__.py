@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         PredictOperator,
         RegisterModelOperator,
         RestartDeploymentOperator,
+        RollbackDeploymentOperator,
         StartDeploymentOperator,
         StopDeploymentOperator,
     )
@@ -51,6 +52,7 @@ _HOMES = {
     "PredictOperator": "operators",
     "RegisterModelOperator": "operators",
     "RestartDeploymentOperator": "operators",
+    "RollbackDeploymentOperator": "operators",
     "StartDeploymentOperator": "operators",
     "StopDeploymentOperator": "operators",
     "DeploymentStatusSensor": "sensors",
@@ -72,6 +74,7 @@ __all__ = [
     "RegisterModelOperator",
     "Resources",
     "RestartDeploymentOperator",
+    "RollbackDeploymentOperator",
     "Scaling",
     "StartDeploymentOperator",
     "StopDeploymentOperator",

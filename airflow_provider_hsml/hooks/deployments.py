@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading, restarting, stopping
 from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
 from airflow_provider_hsml.hopsworks.changes import model_wanted
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
-from airflow_provider_hsml.hopsworks.errors import Superseded
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, Superseded
 from airflow_provider_hsml.hopsworks.gate import Gate, Metric
+from airflow_provider_hsml.hopsworks.plan import Plan
 from airflow_provider_hsml.hopsworks.promotion import Promotion, Record
+from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 from airflow_provider_hsml.hopsworks.waiting import Pace, drive
 
@@ -99,6 +102,10 @@ class DeploymentVerbs(DeploymentLooks):
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
         model_project: str | None = None,
+        rollout: str = "rolling",
+        plan_only: bool | str = False,
+        plan: Mapping[str, Any] | str | None = None,
+        run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -111,9 +118,14 @@ class DeploymentVerbs(DeploymentLooks):
         :param deployment_name: None for the model's own
         :param spec: the deployment's configuration
         :param model_project: the project that owns the model and shares its registry; None for this one
-        :param timeout: seconds for one change
+        :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
+        :param plan_only: decide, and say what would change; the record's ``plan`` has it
+        :param plan: the record of such a plan: that is done and nothing else
+        :param run_key: which task this is, the same when it is tried again
+        :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
+        :raises TakenBack: it failed, and what was there before is there again; with the record
         """
         newest = model_version == "latest"
         wish = Promotion(
@@ -126,6 +138,10 @@ class DeploymentVerbs(DeploymentLooks):
             version=None if newest else reading.integer("model_version", model_version, least=1),
             model_project=model_project or None,
             wait=wait,
+            recreate=_is_recreate(rollout),
+            plan_only=reading.boolean("plan_only", plan_only),
+            plan=None if plan is None else Plan.read(plan),
+            run_key=run_key,
         )
         return self._promote(wish)
 
@@ -140,6 +156,9 @@ class DeploymentVerbs(DeploymentLooks):
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
         gate: Gate | Mapping[str, Any] | str | None = None,
         model_project: str | None = None,
+        rollout: str = "rolling",
+        plan_only: bool | str = False,
+        run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -155,7 +174,10 @@ class DeploymentVerbs(DeploymentLooks):
         :param spec: the deployment's configuration
         :param gate: what it has to show before it takes the place of what is served; None: be better
         :param model_project: the project that owns the model and shares its registry; None for this one
-        :param timeout: seconds for one change
+        :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
+        :param plan_only: decide, and say what would change; the record's ``plan`` has it
+        :param run_key: which task this is, the same when it is tried again
+        :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
         """
@@ -172,16 +194,69 @@ class DeploymentVerbs(DeploymentLooks):
             ),
             model_project=model_project or None,
             wait=wait,
+            recreate=_is_recreate(rollout),
+            plan_only=reading.boolean("plan_only", plan_only),
+            run_key=run_key,
         )
         return self._promote(wish)
 
-    def _promote(self, wish: Promotion) -> Record:
-        promoted = self.run(wish.run(self.client.project))
-        if promoted.arrived is None:
-            return promoted.record(wish.by)
-        deployment = promoted.arrived.deployment
+    def rollback_deployment(
+        self,
+        name: str,
+        to: int | str = PREVIOUS,
+        *,
+        model_version: int | str | None = None,
+        run_key: str = "",
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Record:
+        """
+        Have a deployment serve what it served before. See ``RollbackDeploymentOperator``.
+
+        :param name: the deployment's name
+        :param to: ``previous``, or the number of a deployment version
+        :param model_version: serve this version of the model instead
+        :param run_key: which task this is, the same when it is tried again
+        :param timeout: seconds for one change, and again for taking it back
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it has arrived
+        """
+        if model_version is None:
+            target = to if to == PREVIOUS else reading.integer("to", to, least=1)
+            name = check_deployment_name(name)
+            return self._promote(Rollback(name, target, timeout, poll_interval, time.time, wait=wait, run_key=run_key))
+        if to != PREVIOUS:
+            message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
+            raise InvalidInput(message)
+        live = self.get_deployment(name)
+        if live.model_name is None:
+            message = f"{live} serves no model: give to, a deployment version."
+            raise InvalidInput(message)
+        return self.deploy_model(
+            live.model_name,
+            model_version,
+            deployment_name=name,
+            model_project=live.model_project,
+            run_key=run_key,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            wait=wait,
+        )
+
+    def _promote(self, wish: Promotion | Rollback) -> Record:
+        by = wish.by if isinstance(wish, Promotion) else None
+        try:
+            promoted = self.run(wish.run(self.client.project))
+        except HopsworksError as error:
+            if error.record is not None and error.record.deployment_id is not None:
+                error.record = replace(error.record, url=self.deployment_url(error.record.deployment_id))
+            raise
+        deployment = promoted.arrived.deployment if promoted.arrived else promoted.before
+        if deployment is None:
+            return promoted.record(by)
         return promoted.record(
-            wish.by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment)
+            by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment.id)
         )
 
     def start_deployment(
@@ -277,6 +352,10 @@ class DeploymentVerbs(DeploymentLooks):
 
     def _pace(self, timeout: float, poll_interval: float) -> Pace:
         return Pace(first=0.5, most=poll_interval, deadline=time.time() + timeout)
+
+
+def _is_recreate(rollout: str) -> bool:
+    return reading.choice("rollout", rollout, ("rolling", "recreate")) == "recreate"
 
 
 def _version_numbers(given: object) -> list[int] | None:

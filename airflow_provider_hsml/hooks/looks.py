@@ -132,10 +132,11 @@ class DeploymentLooks(ModelVerbs):
             return self.run(project.ingress.prediction_url(project, check_deployment_name(name)))
         return f"{self.access.url}/{calls.predict(project, name, {'instances': []}).path}"
 
-    def deployment_url(self, deployment: Deployment) -> str:
+    def deployment_url(self, deployment: Deployment | int) -> str:
         """
         Give the address of a deployment's page in the Hopsworks UI.
 
-        :param deployment: the deployment
+        :param deployment: the deployment, or its id
         """
-        return self.access.ui_url(self.client.project.id, "deployments", deployment.id)
+        number = deployment if isinstance(deployment, int) else deployment.id
+        return self.access.ui_url(self.client.project.id, "deployments", number)

@@ -19,14 +19,25 @@ from typing import TYPE_CHECKING
 from . import calls, scripts, stopping
 from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
-from .errors import BUSY_CODES, DeploymentFailed, HopsworksError, NotInTime, NotVerified, Refused, Superseded
+from .errors import (
+    BUSY_CODES,
+    DeploymentFailed,
+    HopsworksError,
+    NotInTime,
+    NotVerified,
+    Refused,
+    Superseded,
+    Unsupported,
+)
 from .predicting import Likeness
-from .rollout import Moved, Next, Roll
+from .rollout import START_GRACE, Moved, Next, Roll
 from .sending import Change, PlanAnew
 from .verifying import Verifier
 from .waiting import Pace, Pause, Procedure, ask, explained, note_change, patiently
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .calls import Project
     from .models import ModelVersion
     from .settings import Wanted
@@ -72,11 +83,25 @@ class Arrival:
     """The version to serve; needed to create, and to find what to ask it."""
     wait: bool = True
     """Whether to wait for the last change to arrive."""
+    serve: bool = True
+    """Whether it is to serve afterwards; if not, what is down stays down."""
+    trusted: bool = True
+    """Whether what is as wanted already may be taken for one that has arrived; if not, it is followed and verified."""
+    recreate: bool = False
+    """Whether to stop it before a change and start it afterwards, where there is no room for old and new at once."""
+    back_to: int | None = None
+    """A deployment version to make the active one again first, where Hopsworks keeps them."""
+    before_change: Callable[[Deployment | None], Procedure[None]] | None = None
+    """What to do right before the first request that changes something, given what is there."""
     clock: Clock = time.time
+    has_changed: bool = field(init=False, default=False)
+    """Whether it has sent a change that was carried out, for all that is known."""
+    seen: Deployment | None = field(init=False, default=None)
+    """As it was seen last."""
     _change: Change = field(init=False)
     _verifier: Verifier = field(init=False)
     _old_names: frozenset[str] = frozenset()
-    _seen: Deployment | None = None
+    _is_announced: bool = False
     _action: str = ""
     _deadline: float = 0.0
 
@@ -100,13 +125,11 @@ class Arrival:
         disturbed = 0
         while disturbed < STRANGERS:
             live = yield from self._change.look()
-            if live is None:
-                live, is_ours = yield from self._change.create()
-                self._action = "created" if is_ours else ""
             try:
-                return (yield from self._from(live))
+                return (yield from self._from(live if live is not None else (yield from self._create())))
             except PlanAnew as again:
                 disturbed += not again.is_busy
+                self._is_announced = False
                 pause = pace.pause()
                 if pause is None:
                     message = f"{live} was busy with something else until the timeout of {self.timeout:g} s."
@@ -121,20 +144,50 @@ class Arrival:
         """Go on from what is there."""
         if live.status in (Status.CREATING, Status.STOPPING):
             live = yield from self._change.stable(live)
+        if self.back_to not in (None, live.version):
+            return (yield from self._go_back(live))
         if self._change.differs(live):
             return (yield from self._update(live))
         if (yield from self._change.bring_tags(live)):
             self._action = self._action or "updated"
+        if live.status.is_down and self.serve and not (self.trusted or self.has_changed):
+            live = yield from self._may_be_starting(live)
         if live.status.is_down:
-            return (yield from self._start(live))
-        if live.status in (Status.RUNNING, Status.IDLE):
-            return (yield from self._unchanged(live))
+            return (yield from self._start(live)) if self.serve else Arrived(live, self._action or "unchanged")
         if live.status is Status.FAILED:
             return (yield from self._revive(live))
-        log.info("%s: a rollout is under way; waiting for it", live)
-        return (yield from self._arrive(live, Moved.CHANGE, "attached"))
+        is_up = live.status in (Status.RUNNING, Status.IDLE)
+        if self.trusted and is_up:
+            return (yield from self._unchanged(live))
+        log.info("%s: %s", live, "seeing whether it has arrived" if is_up else "a rollout is under way; waiting for it")
+        return (yield from self._arrive(live, Moved.CHANGE, "unchanged" if is_up else "attached"))
+
+    def _announce(self, live: Deployment | None) -> Procedure[None]:
+        """Say that a change comes, once."""
+        if self.before_change is not None and not self._is_announced:
+            self._is_announced = True
+            yield from self.before_change(live)
+
+    def _may_be_starting(self, live: Deployment) -> Procedure[Deployment]:
+        """Give a START of somebody who was killed right after it the time to be seen."""
+        until = self.clock() + START_GRACE
+        while live.status.is_down and self.clock() < until:
+            yield Pause(FIRST_PAUSE_UPDATE)
+            live = (yield from self._change.look()) or live
+        return live
 
     # --- Steps, each a change or none ---------------------------------------------------------------------------------
+
+    def _create(self) -> Procedure[Deployment]:
+        yield from self._announce(None)
+        try:
+            live, is_ours = yield from self._change.create()
+        except Unsupported:
+            self.has_changed = True
+            raise
+        self.has_changed = True
+        self._action = "created" if is_ours else ""
+        return live
 
     def _unchanged(self, live: Deployment) -> Procedure[Arrived]:
         self._action = self._action or "unchanged"
@@ -157,19 +210,87 @@ class Arrival:
             raise PlanAnew
         live = settled
         newest = yield from patiently(calls.get_newest_version(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
-        if live.status is Status.RUNNING:
-            self._old_names = yield from self._names(live)
-            yield from self._verifier.remember_champion()
-        row = yield from self._change.update(live, newest_version=newest)
+        yield from self._announce(live)
+        was_up = not live.status.is_down
+        if was_up and self.recreate:
+            live = yield from self._take_down(live)
+        elif live.status is Status.RUNNING:
+            yield from self._remember(live)
+        try:
+            row = yield from self._change.update(live, newest_version=newest)
+        except HopsworksError as error:
+            self.has_changed = self.has_changed or isinstance(error, Unsupported)
+            if was_up and live.status.is_down:
+                log.warning("%s; starting what was stopped for it", error)
+                yield from self._send_start(live)
+            raise
+        self.seen, self.has_changed = row, True
         yield from self._change.bring_tags(row)
-        if live.status.is_down:
-            return (yield from self._start(row, "updated"))
-        return (yield from self._arrive(row, Moved.CHANGE, "updated"))
+        return (yield from self._follow(row))
+
+    def _follow(self, row: Deployment) -> Procedure[Arrived]:
+        """Go on from a row that a change of ours has left."""
+        if not row.status.is_down:
+            return (yield from self._arrive(row, Moved.CHANGE, "updated"))
+        if not self.serve:
+            return Arrived(row, "updated")
+        return (yield from self._start(row, "updated"))
+
+    def _go_back(self, live: Deployment) -> Procedure[Arrived]:
+        """Have Hopsworks make an earlier version the active one again; also while a rollout is under way."""
+        yield from self._read_probe(live)
+        if live.status is Status.STARTING:
+            live = yield from self._change.stable(live)
+        yield from self._announce(live)
+        if self.recreate and not live.status.is_down:
+            live = yield from self._take_down(live)
+        elif live.status is Status.RUNNING:
+            yield from self._remember(live)
+        row = yield from self._send_rollback(live)
+        self.seen, self.has_changed = row, True
+        if self._change.differs(row):
+            # What versions do not hold is put back by an update, as soon as one is taken.
+            return (yield from self._update(row))
+        return (yield from self._follow(row))
+
+    def _send_rollback(self, live: Deployment) -> Procedure[Deployment]:
+        if self.back_to is None:  # Nobody calls it then.
+            raise AssertionError
+        pace = self._pace(FIRST_PAUSE_UPDATE)
+        while True:
+            log.info("Rolling %s back to its version %s", live, self.back_to)
+            try:
+                yield from ask(calls.rollback_deployment(self.project, live, self.back_to))
+            except HopsworksError as error:
+                if not (error.in_doubt or error.transient):
+                    raise
+                log.warning("%s; looking what became of it", error)
+            row = yield from self._change.look()
+            if row is None:
+                message = f"{live} was deleted by somebody else while it was rolled back."
+                raise Superseded(message)
+            if row.version == self.back_to:
+                return row
+            pause = pace.pause(at_least=1.0)
+            if pause is None:
+                message = f"{live} could not be rolled back to its version {self.back_to} within {self.timeout:g} s."
+                raise NotInTime(message)
+            yield Pause(pause)
+
+    def _take_down(self, live: Deployment) -> Procedure[Deployment]:
+        """Stop it, to make room for what is to come."""
+        log.info("Stopping %s to make room: it does not answer until the change has arrived", live)
+        stopped = yield from stopping.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
+        if stopped is None:
+            raise PlanAnew
+        return stopped
 
     def _start(self, live: Deployment, action: str = "started") -> Procedure[Arrived]:
         """Start what is down."""
         self._action = self._action or action
         yield from self._read_probe(live)
+        yield from self._announce(live)
+        self.has_changed = True
         yield from self._send_start(live)
         return (yield from self._arrive(live, Moved.START, self._action))
 
@@ -211,11 +332,8 @@ class Arrival:
                 )
                 raise NotVerified(message) from failed
         log.info("%s: nothing answers; stopping it to start it anew", live)
-        yield from stopping.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
-        stopped = yield from self._change.look()
-        if stopped is None:
-            raise PlanAnew
-        return (yield from self._start(stopped))
+        yield from self._announce(live)
+        return (yield from self._start((yield from self._take_down(live))))
 
     # --- Arriving -----------------------------------------------------------------------------------------------------
 
@@ -256,8 +374,8 @@ class Arrival:
             if deployment is None:
                 message = f"{live} was deleted by somebody else while it was rolled out."
                 raise Superseded(message)
-            note_change(self._seen, deployment)
-            self._seen = deployment
+            note_change(self.seen, deployment)
+            self.seen = deployment
             step = roll.next(deployment, self.clock())
             if step is Next.PROBE or (step is Next.NAMES and roll.names((yield from self._names(deployment)))):
                 return deployment
@@ -291,6 +409,11 @@ class Arrival:
             log.info("The names of the instances are not known: %s", error)
             return frozenset()
         return frozenset(instance.instance for instance in logs or [])
+
+    def _remember(self, live: Deployment) -> Procedure[None]:
+        """Note who serves before a change, and what they answer."""
+        self._old_names = yield from self._names(live)
+        yield from self._verifier.remember_champion()
 
     def _read_probe(self, live: Deployment) -> Procedure[None]:
         """Find out what to ask of the version to come, once."""

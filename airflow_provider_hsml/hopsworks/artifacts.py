@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 NEW = -1
 """The number that asks for a new artifact."""
+_SCRIPTS = ("predictor", "transformer")
 _REASONS = frozenset({"model_name", "model_version", "script_file", "transformer.script_file"})
 
 
@@ -37,10 +38,17 @@ def for_changing(before: Mapping[str, Any], body: dict[str, Any], changes: Colle
     number = before.get("artifactVersion")
     if number is None or before.get("version") is not None or not _REASONS & set(changes):
         return body
-    folder = f"{before.get('modelPath')}/{before.get('modelVersion')}/Artifacts/{number}"
-    paths = {
-        key: f"{folder}/{key}-{name}"
-        for key in ("predictor", "transformer")
-        if (name := body.get(key)) and "/" not in name
-    }
+    paths = {key: path_of(before, key, name) for key in _SCRIPTS if (name := body.get(key)) and "/" not in name}
     return {**body, **paths, "artifactVersion": NEW}
+
+
+def path_of(raw: Mapping[str, Any], key: str, name: str | None = None) -> str:
+    """
+    Give the whole path of a script in a deployment's artifact.
+
+    :param raw: the deployment as the server gave it
+    :param key: ``predictor`` or ``transformer``
+    :param name: the script's name; None for the one that is told
+    """
+    folder = f"{raw.get('modelPath')}/{raw.get('modelVersion')}/Artifacts/{raw.get('artifactVersion')}"
+    return f"{folder}/{key}-{name or raw[key]}"

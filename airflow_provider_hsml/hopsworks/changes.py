@@ -61,6 +61,20 @@ def described(changes: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {show(old)} -> {show(new)}" for name, show, (old, new) in shows)
 
 
+def shown(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
+    """
+    Give what changes as plain JSON for people, setting -> [live, wanted], by the same rule as ``described``.
+
+    :param changes: what ``differences`` gave
+    """
+    found = {}
+    for name, change in changes.items():
+        show = setting_of(name).kind.show
+        old, new = change if show is repr else map(show, change)
+        found[name] = [old, f"{new}, values changed" if show is not repr and old == new else new]
+    return found
+
+
 def changed(raw: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
     """
     Give the deployment to send: the live one, all it holds kept, with what differs in it.

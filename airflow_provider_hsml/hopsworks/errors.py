@@ -16,6 +16,7 @@ What can go wrong between us and Hopsworks.
     └── DeploymentError     what became of a deployment
         ├── DeploymentFailed    its instances do not come up
         ├── NotVerified         it serves, but does not answer as it should
+        ├── TakenBack           a change failed and was taken back
         └── Superseded          somebody else changed, stopped or deleted it meanwhile
 
 Two questions decide what happens next, and every error answers both:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .deployments import Deployment
+    from .promotion import Record
 
 _QUOTA = "quota"
 
@@ -74,6 +76,8 @@ class HopsworksError(Exception):
     in_doubt = False
     retry_after: float | None = None
     """Seconds after which the server asks to try again, where it said so."""
+    record: Record | None = None
+    """What was decided and done until then, where it ended a promotion."""
 
 
 class InvalidInput(HopsworksError):
@@ -232,6 +236,10 @@ class DeploymentFailed(DeploymentError):
 
 class NotVerified(DeploymentError):
     """The deployment runs, but its answers are not those that were expected."""
+
+
+class TakenBack(DeploymentError):
+    """A change failed, and what was there before is there again: trying again would only bring the bad one back."""
 
 
 class Superseded(DeploymentError):

@@ -49,11 +49,27 @@ def served_model(project: Project, deployment: Deployment, pace: Pace | None = N
     :param deployment: the deployment
     :param pace: how often to ask while the server is away, and until when; None: it has to answer
     """
-    name, version = deployment.model_name, deployment.model_version
-    if name is None or version is None:
+    if deployment.model_name is None or deployment.model_version is None:
         return None
+    return (
+        yield from find_served(project, deployment.model_project, deployment.model_name, deployment.model_version, pace)
+    )
+
+
+def find_served(
+    project: Project, owner: str | None, name: str, version: int, pace: Pace | None = None
+) -> Procedure[ModelVersion | None]:
+    """
+    Find a version that is or was served; None when the registry has it no more, or is not shared any more.
+
+    :param project: the deployment's project
+    :param owner: the project that owns the model; None for the deployment's
+    :param name: the model's name
+    :param version: its number
+    :param pace: how often to ask while the server is away, and until when; None: it has to answer
+    """
     try:
-        registry = yield from find_registry(project, deployment.model_project)
+        registry = yield from find_registry(project, owner)
     except NotFound:
         return None
     call = calls.get_model(project, name, version, registry=registry)

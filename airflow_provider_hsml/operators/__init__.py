@@ -15,7 +15,7 @@ from .deployments import (
 )
 from .models import DeleteModelVersionsOperator, RegisterModelOperator
 from .predictions import PredictOperator
-from .promotion import DeployBestModelOperator, DeployModelOperator
+from .promotion import DeployBestModelOperator, DeployModelOperator, RollbackDeploymentOperator
 
 __all__ = [
     "DeleteDeploymentOperator",
@@ -25,6 +25,7 @@ __all__ = [
     "PredictOperator",
     "RegisterModelOperator",
     "RestartDeploymentOperator",
+    "RollbackDeploymentOperator",
     "StartDeploymentOperator",
     "StopDeploymentOperator",
 ]

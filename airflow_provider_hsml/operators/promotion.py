@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
 
 from .base import WaitingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -21,22 +22,26 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 
 
-class _PromotingOperator(WaitingOperator):
-    """What the operators that put a model version into a deployment have in common."""
+class _RecordingOperator(WaitingOperator):
+    """What the operators have in common whose result is a promotion record."""
 
-    def __init__(
-        self,
-        *,
-        deployment_name: str | None = None,
-        spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
-        model_project: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.deployment_name = deployment_name
-        self.model_project = model_project
-        # Airflow renders, wires and masks a mapping, but not a dataclass.
-        self.spec = spec.given() if is_dataclass(spec) else spec
+    def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
+        """
+        Promote; the record is pushed also where that fails.
+
+        :param context: Airflow's
+        :param promote: a verb of the hook
+        :param args: its arguments
+        :param kwargs: its arguments
+        """
+        ti = context["ti"]
+        run_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
+        try:
+            return promote(*args, run_key=run_key, **kwargs)
+        except HopsworksError as error:
+            if error.record is not None:
+                self._finish(context, error.record)
+            raise
 
     def _finish(self, context: Context, record: Record) -> dict[str, Any]:
         """
@@ -52,11 +57,35 @@ class _PromotingOperator(WaitingOperator):
             context["ti"].xcom_push(key=key, value=value)
         return plain
 
+
+class _PromotingOperator(_RecordingOperator):
+    """What the operators that put a model version into a deployment have in common."""
+
+    def __init__(
+        self,
+        *,
+        deployment_name: str | None = None,
+        spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        model_project: str | None = None,
+        rollout: str = "rolling",
+        plan_only: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deployment_name = deployment_name
+        self.model_project = model_project
+        self.rollout = rollout
+        self.plan_only = plan_only
+        # Airflow renders, wires and masks a mapping, but not a dataclass.
+        self.spec = spec.given() if is_dataclass(spec) else spec
+
     def _how(self) -> dict[str, Any]:
         return {
             "deployment_name": self.deployment_name or None,
             "spec": self.spec,
             "model_project": self.model_project,
+            "rollout": self.rollout,
+            "plan_only": self.plan_only,
             **self._waits(),
         }
 
@@ -70,9 +99,10 @@ class DeployModelOperator(_PromotingOperator):
     Use it when the version is known; ``DeployBestModelOperator`` chooses one by a metric.
 
     Returns the promotion record, each of its keys also under its own: ``deployment_name``, ``deployment_id``,
-    ``action`` (created, updated, started, attached, unchanged), ``reason``, ``model_name``, ``model_version``,
-    ``previous_model_version``, ``metric``, ``metric_value``, ``previous_metric_value``, ``verified_by``, ``status``,
-    ``inference_url``, ``url``, ``is_kept``. The whole is also pushed under the key ``promotion``.
+    ``action`` (created, updated, started, attached, unchanged; planned; rolled_back, superseded, failed), ``reason``,
+    ``model_name``, ``model_version``, ``previous_model_version``, ``metric``, ``metric_value``,
+    ``previous_metric_value``, ``verified_by``, ``status``, ``inference_url``, ``url``, ``is_kept``, ``plan``. The whole
+    is also pushed under the key ``promotion``, and is there when the task is skipped or fails.
 
     :param model_name: the model in the registry; None to serve the ``script_file`` in ``spec`` alone, which needs
         ``deployment_name``
@@ -81,6 +111,12 @@ class DeployModelOperator(_PromotingOperator):
     :param spec: how to configure the deployment; what is not given keeps what is live, or Hopsworks' default
     :param model_project: another project that owns the model and shares its registry with this one: train in one
         project, serve from another
+    :param rollout: ``rolling``: the old instances answer until the new ones do; ``recreate``: it is stopped for the
+        change, where there is no room for both (one GPU)
+    :param plan_only: decide and say what would change, and change nothing: ``action`` is ``planned``, and ``plan`` in
+        the record has the difference
+    :param plan: the record of a task with ``plan_only``: what was planned is done and nothing else, and it is refused
+        when the deployment is not what it was then
     """
 
     template_fields: Sequence[str] = (
@@ -90,10 +126,20 @@ class DeployModelOperator(_PromotingOperator):
         "deployment_name",
         "spec",
         "model_project",
+        "rollout",
+        "plan_only",
+        "plan",
     )
-    template_fields_renderers = {"spec": "json"}  # noqa: RUF012
+    template_fields_renderers = {"spec": "json", "plan": "json"}  # noqa: RUF012
 
-    def __init__(self, *, model_name: str | None = None, model_version: int | str = "latest", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        model_name: str | None = None,
+        model_version: int | str = "latest",
+        plan: Mapping[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if model_name is None and not (self.deployment_name and self.spec):
             message = (
@@ -102,6 +148,7 @@ class DeployModelOperator(_PromotingOperator):
             raise ValueError(message)
         self.model_name = model_name
         self.model_version = model_version
+        self.plan = plan
 
     def act(self, context: Context) -> dict[str, Any]:
         """
@@ -109,7 +156,10 @@ class DeployModelOperator(_PromotingOperator):
 
         :param context: Airflow's
         """
-        return self._finish(context, self.hook.deploy_model(self.model_name, self.model_version, **self._how()))
+        record = self._promote(
+            context, self.hook.deploy_model, self.model_name, self.model_version, plan=self.plan or None, **self._how()
+        )
+        return self._finish(context, record)
 
 
 class DeployBestModelOperator(_PromotingOperator):
@@ -135,6 +185,10 @@ class DeployBestModelOperator(_PromotingOperator):
         (success), ``skip`` or ``fail``
     :param model_project: another project that owns the model and shares its registry with this one: train in one
         project, serve from another
+    :param rollout: ``rolling``: the old instances answer until the new ones do; ``recreate``: it is stopped for the
+        change, where there is no room for both (one GPU)
+    :param plan_only: decide and say what would change, and change nothing: ``action`` is ``planned``, and ``plan`` in
+        the record has the difference
     """
 
     template_fields: Sequence[str] = (
@@ -148,6 +202,8 @@ class DeployBestModelOperator(_PromotingOperator):
         "gate",
         "if_not_better",
         "model_project",
+        "rollout",
+        "plan_only",
     )
     template_fields_renderers = {"spec": "json", "candidates": "json", "gate": "json"}  # noqa: RUF012
 
@@ -177,8 +233,15 @@ class DeployBestModelOperator(_PromotingOperator):
         :param context: Airflow's
         """
         if_not_better = reading.choice("if_not_better", self.if_not_better, ("keep", "skip", "fail"))
-        record = self.hook.deploy_best_model(
-            self.model_name, self.metric, self.direction, candidates=self.candidates, gate=self.gate, **self._how()
+        record = self._promote(
+            context,
+            self.hook.deploy_best_model,
+            self.model_name,
+            self.metric,
+            self.direction,
+            candidates=self.candidates,
+            gate=self.gate,
+            **self._how(),
         )
         plain = self._finish(context, record)
         if record.is_kept and if_not_better == "skip":
@@ -186,3 +249,50 @@ class DeployBestModelOperator(_PromotingOperator):
         if record.is_kept and if_not_better == "fail":
             raise AirflowFailException(record.reason)
         return plain
+
+
+class RollbackDeploymentOperator(_RecordingOperator):
+    """
+    Have a deployment serve what it served before, and see that it does. Instances are replaced while the old ones answer.
+
+    Use it by hand, or as a task that runs when what comes after a promotion fails; a promotion that fails by itself
+    rolls back by itself. If what is rolled back to does not serve, what served before this serves again.
+
+    Returns the promotion record, as ``DeployModelOperator`` does, with the action ``rolled_back`` (or ``unchanged``).
+
+    :param deployment_name: the deployment
+    :param to: ``previous``: what it was before the last promotion; or the number of a deployment version (Hopsworks
+        5.2 and later keep them)
+    :param model_version: serve this version of the model instead, with the configuration as it is
+    """
+
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "deployment_name", "to", "model_version")
+
+    def __init__(
+        self,
+        *,
+        deployment_name: str,
+        to: int | str = "previous",
+        model_version: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deployment_name = deployment_name
+        self.to = to
+        self.model_version = model_version
+
+    def act(self, context: Context) -> dict[str, Any]:
+        """
+        Roll it back.
+
+        :param context: Airflow's
+        """
+        record = self._promote(
+            context,
+            self.hook.rollback_deployment,
+            self.deployment_name,
+            self.to,
+            model_version=self.model_version,
+            **self._waits(),
+        )
+        return self._finish(context, record)

@@ -44,6 +44,7 @@ from .serving import (
     get_versions,
     put_deployment,
     put_deployment_tag,
+    rollback_deployment,
     start_deployment,
     stop_deployment,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "put_deployment_tag",
     "put_model",
     "put_model_tag",
+    "rollback_deployment",
     "start_deployment",
     "stop_deployment",
     "upload_part",

@@ -229,6 +229,24 @@ def get_newest_version(project: Project, deployment: Deployment) -> Call[int | N
     )
 
 
+def rollback_deployment(project: Project, deployment: Deployment, version: int) -> Call[None]:
+    """
+    Make an earlier version of a deployment the active one again (5.2). Taken while Updating, too; not while Starting.
+
+    :param project: the project
+    :param deployment: the deployment
+    :param version: number of the deployment version
+    """
+    return Call(
+        f"roll deployment {deployment.name!r} back to its version {int(version)}",
+        "POST",
+        _serving(project, deployment.id, "rollback"),
+        nothing,
+        body={"version": int(version)},
+        is_write_slow=True,
+    )
+
+
 def get_deployment_tags(project: Project, deployment: Deployment) -> Call[dict[str, Any]]:
     """
     Read the tags of a deployment: name -> value. A server without them (before 5.0) answers 404.

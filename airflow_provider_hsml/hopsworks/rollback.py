@@ -1,0 +1,143 @@
+"""Rolling a deployment back by hand: to what it was before the last promotion, or to one of its versions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import calls, changes, registry, restoring
+from .errors import HopsworksError, InvalidInput, NotFound
+from .gate import Decision
+from .journal import Before, State, open_journal
+from .promotion import Promoted
+from .transition import Transition
+from .waiting import Pace, Procedure, all_pages, ask
+
+if TYPE_CHECKING:
+    from .calls import Project
+    from .deployments import Deployment, DeploymentVersion
+    from .journal import Journal
+    from .models import ModelVersion
+    from .settings import Wanted
+    from .verification import Checks
+    from .waiting import Clock
+
+PREVIOUS = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """A wish to have a deployment be what it was."""
+
+    name: str
+    to: int | str
+    """``previous``, or the number of a deployment version."""
+    timeout: float
+    interval: float
+    clock: Clock
+    wait: bool = True
+    checks: Checks | None = None
+    run_key: str = ""
+
+    def run(self, project: Project) -> Procedure[Promoted]:
+        """
+        Roll it back, and see that it serves; if it does not, what served before this serves again.
+
+        :param project: the project
+        :raises NotFound: there is no such deployment, or no such version
+        :raises InvalidInput: nothing is known of what it was
+        """
+        live = yield from ask(calls.get_deployment(project, self.name))
+        if live is None:
+            message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
+            raise NotFound(message)
+        journal = yield from open_journal(project, self.name)
+        back_to, wanted, model = yield from self._target(project, live, journal)
+        what = f"version {model.version} of model {model.name!r}" if model else "its script"
+        place = "what it was before" if self.to == PREVIOUS else f"its version {self.to}"
+        decision = Decision(model, f"{place} was asked for, with {what}")
+        promoted = Promoted(self.name, None, decision, None, live, Before.of(live).served)
+        transition = Transition(
+            project,
+            self.name,
+            wanted,
+            id=uuid.uuid4().hex,
+            run_key=self.run_key,
+            journal=journal,
+            timeout=self.timeout,
+            interval=self.interval,
+            model=model,
+            checks=self.checks,
+            wait=self.wait,
+            back_to=back_to,
+            clock=self.clock,
+        )
+        try:
+            arrived = yield from transition.run()
+        except HopsworksError as error:
+            failed = dataclasses.replace(promoted, failure=error, now=transition.returned_to or transition.seen)
+            error.record = failed.record(None)
+            raise
+        if arrived.action == "updated":
+            arrived = dataclasses.replace(arrived, action="rolled_back")
+        return dataclasses.replace(promoted, arrived=arrived)
+
+    def _target(
+        self, project: Project, live: Deployment, journal: Journal
+    ) -> Procedure[tuple[int | None, Wanted, ModelVersion | None]]:
+        """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
+        entry = journal.newest
+        is_last = entry is not None and entry.state in (State.VERIFIED, State.PROMOTING) and entry.before is not None
+        if self.to == PREVIOUS and entry is not None and entry.before is not None and is_last:
+            before = entry.before
+            is_ours = not changes.differences(live.raw, restoring.from_stored(entry.wanted))
+            if before.deployment_id == live.id and is_ours:
+                back_to, wanted = yield from restoring.way_back(
+                    project,
+                    live,
+                    before.version,
+                    before.row,
+                    Pace(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock),
+                    also=entry.wanted,
+                    hides=entry.touches_env_vars,
+                )
+                served = before.served
+                return back_to, wanted, (yield from _model(project, served.project, served.name, served.version))
+        version = yield from self._version(project, live)
+        model = yield from _model(project, version.model_project, version.model_name, version.model_version)
+        return version.version, {}, model
+
+    def _version(self, project: Project, live: Deployment) -> Procedure[DeploymentVersion]:
+        versions = yield from all_pages(functools.partial(calls.get_versions, project, live))
+        if versions is None:
+            message = (
+                f"{live}: what it was before is not known: this Hopsworks keeps no versions of deployments (5.2 and "
+                "later do), and no promotion of this provider has noted it. Give model_version instead."
+            )
+            raise InvalidInput(message)
+        active = live.version or 0
+        earlier = [version for version in versions if version.version < active]
+        wanted = max((version.version for version in earlier), default=None) if self.to == PREVIOUS else self.to
+        found = next((version for version in versions if version.version == wanted), None)
+        if found is None:
+            known = ", ".join(str(version.version) for version in versions)
+            message = f"{live} has no version {self.to}: it has {known}, of which {active} is the active one."
+            raise NotFound(message)
+        return found
+
+
+def _model(
+    project: Project, owner: str | None, name: str | None, version: int | None
+) -> Procedure[ModelVersion | None]:
+    if name is None or version is None:
+        return None
+    model = yield from registry.find_served(project, owner, name, version)
+    if model is None:
+        message = (
+            f"Version {version} of model {name!r}, which is to be rolled back to, is not in the registry any more."
+        )
+        raise NotFound(message)
+    return model

@@ -1,0 +1,298 @@
+"""
+One change of a deployment, seen through: noted in the journal, brought about, verified, and taken back if it fails.
+
+Whatever ends it in between, the journal and the deployment together tell the next run what is left to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from . import calls, changes, registry, restoring, scripts, stopping
+from .arrival import FIRST_PAUSE_START, Arrival, Arrived
+from .errors import DeploymentError, DeploymentFailed, HopsworksError, InvalidInput, NotVerified, Superseded, TakenBack
+from .journal import Before, Entry, Rejected, Served, State, open_journal
+from .settings import SETTINGS
+from .waiting import Pace, Procedure, patiently
+
+if TYPE_CHECKING:
+    from .calls import Project
+    from .deployments import Deployment
+    from .journal import Journal
+    from .models import ModelVersion
+    from .settings import Wanted
+    from .verification import Checks
+    from .waiting import Clock
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Transition:
+    """
+    A change of a deployment, with its way back. Drive ``run()``.
+
+    A change that fails is taken back: what served before serves again, what was down is down again, and what did not
+    exist is stopped. Then the error says what failed and what serves now.
+    """
+
+    project: Project
+    name: str
+    wanted: Wanted
+    id: str
+    """Of the promotion, the same in all entries of the journal."""
+    run_key: str
+    """Which task does this; empty outside of Airflow."""
+    journal: Journal
+    timeout: float
+    """Seconds for the change, and again for its way back."""
+    interval: float
+    model: ModelVersion | None = None
+    checks: Checks | None = None
+    wait: bool = True
+    recreate: bool = False
+    back_to: int | None = None
+    """A deployment version to roll back to."""
+    unfinished: Entry | None = None
+    """A change of ours that is live and that nobody has verified: the way back is to what was there before that one."""
+    attaches: bool = False
+    """Whether this is that change: it is not sent again, but seen through."""
+    clock: Clock = time.time
+    before: Before | None = field(init=False, default=None)
+    """What was there before; None: nothing."""
+    entry: Entry | None = field(init=False, default=None)
+    """What was noted last; None while nothing was."""
+    seen: Deployment | None = field(init=False, default=None)
+    """As the change left it, where it failed."""
+    returned_to: Deployment | None = field(init=False, default=None)
+    """What serves again, after the change was taken back."""
+    _values: dict[str, Any] = field(init=False, default_factory=dict)
+    """Environment variables as they were, by their keys on the wire: they are never stored."""
+
+    def run(self) -> Procedure[Arrived]:
+        """
+        Bring the change about.
+
+        :raises TakenBack: it failed, and what was there before is there again
+        :raises Superseded: somebody else is changing it; what they set is left as it is
+        :raises HopsworksError: it failed; a transient one leaves it to the next run to go on
+        """
+        if self.unfinished is not None:
+            self.before = self.unfinished.before
+        if self.attaches:
+            self.entry = self.unfinished
+        arrival = Arrival(
+            self.project,
+            self.name,
+            self.wanted,
+            timeout=self.timeout,
+            interval=self.interval,
+            model=self.model,
+            wait=self.wait,
+            trusted=self.journal.is_kept and not self.attaches,
+            recreate=self.recreate,
+            back_to=self.back_to,
+            checks=self.checks,
+            before_change=self._note,
+            clock=self.clock,
+        )
+        try:
+            arrived = yield from arrival.run()
+        except Superseded as error:
+            yield from self._close(State.SUPERSEDED, str(error))
+            raise
+        except HopsworksError as error:
+            self.seen = arrival.seen
+            passes = error.transient and not isinstance(error, DeploymentFailed)
+            if passes or self.entry is None or not (arrival.has_changed or self.attaches):
+                raise
+            if self.checks is not None and self.checks.leave_failed:
+                yield from self._close(State.FAILED, str(error))
+                raise
+            yield from self.take_back(error, arrival.seen)
+            raise AssertionError from error  # Taking back always raises.
+        if self.wait:
+            yield from self._close(State.VERIFIED, "")
+        if self.attaches and arrived.action == "unchanged":
+            return dataclasses.replace(arrived, action="attached")
+        return arrived
+
+    def take_back(self, why: HopsworksError, ours: Deployment | None) -> Procedure[None]:
+        """
+        Put back what was there before, verify it, and say so.
+
+        :param why: what failed
+        :param ours: the deployment as this change left it; None when that is not known
+        :raises TakenBack: always, but for the following
+        :raises Superseded: it is not ours any more, and was left as it is
+        :raises DeploymentError: it could not be put back
+        """
+        if self.entry is None:
+            self.entry, self.before = self.unfinished, self.unfinished and self.unfinished.before
+        log.error("%s", why)
+        yield from self._write(State.ROLLING_BACK, str(why), rejected=self._rejected(why))
+        try:
+            now = yield from self._restore(ours)
+        except Superseded as error:
+            yield from self._close(State.SUPERSEDED, str(error))
+            message = f"{why}\nIt was not taken back: {error}"
+            raise Superseded(message) from why
+        except HopsworksError as error:
+            log.exception("Taking the change back")
+            message = f"{why}\nTaking it back has not ended well: {error}"
+            if error.transient and not isinstance(error, DeploymentFailed):
+                # The journal says that it is being rolled back: the next run goes on with that.
+                error.args = (message,)
+                raise
+            yield from self._close(State.FAILED, message)
+            raise DeploymentError(message) from why
+        yield from self._close(State.ROLLED_BACK, str(why))
+        raise self._taken_back(why, now) from why
+
+    # --- The way back -------------------------------------------------------------------------------------------------
+
+    def _restore(self, ours: Deployment | None) -> Procedure[Deployment]:
+        """Put back what was there before."""
+        pace = self._pace()
+        live = yield from patiently(calls.get_deployment(self.project, self.name), pace)
+        if live is None:
+            message = f"Deployment {self.name!r} was deleted by somebody else."
+            raise Superseded(message)
+        if ours is not None and live.signature != ours.signature:
+            message = f"{live} was changed by somebody else meanwhile, and is left as it is."
+            raise Superseded(message)
+        before = self.before
+        if before is None or not before.was_up:
+            log.warning("Stopping %s, which did not serve before", live)
+            live = (yield from stopping.stop(self.project, self.name, pace)) or live
+        if before is None:
+            return live
+        former = {**before.row, **self._values}
+        hides = self.entry is not None and self.entry.touches_env_vars and not self._values
+        back_to, wanted = yield from restoring.way_back(
+            self.project,
+            live,
+            before.version,
+            former,
+            self._pace(),
+            also=self.entry.wanted if self.entry else (),
+            hides=hides,
+        )
+        model = yield from self._former_model(before)
+        log.warning("Putting back what deployment %r was before: %s", self.name, before.served)
+        arrival = Arrival(
+            self.project,
+            self.name,
+            wanted,
+            timeout=self.timeout,
+            interval=self.interval,
+            model=model,
+            serve=before.was_up,
+            trusted=False,
+            recreate=self.recreate and before.was_up,
+            back_to=back_to,
+            clock=self.clock,
+        )
+        try:
+            arrived = yield from arrival.run()
+        except DeploymentFailed:
+            # Only now, when it does not come up either and nothing answers: stopped and started anew.
+            arrived = yield from dataclasses.replace(arrival).run()
+        return arrived.deployment
+
+    def _former_model(self, before: Before) -> Procedure[ModelVersion | None]:
+        served = before.served
+        if served.name is None or served.version is None:
+            return None
+        return (
+            yield from registry.find_served(self.project, served.project, served.name, served.version, self._pace())
+        )
+
+    def _taken_back(self, why: HopsworksError, now: Deployment) -> TakenBack:
+        self.returned_to = now
+        if self.before is not None and self.before.was_up:
+            text = f"{why}\nIt was taken back: {now} serves again."
+        elif self.before is not None:
+            text = f"{why}\nIt was taken back: {now} is as it was before."
+        else:
+            text = f"{why}\nIt was stopped: {now}; nothing served before."
+        error = TakenBack(text)
+        error.transient = self.before is None and why.transient
+        return error
+
+    def _rejected(self, why: HopsworksError) -> Rejected | None:
+        """Tell whether this speaks against the model version: not when there was no room, or it was served before."""
+        has_room = not (isinstance(why, DeploymentFailed) and why.transient)
+        challenger = self.entry.challenger if self.entry else None
+        is_new = self.before is None or challenger != self.before.served
+        if challenger is None or challenger.version is None or not is_new or not has_room:
+            return None
+        if not isinstance(why, DeploymentFailed | NotVerified):
+            return None
+        return Rejected(challenger, str(why).splitlines()[0], self.clock())
+
+    # --- The journal --------------------------------------------------------------------------------------------------
+
+    def _note(self, live: Deployment | None) -> Procedure[None]:
+        """Note what is about to be changed, before it is."""
+        earlier = self.unfinished
+        if earlier is None:
+            was_up = self.before is not None and self.before.was_up
+            self.before = None if live is None else Before.of(live)
+            if self.before is not None and was_up:
+                # It was stopped for this change.
+                self.before = dataclasses.replace(self.before, was_up=True)
+        if live is not None and not (earlier and earlier.touches_env_vars):
+            keys = {path[0] for name in restoring.ENV_VARS for path in SETTINGS[name].paths}
+            self._values = {key: live.raw[key] for key in keys if key in live.raw}
+        wanted = scripts.absolute(self.project, self.wanted)
+        differing = set(wanted) if live is None else set(changes.differences(live.raw, wanted))
+        touches_env_vars = bool(differing & set(restoring.ENV_VARS))
+        self.entry = Entry(
+            id=self.id,
+            state=State.PROMOTING,
+            run=self.run_key,
+            at=self.clock(),
+            challenger=self._challenger(live),
+            wanted={
+                **(earlier.wanted if earlier else {}),
+                **restoring.stored({name: wanted[name] for name in sorted(differing)}),
+            },
+            before=self.before,
+            touches_env_vars=touches_env_vars or (earlier is not None and earlier.touches_env_vars),
+            reason="",
+            rejected=self.journal.newest.rejected if self.journal.newest else (),
+        )
+        yield from self.journal.write(self.entry)
+
+    def _challenger(self, live: Deployment | None) -> Served:
+        if self.model is not None:
+            return Served(self.model.project, self.model.name, self.model.version)
+        return Served() if live is None else Before.of(live).served
+
+    def _close(self, state: State, reason: str) -> Procedure[None]:
+        if self.entry is None:
+            return
+        if state is State.SUPERSEDED:
+            now = yield from open_journal(self.project, self.name)
+            if now.newest is not None and now.newest.id != self.entry.id:
+                return
+        yield from self._write(state, reason)
+
+    def _write(self, state: State, reason: str, rejected: Rejected | None = None) -> Procedure[None]:
+        if self.entry is None:
+            return
+        known = self.entry.rejected
+        if state is State.VERIFIED:
+            known = tuple(one for one in known if one.served != self.entry.challenger)
+        if rejected is not None:
+            known = (*(one for one in known if one.served != rejected.served), rejected)
+        self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=self.clock(), rejected=known)
+        yield from self.journal.write(self.entry)
+
+    def _pace(self) -> Pace:
+        return Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
