@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import calls, scripts, stopping
 from .deployments import Deployment
@@ -91,6 +91,7 @@ class Arrival:
     """Whether to stop it before a change and start it afterwards, where there is no room for old and new at once."""
     back_to: int | None = None
     """A deployment version to make the active one again first, where Hopsworks keeps them."""
+    checks: Any = None
     before_change: Callable[[Deployment | None], Procedure[None]] | None = None
     """What to do right before the first request that changes something, given what is there."""
     clock: Clock = time.time
@@ -179,9 +180,8 @@ class Arrival:
     # --- Steps, each a change or none ---------------------------------------------------------------------------------
 
     def _create(self) -> Procedure[Deployment]:
-        yield from self._announce(None)
         try:
-            live, is_ours = yield from self._change.create()
+            live, is_ours = yield from self._change.create(lambda: self._announce(None))
         except Unsupported:
             self.has_changed = True
             raise

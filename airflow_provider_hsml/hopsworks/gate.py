@@ -52,6 +52,8 @@ class Gate(Given):
     """What happens when the champion lacks a metric: ``fail``, or who wins then: ``challenger`` or ``champion``."""
     allow_downgrade: bool | str = False
     """Whether a version older than the champion may take its place."""
+    retry_rejected: bool | str = False
+    """Whether a version may be tried again that was deployed before and failed."""
 
     def rules(self) -> Rules:
         """
@@ -74,6 +76,7 @@ class Gate(Given):
             guards=guards,
             missing=reading.choice("gate.missing", self.missing, _MISSING),
             allow_downgrade=reading.boolean("gate.allow_downgrade", self.allow_downgrade),
+            retry_rejected=reading.boolean("gate.retry_rejected", self.retry_rejected),
         )
 
 
@@ -87,6 +90,7 @@ class Rules:
     guards: Mapping[str, Guard] = field(default_factory=dict)
     missing: str = "fail"
     allow_downgrade: bool = False
+    retry_rejected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,7 @@ def decide(
     champion: ModelVersion | None,
     by: Metric,
     rules: Rules,
+    rejected: Mapping[int, str] | None = None,
 ) -> Decision:
     """
     Decide which version is to serve.
@@ -138,12 +143,14 @@ def decide(
     :param champion: the version being served; None at a first deployment, when only the floor counts
     :param by: what to compare by
     :param rules: what the challenger has to show
+    :param rejected: versions that were deployed before and failed -> why
     :raises NotFound: a candidate does not exist
     :raises InvalidInput: no candidate has the metric; or the champion lacks one, and ``missing`` is ``fail``
     """
     rows = _candidates(versions, by.candidates)
     best = best_candidate(rows, by)
-    left_out = {row.version: why for row in rows if (why := _why_not(row, champion, by, rules))}
+    failed = {} if rules.retry_rejected or rejected is None else rejected
+    left_out = {row.version: why for row in rows if (why := _why_not(row, champion, by, rules, failed))}
     challenger = best_of([row for row in rows if row.version not in left_out], by.name, by.direction)
     if challenger is None:
         return _none_admissible(best, champion, by, left_out)
@@ -190,14 +197,20 @@ def _unmarked(challenger: ModelVersion, champion: ModelVersion, by: Metric, rule
     raise InvalidInput(message)
 
 
-def _why_not(row: ModelVersion, champion: ModelVersion | None, by: Metric, rules: Rules) -> str | None:
+def _why_not(
+    row: ModelVersion, champion: ModelVersion | None, by: Metric, rules: Rules, failed: Mapping[int, str]
+) -> str | None:
     """Say why a candidate is not admissible; None when it is."""
     value = row.metric(by.name)
     if value is None:
         return f"it has no finite metric {by.name!r}"
     if rules.floor is not None and by.is_better(rules.floor, value):
         return f"its {by.name} {value:g} is beyond the {by.limit} of {rules.floor:g}"
-    return None if champion is None else _why_not_after(row, champion, rules)
+    if champion is not None and (why := _why_not_after(row, champion, rules)):
+        return why
+    if row.version in failed:
+        return f"it was rejected before, and gate.retry_rejected is off ({failed[row.version]})"
+    return None
 
 
 def _why_not_after(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | None:

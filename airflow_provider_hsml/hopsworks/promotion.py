@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .arrival import Arrived
     from .calls import Project
     from .settings import Wanted
-    from .verification import Checks
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class Promotion:
     model_project: str | None = None
     """The project that owns the model and shares its registry; None: the deployment's own."""
     wait: bool = True
-    checks: Checks | None = None
+    checks: Any = None
     """How it is verified; None: by the registered answers or example."""
     recreate: bool = False
     """Whether to stop the deployment for the change, where there is no room for old and new at once."""
@@ -214,8 +213,10 @@ class Found:
     def former(self) -> Served | None:
         """What was verified last: what is served, or was before an unfinished change; None: nothing."""
         if self.unfinished is not None:
-            return self.unfinished.before and self.unfinished.before.served
-        return None if self.live is None else Before.of(self.live).served
+            before = self.unfinished.before
+        else:
+            before = None if self.live is None else Before.of(self.live)
+        return None if before is None else before.served
 
     @property
     def attaches(self) -> bool:
@@ -324,8 +325,9 @@ class Promoted:
 
     def _action(self) -> str:
         if self.failure is not None:
-            kinds = ((TakenBack, "rolled_back"), (Superseded, "superseded"), (HopsworksError, "failed"))
-            return next(action for kind, action in kinds if isinstance(self.failure, kind))
+            if isinstance(self.failure, TakenBack):
+                return "rolled_back"
+            return "superseded" if isinstance(self.failure, Superseded) else "failed"
         if self.plan is not None:
             return "planned"
         is_kept = self.decision is not None and self.decision.is_kept

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import artifacts, calls, changes, scripts
 from .errors import InvalidInput
+from .journal import ENV_VAR_KEYS, ENV_VARS
 from .settings import EXTRA, SCRIPT, SETTINGS, TOPIC, Script, Setting, Topic, Wanted, setting_of
 from .waiting import Procedure, patiently
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from .deployments import Deployment
     from .waiting import Pace
 
-ENV_VARS = ("env_vars", "transformer.env_vars")
 _HASHED = re.compile(r".*-[0-9a-f]{16}\.[A-Za-z0-9]+")
 """The names that ``scripts`` gives to what it uploads."""
 
@@ -38,7 +38,7 @@ def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[
     :param also: settings beside those that have a name: ``extra.<key>``
     """
     names = [name for name, setting in SETTINGS.items() if setting.compared]
-    left_out = [name for name in ENV_VARS if all(path[0] not in raw for path in SETTINGS[name].paths)]
+    left_out = [] if ENV_VAR_KEYS & set(raw) else ENV_VARS
     found = {
         name: _wanted(setting_of(name), setting_of(name).read(raw))
         for name in [*names, *(name for name in also if name.startswith(EXTRA))]

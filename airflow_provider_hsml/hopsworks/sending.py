@@ -93,10 +93,11 @@ class Change:
         """
         return bool(changes.differences(deployment.raw, self.wanted))
 
-    def create(self) -> Procedure[tuple[Deployment, bool]]:
+    def create(self, announce: Callable[[], Procedure[None]]) -> Procedure[tuple[Deployment, bool]]:
         """
         Create it; a stopped deployment with the wanted configuration is there afterwards.
 
+        :param announce: what to do when it is clear that it can be created, right before it is
         :return: the deployment, and whether it was this that created it, for all that is known
         :raises InvalidInput: it cannot be created so; nothing was sent
         :raises Unsupported: the server left out what it does not know
@@ -119,6 +120,7 @@ class Change:
         preconditions.check_minimum(body, must_be_zero=least == "0")
         yield from preconditions.check_files(self.project, self.model, body)
         yield from self._provide_scripts(self.wanted)
+        yield from announce()
         log.info("Creating deployment %r of %s", self.name, _what_of(self.model))
         try:
             yield from ask(calls.put_deployment(self.project, artifacts.for_creating(body)))

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from . import calls, changes, registry, restoring, scripts, stopping
 from .arrival import FIRST_PAUSE_START, Arrival, Arrived
-from .errors import DeploymentError, DeploymentFailed, HopsworksError, InvalidInput, NotVerified, Superseded, TakenBack
-from .journal import Before, Entry, Rejected, Served, State, open_journal
-from .settings import SETTINGS
+from .errors import DeploymentError, DeploymentFailed, HopsworksError, NotVerified, Superseded, TakenBack
+from .journal import ENV_VAR_KEYS, ENV_VARS, Before, Entry, Rejected, Served, State, open_journal
 from .waiting import Pace, Procedure, patiently
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .models import ModelVersion
     from .settings import Wanted
-    from .verification import Checks
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
@@ -52,7 +50,7 @@ class Transition:
     """Seconds for the change, and again for its way back."""
     interval: float
     model: ModelVersion | None = None
-    checks: Checks | None = None
+    checks: Any = None
     wait: bool = True
     recreate: bool = False
     back_to: int | None = None
@@ -110,7 +108,7 @@ class Transition:
             passes = error.transient and not isinstance(error, DeploymentFailed)
             if passes or self.entry is None or not (arrival.has_changed or self.attaches):
                 raise
-            if self.checks is not None and self.checks.leave_failed:
+            if self.checks is not None and not self.checks.rolls_back:
                 yield from self._close(State.FAILED, str(error))
                 raise
             yield from self.take_back(error, arrival.seen)
@@ -131,8 +129,8 @@ class Transition:
         :raises Superseded: it is not ours any more, and was left as it is
         :raises DeploymentError: it could not be put back
         """
-        if self.entry is None:
-            self.entry, self.before = self.unfinished, self.unfinished and self.unfinished.before
+        if self.entry is None and self.unfinished is not None:
+            self.entry, self.before = self.unfinished, self.unfinished.before
         log.error("%s", why)
         yield from self._write(State.ROLLING_BACK, str(why), rejected=self._rejected(why))
         try:
@@ -247,11 +245,10 @@ class Transition:
                 # It was stopped for this change.
                 self.before = dataclasses.replace(self.before, was_up=True)
         if live is not None and not (earlier and earlier.touches_env_vars):
-            keys = {path[0] for name in restoring.ENV_VARS for path in SETTINGS[name].paths}
-            self._values = {key: live.raw[key] for key in keys if key in live.raw}
+            self._values = {key: live.raw[key] for key in ENV_VAR_KEYS if key in live.raw}
         wanted = scripts.absolute(self.project, self.wanted)
         differing = set(wanted) if live is None else set(changes.differences(live.raw, wanted))
-        touches_env_vars = bool(differing & set(restoring.ENV_VARS))
+        touches_env_vars = bool(differing & set(ENV_VARS))
         self.entry = Entry(
             id=self.id,
             state=State.PROMOTING,
@@ -292,7 +289,7 @@ class Transition:
         if rejected is not None:
             known = (*(one for one in known if one.served != rejected.served), rejected)
         self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=self.clock(), rejected=known)
-        yield from self.journal.write(self.entry)
+        yield from self.journal.write(self.entry, self._pace())
 
     def _pace(self) -> Pace:
         return Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)

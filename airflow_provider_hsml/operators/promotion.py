@@ -253,7 +253,7 @@ class DeployBestModelOperator(_PromotingOperator):
 
 class RollbackDeploymentOperator(_RecordingOperator):
     """
-    Have a deployment serve what it served before, and see that it does. Instances are replaced while the old ones answer.
+    Have a deployment serve what it served before, and see that it does. The old instances answer until the new ones do.
 
     Use it by hand, or as a task that runs when what comes after a promotion fails; a promotion that fails by itself
     rolls back by itself. If what is rolled back to does not serve, what served before this serves again.

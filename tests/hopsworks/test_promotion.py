@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 import pytest
 
 from airflow_provider_hsml.hopsworks import promotion
-from airflow_provider_hsml.hopsworks.deployments import default_deployment_names
+from airflow_provider_hsml.hopsworks.deployments import Deployment, default_deployment_names
 from airflow_provider_hsml.hopsworks.errors import NotFound
+from airflow_provider_hsml.hopsworks.journal import Before
 from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion, best_of
 from airflow_provider_hsml.hopsworks.registry import find_version, list_versions
 
@@ -40,6 +41,12 @@ def test_best_of(versions: list[ModelVersion], direction: Direction, best: int |
     found = best_of(versions, "accuracy", direction)
 
     assert (found and found.version) == best
+
+
+def champion_of(fake: FakeHopsworks, live: Deployment | None, known: list[ModelVersion]) -> ModelVersion | None:
+    """Find what a deployment serves."""
+    served = None if live is None else Before.of(live).served
+    return fake.run(promotion.find_champion(PROJECT, served, known, "digits"))
 
 
 class TestLookingUp:
@@ -78,12 +85,12 @@ class TestLookingUp:
         fake = FakeHopsworks(files={"models/digits_1": {"id": "digits_1", "name": "digits", "version": 1}})
         live = fake.run(promotion.find_deployment(PROJECT, ["x"]))[1]
 
-        assert fake.run(promotion.find_champion(PROJECT, live, [])) is None
+        assert champion_of(fake, live, []) is None
         fake.row = row()
         _, live = fake.run(promotion.find_deployment(PROJECT, ["digits"]))
-        found = fake.run(promotion.find_champion(PROJECT, live, []))
+        found = champion_of(fake, live, [])
         assert found is not None
-        assert fake.run(promotion.find_champion(PROJECT, live, [V1])) is V1
+        assert champion_of(fake, live, [V1]) is V1
 
     def test_a_champion_that_was_deleted_from_the_registry(self) -> None:
         fake = FakeHopsworks(row=row())
@@ -91,4 +98,4 @@ class TestLookingUp:
         fake.row = None
 
         with pytest.raises(NotFound, match="not in the registry any more"):
-            fake.run(promotion.find_champion(PROJECT, live, []))
+            champion_of(fake, live, [])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.deployments import Deployment
     from airflow_provider_hsml.hopsworks.models import ModelVersion
+    from airflow_provider_hsml.hopsworks.waiting import Procedure
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
@@ -29,6 +30,12 @@ DOCS = Path(__file__).parents[2] / "docs" / "deployments.md"
 _numbers = itertools.count()
 MODEL = "everysetting"
 _TRANSFORMER = {"script_file": "transformer.py"}
+
+
+def _nothing() -> Procedure[None]:
+    """Announce a change to nobody."""
+    yield from ()
+
 
 # field: (first value, other value, what has to be given along)
 FIELDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -140,7 +147,7 @@ class Saver:
 
     def create(self, spec: dict[str, Any]) -> Deployment:
         change = self.change(spec)
-        live, _ = self.hook.run(change.create())
+        live, _ = self.hook.run(change.create(_nothing))
         return self.hook.run(change.stable(live))
 
     def update(self, spec: dict[str, Any]) -> Deployment:

@@ -1,0 +1,161 @@
+"""A challenger that fails is taken back, and production is as it was; by hand, too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_hsml.operators import (
+    DeployBestModelOperator,
+    DeployModelOperator,
+    RollbackDeploymentOperator,
+)
+
+from .tasks import FakeTaskInstance, changes, execute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.local import LocalServing
+
+pytestmark = pytest.mark.airflow
+
+
+@pytest.fixture
+def liar(hook: HsmlHook, model_file: Callable[..., Any]) -> Callable[..., int]:
+    """Registers models that answer otherwise than was recorded."""
+
+    def make(name: str, *, says: int = 66, answers: int = 6, **metrics: float) -> int:
+        rows = [[0.0], [1.0]]
+        return hook.register_model(
+            model_name=name,
+            model_path=model_file(answer=answers),
+            framework="SKLEARN",
+            metrics=metrics,
+            input_example=rows,
+            expected={"instances": rows, "predictions": [says] * 2},
+        ).version
+
+    return make
+
+
+def serving_version(serving: LocalServing, name: str) -> Any:
+    """Ask the process which version it has."""
+    shown = serving.world.project(119).deployments.all_shown()
+    return next(row["answering"] for row in shown if row["name"] == name)
+
+
+def best(name: str, **given: Any) -> DeployBestModelOperator:
+    return DeployBestModelOperator(task_id="deploy", model_name=name, metric="auc", **given)
+
+
+class TestAChallengerThatFails:
+    def test_is_taken_back_and_not_tried_again(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]
+    ) -> None:
+        register("back1", 1, auc=0.8)
+        execute(best("back1"))
+        liar("back1", auc=0.9)
+        ti = FakeTaskInstance()
+
+        with pytest.raises(AirflowFailException, match=r"answers otherwise than recorded(.|\n)*It was taken back"):
+            execute(best("back1"), ti)
+
+        record = ti.pushed["promotion"]
+        assert (record["action"], record["model_version"], record["previous_model_version"]) == ("rolled_back", 2, 1)
+        assert record["status"] == "Running"
+        assert serving_version(serving, "back1") == 1
+        assert hook.predict("back1", instances=[[0.0]]) == {"predictions": [1]}
+        serving.requests.clear()
+
+        again = execute(best("back1"))
+
+        assert again["action"] == "kept"
+        assert "rejected" in again["reason"]
+        assert [method for method, _ in changes(serving)] == ["POST"], "one probe"
+
+    def test_a_first_deployment_is_stopped(
+        self, serving: LocalServing, hook: HsmlHook, liar: Callable[..., int]
+    ) -> None:
+        liar("back2", auc=0.9)
+        ti = FakeTaskInstance()
+
+        with pytest.raises(AirflowFailException, match="It was stopped"):
+            execute(best("back2"), ti)
+
+        assert ti.pushed["promotion"]["action"] == "rolled_back"
+        assert hook.get_deployment_state("back2") in ("Stopped", "Stopping")
+
+    def test_that_does_not_come_up(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], model_file: Callable[..., Any]
+    ) -> None:
+        register("back3", 1, auc=0.8)
+        execute(best("back3"))
+        hook.register_model(
+            model_name="back3", model_path=model_file(broken="no such layer"), framework="SKLEARN", metrics={"auc": 1}
+        )
+
+        with pytest.raises(AirflowFailException, match=r"no such layer(.|\n)*serves again"):
+            execute(best("back3"))
+        assert hook.predict("back3", instances=[[0.0]]) == {"predictions": [1]}
+
+    def test_configuration_comes_back_too(
+        self, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]
+    ) -> None:
+        register("back4", 1, auc=0.8)
+        execute(best("back4", spec={"resources": {"instances": 1}, "inference_batcher": {"enabled": False}}))
+        before = hook.get_deployment("back4").raw
+        liar("back4", auc=0.9)
+
+        with pytest.raises(AirflowFailException, match="serves again"):
+            execute(best("back4", spec={"resources": {"instances": 2}, "inference_batcher": {"enabled": True}}))
+
+        after = hook.get_deployment("back4").raw
+        for key in ("requestedInstances", "batchingConfiguration", "modelVersion"):
+            assert after[key] == before[key]
+
+
+class TestByHand:
+    def test_to_what_it_was_and_forth_again(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
+    ) -> None:
+        register("hand1", 1, auc=0.8)
+        execute(best("hand1"))
+        register("hand1", 2, auc=0.9)
+        execute(best("hand1"))
+        back = RollbackDeploymentOperator(task_id="back", deployment_name="hand1")
+
+        record = execute(back)
+
+        assert (record["action"], record["model_version"], record["previous_model_version"]) == ("rolled_back", 1, 2)
+        assert record["verified_by"] == "fingerprint"
+        assert serving_version(serving, "hand1") == 1
+        assert execute(back)["model_version"] == 2
+        assert serving_version(serving, "hand1") == 2
+
+    def test_to_a_model_version(self, serving: LocalServing, register: Callable[..., int]) -> None:
+        register("hand2", 1, auc=0.8)
+        register("hand2", 2, auc=0.9)
+        execute(DeployModelOperator(task_id="deploy", model_name="hand2", model_version=2))
+
+        record = execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand2", model_version="1"))
+
+        assert record["model_version"] == 1
+        assert serving_version(serving, "hand2") == 1
+
+    @pytest.mark.since_hopsworks("5.2")
+    def test_to_a_version_of_the_deployment(self, serving: LocalServing, register: Callable[..., int]) -> None:
+        for number in (1, 2, 3):
+            register("hand3", number, auc=0.8 + number / 100)
+            execute(best("hand3"))
+
+        record = execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand3", to="1"))
+
+        assert record["model_version"] == 1
+        assert serving_version(serving, "hand3") == 1
+
+        with pytest.raises(AirflowFailException, match="has no version 9: it has"):
+            execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand3", to=9))
