@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .gate import Gate
     from .models import ModelVersion
     from .specs import Batcher, DeploymentSpec, InferenceLogger, Resources, Scaling, TransformerSpec
+    from .verification import Verification
 
 _HOMES = {
     "Batcher": "specs",
@@ -26,6 +27,7 @@ _HOMES = {
     "Resources": "specs",
     "Scaling": "specs",
     "TransformerSpec": "specs",
+    "Verification": "verification",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Resources",
     "Scaling",
     "TransformerSpec",
+    "Verification",
 ]
 
 

@@ -14,9 +14,10 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import calls, scripts, stopping
+from .baking import Bake
 from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
 from .errors import (
@@ -29,9 +30,10 @@ from .errors import (
     Superseded,
     Unsupported,
 )
-from .predicting import Likeness
+from .judging import Likeness
 from .rollout import START_GRACE, Moved, Next, Roll
 from .sending import Change, PlanAnew
+from .verification import Checks
 from .verifying import Verifier
 from .waiting import Pace, Pause, Procedure, ask, explained, note_change, patiently
 
@@ -91,7 +93,8 @@ class Arrival:
     """Whether to stop it before a change and start it afterwards, where there is no room for old and new at once."""
     back_to: int | None = None
     """A deployment version to make the active one again first, where Hopsworks keeps them."""
-    checks: Any = None
+    checks: Checks | None = None
+    """What to ask of it; None: what was registered with the version."""
     before_change: Callable[[Deployment | None], Procedure[None]] | None = None
     """What to do right before the first request that changes something, given what is there."""
     clock: Clock = time.time
@@ -116,7 +119,7 @@ class Arrival:
         :raises NotInTime: the timeout passed; asking again attaches to what is under way
         """
         self._deadline = self.clock() + self.timeout
-        self._verifier = Verifier(self.project, self.name, self.clock)
+        self._verifier = Verifier(self.project, self.name, self.clock, self.checks or Checks())
         wanted = scripts.absolute(self.project, self.wanted)
         self._change = Change(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
         return (yield from explained(self.project, self._converge()))
@@ -126,6 +129,10 @@ class Arrival:
         disturbed = 0
         while disturbed < STRANGERS:
             live = yield from self._change.look()
+            if self.checks is not None:
+                self.model = yield from self._verifier.check(
+                    live, self.wanted, self.model, self._pace(FIRST_PAUSE_START)
+                )
             try:
                 return (yield from self._from(live if live is not None else (yield from self._create())))
             except PlanAnew as again:
@@ -194,12 +201,12 @@ class Arrival:
         if live.status is Status.IDLE or not self.wait:
             return Arrived(live, self._action, "status" if self.wait else None)
         yield from self._read_probe(live)
-        likeness = yield from self._verifier.ask_once(live)
-        if likeness is Likeness.NEITHER:
-            log.warning("%s: its answers are not those of the version; a rollout may be under way", live)
+        verdict = yield from self._verifier.ask_once(live)
+        if verdict.wrong:
+            log.warning("%s %s; a rollout may be under way", live, verdict.wrong)
             self._action = "attached"
             return (yield from self._arrive(live, Moved.CHANGE, self._action))
-        return Arrived(live, self._action, "fingerprint" if likeness is Likeness.CHALLENGER else "status")
+        return Arrived(live, self._action, "fingerprint" if verdict.likeness is Likeness.CHALLENGER else "status")
 
     def _update(self, live: Deployment) -> Procedure[Arrived]:
         """Change what is there, against the state that was read."""
@@ -348,7 +355,7 @@ class Arrival:
             since=self.clock(),
             signature=None if moved is Moved.START else live.signature,
             old_names=self._old_names,
-            can_wake=self._verifier.probe is not None,
+            can_wake=self._verifier.can_ask,
         )
         pace = self._pace(FIRST_PAUSE_START if moved is Moved.START else FIRST_PAUSE_UPDATE)
         while True:
@@ -357,13 +364,14 @@ class Arrival:
             if likeness is not Likeness.CHAMPION:
                 break
             roll.not_yet()
-        if likeness is Likeness.CHALLENGER and (self._verifier.champion is not None or moved is Moved.START):
+        if self._verifier.judge.is_fingerprint(likeness, can_be_old=moved is Moved.CHANGE):
             verified_by = "fingerprint"
         elif roll.names_are_new or moved is Moved.START:
             verified_by = "instances"
         else:
             verified_by = "status"
         log.info("%s has arrived, verified by %s", deployment, verified_by)
+        deployment = yield from Bake(self._verifier, deployment).run()
         return Arrived(deployment, self._action, verified_by)
 
     def _roll(self, live: Deployment, roll: Roll, pace: Pace) -> Procedure[Deployment]:
@@ -413,9 +421,9 @@ class Arrival:
     def _remember(self, live: Deployment) -> Procedure[None]:
         """Note who serves before a change, and what they answer."""
         self._old_names = yield from self._names(live)
-        yield from self._verifier.remember_champion()
+        yield from self._verifier.remember_champion(live)
 
     def _read_probe(self, live: Deployment) -> Procedure[None]:
         """Find out what to ask of the version to come, once."""
         if self.wait:
-            self.model = yield from self._verifier.prepare(live, self.model, self._pace(FIRST_PAUSE_START))
+            self.model = yield from self._verifier.prepare(live, self.wanted, self.model, self._pace(FIRST_PAUSE_START))

@@ -18,10 +18,10 @@ from .errors import InvalidInput, ModelRefused, NotFound
 from .waiting import Procedure, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .access import Access
-    from .calls import Endpoint, Project
+    from .calls import Call, Endpoint, Project
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
@@ -82,11 +82,36 @@ class Ingress:
         :raises NotFound: there is no such deployment
         :raises ModelRefused: the ingress, or the model, said no
         """
+        return (
+            yield from self._ask(
+                project, name, lambda address: calls.predict_at(self.url, address, body, seconds=seconds)
+            )
+        )
+
+    def get(self, project: Project, name: str, path: str, *, seconds: float | None = None) -> Procedure[dict[str, Any]]:
+        """
+        Ask a deployment whether it is well, by a route of its own, once under each address that it may have.
+
+        :param project: the deployment's project
+        :param name: the deployment's name
+        :param path: below its address: ``"/health"``
+        :param seconds: how long to wait for the answer
+        :return: the answer, where it is a JSON object; else nothing
+        :raises NotFound: there is no such deployment
+        :raises ModelRefused: the ingress, or the deployment, said no
+        """
+        return (
+            yield from self._ask(project, name, lambda address: calls.get_at(self.url, address, path, seconds=seconds))
+        )
+
+    def _ask(
+        self, project: Project, name: str, call: Callable[[Address], Call[dict[str, Any]]]
+    ) -> Procedure[dict[str, Any]]:
         known = self._known.pop(name, None)
         addresses = [known] if known else (yield from self._addresses(project, name))
         for number, address in enumerate(addresses, 1):
             try:
-                answer = yield from ask(calls.predict_at(self.url, address, name, body, seconds=seconds))
+                answer = yield from ask(call(address))
             except ModelRefused as error:
                 if not error.not_routed:
                     self._known[name] = address

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import Enum
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import calls, registry
 from .errors import HopsworksError, InvalidInput, ModelRefused, NoAnswer, NotUnderstood, Refused
+from .judging import Probe
 from .waiting import Pause, Procedure, ask
 
 if TYPE_CHECKING:
@@ -19,32 +17,15 @@ if TYPE_CHECKING:
     from .models import ModelVersion
     from .waiting import Clock
 
+T = TypeVar("T")
+
 ROUTE_BUDGET = 60.0
 """Seconds for which a running deployment may not be reached yet: its route is set up after its instances."""
 BETWEEN_PROBES = 1.0
-TOLERANCE = 1e-6
 _INTERNAL_ERROR = 120000
 
 INPUT_EXAMPLE = "input_example.json"
 EXPECTED = "expected.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """A request to which every instance of a model version must have an answer."""
-
-    body: Mapping[str, Any]
-    predictions: list[Any] | None = None
-    """The recorded answer, where there is one."""
-
-
-class Likeness(Enum):
-    """Whose answer an answer is."""
-
-    CHALLENGER = "as recorded for this version"
-    CHAMPION = "as the version before answered"
-    NEITHER = "neither the recorded one nor that of the version before"
-    UNKNOWN = "an answer that does not tell whose it is"
 
 
 def request_body(
@@ -141,12 +122,24 @@ def registered_probe(project: Project, model: ModelVersion) -> Procedure[Probe |
     :param project: the project that owns the model
     :param model: the version
     """
-    folder = registry.model_folder(project, model)
-    expected = yield from _read_json(project, f"{folder}/{EXPECTED}")
-    if isinstance(expected, Mapping) and isinstance(expected.get("predictions"), list):
-        return Probe({"instances": expected.get("instances")}, expected["predictions"])
+    expected = yield from recorded_probe(project, model)
+    if expected is not None:
+        return expected
     example = yield from input_example(project, model)
     return None if example is None else Probe(example)
+
+
+def recorded_probe(project: Project, model: ModelVersion) -> Procedure[Probe | None]:
+    """
+    Read the answers that were recorded when a model version was registered; None when there are none.
+
+    :param project: the project that owns the model
+    :param model: the version
+    """
+    expected = yield from _read_json(project, f"{registry.model_folder(project, model)}/{EXPECTED}")
+    if isinstance(expected, Mapping) and isinstance(expected.get("predictions"), list):
+        return Probe({"instances": expected.get("instances")}, expected["predictions"])
+    return None
 
 
 def input_example(project: Project, model: ModelVersion) -> Procedure[dict[str, Any] | None]:
@@ -171,41 +164,6 @@ def _read_json(project: Project, path: str) -> Procedure[Any]:
             f"{path!r} in project {project.name!r}: expected JSON, which is what registering writes there ({error})."
         )
         raise InvalidInput(message) from error
-
-
-def same(one: Any, other: Any) -> bool:
-    """
-    Tell whether two answers are the same: numbers within 1e-6 (relative or absolute), anything else to the letter.
-
-    :param one: a JSON value
-    :param other: a JSON value
-    """
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, float) or isinstance(other, float):
-        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
-        return numbers and (
-            math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE) or (math.isnan(one) and math.isnan(other))
-        )
-    return type(one) is type(other) and bool(one == other)
-
-
-def likeness(probe: Probe, answer: Mapping[str, Any], champion: Mapping[str, Any] | None) -> Likeness:
-    """
-    Tell whose answer this is.
-
-    :param probe: what was asked
-    :param answer: what came
-    :param champion: what the version before answered to the same; None when that is not known
-    """
-    if probe.predictions is None:
-        return Likeness.UNKNOWN
-    alike = champion is not None and same(champion.get("predictions"), probe.predictions)
-    if same(answer.get("predictions"), probe.predictions):
-        return Likeness.UNKNOWN if alike else Likeness.CHALLENGER
-    return Likeness.CHAMPION if champion is not None and not alike and same(answer, champion) else Likeness.NEITHER
 
 
 def is_unreached(error: HopsworksError) -> bool:
@@ -252,11 +210,30 @@ def predict(
     :param clock: tells the seconds since 1970
     :raises HopsworksError: the last answer, when the time is up; or the model's own refusal, at once
     """
+    return (
+        yield from until_reached(
+            project, name, lambda seconds: ask_model(project, name, body, seconds=seconds), timeout=timeout, clock=clock
+        )
+    )
+
+
+def until_reached(
+    project: Project, name: str, ask_once: Callable[[float], Procedure[T]], *, timeout: float, clock: Clock
+) -> Procedure[T]:
+    """
+    Ask a deployment, again while it cannot be reached: as ``predict``, whatever is asked.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param ask_once: asks, given the seconds to wait for the answer
+    :param timeout: seconds
+    :param clock: tells the seconds since 1970
+    """
     begun = clock()
     while True:
         left = begun + timeout - clock()
         try:
-            answer = yield from ask_model(project, name, body, seconds=max(left, 1.0))
+            answer = yield from ask_once(max(left, 1.0))
         except HopsworksError as error:
             waited = clock() - begun
             if not is_unreached(error) or waited >= timeout:

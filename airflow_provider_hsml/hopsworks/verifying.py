@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import predicting, registry
-from .errors import HopsworksError, NotInTime, NotVerified
-from .predicting import Likeness, Probe
+from .errors import HopsworksError, InvalidInput, ModelRefused, NoAnswer, NotInTime, NotUnderstood, NotVerified
+from .judging import Judge, Likeness, Probe, Verdict
 from .rollout import WAKE_AGAIN, Moved, Roll
-from .waiting import Pace, Pause, Procedure
+from .verification import Checks
+from .waiting import Pace, Pause, Procedure, timed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,11 +19,14 @@ if TYPE_CHECKING:
     from .calls import Project
     from .deployments import Deployment
     from .models import ModelVersion
+    from .settings import Wanted
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
 
 PROBES = 5
+VLLM_HEALTH = "/v1/models"
+"""Of OpenAI's API, which is what Hopsworks leads to."""
 
 
 @dataclass(slots=True)
@@ -32,35 +36,117 @@ class Verifier:
     project: Project
     name: str
     clock: Clock
-    probe: Probe | None = None
-    """None until ``prepare``; and where there is nothing to ask."""
-    champion: Mapping[str, Any] | None = None
-    """What the version before answered to the probe; None when that is not known."""
-    _predicted: str = ""
+    checks: Checks = Checks()  # noqa: RUF009 - it is frozen
+    judge: Judge = field(init=False)
+    _health_path: str | None = None
 
-    def prepare(self, live: Deployment, model: ModelVersion | None, pace: Pace) -> Procedure[ModelVersion | None]:
+    def __post_init__(self) -> None:
+        """Begin with nothing to ask, until ``prepare``."""
+        self.judge = Judge(self.checks)
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a request that every instance must have an answer to."""
+        return self.judge.probe is not None or self._health_path is not None
+
+    def check(
+        self, live: Deployment | None, wanted: Wanted, model: ModelVersion | None, pace: Pace
+    ) -> Procedure[ModelVersion | None]:
+        """
+        Refuse checks that cannot be made, before anything is changed, and ``prepare``.
+
+        :param live: the deployment as it is
+        :param wanted: settings that were asked for
+        :param model: the version to come; None for the one that is served
+        :param pace: how often to try to read that one
+        :return: the version to come, where it was looked up
+        :raises InvalidInput: which check, and why
+        """
+        checks = self.checks
+        if _protocol(live, wanted) == "GRPC":
+            message = f"verification: deployment {self.name!r} answers GRPC, which needs a GRPC client. Leave it out."
+            raise InvalidInput(message)
+        if checks.health_path is not None and self.project.ingress is None:
+            message = (
+                "verification.health_path: such a path is asked for at the ingress, and the connection does not go "
+                "there. Put inference_route: istio into its extra."
+            )
+            raise InvalidInput(message)
+        model = yield from self.prepare(live, wanted, model, pace)
+        probe = self.judge.probe
+        asked = {
+            "instances": checks.body is not None and probe is None,
+            "expect": checks.expect is not None and probe is None,
+            "version_path": checks.version_path is not None and (not self.can_ask or self.judge.version is None),
+            "max_latency_ms": checks.max_latency_ms is not None and not self.can_ask,
+        }
+        if in_vain := [name for name, is_in_vain in asked.items() if is_in_vain]:
+            message = f"verification.{in_vain[0]}: {self._why_not_asked(live, model)}"
+            raise InvalidInput(message)
+        if checks.expect is not None and checks.expect.holds is None and (probe is None or probe.predictions is None):
+            message = (
+                "verification.expect: 'equal' needs recorded answers for the rows that are asked: register the model "
+                "with expected."
+            )
+            raise InvalidInput(message)
+        if not self.can_ask:
+            log.info("Deployment %r will not be asked: %s", self.name, self._why_not_asked(live, model))
+        return model
+
+    def _why_not_asked(self, live: Deployment | None, model: ModelVersion | None) -> str:
+        if _server(live, model) == "VLLM":
+            what = "vLLM is asked in the words of OpenAI's API, at the ingress"
+        elif self.judge.version is None:
+            what = "a script without a model is asked at the ingress, where 'health_path' says what for"
+        else:
+            return "nothing is known to ask this model version: give 'instances', or register it with an input example."
+        return what + (", and the connection does not go there." if self.project.ingress is None else ".")
+
+    def prepare(
+        self, live: Deployment | None, wanted: Wanted, model: ModelVersion | None, pace: Pace
+    ) -> Procedure[ModelVersion | None]:
         """
         Find out what to ask of the version to come, once.
 
         :param live: the deployment
+        :param wanted: settings that were asked for
         :param model: the version to come; None for the one that is served
         :param pace: how often to try to read that one
         :return: the version to come, where it was looked up
         """
-        if self.probe is not None or live.api_protocol != "REST" or live.model_server == "VLLM":
+        if self.can_ask or _protocol(live, wanted) != "REST":
             return model
-        if model is None:
+        if model is None and live is not None and _server(live, model) != "VLLM":
             model = yield from registry.served_model(self.project, live, pace)
-        if model is not None:
-            self.probe = yield from predicting.registered_probe(self.project, model)
+        self.judge.version = model.version if model else live.model_version if live else None
+        is_vllm = _server(live, model) == "VLLM"
+        if self.checks.health_path is None and not is_vllm:
+            self.judge.probe = yield from self._find_probe(model)
+        if self.judge.probe is None and self.project.ingress is not None:
+            self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
         return model
 
-    def remember_champion(self) -> Procedure[None]:
-        """Note what those who serve before the change answer to the probe."""
-        if self.probe is None or self.probe.predictions is None:
+    def _find_probe(self, model: ModelVersion | None) -> Procedure[Probe | None]:
+        body = self.checks.body
+        if model is None:
+            return None if body is None or self.project.ingress is None else Probe(body)
+        if body is None:
+            return (yield from predicting.registered_probe(self.project, model))
+        recorded = yield from predicting.recorded_probe(self.project, model)
+        return recorded if recorded is not None and recorded.body == body else Probe(body)
+
+    def remember_champion(self, live: Deployment) -> Procedure[None]:
+        """
+        Note who serves before the change, and what they answer to the probe.
+
+        :param live: the deployment
+        """
+        self.judge.champion_version = live.model_version
+        probe = self.judge.probe
+        if (probe is None or probe.predictions is None) and self.checks.version_path is None:
             return
         try:
-            self.champion = yield from predicting.ask_model(self.project, self.name, self.probe.body)
+            self.judge.champion = yield from self.send()
         except HopsworksError as error:
             log.info("What the version before answers is not known: %s", error)
 
@@ -70,67 +156,102 @@ class Verifier:
 
         :param deployment: as it was seen last
         :param roll: the rollout that seems to be through
-        :raises NotVerified: an answer is neither the recorded one nor that of the version before
+        :raises NotVerified: an answer is not as it should be, nor that of the version before
         """
         likeness = Likeness.UNKNOWN
-        for number in range(PROBES if self.probe is not None else 0):
+        for number in range(PROBES if self.can_ask else 0):
             if number:
                 yield Pause(predicting.BETWEEN_PROBES)
-            likeness = yield from self.ask_once(deployment)
-            if likeness is Likeness.NEITHER and self._may_be_old(roll):
-                likeness = Likeness.CHAMPION
-            if likeness is Likeness.NEITHER:
-                message = f"{deployment} answers otherwise than recorded for this version: {self._predicted[:200]}"
+            verdict = yield from self.ask_once(deployment)
+            likeness = verdict.likeness
+            if verdict.wrong and not self._may_be_old(verdict, roll):
+                message = f"{deployment} {verdict.wrong}"
                 raise NotVerified(message)
-            if likeness is Likeness.CHAMPION:
-                break
+            if verdict.wrong or likeness is Likeness.CHAMPION:
+                return Likeness.CHAMPION
         return likeness
 
-    def _may_be_old(self, roll: Roll) -> bool:
-        """Tell whether an answer may be that of a version before, which could not be asked."""
+    def _may_be_old(self, verdict: Verdict, roll: Roll) -> bool:
+        """Tell whether an answer may be that of the version before, as far as that is not known."""
         fresh = self.clock() - roll.since < predicting.ROUTE_BUDGET
-        return fresh and roll.moved is Moved.CHANGE and self.champion is None
+        is_known = verdict.likeness is Likeness.CHALLENGER or (
+            verdict.likeness is Likeness.NEITHER and self.judge.champion is not None
+        )
+        return fresh and roll.moved is Moved.CHANGE and not roll.names_are_new and not is_known
 
-    def ask_once(self, deployment: Deployment) -> Procedure[Likeness]:
+    def ask_once(self, deployment: Deployment) -> Procedure[Verdict]:
         """
-        Send one probe, and tell whose answer it is.
+        Send one probe, again while the deployment cannot be reached, and judge the answer.
 
         :param deployment: as it was seen last
-        :raises NotVerified: the model refused it
-        :raises NotInTime: it cannot be reached
+        :raises NotVerified: the model refused it, or is not reached although it should
+        :raises NotInTime: the server itself is not there
         """
-        if self.probe is None:
-            return Likeness.UNKNOWN
-        budget = predicting.ROUTE_BUDGET
+        if not self.can_ask:
+            return Verdict(Likeness.UNKNOWN)
+        asking = predicting.until_reached(
+            self.project, self.name, self.send, timeout=predicting.ROUTE_BUDGET, clock=self.clock
+        )
         try:
-            answer = yield from predicting.predict(
-                self.project, self.name, self.probe.body, timeout=budget, clock=self.clock
-            )
+            answer, seconds = yield from timed(asking, self.clock)
         except HopsworksError as error:
             if predicting.is_unreached(error):
                 message = f"{deployment} does not answer, although it should: {error}"
-                raise NotInTime(message) from error
-            message = f"{deployment} refused the probe, a request with its registered example: {error}"
+                away = isinstance(error, NoAnswer | NotUnderstood)
+                raise (NotInTime if away else NotVerified)(message) from error
+            asked = self._health_path or "a request with its registered example"
+            if self.checks.body is not None:
+                asked = "the request that 'verification' gives"
+            message = f"{deployment} refused the probe, {asked}: {error}"
             raise NotVerified(message) from error
-        self._predicted = str(answer.get("predictions"))
-        return predicting.likeness(self.probe, answer, self.champion)
+        return self.judge.judge(answer, seconds)
+
+    def send(self, seconds: float | None = None) -> Procedure[Mapping[str, Any]]:
+        """
+        Ask once.
+
+        :param seconds: how long to wait for the answer
+        """
+        if self.judge.probe is not None:
+            return (yield from predicting.ask_model(self.project, self.name, self.judge.probe.body, seconds=seconds))
+        if self.project.ingress is None or self._health_path is None:
+            return {}
+        try:
+            return (yield from self.project.ingress.get(self.project, self.name, self._health_path, seconds=seconds))
+        except ModelRefused as error:
+            if error.status == 404 and not error.not_routed and self.checks.health_path is None:
+                log.info("%s; it does answer, so it counts as healthy", error)
+                return {}
+            raise
 
     def answers(self) -> Procedure[bool]:
         """Tell whether anything answers at all."""
-        if self.probe is None:
+        if not self.can_ask:
             return False
         try:
-            yield from predicting.ask_model(self.project, self.name, self.probe.body)
+            yield from self.send()
         except HopsworksError as error:
             return not predicting.is_unreached(error)
         return True
 
     def wake(self) -> Procedure[None]:
         """Wake an Idle deployment by one request; how it ends does not matter."""
-        if self.probe is None:
+        if not self.can_ask:
             return
         log.info("Waking deployment %r by a request", self.name)
         try:
-            yield from predicting.ask_model(self.project, self.name, self.probe.body, seconds=WAKE_AGAIN)
+            yield from self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes it: %s", error)
+
+
+def _protocol(live: Deployment | None, wanted: Wanted) -> str:
+    """Tell what it will answer: REST or GRPC."""
+    return str(wanted.get("api_protocol") or (live.api_protocol if live else "REST"))
+
+
+def _server(live: Deployment | None, model: ModelVersion | None) -> str:
+    """Tell what it will run on."""
+    if live is not None:
+        return live.model_server
+    return model.framework.model_server if model and model.framework else "PYTHON"

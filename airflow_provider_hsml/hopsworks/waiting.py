@@ -51,6 +51,32 @@ def ask(call: Call[T]) -> Procedure[T]:
     return answer
 
 
+def timed(procedure: Procedure[T], clock: Clock) -> Procedure[tuple[T, float]]:
+    """
+    Run a procedure, and measure its last call: the one that was answered, after those that were tried in vain.
+
+    :param procedure: what to run
+    :param clock: tells the seconds since 1970
+    :return: its result, and the seconds from sending that call to having its answer
+    """
+    took = 0.0
+    try:
+        step = next(procedure)
+        while True:
+            begun = clock()
+            try:
+                answer = yield step
+            except HopsworksError as error:
+                step = procedure.throw(error)
+            else:
+                took = clock() - begun
+                step = procedure.send(answer)
+    except StopIteration as done:
+        return done.value, took
+    finally:
+        procedure.close()
+
+
 def all_pages(page: Callable[..., Call[Page[T]] | Call[Page[T] | None]]) -> Procedure[list[T] | None]:
     """
     Read a list that comes in pages; None where the server has no such list.

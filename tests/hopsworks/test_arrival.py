@@ -323,6 +323,14 @@ class TestUpdating:
         rolls(fake)
         fake.faults["predict"] = [None, *[refusal(400, 250008)] * 100]
 
+        with pytest.raises(NotVerified, match="does not answer"):
+            arrive(fake)
+
+    def test_a_server_that_is_away_says_nothing_of_the_version(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        rolls(fake)
+        fake.faults["predict"] = [None, *[LOST] * 100]
+
         with pytest.raises(NotInTime, match="does not answer"):
             arrive(fake)
 

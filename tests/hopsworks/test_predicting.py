@@ -6,58 +6,8 @@ import pytest
 
 from airflow_provider_hsml.hopsworks import predicting
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
-from airflow_provider_hsml.hopsworks.predicting import Likeness, Probe
 
 from .fake import PROJECT, FakeHopsworks, refusal, row
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "expected"),
-    [
-        ([1, 2], [1, 2], True),
-        ([1, 2], [1, 2, 3], False),
-        ([1.0], [1.0000001], True),
-        ([1.0], [1.001], False),
-        ([1], [1.0], True),
-        ([1], [2], False),
-        (["a"], ["a"], True),
-        (["a"], ["b"], False),
-        (["1"], [1], False),
-        ([True], [1], False),
-        ([True], [1.0], False),
-        ([{"label": 3, "score": 0.1}], [{"label": 3, "score": 0.1000000001}], True),
-        ([{"label": 3}], [{"score": 3}], False),
-        ([float("nan")], [float("nan")], True),
-        ([[0.1, 0.9]], [[0.1, 0.8]], False),
-        (None, [1], False),
-        (1e12, 1e12 + 1, True),
-    ],
-)
-def test_same(one: Any, other: Any, expected: bool) -> None:
-    assert predicting.same(one, other) is expected
-    assert predicting.same(other, one) is expected
-
-
-@pytest.mark.parametrize(
-    ("answer", "champion", "expected"),
-    [
-        ([2], [1], Likeness.CHALLENGER),
-        ([1], [1], Likeness.CHAMPION),
-        ([3], [1], Likeness.NEITHER),
-        ([2], [2], Likeness.UNKNOWN),
-        ([3], [2], Likeness.NEITHER),
-        ([2], None, Likeness.CHALLENGER),
-        ([1], None, Likeness.NEITHER),
-    ],
-)
-def test_likeness(answer: list[int], champion: list[int] | None, expected: Likeness) -> None:
-    before = None if champion is None else {"predictions": champion}
-
-    assert predicting.likeness(Probe({"instances": [0]}, [2]), {"predictions": answer}, before) is expected
-
-
-def test_without_a_recorded_answer_nothing_is_known() -> None:
-    assert predicting.likeness(Probe({"instances": [0]}), {"predictions": [1]}, None) is Likeness.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from .files import (
     path_exists,
     upload_part,
 )
-from .inference import Address, Endpoint, get_endpoints, predict, predict_at
+from .inference import Address, Endpoint, check_path, get_at, get_endpoints, predict, predict_at
 from .models import (
     Registry,
     delete_model,
@@ -66,12 +66,14 @@ __all__ = [
     "Project",
     "Registry",
     "Upload",
+    "check_path",
     "copy_path",
     "delete_deployment",
     "delete_deployment_tag",
     "delete_model",
     "delete_path",
     "download",
+    "get_at",
     "get_deployment",
     "get_deployment_by_id",
     "get_deployment_tags",

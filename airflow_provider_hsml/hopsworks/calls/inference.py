@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from .projects import Project
     from .wire import Answer
+
+_PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,10 @@ def _endpoint(row: Mapping[str, Any]) -> Endpoint:
 class Address:
     """Where a deployment is at the ingress."""
 
-    path: str
-    """Percent-encoded, below the ingress."""
+    base: str
+    """Percent-encoded, below the ingress; empty where the Host header says all."""
+    name: str
+    """The deployment's."""
     host: str | None = None
     """The Host header that tells deployments apart, on servers before 4.8."""
 
@@ -65,7 +71,7 @@ class Address:
         :param space: the project's Kubernetes namespace, or its name
         :param name: the deployment's name
         """
-        return cls(encoded("v1", space, name, "v1", "models", f"{name}:predict"))
+        return cls(encoded("v1", space, name), name)
 
     @classmethod
     def by_host(cls, host: str, name: str) -> Address:
@@ -75,7 +81,33 @@ class Address:
         :param host: the Host header
         :param name: the deployment's name
         """
-        return cls(encoded("v1", "models", f"{name}:predict"), host)
+        return cls("", name, host)
+
+    @property
+    def path(self) -> str:
+        """Where it is asked for predictions, below the ingress."""
+        return self.below(f"/{encoded('v1', 'models', f'{self.name}:predict')}")
+
+    def below(self, path: str) -> str:
+        """
+        Give the place of one of its own routes, below the ingress.
+
+        :param path: as ``check_path`` gives it
+        """
+        return f"{self.base}{path}".removeprefix("/")
+
+
+def check_path(path: object) -> str:
+    """
+    Give a path below a deployment's address back when it can be one.
+
+    :param path: what was given: ``"/health"``
+    :raises InvalidInput: otherwise, or it would lead elsewhere
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        message = f"health_path: expected a path like '/health', without '..', query or spaces, got {path!r}."
+        raise InvalidInput(message)
+    return path
 
 
 def predict(
@@ -101,28 +133,58 @@ def predict(
 
 
 def predict_at(
-    url: str, address: Address, name: str, body: Mapping[str, Any], *, seconds: float | None = None
+    url: str, address: Address, body: Mapping[str, Any], *, seconds: float | None = None
 ) -> Call[dict[str, Any]]:
     """
     Ask a deployment for predictions, at the ingress.
 
     :param url: the ingress: ``scheme://host:port``
     :param address: the deployment's place there
-    :param name: the deployment's name, for messages
     :param body: as for ``predict``
     :param seconds: how long to wait for the answer
     """
     return Call(
-        f"ask deployment {name!r} for predictions at the ingress",
+        f"ask deployment {address.name!r} for predictions at the ingress",
         "POST",
         address.path,
         _predictions,
-        body=_checked(name, body),
+        body=_checked(address.name, body),
         seconds=seconds,
         base=url,
         host=address.host,
         error=_refused_at_ingress,
     )
+
+
+def get_at(url: str, address: Address, path: str, *, seconds: float | None = None) -> Call[dict[str, Any]]:
+    """
+    Ask a deployment whether it is well, at the ingress, by a route of its own.
+
+    :param url: the ingress: ``scheme://host:port``
+    :param address: the deployment's place there
+    :param path: below that place: ``"/health"``
+    :param seconds: how long to wait for the answer
+    :return: the answer, where it is a JSON object; else nothing
+    """
+    return Call(
+        f"ask deployment {address.name!r} for {path} at the ingress",
+        "GET",
+        address.below(check_path(path)),
+        _object_or_nothing,
+        raw=True,
+        seconds=seconds,
+        base=url,
+        host=address.host,
+        error=_refused_at_ingress,
+    )
+
+
+def _object_or_nothing(content: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(content)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _checked(name: str, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""
+The bake: after it has arrived, a deployment is asked for a while longer, as production will ask it.
+
+A probe counts once it may have reached the deployment. What says nothing of it, a server that is away or the request
+that wakes an Idle one, is counted nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import calls, predicting
+from .deployments import DeploymentStatus as Status
+from .errors import DeploymentFailed, HopsworksError, NoAnswer, NotInTime, NotUnderstood, NotVerified, Superseded
+from .judging import Likeness
+from .waiting import Pace, Pause, Procedure, ask, patiently, timed
+
+if TYPE_CHECKING:
+    from .deployments import Deployment
+    from .verifying import Verifier
+
+log = logging.getLogger(__name__)
+
+_ROUNDING = 1e-9
+
+
+@dataclass(slots=True)
+class Bake:
+    """Watches one deployment that has arrived. Drive ``run()``."""
+
+    verifier: Verifier
+    deployment: Deployment
+    """As it arrived, later as it was seen last."""
+    asked: int = 0
+    failed: int = 0
+    slowest: float = 0.0
+    """Seconds."""
+
+    def run(self) -> Procedure[Deployment]:
+        """
+        Ask it now and then until the time is over.
+
+        :return: the deployment as it was seen last
+        :raises NotVerified: more probes failed than may
+        :raises DeploymentFailed: its instances do not run any more
+        :raises Superseded: somebody else changed, stopped or deleted it
+        :raises NotInTime: the server has been away for too long
+        """
+        checks, clock = self.verifier.checks, self.verifier.clock
+        if not checks.bake_seconds:
+            return self.deployment
+        interval = min(checks.probe_interval, checks.bake_seconds)
+        planned = int(checks.bake_seconds / interval + _ROUNDING)
+        log.info(
+            "%s: watching it for %g s, asking it every %g s",
+            self.deployment,
+            checks.bake_seconds,
+            checks.probe_interval,
+        )
+        begun, slot = clock(), 0
+        while True:
+            # What takes longer than the interval leaves turns out, instead of making them up all at once.
+            slot = max(slot + 1, math.ceil((clock() - begun) / interval))
+            if slot > planned and (self.asked or not self.verifier.can_ask):
+                break
+            if clock() > begun + checks.bake_seconds + predicting.ROUTE_BUDGET:
+                message = f"{self.deployment} could not be asked once while it was watched."
+                raise NotInTime(message)
+            yield Pause(max(0.0, begun + slot * interval - clock()))
+            yield from self._look()
+            wrong = yield from self._probe()
+            if self.failed > checks.max_error_rate * planned + _ROUNDING:
+                raise self._not_verified(wrong)
+        if self.failed > checks.max_error_rate * self.asked + _ROUNDING:
+            raise self._not_verified("too few of the rest were asked in that time")
+        log.info(
+            "%s: watched for %g s; %d probes, %d failed, the slowest took %.0f ms",
+            *(self.deployment, checks.bake_seconds, self.asked, self.failed, self.slowest * 1000),
+        )
+        return self.deployment
+
+    def _look(self) -> Procedure[None]:
+        """See that it is still ours, and still up."""
+        clock = self.verifier.clock
+        pace = Pace(first=1.0, most=10.0, deadline=clock() + predicting.ROUTE_BUDGET, clock=clock)
+        seen = yield from patiently(calls.get_deployment_by_id(self.verifier.project, self.deployment.id), pace)
+        if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
+            message = f"{seen or self.deployment} was stopped or deleted by somebody else while it was watched."
+            raise Superseded(message)
+        if seen.signature != self.deployment.signature:
+            message = f"{seen} was changed by somebody else while it was watched; what they set is left as it is."
+            raise Superseded(message)
+        self.deployment = seen
+        if seen.status is Status.FAILED:
+            raise DeploymentFailed(seen)
+
+    def _probe(self) -> Procedure[str]:
+        """Ask once, count it, and say what was wrong."""
+        if not self.verifier.can_ask:
+            return ""
+        if self.deployment.status is Status.IDLE:
+            yield from self.verifier.wake()
+            return ""
+        try:
+            answer, seconds = yield from timed(self.verifier.send(), self.verifier.clock)
+        except HopsworksError as error:
+            if not (yield from self._is_its_fault(error)):
+                log.warning("%s; not counted", error)
+                return ""
+            wrong = f"is not reached, or refuses: {error}"
+        else:
+            self.slowest = max(self.slowest, seconds)
+            verdict = self.verifier.judge.judge(answer, seconds)
+            wrong = "answers as the version before" if verdict.likeness is Likeness.CHAMPION else verdict.wrong
+        self.asked += 1
+        if wrong:
+            self.failed += 1
+            log.warning("%s %s", self.deployment, wrong)
+        return wrong
+
+    def _is_its_fault(self, error: HopsworksError) -> Procedure[bool]:
+        """Tell a deployment that does not answer from a server that is not there."""
+        if not isinstance(error, NoAnswer | NotUnderstood):
+            return True
+        if isinstance(error, NoAnswer) and not error.sent:
+            return False
+        try:
+            yield from ask(calls.get_deployment_by_id(self.verifier.project, self.deployment.id))
+        except HopsworksError:
+            return False
+        return True
+
+    def _not_verified(self, last: str) -> NotVerified:
+        checks = self.verifier.checks
+        message = (
+            f"{self.deployment}: {self.failed} of {self.asked} probes failed while it was watched for "
+            f"{checks.bake_seconds:g} s, and a share of {checks.max_error_rate:g} may. The last: it {last}"
+        )
+        return NotVerified(message)

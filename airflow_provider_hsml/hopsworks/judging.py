@@ -1,0 +1,163 @@
+"""Whose an answer is, and what is wrong with it. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .verification import Checks
+
+TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A request to which every instance of a model version must have an answer."""
+
+    body: Mapping[str, Any]
+    predictions: list[Any] | None = None
+    """The recorded answer, where there is one."""
+
+
+class Likeness(Enum):
+    """Whose answer an answer is."""
+
+    CHALLENGER = "as recorded for this version"
+    CHAMPION = "as the version before answered"
+    NEITHER = "neither the recorded one nor that of the version before"
+    UNKNOWN = "an answer that does not tell whose it is"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one answer says."""
+
+    likeness: Likeness
+    wrong: str = ""
+    """What is wrong with it, to be read after the deployment's name; empty when it is as it should be."""
+
+
+@dataclass(slots=True)
+class Judge:
+    """Tells of answers whose they are, and whether they are as they should be."""
+
+    checks: Checks
+    probe: Probe | None = None
+    """None: there is no request for predictions; what comes is not of a model."""
+    version: int | None = None
+    """The model version that should answer."""
+    champion: Mapping[str, Any] | None = None
+    """What the version before answered to the probe; None when that is not known."""
+    champion_version: int | None = None
+    """Its model version; None when that is not known."""
+
+    def judge(self, answer: Mapping[str, Any], seconds: float) -> Verdict:
+        """
+        Judge an answer.
+
+        :param answer: what came
+        :param seconds: how long it took
+        """
+        numbered = self._by_version(answer)
+        recorded = self._by_record(answer)
+        if Likeness.CHAMPION in (numbered, recorded) and Likeness.CHALLENGER not in (numbered, recorded):
+            return Verdict(Likeness.CHAMPION)
+        if numbered is Likeness.NEITHER or (numbered is Likeness.CHAMPION and recorded is Likeness.CHALLENGER):
+            found = _at(answer, self.checks.version_path)
+            wrong = f"answers as version {found}, not as version {self.version} (at {self.checks.version_path!r})"
+            return Verdict(Likeness.NEITHER, wrong)
+        whose = recorded if numbered is Likeness.UNKNOWN else numbered
+        if recorded in (Likeness.NEITHER, Likeness.CHAMPION):
+            shown = str(answer.get("predictions"))[:200]
+            return Verdict(whose, f"answers otherwise than recorded for this version: {shown}")
+        return Verdict(whose, self._not_as_expected(answer) or self._too_slow(seconds))
+
+    def is_fingerprint(self, likeness: Likeness, *, can_be_old: bool) -> bool:
+        """
+        Tell whether such an answer proves that the challenger gave it.
+
+        :param likeness: whose it is
+        :param can_be_old: whether instances of before may answer still
+        """
+        is_told_apart = self.checks.version_path is not None or self.champion is not None or not can_be_old
+        return likeness is Likeness.CHALLENGER and is_told_apart
+
+    def _by_version(self, answer: Mapping[str, Any]) -> Likeness:
+        path = self.checks.version_path
+        if path is None:
+            return Likeness.UNKNOWN
+        found, wanted = _at(answer, path), str(self.version)
+        # A script of before may have no version in its answers, or another one than the registry's.
+        if self.champion is not None:
+            is_old = found == _at(self.champion, path)
+        else:
+            is_old = self.champion_version is not None and found == str(self.champion_version)
+        if found == wanted:
+            return Likeness.UNKNOWN if is_old else Likeness.CHALLENGER
+        return Likeness.CHAMPION if is_old else Likeness.NEITHER
+
+    def _by_record(self, answer: Mapping[str, Any]) -> Likeness:
+        """Tell whose the predictions are, where the right ones are recorded."""
+        if self.probe is None or self.probe.predictions is None:
+            return Likeness.UNKNOWN
+        found, recorded, tolerance = answer.get("predictions"), self.probe.predictions, self.checks.tolerance
+        before = self.champion.get("predictions") if self.champion is not None else None
+        alike = self.champion is not None and same(before, recorded, tolerance)
+        if same(found, recorded, tolerance):
+            return Likeness.UNKNOWN if alike else Likeness.CHALLENGER
+        is_old = self.champion is not None and not alike and same(found, before, tolerance)
+        return Likeness.CHAMPION if is_old else Likeness.NEITHER
+
+    def _not_as_expected(self, answer: Mapping[str, Any]) -> str:
+        """Ask ``expect``, and say what is wrong."""
+        expect = self.checks.expect
+        if self.probe is None or expect is None or expect.holds is None:
+            return ""
+        predictions = answer.get("predictions", answer.get("outputs"))
+        rows = self.probe.body.get("instances", self.probe.body.get("inputs"))
+        try:
+            said = expect.holds(predictions, rows)
+        except Exception as error:  # noqa: BLE001 - it is theirs, and an assertion is a way to say no
+            how = f"raised {type(error).__name__}: {error}"
+        else:
+            if said is None or said:
+                return ""
+            how = f"gave {said!r}"
+        return f"answers otherwise than expected: {expect.name} {how} for {str(predictions)[:200]}"
+
+    def _too_slow(self, seconds: float) -> str:
+        limit, took = self.checks.max_latency_ms, seconds * 1000
+        return "" if limit is None or took <= limit else f"answered in {took:.0f} ms; {limit:g} ms are allowed"
+
+
+def _at(answer: Mapping[str, Any], path: str | None) -> str | None:
+    """Give what is at a dotted path of an answer, as text; None where there is nothing."""
+    found: Any = answer
+    for key in (path or "").split("."):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return None if found is None else str(found)
+
+
+def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
+    """
+    Tell whether two answers are the same: numbers within a tolerance, anything else to the letter.
+
+    :param one: a JSON value
+    :param other: a JSON value
+    :param tolerance: for numbers that are not both whole, relative or absolute
+    """
+    if isinstance(one, list) and isinstance(other, list):
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(same(left, right, tolerance) for left, right in pairs)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key], tolerance) for key in one)
+    if isinstance(one, float) or isinstance(other, float):
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
+        return numbers and (
+            math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(one) and math.isnan(other))
+        )
+    return type(one) is type(other) and bool(one == other)

@@ -1,0 +1,207 @@
+"""Whose an answer is, and what is wrong with it: a table of answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.judging import Judge, Likeness, Probe, same
+from airflow_provider_hsml.hopsworks.verification import Verification
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ([1, 2], [1, 2], True),
+        ([1, 2], [1, 2, 3], False),
+        ([1.0], [1.0000001], True),
+        ([1.0], [1.001], False),
+        ([1], [1.0], True),
+        ([1], [2], False),
+        (["a"], ["a"], True),
+        (["a"], ["b"], False),
+        (["1"], [1], False),
+        ([True], [1], False),
+        ([True], [1.0], False),
+        ([{"label": 3, "score": 0.1}], [{"label": 3, "score": 0.1000000001}], True),
+        ([{"label": 3}], [{"score": 3}], False),
+        ([float("nan")], [float("nan")], True),
+        ([[0.1, 0.9]], [[0.1, 0.8]], False),
+        (None, [1], False),
+        (1e12, 1e12 + 1, True),
+    ],
+)
+def test_same(one: Any, other: Any, expected: bool) -> None:
+    assert same(one, other) is expected
+    assert same(other, one) is expected
+
+
+@pytest.mark.parametrize(("tolerance", "expected"), [(0.01, True), (0.0001, False)])
+def test_the_tolerance_is_for_numbers(tolerance: float, expected: bool) -> None:
+    assert same([1.0, "a", 3], [1.001, "a", 3], tolerance) is expected
+    assert not same(["a"], ["b"], 10)
+    assert not same([3], [4], 10), "whole numbers are labels, more often than not"
+
+
+def judge(recorded: list[Any] | None, champion: Any = None, **verification: Any) -> Judge:
+    """Make the judge of version 2; the champion is its answer, or its version alone."""
+    return Judge(
+        Verification(**verification).checks(),
+        Probe({"instances": [[0], [1]]}, recorded),
+        version=2,
+        champion=champion if isinstance(champion, dict) else None,
+        champion_version=champion if isinstance(champion, int) else None,
+    )
+
+
+def likeness(judge: Judge, **answer: Any) -> Likeness:
+    return judge.judge(answer, 0.01).likeness
+
+
+def wrong(judge: Judge, seconds: float = 0.01, **answer: Any) -> str:
+    return judge.judge(answer, seconds).wrong
+
+
+@pytest.mark.parametrize(
+    ("answer", "champion", "expected"),
+    [
+        ([2], [1], Likeness.CHALLENGER),
+        ([1], [1], Likeness.CHAMPION),
+        ([3], [1], Likeness.NEITHER),
+        ([2], [2], Likeness.UNKNOWN),
+        ([3], [2], Likeness.NEITHER),
+        ([2], None, Likeness.CHALLENGER),
+        ([1], None, Likeness.NEITHER),
+    ],
+)
+def test_by_what_is_recorded(answer: list[int], champion: list[int] | None, expected: Likeness) -> None:
+    before = None if champion is None else {"predictions": champion, "took": 7}
+    verdict = judge([2], before).judge({"predictions": answer}, 0.01)
+
+    assert verdict.likeness is expected
+    assert ("otherwise than recorded" in verdict.wrong) is (expected is Likeness.NEITHER)
+
+
+def test_without_a_recorded_answer_nothing_is_known() -> None:
+    assert likeness(judge(None), predictions=[1]) is Likeness.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("says", "champion", "expected"),
+    [
+        (2, 1, Likeness.CHALLENGER),
+        ("2", 1, Likeness.CHALLENGER),
+        (1, 1, Likeness.CHAMPION),
+        (7, 1, Likeness.NEITHER),
+        (None, 1, Likeness.NEITHER),
+        (2, None, Likeness.CHALLENGER),
+        (1, None, Likeness.NEITHER),
+        # The version before was asked: what it said counts, be it nothing, or not its number in the registry.
+        (None, {"predictions": [1]}, Likeness.CHAMPION),
+        (2, {"predictions": [1]}, Likeness.CHALLENGER),
+        ("v1", {"predictions": [1], "model": {"version": "v1"}}, Likeness.CHAMPION),
+        # The same version in another configuration tells nothing.
+        (2, {"predictions": [1], "model": {"version": 2}}, Likeness.UNKNOWN),
+        (2, 2, Likeness.UNKNOWN),
+    ],
+)
+def test_by_the_version_in_the_answer(says: Any, champion: Any, expected: Likeness) -> None:
+    one = judge(None, champion, version_path="model.version")
+    answer = {"predictions": [1]} if says is None else {"predictions": [1], "model": {"version": says}}
+
+    assert likeness(one, **answer) is expected
+    assert bool(wrong(one, **answer)) is (expected is Likeness.NEITHER)
+
+
+@pytest.mark.parametrize(
+    ("says", "predictions", "expected", "is_wrong"),
+    [
+        (2, [2], Likeness.CHALLENGER, False),
+        (2, [1], Likeness.CHALLENGER, True),
+        (2, [3], Likeness.CHALLENGER, True),
+        (1, [1], Likeness.CHAMPION, False),
+        (1, [3], Likeness.CHAMPION, False),
+        (1, [2], Likeness.NEITHER, True),
+        (7, [3], Likeness.NEITHER, True),
+    ],
+)
+def test_both_have_to_be_right(says: int, predictions: list[int], expected: Likeness, is_wrong: bool) -> None:
+    before = {"predictions": [1], "version": 1}
+    verdict = judge([2], before, version_path="version").judge({"predictions": predictions, "version": says}, 0.01)
+
+    assert (verdict.likeness, bool(verdict.wrong)) == (expected, is_wrong)
+
+
+@pytest.mark.parametrize(
+    ("expect", "predictions", "is_right"),
+    [
+        ("finite", [1.0, 2], True),
+        ("finite", [{"label": "a", "scores": [0.1, 0.9]}], True),
+        ("finite", [1.0, float("nan")], False),
+        ("finite", [[1.0, float("-inf")]], False),
+        ("finite", [1.0, None], False),
+        ("finite", None, False),
+        ("same_length", [1, 2], True),
+        ("same_length", [1], False),
+        ("same_length", 2, False),
+        ("equal", [1], True),
+    ],
+)
+def test_what_is_expected(expect: str, predictions: Any, is_right: bool) -> None:
+    assert (wrong(judge(None, expect=expect), predictions=predictions) == "") is is_right
+
+
+def test_columns_have_a_length_too() -> None:
+    one = judge(None, expect="same_length")
+    one.probe = Probe({"inputs": {"x": [1, 2, 3], "name": "a"}})
+
+    assert wrong(one, outputs=[1, 2, 3]) == ""
+    assert "same_length gave False" in wrong(one, outputs=[1])
+
+
+def below_ten(predictions: list[int], rows: list[Any]) -> bool:
+    """An expectation of a user's own."""
+    return all(one < 10 for one in predictions) and rows == [[0], [1]]
+
+
+def asserts_one(predictions: list[int], _rows: list[Any]) -> None:
+    """Another, in the words of a test."""
+    assert predictions == [1], f"expected 1, got {predictions}"
+
+
+def test_a_function_of_their_own() -> None:
+    one = judge(None, expect=f"{__name__}.below_ten")
+
+    assert wrong(one, predictions=[1, 2]) == ""
+    assert f"{__name__}.below_ten gave False for [11, 2]" in wrong(one, predictions=[11, 2])
+
+
+def test_a_function_that_raises() -> None:
+    one = judge(None, expect=f"{__name__}.asserts_one")
+
+    assert wrong(one, predictions=[1]) == ""
+    assert "asserts_one raised AssertionError: expected 1, got [2]" in wrong(one, predictions=[2])
+
+
+def test_too_slow() -> None:
+    one = judge(None, max_latency_ms=50)
+
+    assert wrong(one, 0.05, predictions=[1]) == ""
+    assert wrong(one, 0.0511, predictions=[1]) == "answered in 51 ms; 50 ms are allowed"
+
+
+@pytest.mark.parametrize(
+    ("champion", "version_path", "can_be_old", "expected"),
+    [
+        ({"predictions": [1]}, None, True, True),
+        (None, None, True, False),
+        (None, None, False, True),
+        (None, "version", True, True),
+    ],
+)
+def test_what_is_a_fingerprint(champion: Any, version_path: str | None, can_be_old: bool, expected: bool) -> None:
+    one = judge([2], champion, version_path=version_path)
+
+    assert one.is_fingerprint(Likeness.CHALLENGER, can_be_old=can_be_old) is expected
+    assert not one.is_fingerprint(Likeness.UNKNOWN, can_be_old=can_be_old)
