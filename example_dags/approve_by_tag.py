@@ -1,0 +1,117 @@
+"""
+Retrain every week, and let a person decide in Hopsworks' UI whether the new model goes to production.
+
+One candidate is trained and registered. Where it beats the version being served, the run says what would change, and
+waits until somebody sets the tag ``approval`` of the new version to ``approved``; on any Airflow. Then exactly the
+planned version is deployed; untagged for a week, nothing is. Where it does not beat it, nobody is asked.
+
+What is approved is what is done: ``deploy`` fails, and changes nothing, when somebody has changed the deployment since
+the plan was made. Run the DAG again then.
+
+What you need: the connection ``hsml_default``, a tag schema ``approval`` (a text), which an administrator of Hopsworks
+makes, and ``pip install scikit-learn joblib`` where the tasks run. On Airflow 3.1 or later, ``approve_in_airflow`` asks
+in Airflow's own UI.
+"""
+
+# mypy: disable-error-code="arg-type, index, list-item"
+# Airflow types what a task will return as XComArg, wherever a value is expected.
+
+# [START approve_by_tag]
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+
+from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator, RegisterModelOperator
+from airflow_provider_hsml.sensors import ModelVersionSensor
+
+MODEL = "reviewed_digits"
+
+# Between training and registering a model is a file: with several workers, name a folder that all of them share.
+FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
+
+
+@task(multiple_outputs=True)
+def train() -> dict[str, Any]:
+    """Train and save a candidate; the same run trains the same one."""
+    import joblib
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    from sklearn.neighbors import KNeighborsClassifier
+
+    context = get_current_context()
+    images, labels = load_digits(return_X_y=True)
+    split = train_test_split(images.astype(int), labels, test_size=200, random_state=0, stratify=labels)
+    images, held_out, labels, held_out_labels = split
+    used = context["params"]["training_images"]
+    model = KNeighborsClassifier(3).fit(images[:used], labels[:used])
+
+    folder = FOLDER / MODEL / context["run_id"]
+    folder.mkdir(parents=True, exist_ok=True)
+    joblib.dump(model, folder / "model.joblib")
+    return {
+        "path": str(folder),
+        "metrics": {"accuracy": float(model.score(held_out, held_out_labels))},
+        "expected": {"instances": held_out[:50].tolist(), "predictions": model.predict(held_out[:50]).tolist()},
+    }
+
+
+@task
+def ask(record: dict[str, Any], url: str) -> None:
+    """Tell people what there is to decide; send it where they see it: a mail, a chat."""
+    print(f"{record['reason']}. To have it deployed, set the tag 'approval' to 'approved' at {url}")
+    for setting, (now, then) in record["plan"]["changes"].items():
+        print(f"  {setting}: {now} -> {then}")
+
+
+with DAG(
+    "approve_by_tag",
+    schedule="@weekly",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    params={"training_images": Param(1597, type="integer", minimum=20, maximum=1597, description="To learn from")},
+    doc_md=__doc__,
+    tags=["hsml"],
+):
+    candidate = train()
+
+    # [START approve_by_tag_tasks]
+    register = RegisterModelOperator(
+        task_id="register",
+        model_name=MODEL,
+        framework="SKLEARN",
+        model_path=candidate["path"],
+        metrics=candidate["metrics"],
+        expected=candidate["expected"],
+    )
+    plan = DeployBestModelOperator(
+        task_id="plan",
+        model_name=MODEL,
+        metric="accuracy",
+        candidates=[register.output],
+        plan_only=True,
+        if_not_better="skip",
+    )
+    approved = ModelVersionSensor(
+        task_id="approved",
+        model_name=MODEL,
+        model_version=plan.output["model_version"],
+        tag={"approval": "approved"},
+        mode="reschedule",
+        poke_interval=60,
+        timeout=timedelta(days=7).total_seconds(),
+        soft_fail=True,
+    )
+    deploy = DeployModelOperator(
+        task_id="deploy", model_name=MODEL, model_version=plan.output["model_version"], plan=plan.output
+    )
+
+    ask(plan.output, register.output["url"]) >> approved >> deploy
+    # [END approve_by_tag_tasks]
+# [END approve_by_tag]

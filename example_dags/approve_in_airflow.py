@@ -1,0 +1,116 @@
+"""
+Retrain every week, and let a person decide in Airflow's UI whether the new model goes to production.
+
+One candidate is trained and registered. Where it beats the version being served, the run shows what would change and
+waits under *Required Actions*; Airflow 3.1 or later. Approved, exactly the planned version is deployed; rejected, or
+unanswered for a week, nothing is. Where it does not beat it, nobody is asked.
+
+What is approved is what is done: ``deploy`` fails, and changes nothing, when somebody has changed the deployment since
+the plan was made. Run the DAG again then.
+
+What you need: the connection ``hsml_default``, and ``pip install scikit-learn joblib`` where the tasks run. On an older
+Airflow, ``approve_by_tag`` does the same with a tag in Hopsworks.
+"""
+
+# mypy: disable-error-code="arg-type, index, list-item"
+# Airflow types what a task will return as XComArg, wherever a value is expected.
+
+# [START approve_in_airflow]
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator, RegisterModelOperator
+
+MODEL = "reviewed_digits"
+
+# Between training and registering a model is a file: with several workers, name a folder that all of them share.
+FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
+
+# What whoever decides is shown, as Markdown.
+PLAN = """
+{%- set record = ti.xcom_pull(task_ids="plan") -%}
+{{ record.reason }}.
+
+| setting | now | then |
+| --- | --- | --- |
+{% for setting, (now, then) in record.plan.changes.items() -%}
+| {{ setting }} | {{ now }} | {{ then }} |
+{% endfor %}"""
+
+
+@task(multiple_outputs=True)
+def train() -> dict[str, Any]:
+    """Train and save a candidate; the same run trains the same one."""
+    import joblib
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+    from sklearn.neighbors import KNeighborsClassifier
+
+    context = get_current_context()
+    images, labels = load_digits(return_X_y=True)
+    split = train_test_split(images.astype(int), labels, test_size=200, random_state=0, stratify=labels)
+    images, held_out, labels, held_out_labels = split
+    used = context["params"]["training_images"]
+    model = KNeighborsClassifier(3).fit(images[:used], labels[:used])
+
+    folder = FOLDER / MODEL / context["run_id"]
+    folder.mkdir(parents=True, exist_ok=True)
+    joblib.dump(model, folder / "model.joblib")
+    return {
+        "path": str(folder),
+        "metrics": {"accuracy": float(model.score(held_out, held_out_labels))},
+        "expected": {"instances": held_out[:50].tolist(), "predictions": model.predict(held_out[:50]).tolist()},
+    }
+
+
+with DAG(
+    "approve_in_airflow",
+    schedule="@weekly",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    params={"training_images": Param(1597, type="integer", minimum=20, maximum=1597, description="To learn from")},
+    doc_md=__doc__,
+    tags=["hsml"],
+):
+    candidate = train()
+
+    # [START approve_in_airflow_tasks]
+    register = RegisterModelOperator(
+        task_id="register",
+        model_name=MODEL,
+        framework="SKLEARN",
+        model_path=candidate["path"],
+        metrics=candidate["metrics"],
+        expected=candidate["expected"],
+    )
+    plan = DeployBestModelOperator(
+        task_id="plan",
+        model_name=MODEL,
+        metric="accuracy",
+        candidates=[register.output],
+        plan_only=True,
+        if_not_better="skip",
+    )
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Deploy version {{ ti.xcom_pull(task_ids='plan').model_version }} of " + MODEL + "?",
+        body=PLAN,
+        response_timeout=timedelta(days=7),
+        defaults=ApprovalOperator.REJECT,
+    )
+    deploy = DeployModelOperator(
+        task_id="deploy", model_name=MODEL, model_version=plan.output["model_version"], plan=plan.output
+    )
+
+    plan >> approve >> deploy
+    # [END approve_in_airflow_tasks]
+# [END approve_in_airflow]

@@ -1,0 +1,68 @@
+"""Runs commands of a real Airflow, with a database of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# Runs them in one process: it takes a while to start.
+_RUN = """
+import json, sys
+from airflow.__main__ import main
+for number, command in enumerate(json.loads(sys.argv[1])):
+    print(f"COMMAND={number}", flush=True)
+    sys.argv = ["airflow", *command]
+    try:
+        main()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    print(f"CODE={code}", flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of one command."""
+
+    code: str
+    output: str
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """Give the environment of an Airflow of its own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    own = {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+        "OMP_NUM_THREADS": "1",
+    }
+    return kept | own | more
+
+
+def run(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[Ran]:
+    """Run Airflow's commands one after another."""
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN, json.dumps(commands)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+        timeout=300,
+        env=environment,
+    )
+    ran = []
+    for output in re.split(r"^COMMAND=\d+\n", done.stdout, flags=re.MULTILINE)[1:]:
+        said, _, code = output.rpartition("CODE=")
+        ran.append(Ran(code.splitlines()[0], said))
+    return ran
