@@ -81,7 +81,6 @@ with DAG(
 ):
     candidate = train()
 
-    # [START approve_by_tag_tasks]
     register = RegisterModelOperator(
         task_id="register",
         model_name=MODEL,
@@ -90,6 +89,8 @@ with DAG(
         metrics=candidate["metrics"],
         expected=candidate["expected"],
     )
+
+    # [START approve_by_tag_tasks]
     plan = DeployBestModelOperator(
         task_id="plan",
         model_name=MODEL,

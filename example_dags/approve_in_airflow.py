@@ -83,7 +83,6 @@ with DAG(
 ):
     candidate = train()
 
-    # [START approve_in_airflow_tasks]
     register = RegisterModelOperator(
         task_id="register",
         model_name=MODEL,
@@ -92,6 +91,8 @@ with DAG(
         metrics=candidate["metrics"],
         expected=candidate["expected"],
     )
+
+    # [START approve_in_airflow_tasks]
     plan = DeployBestModelOperator(
         task_id="plan",
         model_name=MODEL,
