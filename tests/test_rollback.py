@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_hsml.local.faults import RequestFault
 from airflow_provider_hsml.operators import (
     DeployBestModelOperator,
     DeployModelOperator,
@@ -159,3 +160,44 @@ class TestByHand:
 
         with pytest.raises(AirflowFailException, match="has no version 9: it has"):
             execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand3", to=9))
+
+
+class TestRecreate:
+    def test_is_stopped_for_the_change(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
+    ) -> None:
+        register("anew1", 1, auc=0.8)
+        execute(best("anew1"))
+        register("anew1", 2, auc=0.9)
+        serving.requests.clear()
+
+        record = execute(best("anew1", rollout="recreate"))
+
+        assert record["action"] == "updated"
+        assert record["downtime_seconds"] > 0
+        assert serving_version(serving, "anew1") == 2
+        assert hook.predict("anew1", instances=[[0.0]]) == {"predictions": [2]}
+
+    def test_a_challenger_that_fails(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]
+    ) -> None:
+        register("anew2", 1, auc=0.8)
+        execute(best("anew2"))
+        liar("anew2", auc=0.9)
+
+        with pytest.raises(AirflowFailException, match="serves again"):
+            execute(best("anew2", rollout="recreate"))
+        assert hook.predict("anew2", instances=[[0.0]]) == {"predictions": [1]}
+
+    def test_a_change_that_is_refused_after_the_stop(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
+    ) -> None:
+        register("anew3", 1, auc=0.8)
+        execute(best("anew3"))
+        register("anew3", 2, auc=0.9)
+        body = {"errorCode": 240026, "errorMsg": "quota"}
+        serving.faults.add(RequestFault(method="PUT", path="/project/*/serving", status=400, body=body, times=1))
+
+        with pytest.raises(AirflowFailException, match="240026"):
+            execute(best("anew3", rollout="recreate"))
+        assert execute(best("anew3"))["action"] == "updated"

@@ -252,6 +252,11 @@ class DeploymentVerbs(DeploymentLooks):
             if error.record is not None and error.record.deployment_id is not None:
                 error.record = replace(error.record, url=self.deployment_url(error.record.deployment_id))
             raise
+        except BaseException:
+            # Airflow 2 ends a killed task by an exception that is no Exception.
+            if isinstance(wish, Promotion) and wish.recreate:
+                self._start_what_was_stopped(wish)
+            raise
         deployment = promoted.arrived.deployment if promoted.arrived else promoted.before
         if deployment is None:
             return promoted.record(by)
@@ -325,6 +330,17 @@ class DeploymentVerbs(DeploymentLooks):
             if not (rolling or before.status.is_down):
                 self._bring_back(name)
             raise
+
+    def _start_what_was_stopped(self, wish: Promotion) -> None:
+        """See that a deployment which a promotion has stopped for its change is started, whatever ended that."""
+        try:
+            name, journal = drive(wish.look(self.client.project), self.client.send, time.sleep)
+        except HopsworksError:
+            log.exception("What a deployment was stopped for has ended: look whether it serves")
+            return
+        entry = journal.newest
+        if entry is not None and entry.is_unfinished and entry.before is not None and entry.before.was_up:
+            self._bring_back(name)
 
     def _bring_back(self, name: str) -> None:
         """Start what was left down, within the seconds that a task which is being killed still has."""

@@ -63,6 +63,8 @@ class Arrived:
     """created, updated, started, attached or unchanged."""
     verified_by: str | None = None
     """``fingerprint``, ``instances``, ``status``; None when nothing was waited for."""
+    downtime: float | None = None
+    """Seconds for which it did not answer, where it was stopped for the change."""
 
 
 @dataclass
@@ -106,6 +108,7 @@ class Arrival:
     _verifier: Verifier = field(init=False)
     _old_names: frozenset[str] = frozenset()
     _is_announced: bool = False
+    _down_since: float | None = None
     _action: str = ""
     _deadline: float = 0.0
 
@@ -287,6 +290,7 @@ class Arrival:
     def _take_down(self, live: Deployment) -> Procedure[Deployment]:
         """Stop it, to make room for what is to come."""
         log.info("Stopping %s to make room: it does not answer until the change has arrived", live)
+        self._down_since = self.clock()
         stopped = yield from stopping.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
         if stopped is None:
             raise PlanAnew
@@ -370,9 +374,11 @@ class Arrival:
             verified_by = "instances"
         else:
             verified_by = "status"
-        log.info("%s has arrived, verified by %s", deployment, verified_by)
+        downtime = None if self._down_since is None else self.clock() - self._down_since
+        stopped = "" if downtime is None else f"; it did not answer for {downtime:.0f} s"
+        log.info("%s has arrived, verified by %s%s", deployment, verified_by, stopped)
         deployment = yield from Bake(self._verifier, deployment).run()
-        return Arrived(deployment, self._action, verified_by)
+        return Arrived(deployment, self._action, verified_by, downtime)
 
     def _roll(self, live: Deployment, roll: Roll, pace: Pace) -> Procedure[Deployment]:
         """Look until the rollout is through, as far as the states tell."""

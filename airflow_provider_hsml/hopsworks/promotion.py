@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import calls, changes, gate, preconditions, registry, restoring, scripts
+from .arrival import STRANGERS
 from .changes import model_wanted
 from .deployments import Deployment, check_deployment_name, default_deployment_names
 from .errors import DeploymentError, HopsworksError, InvalidInput, NotFound, Superseded, TakenBack
@@ -21,7 +22,7 @@ from .gate import Decision, Metric, Rules
 from .journal import Before, Entry, Journal, Served, State, open_journal
 from .models import ModelVersion, check_model_name
 from .plan import Plan
-from .transition import Transition
+from .transition import Outdated, Transition
 from .waiting import Procedure, ask
 
 if TYPE_CHECKING:
@@ -79,6 +80,35 @@ class Promotion:
         :param project: the project
         :raises HopsworksError: with the record of what was decided and done, where it came to that
         """
+        for _ in range(STRANGERS + 1):
+            try:
+                return (yield from self._run(project))
+            except Outdated:
+                log.info("The deployment was changed since this was decided on; deciding anew")
+        message = (
+            f"{self.deployment_name or self.model_name!r}: its deployment was changed each time it was decided on."
+        )
+        raise Superseded(message)
+
+    def look(self, project: Project) -> Procedure[tuple[str, Journal]]:
+        """
+        Give the deployment's name and its journal.
+
+        :param project: the project
+        """
+        name, _ = yield from find_deployment(project, self._names())
+        return name, (yield from open_journal(project, name))
+
+    def _names(self) -> list[str]:
+        """Give the names that the deployment may have."""
+        if self.deployment_name:
+            return [check_deployment_name(self.deployment_name)]
+        if self.model_name is None:
+            message = "deployment_name: expected one, since there is no model to name the deployment after."
+            raise InvalidInput(message)
+        return default_deployment_names(check_model_name(self.model_name))
+
+    def _run(self, project: Project) -> Procedure[Promoted]:
         found = yield from self._decide(project)
         if found.unfinished is not None and not self.plan_only and found.is_to_be_taken_back:
             yield from self._take_back(project, found)
@@ -101,6 +131,7 @@ class Promotion:
             id=found.unfinished.id if found.unfinished and found.attaches else uuid.uuid4().hex,
             run_key=self.run_key,
             journal=found.journal,
+            decided_on=found.live,
             timeout=self.timeout,
             interval=self.interval,
             model=chosen,
@@ -140,6 +171,7 @@ class Promotion:
             id=entry.id,
             run_key=entry.run,
             journal=found.journal,
+            decided_on=found.live,
             timeout=self.timeout,
             interval=self.interval,
             recreate=self.recreate,
@@ -158,19 +190,15 @@ class Promotion:
 
     def _decide(self, project: Project) -> Procedure[Found]:
         """Find the deployment as it is, and what is to serve."""
-        given = self.deployment_name and check_deployment_name(self.deployment_name)
+        names = self._names()
         if self.model_name is None:
-            if not given:
-                message = "deployment_name: expected one, since there is no model to name the deployment after."
-                raise InvalidInput(message)
-            found = yield from _find(project, [given])
+            found = yield from _find(project, names)
             if found.live is not None and found.live.model_name is not None:
                 message = (
                     f"model_name: {found.live} serves a model and cannot be made to serve a script alone: name one."
                 )
                 raise InvalidInput(message)
             return found
-        names = [given] if given else default_deployment_names(check_model_name(self.model_name))
         source = yield from registry.find_registry(project, self.model_project)
         if self.by is None:
             model = yield from registry.find_version(project, check_model_name(self.model_name), self.version, source)
@@ -321,6 +349,7 @@ class Promoted:
             url=url,
             is_kept=self.decision is not None and self.decision.is_kept,
             plan=self.plan.to_dict() if self.plan else None,
+            downtime_seconds=arrived.downtime if arrived else None,
         )
 
     def _action(self) -> str:
@@ -362,6 +391,8 @@ class Record:
     """Whether no candidate took the place of what is served, be its configuration changed or not."""
     plan: dict[str, Any] | None = None
     """What would be done, where a plan was all that was asked for."""
+    downtime_seconds: float | None = None
+    """For how long it did not answer, where it was stopped for the change."""
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON values."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import calls, changes, registry, restoring
-from .errors import HopsworksError, InvalidInput, NotFound
+from .errors import HopsworksError, InvalidInput, NotFound, Superseded
 from .gate import Decision
 from .journal import Before, State, open_journal
 from .promotion import Promoted
-from .transition import Transition
+from .transition import Outdated, Transition
 from .waiting import Pace, Procedure, all_pages, ask
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Rollback:
             id=uuid.uuid4().hex,
             run_key=self.run_key,
             journal=journal,
+            decided_on=live,
             timeout=self.timeout,
             interval=self.interval,
             model=model,
@@ -76,6 +77,9 @@ class Rollback:
         )
         try:
             arrived = yield from transition.run()
+        except Outdated as error:
+            message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
+            raise Superseded(message) from error
         except HopsworksError as error:
             failed = dataclasses.replace(promoted, failure=error, now=transition.returned_to or transition.seen)
             error.record = failed.record(None)

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Outdated(Exception):
+    """The deployment is not what the decision was made on: decide anew. Nothing was changed; not an error."""
+
+
 @dataclass
 class Transition:
     """
@@ -46,6 +50,8 @@ class Transition:
     run_key: str
     """Which task does this; empty outside of Airflow."""
     journal: Journal
+    decided_on: Deployment | None
+    """The deployment as it was when this was decided on; None: there was none."""
     timeout: float
     """Seconds for the change, and again for its way back."""
     interval: float
@@ -132,6 +138,13 @@ class Transition:
         if self.entry is None and self.unfinished is not None:
             self.entry, self.before = self.unfinished, self.unfinished.before
         log.error("%s", why)
+        if isinstance(why, DeploymentFailed) and why.transient and not self.recreate:
+            gpus = (why.deployment.raw.get("predictorResources") or {}).get("limits", {}).get("gpus")
+            if gpus:
+                hint = (
+                    "The old instance may hold the GPU that the new one waits for: rollout='recreate' stops it first."
+                )
+                why.args = (f"{why}\n{hint}",)
         yield from self._write(State.ROLLING_BACK, str(why), rejected=self._rejected(why))
         try:
             now = yield from self._restore(ours)
@@ -236,7 +249,15 @@ class Transition:
     # --- The journal --------------------------------------------------------------------------------------------------
 
     def _note(self, live: Deployment | None) -> Procedure[None]:
-        """Note what is about to be changed, before it is."""
+        """
+        Note what is about to be changed, before it is.
+
+        :raises Outdated: it is not what was decided on
+        """
+        if (live and (live.id, live.signature)) != (
+            self.decided_on and (self.decided_on.id, self.decided_on.signature)
+        ):
+            raise Outdated
         earlier = self.unfinished
         if earlier is None:
             was_up = self.before is not None and self.before.was_up
@@ -274,11 +295,18 @@ class Transition:
     def _close(self, state: State, reason: str) -> Procedure[None]:
         if self.entry is None:
             return
-        if state is State.SUPERSEDED:
-            now = yield from open_journal(self.project, self.name)
-            if now.newest is not None and now.newest.id != self.entry.id:
-                return
+        if state is State.SUPERSEDED and (yield from self._is_superseded_in_journal()):
+            return
         yield from self._write(state, reason)
+
+    def _is_superseded_in_journal(self) -> Procedure[bool]:
+        """Tell whether another promotion has written since this one began: what it says is to stay the newest."""
+        try:
+            now = yield from open_journal(self.project, self.name)
+        except HopsworksError as error:
+            log.warning("%s", error)
+            return True
+        return bool(set(now.names) - set(self.journal.names))
 
     def _write(self, state: State, reason: str, rejected: Rejected | None = None) -> Procedure[None]:
         if self.entry is None:
