@@ -79,7 +79,7 @@ class TestAChallengerThatFails:
         assert [method for method, _ in changes(serving)] == ["POST"], "one probe"
 
     def test_a_first_deployment_is_stopped(
-        self, serving: LocalServing, hook: HsmlHook, liar: Callable[..., int]
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]
     ) -> None:
         liar("back2", auc=0.9)
         ti = FakeTaskInstance()
@@ -88,7 +88,15 @@ class TestAChallengerThatFails:
             execute(best("back2"), ti)
 
         assert ti.pushed["promotion"]["action"] == "rolled_back"
-        assert hook.get_deployment_state("back2") in ("Stopped", "Stopping")
+        assert hook.get_deployment_state("back2") == "Stopped"
+        serving.requests.clear()
+
+        assert execute(best("back2"))["action"] == "kept", "what failed is not started again"
+        assert changes(serving) == []
+
+        register("back2", 5, auc=0.7)
+        assert execute(best("back2"))["action"] == "updated", "there is no champion that it would have to beat"
+        assert serving_version(serving, "back2") == 2
 
     def test_that_does_not_come_up(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], model_file: Callable[..., Any]

@@ -211,12 +211,18 @@ class Promotion:
         owner = source.name if source else project.name
         if not versions:
             raise registry.no_version(self.model_name, owner)
-        champion = yield from find_champion(project, found.former, versions, found.name)
+        failed = found.journal.newest.rejected if found.journal.newest else ()
         rejected = {
             one.served.version: one.reason
-            for one in (found.journal.newest.rejected if found.journal.newest else ())
+            for one in failed
             if (one.served.project, one.served.name) == (owner, self.model_name) and one.served.version is not None
         }
+        # One that failed and is down is what a first deployment has left: it is nothing to compare with.
+        is_left = (
+            found.live is not None and found.live.status.is_down and found.former in [one.served for one in failed]
+        )
+        former = None if is_left else found.former
+        champion = yield from find_champion(project, former, versions, found.name)
         decision = gate.decide(versions, champion, self.by, self.rules, rejected)
         return dataclasses.replace(found, decision=decision, champion=champion)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import calls, changes, registry, restoring, scripts, stopping
 from .arrival import FIRST_PAUSE_START, Arrival, Arrived
-from .errors import DeploymentError, DeploymentFailed, HopsworksError, NotVerified, Superseded, TakenBack
+from .errors import DeploymentError, DeploymentFailed, HopsworksError, NotVerified, Superseded, TakenBack, Unsupported
 from .journal import ENV_VAR_KEYS, ENV_VARS, Before, Entry, Rejected, Served, State, open_journal
 from .waiting import Pace, Procedure, patiently
 
@@ -112,7 +112,8 @@ class Transition:
         except HopsworksError as error:
             self.seen = arrival.seen
             passes = error.transient and not isinstance(error, DeploymentFailed)
-            if passes or self.entry is None or not (arrival.has_changed or self.attaches):
+            speaks_against_it = self.attaches and isinstance(error, DeploymentError | Unsupported)
+            if passes or self.entry is None or not (arrival.has_changed or speaks_against_it):
                 raise
             if self.checks is not None and not self.checks.rolls_back:
                 yield from self._close(State.FAILED, str(error))
