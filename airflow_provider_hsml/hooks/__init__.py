@@ -59,7 +59,7 @@ class HsmlHook(DeploymentVerbs):
         """
         check_deployment_name(name)
         body: Mapping[str, Any] | None = predicting.request_body(
-            name, instances=instances, inputs=inputs, payload=payload
+            f"Request to deployment {name!r}", instances=instances, inputs=inputs, payload=payload
         )
         if body is None or name not in self._can_answer:
             deployment = self.get_deployment(name)

@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.plan import Plan
 from airflow_provider_hsml.hopsworks.promotion import Promotion, Record
 from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
+from airflow_provider_hsml.hopsworks.verification import Verification
 from airflow_provider_hsml.hopsworks.waiting import Pace, drive
 
 from .looks import DeploymentLooks
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.deployments import Deployment
     from airflow_provider_hsml.hopsworks.models import ModelVersion
     from airflow_provider_hsml.hopsworks.settings import Wanted
+    from airflow_provider_hsml.hopsworks.verification import Checks
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +103,7 @@ class DeploymentVerbs(DeploymentLooks):
         *,
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        verification: Verification | Mapping[str, Any] | str | None = None,
         model_project: str | None = None,
         rollout: str = "rolling",
         plan_only: bool | str = False,
@@ -117,6 +120,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param model_version: its number, or ``"latest"``
         :param deployment_name: None for the model's own
         :param spec: the deployment's configuration
+        :param verification: what it has to show; None: what was registered with the version
         :param model_project: the project that owns the model and shares its registry; None for this one
         :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
         :param plan_only: decide, and say what would change; the record's ``plan`` has it
@@ -138,6 +142,7 @@ class DeploymentVerbs(DeploymentLooks):
             version=None if newest else reading.integer("model_version", model_version, least=1),
             model_project=model_project or None,
             wait=wait,
+            checks=_checks(verification, wait=wait),
             recreate=_is_recreate(rollout),
             plan_only=reading.boolean("plan_only", plan_only),
             plan=None if plan is None else Plan.read(plan),
@@ -155,6 +160,7 @@ class DeploymentVerbs(DeploymentLooks):
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
         gate: Gate | Mapping[str, Any] | str | None = None,
+        verification: Verification | Mapping[str, Any] | str | None = None,
         model_project: str | None = None,
         rollout: str = "rolling",
         plan_only: bool | str = False,
@@ -173,6 +179,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param deployment_name: None for the model's own
         :param spec: the deployment's configuration
         :param gate: what it has to show before it takes the place of what is served; None: be better
+        :param verification: what it has to show before it counts as arrived; None: what was registered with it
         :param model_project: the project that owns the model and shares its registry; None for this one
         :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
         :param plan_only: decide, and say what would change; the record's ``plan`` has it
@@ -194,6 +201,7 @@ class DeploymentVerbs(DeploymentLooks):
             ),
             model_project=model_project or None,
             wait=wait,
+            checks=_checks(verification, wait=wait),
             recreate=_is_recreate(rollout),
             plan_only=reading.boolean("plan_only", plan_only),
             run_key=run_key,
@@ -372,6 +380,16 @@ class DeploymentVerbs(DeploymentLooks):
 
 def _is_recreate(rollout: str) -> bool:
     return reading.choice("rollout", rollout, ("rolling", "recreate")) == "recreate"
+
+
+def _checks(given: object, *, wait: bool) -> Checks | None:
+    """Read a verification."""
+    if given is None:
+        return None
+    if not wait:
+        message = "verification: it needs wait=True, since only what is waited for can be verified."
+        raise InvalidInput(message)
+    return Verification.read(given, "verification").checks()
 
 
 def _version_numbers(given: object) -> list[int] | None:

@@ -62,13 +62,17 @@ class Judge:
         :param answer: what came
         :param seconds: how long it took
         """
-        numbered = self._by_version(answer)
+        path = self.checks.version_path
+        if path is not None and _at(answer, path) is None:
+            # As a script of before may answer, but also one that has the path wrong.
+            return Verdict(Likeness.UNKNOWN, f"answers without a model version at {path!r}")
+        numbered = Likeness.UNKNOWN if path is None else self._by_version(answer, path)
         recorded = self._by_record(answer)
         if Likeness.CHAMPION in (numbered, recorded) and Likeness.CHALLENGER not in (numbered, recorded):
             return Verdict(Likeness.CHAMPION)
         if numbered is Likeness.NEITHER or (numbered is Likeness.CHAMPION and recorded is Likeness.CHALLENGER):
-            found = _at(answer, self.checks.version_path)
-            wrong = f"answers as version {found}, not as version {self.version} (at {self.checks.version_path!r})"
+            found = _at(answer, path or "")
+            wrong = f"answers as version {found}, not as version {self.version} (at {path!r})"
             return Verdict(Likeness.NEITHER, wrong)
         whose = recorded if numbered is Likeness.UNKNOWN else numbered
         if recorded in (Likeness.NEITHER, Likeness.CHAMPION):
@@ -86,12 +90,10 @@ class Judge:
         is_told_apart = self.checks.version_path is not None or self.champion is not None or not can_be_old
         return likeness is Likeness.CHALLENGER and is_told_apart
 
-    def _by_version(self, answer: Mapping[str, Any]) -> Likeness:
-        path = self.checks.version_path
-        if path is None:
-            return Likeness.UNKNOWN
+    def _by_version(self, answer: Mapping[str, Any], path: str) -> Likeness:
+        """Tell whose the answer is by the version in it."""
         found, wanted = _at(answer, path), str(self.version)
-        # A script of before may have no version in its answers, or another one than the registry's.
+        # A script of before may have another version in its answers than the registry's, or none.
         if self.champion is not None:
             is_old = found == _at(self.champion, path)
         else:
@@ -134,10 +136,10 @@ class Judge:
         return "" if limit is None or took <= limit else f"answered in {took:.0f} ms; {limit:g} ms are allowed"
 
 
-def _at(answer: Mapping[str, Any], path: str | None) -> str | None:
+def _at(answer: Mapping[str, Any], path: str) -> str | None:
     """Give what is at a dotted path of an answer, as text; None where there is nothing."""
     found: Any = answer
-    for key in (path or "").split("."):
+    for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
     return None if found is None else str(found)
 

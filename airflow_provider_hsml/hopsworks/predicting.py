@@ -29,7 +29,7 @@ EXPECTED = "expected.json"
 
 
 def request_body(
-    name: str,
+    what: str,
     *,
     instances: Any = None,
     inputs: Any = None,
@@ -38,7 +38,7 @@ def request_body(
     """
     Make the body of a request from one of the three ways to give it; None when none was given.
 
-    :param name: the deployment's name, for messages
+    :param what: what the body is for, to begin messages with
     :param instances: a list of rows, each a list or a mapping
     :param inputs: one row or several, wrapped as the SDK wraps it
     :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
@@ -50,9 +50,7 @@ def request_body(
         if value is not None
     }
     if len(given) > 1:
-        message = (
-            f"Request to deployment {name!r}: give one of instances, inputs and payload, not {' and '.join(given)}."
-        )
+        message = f"{what}: give one of instances, inputs and payload, not {' and '.join(given)}."
         raise InvalidInput(message)
     if inputs is not None:
         return {"instances": wrapped(inputs)}
@@ -60,15 +58,11 @@ def request_body(
     if body is None:
         return None
     if not isinstance(body, Mapping) or len({"instances", "inputs"} & set(body)) != 1:
-        message = (
-            f"Request to deployment {name!r}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
-        )
+        message = f"{what}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
         raise InvalidInput(message)
     rows = body.get("instances", body.get("inputs"))
     if "instances" in body and (not isinstance(rows, list) or not rows):
-        message = (
-            f"Request to deployment {name!r}: expected instances to be a list with at least one row, got {rows!r}."
-        )
+        message = f"{what}: expected instances to be a list with at least one row, got {rows!r}."
         raise InvalidInput(message)
     return dict(body)
 

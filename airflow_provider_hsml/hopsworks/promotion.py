@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .arrival import Arrived
     from .calls import Project
     from .settings import Wanted
+    from .verification import Checks
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Promotion:
     model_project: str | None = None
     """The project that owns the model and shares its registry; None: the deployment's own."""
     wait: bool = True
-    checks: Any = None
+    checks: Checks | None = None
     """How it is verified; None: by the registered answers or example."""
     recreate: bool = False
     """Whether to stop the deployment for the change, where there is no room for old and new at once."""

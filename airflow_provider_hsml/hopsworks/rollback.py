@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import calls, changes, registry, restoring
 from .errors import HopsworksError, InvalidInput, NotFound, Superseded
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .models import ModelVersion
     from .settings import Wanted
+    from .verification import Checks
     from .waiting import Clock
 
 PREVIOUS = "previous"
@@ -38,7 +39,7 @@ class Rollback:
     interval: float
     clock: Clock
     wait: bool = True
-    checks: Any = None
+    checks: Checks | None = None
     run_key: str = ""
 
     def run(self, project: Project) -> Procedure[Promoted]:

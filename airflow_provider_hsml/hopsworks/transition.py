@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .journal import Journal
     from .models import ModelVersion
     from .settings import Wanted
+    from .verification import Checks
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Transition:
     """Seconds for the change, and again for its way back."""
     interval: float
     model: ModelVersion | None = None
-    checks: Any = None
+    checks: Checks | None = None
     wait: bool = True
     recreate: bool = False
     back_to: int | None = None

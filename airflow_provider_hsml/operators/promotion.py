@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass
+from collections.abc import Mapping
+from dataclasses import is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml.hopsworks import reading
-from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 
 from .base import WaitingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hopsworks.gate import Gate
     from airflow_provider_hsml.hopsworks.promotion import Record
     from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
+    from airflow_provider_hsml.hopsworks.verification import Verification
 
 
 class _RecordingOperator(WaitingOperator):
@@ -67,6 +69,7 @@ class _PromotingOperator(_RecordingOperator):
         deployment_name: str | None = None,
         spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
         model_project: str | None = None,
+        verification: Verification | Mapping[str, Any] | str | None = None,
         rollout: str = "rolling",
         plan_only: bool | str = False,
         **kwargs: Any,
@@ -78,11 +81,62 @@ class _PromotingOperator(_RecordingOperator):
         self.plan_only = plan_only
         # Airflow renders, wires and masks a mapping, but not a dataclass.
         self.spec = spec.given() if is_dataclass(spec) else spec
+        verification = verification.given() if is_dataclass(verification) else verification
+        self.expect = None
+        if isinstance(verification, Mapping):
+            # What is rendered comes from outside in part, and this names code that is run.
+            self.expect = verification.get("expect")
+            verification = {name: value for name, value in verification.items() if name != "expect"}
+        self.verification = verification
+        if verification is not None:
+            self._check_can_verify()
+
+    def _check_can_verify(self) -> None:
+        """
+        Refuse what excludes a verification, as far as it is written in the DAG file.
+
+        :raises ValueError: which argument
+        """
+        if not self.wait_for_completion:
+            message = f"Task {self.task_id!r}: verification needs wait_for_completion=True."
+            raise ValueError(message)
+        if isinstance(self.spec, Mapping) and self.spec.get("api_protocol") == "GRPC":
+            message = f"Task {self.task_id!r}: verification cannot ask a deployment of api_protocol GRPC. Leave it out."
+            raise ValueError(message)
+        if self.expect is not None:
+            self._given(reading.text, "verification.expect", self.expect)
+
+    def _verification(self) -> Verification | None:
+        """Read the verification; ``expect`` is what is written in the DAG file, and nothing else."""
+        if self.verification in (None, "") and self.expect is None:
+            return None
+        from airflow_provider_hsml.hopsworks import Verification  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        read = Verification.read(self.verification or {}, "verification")
+        if read.expect is not None or not self._is_expect_written():
+            message = (
+                "verification.expect: it names code to run, so it is taken from the DAG file only: write "
+                "'verification' there as a mapping, not as a template, an XCom or an argument of expand."
+            )
+            raise InvalidInput(message)
+        return replace(read, expect=self.expect)
+
+    def _is_expect_written(self) -> bool:
+        """Tell whether ``expect`` is not one that a mapped argument brought."""
+        if self.expect is None or not self.has_dag():  # type: ignore[no-untyped-call]
+            return True
+        partial = getattr(self.dag.get_task(self.task_id), "partial_kwargs", None)
+        if partial is None:  # It is not mapped.
+            return True
+        written = partial.get("verification")
+        expect = written.get("expect") if isinstance(written, Mapping) else getattr(written, "expect", None)
+        return bool(expect == self.expect)
 
     def _how(self) -> dict[str, Any]:
         return {
             "deployment_name": self.deployment_name or None,
             "spec": self.spec,
+            "verification": self._verification(),
             "model_project": self.model_project,
             "rollout": self.rollout,
             "plan_only": self.plan_only,
@@ -111,6 +165,8 @@ class DeployModelOperator(_PromotingOperator):
     :param spec: how to configure the deployment; what is not given keeps what is live, or Hopsworks' default
     :param model_project: another project that owns the model and shares its registry with this one: train in one
         project, serve from another
+    :param verification: what the new version has to show, and for how long it is watched, a ``Verification`` or a
+        mapping of its fields; None: what was registered with it. ``expect`` in it is not templated
     :param rollout: ``rolling``: the old instances answer until the new ones do; ``recreate``: it is stopped for the
         change, where there is no room for both (one GPU)
     :param plan_only: decide and say what would change, and change nothing: ``action`` is ``planned``, and ``plan`` in
@@ -125,12 +181,13 @@ class DeployModelOperator(_PromotingOperator):
         "model_version",
         "deployment_name",
         "spec",
+        "verification",
         "model_project",
         "rollout",
         "plan_only",
         "plan",
     )
-    template_fields_renderers = {"spec": "json", "plan": "json"}  # noqa: RUF012
+    template_fields_renderers = {"spec": "json", "verification": "json", "plan": "json"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -185,6 +242,8 @@ class DeployBestModelOperator(_PromotingOperator):
         (success), ``skip`` or ``fail``
     :param model_project: another project that owns the model and shares its registry with this one: train in one
         project, serve from another
+    :param verification: what the new version has to show, and for how long it is watched, a ``Verification`` or a
+        mapping of its fields; None: what was registered with it. ``expect`` in it is not templated
     :param rollout: ``rolling``: the old instances answer until the new ones do; ``recreate``: it is stopped for the
         change, where there is no room for both (one GPU)
     :param plan_only: decide and say what would change, and change nothing: ``action`` is ``planned``, and ``plan`` in
@@ -200,12 +259,18 @@ class DeployBestModelOperator(_PromotingOperator):
         "deployment_name",
         "spec",
         "gate",
+        "verification",
         "if_not_better",
         "model_project",
         "rollout",
         "plan_only",
     )
-    template_fields_renderers = {"spec": "json", "candidates": "json", "gate": "json"}  # noqa: RUF012
+    template_fields_renderers = {  # noqa: RUF012
+        "spec": "json",
+        "candidates": "json",
+        "gate": "json",
+        "verification": "json",
+    }
 
     def __init__(
         self,

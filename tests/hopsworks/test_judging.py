@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.judging import Judge, Likeness, Probe, same
+from airflow_provider_hsml.hopsworks.judging import Judge, Likeness, Probe, Verdict, same
 from airflow_provider_hsml.hopsworks.verification import Verification
 
 
@@ -94,11 +94,9 @@ def test_without_a_recorded_answer_nothing_is_known() -> None:
         ("2", 1, Likeness.CHALLENGER),
         (1, 1, Likeness.CHAMPION),
         (7, 1, Likeness.NEITHER),
-        (None, 1, Likeness.NEITHER),
         (2, None, Likeness.CHALLENGER),
         (1, None, Likeness.NEITHER),
         # The version before was asked: what it said counts, be it nothing, or not its number in the registry.
-        (None, {"predictions": [1]}, Likeness.CHAMPION),
         (2, {"predictions": [1]}, Likeness.CHALLENGER),
         ("v1", {"predictions": [1], "model": {"version": "v1"}}, Likeness.CHAMPION),
         # The same version in another configuration tells nothing.
@@ -108,10 +106,18 @@ def test_without_a_recorded_answer_nothing_is_known() -> None:
 )
 def test_by_the_version_in_the_answer(says: Any, champion: Any, expected: Likeness) -> None:
     one = judge(None, champion, version_path="model.version")
-    answer = {"predictions": [1]} if says is None else {"predictions": [1], "model": {"version": says}}
+    verdict = one.judge({"predictions": [1], "model": {"version": says}}, 0.01)
 
-    assert likeness(one, **answer) is expected
-    assert bool(wrong(one, **answer)) is (expected is Likeness.NEITHER)
+    assert verdict.likeness is expected
+    assert bool(verdict.wrong) is (expected is Likeness.NEITHER)
+
+
+@pytest.mark.parametrize("answer", [{}, {"model": None}, {"model": "2"}, {"model": {"versions": 2}}])
+def test_an_answer_without_a_version(answer: dict[str, Any]) -> None:
+    """It may be that of a script of before; it may also be that the path is wrong."""
+    verdict = judge(None, {"predictions": [1]}, version_path="model.version").judge(answer, 0.01)
+
+    assert verdict == Verdict(Likeness.UNKNOWN, "answers without a model version at 'model.version'")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_input_examples(example: Any, body: dict[str, Any]) -> None:
     ],
 )
 def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
-    assert predicting.request_body("digits", **given) == body
+    assert predicting.request_body("Request", **given) == body
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
 )
 def test_no_bodies(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        predicting.request_body("digits", **given)
+        predicting.request_body("Request", **given)
 
 
 class TestPredict:
