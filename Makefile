@@ -113,6 +113,11 @@ check-all: check conformance ## Everything, before a release: check, conformance
 	@for line in 3.7 4.6; do \
 	    echo "== Airflow-facing tests against Hopsworks $$line"; \
 	    ($(alone) HSML_TEST_HOPSWORKS=$$line $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)") || exit; \
+	    for airflow in 2.11.2 3.0.6; do \
+	        echo "== example DAGs and rollbacks on Airflow $$airflow against Hopsworks $$line"; \
+	        ($(alone) HSML_TEST_HOPSWORKS=$$line .venv-$$airflow/bin/python $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)" \
+	            tests/test_example_dags.py tests/test_rollback.py) || exit; \
+	    done; \
 	done
 
 .PHONY: conformance

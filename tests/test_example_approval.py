@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import commands
+from .conftest import HOPSWORKS
 from .test_example_dags import FOLDER, HAS_APPROVAL
 
 if TYPE_CHECKING:
@@ -82,7 +83,8 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
-    with LocalServing(engine=load_model, tag_schemas={"approval": {"type": "string"}}) as serving:
+    schemas = {"approval": {"type": "string"}}
+    with LocalServing(engine=load_model, tag_schemas=schemas, hopsworks_version=HOPSWORKS) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
         more = {
             "AIRFLOW__CORE__DAGS_FOLDER": str(FOLDER),

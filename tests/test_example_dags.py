@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import commands
+from .conftest import HOPSWORKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -187,7 +188,7 @@ def runs(retrain: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Itera
         ("dags", "test", "start_predict_stop"),
         ("dags", "test", "start_predict_stop", "--conf", '{"deployment_name": "mute"}'),
     ]
-    with pytest.MonkeyPatch.context() as patch, LocalServing(engine=load_model) as serving:
+    with pytest.MonkeyPatch.context() as patch, LocalServing(engine=load_model, hopsworks_version=HOPSWORKS) as serving:
         patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
         hook = HsmlHook()
         # Without an input example there is nothing to ask: the prediction fails, and no retry would help.
