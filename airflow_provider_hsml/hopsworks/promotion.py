@@ -124,6 +124,8 @@ class Promotion:
         if self.plan is not None:
             self.plan.check(found, differing)
         if self.plan_only:
+            what = changes.described(differing) or "nothing would change"
+            log.info("Deployment %r: planned, nothing is sent: %s.", found.name, what)
             return dataclasses.replace(promoted, plan=Plan.of(found, chosen, differing))
         transition = Transition(
             project,

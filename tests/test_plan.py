@@ -1,0 +1,293 @@
+"""A plan shows what would be done and does nothing; what is applied later is that plan, or nothing at all."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
+
+from .tasks import FakeTaskInstance, changes, execute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow_provider_hsml import HsmlHook
+    from airflow_provider_hsml.local import LocalServing
+
+pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+
+SECRET = "open-sesame"
+LARGER = {"resources": {"limits": {"memory": 2048}}}
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has."""
+    return f"planned{next(_numbers)}"
+
+
+def best(name: str, **more: Any) -> DeployBestModelOperator:
+    return DeployBestModelOperator(task_id="task", model_name=name, metric="auc", poll_interval=0.1, **more)
+
+
+def deploy(name: str | None, version: Any = "latest", **more: Any) -> DeployModelOperator:
+    return DeployModelOperator(task_id="task", model_name=name, model_version=version, poll_interval=0.1, **more)
+
+
+def planned(operator: Any, serving: LocalServing) -> dict[str, Any]:
+    """Plan; nothing but reads may be sent."""
+    serving.requests.clear()
+    record: dict[str, Any] = execute(operator)
+    assert changes(serving) == []
+    assert record["action"] == "planned"
+    json.dumps(record, allow_nan=False)
+    return record
+
+
+def apply(name: str, record: Any, **more: Any) -> dict[str, Any]:
+    plan = record["plan"] if isinstance(record, dict) else json.loads(record)["plan"]
+    done: dict[str, Any] = execute(deploy(name, plan["model_version"], plan=record, **more))
+    return done
+
+
+class TestPlanning:
+    def test_of_a_deployment_that_is_not_there(
+        self, name: str, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        register(name, 1, auc=0.8)
+        record = planned(best(name, plan_only=True), serving)
+
+        assert (record["deployment_id"], record["previous_model_version"]) == (None, None)
+        assert (record["model_version"], record["metric_value"]) == (1, 0.8)
+        assert record["plan"]["changes"]["model_version"] == [None, 1]
+        assert hook.get_deployments(name) == []
+
+    def test_of_an_update(self, name: str, serving: LocalServing, register: Callable[..., int]) -> None:
+        register(name, 1, auc=0.8)
+        live = execute(best(name))
+        register(name, 2, auc=0.9)
+        record = planned(best(name, spec=LARGER, plan_only=True), serving)
+
+        assert record["plan"]["changes"] == {"model_version": [1, 2], "resources.limits.memory": [1024, 2048]}
+        assert (record["previous_model_version"], record["model_version"]) == (1, 2)
+        assert (record["previous_metric_value"], record["metric_value"]) == (0.8, 0.9)
+        assert (record["deployment_id"], record["status"]) == (live["deployment_id"], "Running")
+        assert record["reason"] == "version 2 (auc 0.9) beats the served version 1 (auc 0.8)"
+        assert record["verified_by"] is None
+
+    def test_of_no_change(self, name: str, serving: LocalServing, register: Callable[..., int]) -> None:
+        register(name, 1, auc=0.8)
+        execute(best(name))
+
+        assert planned(deploy(name, 1, plan_only=True), serving)["plan"]["changes"] == {}
+        kept = planned(best(name, plan_only=True), serving)
+        assert (kept["is_kept"], kept["plan"]["changes"]) == (True, {})
+
+    def test_skips_where_nobody_has_to_be_asked(
+        self, name: str, serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        register(name, 1, auc=0.8)
+        execute(best(name))
+        ti = FakeTaskInstance()
+        serving.requests.clear()
+
+        with pytest.raises(AirflowSkipException, match="is the best already"):
+            execute(best(name, plan_only=True, if_not_better="skip"), ti)
+        assert ti.pushed["promotion"]["action"] == "planned"
+        assert changes(serving) == []
+
+    def test_of_another_configuration_for_a_champion_that_stays(
+        self, name: str, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        register(name, 1, auc=0.8)
+        execute(best(name))
+        register(name, 2, auc=0.7)
+        spec = LARGER
+        record = planned(best(name, spec=spec, plan_only=True), serving)
+        done = apply(name, record, spec=spec)
+
+        assert (record["is_kept"], record["model_version"]) == (True, 1)
+        assert list(record["plan"]["changes"]) == ["resources.limits.memory"]
+        assert (done["action"], done["model_version"]) == ("updated", 1)
+
+    def test_is_in_the_log(
+        self, name: str, serving: LocalServing, register: Callable[..., int], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        register(name, 1)
+        execute(deploy(name))
+        register(name, 2)
+        with caplog.at_level(logging.INFO):
+            planned(deploy(name, plan_only=True), serving)
+            planned(deploy(name, 1, plan_only=True), serving)
+
+        assert f"Deployment '{name}': planned, nothing is sent: model_version 1 -> 2." in caplog.messages
+        assert f"Deployment '{name}': planned, nothing is sent: nothing would change." in caplog.messages
+
+    @pytest.mark.since_hopsworks("5.2")
+    def test_values_of_environment_variables_are_nowhere(
+        self, name: str, serving: LocalServing, register: Callable[..., int], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        register(name, 1)
+        spec = {"env_vars": {"TOKEN": SECRET, "LEVEL": "1"}}
+        ti = FakeTaskInstance()
+        serving.requests.clear()
+        with caplog.at_level(logging.DEBUG):
+            first = execute(deploy(name, spec=spec, plan_only=True), ti)
+            assert changes(serving) == []
+            execute(deploy(name, spec={"env_vars": {"TOKEN": "other", "LEVEL": "1"}}))
+            second = execute(deploy(name, spec=spec, plan_only=True), ti)
+
+        assert first["plan"]["changes"]["env_vars"] == ["()", "(LEVEL, TOKEN)"]
+        assert second["plan"]["changes"] == {"env_vars": ["(LEVEL, TOKEN)", "(LEVEL, TOKEN), values changed"]}
+        for text in (json.dumps([first, second, ti.pushed]), caplog.text):
+            assert "TOKEN" in text
+            assert SECRET not in text
+
+    def test_of_a_script_uploads_nothing(self, name: str, serving: LocalServing, tmp_path: Path) -> None:
+        script = tmp_path / "program.py"
+        script.write_text("print('up')\n")
+        spec = {"script_file": str(script), "inference_logger": {"mode": "ALL"}}
+        record = planned(deploy(None, deployment_name=name, spec=spec, plan_only=True), serving)
+
+        assert record["plan"]["model_version"] is None
+        assert record["plan"]["changes"]["script_file"][1].startswith("program-")
+
+    @pytest.mark.parametrize("flag", ["True", "true", True])
+    def test_a_flag_from_a_template(
+        self, name: str, flag: Any, serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        register(name, 1)
+
+        planned(deploy(name, plan_only=flag), serving)
+
+    def test_no_flag_is_no_plan(self, name: str, register: Callable[..., int]) -> None:
+        register(name, 1)
+
+        with pytest.raises(AirflowFailException, match="plan_only: expected true or false, got 'maybe'"):
+            execute(deploy(name, plan_only="maybe"))
+        assert execute(deploy(name, plan_only="False"))["action"] == "created"
+
+
+class TestApplying:
+    @pytest.fixture
+    def update(self, name: str, serving: LocalServing, register: Callable[..., int]) -> dict[str, Any]:
+        """A plan from version 1, which serves, to version 2."""
+        register(name, 1, auc=0.8)
+        execute(best(name))
+        register(name, 2, auc=0.9)
+        return planned(best(name, plan_only=True), serving)
+
+    @pytest.mark.parametrize(
+        "form",
+        [json.dumps, lambda record: record["plan"], lambda record: json.loads(json.dumps(record))],
+        ids=["JSON text", "the plan alone", "through XCom"],
+    )
+    def test_does_what_was_planned(
+        self, name: str, hook: HsmlHook, update: dict[str, Any], form: Callable[[dict[str, Any]], Any]
+    ) -> None:
+        done = execute(deploy(name, 2, plan=form(update)))
+
+        assert (done["action"], done["model_version"], done["previous_model_version"]) == ("updated", 2, 1)
+        assert hook.predict(name, instances=[[0.0]]) == {"predictions": [2]}
+
+    def test_creates_what_was_planned(self, name: str, serving: LocalServing, register: Callable[..., int]) -> None:
+        register(name, 1, auc=0.8)
+        spec = LARGER | {"description": "reviewed"}
+
+        record = planned(best(name, spec=spec, plan_only=True), serving)
+        assert apply(name, json.dumps(record), spec=spec)["action"] == "created"
+
+    def test_a_better_version_that_came_meanwhile_is_not_deployed(
+        self, name: str, update: dict[str, Any], register: Callable[..., int]
+    ) -> None:
+        register(name, 3, auc=0.99)
+
+        assert apply(name, update)["model_version"] == 2
+
+    def test_again_does_nothing(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
+        """A retry, or a task that was cleared."""
+        apply(name, update)
+        serving.requests.clear()
+
+        assert apply(name, update)["action"] == "unchanged"
+        assert {method for method, _ in changes(serving)} <= {"POST"}, "predictions"
+
+    def refused(self, serving: LocalServing, message: str, operator: DeployModelOperator) -> None:
+        """Try to apply; it is refused, and nothing is sent."""
+        serving.requests.clear()
+        with pytest.raises(AirflowFailException, match=message):
+            execute(operator)
+        assert changes(serving) == []
+
+    def test_another_champion(
+        self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any], register: Callable[..., int]
+    ) -> None:
+        register(name, 3, auc=0.85)
+        execute(deploy(name, 3))
+        message = rf"(?s)version 3 of model '{name}'.* is not what it was.*it served version 1 then.*Plan anew"
+
+        self.refused(serving, message, deploy(name, 2, plan=update))
+        assert hook.get_deployment(name).model_version == 3
+
+    def test_another_configuration(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
+        execute(deploy(name, 1, spec=LARGER))
+
+        self.refused(serving, "is not what it was when the plan was made", deploy(name, 2, plan=update))
+
+    def test_another_deployment_of_the_same_name(
+        self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any]
+    ) -> None:
+        hook.delete_deployment(name, force=True, poll_interval=0.1)
+        execute(deploy(name, 1))
+
+        self.refused(serving, "is not what it was when the plan was made", deploy(name, 2, plan=update))
+
+    def test_a_deployment_that_is_gone(
+        self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any]
+    ) -> None:
+        hook.delete_deployment(name, force=True, poll_interval=0.1)
+
+        self.refused(serving, "is not what it was when the plan was made", deploy(name, 2, plan=update))
+
+    def test_a_deployment_that_came_meanwhile(
+        self, name: str, serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        register(name, 1)
+        record = planned(deploy(name, plan_only=True), serving)
+        register(name, 2)
+        execute(deploy(name, 2))
+
+        self.refused(serving, "is not what it was when the plan was made", deploy(name, 1, plan=record))
+
+    def test_another_version_than_planned(
+        self, name: str, serving: LocalServing, update: dict[str, Any], register: Callable[..., int]
+    ) -> None:
+        register(name, 3)
+
+        self.refused(
+            serving, "it is for version 2 .* is version 3 .*Give what the plan names", deploy(name, plan=update)
+        )
+
+    def test_another_deployment_than_planned(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
+        other = deploy(name, 2, deployment_name="other", plan=update)
+
+        self.refused(serving, f"in deployment '{name}', and .*in deployment 'other'", other)
+
+    def test_another_spec_than_planned(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
+        other = deploy(name, 2, spec=LARGER, plan=update)
+
+        self.refused(serving, "Give both tasks the same spec, or plan anew", other)
+
+    @pytest.mark.parametrize("plan", ["yes", "[]", "{}", {"action": "planned"}, {"plan": None}, {"plan": {}}, 3])
+    def test_what_is_no_plan(self, name: str, plan: Any, serving: LocalServing, register: Callable[..., int]) -> None:
+        register(name, 1)
+
+        self.refused(serving, "plan: expected ", deploy(name, 1, plan=plan))
