@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
+from airflow_provider_hsml.hopsworks.client import Client
 
 from .tasks import FakeTaskInstance, changes, execute
 
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
 
 SECRET = "open-sesame"
 LARGER = {"resources": {"limits": {"memory": 2048}}}
+CHANGED = "was changed, restarted or replaced since the plan was made"
 _numbers = itertools.count()
 
 
@@ -119,17 +121,30 @@ class TestPlanning:
         assert (done["action"], done["model_version"]) == ("updated", 1)
 
     def test_is_in_the_log(
-        self, name: str, serving: LocalServing, register: Callable[..., int], caplog: pytest.LogCaptureFixture
+        self,
+        name: str,
+        hook: HsmlHook,
+        serving: LocalServing,
+        register: Callable[..., int],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         register(name, 1)
         execute(deploy(name))
         register(name, 2)
         with caplog.at_level(logging.INFO):
             planned(deploy(name, plan_only=True), serving)
+            planned(deploy(name, rollout="recreate", plan_only=True), serving)
             planned(deploy(name, 1, plan_only=True), serving)
+            hook.stop_deployment(name, poll_interval=0.1)
+            record = planned(deploy(name, 1, plan_only=True), serving)
+        said = f"Deployment '{name}': planned, nothing is sent: "
 
-        assert f"Deployment '{name}': planned, nothing is sent: model_version 1 -> 2." in caplog.messages
-        assert f"Deployment '{name}': planned, nothing is sent: nothing would change." in caplog.messages
+        assert f"{said}model_version 1 -> 2." in caplog.messages
+        assert f"{said}model_version 1 -> 2; it would be stopped for the change." in caplog.messages
+        assert f"{said}no setting would change." in caplog.messages
+        assert f"{said}no setting would change; it would be started." in caplog.messages
+        assert record["status"] == "Stopped"
+        assert apply(name, record)["action"] == "started"
 
     @pytest.mark.since_hopsworks("5.2")
     def test_values_of_environment_variables_are_nowhere(
@@ -232,15 +247,55 @@ class TestApplying:
     ) -> None:
         register(name, 3, auc=0.85)
         execute(deploy(name, 3))
-        message = rf"(?s)version 3 of model '{name}'.* is not what it was.*it served version 1 then.*Plan anew"
+        message = rf"version 3 of model '{name}'\) {CHANGED}; it served version 1 then\. .*Plan anew"
 
         self.refused(serving, message, deploy(name, 2, plan=update))
+        assert hook.get_deployment(name).model_version == 3
+
+    def test_another_champion_between_the_check_and_the_write(
+        self,
+        name: str,
+        hook: HsmlHook,
+        serving: LocalServing,
+        update: dict[str, Any],
+        register: Callable[..., int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The deployment is looked at twice; somebody deploys another version between the two."""
+        register(name, 3)
+        looks = itertools.count(1)
+        send = Client.send
+
+        def slowly(self: Client, call: Any) -> Any:
+            if call.what == f"get deployment {name!r}" and next(looks) == 2:
+                hook.deploy_model(name, 3, poll_interval=0.1)
+                serving.requests.clear()
+            return send(self, call)
+
+        monkeypatch.setattr(Client, "send", slowly)
+
+        with pytest.raises(AirflowFailException, match=CHANGED):
+            execute(deploy(name, 2, plan=update))
+        assert next(looks) > 2
+        assert changes(serving) == []
         assert hook.get_deployment(name).model_version == 3
 
     def test_another_configuration(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
         execute(deploy(name, 1, spec=LARGER))
 
-        self.refused(serving, "is not what it was when the plan was made", deploy(name, 2, plan=update))
+        self.refused(serving, CHANGED, deploy(name, 2, plan=update))
+
+    def test_a_restart(self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any]) -> None:
+        """Nothing tells it from a change by somebody else."""
+        hook.restart_deployment(name, poll_interval=0.1)
+
+        self.refused(serving, CHANGED, deploy(name, 2, plan=update))
+
+    def test_a_stop_is_no_change(self, name: str, hook: HsmlHook, update: dict[str, Any]) -> None:
+        hook.stop_deployment(name, poll_interval=0.1)
+
+        done = apply(name, update)
+        assert (done["action"], done["model_version"], done["status"]) == ("updated", 2, "Running")
 
     def test_another_deployment_of_the_same_name(
         self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any]
@@ -248,14 +303,14 @@ class TestApplying:
         hook.delete_deployment(name, force=True, poll_interval=0.1)
         execute(deploy(name, 1))
 
-        self.refused(serving, "is not what it was when the plan was made", deploy(name, 2, plan=update))
+        self.refused(serving, CHANGED, deploy(name, 2, plan=update))
 
     def test_a_deployment_that_is_gone(
         self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any]
     ) -> None:
         hook.delete_deployment(name, force=True, poll_interval=0.1)
 
-        self.refused(serving, "is not what it was when the plan was made", deploy(name, 2, plan=update))
+        self.refused(serving, CHANGED, deploy(name, 2, plan=update))
 
     def test_a_deployment_that_came_meanwhile(
         self, name: str, serving: LocalServing, register: Callable[..., int]
@@ -265,7 +320,7 @@ class TestApplying:
         register(name, 2)
         execute(deploy(name, 2))
 
-        self.refused(serving, "is not what it was when the plan was made", deploy(name, 1, plan=record))
+        self.refused(serving, f"{CHANGED}; it was not there then", deploy(name, 1, plan=record))
 
     def test_another_version_than_planned(
         self, name: str, serving: LocalServing, update: dict[str, Any], register: Callable[..., int]

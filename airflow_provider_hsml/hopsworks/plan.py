@@ -28,7 +28,7 @@ class Plan:
     previous_model_version: int | None
     model_version: int | None
     changes: Mapping[str, list[Any]]
-    """Setting -> [live, planned]; of environment variables the names alone. Empty: nothing would change."""
+    """Setting -> [live, planned]; of environment variables the names alone. Empty: no setting would change."""
 
     @classmethod
     def of(cls, found: Found, chosen: ModelVersion | None, differing: Mapping[str, tuple[Any, Any]]) -> Self:
@@ -95,9 +95,12 @@ class Plan:
             return
         was = (self.deployment_id, self.version, self.revision)
         if was != ((live.id, live.version, live.revision) if live else (None, None, None)):
+            then = (
+                f"served version {self.previous_model_version}" if self.deployment_id is not None else "was not there"
+            )
             message = (
-                f"plan: {live or f'deployment {found.name!r}'} is not what it was when the plan was made (it served "
-                f"version {self.previous_model_version} then). Nothing was changed. Plan anew."
+                f"plan: {live or f'deployment {found.name!r}'} was changed, restarted or replaced since the plan was "
+                f"made; it {then} then. Nothing was changed. Plan anew."
             )
             raise InvalidInput(message)
         if changes.shown(differing) != self.changes:

@@ -124,7 +124,11 @@ class Promotion:
         if self.plan is not None:
             self.plan.check(found, differing)
         if self.plan_only:
-            what = changes.described(differing) or "nothing would change"
+            what = changes.described(differing) or "no setting would change"
+            if found.live is not None and found.live.status.is_down:
+                what += "; it would be started"
+            elif found.live is not None and self.recreate and differing:
+                what += "; it would be stopped for the change"
             log.info("Deployment %r: planned, nothing is sent: %s.", found.name, what)
             return dataclasses.replace(promoted, plan=Plan.of(found, chosen, differing))
         transition = Transition(
