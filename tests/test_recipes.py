@@ -1,0 +1,76 @@
+"""The recipes of docs/promotion.md are DAGs that Airflow takes, and those from development to production are run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_hsml.local import LocalServing
+
+from . import commands
+from .conftest import run_model
+
+PAGE = (Path(__file__).parents[1] / "docs" / "promotion.md").read_text()
+IMPORTS = """
+from airflow.providers.common.compat.sdk import DAG, task
+from airflow_provider_hsml import *
+"""
+
+
+def dag_of(heading: str, dag_id: str) -> str:
+    """Make a DAG file of the code below a heading."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.partition(f"# {heading}\n")[2].partition("\n##")[0], re.DOTALL)
+    return f"{IMPORTS}\nwith DAG({dag_id!r}):\n" + "".join(f"    {line}\n" for line in code.splitlines())
+
+
+@pytest.mark.parametrize("heading", ["Plan and approval", "One change at a time, across DAGs"])
+def test_is_a_dag(heading: str) -> None:
+    names: dict[str, object] = {}
+    exec(dag_of(heading, "recipe"), names)  # noqa: S102 - the page's code is what is tested
+
+    assert "DeployBestModelOperator" in names
+
+
+def test_from_development_to_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_hsml.hooks import HsmlHook
+
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "shared.py").write_text(dag_of("From development to production, with one registry", "shared"))
+    (dags / "copied.py").write_text(
+        f"FOLDER = {str(tmp_path)!r}\n" + dag_of("From development to production, with two connections", "copied")
+    )
+    with LocalServing(
+        engine=run_model, project=["dev", "prod"], shared_registries={"dev": ["prod"]}, profile="plain"
+    ) as serving:
+        for model in ("churn", "fraud"):
+            for answer, auc in ((1, 0.8), (2, 0.9)):
+                serving.world.register_model(
+                    model,
+                    {"model.joblib": b'{"answer": %d}' % answer},
+                    metrics={"auc": auc},
+                    input_example=[[1]],
+                    project="dev",
+                )
+        prod = json.loads(serving.connection)
+        prod["extra"] |= {"project": "prod"}
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+        HsmlHook(project="dev").set_model_tag("fraud", 2, "stage", "production")
+        environment = commands.environment(
+            tmp_path,
+            AIRFLOW__CORE__DAGS_FOLDER=str(dags),
+            AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
+            AIRFLOW_CONN_HSML_DEV=serving.connection,
+            AIRFLOW_CONN_HSML_PROD=json.dumps(prod),
+        )
+        ran = commands.run([("db", "migrate"), ("dags", "test", "shared"), ("dags", "test", "copied")], environment)
+        live = {deployment.name: deployment for deployment in HsmlHook(project="prod").get_deployments()}
+        answers = {name: HsmlHook(project="prod").predict(name, instances=[[1]]) for name in live}
+
+    assert [one.code for one in ran] == ["0"] * 3, [one.output[-3000:] for one in ran]
+    assert (live["churn"].model_project, live["churn"].model_version) == ("dev", 2)
+    assert (live["fraud"].model_project, live["fraud"].model_version) == ("prod", 1)
+    assert answers == {name: {"predictions": [2]} for name in ("churn", "fraud")}
