@@ -1,7 +1,8 @@
 """
 An Airflow of the tests' own, before anything imports it; and a local Model Serving that runs functions as models.
 
-A model file holds JSON: ``{"answer": 7}`` answers 7 for each row, ``{"broken": "why"}`` does not come up.
+A model file holds JSON: ``{"answer": 7}`` answers 7 for each row, ``{"broken": "why"}`` does not come up; what
+``says`` holds is in its answers as well.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(f"Hopsworks {HOPSWORKS} has not got it")
 
 
-def run_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
+def run_model(model: ModelFiles) -> Callable[[Any], Any]:
     """Make a model of a file: what the local Model Serving calls to load one."""
     if model.path is None:
         return lambda rows: rows
@@ -55,7 +56,7 @@ def run_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
     if "broken" in content:
         raise RuntimeError(content["broken"])
     answer = content["answer"]
-    return lambda rows: [answer] * len(rows)
+    return lambda rows: {"predictions": [answer] * len(rows), **content.get("says", {})}
 
 
 @pytest.fixture(scope="session")

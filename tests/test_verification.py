@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, HsmlHook
 from airflow_provider_hsml.hopsworks import Verification
@@ -17,6 +18,7 @@ from .tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from airflow_provider_hsml.local import LocalServing
 
@@ -39,7 +41,7 @@ def champion(name: str, register: Callable[..., int]) -> str:
     return name
 
 
-def deploy(name: str, **more: Any) -> DeployModelOperator:
+def deploy(name: str | None, **more: Any) -> DeployModelOperator:
     return DeployModelOperator(task_id="task", model_name=name, poll_interval=0.1, timeout=60, **more)
 
 
@@ -86,6 +88,21 @@ class TestWhatIsAsked:
 
         with pytest.raises(AirflowFailException, match=r"answers without a model version at 'model\.no'"):
             execute(deploy(champion, verification={"version_path": "model.no", "on_failure": "leave"}))
+
+    def test_the_version_in_the_answer(self, hook: HsmlHook, name: str, model_file: Callable[..., Path]) -> None:
+        """As a predictor script gives it; version 3 has it wrong."""
+
+        def registered(answer: int, says: int) -> DeployModelOperator:
+            files = model_file(answer=answer, says={"model": {"version": says}})
+            hook.register_model(
+                model_name=name, model_path=files, framework="SKLEARN", input_example=[[1.0]], metrics={}
+            )
+            return deploy(name, verification={"version_path": "model.version"})
+
+        assert execute(registered(1, 1))["verified_by"] == "fingerprint"
+        assert execute(registered(1, 2))["verified_by"] == "fingerprint"
+        with pytest.raises(AirflowFailException, match=r"answers as version 7, not as version 3 .*\n.*taken back"):
+            execute(registered(1, 7))
 
     def test_equal_is_as_recorded(self, name: str, register: Callable[..., int]) -> None:
         register(name, 3)
@@ -175,6 +192,47 @@ class TestTheIngress:
         assert changes(serving) == []
 
     @pytest.mark.usefixtures("by_ingress")
+    @pytest.mark.since_hopsworks("4.6")
+    def test_a_script_without_a_model(self, serving: LocalServing, name: str, tmp_path: Path) -> None:
+        script = tmp_path / "program.py"
+        script.write_text("print('hello')")
+        path = f"/v1/models/{name}"
+        serving.requests.clear()
+
+        record = execute(
+            deploy(
+                None,
+                deployment_name=name,
+                spec={"script_file": str(script)},
+                verification=Verification(health_path=path, bake_seconds=0.3, probe_interval=0.1),
+            )
+        )
+
+        assert (record["action"], record["verified_by"]) == ("created", "instances")
+        assert sum(one.method == "GET" and one.path.endswith(path) for one in serving.requests) >= 5 + 1
+
+    @pytest.mark.usefixtures("by_ingress")
+    @pytest.mark.since_hopsworks("4.2")
+    @pytest.mark.parametrize("given", ["a path", None])
+    def test_vllm(
+        self, hook: HsmlHook, serving: LocalServing, name: str, model_file: Callable[..., Path], given: str | None
+    ) -> None:
+        """It is asked for the models it serves where no path was given."""
+        hook.register_model(model_name=name, model_path=model_file(answer=1), framework="LLM", metrics={})
+        config = model_file(answer=1) / "vllm.yml"
+        config.write_text("max_model_len: 10")
+        verification = {"health_path": f"/v1/models/{name}"} if given else {}
+        serving.requests.clear()
+
+        record = execute(deploy(name, spec={"config_file": str(config)}, verification=verification))
+
+        assert record["verified_by"] == "instances"
+        asked = [
+            one.path for one in serving.requests if one.path.endswith(f"/v1/models/{name}" if given else "/v1/models")
+        ]
+        assert len(asked) >= 5
+
+    @pytest.mark.usefixtures("by_ingress")
     def test_a_path_that_is_not_there(self, name: str, register: Callable[..., int]) -> None:
         register(name, 3)
 
@@ -251,8 +309,42 @@ class TestWhatIsRefused:
 
         assert changes(serving) == []
 
+    @pytest.mark.since_hopsworks("4.2")
+    def test_grpc_that_is_live(self, serving: LocalServing, name: str, register: Callable[..., int]) -> None:
+        register(name, 3)
+        execute(deploy(name, spec={"api_protocol": "GRPC"}))
+        register(name, 4)
+        serving.requests.clear()
+
+        with pytest.raises(AirflowFailException, match="answers GRPC, which needs a GRPC client"):
+            execute(deploy(name, verification={}))
+
+        assert changes(serving) == []
+
 
 class TestExpectIsNotTemplated:
+    @pytest.mark.parametrize("is_written", [True, False])
+    def test_a_mapped_task(
+        self, serving: LocalServing, champion: str, register: Callable[..., int], is_written: bool
+    ) -> None:
+        """What is mapped over comes from outside; what is given to all instances is written in the DAG file."""
+        register(champion, 6)
+        verification = {"expect": f"{__name__}.below_five", "on_failure": "leave"}
+        fixed: dict[str, Any] = {"verification": verification}
+        mapped: dict[str, Any] = {"model_version": 2}
+        if not is_written:
+            fixed, mapped = mapped, fixed
+        with DAG("mapped", schedule=None, start_date=datetime(2024, 1, 1, tzinfo=UTC)) as dag:
+            DeployModelOperator.partial(task_id="task", model_name=champion, poll_interval=0.1, **fixed).expand(
+                **{name: [value] for name, value in mapped.items()}
+            )
+        serving.requests.clear()
+
+        with pytest.raises(AirflowFailException, match="gave False" if is_written else "taken from the DAG file only"):
+            execute(dag.get_task("task").unmap(mapped))
+
+        assert bool(changes(serving)) is is_written
+
     def test_a_dataclass_is_templated_without_it(self, name: str) -> None:
         task = deploy(name, verification=Verification(expect="{{ params.evil }}", tolerance="{{ params.tolerance }}"))
 
