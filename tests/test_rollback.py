@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.local.faults import RequestFault
 from airflow_provider_hsml.operators import (
     DeployBestModelOperator,
@@ -14,13 +16,12 @@ from airflow_provider_hsml.operators import (
     RollbackDeploymentOperator,
 )
 
+from .conftest import HOPSWORKS, run_model
 from .tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
 
@@ -209,3 +210,29 @@ class TestRecreate:
         with pytest.raises(AirflowFailException, match="240026"):
             execute(best("anew3", rollout="recreate"))
         assert execute(best("anew3"))["action"] == "updated"
+
+
+class TestTheNoteOnTheModelVersion:
+    def test_is_a_tag_where_there_is_a_schema_for_it(
+        self, serving: LocalServing, model_file: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        schemas = {"hsml_promotion": {"type": "object"}}
+        with LocalServing(engine=run_model, tag_schemas=schemas, hopsworks_version=HOPSWORKS) as tagged:
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", tagged.connection)
+            hook = HsmlHook()
+            for number, answer in ((1, 1), (2, 66)):
+                hook.register_model(
+                    model_name="noted",
+                    model_path=model_file(answer=answer),
+                    framework="SKLEARN",
+                    metrics={"auc": number / 10},
+                    expected={"instances": [[0.0]], "predictions": [number]},
+                )
+            execute(best("noted", candidates=[1]))
+            with pytest.raises(AirflowFailException, match="serves again"):
+                execute(best("noted"))
+
+            good, bad = (hook.get_model_tags("noted", number)["hsml_promotion"] for number in (1, 2))
+        assert (good["action"], good["deployment"], good["verified_by"]) == ("created", "noted", "fingerprint")
+        assert (bad["action"], bad["previous_model_version"]) == ("rolled_back", 1)
+        assert "answers otherwise" in bad["reason"]

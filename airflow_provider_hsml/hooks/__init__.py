@@ -1,7 +1,8 @@
 """
 The Airflow connection to Hopsworks Model Serving, and its verbs in the user's words.
 
-One class in several files: ``connection``, then ``models``, ``looks`` and ``deployments`` on top of each other.
+One class in several files, each on top of the one before: ``connection``, ``models``, ``looks``, ``deployments``,
+``promotions``.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from airflow_provider_hsml.hopsworks import predicting, registry
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
 
-from .deployments import DeploymentVerbs
+from .promotions import PromotionVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["HsmlHook"]
 
 
-class HsmlHook(DeploymentVerbs):
+class HsmlHook(PromotionVerbs):
     """
     Talk to Hopsworks Model Serving from a task: look at models and deployments, change them, ask for predictions.
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .deployments import Deployment
-    from .promotion import Record
+    from .record import Record
 
 _QUOTA = "quota"
 

@@ -11,8 +11,8 @@ from . import changes, reading
 from .errors import InvalidInput
 
 if TYPE_CHECKING:
+    from .found import Found
     from .models import ModelVersion
-    from .promotion import Found
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import calls, changes, registry, restoring
-from .errors import HopsworksError, InvalidInput, NotFound, Superseded
+from .errors import InvalidInput, NotFound, Superseded
 from .gate import Decision
 from .journal import Before, State, open_journal
-from .promotion import Promoted
+from .promotion import see_through
+from .record import Promoted
 from .transition import Outdated, Transition
 from .waiting import Pace, Procedure, all_pages, ask
 
@@ -74,20 +74,14 @@ class Rollback:
             checks=self.checks,
             wait=self.wait,
             back_to=back_to,
+            is_rollback=True,
             clock=self.clock,
         )
         try:
-            arrived = yield from transition.run()
+            return (yield from see_through(transition, promoted, None))
         except Outdated as error:
             message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
             raise Superseded(message) from error
-        except HopsworksError as error:
-            failed = dataclasses.replace(promoted, failure=error, now=transition.returned_to or transition.seen)
-            error.record = failed.record(None)
-            raise
-        if arrived.action == "updated":
-            arrived = dataclasses.replace(arrived, action="rolled_back")
-        return dataclasses.replace(promoted, arrived=arrived)
 
     def _target(
         self, project: Project, live: Deployment, journal: Journal

@@ -1,12 +1,13 @@
-"""Tags of deployments: values by name, whose schemas Hopsworks knows."""
+"""Tags: values by name, whose schemas Hopsworks knows; those of a deployment, and the note on a model version."""
 
 from __future__ import annotations
 
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from . import calls
-from .errors import NotUnderstood, Refused, Unsupported
+from .errors import HopsworksError, NotUnderstood, Refused, Unsupported
 from .models import tag_value
 from .settings import tag_text
 from .waiting import Procedure, ask
@@ -16,8 +17,13 @@ if TYPE_CHECKING:
 
     from .calls import Project
     from .deployments import Deployment
+    from .models import ModelVersion
+    from .record import Record
 
 log = logging.getLogger(__name__)
+
+PROMOTION = "hsml_promotion"
+"""The tag that notes a promotion on a model version."""
 
 
 def bring(project: Project, deployment: Deployment, wanted: Mapping[str, Any]) -> Procedure[bool]:
@@ -51,3 +57,35 @@ def bring(project: Project, deployment: Deployment, wanted: Mapping[str, Any]) -
         log.info("Removing tag %r of %s", name, deployment)
         yield from ask(calls.delete_deployment_tag(project, deployment, name))
     return bool(added or removed)
+
+
+def note_promotion(
+    project: Project, model: ModelVersion | None, record: Record, *, at: float, run_key: str
+) -> Procedure[None]:
+    """
+    Put what became of a promotion on the model version, as a tag, where Hopsworks has a schema for it.
+
+    It is a note: where it cannot be made (no schema, another shape, another project's model), nothing fails.
+
+    :param project: the project
+    :param model: the version that was to be served
+    :param record: what became of it
+    :param at: when, in seconds since 1970
+    :param run_key: which task it was
+    """
+    if not record.has_changed or model is None or model.project != project.name:
+        return
+    value = {
+        "deployment": record.deployment_name,
+        "action": record.action,
+        "at": datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds"),
+        "run": run_key,
+        "previous_model_version": record.previous_model_version,
+        "verified_by": record.verified_by,
+        "reason": record.reason,
+    }
+    given = {name: item for name, item in value.items() if item is not None}
+    try:
+        yield from ask(calls.put_model_tag(project, model.name, model.version, PROMOTION, given))
+    except HopsworksError as error:
+        log.debug("No tag %r: %s", PROMOTION, error)

@@ -62,6 +62,8 @@ class Transition:
     recreate: bool = False
     back_to: int | None = None
     """A deployment version to roll back to."""
+    is_rollback: bool = False
+    """Whether an update is to be called a rollback."""
     unfinished: Entry | None = None
     """A change of ours that is live and that nobody has verified: the way back is to what was there before that one."""
     attaches: bool = False
@@ -123,9 +125,10 @@ class Transition:
             raise AssertionError from error  # Taking back always raises.
         if self.wait:
             yield from self._close(State.VERIFIED, "")
-        if self.attaches and arrived.action == "unchanged":
-            return dataclasses.replace(arrived, action="attached")
-        return arrived
+        renamed = {"unchanged": "attached"} if self.attaches else {"updated": "rolled_back"} if self.is_rollback else {}
+        action = renamed.get(arrived.action, arrived.action)
+        log.info("Deployment %r: %s; %s.", self.name, action, arrived.deployment)
+        return dataclasses.replace(arrived, action=action)
 
     def take_back(self, why: HopsworksError, ours: Deployment | None) -> Procedure[None]:
         """

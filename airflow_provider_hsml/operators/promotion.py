@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hopsworks.gate import Gate
-    from airflow_provider_hsml.hopsworks.promotion import Record
+    from airflow_provider_hsml.hopsworks.record import Record
     from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
     from airflow_provider_hsml.hopsworks.verification import Verification
 
@@ -52,8 +52,7 @@ class _RecordingOperator(WaitingOperator):
         Airflow's ``multiple_outputs`` would push the keys too, but on 3.0 it fails at the first that is None.
         """
         plain = record.to_dict()
-        if record.url is not None:
-            self.log.info("Deployment %r: see %s", record.deployment_name, record.url)
+        self.log.info("%s", record.summary())
         given = {key: value for key, value in plain.items() if value is not None}
         for key, value in {"promotion": plain, **given}.items():
             context["ti"].xcom_push(key=key, value=value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,9 +10,12 @@ from airflow_provider_hsml.hopsworks import registry
 from airflow_provider_hsml.hopsworks.errors import NotFound
 from airflow_provider_hsml.hopsworks.gate import Metric
 from airflow_provider_hsml.hopsworks.models import Direction
-from airflow_provider_hsml.hopsworks.promotion import Promoted, Promotion
+from airflow_provider_hsml.hopsworks.promotion import Promotion
 
 from .fake import PROJECT, FakeHopsworks, row
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.record import Promoted
 
 REGISTRIES = {"count": 2, "items": [{"id": 119, "name": "demo"}, {"id": 120, "name": "training"}]}
 

@@ -1,0 +1,245 @@
+"""Verbs that put model versions into production, and back."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.hopsworks.gate import Gate, Metric
+from airflow_provider_hsml.hopsworks.plan import Plan
+from airflow_provider_hsml.hopsworks.promotion import Promotion
+from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback
+from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
+from airflow_provider_hsml.hopsworks.verification import Verification
+from airflow_provider_hsml.hopsworks.waiting import drive
+
+from .deployments import DeploymentVerbs
+from .models import direction_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_hsml.hopsworks.record import Record
+    from airflow_provider_hsml.hopsworks.verification import Checks
+
+log = logging.getLogger(__name__)
+
+
+class PromotionVerbs(DeploymentVerbs):
+    """What can be done to have another version serve."""
+
+    def deploy_model(
+        self,
+        model_name: str | None,
+        model_version: int | str = "latest",
+        *,
+        deployment_name: str | None = None,
+        spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        verification: Verification | Mapping[str, Any] | str | None = None,
+        model_project: str | None = None,
+        rollout: str = "rolling",
+        plan_only: bool | str = False,
+        plan: Mapping[str, Any] | str | None = None,
+        run_key: str = "",
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Record:
+        """
+        Serve a version of a model, or a script without one, and see that it really does. See ``DeployModelOperator``.
+
+        :param model_name: the model; None to serve the script in ``spec`` alone
+        :param model_version: its number, or ``"latest"``
+        :param deployment_name: None for the model's own
+        :param spec: the deployment's configuration
+        :param verification: what it has to show; None: what was registered with the version
+        :param model_project: the project that owns the model and shares its registry; None for this one
+        :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
+        :param plan_only: decide, and say what would change; the record's ``plan`` has it
+        :param plan: the record of such a plan: that is done and nothing else
+        :param run_key: which task this is, the same when it is tried again
+        :param timeout: seconds for one change, and again for taking it back
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it has arrived
+        :raises TakenBack: it failed, and what was there before is there again; with the record
+        """
+        newest = model_version == "latest"
+        wish = Promotion(
+            model_name,
+            DeploymentSpec.read(spec or {}).wanted(),
+            timeout,
+            poll_interval,
+            time.time,
+            deployment_name,
+            version=None if newest else reading.integer("model_version", model_version, least=1),
+            model_project=model_project or None,
+            wait=wait,
+            checks=_checks(verification, wait=wait),
+            recreate=_is_recreate(rollout),
+            plan_only=reading.boolean("plan_only", plan_only),
+            plan=None if plan is None else Plan.read(plan),
+            run_key=run_key,
+        )
+        return self._promote(wish)
+
+    def deploy_best_model(
+        self,
+        model_name: str,
+        metric: str,
+        direction: str = "max",
+        *,
+        candidates: Sequence[int | str | Mapping[str, Any]] | None = None,
+        deployment_name: str | None = None,
+        spec: DeploymentSpec | Mapping[str, Any] | str | None = None,
+        gate: Gate | Mapping[str, Any] | str | None = None,
+        verification: Verification | Mapping[str, Any] | str | None = None,
+        model_project: str | None = None,
+        rollout: str = "rolling",
+        plan_only: bool | str = False,
+        run_key: str = "",
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Record:
+        """
+        Serve the best version of a model, if it beats the one being served. See ``DeployBestModelOperator``.
+
+        :param model_name: the model
+        :param metric: the metric to compare by
+        :param direction: ``max`` or ``min``
+        :param candidates: numbers of versions, or mappings with the key ``model_version``; None for all
+        :param deployment_name: None for the model's own
+        :param spec: the deployment's configuration
+        :param gate: what it has to show before it takes the place of what is served; None: be better
+        :param verification: what it has to show before it counts as arrived; None: what was registered with it
+        :param model_project: the project that owns the model and shares its registry; None for this one
+        :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
+        :param plan_only: decide, and say what would change; the record's ``plan`` has it
+        :param run_key: which task this is, the same when it is tried again
+        :param timeout: seconds for one change, and again for taking it back
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it has arrived
+        """
+        wish = Promotion(
+            model_name,
+            DeploymentSpec.read(spec or {}).wanted(),
+            timeout,
+            poll_interval,
+            time.time,
+            deployment_name,
+            rules=Gate.read(gate or {}, "gate").rules(),
+            by=Metric(
+                reading.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
+            ),
+            model_project=model_project or None,
+            wait=wait,
+            checks=_checks(verification, wait=wait),
+            recreate=_is_recreate(rollout),
+            plan_only=reading.boolean("plan_only", plan_only),
+            run_key=run_key,
+        )
+        return self._promote(wish)
+
+    def rollback_deployment(
+        self,
+        name: str,
+        to: int | str = PREVIOUS,
+        *,
+        model_version: int | str | None = None,
+        run_key: str = "",
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+    ) -> Record:
+        """
+        Have a deployment serve what it served before. See ``RollbackDeploymentOperator``.
+
+        :param name: the deployment's name
+        :param to: ``previous``, or the number of a deployment version
+        :param model_version: serve this version of the model instead
+        :param run_key: which task this is, the same when it is tried again
+        :param timeout: seconds for one change, and again for taking it back
+        :param poll_interval: seconds between looks
+        :param wait: whether to wait until it has arrived
+        """
+        if model_version is None:
+            target = to if to == PREVIOUS else reading.integer("to", to, least=1)
+            name = check_deployment_name(name)
+            return self._promote(Rollback(name, target, timeout, poll_interval, time.time, wait=wait, run_key=run_key))
+        if to != PREVIOUS:
+            message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
+            raise InvalidInput(message)
+        live = self.get_deployment(name)
+        if live.model_name is None:
+            message = f"{live} serves no model: give to, a deployment version."
+            raise InvalidInput(message)
+        return self.deploy_model(
+            live.model_name,
+            model_version,
+            deployment_name=name,
+            model_project=live.model_project,
+            run_key=run_key,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            wait=wait,
+        )
+
+    def _promote(self, wish: Promotion | Rollback) -> Record:
+        by = wish.by if isinstance(wish, Promotion) else None
+        try:
+            promoted = self.run(wish.run(self.client.project))
+        except HopsworksError as error:
+            if error.record is not None and error.record.deployment_id is not None:
+                error.record = replace(error.record, url=self.deployment_url(error.record.deployment_id))
+            raise
+        except BaseException:
+            # Airflow 2 ends a killed task by an exception that is no Exception.
+            if isinstance(wish, Promotion) and wish.recreate:
+                self._start_what_was_stopped(wish)
+            raise
+        deployment = promoted.arrived.deployment if promoted.arrived else promoted.before
+        if deployment is None:
+            return promoted.record(by)
+        return promoted.record(
+            by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment.id)
+        )
+
+    def _start_what_was_stopped(self, wish: Promotion) -> None:
+        """See that a deployment which a promotion has stopped for its change is started, whatever ended that."""
+        try:
+            name, journal = drive(wish.look(self.client.project), self.client.send, time.sleep)
+        except HopsworksError:
+            log.exception("What a deployment was stopped for has ended: look whether it serves")
+            return
+        entry = journal.newest
+        if entry is not None and entry.is_unfinished and entry.before is not None and entry.before.was_up:
+            self._bring_back(name)
+
+
+def _is_recreate(rollout: str) -> bool:
+    return reading.choice("rollout", rollout, ("rolling", "recreate")) == "recreate"
+
+
+def _checks(given: object, *, wait: bool) -> Checks | None:
+    """Read a verification."""
+    if given is None:
+        return None
+    if not wait:
+        message = "verification: it needs wait=True, since only what is waited for can be verified."
+        raise InvalidInput(message)
+    return Verification.read(given, "verification").checks()
+
+
+def _version_numbers(given: object) -> list[int] | None:
+    """Read candidates: numbers, or what registering returned."""
+    if given is None:
+        return None
+    rows = reading.sequence("candidates", given)
+    numbers = [row.get("model_version") if isinstance(row, Mapping) else row for row in rows]
+    return [reading.integer("candidates", number, least=1) for number in numbers]

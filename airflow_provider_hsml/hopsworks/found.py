@@ -1,0 +1,151 @@
+"""What there is of a deployment, and what an earlier run may have left of it: what a promotion decides on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import calls, changes, preconditions, registry, restoring, scripts
+from .errors import NotFound
+from .journal import Before, Entry, Journal, Served, State, open_journal
+from .waiting import Procedure, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .calls import Project
+    from .deployments import Deployment
+    from .gate import Decision
+    from .models import ModelVersion
+    from .settings import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is, and what is to become of it."""
+
+    name: str
+    """The deployment's."""
+    live: Deployment | None
+    """As it is."""
+    journal: Journal
+    unfinished: Entry | None
+    """A change of ours that is live, and that nobody has verified."""
+    decision: Decision | None = None
+    """None for a script alone."""
+    champion: ModelVersion | None = None
+    """The version to compare with."""
+
+    @property
+    def former(self) -> Served | None:
+        """What was verified last: what is served, or was before an unfinished change; None: nothing."""
+        if self.unfinished is not None:
+            before = self.unfinished.before
+        else:
+            before = None if self.live is None else Before.of(self.live)
+        return None if before is None else before.served
+
+    @property
+    def attaches(self) -> bool:
+        """Whether what is to serve is what an unfinished change has put there."""
+        chosen = self.decision.chosen if self.decision else None
+        entry = self.unfinished
+        if entry is None or entry.state is State.ROLLING_BACK:
+            return False
+        return entry.challenger == (Served(chosen.project, chosen.name, chosen.version) if chosen else Served())
+
+    @property
+    def is_to_be_taken_back(self) -> bool:
+        """Whether the unfinished change is to be undone before anything else."""
+        if self.unfinished is None or self.attaches:
+            return False
+        return self.unfinished.state is State.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)
+
+
+def find(project: Project, names: Sequence[str]) -> Procedure[Found]:
+    """
+    Find a deployment, and what an earlier run may have left of it.
+
+    :param project: the project
+    :param names: the names that it may have
+    """
+    name, live = yield from find_deployment(project, names)
+    journal = yield from open_journal(project, name)
+    return Found(name, live, journal, _unfinished(project, journal, live))
+
+
+def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> Entry | None:
+    """Give the last entry where it tells of a change that is live, or half taken back, and not verified."""
+    entry = journal.newest
+    if entry is None or live is None or not entry.is_unfinished:
+        return None
+    before = entry.before
+    if before is not None and before.deployment_id != live.id:
+        return None
+    is_untouched = before is not None and (before.version, before.revision) == live.signature
+    if not is_untouched and not changes.differences(live.raw, restoring.from_stored(entry.wanted)):
+        return entry
+    if entry.state is State.ROLLING_BACK and before is not None:
+        former = restoring.configuration(project, before.row, also=entry.wanted)
+        return None if changes.differences(live.raw, former) else entry
+    return None
+
+
+def differing(project: Project, found: Found, wanted: Wanted) -> dict[str, tuple[Any, Any]]:
+    """
+    Tell what would change: setting -> (live, wanted).
+
+    :param project: the project
+    :param found: what there is
+    :param wanted: what is asked for
+    :raises InvalidInput: it would be refused
+    """
+    wanted = scripts.absolute(project, wanted)
+    if found.live is None:
+        return {name: (None, value) for name, value in wanted.items() if value is not None}
+    found_differences = changes.differences(found.live.raw, wanted)
+    preconditions.check_live(found.live, found.decision.chosen if found.decision else None, found_differences)
+    preconditions.check_combination(changes.changed(found.live.raw, wanted), found_differences)
+    return found_differences
+
+
+def find_deployment(project: Project, names: Sequence[str]) -> Procedure[tuple[str, Deployment | None]]:
+    """
+    Find a model's deployment under one of the names that it may have.
+
+    :param project: the project
+    :param names: the first that exists counts; the last is the one to create
+    :return: the name to use, and the deployment where there is one
+    """
+    for name in names:
+        deployment = yield from ask(calls.get_deployment(project, name))
+        if deployment is not None:
+            return name, deployment
+    return names[-1], None
+
+
+def find_champion(
+    project: Project, served: Served | None, known: Sequence[ModelVersion], deployment_name: str
+) -> Procedure[ModelVersion | None]:
+    """
+    Find the version that a deployment serves; None when there is no deployment, or it serves no model.
+
+    :param project: the project
+    :param served: what it serves
+    :param known: versions that were read already
+    :param deployment_name: the deployment's name
+    :raises NotFound: the registry does not have it any more
+    """
+    if served is None or served.name is None or served.version is None:
+        return None
+    champion = next((model for model in known if Served(model.project, model.name, model.version) == served), None)
+    if champion is None:
+        champion = yield from registry.find_served(project, served.project, served.name, served.version)
+    if champion is None:
+        message = (
+            f"Deployment {deployment_name!r} is set to version {served.version} of model {served.name!r}, which is not "
+            "in the registry any more, so nothing can be compared with it. Deploy a version by number with "
+            "DeployModelOperator."
+        )
+        raise NotFound(message)
+    return champion

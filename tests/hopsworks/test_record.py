@@ -1,0 +1,72 @@
+"""The record for people."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.record import Record
+
+RECORD = Record(
+    deployment_name="digits",
+    deployment_id=14,
+    action="updated",
+    reason="version 6 (accuracy 0.995) beats the served version 3 (accuracy 0.665)",
+    model_name="digits",
+    model_version=6,
+    previous_model_version=3,
+    metric="accuracy",
+    metric_value=0.995,
+    previous_metric_value=0.665,
+    verified_by="fingerprint",
+    status="Running",
+    inference_url="https://host/predict",
+    url="https://host/p/119/deployments/14",
+)
+
+
+def test_says_what_serves_and_why() -> None:
+    assert RECORD.summary().splitlines() == [
+        "Deployment 'digits':",
+        "  action      updated",
+        "  model       'digits': version 6 (accuracy 0.995); before: version 3 (accuracy 0.665)",
+        "  verified by fingerprint",
+        "  state       Running",
+        "  why         version 6 (accuracy 0.995) beats the served version 3 (accuracy 0.665)",
+        "  ask it at   https://host/predict",
+        "  see         https://host/p/119/deployments/14",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"is_kept": True}, "  action      updated (what was served is kept)"),
+        ({"action": "kept", "is_kept": True}, "  action      kept"),
+        ({"reason": "It failed.\nIt was taken back."}, "  why         It failed.\n              It was taken back."),
+        ({"downtime_seconds": 41.6}, "  downtime    42 s"),
+        (
+            {"metric_value": None, "previous_metric_value": None, "previous_model_version": None},
+            "version 6; before: none",
+        ),
+        ({"model_version": None, "action": "kept"}, "'digits': none; before: version 3"),
+    ],
+)
+def test_each_in_its_line(changes: dict[str, Any], line: str) -> None:
+    assert line in dataclasses.replace(RECORD, **changes).summary()
+
+
+def test_a_script_has_no_model() -> None:
+    assert "model" not in dataclasses.replace(RECORD, model_name=None, reason="asked for").summary()
+
+
+@pytest.mark.parametrize("action", ["created", "updated", "started", "attached", "rolled_back"])
+def test_what_counts_as_a_change(action: str) -> None:
+    assert dataclasses.replace(RECORD, action=action).has_changed
+
+
+@pytest.mark.parametrize("action", ["kept", "unchanged", "planned", "failed", "superseded"])
+def test_what_does_not(action: str) -> None:
+    assert not dataclasses.replace(RECORD, action=action).has_changed
