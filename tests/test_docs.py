@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
 import airflow_provider_hsml
+from airflow_provider_hsml.hopsworks import Gate, Verification
 from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS
 from airflow_provider_hsml.hopsworks.settings import SETTINGS
 
@@ -82,3 +84,12 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
         if setting.field.startswith("spec.") and not setting.name.startswith(shared):
             assert told.pop(setting.name) == {path[0] for path in setting.paths}, setting.name
     assert set(told) == {"resources.instances", "inference_logger.partitions", "inference_logger.replicas", "extra"}
+
+
+@pytest.mark.parametrize("given", [Gate, Verification])
+def test_every_field_is_explained(given: type[Gate | Verification]) -> None:
+    page = (ROOT / "docs" / "promotion.md").read_text()
+    table = page[page.index(f"| field of `{given.__name__}` |") :].partition("\n\n")[0]
+    explained = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+    assert explained - {given.__name__} == {field.name for field in dataclasses.fields(given)}
