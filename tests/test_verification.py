@@ -13,14 +13,13 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, HsmlHook
 from airflow_provider_hsml.hopsworks import Verification
+from airflow_provider_hsml.local import LocalServing, Speeds
 
 from .tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from airflow_provider_hsml.local import LocalServing
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
 
@@ -365,3 +364,34 @@ class TestExpectIsNotTemplated:
             execute(task)
 
         assert changes(serving) == []
+
+
+SCRIPT = """
+import os
+
+class Predict:
+    def predict(self, inputs):
+        return {"predictions": [1 for _ in inputs], "model_version": os.environ["MODEL_VERSION"]}
+"""
+
+
+@pytest.mark.kserve
+@pytest.mark.since_hopsworks("5.2")
+def test_versions_that_answer_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KServe's own server runs them: a script says in one word which version it serves."""
+    script = tmp_path / "predict.py"
+    script.write_text(SCRIPT)
+    with LocalServing(speeds=Speeds()) as kserve:
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", kserve.connection)
+        for number in (1, 2):
+            assert kserve.world.register_model("alike", {"weights.txt": b""}, framework="PYTHON") == number
+            record = execute(
+                deploy(
+                    "alike",
+                    model_version=number,
+                    spec={"script_file": str(script)},
+                    verification=Verification(instances=[[5]], version_path="model_version", bake_seconds=1),
+                )
+            )
+            assert record["verified_by"] == "fingerprint"
+        assert HsmlHook().predict("alike", inputs=[1]) == {"predictions": [1], "model_version": "2"}

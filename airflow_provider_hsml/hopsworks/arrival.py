@@ -205,8 +205,9 @@ class Arrival:
             return Arrived(live, self._action, "status" if self.wait else None)
         yield from self._read_probe(live)
         verdict = yield from self._verifier.ask_once(live)
-        if verdict.wrong:
-            log.warning("%s %s; a rollout may be under way", live, verdict.wrong)
+        if verdict.wrong or verdict.likeness is Likeness.CHAMPION:
+            wrong = verdict.wrong or "answers as the version before"
+            log.warning("%s %s; a rollout may be under way", live, wrong)
             self._action = "attached"
             return (yield from self._arrive(live, Moved.CHANGE, self._action))
         return Arrived(live, self._action, "fingerprint" if verdict.likeness is Likeness.CHALLENGER else "status")

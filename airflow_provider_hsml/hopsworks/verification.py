@@ -66,7 +66,8 @@ class Verification(Given):
         body = request_body("verification", instances=self.instances, inputs=self.inputs, payload=self.payload)
         if body is not None and self.health_path is not None:
             reading.refuse("verification.health_path", "it alone, or rows to ask", self.health_path)
-        limit, rate = self.max_latency_ms, reading.number("verification.max_error_rate", self.max_error_rate, least=0)
+        path, limit = self.version_path, self.max_latency_ms
+        rate = reading.number("verification.max_error_rate", self.max_error_rate, least=0)
         if rate > 1:
             reading.refuse("verification.max_error_rate", "a share, 0 to 1", self.max_error_rate)
         on_failure = reading.choice("verification.on_failure", self.on_failure, ("rollback", "leave"))
@@ -74,8 +75,8 @@ class Verification(Given):
             body=body,
             expect=None if self.expect is None else _expectation(reading.text("verification.expect", self.expect)),
             tolerance=reading.number("verification.tolerance", self.tolerance, least=0),
-            version_path=self.version_path and reading.text("verification.version_path", self.version_path),
-            health_path=self.health_path and calls.check_path(self.health_path),
+            version_path=None if path is None else reading.text("verification.version_path", path),
+            health_path=None if self.health_path is None else calls.check_path(self.health_path),
             max_latency_ms=None if limit is None else reading.number("verification.max_latency_ms", limit, least=0),
             bake_seconds=reading.number("verification.bake_seconds", self.bake_seconds, least=0),
             probe_interval=reading.number("verification.probe_interval", self.probe_interval, least=0.01),

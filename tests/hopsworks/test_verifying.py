@@ -340,6 +340,25 @@ def test_recorded_answers_are_for_their_own_rows() -> None:
     assert arrive(fake, {"instances": [[5]]}).verified_by == "instances"
 
 
+def test_somebody_else_brings_the_same_version_meanwhile() -> None:
+    """The state is Running still, and what answers is the version before: it is not there yet."""
+    fake = FakeHopsworks(row=row(), files=FILES)
+
+    def change() -> None:
+        del fake.on["predict"]
+        fake.row = row(modelVersion=2, version=2, revision="200")
+        fake.after(1.5, fake.becomes("Updating", instances=1))
+        fake.after(9, fake.becomes("Running"))
+        fake.after(9, fake.serves(["new"], [2]))
+
+    fake.on["predict"] = change
+
+    arrived = arrive(fake, {})
+
+    assert (arrived.action, arrived.verified_by) == ("attached", "fingerprint")
+    assert "PUT" not in fake.sent
+
+
 def test_the_tolerance() -> None:
     files = FILES | {"Models/digits/2/expected.json": {"instances": [[0]], "predictions": [2.0]}}
     fake = FakeHopsworks(row=row(), files=files)
