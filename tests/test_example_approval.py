@@ -14,7 +14,7 @@ import pytest
 
 from . import commands
 from .conftest import HOPSWORKS
-from .test_example_dags import FOLDER, HAS_APPROVAL
+from .test_example_dags import EXAMPLES, HAS_APPROVAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,9 +71,10 @@ class Airflow:
     def served(self) -> int | None:
         return self.hook.get_deployment(DEPLOYMENT).model_version
 
-    def tag_when_it_is_there(self, version: int) -> None:
-        """Approve a version, as a person does who waits for it."""
-        while version not in [model.version for model in self.hook.get_models(MODEL)]:
+    def tag_when_it_is_waited_for(self, version: int) -> None:
+        """Approve a version, as a person does; only once the sensor has looked in vain."""
+        registry = f"/project/{self.serving.project_id}/modelregistries/{self.serving.project_id}"
+        while len(self.serving.requests.where("GET", f"{registry}/models/{MODEL}_{version}/tags")) < 2:
             time.sleep(0.1)
         self.hook.set_model_tag(MODEL, version, "approval", "approved")
 
@@ -83,11 +84,16 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    for path in EXAMPLES:
+        if path.stem.startswith("approve"):
+            (dags / path.name).write_text(path.read_text().replace("poke_interval=60", "poke_interval=1"))
     schemas = {"approval": {"type": "string"}}
     with LocalServing(engine=load_model, tag_schemas=schemas, hopsworks_version=HOPSWORKS) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
         more = {
-            "AIRFLOW__CORE__DAGS_FOLDER": str(FOLDER),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW_CONN_HSML_DEFAULT": serving.connection,
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         }
@@ -95,13 +101,14 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
 
 
 def test_approved_by_a_tag(airflow: Airflow) -> None:
-    person = threading.Thread(target=airflow.tag_when_it_is_there, args=(1,))
+    person = threading.Thread(target=airflow.tag_when_it_is_waited_for, args=(1,))
     person.start()
     airflow.run(("approve_by_tag", "2026-11-01", 100), ("approve_by_tag", "2026-11-02", 30))
     person.join()
     first, weak = airflow.ran
 
     assert (first.code, weak.code) == ("0", "0")
+    assert "version 1 has no tag 'approval'" in first.output
     assert "set the tag 'approval' to 'approved' at " in first.output
     assert "model_version: None -> 1" in first.output
     assert "does not beat the served version 1" in weak.output
