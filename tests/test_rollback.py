@@ -8,6 +8,10 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks import predicting
+from airflow_provider_hsml.hopsworks.errors import Superseded
+from airflow_provider_hsml.hopsworks.verifying import Verifier
+from airflow_provider_hsml.hopsworks.waiting import Pause
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.local.faults import RequestFault
 from airflow_provider_hsml.operators import (
@@ -21,6 +25,9 @@ from .tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_hsml.hopsworks.judging import Verdict
+    from airflow_provider_hsml.hopsworks.waiting import Procedure
 
 
 pytestmark = pytest.mark.airflow
@@ -126,6 +133,59 @@ class TestAChallengerThatFails:
         after = hook.get_deployment("back4").raw
         for key in ("requestedInstances", "batchingConfiguration", "modelVersion"):
             assert after[key] == before[key]
+
+
+class TestWhatWasNeverVerified:
+    """Whatever left it there: the next run does not take it for what serves well."""
+
+    @pytest.fixture(autouse=True)
+    def _budget(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(predicting, "ROUTE_BUDGET", 5.0)
+
+    def test_because_it_was_left_by_choice(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]
+    ) -> None:
+        register("left1", 1, auc=0.8)
+        execute(best("left1"))
+        liar("left1", auc=0.9)
+        leave = {"on_failure": "leave"}
+        ti = FakeTaskInstance()
+
+        with pytest.raises(AirflowFailException, match="answers otherwise"):
+            execute(best("left1", verification=leave), ti)
+        assert ti.pushed["promotion"]["action"] == "failed"
+        assert serving_version(serving, "left1") == 2
+        with pytest.raises(AirflowFailException, match="answers otherwise"):
+            execute(best("left1", verification=leave))
+
+        with pytest.raises(AirflowFailException, match="serves again"):
+            execute(best("left1"))
+        assert hook.predict("left1", instances=[[0.0]]) == {"predictions": [1]}
+
+    def test_because_somebody_interfered(
+        self,
+        serving: LocalServing,
+        hook: HsmlHook,
+        register: Callable[..., int],
+        liar: Callable[..., int],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        register("left2", 1, auc=0.8)
+        execute(best("left2"))
+        liar("left2", auc=0.9)
+
+        def stop_and_start(*_: object) -> Procedure[Verdict]:
+            hook.stop_deployment("left2")
+            hook.start_deployment("left2", wait=False)
+            yield Pause(0.0)
+            raise Superseded("somebody else did it")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Verifier, "ask_in_a_row", stop_and_start)
+            with pytest.raises(AirflowFailException, match="somebody else"):
+                execute(best("left2"))
+        with pytest.raises(AirflowFailException, match="answers otherwise"):
+            execute(best("left2"))
 
 
 class TestByHand:

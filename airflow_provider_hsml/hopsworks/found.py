@@ -31,6 +31,8 @@ class Found:
     journal: Journal
     unfinished: Entry | None
     """A change of ours that is live, and that nobody has verified."""
+    is_doubtful: bool = False
+    """Whether somebody else interfered with a change of ours, which is live all the same: nobody has verified it."""
     decision: Decision | None = None
     """None for a script alone."""
     champion: ModelVersion | None = None
@@ -71,7 +73,9 @@ def find(project: Project, names: Sequence[str]) -> Procedure[Found]:
     """
     name, live = yield from find_deployment(project, names)
     journal = yield from open_journal(project, name)
-    return Found(name, live, journal, _unfinished(project, journal, live))
+    entry = journal.newest
+    is_doubtful = entry is not None and live is not None and entry.state is State.SUPERSEDED and _is_live(entry, live)
+    return Found(name, live, journal, _unfinished(project, journal, live), is_doubtful)
 
 
 def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> Entry | None:
@@ -79,16 +83,21 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     entry = journal.newest
     if entry is None or live is None or not entry.is_unfinished:
         return None
-    before = entry.before
-    if before is not None and before.deployment_id != live.id:
-        return None
-    is_untouched = before is not None and (before.version, before.revision) == live.signature
-    if not is_untouched and not changes.differences(live.raw, restoring.from_stored(entry.wanted)):
+    if _is_live(entry, live):
         return entry
-    if entry.state is State.ROLLING_BACK and before is not None:
+    before = entry.before
+    if entry.state is State.ROLLING_BACK and before is not None and before.deployment_id == live.id:
         former = restoring.configuration(project, before.row, also=entry.wanted)
         return None if changes.differences(live.raw, former) else entry
     return None
+
+
+def _is_live(entry: Entry, live: Deployment) -> bool:
+    """Tell whether a deployment is what a change has made of it."""
+    before = entry.before
+    if before is not None and (before.deployment_id != live.id or (before.version, before.revision) == live.signature):
+        return False
+    return not changes.differences(live.raw, restoring.from_stored(entry.wanted))
 
 
 def differing(project: Project, found: Found, wanted: Wanted) -> dict[str, tuple[Any, Any]]:

@@ -130,8 +130,8 @@ class Entry:
 
     @property
     def is_unfinished(self) -> bool:
-        """Whether it is to be seen what became of the change."""
-        return self.state in (State.PROMOTING, State.ROLLING_BACK)
+        """Whether its change may be what is live, though it was never verified."""
+        return self.state in (State.PROMOTING, State.ROLLING_BACK, State.FAILED)
 
     def to_json(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
@@ -220,7 +220,7 @@ class Journal:
         name = f"{number:08d}-{entry.id[:8]}.json"
         yield from upload_bytes(self.project, f"{folder}/{name}", json.dumps(entry.to_json()).encode())
         self.names.insert(0, name)
-        if not entry.is_unfinished:
+        if entry.state not in (State.PROMOTING, State.ROLLING_BACK):
             for old in self.names[KEPT:][:_DELETED_AT_ONCE]:
                 yield from ask(calls.delete_path(self.project, f"{folder}/{old}"))
 

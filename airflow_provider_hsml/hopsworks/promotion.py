@@ -137,6 +137,7 @@ class Promotion:
             run_key=self.run_key,
             journal=found.journal,
             decided_on=found.live,
+            is_doubtful=found.is_doubtful,
             timeout=self.timeout,
             interval=self.interval,
             model=chosen,

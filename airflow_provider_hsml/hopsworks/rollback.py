@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import calls, changes, registry, restoring
+from .changes import model_wanted
 from .errors import InvalidInput, NotFound, Superseded
 from .gate import Decision
 from .journal import Before, State, open_journal
@@ -88,8 +89,7 @@ class Rollback:
     ) -> Procedure[tuple[int | None, Wanted, ModelVersion | None]]:
         """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
         entry = journal.newest
-        is_last = entry is not None and entry.state in (State.VERIFIED, State.PROMOTING) and entry.before is not None
-        if self.to == PREVIOUS and entry is not None and entry.before is not None and is_last:
+        if self.to == PREVIOUS and entry and entry.before and entry.state is not State.ROLLED_BACK:
             before = entry.before
             is_ours = not changes.differences(live.raw, restoring.from_stored(entry.wanted))
             if before.deployment_id == live.id and is_ours:
@@ -106,7 +106,7 @@ class Rollback:
                 return back_to, wanted, (yield from _model(project, served.project, served.name, served.version))
         version = yield from self._version(project, live)
         model = yield from _model(project, version.model_project, version.model_name, version.model_version)
-        return version.version, {}, model
+        return version.version, model_wanted(model) if model else {}, model
 
     def _version(self, project: Project, live: Deployment) -> Procedure[DeploymentVersion]:
         versions = yield from all_pages(functools.partial(calls.get_versions, project, live))

@@ -16,6 +16,7 @@ from . import calls, changes, registry, restoring, scripts, stopping
 from .arrival import FIRST_PAUSE_START, Arrival, Arrived
 from .errors import DeploymentError, DeploymentFailed, HopsworksError, NotVerified, Superseded, TakenBack, Unsupported
 from .journal import ENV_VAR_KEYS, ENV_VARS, Before, Entry, Rejected, Served, State, open_journal
+from .settings import SETTINGS
 from .waiting import Pace, Procedure, patiently
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class Transition:
     """Whether an update is to be called a rollback."""
     unfinished: Entry | None = None
     """A change of ours that is live and that nobody has verified: the way back is to what was there before that one."""
+    is_doubtful: bool = False
+    """Whether what is live was not verified, for another reason."""
     attaches: bool = False
     """Whether this is that change: it is not sent again, but seen through."""
     clock: Clock = time.time
@@ -100,7 +103,7 @@ class Transition:
             interval=self.interval,
             model=self.model,
             wait=self.wait,
-            trusted=self.journal.is_kept and not self.attaches,
+            trusted=self.journal.is_kept and not (self.attaches or self.is_doubtful),
             recreate=self.recreate,
             back_to=self.back_to,
             checks=self.checks,
@@ -143,13 +146,10 @@ class Transition:
         if self.entry is None and self.unfinished is not None:
             self.entry, self.before = self.unfinished, self.unfinished.before
         log.error("%s", why)
-        if isinstance(why, DeploymentFailed) and why.transient and not self.recreate:
-            gpus = (why.deployment.raw.get("predictorResources") or {}).get("limits", {}).get("gpus")
-            if gpus:
-                hint = (
-                    "The old instance may hold the GPU that the new one waits for: rollout='recreate' stops it first."
-                )
-                why.args = (f"{why}\n{hint}",)
+        if isinstance(why, DeploymentFailed) and not self.recreate and _waits_for_a_gpu(why):
+            why.args = (
+                f"{why}\nThe old instance may hold the GPU that it waits for: rollout='recreate' stops that first.",
+            )
         yield from self._write(State.ROLLING_BACK, str(why), rejected=self._rejected(why))
         try:
             now = yield from self._restore(ours)
@@ -158,7 +158,7 @@ class Transition:
             message = f"{why}\nIt was not taken back: {error}"
             raise Superseded(message) from why
         except HopsworksError as error:
-            log.exception("Taking the change back")
+            log.error("Taking it back: %s", error)  # noqa: TRY400 - the task fails with it
             message = f"{why}\nTaking it back has not ended well: {error}"
             if error.transient and not isinstance(error, DeploymentFailed):
                 # The journal says that it is being rolled back: the next run goes on with that.
@@ -326,3 +326,7 @@ class Transition:
 
     def _pace(self) -> Pace:
         return Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
+
+
+def _waits_for_a_gpu(failed: DeploymentFailed) -> bool:
+    return failed.transient and bool(SETTINGS["resources.limits.gpus"].read(failed.deployment.raw))
