@@ -506,7 +506,7 @@ class TestArguments:
         with pytest.raises(ValueError, match=message):
             StartDeploymentOperator(task_id="task", deployment_name="x", **given)
 
-    @pytest.mark.parametrize("argument", ["verification", "when_killed", "waitforcompletion"])
+    @pytest.mark.parametrize("argument", ["when_killed", "waitforcompletion"])
     def test_what_is_not_there_is_refused_by_name(self, argument: str) -> None:
         with pytest.raises((TypeError, AirflowException), match=argument):
             best("x", **{argument: "x"})
