@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from . import calls, predicting
 from .deployments import DeploymentStatus as Status
-from .errors import DeploymentFailed, HopsworksError, NoAnswer, NotInTime, NotUnderstood, NotVerified, Superseded
+from .errors import DeploymentFailed, HopsworksError, NotInTime, NotVerified, Superseded
 from .judging import Likeness
-from .waiting import Pace, Pause, Procedure, ask, patiently, timed
+from .waiting import Pace, Pause, Procedure, patiently, timed
 
 if TYPE_CHECKING:
     from .deployments import Deployment
@@ -107,7 +107,7 @@ class Bake:
         try:
             answer, seconds = yield from timed(self.verifier.send(), self.verifier.clock)
         except HopsworksError as error:
-            if not (yield from self._is_its_fault(error)):
+            if not (yield from self.verifier.is_its_fault(self.deployment, error)):
                 log.warning("%s; not counted", error)
                 return ""
             wrong = f"is not reached, or refuses: {error}"
@@ -120,18 +120,6 @@ class Bake:
             self.failed += 1
             log.warning("%s %s", self.deployment, wrong)
         return wrong
-
-    def _is_its_fault(self, error: HopsworksError) -> Procedure[bool]:
-        """Tell a deployment that does not answer from a server that is not there."""
-        if not isinstance(error, NoAnswer | NotUnderstood):
-            return True
-        if isinstance(error, NoAnswer) and not error.sent:
-            return False
-        try:
-            yield from ask(calls.get_deployment_by_id(self.verifier.project, self.deployment.id))
-        except HopsworksError:
-            return False
-        return True
 
     def _not_verified(self, last: str) -> NotVerified:
         checks = self.verifier.checks

@@ -6,12 +6,12 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import predicting, registry
+from . import calls, predicting, registry
 from .errors import HopsworksError, InvalidInput, ModelRefused, NoAnswer, NotInTime, NotUnderstood, NotVerified
 from .judging import Judge, Likeness, Probe, Verdict
 from .rollout import WAKE_AGAIN, Moved, Roll
 from .verification import Checks
-from .waiting import Pace, Pause, Procedure, timed
+from .waiting import Pace, Pause, Procedure, ask, timed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -199,8 +199,8 @@ class Verifier:
         except HopsworksError as error:
             if predicting.is_unreached(error):
                 message = f"{deployment} does not answer, although it should: {error}"
-                away = isinstance(error, NoAnswer | NotUnderstood)
-                raise (NotInTime if away else NotVerified)(message) from error
+                is_its_fault = yield from self.is_its_fault(deployment, error)
+                raise (NotVerified if is_its_fault else NotInTime)(message) from error
             asked = self._health_path or "a request with its registered example"
             if self.checks.body is not None:
                 asked = "the request that 'verification' gives"
@@ -225,6 +225,23 @@ class Verifier:
                 log.info("%s; it does answer, so it counts as healthy", error)
                 return {}
             raise
+
+    def is_its_fault(self, deployment: Deployment, error: HopsworksError) -> Procedure[bool]:
+        """
+        Tell a deployment that does not answer from a server that is not there.
+
+        :param deployment: as it was seen last
+        :param error: how a request ended
+        """
+        if not isinstance(error, NoAnswer | NotUnderstood):
+            return True
+        if isinstance(error, NoAnswer) and not error.sent:
+            return False
+        try:
+            yield from ask(calls.get_deployment_by_id(self.project, deployment.id))
+        except HopsworksError:
+            return False
+        return True
 
     def answers(self) -> Procedure[bool]:
         """Tell whether anything answers at all."""

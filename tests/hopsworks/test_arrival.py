@@ -326,13 +326,22 @@ class TestUpdating:
         with pytest.raises(NotVerified, match="does not answer"):
             arrive(fake)
 
-    def test_a_server_that_is_away_says_nothing_of_the_version(self) -> None:
+    @pytest.mark.parametrize(
+        ("probe", "look", "error"),
+        [(LOST, None, NotVerified), (LOST, UNSENT, NotInTime), (UNSENT, UNSENT, NotInTime), (UNSENT, None, NotInTime)],
+    )
+    def test_a_server_that_is_away_says_nothing_of_the_version(
+        self, probe: str, look: str | None, error: type[Exception]
+    ) -> None:
+        """A model that hangs while Hopsworks itself answers is another matter."""
         fake = FakeHopsworks(row=row(), files=FILES)
         rolls(fake)
-        fake.faults["predict"] = [None, *[LOST] * 100]
+        fake.faults["predict"] = [None, *[probe] * 100]
+        fake.after(60, lambda: fake.faults.update({"14": [look] * 9}))
 
-        with pytest.raises(NotInTime, match="does not answer"):
+        with pytest.raises(error, match="does not answer"):
             arrive(fake)
+        assert fake.now >= 1070
 
     def test_what_is_stopped_is_updated_and_started(self) -> None:
         fake = FakeHopsworks(row=row("Stopped"), files=FILES)
