@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.record import Record
     from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
     from airflow_provider_hsml.hopsworks.verification import Verification
+
+    OnRollback = Callable[[Context], Any]
 
 
 class _RecordingOperator(WaitingOperator):
@@ -71,6 +73,7 @@ class _PromotingOperator(_RecordingOperator):
         verification: Verification | Mapping[str, Any] | str | None = None,
         rollout: str = "rolling",
         plan_only: bool | str = False,
+        on_rollback: OnRollback | Sequence[OnRollback] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -89,6 +92,31 @@ class _PromotingOperator(_RecordingOperator):
         self.verification = verification
         if verification is not None:
             self._check_can_verify()
+        self.on_rollback: Sequence[Any] = ()
+        if on_rollback is not None:
+            self.on_rollback = on_rollback if isinstance(on_rollback, list | tuple) else (on_rollback,)
+        if not all(map(callable, self.on_rollback)):
+            message = f"Task {self.task_id!r}: on_rollback: expected a callable or a list of them, got {on_rollback!r}."
+            raise ValueError(message)
+
+    def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
+        """Promote; a rollback is told to ``on_rollback``."""
+        try:
+            return super()._promote(context, promote, *args, **kwargs)
+        except HopsworksError as error:
+            if error.record is not None and error.record.action == "rolled_back":
+                self._tell_rollback(context, error.record)
+            raise
+
+    def _tell_rollback(self, context: Context, record: Record) -> None:
+        """Call ``on_rollback``; an exception in it changes nothing any more."""
+        told = cast("dict[str, Any]", context)  # Filled in place: in Airflow 2 it is more than a dict.
+        told["promotion"] = record.to_dict()
+        for call in self.on_rollback:
+            try:
+                call(context)
+            except Exception:
+                self.log.exception("on_rollback: %r failed", call)
 
     def _check_can_verify(self) -> None:
         """
@@ -172,6 +200,8 @@ class DeployModelOperator(_PromotingOperator):
         the record has the difference
     :param plan: the record of a task with ``plan_only``: what was planned is done and nothing else, and it is refused
         when the deployment is not what it was then
+    :param on_rollback: called with Airflow's context after a promotion failed and was taken back: a function, a
+        notifier, or a list of them; the record is under ``promotion`` in the context
     """
 
     template_fields: Sequence[str] = (
@@ -247,6 +277,8 @@ class DeployBestModelOperator(_PromotingOperator):
         change, where there is no room for both (one GPU)
     :param plan_only: decide and say what would change, and change nothing: ``action`` is ``planned``, and ``plan`` in
         the record has the difference
+    :param on_rollback: called with Airflow's context after a promotion failed and was taken back: a function, a
+        notifier, or a list of them; the record is under ``promotion`` in the context
     """
 
     template_fields: Sequence[str] = (
