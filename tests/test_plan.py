@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
+from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.client import Client
 
 from .tasks import FakeTaskInstance, changes, execute
@@ -234,6 +235,48 @@ class TestApplying:
 
         assert apply(name, update)["action"] == "unchanged"
         assert {method for method, _ in changes(serving)} <= {"POST"}, "predictions"
+
+    def test_a_task_that_was_cut_off_goes_on(
+        self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its worker dies once the change is sent; the deployment is not what was planned against any more."""
+        ti, send = FakeTaskInstance(), Client.send
+
+        def die(self: Client, call: Any) -> Any:
+            answer = send(self, call)
+            if call.method == "PUT" and call.path.endswith("/serving"):
+                raise KeyboardInterrupt
+            return answer
+
+        monkeypatch.setattr(Client, "send", die)
+        with pytest.raises(KeyboardInterrupt):
+            execute(deploy(name, 2, plan=update), ti)
+        monkeypatch.setattr(Client, "send", send)
+        serving.requests.clear()
+        done = execute(deploy(name, 2, plan=update), ti)
+
+        assert (done["action"], done["model_version"]) == ("attached", 2)
+        assert hook.predict(name, instances=[[0.0]]) == {"predictions": [2]}
+        assert serving.requests.where("PUT", f"/project/{serving.project_id}/serving") == []
+
+    def test_what_was_taken_back_is_not_done_again(
+        self,
+        name: str,
+        hook: HsmlHook,
+        serving: LocalServing,
+        register: Callable[..., int],
+        model_file: Callable[..., Path],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(waiting, "FAILED_STAYS", 0.3)
+        register(name, 1)
+        execute(deploy(name))
+        hook.register_model(model_name=name, model_path=model_file(broken="no weights"), framework="SKLEARN")
+        record = planned(deploy(name, plan_only=True), serving)
+
+        with pytest.raises(AirflowFailException, match=r"(?s)no weights.*was taken back"):
+            apply(name, record)
+        self.refused(serving, CHANGED, deploy(name, 2, plan=record))
 
     def refused(self, serving: LocalServing, message: str, operator: DeployModelOperator) -> None:
         """Try to apply; it is refused, and nothing is sent."""
