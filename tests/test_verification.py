@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, HsmlHook
 from airflow_provider_hsml.hopsworks import Verification
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import LocalServing, Speeds, StartFault
 
 from .tasks import FakeTaskInstance, changes, execute
 
@@ -145,6 +145,23 @@ class TestTheBake:
         summary = re.search(r"watched for 0\.5 s; (\d) probes, 0 failed, the slowest took \d+ ms", caplog.text)
         assert summary is not None
         assert 1 <= int(summary[1]) <= 5
+
+    @pytest.mark.parametrize("rate", [0, 1])
+    def test_a_crash_in_it_takes_the_version_back(
+        self, serving: LocalServing, champion: str, register: Callable[..., int], rate: int
+    ) -> None:
+        """It is seen by its state, or by what it answers, whichever comes first."""
+        register(champion, 4, recorded=False)
+        serving.faults.add(StartFault(deployment=champion, crash_after=4.0))
+        ti = FakeTaskInstance()
+        verification = {"bake_seconds": 60, "probe_interval": 0.2, "max_error_rate": rate}
+
+        with pytest.raises(AirflowFailException, match=r"It was taken back: .*version 1 .* serves again") as failed:
+            execute(deploy(champion, verification=verification), ti)
+
+        assert "do not come up" in str(failed.value) or "probes failed while it was watched" in str(failed.value)
+        assert ti.pushed["promotion"]["action"] == "rolled_back"
+        assert HsmlHook().predict(champion, inputs=[1]) == {"predictions": [1]}
 
     def test_errors_in_it_take_the_version_back(
         self, champion: str, register: Callable[..., int], caplog: pytest.LogCaptureFixture
