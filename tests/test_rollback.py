@@ -198,7 +198,9 @@ class TestByHand:
         execute(best("hand1"))
         back = RollbackDeploymentOperator(task_id="back", deployment_name="hand1")
 
-        record = execute(back)
+        ti = FakeTaskInstance()
+        record = execute(back, ti)
+        assert execute(back, ti)["action"] == "unchanged", "the same task again, cleared or tried again"
 
         assert (record["action"], record["model_version"], record["previous_model_version"]) == ("rolled_back", 1, 2)
         assert record["verified_by"] == "fingerprint"

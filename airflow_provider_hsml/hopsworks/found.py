@@ -73,9 +73,11 @@ def find(project: Project, names: Sequence[str]) -> Procedure[Found]:
     """
     name, live = yield from find_deployment(project, names)
     journal = yield from open_journal(project, name)
-    entry = journal.newest
-    is_doubtful = entry is not None and live is not None and entry.state is State.SUPERSEDED and _is_live(entry, live)
-    return Found(name, live, journal, _unfinished(project, journal, live), is_doubtful)
+    unfinished = _unfinished(project, journal, live)
+    entry = None if unfinished is not None else journal.newest
+    may_be_ours = entry is not None and (entry.is_unfinished or entry.state is State.SUPERSEDED)
+    is_doubtful = may_be_ours and entry is not None and live is not None and _is_challenger(entry, live)
+    return Found(name, live, journal, unfinished, is_doubtful)
 
 
 def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> Entry | None:
@@ -83,7 +85,7 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     entry = journal.newest
     if entry is None or live is None or not entry.is_unfinished:
         return None
-    if _is_live(entry, live):
+    if _is_live(project, entry, live):
         return entry
     before = entry.before
     if entry.state is State.ROLLING_BACK and before is not None and before.deployment_id == live.id:
@@ -92,8 +94,26 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     return None
 
 
-def _is_live(entry: Entry, live: Deployment) -> bool:
-    """Tell whether a deployment is what a change has made of it."""
+def _is_live(project: Project, entry: Entry, live: Deployment) -> bool:
+    """
+    Tell whether a deployment is what a change has made of it, and that alone.
+
+    Environment variables are stored nowhere, and compared by nobody; where nothing but those changed, a new deployment
+    version tells.
+    """
+    before = entry.before
+    if before is None:
+        return _is_challenger(entry, live)
+    if before.deployment_id != live.id or (before.version, before.revision) == live.signature:
+        return False
+    if not entry.wanted and entry.touches_env_vars and before.version == live.version:
+        return False
+    made = changes.changed(before.row, restoring.from_stored(entry.wanted))
+    return not changes.differences(live.raw, restoring.configuration(project, made, also=entry.wanted))
+
+
+def _is_challenger(entry: Entry, live: Deployment) -> bool:
+    """Tell whether a deployment has all that a change was to give it."""
     before = entry.before
     if before is not None and (before.deployment_id != live.id or (before.version, before.revision) == live.signature):
         return False

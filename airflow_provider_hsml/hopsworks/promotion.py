@@ -28,7 +28,9 @@ from .record import Promoted
 from .transition import Outdated, Transition
 
 if TYPE_CHECKING:
+    from .arrival import Arrived
     from .calls import Project
+    from .journal import Entry
     from .settings import Wanted
     from .verification import Checks
     from .waiting import Clock, Procedure
@@ -157,35 +159,21 @@ class Promotion:
         :raises TakenBack: that was a task's own earlier try, which had begun to take it back: it has failed for good
         """
         entry = found.unfinished
-        if entry is None or found.live is None:
+        if entry is None:
             return
-        is_begun = entry.state is State.ROLLING_BACK
-        reason = (
-            entry.reason if is_begun else "An earlier run has left it unverified, and the gate keeps what was served"
-        )
-        transition = Transition(
+        error, now = yield from take_back(
             project,
-            found.name,
-            {},
-            id=entry.id,
-            run_key=entry.run,
-            journal=found.journal,
-            decided_on=found.live,
+            found,
+            entry,
             timeout=self.timeout,
             interval=self.interval,
             recreate=self.recreate,
-            unfinished=entry,
-            attaches=True,
             clock=self.clock,
         )
-        try:
-            yield from transition.take_back(DeploymentError(reason), found.live)
-        except TakenBack as error:
-            if is_begun and self.run_key and entry.run == self.run_key:
-                promoted = Promoted(found.name, None, found.decision, found.champion, found.live, found.former)
-                error.record = dataclasses.replace(promoted, failure=error, now=transition.returned_to).record(self.by)
-                raise
-            log.warning("%s", error)
+        if entry.state is State.ROLLING_BACK and self.run_key and entry.run == self.run_key:
+            promoted = Promoted(found.name, None, found.decision, found.champion, found.live, found.former)
+            error.record = dataclasses.replace(promoted, failure=error, now=now.deployment).record(self.by)
+            raise error
 
     def _decide(self, project: Project) -> Procedure[Found]:
         """Find the deployment as it is, and what is to serve."""
@@ -216,7 +204,7 @@ class Promotion:
             for one in failed
             if (one.served.project, one.served.name) == (owner, self.model_name) and one.served.version is not None
         }
-        # One that failed and is down is what a first deployment has left: it is nothing to compare with.
+        # One that was rejected and does not serve is nothing to compare with.
         is_left = (
             found.live is not None and found.live.status.is_down and found.former in [one.served for one in failed]
         )
@@ -240,10 +228,55 @@ def see_through(transition: Transition, promoted: Promoted, by: Metric | None) -
     try:
         arrived = yield from transition.run()
     except HopsworksError as error:
-        failed = dataclasses.replace(promoted, failure=error, now=transition.returned_to or transition.seen)
+        failed = dataclasses.replace(
+            promoted, failure=error, now=transition.returned.deployment if transition.returned else transition.seen
+        )
         error.record = failed.record(by)
         yield from note(error.record, at=transition.clock())
         raise
     done = dataclasses.replace(promoted, arrived=arrived)
     yield from note(done.record(by), at=transition.clock())
     return done
+
+
+def take_back(
+    project: Project, found: Found, entry: Entry, *, timeout: float, interval: float, recreate: bool, clock: Clock
+) -> Procedure[tuple[TakenBack, Arrived]]:
+    """
+    Take back what an earlier run has left unverified.
+
+    :param project: the project
+    :param found: what there is
+    :param entry: the change
+    :param timeout: seconds for it
+    :param interval: seconds between looks
+    :param recreate: whether the deployment is to be stopped for it
+    :param clock: tells the seconds since 1970
+    :return: what it failed with, and what serves again
+    :raises HopsworksError: it could not be taken back
+    """
+    is_begun = entry.state is State.ROLLING_BACK
+    reason = entry.reason if is_begun else "An earlier run has left it unverified; what was there before is to serve"
+    transition = Transition(
+        project,
+        found.name,
+        {},
+        id=entry.id,
+        run_key=entry.run,
+        journal=found.journal,
+        decided_on=found.live,
+        timeout=timeout,
+        interval=interval,
+        recreate=recreate,
+        unfinished=entry,
+        attaches=True,
+        clock=clock,
+    )
+    try:
+        yield from transition.take_back(DeploymentError(reason), found.live)
+    except TakenBack as error:
+        if transition.returned is not None:
+            log.warning("%s", error)
+            return error, transition.returned
+        raise
+    raise AssertionError  # Taking back always raises.

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import calls, changes, registry, restoring
+from . import calls, changes, registry, restoring, scripts
 from .changes import model_wanted
 from .errors import InvalidInput, NotFound, Superseded
+from .found import find
 from .gate import Decision
-from .journal import Before, State, open_journal
-from .promotion import see_through
+from .journal import State
+from .promotion import see_through, take_back
 from .record import Promoted
 from .transition import Outdated, Transition
-from .waiting import Pace, Procedure, all_pages, ask
+from .waiting import Pace, Procedure, all_pages
 
 if TYPE_CHECKING:
+    from .arrival import Arrived
     from .calls import Project
     from .deployments import Deployment, DeploymentVersion
+    from .found import Found
     from .journal import Journal
     from .models import ModelVersion
     from .settings import Wanted
@@ -51,21 +55,35 @@ class Rollback:
         :raises NotFound: there is no such deployment, or no such version
         :raises InvalidInput: nothing is known of what it was
         """
-        live = yield from ask(calls.get_deployment(project, self.name))
+        found = yield from find(project, [self.name])
+        if found.unfinished is not None and found.unfinished.state is State.ROLLING_BACK:
+            _, now = yield from take_back(
+                project,
+                found,
+                found.unfinished,
+                timeout=self.timeout,
+                interval=self.interval,
+                recreate=False,
+                clock=self.clock,
+            )
+            if self.to == PREVIOUS:
+                # An earlier run had begun it.
+                return self._promoted(found, dataclasses.replace(now, action="rolled_back"))
+            found = yield from find(project, [self.name])
+        live, journal = found.live, found.journal
         if live is None:
             message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
             raise NotFound(message)
-        journal = yield from open_journal(project, self.name)
         back_to, wanted, model = yield from self._target(project, live, journal)
-        what = f"version {model.version} of model {model.name!r}" if model else "its script"
-        place = "what it was before" if self.to == PREVIOUS else f"its version {self.to}"
-        decision = Decision(model, f"{place} was asked for, with {what}")
-        promoted = Promoted(self.name, None, decision, None, live, Before.of(live).served)
+        entry = found.unfinished
+        differing = changes.differences(live.raw, scripts.absolute(project, wanted))
+        attaches = entry is not None and not differing and back_to in (None, live.version)
+        promoted = self._promoted(found, None, model)
         transition = Transition(
             project,
             self.name,
             wanted,
-            id=uuid.uuid4().hex,
+            id=entry.id if entry and attaches else uuid.uuid4().hex,
             run_key=self.run_key,
             journal=journal,
             decided_on=live,
@@ -76,6 +94,9 @@ class Rollback:
             wait=self.wait,
             back_to=back_to,
             is_rollback=True,
+            is_doubtful=found.is_doubtful,
+            unfinished=entry,
+            attaches=attaches,
             clock=self.clock,
         )
         try:
@@ -84,11 +105,24 @@ class Rollback:
             message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
             raise Superseded(message) from error
 
+    def _promoted(self, found: Found, arrived: Arrived | None, model: ModelVersion | None = None) -> Promoted:
+        """Make what is known of it."""
+        place = "what it was before" if self.to == PREVIOUS else f"its version {self.to}"
+        what = f", with version {model.version} of model {model.name!r}" if model else ""
+        decision = Decision(model, f"{place} was asked for{what}")
+        return Promoted(self.name, arrived, decision, None, found.live, found.former)
+
     def _target(
         self, project: Project, live: Deployment, journal: Journal
     ) -> Procedure[tuple[int | None, Wanted, ModelVersion | None]]:
         """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
         entry = journal.newest
+        is_own = entry is not None and self.run_key and entry.run == self.run_key
+        if entry is not None and is_own and entry.state in (State.PROMOTING, State.VERIFIED):
+            # This task's own earlier try, or it was cleared: what it asked for is there already, as far as it got.
+            served = entry.challenger
+            model = yield from _model(project, served.project, served.name, served.version)
+            return None, restoring.from_stored(entry.wanted), model
         if self.to == PREVIOUS and entry and entry.before and entry.state is not State.ROLLED_BACK:
             before = entry.before
             is_ours = not changes.differences(live.raw, restoring.from_stored(entry.wanted))

@@ -78,8 +78,8 @@ class Transition:
     """What was noted last; None while nothing was."""
     seen: Deployment | None = field(init=False, default=None)
     """As the change left it, where it failed."""
-    returned_to: Deployment | None = field(init=False, default=None)
-    """What serves again, after the change was taken back."""
+    returned: Arrived | None = field(init=False, default=None)
+    """How it was taken back."""
     _values: dict[str, Any] = field(init=False, default_factory=dict)
     """Environment variables as they were, by their keys on the wire: they are never stored."""
 
@@ -171,7 +171,7 @@ class Transition:
 
     # --- The way back -------------------------------------------------------------------------------------------------
 
-    def _restore(self, ours: Deployment | None) -> Procedure[Deployment]:
+    def _restore(self, ours: Deployment | None) -> Procedure[Arrived]:
         """Put back what was there before."""
         pace = self._pace()
         live = yield from patiently(calls.get_deployment(self.project, self.name), pace)
@@ -186,7 +186,7 @@ class Transition:
             log.warning("Stopping %s, which did not serve before", live)
             live = (yield from stopping.stop(self.project, self.name, pace)) or live
         if before is None:
-            return live
+            return Arrived(live, "stopped")
         former = {**before.row, **self._values}
         hides = self.entry is not None and self.entry.touches_env_vars and not self._values
         back_to, wanted = yield from restoring.way_back(
@@ -218,7 +218,7 @@ class Transition:
         except DeploymentFailed:
             # Only now, when it does not come up either and nothing answers: stopped and started anew.
             arrived = yield from dataclasses.replace(arrival).run()
-        return arrived.deployment
+        return arrived
 
     def _former_model(self, before: Before) -> Procedure[ModelVersion | None]:
         served = before.served
@@ -228,8 +228,8 @@ class Transition:
             yield from registry.find_served(self.project, served.project, served.name, served.version, self._pace())
         )
 
-    def _taken_back(self, why: HopsworksError, now: Deployment) -> TakenBack:
-        self.returned_to = now
+    def _taken_back(self, why: HopsworksError, arrived: Arrived) -> TakenBack:
+        self.returned, now = arrived, arrived.deployment
         if self.before is not None and self.before.was_up:
             text = f"{why}\nIt was taken back: {now} serves again."
         elif self.before is not None:
