@@ -371,8 +371,15 @@ class TestApplying:
         register(name, 3)
 
         self.refused(
-            serving, "it is for version 2 .* is version 3 .*Give what the plan names", deploy(name, plan=update)
+            serving, "it is for version 2 .* is version 3 .*Give what the plan names", deploy(name, 3, plan=update)
         )
+
+    def test_without_a_version_it_is_the_planned_one(
+        self, name: str, update: dict[str, Any], register: Callable[..., int]
+    ) -> None:
+        register(name, 3)
+
+        assert execute(deploy(name, plan=update))["model_version"] == 2
 
     def test_another_deployment_than_planned(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
         other = deploy(name, 2, deployment_name="other", plan=update)

@@ -62,14 +62,17 @@ class PromotionVerbs(DeploymentVerbs):
         :param model_project: the project that owns the model and shares its registry; None for this one
         :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
         :param plan_only: decide, and say what would change; the record's ``plan`` has it
-        :param plan: the record of such a plan: that is done and nothing else
+        :param plan: the record of such a plan: that is done and nothing else; ``latest`` is then the planned version
         :param run_key: which task this is, the same when it is tried again
         :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
         :raises TakenBack: it failed, and what was there before is there again; with the record
         """
+        planned = None if plan is None else Plan.read(plan)
         newest = model_version == "latest"
+        if newest and planned is not None:
+            newest, model_version = planned.model_version is None, planned.model_version or "latest"
         wish = Promotion(
             model_name,
             DeploymentSpec.read(spec or {}).wanted(),
@@ -83,7 +86,7 @@ class PromotionVerbs(DeploymentVerbs):
             checks=_checks(verification, wait=wait),
             recreate=_is_recreate(rollout),
             plan_only=reading.boolean("plan_only", plan_only),
-            plan=None if plan is None else Plan.read(plan),
+            plan=planned,
             run_key=run_key,
         )
         return self._promote(wish)
