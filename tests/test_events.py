@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sqlite3
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseNotifier
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AssetAlias, BaseNotifier
 
-from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator
+from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator, RollbackDeploymentOperator
 
+from . import commands
+from .conftest import HOPSWORKS, run_model
 from .tasks import FakeTaskInstance, execute
 
 if TYPE_CHECKING:
@@ -16,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
 
@@ -39,6 +46,155 @@ def run(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
     """Execute an operator with as much of a context as a notifier renders with."""
     with DAG("promote", schedule=None) as dag:
         return operator.execute({"ti": ti or FakeTaskInstance(), "dag": dag})
+
+
+DAGS = """
+from datetime import datetime
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import DAG, Asset, AssetAlias
+
+from airflow_provider_hsml import DeployBestModelOperator, RegisterModelOperator
+from airflow_provider_hsml.hopsworks import rollout
+
+rollout.SETTLE_SEEN = rollout.SETTLE_UNSEEN = 0.2
+
+with DAG("night", schedule=None, render_template_as_native_obj=True):
+    register = RegisterModelOperator(
+        task_id="register",
+        model_name="churn",
+        model_path=Path(__file__).with_name("model"),
+        framework="SKLEARN",
+        metrics={"auc": "{{ dag_run.conf['auc'] }}"},
+        outlets=[AssetAlias("registered")],
+    )
+    deploy = DeployBestModelOperator(
+        task_id="deploy", model_name="churn", metric="auc", outlets=[AssetAlias("in_production"), Asset("plain")]
+    )
+    register >> deploy
+
+with DAG(
+    "consumer", start_date=datetime(2026, 1, 1), catchup=False, schedule=[Asset("hopsworks://demo/deployments/churn")]
+):
+    DeployBestModelOperator(task_id="promote_elsewhere", model_name="churn", metric="auc")
+"""
+
+
+@dataclass
+class Told:
+    """What Airflow has noted."""
+
+    events: list[tuple[str, str, dict[str, Any]]]
+    """Task, URI, extra."""
+    waiting: list[str]
+    """DAGs that the events start."""
+
+
+def told(database: Path) -> Told:
+    """Read it; Airflow 2 calls assets datasets."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        what = "asset" if "asset_event" in tables else "dataset"
+        events = connection.execute(
+            f"SELECT source_task_id, uri, {what}_event.extra FROM {what}_event"  # noqa: S608 - a name of ours
+            f" JOIN {what} ON {what}.id = {what}_id ORDER BY {what}_event.id"
+        )
+        queue = connection.execute(f"SELECT target_dag_id FROM {what}_dag_run_queue")  # noqa: S608
+        return Told([(task, uri, json.loads(extra)) for task, uri, extra in events], [dag for (dag,) in queue])
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Two nights of a real Airflow; the second registers a model that is worse."""
+    folder, home = tmp_path_factory.mktemp("dags"), tmp_path_factory.mktemp("airflow")
+    (folder / "dags.py").write_text(DAGS)
+    (folder / "model").mkdir()
+    (folder / "model" / "model.joblib").write_text('{"answer": 7}')
+    runs = [
+        ("dags", "test", "night", f"2026-11-0{day}", "--conf", json.dumps({"auc": auc}))
+        for day, auc in ((1, 0.8), (2, 0.7))
+    ]
+    with LocalServing(engine=run_model, hopsworks_version=HOPSWORKS) as serving:
+        environment = commands.environment(
+            home,
+            AIRFLOW__CORE__DAGS_FOLDER=str(folder),
+            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+            AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
+        )
+        ran = commands.run([("db", "migrate"), ("dags", "reserialize"), *runs], environment)
+    assert [one.code for one in ran] == ["0"] * 4, ran
+    return told(home / "airflow.db")
+
+
+class TestAssetEvents:
+    def test_of_what_is_registered(self, nights: Told) -> None:
+        assert [event for event in nights.events if event[0] == "register"] == [
+            (
+                "register",
+                "hopsworks://demo/models/churn",
+                {"model_name": "churn", "model_version": version, "model_id": f"churn_{version}"},
+            )
+            for version in (1, 2)
+        ]
+
+    def test_of_a_deployment_only_when_it_changed(self, nights: Told) -> None:
+        told = [(uri, extra) for task, uri, extra in nights.events if task == "deploy" and uri != "plain"]
+
+        assert told == [
+            (
+                "hopsworks://demo/deployments/churn",
+                {
+                    "action": "created",
+                    "deployment_id": 1,
+                    "model_name": "churn",
+                    "model_version": 1,
+                    "previous_model_version": None,
+                    "metric": "auc",
+                    "metric_value": 0.8,
+                    "verified_by": "instances",
+                },
+            )
+        ]
+
+    def test_of_a_plain_asset_each_time(self, nights: Told) -> None:
+        assert [uri for _, uri, _ in nights.events].count("plain") == 2
+
+    def test_start_dags_that_name_the_deployment(self, nights: Told) -> None:
+        assert nights.waiting == ["consumer"]
+
+    def test_by_what_was_done(self, hook: HsmlHook, register: Callable[..., int]) -> None:
+        register("said", 1, auc=0.8)
+        register("said", 2, auc=0.9)
+        alias = AssetAlias("in_production")
+        told: list[Any] = []
+
+        class Accessors:
+            """Takes what Airflow's takes."""
+
+            def __getitem__(self, outlet: Any) -> Any:
+                assert outlet is alias
+                return SimpleNamespace(add=lambda asset, extra: told.append((asset.uri, extra["action"])))
+
+        def back(**given: Any) -> RollbackDeploymentOperator:
+            return RollbackDeploymentOperator(task_id="back", deployment_name="said", outlets=[alias], **given)
+
+        def deploy(**given: Any) -> DeployModelOperator:
+            return DeployModelOperator(task_id="deploy", model_name="said", outlets=[alias], **given)
+
+        tasks: list[Any] = [
+            deploy(model_version=1),
+            deploy(model_version=2, plan_only=True),
+            deploy(model_version=2),
+            deploy(model_version=2),
+            back(),
+            back(model_version=1),
+        ]
+        for task in tasks:
+            task.execute({"ti": FakeTaskInstance(), "outlet_events": Accessors()})
+
+        assert told == [
+            ("hopsworks://demo/deployments/said", action) for action in ("created", "updated", "rolled_back")
+        ]
 
 
 class TestOnRollback:

@@ -47,6 +47,7 @@ class TestProviderInfo:
         provider = ProvidersManager().providers["airflow-provider-hsml"]  # type: ignore[no-untyped-call]
 
         assert provider.data["connection-types"][0]["connection-type"] == "hsml"
+        assert provider.data["asset-uris"] == provider.data["dataset-uris"], "Airflow 2 reads the second"
         assert provider.version == airflow_provider_hsml.__version__
 
     def test_the_form_has_the_fields_that_are_read(self) -> None:

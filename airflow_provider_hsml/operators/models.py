@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
 
+from . import events
 from .base import HsmlOperator
 
 if TYPE_CHECKING:
@@ -126,13 +127,10 @@ class RegisterModelOperator(HsmlOperator):
             tags=self.tags,
         )
         self.log.info("Registered version %s of model %r", model.version, model.name)
-        return {
-            "model_name": model.name,
-            "model_version": model.version,
-            "model_id": model.id,
-            "metrics": dict(model.metrics),
-            "url": self.hook.model_url(model),
-        }
+        registered = {"model_name": model.name, "model_version": model.version, "model_id": model.id}
+        # Also where an earlier try has registered it: that try did not succeed, so nobody has heard of it yet.
+        events.emit(self, context, f"models/{model.name}", registered)
+        return {**registered, "metrics": dict(model.metrics), "url": self.hook.model_url(model)}
 
 
 class DeleteModelVersionsOperator(HsmlOperator):

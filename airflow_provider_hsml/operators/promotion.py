@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 
+from . import events
 from .base import WaitingOperator
 
 if TYPE_CHECKING:
@@ -41,11 +42,13 @@ class _RecordingOperator(WaitingOperator):
         ti = context["ti"]
         run_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
         try:
-            return promote(*args, run_key=run_key, **kwargs)
+            record = promote(*args, run_key=run_key, **kwargs)
         except HopsworksError as error:
             if error.record is not None:
                 self._finish(context, error.record)
             raise
+        events.emit_promotion(self, context, record)
+        return record
 
     def _finish(self, context: Context, record: Record) -> dict[str, Any]:
         """

@@ -1,0 +1,56 @@
+"""Asset events of what has changed, for tasks with an ``AssetAlias`` among their outlets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_hsml.hopsworks.record import Record
+
+    from .base import HsmlOperator
+
+_CHANGES = frozenset({"created", "updated", "started", "attached", "rolled_back"})
+_KEYS = (
+    "action",
+    "deployment_id",
+    "model_name",
+    "model_version",
+    "previous_model_version",
+    "metric",
+    "metric_value",
+    "verified_by",
+)
+
+
+def emit_promotion(operator: HsmlOperator, context: Context, record: Record) -> None:
+    """
+    Emit an event of a deployment, if anything about it changed.
+
+    :param operator: the task
+    :param context: Airflow's
+    :param record: what was done
+    """
+    if record.action in _CHANGES:
+        extra = {key: getattr(record, key) for key in _KEYS}
+        emit(operator, context, f"deployments/{record.deployment_name}", extra)
+
+
+def emit(operator: HsmlOperator, context: Context, path: str, extra: Mapping[str, Any]) -> None:
+    """
+    Emit an event through each alias; Airflow takes it when the task has succeeded.
+
+    :param operator: the task
+    :param context: Airflow's
+    :param path: what has changed, within the project
+    :param extra: about it; scalars only, since Airflow 3.0 loses an event that has others
+    """
+    from airflow.providers.common.compat.sdk import Asset, AssetAlias  # noqa: PLC0415 - not needed to parse a DAG
+
+    for outlet in operator.outlets:
+        if isinstance(outlet, AssetAlias):
+            uri = f"hopsworks://{operator.hook.client.project.name}/{path}"
+            context["outlet_events"][outlet].add(Asset(uri=uri), extra=dict(extra))
