@@ -88,7 +88,7 @@ help: ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: ## The main job on this machine, three nights of it; KEEP=1 leaves the local Model Serving up
+demo: ## The main job on this machine, four nights of it; KEEP=1 leaves the local Model Serving up
 	@$(MAKE) --no-print-directory .venv/.made || { echo "DEMO FAILED: its environment could not be made, see above"; exit 1; }
 	@$(alone) exec .venv/bin/hsml-local demo $(if $(KEEP),--keep)
 

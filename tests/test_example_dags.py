@@ -110,7 +110,7 @@ def retrain() -> ModuleType:
 
 
 class TestTraining:
-    PARAMS = {"training_images": 60, "neighbors": 3, "trees": 5, "gamma": 0.001}  # noqa: RUF012
+    PARAMS = {"training_images": 60, "neighbors": 3, "trees": 5, "gamma": 0.001, "scaling": "none"}  # noqa: RUF012
 
     @pytest.fixture
     def train(
@@ -118,9 +118,9 @@ class TestTraining:
     ) -> Callable[..., dict[str, Any]]:
         monkeypatch.setattr(retrain, "FOLDER", tmp_path)
 
-        def run(algorithm: str, run_id: str = "run", map_index: int = 0) -> dict[str, Any]:
+        def run(algorithm: str, run_id: str = "run", map_index: int = 0, **params: Any) -> dict[str, Any]:
             ti = type("TaskInstance", (), {"map_index": map_index})
-            context = {"params": self.PARAMS, "run_id": run_id, "ti": ti}
+            context = {"params": self.PARAMS | params, "run_id": run_id, "ti": ti}
             monkeypatch.setattr(retrain, "get_current_context", lambda: context)
             trained: dict[str, Any] = retrain.train.function(algorithm)
             return trained
@@ -156,6 +156,18 @@ class TestTraining:
         assert expected[0]["predictions"] != expected[1]["predictions"] != expected[2]["predictions"]
         assert all(type(answer) is int for recorded in expected for answer in recorded["predictions"])
 
+    @pytest.mark.parametrize(("scaling", "is_as_recorded"), [("none", True), ("saved", True), ("forgotten", False)])
+    def test_what_is_saved_answers_as_recorded_unless_a_step_was_forgotten(
+        self, train: Callable[..., dict[str, Any]], scaling: str, *, is_as_recorded: bool
+    ) -> None:
+        import joblib
+
+        trained = train("support_vectors", scaling=scaling, gamma=0.3)
+        saved: Any = joblib.load(Path(trained["model_path"], "model.joblib"))
+        recorded = trained["expected"]
+
+        assert (saved.predict(recorded["instances"]).tolist() == recorded["predictions"]) is is_as_recorded
+
 
 def load_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
     """Load the file that the example saved."""
@@ -164,6 +176,10 @@ def load_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
     assert model.path is not None
     loaded: Any = joblib.load(model.path / "model.joblib") if model.name == "digits" else None
     return lambda rows: [int(answer) for answer in loaded.predict(rows)]
+
+
+FORGOTTEN = '{"scaling": "forgotten", "gamma": 0.3, "trees": 10}'
+"""A night with a better number than all others, and files that answer otherwise."""
 
 
 @dataclass
@@ -177,7 +193,7 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(retrain: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """Both DAGs, run by a real Airflow with a database of its own: two nights, and start_predict_stop after them."""
+    """Both DAGs, run by a real Airflow with a database of its own: three nights, and start_predict_stop after them."""
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
@@ -185,6 +201,7 @@ def runs(retrain: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Itera
         ("db", "migrate"),
         ("dags", "test", "retrain_and_deploy", "2026-11-01", "--conf", '{"trees": 10}'),
         ("dags", "test", "retrain_and_deploy", "2026-11-02", "--conf", '{"training_images": 30, "trees": 10}'),
+        ("dags", "test", "retrain_and_deploy", "2026-11-03", "--conf", FORGOTTEN),
         ("dags", "test", "start_predict_stop"),
         ("dags", "test", "start_predict_stop", "--conf", '{"deployment_name": "mute"}'),
     ]
@@ -231,17 +248,28 @@ class TestRuns:
         assert second["promotion"]["action"] == "kept"
         assert second["promotion"]["model_version"] == first["promotion"]["model_version"]
         assert second["served_accuracy"] == first["served_accuracy"]
-        assert len(runs.hook.get_models("digits")) == 6
+        assert len(runs.hook.get_models("digits")) == 9
         assert [deployment.name for deployment in runs.hook.get_deployments("digits")] == ["digits"]
 
+    def test_a_better_number_that_fails_verification_is_taken_back(self, runs: Runs) -> None:
+        first, third = self.result(runs, 1)["promotion"], self.result(runs, 3)["promotion"]
+
+        assert runs.ran[3].code != "0"
+        assert third["action"] == "rolled_back"
+        assert third["metric_value"] > third["previous_metric_value"] == first["metric_value"]
+        assert third["previous_model_version"] == first["model_version"]
+        assert "answers otherwise than recorded" in third["reason"]
+        assert f"version {first['model_version']} of model 'digits') serves again" in third["reason"]
+        assert runs.hook.get_deployment("digits").model_version == first["model_version"]
+
     def test_a_deployment_runs_only_while_it_is_needed(self, runs: Runs) -> None:
-        assert runs.ran[3].code == "0"
-        assert re.search(r"Predictions: \[\d\]", runs.ran[3].output)
+        assert runs.ran[4].code == "0"
+        assert re.search(r"Predictions: \[\d\]", runs.ran[4].output)
         assert runs.hook.get_deployment_state("digits") == "Stopped"
 
     def test_it_is_stopped_when_the_prediction_fails_and_the_run_is_red(self, runs: Runs) -> None:
-        assert runs.ran[4].code != "0"
-        assert "has no registered input example" in runs.ran[4].output
+        assert runs.ran[5].code != "0"
+        assert "has no registered input example" in runs.ran[5].output
         mute = runs.hook.get_deployment("mute")
         commands = runs.serving.requests.where("POST", f"/project/{runs.serving.project_id}/serving/{mute.id}")
         assert [command.query for command in commands] == ["action=START", "action=STOP"]

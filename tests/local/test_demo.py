@@ -47,6 +47,7 @@ def outcome(night: int, served: int, accuracies: dict[int, float], accuracy: flo
         candidates=[Candidate(version, "random_forest", value) for version, value in accuracies.items()],
         deployments=[7],
         answered_by=served,
+        is_as_recorded=True,
         seconds=12.3,
     )
 
@@ -56,11 +57,29 @@ SECOND = outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99)
 THIRD = outcome(3, 6, {7: 0.8, 8: 0.9, 9: 0.7}, 0.99)
 
 
+def fourth(**record: Any) -> Outcome:
+    """A night whose best candidate, version 10, is taken back."""
+    verdict = "version 10 of model 'digits' answers otherwise than recorded; version 6 of model 'digits' serves again"
+    taken_back = {
+        "model_version": 10,
+        "previous_model_version": 6,
+        "previous_metric_value": 0.99,
+        "verified_by": None,
+        "reason": verdict,
+    }
+    night = outcome(4, 6, {10: 1.0, 11: 0.98, 12: 0.97}, 1.0, **(taken_back | record))
+    return dataclasses.replace(night, served_accuracy=None)
+
+
+FOURTH = fourth()
+
+
 class TestCheckNight:
-    def test_three_nights_as_they_are_meant_to_be(self) -> None:
+    def test_nights_as_they_are_meant_to_be(self) -> None:
         nights.check_night(FIRST, [])
         nights.check_night(SECOND, [FIRST])
         nights.check_night(THIRD, [FIRST, SECOND])
+        nights.check_night(FOURTH, [FIRST, SECOND, THIRD])
 
     @pytest.mark.parametrize(
         ("night", "why"),
@@ -72,7 +91,9 @@ class TestCheckNight:
             (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, action="created"), "what the deploying task did"),
             (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, verified_by="status"), "verified_by='status'"),
             (outcome(2, 5, {4: 0.97, 5: 0.98, 6: 0.99}, 0.98), "the best accuracy of the night is 0.99"),
-            (outcome(2, 2, {4: 0.5, 5: 0.6, 6: 0.5}, 0.6), "one of the night's candidates is served"),
+            (outcome(2, 2, {4: 0.5, 5: 0.6, 6: 0.5}, 0.6), "one of the night's candidates is deployed"),
+            (dataclasses.replace(SECOND, served_accuracy=None), "the accuracy served is None, expected 0.99"),
+            (dataclasses.replace(SECOND, is_as_recorded=False), "that it answers what was recorded for it is False"),
             (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, deployment_id=8), "the list of deployments is"),
         ],
     )
@@ -96,10 +117,30 @@ class TestCheckNight:
 
         assert why in str(raised.value)
 
+    @pytest.mark.parametrize(
+        ("night", "why"),
+        [
+            (fourth(action="updated", verified_by="fingerprint"), "what the deploying task did is 'updated'"),
+            (fourth(previous_model_version=2), "the version in the process that answers is 6, expected 2"),
+            (dataclasses.replace(FOURTH, answered_by=10), "the version in the process that answers is 10, expected 6"),
+            (dataclasses.replace(FOURTH, is_as_recorded=False), "that it answers what was recorded for it is False"),
+            (dataclasses.replace(FOURTH, candidates=THIRD.candidates), "the best candidate has a better number"),
+            (fourth(metric_value=0.98), "the best accuracy of the night is 1.0, expected 0.98"),
+            (fourth(reason="version 6 of model 'digits' serves again"), "that the record says why"),
+            (fourth(reason="version 10 answers otherwise than recorded"), "that it says what serves now"),
+        ],
+    )
+    def test_a_better_number_must_be_taken_back(self, night: Outcome, why: str) -> None:
+        with pytest.raises(DemoFailedError) as raised:
+            nights.check_night(night, [FIRST, SECOND, THIRD])
+
+        assert why in str(raised.value)
+        assert "night 4" in str(raised.value)
+
 
 class TestCheckProber:
-    def test_both_versions_answered_and_nothing_failed(self) -> None:
-        nights.check_prober({2: 10, 6: 20}, [], [FIRST, SECOND, THIRD])
+    def test_all_that_were_deployed_answered_and_nothing_failed(self) -> None:
+        nights.check_prober({2: 10, 6: 20, 10: 3}, [], [FIRST, SECOND, THIRD, FOURTH])
 
     def test_one_failure_is_too_many(self) -> None:
         with pytest.raises(DemoFailedError, match="1 of the prober's requests failed, the first with: refused"):
@@ -112,18 +153,20 @@ class TestCheckProber:
 
 
 def test_table_has_a_line_for_each_candidate() -> None:
-    lines = nights.table([FIRST, SECOND, THIRD]).splitlines()
+    lines = nights.table([FIRST, SECOND, THIRD, FOURTH]).splitlines()
 
-    assert len(lines) == 2 + 9
+    assert len(lines) == 2 + 12
     assert lines[2].split() == [
         *("1", "version", "1,", "random_forest:", "0.500"),
         *("created", "version", "2", "fingerprint", "0.600", "12"),
     ]
     assert lines[3].split() == ["version", "2,", "random_forest:", "0.600"]
     assert lines[8].startswith("3 ")
+    assert lines[11].split()[5:] == ["rolled_back", "version", "6", "-", "as", "before", "12"]
 
 
 RESULT = {"promotion": {"action": "kept"}, "served_accuracy": 0.5}
+TOLD = {"promotion": {"action": "rolled_back"}}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +175,9 @@ RESULT = {"promotion": {"action": "kept"}, "served_accuracy": 0.5}
         (json.dumps(RESULT), RESULT),
         (f"[2026-11-01T00:00:00] {{logging_mixin.py:190}} INFO - {json.dumps(RESULT)}", RESULT),
         (f"{json.dumps(RESULT)} [task.stdout] loc=x", RESULT),
+        (json.dumps(TOLD), TOLD),
         ('{"promotion": {"action', None),
+        ('{"promotion": null}', None),
         ('{"promotion": {}}', None),
         ("Done. Returned value was: 0.5", None),
     ],
@@ -157,6 +202,9 @@ class TestServer:
         client = Client(serving)
         for accuracy in (0.5, 0.75):
             version = serving.world.register_model("digits", {"model.joblib": b""}, input_example=[[1]])
+            recorded = {"instances": [[1], [2]], "predictions": [1, 1]}
+            folder = serving.root / "projects" / serving.project / "Models" / "digits" / str(version)
+            (folder / "expected.json").write_text(json.dumps(recorded))
             path = f"/modelregistries/{serving.project_id}/models/digits_{version}"
             client.give("PUT", path, json={"description": "forest, 9 images", "metrics": {"accuracy": accuracy}})
         with client.session:
@@ -203,6 +251,7 @@ class TestServer:
         client.until(number, "Running")
         client.until_routed(number)
         assert server.answering_version({"instances": [[1]]}) == 1
+        assert server.is_as_recorded(1)
 
         prober.start()
         wait_until(lambda: prober.answered[1] > 3)
@@ -212,6 +261,7 @@ class TestServer:
 
         assert prober.failures == []
         assert sorted(prober.answered) == [1, 2]
+        assert not server.is_as_recorded(2)
         assert f"{prober.answered.total()} requests, 0 failed" in prober.report()
 
     def test_the_prober_notes_what_was_not_answered(self, client: Client, prober: demo_server.Prober) -> None:

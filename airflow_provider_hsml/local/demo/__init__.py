@@ -1,14 +1,16 @@
 """
-``hsml-local demo``, which is what ``make demo`` runs: from training to a live model, three nights of it, for real.
+``hsml-local demo``, which is what ``make demo`` runs: from training to a live model, four nights of it, for real.
 
 In a checkout of the project: Airflow runs ``example_dags/retrain_and_deploy.py`` against a local Model Serving, whose
 model server answers predictions all the while. The first night trains weak candidates, and a deployment is created; the
 second one better ones, and the deployment is updated while a prober keeps asking it; the third one worse ones, and what
-is in production is kept. Everything is below ``.demo/`` in the checkout, and made anew each time.
+is in production is kept; the fourth one one with a better number, whose file answers otherwise than it did in training:
+it fails verification, and production is what it was. Everything is below ``.demo/`` in the checkout, and made anew each
+time.
 
 Airflow, the server and the builder of its environment are processes of their own, each in a session of its own: Ctrl-C
 is for us, and we end them in order. What came of a night is asked of the server; what the task that deploys says of it
-comes from the line of JSON that the DAG's last task prints.
+comes from a line of JSON that the DAG prints: its last task, or what is told of a promotion that failed.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: its arguments; None: those of the process
     :return: the exit code
     """
-    parser = argparse.ArgumentParser(prog="hsml-local demo", description="Three nights of a real DAG on this machine.")
+    parser = argparse.ArgumentParser(prog="hsml-local demo", description="Four nights of a real DAG on this machine.")
     parser.add_argument("--keep", action="store_true", help="leave the local Model Serving up")
     given = parser.parse_args(argv)
     demo = _CHECKOUT / ".demo"
@@ -149,7 +151,7 @@ class _Demo:
         print(prober.report())
         if self._keep:
             print(self._how_to_look_around(server))
-        print(f"DEMO OK: three nights in {self._voice.seconds:.0f} s", flush=True)
+        print(f"DEMO OK: four nights in {self._voice.seconds:.0f} s", flush=True)
 
     def _night(self, night: Night, server: Server, earlier: Sequence[Outcome]) -> Outcome:
         say = self._voice.say
@@ -166,24 +168,27 @@ class _Demo:
             if (result := read_result(line)) is not None:
                 results.append(result)
 
-        self._finish(self._start(f"night-{night.number}", command), _NIGHT_SECONDS, hear)
+        program = self._start(f"night-{night.number}", command)
+        self._finish(program, _NIGHT_SECONDS, hear, is_to_fail=night.is_to_fail)
         if not results:
-            raise DemoFailedError(f"night {night.number}: the DAG's last task said nothing.")
+            raise DemoFailedError(
+                f"night {night.number}: the DAG said nothing of what became of it: see {program.log.name}."
+            )
         known = {candidate.version for outcome in earlier for candidate in outcome.candidates}
         outcome = Outcome(
             night=night,
             promotion=results[-1]["promotion"],
-            served_accuracy=results[-1]["served_accuracy"],
+            served_accuracy=results[-1].get("served_accuracy"),
             candidates=[candidate for candidate in server.candidates() if candidate.version not in known],
             deployments=server.deployments(),
-            answered_by=server.answering_version({"instances": server.input_example(1)}),
+            answered_by=(answered_by := server.answering_version({"instances": server.input_example(1)})),
+            is_as_recorded=server.is_as_recorded(answered_by),
             seconds=time.monotonic() - begin,
         )
         check_night(outcome, earlier)
-        say(
-            f"Night {night.number}: {night.outcome}; version {outcome.version} answers, with accuracy "
-            f"{outcome.served_accuracy:.3f} on held-out images",
-        )
+        accuracy = outcome.served_accuracy
+        how = "as it did before" if accuracy is None else f"with accuracy {accuracy:.3f} on held-out images"
+        say(f"Night {night.number}: {night.outcome}; version {outcome.version} answers, {how}")
         return outcome
 
     def _serve(self) -> Server:
@@ -232,12 +237,20 @@ class _Demo:
             self._ends.push(end)
         return program
 
-    def _finish(self, program: Program, seconds: float, hear: Callable[[str], None] | None = None) -> None:
+    def _finish(
+        self,
+        program: Program,
+        seconds: float,
+        hear: Callable[[str], None] | None = None,
+        *,
+        is_to_fail: bool = False,
+    ) -> None:
         """
         Read what a process prints until it ends.
 
         :param seconds: how long it may take
         :param hear: told each line
+        :param is_to_fail: whether it is meant to fail
         """
         timer = threading.Timer(seconds, program.end)
         timer.daemon = True
@@ -248,7 +261,9 @@ class _Demo:
             code = program.popen.wait()
         finally:
             timer.cancel()
-        if code == 0:
+        if code == 0 and is_to_fail:
+            raise DemoFailedError(f"{program.name} succeeded, but was to fail: see {program.log.name}.")
+        if code == int(is_to_fail):
             return
         if time.monotonic() - begin >= seconds:
             raise DemoFailedError(f"{program.name} took longer than {seconds:.0f} s: see {program.log.name}.")
@@ -265,7 +280,7 @@ The local Model Serving stays up at {server.url} (process {server.pid}), with al
 export AIRFLOW_HOME={self._folder / "airflow"} AIRFLOW__CORE__LOAD_EXAMPLES=False \
 AIRFLOW__CORE__DAGS_FOLDER={_CHECKOUT / "example_dags"}
 {export.strip()}
-{python.with_name("airflow")} dags test {DAG} 2026-11-04
+{python.with_name("airflow")} dags test {DAG} 2026-11-05
 {python.with_name("airflow")} dags test start_predict_stop
 curl --cacert {server.ca_bundle} -H "Authorization: ApiKey $(cat {server.key_file})" \
 {server.url}{server.path("serving")}

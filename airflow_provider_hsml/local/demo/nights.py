@@ -41,11 +41,23 @@ class Night:
         """The day that it belongs to."""
         return f"2026-11-{self.number:02}"
 
+    @property
+    def is_to_fail(self) -> bool:
+        """Whether the deploying task is to fail, and the run with it."""
+        return self.action == "rolled_back"
+
 
 NIGHTS = (
     Night(1, {"training_images": 30}, "weak candidates", "created", "the deployment is created"),
     Night(2, {}, "better candidates", "updated", "the deployment is updated while it answers"),
     Night(3, {"training_images": 100}, "worse candidates", "kept", "production is kept"),
+    Night(
+        4,
+        {"scaling": "forgotten", "gamma": 0.3},
+        "better numbers, of files that lack a step",
+        "rolled_back",
+        "the best number fails verification, and production is what it was",
+    ),
 )
 
 
@@ -64,30 +76,37 @@ class Outcome:
     What came of a night.
 
     :param promotion: the promotion record, as the deploying task returned it
-    :param served_accuracy: of the predictions that the deployment gave on held-out rows
+    :param served_accuracy: of the predictions that the deployment gave on held-out rows; None when the run failed
     :param candidates: what was registered
     :param deployments: ids of all deployments there are afterwards
     :param answered_by: the version of the model in the process that answers afterwards
+    :param is_as_recorded: whether it answers what was recorded for that version when it was registered
     :param seconds: how long Airflow took
     """
 
     night: Night
     promotion: Mapping[str, Any]
-    served_accuracy: float
+    served_accuracy: float | None
     candidates: Sequence[Candidate]
     deployments: Sequence[int]
     answered_by: int
+    is_as_recorded: bool
     seconds: float
+
+    @property
+    def rejected(self) -> int | None:
+        """The version that was deployed and taken back, says the record."""
+        return int(self.promotion["model_version"]) if self.promotion["action"] == "rolled_back" else None
 
     @property
     def version(self) -> int:
         """The version that is served, says the record."""
-        return int(self.promotion["model_version"])
+        return int(self.promotion["model_version" if self.rejected is None else "previous_model_version"])
 
 
 def read_result(line: str) -> Mapping[str, Any] | None:
     """
-    Find the DAG's result in a line of its output.
+    Find the DAG's result in a line of its output: the promotion record, and the accuracy served where it was measured.
 
     :param line: what Airflow printed
     """
@@ -98,7 +117,7 @@ def read_result(line: str) -> Mapping[str, Any] | None:
         result, _ = json.JSONDecoder().raw_decode(line, start)
     except ValueError:
         return None
-    return result if isinstance(result, dict) and "served_accuracy" in result else None
+    return result if isinstance(result, dict) and result["promotion"] else None
 
 
 def check_night(outcome: Outcome, earlier: Sequence[Outcome]) -> None:
@@ -118,27 +137,42 @@ def check_night(outcome: Outcome, earlier: Sequence[Outcome]) -> None:
     best = max((candidate.accuracy for candidate in outcome.candidates), default=None)
     expect(len(outcome.candidates), "the number of versions registered", CANDIDATES)
     expect(promotion["action"], "what the deploying task did", outcome.night.action)
-    expect(promotion["verified_by"] in CERTAIN, f"verified_by={promotion['verified_by']!r} in {CERTAIN}", wanted=True)
     expect(outcome.answered_by, "the version in the process that answers", outcome.version)
+    expect(outcome.is_as_recorded, "that it answers what was recorded for it", wanted=True)
     expect(outcome.deployments, "the list of deployments", [promotion["deployment_id"]])
-    expect(round(outcome.served_accuracy, 6), "the accuracy served", round(promotion["metric_value"], 6))
+    if outcome.rejected is None:
+        verified_by = promotion["verified_by"]
+        expect(verified_by in CERTAIN, f"verified_by={verified_by!r} in {CERTAIN}", wanted=True)
+        expect(_rounded(outcome.served_accuracy), "the accuracy served", _rounded(promotion["metric_value"]))
+    else:
+        served = promotion["previous_metric_value"]
+        expect(outcome.version, "the version rolled back to", earlier[-1].version)
+        expect(best is not None and best > served, "that the best candidate has a better number", wanted=True)
+        expect("answers otherwise than recorded" in promotion["reason"], "that the record says why", wanted=True)
+        expect(f"version {outcome.version} of" in promotion["reason"], "that it says what serves now", wanted=True)
     if outcome.night.action == "kept":
         expect(outcome.version, "the version kept", earlier[-1].version)
-        expect(best is not None and best < outcome.served_accuracy, "that all candidates are worse", wanted=True)
+        served = promotion["metric_value"]
+        expect(best is not None and best < served, "that all candidates are worse", wanted=True)
     else:
+        deployed = promotion["model_version"]
         expect(best, "the best accuracy of the night", promotion["metric_value"])
         expect(
-            outcome.version in [candidate.version for candidate in outcome.candidates],
-            "that one of the night's candidates is served",
+            deployed in [candidate.version for candidate in outcome.candidates],
+            "that one of the night's candidates is deployed",
             wanted=True,
         )
     if earlier:
         expect(outcome.deployments, "the list of deployments", earlier[-1].deployments)
 
 
+def _rounded(accuracy: float | None) -> float | None:
+    return None if accuracy is None else round(accuracy, 6)
+
+
 def check_prober(answered: Mapping[int, int], failures: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     """
-    Check that requests were answered all the while, by the versions that were served.
+    Check that requests were answered all the while, by the versions that were deployed.
 
     :param answered: version -> how many requests it answered
     :param failures: what was said to those that were not
@@ -147,9 +181,9 @@ def check_prober(answered: Mapping[int, int], failures: Sequence[str], outcomes:
     """
     if failures:
         raise DemoFailedError(f"{len(failures)} of the prober's requests failed, the first with: {failures[0]}")
-    served = sorted({outcome.version for outcome in outcomes})
-    if sorted(answered) != served:
-        raise DemoFailedError(f"the prober was answered by versions {sorted(answered)}, expected {served}.")
+    deployed = sorted({version for outcome in outcomes for version in (outcome.version, outcome.rejected) if version})
+    if sorted(answered) != deployed:
+        raise DemoFailedError(f"the prober was answered by versions {sorted(answered)}, expected {deployed}.")
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
@@ -164,8 +198,8 @@ def table(outcomes: Sequence[Outcome]) -> str:
         facts = (
             outcome.promotion["action"],
             f"version {outcome.version}",
-            str(outcome.promotion["verified_by"]),
-            f"{outcome.served_accuracy:.3f}",
+            outcome.promotion["verified_by"] or "-",
+            "as before" if outcome.served_accuracy is None else f"{outcome.served_accuracy:.3f}",
             f"{outcome.seconds:.0f}",
         )
         for row, candidate in enumerate(outcome.candidates):

@@ -114,6 +114,16 @@ class Server:
         """
         return self.read(f"dataset/download/with_auth/Models/{MODEL}/{version}/input_example.json")
 
+    def is_as_recorded(self, version: int) -> bool:
+        """
+        Ask what was recorded for a version when it was registered, and tell whether the deployment answers that.
+
+        :param version: the version
+        """
+        recorded = self.read(f"dataset/download/with_auth/Models/{MODEL}/{version}/expected.json")
+        _, answer = self._ask({"instances": recorded["instances"]})
+        return bool(answer["predictions"] == recorded["predictions"])
+
     def answering_version(self, body: Mapping[str, Any]) -> int:
         """
         Ask for a prediction, and give the version of the model in the process that answers.
@@ -121,10 +131,14 @@ class Server:
         :param body: of the request
         :raises DemoFailedError: it is not answered
         """
+        return self._ask(body)[0]
+
+    def _ask(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """Ask for a prediction, and give the version in the process that answers, and the answer."""
         status, version, content = self.send("POST", f"inference/models/{DEPLOYMENT}:predict", body)
         if status != 200 or not version:
             raise DemoFailedError(f"the deployment answers {status} to a prediction: {content[:300]!r}")
-        return int(version)
+        return int(version), json.loads(content)
 
     def _key(self) -> str:
         return Path(self.key_file).read_text().strip()
@@ -164,4 +178,4 @@ class Prober(threading.Thread):
         """Say how it went."""
         versions = ", ".join(f"version {version}: {count}" for version, count in sorted(self.answered.items()))
         asked = self.answered.total() + len(self.failures)
-        return f"Prober, during nights 2 and 3: {asked} requests, {len(self.failures)} failed; answered by {versions}"
+        return f"Prober, during nights 2 to 4: {asked} requests, {len(self.failures)} failed; answered by {versions}"
