@@ -58,7 +58,7 @@ def run(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[
         stderr=subprocess.STDOUT,
         text=True,
         check=True,
-        timeout=300,
+        timeout=600,
         env=environment,
     )
     ran = []
