@@ -401,7 +401,7 @@ class Arrival:
             pause = pace.pause()
             if pause is None:
                 raise NotInTime(self._too_late(deployment, roll))
-            yield Pause(pause if roll.look_within is None else min(pause, roll.look_within))
+            yield Pause(min(pause, roll.look_within))
 
     def _too_late(self, deployment: Deployment, roll: Roll) -> str:
         message = f"{deployment} has not arrived within {self.timeout:g} s"

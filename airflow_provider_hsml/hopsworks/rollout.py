@@ -28,6 +28,10 @@ NEVER_APPLIED = 60.0
 """Seconds of Idle, though instances are to be kept, after which the change is lost."""
 WAKE_AGAIN = 30.0
 NAMES_AGAIN = 10.0
+LOOK_AGAIN = 2.0
+"""Seconds between two looks at a rollout that has begun a short while ago."""
+LATE = 0.25
+"""Share of the time so far by which the next look may come late, in a rollout that takes longer."""
 
 
 class Moved(Enum):
@@ -70,8 +74,8 @@ class Roll:
     names_are_new: bool = False
     old_answered: bool = False
     stable_since: float | None = None
-    look_within: float | None = None
-    """Seconds after which the next look may say more; None when nothing is known of that."""
+    look_within: float = LOOK_AGAIN
+    """Seconds after which to look again at the latest."""
     _started_again: bool = False
     _idle_since: float | None = None
     _woken_at: float | None = None
@@ -88,7 +92,7 @@ class Roll:
         :raises DeploymentFailed: it is Failed and stays so
         :raises NotVerified: the change was stored but never reached the cluster
         """
-        self.look_within = None
+        self.look_within = max(LOOK_AGAIN, LATE * (now - self.since))
         status = deployment.status
         if status.is_down or status is Status.STOPPING:
             return self._down(deployment, now)
@@ -168,7 +172,8 @@ class Roll:
                 return Next.NAMES
             due = self._names_at + NAMES_AGAIN
         if now < due:
-            self.look_within = due - now
+            # Where nothing was seen to move yet, it may still begin to.
+            self.look_within = due - now if self.saw_transition else min(due - now, self.look_within)
             return Next.LOOK
         return Next.PROBE
 

@@ -159,10 +159,20 @@ def test_old_names_hold_it_up() -> None:
 def test_says_when_to_look_again() -> None:
     roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
 
-    assert (roll.next(UPDATING, 0), roll.look_within) == (LOOK, None)
+    assert (roll.next(UPDATING, 0), roll.look_within) == (LOOK, 2)
     assert (roll.next(RUNNING, 2), roll.look_within) == (LOOK, 5)
     assert (roll.next(RUNNING, 7), roll.look_within) == (NAMES, 10)
     assert (roll.next(RUNNING, 9), roll.look_within) == (LOOK, 8)
+
+
+def test_looks_come_late_by_a_quarter_of_the_time_at_the_most() -> None:
+    roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE)
+    seen = [
+        (roll.next(deployment, now), roll.look_within)
+        for deployment, now in ((RUNNING, 1), (UPDATING, 4), (UPDATING, 60))
+    ]
+
+    assert seen == [(LOOK, 2), (LOOK, 2), (LOOK, 15)]
 
 
 def test_names_that_cannot_be_read_hold_nothing_up() -> None:
