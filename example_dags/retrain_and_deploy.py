@@ -98,8 +98,8 @@ def held_out_images() -> list[list[int]]:
 
 
 def tell(context: Any) -> None:
-    """Say what became of a promotion that failed: to the log here; to your people in yours."""
-    print(json.dumps({"promotion": context["ti"].xcom_pull(task_ids="deploy", key="promotion")}))
+    """Tell of a version that was taken back: the log here, your people in yours."""
+    print(json.dumps({"promotion": context["promotion"]}))
 
 
 @task
@@ -142,7 +142,7 @@ with DAG(
     ).expand_kwargs(train.expand(algorithm=ALGORITHMS))
 
     deploy = DeployBestModelOperator(
-        task_id="deploy", model_name=MODEL, metric="accuracy", candidates=register.output, on_failure_callback=tell
+        task_id="deploy", model_name=MODEL, metric="accuracy", candidates=register.output, on_rollback=tell
     )
 
     predict = PredictOperator(
