@@ -13,6 +13,7 @@ to be stable, the probes, another look at the instances' names where there was o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import json
@@ -27,7 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 _HOME = tempfile.mkdtemp(prefix="benchmark-airflow-")
-os.environ |= {"AIRFLOW_HOME": _HOME, "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR"}
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ.setdefault("AIRFLOW_HOME", _HOME)
+os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
 
 import requests  # noqa: E402 - Airflow reads its environment when it is first imported
 
@@ -135,7 +138,7 @@ class Bench:
     def register(self) -> int:
         """Register a version that is better than all before, and give its number."""
         version = 1 + max((model.version for model in HsmlHook().get_models(MODEL)), default=0)
-        (self._folder / "model.joblib").write_text(str(version))
+        (self._folder / "model.joblib").write_text(json.dumps({"answer": version}))
         return (
             HsmlHook()
             .register_model(
@@ -236,7 +239,6 @@ def measure(bench: Bench, rounds: int) -> tuple[list[Change], list[tuple[Cost, C
 def main(rounds: int = 3) -> None:
     """Measure, and print the ratios and the goals."""
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, _HOME, ignore_errors=True)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         serving = stack.enter_context(LocalServing(engine=load, speeds=Speeds.of_a_cluster()))
         os.environ["AIRFLOW_CONN_HSML_DEFAULT"] = serving.connection

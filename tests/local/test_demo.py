@@ -261,6 +261,7 @@ class TestServer:
 
         assert prober.failures == []
         assert sorted(prober.answered) == [1, 2]
+        client.until_answered_by(2)
         assert not server.is_as_recorded(2)
         assert f"{prober.answered.total()} requests, 0 failed" in prober.report()
 
