@@ -85,13 +85,17 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     entry = journal.newest
     if entry is None or live is None or not entry.is_unfinished:
         return None
-    if _is_live(project, entry, live):
+    before, wanted, is_begun = entry.before, restoring.from_stored(entry.wanted), entry.state is State.ROLLING_BACK
+    if entry.over == live.signature or _is_live(project, entry, live):
         return entry
-    before = entry.before
-    if entry.state is State.ROLLING_BACK and before is not None and before.deployment_id == live.id:
-        former = restoring.configuration(project, before.row, also=entry.wanted)
-        return None if changes.differences(live.raw, former) else entry
-    return None
+    if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
+        return None
+    if before.is_still(live) and not is_begun:
+        return None
+    # Going back takes two steps: some settings may be as they are to be, and others as they were.
+    away = changes.differences(live.raw, restoring.configuration(project, before.row, also=wanted))
+    half = {name: wanted[name] for name in away if name in wanted}
+    return entry if set(half) == set(away) and not changes.differences(live.raw, half) else None
 
 
 def _is_live(project: Project, entry: Entry, live: Deployment) -> bool:
@@ -102,10 +106,10 @@ def _is_live(project: Project, entry: Entry, live: Deployment) -> bool:
     version tells.
     """
     before = entry.before
-    if before is None:
-        return _is_challenger(entry, live)
-    if before.deployment_id != live.id or (before.version, before.revision) == live.signature:
+    if not _is_challenger(entry, live):
         return False
+    if before is None:
+        return True
     if not entry.wanted and entry.touches_env_vars and before.version == live.version:
         return False
     made = changes.changed(before.row, restoring.from_stored(entry.wanted))
@@ -113,9 +117,13 @@ def _is_live(project: Project, entry: Entry, live: Deployment) -> bool:
 
 
 def _is_challenger(entry: Entry, live: Deployment) -> bool:
-    """Tell whether a deployment has all that a change was to give it."""
+    """
+    Tell whether a deployment has all that a change was to give it.
+
+    One that is stopped has the same signature after a change, where Hopsworks keeps no versions.
+    """
     before = entry.before
-    if before is not None and (before.deployment_id != live.id or (before.version, before.revision) == live.signature):
+    if before is not None and (before.deployment_id != live.id or (before.is_still(live) and not entry.wanted)):
         return False
     return not changes.differences(live.raw, restoring.from_stored(entry.wanted))
 

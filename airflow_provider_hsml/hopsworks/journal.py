@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import uuid
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -105,6 +106,14 @@ class Before:
             row={key: value for key, value in live.raw.items() if key not in ENV_VAR_KEYS},
         )
 
+    def is_still(self, live: Deployment) -> bool:
+        """
+        Tell whether nothing was written since, as far as Hopsworks counts that.
+
+        :param live: as it is
+        """
+        return (self.deployment_id, self.version, self.revision) == (live.id, *live.signature)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -125,6 +134,12 @@ class Entry:
     touches_env_vars: bool
     """Whether the change sets environment variables, so that ``before`` does not have all that it takes away."""
     reason: str = ""
+    is_rollback: bool = False
+    """Whether somebody asked for what was there earlier."""
+    back_to: int | None = None
+    """The deployment version that was to be the active one again for that."""
+    over: tuple[int | None, str | None] | None = None
+    """The signature of what the change was made over, where nobody had verified that, either."""
     rejected: tuple[Rejected, ...] = ()
     """All that were rejected and not served well since, carried on from entry to entry."""
 
@@ -152,6 +167,7 @@ class Entry:
             | {
                 "state": State(data["state"]),
                 "challenger": _served(data["challenger"]),
+                "over": tuple(data["over"]) if data.get("over") else None,
                 "before": before and Before(**_fields(Before, before) | {"served": _served(before["served"])}),
                 "rejected": tuple(Rejected(**row) for row in rejected),
             }
@@ -215,9 +231,9 @@ class Journal:
             for path in (FOLDER.rpartition("/")[0], FOLDER, folder):
                 yield from ask(calls.make_folder(self.project, path))
             self.has_folder = True
-        # Two runs at once may take the same number; they do not take each other's file.
+        # Two runs at once may take the same number, also for the same change; they do not take each other's file.
         number = 1 + max((int(name[:8]) for name in self.names), default=0)
-        name = f"{number:08d}-{entry.id[:8]}.json"
+        name = f"{number:08d}-{uuid.uuid4().hex[:8]}.json"
         yield from upload_bytes(self.project, f"{folder}/{name}", json.dumps(entry.to_json()).encode())
         self.names.insert(0, name)
         if entry.state not in (State.PROMOTING, State.ROLLING_BACK):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .calls import Project
     from .deployments import Deployment, DeploymentVersion
     from .found import Found
-    from .journal import Journal
+    from .journal import Entry
     from .models import ModelVersion
     from .settings import Wanted
     from .verification import Checks
@@ -74,7 +74,7 @@ class Rollback:
         if live is None:
             message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
             raise NotFound(message)
-        back_to, wanted, model = yield from self._target(project, live, journal)
+        back_to, wanted, model = yield from self._target(project, live, found)
         entry = found.unfinished
         differing = changes.differences(live.raw, scripts.absolute(project, wanted))
         attaches = entry is not None and not differing and back_to in (None, live.version)
@@ -112,17 +112,24 @@ class Rollback:
         decision = Decision(model, f"{place} was asked for{what}")
         return Promoted(self.name, arrived, decision, None, found.live, found.former)
 
+    def _is_begun(self, entry: Entry, live: Deployment, found: Found) -> bool:
+        """Tell whether an earlier run began it: done once more, it would lead to where it came from."""
+        if self.run_key and entry.run == self.run_key and entry.state in (State.PROMOTING, State.VERIFIED):
+            # This task's own earlier try, or it was cleared.
+            return True
+        if not entry.is_rollback or entry.state is not State.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
+            return False
+        return entry is found.unfinished or (entry.before is not None and entry.before.is_still(live))
+
     def _target(
-        self, project: Project, live: Deployment, journal: Journal
+        self, project: Project, live: Deployment, found: Found
     ) -> Procedure[tuple[int | None, Wanted, ModelVersion | None]]:
         """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
-        entry = journal.newest
-        is_own = entry is not None and self.run_key and entry.run == self.run_key
-        if entry is not None and is_own and entry.state in (State.PROMOTING, State.VERIFIED):
-            # This task's own earlier try, or it was cleared: what it asked for is there already, as far as it got.
+        entry = found.journal.newest
+        if entry is not None and self._is_begun(entry, live, found):
             served = entry.challenger
             model = yield from _model(project, served.project, served.name, served.version)
-            return None, restoring.from_stored(entry.wanted), model
+            return entry.back_to, restoring.from_stored(entry.wanted), model
         if self.to == PREVIOUS and entry and entry.before and entry.state is not State.ROLLED_BACK:
             before = entry.before
             is_ours = not changes.differences(live.raw, restoring.from_stored(entry.wanted))

@@ -103,7 +103,7 @@ class Transition:
             interval=self.interval,
             model=self.model,
             wait=self.wait,
-            trusted=self.journal.is_kept and not (self.attaches or self.is_doubtful),
+            trusted=self.journal.is_kept and not (self.unfinished or self.is_doubtful),
             recreate=self.recreate,
             back_to=self.back_to,
             checks=self.checks,
@@ -265,10 +265,11 @@ class Transition:
             raise Outdated
         earlier = self.unfinished
         if earlier is None:
-            was_up = self.before is not None and self.before.was_up
             self.before = None if live is None else Before.of(live)
-            if self.before is not None and was_up:
-                # It was stopped for this change.
+            last = self.journal.newest
+            left = last.before if last is not None and last.is_unfinished else None
+            if self.before and live and left and left.was_up and left.is_still(live):
+                # It was stopped for this change, by this run or by one that was killed.
                 self.before = dataclasses.replace(self.before, was_up=True)
         if live is not None and not (earlier and earlier.touches_env_vars):
             self._values = {key: live.raw[key] for key in ENV_VAR_KEYS if key in live.raw}
@@ -287,7 +288,9 @@ class Transition:
             },
             before=self.before,
             touches_env_vars=touches_env_vars or (earlier is not None and earlier.touches_env_vars),
-            reason="",
+            is_rollback=self.is_rollback,
+            back_to=self.back_to,
+            over=live.signature if live is not None and earlier is not None else None,
             rejected=self.journal.newest.rejected if self.journal.newest else (),
         )
         yield from self.journal.write(self.entry)

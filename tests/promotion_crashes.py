@@ -1,0 +1,140 @@
+"""A world in which workers die: a server, models good and bad, and promotions that end after their n-th request."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.gate import Metric
+from airflow_provider_hsml.hopsworks.journal import Journal, open_journal
+from airflow_provider_hsml.hopsworks.models import Direction
+from airflow_provider_hsml.hopsworks.promotion import Promotion
+from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback
+from airflow_provider_hsml.hopsworks.waiting import Pause
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.hopsworks.calls import Call
+    from airflow_provider_hsml.hopsworks.record import Promoted
+    from airflow_provider_hsml.local import LocalServing
+
+GOOD, BETTER, BAD = 1, 2, 3
+"""Versions of the model; the bad one has the best metric, and answers otherwise than was recorded."""
+MODEL = "crash"
+_NEVER_CLOSED: list[Any] = []
+"""A worker that is killed runs no ``finally``: its procedure is not closed, either."""
+
+
+class Died(Exception):
+    """The worker was killed."""
+
+
+@dataclass
+class World:
+    """One server, and what is done to its deployments."""
+
+    serving: LocalServing
+    hook: HsmlHook
+
+    def register(self, folder: Path) -> None:
+        """Register the versions of the model."""
+        rows = [[0.0], [1.0]]
+        for version, answer in ((GOOD, GOOD), (BETTER, BETTER), (BAD, 66)):
+            path = folder / str(version)
+            path.mkdir()
+            (path / "model.joblib").write_text(json.dumps({"answer": answer}))
+            self.hook.register_model(
+                model_name=MODEL,
+                model_path=path,
+                framework="SKLEARN",
+                metrics={"auc": 0.7 + version / 20},
+                input_example=rows,
+                expected={"instances": rows, "predictions": [version] * 2},
+            )
+
+    def wish(self, name: str, *candidates: int, run: str, **given: Any) -> Promotion:
+        """Wish for the best of some versions."""
+        by = Metric("auc", Direction.MAX, candidates)
+        return Promotion(MODEL, {}, 20.0, 0.02, time.time, name, by=by, run_key=run, **given)
+
+    def back(self, name: str, run: str) -> Rollback:
+        """Wish for what was there before."""
+        return Rollback(name, PREVIOUS, 20.0, 0.02, time.time, run_key=run)
+
+    def run(
+        self,
+        wish: Promotion | Rollback,
+        changes: int | None = None,
+        after: Callable[[Call[Any]], None] = lambda _call: None,
+    ) -> Promoted:
+        """
+        Do it in a worker that is killed right after so many changes; predictions in a row count as one.
+
+        A kill after a read leaves what one after the change before it leaves: those are left out.
+
+        :param after: what happens after each request
+        :raises Died: it was killed
+        """
+        procedure = wish.run(self.hook.client.project)
+        _NEVER_CLOSED.append(procedure)
+        last, sent, answer, error = None, 0, None, None
+        while True:
+            try:
+                step = procedure.throw(error) if error else procedure.send(answer)
+            except StopIteration as done:
+                promoted: Promoted = done.value
+                return promoted
+            answer = error = None
+            if isinstance(step, Pause):
+                time.sleep(step.seconds)
+                continue
+            try:
+                answer = self.hook.client.send(step)
+            except HopsworksError as refused:
+                error = refused
+            after(step)
+            if step.method != "GET" and not (step.path == last and step.path.endswith(":predict")):
+                sent += 1
+                if sent == changes:
+                    message = f"right after {step.what}"
+                    raise Died(message)
+            last = step.path
+
+    def ends(self, wish: Promotion | Rollback) -> str:
+        """Do it, and give the action of its record, be it an error's."""
+        try:
+            return self.run(wish).record(None).action
+        except HopsworksError as error:
+            if error.record is None:
+                raise
+            return error.record.action
+
+    def journal(self, name: str) -> Journal:
+        """Read a deployment's journal."""
+        return self.hook.run(open_journal(self.hook.client.project, name))
+
+    def is_finished(self, name: str) -> bool:
+        """Tell whether the last change was seen through, or taken back."""
+        newest = self.journal(name).newest
+        return newest is None or not newest.is_unfinished
+
+    def deployments(self, name: str) -> list[dict[str, Any]]:
+        """Give the deployments of a name as the server has them, with who really answers."""
+        return [row for row in self.serving.world.project(119).deployments.all_shown() if row["name"] == name]
+
+    def serves(self, name: str) -> int | None:
+        """Ask the process which version it has."""
+        (row,) = self.deployments(name)
+        version: int | None = row["answering"]
+        return version
+
+    def accepted(self, number: int, action: str) -> int:
+        """Count what the server was asked to do with a deployment, and did."""
+        asked = [one for one in self.serving.requests if one.path.endswith(f"/serving/{number}")]
+        return sum(one.method == "POST" and f"action={action}" in one.query and one.status < 300 for one in asked)

@@ -1,0 +1,132 @@
+"""Workers die at any moment; the next run leaves a deployment that serves a version that was verified."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks import arrival, predicting, rollout
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.journal import State
+from airflow_provider_hsml.local import LocalServing, Speeds
+
+from .conftest import run_model
+from .promotion_crashes import BAD, BETTER, GOOD, Died, World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
+    """Makes a fast server of a line, with three versions of a model; one for all tests."""
+    speeds = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
+    found: dict[str, World] = {}
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for module, name, seconds in (
+            (predicting, "BETWEEN_PROBES", 0.0),
+            (predicting, "ROUTE_BUDGET", 1.0),
+            (arrival, "FIRST_PAUSE_START", 0.01),
+            (arrival, "FIRST_PAUSE_UPDATE", 0.01),
+            (arrival, "START_GRACE", 0.3),
+            (rollout, "START_GRACE", 0.3),
+            (rollout, "SETTLE_SEEN", 0.05),
+            (rollout, "SETTLE_UNSEEN", 0.2),
+            (rollout, "NAMES_AGAIN", 0.02),
+        ):
+            patch.setattr(module, name, seconds)
+
+        def world(line: str) -> World:
+            if line not in found:
+                serving = LocalServing(engine=run_model, hopsworks_version=line, speeds=speeds)
+                stack.enter_context(serving)
+                patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+                found[line] = World(serving, HsmlHook())
+                found[line].register(tmp_path_factory.mktemp("models"))
+            return found[line]
+
+        yield world
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What a worker was about when it died."""
+
+    before: tuple[int, ...]
+    """Versions that were deployed one after the other, before."""
+    candidates: tuple[int, ...]
+    """To choose the best of; none: what was there before is wanted again."""
+    recreate: bool
+    ends: frozenset[int | None]
+    """Versions that may serve when the next run has ended."""
+    starts: int
+    """STARTs that are needed for all of it."""
+
+    def wish(self, world: World, name: str, run: str) -> Any:
+        if not self.candidates:
+            return world.back(name, run)
+        return world.wish(name, *self.candidates, run=run, recreate=self.recreate)
+
+
+SCENARIOS = {
+    "create": Scenario((), (GOOD,), False, frozenset({GOOD}), 1),
+    "createbad": Scenario((), (BAD,), False, frozenset({None}), 1),
+    "update": Scenario((GOOD,), (GOOD, BETTER), False, frozenset({BETTER}), 1),
+    "recreate": Scenario((GOOD,), (GOOD, BETTER), True, frozenset({BETTER}), 2),
+    "bad": Scenario((GOOD,), (GOOD, BAD), False, frozenset({GOOD}), 1),
+    "recreatebad": Scenario((GOOD,), (GOOD, BAD), True, frozenset({GOOD}), 3),
+    "back": Scenario((GOOD, BETTER), (), False, frozenset({GOOD}), 1),
+}
+
+
+QUICK = {
+    *(("5.2", what) for what in ("create", "update", "recreate", "bad", "back")),
+    *(("3.7", what) for what in ("bad", "recreatebad", "back")),
+}
+
+
+def _cases() -> Iterator[Any]:
+    for line, what, then in itertools.product(("5.2", "3.7"), SCENARIOS, ("in turns", "retry", "next")):
+        is_quick = (line, what) in QUICK and then == "in turns"
+        if is_quick or then != "in turns":
+            yield pytest.param(line, what, then, marks=() if is_quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("line", "what", "how"), list(_cases()))
+def test_whenever_a_worker_dies_the_next_run_leaves_what_is_verified(
+    worlds: Callable[[str], World], line: str, what: str, how: str
+) -> None:
+    """Whether that is the same task's next try, or another run; or one after the other."""
+    world = worlds(line)
+    scenario = SCENARIOS[what]
+    for changes in itertools.count(1):
+        then = how if how != "in turns" else ("retry", "next")[(changes + (line == "3.7")) % 2]
+        name = f"{what}{how[:2]}{changes}"
+        for version in scenario.before:
+            world.run(world.wish(name, version, run="before"))
+        try:
+            world.run(scenario.wish(world, name, "first"), changes)
+        except Died as died:
+            when = f"{what}, {then} after {changes}, {died}"
+        except HopsworksError:
+            break
+        else:
+            break
+        left = world.journal(name).newest
+        action = world.ends(scenario.wish(world, name, "first" if then == "retry" else "second"))
+        (row,) = world.deployments(name) or [{"id": None, "answering": None}]
+        if what == "back" and then == "next" and left and left.state is State.VERIFIED:
+            assert row["answering"] == BETTER, "it was done: this is another wish, for what was there before it"
+        else:
+            assert row["answering"] in scenario.ends, (when, action)
+        assert world.accepted(row["id"], "START") <= scenario.starts, (when, action)
+        assert world.is_finished(name), (when, action)
+        if left and left.is_unfinished and row["answering"] not in {None, GOOD}:
+            assert action in {"updated", "attached", "started"}, when
+    assert changes > 4
