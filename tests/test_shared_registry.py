@@ -75,3 +75,15 @@ def test_a_registry_that_is_not_shared() -> None:
         deploy(model_project="private")
     with pytest.raises(AirflowFailException, match="'nothere' is not shared"):
         deploy(model_project="nothere")
+
+
+def test_lineage_names_the_project_that_owns_the_model() -> None:
+    operator = DeployModelOperator(
+        task_id="task", model_name="churn", model_version=1, model_project="training", deployment_name="lineage"
+    )
+    execute(operator)
+
+    lineage = operator.get_openlineage_facets_on_complete(None)
+
+    assert [one.name for one in lineage.inputs] == ["training/models/churn"]
+    assert [one.name for one in lineage.outputs] == ["demo/deployments/lineage"]

@@ -59,6 +59,7 @@ class Promoted:
             reason=reason if self.failure is None else f"{reason}; {self.failure}",
             model_name=model.name if model else None,
             model_version=model.version if model else None,
+            model_project=model.project if model else None,
             previous_model_version=self.former.version if self.former else None,
             metric=by.name if by else None,
             metric_value=model.metric(by.name) if by and model else None,
@@ -111,6 +112,8 @@ class Record:
     """Whether no candidate took the place of what is served, be its configuration changed or not."""
     plan: dict[str, Any] | None = None
     """What would be done, where a plan was all that was asked for."""
+    model_project: str | None = None
+    """The one that owns the model."""
     downtime_seconds: float | None = None
     """For how long it did not answer, where it was stopped for the change."""
 

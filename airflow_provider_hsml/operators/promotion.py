@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
     from airflow_provider_hsml.hopsworks.verification import Verification
 
+    from .lineage import Lineage
+
     OnRollback = Callable[[Context], Any]
 
 
@@ -57,11 +59,24 @@ class _RecordingOperator(WaitingOperator):
         Airflow's ``multiple_outputs`` would push the keys too, but on 3.0 it fails at the first that is None.
         """
         plain = record.to_dict()
+        self._record = record
         self.log.info("%s", record.summary())
         given = {key: value for key, value in plain.items() if value is not None}
         for key, value in {"promotion": plain, **given}.items():
             context["ti"].xcom_push(key=key, value=value)
         return plain
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Lineage:  # noqa: ARG002
+        """Give the model version and the deployment that serves it: OpenLineage's provider asks."""
+        from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
+
+        return lineage.of_promotion(self.hook.access, self._record)
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Lineage:  # noqa: ARG002
+        """Give nothing: without this, OpenLineage's provider would ask what a success is asked."""
+        from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
+
+        return lineage.none()
 
 
 class _PromotingOperator(_RecordingOperator):
@@ -184,7 +199,7 @@ class DeployModelOperator(_PromotingOperator):
 
     Returns the promotion record, each of its keys also under its own: ``deployment_name``, ``deployment_id``,
     ``action`` (created, updated, started, attached, unchanged; planned; rolled_back, superseded, failed), ``reason``,
-    ``model_name``, ``model_version``, ``previous_model_version``, ``metric``, ``metric_value``,
+    ``model_name``, ``model_version``, ``model_project``, ``previous_model_version``, ``metric``, ``metric_value``,
     ``previous_metric_value``, ``verified_by``, ``status``, ``inference_url``, ``url``, ``is_kept``, ``plan``. The whole
     is also pushed under the key ``promotion``, and is there when the task is skipped or fails.
 
