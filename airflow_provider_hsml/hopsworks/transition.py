@@ -231,7 +231,7 @@ class Transition:
     def _taken_back(self, why: HopsworksError, arrived: Arrived) -> TakenBack:
         self.returned, now = arrived, arrived.deployment
         if self.before is not None and self.before.was_up:
-            text = f"{why}\nIt was taken back: {now} serves again."
+            text = f"{why}\nIt was taken back: {now} serves again, verified by {arrived.verified_by}."
         elif self.before is not None:
             text = f"{why}\nIt was taken back: {now} is as it was before."
         else:
