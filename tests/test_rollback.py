@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -278,7 +280,9 @@ class TestTheNoteOnTheModelVersion:
     def test_is_a_tag_where_there_is_a_schema_for_it(
         self, serving: LocalServing, model_file: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        schemas = {"hsml_promotion": {"type": "object"}}
+        page = (Path(__file__).parents[1] / "docs" / "promotion.md").read_text()
+        _, _, rest = page.partition("schema of the tag `hsml_promotion`:\n\n```json\n")
+        schemas = {"hsml_promotion": json.loads(rest.partition("```")[0])}
         with LocalServing(engine=run_model, tag_schemas=schemas, hopsworks_version=HOPSWORKS) as tagged:
             monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", tagged.connection)
             hook = HsmlHook()
@@ -295,6 +299,7 @@ class TestTheNoteOnTheModelVersion:
                 execute(best("noted"))
 
             good, bad = (hook.get_model_tags("noted", number)["hsml_promotion"] for number in (1, 2))
+        assert set(good) == {*schemas["hsml_promotion"]["properties"]} - {"previous_model_version"}, "it was the first"
         assert (good["action"], good["deployment"], good["verified_by"]) == ("created", "noted", "fingerprint")
         assert (bad["action"], bad["previous_model_version"]) == ("rolled_back", 1)
         assert "answers otherwise" in bad["reason"]
