@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from .base import HsmlOperator
 
-_CHANGES = frozenset({"created", "updated", "started", "attached", "rolled_back"})
 _KEYS = (
     "action",
     "deployment_id",
@@ -34,7 +33,7 @@ def emit_promotion(operator: HsmlOperator, context: Context, record: Record) -> 
     :param context: Airflow's
     :param record: what was done
     """
-    if record.action in _CHANGES:
+    if record.has_changed:
         extra = {key: getattr(record, key) for key in _KEYS}
         emit(operator, context, f"deployments/{record.deployment_name}", extra)
 
