@@ -7,7 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks import calls
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, Refused
 from airflow_provider_hsml.hopsworks.gate import Metric
 from airflow_provider_hsml.hopsworks.journal import Journal, open_journal
 from airflow_provider_hsml.hopsworks.models import Direction
@@ -106,14 +107,29 @@ class World:
                     raise Died(message)
             last = step.path
 
-    def ends(self, wish: Promotion | Rollback) -> str:
+    def ends(self, wish: Promotion | Rollback, after: Callable[[Call[Any]], None] = lambda _call: None) -> str:
         """Do it, and give the action of its record, be it an error's."""
         try:
-            return self.run(wish).record(None).action
+            return self.run(wish, after=after).record(None).action
         except HopsworksError as error:
             if error.record is None:
                 raise
             return error.record.action
+
+    def interfere(self, name: str) -> None:
+        """Change a deployment as somebody who knows of nothing: another version, in two instances."""
+        project = self.hook.client.project
+        while True:
+            row = {**self.hook.get_deployment(name).raw, "modelVersion": BETTER, "requestedInstances": 2}
+            row["predictorScalingConfig"] = {**(row.get("predictorScalingConfig") or {}), "minInstances": 2}
+            try:
+                self.hook.client.send(calls.put_deployment(project, row, new_version=row.get("version") is not None))
+            except Refused as busy:
+                if not busy.not_now:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
 
     def journal(self, name: str) -> Journal:
         """Read a deployment's journal."""

@@ -21,6 +21,8 @@ from .promotion_crashes import BAD, BETTER, GOOD, Died, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from airflow_provider_hsml.hopsworks.calls import Call
+
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
@@ -52,6 +54,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             return found[line]
 
         yield world
+
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -130,3 +135,83 @@ def test_whenever_a_worker_dies_the_next_run_leaves_what_is_verified(
         if left and left.is_unfinished and row["answering"] not in {None, GOOD}:
             assert action in {"updated", "attached", "started"}, when
     assert changes > 4
+
+
+class TestSomebodyElse:
+    """Changes it by hand, in the middle of it all."""
+
+    @pytest.mark.parametrize("line", ["5.2", "3.7"])
+    @pytest.mark.parametrize("when", ["right after our update", "while we ask", "while we take it back"])
+    def test_and_what_they_set_stays(self, worlds: Callable[[str], World], line: str, when: str) -> None:
+        world = worlds(line)
+        name = f"else{next(_numbers)}"
+        world.run(world.wish(name, GOOD, run="before"))
+        seen: list[str] = []
+
+        def after(call: Call[Any]) -> None:
+            seen.append(call.what)
+            has_changed = any(what.startswith("update deployment") for what in seen)
+            newest = world.journal(name).newest
+            is_back = newest is not None and newest.state is State.ROLLING_BACK
+            is_now = {
+                "right after our update": has_changed,
+                "while we ask": has_changed and call.what.startswith("ask"),
+                "while we take it back": is_back and "versions" in call.path,
+            }[when]
+            if is_now and "interfered" not in seen:
+                seen.append("interfered")
+                world.interfere(name)
+
+        action = world.ends(world.wish(name, GOOD, BAD, run="first"), after)
+
+        assert "interfered" in seen
+        assert action == "superseded"
+        assert world.ends(world.wish(name, GOOD, BETTER, run="second")) in {"kept", "attached"}
+        assert world.serves(name) == BETTER
+        (row,) = world.deployments(name)
+        assert row["requestedInstances"] == 2
+
+    @pytest.mark.parametrize(
+        ("line", "one", "other"),
+        [
+            ("5.2", BAD, BETTER),
+            *(
+                pytest.param(line, *both, marks=pytest.mark.slow)
+                for line, *both in itertools.product(("5.2", "3.7"), (BETTER, BAD), (BETTER, BAD))
+            ),
+        ],
+    )
+    def test_is_another_run_from_beginning_to_end(
+        self, worlds: Callable[[str], World], line: str, one: int, other: int
+    ) -> None:
+        """Whenever it comes: after the first change of ours, the second, and so on."""
+        world = worlds(line)
+        for number in itertools.count(1):
+            name = f"other{one}{other}{number}n{next(_numbers)}"
+            world.run(world.wish(name, GOOD, run="before"))
+            came = self.meets(world, name, one, other, number)
+            if not came:
+                break
+            then = world.ends(world.wish(name, GOOD, BETTER, run="next"))
+            what = f"{one} and {other} after {number}: {came}, {then}"
+            assert world.serves(name) == BETTER, what
+            assert world.is_finished(name), what
+            assert then == "kept" or BETTER not in {one, other}, what
+            (row,) = world.deployments(name)
+            assert world.accepted(row["id"], "START") == 1, what
+        assert number > 4
+
+    @staticmethod
+    def meets(world: World, name: str, one: int, other: int, number: int) -> list[str]:
+        """Deploy one, and another after so many changes; give how both ended, the other first."""
+        came: list[str] = []
+        changes: list[str] = []
+
+        def after(call: Call[Any]) -> None:
+            if call.method != "GET" and call.what not in changes:
+                changes.append(call.what)
+                if len(changes) == number:
+                    came.append(world.ends(world.wish(name, GOOD, other, run="other")))
+
+        ended = world.ends(world.wish(name, GOOD, one, run="one"), after)
+        return [*came, ended] if came else []

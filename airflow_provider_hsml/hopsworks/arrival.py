@@ -282,6 +282,11 @@ class Arrival:
                 raise Superseded(message)
             if row.version == self.back_to:
                 return row
+            if row.signature != live.signature:
+                message = (
+                    f"{row} was changed by somebody else while it was rolled back; what they set is left as it is."
+                )
+                raise Superseded(message)
             pause = pace.pause(at_least=1.0)
             if pause is None:
                 message = f"{live} could not be rolled back to its version {self.back_to} within {self.timeout:g} s."

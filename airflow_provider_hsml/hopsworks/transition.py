@@ -178,15 +178,15 @@ class Transition:
         if live is None:
             message = f"Deployment {self.name!r} was deleted by somebody else."
             raise Superseded(message)
-        if ours is not None and live.signature != ours.signature:
-            message = f"{live} was changed by somebody else meanwhile, and is left as it is."
-            raise Superseded(message)
+        if ours is not None:
+            _check_ours(live, ours)
         before = self.before
         if before is None or not before.was_up:
             log.warning("Stopping %s, which did not serve before", live)
             live = (yield from stopping.stop(self.project, self.name, pace)) or live
         if before is None:
             return Arrived(live, "stopped")
+        left = live
         former = {**before.row, **self._values}
         hides = self.entry is not None and self.entry.touches_env_vars and not self._values
         back_to, wanted = yield from restoring.way_back(
@@ -211,13 +211,14 @@ class Transition:
             trusted=False,
             recreate=self.recreate and before.was_up,
             back_to=back_to,
+            before_change=lambda now: _is_ours(now, arrival.seen or left),
             clock=self.clock,
         )
         try:
             arrived = yield from arrival.run()
         except DeploymentFailed:
             # Only now, when it does not come up either and nothing answers: stopped and started anew.
-            arrived = yield from dataclasses.replace(arrival).run()
+            arrived = yield from dataclasses.replace(arrival, before_change=None).run()
         return arrived
 
     def _former_model(self, before: Before) -> Procedure[ModelVersion | None]:
@@ -329,6 +330,18 @@ class Transition:
 
     def _pace(self) -> Pace:
         return Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
+
+
+def _check_ours(now: Deployment | None, ours: Deployment) -> None:
+    if now is None or now.signature != ours.signature:
+        message = f"{now or ours} was changed by somebody else meanwhile, and is left as it is."
+        raise Superseded(message)
+
+
+def _is_ours(now: Deployment | None, ours: Deployment) -> Procedure[None]:
+    """See that nobody has changed it since, right before it is put back."""
+    _check_ours(now, ours)
+    yield from ()
 
 
 def _waits_for_a_gpu(failed: DeploymentFailed) -> bool:

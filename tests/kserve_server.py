@@ -1,0 +1,14 @@
+"""Run a local Model Serving of its own, with KServe's model server and a cluster's ways, in less time than one."""
+
+from __future__ import annotations
+
+import signal
+import sys
+
+from airflow_provider_hsml.local import LocalServing, Speeds
+
+if __name__ == "__main__":
+    speeds = Speeds(0.05, 0.1, 0.5, 0.1, 0.1, routing=0.1, handing_over=0.5)
+    with LocalServing(root=sys.argv[1], speeds=speeds, control=True) as serving:
+        print(serving.url, serving.connection, sep="\n", flush=True)
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
