@@ -276,6 +276,23 @@ class TestRecreate:
         assert execute(best("anew3"))["action"] == "updated"
 
 
+def test_what_an_older_hopsworks_leaves_out_is_in_no_way_back_either(
+    serving: LocalServing, model_file: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to 4.7 there are no environment variables: the change is not what was asked for."""
+    with LocalServing(engine=run_model, hopsworks_version="4.6") as older:
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", older.connection)
+        hook = HsmlHook()
+        for answer in (1, 2):
+            hook.register_model(model_name="older", model_path=model_file(answer=answer), framework="SKLEARN")
+        execute(DeployModelOperator(task_id="deploy", model_name="older", model_version=1))
+
+        with pytest.raises(AirflowFailException, match=r"does not know spec\.env_vars(.|\n)*serves again"):
+            execute(DeployModelOperator(task_id="deploy", model_name="older", spec={"env_vars": {"LEVEL": "1"}}))
+
+        assert serving_version(older, "older") == 1
+
+
 class TestTheNoteOnTheModelVersion:
     def test_is_a_tag_where_there_is_a_schema_for_it(
         self, serving: LocalServing, model_file: Callable[..., Any], monkeypatch: pytest.MonkeyPatch

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import artifacts, calls, changes, preconditions, scripts, tagging
+from .deployments import DeploymentStatus
 from .errors import DeploymentError, HopsworksError, InvalidInput, Refused, Superseded, Unsupported
 from .settings import Script, setting_of
 from .waiting import Pace, Pause, Procedure, Wait, ask, patiently, until
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 IN_DOUBT = 120.0
 """Seconds for which to look for a change whose answer was lost: a slow server may still be at it."""
 FIRST_PAUSE = 0.5
+_NEW = (DeploymentStatus.CREATING, DeploymentStatus.CREATED)
 
 
 class PlanAnew(Exception):
@@ -223,13 +225,17 @@ class Change:
             live == (setting_of(name).read(before.raw) if before else setting_of(name).default)
             for name, (live, _wanted) in missing.items()
         )
-        if before is None or (row.signature == before.signature) or dropped:
+        # Nobody starts what is new before we have looked but somebody else.
+        is_untouched = row.status in _NEW if before is None else row.signature == before.signature
+        if is_untouched or dropped:
             message = (
                 f"{row}: this Hopsworks does not know {names}: it accepted the change and left that out. Leave it out "
                 "of spec, or use a newer Hopsworks."
             )
             raise Unsupported(message)
-        message = f"{row} was changed by somebody else right after our update: {names}."
+        message = (
+            f"{row} was changed by somebody else right after our {'update' if before else 'creating it'}: {names}."
+        )
         raise Superseded(message)
 
     def _check_not_kept(self, row: Deployment, newest_before: int) -> Procedure[None]:

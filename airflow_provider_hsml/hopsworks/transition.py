@@ -80,7 +80,7 @@ class Transition:
     """As the change left it, where it failed."""
     returned: Arrived | None = field(init=False, default=None)
     """How it was taken back."""
-    _values: dict[str, Any] = field(init=False, default_factory=dict)
+    _values: dict[str, Any] | None = field(init=False, default=None)
     """Environment variables as they were, by their keys on the wire: they are never stored."""
 
     def run(self) -> Procedure[Arrived]:
@@ -187,8 +187,8 @@ class Transition:
         if before is None:
             return Arrived(live, "stopped")
         left = live
-        former = {**before.row, **self._values}
-        hides = self.entry is not None and self.entry.touches_env_vars and not self._values
+        former = {**before.row, **(self._values or {})}
+        hides = self.entry is not None and self.entry.touches_env_vars and self._values is None
         back_to, wanted = yield from restoring.way_back(
             self.project,
             live,
@@ -273,7 +273,7 @@ class Transition:
                 # It was stopped for this change, by this run or by one that was killed.
                 self.before = dataclasses.replace(self.before, was_up=True)
         if live is not None and not (earlier and earlier.touches_env_vars):
-            self._values = {key: live.raw[key] for key in ENV_VAR_KEYS if key in live.raw}
+            self._values = {key: live.raw.get(key) for key in ENV_VAR_KEYS}
         wanted = scripts.absolute(self.project, self.wanted)
         differing = set(wanted) if live is None else set(changes.differences(live.raw, wanted))
         touches_env_vars = bool(differing & set(ENV_VARS))

@@ -173,6 +173,15 @@ class TestCreating:
         with pytest.raises(Superseded, match="right after it was created"):
             arrive(fake)
 
+    def test_another_run_makes_something_else_of_it_right_away(self) -> None:
+        """That is no field which this Hopsworks does not know, and theirs to go on with."""
+        fake = FakeHopsworks(files=FILES)
+        fake.on["CREATE"] = lambda: setattr(fake, "row", row("Running", modelVersion=5, version=2, revision="7"))
+
+        with pytest.raises(Superseded, match="by somebody else right after our creating it: model_version"):
+            arrive(fake)
+        assert fake.sent == ["CREATE"]
+
     def test_without_a_model_there_must_be_a_deployment(self) -> None:
         fake = FakeHopsworks()
 
