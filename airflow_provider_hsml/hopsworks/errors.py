@@ -41,6 +41,7 @@ _QUOTA = "quota"
 # yet.
 BUSY_CODES = frozenset({240001, 240002, 240004})
 LIFECYCLE_CODE = 240003
+SCOPE_MISSING = 320004
 _PASSING_CODES = BUSY_CODES | {LIFECYCLE_CODE}
 _LASTING_CODES = frozenset({360008})
 # The instances cannot be reached yet. 250008 and 250007 carry the model's own refusals too: the text tells them apart.
@@ -60,7 +61,7 @@ _HINTS = {
     240013: "A deployment keeps its model server for life: deploy this model under another deployment name.",
     240026: "Stop or delete deployments that are not needed, or ask for a larger quota.",
     320002: "Check the API key in the connection's password: it may have been deleted.",
-    320004: "Create an API key with the scopes PROJECT, SERVING and MODELREGISTRY, and with DATASET_VIEW, "
+    SCOPE_MISSING: "Create an API key with the scopes PROJECT, SERVING and MODELREGISTRY, and with DATASET_VIEW, "
     "DATASET_CREATE and DATASET_DELETE to register models.",
     320012: "Check the API key in the connection's password.",
     320013: "Check the API key in the connection's password: it may have been deleted.",

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from . import calls
-from .errors import HopsworksError, Refused
+from .errors import SCOPE_MISSING, HopsworksError, Refused
 from .settings import SETTINGS
 from .uploading import upload_bytes
 from .waiting import Pace, Procedure, ask, patiently
@@ -38,7 +38,6 @@ ENV_VARS = ("env_vars", "transformer.env_vars")
 """The settings whose values are never stored."""
 ENV_VAR_KEYS = frozenset(path[0] for name in ENV_VARS for path in SETTINGS[name].paths)
 """The same, as they are called on the wire."""
-_SCOPE_MISSING = 320004
 _DELETED_AT_ONCE = 3
 
 
@@ -207,7 +206,7 @@ class Journal:
             try:
                 yield from self._write(entry)
             except HopsworksError as error:
-                if isinstance(error, Refused) and error.code == _SCOPE_MISSING:
+                if isinstance(error, Refused) and error.code == SCOPE_MISSING:
                     self._give_up(error)
                 elif pace is None:
                     raise
@@ -268,7 +267,7 @@ def open_journal(project: Project, deployment_name: str) -> Procedure[Journal]:
             if journal.newest is not None:
                 break
     except Refused as error:
-        if error.code != _SCOPE_MISSING:
+        if error.code != SCOPE_MISSING:
             raise
         journal._give_up(error)  # noqa: SLF001 - its own module
     return journal

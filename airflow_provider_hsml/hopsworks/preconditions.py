@@ -7,10 +7,11 @@ is live are checked together.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from . import calls, registry
-from .errors import InvalidInput
+from .errors import SCOPE_MISSING, InvalidInput, Refused
 from .models import Framework, ModelVersion
 from .settings import COMPUTE, RESERVED, SETTINGS
 from .specs import VLLM_METRICS
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from .calls import Project
     from .deployments import Deployment
+
+log = logging.getLogger(__name__)
 
 _ELSEWHERE = "Deploy it under another deployment_name."
 _SCHEMA_ID = "SERVING_SCHEMA_ID"
@@ -232,7 +235,13 @@ def check_files(project: Project, model: ModelVersion | None, body: Mapping[str,
         return
     folder = registry.model_folder(project, model)
     files = f"{folder}/Files" if project.has_files_folder else folder
-    names = yield from ask(calls.list_folder(project, files))
+    try:
+        names = yield from ask(calls.list_folder(project, files))
+    except Refused as error:
+        if error.code != SCOPE_MISSING:
+            raise
+        log.warning("%s; whether the model's file can be loaded is left to the server to say", error)
+        return
     if names is None:
         return
     loadable = [name for name in names if name.endswith((".joblib", ".pkl", ".pickle"))]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import calls, reading
-from .errors import HopsworksError, InvalidInput, Refused
+from .errors import SCOPE_MISSING, HopsworksError, InvalidInput, Refused
 from .settings import Script
 from .uploading import upload_bytes
 from .waiting import Procedure, ask
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 FOLDER = "Resources/airflow-provider-hsml/scripts"
 MOST_BYTES = 10 * 1024 * 1024
 _IN_THE_PROJECT = re.compile(r"(?:hopsfs:|hdfs:)?(?://[^/]*)?(/Projects/.*)")
-_SCOPE_MISSING = 320004
 
 
 def read(what: str, value: object) -> Script:
@@ -98,7 +97,7 @@ def provide(project: Project, name: str, script: Script) -> Procedure[None]:
             return
         yield from _upload(project, name, below, script.content)
     except Refused as error:
-        if error.code != _SCOPE_MISSING:
+        if error.code != SCOPE_MISSING:
             raise
         if script.content is None:
             log.warning("%s; whether %r exists is left to the server to say", error, script.path)

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import calls, predicting, registry
-from .errors import HopsworksError, InvalidInput, ModelRefused, NoAnswer, NotInTime, NotUnderstood, NotVerified
+from .errors import (
+    SCOPE_MISSING,
+    HopsworksError,
+    InvalidInput,
+    ModelRefused,
+    NoAnswer,
+    NotInTime,
+    NotUnderstood,
+    NotVerified,
+    Refused,
+)
 from .judging import Judge, Likeness, Probe, Verdict
 from .rollout import WAKE_AGAIN, Moved, Roll
 from .verification import Checks
@@ -132,10 +142,18 @@ class Verifier:
         body = self.checks.body
         if model is None:
             return None if body is None or self.project.ingress is None else Probe(body)
-        if body is None:
-            return (yield from predicting.registered_probe(self.project, model))
-        recorded = yield from predicting.recorded_probe(self.project, model)
-        return recorded if recorded is not None and recorded.body == body else Probe(body)
+        try:
+            if body is None:
+                return (yield from predicting.registered_probe(self.project, model))
+            recorded = yield from predicting.recorded_probe(self.project, model)
+        except Refused as error:
+            if error.code != SCOPE_MISSING:
+                raise
+            log.warning("%s; what was registered with the version is not asked", error)
+            recorded = None
+        if body is None or (recorded is not None and recorded.body == body):
+            return recorded
+        return Probe(body)
 
     def remember_champion(self, live: Deployment) -> Procedure[None]:
         """
