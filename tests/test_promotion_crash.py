@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,18 @@ from .promotion_crashes import BAD, BETTER, GOOD, Died, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from airflow_provider_hsml.hopsworks.calls import Call
+
+
+SPEEDS = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
+_numbers = itertools.count()
 
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
     """Makes a fast server of a line, with three versions of a model; one for all tests."""
-    speeds = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
     found: dict[str, World] = {}
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
@@ -46,7 +51,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
         def world(line: str) -> World:
             if line not in found:
-                serving = LocalServing(engine=run_model, hopsworks_version=line, speeds=speeds)
+                serving = LocalServing(engine=run_model, hopsworks_version=line, speeds=SPEEDS)
                 stack.enter_context(serving)
                 patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
                 found[line] = World(serving, HsmlHook())
@@ -54,9 +59,6 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             return found[line]
 
         yield world
-
-
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,84 @@ def test_whenever_a_worker_dies_the_next_run_leaves_what_is_verified(
         if left and left.is_unfinished and row["answering"] not in {None, GOOD}:
             assert action in {"updated", "attached", "started"}, when
     assert changes > 4
+
+
+def killed_at(what: str) -> Callable[[Call[Any]], None]:
+    """Make what kills a worker right after a request."""
+
+    def after(call: Call[Any]) -> None:
+        if call.what.startswith(what):
+            raise Died
+
+    return after
+
+
+@pytest.mark.parametrize("line", ["5.2", "3.7"])
+def test_two_workers_that_die_one_after_the_other(worlds: Callable[[str], World], line: str) -> None:
+    """The second has noted a change over one that nobody has verified, and has not sent it."""
+    world = worlds(line)
+    world.run(world.wish("twice", GOOD, run="before"))
+    with pytest.raises(Died):
+        world.run(world.wish("twice", GOOD, BAD, run="first"), after=killed_at("update deployment"))
+    with pytest.raises(Died):
+        world.run(world.wish("twice", GOOD, BETTER, run="second"), after=killed_at("upload"))
+
+    assert world.ends(world.wish("twice", GOOD, run="third")) == "kept"
+    assert world.serves("twice") == GOOD
+
+
+def test_a_server_that_dies_in_the_middle_and_comes_back(worlds: Callable[[str], World], tmp_path: Path) -> None:
+    worlds("5.2")  # It sets how long everything waits.
+    (tmp_path / "models").mkdir()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        LocalServing(root=tmp_path / "root", engine=run_model, speeds=SPEEDS) as first,
+    ):
+        patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", first.connection)
+        world = World(first, HsmlHook())
+        world.register(tmp_path / "models")
+        world.run(world.wish("away", GOOD, run="before"))
+        again: list[LocalServing] = []
+
+        def dies(call: Call[Any]) -> None:
+            if call.what.startswith("update deployment") and not again:
+                first.stop()
+                port = int(first.url.rpartition(":")[2])
+                again.append(LocalServing(root=tmp_path / "root", port=port, engine=run_model, speeds=SPEEDS))
+                threading.Timer(0.5, again[0].start).start()
+
+        try:
+            assert world.ends(world.wish("away", GOOD, BETTER, run="first"), dies) == "updated"
+            world.serving = again[0]
+            assert world.serves("away") == BETTER
+            assert world.ends(world.wish("away", GOOD, BETTER, run="second")) == "kept"
+        finally:
+            again[0].stop()
+
+
+@pytest.mark.parametrize("challenger", [BETTER, BAD])
+def test_two_runs_at_once(worlds: Callable[[str], World], challenger: int) -> None:
+    world = worlds("5.2")
+    name = f"atonce{challenger}"
+    world.run(world.wish(name, GOOD, run="before"))
+    ends: list[str] = []
+
+    def run(number: int) -> None:
+        other = World(world.serving, HsmlHook())
+        ends.append(other.ends(other.wish(name, GOOD, challenger, run=f"run {number}")))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(ends) == len(threads), "the others broke"
+    world.ends(world.wish(name, GOOD, challenger, run="next"))
+    assert world.serves(name) == (BETTER if challenger == BETTER else GOOD), ends
+    (row,) = world.deployments(name)
+    assert world.accepted(row["id"], "START") == 1
+    assert world.is_finished(name)
 
 
 class TestSomebodyElse:
