@@ -33,7 +33,7 @@ BAD = 3
 
 @contextlib.contextmanager
 def _program(name: str, *arguments: str, **env: str) -> Iterator[subprocess.Popen[str]]:
-    """Run one of the programs beside this file."""
+    """Run one of the programs beside this file; it ends with its standard input."""
     with subprocess.Popen(
         [sys.executable, "-m", f"tests.{name}", *arguments],
         stdin=subprocess.PIPE,
@@ -42,10 +42,11 @@ def _program(name: str, *arguments: str, **env: str) -> Iterator[subprocess.Pope
         cwd=HERE.parent,
         env={**os.environ, **env},
     ) as process:
+        assert process.stdin is not None
         try:
             yield process
         finally:
-            process.terminate()
+            process.stdin.close()
             process.wait(60)
 
 
