@@ -405,6 +405,11 @@ class PromotionMachine(RuleBasedStateMachine):
     def _judge_success(self, after: Seen, record: Record, *, is_faulty: bool) -> None:
         if record.deployment_id is None:
             return
+        if record.action == "rolled_back" and record.model_version is None:
+            # It went on with what an earlier run had begun to take back, to where nothing served.
+            assert not after.is_up, "nothing served before"
+            self.former, self.previous = after, None
+            return
         assert after.row["modelVersion"] == record.model_version, f"not what {record.action} says"
         if is_faulty and record.verified_by == "status":
             self.former = None

@@ -108,6 +108,8 @@ class Arrival:
     _verifier: Verifier = field(init=False)
     _old_names: frozenset[str] = frozenset()
     _is_announced: bool = False
+    _is_taken_down: bool = False
+    """Whether it was stopped for the change, and not started since."""
     _down_since: float | None = None
     _action: str = ""
     _deadline: float = 0.0
@@ -125,7 +127,22 @@ class Arrival:
         self._verifier = Verifier(self.project, self.name, self.clock, self.checks or Checks())
         wanted = scripts.absolute(self.project, self.wanted)
         self._change = Change(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
-        return (yield from explained(self.project, self._converge()))
+        try:
+            return (yield from explained(self.project, self._converge()))
+        except HopsworksError as error:
+            if self._is_taken_down and not self.has_changed:
+                yield from self._bring_up(error)
+            raise
+
+    def _bring_up(self, why: HopsworksError) -> Procedure[None]:
+        """Start what was stopped for a change that does not come."""
+        try:
+            live = yield from self._change.look()
+            if live is not None and live.status.is_down:
+                log.warning("%s; starting what was stopped for it", why)
+                yield from self._send_start(live)
+        except HopsworksError:
+            log.exception("%s is left stopped", self.name)
 
     def _converge(self) -> Procedure[Arrived]:
         pace = self._pace(FIRST_PAUSE_UPDATE)
@@ -222,8 +239,7 @@ class Arrival:
         live = settled
         newest = yield from patiently(calls.get_newest_version(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
         yield from self._announce(live)
-        was_up = not live.status.is_down
-        if was_up and self.recreate:
+        if self.recreate and not live.status.is_down:
             live = yield from self._take_down(live)
         elif live.status is Status.RUNNING:
             yield from self._remember(live)
@@ -231,9 +247,6 @@ class Arrival:
             row = yield from self._change.update(live, newest_version=newest)
         except HopsworksError as error:
             self.has_changed = self.has_changed or isinstance(error, Unsupported)
-            if was_up and live.status.is_down:
-                log.warning("%s; starting what was stopped for it", error)
-                yield from self._send_start(live)
             raise
         self.seen, self.has_changed = row, True
         yield from self._change.bring_tags(row)
@@ -296,6 +309,7 @@ class Arrival:
     def _take_down(self, live: Deployment) -> Procedure[Deployment]:
         """Stop it, to make room for what is to come."""
         log.info("Stopping %s to make room: it does not answer until the change has arrived", live)
+        self._is_taken_down = True
         self._down_since = self.clock()
         stopped = yield from stopping.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
         if stopped is None:
@@ -313,6 +327,7 @@ class Arrival:
 
     def _send_start(self, live: Deployment) -> Procedure[None]:
         log.info("Starting %s", live)
+        self._is_taken_down = False
         pace = self._pace(FIRST_PAUSE_START)
         while True:
             try:

@@ -174,7 +174,7 @@ class Change:
             if row is not None and self.differs(row):
                 if newest_version is not None and new_version:
                     yield from self._check_not_kept(row, newest_version)
-                raise PlanAnew from error
+                raise PlanAnew(is_busy=True) from error
         else:
             row = yield from self.look()
         if row is None:

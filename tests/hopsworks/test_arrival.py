@@ -744,3 +744,19 @@ class TestFailed:
         with pytest.raises(DeploymentFailed):
             arrive(fake, V1)
         assert fake.sent.count("START") == 1
+
+
+def test_what_was_stopped_for_a_change_that_does_not_come_is_started() -> None:
+    """A change whose answer is lost again and again is no work of somebody else, either."""
+    fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(503, 120009)] * 9})
+    stops(fake)
+    starts(fake, answers=[1])
+    down = arrival(fake, timeout=400.0)
+    down.recreate = True
+
+    with pytest.raises(NotInTime):
+        fake.run(down.run())
+
+    assert fake.sent == ["STOP", *["PUT"] * fake.sent.count("PUT"), "START"]
+    assert fake.row is not None
+    assert (fake.row["status"], fake.row["modelVersion"]) == ("Starting", 1)
