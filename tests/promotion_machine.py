@@ -197,7 +197,6 @@ class PromotionMachine(RuleBasedStateMachine):
         def do(worker: Worker, key: str) -> Record:
             return worker.rollback_deployment(self.name, to, run_key=key, timeout=300)
 
-        self.strange.clear()
         previous = self.previous if to == "previous" else None
         end = self._play(Task("roll back", do), self._fate(data, {}))
         if previous is not None and not isinstance(end, BaseException) and not (self.theirs or self.others):
@@ -247,7 +246,8 @@ class PromotionMachine(RuleBasedStateMachine):
         return Task(f"deploy best, {gate}, {spec}", do)
 
     def _check_rejected(self, record: Record | None, gate: dict[str, Any]) -> None:
-        if record is None or gate.get("retry_rejected") or (record.is_kept and self.before.is_up):
+        is_allowed = gate.get("retry_rejected") or self.theirs
+        if record is None or is_allowed or (record.is_kept and self.before.is_up):
             return
         assert record.model_version not in self.rejected, "a rejected version was deployed again"
 
@@ -334,12 +334,19 @@ class PromotionMachine(RuleBasedStateMachine):
         after = self.scene.settle(self.name)
         self.steps[task.what.partition(",")[0].partition(" 1")[0].rstrip("0123456789 ")] += 1
         self.ends[_name(end)] += 1
-        note(f"  {before}\n  {task.what}, {fate}: {_name(end)} {end}")
-        note(f"  beside it: {self.theirs} {self.others}\n  {after}")
-        for number, sent in enumerate(worker.sent, 1):
-            note(f"    {number} {sent}")
-        note(f"  of which we know: {self.former}")
-        self._judge(task, before, after, end, worker, is_faulty=is_faulty)
+        story = [
+            f"  {before}\n  {task.what}, {fate}: {_name(end)} {end}",
+            f"  beside it: {self.theirs} {self.others}\n  {after}",
+            *(f"    {number} {sent}" for number, sent in enumerate(worker.sent, 1)),
+            f"  of which we know: {self.former}",
+        ]
+        note("\n".join(story))
+        try:
+            self._judge(task, before, after, end, worker, is_faulty=is_faulty)
+        except AssertionError:
+            # Hypothesis plays it again, and says nothing of what does not fail the same way then.
+            print("\n".join(story))
+            raise
         self.exists = after.status is not None
         return end
 
@@ -351,7 +358,9 @@ class PromotionMachine(RuleBasedStateMachine):
         names = [row["name"] for row in self.scene.holdings.deployments.all_shown()]
         assert names in ([], [self.name]), "one deployment at the most"
         self.may_be_down = self.may_be_down or task.recreates
-        if not self.may_be_down:
+        if task.what == "roll back":
+            self.strange.clear()  # It is what was asked for.
+        if not (self.may_be_down or self.theirs):
             assert not any(map(self._is_well, worker.stopped)), "what answers was stopped"
             is_taken_down = any(how in ("STOP", "DELETE") for how, _ in self.theirs)
             served = before if self.former is None else self.former
@@ -378,7 +387,7 @@ class PromotionMachine(RuleBasedStateMachine):
         if not isinstance(end, BaseException):
             self._judge_success(after, end, is_faulty=is_faulty)
             return
-        assert is_faulty or not isinstance(end, Superseded), "nobody else was there"
+        assert is_faulty or not isinstance(end, Superseded), f"nobody else was there: {end}"
         self.previous = None
         if isinstance(end, InvalidInput) and self.former == before:
             assert after == before, "what is refused changes nothing"
@@ -386,6 +395,8 @@ class PromotionMachine(RuleBasedStateMachine):
             self.former, self.may_be_down = after, False
         elif isinstance(end, TakenBack):
             self._judge_taken_back(task, before, after, end, is_faulty=is_faulty)
+        elif task.what == "roll back" and is_definite(end) and self.former != before:
+            self.former = None  # The way back of a rollback by hand leads to what was there, verified or not.
         elif is_definite(end) and not is_faulty and self.former is not None and self.former.version is not None:
             assert _who(after) == _who(self.former), "not what served before"
 
@@ -426,11 +437,14 @@ class PromotionMachine(RuleBasedStateMachine):
     def _judge_disturbed(self, after: Seen, worker: Worker) -> None:
         writes = [at for at, sent in enumerate(worker.sent, 1) if sent.is_write]
         how, version = self.theirs[-1]
-        if worker.fate.at in writes:
+        if not worker.looked_before(next((at for at in writes if at >= worker.fate.at), len(worker.sent))):
             # They came between our last look and our change, where nobody can see them.
             self.strange.clear()
         elif how == "version" and writes and writes[0] < worker.fate.at:
             assert after.row["modelVersion"] == version, "a stranger's version was taken away"
+        if any(sent.path.endswith("/rollback") for sent in worker.sent[worker.fate.at - 1 :]):
+            # What a version of a deployment holds comes back as a whole.
+            self.strange.clear()
         self._check_strange(after)
         self.former = self.previous = None
 
@@ -453,7 +467,7 @@ class PromotionMachine(RuleBasedStateMachine):
 
     def _reject(self, end: TakenBack, *, is_faulty: bool) -> None:
         why, version = end.__cause__, end.record.model_version if end.record else None
-        served = self.former.version if self.former else None
+        served = self.former.row.get("modelVersion") if self.former else None
         if not isinstance(why, NotVerified | DeploymentFailed) or why.transient or is_faulty:
             return
         if version is not None and version != served:

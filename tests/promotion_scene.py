@@ -165,6 +165,10 @@ class Worker(HsmlHook):
     def client(self) -> Client:
         return _WatchedClient(self)
 
+    def looked_before(self, number: int) -> bool:
+        """Tell whether it has looked between what its fate has brought and a request of its own."""
+        return any(sent.is_look for sent in self.sent[self.fate.at - 1 : number - 1])
+
     @property
     def has_noted_the_end(self) -> bool:
         """Whether it has written into the journal after it looked for the last time."""
