@@ -117,8 +117,11 @@ class TestAChallengerThatFails:
             model_name="back3", model_path=model_file(broken="no such layer"), framework="SKLEARN", metrics={"auc": 1}
         )
 
-        with pytest.raises(AirflowFailException, match=r"no such layer(.|\n)*serves again"):
-            execute(best("back3"))
+        ti = FakeTaskInstance()
+        with pytest.raises(AirflowFailException, match=r"Last lines of (.|\n)*no such layer(.|\n)*serves again"):
+            execute(best("back3"), ti)
+        assert "Last lines of" not in ti.pushed["promotion"]["reason"], "what a script prints is not kept"
+        assert "serves again" in ti.pushed["promotion"]["reason"]
         assert hook.predict("back3", instances=[[0.0]]) == {"predictions": [1]}
 
     def test_configuration_comes_back_too(

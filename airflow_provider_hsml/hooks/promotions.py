@@ -221,7 +221,8 @@ class PromotionVerbs(DeploymentVerbs):
             log.exception("What a deployment was stopped for has ended: look whether it serves")
             return
         entry = journal.newest
-        if entry is not None and entry.is_unfinished and entry.before is not None and entry.before.was_up:
+        is_own = entry is not None and entry.is_unfinished and entry.run == wish.run_key
+        if entry is not None and is_own and entry.before is not None and entry.before.was_up:
             self._bring_back(name)
 
 

@@ -129,17 +129,19 @@ class Arrival:
         self._change = Change(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
         try:
             return (yield from explained(self.project, self._converge()))
-        except HopsworksError as error:
+        except Exception as error:
             if self._is_taken_down and not self.has_changed:
                 yield from self._bring_up(error)
             raise
 
-    def _bring_up(self, why: HopsworksError) -> Procedure[None]:
+    def _bring_up(self, why: Exception) -> Procedure[None]:
         """Start what was stopped for a change that does not come."""
         try:
             live = yield from self._change.look()
             if live is not None and live.status.is_down:
-                log.warning("%s; starting what was stopped for it", why)
+                log.warning(
+                    "Starting what was stopped for a change that does not come: %s", str(why) or type(why).__name__
+                )
                 yield from self._send_start(live)
         except HopsworksError:
             log.exception("%s is left stopped", self.name)
@@ -164,7 +166,8 @@ class Arrival:
                     raise NotInTime(message) from again
                 yield Pause(pause)
         message = (
-            f"Deployment {self.name!r} was changed by somebody else each time before a change of ours could be sent."
+            f"Deployment {self.name!r} was changed by somebody else each time before a change of ours could be sent. "
+            "Run the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
         )
         raise Superseded(message)
 
@@ -232,6 +235,8 @@ class Arrival:
     def _update(self, live: Deployment) -> Procedure[Arrived]:
         """Change what is there, against the state that was read."""
         yield from self._change.prepare_update(live)
+        # What is wrong with them is found before anything else is changed.
+        yield from self._change.bring_tags(live)
         yield from self._read_probe(live)
         settled = yield from self._change.stable(live)
         if settled.signature != live.signature:
@@ -249,7 +254,6 @@ class Arrival:
             self.has_changed = self.has_changed or isinstance(error, Unsupported)
             raise
         self.seen, self.has_changed = row, True
-        yield from self._change.bring_tags(row)
         return (yield from self._follow(row))
 
     def _follow(self, row: Deployment) -> Procedure[Arrived]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import calls, predicting
 from .deployments import DeploymentStatus as Status
 from .errors import DeploymentFailed, HopsworksError, NotInTime, NotVerified, Superseded
 from .judging import Likeness
-from .waiting import Pace, Pause, Procedure, patiently, timed
+from .waiting import FailedWatch, Pace, Pause, Procedure, patiently, timed
 
 if TYPE_CHECKING:
     from .deployments import Deployment
@@ -38,6 +38,7 @@ class Bake:
     failed: int = 0
     slowest: float = 0.0
     """Seconds."""
+    _failed: FailedWatch = field(default_factory=FailedWatch)
 
     def run(self) -> Procedure[Deployment]:
         """
@@ -45,7 +46,7 @@ class Bake:
 
         :return: the deployment as it was seen last
         :raises NotVerified: more probes failed than may
-        :raises DeploymentFailed: its instances do not run any more
+        :raises DeploymentFailed: it is Failed and stays so
         :raises Superseded: somebody else changed, stopped or deleted it
         :raises NotInTime: the server has been away for too long
         """
@@ -64,9 +65,10 @@ class Bake:
         while True:
             # What takes longer than the interval leaves turns out, instead of making them up all at once.
             slot = max(slot + 1, math.ceil((clock() - begun) / interval))
-            if slot > planned and (self.asked or not self.verifier.can_ask):
+            is_failed = self.deployment.status is Status.FAILED
+            if slot > planned and (self.asked or not self.verifier.can_ask) and not is_failed:
                 break
-            if clock() > begun + checks.bake_seconds + predicting.ROUTE_BUDGET:
+            if not is_failed and clock() > begun + checks.bake_seconds + predicting.ROUTE_BUDGET:
                 message = f"{self.deployment} could not be asked once while it was watched."
                 raise NotInTime(message)
             yield Pause(max(0.0, begun + slot * interval - clock()))
@@ -94,7 +96,7 @@ class Bake:
             message = f"{seen} was changed by somebody else while it was watched; what they set is left as it is."
             raise Superseded(message)
         self.deployment = seen
-        if seen.status is Status.FAILED:
+        if self._failed.stays(seen, clock()):
             raise DeploymentFailed(seen)
 
     def _probe(self) -> Procedure[str]:

@@ -77,8 +77,26 @@ class HopsworksError(Exception):
     in_doubt = False
     retry_after: float | None = None
     """Seconds after which the server asks to try again, where it said so."""
+    without_logs: str = ""
+    """Its text without lines of logs; empty where it has none."""
     record: Record | None = None
     """What was decided and done until then, where it ended a promotion."""
+
+    @property
+    def kept_text(self) -> str:
+        """Its text as it may be kept, in a record or a journal: nobody knows what a script prints into its log."""
+        return self.without_logs or str(self)
+
+    def followed_by(self, kind: type[HopsworksError], what: str) -> HopsworksError:
+        """
+        Make the error that ends it: of this, and of what came after it.
+
+        :param kind: the class of the new one
+        :param what: what came after it, a sentence
+        """
+        error = kind(f"{self}\n{what}")
+        error.without_logs = f"{self.kept_text}\n{what}"
+        return error
 
 
 class InvalidInput(HopsworksError):
@@ -227,7 +245,8 @@ class DeploymentFailed(DeploymentError):
         :param log_tail: last lines of the component at fault, oldest first
         """
         reason = deployment.reason or "the server gives no reason"
-        lines = [f"{deployment}: its instances do not come up: {reason}"]
+        self.without_logs = f"{deployment}: its instances do not come up: {reason}"
+        lines = [self.without_logs]
         component = deployment.condition.component if deployment.condition else "predictor"
         lines += [f"Last lines of the {component}'s log:", *log_tail] if log_tail else []
         super().__init__("\n".join(lines))

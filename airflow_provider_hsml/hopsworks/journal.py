@@ -237,7 +237,11 @@ class Journal:
         self.names.insert(0, name)
         if entry.state not in (State.PROMOTING, State.ROLLING_BACK):
             for old in self.names[KEPT:][:_DELETED_AT_ONCE]:
-                yield from ask(calls.delete_path(self.project, f"{folder}/{old}"))
+                try:
+                    yield from ask(calls.delete_path(self.project, f"{folder}/{old}"))
+                except HopsworksError as error:
+                    log.info("An old file of the journal stays: %s", error)
+                    return
 
     def _give_up(self, error: HopsworksError) -> None:
         self.is_kept = False

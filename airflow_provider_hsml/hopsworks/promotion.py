@@ -86,7 +86,8 @@ class Promotion:
             except Outdated:
                 log.info("The deployment was changed since this was decided on; deciding anew")
         message = (
-            f"{self.deployment_name or self.model_name!r}: its deployment was changed each time it was decided on."
+            f"{self.deployment_name or self.model_name!r}: its deployment was changed each time it was decided on. Run "
+            "the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
         )
         raise Superseded(message)
 

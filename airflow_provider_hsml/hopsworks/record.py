@@ -56,7 +56,7 @@ class Promoted:
             deployment_name=self.name,
             deployment_id=deployment.id if deployment else None,
             action=self._action(),
-            reason=reason if self.failure is None else f"{reason}; {self.failure}",
+            reason=reason if self.failure is None else f"{reason}; {self.failure.kept_text}",
             model_name=model.name if model else None,
             model_version=model.version if model else None,
             model_project=model.project if model else None,

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .journal import Entry
     from .models import ModelVersion
     from .settings import Wanted
-    from .verification import Checks
     from .waiting import Clock
 
 PREVIOUS = "previous"
@@ -44,7 +43,6 @@ class Rollback:
     interval: float
     clock: Clock
     wait: bool = True
-    checks: Checks | None = None
     run_key: str = ""
 
     def run(self, project: Project) -> Procedure[Promoted]:
@@ -90,7 +88,6 @@ class Rollback:
             timeout=self.timeout,
             interval=self.interval,
             model=model,
-            checks=self.checks,
             wait=self.wait,
             back_to=back_to,
             is_rollback=True,

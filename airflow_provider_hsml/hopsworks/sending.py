@@ -101,6 +101,7 @@ class Change:
 
         :param announce: what to do when it is clear that it can be created, right before it is
         :return: the deployment, and whether it was this that created it, for all that is known
+        :raises PlanAnew: somebody else has created it meanwhile
         :raises InvalidInput: it cannot be created so; nothing was sent
         :raises Unsupported: the server left out what it does not know
         """
@@ -127,8 +128,10 @@ class Change:
         try:
             yield from ask(calls.put_deployment(self.project, artifacts.for_creating(body)))
         except HopsworksError as error:
-            duplicate = isinstance(error, Refused) and error.code == calls.DUPLICATED_ENTRY
-            if not (error.in_doubt or duplicate):
+            if isinstance(error, Refused) and error.code == calls.DUPLICATED_ENTRY:
+                log.warning("%s; going on from what is there", error)
+                raise PlanAnew from error
+            if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it was created", error)
             live = yield from self._look_in_doubt(lambda deployment: deployment is not None)

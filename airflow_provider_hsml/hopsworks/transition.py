@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from . import calls, changes, registry, restoring, scripts, stopping
 from .arrival import FIRST_PAUSE_START, Arrival, Arrived
-from .errors import DeploymentError, DeploymentFailed, HopsworksError, NotVerified, Superseded, TakenBack, Unsupported
+from .errors import (
+    DeploymentError,
+    DeploymentFailed,
+    HopsworksError,
+    NotInTime,
+    NotVerified,
+    Superseded,
+    TakenBack,
+    Unsupported,
+)
 from .journal import ENV_VAR_KEYS, ENV_VARS, Before, Entry, Rejected, Served, State, open_journal
 from .settings import SETTINGS
 from .waiting import Pace, Procedure, patiently
@@ -29,6 +38,9 @@ if TYPE_CHECKING:
     from .waiting import Clock
 
 log = logging.getLogger(__name__)
+
+JOURNAL = 30.0
+"""Seconds for which a change waits until what became of it can be noted; production does not wait for that longer."""
 
 
 class Outdated(Exception):
@@ -122,7 +134,7 @@ class Transition:
             if passes or self.entry is None or not (arrival.has_changed or speaks_against_it):
                 raise
             if self.checks is not None and not self.checks.rolls_back:
-                yield from self._close(State.FAILED, str(error))
+                yield from self._close(State.FAILED, error.kept_text)
                 raise
             yield from self.take_back(error, arrival.seen)
             raise AssertionError from error  # Taking back always raises.
@@ -147,26 +159,24 @@ class Transition:
             self.entry, self.before = self.unfinished, self.unfinished.before
         log.error("%s", why)
         if isinstance(why, DeploymentFailed) and not self.recreate and _waits_for_a_gpu(why):
-            why.args = (
-                f"{why}\nThe old instance may hold the GPU that it waits for: rollout='recreate' stops that first.",
-            )
-        yield from self._write(State.ROLLING_BACK, str(why), rejected=self._rejected(why))
+            hint = "The old instance may hold the GPU that it waits for: rollout='recreate' stops that first."
+            why.args, why.without_logs = (f"{why}\n{hint}",), f"{why.kept_text}\n{hint}"
+        yield from self._write(State.ROLLING_BACK, why.kept_text, rejected=self._rejected(why))
         try:
             now = yield from self._restore(ours)
         except Superseded as error:
             yield from self._close(State.SUPERSEDED, str(error))
-            message = f"{why}\nIt was not taken back: {error}"
-            raise Superseded(message) from why
+            raise why.followed_by(Superseded, f"It was not taken back: {error}") from why
         except HopsworksError as error:
             log.error("Taking it back: %s", error)  # noqa: TRY400 - the task fails with it
-            message = f"{why}\nTaking it back has not ended well: {error}"
+            what = f"Taking it back has not ended well: {error.kept_text}"
             if error.transient and not isinstance(error, DeploymentFailed):
                 # The journal says that it is being rolled back: the next run goes on with that.
-                error.args = (message,)
-                raise
-            yield from self._close(State.FAILED, message)
-            raise DeploymentError(message) from why
-        yield from self._close(State.ROLLED_BACK, str(why))
+                raise why.followed_by(NotInTime, what) from error
+            ended = why.followed_by(DeploymentError, what)
+            yield from self._close(State.FAILED, ended.kept_text)
+            raise ended from why
+        yield from self._close(State.ROLLED_BACK, why.kept_text)
         raise self._taken_back(why, now) from why
 
     # --- The way back -------------------------------------------------------------------------------------------------
@@ -229,15 +239,15 @@ class Transition:
             yield from registry.find_served(self.project, served.project, served.name, served.version, self._pace())
         )
 
-    def _taken_back(self, why: HopsworksError, arrived: Arrived) -> TakenBack:
+    def _taken_back(self, why: HopsworksError, arrived: Arrived) -> HopsworksError:
         self.returned, now = arrived, arrived.deployment
         if self.before is not None and self.before.was_up:
-            text = f"{why}\nIt was taken back: {now} serves again, verified by {arrived.verified_by}."
+            what = f"It was taken back: {now} serves again, verified by {arrived.verified_by}."
         elif self.before is not None:
-            text = f"{why}\nIt was taken back: {now} is as it was before."
+            what = f"It was taken back: {now} is as it was before."
         else:
-            text = f"{why}\nIt was stopped: {now}; nothing served before."
-        error = TakenBack(text)
+            what = f"It was stopped: {now}; nothing served before."
+        error = why.followed_by(TakenBack, what)
         error.transient = self.before is None and why.transient
         return error
 
@@ -250,7 +260,7 @@ class Transition:
             return None
         if not isinstance(why, DeploymentFailed | NotVerified):
             return None
-        return Rejected(challenger, str(why).splitlines()[0], self.clock())
+        return Rejected(challenger, why.kept_text.splitlines()[0], self.clock())
 
     # --- The journal --------------------------------------------------------------------------------------------------
 
@@ -326,7 +336,9 @@ class Transition:
         if rejected is not None:
             known = (*(one for one in known if one.served != rejected.served), rejected)
         self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=self.clock(), rejected=known)
-        yield from self.journal.write(self.entry, self._pace())
+        deadline = self.clock() + min(JOURNAL, self.timeout)
+        pace = Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=deadline, clock=self.clock)
+        yield from self.journal.write(self.entry, pace)
 
     def _pace(self) -> Pace:
         return Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)

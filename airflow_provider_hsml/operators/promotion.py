@@ -47,10 +47,17 @@ class _RecordingOperator(WaitingOperator):
             record = promote(*args, run_key=run_key, **kwargs)
         except HopsworksError as error:
             if error.record is not None:
-                self._finish(context, error.record)
+                self._tell(context, error.record)
             raise
         events.emit_promotion(self, context, record)
         return record
+
+    def _tell(self, context: Context, record: Record) -> None:
+        """Push the record of a failure; whatever comes of that, the failure is what the task ends with."""
+        try:
+            self._finish(context, record)
+        except Exception:
+            self.log.exception("The record could not be pushed")
 
     def _finish(self, context: Context, record: Record) -> dict[str, Any]:
         """

@@ -145,7 +145,6 @@ class TestWhatIsSeen:
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
-            ({"status": "Failed"}, DeploymentFailed, "its instances do not come up"),
             ({"revision": "8"}, Superseded, "was changed by somebody else while it was watched"),
             ({"status": "Stopping"}, Superseded, "was stopped or deleted by somebody else while it was watched"),
             ({"status": "Stopped"}, Superseded, "was stopped or deleted by somebody else"),
@@ -160,6 +159,20 @@ class TestWhatIsSeen:
             baked(fake)
         assert fake.now == 1004 + 15
         assert asked(fake) == 2
+
+    def test_a_failed_that_stays(self, fake: FakeHopsworks) -> None:
+        when(fake, 12, lambda: fake.row.update(status="Failed") if fake.row else None)
+
+        with pytest.raises(DeploymentFailed, match="its instances do not come up"):
+            baked(fake)
+        assert fake.now == 1004 + 15 + 30
+
+    def test_a_failed_that_passes(self, fake: FakeHopsworks) -> None:
+        """It is computed anew at each look: one more instance that finds no room is enough for it."""
+        when(fake, 12, fake.becomes("Failed"))
+        when(fake, 22, fake.becomes("Running"))
+
+        assert baked(fake) == 60
 
     def test_it_is_deleted(self, fake: FakeHopsworks) -> None:
         when(fake, 12, lambda: setattr(fake, "row", None))
