@@ -28,7 +28,7 @@ for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR"):
 
 import pytest  # noqa: E402 - Airflow reads its environment when it is first imported
 
-from airflow_provider_hsml.hopsworks import arrival, predicting, rollout  # noqa: E402
+from airflow_provider_hsml.hopsworks import arrival, predicting, rollout, waiting  # noqa: E402
 
 HOPSWORKS = os.environ.get("HSML_TEST_HOPSWORKS", "5.2")
 """Whose ways the local Model Serving has in these tests; ``make check-all`` runs them with each."""
@@ -82,6 +82,7 @@ def serving(local_serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> Loc
         (rollout, "SETTLE_SEEN", 0.2),
         (rollout, "SETTLE_UNSEEN", 1.0),
         (rollout, "NAMES_AGAIN", 0.1),
+        (waiting, "FAILED_STAYS", 2.0),
     ):
         monkeypatch.setattr(module, name, seconds)
     local_serving.requests.clear()

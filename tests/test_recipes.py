@@ -34,6 +34,7 @@ def test_is_a_dag(heading: str) -> None:
     assert "DeployBestModelOperator" in names
 
 
+@pytest.mark.slow
 def test_from_development_to_production(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from airflow_provider_hsml.hooks import HsmlHook
 
