@@ -36,12 +36,13 @@ class Case:
     rules: Mapping[str, Any] = field(default_factory=dict)
     direction: str = "max"
     candidates: list[int] | None = None
+    rejected: Mapping[int, str] = field(default_factory=dict)
 
     def decide(self) -> gate.Decision:
         known = [version(number, metrics) for number, metrics in enumerate(self.versions, 1)]
         champion = None if self.champion is None else known[self.champion - 1]
         by = gate.Metric("accuracy", Direction(self.direction), self.candidates)
-        return gate.decide(known, champion, by, Gate.read(self.rules, "gate").rules())
+        return gate.decide(known, champion, by, Gate.read(self.rules, "gate").rules(), self.rejected)
 
 
 def version(number: int, metrics: Any, name: str = "digits") -> ModelVersion:
@@ -149,6 +150,17 @@ CASES = [
     Case("the challenger wins then", [None, 0.1], 1, 2, "prefers the challenger", {"missing": "challenger"}),
     Case("the champion stays then", [None, 0.9], 1, -1, "the gate keeps it", {"missing": "champion"}),
     Case("below the floor even then", [None, 0.1], 1, -1, "the floor", {"missing": "challenger", "floor": 0.5}),
+    # What failed when it was deployed.
+    Case("rejected before", [0.8, 0.9], 1, -1, "it was rejected before, and gate", rejected={2: "it lied"}),
+    Case("why it was rejected", [0.8, 0.9], 1, -1, "(it lied)", rejected={2: "it lied"}),
+    Case("the best of the rest", [0.8, 0.95, 0.9], 1, 3, "version 3", rejected={2: "it lied"}),
+    Case("rejected, and tried again", [0.8, 0.9], 1, 2, "beats", {"retry_rejected": True}, rejected={2: "it lied"}),
+    Case("rejected before there was a champion", [0.9], None, None, "it was rejected", rejected={1: "it lied"}),
+    Case("another one is the first", [0.9, 0.7], None, 2, "the best of 1 admissible", rejected={1: "it lied"}),
+    Case(
+        "what is worse besides is said first", [0.8, 0.1], 1, -1, "the floor", {"floor": 0.5}, rejected={2: "it lied"}
+    ),
+    Case("a champion that failed once stays", [0.8, 0.7], 1, -1, "does not beat", rejected={1: "it lied"}),
     Case("NaN is no metric of a champion", [NAN, 0.1], 1, 2, "prefers", {"missing": "challenger"}),
 ]
 
