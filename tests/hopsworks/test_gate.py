@@ -157,9 +157,7 @@ CASES = [
     Case("rejected, and tried again", [0.8, 0.9], 1, 2, "beats", {"retry_rejected": True}, rejected={2: "it lied"}),
     Case("rejected before there was a champion", [0.9], None, None, "it was rejected", rejected={1: "it lied"}),
     Case("another one is the first", [0.9, 0.7], None, 2, "the best of 1 admissible", rejected={1: "it lied"}),
-    Case(
-        "what is worse besides is said first", [0.8, 0.1], 1, -1, "the floor", {"floor": 0.5}, rejected={2: "it lied"}
-    ),
+    Case("beyond the floor is said first", [0.4, 0.45], 1, -1, "the floor", {"floor": 0.5}, rejected={2: "it lied"}),
     Case("a champion that failed once stays", [0.8, 0.7], 1, -1, "does not beat", rejected={1: "it lied"}),
     Case("NaN is no metric of a champion", [NAN, 0.1], 1, 2, "prefers", {"missing": "challenger"}),
 ]
