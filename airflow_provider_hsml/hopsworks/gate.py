@@ -7,6 +7,7 @@ its reason, and compares the best of the rest with the champion; the table of al
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -161,7 +162,12 @@ def decide(
     mark = champion.metric(by.name)
     if mark is None:
         return _unmarked(challenger, champion, by, rules)
-    return _compare(challenger, champion, by, rules)
+    decision = _compare(challenger, champion, by, rules)
+    if best.version not in failed or best.version not in left_out or best.version == champion.version:
+        return decision
+    # A better number that is not even mentioned would look like an error.
+    out = f"version {best.version} ({by.name} {best.metric(by.name):g}) is left out: {left_out[best.version]}"
+    return dataclasses.replace(decision, reason=f"{decision.reason}; {out}")
 
 
 def best_candidate(rows: Sequence[ModelVersion], by: Metric) -> ModelVersion:

@@ -218,3 +218,15 @@ def test_a_champion_of_another_model() -> None:
 def test_there_are_many_cases() -> None:
     assert len(CASES) >= 60
     assert len({case.what for case in CASES}) == len(CASES)
+
+
+def test_a_rejected_version_with_the_best_metric_is_named_with_its_reason_when_another_is_compared() -> None:
+    known = [version(number, accuracy) for number, accuracy in enumerate([0.9, 0.7, 0.95], 1)]
+    by = gate.Metric("accuracy", Direction.MAX, None)
+    decision = gate.decide(known, known[0], by, Gate().rules(), {3: "wrong answers"})
+    assert (decision.chosen, decision.is_kept) == (known[0], True)
+    assert decision.reason == (
+        "version 2 (accuracy 0.7) does not beat the served version 1 (accuracy 0.9), which is kept; version 3 "
+        "(accuracy 0.95) is left out: it was rejected before, and gate.retry_rejected is off (wrong answers)"
+    )
+    assert gate.decide(known, known[0], by, Gate(retry_rejected=True).rules(), {3: "wrong answers"}).chosen is known[2]
