@@ -13,7 +13,12 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AssetAlias, BaseNotifier
 
 from airflow_provider_hsml.local import LocalServing
-from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator, RollbackDeploymentOperator
+from airflow_provider_hsml.operators import (
+    DeployBestModelOperator,
+    DeployModelOperator,
+    RegisterModelOperator,
+    RollbackDeploymentOperator,
+)
 
 from . import commands
 from .conftest import HOPSWORKS, run_model
@@ -126,15 +131,27 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Told:
     return told(home / "airflow.db")
 
 
+class Outlets:
+    """Takes what Airflow's outlet events take, for one alias."""
+
+    def __init__(self, name: str) -> None:
+        self.alias = AssetAlias(name)
+        self.told: list[tuple[str, dict[str, Any]]] = []
+
+    def __getitem__(self, outlet: Any) -> Any:
+        assert outlet is self.alias
+        return SimpleNamespace(add=lambda asset, extra: self.told.append((asset.uri, extra)))
+
+
 class TestAssetEvents:
     def test_of_what_is_registered(self, nights: Told) -> None:
         assert [event for event in nights.events if event[0] == "register"] == [
             (
                 "register",
                 "hopsworks://demo/models/churn",
-                {"model_name": "churn", "model_version": version, "model_id": f"churn_{version}"},
+                {"model_name": "churn", "model_version": version, "model_id": f"churn_{version}", "metrics.auc": auc},
             )
-            for version in (1, 2)
+            for version, auc in ((1, 0.8), (2, 0.7))
         ]
 
     def test_of_a_deployment_only_when_it_changed(self, nights: Told) -> None:
@@ -165,21 +182,13 @@ class TestAssetEvents:
     def test_by_what_was_done(self, hook: HsmlHook, register: Callable[..., int]) -> None:
         register("said", 1, auc=0.8)
         register("said", 2, auc=0.9)
-        alias = AssetAlias("in_production")
-        told: list[Any] = []
-
-        class Accessors:
-            """Takes what Airflow's takes."""
-
-            def __getitem__(self, outlet: Any) -> Any:
-                assert outlet is alias
-                return SimpleNamespace(add=lambda asset, extra: told.append((asset.uri, extra["action"])))
+        outlets = Outlets("in_production")
 
         def back(**given: Any) -> RollbackDeploymentOperator:
-            return RollbackDeploymentOperator(task_id="back", deployment_name="said", outlets=[alias], **given)
+            return RollbackDeploymentOperator(task_id="back", deployment_name="said", outlets=[outlets.alias], **given)
 
         def deploy(**given: Any) -> DeployModelOperator:
-            return DeployModelOperator(task_id="deploy", model_name="said", outlets=[alias], **given)
+            return DeployModelOperator(task_id="deploy", model_name="said", outlets=[outlets.alias], **given)
 
         tasks: list[Any] = [
             deploy(model_version=1),
@@ -190,11 +199,29 @@ class TestAssetEvents:
             back(model_version=1),
         ]
         for task in tasks:
-            task.execute({"ti": FakeTaskInstance(), "outlet_events": Accessors()})
+            task.execute({"ti": FakeTaskInstance(), "outlet_events": outlets})
 
-        assert told == [
+        assert [(uri, extra["action"]) for uri, extra in outlets.told] == [
             ("hopsworks://demo/deployments/said", action) for action in ("created", "updated", "rolled_back")
         ]
+
+    def test_of_what_an_earlier_try_registered_and_told_nobody(
+        self, serving: LocalServing, model_file: Callable[..., Path]
+    ) -> None:
+        """Its worker died between the two; Airflow forgets the events of a try that fails."""
+        outlets, ti = Outlets("registered"), FakeTaskInstance()
+        register: Any = RegisterModelOperator(
+            task_id="register",
+            model_name="retold",
+            model_path=model_file(answer=1),
+            framework="SKLEARN",
+            outlets=[outlets.alias],
+        )
+        for _ in range(2):
+            register.execute({"ti": ti, "outlet_events": outlets})
+
+        extra = {"model_name": "retold", "model_version": 1, "model_id": "retold_1"}
+        assert outlets.told == [("hopsworks://demo/models/retold", extra)] * 2
 
 
 class TestOnRollback:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_hsml.hopsworks.models import ModelVersion
     from airflow_provider_hsml.hopsworks.record import Record
 
     from .base import HsmlOperator
@@ -36,6 +37,19 @@ def emit_promotion(operator: HsmlOperator, context: Context, record: Record) -> 
     if record.has_changed:
         extra = {key: getattr(record, key) for key in _KEYS}
         emit(operator, context, f"deployments/{record.deployment_name}", extra)
+
+
+def emit_registration(operator: HsmlOperator, context: Context, model: ModelVersion) -> None:
+    """
+    Emit an event of a model; also where an earlier try has registered it: that try failed, so nobody has heard of it.
+
+    :param operator: the task
+    :param context: Airflow's
+    :param model: the version
+    """
+    metrics = {f"metrics.{name}": model.metric(name) for name in model.metrics}
+    extra = {"model_name": model.name, "model_version": model.version, "model_id": model.id, **metrics}
+    emit(operator, context, f"models/{model.name}", extra)
 
 
 def emit(operator: HsmlOperator, context: Context, path: str, extra: Mapping[str, Any]) -> None:

@@ -130,10 +130,14 @@ class RegisterModelOperator(HsmlOperator):
         )
         self._registered = model
         self.log.info("Registered version %s of model %r", model.version, model.name)
-        registered = {"model_name": model.name, "model_version": model.version, "model_id": model.id}
-        # Also where an earlier try has registered it: that try did not succeed, so nobody has heard of it yet.
-        events.emit(self, context, f"models/{model.name}", registered)
-        return {**registered, "metrics": dict(model.metrics), "url": self.hook.model_url(model)}
+        events.emit_registration(self, context, model)
+        return {
+            "model_name": model.name,
+            "model_version": model.version,
+            "model_id": model.id,
+            "metrics": dict(model.metrics),
+            "url": self.hook.model_url(model),
+        }
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Lineage:  # noqa: ARG002
         """Give the version that was registered: OpenLineage's provider asks."""
