@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import calls, scripts, stopping
-from .baking import Bake
 from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
 from .errors import (
@@ -31,11 +30,12 @@ from .errors import (
     Unsupported,
 )
 from .judging import Likeness
-from .rollout import START_GRACE, Moved, Next, Roll
+from .rollout import START_GRACE, Moved, Roll
 from .sending import Change, PlanAnew
 from .verification import Checks
 from .verifying import Verifier
-from .waiting import Pace, Pause, Procedure, ask, explained, note_change, patiently
+from .waiting import Pace, Pause, Procedure, ask, explained, patiently, watched
+from .watching import FIRST_PAUSE_START, FIRST_PAUSE_UPDATE, Watch, read_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,9 +49,6 @@ log = logging.getLogger(__name__)
 
 STRANGERS = 2
 """How often somebody else may change it before a change of ours is given up."""
-FIRST_PAUSE_START = 0.5
-FIRST_PAUSE_UPDATE = 2.0
-"""Faster looks after an update buy only stale answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,79 +376,38 @@ class Arrival:
         if not self.wait:
             return Arrived(live, self._action)
         yield from self._read_probe(live)
-        roll = Roll(
-            moved,
-            since=self.clock(),
-            signature=None if moved is Moved.START else live.signature,
-            old_names=self._old_names,
-            can_wake=self._verifier.can_ask,
+        watch = Watch(
+            self.project,
+            live.id,
+            Roll(
+                moved,
+                since=self.clock(),
+                signature=None if moved is Moved.START else live.signature,
+                old_names=self._old_names,
+                can_wake=self._verifier.can_ask,
+            ),
+            self._verifier,
+            timeout=self.timeout,
+            deadline=self._deadline,
+            interval=self.interval,
+            start=self._send_start,
+            down_since=self._down_since,
+            seen=self.seen,
         )
-        pace = self._pace(FIRST_PAUSE_START if moved is Moved.START else FIRST_PAUSE_UPDATE)
-        while True:
-            deployment = yield from self._roll(live, roll, pace)
-            likeness = yield from self._verifier.ask_in_a_row(deployment, roll)
-            if likeness is not Likeness.CHAMPION:
-                break
-            roll.not_yet()
-        if self._verifier.judge.is_fingerprint(likeness, can_be_old=moved is Moved.CHANGE):
-            verified_by = "fingerprint"
-        elif roll.names_are_new or moved is Moved.START:
-            verified_by = "instances"
-        else:
-            verified_by = "status"
-        downtime = None if self._down_since is None else self.clock() - self._down_since
-        stopped = "" if downtime is None else f"; it did not answer for {downtime:.0f} s"
-        log.info("%s has arrived, verified by %s%s", deployment, verified_by, stopped)
-        deployment = yield from Bake(self._verifier, deployment).run()
-        return Arrived(deployment, self._action, verified_by, downtime)
-
-    def _roll(self, live: Deployment, roll: Roll, pace: Pace) -> Procedure[Deployment]:
-        """Look until the rollout is through, as far as the states tell."""
-        look = calls.get_deployment_by_id(self.project, live.id)
-        while True:
-            deployment = yield from patiently(look, pace)
-            if deployment is None:
-                message = f"{live} was deleted by somebody else while it was rolled out."
-                raise Superseded(message)
-            note_change(self.seen, deployment)
-            self.seen = deployment
-            step = roll.next(deployment, self.clock())
-            if step is Next.PROBE or (step is Next.NAMES and roll.names((yield from self._names(deployment)))):
-                return deployment
-            if step is Next.START:
-                yield from self._send_start(deployment)
-            elif step is Next.WAKE:
-                yield from self._verifier.wake()
-            pause = pace.pause()
-            if pause is None:
-                raise NotInTime(self._too_late(deployment, roll))
-            yield Pause(min(pause, roll.look_within))
-
-    def _too_late(self, deployment: Deployment, roll: Roll) -> str:
-        message = f"{deployment} has not arrived within {self.timeout:g} s"
-        if roll.old_answered or (roll.old_names and roll.stable_since is not None):
-            how = "answers are those of the version before" if roll.old_answered else "old instances still run"
-            return f"{message}: {how}. The change may never have been applied: restart the deployment."
-        reason = deployment.reason or "the server gives no reason"
-        return f"{message}: {reason}. Allow more by 'timeout', or look at its log."
+        try:
+            seen = yield from watched(watch)
+        finally:
+            self.seen = watch.seen
+        return Arrived(seen.deployment, self._action, seen.verified_by, seen.downtime)
 
     # --- Looks --------------------------------------------------------------------------------------------------------
 
     def _pace(self, first: float) -> Pace:
         return Pace(first=first, most=self.interval, deadline=self._deadline, clock=self.clock)
 
-    def _names(self, deployment: Deployment) -> Procedure[frozenset[str]]:
-        """Read the names of the instances; none when the server does not tell."""
-        try:
-            logs = yield from ask(calls.get_logs(self.project, deployment, tail=1))
-        except HopsworksError as error:
-            log.info("The names of the instances are not known: %s", error)
-            return frozenset()
-        return frozenset(instance.instance for instance in logs or [])
-
     def _remember(self, live: Deployment) -> Procedure[None]:
         """Note who serves before a change, and what they answer."""
-        self._old_names = yield from self._names(live)
+        self._old_names = yield from read_names(self.project, live)
         yield from self._verifier.remember_champion(live)
 
     def _read_probe(self, live: Deployment) -> Procedure[None]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import calls, changes, registry, restoring, scripts, stopping
-from .arrival import FIRST_PAUSE_START, Arrival, Arrived
+from .arrival import Arrival, Arrived
 from .errors import (
     DeploymentError,
     DeploymentFailed,
@@ -27,6 +27,7 @@ from .errors import (
 from .journal import ENV_VAR_KEYS, ENV_VARS, Before, Entry, Rejected, Served, State, open_journal
 from .settings import SETTINGS
 from .waiting import Pace, Procedure, patiently
+from .watching import FIRST_PAUSE_START
 
 if TYPE_CHECKING:
     from .calls import Project

@@ -1,9 +1,9 @@
 """
 Waiting, decided once and driven by whoever waits.
 
-A procedure is a generator: it yields what is to be done next (a ``Call`` to send, or a ``Pause``) and is told the
-answer. It does no I/O and does not know who drives it, a worker, a sensor or a trigger, so that the same script of
-answers ends in the same result, with the same error and the same message, everywhere.
+A procedure is a generator: it yields what is to be done next (a ``Call`` to send, a ``Pause``, or a ``Long`` wait) and
+is told the answer. It does no I/O and does not know who drives it, a worker, a sensor or a trigger, so that the same
+script of answers ends in the same result, with the same error and the same message, everywhere.
 """
 
 from __future__ import annotations
@@ -38,7 +38,27 @@ class Pause:
     seconds: float
 
 
-Procedure = Generator["Call[Any] | Pause", Any, T]
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Long(Protocol[T_co]):
+    """A wait that takes long, and only reads and probes: whoever drives may leave it to somebody else."""
+
+    def run(self) -> Procedure[T_co]:
+        """See it through."""
+
+
+Procedure = Generator["Call[Any] | Pause | Long[Any]", Any, T]
+
+
+def watched(wait: Long[T]) -> Procedure[T]:
+    """
+    Yield a long wait and give how it ended, with its type.
+
+    :param wait: what is waited for
+    """
+    seen: T = yield wait
+    return seen
 
 
 def ask(call: Call[T]) -> Procedure[T]:
@@ -94,19 +114,29 @@ def all_pages(page: Callable[..., Call[Page[T]] | Call[Page[T] | None]]) -> Proc
             return found
 
 
-def drive(procedure: Procedure[T], send: Callable[[Call[Any]], Any], sleep: Callable[[float], object]) -> T:
+def drive(
+    procedure: Procedure[T],
+    send: Callable[[Call[Any]], Any],
+    sleep: Callable[[float], object],
+    watch: Callable[[Long[Any]], Any] | None = None,
+) -> T:
     """
     Do what a procedure says, until it has a result or raises.
 
     :param procedure: what to do
     :param send: sends a call and gives its answer
     :param sleep: waits for some seconds; one that raises ends the procedure, for a task that is killed
+    :param watch: sees a long wait through, or raises what ends the procedure; None: it is driven as everything else
     """
+    watch = watch or (lambda wait: drive(wait.run(), send, sleep))
     try:
         step = next(procedure)
         while True:
             try:
-                answer = sleep(step.seconds) if isinstance(step, Pause) else send(step)
+                if isinstance(step, Pause):
+                    answer: Any = sleep(step.seconds)
+                else:
+                    answer = send(step) if isinstance(step, Call) else watch(step)
             except HopsworksError as error:
                 step = procedure.throw(error)
             else:
