@@ -10,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_hsml import ModelVersionSensor
+from airflow_provider_hsml.hopsworks import sensing
 from airflow_provider_hsml.hopsworks.client import Client
 from airflow_provider_hsml.hopsworks.errors import NoAnswer
 from airflow_provider_hsml.local import LocalServing
@@ -88,19 +89,16 @@ def test_a_newer_version_is_not_the_one_that_was_asked_about(hook: HsmlHook, reg
     assert execute(sensor("exact", tag=APPROVED))["model_version"] == 2
 
 
-def test_says_once_what_is_lacking(
-    register: Callable[..., int], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(ModelVersionSensor, "log", logging.getLogger("sensor"))
+def test_says_once_what_is_lacking(register: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
     waiting_for = sensor("lacking", tag=APPROVED)
-    with caplog.at_level(logging.INFO, "sensor"):
+    with caplog.at_level(logging.INFO, sensing.__name__):
         assert waiting_for.poke({}) is False
         assert waiting_for.poke({}) is False
         register("lacking", 1)
         assert waiting_for.poke({}) is False
         assert waiting_for.poke({}) is False
 
-    assert [record.getMessage() for record in caplog.records if record.name == "sensor"] == [
+    assert [record.getMessage() for record in caplog.records if record.name == sensing.__name__] == [
         "Model 'lacking' is not in the registry of project 'demo' yet.",
         "Model 'lacking': version 1 has no tag 'approval' (an administrator makes the schema that such a tag needs).",
     ]

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import functools
-import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import calls, reading
-from airflow_provider_hsml.hopsworks.deployments import DeploymentStatus, check_deployment_name
+from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
-from airflow_provider_hsml.hopsworks.waiting import UNSCHEDULABLE_STAYS, Pace, Reach, all_pages, explained, watch
+from airflow_provider_hsml.hopsworks.waiting import all_pages
 
 from .models import ModelVerbs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from airflow_provider_hsml.hopsworks.calls import Endpoint
     from airflow_provider_hsml.hopsworks.deployments import Deployment, DeploymentVersion
 
@@ -98,28 +95,6 @@ class DeploymentLooks(ModelVerbs):
     def get_inference_endpoints(self) -> list[Endpoint]:
         """List where the cluster takes requests to models, beside Hopsworks' REST API."""
         return self.client.send(calls.get_endpoints(self.client.project))
-
-    def watch_deployment(
-        self, name: str, statuses: str | Sequence[str], *, must_exist: bool = True
-    ) -> Deployment | None:
-        """
-        Look whether a deployment is in one of some states: once, or at a Failed until it is known whether it stays.
-
-        :param name: the deployment's name
-        :param statuses: a state or several; ``Running`` is met by Idle, ``Stopped`` by Created
-        :param must_exist: whether one that is not there is a wrong name, not one that was deleted meanwhile
-        :return: the deployment when it is; None when it is not yet
-        :raises NotFound: there is none; the message names those that are
-        :raises DeploymentFailed: it is Failed and stays so; with the end of the log
-        """
-        known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
-        given = [statuses] if isinstance(statuses, str) else reading.sequence("target_status", statuses)
-        targets = [DeploymentStatus(reading.choice("target_status", status, known)) for status in given]
-        goal = Reach.of(check_deployment_name(name), *targets)
-        if must_exist:
-            self.get_deployment(name)
-        pace = Pace(first=1.0, most=5.0, deadline=time.time() + 2 * UNSCHEDULABLE_STAYS)
-        return self.run(explained(self.client.project, watch(self.client.project, goal, pace)))
 
     def inference_url(self, name: str) -> str:
         """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import calls, criteria, fetching, gate, reading, registry, retention
+from airflow_provider_hsml.hopsworks import calls, fetching, gate, reading, registry, retention
 from airflow_provider_hsml.hopsworks.gate import Metric
-from airflow_provider_hsml.hopsworks.models import Direction, check_model_name
+from airflow_provider_hsml.hopsworks.models import Direction
 
 from .connection import ConnectedHook
 from .storage import on_this_machine
@@ -60,22 +60,6 @@ class ModelVerbs(ConnectedHook):
         if not versions:
             raise registry.no_version(name, self.client.project.name)
         return gate.best_candidate(versions, Metric(metric, end))
-
-    def look_for_model_version(self, name: str, *, model_project: str | None = None, **wanted: Any) -> criteria.Look:
-        """
-        Look once whether a version is there that meets all that is wanted.
-
-        :param name: the model's name
-        :param model_project: another project that owns it and shares its registry with this one
-        :param wanted: the arguments of ``ModelVersionSensor`` of the same names
-        :return: the newest that does (``model``), or why there is none yet (``reason``)
-        :raises InvalidInput: an argument is wrong
-        """
-        check_model_name(name)
-        meets = criteria.Criteria.read(**wanted)
-        project = self.client.project
-        owner = self.run(registry.find_registry(project, model_project))
-        return self.run(criteria.look(project, name, meets, owner))
 
     def register_model(self, *, run_key: str | None = None, **model: Any) -> ModelVersion:
         """

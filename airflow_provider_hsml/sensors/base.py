@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseSensorOperator, PokeReturnValue, conf
 
-from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.hopsworks.sensing import Lookout
 
 
 class HsmlSensor(BaseSensorOperator):
@@ -77,13 +78,20 @@ class HsmlSensor(BaseSensorOperator):
         except HopsworksError as error:
             if not error.transient:
                 raise AirflowFailException(str(error)) from error
-            if isinstance(error, DeploymentError):
-                # It has failed for as long as was worth waiting: a retry of the task may find room for it.
+            from airflow_provider_hsml.hopsworks.sensing import passes  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+            if not passes(error):
                 raise
             self.log.warning("%s; looking again", error)
             return False
         return False if found is None else PokeReturnValue(is_done=True, xcom_value=found)
 
-    def look(self) -> dict[str, Any] | None:
-        """Give the result, when what is waited for is there."""
+    @property
+    def lookout(self) -> Lookout:
+        """What is waited for; made once."""
         raise NotImplementedError
+
+    def look(self) -> dict[str, Any] | None:
+        """Look once."""
+        hook = self.hook
+        return hook.run(self.lookout.look(hook.access, hook.client.project))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from .base import HsmlSensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from airflow_provider_hsml.hopsworks.sensing import DeploymentLookout
 
 
 class DeploymentStatusSensor(HsmlSensor):
@@ -32,16 +35,17 @@ class DeploymentStatusSensor(HsmlSensor):
         self.target_status = target_status
         self._has_been_seen = False
 
+    @functools.cached_property
+    def lookout(self) -> DeploymentLookout:
+        """What is waited for."""
+        from airflow_provider_hsml.hopsworks.sensing import DeploymentLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        return DeploymentLookout.read(self.deployment_name, self.target_status)
+
     def look(self) -> dict[str, Any] | None:
         """Look once; at a Failed for as long as it takes to know whether it stays."""
-        deployment = self.hook.watch_deployment(
-            self.deployment_name, self.target_status, must_exist=not self._has_been_seen
-        )
-        self._has_been_seen = True
-        if deployment is None:
-            return None
-        return {
-            "deployment_name": deployment.name,
-            "deployment_id": deployment.id,
-            "status": deployment.status.value,
-        }
+        lookout = self.lookout
+        if not self._has_been_seen:
+            self.hook.get_deployment(lookout.goal.name)
+            self._has_been_seen = True
+        return super().look()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 from .base import HsmlSensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from airflow_provider_hsml.hopsworks.sensing import VersionLookout
 
 
 class ModelVersionSensor(HsmlSensor):
@@ -67,31 +70,21 @@ class ModelVersionSensor(HsmlSensor):
         self.at_most = at_most
         self.tag = tag
         self.model_project = model_project
-        self._said = ""
 
-    def look(self) -> dict[str, Any] | None:
-        """Look once, and say what is lacking when that has changed."""
-        seen = self.hook.look_for_model_version(
-            self.model_name,
-            model_version=self.model_version,
-            newer_than=self.newer_than,
-            metric=self.metric,
-            at_least=self.at_least,
-            at_most=self.at_most,
-            tag=self.tag,
-            model_project=self.model_project,
-        )
-        model = seen.model
-        if model is None:
-            if seen.reason != self._said:
-                self.log.info("%s.", seen.reason)
-                self._said = seen.reason
-            return None
-        found = {
-            "model_name": model.name,
-            "model_version": model.version,
-            "model_id": model.id,
-            "metrics": dict(model.metrics),
-            "url": self.hook.model_url(model),
+    @functools.cached_property
+    def lookout(self) -> VersionLookout:
+        """What is waited for."""
+        from airflow_provider_hsml.hopsworks.sensing import VersionLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        return VersionLookout.read(self.model_name, **self._wanted())
+
+    def _wanted(self) -> dict[str, Any]:
+        return {
+            "model_version": self.model_version,
+            "newer_than": self.newer_than,
+            "metric": self.metric,
+            "at_least": self.at_least,
+            "at_most": self.at_most,
+            "tag": self.tag,
+            "model_project": self.model_project,
         }
-        return found | ({} if self.tag is None else {"tags": dict(model.tags)})
