@@ -67,6 +67,7 @@ def get_deployment(project: Project, name: str) -> Call[Deployment | None]:
         query=(("name", check_deployment_name(name)),),
         repeatable=True,
         absent=frozenset({INSTANCE_NOT_FOUND}),
+        looks_at=name,
     )
 
 
@@ -84,6 +85,7 @@ def get_deployment_by_id(project: Project, deployment_id: int) -> Call[Deploymen
         _deployment,
         repeatable=True,
         absent=frozenset({INSTANCE_NOT_FOUND}),
+        looks_at=int(deployment_id),
     )
 
 

@@ -84,6 +84,8 @@ class Call(Generic[T]):
     """The Host header, where it is not that of ``base``."""
     error: Callable[[str, Answer], HopsworksError] | None = None
     """Makes the error of an answer that is not Hopsworks' own."""
+    looks_at: int | str | None = None
+    """The id or the name of the deployment that it looks at, where a list of all deployments answers it as well."""
 
     def outcome(self, answer: Answer) -> T:
         """
