@@ -44,7 +44,7 @@ class TestConnection:
         self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
     ) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(json.loads(serving.connection) | change))
-        monkeypatch.setattr("airflow_provider_hsml.hopsworks.client.ATTEMPTS", 1)
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.exchange.ATTEMPTS", 1)
 
         works, said = HsmlHook().test_connection()
 

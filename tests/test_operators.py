@@ -544,7 +544,7 @@ class TestAccess:
 
     def test_nobody_there_may_pass(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", _with(serving, port=1))
-        monkeypatch.setattr("airflow_provider_hsml.hopsworks.client.ATTEMPTS", 1)
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.exchange.ATTEMPTS", 1)
 
         with pytest.raises(NoAnswer, match="nobody answers there"):
             execute(best("x"))

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 import tenacity
-from requests.auth import AuthBase
 
-from . import calls
+from . import exchange
 from .calls import Answer, Call, Project
-from .errors import HopsworksError, NoAnswer, Untrusted
-from .ingress import Ingress
+from .ingress import find_project
+from .waiting import drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,33 +19,6 @@ if TYPE_CHECKING:
     from .access import Access
 
 T = TypeVar("T")
-
-ATTEMPTS = 4
-"""How often a call is sent before its failure is reported; those that wait for longer ask again themselves."""
-_LONGEST_PAUSE = 30.0
-
-
-class _KeyAuth(AuthBase):
-    """Puts the key into the header. As an auth object, so that no ``.netrc`` takes its place."""
-
-    def __init__(self, access: Access, on_new_key: Callable[[str], object]) -> None:
-        self._access = access
-        self._key = access.key
-        self._on_new_key = on_new_key
-
-    def renew(self) -> bool:
-        """Read the key anew from its file; tell whether there was another one."""
-        if self._access.key_path is None:
-            return False
-        before, self._key = self._key, Path(self._access.key_path).read_text().strip()
-        if self._key == before:
-            return False
-        self._on_new_key(self._key)
-        return True
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers["Authorization"] = f"{self._access.key_kind} {self._key}"
-        return request
 
 
 class Client:
@@ -74,19 +44,16 @@ class Client:
         """
         self.access = access
         self._sleep = sleep
-        self._auth = _KeyAuth(access, on_new_key)
+        self._key = exchange.Key(access, on_new_key)
         self._session = requests.Session()
+        self._session.trust_env = False
         self._project: Project | None = None
 
     @property
     def project(self) -> Project:
         """The project, looked up on first use."""
         if self._project is None:
-            project = self.send(calls.get_project(self.access.project))
-            if self.access.inference_route == "istio":
-                endpoints = [] if self.access.ingress_url else self.send(calls.get_endpoints(project))
-                project = replace(project, ingress=Ingress.of(self.access, endpoints))
-            self._project = project
+            self._project = drive(find_project(self.access), self.send, self._sleep)
         return self._project
 
     def send(self, call: Call[T]) -> T:
@@ -96,18 +63,7 @@ class Client:
         :param call: what to ask
         :raises HopsworksError: what went wrong, by its kind
         """
-
-        def may_repeat(error: BaseException) -> bool:
-            unsent = isinstance(error, NoAnswer) and not error.sent
-            return isinstance(error, HopsworksError) and error.transient and (call.repeatable or unsent)
-
-        attempts = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(ATTEMPTS),
-            retry=tenacity.retry_if_exception(may_repeat),
-            wait=pause_before_retry,
-            sleep=self._sleep,
-            reraise=True,
-        )
+        attempts = tenacity.Retrying(sleep=self._sleep, **exchange.attempts(call))
         outcome: T = attempts(self._send_once, call)
         return outcome
 
@@ -116,69 +72,34 @@ class Client:
         self._session.close()
 
     def _send_once(self, call: Call[T]) -> T:
+        key = self._key.header
         answer = self._exchange(call)
-        if answer.status == 401 and self._auth.renew():
+        if answer.status == 401 and self._key.renew(key):
             answer = self._exchange(call)
         return call.outcome(answer)
 
-    def _exchange(self, call: Call[T]) -> Answer:
-        access = self.access
-        wait = call.seconds or (access.write_timeout if call.is_write_slow else access.request_timeout)
-        upload = call.upload
-        base = call.base or access.url
-        where = f"{call.what} at {base}"
+    def _exchange(self, call: Call[Any]) -> Answer:
+        one = exchange.Exchange(self.access, call, self._key.header)
+        proxy = exchange.proxy_for(one.base)
         try:
             response = self._session.request(
-                call.method,
-                f"{base}/{call.path}",
-                params=list(call.query),
-                json=call.body,
-                headers={"Host": call.host} if call.host else None,
-                data=dict(upload.fields) if upload else None,
-                files={"file": (upload.filename, upload.content)} if upload else None,
-                auth=self._auth,
-                timeout=(min(wait, access.request_timeout), wait),
+                one.method,
+                one.url,
+                headers=one.headers,
+                data=one.content or one.fields,
+                files=one.files,
+                timeout=(one.connect_seconds, one.seconds),
                 allow_redirects=False,
-                verify=access.verify,
+                proxies={"all": proxy} if proxy else None,
+                verify=exchange.trusted(self.access),
             )
-        except requests.exceptions.SSLError as error:
-            message = (
-                f"{where}: the server's TLS certificate does not verify ({_cause(error)}). If it is signed by a "
-                "private CA, put "
-                "the path of that CA's PEM file into the connection's extra 'ca_bundle'."
-            )
-            raise Untrusted(message) from error
         except requests.exceptions.ConnectTimeout as error:
-            message = (
-                f"{where}: no connection within {access.request_timeout:g} s. Check the connection's host and port."
-            )
-            raise NoAnswer(message, sent=False) from error
+            raise one.not_connected() from error
         except requests.exceptions.Timeout as error:
-            message = f"{where}: no answer within {wait:g} s."
-            raise NoAnswer(message) from error
+            raise one.not_answered() from error
         except requests.exceptions.RequestException as error:
-            refused = "NewConnectionError" in repr(error.args) or "NameResolutionError" in repr(error.args)
-            how = "nobody answers there. Check the connection's host and port" if refused else "the answer was cut off"
-            message = f"{where}: {how} ({_cause(error)})."
-            raise NoAnswer(message, sent=not refused) from error
+            unreached = "NewConnectionError" in repr(error.args) or "NameResolutionError" in repr(error.args)
+            raise one.failed(error, unreached=unreached) from error
         return Answer(
             response.status_code, response.content, {name.lower(): value for name, value in response.headers.items()}
         )
-
-
-def pause_before_retry(state: tenacity.RetryCallState) -> float:
-    """
-    Tell how long to wait before the next attempt: what the server asks for, else longer each time, with jitter.
-
-    :param state: tenacity's account of the attempts so far
-    """
-    error = state.outcome and state.outcome.exception()
-    if isinstance(error, HopsworksError) and error.retry_after is not None:
-        return min(error.retry_after, _LONGEST_PAUSE)
-    return tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)(state)
-
-
-def _cause(error: BaseException) -> str:
-    """Say the innermost reason, without the addresses in memory that the outer ones carry."""
-    reason = getattr(error.args[0], "reason", error.args[0]) if error.args else error
-    return str(reason).rpartition(">: ")[2] or type(error).__name__

@@ -8,6 +8,7 @@ which, so they are tried, the newest first: what the ingress does not know it an
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
     from .calls import Call, Endpoint, Project
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
+def find_project(access: Access) -> Procedure[Project]:
+    """
+    Look the connection's project up, and the ingress where models are to be asked there.
+
+    :param access: the connection
+    """
+    project = yield from ask(calls.get_project(access.project))
+    if access.inference_route != "istio":
+        return project
+    endpoints = [] if access.ingress_url else (yield from ask(calls.get_endpoints(project)))
+    return replace(project, ingress=Ingress.of(access, endpoints))
 
 
 class Ingress:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -137,6 +137,34 @@ def drive(
                     answer: Any = sleep(step.seconds)
                 else:
                     answer = send(step) if isinstance(step, Call) else watch(step)
+            except HopsworksError as error:
+                step = procedure.throw(error)
+            else:
+                step = procedure.send(answer)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    finally:
+        procedure.close()
+
+
+async def drive_async(
+    procedure: Procedure[T],
+    send: Callable[[Call[Any]], Awaitable[Any]],
+    sleep: Callable[[float], Awaitable[object]],
+) -> T:
+    """
+    Do what a procedure says, as ``drive`` does, on an event loop.
+
+    :param procedure: what to do; it is closed when this is cancelled
+    :param send: sends a call and gives its answer
+    :param sleep: waits for some seconds
+    """
+    try:
+        step = next(procedure)
+        while True:
+            try:
+                answer = await (sleep(step.seconds) if isinstance(step, Pause) else send(step))
             except HopsworksError as error:
                 step = procedure.throw(error)
             else:

@@ -1,7 +1,8 @@
-"""The client against real sockets, some of which behave badly."""
+"""Both clients against real sockets, some of which behave badly: the same answers, errors and words."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import ssl
@@ -9,22 +10,28 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import pytest
 import trustme
 
 from airflow_provider_hsml.hopsworks import calls
 from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.client import ATTEMPTS, Client
+from airflow_provider_hsml.hopsworks.aio import AsyncClient
+from airflow_provider_hsml.hopsworks.client import Client
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotUnderstood, Refused, Untrusted
+from airflow_provider_hsml.hopsworks.exchange import ATTEMPTS
 
 from .samples import PROJECT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from airflow_provider_hsml.hopsworks.calls import Call
+
 KEY = "prefix.secretpart"
+T = TypeVar("T")
+Connect: TypeAlias = "Callable[..., Client | Driven]"
 Handle = Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]
 OK: tuple[int, dict[str, str], bytes] = (200, {}, b"[]")
 LIST = calls.get_deployments(PROJECT)
@@ -72,12 +79,37 @@ def pauses() -> list[float]:
     return []
 
 
-@pytest.fixture
-def connect(pauses: list[float]) -> Iterator[Callable[..., Client]]:
-    made: list[Client] = []
+class Driven:
+    """The asynchronous client, asked from outside its event loop."""
 
-    def make(url: str, **fields: Any) -> Client:
-        made.append(Client(Access(url, "demo", KEY, **fields), sleep=pauses.append))
+    def __init__(self, access: Access, *, sleep: Callable[[float], None]) -> None:
+        async def pause(seconds: float) -> None:
+            sleep(seconds)
+
+        async def make() -> AsyncClient:
+            return AsyncClient(access, sleep=pause)
+
+        self._runner = asyncio.Runner()
+        self._client = self._runner.run(make())
+
+    def send(self, call: Call[T]) -> T:
+        return self._runner.run(self._client.send(call))
+
+    @property
+    def project(self) -> calls.Project:
+        return self._runner.run(self._client.project())
+
+    def close(self) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=[Client, Driven], ids=["sync", "async"])
+def connect(request: pytest.FixtureRequest, pauses: list[float]) -> Iterator[Connect]:
+    made: list[Client | Driven] = []
+
+    def make(url: str, **fields: Any) -> Client | Driven:
+        made.append(request.param(Access(url, "demo", KEY, **fields), sleep=pauses.append))
         return made[-1]
 
     yield make
@@ -99,9 +131,7 @@ class Seen:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-def test_the_key_goes_into_the_header(
-    connect: Callable[..., Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_key_goes_into_the_header(connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a .netrc knows the host."""
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login somebody password else\n")
@@ -113,7 +143,7 @@ def test_the_key_goes_into_the_header(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
-def test_reads_are_asked_again(connect: Callable[..., Client], pauses: list[float], status: int) -> None:
+def test_reads_are_asked_again(connect: Connect, pauses: list[float], status: int) -> None:
     seen = Seen((status, {}, b"<html>"), (status, {}, b""), OK)
     with serving(seen) as url:
         assert connect(url).send(LIST) == []
@@ -121,20 +151,20 @@ def test_reads_are_asked_again(connect: Callable[..., Client], pauses: list[floa
     assert len(pauses) == 2
 
 
-def test_reads_are_not_asked_for_ever(connect: Callable[..., Client]) -> None:
+def test_reads_are_not_asked_for_ever(connect: Connect) -> None:
     seen = Seen((503, {}, b"away"))
     with serving(seen) as url, pytest.raises(NotUnderstood, match=r"HTTP 503 .* It began: 'away'"):
         connect(url).send(LIST)
     assert len(seen.paths) == ATTEMPTS
 
 
-def test_the_server_says_when(connect: Callable[..., Client], pauses: list[float]) -> None:
+def test_the_server_says_when(connect: Connect, pauses: list[float]) -> None:
     with serving(Seen((429, {"retry-after": "7"}, b""), (503, {"retry-after": "999"}, b""), OK)) as url:
         connect(url).send(LIST)
     assert pauses == [7, 30]
 
 
-def test_changes_are_sent_once(connect: Callable[..., Client]) -> None:
+def test_changes_are_sent_once(connect: Connect) -> None:
     seen = Seen((503, {}, b""))
     with serving(seen) as url, pytest.raises(NotUnderstood) as caught:
         connect(url).send(PUT)
@@ -142,20 +172,20 @@ def test_changes_are_sent_once(connect: Callable[..., Client]) -> None:
     assert caught.value.in_doubt
 
 
-def test_a_no_is_not_asked_again(connect: Callable[..., Client]) -> None:
+def test_a_no_is_not_asked_again(connect: Connect) -> None:
     seen = Seen((403, {}, json.dumps({"errorCode": 320004, "errorMsg": "scope"}).encode()))
     with serving(seen) as url, pytest.raises(Refused):
         connect(url).send(LIST)
     assert len(seen.paths) == 1
 
 
-def test_a_redirect_is_not_followed(connect: Callable[..., Client]) -> None:
+def test_a_redirect_is_not_followed(connect: Connect) -> None:
     seen = Seen((302, {"location": "http://127.0.0.1:1/elsewhere"}, b""))
     with serving(seen) as url, pytest.raises(NotUnderstood, match="redirected"):
         connect(url).send(PUT)
 
 
-def test_an_answer_that_is_cut_off(connect: Callable[..., Client]) -> None:
+def test_an_answer_that_is_cut_off(connect: Connect) -> None:
     with (
         serving(lambda _: (200, {"content-length": "500"}, b'{"id": 1')) as url,
         pytest.raises(NoAnswer, match="cut off") as caught,
@@ -164,7 +194,7 @@ def test_an_answer_that_is_cut_off(connect: Callable[..., Client]) -> None:
     assert caught.value.in_doubt
 
 
-def test_nobody_there(connect: Callable[..., Client]) -> None:
+def test_nobody_there(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(NoAnswer, match=r"nobody answers there\. Check the connection's host and port") as caught:
@@ -173,12 +203,12 @@ def test_nobody_there(connect: Callable[..., Client]) -> None:
     assert " at 0x" not in str(caught.value)
 
 
-def test_a_name_that_does_not_exist(connect: Callable[..., Client]) -> None:
+def test_a_name_that_does_not_exist(connect: Connect) -> None:
     with pytest.raises(NoAnswer, match="nobody answers there"):
         connect("https://hopsworks.invalid:443").send(LIST)
 
 
-def test_somebody_who_does_not_answer(connect: Callable[..., Client]) -> None:
+def test_somebody_who_does_not_answer(connect: Connect) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
         pytest.raises(NoAnswer, match=r"no answer within 0.1 s") as caught,
@@ -187,7 +217,7 @@ def test_somebody_who_does_not_answer(connect: Callable[..., Client]) -> None:
     assert caught.value.in_doubt
 
 
-def test_tls_is_verified(connect: Callable[..., Client], tmp_path: Path) -> None:
+def test_tls_is_verified(connect: Connect, tmp_path: Path) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
@@ -200,7 +230,7 @@ def test_tls_is_verified(connect: Callable[..., Client], tmp_path: Path) -> None
         assert connect(url, verify=str(bundle)).send(LIST) == []
 
 
-def test_the_write_timeout_is_for_writes(connect: Callable[..., Client]) -> None:
+def test_the_write_timeout_is_for_writes(connect: Connect) -> None:
     release = threading.Event()
 
     def slow(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
@@ -213,7 +243,7 @@ def test_the_write_timeout_is_for_writes(connect: Callable[..., Client]) -> None
 
 
 class TestTokens:
-    def test_a_token_is_read_anew_after_a_401(self, connect: Callable[..., Client], tmp_path: Path) -> None:
+    def test_a_token_is_read_anew_after_a_401(self, connect: Connect, tmp_path: Path) -> None:
         token = tmp_path / "token.jwt"
         token.write_text("new\n")
         seen = Seen((401, {}, json.dumps({"errorCode": 200003}).encode()), OK)
@@ -221,7 +251,7 @@ class TestTokens:
             connect(url, key_kind="Bearer", key_path=str(token)).send(LIST)
         assert seen.keys == [f"Bearer {KEY}", "Bearer new"]
 
-    def test_the_same_token_is_not_tried_again(self, connect: Callable[..., Client], tmp_path: Path) -> None:
+    def test_the_same_token_is_not_tried_again(self, connect: Connect, tmp_path: Path) -> None:
         token = tmp_path / "token.jwt"
         token.write_text(KEY)
         seen = Seen((401, {}, json.dumps({"errorCode": 200003}).encode()))
@@ -230,7 +260,7 @@ class TestTokens:
         assert len(seen.paths) == 1
 
 
-def test_the_project_is_looked_up_once(connect: Callable[..., Client]) -> None:
+def test_the_project_is_looked_up_once(connect: Connect) -> None:
     seen = Seen((200, {}, json.dumps({"projectId": 119, "projectName": "demo"}).encode()))
     with serving(seen) as url:
         client = connect(url)
@@ -238,7 +268,7 @@ def test_the_project_is_looked_up_once(connect: Callable[..., Client]) -> None:
     assert seen.paths == ["/hopsworks-api/api/project/getProjectInfo/demo"]
 
 
-def test_the_key_is_in_no_error(connect: Callable[..., Client]) -> None:
+def test_the_key_is_in_no_error(connect: Connect) -> None:
     with serving(Seen((500, {}, b"oops"))) as url, pytest.raises(NotUnderstood) as caught:
         connect(url).send(PUT)
     error: BaseException | None = caught.value
