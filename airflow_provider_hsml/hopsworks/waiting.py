@@ -154,7 +154,7 @@ async def drive_async(
     sleep: Callable[[float], Awaitable[object]],
 ) -> T:
     """
-    Do what a procedure says, as ``drive`` does, on an event loop.
+    Do what a procedure says, as ``drive`` does, on an event loop; its long waits as everything else.
 
     :param procedure: what to do; it is closed when this is cancelled
     :param send: sends a call and gives its answer
@@ -164,7 +164,12 @@ async def drive_async(
         step = next(procedure)
         while True:
             try:
-                answer = await (sleep(step.seconds) if isinstance(step, Pause) else send(step))
+                if isinstance(step, Pause):
+                    answer: Any = await sleep(step.seconds)
+                elif isinstance(step, Call):
+                    answer = await send(step)
+                else:
+                    answer = await drive_async(step.run(), send, sleep)
             except HopsworksError as error:
                 step = procedure.throw(error)
             else:

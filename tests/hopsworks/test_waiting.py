@@ -1,20 +1,36 @@
-"""What a wait says when it ends badly."""
+"""What a wait says when it ends badly, and that whoever drives it makes no difference."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.calls import Call, InstanceLog
-from airflow_provider_hsml.hopsworks.deployments import Deployment
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
-from airflow_provider_hsml.hopsworks.waiting import drive, explained
+from airflow_provider_hsml.hopsworks.calls import Call, InstanceLog, get_deployment
+from airflow_provider_hsml.hopsworks.deployments import Deployment, DeploymentStatus
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError
+from airflow_provider_hsml.hopsworks.waiting import (
+    Long,
+    Pace,
+    Pause,
+    Procedure,
+    Reach,
+    Wait,
+    ask,
+    drive,
+    drive_async,
+    explained,
+    until,
+    watched,
+)
 
-from .fake import PROJECT, row
+from .fake import PROJECT, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from collections.abc import Callable
 
 
 @pytest.mark.parametrize(
@@ -39,3 +55,102 @@ def test_a_failure_carries_the_log_of_the_component_at_fault(reason: str, compon
         "[pod-1]",
         f"a line of the {component}",
     ]
+
+
+@dataclass
+class Coming:
+    """A long wait for a deployment to run."""
+
+    clock: Callable[[], float]
+
+    def run(self) -> Procedure[Deployment | None]:
+        pace = Pace(first=1, most=5, deadline=1300, clock=self.clock)
+        goal = Reach.of("digits", DeploymentStatus.RUNNING)
+        return explained(
+            PROJECT, until(Wait(goal, pace, "deployment 'digits' to run"), get_deployment(PROJECT, "digits"))
+        )
+
+
+def coming(fake: FakeHopsworks) -> Procedure[tuple[Deployment | None, float]]:
+    """Wait, look once more, and tell how long it took."""
+    wait: Long[Deployment | None] = Coming(fake.clock)
+    yield from watched(wait)
+    return (yield from ask(get_deployment(PROJECT, "digits"))), fake.now
+
+
+COMING: dict[str, tuple[dict[float, str], list[Any]]] = {
+    # what becomes of the deployment, after how many seconds; what befalls the looks
+    "comes": ({20: "Running"}, []),
+    "fails": ({20: "Failed"}, []),
+    "recovers": ({20: "Failed", 40: "Running"}, []),
+    "does not come": ({}, []),
+    "is deleted": ({20: "deleted"}, []),
+    "server away": ({20: "Running"}, [None, UNSENT, UNSENT, refusal(503, 0), refusal(429, 0)]),
+    "key revoked": ({}, [None, refusal(401, 320013)]),
+    "project gone": ({}, [None, refusal(404, 150004)]),
+}
+
+
+class TestDrivers:
+    """One procedure, on a thread and on an event loop: the same requests, times, result, error and words."""
+
+    @pytest.mark.parametrize("name", COMING)
+    def test_it_ends_the_same(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
+        def play(drive_it: Callable[[FakeHopsworks], object]) -> object:
+            fake = FakeHopsworks(row("Starting"))
+            becomes, fake.faults["serving"] = COMING[name][0], list(COMING[name][1])
+            for seconds, status in becomes.items():
+                deleted = status == "deleted"
+                fake.after(seconds, (lambda: setattr(fake, "row", None)) if deleted else fake.becomes(status))
+            caplog.clear()
+            with caplog.at_level(logging.INFO):
+                try:
+                    end: object = drive_it(fake)
+                except HopsworksError as error:
+                    end = type(error), str(error)
+            return end, fake.now, fake.reads, caplog.messages
+
+        def on_a_loop(fake: FakeHopsworks) -> object:
+            async def send(call: Call[Any]) -> Any:
+                await asyncio.sleep(0)
+                return fake.send(call)
+
+            async def sleep(seconds: float) -> None:
+                await asyncio.sleep(0)
+                fake.sleep(seconds)
+
+            return asyncio.run(drive_async(coming(fake), send, sleep))
+
+        assert play(lambda fake: drive(coming(fake), fake.send, fake.sleep)) == play(on_a_loop)
+
+    @pytest.mark.parametrize("what", ["call", "pause", "long"])
+    def test_a_procedure_is_closed_when_its_task_is_cancelled(self, what: str) -> None:
+        closed: list[str] = []
+
+        class Nested:
+            def run(self) -> Procedure[None]:
+                yield Pause(1)
+
+        def procedure() -> Procedure[None]:
+            try:
+                if what == "call":
+                    yield get_deployment(PROJECT, "digits")
+                elif what == "pause":
+                    yield Pause(1)
+                else:
+                    yield Nested()
+            finally:
+                closed.append(what)
+
+        async def hang(_step: object) -> None:
+            await asyncio.Event().wait()
+
+        async def cancel() -> None:
+            task = asyncio.create_task(drive_async(procedure(), hang, hang))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert closed == [what]
+
+        asyncio.run(cancel())
