@@ -5,6 +5,7 @@ The map of the package:
 
 - ``operators``: what a DAG does (register, deploy, deploy the best, start, stop, restart, delete, predict, clear up)
 - ``sensors``: what a DAG waits for
+- ``triggers``: what waits in the triggerer for tasks that are deferred
 - ``hooks``: ``HsmlHook``, the Airflow connection and the verbs on top of it
 - ``hopsworks``: models, deployments and the REST contract, without Airflow
 - ``local``: a Model Serving for a laptop or CI, which really runs the models

@@ -99,7 +99,7 @@ class TestConnection:
 
     def test_the_key_is_masked(self, hook: HsmlHook, monkeypatch: pytest.MonkeyPatch) -> None:
         masked: list[str] = []
-        monkeypatch.setattr("airflow_provider_hsml.hooks.connection.mask_secret", masked.append)
+        monkeypatch.setattr("airflow_provider_hsml.connection.mask_secret", masked.append)
 
         assert hook.access.key in masked
         assert hook.access.key.rpartition(".")[2] in masked
@@ -109,7 +109,7 @@ class TestConnection:
     ) -> None:
         """Inside Hopsworks the key is renewed in its file, and read anew after a 401."""
         masked: list[str] = []
-        monkeypatch.setattr("airflow_provider_hsml.hooks.connection.mask_secret", masked.append)
+        monkeypatch.setattr("airflow_provider_hsml.connection.mask_secret", masked.append)
         (tmp_path / "api.key").write_text("old.expired")
         for name, value in (("REST_ENDPOINT", serving.url), ("SECRETS_DIR", tmp_path), ("HOPSWORKS_PROJECT", "demo")):
             monkeypatch.setenv(name, str(value))

@@ -153,16 +153,14 @@ class TestImports:
 
     @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
     def test_go_one_way(self, path: Path) -> None:
-        """operators, sensors -> hooks -> hopsworks; local is a program of its own; only the client names requests."""
+        """operators, sensors -> hooks, triggers -> connection -> hopsworks; local is a program of its own."""
         place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        ranks = {"operators": 2, "sensors": 2, "hooks": 1, "hopsworks": 0}
+        ranks = {"operators": 3, "sensors": 3, "hooks": 2, "triggers": 2, "connection": 1, "hopsworks": 0}
         imported = imports_of(path)
 
         if place in ranks:
             above = {
-                name
-                for name, rank in ranks.items()
-                if rank > ranks[place] or (rank == ranks[place] == 2 and name != place)
+                name for name, rank in ranks.items() if rank > ranks[place] or (rank == ranks[place] and name != place)
             }
             assert not {f"airflow_provider_hsml.{name}" for name in above} & {
                 ".".join(name.split(".")[:2]) for name in imported

@@ -6,16 +6,17 @@ import functools
 import time
 from typing import TYPE_CHECKING, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook, mask_secret
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from airflow_provider_hsml.connection import access_of, mask_key
 from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.waiting import drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_hsml.hopsworks.access import Access
     from airflow_provider_hsml.hopsworks.client import Client
     from airflow_provider_hsml.hopsworks.waiting import Procedure
 
@@ -54,25 +55,10 @@ class ConnectedHook(BaseHook):
         try:
             connection = self.get_connection(self.hsml_conn_id)
         except AirflowNotFoundException:
-            access = Access.from_environment(project=self.project)
-            if access is None:
-                message = (
-                    f"Airflow has no connection {self.hsml_conn_id!r}, and the environment names no Hopsworks. Make a "
-                    "connection of type 'hsml' with host, API key (password) and extra 'project', or set "
-                    "HOPSWORKS_HOST, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY."
-                )
-                raise InvalidInput(message) from None
+            access = access_of(self.hsml_conn_id, self.project, None)
         else:
-            access = Access.from_connection(
-                host=connection.host,
-                port=connection.port,
-                password=connection.password,
-                extra=connection.extra_dejson,
-                project=self.project,
-                schema=connection.schema,
-                name=f"connection {self.hsml_conn_id!r}",
-            )
-        _mask(access.key)
+            access = access_of(self.hsml_conn_id, self.project, connection, connection.extra_dejson)
+        mask_key(access.key)
         return access
 
     @functools.cached_property
@@ -80,7 +66,7 @@ class ConnectedHook(BaseHook):
         """The client, with the project it works in."""
         from airflow_provider_hsml.hopsworks.client import Client  # noqa: PLC0415 - brings requests, which parsing a DAG does not need
 
-        return Client(self.access, sleep=self._sleep, on_new_key=_mask)
+        return Client(self.access, sleep=self._sleep, on_new_key=mask_key)
 
     def get_conn(self) -> Client:
         """Give the client."""
@@ -106,9 +92,3 @@ class ConnectedHook(BaseHook):
             return False, str(error)
         reached = f"Hopsworks {version or 'of unknown version'} at {self.access.url}"
         return True, f"Reached {reached}, project {project.name!r} (id {project.id})."
-
-
-def _mask(key: str) -> None:
-    """Keep a key out of Airflow's logs: as a whole, and its secret part behind the dot."""
-    for secret in (key, key.rpartition(".")[2]):
-        mask_secret(secret)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import tenacity
@@ -13,10 +13,11 @@ import tenacity
 from . import exchange
 from .calls import Answer, Call, Project
 from .ingress import find_project
+from .once import Once
 from .waiting import drive_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
 
     from .access import Access
 
@@ -26,28 +27,8 @@ _LIMITS = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive
 """Few at a time: what is asked for thousands of waits is no burst for the server."""
 
 
-class Once(Generic[T]):
-    """
-    Finds something out once, for all who ask; what failed is tried anew by who asks next.
-
-    :param find: how to find it out
-    """
-
-    def __init__(self, find: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        self._find = find
-        self._task: asyncio.Task[T] | None = None
-
-    async def get(self) -> T:
-        """Give it, when it is there. Who is cancelled meanwhile leaves the others their answer."""
-        task = self._task
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            self._task = task = asyncio.create_task(self._find())
-        return await asyncio.shield(task)
-
-    def cancel(self) -> None:
-        """End a search that is under way."""
-        if self._task is not None:
-            self._task.cancel()
+async def _nothing(_key: str) -> None:
+    """Do nothing with a new key."""
 
 
 class AsyncClient:
@@ -62,7 +43,7 @@ class AsyncClient:
         access: Access,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        on_new_key: Callable[[str], object] = lambda _key: None,
+        on_new_key: Callable[[str], Awaitable[None]] = _nothing,
     ) -> None:
         """
         Prepare, without talking to anybody.
@@ -73,7 +54,8 @@ class AsyncClient:
         """
         self.access = access
         self._sleep = sleep
-        self._key = exchange.Key(access, on_new_key)
+        self._key = access.key
+        self._on_new_key = on_new_key
         self._tls = _context(exchange.trusted(access))
         self._places: dict[str, httpx.AsyncClient] = {}
         self._project = Once(lambda: drive_async(find_project(access), self.send, sleep))
@@ -100,14 +82,22 @@ class AsyncClient:
             await place.aclose()
 
     async def _send_once(self, call: Call[T]) -> T:
-        key = self._key.header
+        used = self._key
         answer = await self._exchange(call)
-        if answer.status == 401 and self._key.renew(key):
+        if answer.status == 401 and await self._renew(used):
             answer = await self._exchange(call)
         return call.outcome(answer)
 
+    async def _renew(self, used: str) -> bool:
+        """Read the key anew, unless somebody has; tell whether there is another one than was used."""
+        key = exchange.read_key(self.access)
+        if self._key == used and key not in (None, used):
+            await self._on_new_key(key)
+            self._key = key
+        return self._key != used
+
     async def _exchange(self, call: Call[Any]) -> Answer:
-        one = exchange.Exchange(self.access, call, self._key.header)
+        one = exchange.Exchange(self.access, call, self._key)
         if one.base not in self._places:
             proxy = exchange.proxy_for(one.base)
             transport = httpx.AsyncHTTPTransport(

@@ -44,7 +44,8 @@ class Client:
         """
         self.access = access
         self._sleep = sleep
-        self._key = exchange.Key(access, on_new_key)
+        self._key = access.key
+        self._on_new_key = on_new_key
         self._session = requests.Session()
         self._session.trust_env = False
         self._project: Project | None = None
@@ -72,14 +73,22 @@ class Client:
         self._session.close()
 
     def _send_once(self, call: Call[T]) -> T:
-        key = self._key.header
+        used = self._key
         answer = self._exchange(call)
-        if answer.status == 401 and self._key.renew(key):
+        if answer.status == 401 and self._renew(used):
             answer = self._exchange(call)
         return call.outcome(answer)
 
+    def _renew(self, used: str) -> bool:
+        """Read the key anew, unless somebody has; tell whether there is another one than was used."""
+        key = exchange.read_key(self.access)
+        if self._key == used and key not in (None, used):
+            self._on_new_key(key)
+            self._key = key
+        return self._key != used
+
     def _exchange(self, call: Call[Any]) -> Answer:
-        one = exchange.Exchange(self.access, call, self._key.header)
+        one = exchange.Exchange(self.access, call, self._key)
         proxy = exchange.proxy_for(one.base)
         try:
             response = self._session.request(

@@ -22,8 +22,6 @@ from .access import is_loopback
 from .errors import HopsworksError, InvalidInput, NoAnswer, Untrusted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .access import Access
     from .calls import Call
 
@@ -32,57 +30,20 @@ ATTEMPTS = 4
 _LONGEST_PAUSE = 30.0
 
 
-class Key:
-    """The API key or token, which may be renewed while it is used. It is in no ``repr``."""
-
-    def __init__(self, access: Access, on_new_key: Callable[[str], object]) -> None:
-        """
-        Begin with the one that was read with the connection.
-
-        :param access: where it is from
-        :param on_new_key: is given a key that was renewed, before it is used
-        """
-        self._access = access
-        self._key = access.key
-        self._on_new_key = on_new_key
-
-    @property
-    def header(self) -> str:
-        """The value of the header Authorization."""
-        return f"{self._access.key_kind} {self._key}"
-
-    def renew(self, refused: str) -> bool:
-        """
-        Read the key anew from its file.
-
-        :param refused: the header that got a 401
-        :return: whether there is another one by now
-        """
-        if self.header == refused and self._access.key_path is not None:
-            try:
-                key = Path(self._access.key_path).read_text().strip()
-            except OSError:
-                return False
-            if key != self._key:
-                self._on_new_key(key)
-                self._key = key
-        return self.header != refused
-
-
 class Exchange:
     """
     One request of a call, and what its failures are called.
 
     :param access: where it goes, unless the call says so
     :param call: what is asked
-    :param authorization: the header of that name
+    :param key: the API key or token as it is by now
     """
 
-    def __init__(self, access: Access, call: Call[Any], authorization: str) -> None:
+    def __init__(self, access: Access, call: Call[Any], key: str) -> None:
         self.method = call.method
         self.base = call.base or access.url
         self.url = f"{self.base}/{call.path}" + (f"?{urlencode(call.query)}" if call.query else "")
-        self.headers = {"Authorization": authorization}
+        self.headers = {"Authorization": f"{access.key_kind} {key}"}
         if call.host:
             self.headers["Host"] = call.host
         self.content: bytes | None = None
@@ -159,6 +120,18 @@ def pause_before_retry(state: tenacity.RetryCallState) -> float:
     if isinstance(error, HopsworksError) and error.retry_after is not None:
         return min(error.retry_after, _LONGEST_PAUSE)
     return tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)(state)
+
+
+def read_key(access: Access) -> str | None:
+    """
+    Read the key anew, where it lies in a file: inside Hopsworks tokens are renewed there.
+
+    :param access: the connection
+    """
+    try:
+        return Path(access.key_path).read_text().strip() or None if access.key_path else None
+    except OSError:
+        return None
 
 
 def trusted(access: Access) -> bool | str:

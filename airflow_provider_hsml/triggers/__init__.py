@@ -1,0 +1,5 @@
+"""
+What waits in the triggerer for tasks that are deferred, and for assets that are watched.
+
+A trigger's path is in Airflow's metadata database while somebody waits: names here stay.
+"""

@@ -1,0 +1,128 @@
+"""What all triggers have: how they are stored, and the client that they share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+from airflow.triggers.base import BaseTrigger
+from asgiref.sync import sync_to_async
+
+from airflow_provider_hsml.connection import access_of, mask_key
+from airflow_provider_hsml.hopsworks.once import Once
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from typing import Self
+
+    from airflow_provider_hsml.hopsworks.access import Access
+    from airflow_provider_hsml.hopsworks.aio import AsyncClient
+
+if not (_httpx := logging.getLogger("httpx")).level:
+    _httpx.setLevel(logging.WARNING)  # As Airflow 3 does: else it writes a line for each request.
+
+
+class HsmlTrigger(BaseTrigger):
+    """
+    A trigger that waits for something in Hopsworks.
+
+    Its arguments are stored by Airflow, and readable by who may read the DAG's runs: ids, names and numbers only. They
+    are given by keyword, and handed on to here with ``**more``.
+
+    :param hsml_conn_id: the Airflow connection
+    :param project: another project than the connection's
+    """
+
+    _arguments: dict[str, Any]
+
+    def __new__(cls, **arguments: Any) -> Self:
+        """Keep the arguments as they were given, so that none is forgotten when it is stored."""
+        self = super().__new__(cls)
+        self._arguments = arguments
+        return self
+
+    def __init__(self, *, hsml_conn_id: str = "hsml_default", project: str | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.hsml_conn_id = hsml_conn_id
+        self.project = project
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give the path of the class, for ours that which is public, and its arguments."""
+        kind = type(self)
+        ours = kind.__module__.startswith(f"{__package__}.")
+        return f"{__package__ if ours else kind.__module__}.{kind.__name__}", dict(self._arguments)
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={value!r}" if value is None or isinstance(value, str | int | float) else f"{name}=..."
+            for name, value in self._arguments.items()
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@asynccontextmanager
+async def shared_client(hsml_conn_id: str, project: str | None = None) -> AsyncIterator[AsyncClient]:
+    """
+    Give the client that all triggers of this event loop share that use the same connection and project.
+
+    The connection is read when the first one comes, for all that come meanwhile, and anew when all have left.
+
+    :param hsml_conn_id: the Airflow connection
+    :param project: another project than the connection's
+    :raises InvalidInput: a field of the connection is wrong, or there is no connection and no environment
+    """
+    clients = _SHARED.setdefault(asyncio.get_running_loop(), {})
+    shared = clients.setdefault((hsml_conn_id, project), _Shared(hsml_conn_id, project))
+    shared.users += 1
+    try:
+        yield await shared.client.get()
+    finally:
+        shared.users -= 1
+        if not shared.users:
+            del clients[hsml_conn_id, project]
+            await shared.close()
+
+
+class _Shared:
+    """A client, and how many use it."""
+
+    def __init__(self, hsml_conn_id: str, project: str | None) -> None:
+        self.client = Once(lambda: _connect(hsml_conn_id, project))
+        self.users = 0
+
+    async def close(self) -> None:
+        """Close it, or end the attempt to make it."""
+        if self.client.is_found:
+            await (await self.client.get()).close()
+        self.client.cancel()
+
+
+_SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None], _Shared]] = WeakKeyDictionary()
+
+
+async def _connect(hsml_conn_id: str, project: str | None) -> AsyncClient:
+    """Read the connection, and make a client of it, in a thread: imports and the TLS context take their time."""
+    try:
+        connection = await get_async_connection(hsml_conn_id)
+    except AirflowNotFoundException:
+        access = access_of(hsml_conn_id, project, None)
+    else:
+        access = access_of(hsml_conn_id, project, connection, await get_async_extra_dejson(connection))
+    await _mask(access.key)
+    return await asyncio.to_thread(_client, access)
+
+
+def _client(access: Access) -> AsyncClient:
+    from airflow_provider_hsml.hopsworks.aio import AsyncClient  # noqa: PLC0415 - brings httpx, which parsing a DAG does not need
+
+    return AsyncClient(access, on_new_key=_mask)
+
+
+async def _mask(key: str) -> None:
+    """Mask a key. In a thread: Airflow tells its supervisor, which it may not do on the event loop before 3.3."""
+    await sync_to_async(mask_key)(key)
