@@ -169,8 +169,3 @@ def test_another_projects_registry(monkeypatch: pytest.MonkeyPatch) -> None:
 
         found = execute(waiting_for)
         assert (found["model_version"], found["tags"]) == (1, APPROVED)
-
-
-def test_deferring_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="deferrable=True is not supported"):
-        sensor("x", deferrable=True)

@@ -59,12 +59,12 @@ class TestProviderInfo:
         info = get_provider_info()
         named = [
             module
-            for kind in ("hooks", "operators", "sensors")
+            for kind in ("hooks", "operators", "sensors", "triggers")
             for row in info[kind]
             for module in row["python-modules"]
         ]
 
-        assert len(named) == 3
+        assert len(named) == 4
         for module in named:
             __import__(module)
 

@@ -128,14 +128,3 @@ def test_no_room_ends_the_wait_and_may_be_retried(
 
     with pytest.raises(DeploymentFailed, match="no room"):
         execute(sensor("roomless"))
-
-
-def test_deferring_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="deferrable=True is not supported"):
-        sensor("x", deferrable=True)
-
-
-def test_airflows_default_of_deferring_is_not_an_error(sensed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
-
-    assert execute(sensor(sensed))["status"] == "Running"

@@ -12,7 +12,7 @@ from .settings import tag_text
 from .waiting import Procedure, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Mapping
 
     from .calls import Project, Registry
     from .models import ModelVersion
@@ -103,13 +103,21 @@ class Criteria:
 class Look:
     """What was seen in the registry."""
 
-    model: ModelVersion | None
-    """The newest version that will do, with its tags where they were asked for; None when there is none yet."""
+    models: tuple[ModelVersion, ...]
+    """Versions that will do, the newest first, with their tags where they were asked for."""
     reason: str = ""
     """Why there is none yet."""
 
 
-def look(project: Project, name: str, criteria: Criteria, owner: Registry | None = None) -> Procedure[Look]:
+def look(
+    project: Project,
+    name: str,
+    criteria: Criteria,
+    owner: Registry | None = None,
+    *,
+    but: Container[int] = (),
+    is_one_enough: bool = True,
+) -> Procedure[Look]:
     """
     Look for a version once. Tags are read only of those that meet the rest, the newest first.
 
@@ -117,6 +125,8 @@ def look(project: Project, name: str, criteria: Criteria, owner: Registry | None
     :param name: the model's name
     :param criteria: what it has to meet
     :param owner: the registry it is in; None for the project's own
+    :param but: numbers of versions that are passed over
+    :param is_one_enough: whether the newest is wanted alone, else all of them
     """
     if criteria.version is None:
         versions = yield from registry.list_versions(project, name, owner)
@@ -125,21 +135,36 @@ def look(project: Project, name: str, criteria: Criteria, owner: Registry | None
         model = yield from ask(calls.get_model(project, name, criteria.version, registry=owner))
         versions = [] if model is None else [model]
         wanted = f"Version {criteria.version} of model {name!r}"
-    reasons = []
+    found, reasons = [], []
     for version in sorted(versions, key=lambda model: model.version, reverse=True):
-        lack, tags = criteria.shortcoming(version), version.tags
-        if lack is None and criteria.tags:
-            try:
-                tags = yield from ask(calls.get_model_tags(project, name, version.version, registry=owner))
-            except Refused as error:
-                if error.code != calls.MODEL_NOT_FOUND:
-                    raise
-                tags = {}  # It was deleted since it was listed.
-            lack = criteria.untagged(tags)
-        if lack is None:
-            return Look(replace(version, tags=tags))
-        reasons.append(f"version {version.version} {lack}")
+        if version.version in but:
+            continue
+        lack, tags = yield from _judge(project, version, criteria, owner)
+        if lack is not None:
+            reasons.append(f"version {version.version} {lack}")
+            continue
+        found.append(replace(version, tags=tags))
+        if is_one_enough:
+            break
+    if found:
+        return Look(tuple(found))
     if not reasons:
-        return Look(None, f"{wanted} is not in the registry of project {(owner or project).name!r} yet")
+        return Look((), f"{wanted} is not in the registry of project {(owner or project).name!r} yet")
     others = f"; the {len(reasons) - 1} before it will not do either" if len(reasons) > 1 else ""
-    return Look(None, f"Model {name!r}: {reasons[0]}{others}")
+    return Look((), f"Model {name!r}: {reasons[0]}{others}")
+
+
+def _judge(
+    project: Project, version: ModelVersion, criteria: Criteria, owner: Registry | None
+) -> Procedure[tuple[str | None, Mapping[str, Any]]]:
+    """Tell what a version lacks, and its tags where they were asked for."""
+    lack, tags = criteria.shortcoming(version), version.tags
+    if lack is not None or not criteria.tags:
+        return lack, tags
+    try:
+        tags = yield from ask(calls.get_model_tags(project, version.name, version.version, registry=owner))
+    except Refused as error:
+        if error.code != calls.MODEL_NOT_FOUND:
+            raise
+        tags = {}  # It was deleted since it was listed.
+    return criteria.untagged(tags), tags

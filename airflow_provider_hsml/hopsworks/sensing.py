@@ -99,8 +99,8 @@ class VersionLookout:
         """Look once; what is lacking is logged when that has changed."""
         owner = yield from registry.find_registry(project, self.owner)
         seen = yield from criteria.look(project, self.name, self.criteria, owner)
-        if seen.model is not None:
-            return described(access, seen.model, with_tags=bool(self.criteria.tags))
+        if seen.models:
+            return described(access, seen.models[0], with_tags=bool(self.criteria.tags))
         if seen.reason != self._said:
             log.info("%s.", seen.reason)
             self._said = seen.reason

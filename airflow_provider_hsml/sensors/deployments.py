@@ -10,7 +10,10 @@ from .base import HsmlSensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow.providers.common.compat.sdk import Context
+
     from airflow_provider_hsml.hopsworks.sensing import DeploymentLookout
+    from airflow_provider_hsml.triggers import DeploymentTrigger
 
 
 class DeploymentStatusSensor(HsmlSensor):
@@ -41,6 +44,26 @@ class DeploymentStatusSensor(HsmlSensor):
         from airflow_provider_hsml.hopsworks.sensing import DeploymentLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         return DeploymentLookout.read(self.deployment_name, self.target_status)
+
+    def trigger(self, **how: Any) -> DeploymentTrigger:
+        """Make what waits for it in the triggerer."""
+        from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        statuses = [self.target_status] if isinstance(self.target_status, str) else list(self.target_status)
+        return DeploymentTrigger(deployment_name=self.deployment_name, target_status=statuses, **how)
+
+    def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
+        """
+        Go on after the wait in the triggerer.
+
+        :param context: Airflow's
+        :param event: what the trigger ended with
+        :param deadline: when the sensor's timeout is over, seconds since 1970
+        """
+        self._has_been_seen = True
+        # One that the trigger has seen Failed for long enough is not looked at for as long once more.
+        self.lookout.goal.failed.since = 0.0
+        return super().execute_complete(context, event, deadline)
 
     def look(self) -> dict[str, Any] | None:
         """Look once; at a Failed for as long as it takes to know whether it stays."""

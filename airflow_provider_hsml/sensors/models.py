@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow_provider_hsml.hopsworks.sensing import VersionLookout
+    from airflow_provider_hsml.triggers.models import AwaitModelVersionTrigger
 
 
 class ModelVersionSensor(HsmlSensor):
@@ -78,8 +79,14 @@ class ModelVersionSensor(HsmlSensor):
 
         return VersionLookout.read(self.model_name, **self._wanted())
 
+    def trigger(self, **how: Any) -> AwaitModelVersionTrigger:
+        """Make what waits for it in the triggerer."""
+        from airflow_provider_hsml.triggers.models import AwaitModelVersionTrigger  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        return AwaitModelVersionTrigger(model_name=self.model_name, wanted=self._wanted(), **how)
+
     def _wanted(self) -> dict[str, Any]:
-        return {
+        wanted = {
             "model_version": self.model_version,
             "newer_than": self.newer_than,
             "metric": self.metric,
@@ -88,3 +95,4 @@ class ModelVersionSensor(HsmlSensor):
             "tag": self.tag,
             "model_project": self.model_project,
         }
+        return {name: value for name, value in wanted.items() if value is not None}

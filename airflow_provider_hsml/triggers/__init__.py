@@ -3,3 +3,10 @@ What waits in the triggerer for tasks that are deferred, and for assets that are
 
 A trigger's path is in Airflow's metadata database while somebody waits: names here stay.
 """
+
+from __future__ import annotations
+
+from .deployments import DeploymentTrigger
+from .models import AwaitModelVersionTrigger, ModelVersionTrigger
+
+__all__ = ["AwaitModelVersionTrigger", "DeploymentTrigger", "ModelVersionTrigger"]

@@ -105,29 +105,30 @@ class TestLook:
     def look(self, fake: FakeHopsworks, **wanted: Any) -> criteria.Look:
         return fake.run(criteria.look(PROJECT, "digits", Criteria.read(**wanted)))
 
+    def newest(self, fake: FakeHopsworks, **wanted: Any) -> ModelVersion:
+        (found,) = self.look(fake, **wanted).models
+        return found
+
     def test_of_several_the_newest(self) -> None:
         fake = self.registry(0.9, 0.9, 0.8)
-        found = self.look(fake, metric="accuracy", at_least=0.85).model
+        found = self.newest(fake, metric="accuracy", at_least=0.85)
 
-        assert found is not None
         assert found.version == 2
         assert fake.reads == ["models"]
         assert fake.sent == []
 
     def test_tags_are_read_only_of_those_that_meet_the_rest_and_only_until_one_does(self) -> None:
         fake = self.registry(0.9, 0.9, 0.9, 0.5, _2=self.TAGGED, _3={"count": 0})
-        found = self.look(fake, metric="accuracy", at_least=0.85, tag={"approval": "approved"}).model
+        found = self.newest(fake, metric="accuracy", at_least=0.85, tag={"approval": "approved"})
         asked = [path for path in fake.reads if path == "tags"]
 
-        assert found is not None
         assert (found.version, found.tags) == (2, {"approval": "approved"})
         assert len(asked) == 2, "of 3 and 2; 4 is not good enough, and 1 is older"
 
     def test_one_version_is_asked_for_by_its_number(self) -> None:
         fake = self.registry(0.9, 0.9, _1=self.TAGGED)
-        found = self.look(fake, model_version="1", tag={"approval": "approved"}).model
+        found = self.newest(fake, model_version="1", tag={"approval": "approved"})
 
-        assert found is not None
         assert found.version == 1
         assert fake.reads == ["digits_1", "tags"]
 
@@ -140,9 +141,8 @@ class TestLook:
             return fake.send(call)
 
         wanted = Criteria.read(tag={"approval": "approved"})
-        found = drive(criteria.look(PROJECT, "digits", wanted, Registry(7, "training")), send, fake.sleep).model
+        (found,) = drive(criteria.look(PROJECT, "digits", wanted, Registry(7, "training")), send, fake.sleep).models
 
-        assert found is not None
         assert found.project == "training"
         assert all("/project/119/modelregistries/7/models" in path for path in paths)
         assert len(paths) == 2
@@ -161,15 +161,21 @@ class TestLook:
         ],
     )
     def test_why_there_is_none_yet(self, accuracies: Any, wanted: dict[str, Any], reason: str) -> None:
-        assert self.look(self.registry(*accuracies), **wanted) == criteria.Look(None, reason)
+        assert self.look(self.registry(*accuracies), **wanted) == criteria.Look((), reason)
 
     def test_a_version_that_is_deleted_meanwhile_is_passed_over(self) -> None:
         fake = self.registry(0.9, 0.9, _1=self.TAGGED)
         fake.faults["tags"] = [refusal(404, 360000)]
-        found = self.look(fake, tag={"approval": "approved"}).model
+        found = self.newest(fake, tag={"approval": "approved"})
 
-        assert found is not None
         assert found.version == 1
+
+    def test_all_of_them_but_those_that_are_known(self) -> None:
+        fake = self.registry(0.9, 0.5, 0.9, 0.9)
+        wanted = Criteria.read(metric="accuracy", at_least=0.85)
+        seen = fake.run(criteria.look(PROJECT, "digits", wanted, but={3}, is_one_enough=False))
+
+        assert [model.version for model in seen.models] == [4, 1]
 
     def test_any_other_refusal_is_told(self) -> None:
         fake = self.registry(0.9)

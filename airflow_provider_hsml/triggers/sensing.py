@@ -1,0 +1,77 @@
+"""What sensors are deferred to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import TriggerEvent
+
+from airflow_provider_hsml.hopsworks import outcomes
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
+from airflow_provider_hsml.hopsworks.waiting import Pace, drive_async
+
+from .base import HsmlTrigger, shared_client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_provider_hsml.hopsworks.aio import AsyncClient
+    from airflow_provider_hsml.hopsworks.calls import Project
+    from airflow_provider_hsml.hopsworks.sensing import Lookout
+
+LEAST_INTERVAL = 0.5
+"""Seconds between looks at the least, whatever a sensor's poke_interval is."""
+
+
+class SensorTrigger(HsmlTrigger):
+    """
+    Looks until it is there, and tells the sensor how that ended. It only reads.
+
+    :param deadline: when it gives up, seconds since 1970, so that a restart of the triggerer does not begin anew
+    :param poll_interval: seconds between looks
+    :param longest_interval: seconds to which that grows; None: it does not
+    :param more: the arguments of ``HsmlTrigger``
+    """
+
+    def __init__(
+        self, *, deadline: float, poll_interval: float = 60.0, longest_interval: float | None = None, **more: Any
+    ) -> None:
+        super().__init__(**more)
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+        self.longest_interval = longest_interval
+
+    def lookout(self) -> Lookout:
+        """Say what is looked for."""
+        raise NotImplementedError
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until it is there, cannot be there any more, or the deadline has passed."""
+        from airflow_provider_hsml.hopsworks.sensing import until_seen  # noqa: PLC0415 - not needed to make one
+
+        first = max(self.poll_interval, LEAST_INTERVAL)
+        pace = Pace(first=first, most=max(first, self.longest_interval or 0.0), deadline=self.deadline)
+        try:
+            async with shared_client(self.hsml_conn_id, self.project) as client:
+                project = await _find_project(client, pace)
+                seen = until_seen(self.lookout(), client.access, project, pace)
+                found = await drive_async(seen, client.send, asyncio.sleep)
+        except HopsworksError as error:
+            yield TriggerEvent(outcomes.failure(error))  # type: ignore[no-untyped-call]
+        else:
+            yield TriggerEvent(outcomes.success(found))  # type: ignore[no-untyped-call]
+
+
+async def _find_project(client: AsyncClient, pace: Pace) -> Project:
+    """Find the project, however often the server is away meanwhile."""
+    while True:
+        try:
+            return await client.project()
+        except HopsworksError as error:
+            if not error.transient:
+                raise
+            pause = pace.pause(at_least=error.retry_after or 0.0)
+            if pause is None:
+                raise NotInTime(str(error)) from error
+            await asyncio.sleep(pause)
