@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -51,12 +49,19 @@ class AsyncClient:
         :param access: where Hopsworks is and how to get in
         :param sleep: how to wait between attempts, in seconds; one that raises ends them
         :param on_new_key: is given a key that was renewed, before it is used
+        :raises InvalidInput: the CA cannot be read
         """
         self.access = access
         self._sleep = sleep
         self._key = access.key
         self._on_new_key = on_new_key
-        self._tls = _context(exchange.trusted(access))
+        trusted = exchange.trusted(access)
+        # Made once: it takes 20 ms.
+        self._tls = (
+            exchange.context_of(trusted)
+            if isinstance(trusted, str)
+            else httpx.create_ssl_context(verify=trusted, trust_env=False)
+        )
         self._places: dict[str, httpx.AsyncClient] = {}
         self._project = Once(lambda: drive_async(find_project(access), self.send, sleep))
 
@@ -122,11 +127,3 @@ class AsyncClient:
         except httpx.HTTPError as error:
             raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
         return Answer(response.status_code, response.content, dict(response.headers))
-
-
-def _context(trusted: bool | str) -> ssl.SSLContext:  # noqa: FBT001 - as both libraries have it
-    """Make the TLS context once: it takes 20 ms, in which the event loop stands still."""
-    if isinstance(trusted, bool):
-        return httpx.create_ssl_context(verify=trusted, trust_env=False)
-    folder = Path(trusted).is_dir()
-    return ssl.create_default_context(cafile=None if folder else trusted, capath=trusted if folder else None)

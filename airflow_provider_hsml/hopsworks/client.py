@@ -41,6 +41,7 @@ class Client:
         :param access: where Hopsworks is and how to get in
         :param sleep: how to wait between attempts, in seconds; one that raises ends them
         :param on_new_key: is given a key that was renewed, before it is used
+        :raises InvalidInput: the CA cannot be read
         """
         self.access = access
         self._sleep = sleep
@@ -48,6 +49,9 @@ class Client:
         self._on_new_key = on_new_key
         self._session = requests.Session()
         self._session.trust_env = False
+        self._verify = exchange.trusted(access)
+        if isinstance(self._verify, str):
+            exchange.context_of(self._verify)  # Says what is wrong with it, where something is.
         self._project: Project | None = None
 
     @property
@@ -100,7 +104,7 @@ class Client:
                 timeout=(one.connect_seconds, one.seconds),
                 allow_redirects=False,
                 proxies={"all": proxy} if proxy else None,
-                verify=exchange.trusted(self.access),
+                verify=self._verify,
             )
         except requests.exceptions.ConnectTimeout as error:
             raise one.not_connected() from error

@@ -146,6 +146,23 @@ def trusted(access: Access) -> bool | str:
     return access.verify
 
 
+def context_of(trusted_path: str) -> ssl.SSLContext:
+    """
+    Make the TLS context that trusts a CA, and nothing else.
+
+    :param trusted_path: a PEM file, or a folder of them
+    :raises InvalidInput: it cannot be read
+    """
+    folder = Path(trusted_path).is_dir()
+    try:
+        return ssl.create_default_context(
+            cafile=None if folder else trusted_path, capath=trusted_path if folder else None
+        )
+    except OSError as error:
+        message = f"The CA to verify TLS by, {trusted_path!r}, is not a PEM file that can be read ({_text(error)})."
+        raise InvalidInput(message) from error
+
+
 def proxy_for(url: str) -> str | None:
     """
     Say which proxy of the environment to go through; none to this machine.

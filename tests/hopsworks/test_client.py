@@ -2,133 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
 
-from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.aio import AsyncClient
-from airflow_provider_hsml.hopsworks.client import Client
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotUnderstood, Refused, Untrusted
 from airflow_provider_hsml.hopsworks.exchange import ATTEMPTS
 
 from .samples import PROJECT
+from .servers import KEY, LIST, OK, PUT, Connect, Request, Seen, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from airflow_provider_hsml.hopsworks.calls import Call
-
-KEY = "prefix.secretpart"
-T = TypeVar("T")
-Connect: TypeAlias = "Callable[..., Client | Driven]"
-Handle = Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]
-OK: tuple[int, dict[str, str], bytes] = (200, {}, b"[]")
-LIST = calls.get_deployments(PROJECT)
-PUT = calls.put_deployment(PROJECT, {"name": "x"})
-
-
-@contextmanager
-def serving(handle: Handle, *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Serve on loopback; give the address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, headers, content = handle(self)
-            self.send_response(status)
-            for name, value in ({"content-length": str(len(content))} | headers).items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
-            if headers.get("content-length"):
-                self.close_connection = True
-
-        do_GET = do_PUT = do_POST = answer  # noqa: N815 - the library's names
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    if tls:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.fixture
-def pauses() -> list[float]:
-    return []
-
-
-class Driven:
-    """The asynchronous client, asked from outside its event loop."""
-
-    def __init__(self, access: Access, *, sleep: Callable[[float], None]) -> None:
-        async def pause(seconds: float) -> None:
-            sleep(seconds)
-
-        async def make() -> AsyncClient:
-            return AsyncClient(access, sleep=pause)
-
-        self._runner = asyncio.Runner()
-        self._client = self._runner.run(make())
-
-    def send(self, call: Call[T]) -> T:
-        return self._runner.run(self._client.send(call))
-
-    @property
-    def project(self) -> calls.Project:
-        return self._runner.run(self._client.project())
-
-    def close(self) -> None:
-        self._runner.run(self._client.close())
-        self._runner.close()
-
-
-@pytest.fixture(params=[Client, Driven], ids=["sync", "async"])
-def connect(request: pytest.FixtureRequest, pauses: list[float]) -> Iterator[Connect]:
-    made: list[Client | Driven] = []
-
-    def make(url: str, **fields: Any) -> Client | Driven:
-        made.append(request.param(Access(url, "demo", KEY, **fields), sleep=pauses.append))
-        return made[-1]
-
-    yield make
-    for client in made:
-        client.close()
-
-
-class Seen:
-    """Counts requests and gives one answer after another, the last for ever."""
-
-    def __init__(self, *answers: tuple[int, dict[str, str], bytes]) -> None:
-        self.answers = list(answers)
-        self.paths: list[str] = []
-        self.keys: list[str | None] = []
-
-    def __call__(self, request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
-        self.paths.append(request.path)
-        self.keys.append(request.headers["authorization"])
-        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 def test_the_key_goes_into_the_header(connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +123,7 @@ def test_tls_is_verified(connect: Connect, tmp_path: Path) -> None:
 def test_the_write_timeout_is_for_writes(connect: Connect) -> None:
     release = threading.Event()
 
-    def slow(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+    def slow(request: Request) -> tuple[int, dict[str, str], bytes]:
         release.wait(0.3)
         return 201, {}, json.dumps({"id": 1, "name": "x"}).encode()
 
