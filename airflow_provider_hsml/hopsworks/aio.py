@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -12,17 +13,21 @@ from . import exchange
 from .calls import Answer, Call, Project
 from .ingress import find_project
 from .once import Once
+from .polling import Poller
 from .waiting import drive_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from .access import Access
+    from .waiting import Procedure
 
 T = TypeVar("T")
 
 _LIMITS = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=60)
 """Few at a time: what is asked for thousands of waits is no burst for the server."""
+_LARGE = 1 << 20
+"""Bytes of an answer that takes so long to read that the event loop does not wait for it: a list of 700 deployments."""
 
 
 async def _nothing(_key: str) -> None:
@@ -64,10 +69,20 @@ class AsyncClient:
         )
         self._places: dict[str, httpx.AsyncClient] = {}
         self._project = Once(lambda: drive_async(find_project(access), self.send, sleep))
+        self._poller = Poller(self.send, self.project)
 
     async def project(self) -> Project:
         """Give the project, looked up once for all who ask."""
         return await self._project.get()
+
+    async def drive(self, procedure: Procedure[T], deadline: float) -> T:
+        """
+        Do what a procedure says, and poll together with all others that are driven here.
+
+        :param procedure: what to do
+        :param deadline: until when it waits, seconds since 1970; its pauses end by then, and so do failures to look
+        """
+        return await drive_async(procedure, functools.partial(self._poller.send, deadline=deadline), self._poller.sleep)
 
     async def send(self, call: Call[T]) -> T:
         """
@@ -83,6 +98,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connections."""
         self._project.cancel()
+        self._poller.close()
         for place in self._places.values():
             await place.aclose()
 
@@ -91,6 +107,8 @@ class AsyncClient:
         answer = await self._exchange(call)
         if answer.status == 401 and await self._renew(used):
             answer = await self._exchange(call)
+        if len(answer.content) > _LARGE:
+            return await asyncio.to_thread(call.outcome, answer)
         return call.outcome(answer)
 
     async def _renew(self, used: str) -> bool:

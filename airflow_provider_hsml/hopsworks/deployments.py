@@ -40,9 +40,10 @@ class DeploymentStatus(StrEnum):
 
         :param text: the value of ``status`` in an answer
         """
-        return next(
-            (status for status in cls if isinstance(text, str) and status.value.lower() == text.lower()), cls.UNKNOWN
-        )
+        try:
+            return cls(str(text).capitalize())
+        except ValueError:
+            return cls.UNKNOWN
 
     @property
     def is_down(self) -> bool:

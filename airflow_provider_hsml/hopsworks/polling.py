@@ -70,15 +70,19 @@ class Poller:
     Sends the calls of all waits on one project, and lets them wait; on one event loop, for any number of tasks.
 
     :param send: sends one call and gives its answer, or raises HopsworksError
-    :param project: whose deployments are looked at
+    :param project: finds the project whose deployments are looked at
     :param clock: tells the seconds since 1970, in which deadlines are given
     """
 
     def __init__(
-        self, send: Callable[[Call[Any]], Awaitable[Any]], project: Project, *, clock: Clock = time.time
+        self,
+        send: Callable[[Call[Any]], Awaitable[Any]],
+        project: Callable[[], Awaitable[Project]],
+        *,
+        clock: Clock = time.time,
     ) -> None:
         self._send = send
-        self._list_call = _once(get_deployments(project))
+        self._project = project
         self._clock = clock
         # So that not every project, and every triggerer, is asked at the same instant.
         self._phase = random.uniform(0, 60)  # noqa: S311 - not a secret
@@ -206,7 +210,7 @@ class Poller:
     async def _list_once(self, looks: dict[int | str, list[_Asked]]) -> None:
         try:
             async with self._looking:
-                deployments: list[Deployment] = await self._send(self._list_call)
+                deployments = await self._send(_once(get_deployments(await self._project())))
         except Exception as error:  # noqa: BLE001 - those who wait are told
             if not _is_away(error):
                 self._know(math.inf)

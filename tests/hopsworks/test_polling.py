@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 
 from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.calls import Answer, Call
+from airflow_provider_hsml.hopsworks.calls import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.deployments import Deployment
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, Refused
 from airflow_provider_hsml.hopsworks.polling import FEW, GATHERING, LISTED_AGAIN, LONGEST_RETRY, Poller
@@ -93,6 +93,10 @@ def _json(value: Any) -> Answer:
     return Answer(200, json.dumps(value).encode())
 
 
+async def _project() -> Project:
+    return PROJECT
+
+
 class Scene:
     """A Hopsworks, a poller, and a loop with a clock of its own."""
 
@@ -102,7 +106,7 @@ class Scene:
         self.clock: Callable[[], float] = lambda: selector.now
         self.loop.time = self.clock  # type: ignore[method-assign]
         self.server = Hopsworks(now=self.clock, **hopsworks)
-        self.poller = Poller(self.server.send, PROJECT, clock=self.clock)
+        self.poller = Poller(self.server.send, _project, clock=self.clock)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         try:
