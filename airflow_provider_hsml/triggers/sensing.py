@@ -9,7 +9,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import outcomes
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
-from airflow_provider_hsml.hopsworks.waiting import Pace, drive_async
+from airflow_provider_hsml.hopsworks.waiting import Pace
 
 from .base import HsmlTrigger, shared_client
 
@@ -56,7 +56,7 @@ class SensorTrigger(HsmlTrigger):
             async with shared_client(self.hsml_conn_id, self.project) as client:
                 project = await _find_project(client, pace)
                 seen = until_seen(self.lookout(), client.access, project, pace)
-                found = await drive_async(seen, client.send, asyncio.sleep)
+                found = await client.drive(seen, self.deadline)
         except HopsworksError as error:
             yield TriggerEvent(outcomes.failure(error))  # type: ignore[no-untyped-call]
         else:
