@@ -499,14 +499,14 @@ class TestArguments:
             ({"poll_interval": "often"}, "poll_interval"),
             ({"timeout": -1}, "timeout"),
             ({"wait_for_completion": "perhaps"}, "wait_for_completion"),
-            ({"deferrable": True}, "deferrable=True is not supported"),
+            ({"deferrable": "perhaps"}, "deferrable"),
         ],
     )
     def test_are_checked_when_the_dag_is_parsed(self, given: dict[str, Any], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             StartDeploymentOperator(task_id="task", deployment_name="x", **given)
 
-    @pytest.mark.parametrize("argument", ["when_killed", "waitforcompletion"])
+    @pytest.mark.parametrize("argument", ["stop_when_killed", "waitforcompletion"])
     def test_what_is_not_there_is_refused_by_name(self, argument: str) -> None:
         with pytest.raises((TypeError, AirflowException), match=argument):
             best("x", **{argument: "x"})

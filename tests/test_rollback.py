@@ -109,7 +109,12 @@ class TestAChallengerThatFails:
         assert serving_version(serving, "back2") == 2
 
     def test_that_does_not_come_up(
-        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], model_file: Callable[..., Any]
+        self,
+        serving: LocalServing,
+        hook: HsmlHook,
+        register: Callable[..., int],
+        model_file: Callable[..., Any],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         register("back3", 1, auc=0.8)
         execute(best("back3"))
@@ -118,8 +123,9 @@ class TestAChallengerThatFails:
         )
 
         ti = FakeTaskInstance()
-        with pytest.raises(AirflowFailException, match=r"Last lines of (.|\n)*no such layer(.|\n)*serves again"):
+        with pytest.raises(AirflowFailException, match=r"no such layer\nIt was taken back: .* serves again"):
             execute(best("back3"), ti)
+        assert "Last lines of" in caplog.text
         assert "Last lines of" not in ti.pushed["promotion"]["reason"], "what a script prints is not kept"
         assert "serves again" in ti.pushed["promotion"]["reason"]
         assert hook.predict("back3", instances=[[0.0]]) == {"predictions": [1]}

@@ -36,6 +36,7 @@ class HsmlHook(PromotionVerbs):
         ``HOPSWORKS_HOST``, ``HOPSWORKS_PROJECT``, ``HOPSWORKS_API_KEY`` and so on.
     :param project: another project than the connection's
     :param sleep: how to wait, in seconds; one that raises ends what waits
+    :param leave: tells whether a long wait is to be left to somebody else; then what waits ends with ``HandOver``
     """
 
     def predict(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import functools
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_hsml.connection import access_of, mask_key
 from airflow_provider_hsml.hopsworks import calls
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.waiting import drive
+from airflow_provider_hsml.hopsworks.waiting import HandOver, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_hsml.hopsworks.access import Access
     from airflow_provider_hsml.hopsworks.client import Client
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from airflow_provider_hsml.hopsworks.waiting import Long, Procedure
 
 T = TypeVar("T")
 
@@ -37,11 +37,13 @@ class ConnectedHook(BaseHook):
         project: str | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
+        leave: Callable[[Long[Any]], bool] = lambda _wait: False,
     ) -> None:
         super().__init__()
         self.hsml_conn_id = hsml_conn_id
         self.project = project
         self._sleep = sleep
+        self._leave = leave
         self._can_answer: set[str] = set()
         """Deployments that are known to have predictions to give: looked at once, not at every prediction."""
 
@@ -77,8 +79,18 @@ class ConnectedHook(BaseHook):
         Do what a procedure says, with this connection.
 
         :param procedure: what to do
+        :raises HandOver: a long wait in it is left to somebody else
         """
-        return drive(procedure, self.client.send, self._sleep)
+        return drive(procedure, self.client.send, self._sleep, self._watch)
+
+    def _watch(self, wait: Long[T]) -> T:
+        """Look first; leave what is not there yet to somebody else, where that is wanted."""
+        if self._leave(wait):
+            try:
+                return drive(wait.run(), self.client.send, _not_there_yet)
+            except _NotThereYet:
+                raise HandOver(wait) from None
+        return drive(wait.run(), self.client.send, self._sleep)
 
     def test_connection(self) -> tuple[bool, str]:
         """Try the connection: whether it works, and what was reached or what is wrong."""
@@ -92,3 +104,11 @@ class ConnectedHook(BaseHook):
             return False, str(error)
         reached = f"Hopsworks {version or 'of unknown version'} at {self.access.url}"
         return True, f"Reached {reached}, project {project.name!r} (id {project.id})."
+
+
+class _NotThereYet(Exception):
+    """There is something to wait for."""
+
+
+def _not_there_yet(_seconds: float) -> None:
+    raise _NotThereYet

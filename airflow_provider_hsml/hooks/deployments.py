@@ -6,13 +6,13 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import restarting, stopping
+from airflow_provider_hsml.hopsworks import handover, restarting, stopping
 from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
 from airflow_provider_hsml.hopsworks.changes import model_wanted
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import Superseded
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
-from airflow_provider_hsml.hopsworks.waiting import Pace, drive
+from airflow_provider_hsml.hopsworks.waiting import HandOver, Pace, drive
 
 from .looks import DeploymentLooks
 
@@ -146,13 +146,24 @@ class DeploymentVerbs(DeploymentLooks):
             return self.run(
                 how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait)
             ).deployment
-        except Superseded:
+        except (HandOver, Superseded):
             raise
         except BaseException:
             # Airflow 2 ends a killed task by an exception that is no Exception.
             if not (rolling or before.status.is_down):
                 self._bring_back(name)
             raise
+
+    def go_on_arriving(self, left: Mapping[str, Any], event: Mapping[str, Any]) -> Deployment:
+        """
+        Go on with a start or a restart after its long wait was left to a trigger.
+
+        :param left: what was left: ``watch``, as ``handover.written`` gives it, and what was ``told``
+        :param event: how the wait has ended
+        """
+        watch = handover.read(self.client.project, left["watch"], time.time)
+        resumption = handover.Resumption(self.client.project, watch, event)
+        return self.run(restarting.ended(resumption.run(), left["told"] or {})).deployment
 
     def _bring_back(self, name: str) -> None:
         """Start what was left down, within the seconds that a task which is being killed still has."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks import handover, promotion, reading
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 from airflow_provider_hsml.hopsworks.gate import Gate, Metric
@@ -17,7 +17,7 @@ from airflow_provider_hsml.hopsworks.promotion import Promotion
 from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 from airflow_provider_hsml.hopsworks.verification import Verification
-from airflow_provider_hsml.hopsworks.waiting import drive
+from airflow_provider_hsml.hopsworks.waiting import HandOver, drive
 
 from .deployments import DeploymentVerbs
 from .models import direction_of
@@ -25,8 +25,9 @@ from .models import direction_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_hsml.hopsworks.record import Record
+    from airflow_provider_hsml.hopsworks.record import Promoted, Record
     from airflow_provider_hsml.hopsworks.verification import Checks
+    from airflow_provider_hsml.hopsworks.waiting import Procedure
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class PromotionVerbs(DeploymentVerbs):
         rollout: str = "rolling",
         plan_only: bool | str = False,
         plan: Mapping[str, Any] | str | None = None,
+        when_killed: str = "leave",
         run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -63,6 +65,8 @@ class PromotionVerbs(DeploymentVerbs):
         :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
         :param plan_only: decide, and say what would change; the record's ``plan`` has it
         :param plan: the record of such a plan: that is done and nothing else; ``latest`` is then the planned version
+        :param when_killed: what becomes of a deployment that is being created when this is broken off: ``leave``, or
+            ``stop``
         :param run_key: which task this is, the same when it is tried again
         :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
@@ -88,8 +92,9 @@ class PromotionVerbs(DeploymentVerbs):
             plan_only=reading.boolean("plan_only", plan_only),
             plan=planned,
             run_key=run_key,
+            stop_when_killed=stops_when_killed(when_killed),
         )
-        return self._promote(wish)
+        return self._promote(wish.run(self.client.project), wish.by, wish)
 
     def deploy_best_model(
         self,
@@ -105,6 +110,7 @@ class PromotionVerbs(DeploymentVerbs):
         model_project: str | None = None,
         rollout: str = "rolling",
         plan_only: bool | str = False,
+        when_killed: str = "leave",
         run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -124,6 +130,8 @@ class PromotionVerbs(DeploymentVerbs):
         :param model_project: the project that owns the model and shares its registry; None for this one
         :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
         :param plan_only: decide, and say what would change; the record's ``plan`` has it
+        :param when_killed: what becomes of a deployment that is being created when this is broken off: ``leave``, or
+            ``stop``
         :param run_key: which task this is, the same when it is tried again
         :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
@@ -146,8 +154,9 @@ class PromotionVerbs(DeploymentVerbs):
             recreate=_is_recreate(rollout),
             plan_only=reading.boolean("plan_only", plan_only),
             run_key=run_key,
+            stop_when_killed=stops_when_killed(when_killed),
         )
-        return self._promote(wish)
+        return self._promote(wish.run(self.client.project), wish.by, wish)
 
     def rollback_deployment(
         self,
@@ -166,6 +175,8 @@ class PromotionVerbs(DeploymentVerbs):
         :param name: the deployment's name
         :param to: ``previous``, or the number of a deployment version
         :param model_version: serve this version of the model instead
+        :param when_killed: what becomes of a deployment that is being created when this is broken off: ``leave``, or
+            ``stop``
         :param run_key: which task this is, the same when it is tried again
         :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
@@ -174,7 +185,8 @@ class PromotionVerbs(DeploymentVerbs):
         if model_version is None:
             target = to if to == PREVIOUS else reading.integer("to", to, least=1)
             name = check_deployment_name(name)
-            return self._promote(Rollback(name, target, timeout, poll_interval, time.time, wait=wait, run_key=run_key))
+            wish = Rollback(name, target, timeout, poll_interval, time.time, wait=wait, run_key=run_key)
+            return self._promote(wish.run(self.client.project))
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
             raise InvalidInput(message)
@@ -193,18 +205,32 @@ class PromotionVerbs(DeploymentVerbs):
             wait=wait,
         )
 
-    def _promote(self, wish: Promotion | Rollback) -> Record:
-        by = wish.by if isinstance(wish, Promotion) else None
+    def go_on_promoting(self, left: Mapping[str, Any], event: Mapping[str, Any]) -> Record:
+        """
+        Go on with one of the above after its long wait was left to a trigger.
+
+        :param left: what was left: ``watch``, as ``handover.written`` gives it, and what was ``told``
+        :param event: how the wait has ended
+        """
+        told, project = left["told"], self.client.project
+        watch = handover.read(project, left["watch"], time.time)
+        return self._promote(promotion.go_on(project, watch, event, told, time.time), promotion.compared_by(told))
+
+    def _promote(
+        self, procedure: Procedure[Promoted], by: Metric | None = None, wish: Promotion | None = None
+    ) -> Record:
         try:
-            promoted = self.run(wish.run(self.client.project))
+            promoted = self.run(procedure)
+        except HandOver:
+            raise
         except HopsworksError as error:
             if error.record is not None and error.record.deployment_id is not None:
                 error.record = replace(error.record, url=self.deployment_url(error.record.deployment_id))
             raise
         except BaseException:
             # Airflow 2 ends a killed task by an exception that is no Exception.
-            if isinstance(wish, Promotion) and wish.recreate:
-                self._start_what_was_stopped(wish)
+            if wish is not None:
+                self._tidy_up(wish)
             raise
         deployment = promoted.arrived.deployment if promoted.arrived else promoted.before
         if deployment is None:
@@ -213,21 +239,39 @@ class PromotionVerbs(DeploymentVerbs):
             by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment.id)
         )
 
-    def _start_what_was_stopped(self, wish: Promotion) -> None:
-        """See that a deployment which a promotion has stopped for its change is started, whatever ended that."""
+    def _tidy_up(self, wish: Promotion) -> None:
+        """
+        After a kill, see to what a promotion leaves half done.
+
+        What it had stopped for its change is started; what it was creating is stopped, where that was asked for.
+        """
         try:
             name, journal = drive(wish.look(self.client.project), self.client.send, time.sleep)
+            entry = journal.newest
+            if entry is None or entry.run != wish.run_key or not entry.is_unfinished:
+                return
+            if entry.before is not None:
+                if wish.recreate and entry.before.was_up:
+                    self._bring_back(name)
+            elif wish.stop_when_killed:
+                self.stop_deployment(name, wait=False)
+            else:
+                log.warning("Deployment %r, which was being created, is left as it is", name)
         except HopsworksError:
-            log.exception("What a deployment was stopped for has ended: look whether it serves")
-            return
-        entry = journal.newest
-        is_own = entry is not None and entry.is_unfinished and entry.run == wish.run_key
-        if entry is not None and is_own and entry.before is not None and entry.before.was_up:
-            self._bring_back(name)
+            log.exception("What a killed task has left is not known: look at its deployment")
 
 
 def _is_recreate(rollout: str) -> bool:
     return reading.choice("rollout", rollout, ("rolling", "recreate")) == "recreate"
+
+
+def stops_when_killed(given: str) -> bool:
+    """
+    Read ``when_killed``.
+
+    :param given: ``leave`` or ``stop``
+    """
+    return reading.choice("when_killed", given, ("leave", "stop")) == "stop"
 
 
 def _checks(given: object, *, wait: bool) -> Checks | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import calls, scripts, stopping
 from .deployments import Deployment
@@ -38,7 +38,7 @@ from .waiting import Pace, Pause, Procedure, ask, explained, patiently, watched
 from .watching import FIRST_PAUSE_START, FIRST_PAUSE_UPDATE, Watch, read_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .calls import Project
     from .models import ModelVersion
@@ -94,8 +94,15 @@ class Arrival:
     """A deployment version to make the active one again first, where Hopsworks keeps them."""
     checks: Checks | None = None
     """What to ask of it; None: what was registered with the version."""
-    before_change: Callable[[Deployment | None], Procedure[None]] | None = None
-    """What to do right before the first request that changes something, given what is there."""
+    before_change: Callable[[Deployment | None], Procedure[str | None]] | None = None
+    """What to do right before the first request that changes something, given what is there. It gives the journal's
+    entry with which another process can go on; None: none can."""
+    noted: str | None = None
+    """That entry, where it was written before."""
+    is_bound: bool = False
+    """Whether no other process can go on."""
+    told: Mapping[str, Any] | None = None
+    """What that has to know, in plain JSON."""
     clock: Clock = time.time
     has_changed: bool = field(init=False, default=False)
     """Whether it has sent a change that was carried out, for all that is known."""
@@ -110,6 +117,11 @@ class Arrival:
     _down_since: float | None = None
     _action: str = ""
     _deadline: float = 0.0
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What verifies it, and another process cannot find out by itself."""
+        return {"body": self._verifier.checks.body, "champion": self._verifier.judge.champion}
 
     def run(self) -> Procedure[Arrived]:
         """
@@ -194,7 +206,8 @@ class Arrival:
         """Say that a change comes, once."""
         if self.before_change is not None and not self._is_announced:
             self._is_announced = True
-            yield from self.before_change(live)
+            self.noted = yield from self.before_change(live)
+            self.is_bound = self.noted is None
 
     def _may_be_starting(self, live: Deployment) -> Procedure[Deployment]:
         """Give a START of somebody who was killed right after it the time to be seen."""
@@ -240,11 +253,10 @@ class Arrival:
             raise PlanAnew
         live = settled
         newest = yield from patiently(calls.get_newest_version(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
+        yield from self._remember(live)
         yield from self._announce(live)
         if self.recreate and not live.status.is_down:
             live = yield from self._take_down(live)
-        elif live.status is Status.RUNNING:
-            yield from self._remember(live)
         try:
             row = yield from self._change.update(live, newest_version=newest)
         except HopsworksError as error:
@@ -266,11 +278,10 @@ class Arrival:
         yield from self._read_probe(live)
         if live.status is Status.STARTING:
             live = yield from self._change.stable(live)
+        yield from self._remember(live)
         yield from self._announce(live)
         if self.recreate and not live.status.is_down:
             live = yield from self._take_down(live)
-        elif live.status is Status.RUNNING:
-            yield from self._remember(live)
         row = yield from self._send_rollback(live)
         self.seen, self.has_changed = row, True
         if self._change.differs(row):
@@ -390,8 +401,13 @@ class Arrival:
             timeout=self.timeout,
             deadline=self._deadline,
             interval=self.interval,
+            action=self._action,
+            has_changed=self.has_changed,
             start=self._send_start,
             down_since=self._down_since,
+            noted=self.noted,
+            is_bound=self.is_bound,
+            told=self.told,
             seen=self.seen,
         )
         try:
@@ -406,7 +422,9 @@ class Arrival:
         return Pace(first=first, most=self.interval, deadline=self._deadline, clock=self.clock)
 
     def _remember(self, live: Deployment) -> Procedure[None]:
-        """Note who serves before a change, and what they answer."""
+        """Note who serves before a change, and what they answer, where they may go on answering after it."""
+        if self.recreate or live.status is not Status.RUNNING:
+            return
         self._old_names = yield from read_names(self.project, live)
         yield from self._verifier.remember_champion(live)
 

@@ -89,14 +89,12 @@ class HopsworksError(Exception):
 
     def followed_by(self, kind: type[HopsworksError], what: str) -> HopsworksError:
         """
-        Make the error that ends it: of this, and of what came after it.
+        Make the error that ends it: of this, and of what came after it. Lines of logs stay in the task's log.
 
         :param kind: the class of the new one
         :param what: what came after it, a sentence
         """
-        error = kind(f"{self}\n{what}")
-        error.without_logs = f"{self.kept_text}\n{what}"
-        return error
+        return kind(f"{self.kept_text}\n{what}")
 
 
 class InvalidInput(HopsworksError):

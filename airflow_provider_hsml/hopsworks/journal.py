@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from . import calls
-from .errors import SCOPE_MISSING, HopsworksError, Refused
+from .errors import SCOPE_MISSING, HopsworksError, Refused, Superseded
 from .settings import SETTINGS
 from .uploading import upload_bytes
 from .waiting import Pace, Procedure, ask, patiently
@@ -139,6 +139,9 @@ class Entry:
     """The deployment version that was to be the active one again for that."""
     over: tuple[int | None, str | None] | None = None
     """The signature of what the change was made over, where nobody had verified that, either."""
+    asked: Mapping[str, Any] | None = None
+    """What verifies it, for another process to go on with: ``body``, the request, where it was not registered with the
+    model, and ``champion``, what the version before answered."""
     rejected: tuple[Rejected, ...] = ()
     """All that were rejected and not served well since, carried on from entry to entry."""
 
@@ -275,6 +278,24 @@ def open_journal(project: Project, deployment_name: str) -> Procedure[Journal]:
             raise
         journal._give_up(error)  # noqa: SLF001 - its own module
     return journal
+
+
+def read_asked(project: Project, deployment_name: str, entry_id: str) -> Procedure[Mapping[str, Any]]:
+    """
+    Read what verifies a change that another process has made.
+
+    :param project: the deployment's project
+    :param deployment_name: the deployment's name
+    :param entry_id: the change
+    :raises Superseded: another change has been noted since
+    """
+    journal = yield from open_journal(project, deployment_name)
+    if journal.newest is None or journal.newest.id != entry_id:
+        message = (
+            f"Deployment {deployment_name!r}: the journal tells of another change since; what it set is left as it is."
+        )
+        raise Superseded(message)
+    return journal.newest.asked or {}
 
 
 def _is_ours(name: str) -> bool:

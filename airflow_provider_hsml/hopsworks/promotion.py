@@ -12,7 +12,7 @@ import functools
 import logging
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import changes, gate, registry, tagging
 from .arrival import STRANGERS
@@ -21,19 +21,24 @@ from .deployments import check_deployment_name, default_deployment_names
 from .errors import DeploymentError, HopsworksError, InvalidInput, Superseded, TakenBack
 from .found import Found, differing, find, find_champion, find_deployment
 from .gate import Decision, Metric, Rules
-from .journal import Journal, State, open_journal
-from .models import check_model_name
+from .handover import Resumption
+from .journal import Journal, Served, State, open_journal
+from .models import Direction, check_model_name
 from .plan import Plan
 from .record import Promoted
 from .transition import Outdated, Transition
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .arrival import Arrived
     from .calls import Project
     from .journal import Entry
+    from .models import ModelVersion
     from .settings import Wanted
     from .verification import Checks
     from .waiting import Clock, Procedure
+    from .watching import Watch
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +77,8 @@ class Promotion:
     """What was planned, and is now to be done: that and nothing else."""
     run_key: str = ""
     """Which task this is, the same in its retries; empty outside of Airflow."""
+    stop_when_killed: bool = False
+    """Whether what it was creating is to be stopped when its task is killed."""
 
     def run(self, project: Project) -> Procedure[Promoted]:
         """
@@ -215,19 +222,23 @@ class Promotion:
         return dataclasses.replace(found, decision=decision, champion=champion)
 
 
-def see_through(transition: Transition, promoted: Promoted, by: Metric | None) -> Procedure[Promoted]:
+def see_through(
+    transition: Transition, promoted: Promoted, by: Metric | None, resumption: Resumption | None = None
+) -> Procedure[Promoted]:
     """
     See a change through, and have its record made however it ends.
 
     :param transition: the change
     :param promoted: what is known of it before
     :param by: what was compared by
+    :param resumption: how what takes long in it has ended, where that was left to somebody else
     :raises HopsworksError: it failed; with the record
     """
     model = promoted.decision.chosen if promoted.decision else None
     note = functools.partial(tagging.note_promotion, transition.project, model, run_key=transition.run_key)
+    transition.told = promoted.told(by) | {"recreate": transition.recreate, "run_key": transition.run_key}
     try:
-        arrived = yield from transition.run()
+        arrived = yield from (transition.resume(resumption) if resumption else transition.run())
     except HopsworksError as error:
         failed = dataclasses.replace(
             promoted, failure=error, now=transition.returned.deployment if transition.returned else transition.seen
@@ -271,6 +282,7 @@ def take_back(
         recreate=recreate,
         unfinished=entry,
         attaches=True,
+        is_bound=True,
         clock=clock,
     )
     try:
@@ -281,3 +293,60 @@ def take_back(
             return error, transition.returned
         raise
     raise AssertionError  # Taking back always raises.
+
+
+def go_on(
+    project: Project,
+    watch: Watch,
+    event: Mapping[str, Any],
+    told: Mapping[str, Any],
+    clock: Clock,
+) -> Procedure[Promoted]:
+    """
+    Go on with a promotion, or a rollback by hand, after what takes long in it was left to somebody else.
+
+    :param project: the project
+    :param watch: what was left
+    :param event: how that ended
+    :param told: what was known of it before
+    :param clock: tells the seconds since 1970
+    :raises HopsworksError: with the record of what was decided and done
+    """
+    decision = told["decision"]
+    if decision is not None:
+        chosen = yield from _find(project, decision["chosen"])
+        decision = Decision(chosen, decision["reason"], decision["is_kept"])
+    champion = yield from _find(project, told["champion"])
+    former = None if told["former"] is None else Served(**told["former"])
+    promoted = Promoted(told["deployment_name"], None, decision, champion, None, former)
+    transition = Transition(
+        project,
+        promoted.name,
+        {},
+        id=watch.noted or "",
+        run_key=told["run_key"],
+        journal=(yield from open_journal(project, promoted.name)),
+        decided_on=None,
+        timeout=watch.timeout,
+        interval=watch.interval,
+        model=decision.chosen if decision else None,
+        checks=watch.verifier.checks,
+        recreate=told["recreate"],
+        clock=clock,
+    )
+    return (yield from see_through(transition, promoted, compared_by(told), Resumption(project, watch, event)))
+
+
+def compared_by(told: Mapping[str, Any]) -> Metric | None:
+    """
+    Give the metric that a promotion compared by.
+
+    :param told: what was known of it
+    """
+    return None if told["metric"] is None else Metric(told["metric"], Direction.MAX, None)
+
+
+def _find(project: Project, served: Mapping[str, Any] | None) -> Procedure[ModelVersion | None]:
+    if served is None:
+        return None
+    return (yield from registry.find_served(project, served["project"], served["name"], served["version"]))

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .errors import HopsworksError, Superseded, TakenBack
+from .journal import Served
 
 if TYPE_CHECKING:
     from .arrival import Arrived
     from .deployments import Deployment
     from .gate import Decision, Metric
-    from .journal import Served
     from .models import ModelVersion
     from .plan import Plan
 
@@ -73,6 +73,23 @@ class Promoted:
             downtime_seconds=arrived.downtime if arrived else None,
         )
 
+    def told(self, by: Metric | None) -> dict[str, Any]:
+        """
+        Give it as plain JSON, for another process to go on with.
+
+        :param by: what was compared by
+        """
+        decision = self.decision
+        return {
+            "deployment_name": self.name,
+            "decision": None
+            if decision is None
+            else {"reason": decision.reason, "is_kept": decision.is_kept, "chosen": _served(decision.chosen)},
+            "champion": _served(self.champion),
+            "former": None if self.former is None else asdict(self.former),
+            "metric": by.name if by else None,
+        }
+
     def _action(self) -> str:
         if self.failure is not None:
             if isinstance(self.failure, TakenBack):
@@ -84,6 +101,10 @@ class Promoted:
         if self.arrived is None or (is_kept and self.arrived.action == "unchanged"):
             return "kept"
         return self.arrived.action
+
+
+def _served(model: ModelVersion | None) -> dict[str, Any] | None:
+    return None if model is None else asdict(Served(model.project, model.name, model.version))
 
 
 @dataclass(frozen=True, slots=True)

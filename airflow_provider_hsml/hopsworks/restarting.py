@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import calls, stopping
 from .arrival import Arrival, Arrived
@@ -15,6 +15,8 @@ from .settings import RESTART
 from .waiting import Pace, Pause, Procedure, ask, patiently
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .calls import Project
     from .waiting import Clock
 
@@ -40,13 +42,9 @@ def restart(
     pace = Pace(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
     before = yield from patiently(calls.get_deployment(project, name), pace)
     yield from stopping.stop(project, name, pace)
-    try:
-        return (yield from Arrival(project, name, {}, timeout=timeout, interval=interval, wait=wait, clock=clock).run())
-    except HopsworksError as error:
-        if before is not None and not before.status.is_down:
-            # Its kind, and what hangs on it, stay as they are: only its words grow.
-            error.args = (f"{error}\nIt was {before.status} before this restart stopped it.",)
-        raise
+    told = {} if before is None or before.status.is_down else {"stopped_while": before.status.value}
+    arrival = Arrival(project, name, {}, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
+    return (yield from ended(arrival.run(), told))
 
 
 def roll(
@@ -72,16 +70,34 @@ def roll(
     is_up = before is not None and not before.status.is_down
     now = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="microseconds")
     wanted = {RESTART.name: now} if is_up else {}
-    arrival = Arrival(project, name, wanted, timeout=timeout, interval=interval, wait=wait, clock=clock)
+    told = {"revision": before.revision} if is_up and before is not None else {}
+    arrival = Arrival(project, name, wanted, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
     try:
-        arrived = yield from arrival.run()
+        return (yield from ended(arrival.run(), told))
     except Unsupported as error:
         message = (
             f"{before}: this Hopsworks cannot restart it without a stop, since it keeps no environment variables (4.8 "
             "and later do). Nothing was changed. Restart it with rolling=False."
         )
         raise Unsupported(message) from error
-    if is_up and before is not None and arrived.deployment.revision == before.revision:
+
+
+def ended(arriving: Procedure[Arrived], told: Mapping[str, Any]) -> Procedure[Arrived]:
+    """
+    See a start or a restart to its end.
+
+    :param arriving: how the deployment arrives
+    :param told: what was known of it before
+    :raises NotVerified: the change was stored, and no rollout followed
+    """
+    try:
+        arrived = yield from arriving
+    except HopsworksError as error:
+        if "stopped_while" in told:
+            # Its kind, and what hangs on it, stay as they are: only its words grow.
+            error.args = (f"{error}\nIt was {told['stopped_while']} before this restart stopped it.",)
+        raise
+    if "revision" in told and arrived.deployment.revision == told["revision"]:
         message = f"{arrived.deployment}: no new rollout followed. Restart it with rolling=False."
         raise NotVerified(message)
     return arrived

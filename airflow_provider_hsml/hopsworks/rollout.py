@@ -70,13 +70,14 @@ class Roll:
     """Names of the instances before; empty when they are not known."""
     can_wake: bool = True
     """Whether there is a request with which to wake an Idle deployment."""
+    started_again: bool = False
+    """Whether the START was sent twice already."""
     saw_transition: bool = False
     names_are_new: bool = False
     old_answered: bool = False
     stable_since: float | None = None
     look_within: float = LOOK_AGAIN
     """Seconds after which to look again at the latest."""
-    _started_again: bool = False
     _idle_since: float | None = None
     _woken_at: float | None = None
     _names_at: float | None = None
@@ -134,8 +135,8 @@ class Roll:
         ours = self.moved is Moved.START
         if ours and now - self.since < START_GRACE:
             return Next.LOOK
-        if ours and deployment.status.is_down and not self._started_again:
-            self._started_again, self.since = True, now
+        if ours and deployment.status.is_down and not self.started_again:
+            self.started_again, self.since = True, now
             return Next.START
         message = (
             f"{deployment} was stopped by somebody else while it was rolled out. Start it again if that was a mistake."

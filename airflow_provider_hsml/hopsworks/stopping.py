@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import calls
 from .deployments import DeploymentStatus as Status
 from .errors import HopsworksError, InvalidInput, NotInTime
-from .waiting import Gone, Pace, Pause, Procedure, Wait, ask, patiently, until
+from .waiting import Gone, Pace, Pause, Procedure, Wait, ask, patiently, until, watched
 
 if TYPE_CHECKING:
     from .calls import Call, Project
     from .deployments import Deployment
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The wait for a deployment to stop."""
+
+    project: Project
+    name: str
+    pace: Pace
+    seen: Deployment
+
+    def run(self) -> Procedure[Deployment | None]:
+        """Wait; one that is gone is stopped."""
+        wait = Wait(_Down(), self.pace, f"deployment {self.name!r} to stop", self.seen)
+        return (yield from until(wait, calls.get_deployment(self.project, self.name)))
 
 
 def stop(project: Project, name: str, pace: Pace, *, wait: bool = True) -> Procedure[Deployment | None]:
@@ -38,7 +54,7 @@ def stop(project: Project, name: str, pace: Pace, *, wait: bool = True) -> Proce
                 continue
         if not wait:
             return (yield from patiently(look, pace))
-        return (yield from until(Wait(_Down(), pace, f"deployment {name!r} to stop", deployment), look))
+        return (yield from watched(Stopping(project, name, pace, deployment)))
 
 
 def delete(project: Project, name: str, pace: Pace, *, force: bool = False) -> Procedure[Deployment | None]:

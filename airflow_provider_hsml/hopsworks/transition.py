@@ -30,8 +30,11 @@ from .waiting import Pace, Procedure, patiently
 from .watching import FIRST_PAUSE_START
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .calls import Project
     from .deployments import Deployment
+    from .handover import Resumption
     from .journal import Journal
     from .models import ModelVersion
     from .settings import Wanted
@@ -84,6 +87,10 @@ class Transition:
     """Whether what is live was not verified, for another reason."""
     attaches: bool = False
     """Whether this is that change: it is not sent again, but seen through."""
+    is_bound: bool = False
+    """Whether another process cannot go on with it."""
+    told: Mapping[str, Any] | None = None
+    """What that has to know, in plain JSON."""
     clock: Clock = time.time
     before: Before | None = field(init=False, default=None)
     """What was there before; None: nothing."""
@@ -93,6 +100,7 @@ class Transition:
     """As the change left it, where it failed."""
     returned: Arrived | None = field(init=False, default=None)
     """How it was taken back."""
+    _arrival: Arrival = field(init=False)
     _values: dict[str, Any] | None = field(init=False, default=None)
     """Environment variables as they were, by their keys on the wire: they are never stored."""
 
@@ -108,7 +116,7 @@ class Transition:
             self.before = self.unfinished.before
         if self.attaches:
             self.entry = self.unfinished
-        arrival = Arrival(
+        arrival = self._arrival = Arrival(
             self.project,
             self.name,
             self.wanted,
@@ -121,8 +129,35 @@ class Transition:
             back_to=self.back_to,
             checks=self.checks,
             before_change=self._note,
+            noted=self._noted() if self.attaches else None,
+            is_bound=self.is_bound or (self.attaches and self._noted() is None),
+            told=self.told,
             clock=self.clock,
         )
+        return (yield from self._conclude(arrival))
+
+    def resume(self, resumption: Resumption) -> Procedure[Arrived]:
+        """
+        Go on after what takes long was left to somebody else: as ``run``.
+
+        :param resumption: how that ended
+        :raises Superseded: another change has been noted since
+        """
+        entry = self.journal.newest
+        if resumption.watch.noted is not None:
+            if entry is None or entry.id != resumption.watch.noted or not entry.is_unfinished:
+                message = f"Deployment {self.name!r}: the journal tells of another change since; it is left as it is."
+                raise Superseded(message)
+            self.unfinished = self.entry = entry
+            self.before = entry.before
+            self.is_rollback = entry.is_rollback
+            if entry.state is State.ROLLING_BACK:
+                yield from self.take_back(DeploymentError(entry.reason), None, resumption)
+            self.attaches = not resumption.has_changed
+        return (yield from self._conclude(resumption))
+
+    def _conclude(self, arrival: Arrival | Resumption) -> Procedure[Arrived]:
+        """Note how it ends, and take it back where it failed."""
         try:
             arrived = yield from arrival.run()
         except Superseded as error:
@@ -146,25 +181,29 @@ class Transition:
         log.info("Deployment %r: %s; %s.", self.name, action, arrived.deployment)
         return dataclasses.replace(arrived, action=action)
 
-    def take_back(self, why: HopsworksError, ours: Deployment | None) -> Procedure[None]:
+    def take_back(
+        self, why: HopsworksError, ours: Deployment | None, resumption: Resumption | None = None
+    ) -> Procedure[None]:
         """
         Put back what was there before, verify it, and say so.
 
         :param why: what failed
         :param ours: the deployment as this change left it; None when that is not known
+        :param resumption: how the arrival of what was put back has ended, where it was left to somebody else
         :raises TakenBack: always, but for the following
         :raises Superseded: it is not ours any more, and was left as it is
         :raises DeploymentError: it could not be put back
         """
         if self.entry is None and self.unfinished is not None:
             self.entry, self.before = self.unfinished, self.unfinished.before
-        log.error("%s", why)
-        if isinstance(why, DeploymentFailed) and not self.recreate and _waits_for_a_gpu(why):
-            hint = "The old instance may hold the GPU that it waits for: rollout='recreate' stops that first."
-            why.args, why.without_logs = (f"{why}\n{hint}",), f"{why.kept_text}\n{hint}"
-        yield from self._write(State.ROLLING_BACK, why.kept_text, rejected=self._rejected(why))
+        if resumption is None:
+            log.error("%s", why)
+            if isinstance(why, DeploymentFailed) and not self.recreate and _waits_for_a_gpu(why):
+                hint = "The old instance may hold the GPU that it waits for: rollout='recreate' stops that first."
+                why.args, why.without_logs = (f"{why}\n{hint}",), f"{why.kept_text}\n{hint}"
+            yield from self._write(State.ROLLING_BACK, why.kept_text, rejected=self._rejected(why))
         try:
-            now = yield from self._restore(ours)
+            now = yield from self._restore(ours, resumption)
         except Superseded as error:
             yield from self._close(State.SUPERSEDED, str(error))
             raise why.followed_by(Superseded, f"It was not taken back: {error}") from why
@@ -182,8 +221,13 @@ class Transition:
 
     # --- The way back -------------------------------------------------------------------------------------------------
 
-    def _restore(self, ours: Deployment | None) -> Procedure[Arrived]:
+    def _restore(self, ours: Deployment | None, resumption: Resumption | None) -> Procedure[Arrived]:
         """Put back what was there before."""
+        if resumption is not None:
+            try:
+                return (yield from resumption.run())
+            except DeploymentFailed as error:
+                log.warning("%s", error)
         pace = self._pace()
         live = yield from patiently(calls.get_deployment(self.project, self.name), pace)
         if live is None:
@@ -222,7 +266,10 @@ class Transition:
             trusted=False,
             recreate=self.recreate and before.was_up,
             back_to=back_to,
-            before_change=lambda now: _is_ours(now, arrival.seen or left),
+            before_change=lambda now: self._check_before_restoring(now, arrival.seen or left),
+            noted=self._noted(),
+            is_bound=self._noted() is None,
+            told=self.told,
             clock=self.clock,
         )
         try:
@@ -231,6 +278,12 @@ class Transition:
             # Only now, when it does not come up either and nothing answers: stopped and started anew.
             arrived = yield from dataclasses.replace(arrival, before_change=None).run()
         return arrived
+
+    def _check_before_restoring(self, now: Deployment | None, ours: Deployment) -> Procedure[str | None]:
+        """See that nobody has changed it since, right before it is put back."""
+        _check_ours(now, ours)
+        yield from ()
+        return self._noted()
 
     def _former_model(self, before: Before) -> Procedure[ModelVersion | None]:
         served = before.served
@@ -265,10 +318,22 @@ class Transition:
 
     # --- The journal --------------------------------------------------------------------------------------------------
 
-    def _note(self, live: Deployment | None) -> Procedure[None]:
+    def _noted(self) -> str | None:
+        """Give the entry with which another process can go on; None: none can."""
+        entry = self.entry
+        if entry is None or self.is_bound or not self.journal.is_kept:
+            return None
+        if entry.state is State.ROLLING_BACK:
+            return entry.id
+        needs_env_vars = entry.touches_env_vars and entry.before is not None and entry.before.version is None
+        is_asked_so = (entry.asked or {}).get("body") == (self.checks.body if self.checks else None)
+        return entry.id if is_asked_so and not needs_env_vars else None
+
+    def _note(self, live: Deployment | None) -> Procedure[str | None]:
         """
         Note what is about to be changed, before it is.
 
+        :return: the entry with which another process can go on
         :raises Outdated: it is not what was decided on
         """
         if (live and (live.id, live.signature)) != (
@@ -303,9 +368,11 @@ class Transition:
             is_rollback=self.is_rollback,
             back_to=self.back_to,
             over=live.signature if live is not None and earlier is not None else None,
+            asked=self._arrival.asked,
             rejected=self.journal.newest.rejected if self.journal.newest else (),
         )
         yield from self.journal.write(self.entry)
+        return self._noted()
 
     def _challenger(self, live: Deployment | None) -> Served:
         if self.model is not None:
@@ -349,12 +416,6 @@ def _check_ours(now: Deployment | None, ours: Deployment) -> None:
     if now is None or now.signature != ours.signature:
         message = f"{now or ours} was changed by somebody else meanwhile, and is left as it is."
         raise Superseded(message)
-
-
-def _is_ours(now: Deployment | None, ours: Deployment) -> Procedure[None]:
-    """See that nobody has changed it since, right before it is put back."""
-    _check_ours(now, ours)
-    yield from ()
 
 
 def _waits_for_a_gpu(failed: DeploymentFailed) -> bool:

@@ -92,6 +92,8 @@ class Expectation:
     name: str
     holds: Callable[[Any, Any], Any] | None = None
     """Called with the predictions and the rows; None for ``equal``: what is recorded is compared in any case."""
+    is_theirs: bool = False
+    """Whether it is a function of the user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +148,4 @@ def _expectation(given: str) -> Expectation:
         reading.refuse("verification.expect", f"{expected} ({type(error).__name__}: {error})", given)
     if not callable(found):
         reading.refuse("verification.expect", expected, given)
-    return Expectation(given, found)
+    return Expectation(given, found, is_theirs=True)

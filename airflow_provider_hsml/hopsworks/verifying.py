@@ -49,7 +49,8 @@ class Verifier:
     checks: Checks = Checks()  # noqa: RUF009 - it is frozen
     judge: Judge = field(init=False)
     _health_path: str | None = None
-    _is_prepared: bool = False
+    is_prepared: bool = False
+    """Whether it is known what to ask."""
 
     def __post_init__(self) -> None:
         """Begin with nothing to ask, until ``prepare``."""
@@ -125,9 +126,9 @@ class Verifier:
         :param pace: how often to try to read that one
         :return: the version to come, where it was looked up
         """
-        if self._is_prepared or _protocol(live, wanted) != "REST":
+        if self.is_prepared or _protocol(live, wanted) != "REST":
             return model
-        self._is_prepared = True
+        self.is_prepared = True
         if model is None and live is not None and _server(live, model) != "VLLM":
             model = yield from registry.served_model(self.project, live, pace)
         self.judge.version = model.version if model else live.model_version if live else None

@@ -51,6 +51,19 @@ class Long(Protocol[T_co]):
 Procedure = Generator["Call[Any] | Pause | Long[Any]", Any, T]
 
 
+class HandOver(Exception):
+    """A long wait is left to somebody else; the procedure ends here, and another goes on from there. Not an error."""
+
+    def __init__(self, wait: Long[Any]) -> None:
+        """
+        Say which.
+
+        :param wait: what is to be waited for
+        """
+        super().__init__()
+        self.wait = wait
+
+
 def watched(wait: Long[T]) -> Procedure[T]:
     """
     Yield a long wait and give how it ended, with its type.

@@ -1,25 +1,27 @@
 """
 Watching a rollout until what was asked for is what answers: the part of an arrival that takes long.
 
-It only reads and probes. So it need not hold a worker: ``Watch.to_dict`` writes it down as ids, names and numbers, and
-a trigger may see it through.
+It only reads and probes. So it need not hold a worker: ``handover`` writes it down as ids, names and numbers, and a
+trigger may see it through.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import calls
 from .baking import Bake
 from .errors import HopsworksError, NotInTime, Superseded
+from .journal import read_asked
 from .judging import Likeness
 from .rollout import Moved, Next, Roll
 from .waiting import Pace, Pause, Procedure, ask, note_change, patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from .calls import Project
     from .deployments import Deployment
@@ -57,10 +59,20 @@ class Watch:
     """When they are over, seconds since 1970."""
     interval: float
     """Seconds between looks."""
+    action: str
+    """What was done to the deployment before."""
+    has_changed: bool
+    """Whether that was a change of ours."""
     start: Callable[[Deployment], Procedure[None]]
     """Sends the START again that was not seen to do anything."""
     down_since: float | None = None
     """When it was stopped for the change; None: it was not."""
+    noted: str | None = None
+    """The journal's entry that has what is not written down elsewhere; None: there is none."""
+    is_bound: bool = False
+    """Whether what may follow needs what only this process knows."""
+    told: Mapping[str, Any] | None = None
+    """What who goes on afterwards has to know, in plain JSON."""
     seen: Deployment | None = None
     """As it was seen last."""
     _pace: Pace = field(init=False)
@@ -79,6 +91,7 @@ class Watch:
         self._pace = Pace(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         while True:
             deployment = yield from self._follow()
+            yield from self._prepare(deployment)
             likeness = yield from self.verifier.ask_in_a_row(deployment, self.roll)
             if likeness is not Likeness.CHAMPION:
                 break
@@ -94,6 +107,17 @@ class Watch:
         log.info("%s has arrived, verified by %s%s", deployment, verified_by, stopped)
         self.seen = yield from Bake(self.verifier, deployment).run()
         return Seen(self.seen, verified_by, downtime)
+
+    def _prepare(self, deployment: Deployment) -> Procedure[None]:
+        """Find out what to ask, where that was not done when the change was made: another process sees it through."""
+        verifier = self.verifier
+        if verifier.is_prepared:
+            return
+        if self.noted is not None:
+            asked = yield from read_asked(self.project, verifier.name, self.noted)
+            verifier.checks = dataclasses.replace(verifier.checks, body=asked.get("body"))
+            verifier.judge = dataclasses.replace(verifier.judge, checks=verifier.checks, champion=asked.get("champion"))
+        yield from verifier.prepare(deployment, {}, None, self._pace)
 
     def _follow(self) -> Procedure[Deployment]:
         """Look until the rollout is through, as far as the states tell."""
@@ -113,6 +137,7 @@ class Watch:
             if step is Next.START:
                 yield from self.start(deployment)
             elif step is Next.WAKE:
+                yield from self._prepare(deployment)
                 yield from self.verifier.wake()
             pause = self._pace.pause()
             if pause is None:

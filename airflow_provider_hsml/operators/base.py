@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
@@ -12,13 +13,17 @@ from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.hopsworks.waiting import Long
 
 T = TypeVar("T")
+
+BEFORE_AIRFLOW = 5.0
+"""Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 cuts it off at that."""
 
 
 class HsmlOperator(BaseOperator):
@@ -47,9 +52,13 @@ class HsmlOperator(BaseOperator):
         :raises AirflowFailException: it cannot succeed by being tried again
         :raises HopsworksError: it may
         """
+        return self._guarded(functools.partial(self.act, context))
+
+    def _guarded(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Do something, and end as failures end."""
         self._killed = threading.Event()
         try:
-            return self.act(context)
+            return act()
         except HopsworksError as error:
             if error.transient:
                 raise
@@ -75,7 +84,7 @@ class HsmlOperator(BaseOperator):
         if hasattr(self, "_killed"):
             self._killed.set()
 
-    def _given(self, read: Callable[..., T], name: str, value: object, **limits: float) -> T:
+    def _given(self, read: Callable[..., T], name: str, value: object, **limits: Any) -> T:
         """
         Check an argument when the DAG is parsed.
 
@@ -104,7 +113,8 @@ class WaitingOperator(HsmlOperator):
     :param wait_for_completion: whether to wait until the change is there; False returns once it has been asked for
     :param poll_interval: seconds between looks, once it takes longer; they begin closer together
     :param timeout: seconds for one change: sent, arrived, first prediction answered
-    :param deferrable: not supported yet: True is refused, and Airflow's ``default_deferrable`` does nothing here
+    :param deferrable: whether to wait in the triggerer, where it holds no worker; None: as Airflow is configured,
+        ``[operators] default_deferrable``
     """
 
     def __init__(
@@ -117,23 +127,97 @@ class WaitingOperator(HsmlOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if deferrable:
-            message = f"Task {self.task_id!r}: deferrable=True is not supported; leave it out to wait in the worker."
-            raise ValueError(message)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.wait_for_completion = self._given(reading.boolean, "wait_for_completion", wait_for_completion)
         self.poll_interval = self._given(reading.number, "poll_interval", poll_interval, least=0.1)
         self.timeout = self._given(reading.number, "timeout", timeout, least=0)
-        self.deferrable = deferrable
+        self.deferrable = self._given(reading.boolean, "deferrable", deferrable)
+        self._cut_off: float | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """
-        Do the task.
+        Do the task; wait in the triggerer where that is wanted.
 
         :param context: Airflow's
         """
-        if self.deferrable is None and conf.getboolean("operators", "default_deferrable", fallback=False):
-            self.log.info("Airflow is configured to defer by default; this operator waits in the worker.")
+        if self.execution_timeout is not None:
+            started = getattr(context["ti"], "start_date", None)
+            begun = started.timestamp() if started else time.time()
+            self._cut_off = begun + self.execution_timeout.total_seconds() - BEFORE_AIRFLOW
         return super().execute(context)
+
+    def resume(self, context: Context, event: Any = None, left: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """
+        Go on after the wait in the triggerer.
+
+        :param context: Airflow's
+        :param event: how it ended
+        :param left: what was left to it
+        :raises AirflowFailException: it cannot succeed by being tried again
+        :raises HopsworksError: it may
+        """
+        self._cut_off = (left or {}).get("cut_off")
+        return self._guarded(functools.partial(self._resume, context, event, left))
+
+    def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:
+        from airflow_provider_hsml.hopsworks import handover  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        return self.go_on(context, left or {}, handover.check(event))
+
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Do the rest of the work, after the wait in the triggerer.
+
+        :param context: Airflow's
+        :param left: what was left to it
+        :param event: how it ended
+        """
+        raise NotImplementedError
+
+    @functools.cached_property
+    def hook(self) -> HsmlHook:
+        """The hook, whose waits end when the task is killed, and are left to the triggerer where that is wanted."""
+        from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        return HsmlHook(self.hsml_conn_id, self.project, sleep=self._sleep, leave=self._leaves)
+
+    def _guarded(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        from airflow_provider_hsml.hopsworks.waiting import HandOver  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        try:
+            return super()._guarded(act)
+        except HandOver as over:
+            self._leave(over.wait)
+            raise AssertionError from over  # Deferring always raises.
+
+    def _leaves(self, wait: Long[Any]) -> bool:
+        """Tell whether a wait is to be left to the triggerer."""
+        from airflow_provider_hsml.hopsworks.handover import why_not  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.watching import Watch  # noqa: PLC0415
+
+        if not self.deferrable or not isinstance(wait, Watch):
+            return False
+        reason = why_not(wait)
+        if reason:
+            self.log.info("It is waited for in the worker: %s.", reason)
+        return not reason
+
+    def _leave(self, wait: Any) -> None:
+        """Defer."""
+        from airflow_provider_hsml.hopsworks.handover import written  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.triggers import RolloutTrigger  # noqa: PLC0415
+
+        watch = written(wait)
+        trigger = RolloutTrigger(
+            hsml_conn_id=self.hsml_conn_id,
+            project=self.project,
+            watch=watch,
+            cut_off=self._cut_off,
+            stop_when_killed=wait.action == "created" and getattr(self, "when_killed", "leave") == "stop",
+        )
+        left = {"watch": watch, "told": wait.told, "cut_off": self._cut_off}
+        self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
 
     def _waits(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "poll_interval": self.poll_interval, "wait": self.wait_for_completion}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
@@ -9,12 +10,13 @@ from airflow_provider_hsml.hopsworks import reading
 from .base import HsmlOperator, WaitingOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.deployments import Deployment
+    from airflow_provider_hsml.hopsworks.waiting import Long
 
 
 class StartDeploymentOperator(WaitingOperator):
@@ -41,6 +43,17 @@ class StartDeploymentOperator(WaitingOperator):
         deployment = self.hook.start_deployment(self.deployment_name, **self._waits())
         return _summary(self.hook, self.deployment_name, deployment)
 
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """
+        Go on after the wait in the triggerer.
+
+        :param context: Airflow's
+        :param left: what was left to it
+        :param event: how it ended
+        """
+        deployment = self.hook.go_on_arriving(left, event)
+        return _summary(self.hook, self.deployment_name, deployment)
+
 
 class StopDeploymentOperator(WaitingOperator):
     """
@@ -64,8 +77,34 @@ class StopDeploymentOperator(WaitingOperator):
 
         :param context: Airflow's
         """
-        deployment = self.hook.stop_deployment(self.deployment_name, **self._waits())
+        return self._stop(time.time() + self.timeout)
+
+    def _stop(self, deadline: float) -> dict[str, Any]:
+        waits = {**self._waits(), "timeout": deadline - time.time()}
+        deployment = self.hook.stop_deployment(self.deployment_name, **waits)
         return _summary(self.hook, self.deployment_name, deployment)
+
+    def _leaves(self, wait: Long[Any]) -> bool:  # noqa: ARG002 - there is one kind of it
+        return self.deferrable
+
+    def _leave(self, wait: Any) -> None:
+        from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        deadline = min(wait.pace.deadline, self._cut_off or wait.pace.deadline)
+        trigger = DeploymentTrigger(
+            hsml_conn_id=self.hsml_conn_id,
+            project=self.project,
+            deployment_name=wait.name,
+            target_status=["Stopped"],
+            deadline=deadline,
+            poll_interval=self.poll_interval,
+        )
+        left = {"deadline": deadline, "cut_off": self._cut_off}
+        self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
+
+    def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:  # noqa: ARG002
+        # However that ended: it looks for itself.
+        return self._stop((left or {}).get("deadline", time.time()))
 
 
 class RestartDeploymentOperator(WaitingOperator):
@@ -97,6 +136,17 @@ class RestartDeploymentOperator(WaitingOperator):
         """
         rolling = reading.boolean("rolling", self.rolling)
         deployment = self.hook.restart_deployment(self.deployment_name, rolling=rolling, **self._waits())
+        return _summary(self.hook, self.deployment_name, deployment)
+
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """
+        Go on after the wait in the triggerer.
+
+        :param context: Airflow's
+        :param left: what was left to it
+        :param event: how it ended
+        """
+        deployment = self.hook.go_on_arriving(left, event)
         return _summary(self.hook, self.deployment_name, deployment)
 
 

@@ -41,16 +41,28 @@ class _RecordingOperator(WaitingOperator):
         :param args: its arguments
         :param kwargs: its arguments
         """
-        ti = context["ti"]
-        run_key = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
         try:
-            record = promote(*args, run_key=run_key, **kwargs)
+            record = promote(*args, **kwargs)
         except HopsworksError as error:
             if error.record is not None:
                 self._tell(context, error.record)
             raise
         events.emit_promotion(self, context, record)
         return record
+
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Go on after the wait in the triggerer.
+
+        :param context: Airflow's
+        :param left: what was left to it
+        :param event: how it ended
+        """
+        return self._end(context, self._promote(context, self.hook.go_on_promoting, left, event))
+
+    def _end(self, context: Context, record: Record) -> dict[str, Any]:
+        """End the task after its promotion."""
+        return self._finish(context, record)
 
     def _tell(self, context: Context, record: Record) -> None:
         """Push the record of a failure; whatever comes of that, the failure is what the task ends with."""
@@ -86,6 +98,12 @@ class _RecordingOperator(WaitingOperator):
         return lineage.none()
 
 
+def _run_key(context: Context) -> str:
+    """Name the task, the same when it is tried again."""
+    ti = context["ti"]
+    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
+
+
 class _PromotingOperator(_RecordingOperator):
     """What the operators that put a model version into a deployment have in common."""
 
@@ -98,6 +116,7 @@ class _PromotingOperator(_RecordingOperator):
         verification: Verification | Mapping[str, Any] | str | None = None,
         rollout: str = "rolling",
         plan_only: bool | str = False,
+        when_killed: str = "leave",
         on_rollback: OnRollback | Sequence[OnRollback] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -106,6 +125,7 @@ class _PromotingOperator(_RecordingOperator):
         self.model_project = model_project
         self.rollout = rollout
         self.plan_only = plan_only
+        self.when_killed = self._given(reading.choice, "when_killed", when_killed, allowed=("leave", "stop"))
         # Airflow renders, wires and masks a mapping, but not a dataclass.
         self.spec = spec.given() if is_dataclass(spec) else spec
         verification = verification.given() if is_dataclass(verification) else verification
@@ -184,14 +204,16 @@ class _PromotingOperator(_RecordingOperator):
         expect = written.get("expect") if isinstance(written, Mapping) else getattr(written, "expect", None)
         return bool(expect == self.expect)
 
-    def _how(self) -> dict[str, Any]:
+    def _how(self, context: Context) -> dict[str, Any]:
         return {
+            "run_key": _run_key(context),
             "deployment_name": self.deployment_name or None,
             "spec": self.spec,
             "verification": self._verification(),
             "model_project": self.model_project,
             "rollout": self.rollout,
             "plan_only": self.plan_only,
+            "when_killed": self.when_killed,
             **self._waits(),
         }
 
@@ -225,6 +247,8 @@ class DeployModelOperator(_PromotingOperator):
         the record has the difference
     :param plan: the record of a task with ``plan_only``: what was planned is done and nothing else, and it is refused
         when the deployment is not what it was then
+    :param when_killed: what becomes of a deployment that this task is creating when a person kills it: ``leave`` it to
+        come up, or ``stop`` it. What served before goes on serving in any case
     :param on_rollback: called with Airflow's context after a promotion failed and was taken back: a function, a
         notifier, or a list of them; the record is under ``promotion`` in the context
     """
@@ -268,7 +292,12 @@ class DeployModelOperator(_PromotingOperator):
         :param context: Airflow's
         """
         record = self._promote(
-            context, self.hook.deploy_model, self.model_name, self.model_version, plan=self.plan or None, **self._how()
+            context,
+            self.hook.deploy_model,
+            self.model_name,
+            self.model_version,
+            plan=self.plan or None,
+            **self._how(context),
         )
         return self._finish(context, record)
 
@@ -302,6 +331,8 @@ class DeployBestModelOperator(_PromotingOperator):
         change, where there is no room for both (one GPU)
     :param plan_only: decide and say what would change, and change nothing: ``action`` is ``planned``, and ``plan`` in
         the record has the difference
+    :param when_killed: what becomes of a deployment that this task is creating when a person kills it: ``leave`` it to
+        come up, or ``stop`` it. What served before goes on serving in any case
     :param on_rollback: called with Airflow's context after a promotion failed and was taken back: a function, a
         notifier, or a list of them; the record is under ``promotion`` in the context
     """
@@ -353,7 +384,7 @@ class DeployBestModelOperator(_PromotingOperator):
 
         :param context: Airflow's
         """
-        if_not_better = reading.choice("if_not_better", self.if_not_better, ("keep", "skip", "fail"))
+        reading.choice("if_not_better", self.if_not_better, ("keep", "skip", "fail"))
         record = self._promote(
             context,
             self.hook.deploy_best_model,
@@ -362,12 +393,16 @@ class DeployBestModelOperator(_PromotingOperator):
             self.direction,
             candidates=self.candidates,
             gate=self.gate,
-            **self._how(),
+            **self._how(context),
         )
+        return self._end(context, record)
+
+    def _end(self, context: Context, record: Record) -> dict[str, Any]:
+        """End as ``if_not_better`` says."""
         plain = self._finish(context, record)
-        if record.is_kept and if_not_better == "skip":
+        if record.is_kept and self.if_not_better == "skip":
             raise AirflowSkipException(record.reason)
-        if record.is_kept and if_not_better == "fail":
+        if record.is_kept and self.if_not_better == "fail":
             raise AirflowFailException(record.reason)
         return plain
 
@@ -414,6 +449,7 @@ class RollbackDeploymentOperator(_RecordingOperator):
             self.deployment_name,
             self.to,
             model_version=self.model_version,
+            run_key=_run_key(context),
             **self._waits(),
         )
         return self._finish(context, record)

@@ -8,5 +8,6 @@ from __future__ import annotations
 
 from .deployments import DeploymentTrigger
 from .models import AwaitModelVersionTrigger, ModelVersionTrigger
+from .rollouts import RolloutTrigger
 
-__all__ = ["AwaitModelVersionTrigger", "DeploymentTrigger", "ModelVersionTrigger"]
+__all__ = ["AwaitModelVersionTrigger", "DeploymentTrigger", "ModelVersionTrigger", "RolloutTrigger"]

@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 
 from airflow_provider_hsml.connection import access_of, mask_key
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
 from airflow_provider_hsml.hopsworks.once import Once
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.access import Access
     from airflow_provider_hsml.hopsworks.aio import AsyncClient
+    from airflow_provider_hsml.hopsworks.calls import Project
+    from airflow_provider_hsml.hopsworks.waiting import Pace
 
 if not (_httpx := logging.getLogger("httpx")).level:
     _httpx.setLevel(logging.WARNING)  # As Airflow 3 does: else it writes a line for each request.
@@ -86,6 +89,27 @@ async def shared_client(hsml_conn_id: str, project: str | None = None) -> AsyncI
         if not shared.users:
             del clients[hsml_conn_id, project]
             await shared.close()
+
+
+async def find_project(client: AsyncClient, pace: Pace) -> Project:
+    """
+    Find the project, however often the server is away meanwhile.
+
+    :param client: the client
+    :param pace: how often to ask, and until when
+    :raises NotInTime: it was away until then
+    """
+    while True:
+        try:
+            return await client.project()
+        except HopsworksError as error:
+            if not error.transient:
+                raise
+            pause = pace.pause(at_least=error.retry_after or 0.0)
+            if pause is None:
+                message = f"Gave up at the timeout: {error}"
+                raise NotInTime(message) from error
+            await asyncio.sleep(pause)
 
 
 class _Shared:

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import outcomes
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
-from airflow_provider_hsml.hopsworks.waiting import Pace
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.waiting import Pace, drive_async
 
-from .base import HsmlTrigger, shared_client
+from .base import HsmlTrigger, find_project, shared_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_hsml.hopsworks.aio import AsyncClient
-    from airflow_provider_hsml.hopsworks.calls import Project
     from airflow_provider_hsml.hopsworks.sensing import Lookout
 
 LEAST_INTERVAL = 0.5
@@ -54,24 +52,10 @@ class SensorTrigger(HsmlTrigger):
         pace = Pace(first=first, most=max(first, self.longest_interval or 0.0), deadline=self.deadline)
         try:
             async with shared_client(self.hsml_conn_id, self.project) as client:
-                project = await _find_project(client, pace)
+                project = await find_project(client, pace)
                 seen = until_seen(self.lookout(), client.access, project, pace)
-                found = await client.drive(seen, self.deadline)
+                found = await drive_async(seen, client.send, asyncio.sleep)
         except HopsworksError as error:
             yield TriggerEvent(outcomes.failure(error))  # type: ignore[no-untyped-call]
         else:
             yield TriggerEvent(outcomes.success(found))  # type: ignore[no-untyped-call]
-
-
-async def _find_project(client: AsyncClient, pace: Pace) -> Project:
-    """Find the project, however often the server is away meanwhile."""
-    while True:
-        try:
-            return await client.project()
-        except HopsworksError as error:
-            if not error.transient:
-                raise
-            pause = pace.pause(at_least=error.retry_after or 0.0)
-            if pause is None:
-                raise NotInTime(str(error)) from error
-            await asyncio.sleep(pause)
