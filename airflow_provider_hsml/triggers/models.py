@@ -110,22 +110,24 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         announcer, said = self._announcer(), ""
         await self._recall(announcer)
         while True:
-            remembered, news = announcer.state, []
             try:
                 async with shared_client(self.hsml_conn_id, self.project) as client:
-                    look = announcer.look(client.access, await client.project())
-                    news = await drive_async(look, client.send, asyncio.sleep)
-                said = ""
+                    project = await client.project()
+                    while True:
+                        remembered = announcer.state
+                        look = announcer.look(client.access, project)
+                        for version in await drive_async(look, client.send, asyncio.sleep):
+                            yield TriggerEvent(version)  # type: ignore[no-untyped-call]
+                        if announcer.state != remembered:
+                            await asyncio.sleep(HANDED_ON)
+                            await self._remember(announcer)
+                        said = ""
+                        await asyncio.sleep(self.poll_interval)
             except HopsworksError as error:
-                # There is no task that could fail.
+                # There is no task that could fail. The connection is read anew: its key may be replaced meanwhile.
                 if str(error) != said:
                     said = str(error)
                     self.log.warning("%s; looking again every %g s", said, self.poll_interval)
-            for version in news:
-                yield TriggerEvent(version)  # type: ignore[no-untyped-call]
-            if announcer.state != remembered:
-                await asyncio.sleep(HANDED_ON if news else 0)
-                await self._remember(announcer)
             await asyncio.sleep(self.poll_interval)
 
     def _announcer(self) -> Announcer:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import outcomes
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.waiting import Pace, drive_async
+from airflow_provider_hsml.hopsworks.waiting import Pace
 
 from .base import HsmlTrigger, find_project, shared_client
 
@@ -54,7 +53,7 @@ class SensorTrigger(HsmlTrigger):
             async with shared_client(self.hsml_conn_id, self.project) as client:
                 project = await find_project(client, pace)
                 seen = until_seen(self.lookout(), client.access, project, pace)
-                found = await drive_async(seen, client.send, asyncio.sleep)
+                found = await client.drive(seen, self.deadline)
         except HopsworksError as error:
             yield TriggerEvent(outcomes.failure(error))  # type: ignore[no-untyped-call]
         else:
