@@ -240,7 +240,7 @@ class TestByHand:
         assert record["model_version"] == 1
         assert serving_version(serving, "hand3") == 1
 
-        with pytest.raises(AirflowFailException, match="has no version 9: it has"):
+        with pytest.raises(AirflowFailException, match="has no deployment version 9: it has"):
             execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand3", to=9))
 
 

@@ -294,7 +294,7 @@ class Arrival:
             raise AssertionError
         pace = self._pace(FIRST_PAUSE_UPDATE)
         while True:
-            log.info("Rolling %s back to its version %s", live, self.back_to)
+            log.info("Rolling %s back to deployment version %s", live, self.back_to)
             try:
                 yield from ask(calls.rollback_deployment(self.project, live, self.back_to))
             except HopsworksError as error:
@@ -314,7 +314,7 @@ class Arrival:
                 raise Superseded(message)
             pause = pace.pause(at_least=1.0)
             if pause is None:
-                message = f"{live} could not be rolled back to its version {self.back_to} within {self.timeout:g} s."
+                message = f"{live} could not be rolled back to deployment version {self.back_to} within {self.timeout:g} s."
                 raise NotInTime(message)
             yield Pause(pause)
 

@@ -71,6 +71,7 @@ class Promoted:
             is_kept=self.decision is not None and self.decision.is_kept,
             plan=self.plan.to_dict() if self.plan else None,
             downtime_seconds=arrived.downtime if arrived else None,
+            failure=self.failure.kept_text if self.failure else None,
         )
 
     def told(self, by: Metric | None) -> dict[str, Any]:
@@ -137,6 +138,8 @@ class Record:
     """The one that owns the model."""
     downtime_seconds: float | None = None
     """For how long it did not answer, where it was stopped for the change."""
+    failure: str | None = None
+    """What it failed with, and what was done about it."""
 
     @property
     def has_changed(self) -> bool:
@@ -156,7 +159,8 @@ class Record:
             "verified by": self.verified_by,
             "downtime": None if self.downtime_seconds is None else f"{self.downtime_seconds:.0f} s",
             "state": self.status,
-            "why": self.reason.replace("\n", f"\n{'':14}"),
+            "failure": None if self.failure is None else self.failure.replace("\n", f"\n{'':14}"),
+            "why" if self.failure is None else "was tried": self.reason.removesuffix(f"; {self.failure}"),
             "ask it at": self.inference_url if self.action not in ("planned", "kept") else None,
             "see": self.url,
         }
@@ -171,4 +175,9 @@ class Record:
         if self.previous_metric_value is not None:
             before += f" ({self.metric} {self.previous_metric_value:g})"
         chosen = "none" if self.model_version is None else f"version {self.model_version}{metric}"
+        if self.model_version == self.previous_model_version and (self.is_kept or self.action == "unchanged"):
+            return f"{self.model_name!r}: {chosen}, as before"
+        if self.failure is not None and self.action == "rolled_back":
+            serves = "nothing served before" if self.previous_model_version is None else f"{before} serves again"
+            return f"{self.model_name!r}: {chosen} failed; {serves}"
         return f"{self.model_name!r}: {chosen}; before: {before}"

@@ -104,7 +104,7 @@ class Rollback:
 
     def _promoted(self, found: Found, arrived: Arrived | None, model: ModelVersion | None = None) -> Promoted:
         """Make what is known of it."""
-        place = "what it was before" if self.to == PREVIOUS else f"its version {self.to}"
+        place = "what it was before" if self.to == PREVIOUS else f"deployment version {self.to}"
         what = f", with version {model.version} of model {model.name!r}" if model else ""
         decision = Decision(model, f"{place} was asked for{what}")
         return Promoted(self.name, arrived, decision, None, found.live, found.former)
@@ -160,7 +160,7 @@ class Rollback:
         found = next((version for version in versions if version.version == wanted), None)
         if found is None:
             known = ", ".join(str(version.version) for version in versions)
-            message = f"{live} has no version {self.to}: it has {known}, of which {active} is the active one."
+            message = f"{live} has no deployment version {self.to}: it has {known}, of which {active} is the active one."
             raise NotFound(message)
         return found
 

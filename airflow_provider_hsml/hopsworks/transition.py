@@ -178,7 +178,8 @@ class Transition:
             yield from self._close(State.VERIFIED, "")
         renamed = {"unchanged": "attached"} if self.attaches else {"updated": "rolled_back"} if self.is_rollback else {}
         action = renamed.get(arrived.action, arrived.action)
-        log.info("Deployment %r: %s; %s.", self.name, action, arrived.deployment)
+        what = "nothing had to be changed" if action == "unchanged" else action
+        log.info("Deployment %r: %s; %s.", self.name, what, arrived.deployment)
         return dataclasses.replace(arrived, action=action)
 
     def take_back(

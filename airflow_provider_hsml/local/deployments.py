@@ -215,7 +215,8 @@ class Deployments:
         :param new_version: store a change of what is versioned as a new version, instead of in the active one
         :return: the deployment, as PUT answers
         """
-        if unknown := sorted(key for key in body if key not in FIELDS or not self._line.knows(key)):
+        known = {key for key in FIELDS if self._line.knows(key)} | {"artifactVersion"}  # Clients of all lines send it.
+        if unknown := sorted(set(body) - known):
             log.warning("PUT serving: fields %s are not known, and dropped", ", ".join(unknown))
         deployment = body.get("id")
         seconds = self._cluster.speeds.putting if self._cluster.profile.slow_put else 0.0

@@ -45,17 +45,43 @@ def test_says_what_serves_and_why() -> None:
     [
         ({"is_kept": True}, "  action      updated (what was served is kept)"),
         ({"action": "kept", "is_kept": True}, "  action      kept"),
-        ({"reason": "It failed.\nIt was taken back."}, "  why         It failed.\n              It was taken back."),
+        ({"failure": "It failed.\nIt was taken back."}, "  failure     It failed.\n              It was taken back."),
         ({"downtime_seconds": 41.6}, "  downtime    42 s"),
         (
             {"metric_value": None, "previous_metric_value": None, "previous_model_version": None},
             "version 6; before: none",
         ),
         ({"model_version": None, "action": "kept"}, "'digits': none; before: version 3"),
+        ({"model_version": 3, "metric_value": 0.665, "is_kept": True}, "'digits': version 3 (accuracy 0.665), as before"),
+        ({"model_version": 3, "action": "unchanged"}, "'digits': version 3 (accuracy 0.995), as before"),
+        ({"action": "rolled_back"}, "'digits': version 6 (accuracy 0.995); before: version 3 (accuracy 0.665)"),
     ],
 )
 def test_each_in_its_line(changes: dict[str, Any], line: str) -> None:
     assert line in dataclasses.replace(RECORD, **changes).summary()
+
+
+def test_what_was_taken_back_is_told_from_what_serves() -> None:
+    failed = dataclasses.replace(
+        RECORD,
+        action="rolled_back",
+        verified_by=None,
+        inference_url=None,
+        failure="It answers otherwise.\nIt was taken back.",
+        reason=f"{RECORD.reason}; It answers otherwise.\nIt was taken back.",
+    )
+    assert failed.summary().splitlines() == [
+        "Deployment 'digits':",
+        "  action      rolled_back",
+        "  model       'digits': version 6 (accuracy 0.995) failed; version 3 (accuracy 0.665) serves again",
+        "  state       Running",
+        "  failure     It answers otherwise.",
+        "              It was taken back.",
+        "  was tried   version 6 (accuracy 0.995) beats the served version 3 (accuracy 0.665)",
+        "  see         https://host/p/119/deployments/14",
+    ]
+    first = dataclasses.replace(failed, previous_model_version=None, previous_metric_value=None)
+    assert "version 6 (accuracy 0.995) failed; nothing served before" in first.summary()
 
 
 def test_a_script_has_no_model() -> None:
