@@ -284,7 +284,7 @@ class TestDeployBest:
             ({"candidates": [99]}, "not in the registry"),
             ({"candidates": ["x"]}, "candidates: expected a whole number"),
             ({"candidates": "3"}, "candidates: expected a list"),
-            ({"model_name": "nothere"}, "not in the registry of project 'demo'.*Is the name spelled as in the registry"),
+            ({"model_name": "nothere"}, "not in the registry of project 'demo'.*Is the name spelled"),
             ({"model_name": "a/b"}, "letters, digits and underscores"),
             ({"deployment_name": "my_digits"}, "Deployment name 'my_digits'.*'mydigits' would do"),
             ({"deployment_name": "a/../b"}, "letters and digits only"),

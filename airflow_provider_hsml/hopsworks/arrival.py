@@ -314,7 +314,8 @@ class Arrival:
                 raise Superseded(message)
             pause = pace.pause(at_least=1.0)
             if pause is None:
-                message = f"{live} could not be rolled back to deployment version {self.back_to} within {self.timeout:g} s."
+                target = f"deployment version {self.back_to}"
+                message = f"{live} could not be rolled back to {target} within {self.timeout:g} s."
                 raise NotInTime(message)
             yield Pause(pause)
 

@@ -160,7 +160,7 @@ class Rollback:
         found = next((version for version in versions if version.version == wanted), None)
         if found is None:
             known = ", ".join(str(version.version) for version in versions)
-            message = f"{live} has no deployment version {self.to}: it has {known}, of which {active} is the active one."
+            message = f"{live} has no deployment version {self.to}: it has {known}; {active} is active."
             raise NotFound(message)
         return found
 

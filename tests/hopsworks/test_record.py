@@ -52,7 +52,7 @@ def test_says_what_serves_and_why() -> None:
             "version 6; before: none",
         ),
         ({"model_version": None, "action": "kept"}, "'digits': none; before: version 3"),
-        ({"model_version": 3, "metric_value": 0.665, "is_kept": True}, "'digits': version 3 (accuracy 0.665), as before"),
+        ({"model_version": 3, "is_kept": True}, "'digits': version 3 (accuracy 0.995), as before"),
         ({"model_version": 3, "action": "unchanged"}, "'digits': version 3 (accuracy 0.995), as before"),
         ({"action": "rolled_back"}, "'digits': version 6 (accuracy 0.995); before: version 3 (accuracy 0.665)"),
     ],
