@@ -28,7 +28,7 @@ for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR"):
 
 import pytest  # noqa: E402 - Airflow reads its environment when it is first imported
 
-from airflow_provider_hsml.hopsworks import arrival, predicting, rollout, waiting  # noqa: E402
+from airflow_provider_hsml.hopsworks import arrival, predicting, rollout, waiting, watching  # noqa: E402
 
 HOPSWORKS = os.environ.get("HSML_TEST_HOPSWORKS", "5.2")
 """Whose ways the local Model Serving has in these tests; ``make check-all`` runs them with each."""
@@ -78,7 +78,9 @@ def serving(local_serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> Loc
     for module, name, seconds in (
         (predicting, "BETWEEN_PROBES", 0.01),
         (arrival, "FIRST_PAUSE_START", 0.05),
+        (watching, "FIRST_PAUSE_START", 0.05),
         (arrival, "FIRST_PAUSE_UPDATE", 0.05),
+        (watching, "FIRST_PAUSE_UPDATE", 0.05),
         (rollout, "SETTLE_SEEN", 0.2),
         (rollout, "SETTLE_UNSEEN", 1.0),
         (rollout, "NAMES_AGAIN", 0.1),

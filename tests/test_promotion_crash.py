@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks import arrival, predicting, rollout
+from airflow_provider_hsml.hopsworks import arrival, predicting, rollout, watching
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.journal import State
 from airflow_provider_hsml.local import LocalServing, Speeds
@@ -40,7 +40,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             (predicting, "BETWEEN_PROBES", 0.0),
             (predicting, "ROUTE_BUDGET", 1.0),
             (arrival, "FIRST_PAUSE_START", 0.01),
+            (watching, "FIRST_PAUSE_START", 0.01),
             (arrival, "FIRST_PAUSE_UPDATE", 0.01),
+            (watching, "FIRST_PAUSE_UPDATE", 0.01),
             (arrival, "START_GRACE", 0.3),
             (rollout, "START_GRACE", 0.3),
             (rollout, "SETTLE_SEEN", 0.05),
