@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LIMITS = httpx.Limits(max_connections=8, max_keepalive_connections=8, keepalive_expiry=60)
-"""Few at a time: what is asked for thousands of waits is no burst for the server."""
+AT_ONCE = 8
+"""Requests under way: what is asked for thousands of waits is no burst for the server."""
 _LARGE = 1 << 20
 """Bytes of an answer that takes so long to read that the event loop does not wait for it: a list of 700 deployments."""
 
@@ -67,6 +67,8 @@ class AsyncClient:
             if isinstance(trusted, str)
             else httpx.create_ssl_context(verify=trusted, trust_env=False)
         )
+        # Not left to httpx: it goes through all that wait for a connection whenever one is free.
+        self._few = asyncio.Semaphore(AT_ONCE)
         self._places: dict[str, httpx.AsyncClient] = {}
         self._project = Once(lambda: drive_async(find_project(access), self.send, sleep))
         self._poller = Poller(self.send, self.project)
@@ -120,28 +122,36 @@ class AsyncClient:
         return self._key != used
 
     async def _exchange(self, call: Call[Any]) -> Answer:
-        one = exchange.Exchange(self.access, call, self._key)
-        if one.base not in self._places:
-            proxy = exchange.proxy_for(one.base)
-            transport = httpx.AsyncHTTPTransport(
-                verify=self._tls, limits=_LIMITS, trust_env=False, proxy=httpx.Proxy(proxy) if proxy else None
-            )
-            self._places[one.base] = httpx.AsyncClient(transport=transport, trust_env=False)
-        try:
-            response = await self._places[one.base].request(
-                one.method,
-                one.url,
-                headers=one.headers,
-                content=one.content,
-                data=one.fields,
-                files=one.files,
-                timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds, pool=None),
-                follow_redirects=False,
-            )
-        except httpx.ConnectTimeout as error:
-            raise one.not_connected() from error
-        except httpx.TimeoutException as error:
-            raise one.not_answered() from error
-        except httpx.HTTPError as error:
-            raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
+        async with self._few:
+            one = exchange.Exchange(self.access, call, self._key)
+            try:
+                response = await self._place(one.base).request(
+                    one.method,
+                    one.url,
+                    headers=one.headers,
+                    content=one.content,
+                    data=one.fields,
+                    files=one.files,
+                    timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds),
+                    follow_redirects=False,
+                )
+            except httpx.ConnectTimeout as error:
+                raise one.not_connected() from error
+            except httpx.TimeoutException as error:
+                raise one.not_answered() from error
+            except httpx.HTTPError as error:
+                raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
         return Answer(response.status_code, response.content, dict(response.headers))
+
+    def _place(self, base: str) -> httpx.AsyncClient:
+        """Give the connections to one place: to Hopsworks, or to its ingress."""
+        if base not in self._places:
+            proxy = exchange.proxy_for(base)
+            transport = httpx.AsyncHTTPTransport(
+                verify=self._tls,
+                limits=httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=60),
+                trust_env=False,
+                proxy=httpx.Proxy(proxy) if proxy else None,
+            )
+            self._places[base] = httpx.AsyncClient(transport=transport, trust_env=False)
+        return self._places[base]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -52,8 +52,9 @@ def serving(handle: Handle, *, tls: ssl.SSLContext | None = None) -> Iterator[st
             self.send_response(status)
             for name, value in ({"content-length": str(len(content))} | headers).items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(content)
+            with suppress(ConnectionError):  # Who asked may have left.
+                self.end_headers()
+                self.wfile.write(content)
             if headers.get("content-length"):
                 self.close_connection = True
 
