@@ -13,10 +13,11 @@ import pytest
 from airflow.providers.common.compat.connection import get_async_connection
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_hsml import triggers
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import calls, exchange
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NoAnswer, Refused
-from airflow_provider_hsml.local import RequestFault
+from airflow_provider_hsml.local import LocalServing, RequestFault
 from airflow_provider_hsml.triggers import base
 from airflow_provider_hsml.triggers.base import HsmlTrigger, shared_client
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
     from pathlib import Path
 
-    from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
 
@@ -73,6 +73,16 @@ class TestStored:
 
         assert ours(name="x", deadline=1).serialize()[0] == "airflow_provider_hsml.triggers.SomeTrigger"
         assert SampleTrigger(name="x", deadline=1).serialize()[0] == f"{__name__}.SampleTrigger"
+
+    def test_all_of_ours_are_there_under_their_public_path(self) -> None:
+        def kinds(kind: type[Any]) -> set[type[Any]]:
+            below = {each for each in kind.__subclasses__() if each.__module__.startswith("airflow_provider_hsml.")}
+            return set.union(*map(kinds, below)) if below else {kind}
+
+        exported = {getattr(triggers, name) for name in triggers.__all__}
+        assert exported == kinds(HsmlTrigger)
+        for kind in exported:
+            assert resolve_name(kind.__new__(kind).serialize()[0]) is kind
 
     def test_what_is_stored_is_no_longer_changed(self) -> None:
         trigger = SampleTrigger(name="x", deadline=1)
@@ -202,6 +212,31 @@ class TestShared:
 
         assert len(reads) == 2
         assert loops[0]() is None  # asyncio itself remembers the last one for a while.
+
+    def test_over_tls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with LocalServing(tls=True, engine=lambda _: lambda rows: rows) as secure:
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", secure.connection)
+            assert run(look) is None
+
+            fields = json.loads(secure.connection)
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields | {"extra": {"project": "demo"}}))
+            said = failure(lambda: run(look))
+            assert "ca_bundle" in said
+            assert said == failure(lambda: HsmlHook().get_deployment("digits"))
+
+    @pytest.mark.parametrize("given", [False, True])
+    def test_models_are_asked_at_the_ingress(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, *, given: bool
+    ) -> None:
+        fields = json.loads(serving.connection)
+        fields["extra"] |= {"inference_route": "istio"} | ({"ingress_url": serving.ingress_url} if given else {})
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields))
+
+        async def ingress(_client: Any, project: calls.Project) -> str:
+            assert project.ingress is not None
+            return project.ingress.url
+
+        assert run(ingress) == serving.ingress_url
 
     def test_a_loop_is_blocked_by_nothing(self, serving: LocalServing) -> None:
         """The connection is read, and the client made, while others go on."""
