@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
 from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.client import Client
+from airflow_provider_hsml.hopsworks.transition import Outdated, Transition
 
 from .tasks import FakeTaskInstance, changes, execute
 
@@ -72,6 +73,16 @@ class TestPlanning:
         assert (record["model_version"], record["metric_value"]) == (1, 0.8)
         assert record["plan"]["changes"]["model_version"] == [None, 1]
         assert hook.get_deployments(name) == []
+
+    @pytest.mark.parametrize("plan_only", [True, False])
+    def test_what_cannot_be_verified_is_refused_as_it_would_be(
+        self, plan_only: bool, name: str, serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        register(name, 1, auc=0.8)
+        serving.requests.clear()
+        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not go there"):
+            execute(best(name, plan_only=plan_only, verification={"health_path": "/health"}))
+        assert changes(serving) == []
 
     def test_of_an_update(self, name: str, serving: LocalServing, register: Callable[..., int]) -> None:
         register(name, 1, auc=0.8)
@@ -281,9 +292,29 @@ class TestApplying:
     def refused(self, serving: LocalServing, message: str, operator: DeployModelOperator) -> None:
         """Try to apply; it is refused, and nothing is sent."""
         serving.requests.clear()
-        with pytest.raises(AirflowFailException, match=message):
-            execute(operator)
+        ti = FakeTaskInstance()
+        with pytest.raises(AirflowFailException, match=message) as refusal:
+            execute(operator, ti)
         assert changes(serving) == []
+        if message == CHANGED:
+            record = ti.pushed["promotion"]
+            assert (record["action"], record["failure"]) == ("failed", str(refusal.value))
+
+    def test_one_that_is_changed_each_time_is_given_up_with_a_record(
+        self, name: str, serving: LocalServing, update: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def run(_: Transition) -> Any:
+            yield from ()
+            raise Outdated
+
+        monkeypatch.setattr(Transition, "run", run)
+        serving.requests.clear()
+        ti = FakeTaskInstance()
+        with pytest.raises(AirflowFailException, match="was changed each time"):
+            execute(deploy(name, 2, plan=update), ti)
+        assert changes(serving) == []
+        record = ti.pushed["promotion"]
+        assert (record["action"], record["model_version"], record["previous_model_version"]) == ("superseded", 2, 1)
 
     def test_another_champion(
         self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any], register: Callable[..., int]

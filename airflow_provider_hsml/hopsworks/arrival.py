@@ -234,7 +234,7 @@ class Arrival:
         if live.status is Status.IDLE or not self.wait:
             return Arrived(live, self._action, "status" if self.wait else None)
         yield from self._read_probe(live)
-        verdict = yield from self._verifier.ask_once(live)
+        verdict = yield from self._verifier.ask_served(live)
         if verdict.wrong or verdict.likeness is Likeness.CHAMPION:
             wrong = verdict.wrong or "answers as the version before"
             log.warning("%s %s; a rollout may be under way", live, wrong)

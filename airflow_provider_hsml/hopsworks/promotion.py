@@ -27,6 +27,8 @@ from .models import Direction, check_model_name
 from .plan import Plan
 from .record import Promoted
 from .transition import Outdated, Transition
+from .verifying import Verifier
+from .waiting import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,16 +89,29 @@ class Promotion:
         :param project: the project
         :raises HopsworksError: with the record of what was decided and done, where it came to that
         """
+        promoted: Promoted | None = None
         for _ in range(STRANGERS + 1):
+            found = yield from self._decide(project)
+            promoted = _promoted(found)
             try:
-                return (yield from self._run(project))
+                if found.unfinished is not None and not self.plan_only and found.is_to_be_taken_back:
+                    yield from self._take_back(project, found)
+                    found = yield from self._decide(project)
+                    promoted = _promoted(found)
+                return (yield from self._bring_about(project, found, promoted))
             except Outdated:
                 log.info("The deployment was changed since this was decided on; deciding anew")
+            except HopsworksError as error:
+                error.record = error.record or dataclasses.replace(promoted, failure=error).record(self.by)
+                raise
         message = (
             f"{self.deployment_name or self.model_name!r}: its deployment was changed each time it was decided on. Run "
             "the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
         )
-        raise Superseded(message)
+        superseded = Superseded(message)
+        if promoted is not None:
+            superseded.record = dataclasses.replace(promoted, failure=superseded).record(self.by)
+        raise superseded
 
     def look(self, project: Project) -> Procedure[tuple[str, Journal]]:
         """
@@ -116,12 +131,7 @@ class Promotion:
             raise InvalidInput(message)
         return default_deployment_names(check_model_name(self.model_name))
 
-    def _run(self, project: Project) -> Procedure[Promoted]:
-        found = yield from self._decide(project)
-        if found.unfinished is not None and not self.plan_only and found.is_to_be_taken_back:
-            yield from self._take_back(project, found)
-            found = yield from self._decide(project)
-        promoted = Promoted(found.name, None, found.decision, found.champion, found.live, found.former)
+    def _bring_about(self, project: Project, found: Found, promoted: Promoted) -> Procedure[Promoted]:
         chosen = found.decision.chosen if found.decision else None
         if found.decision is not None:
             log.info("Deployment %r: %s.", found.name, found.decision.reason)
@@ -132,6 +142,10 @@ class Promotion:
         if self.plan is not None:
             self.plan.check(found, differs)
         if self.plan_only:
+            if self.checks is not None:
+                pace = Pace(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
+                verifier = Verifier(project, found.name, self.clock, self.checks)
+                yield from verifier.check(found.live, wanted, chosen, pace)
             what = changes.described(differs) or "no setting would change"
             if found.live is not None and found.live.status.is_down:
                 what += "; it would be started"
@@ -179,8 +193,7 @@ class Promotion:
             clock=self.clock,
         )
         if entry.state is State.ROLLING_BACK and self.run_key and entry.run == self.run_key:
-            promoted = Promoted(found.name, None, found.decision, found.champion, found.live, found.former)
-            error.record = dataclasses.replace(promoted, failure=error, now=now.deployment).record(self.by)
+            error.record = dataclasses.replace(_promoted(found), failure=error, now=now.deployment).record(self.by)
             raise error
 
     def _decide(self, project: Project) -> Procedure[Found]:
@@ -220,6 +233,11 @@ class Promotion:
         champion = yield from find_champion(project, former, versions, found.name)
         decision = gate.decide(versions, champion, self.by, self.rules, rejected)
         return dataclasses.replace(found, decision=decision, champion=champion)
+
+
+def _promoted(found: Found) -> Promoted:
+    """Make what is known before anything is done."""
+    return Promoted(found.name, None, found.decision, found.champion, found.live, found.former)
 
 
 def see_through(

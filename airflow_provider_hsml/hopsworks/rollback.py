@@ -100,7 +100,9 @@ class Rollback:
             return (yield from see_through(transition, promoted, None))
         except Outdated as error:
             message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
-            raise Superseded(message) from error
+            superseded = Superseded(message)
+            superseded.record = dataclasses.replace(promoted, failure=superseded).record(None)
+            raise superseded from error
 
     def _promoted(self, found: Found, arrived: Arrived | None, model: ModelVersion | None = None) -> Promoted:
         """Make what is known of it."""

@@ -227,6 +227,24 @@ class Verifier:
             raise NotVerified(message) from error
         return self.judge.judge(answer, seconds)
 
+    def ask_served(self, deployment: Deployment) -> Procedure[Verdict]:
+        """
+        Ask what has served for a while: a model that fails is asked again a few times, before it is believed.
+
+        :param deployment: as it was seen last
+        :raises NotVerified: as ``ask_once``
+        """
+        for _ in range(PROBES - 1):
+            try:
+                return (yield from self.ask_once(deployment))
+            except NotVerified as error:
+                cause = error.__cause__
+                if not isinstance(cause, HopsworksError) or not cause.transient or predicting.is_unreached(cause):
+                    raise
+                log.warning("%s; asking again", error)
+            yield Pause(predicting.BETWEEN_PROBES)
+        return (yield from self.ask_once(deployment))
+
     def send(self, seconds: float | None = None) -> Procedure[Mapping[str, Any]]:
         """
         Ask once.

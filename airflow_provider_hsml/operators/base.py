@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.waiting import Long
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -62,7 +65,9 @@ class HsmlOperator(BaseOperator):
         except HopsworksError as error:
             if error.transient:
                 raise
-            raise AirflowFailException(str(error)) from error
+            log.debug("The task failed with this", exc_info=True)
+            # The sentence says it all, and is to be found; the cause stays in __context__, not printed above it.
+            raise AirflowFailException(str(error)) from None
 
     def act(self, context: Context) -> dict[str, Any]:
         """

@@ -621,6 +621,26 @@ class TestWhatIsThereAlready:
         assert fake.sent == ["predict"]
         assert len(fake.reads) <= 8
 
+    @pytest.mark.parametrize("failures", [1, 4, 5])
+    def test_a_model_that_fails_is_believed_when_it_does_so_again_and_again(self, failures: int) -> None:
+        failed = refusal(500, 250007, "worker died")
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"predict": [failed] * failures})
+
+        if failures < 5:
+            assert arrive(fake, V1).action == "unchanged"
+        else:
+            with pytest.raises(NotVerified, match="worker died"):
+                arrive(fake, V1)
+        assert fake.sent == ["predict"] * min(failures + 1, 5)
+
+    def test_a_model_that_refuses_is_believed_at_once(self) -> None:
+        refused = refusal(400, 250008, "no such column")
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"predict": [refused]})
+
+        with pytest.raises(NotVerified, match="no such column"):
+            arrive(fake, V1)
+        assert fake.sent == ["predict"]
+
     def test_idle_is_not_woken(self) -> None:
         fake = FakeHopsworks(row=row("Idle"), files=FILES)
 
