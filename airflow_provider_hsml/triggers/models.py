@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.triggers import BaseEventTrigger
@@ -12,7 +13,6 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
-from airflow_provider_hsml.hopsworks.waiting import drive_async
 
 from .base import HsmlTrigger, shared_client
 from .sensing import LEAST_INTERVAL, SensorTrigger
@@ -116,7 +116,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
                     while True:
                         remembered = announcer.state
                         look = announcer.look(client.access, project)
-                        for version in await drive_async(look, client.send, asyncio.sleep):
+                        for version in await client.drive(look, math.inf):
                             yield TriggerEvent(version)  # type: ignore[no-untyped-call]
                         if announcer.state != remembered:
                             await asyncio.sleep(HANDED_ON)
