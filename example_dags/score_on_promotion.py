@@ -1,0 +1,81 @@
+"""
+Score a batch of images whenever another version of the model has gone to production.
+
+Runs when a task has changed the deployment and told so through an ``AssetAlias`` among its ``outlets``, as
+``promote_on_new_version`` does; not when a promotion has kept what serves. What the event carries says which version it
+is, and each version's predictions go to a file of their own, beside the version.
+
+What you need: the connection ``hsml_default``, and ``pip install scikit-learn`` where the tasks run. Put your own
+project into ``DEPLOYED``. Run by hand, it scores what serves now.
+"""
+
+# mypy: disable-error-code="arg-type, index"
+# Airflow types what a task will return as XComArg, wherever a value is expected.
+
+# [START score_on_promotion]
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, get_current_context, task
+
+from airflow_provider_hsml.operators import PredictOperator
+
+DEPLOYED = Asset("hopsworks://demo/deployments/digits")
+FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "scored"
+
+
+@task(multiple_outputs=True)
+def promoted() -> dict[str, Any]:
+    """Say what serves, by the newest event."""
+    context: Any = get_current_context()
+    # Airflow 2 calls assets datasets.
+    told = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
+    events = [event for events in told.values() for event in events]
+    if not events:
+        from airflow_provider_hsml.hooks import HsmlHook
+
+        live = HsmlHook().get_deployment("digits")
+        return {"model_version": live.model_version, "metric_value": None}
+    newest = max(events, key=lambda event: event.timestamp)
+    return {name: newest.extra[name] for name in ("model_version", "metric_value")}
+
+
+@task
+def new_images() -> list[list[int]]:
+    """Give what is to be scored."""
+    from sklearn.datasets import load_digits
+
+    return [[int(pixel) for pixel in image] for image in load_digits().data[-20:]]
+
+
+@task
+def keep(promotion: dict[str, Any], answer: dict[str, Any]) -> str:
+    """Write the predictions down; returns the path."""
+    path = FOLDER / f"digits_{promotion['model_version']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(promotion | {"predictions": answer["predictions"]}))
+    print(f"Scored with version {promotion['model_version']}: {path}")
+    return str(path)
+
+
+with DAG(
+    "score_on_promotion",
+    schedule=[DEPLOYED],
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    doc_md=__doc__,
+    tags=["hsml"],
+):
+    # [START score_on_promotion_tasks]
+    predict = PredictOperator(task_id="predict", deployment_name="digits", instances=new_images())
+
+    keep(promoted(), predict.output)
+    # [END score_on_promotion_tasks]
+# [END score_on_promotion]

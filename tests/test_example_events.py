@@ -1,0 +1,158 @@
+"""The example DAGs that events start: a new version in the registry, and a new version in production."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import commands
+from .conftest import HOPSWORKS
+from .test_example_dags import FOLDER, HAS_WATCHERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from airflow_provider_hsml.local import LocalServing, ModelFiles
+
+pytest.importorskip("sklearn", reason="one of the examples scores scikit-learn's images")
+pytestmark = pytest.mark.airflow
+
+
+HURRY = """
+from airflow_provider_hsml.hopsworks import rollout
+rollout.SETTLE_SEEN = rollout.SETTLE_UNSEEN = 0.2
+"""
+
+
+def load_model(model: ModelFiles) -> Callable[[Any], list[int]]:
+    """Answer the version: who asks knows which one it was."""
+    return lambda rows: [model.version or 0] * len(rows)
+
+
+def free_port() -> str:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return str(one.getsockname()[1])
+
+
+@dataclass
+class Airflow:
+    """An Airflow with a database of its own, the examples, and a local Model Serving."""
+
+    home: Path
+    serving: LocalServing
+    environment: dict[str, str]
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as connection:
+            return connection.execute(query).fetchall()
+
+    def looks(self) -> int:
+        registry = f"/project/{self.serving.project_id}/modelregistries/{self.serving.project_id}"
+        return len(self.serving.requests.where("GET", f"{registry}/models"))
+
+    def register(self, accuracy: float) -> None:
+        self.serving.world.register_model("digits", {"model.joblib": b"{}"}, metrics={"accuracy": accuracy})
+
+    @contextlib.contextmanager
+    def started(self, *command: str) -> Iterator[None]:
+        """Run one of Airflow's programs for a while, and all that it starts."""
+        with (self.home / f"{command[0]}.log").open("a") as log:
+            program = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *command],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self.environment,
+                start_new_session=True,
+            )
+            try:
+                yield
+            finally:
+                os.killpg(program.pid, signal.SIGKILL)
+                program.wait()
+
+    def until(self, holds: Callable[[], object], seconds: float = 120) -> None:
+        deadline = time.monotonic() + seconds
+        while not holds():
+            said = "\n".join(path.read_text()[-5000:] for path in self.home.glob("*.log"))
+            assert time.monotonic() < deadline, said
+            time.sleep(0.2)
+
+
+@pytest.fixture
+def airflow(tmp_path: Path) -> Iterator[Airflow]:
+    from airflow_provider_hsml.local import LocalServing
+
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    for name in ("promote_on_new_version", "score_on_promotion"):
+        if name != "promote_on_new_version" or HAS_WATCHERS:
+            text = (FOLDER / f"{name}.py").read_text()
+            (dags / f"{name}.py").write_text(
+                text.replace('metric="accuracy"))', 'metric="accuracy", poll_interval=1))')
+            )
+    with LocalServing(engine=load_model, hopsworks_version=HOPSWORKS) as serving:
+        environment = commands.environment(
+            tmp_path,
+            AIRFLOW__CORE__DAGS_FOLDER=str(dags),
+            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
+            AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=free_port(),
+            AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
+        )
+        yield Airflow(tmp_path, serving, environment)
+
+
+@pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 3 and later watch assets")
+def test_a_new_version_starts_a_dag_and_it_is_promoted_and_scored(airflow: Airflow) -> None:
+    """Airflow's own triggerer watches; the DAGs that wait to be started are then run one after another."""
+    # The first time an asset is seen, Airflow 3.0 does not watch it yet.
+    asked = [("db", "migrate"), ("dags", "reserialize"), ("dags", "reserialize")]
+    assert [one.code for one in commands.run(asked, airflow.environment)] == ["0"] * 3
+    airflow.register(0.8)
+    airflow.serving.requests.clear()
+    with airflow.started("triggerer"):
+        airflow.until(lambda: airflow.looks() > 1)
+        airflow.register(0.9)
+        airflow.until(lambda: airflow.rows("SELECT * FROM asset_dag_run_queue"))
+
+    ((extra,),) = airflow.rows("SELECT extra FROM asset_event")
+    assert json.loads(extra)["payload"]["model_version"] == 2
+    assert airflow.rows("SELECT target_dag_id FROM asset_dag_run_queue") == [("promote_on_new_version",)]
+
+    runs = [("dags", "test", "promote_on_new_version"), ("dags", "test", "score_on_promotion")]
+    promoted, scored = commands.run(runs, airflow.environment)
+    assert promoted.code == "0", promoted.output
+    assert "version 2 (accuracy 0.9)" in promoted.output
+    assert scored.code == "0", scored.output
+    assert json.loads((airflow.home / "scored" / "digits_2.json").read_text())["predictions"] == [2] * 20
+
+
+def test_what_the_event_says_goes_with_the_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow 2 gives the events another name."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("score_on_promotion", FOLDER / "score_on_promotion.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    events = [
+        SimpleNamespace(timestamp=number, extra={"model_version": number, "metric_value": 0.9, "action": "updated"})
+        for number in (3, 4)
+    ]
+    for name in ("triggering_asset_events", "triggering_dataset_events"):
+        monkeypatch.setattr(module, "get_current_context", lambda name=name: {name: {module.DEPLOYED: events}})
+        assert module.promoted.function() == {"model_version": 4, "metric_value": 0.9}
