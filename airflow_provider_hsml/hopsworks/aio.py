@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -70,6 +71,8 @@ class AsyncClient:
         # Not left to httpx: it goes through all that wait for a connection whenever one is free.
         self._few = asyncio.Semaphore(AT_ONCE)
         self._places: dict[str, httpx.AsyncClient] = {}
+        with contextlib.suppress(ImportError, ValueError):
+            self._place(access.url)  # The first one imports httpcore: not to be left to the event loop.
         self._project = Once(lambda: drive_async(find_project(access), self.send, sleep))
         self._poller = Poller(self.send, self.project)
 
@@ -135,6 +138,8 @@ class AsyncClient:
                     timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds),
                     follow_redirects=False,
                 )
+            except (ImportError, ValueError, httpx.InvalidURL) as error:
+                raise one.not_sendable(error) from error
             except httpx.ConnectTimeout as error:
                 raise one.not_connected() from error
             except httpx.TimeoutException as error:

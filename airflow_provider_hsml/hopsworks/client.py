@@ -111,6 +111,8 @@ class Client:
         except requests.exceptions.Timeout as error:
             raise one.not_answered() from error
         except requests.exceptions.RequestException as error:
+            if isinstance(error, ValueError):
+                raise one.not_sendable(error) from error
             unreached = "NewConnectionError" in repr(error.args) or "NameResolutionError" in repr(error.args)
             raise one.failed(error, unreached=unreached) from error
         return Answer(

@@ -37,12 +37,19 @@ class Exchange:
     :param access: where it goes, unless the call says so
     :param call: what is asked
     :param key: the API key or token as it is by now
+    :raises InvalidInput: it cannot be one, or the body cannot be sent
     """
 
     def __init__(self, access: Access, call: Call[Any], key: str) -> None:
         self.method = call.method
         self.base = call.base or access.url
         self.url = f"{self.base}/{call.path}" + (f"?{urlencode(call.query)}" if call.query else "")
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            # Otherwise the library would say so, and show it.
+            raise InvalidInput(
+                "The API key has characters that no key has, such as a space or a line break. Put the key alone into "
+                "the connection's field 'password'."
+            )
         self.headers = {"Authorization": f"{access.key_kind} {key}"}
         if call.host:
             self.headers["Host"] = call.host
@@ -67,6 +74,14 @@ class Exchange:
     def not_answered(self) -> NoAnswer:
         """Make the error of an answer that took too long."""
         return NoAnswer(f"{self._where}: no answer within {self.seconds:g} s.")
+
+    def not_sendable(self, error: Exception) -> InvalidInput:
+        """
+        Make the error of what the library will not even try.
+
+        :param error: the library's
+        """
+        return InvalidInput(f"{self._where}: cannot be sent ({error}). Check the proxies that the environment names.")
 
     def failed(self, error: BaseException, *, unreached: bool) -> NoAnswer:
         """
@@ -174,7 +189,8 @@ def proxy_for(url: str) -> str | None:
     proxies = getproxies()
     if is_loopback(host) or proxy_bypass(parts.netloc) or _in_network(host, proxies.get("no", "")):
         return None
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _in_network(host: str, no_proxy: str) -> bool:

@@ -25,7 +25,7 @@ def connect(request: pytest.FixtureRequest, pauses: list[float]) -> Iterator[Con
     made: list[Client | Driven] = []
 
     def make(url: str, **fields: Any) -> Client | Driven:
-        made.append(request.param(Access(url, "demo", KEY, **fields), sleep=pauses.append))
+        made.append(request.param(Access(url, "demo", **{"key": KEY} | fields), sleep=pauses.append))
         return made[-1]
 
     yield make

@@ -6,6 +6,7 @@ import json
 import socket
 import ssl
 import threading
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -118,6 +119,9 @@ def test_tls_is_verified(connect: Connect, tmp_path: Path) -> None:
             connect(url).send(LIST)
         assert not caught.value.transient
         assert connect(url, verify=str(bundle)).send(LIST) == []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # urllib3 says each time what was wanted.
+            assert connect(url, verify=False).send(LIST) == []
 
 
 def test_the_write_timeout_is_for_writes(connect: Connect) -> None:

@@ -173,6 +173,14 @@ def test_a_body_that_json_cannot_say(connect: Connect) -> None:
         connect("http://127.0.0.1:1").send(calls.put_deployment(PROJECT, {"name": "x", "n": float("nan")}))
 
 
+@pytest.mark.parametrize("key", ["prefix.secret part", "prefix.secret\npart", "prefix.gehe\u00edm", "\x00"])
+def test_a_key_that_can_be_none_is_refused_and_not_shown(connect: Connect, key: str) -> None:
+    with pytest.raises(InvalidInput, match="field 'password'") as caught:
+        connect("http://127.0.0.1:1", key=key).send(LIST)
+    assert caught.value.__cause__ is None
+    assert key not in str(caught.value)
+
+
 class TestEnvironment:
     """What the environment says of proxies and CAs means the same to both."""
 
