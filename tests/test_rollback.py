@@ -219,6 +219,23 @@ class TestByHand:
         assert execute(back)["model_version"] == 2
         assert serving_version(serving, "hand1") == 2
 
+    @pytest.mark.parametrize("reject", [True, "False"])
+    def test_what_was_taken_away_is_not_chosen_again_unless_it_may_be(
+        self, reject: bool | str, serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        name = f"hand4{reject}".lower()
+        register(name, 1, auc=0.8)
+        execute(best(name))
+        register(name, 2, auc=0.9)
+        execute(best(name))
+        execute(RollbackDeploymentOperator(task_id="back", deployment_name=name, reject=reject))
+
+        record = execute(best(name))
+
+        assert record["action"] == ("kept" if reject is True else "updated")
+        assert ("rolled back from by hand" in record["reason"]) == (reject is True)
+        assert serving_version(serving, name) == (1 if reject is True else 2)
+
     def test_to_a_model_version(self, serving: LocalServing, register: Callable[..., int]) -> None:
         register("hand2", 1, auc=0.8)
         register("hand2", 2, auc=0.9)

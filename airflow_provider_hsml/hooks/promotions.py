@@ -164,6 +164,7 @@ class PromotionVerbs(DeploymentVerbs):
         to: int | str = PREVIOUS,
         *,
         model_version: int | str | None = None,
+        reject: bool | str = True,
         run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -175,6 +176,8 @@ class PromotionVerbs(DeploymentVerbs):
         :param name: the deployment's name
         :param to: ``previous``, or the number of a deployment version
         :param model_version: serve this version of the model instead
+        :param reject: whether the version that is taken away is not to be chosen as the best one again; not with
+            ``model_version``
         :param when_killed: what becomes of a deployment that is being created when this is broken off: ``leave``, or
             ``stop``
         :param run_key: which task this is, the same when it is tried again
@@ -185,7 +188,8 @@ class PromotionVerbs(DeploymentVerbs):
         if model_version is None:
             target = to if to == PREVIOUS else reading.integer("to", to, least=1)
             name = check_deployment_name(name)
-            wish = Rollback(name, target, timeout, poll_interval, time.time, wait=wait, run_key=run_key)
+            reject = reading.boolean("reject", reject)
+            wish = Rollback(name, target, timeout, poll_interval, time.time, wait=wait, run_key=run_key, reject=reject)
             return self._promote(wish.run(self.client.project))
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."

@@ -44,6 +44,8 @@ class Rollback:
     clock: Clock
     wait: bool = True
     run_key: str = ""
+    reject: bool = True
+    """Whether the model version that it takes away is not to be chosen as the best one again."""
 
     def run(self, project: Project) -> Procedure[Promoted]:
         """
@@ -91,6 +93,7 @@ class Rollback:
             wait=self.wait,
             back_to=back_to,
             is_rollback=True,
+            rejects=self.reject,
             is_doubtful=found.is_doubtful,
             unfinished=entry,
             attaches=attaches,

@@ -79,6 +79,8 @@ class Transition:
     recreate: bool = False
     back_to: int | None = None
     """A deployment version to roll back to."""
+    rejects: bool = False
+    """Whether the model version that it takes away is noted as rejected."""
     is_rollback: bool = False
     """Whether an update is to be called a rollback."""
     unfinished: Entry | None = None
@@ -370,10 +372,19 @@ class Transition:
             back_to=self.back_to,
             over=live.signature if live is not None and earlier is not None else None,
             asked=self._arrival.asked,
-            rejected=self.journal.newest.rejected if self.journal.newest else (),
+            rejected=self._known_rejected(live),
         )
         yield from self.journal.write(self.entry)
         return self._noted()
+
+    def _known_rejected(self, live: Deployment | None) -> tuple[Rejected, ...]:
+        """Give what was rejected until now, with what this takes away where that is asked for."""
+        known = self.journal.newest.rejected if self.journal.newest else ()
+        left = None if live is None or not self.rejects else Before.of(live).served
+        if left is None or left.version is None or left == self._challenger(live):
+            return known
+        others = (one for one in known if one.served != left)
+        return (*others, Rejected(left, "it was rolled back from by hand", self.clock()))
 
     def _challenger(self, live: Deployment | None) -> Served:
         if self.model is not None:

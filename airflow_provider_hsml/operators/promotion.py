@@ -420,9 +420,17 @@ class RollbackDeploymentOperator(_RecordingOperator):
     :param to: ``previous``: what it was before the last promotion; or the number of a deployment version (Hopsworks
         5.2 and later keep them)
     :param model_version: serve this version of the model instead, with the configuration as it is
+    :param reject: whether ``DeployBestModelOperator`` is not to choose the version again that is taken away (its gate's
+        ``retry_rejected`` does); nothing is rejected with ``model_version``
     """
 
-    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "deployment_name", "to", "model_version")
+    template_fields: Sequence[str] = (
+        *WaitingOperator.template_fields,
+        "deployment_name",
+        "to",
+        "model_version",
+        "reject",
+    )
 
     def __init__(
         self,
@@ -430,12 +438,14 @@ class RollbackDeploymentOperator(_RecordingOperator):
         deployment_name: str,
         to: int | str = "previous",
         model_version: int | str | None = None,
+        reject: bool | str = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.deployment_name = deployment_name
         self.to = to
         self.model_version = model_version
+        self.reject = reject
 
     def act(self, context: Context) -> dict[str, Any]:
         """
@@ -449,6 +459,7 @@ class RollbackDeploymentOperator(_RecordingOperator):
             self.deployment_name,
             self.to,
             model_version=self.model_version,
+            reject=self.reject,
             run_key=_run_key(context),
             **self._waits(),
         )
