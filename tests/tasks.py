@@ -24,6 +24,7 @@ class FakeTaskInstance:
     run_id: str = field(default_factory=lambda: f"run-{next(_numbers)}")
     task_id: str = "task"
     map_index: int = -1
+    max_tries: int = 0
     pushed: dict[str, Any] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:

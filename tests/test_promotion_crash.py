@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks import arrival, predicting, rollout, watching
-from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks import arrival, calls, predicting, rollout, watching
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, TakenBack
 from airflow_provider_hsml.hopsworks.journal import State
+from airflow_provider_hsml.hopsworks.promotion import Promotion
+from airflow_provider_hsml.hopsworks.rollback import Rollback
+from airflow_provider_hsml.hopsworks.uploading import upload_bytes
+from airflow_provider_hsml.hopsworks.waiting import ask
 from airflow_provider_hsml.local import LocalServing, Speeds
 
 from .conftest import run_model
-from .promotion_crashes import BAD, BETTER, GOOD, Died, World
+from .promotion_crashes import BAD, BETTER, GOOD, MODEL, Died, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -297,3 +303,60 @@ class TestSomebodyElse:
 
         ended = world.ends(world.wish(name, GOOD, one, run="one"), after)
         return [*came, ended] if came else []
+
+
+def test_a_rollback_by_hand_over_what_nobody_verified_leads_back_to_what_was(worlds: Callable[[str], World]) -> None:
+    """What is rolled back to fails as well."""
+    world = worlds("5.2")
+    for version in (GOOD, BETTER):
+        world.run(world.wish("handback", version, run="before"))
+    with pytest.raises(Died):
+        world.run(world.wish("handback", BETTER, BAD, run="first"), after=killed_at("update deployment"))
+    path = f"Models/{MODEL}/{GOOD}/{predicting.EXPECTED}"
+    right = world.hook.run(ask(calls.download(world.hook.client.project, path)))
+    expect_of_good(world, b'{"instances": [[0.0]], "predictions": [44]}')
+    try:
+        with pytest.raises(TakenBack, match="It was taken back"):
+            world.run(Rollback("handback", 1, 20.0, 0.02, time.time, run_key="by hand"))
+    finally:
+        expect_of_good(world, right or b"")
+    assert world.serves("handback") == BETTER
+
+
+def expect_of_good(world: World, expected: bytes) -> None:
+    """Have other answers expected of the good version."""
+    project, path = world.hook.client.project, f"Models/{MODEL}/{GOOD}/{predicting.EXPECTED}"
+    world.hook.run(ask(calls.delete_path(project, path)))
+    world.hook.run(upload_bytes(project, path, expected))
+
+
+def test_a_try_that_was_rolled_back_and_died_then_is_not_tried_again(worlds: Callable[[str], World]) -> None:
+    """The bad version was asked for by number; another run, or a person who clears the task, may try it again."""
+    world = worlds("5.2")
+    world.run(world.wish("died", GOOD, run="before"))
+    bad = Promotion(MODEL, {}, 20.0, 0.02, time.time, "died", version=BAD, run_key="first@1")
+    with pytest.raises(TakenBack):
+        world.run(bad)
+    puts = len(world.serving.requests.where("PUT", "/project/119/serving"))
+
+    with pytest.raises(TakenBack, match=r"answers otherwise(.|\n)*has failed with that for good") as caught:
+        world.run(bad)
+
+    record = caught.value.record
+    assert record is not None
+    assert (record.action, record.model_version, record.previous_model_version) == ("rolled_back", BAD, GOOD)
+    assert len(world.serving.requests.where("PUT", "/project/119/serving")) == puts
+    with pytest.raises(TakenBack, match="It was taken back"):
+        world.run(dataclasses.replace(bad, run_key="first@3"))
+
+
+def test_what_was_taken_back_when_nothing_served_is_no_champion(worlds: Callable[[str], World]) -> None:
+    """It never answered: the next one has nothing to beat."""
+    world = worlds("5.2")
+    unknown = {"extra.nosuchfield": 1}
+    with pytest.raises(HopsworksError, match="does not know"):
+        world.run(Promotion(MODEL, unknown, 20.0, 0.02, time.time, "never", version=BETTER, run_key="first"))
+    assert world.serves("never") is None
+
+    assert world.ends(world.wish("never", GOOD, run="second")) in {"created", "updated", "started"}
+    assert world.serves("never") == GOOD

@@ -18,7 +18,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
 
 from . import calls
-from .errors import SCOPE_MISSING, HopsworksError, Refused, Superseded
+from .errors import SCOPE_MISSING, DeploymentError, HopsworksError, Refused, Superseded
 from .settings import SETTINGS
 from .uploading import upload_bytes
 from .waiting import Pace, Procedure, ask, patiently
@@ -39,6 +39,8 @@ ENV_VARS = ("env_vars", "transformer.env_vars")
 ENV_VAR_KEYS = frozenset(path[0] for name in ENV_VARS for path in SETTINGS[name].paths)
 """The same, as they are called on the wire."""
 _DELETED_AT_ONCE = 3
+_READ_AT_MOST = 5
+"""Files that cannot be read before the journal is taken for an empty one."""
 
 
 class State(StrEnum):
@@ -122,7 +124,7 @@ class Entry:
     """Of the promotion, the same in all its entries."""
     state: State
     run: str
-    """Which task it was; empty outside of Airflow."""
+    """Which task it was, and which of its rounds of tries, ``<task>@<round>``; empty outside of Airflow."""
     at: float
     """Seconds since 1970."""
     challenger: Served
@@ -133,6 +135,8 @@ class Entry:
     touches_env_vars: bool
     """Whether the change sets environment variables, so that ``before`` does not have all that it takes away."""
     reason: str = ""
+    passes: bool = False
+    """Whether that may succeed later, unchanged."""
     is_rollback: bool = False
     """Whether somebody asked for what was there earlier."""
     back_to: int | None = None
@@ -146,9 +150,25 @@ class Entry:
     """All that were rejected and not served well since, carried on from entry to entry."""
 
     @property
+    def task(self) -> str:
+        """Which task it was, whoever has cleared it since; empty outside of Airflow."""
+        return self.run.partition("@")[0]
+
+    @property
     def is_unfinished(self) -> bool:
         """Whether its change may be what is live, though it was never verified."""
         return self.state in (State.PROMOTING, State.ROLLING_BACK, State.FAILED)
+
+    @property
+    def left_nothing(self) -> bool:
+        """Whether it was the first, and was stopped: what is there has never served."""
+        return self.state is State.ROLLED_BACK and self.before is None
+
+    def failure(self) -> DeploymentError:
+        """Give what it failed with, as far as that was noted."""
+        error = DeploymentError(self.reason)
+        error.transient = self.passes
+        return error
 
     def to_json(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
@@ -257,7 +277,7 @@ class Journal:
 
 def open_journal(project: Project, deployment_name: str) -> Procedure[Journal]:
     """
-    Read the newest entry of a deployment's journal, with two requests at the most.
+    Read the newest entry of a deployment's journal: two requests, unless files in it are broken.
 
     :param project: the deployment's project
     :param deployment_name: the deployment's name
@@ -268,7 +288,7 @@ def open_journal(project: Project, deployment_name: str) -> Procedure[Journal]:
         names = yield from ask(calls.list_folder(project, folder))
         journal.has_folder = names is not None
         journal.names = sorted((name for name in names or [] if _is_ours(name)), reverse=True)
-        for name in journal.names:
+        for name in journal.names[:_READ_AT_MOST]:
             content = yield from ask(calls.download(project, f"{folder}/{name}"))
             journal.newest = _read(content, name)
             if journal.newest is not None:

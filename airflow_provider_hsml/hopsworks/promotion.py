@@ -94,6 +94,7 @@ class Promotion:
             found = yield from self._decide(project)
             promoted = _promoted(found)
             try:
+                self._check_not_rolled_back(found)
                 if found.unfinished is not None and not self.plan_only and found.is_to_be_taken_back:
                     yield from self._take_back(project, found)
                     found = yield from self._decide(project)
@@ -174,6 +175,19 @@ class Promotion:
         )
         return (yield from see_through(transition, promoted, self.by))
 
+    def _check_not_rolled_back(self, found: Found) -> None:
+        """
+        See that no earlier try of this task has ended with a rollback, after which its worker died.
+
+        :raises TakenBack: one has: tried again, the task would deploy the same version once more
+        """
+        entry = found.journal.newest
+        if entry is None or entry.state is not State.ROLLED_BACK or entry.passes:
+            return
+        if self.run_key and entry.run == self.run_key:
+            what = "It was taken back by an earlier try of this task, which has failed with that for good."
+            raise entry.failure().followed_by(TakenBack, what)
+
     def _take_back(self, project: Project, found: Found) -> Procedure[None]:
         """
         Take back what an earlier run has left unverified.
@@ -225,11 +239,11 @@ class Promotion:
             for one in failed
             if (one.served.project, one.served.name) == (owner, self.model_name) and one.served.version is not None
         }
-        # One that was rejected and does not serve is nothing to compare with.
-        is_left = (
-            found.live is not None and found.live.status.is_down and found.former in [one.served for one in failed]
-        )
-        former = None if is_left else found.former
+        entry, former = found.journal.newest, found.former
+        is_down = found.live is not None and found.live.status.is_down
+        if entry is not None and is_down and (entry.left_nothing or former in [one.served for one in entry.rejected]):
+            # One that never served, or was rejected, is nothing to compare with.
+            former = None
         champion = yield from find_champion(project, former, versions, found.name)
         decision = gate.decide(versions, champion, self.by, self.rules, rejected)
         return dataclasses.replace(found, decision=decision, champion=champion)
@@ -285,8 +299,8 @@ def take_back(
     :return: what it failed with, and what serves again
     :raises HopsworksError: it could not be taken back
     """
-    is_begun = entry.state is State.ROLLING_BACK
-    reason = entry.reason if is_begun else "An earlier run has left it unverified; what was there before is to serve"
+    left = DeploymentError("An earlier run has left it unverified; what was there before is to serve")
+    why = entry.failure() if entry.state is State.ROLLING_BACK else left
     transition = Transition(
         project,
         found.name,
@@ -304,7 +318,7 @@ def take_back(
         clock=clock,
     )
     try:
-        yield from transition.take_back(DeploymentError(reason), found.live)
+        yield from transition.take_back(why, found.live)
     except TakenBack as error:
         if transition.returned is not None:
             log.warning("%s", error)

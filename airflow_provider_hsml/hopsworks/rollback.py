@@ -116,7 +116,8 @@ class Rollback:
 
     def _is_begun(self, entry: Entry, live: Deployment, found: Found) -> bool:
         """Tell whether an earlier run began it: done once more, it would lead to where it came from."""
-        if self.run_key and entry.run == self.run_key and entry.state in (State.PROMOTING, State.VERIFIED):
+        task = self.run_key.partition("@")[0]
+        if task and entry.task == task and entry.state in (State.PROMOTING, State.VERIFIED):
             # This task's own earlier try, or it was cleared.
             return True
         if not entry.is_rollback or entry.state is not State.PROMOTING or self.to not in (PREVIOUS, entry.back_to):

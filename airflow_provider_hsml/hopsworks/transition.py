@@ -154,7 +154,7 @@ class Transition:
             self.before = entry.before
             self.is_rollback = entry.is_rollback
             if entry.state is State.ROLLING_BACK:
-                yield from self.take_back(DeploymentError(entry.reason), None, resumption)
+                yield from self.take_back(entry.failure(), None, resumption)
             self.attaches = not resumption.has_changed
         return (yield from self._conclude(resumption))
 
@@ -204,7 +204,9 @@ class Transition:
             if isinstance(why, DeploymentFailed) and not self.recreate and _waits_for_a_gpu(why):
                 hint = "The old instance may hold the GPU that it waits for: rollout='recreate' stops that first."
                 why.args, why.without_logs = (f"{why}\n{hint}",), f"{why.kept_text}\n{hint}"
-            yield from self._write(State.ROLLING_BACK, why.kept_text, rejected=self._rejected(why))
+            yield from self._write(
+                State.ROLLING_BACK, why.kept_text, rejected=self._rejected(why), passes=why.transient
+            )
         try:
             now = yield from self._restore(ours, resumption)
         except Superseded as error:
@@ -312,7 +314,7 @@ class Transition:
         """Tell whether this speaks against the model version: not when there was no room, or it was served before."""
         has_room = not (isinstance(why, DeploymentFailed) and why.transient)
         challenger = self.entry.challenger if self.entry else None
-        is_new = self.before is None or challenger != self.before.served
+        is_new = self.before is None or not self.before.was_up or challenger != self.before.served
         if challenger is None or challenger.version is None or not is_new or not has_room:
             return None
         if not isinstance(why, DeploymentFailed | NotVerified):
@@ -407,7 +409,9 @@ class Transition:
             return True
         return bool(set(now.names) - set(self.journal.names))
 
-    def _write(self, state: State, reason: str, rejected: Rejected | None = None) -> Procedure[None]:
+    def _write(
+        self, state: State, reason: str, rejected: Rejected | None = None, *, passes: bool | None = None
+    ) -> Procedure[None]:
         if self.entry is None:
             return
         known = self.entry.rejected
@@ -415,7 +419,10 @@ class Transition:
             known = tuple(one for one in known if one.served != self.entry.challenger)
         if rejected is not None:
             known = (*(one for one in known if one.served != rejected.served), rejected)
-        self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=self.clock(), rejected=known)
+        passes = self.entry.passes if passes is None else passes
+        self.entry = dataclasses.replace(
+            self.entry, state=state, reason=reason, at=self.clock(), rejected=known, passes=passes
+        )
         deadline = self.clock() + min(JOURNAL, self.timeout)
         pace = Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=deadline, clock=self.clock)
         yield from self.journal.write(self.entry, pace)

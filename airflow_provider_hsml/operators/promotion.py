@@ -99,9 +99,13 @@ class _RecordingOperator(WaitingOperator):
 
 
 def _run_key(context: Context) -> str:
-    """Name the task, the same when it is tried again."""
+    """
+    Name the task, the same when it is tried again.
+
+    Where a person clears it, Airflow gives it more tries, and with them another number behind the ``@``.
+    """
     ti = context["ti"]
-    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}"
+    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}@{ti.max_tries}"
 
 
 class _PromotingOperator(_RecordingOperator):
