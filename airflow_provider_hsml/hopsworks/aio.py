@@ -138,14 +138,14 @@ class AsyncClient:
                     timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds),
                     follow_redirects=False,
                 )
-            except (ImportError, ValueError, httpx.InvalidURL) as error:
-                raise one.not_sendable(error) from error
             except httpx.ConnectTimeout as error:
                 raise one.not_connected() from error
             except httpx.TimeoutException as error:
                 raise one.not_answered() from error
             except httpx.HTTPError as error:
                 raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
+            except (ImportError, ValueError, httpx.InvalidURL) as error:
+                raise one.not_sendable(error) from error
         return Answer(response.status_code, response.content, dict(response.headers))
 
     def _place(self, base: str) -> httpx.AsyncClient:
