@@ -162,7 +162,10 @@ class Poller:
             if not asked.answer.done() and asked.call.looks_at is not None:
                 looks.setdefault(asked.call.looks_at, []).append(asked)
         self._gathered = []
-        if self._is_for_a_list(len(looks)):
+        if self._is_for_a_list(len(looks.keys() | self._to_look.keys())):
+            # With those that are still to be looked at: one by one, thousands would never catch up.
+            _add(self._to_look, to=self._to_list)
+            self._to_look.clear()
             _add(looks, to=self._to_list)
             if not self._is_listing:
                 self._start(self._list())
@@ -188,7 +191,7 @@ class Poller:
 
     async def _look_at(self, which: int | str) -> None:
         async with self._looking:
-            asked = _listening(self._to_look.pop(which))
+            asked = _listening(self._to_look.pop(which, []))
             if not asked:
                 return
             try:

@@ -162,6 +162,24 @@ def test_where_the_project_has_many_more_deployments_a_list_is_tried_once_in_a_w
     assert [scene.server.what[0], *scene.server.what[-2:]] == ["list"] * 3
 
 
+def test_looks_that_come_bit_by_bit_faster_than_they_can_be_made_become_a_list() -> None:
+    scene = Scene(deployments=100, takes=0.5)
+
+    async def look() -> list[Any]:
+        await scene.looks(*range(1, 21))
+        scene.server.asked.clear()
+        coming = []
+        for first in range(1, 101, 5):
+            coming.append(asyncio.create_task(scene.looks(*range(first, first + 5))))
+            await asyncio.sleep(0.05)
+        return [found for some in coming for found in await some]
+
+    found = scene.run(look())
+    assert [deployment.id for deployment in found] == list(range(1, 101))
+    assert "list" in scene.server.what
+    assert len(scene.server.asked) <= 60
+
+
 def test_a_deployment_that_a_list_lacks_is_looked_at_before_anybody_is_told_that_it_is_gone() -> None:
     scene = Scene(deployments=20, unlisted={7}, gone={8})
     found = scene.run(scene.looks(*range(1, 21)))
