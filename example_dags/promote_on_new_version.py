@@ -37,9 +37,7 @@ with DAG(
     doc_md=__doc__,
     tags=["hsml"],
 ):
-    # [START promote_on_new_version_tasks]
     DeployBestModelOperator(
         task_id="deploy", model_name=MODEL, metric="accuracy", outlets=[AssetAlias("digits_in_production")]
     )
-    # [END promote_on_new_version_tasks]
 # [END promote_on_new_version]

@@ -12,18 +12,20 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_hsml.triggers.models import HANDED_ON
+
 from . import commands
 from .conftest import HOPSWORKS
-from .test_example_dags import FOLDER, HAS_WATCHERS
+from .test_example_dags import AIRFLOW, FOLDER, HAS_WATCHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from airflow_provider_hsml.local import LocalServing, ModelFiles
 
@@ -31,6 +33,8 @@ pytest.importorskip("sklearn", reason="one of the examples scores scikit-learn's
 pytestmark = pytest.mark.airflow
 
 
+HAS_STORE = AIRFLOW >= (3, 3)
+"""Whether this Airflow remembers what was told of an asset."""
 HURRY = """
 from airflow_provider_hsml.hopsworks import rollout
 rollout.SETTLE_SEEN = rollout.SETTLE_UNSEEN = 0.2
@@ -110,6 +114,12 @@ def airflow(tmp_path: Path) -> Iterator[Airflow]:
             AIRFLOW__CORE__DAGS_FOLDER=str(dags),
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
             AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=free_port(),
+            AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=free_port(),
+            AIRFLOW__API__PORT=(port := free_port()),
+            AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
+            AIRFLOW__CORE__PARALLELISM="4",
+            PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL="5",
             AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
         )
         yield Airflow(tmp_path, serving, environment)
@@ -138,6 +148,35 @@ def test_a_new_version_starts_a_dag_and_it_is_promoted_and_scored(airflow: Airfl
     assert "version 2 (accuracy 0.9)" in promoted.output
     assert scored.code == "0", scored.output
     assert json.loads((airflow.home / "scored" / "digits_2.json").read_text())["predictions"] == [2] * 20
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 3 and later watch assets")
+def test_each_version_once_all_by_itself_also_when_airflow_is_killed_in_between(airflow: Airflow) -> None:
+    """Nobody runs a DAG: Airflow's scheduler starts both, and what it scores carries what the event said."""
+    airflow.register(0.8)
+    for version, accuracy in ((2, 0.9), (3, 0.95)):
+        if HAS_STORE and version == 3:
+            airflow.register(accuracy)  # While nobody watches.
+        airflow.serving.requests.clear()
+        with airflow.started("standalone"):
+            airflow.until(lambda: airflow.looks() > 1)
+            if not (HAS_STORE and version == 3):
+                airflow.register(accuracy)
+            scored = airflow.home / "scored" / f"digits_{version}.json"
+            airflow.until(scored.exists)
+            time.sleep(2 * HANDED_ON)
+
+        assert json.loads(scored.read_text()) == {
+            "model_version": version,
+            "metric_value": accuracy,
+            "predictions": [version] * 20,
+        }
+    events = airflow.rows("SELECT extra FROM asset_event WHERE extra LIKE '%payload%' ORDER BY id")
+    runs = airflow.rows("SELECT dag_id, run_type FROM dag_run ORDER BY dag_id")
+
+    assert [json.loads(extra)["payload"]["model_version"] for (extra,) in events] == [2, 3]
+    assert runs == [(dag, "asset_triggered") for dag in ("promote_on_new_version", "score_on_promotion") for _ in "23"]
 
 
 def test_what_the_event_says_goes_with_the_predictions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
