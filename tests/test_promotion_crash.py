@@ -14,7 +14,7 @@ import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import arrival, calls, predicting, rollout, watching
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, TakenBack
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotVerified, TakenBack
 from airflow_provider_hsml.hopsworks.journal import State
 from airflow_provider_hsml.hopsworks.promotion import Promotion
 from airflow_provider_hsml.hopsworks.rollback import Rollback
@@ -360,3 +360,31 @@ def test_what_was_taken_back_when_nothing_served_is_no_champion(worlds: Callable
 
     assert world.ends(world.wish("never", GOOD, run="second")) in {"created", "updated", "started"}
     assert world.serves("never") == GOOD
+
+
+def test_what_another_run_notes_at_once_vouches_for_nothing_of_ours(worlds: Callable[[str], World]) -> None:
+    """It writes that its own version was verified, right after ours has noted and sent another."""
+    world = worlds("5.2")
+    world.run(world.wish("late", GOOD, run="before"))
+    verified = world.journal("late").newest
+    with pytest.raises(Died):
+        world.run(world.wish("late", GOOD, BAD, run="first"), after=killed_at("update deployment"))
+    journal = world.journal("late")
+    assert verified is not None
+    world.hook.run(journal.write(verified))
+
+    with pytest.raises(NotVerified):
+        world.run(world.wish("late", GOOD, BAD, run="second"))
+
+
+def test_what_a_stranger_deployed_is_verified_once(worlds: Callable[[str], World]) -> None:
+    world = worlds("5.2")
+    world.run(world.wish("strange", GOOD, run="before"))
+    world.interfere("strange")
+
+    asked = []
+    for run in ("second", "third"):
+        world.serving.requests.clear()
+        assert world.ends(world.wish("strange", GOOD, BETTER, run=run)) == "kept"
+        asked.append(sum(one.path.endswith(":predict") for one in world.serving.requests))
+    assert asked[0] > asked[1] == 1

@@ -32,7 +32,7 @@ class Found:
     unfinished: Entry | None
     """A change of ours that is live, and that nobody has verified."""
     is_doubtful: bool = False
-    """Whether somebody else interfered with a change of ours, which is live all the same: nobody has verified it."""
+    """Whether the journal does not say that what is live was verified: somebody else has changed it, or two at once."""
     decision: Decision | None = None
     """None for a script alone."""
     champion: ModelVersion | None = None
@@ -74,10 +74,22 @@ def find(project: Project, names: Sequence[str]) -> Procedure[Found]:
     name, live = yield from find_deployment(project, names)
     journal = yield from open_journal(project, name)
     unfinished = _unfinished(project, journal, live)
-    entry = None if unfinished is not None else journal.newest
-    may_be_ours = entry is not None and (entry.is_unfinished or entry.state is State.SUPERSEDED)
-    is_doubtful = may_be_ours and entry is not None and live is not None and _is_challenger(entry, live)
+    is_doubtful = unfinished is None and live is not None and not _is_vouched_for(project, journal.newest, live)
     return Found(name, live, journal, unfinished, is_doubtful)
+
+
+def _is_vouched_for(project: Project, entry: Entry | None, live: Deployment) -> bool:
+    """
+    Tell whether the last entry says of what is live that it was verified; of what nobody noted, nothing is to be said.
+
+    Two runs may write at once, and then the entry of either may be the newest.
+    """
+    if entry is None:
+        return True
+    if entry.state is State.ROLLED_BACK and entry.before is not None:
+        former = restoring.configuration(project, entry.before.row, also=entry.wanted)
+        return entry.before.deployment_id == live.id and not changes.differences(live.raw, former)
+    return entry.state is State.VERIFIED and not changes.differences(live.raw, restoring.from_stored(entry.wanted))
 
 
 def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> Entry | None:

@@ -237,6 +237,13 @@ class Journal:
                     yield from self._try_again(entry, error, pace)
         self.newest = entry
 
+    def has_news(self) -> Procedure[bool]:
+        """Tell whether another run has written it since it was opened here."""
+        if not self.is_kept:
+            return False
+        names = yield from ask(calls.list_folder(self.project, f"{FOLDER}/{self.deployment_name}"))
+        return any(_is_ours(name) and name not in self.names for name in names or [])
+
     def _try_again(self, entry: Entry, error: HopsworksError, pace: Pace) -> Procedure[None]:
         call = calls.path_exists(self.project, "Resources")
         try:

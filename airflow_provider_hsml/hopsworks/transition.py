@@ -24,7 +24,7 @@ from .errors import (
     TakenBack,
     Unsupported,
 )
-from .journal import ENV_VAR_KEYS, ENV_VARS, Before, Entry, Rejected, Served, State, open_journal
+from .journal import ENV_VAR_KEYS, ENV_VARS, Before, Entry, Rejected, Served, State
 from .settings import SETTINGS
 from .waiting import Pace, Procedure, patiently
 from .watching import FIRST_PAUSE_START
@@ -177,6 +177,15 @@ class Transition:
             yield from self.take_back(error, arrival.seen)
             raise AssertionError from error  # Taking back always raises.
         if self.wait:
+            if self.entry is None and self.is_doubtful and self.journal.newest is not None:
+                # Whoever brought it about, it was seen to serve: from now on it may be trusted.
+                self.entry = dataclasses.replace(
+                    self.journal.newest,
+                    id=self.id,
+                    run=self.run_key,
+                    challenger=Before.of(arrived.deployment).served,
+                    wanted=restoring.stored(scripts.absolute(self.project, self.wanted)),
+                )
             yield from self._close(State.VERIFIED, "")
         renamed = {"unchanged": "attached"} if self.attaches else {"updated": "rolled_back"} if self.is_rollback else {}
         action = renamed.get(arrived.action, arrived.action)
@@ -396,18 +405,18 @@ class Transition:
     def _close(self, state: State, reason: str) -> Procedure[None]:
         if self.entry is None:
             return
-        if state is State.SUPERSEDED and (yield from self._is_superseded_in_journal()):
+        if state in (State.SUPERSEDED, State.VERIFIED) and (yield from self._is_superseded_in_journal(state)):
+            log.warning("Deployment %r: another run has noted a change meanwhile, and that counts", self.name)
             return
         yield from self._write(state, reason)
 
-    def _is_superseded_in_journal(self) -> Procedure[bool]:
+    def _is_superseded_in_journal(self, state: State) -> Procedure[bool]:
         """Tell whether another promotion has written since this one began: what it says is to stay the newest."""
         try:
-            now = yield from open_journal(self.project, self.name)
+            return (yield from self.journal.has_news())
         except HopsworksError as error:
             log.warning("%s", error)
-            return True
-        return bool(set(now.names) - set(self.journal.names))
+            return state is State.SUPERSEDED
 
     def _write(
         self, state: State, reason: str, rejected: Rejected | None = None, *, passes: bool | None = None
