@@ -122,6 +122,23 @@ def test_once_a_version_also_when_the_triggerer_is_restarted(
     assert asyncio.run(watch(registers=False)) == []
 
 
+def test_without_a_store_of_its_own_nothing_is_remembered(serving: LocalServing, register: Callable[..., int]) -> None:
+    """Airflow gives one trigger to all assets that watch with the same arguments."""
+
+    class Several(Store):
+        async def aget(self, key: str) -> Any:
+            raise ValueError("Task has 2 concrete inlets and outlets")
+
+    register("several_assets", 1)
+
+    async def watch() -> list[int]:
+        async with watching(Several(), model_name="several_assets", newer_than=0) as events:
+            await until(lambda: events)
+            return [event["model_version"] for event in events]
+
+    assert [asyncio.run(watch()) for _ in range(2)] == [[1], [1]]
+
+
 def test_begins_anew_with_other_arguments() -> None:
     def key(**given: Any) -> str:
         return ModelVersionTrigger(model_name="m", **given)._key

@@ -108,7 +108,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look again and again, for as long as somebody watches."""
         announcer, said = self._announcer(), ""
-        await self._recall(announcer)
+        store = await self._recall(announcer)
         while True:
             try:
                 async with shared_client(self.hsml_conn_id, self.project) as client:
@@ -118,9 +118,9 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
                         look = announcer.look(client.access, project)
                         for version in await client.drive(look, math.inf):
                             yield TriggerEvent(version)  # type: ignore[no-untyped-call]
-                        if announcer.state != remembered:
+                        if store is not None and announcer.state != remembered:
                             await asyncio.sleep(HANDED_ON)
-                            await self._remember(announcer)
+                            await store.aset(self._key, announcer.state)
                         said = ""
                         await asyncio.sleep(self.poll_interval)
             except HopsworksError as error:
@@ -152,12 +152,14 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         wanted = json.dumps([self.hsml_conn_id, self.project, self._wanted()], sort_keys=True)
         return f"hsml_{self.model_name}_{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
 
-    async def _recall(self, announcer: Announcer) -> None:
+    async def _recall(self, announcer: Announcer) -> Any:
+        """Go on where an earlier run ended; give where to remember how far this one comes, None where nowhere."""
         store = getattr(self, "asset_state_store", None)
         if store is not None:
-            announcer.recall(await store.aget(self._key))
-
-    async def _remember(self, announcer: Announcer) -> None:
-        store = getattr(self, "asset_state_store", None)
-        if store is not None:
-            await store.aset(self._key, announcer.state)
+            try:
+                announcer.recall(await store.aget(self._key))
+            except ValueError as error:
+                # Airflow has one store an asset, and no name for each here.
+                self.log.warning("Nothing is remembered: several assets watch with the same arguments (%s)", error)
+                return None
+        return store
