@@ -520,12 +520,13 @@ class TestArguments:
             "scaling": {"max_instances": 3}
         }
 
-    def test_airflows_default_of_deferring_is_not_an_error(
-        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    @pytest.mark.parametrize("given", [None, False, True])
+    def test_airflows_default_of_deferring(self, monkeypatch: pytest.MonkeyPatch, given: bool | None) -> None:
         monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
 
-        execute(StopDeploymentOperator(task_id="task", deployment_name="nothere"))
+        operator = StopDeploymentOperator(task_id="task", deployment_name="x", deferrable=given)
+
+        assert operator.deferrable is (given is not False)
 
 
 class TestAccess:

@@ -94,7 +94,7 @@ class PromotionVerbs(DeploymentVerbs):
             run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
         )
-        return self._promote(wish.run(self.client.project), wish.by, wish)
+        return self._promote(wish.run(self.client.project), wish)
 
     def deploy_best_model(
         self,
@@ -156,7 +156,7 @@ class PromotionVerbs(DeploymentVerbs):
             run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
         )
-        return self._promote(wish.run(self.client.project), wish.by, wish)
+        return self._promote(wish.run(self.client.project), wish)
 
     def rollback_deployment(
         self,
@@ -178,8 +178,6 @@ class PromotionVerbs(DeploymentVerbs):
         :param model_version: serve this version of the model instead
         :param reject: whether the version that is taken away is not to be chosen as the best one again; not with
             ``model_version``
-        :param when_killed: what becomes of a deployment that is being created when this is broken off: ``leave``, or
-            ``stop``
         :param run_key: which task this is, the same when it is tried again
         :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
@@ -218,11 +216,21 @@ class PromotionVerbs(DeploymentVerbs):
         """
         told, project = left["told"], self.client.project
         watch = handover.read(project, left["watch"], time.time)
-        return self._promote(promotion.go_on(project, watch, event, told, time.time), promotion.compared_by(told))
+        wish = Promotion(
+            None,
+            {},
+            watch.timeout,
+            watch.interval,
+            time.time,
+            told["deployment_name"],
+            by=promotion.compared_by(told),
+            recreate=told["recreate"],
+            run_key=told["run_key"],
+        )
+        return self._promote(promotion.go_on(project, watch, event, told, time.time), wish)
 
-    def _promote(
-        self, procedure: Procedure[Promoted], by: Metric | None = None, wish: Promotion | None = None
-    ) -> Record:
+    def _promote(self, procedure: Procedure[Promoted], wish: Promotion | None = None) -> Record:
+        by = wish.by if wish else None
         try:
             promoted = self.run(procedure)
         except HandOver:

@@ -31,11 +31,6 @@ class Framework(StrEnum):
         """The model server that Hopsworks runs such a model on."""
         return {"TENSORFLOW": "TENSORFLOW_SERVING", "LLM": "VLLM"}.get(self.value, "PYTHON")
 
-    @property
-    def needs_script(self) -> bool:
-        """Whether a deployment of such a model cannot do without a predictor script."""
-        return self in (Framework.PYTHON, Framework.TORCH)
-
 
 class Direction(StrEnum):
     """Which end of a metric is the good one."""
