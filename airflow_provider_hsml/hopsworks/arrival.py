@@ -11,6 +11,7 @@ does any I/O.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
 from .errors import (
     BUSY_CODES,
+    DeploymentError,
     DeploymentFailed,
     HopsworksError,
     NotInTime,
@@ -144,16 +146,31 @@ class Arrival:
             raise
 
     def _bring_up(self, why: Exception) -> Procedure[None]:
-        """Start what was stopped for a change that does not come."""
+        """
+        Start what was stopped for a change that does not come.
+
+        :raises DeploymentError: it is left stopped, and there is no other error to say so
+        """
+        log.warning("Starting what was stopped for a change that does not come: %s", str(why) or type(why).__name__)
+        self._deadline = self.clock() + self.timeout
+        self._change = dataclasses.replace(self._change, deadline=self._deadline)
         try:
             live = yield from self._change.look()
-            if live is not None and live.status.is_down:
-                log.warning(
-                    "Starting what was stopped for a change that does not come: %s", str(why) or type(why).__name__
-                )
+            if live is not None and live.status is Status.STOPPING:
+                live = yield from self._change.stable(live)
+            while live is not None and live.status.is_down:
+                if self.clock() >= self._deadline:
+                    message = f"{live} could not be started within {self.timeout:g} s."
+                    raise NotInTime(message)
                 yield from self._send_start(live)
-        except HopsworksError:
-            log.exception("%s is left stopped", self.name)
+                live = yield from self._may_be_starting(live)
+        except PlanAnew:
+            log.warning("Deployment %r was deleted meanwhile", self.name)
+        except HopsworksError as error:
+            what = f"Deployment {self.name!r} is left stopped: {error} Start it with StartDeploymentOperator."
+            if not isinstance(why, HopsworksError):
+                raise DeploymentError(what) from error
+            why.args, why.without_logs = (f"{why}\n{what}",), f"{why.kept_text}\n{what}"
 
     def _converge(self) -> Procedure[Arrived]:
         pace = self._pace(FIRST_PAUSE_UPDATE)

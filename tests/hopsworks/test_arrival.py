@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +22,9 @@ from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.settings import Script
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.waiting import Procedure
 
 V1 = ModelVersion("digits", 1, "digits_1", "demo", 119, {}, Framework.SKLEARN)
 V2 = ModelVersion("digits", 2, "digits_2", "demo", 119, {}, Framework.SKLEARN)
@@ -779,3 +782,52 @@ def test_what_was_stopped_for_a_change_that_does_not_come_is_started() -> None:
     assert fake.sent == ["STOP", *["PUT"] * fake.sent.count("PUT"), "START"]
     assert fake.row is not None
     assert (fake.row["status"], fake.row["modelVersion"]) == ("Starting", 1)
+
+
+class TestWhatWasStoppedForADecisionThatIsOutdated:
+    class Outdated(Exception):
+        """No error of ours: somebody else has changed what was decided on."""
+
+    def recreate(self, fake: FakeHopsworks) -> Arrival:
+        """Make an arrival that stops it, meets somebody else, and gives way when it announces its change again."""
+        told: list[bool] = []
+
+        def announce(_: object) -> Procedure[None]:
+            told.append(True)
+            if len(told) == 2:
+                raise self.Outdated
+            yield from ()
+
+        stops(fake)
+        fake.faults["PUT"] = [refusal(409, 240000)]
+        down = arrival(fake, timeout=400.0)
+        down.recreate, down.before_change = True, announce
+        return down
+
+    def test_is_started_though_the_first_start_is_lost(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"START": [UNSENT, UNSENT]})
+        starts(fake, answers=[1])
+
+        with pytest.raises(self.Outdated):
+            fake.run(self.recreate(fake).run())
+
+        assert fake.sent == ["STOP", "PUT", "START", "START", "START"]
+        assert fake.row is not None
+        assert fake.row["status"] == "Starting"
+
+    def test_is_an_error_that_says_so_where_it_cannot_be_started(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"START": [refusal(400, 240003, "quota")]})
+
+        with pytest.raises(DeploymentError, match=r"'digits' is left stopped: (.|\n)*quota.*StartDeploymentOperator"):
+            fake.run(self.recreate(fake).run())
+
+    def test_is_said_beside_the_error_that_there_is(self) -> None:
+        faults = {"PUT": [refusal(400, 240026, "too much")], "START": [refusal(400, 240003, "quota")]}
+        fake = FakeHopsworks(row=row(), files=FILES, faults=faults)
+        stops(fake)
+        down = arrival(fake)
+        down.recreate = True
+
+        with pytest.raises(Refused, match=r"240026(.|\n)*is left stopped: (.|\n)*quota") as caught:
+            fake.run(down.run())
+        assert "left stopped" in caught.value.kept_text
