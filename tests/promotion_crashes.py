@@ -83,9 +83,9 @@ class World:
         by = Metric("auc", Direction.MAX, candidates)
         return Promotion(MODEL, {}, 20.0, 0.02, time.time, name, by=by, run_key=run, **given)
 
-    def back(self, name: str, run: str) -> Rollback:
+    def back(self, name: str, run: str, to: int | str = PREVIOUS) -> Rollback:
         """Wish for what was there before."""
-        return Rollback(name, PREVIOUS, 20.0, 0.02, time.time, run_key=run)
+        return Rollback(name, to, 20.0, 0.02, time.time, run_key=run)
 
     def run(
         self,
@@ -136,11 +136,11 @@ class World:
                 raise
             return error.record.action
 
-    def interfere(self, name: str) -> None:
+    def interfere(self, name: str, version: int = BETTER) -> None:
         """Change a deployment as somebody who knows of nothing: another version, in two instances."""
         project = self.hook.client.project
         while True:
-            row = {**self.hook.get_deployment(name).raw, "modelVersion": BETTER, "requestedInstances": 2}
+            row = {**self.hook.get_deployment(name).raw, "modelVersion": version, "requestedInstances": 2}
             row["predictorScalingConfig"] = {**(row.get("predictorScalingConfig") or {}), "minInstances": 2}
             try:
                 self.hook.client.send(calls.put_deployment(project, row, new_version=row.get("version") is not None))

@@ -395,12 +395,13 @@ class PromotionMachine(RuleBasedStateMachine):
             self.former, self.may_be_down = after, False
         elif isinstance(end, TakenBack):
             self._judge_taken_back(task, before, after, end, is_faulty=is_faulty)
-        elif task.what == "roll back" and is_definite(end) and self.former != before:
-            self.former = None  # The way back of a rollback by hand leads to what was there, verified or not.
         elif is_definite(end) and not is_faulty and self.former is not None and self.former.version is not None:
             assert _who(after) == _who(self.former), "not what served before"
 
     def _judge_taken_back(self, task: Task, before: Seen, after: Seen, end: TakenBack, *, is_faulty: bool) -> None:
+        if "by an earlier try of this task" in str(end):
+            assert after == before, "what has failed for good changes nothing"
+            return
         if self.former is None:
             return
         self._reject(end, is_faulty=is_faulty)

@@ -171,6 +171,42 @@ def test_two_workers_that_die_one_after_the_other(worlds: Callable[[str], World]
     assert world.serves("twice") == GOOD
 
 
+def test_a_rollback_over_what_nobody_has_verified(worlds: Callable[[str], World]) -> None:
+    """Fails as well: the way back leads to what was verified last."""
+    world = worlds("5.2")
+    world.run(world.wish("handbad", GOOD, run="before"))
+    world.interfere("handbad", version=BAD)
+    world.run(dataclasses.replace(world.wish("handbad", run="verified"), by=None, version=GOOD))
+    (row,) = world.deployments("handbad")
+    assert (row["version"], row["answering"]) == (3, GOOD)
+    with pytest.raises(Died):
+        world.run(world.wish("handbad", GOOD, BAD, run="first"), after=killed_at("update deployment"))
+
+    with pytest.raises(TakenBack, match="serves again"):
+        world.run(world.back("handbad", run="second", to=2))
+
+    assert world.serves("handbad") == GOOD
+    assert world.is_finished("handbad")
+
+
+def test_a_rollback_that_goes_on_with_what_was_begun_says_what_serves(worlds: Callable[[str], World]) -> None:
+    world = worlds("5.2")
+    world.run(world.wish("goeson", GOOD, run="before"))
+
+    def after(_: Call[Any]) -> None:
+        newest = world.journal("goeson").newest
+        if newest is not None and newest.state is State.ROLLING_BACK:
+            raise Died
+
+    with pytest.raises(Died):
+        world.run(world.wish("goeson", GOOD, BAD, run="first"), after=after)
+
+    record = world.run(world.back("goeson", run="second")).record(None)
+
+    assert (record.action, record.model_version) == ("rolled_back", GOOD)
+    assert world.serves("goeson") == GOOD
+
+
 def test_a_server_that_dies_in_the_middle_and_comes_back(worlds: Callable[[str], World], tmp_path: Path) -> None:
     worlds("5.2")  # It sets how long everything waits.
     (tmp_path / "models").mkdir()

@@ -68,7 +68,10 @@ class Rollback:
             )
             if self.to == PREVIOUS:
                 # An earlier run had begun it.
-                return self._promoted(found, dataclasses.replace(now, action="rolled_back"))
+                row, model = now.deployment, None
+                if not row.status.is_down:
+                    model = yield from _model(project, row.model_project, row.model_name, row.model_version)
+                return self._promoted(found, dataclasses.replace(now, action="rolled_back"), model)
             found = yield from find(project, [self.name])
         live, journal = found.live, found.journal
         if live is None:
