@@ -392,6 +392,8 @@ def test_what_was_taken_back_when_nothing_served_is_no_champion(worlds: Callable
     unknown = {"extra.nosuchfield": 1}
     with pytest.raises(HopsworksError, match="does not know"):
         world.run(Promotion(MODEL, unknown, 20.0, 0.02, time.time, "never", version=BETTER, run_key="first"))
+    with pytest.raises(HopsworksError, match="does not know"):
+        world.run(Promotion(MODEL, unknown, 20.0, 0.02, time.time, "never", version=BETTER, run_key="again"))
     assert world.serves("never") is None
 
     assert world.ends(world.wish("never", GOOD, run="second")) in {"created", "updated", "started"}

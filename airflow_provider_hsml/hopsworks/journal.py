@@ -90,6 +90,8 @@ class Before:
     served: Served
     row: Mapping[str, Any] = field(repr=False)
     """The whole deployment as the server gave it, but for its environment variables."""
+    never_served: bool = False
+    """Whether it was down because the first change of all had been taken back."""
 
     @classmethod
     def of(cls, live: Deployment) -> Self:
@@ -161,8 +163,8 @@ class Entry:
 
     @property
     def left_nothing(self) -> bool:
-        """Whether it was the first, and was stopped: what is there has never served."""
-        return self.state is State.ROLLED_BACK and self.before is None
+        """Whether it was stopped, and nothing had served before: what is there has never served."""
+        return self.state is State.ROLLED_BACK and (self.before is None or self.before.never_served)
 
     def failure(self) -> DeploymentError:
         """Give what it failed with, as far as that was noted."""

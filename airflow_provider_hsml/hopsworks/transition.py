@@ -362,6 +362,8 @@ class Transition:
             if self.before and live and left and left.was_up and left.is_still(live):
                 # It was stopped for this change, by this run or by one that was killed.
                 self.before = dataclasses.replace(self.before, was_up=True)
+            elif self.before and last is not None and last.left_nothing:
+                self.before = dataclasses.replace(self.before, never_served=not self.before.was_up)
         if live is not None and not (earlier and earlier.touches_env_vars):
             self._values = {key: live.raw.get(key) for key in ENV_VAR_KEYS}
         wanted = scripts.absolute(self.project, self.wanted)
