@@ -32,6 +32,11 @@ class FakeTaskInstance:
         self.pushed[key] = value
 
 
+def begin(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
+    """Execute an operator as far as a worker does at first: until it defers."""
+    return operator.execute({"ti": ti or FakeTaskInstance()})
+
+
 def execute(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
     """Execute an operator; where it defers, its trigger is run, and another instance of it goes on."""
     context: Any = {"ti": ti or FakeTaskInstance()}

@@ -30,7 +30,7 @@ from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
 from airflow_provider_hsml.local.faults import RequestFault, StartFault
 
-from .tasks import FakeTaskInstance, execute, reads
+from .tasks import FakeTaskInstance, begin, reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -234,7 +234,7 @@ class TestDeferring:
         register("dthere", 1)
         serving.requests.clear()
 
-        assert execute(version("dthere", deferrable=True))["model_version"] == 1
+        assert begin(version("dthere", deferrable=True))["model_version"] == 1
         assert reads(serving) == 2, "the project, and the versions"
 
     @pytest.mark.parametrize(("default", "given", "defers"), [("True", None, True), ("True", False, False)])
@@ -251,7 +251,7 @@ class TestDeferring:
 
     def test_stores_names_and_numbers(self) -> None:
         with pytest.raises(TaskDeferred) as deferred:
-            execute(version("dnobodys", deferrable=True, newer_than="3", tag={"approval": "approved"}, timeout=60))
+            begin(version("dnobodys", deferrable=True, newer_than="3", tag={"approval": "approved"}, timeout=60))
         path, kwargs = deferred.value.trigger.serialize()
 
         assert path == "airflow_provider_hsml.triggers.AwaitModelVersionTrigger"
@@ -269,7 +269,7 @@ class TestDeferring:
         stage.how = {"deferrable": True}
         sensor = fails(stage)
         with pytest.raises(TaskDeferred) as deferred:
-            execute(sensor)
+            begin(sensor)
         event = asyncio.run(first_event(deferred.value.trigger))
 
         assert event["status"] == "error"
@@ -279,7 +279,7 @@ class TestDeferring:
     def test_with_longer_intervals(self) -> None:
         how: Any = {"exponential_backoff": True, "poke_interval": 2.0, "max_wait": timedelta(seconds=9)}
         with pytest.raises(TaskDeferred) as deferred:
-            execute(version("dnobodys", deferrable=True, **how))
+            begin(version("dnobodys", deferrable=True, **how))
         kwargs = deferred.value.trigger.serialize()[1]
 
         assert (kwargs["poll_interval"], kwargs["longest_interval"]) == (2.0, 9.0)
@@ -288,7 +288,7 @@ class TestDeferring:
         """Airflow 2 does at the task's own timeout, and later ones not at all."""
         sensor = version("dnobodys", deferrable=True, timeout=60, execution_timeout=timedelta(seconds=20))
         with pytest.raises(TaskDeferred) as deferred:
-            execute(sensor)
+            begin(sensor)
         assert deferred.value.trigger.deadline < time.time() + 20 - 4
 
         with pytest.raises(AirflowTaskTimeout, match="execution_timeout of 20 s"):
@@ -296,11 +296,11 @@ class TestDeferring:
 
     def test_is_over_when_there_is_no_time(self) -> None:
         with pytest.raises(AirflowSensorTimeout):
-            execute(version("dnobodys", deferrable=True, timeout=0))
+            begin(version("dnobodys", deferrable=True, timeout=0))
 
     def test_does_not_begin_anew_with_the_triggerer(self) -> None:
         with pytest.raises(TaskDeferred) as deferred:
-            execute(version("dnobodys", deferrable=True, timeout=1.0))
+            begin(version("dnobodys", deferrable=True, timeout=1.0))
         time.sleep(1.0)
         begun = time.monotonic()
 
@@ -309,7 +309,7 @@ class TestDeferring:
 
     def test_no_two_looks_at_once(self, serving: LocalServing) -> None:
         with pytest.raises(TaskDeferred) as deferred:
-            execute(version("dnobodys", deferrable=True, timeout=1.2, poke_interval=0))
+            begin(version("dnobodys", deferrable=True, timeout=1.2, poke_interval=0))
         serving.requests.clear()
         asyncio.run(first_event(deferred.value.trigger))
 
