@@ -34,7 +34,9 @@ GATHERING = 0.03
 AT_ONCE = 4
 """Looks under way at once; and as many other calls, so that a probe that hangs holds up no look."""
 FEW = 8
-"""Deployments that are always looked at one by one: that is quicker than to wait for a list."""
+"""Deployments that are always looked at one by one, and before all that queue: it is somebody in a hurry."""
+AT_ONCE_FEW = 2
+"""Looks under way at once for those."""
 LIST_COSTS = 0.5
 """
 What a list costs for each deployment of the project, in looks: the server asks the cluster as often for a row of a list
@@ -87,6 +89,7 @@ class Poller:
         # So that not every project, and every triggerer, is asked at the same instant.
         self._phase = random.uniform(0, 60)  # noqa: S311 - not a secret
         self._looking = asyncio.Semaphore(AT_ONCE)
+        self._hurrying = asyncio.Semaphore(AT_ONCE_FEW)
         self._others = asyncio.Semaphore(AT_ONCE)
         self._gathered: list[_Asked] = []
         self._to_look: dict[int | str, list[_Asked]] = {}
@@ -183,14 +186,15 @@ class Poller:
 
     def _look(self, looks: dict[int | str, list[_Asked]]) -> None:
         """Look at deployments one by one; at none twice that is still to be looked at."""
-        new = looks.keys() - self._to_look.keys()
+        is_hurry = len(looks) <= FEW
+        queued = set() if is_hurry else set(self._to_look)
         _add(looks, to=self._to_look)
         for which in looks:
-            if which in new:
-                self._start(self._look_at(which))
+            if which not in queued:
+                self._start(self._look_at(which, self._hurrying if is_hurry else self._looking))
 
-    async def _look_at(self, which: int | str) -> None:
-        async with self._looking:
+    async def _look_at(self, which: int | str, turn: asyncio.Semaphore) -> None:
+        async with turn:
             asked = _listening(self._to_look.pop(which, []))
             if not asked:
                 return

@@ -20,7 +20,15 @@ from airflow_provider_hsml.hopsworks import calls
 from airflow_provider_hsml.hopsworks.calls import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.deployments import Deployment
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, Refused
-from airflow_provider_hsml.hopsworks.polling import FEW, GATHERING, LISTED_AGAIN, LONGEST_RETRY, Poller
+from airflow_provider_hsml.hopsworks.polling import (
+    AT_ONCE,
+    AT_ONCE_FEW,
+    FEW,
+    GATHERING,
+    LISTED_AGAIN,
+    LONGEST_RETRY,
+    Poller,
+)
 
 from .fake import PROJECT, refusal, row
 
@@ -135,7 +143,25 @@ def test_few_deployments_are_looked_at_one_by_one_and_not_all_at_once() -> None:
     found = scene.run(scene.looks(*range(1, FEW + 1)))
     assert [deployment.id for deployment in found] == list(range(1, FEW + 1))
     assert sorted(scene.server.what) == [str(number) for number in range(1, FEW + 1)]
-    assert scene.server.most_at_once == 4
+    assert scene.server.most_at_once == AT_ONCE_FEW
+
+
+def test_few_looks_pass_a_long_queue() -> None:
+    scene = Scene(deployments=1000, takes=1.0)
+
+    async def look() -> float:
+        await scene.looks(*range(1, 20))
+        many = asyncio.create_task(scene.looks(*range(1, 401)))
+        await asyncio.sleep(1)
+        begun = scene.clock()
+        await scene.looks(399, 1000)
+        passed = scene.clock() - begun
+        await many
+        return passed
+
+    assert scene.run(look()) < 1.1
+    assert scene.server.what.count("399") == 1
+    assert scene.server.most_at_once == AT_ONCE + AT_ONCE_FEW
 
 
 def test_looks_at_many_of_the_projects_deployments_are_one_list_by_id_or_by_name() -> None:

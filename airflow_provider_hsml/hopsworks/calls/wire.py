@@ -6,6 +6,7 @@ A ``Call`` is sent by a client, sync or async, which knows nothing of endpoints.
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -162,6 +163,7 @@ def path_of(*segments: str | int) -> str:
     return f"{API}/{encoded(*segments)}"
 
 
+@functools.lru_cache(maxsize=256)
 def encoded(*segments: str | int) -> str:
     """
     Build a path from segments below another place.

@@ -1,0 +1,451 @@
+"""
+What waiting costs a triggerer: thousands of waits that poll together, next to one poll a wait.
+
+Run: python benchmarks/waiting.py [waits ...]. A local Model Serving runs in a process of its own, and the triggers in
+another one, in Airflow's own ``TriggerRunner``: its loop, its ``run_trigger``, its watchdog. Only its link to the
+supervisor is left out: it is handed triggers, and events are taken from it, in the process, without a database.
+
+``DeploymentTrigger`` waits for deployments that do not run, each for one of its own, all of one project. Measured are:
+
+- requests an interval, counted by the server
+- CPU seconds an interval, and memory a wait, less what as many triggers cost that only sleep: that is Airflow's own
+- how often the watchdog says that the event loop was blocked, from the first trigger on
+
+The baseline is a trigger as it is mostly written: a client of its own, a GET, a sleep. It is even given a TLS context
+that is made once: without, each client makes one, of 0.8 MB and 37 ms. It is not measured with more than a thousand
+waits: five thousand polls in eight seconds are more than one triggerer can send.
+
+And, with a thousand waits beside it, how long it takes from Running to the event, for STARTs of models that load for
+some seconds. Running is seen by another process, which looks all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import itertools
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+_HOME = tempfile.mkdtemp(prefix="benchmark-airflow-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ.setdefault("AIRFLOW_HOME", _HOME)
+os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+
+import httpx  # noqa: E402 - Airflow reads its environment when it is first imported
+import psutil  # noqa: E402
+import requests  # noqa: E402
+import structlog  # noqa: E402
+from airflow.executors.workloads.trigger import RunTrigger  # noqa: E402
+from airflow.jobs.triggerer_job_runner import TriggerEventEntry, TriggerRunner  # noqa: E402
+from airflow.models.trigger import Trigger  # noqa: E402
+from airflow.triggers.base import BaseTrigger, TriggerEvent  # noqa: E402
+
+from airflow_provider_hsml.hopsworks.waiting import Reach  # noqa: E402
+from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+
+    from airflow_provider_hsml.hopsworks.deployments import Deployment
+
+COUNTS = (1, 100, 1000, 5000)
+MANY = 100
+MOST_PLAIN = 1000
+INTERVAL = 8.0
+"""Seconds between looks, and for which is measured."""
+BESIDE = 1000
+"""Waits that there are beside the STARTs."""
+STARTS, AT_ONCE = 20, 5
+FIRST_LOOK = 0.5
+"""Seconds after which a START is looked at first; later ones come later, up to the interval."""
+LOADING = (2.0, 6.0)
+"""Seconds that a model takes to load: as KServe's server with scikit-learn does."""
+MODEL = "bench"
+
+_session = requests.Session()
+_numbers = itertools.count(1)
+
+
+# --- The server -------------------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Run a local Model Serving until the input ends."""
+    from airflow_provider_hsml.local import LocalServing, ModelFiles, Profile, Speeds  # noqa: PLC0415
+
+    def load(_model: ModelFiles) -> Callable[[Any], list[Any]]:
+        time.sleep(random.uniform(*LOADING))  # noqa: S311 - not a secret
+        return list
+
+    # Its speed is not what is measured: a list is to cost no time on purpose.
+    with LocalServing(engine=load, profile=Profile.named("plain"), speeds=Speeds(), control=True) as serving:
+        files = Path(serving.root) / "projects" / serving.project / "Models" / MODEL / "1" / "Files"
+        files.mkdir(parents=True)
+        (files / "model.joblib").write_text("{}")
+        print(json.dumps([serving.url, serving.api_key, serving.project_id, serving.connection]), flush=True)
+        sys.stdin.read()
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The local Model Serving, as other processes see it."""
+
+    url: str
+    key: str
+    project: int
+    connection: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What opens it."""
+        return {"Authorization": f"ApiKey {self.key}"}
+
+    @property
+    def deployments(self) -> str:
+        """Where the deployments are."""
+        return f"/hopsworks-api/api/project/{self.project}/serving"
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Send a request, and give what the answer says."""
+        answer = _session.request(method, f"{self.url}{path}", json=body, headers=self.headers, timeout=60)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def have(self, kind: str, count: int) -> dict[str, int]:
+        """Have so many deployments of a kind, none of which runs; give their ids by their names."""
+        names = [f"{kind}{number}" for number in range(count)]
+        there = {row["name"]: int(row["id"]) for row in self.ask("GET", self.deployments)}
+        return {name: there.get(name) or self._create(name) for name in names}
+
+    def _create(self, name: str) -> int:
+        wanted = {
+            "name": name,
+            "modelName": MODEL,
+            "modelPath": f"/Projects/demo/Models/{MODEL}",
+            "modelVersion": 1,
+            "modelServer": "PYTHON",
+            "modelFramework": "SKLEARN",
+            "servingTool": "KSERVE",
+            "requestedInstances": 1,
+        }
+        return int(self.ask("PUT", self.deployments, wanted)["id"])
+
+    def asked_since(self) -> int:
+        """Give the number of requests since this was called the last time."""
+        asked = self.ask("GET", "/_local/requests")["requests"]
+        self.ask("DELETE", "/_local/requests")
+        return len(asked)
+
+
+# --- The triggerer ----------------------------------------------------------------------------------------------------
+
+
+class Sleeps(BaseTrigger):
+    """Does nothing: what a trigger costs by itself."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.given = given
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Say how to make it again."""
+        return f"{__name__}.{type(self).__name__}", self.given
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Sleep."""
+        await asyncio.sleep(86_400)
+        yield TriggerEvent(None)  # type: ignore[no-untyped-call]
+
+
+class Plain(Sleeps):
+    """One poll a wait, with a client of its own."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Look until it runs."""
+        server = here.server
+        async with httpx.AsyncClient(headers=server.headers, verify=here.tls, timeout=60) as client:
+            while True:
+                answer = await client.get(f"{server.url}{server.deployments}/{self.given['deployment']}")
+                here.looks += 1
+                if answer.json()["status"] == "Running":
+                    break
+                await asyncio.sleep(INTERVAL)
+        yield TriggerEvent(self.given)  # type: ignore[no-untyped-call]
+
+
+class Here:
+    """What is known in this process."""
+
+    server: Server
+    tls = httpx.create_ssl_context()
+    looks = 0
+    warnings = 0
+
+    def count_looks(self) -> None:
+        """Count the looks that our triggers judge."""
+        reached = Reach.reached
+
+        def counted(goal: Reach, deployment: Deployment | None, now: float) -> bool:
+            self.looks += 1
+            return reached(goal, deployment, now)
+
+        Reach.reached = counted  # type: ignore[assignment,method-assign]
+
+    def count_warnings(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> NoReturn:
+        """Keep nothing of the log but the number of warnings of a blocked event loop."""
+        self.warnings += "blocked" in str(event.get("event"))
+        raise structlog.DropEvent
+
+
+here = Here()
+
+
+def wait_for(kind: str, deployment: str | int, first: float) -> RunTrigger:
+    """Make what a triggerer is told to do."""
+    if kind == "ours":
+        trigger: BaseTrigger = DeploymentTrigger(
+            deployment_name=str(deployment),
+            target_status=["Running"],
+            deadline=time.time() + 3600,
+            poll_interval=first,
+            longest_interval=INTERVAL,
+        )
+    else:
+        trigger = {"sleeping": Sleeps, "plain": Plain}[kind](deployment=deployment)
+    path, kwargs = trigger.serialize()
+    return RunTrigger(id=next(_numbers), classpath=path, encrypted_kwargs=Trigger.encrypt_kwargs(kwargs))
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110 - Airflow's own, which sets no event
+        await asyncio.sleep(0.1)
+
+
+class Runner(TriggerRunner):
+    """Airflow's own, without a supervisor: triggers are handed to it, and events taken from it, in this process."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.happened: dict[str, float] = {}
+        """When there was an event of which deployment, seconds since 1970."""
+        self.events = Events(self.happened)
+
+    async def init_comms(self) -> None:
+        """Talk to nobody."""
+        never = asyncio.create_task(asyncio.Event().wait())
+        self.comms_decoder = SimpleNamespace(_reader_task=never)  # type: ignore[assignment]
+
+    async def sync_state_to_supervisor(self, finished_ids: list[int]) -> None:
+        """Forget what a supervisor would be told."""
+        self.process_trigger_events(finished_ids)
+
+    async def begin(self, kind: str, deployments: list[Any], first: float = INTERVAL) -> None:
+        """Run a trigger for each deployment, and wait until all have looked once."""
+        here.looks = 0
+        self.to_create.extend(wait_for(kind, each, first) for each in deployments)
+        await _until(lambda: not self.to_create and (kind == "sleeping" or here.looks >= len(deployments)))
+
+    async def events_of(self, names: set[str]) -> None:
+        """Wait until there was an event of each of some deployments."""
+        await _until(lambda: self.happened.keys() >= names)
+
+    async def end_all(self) -> None:
+        """Cancel all triggers, and wait until they are gone."""
+        self.to_cancel.extend(self.triggers)
+        await _until(lambda: not self.triggers)
+
+
+class Events(deque[TriggerEventEntry]):
+    """Notes when there was an event of which deployment."""
+
+    def __init__(self, happened: dict[str, float]) -> None:
+        super().__init__()
+        self.happened = happened
+
+    def append(self, entry: TriggerEventEntry) -> None:
+        """Take an event."""
+        if "deployment_name" in str(entry.event.payload):
+            self.happened[entry.event.payload["result"]["deployment_name"]] = time.time()
+        super().append(entry)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What waits cost."""
+
+    waits: int
+    requests: float
+    """An interval."""
+    cpu: float
+    """Seconds an interval: for one look of each wait."""
+    memory: float
+    """Of a wait, in kB."""
+    warnings: int
+    """Of a blocked event loop, from when the first trigger began."""
+
+
+async def measure(runner: Runner, kind: str, waits: int) -> Cost:
+    """Run a trigger for each of so many deployments, and tell what an interval costs."""
+    numbers = await asyncio.to_thread(here.server.have, "waited", waits)
+    before, here.warnings, seconds = psutil.Process().memory_info().rss, 0, INTERVAL
+    await runner.begin(kind, list(numbers.values() if kind == "plain" else numbers))
+    if kind == "sleeping":
+        seconds /= 3
+    if kind == "ours":
+        await asyncio.sleep(2 * INTERVAL)  # Until they all wake up together.
+        await _until_quiet()
+    await asyncio.to_thread(here.server.asked_since)
+    cpu, here.looks = time.process_time(), 0
+    await asyncio.sleep(seconds)
+    cpu = time.process_time() - cpu
+    intervals = here.looks / waits or seconds / INTERVAL
+    asked = await asyncio.to_thread(here.server.asked_since)
+    memory = (psutil.Process().memory_info().rss - before) / waits / 1024
+    await runner.end_all()
+    return Cost(waits, asked, cpu / intervals, memory, here.warnings)
+
+
+async def _until_quiet() -> None:
+    """Wait until nobody has looked for a while, for an interval at the most: the window is to cut no list in two."""
+    begun = time.monotonic()
+    seen = -1
+    while here.looks != seen and time.monotonic() - begun < INTERVAL:
+        seen = here.looks
+        await asyncio.sleep(1)
+
+
+async def triggerer(work: Callable[[Runner], Awaitable[Any]]) -> None:
+    """Run triggers, and print what is found out."""
+    structlog.configure(processors=[here.count_warnings])
+    here.count_looks()
+    runner = Runner()
+    running = asyncio.create_task(runner.arun())  # type: ignore[no-untyped-call]
+    print(json.dumps(await work(runner)))
+    runner.stop = True
+    await running
+
+
+async def costs(kind: str, counts: list[int], runner: Runner) -> list[dict[str, float]]:
+    """Tell what a kind of trigger costs, by number of waits."""
+    return [asdict(await measure(runner, kind, count)) for count in counts]
+
+
+async def starts(beside: int, started: dict[str, int], runner: Runner) -> dict[str, float]:
+    """Start deployments, some at a time, beside other waits; tell when there was an event of which one."""
+    await runner.begin("ours", list(await asyncio.to_thread(here.server.have, "waited", beside)))
+    while some := dict(itertools.islice(started.items(), len(runner.happened), len(runner.happened) + AT_ONCE)):
+        for number in some.values():
+            await asyncio.to_thread(here.server.ask, "POST", f"{here.server.deployments}/{number}?action=START")
+        await runner.begin("ours", list(some), FIRST_LOOK)
+        await runner.events_of(set(some))
+    await runner.end_all()
+    return runner.happened
+
+
+# --- The benchmark ----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def served() -> Iterator[Server]:
+    """Start the server."""
+    with subprocess.Popen(
+        [sys.executable, __file__, "serve"], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield Server(*json.loads(next(process.stdout or iter(()))))
+        finally:
+            process.terminate()
+
+
+def in_a_triggerer(server: Server, *work: Any) -> Any:
+    """Do work in a triggerer's process, and give what it found out."""
+    command = [sys.executable, __file__, "triggerer", *map(json.dumps, (asdict(server), *work))]
+    environment = os.environ | {"AIRFLOW_CONN_HSML_DEFAULT": server.connection}
+    return json.loads(subprocess.check_output(command, env=environment).splitlines()[-1])
+
+
+def watch(server: Server, deployments: dict[str, int]) -> dict[str, float]:
+    """Look at deployments all the time, and tell when each runs."""
+    runs: dict[str, float] = {}
+    while len(runs) < len(deployments):
+        for name in deployments.keys() - runs.keys():
+            if server.ask("GET", f"{server.deployments}/{deployments[name]}")["status"] == "Running":
+                runs[name] = time.time()
+        time.sleep(0.05)
+    return runs
+
+
+def main(counts: list[int]) -> None:
+    """Measure, and print a table and the goals."""
+    with served() as server, ThreadPoolExecutor(1) as watching:
+        few = [count for count in counts if count <= MOST_PLAIN]
+        ours, plain, sleeping = (
+            {cost["waits"]: Cost(**cost) for cost in in_a_triggerer(server, "costs", kind, how_many)}
+            for kind, how_many in (("ours", counts), ("plain", few), ("sleeping", counts))
+        )
+        started = server.have("started", STARTS)
+        runs = watching.submit(watch, server, started)
+        happened = in_a_triggerer(server, "starts", min(BESIDE, max(counts)), started)
+        late = [happened[name] - when for name, when in runs.result().items()]
+
+    net = {
+        (kind, count): replace(cost, cpu=cost.cpu - sleeping[count].cpu, memory=cost.memory - sleeping[count].memory)
+        for kind, found in (("ours", ours), ("plain", plain))
+        for count, cost in found.items()
+    }
+    print(f"{INTERVAL:g} s between looks; CPU and memory without those of as many triggers that sleep:")
+    print("waits          requests an interval  CPU s an interval  kB a wait  blocked")
+    for count in counts:
+        own = sleeping[count]
+        print(f"{count:5d}  sleeping  {0:18.0f}  {own.cpu:17.3f}  {own.memory:9.1f}  {own.warnings:7d}")
+        for kind in ("plain", "ours"):
+            if cost := net.get((kind, count)):
+                print(
+                    f"{count:5d}  {kind:8}  {cost.requests:18.0f}  {cost.cpu:17.3f}  {cost.memory:9.1f}  "
+                    f"{cost.warnings:7d}"
+                )
+    print(f"START: {statistics.median(late):.2f} s from Running to the event (median), {max(late):.2f} s at the most")
+    many = [net["ours", count] for count in counts if count >= MANY]
+    goals = [
+        goal(f"requests an interval at {MANY} and more waits", max(cost.requests for cost in many), "", at_most=1),
+        goal(f"memory a wait at {many[-1].waits} waits", many[-1].memory, "kB", at_most=20),
+        goal("warnings of a blocked event loop", sum(cost.warnings for cost in ours.values()), "", at_most=0),
+        goal("START, from Running to the event, median", statistics.median(late), "s", at_most=1),
+    ]
+    if MOST_PLAIN in counts:
+        share = net["ours", MOST_PLAIN].cpu / net["plain", MOST_PLAIN].cpu
+        goals.append(goal(f"CPU at {MOST_PLAIN} waits, of one poll a wait", 100 * share, "%", at_most=5))
+    print(json.dumps({"goals": goals}))
+
+
+def goal(name: str, value: float, unit: str, *, at_most: float) -> dict[str, Any]:
+    """Say whether a goal is met."""
+    return {"name": name, "value": round(value, 2), "unit": unit, "goal": at_most, "met": value <= at_most}
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["serve"]:
+            serve()
+        case ["triggerer", server, *work]:
+            here.server = Server(**json.loads(server))
+            which, *given = map(json.loads, work)
+            asyncio.run(triggerer(functools.partial(costs if which == "costs" else starts, *given)))
+        case given:
+            main([int(count) for count in given] or list(COUNTS))
