@@ -75,7 +75,8 @@ def find(project: Project, names: Sequence[str]) -> Procedure[Found]:
     journal = yield from open_journal(project, name)
     unfinished = _unfinished(project, journal, live)
     is_doubtful = unfinished is None and live is not None and not _is_vouched_for(project, journal.newest, live)
-    return Found(name, live, journal, unfinished, is_doubtful)
+    is_broken = journal.newest is None and bool(journal.names)
+    return Found(name, live, journal, unfinished, is_doubtful or is_broken)
 
 
 def _is_vouched_for(project: Project, entry: Entry | None, live: Deployment) -> bool:

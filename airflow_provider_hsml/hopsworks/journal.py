@@ -223,6 +223,9 @@ class Journal:
         """
         Write a new entry. One with which a promotion ends also has old ones deleted.
 
+        One that does not begin a change is left out when another run has written since this was opened: what that
+        one has begun, and not verified, is to stay the newest.
+
         :param entry: the entry
         :param pace: how long to try; None: it has to be written now
         :raises HopsworksError: it cannot be written; with a pace it is only warned about
@@ -238,13 +241,6 @@ class Journal:
                 else:
                     yield from self._try_again(entry, error, pace)
         self.newest = entry
-
-    def has_news(self) -> Procedure[bool]:
-        """Tell whether another run has written it since it was opened here."""
-        if not self.is_kept:
-            return False
-        names = yield from ask(calls.list_folder(self.project, f"{FOLDER}/{self.deployment_name}"))
-        return any(_is_ours(name) and name not in self.names for name in names or [])
 
     def _try_again(self, entry: Entry, error: HopsworksError, pace: Pace) -> Procedure[None]:
         call = calls.path_exists(self.project, "Resources")
@@ -262,11 +258,16 @@ class Journal:
             for path in (FOLDER.rpartition("/")[0], FOLDER, folder):
                 yield from ask(calls.make_folder(self.project, path))
             self.has_folder = True
-        # Two runs at once may take the same number, also for the same change; they do not take each other's file.
-        number = 1 + max((int(name[:8]) for name in self.names), default=0)
-        name = f"{number:08d}-{uuid.uuid4().hex[:8]}.json"
-        yield from upload_bytes(self.project, f"{folder}/{name}", json.dumps(entry.to_json()).encode())
+        begins = entry.state is State.PROMOTING
+        there = yield from _list(self.project, folder)
+        if not begins and set(there or ()) - set(self.names):
+            log.warning("Deployment %r: another run has noted something meanwhile, which counts", self.deployment_name)
+            return
+        # Two runs at once may take the same number: then a change that begins is newer than one that ends.
+        number = 1 + max((int(name[:8]) for name in (*self.names, *(there or ()))), default=0)
+        name = f"{number:08d}-{'b' if begins else 'a'}{uuid.uuid4().hex[:8]}.json"
         self.names.insert(0, name)
+        yield from upload_bytes(self.project, f"{folder}/{name}", json.dumps(entry.to_json()).encode())
         if entry.state not in (State.PROMOTING, State.ROLLING_BACK):
             for old in self.names[KEPT:][:_DELETED_AT_ONCE]:
                 try:
@@ -294,9 +295,9 @@ def open_journal(project: Project, deployment_name: str) -> Procedure[Journal]:
     journal = Journal(project, deployment_name)
     folder = f"{FOLDER}/{deployment_name}"
     try:
-        names = yield from ask(calls.list_folder(project, folder))
+        names = yield from _list(project, folder)
         journal.has_folder = names is not None
-        journal.names = sorted((name for name in names or [] if _is_ours(name)), reverse=True)
+        journal.names = names or []
         for name in journal.names[:_READ_AT_MOST]:
             content = yield from ask(calls.download(project, f"{folder}/{name}"))
             journal.newest = _read(content, name)
@@ -325,6 +326,12 @@ def read_asked(project: Project, deployment_name: str, entry_id: str) -> Procedu
         )
         raise Superseded(message)
     return journal.newest.asked or {}
+
+
+def _list(project: Project, folder: str) -> Procedure[list[str] | None]:
+    """Give the journal's files, newest first; None: there is no such folder."""
+    names = yield from ask(calls.list_folder(project, folder))
+    return None if names is None else sorted(filter(_is_ours, names), reverse=True)
 
 
 def _is_ours(name: str) -> bool:

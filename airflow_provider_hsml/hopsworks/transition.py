@@ -163,7 +163,7 @@ class Transition:
         try:
             arrived = yield from arrival.run()
         except Superseded as error:
-            yield from self._close(State.SUPERSEDED, str(error))
+            yield from self._write(State.SUPERSEDED, str(error))
             raise
         except HopsworksError as error:
             self.seen = arrival.seen
@@ -172,7 +172,7 @@ class Transition:
             if passes or self.entry is None or not (arrival.has_changed or speaks_against_it):
                 raise
             if self.checks is not None and not self.checks.rolls_back:
-                yield from self._close(State.FAILED, error.kept_text)
+                yield from self._write(State.FAILED, error.kept_text)
                 raise
             yield from self.take_back(error, arrival.seen)
             raise AssertionError from error  # Taking back always raises.
@@ -186,7 +186,7 @@ class Transition:
                     challenger=Before.of(arrived.deployment).served,
                     wanted=restoring.stored(scripts.absolute(self.project, self.wanted)),
                 )
-            yield from self._close(State.VERIFIED, "")
+            yield from self._write(State.VERIFIED, "")
         renamed = {"unchanged": "attached"} if self.attaches else {"updated": "rolled_back"} if self.is_rollback else {}
         action = renamed.get(arrived.action, arrived.action)
         what = "nothing had to be changed" if action == "unchanged" else action
@@ -219,7 +219,7 @@ class Transition:
         try:
             now = yield from self._restore(ours, resumption)
         except Superseded as error:
-            yield from self._close(State.SUPERSEDED, str(error))
+            yield from self._write(State.SUPERSEDED, str(error))
             raise why.followed_by(Superseded, f"It was not taken back: {error}") from why
         except HopsworksError as error:
             log.error("Taking it back: %s", error)  # noqa: TRY400 - the task fails with it
@@ -228,9 +228,9 @@ class Transition:
                 # The journal says that it is being rolled back: the next run goes on with that.
                 raise why.followed_by(NotInTime, what) from error
             ended = why.followed_by(DeploymentError, what)
-            yield from self._close(State.FAILED, ended.kept_text)
+            yield from self._write(State.FAILED, ended.kept_text)
             raise ended from why
-        yield from self._close(State.ROLLED_BACK, why.kept_text)
+        yield from self._write(State.ROLLED_BACK, why.kept_text)
         raise self._taken_back(why, now) from why
 
     # --- The way back -------------------------------------------------------------------------------------------------
@@ -403,22 +403,6 @@ class Transition:
         if self.model is not None:
             return Served(self.model.project, self.model.name, self.model.version)
         return Served() if live is None else Before.of(live).served
-
-    def _close(self, state: State, reason: str) -> Procedure[None]:
-        if self.entry is None:
-            return
-        if state in (State.SUPERSEDED, State.VERIFIED) and (yield from self._is_superseded_in_journal(state)):
-            log.warning("Deployment %r: another run has noted a change meanwhile, and that counts", self.name)
-            return
-        yield from self._write(state, reason)
-
-    def _is_superseded_in_journal(self, state: State) -> Procedure[bool]:
-        """Tell whether another promotion has written since this one began: what it says is to stay the newest."""
-        try:
-            return (yield from self.journal.has_news())
-        except HopsworksError as error:
-            log.warning("%s", error)
-            return state is State.SUPERSEDED
 
     def _write(
         self, state: State, reason: str, rejected: Rejected | None = None, *, passes: bool | None = None

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks import calls
 from airflow_provider_hsml.hopsworks.deployments import Deployment
 from airflow_provider_hsml.hopsworks.errors import NoAnswer
+from airflow_provider_hsml.hopsworks.found import find
 from airflow_provider_hsml.hopsworks.journal import (
     FOLDER,
     KEPT,
@@ -130,16 +132,43 @@ class TestAJournal:
         assert journal.newest is not None
         assert journal.newest.at == KEPT + 5
 
-    def test_has_what_two_at_once_write(self, hook: HsmlHook) -> None:
+    def test_of_two_at_once_ends_with_what_one_of_them_has_begun(self, hook: HsmlHook) -> None:
         """Also of the same promotion, to which both attach."""
         one, other = (hook.run(open_journal(hook.client.project, "two")) for _ in range(2))
-        hook.run(one.write(entry(State.ROLLING_BACK)))
-        hook.run(other.write(entry(State.ROLLING_BACK, reason="the other")))
+        hook.run(one.write(entry()))
+        hook.run(other.write(entry(reason="the other")))
+        hook.run(one.write(entry(State.VERIFIED)))
 
         third = hook.run(open_journal(hook.client.project, "two"))
         assert len(third.names) == 2
+        assert third.newest == entry(reason="the other")
         hook.run(third.write(entry(State.ROLLED_BACK)))
         assert hook.run(open_journal(hook.client.project, "two")).newest == entry(State.ROLLED_BACK)
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_with_two_of_one_number_gives_the_one_that_begins(self, hook: HsmlHook, number: int) -> None:
+        """Each has looked before the other wrote."""
+        name = f"same{number}"
+        one, other = (hook.run(open_journal(hook.client.project, name)) for _ in range(2))
+        hook.run(other.write(entry()))
+        (begun,) = other.names
+        whole = hook.client.send(calls.download(hook.client.project, f"{FOLDER}/{name}/{begun}")) or b""
+        hook.client.send(calls.delete_path(hook.client.project, f"{FOLDER}/{name}/{begun}"))
+        hook.run(one.write(entry(State.VERIFIED)))
+        hook.run(upload_bytes(hook.client.project, f"{FOLDER}/{name}/{begun}", whole))
+
+        assert hook.run(open_journal(hook.client.project, name)).newest == entry()
+
+    def test_of_broken_files_alone_is_not_read_for_ever(self, hook: HsmlHook, serving: LocalServing) -> None:
+        hook.run(hook.run(open_journal(hook.client.project, "ruin")).write(entry()))
+        for number in range(2, 14):
+            hook.run(upload_bytes(hook.client.project, f"{FOLDER}/ruin/{number:08d}-0000.json", b"{"))
+        serving.requests.clear()
+
+        assert hook.run(open_journal(hook.client.project, "ruin")).newest is None
+        assert len(serving.requests) < 12
+        found = hook.run(find(hook.client.project, ["ruin"]))
+        assert found.is_doubtful, "nothing says that what is live was verified"
 
     def test_holds_no_value_of_an_environment_variable(
         self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]
