@@ -10,7 +10,13 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, AssetAlias, BaseNotifier
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    AirflowSkipException,
+    AssetAlias,
+    BaseNotifier,
+)
 
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.operators import (
@@ -222,6 +228,33 @@ class TestAssetEvents:
 
         extra = {"model_name": "retold", "model_version": 1, "model_id": "retold_1"}
         assert outlets.told == [("hopsworks://demo/models/retold", extra)] * 2
+
+    def test_of_a_promotion_that_an_earlier_try_made_and_told_nobody(self, register: Callable[..., int]) -> None:
+        """Its worker died after it had verified all: the retry tells, and is not skipped for changing nothing."""
+        outlets = Outlets("in_production")
+        deploy: Any = DeployBestModelOperator(
+            task_id="deploy", model_name="lost", metric="auc", if_not_better="skip", outlets=[outlets.alias]
+        )
+        ti = FakeTaskInstance()
+        for auc in (0.8, 0.9):
+            register("lost", 1, auc=auc)
+            ti = FakeTaskInstance()
+            first, again = (deploy.execute({"ti": ti, "outlet_events": outlets}) for _ in range(2))
+            kept = ("action", "model_version", "previous_model_version", "metric_value", "is_kept")
+
+            assert [again[name] for name in kept] == [first[name] for name in kept]
+            assert again["reason"] == "an earlier try of this task has brought it about"
+        with pytest.raises(AirflowSkipException):
+            deploy.execute({"ti": FakeTaskInstance(), "outlet_events": outlets})
+        with pytest.raises(AirflowSkipException):
+            deploy.execute({"ti": FakeTaskInstance(run_id=ti.run_id, max_tries=1), "outlet_events": outlets})
+
+        assert [(extra["action"], extra["model_version"]) for _, extra in outlets.told] == [
+            ("created", 1),
+            ("created", 1),
+            ("updated", 2),
+            ("updated", 2),
+        ]
 
 
 class TestOnRollback:

@@ -46,10 +46,10 @@ def load_model(model: ModelFiles) -> Callable[[Any], list[int]]:
     return lambda rows: [model.version or 0] * len(rows)
 
 
-def free_port() -> str:
+def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
-        return str(one.getsockname()[1])
+        return int(one.getsockname()[1])
 
 
 @dataclass
@@ -59,6 +59,7 @@ class Airflow:
     home: Path
     serving: LocalServing
     environment: dict[str, str]
+    port: int
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as connection:
@@ -67,6 +68,12 @@ class Airflow:
     def looks(self) -> int:
         registry = f"/project/{self.serving.project_id}/modelregistries/{self.serving.project_id}"
         return len(self.serving.requests.where("GET", f"{registry}/models"))
+
+    def answers(self) -> bool:
+        """Whether the server that tasks talk to is up."""
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
 
     def register(self, accuracy: float) -> None:
         self.serving.world.register_model("digits", {"model.joblib": b"{}"}, metrics={"accuracy": accuracy})
@@ -113,16 +120,17 @@ def airflow(tmp_path: Path) -> Iterator[Airflow]:
             tmp_path,
             AIRFLOW__CORE__DAGS_FOLDER=str(dags),
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
-            AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=free_port(),
-            AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=free_port(),
-            AIRFLOW__API__PORT=(port := free_port()),
+            AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port()),
+            AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
+            AIRFLOW__API__WORKERS="1",
+            AIRFLOW__API__PORT=str(port := free_port()),
             AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
             AIRFLOW__CORE__PARALLELISM="4",
             PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL="5",
             AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
         )
-        yield Airflow(tmp_path, serving, environment)
+        yield Airflow(tmp_path, serving, environment, port)
 
 
 @pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 3 and later watch assets")
@@ -160,6 +168,7 @@ def test_each_version_once_all_by_itself_also_when_airflow_is_killed_in_between(
             airflow.register(accuracy)  # While nobody watches.
         airflow.serving.requests.clear()
         with airflow.started("standalone"):
+            airflow.until(airflow.answers)
             airflow.until(lambda: airflow.looks() > 1)
             if not (HAS_STORE and version == 3):
                 airflow.register(accuracy)

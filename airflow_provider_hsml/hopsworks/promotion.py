@@ -25,7 +25,7 @@ from .handover import Resumption
 from .journal import Journal, Served, State, open_journal
 from .models import Direction, check_model_name
 from .plan import Plan
-from .record import Promoted
+from .record import Done, Promoted
 from .transition import Outdated, Transition
 from .verifying import Verifier
 from .waiting import Pace
@@ -92,13 +92,13 @@ class Promotion:
         promoted: Promoted | None = None
         for _ in range(STRANGERS + 1):
             found = yield from self._decide(project)
-            promoted = _promoted(found)
+            promoted = _promoted(found, self.run_key)
             try:
                 self._check_not_rolled_back(found)
                 if found.unfinished is not None and not self.plan_only and found.is_to_be_taken_back:
                     yield from self._take_back(project, found)
                     found = yield from self._decide(project)
-                    promoted = _promoted(found)
+                    promoted = _promoted(found, self.run_key)
                 return (yield from self._bring_about(project, found, promoted))
             except Outdated:
                 log.info("The deployment was changed since this was decided on; deciding anew")
@@ -207,7 +207,9 @@ class Promotion:
             clock=self.clock,
         )
         if entry.state is State.ROLLING_BACK and self.run_key and entry.run == self.run_key:
-            error.record = dataclasses.replace(_promoted(found), failure=error, now=now.deployment).record(self.by)
+            error.record = dataclasses.replace(
+                _promoted(found, self.run_key), failure=error, now=now.deployment
+            ).record(self.by)
             raise error
 
     def _decide(self, project: Project) -> Procedure[Found]:
@@ -249,9 +251,28 @@ class Promotion:
         return dataclasses.replace(found, decision=decision, champion=champion)
 
 
-def _promoted(found: Found) -> Promoted:
+def _promoted(found: Found, run_key: str) -> Promoted:
     """Make what is known before anything is done."""
-    return Promoted(found.name, None, found.decision, found.champion, found.live, found.former)
+    done = _done(found, run_key)
+    return Promoted(found.name, None, found.decision, found.champion, found.live, found.former, done=done)
+
+
+def _done(found: Found, run_key: str) -> Done | None:
+    """Tell what an earlier try of the same task has brought about, where that is what is to serve."""
+    entry, decision = found.journal.newest, found.decision
+    chosen = decision.chosen if decision else None
+    wanted = Served(chosen.project, chosen.name, chosen.version) if chosen else Served()
+    if entry is None or not run_key or (entry.run, entry.state) != (run_key, State.VERIFIED):
+        return None
+    if found.is_doubtful or entry.challenger != wanted:
+        return None
+    before = entry.before
+    if before is None:
+        return Done("created", None, is_kept=False)
+    action = "updated" if entry.wanted or before.was_up else "started"
+    return Done(
+        action, before.served.version, is_kept=before.served == wanted and decision is not None and decision.is_kept
+    )
 
 
 def see_through(
@@ -350,7 +371,8 @@ def go_on(
         decision = Decision(chosen, decision["reason"], decision["is_kept"])
     champion = yield from _find(project, told["champion"])
     former = None if told["former"] is None else Served(**told["former"])
-    promoted = Promoted(told["deployment_name"], None, decision, champion, None, former)
+    done = None if told["done"] is None else Done(**told["done"])
+    promoted = Promoted(told["deployment_name"], None, decision, champion, None, former, done=done)
     transition = Transition(
         project,
         promoted.name,

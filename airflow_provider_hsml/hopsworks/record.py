@@ -19,6 +19,15 @@ _SCRIPT = "the script was asked for"
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """What an earlier try of the same task brought about; its worker died before it could tell."""
+
+    action: str
+    previous_model_version: int | None
+    is_kept: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Promoted:
     """How a promotion ended."""
 
@@ -40,6 +49,8 @@ class Promoted:
     """How it failed."""
     now: Deployment | None = None
     """As it is after a failure, where that is known."""
+    done: Done | None = None
+    """What this one finds done."""
 
     def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
         """
@@ -52,6 +63,9 @@ class Promoted:
         arrived, model = self.arrived, self.decision.chosen if self.decision else None
         deployment = arrived.deployment if arrived else self.now or self.before
         reason = self.decision.reason if self.decision else _SCRIPT
+        done = self._done
+        if done is not None:
+            reason = "an earlier try of this task has brought it about"
         return Record(
             deployment_name=self.name,
             deployment_id=deployment.id if deployment else None,
@@ -60,15 +74,19 @@ class Promoted:
             model_name=model.name if model else None,
             model_version=model.version if model else None,
             model_project=model.project if model else None,
-            previous_model_version=self.former.version if self.former else None,
+            previous_model_version=done.previous_model_version
+            if done
+            else self.former.version
+            if self.former
+            else None,
             metric=by.name if by else None,
             metric_value=model.metric(by.name) if by and model else None,
-            previous_metric_value=self.champion.metric(by.name) if by and self.champion else None,
+            previous_metric_value=self.champion.metric(by.name) if by and self.champion and not done else None,
             verified_by=arrived.verified_by if arrived else None,
             status=deployment.status.value if deployment else None,
             inference_url=inference_url,
             url=url,
-            is_kept=self.decision is not None and self.decision.is_kept,
+            is_kept=done.is_kept if done else self.decision is not None and self.decision.is_kept,
             plan=self.plan.to_dict() if self.plan else None,
             downtime_seconds=arrived.downtime if arrived else None,
             failure=self.failure.kept_text if self.failure else None,
@@ -89,7 +107,14 @@ class Promoted:
             "champion": _served(self.champion),
             "former": None if self.former is None else asdict(self.former),
             "metric": by.name if by else None,
+            "done": None if self.done is None else asdict(self.done),
         }
+
+    @property
+    def _done(self) -> Done | None:
+        """What is told of an earlier try, where this one had nothing to do."""
+        is_idle = self.failure is None and self.arrived is not None and self.arrived.action == "unchanged"
+        return self.done if is_idle else None
 
     def _action(self) -> str:
         if self.failure is not None:
@@ -98,6 +123,8 @@ class Promoted:
             return "superseded" if isinstance(self.failure, Superseded) else "failed"
         if self.plan is not None:
             return "planned"
+        if self._done is not None:
+            return self._done.action
         is_kept = self.decision is not None and self.decision.is_kept
         if self.arrived is None or (is_kept and self.arrived.action == "unchanged"):
             return "kept"
