@@ -368,7 +368,8 @@ def served() -> Iterator[Server]:
         [sys.executable, __file__, "serve"], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as process:
         try:
-            yield Server(*json.loads(next(process.stdout or iter(()))))
+            ready = next(line for line in process.stdout or () if line.startswith("["))
+            yield Server(*json.loads(ready))
         finally:
             process.terminate()
 

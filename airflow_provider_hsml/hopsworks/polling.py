@@ -31,8 +31,11 @@ T = TypeVar("T")
 
 GATHERING = 0.03
 """Seconds from the first look that is asked for until those asked for meanwhile are sent together."""
-AT_ONCE = 4
-"""Looks under way at once; and as many other calls, so that a probe that hangs holds up no look."""
+AT_ONCE = 3
+"""
+Looks under way at once; and as many other calls, so that a probe that hangs holds up no look. With those of few they
+are as many as a client sends at once.
+"""
 FEW = 8
 """Deployments that are always looked at one by one, and before all that queue: it is somebody in a hurry."""
 AT_ONCE_FEW = 2

@@ -234,7 +234,7 @@ def test_other_calls_are_sent_as_they_are_and_hold_up_no_look() -> None:
     async def look() -> float:
         probes = [asyncio.create_task(scene.poller.send(logs)) for _ in range(100)]
         await asyncio.sleep(1)
-        assert scene.server.under_way == 4
+        assert scene.server.under_way == AT_ONCE
         await scene.look(1)
         for probe in probes:
             probe.cancel()
