@@ -379,7 +379,8 @@ class Arrival:
                 return
 
     def _revive(self, live: Deployment) -> Procedure[Arrived]:
-        """Bring a Failed deployment back without taking down what may still answer."""
+        """Bring a Failed deployment back without taking down what may still answer; here, whoever drives."""
+        self.is_bound = True
         yield from self._read_probe(live)
         action = self._action
         try:

@@ -64,7 +64,7 @@ def why_not(watch: Watch) -> str:
     """
     judge, checks = watch.verifier.judge, watch.verifier.checks
     if watch.is_bound:
-        return "the way back needs environment variables as they were, and they are stored nowhere"
+        return "only this worker knows what may have to follow"
     if watch.noted is None and (checks.body is not None or judge.champion is not None):
         return "there is no journal to keep what verifies it"
     if checks.expect is not None and checks.expect.is_theirs:

@@ -163,6 +163,7 @@ class Transition:
         try:
             arrived = yield from arrival.run()
         except Superseded as error:
+            self.seen = arrival.seen
             yield from self._write(State.SUPERSEDED, str(error))
             raise
         except HopsworksError as error:
@@ -280,23 +281,29 @@ class Transition:
             trusted=False,
             recreate=self.recreate and before.was_up,
             back_to=back_to,
-            before_change=lambda now: self._check_before_restoring(now, arrival.seen or left),
+            before_change=lambda now: self._note_restoring(now, arrival.seen or left, arrival.asked),
             noted=self._noted(),
             is_bound=self._noted() is None,
             told=self.told,
             clock=self.clock,
         )
         try:
-            arrived = yield from arrival.run()
+            return (yield from arrival.run())
         except DeploymentFailed:
             # Only now, when it does not come up either and nothing answers: stopped and started anew.
-            arrived = yield from dataclasses.replace(arrival, before_change=None).run()
-        return arrived
+            arrival = dataclasses.replace(arrival, before_change=None)
+            return (yield from arrival.run())
+        finally:
+            self.seen = arrival.seen or self.seen
 
-    def _check_before_restoring(self, now: Deployment | None, ours: Deployment) -> Procedure[str | None]:
-        """See that nobody has changed it since, right before it is put back."""
+    def _note_restoring(
+        self, now: Deployment | None, ours: Deployment, asked: Mapping[str, Any]
+    ) -> Procedure[str | None]:
+        """See that nobody has changed it since, right before it is put back, and note what tells the two apart."""
         _check_ours(now, ours)
-        yield from ()
+        if self.entry is not None and self.entry.asked != asked:
+            self.entry = dataclasses.replace(self.entry, asked=asked)
+            yield from self._write(State.ROLLING_BACK, self.entry.reason)
         return self._noted()
 
     def _former_model(self, before: Before) -> Procedure[ModelVersion | None]:
