@@ -95,6 +95,7 @@ def written(watch: Watch) -> dict[str, Any]:
         "poll_interval": watch.interval,
         "down_since": watch.down_since,
         "noted": watch.noted,
+        "said": watch.said,
         "champion_version": judge.champion_version,
         "expect": checks.expect.name if checks.expect else None,
         "on_failure": "rollback" if checks.rolls_back else "leave",
@@ -135,6 +136,7 @@ def read(project: Project, data: Mapping[str, Any], clock: Clock) -> Watch:
         start=_leave,
         down_since=data["down_since"],
         noted=data["noted"],
+        said=data["said"],
     )
 
 

@@ -328,6 +328,8 @@ class Wait:
     what: str
     """What is waited for, for the message when it does not come: "deployment 'digits' to stop"."""
     seen: Deployment | None = None
+    _begun: float | None = None
+    _said: str = ""
 
     def pause_after(self, deployment: Deployment | None) -> float | None:
         """
@@ -338,9 +340,11 @@ class Wait:
         :raises DeploymentError: it cannot be reached any more
         :raises NotInTime: the deadline has passed
         """
-        note_change(self.seen, deployment)
+        now = self.pace.clock()
+        self._begun = now if self._begun is None else self._begun
+        self._said = note_change(self._said or state_of(self.seen), deployment, now - self._begun)
         self.seen = deployment
-        if self.goal.reached(deployment, self.pace.clock()):
+        if self.goal.reached(deployment, now):
             return None
         pause = self.pace.pause()
         if pause is None:
@@ -430,12 +434,29 @@ def explained(project: Project, procedure: Procedure[T]) -> Procedure[T]:
         raise DeploymentFailed(error.deployment, log_tail=tail) from None
 
 
-def note_change(before: Deployment | None, now: Deployment | None) -> None:
+def state_of(deployment: Deployment | None) -> str:
+    """
+    Give what is worth a line in the log when it changes; empty where there is nothing.
+
+    :param deployment: what was seen
+    """
+    if deployment is None:
+        return ""
+    condition = deployment.condition or Condition("")
+    return f"{deployment.status.value} {condition.type} {condition.status}"
+
+
+def note_change(said: str, now: Deployment | None, seconds: float) -> str:
     """
     Say once in the log what changed between two looks.
 
-    :param before: what was seen before
+    :param said: the state that was said last
     :param now: what is seen
+    :param seconds: since the wait began
+    :return: the state that is said now
     """
-    if now is not None and (before is None or (before.status, before.condition) != (now.status, now.condition)):
-        log.info("%s%s", now, f": {now.reason}" if now.reason else "")
+    state = state_of(now)
+    if now is not None and state != said:
+        after = f" (after {seconds:.0f} s)" if seconds >= 1 else ""
+        log.info("%s%s%s", now, f": {now.reason}" if now.reason else "", after)
+    return state or said

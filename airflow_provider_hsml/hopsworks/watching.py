@@ -18,7 +18,7 @@ from .errors import HopsworksError, NotInTime, Superseded
 from .journal import read_asked
 from .judging import Likeness
 from .rollout import Moved, Next, Roll
-from .waiting import Pace, Pause, Procedure, ask, note_change, patiently
+from .waiting import Pace, Pause, Procedure, ask, note_change, patiently, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -73,6 +73,8 @@ class Watch:
     """Whether what may follow needs what only this process knows."""
     told: Mapping[str, Any] | None = None
     """What who goes on afterwards has to know, in plain JSON."""
+    said: str = ""
+    """The state that the log has said last."""
     seen: Deployment | None = None
     """As it was seen last."""
     _pace: Pace = field(init=False)
@@ -127,9 +129,10 @@ class Watch:
             if deployment is None:
                 message = f"Deployment {self.verifier.name!r} was deleted by somebody else while it was rolled out."
                 raise Superseded(message)
-            note_change(self.seen, deployment)
+            now = self.verifier.clock()
+            self.said = note_change(self.said or state_of(self.seen), deployment, now - roll.since)
             self.seen = deployment
-            step = roll.next(deployment, self.verifier.clock())
+            step = roll.next(deployment, now)
             if step is Next.PROBE or (
                 step is Next.NAMES and roll.names((yield from read_names(self.project, deployment)))
             ):
