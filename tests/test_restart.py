@@ -15,7 +15,7 @@ from airflow_provider_hsml import DeployModelOperator, HsmlHook, RestartDeployme
 from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
 
-from .tasks import changes, execute
+from .tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -242,3 +242,40 @@ class TestRolling:
     def test_a_flag_that_is_none(self, name: str) -> None:
         with pytest.raises(AirflowFailException, match="rolling: expected true or false"):
             execute(restart(name, rolling="perhaps"))
+
+
+class Store(dict[str, Any]):
+    """Airflow's store of a task's state, which outlives its tries."""
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = value
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
+
+
+@pytest.mark.parametrize("rolling", [pytest.param(True, marks=pytest.mark.since_hopsworks("4.8")), False])
+def test_a_retry_after_a_worker_died_waits_for_the_restart_that_is_under_way(
+    hook: HsmlHook, serving: LocalServing, name: str, rolling: bool
+) -> None:
+    context: Any = {"ti": FakeTaskInstance(), "task_state_store": Store()}
+    store = context["task_state_store"]
+    restart(name, rolling=rolling, wait_for_completion=False).execute(context)
+    assert store == {}, "a restart that has ended is forgotten"
+    store.set("hsml_restarted", "the one before")
+    serving.requests.clear()
+
+    assert restart(name, rolling=rolling).execute(context)["status"] == "Running"
+    assert [one for one in changes(serving) if not one[1].endswith(":predict")] == []
+    assert store == {}
+
+
+def test_a_retry_after_a_worker_died_before_it_had_stopped_anything(
+    hook: HsmlHook, serving: LocalServing, name: str
+) -> None:
+    context: Any = {"ti": FakeTaskInstance(), "task_state_store": Store()}
+    context["task_state_store"].set("hsml_restarted", hook.get_deployment(name).revision)
+
+    restart(name).execute(context)
+
+    assert asked(serving) == ["STOP", "START"]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.waiting import Long
 
 
+_RESTARTED = "hsml_restarted"
+"""What a restart remembers from one try to the next: the revision that it replaces."""
+
+
 class StartDeploymentOperator(WaitingOperator):
     """
     Start a deployment and wait until it serves. One that serves already is fine as it is.
@@ -112,7 +116,8 @@ class RestartDeploymentOperator(WaitingOperator):
     Stop a deployment, start it, and wait until it serves. One that is stopped is only started.
 
     A task that is killed or fails in between asks for the start all the same. ``timeout`` is for the stop, and again
-    for the start; ``wait_for_completion=False`` still waits for the stop.
+    for the start; ``wait_for_completion=False`` still waits for the stop. A retry after a worker died waits for the
+    restart that is under way (Airflow 3.3 and later; before, nothing tells of it, and it restarts once more).
 
     Returns ``{"deployment_name", "deployment_id", "status", "url"}``.
 
@@ -128,17 +133,25 @@ class RestartDeploymentOperator(WaitingOperator):
         self.deployment_name = deployment_name
         self.rolling = rolling
 
-    def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def act(self, context: Context) -> dict[str, Any]:
         """
         Restart it.
 
         :param context: Airflow's
         """
-        rolling = reading.boolean("rolling", self.rolling)
-        deployment = self.hook.restart_deployment(self.deployment_name, rolling=rolling, **self._waits())
-        return _summary(self.hook, self.deployment_name, deployment)
+        rolling, store = reading.boolean("rolling", self.rolling), context.get("task_state_store")
+        before = self.hook.get_deployment(self.deployment_name)
+        noted = store.get(_RESTARTED) if store else None
+        if noted is not None and (before.status.is_down or (before.revision or "") != noted):
+            self.log.info("An earlier try has restarted %s; waiting for that", before)
+            deployment = self.hook.start_deployment(self.deployment_name, **self._waits())
+        else:
+            if store:
+                store.set(_RESTARTED, before.revision or "")
+            deployment = self.hook.restart_deployment(self.deployment_name, rolling=rolling, **self._waits())
+        return self._end(context, deployment)
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
         """
         Go on after the wait in the triggerer.
 
@@ -146,7 +159,11 @@ class RestartDeploymentOperator(WaitingOperator):
         :param left: what was left to it
         :param event: how it ended
         """
-        deployment = self.hook.go_on_arriving(left, event)
+        return self._end(context, self.hook.go_on_arriving(left, event))
+
+    def _end(self, context: Context, deployment: Deployment) -> dict[str, Any]:
+        if store := context.get("task_state_store"):
+            store.delete(_RESTARTED)
         return _summary(self.hook, self.deployment_name, deployment)
 
 
