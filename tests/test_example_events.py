@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +13,14 @@ from airflow_provider_hsml.triggers.models import HANDED_ON
 
 from . import commands
 from .conftest import HOPSWORKS
+from .real_airflow import Airflow
 from .test_example_dags import AIRFLOW, FOLDER, HAS_WATCHERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-    from airflow_provider_hsml.local import LocalServing, ModelFiles
+    from airflow_provider_hsml.local import ModelFiles
 
 pytest.importorskip("sklearn", reason="one of the examples scores scikit-learn's images")
 pytestmark = pytest.mark.airflow
@@ -46,61 +39,15 @@ def load_model(model: ModelFiles) -> Callable[[Any], list[int]]:
     return lambda rows: [model.version or 0] * len(rows)
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+def looks(airflow: Airflow) -> int:
+    """Count the looks at the registry."""
+    serving = airflow.serving
+    registry = f"/project/{serving.project_id}/modelregistries/{serving.project_id}"
+    return len(serving.requests.where("GET", f"{registry}/models"))
 
 
-@dataclass
-class Airflow:
-    """An Airflow with a database of its own, the examples, and a local Model Serving."""
-
-    home: Path
-    serving: LocalServing
-    environment: dict[str, str]
-    port: int
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with contextlib.closing(sqlite3.connect(self.home / "airflow.db", timeout=30)) as connection:
-            return connection.execute(query).fetchall()
-
-    def looks(self) -> int:
-        registry = f"/project/{self.serving.project_id}/modelregistries/{self.serving.project_id}"
-        return len(self.serving.requests.where("GET", f"{registry}/models"))
-
-    def answers(self) -> bool:
-        """Whether the server that tasks talk to is up."""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-            return True
-        return False
-
-    def register(self, accuracy: float) -> None:
-        self.serving.world.register_model("digits", {"model.joblib": b"{}"}, metrics={"accuracy": accuracy})
-
-    @contextlib.contextmanager
-    def started(self, *command: str) -> Iterator[None]:
-        """Run one of Airflow's programs for a while, and all that it starts."""
-        with (self.home / f"{command[0]}.log").open("a") as log:
-            program = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *command],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=self.environment,
-                start_new_session=True,
-            )
-            try:
-                yield
-            finally:
-                os.killpg(program.pid, signal.SIGKILL)
-                program.wait()
-
-    def until(self, holds: Callable[[], object], seconds: float = 120) -> None:
-        deadline = time.monotonic() + seconds
-        while not holds():
-            said = "\n".join(path.read_text()[-5000:] for path in self.home.glob("*.log"))
-            assert time.monotonic() < deadline, said
-            time.sleep(0.2)
+def register(airflow: Airflow, accuracy: float) -> None:
+    airflow.serving.world.register_model("digits", {"model.joblib": b"{}"}, metrics={"accuracy": accuracy})
 
 
 @pytest.fixture
@@ -116,21 +63,7 @@ def airflow(tmp_path: Path) -> Iterator[Airflow]:
                 text.replace('metric="accuracy"))', 'metric="accuracy", poll_interval=1))')
             )
     with LocalServing(engine=load_model, hopsworks_version=HOPSWORKS) as serving:
-        environment = commands.environment(
-            tmp_path,
-            AIRFLOW__CORE__DAGS_FOLDER=str(dags),
-            AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="False",
-            AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port()),
-            AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
-            AIRFLOW__API__WORKERS="1",
-            AIRFLOW__API__PORT=str(port := free_port()),
-            AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
-            AIRFLOW__CORE__PARALLELISM="4",
-            PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-            AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL="5",
-            AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
-        )
-        yield Airflow(tmp_path, serving, environment, port)
+        yield Airflow.beside(serving, tmp_path, dags)
 
 
 @pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 3 and later watch assets")
@@ -139,11 +72,11 @@ def test_a_new_version_starts_a_dag_and_it_is_promoted_and_scored(airflow: Airfl
     # The first time an asset is seen, Airflow 3.0 does not watch it yet.
     asked = [("db", "migrate"), ("dags", "reserialize"), ("dags", "reserialize")]
     assert [one.code for one in commands.run(asked, airflow.environment)] == ["0"] * 3
-    airflow.register(0.8)
+    register(airflow, 0.8)
     airflow.serving.requests.clear()
     with airflow.started("triggerer"):
-        airflow.until(lambda: airflow.looks() > 1)
-        airflow.register(0.9)
+        airflow.until(lambda: looks(airflow) > 1)
+        register(airflow, 0.9)
         airflow.until(lambda: airflow.rows("SELECT * FROM asset_dag_run_queue"))
 
     ((extra,),) = airflow.rows("SELECT extra FROM asset_event")
@@ -162,16 +95,16 @@ def test_a_new_version_starts_a_dag_and_it_is_promoted_and_scored(airflow: Airfl
 @pytest.mark.skipif(not HAS_WATCHERS, reason="Airflow 3 and later watch assets")
 def test_each_version_once_all_by_itself_also_when_airflow_is_killed_in_between(airflow: Airflow) -> None:
     """Nobody runs a DAG: Airflow's scheduler starts both, and what it scores carries what the event said."""
-    airflow.register(0.8)
+    register(airflow, 0.8)
     for version, accuracy in ((2, 0.9), (3, 0.95)):
         if HAS_STORE and version == 3:
-            airflow.register(accuracy)  # While nobody watches.
+            register(airflow, accuracy)  # While nobody watches.
         airflow.serving.requests.clear()
         with airflow.started("standalone"):
             airflow.until(airflow.answers)
-            airflow.until(lambda: airflow.looks() > 1)
+            airflow.until(lambda: looks(airflow) > 1)
             if not (HAS_STORE and version == 3):
-                airflow.register(accuracy)
+                register(airflow, accuracy)
             scored = airflow.home / "scored" / f"digits_{version}.json"
             airflow.until(scored.exists)
             time.sleep(2 * HANDED_ON)

@@ -1,0 +1,148 @@
+"""Deferred tasks in a real Airflow whose triggerer dies, and in which people kill and clear tasks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from airflow_provider_hsml.local.faults import Hold
+
+from . import commands
+from .conftest import run_model
+from .real_airflow import Airflow
+from .test_example_dags import AIRFLOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow 3.3 and later tell a trigger that its task was killed"),
+]
+
+DAGS = """
+from airflow.sdk import DAG, task
+from airflow_provider_hsml import DeployModelOperator
+
+for name in ("restarted", "leave", "stop"):
+    with DAG(name, schedule=None):
+        DeployModelOperator(
+            task_id="deploy",
+            model_name="digits",
+            deployment_name=name,
+            deferrable=True,
+            poll_interval=1,
+            when_killed="stop" if name == "stop" else "leave",
+        )
+
+with DAG("another", schedule=None):
+    task(lambda: None, task_id="runs")()
+"""
+
+
+@pytest.fixture
+def airflow(tmp_path: Path) -> Iterator[Airflow]:
+    """A scheduler that has one slot, and all that it needs, but for the triggerer."""
+    from airflow_provider_hsml.local import LocalServing
+
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "waits.py").write_text(DAGS)
+    with LocalServing(engine=run_model) as serving, contextlib.ExitStack() as stack:
+        airflow = Airflow.beside(
+            serving,
+            tmp_path,
+            tmp_path / "dags",
+            AIRFLOW__CORE__PARALLELISM="1",
+            AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
+        )
+        assert [one.code for one in commands.run([("db", "migrate")], airflow.environment)] == ["0"]
+        for program in ("api-server", "dag-processor", "scheduler"):
+            stack.enter_context(airflow.started(program))
+        airflow.until(airflow.answers)
+        airflow.until(lambda: len(airflow.rows("SELECT dag_id FROM dag")) == 4)
+        yield airflow
+
+
+def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serving = airflow.serving
+    monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+    serving.world.register_model("digits", {"model.joblib": json.dumps({"answer": 1}).encode()})
+    tell = api(airflow)
+
+    def state(dag: str) -> str:
+        rows = airflow.rows(f"SELECT state FROM task_instance WHERE dag_id = '{dag}'")  # noqa: S608 - a name of ours
+        return str(rows[0][0]) if rows else ""
+
+    def run(dag: str) -> None:
+        tell("POST", f"dags/{dag}/dagRuns", {"dag_run_id": "one", "logical_date": None})
+
+    def held(dag: str) -> int:
+        """Run a DAG until its task waits for a deployment that does not come up."""
+        number = serving.faults.add(Hold(dag, "Running"))
+        run(dag)
+        airflow.until(lambda: state(dag) == "deferred")
+        return number
+
+    # The triggerer is killed in the midst of a wait, which holds no slot of a worker.
+    with airflow.started("triggerer"):
+        held_up = held("restarted")
+        run("another")
+        airflow.until(lambda: state("another") == "success")
+        airflow.until(lambda: asked(airflow, "GET", "restarted") > 5)
+    with airflow.started("triggerer"):
+        looks = asked(airflow, "GET", "restarted")
+        airflow.until(lambda: asked(airflow, "GET", "restarted") > looks + 2)
+        assert state("restarted") == "deferred"
+        serving.faults.remove(held_up)
+        airflow.until(lambda: state("restarted") == "success")
+        assert asked(airflow, "POST", "restarted") == 1, "one START"
+
+        # A person kills it.
+        for dag, stops in (("leave", 0), ("stop", 1)):
+            held(dag)
+            looks = asked(airflow, "GET", dag)
+            airflow.until(lambda looks=looks, dag=dag: asked(airflow, "GET", dag) > looks)  # type: ignore[misc]
+            tell("PATCH", f"dags/{dag}/dagRuns/one/taskInstances/deploy", {"new_state": "failed"})
+            airflow.until(lambda stops=stops, dag=dag: asked(airflow, "POST", dag) == 1 + stops)  # type: ignore[misc]
+            assert state(dag) == "failed"
+        serving.faults.clear()
+        assert deployed(airflow, "stop")["status"] in {"Stopping", "Stopped"}
+        airflow.until(lambda: deployed(airflow, "leave")["status"] == "Running")
+
+        # A person clears it: it waits for what is under way.
+        tell("POST", "dags/stop/clearTaskInstances", {"dry_run": False, "task_ids": ["deploy"], "dag_run_id": "one"})
+        airflow.until(lambda: state("stop") == "success")
+        assert deployed(airflow, "stop")["status"] == "Running"
+
+
+def api(airflow: Airflow) -> Callable[[str, str, Any], Any]:
+    """Make what asks Airflow's API."""
+    base = f"http://127.0.0.1:{airflow.port}"
+    token = requests.get(f"{base}/auth/token", timeout=30).json()["access_token"]
+
+    def tell(method: str, path: str, body: Any) -> Any:
+        answer = requests.request(
+            method, f"{base}/api/v2/{path}", json=body, headers={"Authorization": f"Bearer {token}"}, timeout=60
+        )
+        assert answer.ok, answer.text
+        return answer.json()
+
+    return tell
+
+
+def deployed(airflow: Airflow, name: str) -> dict[str, Any]:
+    shown = airflow.serving.world.project(airflow.serving.project_id).deployments.all_shown()
+    return next((row for row in shown if row["name"] == name), {"id": None})
+
+
+def asked(airflow: Airflow, method: str, name: str) -> int:
+    """Count the looks at a deployment, or what it was told."""
+    path = f"/project/{airflow.serving.project_id}/serving/{deployed(airflow, name)['id']}"
+    return sum(one.path == path for one in airflow.serving.requests.where(method, path))
