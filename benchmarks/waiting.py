@@ -15,6 +15,9 @@ The baseline is a trigger as it is mostly written: a client of its own, a GET, a
 that is made once: without, each client makes one, of 0.8 MB and 37 ms. It is not measured with more than a thousand
 waits: five thousand polls in eight seconds are more than one triggerer can send.
 
+The seconds in a worker are those of deploying a model that takes five minutes to start, deferred and not; that is
+measured beside all the rest.
+
 And, with a thousand waits beside it, how long it takes from Running to the event, for STARTs of models that load for
 some seconds. Running is seen by another process, which looks all the time.
 """
@@ -34,6 +37,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +78,8 @@ BESIDE = 1000
 STARTS, AT_ONCE = 20, 5
 FIRST_LOOK = 0.5
 """Seconds after which a START is looked at first; later ones come later, up to the interval."""
+SLOW_START = 300.0
+"""Seconds that the model takes whose deployment is waited for in a worker, and in the triggerer."""
 LOADING = (2.0, 6.0)
 """Seconds that a model takes to load: as KServe's server with scikit-learn does."""
 MODEL = "bench"
@@ -151,6 +157,65 @@ class Server:
         asked = self.ask("GET", "/_local/requests")["requests"]
         self.ask("DELETE", "/_local/requests")
         return len(asked)
+
+
+# --- A worker ---------------------------------------------------------------------------------------------------------
+
+
+def workers() -> None:
+    """
+    Deploy a model that takes minutes to start, once deferred and once not, and print the seconds in a worker of each.
+
+    What a worker does is done here as it is there: execute, and go on after the trigger. The start of its process is
+    not in it: Airflow takes as long for that in any task.
+    """
+    from airflow_provider_hsml.local import LocalServing, ModelFiles  # noqa: PLC0415
+    from airflow_provider_hsml.local.faults import Hold  # noqa: PLC0415
+
+    def load(_model: ModelFiles) -> Callable[[Any], list[Any]]:
+        return list
+
+    with LocalServing(engine=load) as serving, ThreadPoolExecutor(2) as both:
+        os.environ["AIRFLOW_CONN_HSML_DEFAULT"] = serving.connection
+        serving.world.register_model(MODEL, {"model.joblib": b"{}"})
+        held = serving.faults.add(Hold("*", "Running"))
+        threading.Timer(SLOW_START, serving.faults.remove, (held,)).start()
+        taken = list(both.map(_seconds_in_a_worker, (True, False)))
+    print(json.dumps(taken))
+
+
+def _seconds_in_a_worker(deferrable: bool) -> float:  # noqa: FBT001 - it is mapped over
+    from airflow.providers.common.compat.sdk import TaskDeferred  # noqa: PLC0415
+
+    name = f"deferrable{deferrable}".lower()
+    context: Any = {"ti": SimpleNamespace(dag_id=name, run_id="1", task_id="1", map_index=-1, max_tries=0)}
+    context["ti"].xcom_push = lambda **_given: None
+    seconds, go_on = 0.0, functools.partial(_deploy(name, deferrable).execute, context)
+    while True:
+        begun = time.monotonic()
+        try:
+            go_on()
+        except TaskDeferred as deferred:
+            seconds += time.monotonic() - begun
+            event = asyncio.run(_first_event(deferred.trigger))
+            kwargs = {**(deferred.kwargs or {}), "event": event}
+            go_on = functools.partial(_deploy(name, deferrable).resume_execution, deferred.method_name, kwargs, context)
+        else:
+            return seconds + time.monotonic() - begun
+
+
+def _deploy(name: str, deferrable: bool) -> Any:  # noqa: FBT001
+    from airflow_provider_hsml.operators import DeployModelOperator  # noqa: PLC0415
+
+    return DeployModelOperator(
+        task_id="deploy", model_name=MODEL, deployment_name=name, timeout=2 * SLOW_START, deferrable=deferrable
+    )
+
+
+async def _first_event(trigger: BaseTrigger) -> Any:
+    async for event in trigger.run():
+        return event.payload
+    raise AssertionError
 
 
 # --- The triggerer ----------------------------------------------------------------------------------------------------
@@ -393,9 +458,17 @@ def watch(server: Server, deployments: dict[str, int]) -> dict[str, float]:
     return runs
 
 
+def in_workers() -> tuple[float, float]:
+    """Give the seconds in a worker, deferred and not."""
+    program = [sys.executable, __file__, "workers"]
+    deferred, blocking = json.loads(subprocess.check_output(program, text=True).splitlines()[-1])
+    return deferred, blocking
+
+
 def main(counts: list[int]) -> None:
     """Measure, and print a table and the goals."""
-    with served() as server, ThreadPoolExecutor(1) as watching:
+    with served() as server, ThreadPoolExecutor(2) as watching:
+        worked = watching.submit(in_workers)
         few = [count for count in counts if count <= MOST_PLAIN]
         ours, plain, sleeping = (
             {cost["waits"]: Cost(**cost) for cost in in_a_triggerer(server, "costs", kind, how_many)}
@@ -405,6 +478,7 @@ def main(counts: list[int]) -> None:
         runs = watching.submit(watch, server, started)
         happened = in_a_triggerer(server, "starts", min(BESIDE, max(counts)), started)
         late = [happened[name] - when for name, when in runs.result().items()]
+        deferred, blocking = worked.result()
 
     net = {
         (kind, count): replace(cost, cpu=cost.cpu - sleeping[count].cpu, memory=cost.memory - sleeping[count].memory)
@@ -423,11 +497,13 @@ def main(counts: list[int]) -> None:
                     f"{cost.warnings:7d}"
                 )
     print(f"START: {statistics.median(late):.2f} s from Running to the event (median), {max(late):.2f} s at the most")
+    print(f"a start of {SLOW_START:g} s: {deferred:.1f} s in a worker when deferred, {blocking:.1f} s when not")
     many = [net["ours", count] for count in counts if count >= MANY]
     goals = [
         goal(f"requests an interval at {MANY} and more waits", max(cost.requests for cost in many), "", at_most=1),
         goal(f"memory a wait at {many[-1].waits} waits", many[-1].memory, "kB", at_most=20),
         goal("warnings of a blocked event loop", sum(cost.warnings for cost in ours.values()), "", at_most=0),
+        goal(f"seconds in a worker, for a start of {SLOW_START:g} s", deferred, "s", at_most=5),
         goal("START, from Running to the event, median", statistics.median(late), "s", at_most=1),
     ]
     if MOST_PLAIN in counts:
@@ -445,6 +521,8 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["serve"]:
             serve()
+        case ["workers"]:
+            workers()
         case ["triggerer", server, *work]:
             here.server = Server(**json.loads(server))
             which, *given = map(json.loads, work)
