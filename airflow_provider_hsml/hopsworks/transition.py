@@ -304,6 +304,7 @@ class Transition:
         if self.entry is not None and self.entry.asked != asked:
             self.entry = dataclasses.replace(self.entry, asked=asked)
             yield from self._write(State.ROLLING_BACK, self.entry.reason)
+            _check_ours((yield from patiently(calls.get_deployment(self.project, self.name), self._pace())), ours)
         return self._noted()
 
     def _former_model(self, before: Before) -> Procedure[ModelVersion | None]:
