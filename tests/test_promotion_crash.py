@@ -426,7 +426,7 @@ def test_what_a_stranger_deployed_is_verified_once(worlds: Callable[[str], World
     world = worlds("5.2")
     world.run(world.wish("strange", GOOD, run="before"))
     world.interfere("strange")
-    while world.deployments("strange")[0]["status"] != "Running":
+    while world.serves("strange") != BETTER or world.deployments("strange")[0]["status"] != "Running":
         time.sleep(0.02)
 
     asked = []
