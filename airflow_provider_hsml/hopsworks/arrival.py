@@ -247,17 +247,22 @@ class Arrival:
         return live
 
     def _unchanged(self, live: Deployment) -> Procedure[Arrived]:
-        self._action = self._action or "unchanged"
+        action = self._action or "unchanged"
         if live.status is Status.IDLE or not self.wait:
-            return Arrived(live, self._action, "status" if self.wait else None)
+            return Arrived(live, action, "status" if self.wait else None)
         yield from self._read_probe(live)
         verdict = yield from self._verifier.ask_served(live)
+        now = yield from self._change.look()
+        if now is None or now.signature != live.signature:
+            # Changed while it was asked: who answered is not known.
+            raise PlanAnew
+        live = now
         if verdict.wrong or verdict.likeness is Likeness.CHAMPION:
             wrong = verdict.wrong or "answers as the version before"
             log.warning("%s %s; a rollout may be under way", live, wrong)
             self._action = "attached"
             return (yield from self._arrive(live, Moved.CHANGE, self._action))
-        return Arrived(live, self._action, "fingerprint" if verdict.likeness is Likeness.CHALLENGER else "status")
+        return Arrived(live, action, "fingerprint" if verdict.likeness is Likeness.CHALLENGER else "status")
 
     def _update(self, live: Deployment) -> Procedure[Arrived]:
         """Change what is there, against the state that was read."""

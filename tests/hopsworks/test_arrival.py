@@ -624,6 +624,18 @@ class TestWhatIsThereAlready:
         assert fake.sent == ["predict"]
         assert len(fake.reads) <= 8
 
+    def test_what_is_changed_while_it_is_asked_is_not_called_unchanged(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+
+        def others() -> None:
+            fake.on.pop("predict")
+            fake.becomes("Running", version=2, revision="200", modelVersion=2)()
+
+        fake.on |= {"predict": others, "PUT": fake.serves(["new"], [1])}
+
+        assert arrive(fake, V1).action == "updated"
+        assert fake.sent.count("PUT") == 1
+
     @pytest.mark.parametrize("failures", [1, 4, 5])
     def test_a_model_that_fails_is_believed_when_it_does_so_again_and_again(self, failures: int) -> None:
         failed = refusal(500, 250007, "worker died")
