@@ -121,6 +121,9 @@ class Scene:
             run_key=run,
         )
 
+    def back(self, run: str, points: int | None = None) -> dict[str, Any]:
+        return self.work("rollback_deployment", points, name=NAME, run_key=run)
+
     def answers(self, name: str = NAME) -> list[str]:
         """Ask the process itself, a few times: all must say the same."""
         found = {json.dumps(self.hook.predict(name, instances=ROWS)["predictions"]) for _ in range(5)}
@@ -225,3 +228,25 @@ def test_an_update_and_a_challenger_that_fails(scene: Scene) -> None:
     assert scene.starts() == starts, "nothing was stopped"
     assert prober.asked > 100
     assert (baseline.failed, prober.failed) == ([], [])
+
+
+def test_a_rollback_by_hand(scene: Scene) -> None:
+    """Tried again, it goes back to where it was to go first, and not further."""
+    scene.deploy(1, "before the hand")
+    starts = scene.starts()
+    with scene.prober().asking() as prober:
+        for points in itertools.count(1):
+            scene.deploy(2, f"for hand {points}")
+            ended = scene.back(f"hand {points}", points)
+            if "killed" not in ended:
+                assert ended["action"] == "rolled_back"
+                break
+            then = scene.back(f"hand {points}")
+            print("by hand", points, ended["killed"], then["action"], prober.asked, prober.failed)
+            assert then["action"] in {"rolled_back", "attached", "unchanged"}
+            assert scene.answers() == ANSWERS[1]
+    assert points > 4
+    assert scene.answers() == ANSWERS[1]
+    assert scene.starts() == starts, "nothing was stopped"
+    assert prober.asked > 100
+    assert prober.failed == []
