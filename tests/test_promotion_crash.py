@@ -435,3 +435,23 @@ def test_what_a_stranger_deployed_is_verified_once(worlds: Callable[[str], World
         assert world.ends(world.wish("strange", GOOD, BETTER, run=run)) == "kept"
         asked.append(sum(one.path.endswith(":predict") for one in world.serving.requests))
     assert asked[0] > asked[1] == 1
+
+
+@pytest.mark.parametrize("line", ["5.2", pytest.param("3.7", marks=pytest.mark.slow)])
+def test_a_run_that_keeps_what_served_starts_what_a_dead_worker_has_stopped(
+    worlds: Callable[[str], World], line: str
+) -> None:
+    world = worlds(line)
+    for changes in itertools.count(1):
+        name = f"stays{changes}"
+        world.run(world.wish(name, GOOD, run="before"))
+        try:
+            world.run(world.wish(name, GOOD, BETTER, run="first", recreate=True), changes)
+        except Died as died:
+            when = f"{died}"
+        else:
+            break
+        action = world.ends(world.wish(name, GOOD, run="second"))
+        assert world.serves(name) in {GOOD, BETTER}, (changes, when, action)
+        assert world.is_finished(name), (changes, when, action)
+    assert changes > 4
