@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from . import artifacts, calls, changes, preconditions, scripts, tagging
+from . import artifacts, calls, changes, preconditions, restoring, scripts, tagging
 from .deployments import DeploymentStatus
 from .errors import DeploymentError, HopsworksError, InvalidInput, Refused, Superseded, Unsupported
 from .settings import Script, setting_of
@@ -157,6 +157,9 @@ class Change:
         """
         before = yield from self.look()
         if before is None or before.signature != live.signature or not self.differs(before):
+            raise PlanAnew
+        if changes.differences(before.raw, restoring.configuration(self.project, live.raw)):
+            # Where Hopsworks keeps no versions, a change of one that is stopped leaves the signature as it is.
             raise PlanAnew
         if not before.status.is_stable:
             raise PlanAnew(is_busy=True)

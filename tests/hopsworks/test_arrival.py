@@ -24,6 +24,7 @@ from airflow_provider_hsml.hopsworks.settings import Script
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.deployments import Deployment
     from airflow_provider_hsml.hopsworks.waiting import Procedure
 
 V1 = ModelVersion("digits", 1, "digits_1", "demo", 119, {}, Framework.SKLEARN)
@@ -498,6 +499,28 @@ class TestUpdating:
 
         assert arrive(fake).action == "updated"
         assert fake.bodies[0]["description"] == "by hand", "what was not read is not overwritten"
+
+    def test_somebody_changes_one_that_is_stopped_where_its_signature_stays(self) -> None:
+        """What was there before is announced with their change, so that taking it back does not undo that."""
+        fake = FakeHopsworks(row=row("Stopped"), files=FILES, has_versions=False)
+        announced = []
+
+        def change() -> None:
+            assert fake.row is not None
+            fake.row |= {"predictorResources": {"requests": {"cores": 2}}}
+
+        def announce(live: Deployment | None) -> Procedure[str | None]:
+            assert live is not None
+            announced.append(live.raw.get("predictorResources"))
+            yield from ()
+            return None
+
+        fake.on["versions"] = change
+        update = arrival(fake)
+        update.before_change, update.serve = announce, False
+
+        assert fake.run(update.run()).action == "updated"
+        assert announced == [None, {"requests": {"cores": 2}}]
 
     def test_somebody_changes_it_after_we_did(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)
