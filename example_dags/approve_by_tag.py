@@ -81,6 +81,7 @@ with DAG(
 ):
     candidate = train()
 
+    # [START approve_by_tag_register]
     register = RegisterModelOperator(
         task_id="register",
         model_name=MODEL,
@@ -89,6 +90,7 @@ with DAG(
         metrics=candidate["metrics"],
         expected=candidate["expected"],
     )
+    # [END approve_by_tag_register]
 
     # [START approve_by_tag_tasks]
     plan = DeployBestModelOperator(
@@ -99,6 +101,7 @@ with DAG(
         plan_only=True,
         if_not_better="skip",
     )
+    # [START approve_by_tag_approved]
     approved = ModelVersionSensor(
         task_id="approved",
         model_name=MODEL,
@@ -109,6 +112,7 @@ with DAG(
         timeout=timedelta(days=7).total_seconds(),
         soft_fail=True,
     )
+    # [END approve_by_tag_approved]
     deploy = DeployModelOperator(
         task_id="deploy", model_name=MODEL, model_version=plan.output["model_version"], plan=plan.output
     )

@@ -108,9 +108,11 @@ with DAG(
         response_timeout=timedelta(days=7),
         defaults=ApprovalOperator.REJECT,
     )
+    # [START approve_in_airflow_deploy]
     deploy = DeployModelOperator(
         task_id="deploy", model_name=MODEL, model_version=plan.output["model_version"], plan=plan.output
     )
+    # [END approve_in_airflow_deploy]
 
     plan >> approve >> deploy
     # [END approve_in_airflow_tasks]

@@ -24,10 +24,12 @@ MODEL = "digits"
 
 # The asset has a name of its own: the one that RegisterModelOperator tells of, hopsworks://<project>/models/digits, is
 # another, so that what a DAG registers is not told of twice.
+# [START promote_on_new_version_asset]
 new_version = Asset(
     "new_version_of_digits",
     watchers=[AssetWatcher(name="registry", trigger=ModelVersionTrigger(model_name=MODEL, metric="accuracy"))],
 )
+# [END promote_on_new_version_asset]
 
 with DAG(
     "promote_on_new_version",

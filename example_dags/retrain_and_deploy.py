@@ -141,9 +141,11 @@ with DAG(
         task_id="register", model_name=MODEL, framework="SKLEARN", map_index_template="{{ task.description }}"
     ).expand_kwargs(train.expand(algorithm=ALGORITHMS))
 
+    # [START retrain_and_deploy_deploy]
     deploy = DeployBestModelOperator(
         task_id="deploy", model_name=MODEL, metric="accuracy", candidates=register.output, on_rollback=tell
     )
+    # [END retrain_and_deploy_deploy]
 
     predict = PredictOperator(
         task_id="predict", deployment_name=deploy.output["deployment_name"], instances=held_out_images()

@@ -43,12 +43,20 @@ with DAG(
 
     # [START start_predict_stop_tasks]
     # Asks for the start only; the sensor waits for it, without a worker in between.
+    # [START start_predict_stop_start]
     start = StartDeploymentOperator(task_id="start", deployment_name=name, wait_for_completion=False)
+    # [END start_predict_stop_start]
+    # [START start_predict_stop_running]
     running = DeploymentStatusSensor(
         task_id="running", deployment_name=name, mode="reschedule", poke_interval=10, timeout=600
     )
+    # [END start_predict_stop_running]
+    # [START start_predict_stop_predict]
     predict = PredictOperator(task_id="predict", deployment_name=name)
+    # [END start_predict_stop_predict]
+    # [START start_predict_stop_stop]
     stop = StopDeploymentOperator(task_id="stop", deployment_name=name, trigger_rule="all_done")
+    # [END start_predict_stop_stop]
 
     start >> running >> predict >> stop >> report(predict.output)
     # [END start_predict_stop_tasks]

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import airflow_provider_hsml
+from airflow_provider_hsml import operators, sensors
 from airflow_provider_hsml.hopsworks import Gate, Verification
 from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS
 from airflow_provider_hsml.hopsworks.settings import SETTINGS
+from airflow_provider_hsml.operators.base import HsmlOperator, WaitingOperator
+from airflow_provider_hsml.operators.promotion import _PromotingOperator
+from airflow_provider_hsml.sensors.base import HsmlSensor
+from airflow_provider_hsml.triggers import ModelVersionTrigger
+from airflow_provider_hsml.triggers.base import HsmlTrigger
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -93,3 +101,66 @@ def test_every_field_is_explained(given: type[Gate | Verification]) -> None:
     explained = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
 
     assert explained - {given.__name__} == {field.name for field in dataclasses.fields(given)}
+
+
+SECTIONS = {
+    HsmlOperator: "Every operator",
+    WaitingOperator: "Waiting",
+    _PromotingOperator: "Deploying",
+    HsmlSensor: "Every sensor",
+}
+"""Where docs/operators.md has the arguments that several operators have in common."""
+OPERATORS = [getattr(module, name) for module in (operators, sensors) for name in module.__all__]
+
+
+def section(name: str) -> str:
+    """Give a section of docs/operators.md."""
+    text = (ROOT / "docs" / "operators.md").read_text()
+    found = re.search(rf"^##+ {name}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
+    assert found, f"docs/operators.md has no section {name!r}"
+    return found[1]
+
+
+def told(name: str) -> dict[str, tuple[str, bool]]:
+    """Give the arguments that a section has in its table: the default, and whether it is templated."""
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (?:`(.*)`|required) \| (yes )?\|$", section(name), re.MULTILINE)
+    return {argument: (default, bool(templated)) for argument, default, templated in rows}
+
+
+def own_arguments(kind: type) -> dict[str, str]:
+    """Give the arguments of a class's own, with their defaults as they are written."""
+    parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+    return {
+        one.name: "" if one.default is one.empty else repr(one.default).replace("'", '"')
+        for one in parameters
+        if one.kind is one.KEYWORD_ONLY
+    }
+
+
+class TestOperatorsPage:
+    @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
+    def test_has_every_argument_as_in_the_code(self, operator: Any) -> None:
+        explained: set[str] = set()
+        for kind in operator.__mro__:
+            if kind.__module__.startswith("airflow_provider_hsml.") and "__init__" in vars(kind):
+                page = told(SECTIONS.get(kind, kind.__name__))
+                explained |= set(page)
+                assert {name: default for name, (default, _) in page.items()} == own_arguments(kind)
+                for name, (_, is_templated) in page.items():
+                    assert is_templated == (name in operator.template_fields), name
+        assert set(operator.template_fields) <= explained
+
+    def test_has_those_of_the_trigger(self) -> None:
+        assert {name: default for name, (default, _) in told("ModelVersionTrigger").items()} == {
+            **own_arguments(HsmlTrigger),
+            **own_arguments(ModelVersionTrigger),
+        }
+
+    @pytest.mark.parametrize("kind", [*OPERATORS, ModelVersionTrigger], ids=lambda kind: kind.__name__)
+    def test_says_what_it_returns_how_it_fails_and_quotes_an_example_of_it(self, kind: type) -> None:
+        text = section(kind.__name__)
+        quoted = "".join(quote["text"] for quote in QUOTE.finditer(text))
+
+        assert "**Returns** " in text
+        assert "**Errors**: " in text
+        assert f"{kind.__name__}(" in quoted or f"{kind.__name__}.partial(" in quoted

@@ -28,10 +28,6 @@ pytestmark = pytest.mark.airflow
 
 HAS_STORE = AIRFLOW >= (3, 3)
 """Whether this Airflow remembers what was told of an asset."""
-HURRY = """
-from airflow_provider_hsml.hopsworks import rollout
-rollout.SETTLE_SEEN = rollout.SETTLE_UNSEEN = 0.2
-"""
 
 
 def load_model(model: ModelFiles) -> Callable[[Any], list[int]]:

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.mapped import NamesMappedTasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,7 @@ BEFORE_AIRFLOW = 5.0
 """Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 cuts it off at that."""
 
 
-class HsmlOperator(BaseOperator):
+class HsmlOperator(NamesMappedTasks, BaseOperator):
     """
     What all operators have in common: the connection, and how failures end.
 

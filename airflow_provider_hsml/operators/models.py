@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.mapped import BY_MODEL
 
 from . import events
 from .base import HsmlOperator
@@ -68,6 +69,9 @@ class RegisterModelOperator(HsmlOperator):
         "expected": "json",
         "tags": "json",
     }
+    map_index_template_default = (
+        BY_MODEL + "{% if task.description %}: {{ task.description | string | truncate(100) }}{% endif %}"
+    )
 
     def __init__(
         self,
@@ -168,6 +172,7 @@ class DeleteModelVersionsOperator(HsmlOperator):
     """
 
     template_fields: Sequence[str] = (*HsmlOperator.template_fields, "model_name", "keep", "keep_best")
+    map_index_template_default = BY_MODEL
 
     def __init__(
         self, *, model_name: str, keep: int | str = 5, keep_best: Sequence[str] | None = None, **kwargs: Any

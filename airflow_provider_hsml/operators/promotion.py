@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.mapped import BY_DEPLOYMENT, BY_MODEL
 
 from . import events
 from .base import WaitingOperator
@@ -110,6 +111,8 @@ def _run_key(context: Context) -> str:
 
 class _PromotingOperator(_RecordingOperator):
     """What the operators that put a model version into a deployment have in common."""
+
+    map_index_template_default = f"{{% if task.deployment_name %}}{BY_DEPLOYMENT}{{% else %}}{BY_MODEL}{{% endif %}}"
 
     def __init__(
         self,

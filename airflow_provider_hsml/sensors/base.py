@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
+from airflow_provider_hsml.mapped import NamesMappedTasks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ BEFORE_AIRFLOW = 5.0
 """Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 cuts it off at that."""
 
 
-class HsmlSensor(BaseSensorOperator):
+class HsmlSensor(NamesMappedTasks, BaseSensorOperator):
     """
     What all sensors have in common. They only read.
 

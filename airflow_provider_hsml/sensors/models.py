@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.mapped import BY_MODEL
+
 from .base import HsmlSensor
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class ModelVersionSensor(HsmlSensor):
         "tag",
         "model_project",
     )
+    map_index_template_default = BY_MODEL
 
     def __init__(
         self,

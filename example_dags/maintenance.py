@@ -1,0 +1,72 @@
+"""
+Once a week: take retired deployments away, clear the registry up, restart what has to be.
+
+By its schedule it deletes old versions of the models in ``MODELS``: all but the newest, the best, and those that a
+deployment serves or can be rolled back to. Trigger it by hand to retire deployments, or to restart some: so that a
+secret that was replaced or a library that was installed in their environment gets into them.
+
+One task for each name, called by it in Airflow's UI. One that fails keeps none of its siblings from their work.
+"""
+
+# mypy: disable-error-code="arg-type"
+# Airflow types what a task will return as XComArg, wherever a value is expected.
+
+# [START maintenance]
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+
+from airflow_provider_hsml.operators import (
+    DeleteDeploymentOperator,
+    DeleteModelVersionsOperator,
+    RestartDeploymentOperator,
+)
+
+MODELS = ["digits"]
+
+
+@task
+def given(param: str) -> list[str]:
+    """Give the names that this run was triggered with."""
+    names: list[str] = get_current_context()["params"][param]
+    return names
+
+
+with DAG(
+    "maintenance",
+    schedule="@weekly",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+    params={
+        "retire": Param([], type="array", items={"type": "string"}, description="Deployments to delete"),
+        "restart": Param([], type="array", items={"type": "string"}, description="Deployments to restart"),
+        "keep": Param(5, type="integer", minimum=1, description="How many of the newest versions of a model to keep"),
+    },
+    doc_md=__doc__,
+    tags=["hsml"],
+):
+    # [START maintenance_tasks]
+    # [START maintenance_retire]
+    retire = DeleteDeploymentOperator.partial(task_id="retire", force=True).expand(
+        deployment_name=given.override(task_id="to_retire")("retire")
+    )
+    # [END maintenance_retire]
+    # [START maintenance_clear_up]
+    # Without names there is nothing to retire, and the task is skipped: that is fine.
+    clear_up = DeleteModelVersionsOperator.partial(
+        task_id="clear_up", keep="{{ params.keep }}", keep_best=("accuracy", "max"), trigger_rule="none_failed"
+    ).expand(model_name=MODELS)
+    # [END maintenance_clear_up]
+    # [START maintenance_restart]
+    restart = RestartDeploymentOperator.partial(task_id="restart", max_active_tis_per_dagrun=1).expand(
+        deployment_name=given.override(task_id="to_restart")("restart")
+    )
+    # [END maintenance_restart]
+
+    retire >> clear_up
+    # [END maintenance_tasks]
+# [END maintenance]
