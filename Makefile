@@ -63,7 +63,7 @@ endef
 	$(call make_environment,.venv,3.3.2,13,$(everything),dev)
 
 .venv-3.0.6/.made: pyproject.toml constraints/airflow-3.0.6.txt
-	$(call make_environment,.venv-3.0.6,3.0.6,12,$(everything),test)
+	$(call make_environment,.venv-3.0.6,3.0.6,12,$(everything),test --group form)
 
 .venv-2.11.2/.made: pyproject.toml constraints/airflow-2.11.2.txt
 	$(call make_environment,.venv-2.11.2,2.11.2,12,$(everything),test)
@@ -140,7 +140,7 @@ model-server: .venv/.made ## The model server's own environment, built ahead
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml asks; UPGRADE=1 takes the newest of everything
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser,,3.13)
-	@$(call resolve,3.0.6,--extra local --extra examples --group test,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
+	@$(call resolve,3.0.6,--extra local --extra examples --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
 	@$(call resolve_sdk,hsml,hsml==3.7.2)

@@ -19,7 +19,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "verify": {
         "label": "Verify TLS",
-        "description": "Whether to verify the server's certificate. Leave it on; give a CA bundle instead.",
+        "description": "Whether to verify the server's certificate, true or false. Better than false is a CA bundle.",
         "schema": {"type": ["boolean", "null"], "default": True},
     },
     "inference_route": {
@@ -29,7 +29,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "ingress_url": {
         "label": "Ingress URL",
-        "description": "Address of the ingress, for the route istio.",
+        "description": "Address of the ingress, for the route istio. "
+        "Without it: that which the server names, if it is on the same host.",
         "schema": {"type": ["string", "null"]},
     },
     "request_timeout": {
@@ -44,7 +45,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "allow_http": {
         "label": "Allow http",
-        "description": "Allow plain http to a host that is not this machine. The API key is readable on the way then.",
+        "description": "Whether to allow plain http to a host that is not this machine, true or false. "
+        "The API key can be read on the way then.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
 }
@@ -57,8 +59,17 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "host": "c.app.hopsworks.ai",
         "port": "443",
         "password": "scopes PROJECT, SERVING, MODELREGISTRY, DATASET_*",
+        "project": "name_of_the_project",
+        "ca_bundle": "/etc/ssl/hopsworks-ca.pem",
+        "verify": "true",
+        "inference_route": "hopsworks",
+        "ingress_url": "https://ingress.example.com",
+        "request_timeout": "60",
+        "write_timeout": "300",
+        "allow_http": "false",
     },
 }
+"""What is hidden in the form, and called otherwise. Airflow 3 shows no placeholders of the fields above."""
 
 
 def get_provider_info() -> dict[str, Any]:

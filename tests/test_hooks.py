@@ -7,6 +7,7 @@ import pytest
 
 from airflow_provider_hsml import HsmlHook
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
+from airflow_provider_hsml.local.faults import RequestFault
 
 from .conftest import HOPSWORKS
 from .tasks import changes
@@ -32,11 +33,14 @@ class TestConnection:
         [
             ({"password": "wrong.key"}, "Check the API key"),
             ({"password": "only.serving"}, "MODELREGISTRY"),
-            ({"password": ""}, "no API key"),
+            ({"password": ""}, "This connection: no API key"),
             ({"extra": {"project": "nowhere"}}, "Check the project's name"),
             ({"extra": {"project": "foreign"}}, "add the API key's user"),
-            ({"extra": {}}, "extra 'project'"),
+            ({"extra": {}}, "This connection, extra 'project'"),
             ({"port": 1}, "nobody answers there"),
+            ({"host": "nosuch.invalid"}, "Check the connection's host and port"),
+            ({"host": "https://127.0.0.1"}, "does not speak TLS"),
+            ({"host": "https://hopsworks.example.com/project"}, "without path, query or user"),
             ({"host": "http://example.com"}, "allow_http"),
         ],
     )
@@ -44,12 +48,43 @@ class TestConnection:
         self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
     ) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(json.loads(serving.connection) | change))
-        monkeypatch.setattr("airflow_provider_hsml.hopsworks.exchange.ATTEMPTS", 1)
 
         works, said = HsmlHook().test_connection()
 
         assert not works
         assert message in said
+
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [
+            (RequestFault(delay=2), "no answer within 1 s. Check the connection's host and port"),
+            (RequestFault(status=503, body="later"), "such as a proxy. It began: 'later'. Check the connection's host"),
+            (RequestFault(status=302, headers={"location": "https://h.example"}), "Put the host that answers into the"),
+        ],
+        ids=["slow", "a proxy", "elsewhere"],
+    )
+    def test_is_tried_once(
+        self, hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, fault: RequestFault, message: str
+    ) -> None:
+        """Somebody waits for it. What is asked again is answered."""
+        monkeypatch.setattr("airflow_provider_hsml.hooks.connection._TEST_SECONDS", 1.0)
+        serving.faults.add(fault)
+
+        works, said = hook.test_connection()
+
+        assert not works
+        assert message in said
+
+    def test_without_model_serving(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from airflow_provider_hsml.local import LocalServing
+
+        variables = {"enable_data_science_profile": "false"}
+        with LocalServing(engine=lambda _: lambda rows: rows, variables=variables) as off:
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", off.connection)
+            works, said = HsmlHook().test_connection()
+
+        assert not works
+        assert "has no Model Serving" in said
 
     def test_of_another_type_with_the_same_fields(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
         fields = json.loads(serving.connection) | {"conn_type": "hopsworks"}

@@ -16,9 +16,9 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator
 
 import airflow_provider_hsml
-from airflow_provider_hsml import operators, sensors
+from airflow_provider_hsml import HsmlHook, operators, sensors
 from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS
-from airflow_provider_hsml.provider_info import CONNECTION_FIELDS, get_provider_info
+from airflow_provider_hsml.provider_info import CONNECTION_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
 
 pytestmark = pytest.mark.airflow
 
@@ -54,6 +54,26 @@ class TestProviderInfo:
         assert tuple(CONNECTION_FIELDS) == EXTRA_KEYS
         for field in CONNECTION_FIELDS.values():
             assert "null" in field["schema"]["type"], "Airflow shows a field that cannot be null as required"
+
+    def test_every_field_has_a_placeholder_its_default_where_it_has_one(self) -> None:
+        shown = UI_FIELD_BEHAVIOUR["placeholders"]
+
+        assert set(shown) == {"host", "port", "password", *CONNECTION_FIELDS}
+        for name, field in CONNECTION_FIELDS.items():
+            assert field["description"].endswith("."), name
+            if "default" in field["schema"]:
+                assert shown[name] == str(field["schema"]["default"]).lower()
+
+    def test_older_airflows_are_told_the_same_of_the_form(self) -> None:
+        """Up to 3.1 they ask the hook, and look for both methods in its own class."""
+        schema = json.loads((files("airflow") / "customized_form_field_behaviours.schema.json").read_text())
+        told = HsmlHook.get_ui_field_behaviour()
+
+        assert {"get_connection_form_widgets", "get_ui_field_behaviour"} <= set(vars(HsmlHook))
+        jsonschema.validate(told, schema)
+        assert told["hidden_fields"] == UI_FIELD_BEHAVIOUR["hidden-fields"] == ["schema", "login"]
+        assert told["relabeling"] == {"password": "API key"}
+        assert told["placeholders"] == UI_FIELD_BEHAVIOUR["placeholders"]
 
     def test_modules_are_there(self) -> None:
         info = get_provider_info()

@@ -39,6 +39,20 @@ class HsmlHook(PromotionVerbs):
     :param leave: tells whether a long wait is to be left to somebody else; then what waits ends with ``HandOver``
     """
 
+    @staticmethod
+    def get_connection_form_widgets() -> dict[str, Any]:
+        """Give the fields of the connection's form, to Airflow up to 3.1, which looks for it in this very class."""
+        from .form import widgets  # noqa: PLC0415 - only for who shows a form
+
+        return widgets()
+
+    @staticmethod
+    def get_ui_field_behaviour() -> dict[str, Any]:
+        """Give what is hidden in that form, and what is called otherwise."""
+        from .form import behaviour  # noqa: PLC0415 - only for who shows a form
+
+        return behaviour()
+
     def predict(
         self,
         name: str,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_hsml.connection import access_of, mask_key
 from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, NoAnswer, NotUnderstood
 from airflow_provider_hsml.hopsworks.waiting import HandOver, drive
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.waiting import Long, Procedure
 
 T = TypeVar("T")
+_TEST_SECONDS = 10.0
 
 
 class ConnectedHook(BaseHook):
@@ -93,16 +95,28 @@ class ConnectedHook(BaseHook):
         return drive(wait.run(), self.client.send, self._sleep)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Try the connection: whether it works, and what was reached or what is wrong."""
+        """
+        Try the connection: whether it works, and what was reached or what is wrong.
+
+        Behind Airflow's Test button somebody waits: each thing is asked once, for ten seconds.
+        """
+        from airflow_provider_hsml.hopsworks.client import Client  # noqa: PLC0415 - as above
+
         try:
-            project = self.client.project
-            version = self.client.send(calls.get_server_version())
+            access = replace(self.access, request_timeout=min(self.access.request_timeout, _TEST_SECONDS))
+            client = Client(access, on_new_key=mask_key, attempts=1)
+            project = client.project
+            version = client.send(calls.get_server_version())
             # Rows are not wanted, only whether the key's scopes are enough.
-            self.client.send(calls.get_models(project, limit=1))
-            self.client.send(calls.get_deployments(project, model_name="nosuchmodel"))
+            client.send(calls.get_models(project, limit=1))
+            client.send(calls.get_deployments(project, model_name="nosuchmodel"))
         except (HopsworksError, OSError) as error:
-            return False, str(error)
-        reached = f"Hopsworks {version or 'of unknown version'} at {self.access.url}"
+            # The button tests a copy of the connection, under an id that nobody knows.
+            said = str(error).replace(f"connection {self.hsml_conn_id!r}", "This connection")
+            if isinstance(error, NoAnswer | NotUnderstood) and "the connection" not in said:
+                said = f"{said.removesuffix('.')}. Check the connection's host and port, and 'https://' or 'http://'."
+            return False, said
+        reached = f"Hopsworks {version or 'of unknown version'} at {access.url}"
         return True, f"Reached {reached}, project {project.name!r} (id {project.id})."
 
 

@@ -85,10 +85,11 @@ class Access:
         :param name: what to call the connection in messages
         :raises InvalidInput: which field is wrong, and what is expected there
         """
-        if not password:
+        key = (password or "").strip()
+        if not key:
             message = f"{name}: no API key. Put a Hopsworks API key into the field 'password'."
             raise InvalidInput(message)
-        given = {key: extra[key] for key in EXTRA_KEYS if extra.get(key) not in (None, "")}
+        given = {key: value for key in EXTRA_KEYS if (value := _stripped(extra.get(key))) not in (None, "")}
         allow_http = reading.boolean(f"{name}, extra 'allow_http'", given.get("allow_http", False))
         ingress = given.get("ingress_url")
         route = given.get("inference_route", "hopsworks")
@@ -96,7 +97,7 @@ class Access:
         return cls(
             url=_base_url(f"{name}, field 'host'", host, port=port, scheme=schema, allow_http=allow_http),
             project=_project(f"{name}, extra 'project'", project or given.get("project")),
-            key=password.strip(),
+            key=key,
             verify=_verify(name, given),
             inference_route=route,
             ingress_url=ingress and _base_url(f"{name}, extra 'ingress_url'", ingress, allow_http=allow_http),
@@ -154,6 +155,11 @@ class Access:
     def __str__(self) -> str:
         """Name the place, for messages; never the key."""
         return f"{self.url}, project {self.project!r}"
+
+
+def _stripped(value: Any) -> Any:
+    """Leave out what was typed around a value: a form stores it, and stores an emptied field as an empty text."""
+    return value.strip() if isinstance(value, str) else value
 
 
 def _verify(name: str, given: Mapping[str, Any]) -> bool | str:

@@ -34,6 +34,7 @@ class Client:
         *,
         sleep: Callable[[float], None] = time.sleep,
         on_new_key: Callable[[str], object] = lambda _key: None,
+        attempts: int | None = None,
     ) -> None:
         """
         Prepare, without talking to anybody.
@@ -41,12 +42,14 @@ class Client:
         :param access: where Hopsworks is and how to get in
         :param sleep: how to wait between attempts, in seconds; one that raises ends them
         :param on_new_key: is given a key that was renewed, before it is used
+        :param attempts: how often a call is sent at the most; None: as for a task
         :raises InvalidInput: the CA cannot be read
         """
         self.access = access
         self._sleep = sleep
         self._key = access.key
         self._on_new_key = on_new_key
+        self._attempts = attempts
         self._session = requests.Session()
         self._session.trust_env = False
         self._verify = exchange.trusted(access)
@@ -68,7 +71,7 @@ class Client:
         :param call: what to ask
         :raises HopsworksError: what went wrong, by its kind
         """
-        attempts = tenacity.Retrying(sleep=self._sleep, **exchange.attempts(call))
+        attempts = tenacity.Retrying(sleep=self._sleep, **exchange.attempts(call, self._attempts))
         outcome: T = attempts(self._send_once, call)
         return outcome
 

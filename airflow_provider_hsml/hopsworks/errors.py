@@ -50,7 +50,7 @@ _MODEL_4XX, _MODEL_5XX = 250008, 250007
 _GATEWAY_TEXTS = ("no healthy upstream", "upstream connect error", "upstream request timeout", "service unavailable")
 
 _HINTS = {
-    120012: "Ask the administrator to enable the data science profile of this Hopsworks.",
+    120012: "A Hopsworks without its data science profile has no Model Serving: ask the administrator to enable it.",
     150004: "Check the project's name in the connection (extra 'project') or in the argument 'project'.",
     160000: "Ask the project's owner to add the API key's user to the project.",
     150068: "Changing deployments needs the role 'Data owner' in the project.",
@@ -173,7 +173,8 @@ class Refused(HopsworksError):
         :param retry_after: seconds, from the header of that name
         """
         hint = "" if self._is_quota(code, text) else _HINTS.get(code, "")
-        said = f"(HTTP {status}, errorCode {code}): {text or 'no reason given'}"
+        reason = text or "no reason given"
+        said = f"(HTTP {status}, errorCode {code}): {reason}{'.' if hint and reason[-1] not in '.!?' else ''}"
         super().__init__(f"{what}: refused by Hopsworks {said} {hint}".rstrip())
         self.status = status
         self.code = code

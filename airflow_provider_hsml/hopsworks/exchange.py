@@ -94,6 +94,12 @@ class Exchange:
         how = f" ({_text(cause)})" if cause else ""
         # A connection that ends while TLS begins says nothing of the certificate; one library calls it unreached.
         ended = isinstance(cause, ConnectionResetError | ssl.SSLEOFError)
+        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+            message = (
+                f"{self._where}: what answers there does not speak TLS. Check the connection's port; where it is plain "
+                "http that is spoken, the host begins with 'http://'."
+            )
+            return Untrusted(message)
         if isinstance(cause, ssl.SSLError) and not ended:
             message = (
                 f"{self._where}: the server's TLS certificate does not verify{how}. If it is signed by a private CA, "
@@ -106,11 +112,12 @@ class Exchange:
         return NoAnswer(f"{self._where}: the answer was cut off{how}.")
 
 
-def attempts(call: Call[Any]) -> dict[str, Any]:
+def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
     """
     Say how often to send a call, and when again, as arguments for tenacity.
 
     :param call: what is sent
+    :param most: how often at the most; None: as for a task
     """
 
     def may_repeat(error: BaseException) -> bool:
@@ -118,7 +125,7 @@ def attempts(call: Call[Any]) -> dict[str, Any]:
         return isinstance(error, HopsworksError) and error.transient and (call.repeatable or unsent)
 
     return {
-        "stop": tenacity.stop_after_attempt(ATTEMPTS),
+        "stop": tenacity.stop_after_attempt(most or ATTEMPTS),
         "retry": tenacity.retry_if_exception(may_repeat),
         "wait": pause_before_retry,
         "reraise": True,

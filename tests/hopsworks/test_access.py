@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.access import Access
+from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS, Access
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -99,9 +99,20 @@ def test_all_fields(tmp_path: Path) -> None:
     assert access().verify is True
 
 
-def test_no_key() -> None:
+def test_what_a_form_stores_of_empty_fields_is_not_given() -> None:
+    empty: dict[str, Any] = dict.fromkeys(EXTRA_KEYS, "") | {
+        "project": " demo\n",
+        "write_timeout": None,
+        "ca_bundle": "  ",
+    }
+
+    assert access(**empty) == access()
+
+
+@pytest.mark.parametrize("key", [None, "", " \n"])
+def test_no_key(key: str | None) -> None:
     with pytest.raises(InvalidInput, match="API key"):
-        Access.from_connection(host="h", port=None, password="", extra={"project": "demo"})
+        Access.from_connection(host="h", port=None, password=key, extra={"project": "demo"})
 
 
 def test_the_key_is_in_no_text() -> None:
