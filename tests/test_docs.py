@@ -164,3 +164,12 @@ class TestOperatorsPage:
         assert "**Returns** " in text
         assert "**Errors**: " in text
         assert f"{kind.__name__}(" in quoted or f"{kind.__name__}.partial(" in quoted
+
+
+def test_the_site_has_every_page() -> None:
+    """What ``make docs`` would say, before somebody asks for it."""
+    text = (ROOT / "mkdocs.yml").read_text()
+    shown = set(re.findall(r"(\S+\.md)$", text, re.MULTILINE))
+    examples = {f"example_dags/{path.stem}.md" for path in (ROOT / "example_dags").glob("*.py")}
+
+    assert shown == {page.name for page in PAGES} - {"README.md"} | {"index.md"} | examples
