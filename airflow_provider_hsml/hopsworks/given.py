@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any, Self
 
 from . import reading
+from .errors import InvalidInput
 
 
 class Given:
@@ -28,8 +29,10 @@ class Given:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
-                reading.refuse(what, f"a {cls.__name__}, a mapping, or JSON text of one", value)
+            except ValueError as error:
+                # The text is not told: it may hold values of environment variables.
+                message = f"{what}: expected a {cls.__name__}, a mapping, or JSON text of one, got other text: {error}."
+                raise InvalidInput(message) from None
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         given = {name: item for name, item in reading.mapping(what, value, names).items() if item is not None}
         return cls(**given)

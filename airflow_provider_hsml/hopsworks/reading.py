@@ -116,14 +116,17 @@ def choice(what: str, value: object, allowed: Iterable[str]) -> str:
 
 def mapping(what: str, value: object, keys: Iterable[str] | None = None) -> Mapping[str, Any]:
     """
-    Read a mapping; with ``keys``, one that has no others.
+    Read a mapping; with ``keys``, one that has no others. What is none is not told: it may hold a secret.
 
     :param what: the argument's name
     :param value: what was given
     :param keys: the keys that are known
     """
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        refuse(what, "a mapping with text keys", value)
+    if not isinstance(value, Mapping):
+        refuse(what, "a mapping with text keys", type(value).__name__)
+    for key in value:
+        if not isinstance(key, str):
+            refuse(what, "a mapping with text keys", key)
     if keys is not None:
         known = list(keys)
         for key in value:

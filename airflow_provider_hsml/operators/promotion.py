@@ -14,6 +14,7 @@ from airflow_provider_hsml.mapped import BY_DEPLOYMENT, BY_MODEL
 
 from . import events
 from .base import WaitingOperator
+from .hiding import SpecOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,7 +110,7 @@ def _run_key(context: Context) -> str:
     return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}@{ti.max_tries}"
 
 
-class _PromotingOperator(_RecordingOperator):
+class _PromotingOperator(SpecOperator, _RecordingOperator):
     """What the operators that put a model version into a deployment have in common."""
 
     map_index_template_default = f"{{% if task.deployment_name %}}{BY_DEPLOYMENT}{{% else %}}{BY_MODEL}{{% endif %}}"
@@ -215,7 +216,7 @@ class _PromotingOperator(_RecordingOperator):
         return {
             "run_key": _run_key(context),
             "deployment_name": self.deployment_name or None,
-            "spec": self.spec,
+            "spec": self._whole_spec(),
             "verification": self._verification(),
             "model_project": self.model_project,
             "rollout": self.rollout,
