@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 # Runs them in one process: it takes a while to start.
 _RUN = """
-import json, sys
+import json, logging, sys
 from airflow.__main__ import main
+root = logging.getLogger()
+level, handlers = root.level, [*root.handlers]
 for number, command in enumerate(json.loads(sys.argv[1])):
     print(f"COMMAND={number}", flush=True)
     sys.argv = ["airflow", *command]
@@ -26,6 +28,8 @@ for number, command in enumerate(json.loads(sys.argv[1])):
         code = 0
     except SystemExit as ended:
         code = ended.code
+    # "db migrate" leaves Alembic's.
+    root.level, root.handlers = level, handlers
     print(f"CODE={code}", flush=True)
 """
 
