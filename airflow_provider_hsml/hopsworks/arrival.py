@@ -220,7 +220,9 @@ class Arrival:
         return (yield from self._arrive(live, Moved.CHANGE, "unchanged" if is_up else "attached"))
 
     def _announce(self, live: Deployment | None) -> Procedure[None]:
-        """Say that a change comes, once."""
+        """Say that a change comes, once; what it is now may be the first step of that change."""
+        if self.has_changed and live and self.seen and live.signature == self.seen.signature:
+            return
         if self.before_change is not None and not self._is_announced:
             self._is_announced = True
             self.noted = yield from self.before_change(live)

@@ -42,7 +42,7 @@ class Bake:
 
     def run(self) -> Procedure[Deployment]:
         """
-        Ask it now and then until the time is over.
+        Ask it now and then until the time is over, and see at the end that it is still the one that was asked.
 
         :return: the deployment as it was seen last
         :raises NotVerified: more probes failed than may
@@ -52,6 +52,7 @@ class Bake:
         """
         checks, clock = self.verifier.checks, self.verifier.clock
         if not checks.bake_seconds:
+            yield from self._look()
             return self.deployment
         interval = min(checks.probe_interval, checks.bake_seconds)
         planned = int(checks.bake_seconds / interval + _ROUNDING)
@@ -78,6 +79,7 @@ class Bake:
                 raise self._not_verified(wrong)
         if self.failed > checks.max_error_rate * self.asked + _ROUNDING:
             raise self._not_verified("too few of the rest were asked in that time")
+        yield from self._look()
         log.info(
             "%s: watched for %g s; %d probes, %d failed, the slowest took %.0f ms",
             *(self.deployment, checks.bake_seconds, self.asked, self.failed, self.slowest * 1000),

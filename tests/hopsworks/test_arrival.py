@@ -522,6 +522,47 @@ class TestUpdating:
         assert fake.run(update.run()).action == "updated"
         assert announced == [None, {"requests": {"cores": 2}}]
 
+    def test_somebody_changes_it_while_it_is_asked(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        rolls(fake)
+
+        def change() -> None:
+            if fake.row is not None and fake.row["revision"] == "1000" and fake.sent.count("predict") > 5:
+                fake.row |= {"revision": "stranger"}
+
+        fake.on["predict"] = change
+
+        with pytest.raises(Superseded, match="changed by somebody else"):
+            arrive(fake)
+
+    def test_the_second_step_of_a_way_back_is_not_announced_as_a_change_of_its_own(self) -> None:
+        """A version is rolled back to; before what it does not hold can be updated, the rollout has begun."""
+        fake = FakeHopsworks(row=row(version=2, modelVersion=2), files=FILES, answers=[2])
+        announced = []
+
+        def announce(live: Deployment | None) -> Procedure[str | None]:
+            announced.append(live and live.version)
+            yield from ()
+            return None
+
+        def roll_back() -> None:
+            assert fake.row is not None
+            fake.row |= {"version": 1, "revision": "200", "modelVersion": 1}
+            fake.on["versions"] = begin
+
+        def begin() -> None:
+            del fake.on["versions"]
+            fake.becomes("Updating", instances=1)()
+            fake.after(5, fake.becomes("Running"))
+
+        fake.on |= {"POST": roll_back, "PUT": fake.serves(["new"], [1])}
+        back = arrival(fake, V1, environment="old")
+        back.back_to, back.before_change = 1, announce
+
+        assert fake.run(back.run()).action == "updated"
+        assert announced == [2]
+        assert [kind for kind in fake.sent if kind != "predict"] == ["POST", "PUT"]
+
     def test_somebody_changes_it_after_we_did(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)
         rolls(fake)

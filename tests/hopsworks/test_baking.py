@@ -94,7 +94,7 @@ class TestHowOften:
 
         assert fake.now == 1060
         assert "predict" not in fake.sent
-        assert fake.reads.count(LOOK) == 1 + 12
+        assert fake.reads.count(LOOK) == 1 + 12 + 1
 
 
 class TestHowManyMayFail:
