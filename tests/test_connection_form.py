@@ -8,17 +8,24 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+import requests
 
 from airflow_provider_hsml.provider_info import CONNECTION_FIELDS, UI_FIELD_BEHAVIOUR
 
 from . import commands
+from .conftest import run_model
+from .real_airflow import Airflow
 from .test_example_dags import AIRFLOW
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from airflow_provider_hsml.local import LocalServing
+
+    Tell = Callable[..., Any]
 
 pytestmark = pytest.mark.airflow
 
@@ -150,3 +157,121 @@ class TestAirflow2:
 
         assert ran.code == "0", ran.output
         assert len(local_serving.requests)
+
+
+@pytest.fixture(scope="module")
+def airflow_3(local_serving: LocalServing, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
+    """The API server, which has the form and does what the button asks for."""
+    home = tmp_path_factory.mktemp("airflow")
+    airflow = Airflow.beside(
+        local_serving,
+        home,
+        home / "dags",
+        AIRFLOW__CORE__TEST_CONNECTION="Enabled",
+        AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
+        AIRFLOW__API_AUTH__JWT_ISSUER="airflow",  # Airflow 3.0 makes no token without.
+    )
+    del airflow.environment["AIRFLOW_CONN_HSML_DEFAULT"]
+    assert [one.code for one in commands.run([("db", "migrate")], airflow.environment)] == ["0"]
+    with airflow.started("api-server"):
+        airflow.until(airflow.answers)
+        yield airflow
+
+
+@pytest.fixture
+def tell(airflow_3: Airflow) -> Tell:
+    """Ask the API server as the browser does."""
+    base = f"http://127.0.0.1:{airflow_3.port}"
+    token = requests.get(f"{base}/auth/token", timeout=60).json()["access_token"]
+
+    def tell(method: str, path: str, body: Any = None) -> Any:
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = requests.request(method, f"{base}/{path}", json=body, headers=headers, timeout=120)
+        assert answer.ok, answer.text
+        return answer.json()
+
+    return tell
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 0), reason="the form of Airflow 3")
+class TestAirflow3:
+    STORED: ClassVar[dict[str, Any]] = {
+        "project": "demo",
+        "ca_bundle": None,
+        "verify": True,
+        "inference_route": "hopsworks",
+        "ingress_url": None,
+        "request_timeout": 60,
+        "write_timeout": 300,
+        "allow_http": False,
+    }
+    """What a browser was seen to send of a form in which the project alone was filled in."""
+
+    def test_shows_every_field_with_its_label_help_and_default(self, tell: Tell) -> None:
+        (form,) = [one for one in tell("GET", "ui/connections/hook_meta") if one["connection_type"] == "hsml"]
+        shown = form["standard_fields"]
+
+        assert form["hook_name"] == "Hopsworks Model Serving"
+        assert {name for name, field in shown.items() if field and field["hidden"]} == {"url_schema", "login"}
+        assert shown["password"]["title"] == "API key"
+        for name in ("host", "port", "password"):
+            assert shown[name]["placeholder"] == UI_FIELD_BEHAVIOUR["placeholders"][name]
+        assert list(form["extra_fields"]) == list(CONNECTION_FIELDS)
+        for name, field in CONNECTION_FIELDS.items():
+            made, schema = form["extra_fields"][name], field["schema"]
+            assert (made["schema"]["title"], made["description"]) == (field["label"], field["description"])
+            assert made["value"] == schema.get("default")
+            assert made["schema"].get("enum") == schema.get("enum")
+            assert "null" in made["schema"]["type"], "else it would have to be filled in"
+
+    def test_a_task_uses_what_was_stored_and_edited(
+        self, tell: Tell, airflow_3: Airflow, local_serving: LocalServing, tmp_path: Path
+    ) -> None:
+        fields = json.loads(local_serving.connection)
+        body = fields | {"connection_id": "hsml_default", "extra": json.dumps(self.STORED)}
+        tell("POST", "api/v2/connections", body)
+        shown = tell("GET", "api/v2/connections/hsml_default")
+        edited = shown | {"extra": json.dumps(self.STORED | {"request_timeout": None, "write_timeout": 9})}
+        edited.pop("team_name", None)
+        tell("PATCH", "api/v2/connections/hsml_default?update_mask=extra", edited)
+
+        assert shown["password"] == "***"
+        assert json.loads(shown["extra"]) == self.STORED
+        assert json.loads(tell("GET", "api/v2/connections/hsml_default")["extra"])["write_timeout"] == 9
+        ran = uses_it(local_serving, tmp_path, airflow_3.environment)
+        assert ran.code == "0", ran.output
+        assert len(local_serving.requests)
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({}, r"Reached Hopsworks \S+ at http://127\.0\.0\.1:\d+, project 'demo' \(id 119\)\."),
+            ({"host": "nosuch.invalid"}, "Check the connection's host and port"),
+            ({"password": "wrong.key"}, "Check the API key in the connection's password"),
+            ({"password": None}, "This connection: no API key"),
+            ({"password": "only.serving"}, "lacks the scope MODELREGISTRY.*Create an API key with the scopes"),
+            ({"extra": '{"project": "nowhere"}'}, "Check the project's name in the connection"),
+            ({"host": "https://h.example/p/119"}, "This connection, field 'host': expected a host name.*without path"),
+            ({"host": "http://h.example"}, "Use https, or set the connection's extra 'allow_http'"),
+        ],
+    )
+    def test_the_button(self, tell: Tell, local_serving: LocalServing, change: dict[str, Any], words: str) -> None:
+        fields = json.loads(local_serving.connection)
+        body = fields | {"connection_id": "new", "extra": json.dumps(self.STORED)} | change
+
+        came = tell("POST", "api/v2/connections/test", body)
+
+        assert came["status"] is not bool(change)
+        assert re.search(words, came["message"])
+
+    def test_the_button_where_the_certificate_is_not_trusted(self, tell: Tell) -> None:
+        from airflow_provider_hsml.local import LocalServing
+
+        with LocalServing(engine=run_model, tls=True) as secure:
+            fields = json.loads(secure.connection) | {"connection_id": "new"}
+            trusted = tell("POST", "api/v2/connections/test", fields | {"extra": json.dumps(fields["extra"])})
+            came = tell("POST", "api/v2/connections/test", fields | {"extra": json.dumps(self.STORED)})
+
+        assert trusted["status"]
+        assert not came["status"]
+        assert "into the connection's extra 'ca_bundle'" in came["message"]
