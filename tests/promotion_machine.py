@@ -215,8 +215,10 @@ class PromotionMachine(RuleBasedStateMachine):
     @rule(how=_STRANGERS, back=_BACK)
     def stranger(self, how: str, back: int) -> None:
         """Somebody changes the deployment by plain REST."""
-        self.scene.settle(self.name)
-        is_known = self.former is not None and not self.may_be_down
+        before = self.scene.settle(self.name)
+        # What was left by who was killed comes to be what was there before that, in the next run.
+        is_left = self.former is not None and before.row.get("modelVersion") != self.former.row.get("modelVersion")
+        is_known = self.former is not None and not (self.may_be_down or is_left)
         if self._disturb(how, back):
             seen = self.scene.settle(self.name)
             is_fine = seen.version is None or self._is_served(seen)
@@ -431,7 +433,8 @@ class PromotionMachine(RuleBasedStateMachine):
         assert after.version == record.model_version, f"not what {record.action} says"
         assert self._is_well(after), f"version {after.version} is called {record.action}"
         if record.action == "updated":
-            self.previous = self.former.version if self.former else None
+            if after != self.former:  # Else an earlier try has done it.
+                self.previous = self.former.version if self.former else None
         elif record.action not in ("kept", "unchanged"):
             self.previous = None
         self.former, self.may_be_down = after, False

@@ -253,7 +253,10 @@ class Transition:
         before = self.before
         if before is None or not before.was_up:
             log.warning("Stopping %s, which did not serve before", live)
-            live = (yield from stopping.stop(self.project, self.name, pace)) or live
+            stopped = yield from stopping.stop(self.project, self.name, pace)
+            if stopped is not None:
+                _check_ours(stopped, live)
+                live = stopped
         if before is None:
             return Arrived(live, "stopped")
         left = live
@@ -435,7 +438,12 @@ class Transition:
 
 
 def _check_ours(now: Deployment | None, ours: Deployment) -> None:
-    if now is None or now.signature != ours.signature:
+    # Where Hopsworks keeps no versions, a change of one that is stopped leaves the signature as it is.
+    if now is None or (now.signature, now.model_name, now.model_version) != (
+        ours.signature,
+        ours.model_name,
+        ours.model_version,
+    ):
         message = f"{now or ours} was changed by somebody else meanwhile, and is left as it is."
         raise Superseded(message)
 
