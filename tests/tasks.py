@@ -32,6 +32,13 @@ class FakeTaskInstance:
         self.pushed[key] = value
 
 
+def rendered(operator: Any, **values: Any) -> Any:
+    """Give an operator as it is once Airflow has rendered templates: with values that no DAG file had."""
+    for name, value in values.items():
+        setattr(operator, name, value)
+    return operator
+
+
 def begin(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
     """Execute an operator as far as a worker does at first: until it defers."""
     return operator.execute({"ti": ti or FakeTaskInstance()})

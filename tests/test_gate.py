@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_hsml import DeployBestModelOperator
 from airflow_provider_hsml.hopsworks import Gate
 
-from .tasks import FakeTaskInstance, changes, execute, reads
+from .tasks import FakeTaskInstance, changes, execute, reads, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ def test_what_is_wrong_is_said_before_anything_is_asked(
     serving: LocalServing, name: str, more: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(AirflowFailException, match=message):
-        execute(best(name, **more))
+        execute(rendered(best(name), **more))
 
     assert changes(serving) == []
 

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.errors import NoAnswer
 from airflow_provider_hsml.local import LocalServing
 
 from .conftest import HOPSWORKS, run_model
-from .tasks import changes, execute, reads
+from .tasks import changes, execute, reads, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ def test_times_out(register: Callable[..., int]) -> None:
 )
 def test_what_cannot_be_waited_for(name: str, wanted: dict[str, Any], message: str) -> None:
     with pytest.raises(AirflowFailException, match=message):
-        execute(sensor(name, **wanted))
+        execute(rendered(sensor("x"), model_name=name, **wanted))
 
 
 def test_a_server_that_is_away_is_waited_for(register: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:

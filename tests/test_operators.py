@@ -27,7 +27,7 @@ from airflow_provider_hsml import (
 from airflow_provider_hsml.hopsworks import registering, uploading
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
 
-from .tasks import FakeTaskInstance, changes, execute, reads
+from .tasks import FakeTaskInstance, changes, execute, reads, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,10 +183,10 @@ class TestRegister:
             "model_name": name,
             "model_path": model_file(answer=1),
             "framework": "SKLEARN",
-        } | given
+        }
 
         with pytest.raises(AirflowFailException, match=message):
-            execute(RegisterModelOperator(task_id="task", **arguments))
+            execute(rendered(RegisterModelOperator(task_id="task", **arguments), **given))
         assert changes(serving) == []
 
     def test_an_empty_folder(self, serving: LocalServing, name: str, tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ class TestDeployBest:
         serving.requests.clear()
 
         with pytest.raises(AirflowFailException, match=message):
-            execute(DeployBestModelOperator(task_id="task", **({"model_name": name, "metric": "accuracy"} | given)))
+            execute(rendered(best(name), **given))
         assert changes(serving) == []
 
 
@@ -401,7 +401,7 @@ class TestDeploy:
         serving.requests.clear()
 
         with pytest.raises(AirflowFailException, match=message):
-            execute(deploy(name, version))
+            execute(rendered(deploy(name), model_version=version))
         assert changes(serving) == []
 
 
@@ -431,7 +431,7 @@ class TestStartStopDelete:
         with pytest.raises(AirflowFailException, match=r"not stopped\. Stop it first, or give force=True"):
             execute(DeleteDeploymentOperator(task_id="task", deployment_name=name, force="False"))
         with pytest.raises(AirflowFailException, match="force: expected true or false"):
-            execute(DeleteDeploymentOperator(task_id="task", deployment_name=name, force="perhaps"))
+            execute(rendered(DeleteDeploymentOperator(task_id="task", deployment_name=name), force="perhaps"))
         assert (
             execute(DeleteDeploymentOperator(task_id="task", deployment_name=name, force="true"))["status"] == "Running"
         )
@@ -476,7 +476,7 @@ class TestPredict:
     )
     def test_what_cannot_be_asked(self, serving: LocalServing, given: dict[str, Any], message: str) -> None:
         with pytest.raises(AirflowFailException, match=message):
-            execute(PredictOperator(task_id="task", **({"deployment_name": "x"} | given)))
+            execute(rendered(PredictOperator(task_id="task", deployment_name="x"), **given))
         assert list(serving.requests) == []
 
     def test_without_an_example(self, hook: HsmlHook, name: str, model_file: Callable[..., Path]) -> None:

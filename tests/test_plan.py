@@ -15,7 +15,7 @@ from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.client import Client
 from airflow_provider_hsml.hopsworks.transition import Outdated, Transition
 
-from .tasks import FakeTaskInstance, changes, execute
+from .tasks import FakeTaskInstance, changes, execute, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,7 +199,7 @@ class TestPlanning:
         register(name, 1)
 
         with pytest.raises(AirflowFailException, match="plan_only: expected true or false, got 'maybe'"):
-            execute(deploy(name, plan_only="maybe"))
+            execute(rendered(deploy(name), plan_only="maybe"))
         assert execute(deploy(name, plan_only="False"))["action"] == "created"
 
 

@@ -123,7 +123,7 @@ class TestArguments:
             assert argument.name == "self" or argument.kind in (argument.KEYWORD_ONLY, argument.VAR_KEYWORD)
 
     def test_templated_ones_are_attributes(self, task: Any) -> None:
-        required = {"deployment_name": "x", "model_name": "x", "model_path": "x", "framework": "x", "metric": "x"}
+        required = {"deployment_name": "x", "model_name": "x", "model_path": "x", "framework": "PYTHON", "metric": "x"}
         names = {
             name
             for kind in task.__mro__

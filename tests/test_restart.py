@@ -15,7 +15,7 @@ from airflow_provider_hsml import DeployModelOperator, HsmlHook, RestartDeployme
 from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
 
-from .tasks import FakeTaskInstance, changes, execute
+from .tasks import FakeTaskInstance, changes, execute, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -241,7 +241,7 @@ class TestRolling:
 
     def test_a_flag_that_is_none(self, name: str) -> None:
         with pytest.raises(AirflowFailException, match="rolling: expected true or false"):
-            execute(restart(name, rolling="perhaps"))
+            execute(rendered(restart(name), rolling="perhaps"))
 
 
 class Store(dict[str, Any]):

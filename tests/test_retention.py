@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_hsml import DeleteModelVersionsOperator, DeployModelOperator
 from airflow_provider_hsml.hopsworks import calls, retention
 
-from .tasks import changes, execute
+from .tasks import changes, execute, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ def test_what_cannot_be_asked(serving: LocalServing, name: str, given: dict[str,
     serving.requests.clear()
 
     with pytest.raises(AirflowFailException, match=message):
-        delete(**({"name": given.pop("model_name", name)} | given))
+        execute(rendered(DeleteModelVersionsOperator(task_id="task", model_name=name), **given))
     assert changes(serving) == []
 
 

@@ -10,7 +10,7 @@ from airflow_provider_hsml.hopsworks import waiting
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
 from airflow_provider_hsml.local.states import Condition, Status
 
-from .tasks import changes, execute
+from .tasks import changes, execute, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,7 @@ def test_fails_with_the_end_of_the_log(
 )
 def test_what_cannot_be_waited_for(name: str, target: Any, message: str) -> None:
     with pytest.raises(AirflowFailException, match=message):
-        execute(sensor(name, target))
+        execute(rendered(sensor("x"), deployment_name=name, target_status=target))
 
 
 def test_deleted_meanwhile(hook: HsmlHook, register: Callable[..., int]) -> None:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidInput
+from . import reading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-_DEPLOYMENT_NAME = re.compile(r"[a-zA-Z0-9]+")
 
 
 class DeploymentStatus(StrEnum):
@@ -198,12 +196,7 @@ def check_deployment_name(name: object) -> str:
     :param name: what was given as a name
     :raises InvalidInput: otherwise
     """
-    if not isinstance(name, str) or not _DEPLOYMENT_NAME.fullmatch(name):
-        without = re.sub(r"[^a-zA-Z0-9]", "", str(name))
-        advice = f" {without!r} would do." if without else ""
-        message = f"Deployment name {name!r}: expected letters and digits only, no underscore, dash or space.{advice}"
-        raise InvalidInput(message)
-    return name
+    return reading.deployment_name("Deployment name", name)
 
 
 def default_deployment_names(model_name: str) -> list[str]:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from .errors import InvalidInput
+from . import reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-
-_MODEL_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
 
 class Framework(StrEnum):
@@ -144,10 +141,7 @@ def check_model_name(name: object) -> str:
     :param name: what was given as a name
     :raises InvalidInput: otherwise
     """
-    if not isinstance(name, str) or not _MODEL_NAME.fullmatch(name):
-        message = f"Model name {name!r}: expected letters, digits and underscores only."
-        raise InvalidInput(message)
-    return name
+    return reading.model_name("Model name", name)
 
 
 def best_of(models: Iterable[ModelVersion], metric: str, direction: Direction) -> ModelVersion | None:

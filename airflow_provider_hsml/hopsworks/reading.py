@@ -10,12 +10,16 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from .errors import InvalidInput
 
 T = TypeVar("T")
+
+_DEPLOYMENT_NAME = re.compile(r"[a-zA-Z0-9]+")
+_MODEL_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
 
 def refuse(what: str, expected: str, value: object) -> NoReturn:
@@ -112,6 +116,34 @@ def choice(what: str, value: object, allowed: Iterable[str]) -> str:
     if value not in words:
         refuse(what, f"one of {', '.join(words)}", value)
     return str(value)
+
+
+def deployment_name(what: str, value: object) -> str:
+    """
+    Read the name of a deployment, as Hopsworks can have it.
+
+    :param what: what it is called in messages
+    :param value: what was given
+    """
+    if not isinstance(value, str) or not _DEPLOYMENT_NAME.fullmatch(value):
+        without = re.sub(r"[^a-zA-Z0-9]", "", str(value))
+        advice = f" {without!r} would do." if without else ""
+        message = f"{what} {value!r}: expected letters and digits only, no underscore, dash or space.{advice}"
+        raise InvalidInput(message)
+    return value
+
+
+def model_name(what: str, value: object) -> str:
+    """
+    Read the name of a model, as the registry can have it.
+
+    :param what: what it is called in messages
+    :param value: what was given
+    """
+    if not isinstance(value, str) or not _MODEL_NAME.fullmatch(value):
+        message = f"{what} {value!r}: expected letters, digits and underscores only."
+        raise InvalidInput(message)
+    return value
 
 
 def mapping(what: str, value: object, keys: Iterable[str] | None = None) -> Mapping[str, Any]:

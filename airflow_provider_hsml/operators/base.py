@@ -6,13 +6,13 @@ import functools
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
 from airflow_provider_hsml.hopsworks import reading
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
-from airflow_provider_hsml.mapped import NamesMappedTasks
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.parsing import ParsedTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 BEFORE_AIRFLOW = 5.0
 """Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 cuts it off at that."""
 
 
-class HsmlOperator(NamesMappedTasks, BaseOperator):
+class HsmlOperator(ParsedTask, BaseOperator):
     """
     What all operators have in common: the connection, and how failures end.
 
@@ -89,22 +87,6 @@ class HsmlOperator(NamesMappedTasks, BaseOperator):
         """End the wait. What serves goes on serving, and a change that was sent goes on without us."""
         if hasattr(self, "_killed"):
             self._killed.set()
-
-    def _given(self, read: Callable[..., T], name: str, value: object, **limits: Any) -> T:
-        """
-        Check an argument when the DAG is parsed.
-
-        :param read: one of ``hopsworks.reading``
-        :param name: the argument's name
-        :param value: what was given
-        :param limits: for ``read``
-        :raises ValueError: which task, which argument, and what is expected
-        """
-        try:
-            return read(name, value, **limits)
-        except InvalidInput as error:
-            message = f"Task {self.task_id!r}: {error}"
-            raise ValueError(message) from error
 
     def _sleep(self, seconds: float) -> None:
         if self._killed.wait(seconds):

@@ -36,6 +36,7 @@ class StartDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
@@ -73,6 +74,7 @@ class StopDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
@@ -130,7 +132,9 @@ class RestartDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, rolling: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
+        self._written(reading.boolean, "rolling", rolling)
         self.rolling = rolling
 
     def act(self, context: Context) -> dict[str, Any]:
@@ -182,7 +186,9 @@ class DeleteDeploymentOperator(HsmlOperator):
 
     def __init__(self, *, deployment_name: str, force: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
+        self._written(reading.boolean, "force", force)
         self.force = force
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002

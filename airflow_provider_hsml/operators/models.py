@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
-from airflow_provider_hsml.mapped import BY_MODEL
+from airflow_provider_hsml.parsing import BY_MODEL
 
 from . import events
 from .base import HsmlOperator
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from .lineage import Lineage
+
+FRAMEWORKS = ("SKLEARN", "PYTHON", "TENSORFLOW", "TORCH", "LLM")
 
 
 class RegisterModelOperator(HsmlOperator):
@@ -93,6 +95,9 @@ class RegisterModelOperator(HsmlOperator):
     ) -> None:
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
+        self._written(reading.model_name, "model_name", model_name)
+        self._written(reading.choice, "framework", framework, allowed=FRAMEWORKS)
+        self._written(reading.integer, "model_version", model_version, least=1)
         self.model_name = model_name
         self.model_path = model_path
         self.framework = framework
@@ -178,6 +183,8 @@ class DeleteModelVersionsOperator(HsmlOperator):
         self, *, model_name: str, keep: int | str = 5, keep_best: Sequence[str] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        self._written(reading.model_name, "model_name", model_name)
+        self._written(reading.integer, "keep", keep, least=1)
         self.model_name = model_name
         self.keep = keep
         self.keep_best = keep_best

@@ -55,6 +55,7 @@ class PredictOperator(HsmlOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
         self.instances = instances
         self.inputs = inputs

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
-from airflow_provider_hsml.mapped import BY_DEPLOYMENT, BY_MODEL
+from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL
 
 from . import events
 from .base import WaitingOperator
@@ -129,11 +129,15 @@ class _PromotingOperator(SpecOperator, _RecordingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        self._written(reading.choice, "rollout", rollout, allowed=("rolling", "recreate"))
+        self._written(reading.boolean, "plan_only", plan_only)
+        self._written(reading.choice, "when_killed", when_killed, allowed=("leave", "stop"))
         self.deployment_name = deployment_name
         self.model_project = model_project
         self.rollout = rollout
         self.plan_only = plan_only
-        self.when_killed = self._given(reading.choice, "when_killed", when_killed, allowed=("leave", "stop"))
+        self.when_killed = when_killed
         # Airflow renders, wires and masks a mapping, but not a dataclass.
         self.spec = spec.given() if is_dataclass(spec) else spec
         verification = verification.given() if is_dataclass(verification) else verification
@@ -271,6 +275,7 @@ class DeployModelOperator(_PromotingOperator):
         "model_project",
         "rollout",
         "plan_only",
+        "when_killed",
         "plan",
     )
     template_fields_renderers = {"spec": "json", "verification": "json", "plan": "json"}  # noqa: RUF012
@@ -289,6 +294,9 @@ class DeployModelOperator(_PromotingOperator):
                 f"Task {self.task_id!r}: without model_name it needs deployment_name, and spec with a script_file."
             )
             raise ValueError(message)
+        self._written(reading.model_name, "model_name", model_name)
+        if model_version != "latest":
+            self._written(reading.integer, "model_version", model_version, least=1)
         self.model_name = model_name
         self.model_version = model_version
         self.plan = plan
@@ -359,6 +367,7 @@ class DeployBestModelOperator(_PromotingOperator):
         "model_project",
         "rollout",
         "plan_only",
+        "when_killed",
     )
     template_fields_renderers = {  # noqa: RUF012
         "spec": "json",
@@ -379,6 +388,9 @@ class DeployBestModelOperator(_PromotingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._written(reading.model_name, "model_name", model_name)
+        self._written(reading.choice, "direction", direction, allowed=("max", "min"))
+        self._written(reading.choice, "if_not_better", if_not_better, allowed=("keep", "skip", "fail"))
         self.model_name = model_name
         self.metric = metric
         self.direction = direction
@@ -450,6 +462,11 @@ class RollbackDeploymentOperator(_RecordingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        if to != "previous":
+            self._written(reading.integer, "to", to, least=1)
+        self._written(reading.integer, "model_version", model_version, least=1)
+        self._written(reading.boolean, "reject", reject)
         self.deployment_name = deployment_name
         self.to = to
         self.model_version = model_version

@@ -17,8 +17,8 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_hsml.hopsworks import reading
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
-from airflow_provider_hsml.mapped import NamesMappedTasks
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
+from airflow_provider_hsml.parsing import ParsedTask
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ BEFORE_AIRFLOW = 5.0
 """Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 cuts it off at that."""
 
 
-class HsmlSensor(NamesMappedTasks, BaseSensorOperator):
+class HsmlSensor(ParsedTask, BaseSensorOperator):
     """
     What all sensors have in common. They only read.
 
@@ -61,11 +61,7 @@ class HsmlSensor(NamesMappedTasks, BaseSensorOperator):
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        try:
-            self.deferrable = reading.boolean("deferrable", deferrable)
-        except InvalidInput as error:
-            message = f"Task {self.task_id!r}: {error}"
-            raise ValueError(message) from error
+        self.deferrable = self._given(reading.boolean, "deferrable", deferrable)
         self.hsml_conn_id = hsml_conn_id
         self.project = project
         self._deadline = 0.0

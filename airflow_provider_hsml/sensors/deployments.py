@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks import reading
+
 from .base import HsmlSensor
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class DeploymentStatusSensor(HsmlSensor):
 
     def __init__(self, *, deployment_name: str, target_status: str | Sequence[str] = "Running", **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
         self.target_status = target_status
         self._has_been_seen = False

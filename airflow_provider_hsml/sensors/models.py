@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.mapped import BY_MODEL
+from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.parsing import BY_MODEL
 
 from .base import HsmlSensor
 
@@ -66,6 +67,11 @@ class ModelVersionSensor(HsmlSensor):
     ) -> None:
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
+        self._written(reading.model_name, "model_name", model_name)
+        self._written(reading.integer, "model_version", model_version, least=1)
+        self._written(reading.integer, "newer_than", newer_than, least=0)
+        self._written(reading.number, "at_least", at_least)
+        self._written(reading.number, "at_most", at_most)
         self.model_name = model_name
         self.model_version = model_version
         self.newer_than = newer_than
