@@ -21,7 +21,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .hooks import HsmlHook
-    from .hopsworks import Batcher, DeploymentSpec, InferenceLogger, Resources, Scaling, TransformerSpec
+    from .hopsworks import (
+        Batcher,
+        Deployment,
+        DeploymentSpec,
+        DeploymentStatus,
+        Gate,
+        InferenceLogger,
+        ModelVersion,
+        Resources,
+        Scaling,
+        TransformerSpec,
+        Verification,
+    )
     from .operators import (
         DeleteDeploymentOperator,
         DeleteModelVersionsOperator,
@@ -35,17 +47,23 @@ if TYPE_CHECKING:
         StopDeploymentOperator,
     )
     from .sensors import DeploymentStatusSensor, ModelVersionSensor
+    from .triggers import DeploymentTrigger, ModelVersionTrigger
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "HsmlHook": "hooks",
-    "DeploymentSpec": "hopsworks",
-    "TransformerSpec": "hopsworks",
-    "InferenceLogger": "hopsworks",
     "Batcher": "hopsworks",
+    "Deployment": "hopsworks",
+    "DeploymentSpec": "hopsworks",
+    "DeploymentStatus": "hopsworks",
+    "Gate": "hopsworks",
+    "InferenceLogger": "hopsworks",
+    "ModelVersion": "hopsworks",
     "Resources": "hopsworks",
     "Scaling": "hopsworks",
+    "TransformerSpec": "hopsworks",
+    "Verification": "hopsworks",
     "DeleteDeploymentOperator": "operators",
     "DeleteModelVersionsOperator": "operators",
     "DeployBestModelOperator": "operators",
@@ -58,6 +76,8 @@ _HOMES = {
     "StopDeploymentOperator": "operators",
     "DeploymentStatusSensor": "sensors",
     "ModelVersionSensor": "sensors",
+    "DeploymentTrigger": "triggers",
+    "ModelVersionTrigger": "triggers",
 }
 
 __all__ = [
@@ -66,11 +86,17 @@ __all__ = [
     "DeleteModelVersionsOperator",
     "DeployBestModelOperator",
     "DeployModelOperator",
+    "Deployment",
     "DeploymentSpec",
+    "DeploymentStatus",
     "DeploymentStatusSensor",
+    "DeploymentTrigger",
+    "Gate",
     "HsmlHook",
     "InferenceLogger",
+    "ModelVersion",
     "ModelVersionSensor",
+    "ModelVersionTrigger",
     "PredictOperator",
     "RegisterModelOperator",
     "Resources",
@@ -80,6 +106,7 @@ __all__ = [
     "StartDeploymentOperator",
     "StopDeploymentOperator",
     "TransformerSpec",
+    "Verification",
 ]
 
 
