@@ -399,6 +399,8 @@ class PromotionMachine(RuleBasedStateMachine):
             self.former, self.may_be_down = after, False
         elif isinstance(end, TakenBack):
             self._judge_taken_back(task, before, after, end, is_faulty=is_faulty)
+        elif is_definite(end) and is_faulty and not self._is_served(after):
+            self.former = None  # What a fault on the way back has left, no task can mend.
         elif is_definite(end) and not is_faulty and self.former is not None and self.former.version is not None:
             assert _who(after) == _who(self.former), "not what served before"
 
