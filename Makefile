@@ -110,9 +110,9 @@ check-all: check conformance docs ## Everything, before a release: check, confor
 	@echo "== slow tests, those in a browser (chromium on PATH, else they are skipped) among them"
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
-	@echo "== promotions, rollbacks and restarts, deferred"
+	@echo "== promotions, their events, rollbacks and restarts, deferred"
 	@$(alone) AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE=True $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "$(quick)" \
-	    tests/test_rollback.py tests/test_verification.py tests/test_restart.py
+	    tests/test_rollback.py tests/test_verification.py tests/test_restart.py tests/test_events.py
 	@for line in 3.7 4.6; do \
 	    echo "== Airflow-facing tests against Hopsworks $$line"; \
 	    ($(alone) HSML_TEST_HOPSWORKS=$$line $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)") || exit; \

@@ -44,9 +44,13 @@ def begin(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
     return operator.execute({"ti": ti or FakeTaskInstance()})
 
 
-def execute(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
-    """Execute an operator; where it defers, its trigger is run, and another instance of it goes on."""
-    context: Any = {"ti": ti or FakeTaskInstance()}
+def execute(operator: Any, ti: FakeTaskInstance | None = None, **more: Any) -> Any:
+    """
+    Execute an operator; where it defers, its trigger is run, and another instance of it goes on.
+
+    :param more: what else is in its context
+    """
+    context: Any = {"ti": ti or FakeTaskInstance(), **more}
     go_on = functools.partial(operator.execute, context)
     while True:
         try:

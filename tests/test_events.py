@@ -56,7 +56,7 @@ class Notifier(BaseNotifier):
 def run(operator: Any, ti: FakeTaskInstance | None = None) -> Any:
     """Execute an operator with as much of a context as a notifier renders with."""
     with DAG("promote", schedule=None) as dag:
-        return operator.execute({"ti": ti or FakeTaskInstance(), "dag": dag})
+        return execute(operator, ti, dag=dag)
 
 
 DAGS = """
@@ -205,7 +205,7 @@ class TestAssetEvents:
             back(model_version=1),
         ]
         for task in tasks:
-            task.execute({"ti": FakeTaskInstance(), "outlet_events": outlets})
+            execute(task, outlet_events=outlets)
 
         assert [(uri, extra["action"]) for uri, extra in outlets.told] == [
             ("hopsworks://demo/deployments/said", action) for action in ("created", "updated", "rolled_back")
@@ -224,7 +224,7 @@ class TestAssetEvents:
             outlets=[outlets.alias],
         )
         for _ in range(2):
-            register.execute({"ti": ti, "outlet_events": outlets})
+            execute(register, ti, outlet_events=outlets)
 
         extra = {"model_name": "retold", "model_version": 1, "model_id": "retold_1"}
         assert outlets.told == [("hopsworks://demo/models/retold", extra)] * 2
@@ -239,15 +239,15 @@ class TestAssetEvents:
         for auc in (0.8, 0.9):
             register("lost", 1, auc=auc)
             ti = FakeTaskInstance()
-            first, again = (deploy.execute({"ti": ti, "outlet_events": outlets}) for _ in range(2))
+            first, again = (execute(deploy, ti, outlet_events=outlets) for _ in range(2))
             kept = ("action", "model_version", "previous_model_version", "metric_value", "is_kept")
 
             assert [again[name] for name in kept] == [first[name] for name in kept]
             assert again["reason"] == "an earlier try of this task has brought it about"
         with pytest.raises(AirflowSkipException):
-            deploy.execute({"ti": FakeTaskInstance(), "outlet_events": outlets})
+            execute(deploy, outlet_events=outlets)
         with pytest.raises(AirflowSkipException):
-            deploy.execute({"ti": FakeTaskInstance(run_id=ti.run_id, max_tries=1), "outlet_events": outlets})
+            execute(deploy, FakeTaskInstance(run_id=ti.run_id, max_tries=1), outlet_events=outlets)
 
         assert [(extra["action"], extra["model_version"]) for _, extra in outlets.told] == [
             ("created", 1),

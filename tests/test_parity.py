@@ -7,6 +7,7 @@ A scenario is played from its beginning in each mode, on a deployment of its own
 
 from __future__ import annotations
 
+import contextlib
 import re
 import threading
 import time
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import Verification, predicting, rollout, waiting
-from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.local.faults import LostChange, RequestFault, StartFault
+from airflow_provider_hsml.hopsworks import Verification, calls, predicting, rollout, verifying, waiting
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, Refused
+from airflow_provider_hsml.local.faults import Hold, LostChange, RequestFault, StartFault
 from airflow_provider_hsml.operators import (
     DeployBestModelOperator,
     DeployModelOperator,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("serving")
 
+MODEL_FAILS = {"errorCode": 250007, "errorMsg": "Serving instance internal error", "usrMsg": "out of memory"}
 HOW: dict[str, Any] = {"task_id": "task", "poll_interval": 0.1, "timeout": 20}
 
 
@@ -49,6 +51,7 @@ class Stage:
     serving: LocalServing
     register: Callable[..., int]
     model_file: Callable[..., Path]
+    monkeypatch: pytest.MonkeyPatch
     name: str
     """Of the deployment and its model."""
     deferrable: bool
@@ -92,18 +95,40 @@ class Stage:
         self.serving.faults.add(fault)
         return self
 
-    def on(self, method: str, path: str, act: Callable[[], object]) -> Stage:
-        """Have something happen once the server was asked for something."""
+    def on(self, method: str, path: str, act: Callable[[], object], *, times: int = 1) -> Stage:
+        """Have something happen once the server was asked for something, or so many times."""
 
         def watch() -> None:
             deadline = time.monotonic() + 15
-            while time.monotonic() < deadline and not self.serving.requests.where(method, path):
+            while time.monotonic() < deadline and len(self.serving.requests.where(method, path)) < times:
                 time.sleep(0.02)
             act()
 
         self.serving.requests.clear()
         threading.Thread(target=watch, daemon=True).start()
         return self
+
+    def on_start(self, act: Callable[[], object]) -> Stage:
+        return self.on("POST", f"/project/119/serving/{self.number}", act)
+
+    def shows(self, status: str, times: int | None) -> None:
+        """Have the server give a status to its next answers about the deployment."""
+        row = dict(self.hook.get_deployment(self.name).raw) | {"status": status, "condition": None}
+        self.fault(RequestFault("GET", f"/project/*/serving/{row['id']}", status=200, body=row, times=times))
+
+    def jumps(self, seconds: float) -> None:
+        """Set the machine's clock."""
+        now = time.time
+        self.monkeypatch.setattr(time, "time", lambda: now() + seconds)
+
+    def somebody_changes_it(self) -> None:
+        """Have somebody else deploy version 3, by REST, once the server takes it."""
+        while True:
+            live = self.hook.get_deployment(self.name)
+            body = dict(live.raw) | {"modelVersion": 3}
+            with contextlib.suppress(Refused):
+                self.hook.client.send(calls.put_deployment(self.hook.client.project, body))
+                return
 
     @property
     def number(self) -> int:
@@ -184,6 +209,23 @@ def bakes(stage: Stage) -> Any:
     return stage.best(verification=Verification(bake_seconds=0.5, probe_interval=0.1))
 
 
+def bakes_in_vain(stage: Stage) -> Any:
+    stage.served().register(stage.name, 2, auc=0.9)
+    wrong = RequestFault("POST", f"/project/*/inference/models/{stage.name}:predict", status=500, body=MODEL_FAILS)
+    asked = f"/project/119/inference/models/{stage.name}:predict"
+    stage.on("POST", asked, lambda: stage.fault(wrong), times=2 * verifying.PROBES + 3)
+    return stage.best(verification=Verification(bake_seconds=30, probe_interval=0.1))
+
+
+def woken(stage: Stage) -> Any:
+    stage.register(stage.name, 1, auc=0.7)
+    stage.hook.deploy_model(stage.name, 1, spec={"scaling": {"min_instances": 0}}, poll_interval=0.1)
+    stage.register(stage.name, 2, auc=0.9)
+    while stage.hook.get_deployment_state(stage.name) != "Idle":
+        time.sleep(0.1)
+    return stage.best()
+
+
 def rows_of_its_own(stage: Stage) -> Any:
     stage.served().register(stage.name, 2, auc=0.9)
     return stage.best(verification=Verification(instances=[[5.0], [6.0], [7.0]], expect="same_length"))
@@ -233,6 +275,52 @@ def stopped_by_somebody(stage: Stage) -> Any:
     return stage.best()
 
 
+def superseded_by_another_version(stage: Stage) -> Any:
+    stage.served().register(stage.name, 2, auc=0.9)
+    stage.register(stage.name, 3, auc=0.1)
+    stage.on("PUT", "/project/119/serving", stage.somebody_changes_it)
+    return stage.best(verification=Verification(bake_seconds=30, probe_interval=0.1))
+
+
+def project_vanishes(stage: Stage) -> Any:
+    stage.stopped().fault(StartFault(stage.name, stage="SCHEDULED", lasts=30))
+    body = {"errorCode": 150004, "errorMsg": "Project not found.", "usrMsg": "Project 119 not found."}
+    gone = RequestFault("*", "/project/119/serving/**", status=404, body=body, times=None)
+    return stage.on_start(lambda: stage.fault(gone)).of(StartDeploymentOperator)
+
+
+def unknown_status_that_passes(stage: Stage) -> Any:
+    stage.stopped()
+    return stage.on_start(lambda: stage.shows("Hibernating", times=3)).of(StartDeploymentOperator)
+
+
+def unknown_status_that_stays(stage: Stage) -> Any:
+    stage.stopped()
+    return stage.on_start(lambda: stage.shows("Hibernating", times=None)).of(StartDeploymentOperator, timeout=2)
+
+
+def clock_jumps(stage: Stage, seconds: float, **how: Any) -> Any:
+    """Have it jump in the midst of the wait, in the triggerer too, and let the deployment come up a while later."""
+    stage.stopped()
+    held_up = stage.serving.faults.add(Hold(stage.name))
+
+    def jump() -> None:
+        stage.jumps(seconds)
+        time.sleep(2)
+        stage.serving.faults.remove(held_up)
+
+    stage.on("GET", f"/project/119/serving/{stage.number}", jump, times=5)
+    return stage.of(StartDeploymentOperator, **how)
+
+
+def clock_jumps_ahead(stage: Stage) -> Any:
+    return clock_jumps(stage, 3600)
+
+
+def clock_jumps_back(stage: Stage) -> Any:
+    return clock_jumps(stage, -3600, timeout=2)
+
+
 def server_away_for_a_while(stage: Stage) -> Any:
     stage.stopped()
     stage.fault(RequestFault("GET", f"/project/*/serving/{stage.number}", status=503, body="away", times=6))
@@ -262,6 +350,15 @@ def restart_that_fails(stage: Stage) -> Any:
     return stage.served().fault(StartFault(stage.name, reason="no weights")).of(RestartDeploymentOperator)
 
 
+def rolling_restart(stage: Stage) -> Any:
+    return stage.served().of(RestartDeploymentOperator, rolling=True)
+
+
+def rolling_restart_that_fails(stage: Stage) -> Any:
+    stage.served().fault(StartFault(stage.name, reason="no weights"))
+    return stage.of(RestartDeploymentOperator, rolling=True)
+
+
 def stops(stage: Stage) -> Any:
     return stage.served().of(StopDeploymentOperator)
 
@@ -285,6 +382,8 @@ SCENARIOS = [
     taking_it_back_fails_too,
     never_applied,
     bakes,
+    bakes_in_vain,
+    woken,
     rows_of_its_own,
     by_hand,
     started,
@@ -295,14 +394,36 @@ SCENARIOS = [
     start_with_hardly_any_time,
     deleted_while_it_starts,
     stopped_by_somebody,
+    superseded_by_another_version,
+    project_vanishes,
+    unknown_status_that_passes,
+    unknown_status_that_stays,
+    clock_jumps_ahead,
+    clock_jumps_back,
     server_away_for_a_while,
     server_that_asks_to_wait,
     key_revoked_in_the_middle,
     restarted,
     restart_that_fails,
+    rolling_restart,
+    rolling_restart_that_fails,
     stops,
     stops_what_is_not_there,
 ]
+
+EXPECTED: dict[Callable[[Stage], Any], str] = {
+    bakes_in_vain: r"probes failed while it was watched for 30 s.*It was taken back: .*version 1 .* serves again",
+    woken: "'action': 'updated'",
+    superseded_by_another_version: "changed by somebody else",
+    project_vanishes: "errorCode 150004",
+    unknown_status_that_passes: "'status': 'Running'",
+    unknown_status_that_stays: "has not arrived within 2 s",
+    clock_jumps_ahead: "'status': 'Running'",
+    clock_jumps_back: "has not arrived within 2 s",
+    rolling_restart: "'status': 'Running'",
+    rolling_restart_that_fails: "no weights",
+}
+"""What must be among that, where the two could agree on something else."""
 
 
 def told(stage: Stage, scenario: Callable[[Stage], Any]) -> dict[str, Any]:
@@ -319,9 +440,11 @@ def told(stage: Stage, scenario: Callable[[Stage], Any]) -> dict[str, Any]:
         stage.serving.faults.clear()
     text = repr({**ended, "pushed": ti.pushed}).replace(stage.name, "NAME")
     text = re.sub(r"NAME-predictor-[-\w]+", "INSTANCE", text)
+    text = re.sub(r"\d+ of \d+ probes", "SOME of SOME probes", text)
     text = re.sub(r"('downtime_seconds': )[\d.]+", r"\1SOME", text)
     text = re.sub(r"('deployment_id': |deployments/|serving/)\d+", r"\1N", text)
     text = re.sub(r"get deployment \d+", "get deployment N", text).replace("Stopping", "Stopped")
+    text = text.replace("Updating", "Running")
     return {"how": text, "asked": changes_but_probes(stage)}
 
 
@@ -366,9 +489,8 @@ def test_the_same_in_a_worker_and_in_the_triggerer(
     monkeypatch.setattr(predicting, "ROUTE_BUDGET", 2.0)
     monkeypatch.setattr(rollout, "SETTLE_UNSEEN", 0.3)
     name = scenario.__name__.replace("_", "")
-    ended = [
-        told(Stage(hook, serving, register, model_file, f"{name}{mode}", deferrable=mode == "d"), scenario)
-        for mode in "wd"
-    ]
+    made_with = (hook, serving, register, model_file, monkeypatch)
+    ended = [told(Stage(*made_with, f"{name}{mode}", deferrable=mode == "d"), scenario) for mode in "wd"]
 
     assert ended[1] == ended[0]
+    assert re.search(EXPECTED.get(scenario, ""), ended[0]["how"])

@@ -92,14 +92,20 @@ class Stage:
     serving: LocalServing
     register: Callable[..., int]
     model_file: Callable[..., Path]
+    monkeypatch: pytest.MonkeyPatch
     how: dict[str, Any]
     started: list[threading.Timer] = field(default_factory=list)
 
-    def later(self, what: Callable[..., object], *args: Any, **kwargs: Any) -> None:
+    def later(self, what: Callable[..., object], *args: Any, after: float = 0.5, **kwargs: Any) -> None:
         """Have something happen once the sensor waits."""
-        timer = threading.Timer(0.5, what, args, kwargs)
+        timer = threading.Timer(after, what, args, kwargs)
         timer.start()
         self.started.append(timer)
+
+    def jumps(self, seconds: float) -> None:
+        """Set the machine's clock."""
+        now = time.time
+        self.monkeypatch.setattr(time, "time", lambda: now() + seconds)
 
     def stopped(self, name: str) -> str:
         """Make a deployment that can be started."""
@@ -110,9 +116,9 @@ class Stage:
         return name
 
 
-def comes(stage: Stage) -> Any:
+def comes(stage: Stage, after: float = 0.5) -> Any:
     """It is started."""
-    stage.later(stage.hook.start_deployment, stage.stopped("dcomes"), poll_interval=0.1)
+    stage.later(stage.hook.start_deployment, stage.stopped("dcomes"), after=after, poll_interval=0.1)
     return status("dcomes", **stage.how)
 
 
@@ -151,6 +157,37 @@ def server_is_away(stage: Stage) -> Any:
     stage.later(stage.serving.faults.add, RequestFault("GET", "/project/*/serving", drop="before", times=5))
     stage.later(stage.hook.start_deployment, name, wait=False)
     return status(name, **stage.how)
+
+
+def project_vanishes(stage: Stage) -> Any:
+    """Its project is deleted while the sensor waits."""
+    body = {"errorCode": 150004, "errorMsg": "Project not found.", "usrMsg": "Project 119 not found."}
+    gone = RequestFault("GET", "/project/119/serving", status=404, body=body, times=None)
+    stage.stopped("dvanished")
+    stage.later(stage.serving.faults.add, gone)
+    return status("dvanished", **stage.how)
+
+
+def status_is_unknown(stage: Stage) -> Any:
+    """For a while the server tells a status that we do not know."""
+    name = stage.stopped("dunheard")
+    row = dict(stage.hook.get_deployment(name).raw) | {"status": "Hibernating"}
+    unknown = RequestFault("GET", "/project/*/serving", status=200, body=row, times=2)
+    stage.serving.faults.add(unknown)
+    stage.later(stage.hook.start_deployment, name, wait=False)
+    return status(name, **stage.how)
+
+
+def clock_jumps_ahead(stage: Stage) -> Any:
+    """The machine's clock is set while the sensor waits, before what it waits for comes."""
+    stage.later(stage.jumps, 3600)
+    return comes(stage, after=1.5)
+
+
+def clock_jumps_back(stage: Stage) -> Any:
+    """The same, and what it waits for does not come."""
+    stage.later(stage.jumps, -3600)
+    return never_comes(stage)
 
 
 def never_comes(stage: Stage) -> Any:
@@ -196,6 +233,10 @@ SCENARIOS: dict[Callable[[Stage], Any], tuple[type[BaseException] | None, str]] 
     finds_no_room: (DeploymentFailed, "0/3 nodes"),
     key_is_revoked: (AirflowFailException, "errorCode 320002"),
     server_is_away: (None, "'status': 'Running'"),
+    project_vanishes: (AirflowFailException, "errorCode 150004"),
+    status_is_unknown: (None, "'status': 'Running'"),
+    clock_jumps_ahead: (None, "'status': 'Running'"),
+    clock_jumps_back: (AirflowSensorTimeout, "exceeds the specified timeout of 1.0"),
     never_comes: (AirflowSensorTimeout, "exceeds the specified timeout of 1.0"),
     never_comes_and_may_be_skipped: (AirflowSkipException, ""),
     fails_and_may_be_skipped: (AirflowSkipException, "Skipping due to soft_fail"),
@@ -361,5 +402,5 @@ def stage(
 ) -> Iterator[Stage]:
     monkeypatch.setattr(waiting, "UNSCHEDULABLE_STAYS", 1.0)
     monkeypatch.setattr(waiting, "FAILED_STAYS", 1.0)
-    yield Stage(hook, serving, register, model_file, {})
+    yield Stage(hook, serving, register, model_file, monkeypatch, {})
     serving.faults.clear()

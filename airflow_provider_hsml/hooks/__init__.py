@@ -7,12 +7,12 @@ One class in several files, each on top of the one before: ``connection``, ``mod
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import predicting, registry
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.waiting import steady
 
 from .promotions import PromotionVerbs
 
@@ -82,7 +82,7 @@ class HsmlHook(PromotionVerbs):
             predicting.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
             self._can_answer.add(name)
             body = body or self._example(deployment)
-        return self.run(predicting.predict(self.client.project, name, body, timeout=timeout, clock=time.time))
+        return self.run(predicting.predict(self.client.project, name, body, timeout=timeout, clock=steady()))
 
     def _example(self, deployment: Deployment) -> Mapping[str, Any]:
         """Find the input example of the model being served."""

@@ -12,7 +12,7 @@ from airflow_provider_hsml.hopsworks.changes import model_wanted
 from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import Superseded
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
-from airflow_provider_hsml.hopsworks.waiting import HandOver, Pace, drive
+from airflow_provider_hsml.hopsworks.waiting import HandOver, Pace, drive, steady
 
 from .looks import DeploymentLooks
 
@@ -84,6 +84,7 @@ class DeploymentVerbs(DeploymentLooks):
                 interval=poll_interval,
                 model=model,
                 wait=wait,
+                clock=steady(),
             ).run()
         )
 
@@ -144,7 +145,7 @@ class DeploymentVerbs(DeploymentLooks):
         how = restarting.roll if rolling else restarting.restart
         try:
             return self.run(
-                how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait)
+                how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait, clock=steady())
             ).deployment
         except (HandOver, Superseded):
             raise
@@ -161,7 +162,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param left: what was left: ``watch``, as ``handover.written`` gives it, and what was ``told``
         :param event: how the wait has ended
         """
-        watch = handover.read(self.client.project, left["watch"], time.time)
+        watch = handover.read(self.client.project, left["watch"], steady())
         resumption = handover.Resumption(self.client.project, watch, event)
         return self.run(restarting.ended(resumption.run(), left["told"] or {})).deployment
 
@@ -190,4 +191,5 @@ class DeploymentVerbs(DeploymentLooks):
         return self.run(stopping.delete(self.client.project, check_deployment_name(name), pace, force=force))
 
     def _pace(self, timeout: float, poll_interval: float) -> Pace:
-        return Pace(first=0.5, most=poll_interval, deadline=time.time() + timeout)
+        clock = steady()
+        return Pace(first=0.5, most=poll_interval, deadline=clock() + timeout, clock=clock)

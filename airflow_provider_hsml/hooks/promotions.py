@@ -17,7 +17,7 @@ from airflow_provider_hsml.hopsworks.promotion import Promotion
 from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 from airflow_provider_hsml.hopsworks.verification import Verification
-from airflow_provider_hsml.hopsworks.waiting import HandOver, drive
+from airflow_provider_hsml.hopsworks.waiting import HandOver, drive, steady
 
 from .deployments import DeploymentVerbs
 from .models import direction_of
@@ -82,7 +82,7 @@ class PromotionVerbs(DeploymentVerbs):
             DeploymentSpec.read(spec or {}).wanted(),
             timeout,
             poll_interval,
-            time.time,
+            steady(),
             deployment_name,
             version=None if newest else reading.integer("model_version", model_version, least=1),
             model_project=model_project or None,
@@ -142,7 +142,7 @@ class PromotionVerbs(DeploymentVerbs):
             DeploymentSpec.read(spec or {}).wanted(),
             timeout,
             poll_interval,
-            time.time,
+            steady(),
             deployment_name,
             rules=Gate.read(gate or {}, "gate").rules(),
             by=Metric(
@@ -187,7 +187,7 @@ class PromotionVerbs(DeploymentVerbs):
             target = to if to == PREVIOUS else reading.integer("to", to, least=1)
             name = check_deployment_name(name)
             reject = reading.boolean("reject", reject)
-            wish = Rollback(name, target, timeout, poll_interval, time.time, wait=wait, run_key=run_key, reject=reject)
+            wish = Rollback(name, target, timeout, poll_interval, steady(), wait=wait, run_key=run_key, reject=reject)
             return self._promote(wish.run(self.client.project))
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
@@ -215,19 +215,19 @@ class PromotionVerbs(DeploymentVerbs):
         :param event: how the wait has ended
         """
         told, project = left["told"], self.client.project
-        watch = handover.read(project, left["watch"], time.time)
+        watch = handover.read(project, left["watch"], steady())
         wish = Promotion(
             None,
             {},
             watch.timeout,
             watch.interval,
-            time.time,
+            steady(),
             told["deployment_name"],
             by=promotion.compared_by(told),
             recreate=told["recreate"],
             run_key=told["run_key"],
         )
-        return self._promote(promotion.go_on(project, watch, event, told, time.time), wish)
+        return self._promote(promotion.go_on(project, watch, event, told, steady()), wish)
 
     def _promote(self, procedure: Procedure[Promoted], wish: Promotion | None = None) -> Record:
         by = wish.by if wish else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -87,7 +88,8 @@ class AsyncClient:
         :param procedure: what to do
         :param deadline: until when it waits, seconds since 1970; its pauses end by then, and so do failures to look
         """
-        return await drive_async(procedure, functools.partial(self._poller.send, deadline=deadline), self._poller.sleep)
+        ends = deadline - time.time() + time.monotonic()
+        return await drive_async(procedure, functools.partial(self._poller.send, deadline=ends), self._poller.sleep)
 
     async def send(self, call: Call[T]) -> T:
         """

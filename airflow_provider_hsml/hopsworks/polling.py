@@ -76,7 +76,7 @@ class Poller:
 
     :param send: sends one call and gives its answer, or raises HopsworksError
     :param project: finds the project whose deployments are looked at
-    :param clock: tells the seconds since 1970, in which deadlines are given
+    :param clock: tells the seconds in which deadlines are given
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Poller:
         send: Callable[[Call[Any]], Awaitable[Any]],
         project: Callable[[], Awaitable[Project]],
         *,
-        clock: Clock = time.time,
+        clock: Clock = time.monotonic,
     ) -> None:
         self._send = send
         self._project = project
@@ -111,7 +111,7 @@ class Poller:
         failure at its own deadline.
 
         :param call: what to ask
-        :param deadline: seconds since 1970
+        :param deadline: by the poller's clock
         :raises HopsworksError: what went wrong
         """
         if call.looks_at is None:

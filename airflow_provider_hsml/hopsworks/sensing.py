@@ -7,7 +7,6 @@ A lookout is made of names and numbers, so that a trigger makes the same one.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -15,7 +14,7 @@ from . import criteria, reading, registry
 from .deployments import DeploymentStatus, check_deployment_name
 from .errors import DeploymentError, HopsworksError, NotInTime
 from .models import check_model_name
-from .waiting import UNSCHEDULABLE_STAYS, Pace, Pause, Procedure, Reach, explained, watch
+from .waiting import UNSCHEDULABLE_STAYS, Pace, Pause, Procedure, Reach, explained, steady, watch
 
 if TYPE_CHECKING:
     from .access import Access
@@ -62,7 +61,8 @@ class DeploymentLookout:
 
     def look(self, access: Access, project: Project) -> Procedure[dict[str, Any] | None]:  # noqa: ARG002
         """Look once; at a Failed for as long as it takes to know whether it stays."""
-        pace = Pace(first=1.0, most=5.0, deadline=time.time() + 2 * UNSCHEDULABLE_STAYS)
+        clock = steady()
+        pace = Pace(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
         deployment = yield from explained(project, watch(project, self.goal, pace))
         if deployment is None:
             return None

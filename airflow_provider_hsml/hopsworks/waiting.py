@@ -31,6 +31,16 @@ LOG_TAIL = 20
 """Lines of each instance's log that the message of a failure carries."""
 
 
+def steady() -> Clock:
+    """
+    Make a clock for one wait: it tells the seconds since 1970, and does not jump when the machine's clock is set.
+
+    Deadlines can be written down and mean the same in another process, which makes a clock of its own.
+    """
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Do nothing for some seconds."""

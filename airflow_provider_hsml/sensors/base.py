@@ -129,7 +129,8 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
                 raise error
         except HopsworksError as failed:
             if not failed.transient:
-                raise AirflowFailException(str(failed)) from failed
+                # The sentence says it all; the cause stays in __context__, not printed above it.
+                raise AirflowFailException(str(failed)) from None
             from airflow_provider_hsml.hopsworks.sensing import passes  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
             if error is not None or not passes(failed):
@@ -173,7 +174,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
             if self.soft_fail:
                 raise AirflowSkipException(message)
             raise AirflowTaskTimeout(message)
-        waited = time.time() - self._deadline + self.timeout
+        waited = max(0.0, time.time() - self._deadline) + self.timeout
         message = (
             f"Sensor has timed out; run duration of {waited} seconds exceeds the specified timeout of {self.timeout}."
         )

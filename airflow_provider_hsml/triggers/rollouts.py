@@ -10,7 +10,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import calls
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
-from airflow_provider_hsml.hopsworks.waiting import Pace
+from airflow_provider_hsml.hopsworks.waiting import Pace, steady
 
 from .base import HsmlTrigger, find_project, shared_client
 
@@ -62,9 +62,10 @@ class RolloutTrigger(HsmlTrigger):
     async def _see_through(self) -> dict[str, Any]:
         from airflow_provider_hsml.hopsworks import handover  # noqa: PLC0415 - brings more than it takes to store one
 
-        pace = Pace(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"])
+        clock = steady()
+        pace = Pace(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
         async with shared_client(self.hsml_conn_id, self.project) as client:
-            watch = handover.read(await find_project(client, pace), self.watch, time.time)
+            watch = handover.read(await find_project(client, pace), self.watch, clock)
             return await client.drive(handover.report(watch), self.watch["deadline"])
 
     async def on_kill(self) -> None:

@@ -8,7 +8,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import outcomes
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.waiting import Pace
+from airflow_provider_hsml.hopsworks.waiting import Pace, steady
 
 from .base import HsmlTrigger, find_project, shared_client
 
@@ -48,7 +48,8 @@ class SensorTrigger(HsmlTrigger):
         from airflow_provider_hsml.hopsworks.sensing import until_seen  # noqa: PLC0415 - not needed to make one
 
         first = max(self.poll_interval, LEAST_INTERVAL)
-        pace = Pace(first=first, most=max(first, self.longest_interval or 0.0), deadline=self.deadline)
+        most = max(first, self.longest_interval or 0.0)
+        pace = Pace(first=first, most=most, deadline=self.deadline, clock=steady())
         try:
             async with shared_client(self.hsml_conn_id, self.project) as client:
                 project = await find_project(client, pace)
