@@ -126,6 +126,19 @@ class TestArguments:
         for argument in inspect.signature(task.__init__).parameters.values():  # type: ignore[misc]
             assert argument.name == "self" or argument.kind in (argument.KEYWORD_ONLY, argument.VAR_KEYWORD)
 
+    def test_what_can_carry_a_template_does(self, task: Any) -> None:
+        """All but how to wait, and code to call."""
+        plain = {"wait_for_completion", "poll_interval", "timeout", "deferrable", "on_rollback"}
+        own = {
+            name
+            for kind in task.__mro__
+            if kind.__module__.startswith("airflow_provider_hsml.") and "__init__" in vars(kind)
+            for name, argument in inspect.signature(kind.__init__).parameters.items()
+            if argument.kind is argument.KEYWORD_ONLY
+        }
+
+        assert own - plain == set(task.template_fields)
+
     def test_templated_ones_are_attributes(self, task: Any) -> None:
         required = {"deployment_name": "x", "model_name": "x", "model_path": "x", "framework": "PYTHON", "metric": "x"}
         names = {
