@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS
 from airflow_provider_hsml.hopsworks.settings import SETTINGS
 from airflow_provider_hsml.operators.base import HsmlOperator, WaitingOperator
 from airflow_provider_hsml.operators.promotion import _PromotingOperator
+from airflow_provider_hsml.provider_info import CONNECTION_FIELDS
 from airflow_provider_hsml.sensors.base import HsmlSensor
 from airflow_provider_hsml.triggers import ModelVersionTrigger
 from airflow_provider_hsml.triggers.base import HsmlTrigger
@@ -92,6 +93,34 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
         if setting.field.startswith("spec.") and not setting.name.startswith(shared):
             assert told.pop(setting.name) == {path[0] for path in setting.paths}, setting.name
     assert set(told) == {"resources.instances", "inference_logger.partitions", "inference_logger.replicas", "extra"}
+
+
+CONNECTION = (ROOT / "docs" / "connection.md").read_text()
+
+
+def test_the_table_of_the_connection_is_that_of_the_form() -> None:
+    table = CONNECTION[CONNECTION.index("| field | label |") :].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in table.splitlines()[2:]]
+    told = {cells[0].removeprefix("extra ").strip("`"): cells for cells in rows}
+
+    assert list(told) == ["host", "port", "password", *CONNECTION_FIELDS]
+    for name, field in CONNECTION_FIELDS.items():
+        _, label, _, default = told[name]
+        assert label == field["label"]
+        if "default" in field["schema"]:
+            assert default.strip("`") == str(field["schema"]["default"]).lower()
+
+
+def test_what_the_test_button_is_said_to_say_it_says() -> None:
+    """What stands in code in the table is in the code that says it."""
+    table = CONNECTION[CONNECTION.index("| it says |") :].partition("\n\n")[0]
+    said = [text for row in table.splitlines()[2:] for text in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    folder = ROOT / "airflow_provider_hsml" / "hopsworks"
+    code = re.sub(r'"\s+f?"', "", "".join(path.read_text() for path in folder.rglob("*.py")))
+
+    assert len(said) > 15
+    for text in said:
+        assert text.removeprefix("errorCode ") in code, text
 
 
 @pytest.mark.parametrize("given", [Gate, Verification])

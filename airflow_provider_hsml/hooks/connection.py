@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from dataclasses import replace
@@ -104,12 +105,12 @@ class ConnectedHook(BaseHook):
 
         try:
             access = replace(self.access, request_timeout=min(self.access.request_timeout, _TEST_SECONDS))
-            client = Client(access, on_new_key=mask_key, attempts=1)
-            project = client.project
-            version = client.send(calls.get_server_version())
-            # Rows are not wanted, only whether the key's scopes are enough.
-            client.send(calls.get_models(project, limit=1))
-            client.send(calls.get_deployments(project, model_name="nosuchmodel"))
+            with contextlib.closing(Client(access, on_new_key=mask_key, attempts=1)) as client:
+                project = client.project
+                version = client.send(calls.get_server_version())
+                # Rows are not wanted, only whether the key's scopes are enough.
+                client.send(calls.get_models(project, limit=1))
+                client.send(calls.get_deployments(project, model_name="nosuchmodel"))
         except (HopsworksError, OSError) as error:
             # The button tests a copy of the connection, under an id that nobody knows.
             said = str(error).replace(f"connection {self.hsml_conn_id!r}", "This connection")

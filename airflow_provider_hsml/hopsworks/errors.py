@@ -60,6 +60,7 @@ _HINTS = {
     240011: "Choose another deployment name.",
     240013: "A deployment keeps its model server for life: deploy this model under another deployment name.",
     240026: "Stop or delete deployments that are not needed, or ask for a larger quota.",
+    250009: "Predictions take an API key, not a token: set HOPSWORKS_API_KEY, or make an Airflow connection.",
     320002: "Check the API key in the connection's password: it may have been deleted.",
     SCOPE_MISSING: "Create an API key with the scopes PROJECT, SERVING and MODELREGISTRY, and with DATASET_VIEW, "
     "DATASET_CREATE and DATASET_DELETE to register models.",
