@@ -106,7 +106,7 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## What CI runs: l
 	@$(alone) .venv-3.0.6/bin/python $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)"
 
 .PHONY: check-all
-check-all: check conformance docs ## Everything, before a release: check, conformance, the site, and what is longer
+check-all: check conformance integration docs ## Everything, before a release: check, conformance, integration, the site, and what is longer
 	@echo "== slow tests, those in a browser (chromium on PATH, else they are skipped) among them"
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
@@ -127,6 +127,11 @@ check-all: check conformance docs ## Everything, before a release: check, confor
 conformance: .venv/.made model-server .venv-hopsworks/.made .venv-hsml/.made ## Hopsworks' official SDKs, unmodified, against the local Model Serving
 	@$(if $(findstring --cluster,$(ARGS)),,$(alone)) $(python) -m conformance.run $(ARGS)
 
+.PHONY: integration
+integration: .venv/.made ## Airflow as in production: on PostgreSQL with the LocalExecutor, and on Redis with the CeleryExecutor
+	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group integration
+	@$(alone) exec $(python) -m integration.run $(ARGS)
+
 .PHONY: docs
 docs: .venv/.made ## The documentation as a site, in site/; a link that leads nowhere fails it
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group docs
@@ -145,7 +150,7 @@ model-server: .venv/.made ## The model server's own environment, built ahead
 
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml asks; UPGRADE=1 takes the newest of everything
-	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser --group docs,,3.13)
+	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser --group docs --group integration,,3.13)
 	@$(call resolve,3.0.6,--extra local --extra examples --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
@@ -171,6 +176,6 @@ resolve_sdk = file=constraints/$(1).txt; echo "== $$file"; \
 
 .PHONY: clean
 clean: ## Remove what was made here: environments, demo, caches
-	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .conformance .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .conformance .demo .integration .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	    coverage.xml htmlcov site build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -13,6 +12,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import psutil
+import requests
 
 from . import commands
 
@@ -26,6 +28,22 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return int(one.getsockname()[1])
+
+
+def kill_session(leader: int) -> None:
+    """Kill what is left of a session: tasks lead process groups of their own."""
+
+    def left() -> Iterator[psutil.Process]:
+        for process in psutil.process_iter():
+            with contextlib.suppress(OSError, psutil.NoSuchProcess):
+                if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+    while killed := list(left()):
+        for process in killed:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(killed, timeout=10)
 
 
 @dataclass
@@ -48,6 +66,7 @@ class Airflow:
             AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT=str(free_port()),
             AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT=str(free_port()),
             AIRFLOW__API__WORKERS="1",
+            AIRFLOW__API__HOST="127.0.0.1",
             AIRFLOW__API__PORT=str(port),
             AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
             AIRFLOW__CORE__PARALLELISM="4",
@@ -68,10 +87,25 @@ class Airflow:
             return True
         return False
 
+    def api(self) -> Callable[[str, str, Any], Any]:
+        """Make what asks Airflow's API, as the administrator that SIMPLE_AUTH_MANAGER_ALL_ADMINS makes of everybody."""
+        base = f"http://127.0.0.1:{self.port}"
+        token = requests.get(f"{base}/auth/token", timeout=30, verify=True).json()["access_token"]
+
+        def tell(method: str, path: str, body: Any = None) -> Any:
+            headers = {"Authorization": f"Bearer {token}"}
+            answer = requests.request(
+                method, f"{base}/api/v2/{path}", json=body, headers=headers, timeout=60, verify=True
+            )
+            assert answer.ok, answer.text
+            return answer.json()
+
+        return tell
+
     @contextlib.contextmanager
-    def started(self, *command: str) -> Iterator[None]:
+    def started(self, *command: str, log_name: str | None = None) -> Iterator[None]:
         """Run one of Airflow's programs for a while, and kill it then with all that it has started."""
-        with (self.home / f"{command[0]}.log").open("a") as log:
+        with (self.home / f"{log_name or command[0]}.log").open("a") as log:
             program = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *command],
                 stdout=log,
@@ -82,13 +116,14 @@ class Airflow:
             try:
                 yield
             finally:
-                os.killpg(program.pid, signal.SIGKILL)
+                program.kill()
                 program.wait()
+                kill_session(program.pid)
 
-    def until(self, holds: Callable[[], object], seconds: float = 120) -> None:
+    def until(self, holds: Callable[[], object], seconds: float = 120, every: float = 0.2) -> None:
         """Wait until something holds; the programs' logs say why it does not."""
         deadline = time.monotonic() + seconds
         while not holds():
-            said = "\n".join(path.read_text()[-5000:] for path in self.home.glob("*.log"))
-            assert time.monotonic() < deadline, said
-            time.sleep(0.2)
+            if time.monotonic() > deadline:
+                raise AssertionError("\n".join(path.read_text()[-5000:] for path in self.home.glob("*.log")))
+            time.sleep(every)

@@ -7,7 +7,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import requests
 
 from airflow_provider_hsml.local.faults import Hold
 
@@ -17,7 +16,7 @@ from .real_airflow import Airflow
 from .test_example_dags import AIRFLOW
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = [
@@ -74,7 +73,7 @@ def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
     serving = airflow.serving
     monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
     serving.world.register_model("digits", {"model.joblib": json.dumps({"answer": 1}).encode()})
-    tell = api(airflow)
+    tell = airflow.api()
 
     def state(dag: str) -> str:
         rows = airflow.rows(f"SELECT state FROM task_instance WHERE dag_id = '{dag}'")  # noqa: S608 - a name of ours
@@ -120,21 +119,6 @@ def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
         tell("POST", "dags/stop/clearTaskInstances", {"dry_run": False, "task_ids": ["deploy"], "dag_run_id": "one"})
         airflow.until(lambda: state("stop") == "success")
         assert deployed(airflow, "stop")["status"] == "Running"
-
-
-def api(airflow: Airflow) -> Callable[[str, str, Any], Any]:
-    """Make what asks Airflow's API."""
-    base = f"http://127.0.0.1:{airflow.port}"
-    token = requests.get(f"{base}/auth/token", timeout=30).json()["access_token"]
-
-    def tell(method: str, path: str, body: Any) -> Any:
-        answer = requests.request(
-            method, f"{base}/api/v2/{path}", json=body, headers={"Authorization": f"Bearer {token}"}, timeout=60
-        )
-        assert answer.ok, answer.text
-        return answer.json()
-
-    return tell
 
 
 def deployed(airflow: Airflow, name: str) -> dict[str, Any]:

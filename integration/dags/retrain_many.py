@@ -1,0 +1,86 @@
+"""
+Retrain, register, deploy the best, ask it: the shape of retrain_and_deploy, with models that are ready in no time.
+
+Four DAGs, whose runs have the same names, and so have their tasks and models: on two Hopsworks, and with the wait in
+the worker or in the triggerer. Each model answers with its own name, so whoever gets another's is found out.
+"""
+
+# mypy: disable-error-code="arg-type, index"
+# Airflow types what a task will return as XComArg, wherever a value is expected.
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Param, get_current_context, task
+
+from airflow_provider_hsml import DeployBestModelOperator, PredictOperator, RegisterModelOperator
+
+CANDIDATES = [0, 1]
+ROWS = [[0.0], [1.0]]
+
+
+def answer(candidate: int) -> str:
+    """Say what a candidate of this run is to answer."""
+    context: Any = get_current_context()
+    return f"{context['dag'].dag_id}, {context['params']['model']}, candidate {candidate}"
+
+
+@task
+def train(candidate: int) -> dict[str, Any]:
+    """Make a candidate; the best one is another in each run."""
+    context: Any = get_current_context()
+    folder = Path(os.environ["AIRFLOW_HOME"], "made", context["dag"].dag_id, context["run_id"], str(candidate))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.joblib").write_text(json.dumps({"answer": answer(candidate)}))
+    return {
+        "model_path": str(folder),
+        "metrics": {"accuracy": 0.9 if candidate == context["params"]["best"] else 0.5},
+        "expected": {"instances": ROWS, "predictions": [answer(candidate)] * len(ROWS)},
+    }
+
+
+@task
+def check(promotion: dict[str, Any], said: dict[str, Any]) -> None:
+    """See that it is verified, and that this run's own best answers."""
+    context: Any = get_current_context()
+    # A retry of what has changed a deployment sees it through.
+    how = promotion["action"], promotion["verified_by"]
+    assert how in {("created", "fingerprint"), ("attached", "fingerprint"), ("attached", "status")}, promotion
+    assert said["predictions"] == [answer(context["params"]["best"])] * len(ROWS), said
+
+
+for where in ("default", "other"):
+    for how in ("worker", "triggerer"):
+        with DAG(
+            f"retrain_{where}_{how}",
+            schedule=None,
+            max_active_runs=10,
+            default_args={"retries": 5, "retry_delay": timedelta(seconds=2)},
+            params={"model": Param("model", type="string"), "best": Param(0, type="integer")},
+        ):
+            register = RegisterModelOperator.partial(
+                task_id="register", hsml_conn_id=f"hsml_{where}", model_name="{{ params.model }}", framework="SKLEARN"
+            ).expand_kwargs(train.expand(candidate=CANDIDATES))
+
+            deploy = DeployBestModelOperator(
+                task_id="deploy",
+                hsml_conn_id=f"hsml_{where}",
+                model_name="{{ params.model }}",
+                metric="accuracy",
+                candidates=register.output,
+                deferrable=how == "triggerer",
+            )
+
+            predict = PredictOperator(
+                task_id="predict",
+                hsml_conn_id=f"hsml_{where}",
+                deployment_name=deploy.output["deployment_name"],
+                instances=ROWS,
+            )
+
+            check(deploy.output, predict.output)

@@ -1,0 +1,103 @@
+"""The example DAGs, one after another: most are about the same deployment; and the people whom two of them ask."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+if TYPE_CHECKING:
+    from integration.scene import Scene
+
+FOLDER = Path(__file__).parents[1] / "example_dags"
+CHANGED = (
+    # Triggered by hand, with parameters.
+    ("approve_by_tag", 'schedule="@weekly"', "schedule=None"),
+    ("approve_in_airflow", 'schedule="@weekly"', "schedule=None"),
+    ("maintenance", 'schedule="@weekly"', "schedule=None"),
+    # Looks every second, not every minute.
+    ("approve_by_tag", "poke_interval=60", "poke_interval=1"),
+    ("promote_on_new_version", 'metric="accuracy"))', 'metric="accuracy", poll_interval=1))'),
+)
+"""What is another text in an example here."""
+
+
+def files() -> dict[str, str]:
+    """Give the examples by file name."""
+    found = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
+    for name, text, other in CHANGED:
+        assert text in found[name], f"{name} has no {text} any more"
+        found[name] = found[name].replace(text, other)
+    return {f"{name}.py": text for name, text in found.items()}
+
+
+def run(scene: Scene) -> str:
+    """Run them, and tell what they did."""
+    serving, home = scene.servings["hsml_default"], scene.airflow.home
+    scene.trigger("approve_by_tag", "by_hand", training_images=100)
+    scene.unpause("retrain_and_deploy", "approve_by_tag")  # The scheduler starts the first.
+
+    # Somebody approves in Hopsworks, once the sensor has looked in vain.
+    scene.airflow.until(lambda: scene.state("approve_by_tag", "approved") == "up_for_reschedule")
+    registry = f"/project/{serving.project_id}/modelregistries/{serving.project_id}"
+    tagged = requests.put(
+        f"{serving.url}/hopsworks-api/api{registry}/models/reviewed_digits_1/tags/approval",
+        data=json.dumps("approved"),
+        headers={"Authorization": f"ApiKey {serving.api_key}", "Content-Type": "application/json"},
+        timeout=60,
+        verify=True,
+    )
+    assert tagged.ok, tagged.text
+    scene.until_succeeded("approve_by_tag")
+    assert live(scene, "revieweddigits") == (1, "Running")
+
+    # Somebody approves in Airflow.
+    scene.trigger("approve_in_airflow", "by_hand", training_images=1597)
+    scene.unpause("approve_in_airflow")
+    scene.airflow.until(lambda: scene.has_left_worker("approve_in_airflow", "approve"))
+    said = {"chosen_options": ["Approve"], "params_input": {}}
+    scene.tell("PATCH", "dags/approve_in_airflow/dagRuns/by_hand/taskInstances/approve/-1/hitlDetails", said)
+    scene.until_succeeded("approve_in_airflow")
+    assert live(scene, "revieweddigits") == (2, "Running")
+
+    scene.until_succeeded("retrain_and_deploy")
+    promoted, status = live(scene, "digits") or (0, "")
+    assert status == "Running"
+    scene.trigger("start_predict_stop", "by_hand")
+    scene.unpause("start_predict_stop")
+    scene.until_succeeded("start_predict_stop")
+    assert live(scene, "digits") == (promoted, "Stopped")
+
+    # A better version is registered: it is promoted, and then it scores.
+    scene.unpause("score_on_promotion", "promote_on_new_version")
+    looks = len(serving.requests.where("GET", f"{registry}/models"))
+    scene.airflow.until(lambda: len(serving.requests.where("GET", f"{registry}/models")) > looks + 1)
+    model = {"model.joblib": json.dumps({"answer": 7}).encode()}
+    version = serving.world.register_model("digits", model, metrics={"accuracy": 0.9999})
+    scored = home / "scored" / f"digits_{version}.json"
+    scene.airflow.until(scored.exists)
+    assert set(json.loads(scored.read_text())["predictions"]) == {7}
+    assert live(scene, "digits") == (version, "Running")
+
+    # What was promoted is taken away again; and then a deployment is retired, the other restarted.
+    scene.trigger("roll_back", "by_hand")
+    scene.unpause("roll_back")
+    scene.until_succeeded("roll_back")
+    assert live(scene, "digits") == (promoted, "Running")
+    scene.trigger("maintenance", "by_hand", retire=["revieweddigits"], restart=["digits"])
+    scene.unpause("maintenance")
+    scene.until_succeeded("maintenance")
+    assert live(scene, "revieweddigits") is None
+    assert live(scene, "digits") == (promoted, "Running")
+
+    runs = scene.until_succeeded(*(name.removesuffix(".py") for name in files()))
+    return f"{len(files())} example DAGs, {len(runs)} runs"
+
+
+def live(scene: Scene, deployment: str) -> tuple[int, str] | None:
+    """Say which version a deployment has, and its status; None: there is no such deployment."""
+    serving = scene.servings["hsml_default"]
+    rows: Any = serving.world.project(serving.project_id).deployments.all_shown()
+    return next(((row["modelVersion"], row["status"]) for row in rows if row["name"] == deployment), None)

@@ -1,0 +1,173 @@
+"""A real Airflow as production has it: PostgreSQL, an executor, and each of its programs a process of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import requests
+
+from airflow_provider_hsml.local import LocalServing
+from integration.servers import postgresql, redis
+from tests import commands
+from tests.real_airflow import Airflow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from airflow_provider_hsml.local import ModelFiles
+
+WORKERS = ("one", "two")
+"""Celery's."""
+AT_ONCE = 8
+"""Tasks."""
+
+
+@dataclass
+class Scene:
+    """
+    What runs.
+
+    :param airflow: its programs are up; it has the local servers as its connections
+    :param tell: asks its API
+    :param servings: by the name of the connection
+    :param says: what it runs on, in words
+    """
+
+    airflow: Airflow
+    tell: Callable[..., Any]
+    servings: dict[str, LocalServing]
+    says: str
+
+    def unpause(self, *dags: str) -> None:
+        """Let DAGs run."""
+        for dag in dags:
+            self.tell("PATCH", f"dags/{dag}?update_mask=is_paused", {"is_paused": False})
+
+    def trigger(self, dag: str, run: str, **conf: Any) -> None:
+        """Run a DAG."""
+        self.tell("POST", f"dags/{dag}/dagRuns", {"dag_run_id": run, "logical_date": None, "conf": conf})
+
+    def runs(self) -> list[dict[str, Any]]:
+        """Give the runs of all DAGs."""
+        runs: list[dict[str, Any]] = self.tell("GET", "dags/~/dagRuns?limit=100")["dag_runs"]
+        return runs
+
+    def tasks(self, dag: str) -> list[dict[str, Any]]:
+        """Give the tasks of all runs of a DAG."""
+        path = f"dags/{dag}/dagRuns/~/taskInstances?limit=100"
+        tasks: list[dict[str, Any]] = self.tell("GET", path)["task_instances"]
+        return tasks
+
+    def state(self, dag: str, task: str) -> str | None:
+        """Give the state of a task of a DAG that has one run."""
+        return next((one["state"] for one in self.tasks(dag) if one["task_id"] == task), None)
+
+    def has_left_worker(self, dag: str, task: str) -> bool:
+        """Tell whether the scheduler knows that a worker is done with a task: Airflow fails one that goes on before."""
+        log = (self.airflow.home / "scheduler.log").read_text()
+        return bool(re.search(rf"TaskInstance Finished: dag_id={dag}, task_id={task},.*executor_state=success", log))
+
+    def until_succeeded(self, *dags: str, runs: int = 1, seconds: float = 300) -> list[dict[str, Any]]:
+        """Wait until DAGs have run so many times each; all runs must succeed."""
+        seen: list[dict[str, Any]] = []
+
+        def have_ended() -> bool:
+            seen[:] = [run for run in self.runs() if run["dag_id"] in dags]
+            failed = [f"{run['dag_id']} {run['dag_run_id']}" for run in seen if run["state"] == "failed"]
+            assert not failed, f"failed: {', '.join(failed)}"
+            done = [run["dag_id"] for run in seen if run["state"] == "success"]
+            return all(done.count(dag) >= runs for dag in dags)
+
+        self.airflow.until(have_ended, seconds, every=1)
+        return seen
+
+    def ask(self, connection: str, deployment: str, rows: list[Any]) -> Any:
+        """Ask a deployment as its users do."""
+        serving = self.servings[connection]
+        answer = requests.post(
+            f"{serving.url}/hopsworks-api/api/project/{serving.project_id}/inference/models/{deployment}:predict",
+            json={"instances": rows},
+            headers={"Authorization": f"ApiKey {serving.api_key}"},
+            timeout=60,
+            verify=True,
+        )
+        assert answer.ok, answer.text
+        return answer.json()["predictions"]
+
+
+def load_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
+    """Load a model: what the example DAGs save, or JSON that says what it answers."""
+    import joblib  # noqa: PLC0415 - not to be waited for before anything is said
+
+    assert model.path is not None
+    (file,) = model.path.rglob("*.joblib")
+    content = file.read_bytes()
+    if content.startswith(b"{"):
+        answer = json.loads(content)["answer"]
+        return lambda rows: [answer] * len(rows)
+    loaded: Any = joblib.load(file)
+    return lambda rows: [int(answer) for answer in loaded.predict(rows)]
+
+
+def start(
+    executor: str, folder: Path, dags: dict[str, str], enter: Callable[[AbstractContextManager[Any]], Any]
+) -> Scene:
+    """
+    Start it.
+
+    :param executor: LocalExecutor or CeleryExecutor
+    :param folder: emptied; Airflow's home, which keeps the logs
+    :param dags: what is in its DAG folder: text by file name
+    :param enter: enters what is to be left at the end
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "dags").mkdir(parents=True)
+    for name, text in dags.items():
+        (folder / "dags" / name).write_text(text)
+    serving = partial(LocalServing, engine=load_model, tag_schemas={"approval": {"type": "string"}})
+    servings = {f"hsml_{name}": enter(serving()) for name in ("default", "other")}
+    database = enter(postgresql())
+    url = f"postgresql+psycopg2://airflow:{database.password}@127.0.0.1:{database.port}/postgres"
+    settings = {
+        "CORE__EXECUTOR": executor,
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
+        "CORE__PARALLELISM": str(AT_ONCE),
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+        "DATABASE__SQL_ALCHEMY_CONN": url,
+    }
+    no_logs = "--skip-serve-logs"  # They are in one folder, and those servers would listen on all interfaces.
+    programs = [("api-server",), ("scheduler", no_logs), ("dag-processor",), ("triggerer", no_logs)]
+    says = f"{executor} on {database.version}"
+    if executor == "CeleryExecutor":
+        broker = enter(redis())
+        settings |= {
+            "CELERY__BROKER_URL": f"redis://:{broker.password}@127.0.0.1:{broker.port}/0",
+            "CELERY__RESULT_BACKEND": f"db+{url}",
+            "CELERY__WORKER_CONCURRENCY": str(AT_ONCE // len(WORKERS)),
+        }
+        says = f"{executor} on {database.version} and {broker.version}, {len(WORKERS)} workers"
+    more = {f"AIRFLOW__{name}": value for name, value in settings.items()}
+    airflow = Airflow.beside(servings["hsml_default"], folder, folder / "dags", **more)
+    del airflow.environment["AIRFLOW_CONN_HSML_DEFAULT"]  # They are in the database, as production has them.
+    (migrated,) = commands.run([("db", "migrate")], airflow.environment)
+    assert migrated.code == "0", migrated.output
+    for program in programs:
+        enter(airflow.started(*program))
+    if executor == "CeleryExecutor":
+        for name in WORKERS:
+            command = ("celery", "worker", no_logs, "--celery-hostname", f"{name}@%h")
+            enter(airflow.started(*command, log_name=f"worker-{name}"))
+    airflow.until(airflow.answers)
+    tell = airflow.api()
+    for name, one in servings.items():
+        fields = one.connection_fields(one.api_key)
+        tell("POST", "connections", {"connection_id": name, **fields, "extra": json.dumps(fields["extra"])})
+    return Scene(airflow, tell, servings, says)

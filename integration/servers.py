@@ -1,0 +1,160 @@
+"""PostgreSQL and Redis as Debian has them, installed where they are missing, and started for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.real_airflow import free_port, kill_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_SECONDS_TO_START = 60
+
+
+class CannotError(Exception):
+    """What is needed cannot be had here; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """
+    Where a server listens, on the loopback.
+
+    :param version: such as "PostgreSQL 15.18"
+    """
+
+    version: str
+    port: int
+    password: str
+
+
+def install() -> None:
+    """
+    Install what is missing.
+
+    :raises CannotError: it cannot be installed
+    """
+    needed = {"postgresql": _postgresql("initdb"), "redis-server": shutil.which("redis-server")}
+    missing = [package for package, found in needed.items() if found is None]
+    if not missing:
+        return
+    command = f"apt-get install {' '.join(missing)}"
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        raise CannotError(f"{' and '.join(missing)} of Debian are needed: run `{command}` as root, or this as root.")
+    print(f"{command} ...", flush=True)
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    for each in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
+        done = subprocess.run(["apt-get", *each], env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise CannotError(f"`apt-get {' '.join(each)}` failed, {command} by hand: {done.stderr.strip()[-1000:]}")
+
+
+def _postgresql(program: str) -> str | None:
+    """Find one of PostgreSQL's programs: Debian has them off PATH, in a folder for each version."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
+    return shutil.which(program, path=os.pathsep.join(map(str, reversed(versions)))) or shutil.which(program)
+
+
+@contextlib.contextmanager
+def postgresql() -> Iterator[Address]:
+    """Run a PostgreSQL of its own, whose superuser is ``airflow``."""
+    initdb, postgres = _postgresql("initdb"), _postgresql("postgres")
+    assert initdb, "install() comes first"
+    assert postgres, "it comes with initdb"
+    who, port, password = _not_root(), free_port(), secrets.token_hex(16)
+    with _folder() as folder:
+        if who:
+            os.chown(folder, who["user"], who["group"])
+        (folder / "password").write_text(password)
+        data = folder / "data"
+        subprocess.run(
+            [
+                *(initdb, "--pgdata", data, "--username=airflow", f"--pwfile={folder / 'password'}"),
+                *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync"),
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=folder,
+            **who,
+        )
+        command = [postgres, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
+        version = subprocess.check_output([postgres, "--version"], text=True).split()[2]
+        with _running(command, port, folder, **who):
+            yield Address(f"PostgreSQL {version}", port, password)
+
+
+@contextlib.contextmanager
+def redis() -> Iterator[Address]:
+    """Run a Redis of its own, which keeps nothing."""
+    port, password = free_port(), secrets.token_hex(16)
+    version = subprocess.check_output(["redis-server", "--version"], text=True).split("v=")[1].split()[0]
+    settings = {"port": port, "bind": "127.0.0.1", "requirepass": password, "save": '""', "daemonize": "no"}
+    with _folder() as folder:
+        (folder / "redis.conf").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        with _running(["redis-server", str(folder / "redis.conf")], port, folder):
+            yield Address(f"Redis {version}", port, password)
+
+
+def _not_root() -> dict[str, Any]:
+    """Say in the arguments of subprocess who runs PostgreSQL, which refuses root."""
+    if os.geteuid() != 0:
+        return {}
+    users = {user.pw_name: user for user in pwd.getpwall()}
+    user = users.get("postgres") or users["nobody"]
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Make a folder for a while."""
+    with tempfile.TemporaryDirectory(prefix="hsml-integration-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextlib.contextmanager
+def _running(command: Sequence[str], port: int, folder: Path, **who: Any) -> Iterator[None]:
+    """Run a server, in a session of its own: Ctrl-C is for us, and we end it in order."""
+    log = folder / "log"
+    with log.open("w") as output:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            start_new_session=True,
+            **who,
+        )
+    try:
+        deadline = time.monotonic() + _SECONDS_TO_START
+        while not _listens(port):
+            if server.poll() is not None or time.monotonic() > deadline:
+                raise CannotError(f"{command[0]} does not start: {log.read_text()[-2000:]}")
+            time.sleep(0.1)
+        yield
+    finally:
+        server.send_signal(signal.SIGINT)  # PostgreSQL ends without waiting for who is connected.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            server.wait(30)
+        server.kill()
+        server.wait()
+        kill_session(server.pid)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
