@@ -10,13 +10,15 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_hsml import DeployModelOperator
+from airflow_provider_hsml.local import StartFault
 
-from .tasks import execute
+from .tasks import FakeTaskInstance, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.local import LocalServing
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
 
@@ -83,6 +85,19 @@ def test_what_is_deployed(hook: HsmlHook, register: Callable[..., int]) -> None:
     assert SECRET not in str(record)
     assert f"TOKEN={SECRET}" in hook.get_deployment(str(operator.deployment_name)).raw["predictorEnvVars"]
     assert operator.spec["scaling"] == {"min_instances": "1"}
+
+
+def test_what_a_dying_script_says(serving: LocalServing, register: Callable[..., int]) -> None:
+    """The task's log is masked by Airflow, its XComs are not."""
+    register("hidden", 1)
+    operator, ti = rendered({"env_vars": FROM_TEMPLATE}), FakeTaskInstance()
+    serving.faults.add(StartFault(str(operator.deployment_name), reason=f"RuntimeError: {SECRET} is refused"))
+
+    with pytest.raises(AirflowFailException):
+        execute(operator, ti)
+
+    assert "RuntimeError: *** is refused" in ti.pushed["failure"]
+    assert SECRET not in str(ti.pushed)
 
 
 def test_mapped_tasks(masked: list[str]) -> None:

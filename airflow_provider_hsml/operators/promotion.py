@@ -79,7 +79,7 @@ class _RecordingOperator(WaitingOperator):
 
         Airflow's ``multiple_outputs`` would push the keys too, but on 3.0 it fails at the first that is None.
         """
-        plain = record.to_dict()
+        plain = _told(record)
         self._record = record
         self.log.info("%s", record.summary())
         given = {key: value for key, value in plain.items() if value is not None}
@@ -98,6 +98,13 @@ class _RecordingOperator(WaitingOperator):
         from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
 
         return lineage.none()
+
+
+def _told(record: Record) -> dict[str, Any]:
+    """Give a record as XComs have it, where Airflow masks nothing: what Hopsworks said may have a value in it."""
+    from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+    return record.to_dict() | {"reason": redact(record.reason), "failure": record.failure and redact(record.failure)}
 
 
 def _run_key(context: Context) -> str:
@@ -168,7 +175,7 @@ class _PromotingOperator(SpecOperator, _RecordingOperator):
     def _tell_rollback(self, context: Context, record: Record) -> None:
         """Call ``on_rollback``; an exception in it changes nothing any more."""
         told = cast("dict[str, Any]", context)  # Filled in place: in Airflow 2 it is more than a dict.
-        told["promotion"] = record.to_dict()
+        told["promotion"] = _told(record)
         for call in self.on_rollback:
             try:
                 call(context)
