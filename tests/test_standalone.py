@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.local.faults import Hold
 
 from . import commands
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(AIRFLOW < (3, 3), reason="Airflow 3.3 and later tell a trigger that its task was killed"),
@@ -28,15 +31,21 @@ DAGS = """
 from airflow.sdk import DAG, task
 from airflow_provider_hsml import DeployModelOperator
 
-for name in ("restarted", "leave", "stop"):
+more = {
+    "stop": {"when_killed": "stop"},
+    "late": {"timeout": 90},
+}
+for name in ("restarted", "updated", "late", "leave", "stop"):
     with DAG(name, schedule=None):
         DeployModelOperator(
-            task_id="deploy",
-            model_name="digits",
-            deployment_name=name,
-            deferrable=True,
-            poll_interval=1,
-            when_killed="stop" if name == "stop" else "leave",
+            **{
+                "task_id": "deploy",
+                "model_name": "digits",
+                "deployment_name": name,
+                "deferrable": True,
+                "poll_interval": 1,
+                **more.get(name, {}),
+            }
         )
 
 with DAG("another", schedule=None):
@@ -63,16 +72,16 @@ def airflow(tmp_path: Path) -> Iterator[Airflow]:
         for program in ("api-server", "dag-processor", "scheduler"):
             stack.enter_context(airflow.started(program))
         airflow.until(airflow.answers)
-        airflow.until(lambda: len(airflow.rows("SELECT dag_id FROM dag")) == 4)
+        airflow.until(lambda: len(airflow.rows("SELECT dag_id FROM dag")) == 6)
         yield airflow
 
 
 def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
-    airflow: Airflow, monkeypatch: pytest.MonkeyPatch
+    airflow: Airflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     serving = airflow.serving
     monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
-    serving.world.register_model("digits", {"model.joblib": json.dumps({"answer": 1}).encode()})
+    two_versions_of_which_one_serves(tmp_path)
     tell = airflow.api()
 
     def state(dag: str) -> str:
@@ -91,17 +100,27 @@ def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
 
     # The triggerer is killed in the midst of a wait, which holds no slot of a worker.
     with airflow.started("triggerer"):
-        held_up = held("restarted")
+        held_up = [held("restarted"), held("updated")]
+        held("late")
         run("another")
         airflow.until(lambda: state("another") == "success")
         airflow.until(lambda: asked(airflow, "GET", "restarted") > 5)
     with airflow.started("triggerer"):
+        again = time.monotonic()
         looks = asked(airflow, "GET", "restarted")
         airflow.until(lambda: asked(airflow, "GET", "restarted") > looks + 2)
-        assert state("restarted") == "deferred"
-        serving.faults.remove(held_up)
-        airflow.until(lambda: state("restarted") == "success")
+        assert (state("restarted"), state("updated"), state("late")) == ("deferred",) * 3
+        for number in held_up:
+            serving.faults.remove(number)
+        airflow.until(lambda: (state("restarted"), state("updated")) == ("success", "success"))
         assert asked(airflow, "POST", "restarted") == 1, "one START"
+        assert len(changes(airflow, "updated")) == 2, "it was created, and updated once"
+        assert deployed(airflow, "updated")["answering"] == 2
+
+        # Its timeout went on while there was no triggerer.
+        airflow.until(lambda: state("late") != "deferred")
+        assert time.monotonic() < again + 90
+        airflow.until(lambda: state("late") == "failed")
 
         # A person kills it.
         for dag, stops in (("leave", 0), ("stop", 1)):
@@ -124,6 +143,26 @@ def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
 def deployed(airflow: Airflow, name: str) -> dict[str, Any]:
     shown = airflow.serving.world.project(airflow.serving.project_id).deployments.all_shown()
     return next((row for row in shown if row["name"] == name), {"id": None})
+
+
+def two_versions_of_which_one_serves(folder: Path) -> None:
+    hook, rows = HsmlHook(), [[0.0], [1.0]]
+    file = folder / "model.joblib"
+    for version in (1, 2):
+        file.write_text(json.dumps({"answer": version}))
+        expected = {"instances": rows, "predictions": [version] * 2}
+        hook.register_model(
+            model_name="digits", model_path=file, framework="SKLEARN", input_example=rows, expected=expected
+        )
+        if version == 1:
+            hook.deploy_model("digits", 1, deployment_name="updated", poll_interval=0.5)
+
+
+def changes(airflow: Airflow, name: str) -> list[dict[str, Any]]:
+    """Give what a deployment was told to be."""
+    path = f"/project/{airflow.serving.project_id}/serving"
+    told = (one.body for one in airflow.serving.requests.where("PUT", path) if one.path == path)
+    return [body for body in told if body["name"] == name]
 
 
 def asked(airflow: Airflow, method: str, name: str) -> int:
