@@ -80,7 +80,7 @@ def test_by_commands(secure: LocalServing, tmp_path: Path) -> None:
 
 DAGS = """
 from airflow.providers.common.compat.sdk import DAG
-from airflow_provider_hsml import DeploymentStatusSensor, PredictOperator, StartDeploymentOperator
+from airflow_provider_hsml import PredictOperator, StartDeploymentOperator
 
 with DAG("inside", schedule=None):
     for name, given in (
@@ -89,8 +89,7 @@ with DAG("inside", schedule=None):
     ):
         given["deployment_name"] = "inside"
         (
-            StartDeploymentOperator(task_id=f"start_{name}", wait_for_completion=False, **given)
-            >> DeploymentStatusSensor(task_id=f"running_{name}", deferrable=True, timeout=60, **given)
+            StartDeploymentOperator(task_id=f"start_{name}", deferrable=True, **given)
             >> PredictOperator(task_id=f"predict_{name}", instances=[[1]], **given)
         )
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import threading
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_provider_hsml import (
     DeleteDeploymentOperator,
@@ -26,8 +27,9 @@ from airflow_provider_hsml import (
 )
 from airflow_provider_hsml.hopsworks import registering, uploading
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
+from airflow_provider_hsml.local.faults import Hold
 
-from .tasks import FakeTaskInstance, changes, execute, reads, rendered
+from .tasks import FakeTaskInstance, begin, changes, execute, reads, rendered, run_trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -446,6 +448,27 @@ class TestStartStopDelete:
     def test_start_of_what_is_not_there(self, serving: LocalServing) -> None:
         with pytest.raises(AirflowFailException, match="'nothere' does not exist in project 'demo'; there are:"):
             execute(StartDeploymentOperator(task_id="task", deployment_name="nothere"))
+
+
+def test_a_wait_whose_task_was_forgotten_is_gone_on_with(
+    hook: HsmlHook, register: Callable[..., int], serving: LocalServing
+) -> None:
+    """``airflow dags test`` runs the trigger, and tells the task nothing but how that ended."""
+    register("forgotten", 1)
+    hook.save_deployment(deployment_name="forgotten", model_name="forgotten")
+    start = StartDeploymentOperator(task_id="start", deployment_name="forgotten", deferrable=True)
+    held = serving.faults.add(Hold("forgotten", "Running"))
+    with pytest.raises(TaskDeferred) as deferred:
+        begin(start)
+    serving.faults.remove(held)
+    serving.requests.clear()
+
+    event = asyncio.run(run_trigger(deferred.value.trigger))
+    context: Any = {"ti": FakeTaskInstance()}
+    result = start.resume_execution(deferred.value.method_name, {"event": event}, context)
+
+    assert result["status"] == "Running"
+    assert {path for _, path in changes(serving)} == {"forgotten:predict"}, "it is asked, and not started once more"
 
 
 class TestPredict:
