@@ -157,7 +157,8 @@ class TestImports:
     def test_a_dag_file_loads_no_http_library(self) -> None:
         base = loaded_by(
             "from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseSensorOperator"
-            ", AirflowException, AirflowFailException, AirflowNotFoundException, PokeReturnValue, conf, mask_secret"
+            ", BaseOperatorLink, AirflowException, AirflowFailException, AirflowNotFoundException, PokeReturnValue"
+            ", conf, mask_secret"
         )
         ours = loaded_by("import airflow_provider_hsml.operators, airflow_provider_hsml.sensors")
         heavy = {

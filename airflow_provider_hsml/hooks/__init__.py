@@ -37,6 +37,8 @@ class HsmlHook(PromotionVerbs):
     :param project: another project than the connection's
     :param sleep: how to wait, in seconds; one that raises ends what waits
     :param leave: tells whether a long wait is to be left to somebody else; then what waits ends with ``HandOver``
+    :param on_answer: is given what each answer of Hopsworks says
+    :param on_decided: is given the model version that a promotion or a rollback has decided for
     """
 
     @staticmethod

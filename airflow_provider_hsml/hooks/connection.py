@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.access import Access
     from airflow_provider_hsml.hopsworks.client import Client
+    from airflow_provider_hsml.hopsworks.models import ModelVersion
     from airflow_provider_hsml.hopsworks.waiting import Long, Procedure
 
 T = TypeVar("T")
@@ -41,12 +42,16 @@ class ConnectedHook(BaseHook):
         *,
         sleep: Callable[[float], None] = time.sleep,
         leave: Callable[[Long[Any]], bool] = lambda _wait: False,
+        on_answer: Callable[[Any], object] = lambda _answer: None,
+        on_decided: Callable[[ModelVersion], object] = lambda _model: None,
     ) -> None:
         super().__init__()
         self.hsml_conn_id = hsml_conn_id
         self.project = project
         self._sleep = sleep
         self._leave = leave
+        self._on_answer = on_answer
+        self._on_decided = on_decided
         self._can_answer: set[str] = set()
         """Deployments that are known to have predictions to give: looked at once, not at every prediction."""
 
@@ -71,7 +76,7 @@ class ConnectedHook(BaseHook):
         """The client, with the project it works in."""
         from airflow_provider_hsml.hopsworks.client import Client  # noqa: PLC0415 - brings requests, which parsing a DAG does not need
 
-        return Client(self.access, sleep=self._sleep, on_new_key=mask_key)
+        return Client(self.access, sleep=self._sleep, on_new_key=mask_key, on_answer=self._on_answer)
 
     def get_conn(self) -> Client:
         """Give the client."""

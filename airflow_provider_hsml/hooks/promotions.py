@@ -93,6 +93,7 @@ class PromotionVerbs(DeploymentVerbs):
             plan=planned,
             run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
+            on_decided=self._on_decided,
         )
         return self._promote(wish.run(self.client.project), wish)
 
@@ -155,6 +156,7 @@ class PromotionVerbs(DeploymentVerbs):
             plan_only=reading.boolean("plan_only", plan_only),
             run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
+            on_decided=self._on_decided,
         )
         return self._promote(wish.run(self.client.project), wish)
 
@@ -187,7 +189,17 @@ class PromotionVerbs(DeploymentVerbs):
             target = to if to == PREVIOUS else reading.integer("to", to, least=1)
             name = check_deployment_name(name)
             reject = reading.boolean("reject", reject)
-            wish = Rollback(name, target, timeout, poll_interval, steady(), wait=wait, run_key=run_key, reject=reject)
+            wish = Rollback(
+                name,
+                target,
+                timeout,
+                poll_interval,
+                steady(),
+                wait=wait,
+                run_key=run_key,
+                reject=reject,
+                on_decided=self._on_decided,
+            )
             return self._promote(wish.run(self.client.project))
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."

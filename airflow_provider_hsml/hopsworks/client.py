@@ -35,6 +35,7 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         on_new_key: Callable[[str], object] = lambda _key: None,
         attempts: int | None = None,
+        on_answer: Callable[[Any], object] = lambda _answer: None,
     ) -> None:
         """
         Prepare, without talking to anybody.
@@ -43,6 +44,7 @@ class Client:
         :param sleep: how to wait between attempts, in seconds; one that raises ends them
         :param on_new_key: is given a key that was renewed, before it is used
         :param attempts: how often a call is sent at the most; None: as for a task
+        :param on_answer: is given what each answer says
         :raises InvalidInput: the CA cannot be read
         """
         self.access = access
@@ -50,6 +52,7 @@ class Client:
         self._key = access.key
         self._on_new_key = on_new_key
         self._attempts = attempts
+        self._on_answer = on_answer
         self._session = requests.Session()
         self._session.trust_env = False
         self._verify = exchange.trusted(access)
@@ -73,6 +76,7 @@ class Client:
         """
         attempts = tenacity.Retrying(sleep=self._sleep, **exchange.attempts(call, self._attempts))
         outcome: T = attempts(self._send_once, call)
+        self._on_answer(outcome)
         return outcome
 
     def close(self) -> None:

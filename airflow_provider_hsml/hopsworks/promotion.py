@@ -31,7 +31,7 @@ from .verifying import Verifier
 from .waiting import Pace
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from .arrival import Arrived
     from .calls import Project
@@ -81,6 +81,8 @@ class Promotion:
     """Which task this is, the same in its retries; empty outside of Airflow."""
     stop_when_killed: bool = False
     """Whether what it was creating is to be stopped when its task is killed."""
+    on_decided: Callable[[ModelVersion], object] = lambda _model: None
+    """Is given the version that is to serve, before anything is done."""
 
     def run(self, project: Project) -> Procedure[Promoted]:
         """
@@ -91,14 +93,12 @@ class Promotion:
         """
         promoted: Promoted | None = None
         for _ in range(STRANGERS + 1):
-            found = yield from self._decide(project)
-            promoted = _promoted(found, self.run_key)
+            found, promoted = yield from self._decided(project)
             try:
                 self._check_not_rolled_back(found)
                 if found.unfinished is not None and not self.plan_only and found.is_to_be_taken_back:
                     yield from self._take_back(project, found)
-                    found = yield from self._decide(project)
-                    promoted = _promoted(found, self.run_key)
+                    found, promoted = yield from self._decided(project)
                 return (yield from self._bring_about(project, found, promoted))
             except Outdated:
                 log.info("The deployment was changed since this was decided on; deciding anew")
@@ -211,6 +211,13 @@ class Promotion:
                 _promoted(found, self.run_key), failure=error, now=now.deployment
             ).record(self.by)
             raise error
+
+    def _decided(self, project: Project) -> Procedure[tuple[Found, Promoted]]:
+        """Decide, and say so."""
+        found = yield from self._decide(project)
+        if found.decision is not None and found.decision.chosen is not None:
+            self.on_decided(found.decision.chosen)
+        return found, _promoted(found, self.run_key)
 
     def _decide(self, project: Project) -> Procedure[Found]:
         """Find the deployment as it is, and what is to serve."""

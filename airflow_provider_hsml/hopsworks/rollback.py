@@ -20,6 +20,8 @@ from .transition import Outdated, Transition
 from .waiting import Pace, Procedure, all_pages
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .arrival import Arrived
     from .calls import Project
     from .deployments import Deployment, DeploymentVersion
@@ -46,6 +48,8 @@ class Rollback:
     run_key: str = ""
     reject: bool = True
     """Whether the model version that it takes away is not to be chosen as the best one again."""
+    on_decided: Callable[[ModelVersion], object] = lambda _model: None
+    """Is given the version that is to serve, before anything is done."""
 
     def run(self, project: Project) -> Procedure[Promoted]:
         """
@@ -111,7 +115,9 @@ class Rollback:
             raise superseded from error
 
     def _promoted(self, found: Found, arrived: Arrived | None, model: ModelVersion | None = None) -> Promoted:
-        """Make what is known of it."""
+        """Make what is known of it, once that is decided."""
+        if model is not None:
+            self.on_decided(model)
         place = "what it was before" if self.to == PREVIOUS else f"deployment version {self.to}"
         what = f", with version {model.version} of model {model.name!r}" if model else ""
         decision = Decision(model, f"{place} was asked for{what}")

@@ -12,6 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
 from airflow_provider_hsml.parsing import ParsedTask
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
+    from airflow_provider_hsml.hopsworks.models import ModelVersion
     from airflow_provider_hsml.hopsworks.waiting import Long
 
 log = logging.getLogger(__name__)
@@ -54,6 +56,7 @@ class HsmlOperator(ParsedTask, BaseOperator):
         :raises AirflowFailException: it cannot succeed by being tried again
         :raises HopsworksError: it may
         """
+        self._links = Links(context["ti"])
         return self._guarded(functools.partial(self.act, context))
 
     def _guarded(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -81,7 +84,14 @@ class HsmlOperator(ParsedTask, BaseOperator):
         """The hook, whose waits end when the task is killed."""
         from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        return HsmlHook(self.hsml_conn_id, self.project, sleep=self._sleep)
+        return HsmlHook(self.hsml_conn_id, self.project, sleep=self._sleep, on_answer=self._see)
+
+    def _see(self, answer: Any) -> None:
+        """Have the link lead to a deployment that was answered: no task asks for another one by itself."""
+        from airflow_provider_hsml.hopsworks.deployments import Deployment  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        if isinstance(answer, Deployment):
+            self._links.lead(DeploymentLink(), self.hook.deployment_url(answer))
 
     def on_kill(self) -> None:
         """End the wait. What serves goes on serving, and a change that was sent goes on without us."""
@@ -150,6 +160,7 @@ class WaitingOperator(HsmlOperator):
             # finds what has come about.
             self.deferrable = False
             return self.execute(context)
+        self._links = Links(context["ti"])
         self._cut_off = (left or {}).get("cut_off")
         return self._guarded(functools.partial(self._resume, context, event, left))
 
@@ -173,7 +184,14 @@ class WaitingOperator(HsmlOperator):
         """The hook, whose waits end when the task is killed, and are left to the triggerer where that is wanted."""
         from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        return HsmlHook(self.hsml_conn_id, self.project, sleep=self._sleep, leave=self._leaves)
+        return HsmlHook(
+            self.hsml_conn_id,
+            self.project,
+            sleep=self._sleep,
+            leave=self._leaves,
+            on_answer=self._see,
+            on_decided=self._see_decided,
+        )
 
     def _guarded(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         from airflow_provider_hsml.hopsworks.waiting import HandOver  # noqa: PLC0415 - a DAG is parsed without it, and sooner
@@ -211,6 +229,9 @@ class WaitingOperator(HsmlOperator):
         )
         left = {"watch": watch, "told": wait.told, "cut_off": self._cut_off}
         self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
+
+    def _see_decided(self, model: ModelVersion) -> None:
+        self._links.lead(ModelVersionLink(), self.hook.model_url(model))
 
     def _waits(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "poll_interval": self.poll_interval, "wait": self.wait_for_completion}

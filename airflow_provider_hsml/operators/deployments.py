@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.links import DeploymentLink
 
 from .base import HsmlOperator, WaitingOperator
 
@@ -32,6 +33,7 @@ class StartDeploymentOperator(WaitingOperator):
     :param deployment_name: the deployment
     """
 
+    operator_extra_links = (DeploymentLink(),)
     template_fields: Sequence[str] = (*WaitingOperator.template_fields, "deployment_name")
 
     def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
@@ -70,6 +72,7 @@ class StopDeploymentOperator(WaitingOperator):
     :param deployment_name: the deployment
     """
 
+    operator_extra_links = (DeploymentLink(),)
     template_fields: Sequence[str] = (*WaitingOperator.template_fields, "deployment_name")
 
     def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
@@ -128,6 +131,7 @@ class RestartDeploymentOperator(WaitingOperator):
         (``HSML_RESTARTED_AT``) is changed, since Hopsworks has no command for it: 4.8 and later
     """
 
+    operator_extra_links = (DeploymentLink(),)
     template_fields: Sequence[str] = (*WaitingOperator.template_fields, "deployment_name", "rolling")
 
     def __init__(self, *, deployment_name: str, rolling: bool | str = False, **kwargs: Any) -> None:
@@ -182,6 +186,7 @@ class DeleteDeploymentOperator(HsmlOperator):
     :param force: delete it also when it is neither Stopped nor Created
     """
 
+    operator_extra_links = (DeploymentLink(),)
     template_fields: Sequence[str] = (*HsmlOperator.template_fields, "deployment_name", "force")
 
     def __init__(self, *, deployment_name: str, force: bool | str = False, **kwargs: Any) -> None:

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.links import ModelVersionLink
 from airflow_provider_hsml.parsing import BY_MODEL
 
 from . import events
@@ -48,6 +49,7 @@ class RegisterModelOperator(HsmlOperator):
     :param tags: name -> value, set once the version is registered; an administrator must have made a schema for each
     """
 
+    operator_extra_links = (ModelVersionLink(),)
     template_fields: Sequence[str] = (
         *HsmlOperator.template_fields,
         "model_name",
@@ -147,6 +149,13 @@ class RegisterModelOperator(HsmlOperator):
             "metrics": dict(model.metrics),
             "url": self.hook.model_url(model),
         }
+
+    def _see(self, answer: Any) -> None:
+        """Have the link lead to the version once the registry shows it; setting its tags may fail after that."""
+        from airflow_provider_hsml.hopsworks.models import ModelVersion  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        if isinstance(answer, ModelVersion):
+            self._links.lead(ModelVersionLink(), self.hook.model_url(answer))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Lineage:  # noqa: ARG002
         """Give the version that was registered: OpenLineage's provider asks."""

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.links import DeploymentLink
 
 from .base import HsmlOperator
 
@@ -33,6 +34,7 @@ class PredictOperator(HsmlOperator):
     :param output_path: a file or object storage URL to write the answer to as JSON: for answers too large for XCom
     """
 
+    operator_extra_links = (DeploymentLink(),)
     template_fields: Sequence[str] = (
         *HsmlOperator.template_fields,
         "deployment_name",

@@ -10,6 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL
 
 from . import events
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 class _RecordingOperator(WaitingOperator):
     """What the operators have in common whose result is a promotion record."""
+
+    operator_extra_links = (DeploymentLink(), ModelVersionLink())
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
         """

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
+from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
 from airflow_provider_hsml.parsing import ParsedTask
 
 if TYPE_CHECKING:
@@ -66,13 +67,14 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         self.project = project
         self._deadline = 0.0
         self._error: HopsworksError | None = None
+        self._links: Links | None = None
 
     @functools.cached_property
     def hook(self) -> HsmlHook:
         """The hook."""
         from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        return HsmlHook(self.hsml_conn_id, self.project)
+        return HsmlHook(self.hsml_conn_id, self.project, on_answer=self._see)
 
     @property
     def lookout(self) -> Lookout:
@@ -93,7 +95,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
 
         :param context: Airflow's
         """
-        self._deadline = time.time() + self.timeout
+        self._deadline, self._links = time.time() + self.timeout, Links(context["ti"])
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
@@ -106,9 +108,9 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         """
         from airflow_provider_hsml.hopsworks import outcomes  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        self._deadline = deadline
+        self._deadline, self._links = deadline, Links(context["ti"])
         try:
-            return outcomes.result_of(event)
+            return self._linked(outcomes.result_of(event))
         except NotInTime:
             self._time_out()
         except HopsworksError as error:
@@ -138,7 +140,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
             self.log.warning("%s; looking again", failed)
             found = None
         if found is not None:
-            return PokeReturnValue(is_done=True, xcom_value=found)
+            return PokeReturnValue(is_done=True, xcom_value=self._linked(found))
         if self.deferrable and time.time() < self._deadline:
             self._defer(context)
         return False
@@ -147,6 +149,19 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         """Look once."""
         hook = self.hook
         return hook.run(self.lookout.look(hook.access, hook.client.project))
+
+    def _see(self, answer: Any) -> None:
+        """Have the link lead to a deployment that was answered: a sensor asks for no other one."""
+        from airflow_provider_hsml.hopsworks.deployments import Deployment  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
+        if self._links is not None and isinstance(answer, Deployment):
+            self._links.lead(DeploymentLink(), self.hook.deployment_url(answer))
+
+    def _linked(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Have the link lead to a model version that was found."""
+        if self._links is not None and "url" in found:
+            self._links.lead(ModelVersionLink(), found["url"])
+        return found
 
     def _defer(self, context: Context) -> None:
         deadline = self._deadline

@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.links import DeploymentLink
 
 from .base import HsmlSensor
 
@@ -32,6 +33,7 @@ class DeploymentStatusSensor(HsmlSensor):
     :param target_status: a state, or several, one of which is enough
     """
 
+    operator_extra_links = (DeploymentLink(),)
     template_fields: Sequence[str] = (*HsmlSensor.template_fields, "deployment_name", "target_status")
 
     def __init__(self, *, deployment_name: str, target_status: str | Sequence[str] = "Running", **kwargs: Any) -> None:

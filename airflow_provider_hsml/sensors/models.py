@@ -6,6 +6,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.links import ModelVersionLink
 from airflow_provider_hsml.parsing import BY_MODEL
 
 from .base import HsmlSensor
@@ -39,6 +40,7 @@ class ModelVersionSensor(HsmlSensor):
     :param model_project: another project that owns the model and shares its registry with this one
     """
 
+    operator_extra_links = (ModelVersionLink(),)
     template_fields: Sequence[str] = (
         *HsmlSensor.template_fields,
         "model_name",
