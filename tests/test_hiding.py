@@ -93,7 +93,7 @@ def test_what_a_dying_script_says(serving: LocalServing, register: Callable[...,
     operator, ti = rendered({"env_vars": FROM_TEMPLATE}), FakeTaskInstance()
     serving.faults.add(StartFault(str(operator.deployment_name), reason=f"RuntimeError: {SECRET} is refused"))
 
-    with pytest.raises(AirflowFailException):
+    with pytest.raises(AirflowFailException, match=r"RuntimeError: \*\*\* is refused"):
         execute(operator, ti)
 
     assert "RuntimeError: *** is refused" in ti.pushed["failure"]

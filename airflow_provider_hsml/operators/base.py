@@ -67,9 +67,12 @@ class HsmlOperator(ParsedTask, BaseOperator):
         except HopsworksError as error:
             if error.transient:
                 raise
+            from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
             log.debug("The task failed with this", exc_info=True)
             # The sentence says it all, and is to be found; the cause stays in __context__, not printed above it.
-            raise AirflowFailException(str(error)) from None
+            # Airflow's scheduler prints it as well, and masks nothing there.
+            raise AirflowFailException(redact(str(error))) from None
 
     def act(self, context: Context) -> dict[str, Any]:
         """
