@@ -82,6 +82,14 @@ endef
 .venv-hsml/.made: constraints/hsml.txt | .venv/.made
 	$(call make_sdk_environment,hsml)
 
+# The provider next to others of its kind, which are compared with it.
+.venv-providers/.made: constraints/providers.txt pyproject.toml | .venv/.made
+	@echo "== .venv-providers: installing other providers"
+	@$(python) -m uv venv --quiet --allow-existing --python $(python) .venv-providers
+	@$(python) -m uv pip install --quiet --python .venv-providers/bin/python --compile-bytecode -r constraints/providers.txt
+	@$(python) -m uv pip install --quiet --python .venv-providers/bin/python --no-deps -e .
+	@touch $@
+
 # ---------------------------------------------------------------------------------------------------------- commands
 .PHONY: help
 help: ## Say what there is
@@ -138,6 +146,10 @@ docs: .venv/.made ## The documentation as a site, in site/; a link that leads no
 	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
 	@echo "The documentation is in site/index.html"
 
+.PHONY: parse-time
+parse-time: .venv-providers/.made ## How long a DAG file takes to import the operators, next to other providers
+	@$(alone) .venv-providers/bin/python benchmarks/parse_time.py
+
 .PHONY: lint
 lint: .venv/.made ## ruff and mypy --strict
 	$(python) -m ruff check .
@@ -155,6 +167,11 @@ constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml as
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
 	@$(call resolve_sdk,hsml,hsml==3.7.2)
+	@file=constraints/providers.txt; echo "== $$file"; \
+	{ echo 'apache-airflow==3.3.2'; printf 'apache-airflow-providers-%s\n' airbyte amazon databricks dbt-cloud http; } | \
+	$(python) -m uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
+	    pyproject.toml - --output-file $$file >/dev/null && \
+	{ echo '# What `make parse-time` compares with. Made by `make constraints`.'; cat $$file; } > $$file.new && mv $$file.new $$file
 
 # $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. A resolution of 3.0.6 that
 # is left free takes a fastapi with which every task fails ('Input should be a valid dictionary or object'), and a universal_pathlib with which
@@ -176,6 +193,6 @@ resolve_sdk = file=constraints/$(1).txt; echo "== $$file"; \
 
 .PHONY: clean
 clean: ## Remove what was made here: environments, demo, caches
-	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .conformance .demo .integration .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	    coverage.xml htmlcov site build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
