@@ -40,7 +40,7 @@ def run(scene: Scene) -> str:
     scene.unpause("retrain_and_deploy", "approve_by_tag")  # The scheduler starts the first.
 
     # Somebody approves in Hopsworks, once the sensor has looked in vain.
-    scene.airflow.until(lambda: scene.state("approve_by_tag", "approved") == "up_for_reschedule")
+    scene.until(lambda: scene.state("approve_by_tag", "approved") == "up_for_reschedule")
     registry = f"/project/{serving.project_id}/modelregistries/{serving.project_id}"
     tagged = requests.put(
         f"{serving.url}/hopsworks-api/api{registry}/models/reviewed_digits_1/tags/approval",
@@ -56,7 +56,7 @@ def run(scene: Scene) -> str:
     # Somebody approves in Airflow.
     scene.trigger("approve_in_airflow", "by_hand", training_images=1597)
     scene.unpause("approve_in_airflow")
-    scene.airflow.until(lambda: scene.has_left_worker("approve_in_airflow", "approve"))
+    scene.until(lambda: scene.has_left_worker("approve_in_airflow", "approve"))
     said = {"chosen_options": ["Approve"], "params_input": {}}
     scene.tell("PATCH", "dags/approve_in_airflow/dagRuns/by_hand/taskInstances/approve/-1/hitlDetails", said)
     scene.until_succeeded("approve_in_airflow")
@@ -73,11 +73,11 @@ def run(scene: Scene) -> str:
     # A better version is registered: it is promoted, and then it scores.
     scene.unpause("score_on_promotion", "promote_on_new_version")
     looks = len(serving.requests.where("GET", f"{registry}/models"))
-    scene.airflow.until(lambda: len(serving.requests.where("GET", f"{registry}/models")) > looks + 1)
+    scene.until(lambda: len(serving.requests.where("GET", f"{registry}/models")) > looks + 1)
     model = {"model.joblib": json.dumps({"answer": 7}).encode()}
     version = serving.world.register_model("digits", model, metrics={"accuracy": 0.9999})
     scored = home / "scored" / f"digits_{version}.json"
-    scene.airflow.until(scored.exists)
+    scene.until(scored.exists)
     assert set(json.loads(scored.read_text())["predictions"]) == {7}
     assert live(scene, "digits") == (version, "Running")
 

@@ -66,8 +66,8 @@ def _run(executor: str, voice: Voice, ends: contextlib.ExitStack, interrupts: In
     voice.say(f"Starting Airflow with the {executor}")
     dags = {**examples.files(), many.FILE.name: many.FILE.read_text()}
     scene = start(executor, FOLDER / executor, dags, enter)
-    voice.say(f"{scene.says}: the DAGs are read")
-    scene.airflow.until(lambda: len(scene.tell("GET", "dags")["dags"]) == len(examples.files()) + len(many.DAGS))
+    voice.say(f"{scene.says}: it is up")
+    scene.until(lambda: len(scene.tell("GET", "dags")["dags"]) == len(examples.files()) + len(many.DAGS))
     voice.say("The example DAGs")
     ran = examples.run(scene)
     voice.say(f"{ran}. Forty at once")

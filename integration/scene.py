@@ -37,12 +37,14 @@ class Scene:
     :param airflow: its programs are up; it has the local servers as its connections
     :param tell: asks its API
     :param servings: by the name of the connection
+    :param database_log: PostgreSQL's
     :param says: what it runs on, in words
     """
 
     airflow: Airflow
     tell: Callable[..., Any]
     servings: dict[str, LocalServing]
+    database_log: Path
     says: str
 
     def unpause(self, *dags: str) -> None:
@@ -74,7 +76,11 @@ class Scene:
         log = (self.airflow.home / "scheduler.log").read_text()
         return bool(re.search(rf"TaskInstance Finished: dag_id={dag}, task_id={task},.*executor_state=success", log))
 
-    def until_succeeded(self, *dags: str, runs: int = 1, seconds: float = 300) -> list[dict[str, Any]]:
+    def until(self, holds: Callable[[], object], seconds: float = 600) -> None:
+        """Wait until something holds, also on a machine that has much else to do."""
+        self.airflow.until(holds, seconds, every=1)
+
+    def until_succeeded(self, *dags: str, runs: int = 1, seconds: float = 600) -> list[dict[str, Any]]:
         """Wait until DAGs have run so many times each; all runs must succeed."""
         seen: list[dict[str, Any]] = []
 
@@ -85,7 +91,7 @@ class Scene:
             done = [run["dag_id"] for run in seen if run["state"] == "success"]
             return all(done.count(dag) >= runs for dag in dags)
 
-        self.airflow.until(have_ended, seconds, every=1)
+        self.until(have_ended, seconds)
         return seen
 
     def ask(self, connection: str, deployment: str, rows: list[Any]) -> Any:
@@ -165,9 +171,9 @@ def start(
         for name in WORKERS:
             command = ("celery", "worker", no_logs, "--celery-hostname", f"{name}@%h")
             enter(airflow.started(*command, log_name=f"worker-{name}"))
-    airflow.until(airflow.answers)
+    airflow.until(airflow.answers, 300)
     tell = airflow.api()
     for name, one in servings.items():
         fields = one.connection_fields(one.api_key)
         tell("POST", "connections", {"connection_id": name, **fields, "extra": json.dumps(fields["extra"])})
-    return Scene(airflow, tell, servings, says)
+    return Scene(airflow, tell, servings, database.log, says)

@@ -39,6 +39,7 @@ class Address:
     version: str
     port: int
     password: str
+    log: Path
 
 
 def install() -> None:
@@ -53,7 +54,9 @@ def install() -> None:
         return
     command = f"apt-get install {' '.join(missing)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        raise CannotError(f"{' and '.join(missing)} of Debian are needed: run `{command}` as root, or this as root.")
+        raise CannotError(
+            f"Debian's {' and '.join(missing)} cannot be found: run `{command}` as root, or this as root."
+        )
     print(f"{command} ...", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for each in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
@@ -93,7 +96,7 @@ def postgresql() -> Iterator[Address]:
         command = [postgres, "-D", str(data), "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
         version = subprocess.check_output([postgres, "--version"], text=True).split()[2]
         with _running(command, port, folder, **who):
-            yield Address(f"PostgreSQL {version}", port, password)
+            yield Address(f"PostgreSQL {version}", port, password, folder / "log")
 
 
 @contextlib.contextmanager
@@ -105,7 +108,7 @@ def redis() -> Iterator[Address]:
     with _folder() as folder:
         (folder / "redis.conf").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         with _running(["redis-server", str(folder / "redis.conf")], port, folder):
-            yield Address(f"Redis {version}", port, password)
+            yield Address(f"Redis {version}", port, password, folder / "log")
 
 
 def _not_root() -> dict[str, Any]:
