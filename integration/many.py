@@ -40,6 +40,6 @@ def run(scene: Scene) -> str:
         refused = [one for one in serving.requests if one.status in {401, 403}]
         assert not refused, refused[:3]
     tries = [task["try_number"] for dag in DAGS.values() for task in scene.tasks(dag)]
-    return (
-        f"{len(runs)} retrain runs at once in {seconds:.0f} s ({len(tries)} tasks, {sum(tries) - len(tries)} retries)"
-    )
+    deadlocks = scene.database_log.read_text().count("deadlock detected")
+    counts = f"{len(tries)} tasks, {sum(tries) - len(tries)} retries, {deadlocks} deadlocks"
+    return f"{len(runs)} retrain runs at once in {seconds:.0f} s ({counts})"
