@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml import HsmlHook
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
+from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound, Refused
 from airflow_provider_hsml.local.faults import RequestFault
 
 from .conftest import HOPSWORKS
@@ -155,6 +155,33 @@ class TestConnection:
         hook.get_deployments()
 
         assert {serving.api_key, serving.api_key.rpartition(".")[2]} <= set(masked)
+
+    def test_with_the_token_of_a_job_all_goes_but_predictions(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Inside Hopsworks, where no key lies beside it; it is renewed in its file."""
+        from airflow_provider_hsml.local import LocalServing
+
+        token = tmp_path / "token.jwt"
+        token.write_text("an.expired.token")
+        with LocalServing(engine=lambda _: lambda rows: rows, tokens=["a.session.token"]) as inside:
+            inside.world.register_model("tokened", {"model.joblib": b""})
+            for name, value in (
+                ("REST_ENDPOINT", inside.url),
+                ("SECRETS_DIR", tmp_path),
+                ("HOPSWORKS_PROJECT", "demo"),
+            ):
+                monkeypatch.setenv(name, str(value))
+            hook = HsmlHook("nothere")
+            assert "Check the API key" in hook.test_connection()[1]
+            _ = hook.access
+            token.write_text("a.session.token")
+
+            hook.save_deployment(deployment_name="tokened", model_name="tokened")
+            assert hook.start_deployment("tokened").status == "Running"
+            with pytest.raises(Refused, match="Predictions take an API key, not a token: set HOPSWORKS_API_KEY"):
+                hook.predict("tokened", instances=[[1]])
+            hook.client.close()
 
 
 class TestModels:

@@ -58,6 +58,7 @@ class Accounts:
     :param keys: the scopes of each key
     :param roles: what the user of a key is in the projects; Data owner where nothing is said
     :param shared: names of projects that share their ``Models``, with those that they share it with
+    :param tokens: of the user's sessions; they have every scope
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class Accounts:
         keys: Mapping[str, Collection[str]],
         roles: Mapping[str, str],
         shared: Mapping[str, Collection[str]],
+        *,
+        tokens: Collection[str] = (),
     ) -> None:
         names = [*projects, *foreign]
         if unknown := {*shared, *(name for others in shared.values() for name in others)} - set(names):
@@ -79,6 +82,7 @@ class Accounts:
         self._shared = shared
         self.projects = [Project(FIRST_PROJECT_ID + n, name, name in foreign) for n, name in enumerate(names)]
         self._keys = {key: frozenset(scopes) for key, scopes in keys.items()}
+        self._tokens = [f"Bearer {token}".encode() for token in tokens]
         for scopes in self._keys.values():
             if unknown := set(scopes - SCOPES):
                 raise ValueError(f"scopes {sorted(unknown)} are not known: expected some of {sorted(SCOPES)}")
@@ -91,6 +95,8 @@ class Accounts:
         :param allowed: scopes of which the key must have one
         :raises Refusal: there is no key, it is not one of ours, or it lacks the scope
         """
+        if any(hmac.compare_digest(token, authorization.encode()) for token in self._tokens):
+            return
         if not authorization.startswith(_HEADER):
             raise Refusal(200003, "No API key: expected the header 'Authorization: ApiKey <key>'.")
         key = self._known(authorization)

@@ -67,6 +67,7 @@ class LocalServing:
     :param speeds: how long transitions last; None: tens of milliseconds with a callable, a cluster's with KServe
     :param keys: further keys, with the scopes each has
     :param roles: the role that a key gives in its projects, "Data owner" (the default) or "Data scientist"
+    :param tokens: such as Hopsworks gives its own jobs, for ``Bearer``; predictions are refused with one
     :param foreign_projects: names of projects in which the keys' user has no role
     :param shared_registries: names of projects that share their ``Models``, with those that they share it with
     :param variables: the cluster's variables that are not to have their defaults, by name
@@ -94,6 +95,7 @@ class LocalServing:
         speeds: Speeds | None = None,
         keys: Mapping[str, Collection[str]] | None = None,
         roles: Mapping[str, str] | None = None,
+        tokens: Collection[str] = (),
         foreign_projects: Sequence[str] = (),
         shared_registries: Mapping[str, Collection[str]] | None = None,
         variables: Mapping[str, str] | None = None,
@@ -123,6 +125,7 @@ class LocalServing:
         self._key_given = api_key
         self._keys = dict(keys or {})
         self._roles = dict(roles or {})
+        self._tokens = tokens
         self._shared = dict(shared_registries or {})
         self._tls = tls
         self._version = hopsworks_version
@@ -296,7 +299,7 @@ class LocalServing:
             # As in Hopsworks, scripts get a key to call back with; it is not the user's.
             serving_key = kept_key(self.root / "secrets" / "api.key")
             keys = {self.api_key: SCOPES, serving_key: SCOPES, **self._keys}
-            accounts = Accounts(self._projects, self._foreign, keys, self._roles, self._shared)
+            accounts = Accounts(self._projects, self._foreign, keys, self._roles, self._shared, tokens=self._tokens)
             return World(
                 self.root,
                 accounts,
