@@ -35,7 +35,7 @@ def files() -> dict[str, str]:
 
 def run(scene: Scene) -> str:
     """Run them, and tell what they did."""
-    serving, home = scene.servings["hsml_default"], scene.airflow.home
+    serving = scene.servings["hsml_default"]
     scene.trigger("approve_by_tag", "by_hand", training_images=100)
     scene.unpause("retrain_and_deploy", "approve_by_tag")  # The scheduler starts the first.
 
@@ -76,9 +76,9 @@ def run(scene: Scene) -> str:
     scene.until(lambda: len(serving.requests.where("GET", f"{registry}/models")) > looks + 1)
     model = {"model.joblib": json.dumps({"answer": 7}).encode()}
     version = serving.world.register_model("digits", model, metrics={"accuracy": 0.9999})
-    scored = home / "scored" / f"digits_{version}.json"
-    scene.until(scored.exists)
-    assert set(json.loads(scored.read_text())["predictions"]) == {7}
+    scene.until_succeeded("promote_on_new_version", "score_on_promotion")
+    scored = json.loads((scene.airflow.home / "scored" / f"digits_{version}.json").read_text())
+    assert set(scored["predictions"]) == {7}
     assert live(scene, "digits") == (version, "Running")
 
     # What was promoted is taken away again; and then a deployment is retired, the other restarted.

@@ -69,6 +69,8 @@ class Airflow:
             AIRFLOW__API__HOST="127.0.0.1",
             AIRFLOW__API__PORT=str(port),
             AIRFLOW__CORE__EXECUTION_API_SERVER_URL=f"http://127.0.0.1:{port}/execution/",
+            # The first answer to a task takes the server seconds, and many on a busy machine.
+            AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT="60",
             AIRFLOW__CORE__PARALLELISM="4",
             PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL="5",
