@@ -172,7 +172,8 @@ class Worker(HsmlHook):
     @property
     def has_noted_the_end(self) -> bool:
         """Whether it has written into the journal after it looked for the last time."""
-        late = itertools.takewhile(lambda sent: not sent.is_look, reversed(self.sent))
+        # Who is terminated tidies up, and looks for that.
+        late = itertools.takewhile(lambda sent: not sent.is_look, reversed(self.sent[: self.fate.at or None]))
         return any("/upload/" in sent.path and sent.status == 200 for sent in late)
 
     def _sleep_unless_dead(self, seconds: float) -> None:
