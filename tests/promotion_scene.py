@@ -24,7 +24,7 @@ import requests
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks.access import Access
 from airflow_provider_hsml.hopsworks.client import Client
-from airflow_provider_hsml.hopsworks.waiting import Pace
+from airflow_provider_hsml.hopsworks.waiting import Pace, steady
 from airflow_provider_hsml.local import LocalServing, Speeds
 
 if TYPE_CHECKING:
@@ -60,11 +60,12 @@ class Clock:
     @contextlib.contextmanager
     def everywhere(self) -> Iterator[None]:
         """Have the provider go by it."""
-        given = SimpleNamespace(time=self, sleep=self.sleep, monotonic=self)
+        given = {"time": SimpleNamespace(time=self, sleep=self.sleep, monotonic=self), "steady": lambda: self}
         modules = [module for name, module in sys.modules.items() if name.startswith("airflow_provider_hsml.hooks")]
         with contextlib.ExitStack() as stack:
-            for module in (module for module in modules if getattr(module, "time", None) is time):
-                stack.enter_context(mock.patch.object(module, "time", given))
+            for module, (name, its) in itertools.product(modules, given.items()):
+                if getattr(module, name, None) in (time, steady):
+                    stack.enter_context(mock.patch.object(module, name, its))
             stack.enter_context(mock.patch.dict(Pace.__init__.__kwdefaults__, clock=self))
             yield
 
