@@ -146,6 +146,12 @@ docs: .venv/.made ## The documentation as a site, in site/; a link that leads no
 	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
 	@echo "The documentation is in site/index.html"
 
+.PHONY: ui
+ui: .venv/.made model-server ## From the connection's form to what serves, in a real browser; leaves pictures in .ui
+	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
+	@mkdir -p .ui
+	@$(alone) HSML_TEST_PICTURES=.ui $(python) $(pytest) -m slow -o faulthandler_timeout=1800 tests/test_ui.py
+
 .PHONY: parse-time
 parse-time: .venv-providers/.made ## How long a DAG file takes to import the operators, next to other providers
 	@$(alone) .venv-providers/bin/python benchmarks/parse_time.py
@@ -193,6 +199,6 @@ resolve_sdk = file=constraints/$(1).txt; echo "== $$file"; \
 
 .PHONY: clean
 clean: ## Remove what was made here: environments, demo, caches
-	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	    coverage.xml htmlcov site build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests import browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,24 +15,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-_FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-)
-
 
 @pytest.fixture
 def page() -> Iterator[Any]:
     """A page that notes what goes wrong in it, and whom it asks."""
-    browsers = pytest.importorskip("playwright.sync_api", reason="make check-all installs playwright")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("there is no chromium on PATH")
-    with (
-        browsers.sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium, args=list(_FLAGS)) as browser,
-    ):
-        page = browser.new_page()
+    with browser.opened() as chromium:
+        page = chromium.new_page()
         page.problems = []
         page.on("console", lambda message: page.problems.append(message.text))
         page.on("pageerror", lambda error: page.problems.append(str(error)))
