@@ -28,8 +28,9 @@ for number, command in enumerate(json.loads(sys.argv[1])):
         code = 0
     except SystemExit as ended:
         code = ended.code
-    # "db migrate" leaves Alembic's.
-    root.level, root.handlers = level, handlers
+    # "db migrate" leaves Alembic's, where Airflow 2 has set its own up when it was imported.
+    if handlers:
+        root.level, root.handlers = level, handlers
     print(f"CODE={code}", flush=True)
 """
 
