@@ -339,7 +339,7 @@ class TestDeferring:
         assert deferred.value.trigger.deadline < time.time() + 20 - 4
 
         with pytest.raises(AirflowTaskTimeout, match="execution_timeout of 20 s"):
-            sensor.execute_complete({}, {"status": "timeout", "message": ""}, time.time() + 40)
+            sensor.execute_complete({"ti": FakeTaskInstance()}, {"status": "timeout", "message": ""}, time.time() + 40)
 
     def test_is_over_when_there_is_no_time(self) -> None:
         with pytest.raises(AirflowSensorTimeout):
@@ -372,19 +372,22 @@ class TestDeferring:
         sensor = kind(stage.stopped("dunknown"), newer_than=1) if kind is version else kind(stage.stopped("dunknown"))
 
         with pytest.raises(AirflowFailException, match="which says nothing"):
-            sensor.execute_complete({}, event, time.time() + 20)
+            sensor.execute_complete({"ti": FakeTaskInstance()}, event, time.time() + 20)
 
     def test_an_error_of_the_triggerer_alone_is_one(self) -> None:
         event = {"status": "error", "message": "the certificate does not verify", "transient": False}
 
         with pytest.raises(AirflowFailException, match="the certificate does not verify"):
-            version("dnobodys", deferrable=True).execute_complete({}, event, time.time() + 20)
+            version("dnobodys", deferrable=True).execute_complete({"ti": FakeTaskInstance()}, event, time.time() + 20)
 
     def test_one_that_has_passed_is_none(self, register: Callable[..., int]) -> None:
         register("dpassed", 1)
         event = {"status": "error", "message": "no", "transient": False}
 
-        assert version("dpassed").execute_complete({}, event, time.time() + 20)["model_version"] == 1
+        assert (
+            version("dpassed").execute_complete({"ti": FakeTaskInstance()}, event, time.time() + 20)["model_version"]
+            == 1
+        )
 
 
 def plain(text: str) -> str:
