@@ -59,6 +59,11 @@ async def first_event(trigger: Any) -> Any:
         await events.aclose()
 
 
+def context() -> Any:
+    """Make as much of a context as a sensor needs."""
+    return {"ti": FakeTaskInstance()}
+
+
 def wait(sensor: Any, ti: FakeTaskInstance | None = None, between: Callable[[], object] | None = None) -> Any:
     """Have a sensor wait, deferred as often as it wants; ``between`` is what happens before it goes on."""
     context: Any = {"ti": ti or FakeTaskInstance()}
@@ -339,7 +344,7 @@ class TestDeferring:
         assert deferred.value.trigger.deadline < time.time() + 20 - 4
 
         with pytest.raises(AirflowTaskTimeout, match="execution_timeout of 20 s"):
-            sensor.execute_complete({"ti": FakeTaskInstance()}, {"status": "timeout", "message": ""}, time.time() + 40)
+            sensor.execute_complete(context(), {"status": "timeout", "message": ""}, time.time() + 40)
 
     def test_is_over_when_there_is_no_time(self) -> None:
         with pytest.raises(AirflowSensorTimeout):
@@ -372,22 +377,19 @@ class TestDeferring:
         sensor = kind(stage.stopped("dunknown"), newer_than=1) if kind is version else kind(stage.stopped("dunknown"))
 
         with pytest.raises(AirflowFailException, match="which says nothing"):
-            sensor.execute_complete({"ti": FakeTaskInstance()}, event, time.time() + 20)
+            sensor.execute_complete(context(), event, time.time() + 20)
 
     def test_an_error_of_the_triggerer_alone_is_one(self) -> None:
         event = {"status": "error", "message": "the certificate does not verify", "transient": False}
 
         with pytest.raises(AirflowFailException, match="the certificate does not verify"):
-            version("dnobodys", deferrable=True).execute_complete({"ti": FakeTaskInstance()}, event, time.time() + 20)
+            version("dnobodys", deferrable=True).execute_complete(context(), event, time.time() + 20)
 
     def test_one_that_has_passed_is_none(self, register: Callable[..., int]) -> None:
         register("dpassed", 1)
         event = {"status": "error", "message": "no", "transient": False}
 
-        assert (
-            version("dpassed").execute_complete({"ti": FakeTaskInstance()}, event, time.time() + 20)["model_version"]
-            == 1
-        )
+        assert version("dpassed").execute_complete(context(), event, time.time() + 20)["model_version"] == 1
 
 
 def plain(text: str) -> str:
