@@ -131,5 +131,5 @@ def test_what_the_event_says_goes_with_the_predictions(tmp_path: Path, monkeypat
         for number in (3, 4)
     ]
     for name in ("triggering_asset_events", "triggering_dataset_events"):
-        monkeypatch.setattr(module, "get_current_context", lambda name=name: {name: {module.DEPLOYED: events}})
+        monkeypatch.setattr(module, "get_current_context", lambda name=name: {name: {module.DEPLOYED.uri: events}})
         assert module.promoted.function() == {"model_version": 4, "metric_value": 0.9}
