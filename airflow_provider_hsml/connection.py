@@ -48,6 +48,10 @@ def access_of(
     return access
 
 
+_LEAST = 5
+"""Characters of what is masked; Airflow 3 has the same limit."""
+
+
 def mask_key(key: str) -> None:
     """
     Keep a key out of Airflow's logs: as a whole, and its secret part behind the dot.
@@ -55,4 +59,5 @@ def mask_key(key: str) -> None:
     :param key: the API key or token
     """
     for secret in (key, key.rpartition(".")[2]):
-        mask_secret(secret)
+        if len(secret) >= _LEAST:  # Airflow 2 would mask each word that is the same.
+            mask_secret(secret)
