@@ -33,9 +33,11 @@ from airflow_provider_hsml import DeployModelOperator
 
 more = {
     "stop": {"when_killed": "stop"},
+    "killed": {"when_killed": "stop"},
     "late": {"timeout": 90},
+    "lying": {"model_name": "lying"},
 }
-for name in ("restarted", "updated", "late", "leave", "stop"):
+for name in ("restarted", "updated", "late", "leave", "stop", "killed", "cleared", "lying"):
     with DAG(name, schedule=None):
         DeployModelOperator(
             **{
@@ -72,7 +74,7 @@ def airflow(tmp_path: Path) -> Iterator[Airflow]:
         for program in ("api-server", "dag-processor", "scheduler"):
             stack.enter_context(airflow.started(program))
         airflow.until(airflow.answers)
-        airflow.until(lambda: len(airflow.rows("SELECT dag_id FROM dag")) == 6)
+        airflow.until(lambda: len(airflow.rows("SELECT dag_id FROM dag")) == 9)
         yield airflow
 
 
@@ -98,6 +100,18 @@ def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
         airflow.until(lambda: state(dag) == "deferred")
         return number
 
+    def kill(dag: str) -> None:
+        tell("PATCH", f"dags/{dag}/dagRuns/one/taskInstances/deploy", {"new_state": "failed"})
+
+    def clear(dag: str) -> None:
+        what = {"dry_run": False, "task_ids": ["deploy"], "dag_run_id": "one", "only_failed": False}
+        tell("POST", f"dags/{dag}/clearTaskInstances", what)
+
+    def waits(dag: str, looks: int = 0) -> None:
+        """Wait until the triggerer has looked at a deployment."""
+        before = asked(airflow, "GET", dag)
+        airflow.until(lambda: asked(airflow, "GET", dag) > before + looks)
+
     # The triggerer is killed in the midst of a wait, which holds no slot of a worker.
     with airflow.started("triggerer"):
         held_up = [held("restarted"), held("updated")]
@@ -107,8 +121,7 @@ def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
         airflow.until(lambda: asked(airflow, "GET", "restarted") > 5)
     with airflow.started("triggerer"):
         again = time.monotonic()
-        looks = asked(airflow, "GET", "restarted")
-        airflow.until(lambda: asked(airflow, "GET", "restarted") > looks + 2)
+        waits("restarted", looks=2)
         assert (state("restarted"), state("updated"), state("late")) == ("deferred",) * 3
         for number in held_up:
             serving.faults.remove(number)
@@ -122,20 +135,44 @@ def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
         assert time.monotonic() < again + 90
         airflow.until(lambda: state("late") == "failed")
 
+        # What answers wrongly is taken back.
+        run("lying")
+        airflow.until(lambda: state("lying") == "failed")
+        assert {body["modelVersion"] for body in changes(airflow, "lying")} == {1, 2}
+        assert HsmlHook().predict("lying", instances=[[0.0]]) == {"predictions": [1]}
+
         # A person kills it.
         for dag, stops in (("leave", 0), ("stop", 1)):
             held(dag)
-            looks = asked(airflow, "GET", dag)
-            airflow.until(lambda looks=looks, dag=dag: asked(airflow, "GET", dag) > looks)  # type: ignore[misc]
-            tell("PATCH", f"dags/{dag}/dagRuns/one/taskInstances/deploy", {"new_state": "failed"})
+            waits(dag)
+            kill(dag)
             airflow.until(lambda stops=stops, dag=dag: asked(airflow, "POST", dag) == 1 + stops)  # type: ignore[misc]
             assert state(dag) == "failed"
         serving.faults.clear()
         assert deployed(airflow, "stop")["status"] in {"Stopping", "Stopped"}
         airflow.until(lambda: deployed(airflow, "leave")["status"] == "Running")
 
-        # A person clears it: it waits for what is under way.
-        tell("POST", "dags/stop/clearTaskInstances", {"dry_run": False, "task_ids": ["deploy"], "dag_run_id": "one"})
+        # A person kills an update: what served goes on, and nothing is stopped.
+        held("killed")
+        waits("killed")
+        starts, trigger = asked(airflow, "POST", "killed"), trigger_of(airflow, "killed")
+        kill("killed")
+        airflow.until(lambda: not airflow.rows(f"SELECT id FROM trigger WHERE id = {trigger}"))  # noqa: S608 - a number
+        serving.faults.clear()
+        airflow.until(lambda: deployed(airflow, "killed")["answering"] == 2)
+        assert asked(airflow, "POST", "killed") == starts
+
+        # A person clears it while it waits: it goes on with what is under way.
+        held("cleared")
+        trigger = trigger_of(airflow, "cleared")
+        clear("cleared")
+        airflow.until(lambda: state("cleared") == "deferred" and trigger_of(airflow, "cleared") != trigger)
+        serving.faults.clear()
+        airflow.until(lambda: state("cleared") == "success")
+        assert asked(airflow, "POST", "cleared") == 1, "one START"
+
+        # A person clears what was killed.
+        clear("stop")
         airflow.until(lambda: state("stop") == "success")
         assert deployed(airflow, "stop")["status"] == "Running"
 
@@ -145,17 +182,24 @@ def deployed(airflow: Airflow, name: str) -> dict[str, Any]:
     return next((row for row in shown if row["name"] == name), {"id": None})
 
 
+def trigger_of(airflow: Airflow, dag: str) -> int | None:
+    rows = airflow.rows(f"SELECT trigger_id FROM task_instance WHERE dag_id = '{dag}'")  # noqa: S608 - a name of ours
+    return rows[0][0] if rows else None
+
+
 def two_versions_of_which_one_serves(folder: Path) -> None:
+    """Register two versions of each model, and deploy the first; the second of one answers what nobody expects."""
     hook, rows = HsmlHook(), [[0.0], [1.0]]
     file = folder / "model.joblib"
     for version in (1, 2):
-        file.write_text(json.dumps({"answer": version}))
-        expected = {"instances": rows, "predictions": [version] * 2}
-        hook.register_model(
-            model_name="digits", model_path=file, framework="SKLEARN", input_example=rows, expected=expected
-        )
-        if version == 1:
-            hook.deploy_model("digits", 1, deployment_name="updated", poll_interval=0.5)
+        for model, answer in (("digits", version), ("lying", 1 if version == 1 else 66)):
+            file.write_text(json.dumps({"answer": answer}))
+            expected = {"instances": rows, "predictions": [version] * 2}
+            hook.register_model(
+                model_name=model, model_path=file, framework="SKLEARN", input_example=rows, expected=expected
+            )
+    for name, model in (("updated", "digits"), ("killed", "digits"), ("lying", "lying")):
+        hook.deploy_model(model, 1, deployment_name=name, poll_interval=0.5)
 
 
 def changes(airflow: Airflow, name: str) -> list[dict[str, Any]]:

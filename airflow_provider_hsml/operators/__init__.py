@@ -15,7 +15,8 @@ from .deployments import (
 )
 from .models import DeleteModelVersionsOperator, RegisterModelOperator
 from .predictions import PredictOperator
-from .promotion import DeployBestModelOperator, DeployModelOperator, RollbackDeploymentOperator
+from .promotion import DeployBestModelOperator, DeployModelOperator
+from .rollback import RollbackDeploymentOperator
 
 __all__ = [
     "DeleteDeploymentOperator",

@@ -10,12 +10,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_hsml.hopsworks import reading
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
-from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL
 
-from . import events
 from .base import WaitingOperator
 from .hiding import SpecOperator
+from .recording import RecordingOperator, as_xcom, run_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,100 +26,10 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
     from airflow_provider_hsml.hopsworks.verification import Verification
 
-    from .lineage import Lineage
-
     OnRollback = Callable[[Context], Any]
 
 
-class _RecordingOperator(WaitingOperator):
-    """What the operators have in common whose result is a promotion record."""
-
-    operator_extra_links = (DeploymentLink(), ModelVersionLink())
-
-    def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
-        """
-        Promote; the record is pushed also where that fails.
-
-        :param context: Airflow's
-        :param promote: a verb of the hook
-        :param args: its arguments
-        :param kwargs: its arguments
-        """
-        try:
-            record = promote(*args, **kwargs)
-        except HopsworksError as error:
-            if error.record is not None:
-                self._tell(context, error.record)
-            raise
-        events.emit_promotion(self, context, record)
-        return record
-
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
-        """
-        Go on after the wait in the triggerer.
-
-        :param context: Airflow's
-        :param left: what was left to it
-        :param event: how it ended
-        """
-        return self._end(context, self._promote(context, self.hook.go_on_promoting, left, event))
-
-    def _end(self, context: Context, record: Record) -> dict[str, Any]:
-        """End the task after its promotion."""
-        return self._finish(context, record)
-
-    def _tell(self, context: Context, record: Record) -> None:
-        """Push the record of a failure; whatever comes of that, the failure is what the task ends with."""
-        try:
-            self._finish(context, record)
-        except Exception:
-            self.log.exception("The record could not be pushed")
-
-    def _finish(self, context: Context, record: Record) -> dict[str, Any]:
-        """
-        Push the record, as a whole and key by key, and return it.
-
-        Airflow's ``multiple_outputs`` would push the keys too, but on 3.0 it fails at the first that is None.
-        """
-        plain = _told(record)
-        self._record = record
-        self.log.info("%s", record.summary())
-        given = {key: value for key, value in plain.items() if value is not None}
-        for key, value in {"promotion": plain, **given}.items():
-            context["ti"].xcom_push(key=key, value=value)
-        return plain
-
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Lineage:  # noqa: ARG002
-        """Give the model version and the deployment that serves it: OpenLineage's provider asks."""
-        from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
-
-        return lineage.of_promotion(self.hook.access, self._record)
-
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Lineage:  # noqa: ARG002
-        """Give nothing: without this, OpenLineage's provider would ask what a success is asked."""
-        from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
-
-        return lineage.none()
-
-
-def _told(record: Record) -> dict[str, Any]:
-    """Give a record as XComs have it, where Airflow masks nothing: what Hopsworks said may have a value in it."""
-    from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
-
-    return record.to_dict() | {"reason": redact(record.reason), "failure": record.failure and redact(record.failure)}
-
-
-def _run_key(context: Context) -> str:
-    """
-    Name the task, the same when it is tried again.
-
-    Where a person clears it, Airflow gives it more tries, and with them another number behind the ``@``.
-    """
-    ti = context["ti"]
-    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}@{ti.max_tries}"
-
-
-class _PromotingOperator(SpecOperator, _RecordingOperator):
+class _PromotingOperator(SpecOperator, RecordingOperator):
     """What the operators that put a model version into a deployment have in common."""
 
     map_index_template_default = f"{{% if task.deployment_name %}}{BY_DEPLOYMENT}{{% else %}}{BY_MODEL}{{% endif %}}"
@@ -178,7 +87,7 @@ class _PromotingOperator(SpecOperator, _RecordingOperator):
     def _tell_rollback(self, context: Context, record: Record) -> None:
         """Call ``on_rollback``; an exception in it changes nothing any more."""
         told = cast("dict[str, Any]", context)  # Filled in place: in Airflow 2 it is more than a dict.
-        told["promotion"] = _told(record)
+        told["promotion"] = as_xcom(record)
         for call in self.on_rollback:
             try:
                 call(context)
@@ -228,7 +137,7 @@ class _PromotingOperator(SpecOperator, _RecordingOperator):
 
     def _how(self, context: Context) -> dict[str, Any]:
         return {
-            "run_key": _run_key(context),
+            "run_key": run_key(context),
             "deployment_name": self.deployment_name or None,
             "spec": self._whole_spec(),
             "verification": self._verification(),
@@ -435,67 +344,3 @@ class DeployBestModelOperator(_PromotingOperator):
         if record.is_kept and self.if_not_better == "fail":
             raise AirflowFailException(record.reason)
         return plain
-
-
-class RollbackDeploymentOperator(_RecordingOperator):
-    """
-    Have a deployment serve what it served before, and see that it does. The old instances answer until the new ones do.
-
-    Use it by hand, or as a task that runs when what comes after a promotion fails; a promotion that fails by itself
-    rolls back by itself. If what is rolled back to does not serve, what served before this serves again.
-
-    Returns the promotion record, as ``DeployModelOperator`` does, with the action ``rolled_back`` (or ``unchanged``).
-
-    :param deployment_name: the deployment
-    :param to: ``previous``: what it was before the last promotion; or the number of a deployment version (Hopsworks
-        5.2 and later keep them)
-    :param model_version: serve this version of the model instead, with the configuration as it is
-    :param reject: whether ``DeployBestModelOperator`` is not to choose the version again that is taken away (its gate's
-        ``retry_rejected`` does); nothing is rejected with ``model_version``
-    """
-
-    template_fields: Sequence[str] = (
-        *WaitingOperator.template_fields,
-        "deployment_name",
-        "to",
-        "model_version",
-        "reject",
-    )
-
-    def __init__(
-        self,
-        *,
-        deployment_name: str,
-        to: int | str = "previous",
-        model_version: int | str | None = None,
-        reject: bool | str = True,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
-        if to != "previous":
-            self._written(reading.integer, "to", to, least=1)
-        self._written(reading.integer, "model_version", model_version, least=1)
-        self._written(reading.boolean, "reject", reject)
-        self.deployment_name = deployment_name
-        self.to = to
-        self.model_version = model_version
-        self.reject = reject
-
-    def act(self, context: Context) -> dict[str, Any]:
-        """
-        Roll it back.
-
-        :param context: Airflow's
-        """
-        record = self._promote(
-            context,
-            self.hook.rollback_deployment,
-            self.deployment_name,
-            self.to,
-            model_version=self.model_version,
-            reject=self.reject,
-            run_key=_run_key(context),
-            **self._waits(),
-        )
-        return self._finish(context, record)

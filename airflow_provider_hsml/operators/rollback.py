@@ -1,0 +1,79 @@
+"""Putting back what a deployment served before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import reading
+
+from .base import WaitingOperator
+from .recording import RecordingOperator, run_key
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.providers.common.compat.sdk import Context
+
+
+class RollbackDeploymentOperator(RecordingOperator):
+    """
+    Have a deployment serve what it served before, and see that it does. The old instances answer until the new ones do.
+
+    Use it by hand, or as a task that runs when what comes after a promotion fails; a promotion that fails by itself
+    rolls back by itself. If what is rolled back to does not serve, what served before this serves again.
+
+    Returns the promotion record, as ``DeployModelOperator`` does, with the action ``rolled_back`` (or ``unchanged``).
+
+    :param deployment_name: the deployment
+    :param to: ``previous``: what it was before the last promotion; or the number of a deployment version (Hopsworks
+        5.2 and later keep them)
+    :param model_version: serve this version of the model instead, with the configuration as it is
+    :param reject: whether ``DeployBestModelOperator`` is not to choose the version again that is taken away (its gate's
+        ``retry_rejected`` does); nothing is rejected with ``model_version``
+    """
+
+    template_fields: Sequence[str] = (
+        *WaitingOperator.template_fields,
+        "deployment_name",
+        "to",
+        "model_version",
+        "reject",
+    )
+
+    def __init__(
+        self,
+        *,
+        deployment_name: str,
+        to: int | str = "previous",
+        model_version: int | str | None = None,
+        reject: bool | str = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        if to != "previous":
+            self._written(reading.integer, "to", to, least=1)
+        self._written(reading.integer, "model_version", model_version, least=1)
+        self._written(reading.boolean, "reject", reject)
+        self.deployment_name = deployment_name
+        self.to = to
+        self.model_version = model_version
+        self.reject = reject
+
+    def act(self, context: Context) -> dict[str, Any]:
+        """
+        Roll it back.
+
+        :param context: Airflow's
+        """
+        record = self._promote(
+            context,
+            self.hook.rollback_deployment,
+            self.deployment_name,
+            self.to,
+            model_version=self.model_version,
+            reject=self.reject,
+            run_key=run_key(context),
+            **self._waits(),
+        )
+        return self._finish(context, record)
