@@ -16,8 +16,8 @@ from airflow_provider_hsml.hopsworks.errors import (
     Superseded,
 )
 
+from .arrivals import FILES, V2, WITHOUT_EXPECTED
 from .fake import LOST, UNSENT, FakeHopsworks, refusal, row
-from .test_arrival import FILES, V2, WITHOUT_EXPECTED
 from .test_verifying import arrive
 
 if TYPE_CHECKING:

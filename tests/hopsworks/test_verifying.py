@@ -18,8 +18,8 @@ from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.settings import Script
 from airflow_provider_hsml.hopsworks.verification import Verification
 
+from .arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
 from .fake import PROJECT, FakeHopsworks, refusal, row
-from .test_arrival import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
 
 LLM = ModelVersion("digits", 2, "digits_2", "demo", 119, {}, Framework.LLM)
 AT_THE_INGRESS = WITHOUT_EXPECTED | {
