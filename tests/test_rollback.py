@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 
 pytestmark = pytest.mark.airflow
+
+_numbers = itertools.count()
 
 
 @pytest.fixture
@@ -211,13 +215,31 @@ class TestByHand:
 
         ti = FakeTaskInstance()
         record = execute(back, ti)
-        assert execute(back, ti)["action"] == "unchanged", "the same task again, cleared or tried again"
+        again = execute(back, ti)
+        cleared = execute(back, dataclasses.replace(ti, max_tries=1))
 
         assert (record["action"], record["model_version"], record["previous_model_version"]) == ("rolled_back", 1, 2)
         assert record["verified_by"] == "fingerprint"
+        assert (again["action"], again["model_version"], again["previous_model_version"]) == ("rolled_back", 1, 2)
+        assert (cleared["action"], cleared["model_version"]) == ("unchanged", 1)
         assert serving_version(serving, "hand1") == 1
         assert execute(back)["model_version"] == 2
         assert serving_version(serving, "hand1") == 2
+
+    def test_what_was_taken_back_already_is_not_rolled_back_further(
+        self, serving: LocalServing, register: Callable[..., int], liar: Callable[..., int]
+    ) -> None:
+        for number in (1, 2):
+            register("hand5", number, auc=0.8 + number / 100)
+            execute(best("hand5"))
+        liar("hand5", auc=0.9)
+        with pytest.raises(AirflowFailException):
+            execute(best("hand5"))
+
+        record = execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand5"))
+
+        assert (record["action"], record["model_version"]) == ("unchanged", 2)
+        assert serving_version(serving, "hand5") == 2
 
     @pytest.mark.parametrize("reject", [True, "False"])
     def test_what_was_taken_away_is_not_chosen_again_unless_it_may_be(
@@ -259,6 +281,116 @@ class TestByHand:
 
         with pytest.raises(AirflowFailException, match="has no deployment version 9: it has"):
             execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand3", to=9))
+
+
+class TestOfOnePromotion:
+    """In a task that runs when a later check fails, whatever it was that failed."""
+
+    @pytest.fixture
+    def promoted(self, register: Callable[..., int]) -> tuple[str, dict[str, Any]]:
+        """Give a deployment that serves the second version, and the record of that."""
+        name = f"one{next(_numbers)}"
+        register(name, 1, auc=0.8)
+        execute(best(name))
+        register(name, 2, auc=0.81)
+        return name, execute(best(name))
+
+    @staticmethod
+    def roll_back(name: str, promotion: Any) -> dict[str, Any]:
+        back = RollbackDeploymentOperator(task_id="back", deployment_name=name, promotion=promotion)
+        record: dict[str, Any] = execute(back)
+        return record
+
+    def test_what_it_has_changed_is_rolled_back(
+        self, promoted: tuple[str, dict[str, Any]], serving: LocalServing
+    ) -> None:
+        name, record = promoted
+
+        record = self.roll_back(name, json.dumps(record))
+
+        assert (record["action"], record["model_version"]) == ("rolled_back", 1)
+        assert serving_version(serving, name) == 1
+
+    def test_what_it_has_left_unverified_by_choice(
+        self, promoted: tuple[str, dict[str, Any]], serving: LocalServing, liar: Callable[..., int]
+    ) -> None:
+        name, _ = promoted
+        liar(name, auc=0.9)
+        ti = FakeTaskInstance()
+        with pytest.raises(AirflowFailException):
+            execute(best(name, verification={"on_failure": "leave"}), ti)
+
+        record = self.roll_back(name, ti.pushed["promotion"])
+
+        assert (record["action"], record["model_version"]) == ("rolled_back", 2)
+        assert serving_version(serving, name) == 2
+
+    def test_nothing_where_it_changed_nothing(
+        self, promoted: tuple[str, dict[str, Any]], serving: LocalServing
+    ) -> None:
+        name, _ = promoted
+
+        record = self.roll_back(name, execute(best(name)))
+
+        assert (record["action"], record["model_version"]) == ("unchanged", 2)
+        assert "ended with 'kept'" in record["reason"]
+        assert serving_version(serving, name) == 2
+
+    def test_nothing_where_it_failed_without_a_change(
+        self, promoted: tuple[str, dict[str, Any]], serving: LocalServing
+    ) -> None:
+        name, _ = promoted
+        ti = FakeTaskInstance()
+        body = {"errorCode": 240026, "errorMsg": "quota"}
+        serving.faults.add(RequestFault(method="PUT", path="/project/*/serving", status=400, body=body, times=1))
+        with pytest.raises(AirflowFailException, match="240026"):
+            execute(best(name, spec={"inference_batcher": {"enabled": True}}), ti)
+
+        record = self.roll_back(name, ti.pushed["promotion"])
+
+        assert (record["action"], record["model_version"]) == ("unchanged", 2)
+        assert "failed" in record["reason"]
+        assert serving_version(serving, name) == 2
+
+    def test_nothing_where_it_was_taken_back(
+        self, promoted: tuple[str, dict[str, Any]], serving: LocalServing, liar: Callable[..., int]
+    ) -> None:
+        name, _ = promoted
+        liar(name, auc=0.9)
+        ti = FakeTaskInstance()
+        with pytest.raises(AirflowFailException):
+            execute(best(name), ti)
+
+        record = self.roll_back(name, ti.pushed["promotion"])
+
+        assert (record["action"], record["model_version"]) == ("unchanged", 2)
+        assert serving_version(serving, name) == 2
+
+    def test_nothing_where_another_was_promoted_since(
+        self, promoted: tuple[str, dict[str, Any]], serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        name, earlier = promoted
+        register(name, 3, auc=0.9)
+        execute(best(name))
+
+        record = self.roll_back(name, earlier)
+
+        assert (record["action"], record["model_version"]) == ("unchanged", 3)
+        assert "changed again since" in record["reason"]
+        assert serving_version(serving, name) == 3
+
+    @pytest.mark.parametrize("promotion", ["", "None", "[]", {"action": "updated"}])
+    def test_what_is_no_record_is_refused(self, promotion: Any, promoted: tuple[str, dict[str, Any]]) -> None:
+        with pytest.raises(AirflowFailException, match="promotion: expected"):
+            self.roll_back(promoted[0], promotion)
+
+    def test_of_another_deployment_or_beside_a_model_version(self, promoted: tuple[str, dict[str, Any]]) -> None:
+        name, record = promoted
+        with pytest.raises(AirflowFailException, match=f"of deployment {name!r}; expected one of 'other'"):
+            self.roll_back("other", record)
+        back = RollbackDeploymentOperator(task_id="back", deployment_name=name, promotion=record, model_version=1)
+        with pytest.raises(AirflowFailException, match="no model_version beside it"):
+            execute(back)
 
 
 class TestRecreate:

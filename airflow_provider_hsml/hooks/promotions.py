@@ -14,7 +14,7 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 from airflow_provider_hsml.hopsworks.gate import Gate, Metric
 from airflow_provider_hsml.hopsworks.plan import Plan
 from airflow_provider_hsml.hopsworks.promotion import Promotion
-from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback
+from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback, Target
 from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 from airflow_provider_hsml.hopsworks.verification import Verification
 from airflow_provider_hsml.hopsworks.waiting import HandOver, drive, steady
@@ -167,6 +167,7 @@ class PromotionVerbs(DeploymentVerbs):
         *,
         model_version: int | str | None = None,
         reject: bool | str = True,
+        promotion: Mapping[str, Any] | str | None = None,
         run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -180,11 +181,19 @@ class PromotionVerbs(DeploymentVerbs):
         :param model_version: serve this version of the model instead
         :param reject: whether the version that is taken away is not to be chosen as the best one again; not with
             ``model_version``
+        :param promotion: the record of the promotion that is to be undone, and of no other; not with ``model_version``
         :param run_key: which task this is, the same when it is tried again
         :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
         """
+        undone = None if promotion is None else Target.read(promotion)
+        if undone is not None and (model_version is not None or undone.deployment_name != name):
+            message = (
+                f"promotion: it is of deployment {undone.deployment_name!r}; expected one of {name!r}, and no "
+                "model_version beside it."
+            )
+            raise InvalidInput(message)
         if model_version is None:
             target = to if to == PREVIOUS else reading.integer("to", to, least=1)
             name = check_deployment_name(name)
@@ -198,6 +207,7 @@ class PromotionVerbs(DeploymentVerbs):
                 wait=wait,
                 run_key=run_key,
                 reject=reject,
+                promotion=undone,
                 on_decided=self._on_decided,
             )
             return self._promote(wish.run(self.client.project))

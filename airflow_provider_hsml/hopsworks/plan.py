@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
@@ -58,12 +57,8 @@ class Plan:
         :param value: the record, also as JSON text
         :raises InvalidInput: it is no such thing
         """
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except ValueError:
-                reading.refuse("plan", "what a task with plan_only=True returned, or that as JSON text", value)
-        given = reading.json_mapping("plan", value)
+        expected = "what a task with plan_only=True returned, or that as JSON text"
+        given = reading.json_mapping("plan", reading.json_text("plan", expected, value))
         if isinstance(given.get("plan"), Mapping):
             given = given["plan"]
         names = [field.name for field in fields(cls)]

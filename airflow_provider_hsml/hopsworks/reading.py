@@ -182,6 +182,20 @@ def sequence(what: str, value: object) -> Sequence[Any]:
     return list(value)
 
 
+def json_text(what: str, expected: str, value: object) -> object:
+    """
+    Read a value that may be given as JSON text.
+
+    :param what: the argument's name
+    :param expected: what would be right, completing "expected ..."
+    :param value: what was given
+    """
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        refuse(what, expected, value)
+
+
 def json_mapping(what: str, value: object) -> Mapping[str, Any]:
     """
     Read a mapping that JSON can hold.

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from . import calls, changes, registry, restoring, scripts
+from . import calls, changes, reading, registry, restoring, scripts
+from .arrival import Arrived
 from .changes import model_wanted
 from .errors import InvalidInput, NotFound, Superseded
 from .found import find
 from .gate import Decision
-from .journal import State
+from .journal import Before, Served, State
 from .promotion import see_through, take_back
-from .record import Promoted
+from .record import Done, Promoted
 from .transition import Outdated, Transition
 from .waiting import Pace, Procedure, all_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .arrival import Arrived
     from .calls import Project
     from .deployments import Deployment, DeploymentVersion
     from .found import Found
@@ -31,7 +32,51 @@ if TYPE_CHECKING:
     from .settings import Wanted
     from .waiting import Clock
 
+log = logging.getLogger(__name__)
+
 PREVIOUS = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A promotion that is to be undone, as its record tells of it."""
+
+    deployment_name: str
+    deployment_id: int | None
+    action: str
+    served: Served
+    """What it was to have the deployment serve."""
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """
+        Read a promotion record.
+
+        :param value: the record, also as JSON text
+        :raises InvalidInput: it is no such thing
+        """
+        expected = "the record of a promoting task, <task>.output['promotion']"
+        given = reading.json_mapping("promotion", reading.json_text("promotion", expected, value))
+        keys = ("deployment_name", "deployment_id", "action", "model_project", "model_name", "model_version")
+        if set(keys) - set(given):
+            reading.refuse("promotion", expected, value)
+        name, id_, action, *served = (given[key] for key in keys)
+        return cls(name, id_, action, Served(*served))
+
+    def nothing_left(self, found: Found, live: Deployment) -> str | None:
+        """
+        Say why there is nothing of it to undo; None: there is.
+
+        :param found: what there is
+        :param live: the deployment
+        """
+        if self.action not in ("created", "updated", "started", "attached", "failed"):
+            return f"the promotion ended with {self.action!r}: it has left nothing to roll back"
+        if self.action == "failed" and found.unfinished is None:
+            return "the promotion failed, and has left nothing to roll back"
+        if (live.id, Before.of(live).served) != (self.deployment_id, self.served):
+            return f"what the promotion has changed was changed again since: {live}"
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +93,8 @@ class Rollback:
     run_key: str = ""
     reject: bool = True
     """Whether the model version that it takes away is not to be chosen as the best one again."""
+    promotion: Target | None = None
+    """The one that is to be undone; None: whatever was the last."""
     on_decided: Callable[[ModelVersion], object] = lambda _model: None
     """Is given the version that is to serve, before anything is done."""
 
@@ -72,16 +119,20 @@ class Rollback:
             )
             if self.to == PREVIOUS:
                 # An earlier run had begun it.
-                row, model = now.deployment, None
-                if not row.status.is_down:
-                    model = yield from _model(project, row.model_project, row.model_name, row.model_version)
+                model = None if now.deployment.status.is_down else (yield from _served_by(project, now.deployment))
                 return self._promoted(found, dataclasses.replace(now, action="rolled_back"), model)
             found = yield from find(project, [self.name])
         live, journal = found.live, found.journal
         if live is None:
             message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
             raise NotFound(message)
-        back_to, wanted, model = yield from self._target(project, live, found)
+        begun = self._begun(found, live)
+        nothing = self.promotion.nothing_left(found, live) if self.promotion and not begun else None
+        if nothing is not None:
+            log.info("%s: nothing is rolled back: %s", live, nothing)
+            model = yield from _served_by(project, live)
+            return Promoted(self.name, Arrived(live, "unchanged"), Decision(model, nothing), None, live, found.former)
+        back_to, wanted, model = yield from self._target(project, live, found, begun)
         entry = found.unfinished
         differing = changes.differences(live.raw, scripts.absolute(project, wanted))
         attaches = entry is not None and not differing and back_to in (None, live.version)
@@ -121,28 +172,40 @@ class Rollback:
         place = "what it was before" if self.to == PREVIOUS else f"deployment version {self.to}"
         what = f", with version {model.version} of model {model.name!r}" if model else ""
         decision = Decision(model, f"{place} was asked for{what}")
-        return Promoted(self.name, arrived, decision, None, found.live, found.former)
+        entry, done = found.journal.newest, None
+        if entry and self.run_key and (entry.run, entry.state) == (self.run_key, State.VERIFIED):
+            # An earlier try has done it, and its worker died before it could tell.
+            done = Done("rolled_back", entry.before.served.version if entry.before else None, is_kept=False)
+        return Promoted(self.name, arrived, decision, None, found.live, found.former, done=done)
 
-    def _is_begun(self, entry: Entry, live: Deployment, found: Found) -> bool:
-        """Tell whether an earlier run began it: done once more, it would lead to where it came from."""
+    def _begun(self, found: Found, live: Deployment) -> Entry | None:
+        """Give the entry of an earlier run that began it: done once more, it would lead to where it came from."""
+        entry = found.journal.newest
+        if entry is None:
+            return None
         task = self.run_key.partition("@")[0]
         if task and entry.task == task and entry.state in (State.PROMOTING, State.VERIFIED):
             # This task's own earlier try, or it was cleared.
-            return True
+            return entry
         if not entry.is_rollback or entry.state is not State.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
-            return False
-        return entry is found.unfinished or (entry.before is not None and entry.before.is_still(live))
+            return None
+        is_still = entry is found.unfinished or (entry.before is not None and entry.before.is_still(live))
+        return entry if is_still else None
 
     def _target(
-        self, project: Project, live: Deployment, found: Found
+        self, project: Project, live: Deployment, found: Found, begun: Entry | None
     ) -> Procedure[tuple[int | None, Wanted, ModelVersion | None]]:
         """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
-        entry = found.journal.newest
-        if entry is not None and self._is_begun(entry, live, found):
-            served = entry.challenger
+        if begun is not None:
+            served = begun.challenger
             model = yield from _model(project, served.project, served.name, served.version)
-            return entry.back_to, restoring.from_stored(entry.wanted), model
-        if self.to == PREVIOUS and entry and entry.before and entry.state is not State.ROLLED_BACK:
+            return begun.back_to, restoring.from_stored(begun.wanted), model
+        entry = found.journal.newest
+        if self.to == PREVIOUS and entry and entry.before and entry.state is State.ROLLED_BACK:
+            if not (entry.is_rollback or found.is_doubtful):
+                log.info("%s is what it was before the last promotion, which was taken back", live)
+                return None, {}, (yield from _served_by(project, live))
+        elif self.to == PREVIOUS and entry and entry.before:
             before = entry.before
             is_ours = not changes.differences(live.raw, restoring.from_stored(entry.wanted))
             if before.deployment_id == live.id and is_ours:
@@ -158,7 +221,7 @@ class Rollback:
                 served = before.served
                 return back_to, wanted, (yield from _model(project, served.project, served.name, served.version))
         version = yield from self._version(project, live)
-        model = yield from _model(project, version.model_project, version.model_name, version.model_version)
+        model = yield from _served_by(project, version)
         return version.version, model_wanted(model) if model else {}, model
 
     def _version(self, project: Project, live: Deployment) -> Procedure[DeploymentVersion]:
@@ -180,6 +243,10 @@ class Rollback:
         return found
 
 
+def _served_by(project: Project, row: Deployment | DeploymentVersion) -> Procedure[ModelVersion | None]:
+    return (yield from _model(project, row.model_project, row.model_name, row.model_version))
+
+
 def _model(
     project: Project, owner: str | None, name: str | None, version: int | None
 ) -> Procedure[ModelVersion | None]:
@@ -187,8 +254,6 @@ def _model(
         return None
     model = yield from registry.find_served(project, owner, name, version)
     if model is None:
-        message = (
-            f"Version {version} of model {name!r}, which is to be rolled back to, is not in the registry any more."
-        )
+        message = f"Version {version} of model {name!r}, which is to serve, is not in the registry any more."
         raise NotFound(message)
     return model

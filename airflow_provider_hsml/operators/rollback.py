@@ -10,7 +10,7 @@ from .base import WaitingOperator
 from .recording import RecordingOperator, run_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -30,6 +30,9 @@ class RollbackDeploymentOperator(RecordingOperator):
     :param model_version: serve this version of the model instead, with the configuration as it is
     :param reject: whether ``DeployBestModelOperator`` is not to choose the version again that is taken away (its gate's
         ``retry_rejected`` does); nothing is rejected with ``model_version``
+    :param promotion: the record of a promoting task, ``deploy.output["promotion"]``: what that one has changed is
+        rolled back, and nothing where it changed nothing, was taken back already, or is not what is live any more. For
+        a task that runs when a later check fails
     """
 
     template_fields: Sequence[str] = (
@@ -38,7 +41,9 @@ class RollbackDeploymentOperator(RecordingOperator):
         "to",
         "model_version",
         "reject",
+        "promotion",
     )
+    template_fields_renderers = {"promotion": "json"}  # noqa: RUF012
 
     def __init__(
         self,
@@ -47,6 +52,7 @@ class RollbackDeploymentOperator(RecordingOperator):
         to: int | str = "previous",
         model_version: int | str | None = None,
         reject: bool | str = True,
+        promotion: Mapping[str, Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,6 +65,7 @@ class RollbackDeploymentOperator(RecordingOperator):
         self.to = to
         self.model_version = model_version
         self.reject = reject
+        self.promotion = promotion
 
     def act(self, context: Context) -> dict[str, Any]:
         """
@@ -73,6 +80,7 @@ class RollbackDeploymentOperator(RecordingOperator):
             self.to,
             model_version=self.model_version,
             reject=self.reject,
+            promotion=self.promotion,
             run_key=run_key(context),
             **self._waits(),
         )
