@@ -26,7 +26,9 @@ def dag_of(heading: str, dag_id: str) -> str:
     return f"{IMPORTS}\nwith DAG({dag_id!r}):\n" + "".join(f"    {line}\n" for line in code.splitlines())
 
 
-@pytest.mark.parametrize("heading", ["Plan and approval", "One change at a time, across DAGs"])
+@pytest.mark.parametrize(
+    "heading", ["Plan and approval", "When a later check fails", "One change at a time, across DAGs"]
+)
 def test_is_a_dag(heading: str) -> None:
     names: dict[str, object] = {}
     exec(dag_of(heading, "recipe"), names)  # noqa: S102 - the page's code is what is tested
@@ -75,3 +77,50 @@ def test_from_development_to_production(tmp_path: Path, monkeypatch: pytest.Monk
     assert (live["churn"].model_project, live["churn"].model_version) == ("dev", 2)
     assert (live["fraud"].model_project, live["fraud"].model_version) == ("prod", 1)
     assert answers == {name: {"predictions": [2]} for name in ("churn", "fraud")}
+
+
+@pytest.mark.slow
+def test_when_a_later_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_hsml.hooks import HsmlHook
+
+    text, count = re.subn(
+        r"check = .*",
+        """check = task(lambda good: 1 / int(good), task_id="check")("{{ dag_run.conf.get('good', 1) }}")""",
+        dag_of("When a later check fails", "checked"),
+    )
+    assert count == 1
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "checked.py").write_text(text)
+    with LocalServing(engine=run_model, profile="plain") as serving:
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+        environment = commands.environment(
+            tmp_path,
+            AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "dags"),
+            AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
+        )
+        assert commands.run([("db", "migrate")], environment)[0].code == "0"
+
+        def night(number: int, *, recorded: int, good: int) -> tuple[str, list[str], int | None]:
+            """Register a version, run the DAG, and give its end, what became of the deployment, and what serves."""
+            file = tmp_path / "model.joblib"
+            file.write_text(json.dumps({"answer": number}))
+            hook, rows = HsmlHook(), [[0.1, 0.2]]
+            hook.register_model(
+                model_name="churn",
+                model_path=file,
+                framework="SKLEARN",
+                metrics={"auc": 0.8 + number / 100},
+                input_example=rows,
+                expected={"instances": rows, "predictions": [recorded]},
+            )
+            (ran,) = commands.run([("dags", "test", "checked", "--conf", json.dumps({"good": good}))], environment)
+            actions = re.findall(r"^ +action +(\w+)", ran.output, re.MULTILINE)
+            return ran.code, actions, hook.get_deployment("churn").model_version
+
+        assert night(1, recorded=1, good=1) == ("0", ["created"], 1)
+        assert night(2, recorded=2, good=1) == ("0", ["updated"], 2)
+        # The check fails; then the promotion itself, and with it the check; then the check of a night that kept.
+        code, *rest = night(3, recorded=3, good=0)
+        assert (code != "0", rest) == (True, [["updated", "rolled_back"], 2])
+        code, *rest = night(4, recorded=66, good=1)
+        assert (code != "0", rest) == (True, [["rolled_back", "unchanged"], 2])
