@@ -393,12 +393,15 @@ class PromotionMachine(RuleBasedStateMachine):
             return
         assert is_faulty or not isinstance(end, Superseded), f"nobody else was there: {end}"
         self.previous = None
-        if isinstance(end, InvalidInput) and self.former == before:
-            assert after == before, "what is refused changes nothing"
+        if isinstance(end, InvalidInput) and after == before:
+            return  # What an earlier run has left is still there for the next one.
+        assert not isinstance(end, InvalidInput) or self.former != before, "what is refused changes nothing"
         if not is_definite(end) and not is_faulty and worker.has_noted_the_end and self._is_served(after):
             self.former, self.may_be_down = after, False
         elif isinstance(end, TakenBack):
             self._judge_taken_back(task, before, after, end, is_faulty=is_faulty)
+            if worker.has_noted_the_end and task.what != "roll back" and not is_faulty and self._is_served(after):
+                self.previous = after.version  # It is what it was before the last promotion.
         elif is_definite(end) and is_faulty and not self._is_served(after):
             self.former = None  # What a fault on the way back has left, no task can mend.
         elif is_definite(end) and not is_faulty and self.former is not None and self.former.version is not None:
@@ -444,11 +447,12 @@ class PromotionMachine(RuleBasedStateMachine):
 
     def _judge_disturbed(self, after: Seen, worker: Worker) -> None:
         writes = [at for at, sent in enumerate(worker.sent, 1) if sent.is_write]
+        changes = [at for at in writes if worker.sent[at - 1].query.get("action") not in ("STOP", "START")]
         how, version = self.theirs[-1]
         if not worker.looked_before(next((at for at in writes if at >= worker.fate.at), len(worker.sent))):
             # They came between our last look and our change, where nobody can see them.
             self.strange.clear()
-        elif how == "version" and writes and writes[0] < worker.fate.at:
+        elif how == "version" and changes and changes[0] < worker.fate.at:
             assert after.row["modelVersion"] == version, "a stranger's version was taken away"
         if any(sent.path.endswith("/rollback") for sent in worker.sent[worker.fate.at - 1 :]):
             # What a version of a deployment holds comes back as a whole.

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import calls, scripts, stopping
+from . import calls, restoring, scripts, stopping
 from .deployments import Deployment
 from .deployments import DeploymentStatus as Status
 from .errors import (
@@ -349,7 +349,7 @@ class Arrival:
         self._is_taken_down = True
         self._down_since = self.clock()
         stopped = yield from stopping.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
-        if stopped is None:
+        if stopped is None or not restoring.is_still(self.project, stopped, live):
             raise PlanAnew
         return stopped
 

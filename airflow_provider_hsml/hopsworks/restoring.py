@@ -50,6 +50,20 @@ def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[
     return found
 
 
+def is_still(project: Project, now: Deployment, was: Deployment) -> bool:
+    """
+    Tell whether nobody has changed a deployment since.
+
+    Where Hopsworks keeps no versions, a change of one that is stopped leaves the signature as it is.
+
+    :param project: the deployment's project
+    :param now: as it is
+    :param was: as it was
+    """
+    is_same = (now.id, now.signature) == (was.id, was.signature)
+    return is_same and not changes.differences(now.raw, configuration(project, was.raw))
+
+
 def way_back(
     project: Project,
     live: Deployment,

@@ -156,7 +156,7 @@ class Change:
         :raises Unsupported: the server left out what it does not know
         """
         before = yield from self.look()
-        if before is None or not self._is_still(before, live) or not self.differs(before):
+        if before is None or not restoring.is_still(self.project, before, live) or not self.differs(before):
             raise PlanAnew
         if not before.status.is_stable:
             raise PlanAnew(is_busy=True)
@@ -185,11 +185,6 @@ class Change:
             raise Superseded(message)
         self._check_stored(row, before)
         return row
-
-    def _is_still(self, now: Deployment, live: Deployment) -> bool:
-        """Where Hopsworks keeps no versions, a change of one that is stopped leaves the signature as it is."""
-        was = restoring.configuration(self.project, live.raw)
-        return now.signature == live.signature and not changes.differences(now.raw, was)
 
     def prepare_update(self, live: Deployment) -> Procedure[None]:
         """

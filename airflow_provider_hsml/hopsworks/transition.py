@@ -249,13 +249,13 @@ class Transition:
             message = f"Deployment {self.name!r} was deleted by somebody else."
             raise Superseded(message)
         if ours is not None:
-            _check_ours(live, ours)
+            _check_ours(self.project, live, ours)
         before = self.before
         if before is None or not before.was_up:
             log.warning("Stopping %s, which did not serve before", live)
             stopped = yield from stopping.stop(self.project, self.name, pace)
             if stopped is not None:
-                _check_ours(stopped, live)
+                _check_ours(self.project, stopped, live)
                 live = stopped
         if before is None:
             return Arrived(live, "stopped")
@@ -303,11 +303,12 @@ class Transition:
         self, now: Deployment | None, ours: Deployment, asked: Mapping[str, Any]
     ) -> Procedure[str | None]:
         """See that nobody has changed it since, right before it is put back, and note what tells the two apart."""
-        _check_ours(now, ours)
+        _check_ours(self.project, now, ours)
         if self.entry is not None and self.entry.asked != asked:
             self.entry = dataclasses.replace(self.entry, asked=asked)
             yield from self._write(State.ROLLING_BACK, self.entry.reason)
-            _check_ours((yield from patiently(calls.get_deployment(self.project, self.name), self._pace())), ours)
+            now = yield from patiently(calls.get_deployment(self.project, self.name), self._pace())
+            _check_ours(self.project, now, ours)
         return self._noted()
 
     def _former_model(self, before: Before) -> Procedure[ModelVersion | None]:
@@ -361,9 +362,8 @@ class Transition:
         :return: the entry with which another process can go on
         :raises Outdated: it is not what was decided on
         """
-        if (live and (live.id, live.signature)) != (
-            self.decided_on and (self.decided_on.id, self.decided_on.signature)
-        ):
+        was = self.decided_on
+        if (live is None) != (was is None) or (live and was and not restoring.is_still(self.project, live, was)):
             raise Outdated
         earlier = self.unfinished
         if earlier is None:
@@ -437,13 +437,8 @@ class Transition:
         return Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
 
 
-def _check_ours(now: Deployment | None, ours: Deployment) -> None:
-    # Where Hopsworks keeps no versions, a change of one that is stopped leaves the signature as it is.
-    if now is None or (now.signature, now.model_name, now.model_version) != (
-        ours.signature,
-        ours.model_name,
-        ours.model_version,
-    ):
+def _check_ours(project: Project, now: Deployment | None, ours: Deployment) -> None:
+    if now is None or not restoring.is_still(project, now, ours):
         message = f"{now or ours} was changed by somebody else meanwhile, and is left as it is."
         raise Superseded(message)
 

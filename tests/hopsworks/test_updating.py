@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
 
-from .arrivals import FILES, V1, WITH_EXAMPLE, WITHOUT_EXPECTED, arrival, arrive, rolls, starts
+from .arrivals import FILES, V1, WITH_EXAMPLE, WITHOUT_EXPECTED, arrival, arrive, rolls, starts, stops
 from .fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
@@ -301,6 +301,31 @@ class TestUpdating:
 
         assert fake.run(update.run()).action == "updated"
         assert announced == [None, {"requests": {"cores": 2}}]
+
+    def test_somebody_changes_it_while_it_is_stopped_for_the_change(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, has_versions=False)
+        stops(fake)
+        starts(fake)
+        stop, announced = fake.on["STOP"], []
+
+        def stop_and_change() -> None:
+            stop()
+            assert fake.row is not None
+            fake.row |= {"modelVersion": 1, "inferenceLogging": "ALL"}
+
+        def announce(live: Deployment | None) -> Procedure[str | None]:
+            assert live is not None
+            announced.append((live.status, live.raw.get("inferenceLogging")))
+            yield from ()
+            return None
+
+        fake.on["STOP"] = stop_and_change
+        update = arrival(fake)
+        update.recreate, update.before_change = True, announce
+
+        assert fake.run(update.run()).action == "updated"
+        assert announced == [("Running", None), ("Stopped", "ALL")], "it is decided on anew"
+        assert fake.sent[:2] == ["STOP", "PUT"]
 
     def test_somebody_changes_it_while_it_is_asked(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)
