@@ -12,8 +12,8 @@ PYTHON ?=
 ARGS ?=
 # make demo KEEP=1 leaves the local Model Serving up.
 KEEP ?=
-# How many tests run at once.
-WORKERS ?= 2
+# How many tests run at once: most of them wait for most of their time.
+WORKERS ?= 4
 
 # Without byte code, each of the many Airflow processes that tests and demo start would compile Airflow anew.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTEST_ADDOPTS

@@ -256,16 +256,19 @@ class Store(dict[str, Any]):
 
 @pytest.mark.parametrize("rolling", [pytest.param(True, marks=pytest.mark.since_hopsworks("4.8")), False])
 def test_a_retry_after_a_worker_died_waits_for_the_restart_that_is_under_way(
-    hook: HsmlHook, serving: LocalServing, name: str, rolling: bool
+    hook: HsmlHook, serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch, rolling: bool
 ) -> None:
+    speeds = serving.world.cluster.speeds
+    monkeypatch.setattr(serving.world.cluster, "speeds", dataclasses.replace(speeds, stale=1.0))
     context: Any = {"ti": FakeTaskInstance(), "task_state_store": Store()}
-    store = context["task_state_store"]
+    store, instances = context["task_state_store"], set(hook.get_deployment_logs(name))
     restart(name, rolling=rolling, wait_for_completion=False).execute(context)
     assert store == {}, "a restart that has ended is forgotten"
     store.set("hsml_restarted", "the one before")
     serving.requests.clear()
 
     assert restart(name, rolling=rolling).execute(context)["status"] == "Running"
+    assert not instances & set(hook.get_deployment_logs(name)), "what was there before still answers"
     assert [one for one in changes(serving) if not one[1].endswith(":predict")] == []
     assert store == {}
 

@@ -63,6 +63,7 @@ class DeploymentVerbs(DeploymentLooks):
         timeout: float = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
+        trusted: bool = True,
     ) -> Arrived:
         """
         Bring a deployment to a configuration and see that it serves: create, update, start, attach, or nothing.
@@ -73,6 +74,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param timeout: seconds for one change: sent, arrived, first prediction answered
         :param poll_interval: seconds between looks
         :param wait: whether to wait for the last change to arrive
+        :param trusted: whether what is as wanted already is taken for one that has arrived
         """
         wanted = wanted | (model_wanted(model) if model else {})
         return self.run(
@@ -84,12 +86,19 @@ class DeploymentVerbs(DeploymentLooks):
                 interval=poll_interval,
                 model=model,
                 wait=wait,
+                trusted=trusted,
                 clock=steady(),
             ).run()
         )
 
     def start_deployment(
-        self, name: str, *, timeout: float = 600.0, poll_interval: float = 10.0, wait: bool = True
+        self,
+        name: str,
+        *,
+        timeout: float = 600.0,
+        poll_interval: float = 10.0,
+        wait: bool = True,
+        trusted: bool = True,
     ) -> Deployment:
         """
         Start a deployment; one that serves already is fine as it is.
@@ -98,8 +107,11 @@ class DeploymentVerbs(DeploymentLooks):
         :param timeout: seconds until it must serve
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it serves
+        :param trusted: whether its state is what it says; False right after a change, when it may be that of before
         """
-        return self.converge(name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait).deployment
+        return self.converge(
+            name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait, trusted=trusted
+        ).deployment
 
     def stop_deployment(
         self, name: str, *, timeout: float = 600.0, poll_interval: float = 10.0, wait: bool = True

@@ -152,7 +152,7 @@ class RestartDeploymentOperator(WaitingOperator):
         noted = store.get(_RESTARTED) if store else None
         if noted is not None and (before.status.is_down or (before.revision or "") != noted):
             self.log.info("An earlier try has restarted %s; waiting for that", before)
-            deployment = self.hook.start_deployment(self.deployment_name, **self._waits())
+            deployment = self.hook.start_deployment(self.deployment_name, trusted=False, **self._waits())
         else:
             if store:
                 store.set(_RESTARTED, before.revision or "")
