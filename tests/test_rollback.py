@@ -379,6 +379,14 @@ class TestOfOnePromotion:
         assert "changed again since" in record["reason"]
         assert serving_version(serving, name) == 3
 
+    def test_before_the_first_there_was_nothing(self, serving: LocalServing, register: Callable[..., int]) -> None:
+        register("one", 1, auc=0.8)
+        record = execute(best("one"))
+
+        with pytest.raises(AirflowFailException, match="nothing served before"):
+            self.roll_back("one", record)
+        assert serving_version(serving, "one") == 1
+
     @pytest.mark.parametrize("promotion", ["", "None", "[]", {"action": "updated"}])
     def test_what_is_no_record_is_refused(self, promotion: Any, promoted: tuple[str, dict[str, Any]]) -> None:
         with pytest.raises(AirflowFailException, match="promotion: expected"):

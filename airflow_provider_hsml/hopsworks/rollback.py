@@ -220,6 +220,8 @@ class Rollback:
                 )
                 served = before.served
                 return back_to, wanted, (yield from _model(project, served.project, served.name, served.version))
+        elif self.to == PREVIOUS and entry and entry.state is State.VERIFIED and not found.is_doubtful:
+            raise _nothing_before(live)
         version = yield from self._version(project, live)
         model = yield from _served_by(project, version)
         return version.version, model_wanted(model) if model else {}, model
@@ -235,12 +237,21 @@ class Rollback:
         active = live.version or 0
         earlier = [version for version in versions if version.version < active]
         wanted = max((version.version for version in earlier), default=None) if self.to == PREVIOUS else self.to
+        if wanted is None:
+            raise _nothing_before(live)
         found = next((version for version in versions if version.version == wanted), None)
         if found is None:
             known = ", ".join(str(version.version) for version in versions)
             message = f"{live} has no deployment version {self.to}: it has {known}; {active} is active."
             raise NotFound(message)
         return found
+
+
+def _nothing_before(live: Deployment) -> NotFound:
+    message = (
+        f"{live}: nothing served before, so there is nothing to roll back to. StopDeploymentOperator takes it down."
+    )
+    return NotFound(message)
 
 
 def _served_by(project: Project, row: Deployment | DeploymentVersion) -> Procedure[ModelVersion | None]:
