@@ -87,8 +87,11 @@ def test_what_is_deployed(hook: HsmlHook, register: Callable[..., int]) -> None:
     assert operator.spec["scaling"] == {"min_instances": "1"}
 
 
-def test_what_a_dying_script_says(serving: LocalServing, register: Callable[..., int]) -> None:
-    """The task's log is masked by Airflow, its XComs are not."""
+def test_what_a_dying_script_says(
+    serving: LocalServing, register: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow masks the task's log where it writes it, but neither what its scheduler prints of it nor its XComs."""
+    caplog.set_level("DEBUG")
     register("hidden", 1)
     operator, ti = rendered({"env_vars": FROM_TEMPLATE}), FakeTaskInstance()
     serving.faults.add(StartFault(str(operator.deployment_name), reason=f"RuntimeError: {SECRET} is refused"))
@@ -98,6 +101,9 @@ def test_what_a_dying_script_says(serving: LocalServing, register: Callable[...,
 
     assert "RuntimeError: *** is refused" in ti.pushed["failure"]
     assert SECRET not in str(ti.pushed)
+    said = [record.getMessage() for record in caplog.records if "airflow_provider_hsml" in record.name]
+    assert any("RuntimeError: *** is refused" in one for one in said)
+    assert not [one for one in said if SECRET in one]
 
 
 def test_mapped_tasks(masked: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
+from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import access_of, mask_key
 from airflow_provider_hsml.hopsworks import calls
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NoAnswer, NotUnderstood
@@ -69,6 +70,7 @@ class ConnectedHook(BaseHook):
         else:
             access = access_of(self.hsml_conn_id, self.project, connection, connection.extra_dejson)
         mask_key(access.key)
+        logs.mask()
         return access
 
     @functools.cached_property

@@ -65,14 +65,15 @@ class HsmlOperator(ParsedTask, BaseOperator):
         try:
             return act()
         except HopsworksError as error:
-            if error.transient:
-                raise
             from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
+            # Airflow's scheduler prints it as well, and masks nothing there.
+            error.args = (redact(str(error)),)
+            if error.transient:
+                raise
             log.debug("The task failed with this", exc_info=True)
             # The sentence says it all, and is to be found; the cause stays in __context__, not printed above it.
-            # Airflow's scheduler prints it as well, and masks nothing there.
-            raise AirflowFailException(redact(str(error))) from None
+            raise AirflowFailException(str(error)) from None
 
     def act(self, context: Context) -> dict[str, Any]:
         """

@@ -70,9 +70,11 @@ class RecordingOperator(WaitingOperator):
 
         Airflow's ``multiple_outputs`` would push the keys too, but on 3.0 it fails at the first that is None.
         """
+        from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+
         plain = as_xcom(record)
         self._record = record
-        self.log.info("%s", record.summary())
+        self.log.info("%s", redact(record.summary()))
         given = {key: value for key, value in plain.items() if value is not None}
         for key, value in {"promotion": plain, **given}.items():
             context["ti"].xcom_push(key=key, value=value)
