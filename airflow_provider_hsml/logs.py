@@ -11,24 +11,25 @@ import logging
 
 from airflow.providers.common.compat.sdk import redact
 
-_ROOT = logging.getLogger(__name__.partition(".")[0])
-
 
 class _Masking(logging.Handler):
-    """Gives records to the root logger's handlers, without what Airflow masks."""
+    """Writes nothing: it takes out of a record what Airflow masks, before the root logger's handlers have it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """
-        Pass on a record.
+        Change a record.
 
         :param record: what was logged
         """
-        record.msg, record.args = redact(record.getMessage()), ()
-        logging.getLogger().handle(record)
+        try:
+            record.msg, record.args = redact(record.getMessage()), ()
+        except Exception:  # noqa: BLE001 - as all handlers do
+            self.handleError(record)
+
+
+_MASKING = _Masking()
 
 
 def mask() -> None:
-    """Have all that is logged from now on masked; what is logged already is left as it is."""
-    if _ROOT.propagate:
-        _ROOT.addHandler(_Masking())
-        _ROOT.propagate = False
+    """Have all that this provider logs from now on masked."""
+    logging.getLogger(__name__.partition(".")[0]).addHandler(_MASKING)
