@@ -76,7 +76,7 @@ def test_the_search_reads_what_a_database_holds(tmp_path: Path) -> None:
 
 
 DAGS = """
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, AssetAlias, Param, task
 from airflow_provider_hsml import DeployModelOperator, ModelVersionSensor
 
 VARIABLES = {
@@ -98,6 +98,7 @@ with DAG("secrets", schedule=None, params={"mark": Param("", type="string")}):
     DeployModelOperator(task_id="misread", deployment_name="misread", spec="{{ var.value.plain }}", **OWN)
     DeployModelOperator(task_id="refused", hsml_conn_id="refused", spec=SPEC, **OWN)
     DeployModelOperator(task_id="fails", deployment_name="fails", spec={"script_file": SCRIPT, **SPEC}, **OWN)
+    DeployModelOperator(task_id="emits", deployment_name="emits", spec=SPEC, outlets=[AssetAlias("emitted")], **OWN)
     ModelVersionSensor(
         task_id="approved", model_name="own", tag={"approval": "{{ params.mark }}"}, deferrable=True, timeout=3600
     )
@@ -258,7 +259,13 @@ def test_secrets_are_nowhere_but_in_connections_and_variables(
         airflow.until(lambda: scene.ended("retrain_and_deploy"), 900)
         tell("POST", "dags/start_predict_stop/dagRuns", {"dag_run_id": MARK, "logical_date": None})
         airflow.until(lambda: scene.ended("start_predict_stop"), 600)
-        deferred = {"waits": "deferred", "approved": "deferred", "fails": "failed", "mapped": "success"}
+        deferred = {
+            "waits": "deferred",
+            "approved": "deferred",
+            "fails": "failed",
+            "mapped": "success",
+            "emits": "success",
+        }
         airflow.until(lambda: scene.states("secrets").items() >= deferred.items(), 600)
         gather(search, "deferred", scene, "%")
         scene.control("DELETE", "faults")
