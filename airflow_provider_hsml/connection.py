@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import mask_secret
 
-from airflow_provider_hsml.hopsworks.access import Access
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
+
+from .hopsworks.domain.access import Access
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

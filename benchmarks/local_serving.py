@@ -29,9 +29,9 @@ import joblib
 import psutil
 from sklearn.linear_model import LinearRegression
 
-from airflow_provider_hsml.local.engines import InstanceLog, ModelFiles
-from airflow_provider_hsml.local.environments import Environments, NamedEnvironments
-from airflow_provider_hsml.local.kserve_engine import KServeEngine
+from airflow_provider_hsml.local.cluster.engines import InstanceLog, ModelFiles
+from airflow_provider_hsml.local.cluster.environments import Environments, NamedEnvironments
+from airflow_provider_hsml.local.cluster.kserve_engine import KServeEngine
 from airflow_provider_hsml.local.store import Store
 
 if TYPE_CHECKING:

@@ -35,12 +35,14 @@ os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
 import requests  # noqa: E402 - Airflow reads its environment when it is first imported
 
 from airflow_provider_hsml.hooks import HsmlHook  # noqa: E402
-from airflow_provider_hsml.hopsworks import predicting, rollout, verifying  # noqa: E402
-from airflow_provider_hsml.hopsworks.deployments import Deployment  # noqa: E402
-from airflow_provider_hsml.hopsworks.deployments import DeploymentStatus as Status  # noqa: E402
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker  # noqa: E402
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment  # noqa: E402
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status  # noqa: E402
+from airflow_provider_hsml.hopsworks.inference import predict  # noqa: E402
+from airflow_provider_hsml.hopsworks.rollout import probe  # noqa: E402
 from airflow_provider_hsml.local import LocalServing  # noqa: E402
-from airflow_provider_hsml.local.behaviour import Speeds  # noqa: E402
-from airflow_provider_hsml.local.engines import VERSION_HEADER  # noqa: E402
+from airflow_provider_hsml.local.cluster.behaviour import Speeds  # noqa: E402
+from airflow_provider_hsml.local.cluster.engines import VERSION_HEADER  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,10 +94,10 @@ class Watched:
 
         :param rolling: seconds of the server's own rollout
         """
-        settle = rollout.SETTLE_SEEN if self.saw_transition else rollout.SETTLE_UNSEEN
-        probing = (verifying.PROBES - 1) * predicting.BETWEEN_PROBES
+        settle = rollout_tracker.SETTLE_SEEN if self.saw_transition else rollout_tracker.SETTLE_UNSEEN
+        probing = (probe.PROBES - 1) * predict.BETWEEN_PROBES
         # Names are read once before and once afterwards; from the third time on they were waited for.
-        names = max(0, self.logs - 2) * rollout.NAMES_AGAIN
+        names = max(0, self.logs - 2) * rollout_tracker.NAMES_AGAIN
         return rolling + settle + probing + names + MARGIN
 
 

@@ -60,13 +60,13 @@ from airflow.jobs.triggerer_job_runner import TriggerEventEntry, TriggerRunner  
 from airflow.models.trigger import Trigger  # noqa: E402
 from airflow.triggers.base import BaseTrigger, TriggerEvent  # noqa: E402
 
-from airflow_provider_hsml.hopsworks.waiting import Reach  # noqa: E402
+from airflow_provider_hsml.hopsworks.flow import Reach  # noqa: E402
 from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
 
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
 COUNTS = (1, 100, 1000, 5000)
 MANY = 100
@@ -170,7 +170,7 @@ def workers() -> None:
     not in it: Airflow takes as long for that in any task.
     """
     from airflow_provider_hsml.local import LocalServing, ModelFiles  # noqa: PLC0415
-    from airflow_provider_hsml.local.faults import Hold  # noqa: PLC0415
+    from airflow_provider_hsml.local.cluster.faults import Hold  # noqa: PLC0415
 
     def load(_model: ModelFiles) -> Callable[[Any], list[Any]]:
         return list

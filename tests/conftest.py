@@ -28,7 +28,10 @@ for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR"):
 
 import pytest  # noqa: E402 - Airflow reads its environment when it is first imported
 
-from airflow_provider_hsml.hopsworks import arrival, predicting, rollout, waiting, watching  # noqa: E402
+from airflow_provider_hsml.hopsworks import flow  # noqa: E402
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker  # noqa: E402
+from airflow_provider_hsml.hopsworks.inference import predict  # noqa: E402
+from airflow_provider_hsml.hopsworks.rollout import reconcile, watch  # noqa: E402
 
 HOPSWORKS = os.environ.get("HSML_TEST_HOPSWORKS", "5.2")
 """Whose ways the local Model Serving has in these tests; ``make check-all`` runs them with each."""
@@ -76,15 +79,15 @@ def serving(local_serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> Loc
     """The local Model Serving as the default connection, and a provider that waits for less long."""
     monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", local_serving.connection)
     for module, name, seconds in (
-        (predicting, "BETWEEN_PROBES", 0.01),
-        (arrival, "FIRST_PAUSE_START", 0.05),
-        (watching, "FIRST_PAUSE_START", 0.05),
-        (arrival, "FIRST_PAUSE_UPDATE", 0.05),
-        (watching, "FIRST_PAUSE_UPDATE", 0.05),
-        (rollout, "SETTLE_SEEN", 0.2),
-        (rollout, "SETTLE_UNSEEN", 1.0),
-        (rollout, "NAMES_AGAIN", 0.1),
-        (waiting, "FAILED_STAYS", 2.0),
+        (predict, "BETWEEN_PROBES", 0.01),
+        (reconcile, "FIRST_PAUSE_START", 0.05),
+        (watch, "FIRST_PAUSE_START", 0.05),
+        (reconcile, "FIRST_PAUSE_UPDATE", 0.05),
+        (watch, "FIRST_PAUSE_UPDATE", 0.05),
+        (rollout_tracker, "SETTLE_SEEN", 0.2),
+        (rollout_tracker, "SETTLE_UNSEEN", 1.0),
+        (rollout_tracker, "NAMES_AGAIN", 0.1),
+        (flow, "FAILED_STAYS", 2.0),
     ):
         monkeypatch.setattr(module, name, seconds)
     local_serving.requests.clear()

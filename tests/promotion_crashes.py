@@ -7,23 +7,23 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.calls import Call
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Call
+from airflow_provider_hsml.hopsworks.domain.gate import Metric
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, Refused
-from airflow_provider_hsml.hopsworks.gate import Metric
-from airflow_provider_hsml.hopsworks.journal import Journal, open_journal
-from airflow_provider_hsml.hopsworks.models import Direction
-from airflow_provider_hsml.hopsworks.promotion import Promotion
-from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback
-from airflow_provider_hsml.hopsworks.waiting import Pause
+from airflow_provider_hsml.hopsworks.flow import Pause
+from airflow_provider_hsml.hopsworks.promotion.journal import Journal, open_journal
+from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
+from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.record import Promoted
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from airflow_provider_hsml.hopsworks.flow import Procedure
+    from airflow_provider_hsml.hopsworks.promotion.record import Promoted
     from airflow_provider_hsml.local import LocalServing
 
 T = TypeVar("T")
@@ -143,7 +143,7 @@ class World:
             row = {**self.hook.get_deployment(name).raw, "modelVersion": version, "requestedInstances": 2}
             row["predictorScalingConfig"] = {**(row.get("predictorScalingConfig") or {}), "minInstances": 2}
             try:
-                self.hook.client.send(calls.put_deployment(project, row, new_version=row.get("version") is not None))
+                self.hook.client.send(api.put_deployment(project, row, new_version=row.get("version") is not None))
             except Refused as busy:
                 if not busy.not_now:
                     raise

@@ -36,8 +36,8 @@ from .promotion_scene import Fate, Killed, Kind, Scene, Seen, Terminated, Versio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.hopsworks.record import Record
-    from airflow_provider_hsml.local.faults import Fault
+    from airflow_provider_hsml.hopsworks.promotion.record import Record
+    from airflow_provider_hsml.local.cluster.faults import Fault
 
 _numbers = itertools.count()
 _PACES = st.sampled_from([0, 1, 2, 3])

@@ -22,17 +22,17 @@ from unittest import mock
 import requests
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.client import Client
-from airflow_provider_hsml.hopsworks.waiting import Pace, steady
+from airflow_provider_hsml.hopsworks.domain.access import Access
+from airflow_provider_hsml.hopsworks.flow import Pace, steady
+from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import LocalServing, Speeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from airflow_provider_hsml.hopsworks.calls import Answer, Call, Project
+    from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
     from airflow_provider_hsml.local import Looks, ModelFiles
-    from airflow_provider_hsml.local.faults import Fault
+    from airflow_provider_hsml.local.cluster.faults import Fault
 
 ROWS = [[0.0], [1.0]]
 _REAL = 2000.0

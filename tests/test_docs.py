@@ -14,8 +14,8 @@ import pytest
 import airflow_provider_hsml
 from airflow_provider_hsml import operators, sensors
 from airflow_provider_hsml.hopsworks import Gate, Verification
-from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS
-from airflow_provider_hsml.hopsworks.settings import SETTINGS
+from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS
+from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.operators.base import HsmlOperator, WaitingOperator
 from airflow_provider_hsml.operators.promotion import _PromotingOperator
 from airflow_provider_hsml.provider_info import CONNECTION_FIELDS

@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_hsml import HsmlHook
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound, Refused
-from airflow_provider_hsml.local.faults import RequestFault
+from airflow_provider_hsml.local.cluster.faults import RequestFault
 
 from .conftest import HOPSWORKS
 from .tasks import changes

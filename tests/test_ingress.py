@@ -10,8 +10,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, PredictOperator
-from airflow_provider_hsml.hopsworks import predicting
 from airflow_provider_hsml.hopsworks.errors import ModelRefused
+from airflow_provider_hsml.hopsworks.inference import predict
 
 from .tasks import execute
 
@@ -101,7 +101,7 @@ def test_what_the_ingress_refuses(
     hook = HsmlHook()
     hook.save_deployment(deployment_name=name, model_name=name)
     hook.stop_deployment(name, poll_interval=0.1)
-    monkeypatch.setattr(predicting, "ROUTE_BUDGET", 0.2)
+    monkeypatch.setattr(predict, "ROUTE_BUDGET", 0.2)
 
     with pytest.raises(ModelRefused):
         hook.predict(name, inputs=[1])

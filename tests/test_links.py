@@ -29,7 +29,7 @@ from airflow_provider_hsml import (
     StopDeploymentOperator,
 )
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
-from airflow_provider_hsml.local.faults import Hold, RequestFault
+from airflow_provider_hsml.local.cluster.faults import Hold, RequestFault
 
 from . import commands
 from .conftest import HOPSWORKS, run_model

@@ -10,8 +10,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_provider_hsml import RegisterModelOperator
-from airflow_provider_hsml.hopsworks import sources
 from airflow_provider_hsml.hopsworks.errors import NotInTime, Refused
+from airflow_provider_hsml.hopsworks.registry import sources
 
 from .tasks import FakeTaskInstance, changes, execute
 

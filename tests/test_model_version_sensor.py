@@ -10,9 +10,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_hsml import ModelVersionSensor
-from airflow_provider_hsml.hopsworks import sensing
-from airflow_provider_hsml.hopsworks.client import Client
 from airflow_provider_hsml.hopsworks.errors import NoAnswer
+from airflow_provider_hsml.hopsworks.sensing import conditions
+from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import LocalServing
 
 from .conftest import HOPSWORKS, run_model
@@ -91,14 +91,14 @@ def test_a_newer_version_is_not_the_one_that_was_asked_about(hook: HsmlHook, reg
 
 def test_says_once_what_is_lacking(register: Callable[..., int], caplog: pytest.LogCaptureFixture) -> None:
     waiting_for = sensor("lacking", tag=APPROVED)
-    with caplog.at_level(logging.INFO, sensing.__name__):
+    with caplog.at_level(logging.INFO, conditions.__name__):
         assert waiting_for.poke({}) is False
         assert waiting_for.poke({}) is False
         register("lacking", 1)
         assert waiting_for.poke({}) is False
         assert waiting_for.poke({}) is False
 
-    assert [record.getMessage() for record in caplog.records if record.name == sensing.__name__] == [
+    assert [record.getMessage() for record in caplog.records if record.name == conditions.__name__] == [
         "Model 'lacking' is not in the registry of project 'demo' yet.",
         "Model 'lacking': version 1 has no tag 'approval' (an administrator makes the schema that such a tag needs).",
     ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.local.faults import RequestFault
+from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.triggers import ModelVersionTrigger, models
 
 if TYPE_CHECKING:

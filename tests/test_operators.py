@@ -25,9 +25,10 @@ from airflow_provider_hsml import (
     StartDeploymentOperator,
     StopDeploymentOperator,
 )
-from airflow_provider_hsml.hopsworks import registering, uploading
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
-from airflow_provider_hsml.local.faults import Hold
+from airflow_provider_hsml.hopsworks.registry import register as register_
+from airflow_provider_hsml.hopsworks.registry import upload
+from airflow_provider_hsml.local.cluster.faults import Hold
 
 from .tasks import FakeTaskInstance, begin, changes, execute, reads, rendered, run_trigger
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from airflow_provider_hsml.hopsworks.models import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
@@ -102,7 +103,7 @@ class TestRegister:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(registering, "_put", die)
+            patched.setattr(register_, "_put", die)
             with pytest.raises(KeyboardInterrupt):
                 execute(self.operator(name, path, input_example=[[1]]), ti)
 
@@ -116,7 +117,7 @@ class TestRegister:
             raise OSError("disk")
 
         with monkeypatch.context() as patched:
-            patched.setattr(uploading, "parts", fail)
+            patched.setattr(upload, "parts", fail)
             with pytest.raises(OSError, match="disk"):
                 execute(self.operator(name, model_file(answer=1)))
 
@@ -142,7 +143,7 @@ class TestRegister:
     def test_a_folder_in_parts(
         self, hook: HsmlHook, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(uploading, "CHUNK", 1000)
+        monkeypatch.setattr(upload, "CHUNK", 1000)
         (tmp_path / "weights" / "deep").mkdir(parents=True)
         content = bytes(range(256)) * 10
         (tmp_path / "weights" / "deep" / "w.bin").write_bytes(content)
@@ -203,10 +204,10 @@ def _files(hook: HsmlHook, name: str, version: int) -> str:
 
 
 def _download(hook: HsmlHook, path: str) -> Any:
-    from airflow_provider_hsml.hopsworks import calls
-    from airflow_provider_hsml.hopsworks.waiting import ask
+    from airflow_provider_hsml.hopsworks import api
+    from airflow_provider_hsml.hopsworks.flow import ask
 
-    return ask(calls.download(hook.client.project, path))
+    return ask(api.download(hook.client.project, path))
 
 
 class TestDeployBest:
@@ -339,9 +340,9 @@ class TestDeploy:
     def test_does_not_come_up(
         self, hook: HsmlHook, name: str, model_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from airflow_provider_hsml.hopsworks import waiting
+        from airflow_provider_hsml.hopsworks import flow
 
-        monkeypatch.setattr(waiting, "FAILED_STAYS", 0.3)
+        monkeypatch.setattr(flow, "FAILED_STAYS", 0.3)
         hook.register_model(model_name=name, model_path=model_file(broken="no weights"), framework="SKLEARN")
 
         with pytest.raises(AirflowFailException, match=r"(?s)do not come up: .*no weights"):
@@ -569,7 +570,7 @@ class TestAccess:
 
     def test_nobody_there_may_pass(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", _with(serving, port=1))
-        monkeypatch.setattr("airflow_provider_hsml.hopsworks.exchange.ATTEMPTS", 1)
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.transport.request.ATTEMPTS", 1)
 
         with pytest.raises(NoAnswer, match="nobody answers there"):
             execute(best("x"))

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import Verification, calls, predicting, rollout, verifying, waiting
+from airflow_provider_hsml.hopsworks import Verification, api, flow
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, Refused
-from airflow_provider_hsml.local.faults import Hold, LostChange, RequestFault, StartFault
+from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.rollout import probe
+from airflow_provider_hsml.local.cluster.faults import Hold, LostChange, RequestFault, StartFault
 from airflow_provider_hsml.operators import (
     DeployBestModelOperator,
     DeployModelOperator,
@@ -127,7 +130,7 @@ class Stage:
             live = self.hook.get_deployment(self.name)
             body = dict(live.raw) | {"modelVersion": 3}
             with contextlib.suppress(Refused):
-                self.hook.client.send(calls.put_deployment(self.hook.client.project, body))
+                self.hook.client.send(api.put_deployment(self.hook.client.project, body))
                 return
 
     @property
@@ -213,7 +216,7 @@ def bakes_in_vain(stage: Stage) -> Any:
     stage.served().register(stage.name, 2, auc=0.9)
     wrong = RequestFault("POST", f"/project/*/inference/models/{stage.name}:predict", status=500, body=MODEL_FAILS)
     asked = f"/project/119/inference/models/{stage.name}:predict"
-    stage.on("POST", asked, lambda: stage.fault(wrong), times=2 * verifying.PROBES + 3)
+    stage.on("POST", asked, lambda: stage.fault(wrong), times=2 * probe.PROBES + 3)
     return stage.best(verification=Verification(bake_seconds=30, probe_interval=0.1))
 
 
@@ -484,10 +487,10 @@ def test_the_same_in_a_worker_and_in_the_triggerer(
     model_file: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(waiting, "FAILED_STAYS", 0.5)
-    monkeypatch.setattr(waiting, "UNSCHEDULABLE_STAYS", 1.0)
-    monkeypatch.setattr(predicting, "ROUTE_BUDGET", 2.0)
-    monkeypatch.setattr(rollout, "SETTLE_UNSEEN", 0.3)
+    monkeypatch.setattr(flow, "FAILED_STAYS", 0.5)
+    monkeypatch.setattr(flow, "UNSCHEDULABLE_STAYS", 1.0)
+    monkeypatch.setattr(predict, "ROUTE_BUDGET", 2.0)
+    monkeypatch.setattr(rollout_tracker, "SETTLE_UNSEEN", 0.3)
     name = scenario.__name__.replace("_", "")
     made_with = (hook, serving, register, model_file, monkeypatch)
     ended = [told(Stage(*made_with, f"{name}{mode}", deferrable=mode == "d"), scenario) for mode in "wd"]

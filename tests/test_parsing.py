@@ -8,7 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, XComArg
 
 from airflow_provider_hsml import operators, sensors
-from airflow_provider_hsml.hopsworks.models import Framework
+from airflow_provider_hsml.hopsworks.domain.model_version import Framework
 from airflow_provider_hsml.operators import StartDeploymentOperator
 from airflow_provider_hsml.operators.models import FRAMEWORKS
 

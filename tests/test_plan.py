@@ -11,9 +11,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
-from airflow_provider_hsml.hopsworks import waiting
-from airflow_provider_hsml.hopsworks.client import Client
-from airflow_provider_hsml.hopsworks.transition import Outdated, Transition
+from airflow_provider_hsml.hopsworks import flow
+from airflow_provider_hsml.hopsworks.promotion.guarded_change import Outdated, Transition
+from airflow_provider_hsml.hopsworks.transport.client import Client
 
 from .tasks import FakeTaskInstance, changes, execute, rendered
 
@@ -279,7 +279,7 @@ class TestApplying:
         model_file: Callable[..., Path],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(waiting, "FAILED_STAYS", 0.3)
+        monkeypatch.setattr(flow, "FAILED_STAYS", 0.3)
         register(name, 1)
         execute(deploy(name))
         hook.register_model(model_name=name, model_path=model_file(broken="no weights"), framework="SKLEARN")

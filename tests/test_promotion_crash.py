@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks import arrival, calls, predicting, rollout, watching
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotVerified, TakenBack
-from airflow_provider_hsml.hopsworks.journal import State
-from airflow_provider_hsml.hopsworks.promotion import Promotion
-from airflow_provider_hsml.hopsworks.rollback import Rollback
-from airflow_provider_hsml.hopsworks.uploading import upload_bytes
-from airflow_provider_hsml.hopsworks.waiting import ask
+from airflow_provider_hsml.hopsworks.flow import ask
+from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.promotion.journal import State
+from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
+from airflow_provider_hsml.hopsworks.promotion.rollback import Rollback
+from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
+from airflow_provider_hsml.hopsworks.rollout import reconcile, watch
 from airflow_provider_hsml.local import LocalServing, Speeds
-from airflow_provider_hsml.local.faults import Hold
+from airflow_provider_hsml.local.cluster.faults import Hold
 
 from .conftest import run_model
 from .promotion_crashes import BAD, BETTER, GOOD, MODEL, Died, World
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from airflow_provider_hsml.hopsworks.calls import Call
+    from airflow_provider_hsml.hopsworks.api import Call
 
 
 SPEEDS = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
@@ -44,17 +47,17 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
     with contextlib.ExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for module, name, seconds in (
-            (predicting, "BETWEEN_PROBES", 0.0),
-            (predicting, "ROUTE_BUDGET", 1.0),
-            (arrival, "FIRST_PAUSE_START", 0.01),
-            (watching, "FIRST_PAUSE_START", 0.01),
-            (arrival, "FIRST_PAUSE_UPDATE", 0.01),
-            (watching, "FIRST_PAUSE_UPDATE", 0.01),
-            (arrival, "START_GRACE", 0.3),
-            (rollout, "START_GRACE", 0.3),
-            (rollout, "SETTLE_SEEN", 0.05),
-            (rollout, "SETTLE_UNSEEN", 0.2),
-            (rollout, "NAMES_AGAIN", 0.02),
+            (predict, "BETWEEN_PROBES", 0.0),
+            (predict, "ROUTE_BUDGET", 1.0),
+            (reconcile, "FIRST_PAUSE_START", 0.01),
+            (watch, "FIRST_PAUSE_START", 0.01),
+            (reconcile, "FIRST_PAUSE_UPDATE", 0.01),
+            (watch, "FIRST_PAUSE_UPDATE", 0.01),
+            (reconcile, "START_GRACE", 0.3),
+            (rollout_tracker, "START_GRACE", 0.3),
+            (rollout_tracker, "SETTLE_SEEN", 0.05),
+            (rollout_tracker, "SETTLE_UNSEEN", 0.2),
+            (rollout_tracker, "NAMES_AGAIN", 0.02),
         ):
             patch.setattr(module, name, seconds)
 
@@ -355,8 +358,8 @@ def test_a_rollback_by_hand_over_what_nobody_verified_leads_back_to_what_was(wor
         world.run(world.wish("handback", version, run="before"))
     with pytest.raises(Died):
         world.run(world.wish("handback", BETTER, BAD, run="first"), after=killed_at("update deployment"))
-    path = f"Models/{MODEL}/{GOOD}/{predicting.EXPECTED}"
-    right = world.hook.run(ask(calls.download(world.hook.client.project, path)))
+    path = f"Models/{MODEL}/{GOOD}/{predict.EXPECTED}"
+    right = world.hook.run(ask(api.download(world.hook.client.project, path)))
     expect_of_good(world, b'{"instances": [[0.0]], "predictions": [44]}')
     try:
         with pytest.raises(TakenBack, match="It was taken back"):
@@ -368,8 +371,8 @@ def test_a_rollback_by_hand_over_what_nobody_verified_leads_back_to_what_was(wor
 
 def expect_of_good(world: World, expected: bytes) -> None:
     """Have other answers expected of the good version."""
-    project, path = world.hook.client.project, f"Models/{MODEL}/{GOOD}/{predicting.EXPECTED}"
-    world.hook.run(ask(calls.delete_path(project, path)))
+    project, path = world.hook.client.project, f"Models/{MODEL}/{GOOD}/{predict.EXPECTED}"
+    world.hook.run(ask(api.delete_path(project, path)))
     world.hook.run(upload_bytes(project, path, expected))
 
 

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, BaseSensorOperator
 
 import airflow_provider_hsml
 from airflow_provider_hsml import HsmlHook, hopsworks, operators, sensors, triggers
-from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS
+from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS
 from airflow_provider_hsml.provider_info import CONNECTION_FIELDS, UI_FIELD_BEHAVIOUR, get_provider_info
 
 pytestmark = pytest.mark.airflow
@@ -205,7 +205,7 @@ class TestImports:
             }
         if place == "local":
             assert not [name for name in imported if name.startswith(("airflow.", "airflow_provider_hsml.hopsworks"))]
-        if place != "local" and path.name not in ("client.py", "aio.py"):
+        if place != "local" and path.name not in ("client.py", "async_client.py"):
             assert not {"requests", "httpx"} & {name.partition(".")[0] for name in imported}
 
 

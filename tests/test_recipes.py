@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_hsml.local import LocalServing
-from airflow_provider_hsml.local.faults import RequestFault
+from airflow_provider_hsml.local.cluster.faults import RequestFault
 
 from . import commands
 from .conftest import run_model

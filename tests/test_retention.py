@@ -10,7 +10,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeleteModelVersionsOperator, DeployModelOperator
-from airflow_provider_hsml.hopsworks import calls, retention
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.registry import retention
 
 from .tasks import changes, execute, rendered
 
@@ -86,9 +87,9 @@ def test_a_deployment_of_another_model_now(hook: HsmlHook, name: str, register: 
 
 
 def test_a_server_without_versions_of_deployments(hook: HsmlHook, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = calls.get_versions
+    real = api.get_versions
     monkeypatch.setattr(
-        calls, "get_versions", lambda *one, **more: dataclasses.replace(real(*one, **more), read=lambda _data: None)
+        api, "get_versions", lambda *one, **more: dataclasses.replace(real(*one, **more), read=lambda _data: None)
     )
     deploy(name, 1)
     deploy(name, 3)

@@ -12,12 +12,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks import predicting
 from airflow_provider_hsml.hopsworks.errors import Superseded
-from airflow_provider_hsml.hopsworks.verifying import Verifier
-from airflow_provider_hsml.hopsworks.waiting import Pause
+from airflow_provider_hsml.hopsworks.flow import Pause
+from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
 from airflow_provider_hsml.local import LocalServing
-from airflow_provider_hsml.local.faults import RequestFault
+from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.operators import (
     DeployBestModelOperator,
     DeployModelOperator,
@@ -30,8 +30,8 @@ from .tasks import FakeTaskInstance, changes, execute
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.hopsworks.judging import Verdict
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from airflow_provider_hsml.hopsworks.domain.judge import Verdict
+    from airflow_provider_hsml.hopsworks.flow import Procedure
 
 
 pytestmark = pytest.mark.airflow
@@ -155,7 +155,7 @@ class TestWhatWasNeverVerified:
 
     @pytest.fixture(autouse=True)
     def _budget(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(predicting, "ROUTE_BUDGET", 5.0)
+        monkeypatch.setattr(predict, "ROUTE_BUDGET", 5.0)
 
     def test_because_it_was_left_by_choice(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]

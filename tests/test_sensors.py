@@ -6,9 +6,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_hsml import DeploymentStatusSensor
-from airflow_provider_hsml.hopsworks import waiting
+from airflow_provider_hsml.hopsworks import flow
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
-from airflow_provider_hsml.local.states import Condition, Status
+from airflow_provider_hsml.local.cluster.states import Condition, Status
 
 from .tasks import changes, execute, rendered
 
@@ -65,7 +65,7 @@ def test_times_out(sensed: str) -> None:
 def test_fails_with_the_end_of_the_log(
     hook: HsmlHook, model_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "FAILED_STAYS", 0.3)
+    monkeypatch.setattr(flow, "FAILED_STAYS", 0.3)
     hook.register_model(model_name="brokensensed", model_path=model_file(broken="no weights"), framework="SKLEARN")
     hook.save_deployment(deployment_name="brokensensed", model_name="brokensensed")
 
@@ -101,8 +101,8 @@ def test_deleted_meanwhile(hook: HsmlHook, register: Callable[..., int]) -> None
 
 
 def test_a_server_that_is_away_is_waited_for(sensed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_hsml.hopsworks.client import Client
     from airflow_provider_hsml.hopsworks.errors import NoAnswer
+    from airflow_provider_hsml.hopsworks.transport.client import Client
 
     answers = iter([NoAnswer("away")] * 3)
     send = Client.send
@@ -120,7 +120,7 @@ def test_a_server_that_is_away_is_waited_for(sensed: str, monkeypatch: pytest.Mo
 def test_no_room_ends_the_wait_and_may_be_retried(
     hook: HsmlHook, serving: LocalServing, register: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(waiting, "UNSCHEDULABLE_STAYS", 0.0)
+    monkeypatch.setattr(flow, "UNSCHEDULABLE_STAYS", 0.0)
     register("roomless", 1)
     hook.save_deployment(deployment_name="roomless", model_name="roomless")
     running = hook.start_deployment("roomless", poll_interval=0.1)

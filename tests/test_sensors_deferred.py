@@ -26,9 +26,9 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_hsml import DeploymentStatusSensor, ModelVersionSensor
-from airflow_provider_hsml.hopsworks import waiting
+from airflow_provider_hsml.hopsworks import flow
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
-from airflow_provider_hsml.local.faults import RequestFault, StartFault
+from airflow_provider_hsml.local.cluster.faults import RequestFault, StartFault
 
 from .tasks import FakeTaskInstance, begin, reads
 
@@ -405,7 +405,7 @@ def stage(
     model_file: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Stage]:
-    monkeypatch.setattr(waiting, "UNSCHEDULABLE_STAYS", 1.0)
-    monkeypatch.setattr(waiting, "FAILED_STAYS", 1.0)
+    monkeypatch.setattr(flow, "UNSCHEDULABLE_STAYS", 1.0)
+    monkeypatch.setattr(flow, "FAILED_STAYS", 1.0)
     yield Stage(hook, serving, register, model_file, monkeypatch, {})
     serving.faults.clear()

@@ -17,8 +17,9 @@ from airflow_provider_hsml import (
     StopDeploymentOperator,
     TransformerSpec,
 )
-from airflow_provider_hsml.hopsworks import calls, scripts
-from airflow_provider_hsml.hopsworks.waiting import ask
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.flow import ask
+from airflow_provider_hsml.hopsworks.rollout import scripts
 from airflow_provider_hsml.local import LocalServing, Speeds
 
 from . import tasks
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from airflow_provider_hsml.hopsworks.flow import Procedure
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
 
@@ -198,7 +199,7 @@ class TestTags:
 
 
 def _tags(hook: HsmlHook, name: str) -> Procedure[dict[str, Any]]:
-    return ask(calls.get_deployment_tags(hook.client.project, hook.get_deployment(name)))
+    return ask(api.get_deployment_tags(hook.client.project, hook.get_deployment(name)))
 
 
 @pytest.mark.since_hopsworks("4.8")
@@ -219,7 +220,7 @@ def test_a_schema_goes_along_with_a_model_of_the_same_training_dataset(
     published = ["SERVING_SCHEMA_ID=7", "SERVING_TRAINING_DATASET_VERSION=3", "SERVING_FEATURE_VIEW_NAME=pixels"]
     live = hook.get_deployment(name).raw
     hook.client.send(
-        calls.put_deployment(hook.client.project, {**live, "predictorEnvVars": [*live["predictorEnvVars"], *published]})
+        api.put_deployment(hook.client.project, {**live, "predictorEnvVars": [*live["predictorEnvVars"], *published]})
     )
 
     register(3)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.local.faults import Hold
+from airflow_provider_hsml.local.cluster.faults import Hold
 
 from . import commands
 from .conftest import run_model

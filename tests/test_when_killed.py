@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_provider_hsml import DeploymentStatusSensor, DeployModelOperator, HsmlHook
-from airflow_provider_hsml.local.faults import StartFault
+from airflow_provider_hsml.local.cluster.faults import StartFault
 
 from .tasks import begin, changes, execute
 

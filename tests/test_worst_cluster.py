@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_hsml.local.behaviour import Speeds
+from airflow_provider_hsml.local.cluster.behaviour import Speeds
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import predicting, registry
-from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
-from airflow_provider_hsml.hopsworks.waiting import steady
+from airflow_provider_hsml.hopsworks.flow import steady
+from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .promotions import PromotionVerbs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
 __all__ = ["HsmlHook"]
 
@@ -76,21 +77,21 @@ class HsmlHook(PromotionVerbs):
         :raises InvalidInput: it cannot be asked so: it serves GRPC, a language model, or a script without a model
         """
         check_deployment_name(name)
-        body: Mapping[str, Any] | None = predicting.request_body(
+        body: Mapping[str, Any] | None = predict.request_body(
             f"Request to deployment {name!r}", instances=instances, inputs=inputs, payload=payload
         )
         if body is None or name not in self._can_answer:
             deployment = self.get_deployment(name)
-            predicting.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
+            predict.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
             self._can_answer.add(name)
             body = body or self._example(deployment)
-        return self.run(predicting.predict(self.client.project, name, body, timeout=timeout, clock=steady()))
+        return self.run(predict.predict(self.client.project, name, body, timeout=timeout, clock=steady()))
 
     def _example(self, deployment: Deployment) -> Mapping[str, Any]:
         """Find the input example of the model being served."""
-        model = self.run(registry.served_model(self.client.project, deployment))
+        model = self.run(lookup.served_model(self.client.project, deployment))
         if model is not None:
-            example = self.run(predicting.input_example(self.client.project, model))
+            example = self.run(predict.input_example(self.client.project, model))
             if example is not None:
                 return example
         message = f"{deployment} has no registered input example. Give instances, inputs or payload."

@@ -12,17 +12,17 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import access_of, mask_key
-from airflow_provider_hsml.hopsworks import calls
+from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NoAnswer, NotUnderstood
-from airflow_provider_hsml.hopsworks.waiting import HandOver, drive
+from airflow_provider_hsml.hopsworks.flow import HandOver, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.hopsworks.access import Access
-    from airflow_provider_hsml.hopsworks.client import Client
-    from airflow_provider_hsml.hopsworks.models import ModelVersion
-    from airflow_provider_hsml.hopsworks.waiting import Long, Procedure
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.flow import Long, Procedure
+    from airflow_provider_hsml.hopsworks.transport.client import Client
 
 T = TypeVar("T")
 _TEST_SECONDS = 10.0
@@ -76,7 +76,7 @@ class ConnectedHook(BaseHook):
     @functools.cached_property
     def client(self) -> Client:
         """The client, with the project it works in."""
-        from airflow_provider_hsml.hopsworks.client import Client  # noqa: PLC0415 - brings requests, which parsing a DAG does not need
+        from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415 - brings requests, which parsing a DAG does not need
 
         return Client(self.access, sleep=self._sleep, on_new_key=mask_key, on_answer=self._on_answer)
 
@@ -108,16 +108,16 @@ class ConnectedHook(BaseHook):
 
         Behind Airflow's Test button somebody waits: each thing is asked once, for ten seconds.
         """
-        from airflow_provider_hsml.hopsworks.client import Client  # noqa: PLC0415 - as above
+        from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415 - as above
 
         try:
             access = replace(self.access, request_timeout=min(self.access.request_timeout, _TEST_SECONDS))
             with contextlib.closing(Client(access, on_new_key=mask_key, attempts=1)) as client:
                 project = client.project
-                version = client.send(calls.get_server_version())
+                version = client.send(api.get_server_version())
                 # Rows are not wanted, only whether the key's scopes are enough.
-                client.send(calls.get_models(project, limit=1))
-                client.send(calls.get_deployments(project, model_name="nosuchmodel"))
+                client.send(api.get_models(project, limit=1))
+                client.send(api.get_deployments(project, model_name="nosuchmodel"))
         except (HopsworksError, OSError) as error:
             # The button tests a copy of the connection, under an id that nobody knows.
             said = str(error).replace(f"connection {self.hsml_conn_id!r}", "This connection")

@@ -6,22 +6,23 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import handover, restarting, stopping
-from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
-from airflow_provider_hsml.hopsworks.changes import model_wanted
-from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import Superseded
-from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
-from airflow_provider_hsml.hopsworks.waiting import HandOver, Pace, drive, steady
+from airflow_provider_hsml.hopsworks.flow import HandOver, Pace, drive, steady
+from airflow_provider_hsml.hopsworks.promotion import resume
+from airflow_provider_hsml.hopsworks.rollout import restart, stop
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival, Arrived
 
 from .looks import DeploymentLooks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
-    from airflow_provider_hsml.hopsworks.models import ModelVersion
-    from airflow_provider_hsml.hopsworks.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +127,7 @@ class DeploymentVerbs(DeploymentLooks):
         :return: as it is then; None when there is no such deployment
         """
         return self.run(
-            stopping.stop(
-                self.client.project, check_deployment_name(name), self._pace(timeout, poll_interval), wait=wait
-            )
+            stop.stop(self.client.project, check_deployment_name(name), self._pace(timeout, poll_interval), wait=wait)
         )
 
     def restart_deployment(
@@ -154,7 +153,7 @@ class DeploymentVerbs(DeploymentLooks):
         :raises NotFound: there is none; the message names those that are
         """
         before = self.get_deployment(name)
-        how = restarting.roll if rolling else restarting.restart
+        how = restart.roll if rolling else restart.restart
         try:
             return self.run(
                 how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait, clock=steady())
@@ -174,15 +173,15 @@ class DeploymentVerbs(DeploymentLooks):
         :param left: what was left: ``watch``, as ``handover.written`` gives it, and what was ``told``
         :param event: how the wait has ended
         """
-        watch = handover.read(self.client.project, left["watch"], steady())
-        resumption = handover.Resumption(self.client.project, watch, event)
-        return self.run(restarting.ended(resumption.run(), left["told"] or {})).deployment
+        watch = resume.read(self.client.project, left["watch"], steady())
+        resumption = resume.Resumption(self.client.project, watch, event)
+        return self.run(restart.ended(resumption.run(), left["told"] or {})).deployment
 
     def _bring_back(self, name: str) -> None:
         """Start what was left down, within the seconds that a task which is being killed still has."""
         pace = Pace(first=0.2, most=1.0, deadline=time.time() + _BRING_BACK)
         try:
-            drive(restarting.bring_back(self.client.project, name, pace), self.client.send, time.sleep)
+            drive(restart.bring_back(self.client.project, name, pace), self.client.send, time.sleep)
         except Exception:
             log.exception("Deployment %r may be left stopped: start it", name)
 
@@ -200,7 +199,7 @@ class DeploymentVerbs(DeploymentLooks):
         :raises InvalidInput: it is neither Created nor Stopped, and ``force`` was not given
         """
         pace = self._pace(timeout, poll_interval)
-        return self.run(stopping.delete(self.client.project, check_deployment_name(name), pace, force=force))
+        return self.run(stop.delete(self.client.project, check_deployment_name(name), pace, force=force))
 
     def _pace(self, timeout: float, poll_interval: float) -> Pace:
         clock = steady()

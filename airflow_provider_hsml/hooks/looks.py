@@ -5,16 +5,17 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from airflow_provider_hsml.hopsworks import calls, reading
-from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
-from airflow_provider_hsml.hopsworks.waiting import all_pages
+from airflow_provider_hsml.hopsworks.flow import all_pages
 
 from .models import ModelVerbs
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.calls import Endpoint
-    from airflow_provider_hsml.hopsworks.deployments import Deployment, DeploymentVersion
+    from airflow_provider_hsml.hopsworks.api import Endpoint
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
 
 
 class DeploymentLooks(ModelVerbs):
@@ -27,7 +28,7 @@ class DeploymentLooks(ModelVerbs):
         :param model_name: only those of one model
         :param status: only those in one state, such as ``Running``
         """
-        return self.client.send(calls.get_deployments(self.client.project, model_name=model_name, status=status))
+        return self.client.send(api.get_deployments(self.client.project, model_name=model_name, status=status))
 
     def get_deployment(self, name: str) -> Deployment:
         """
@@ -36,7 +37,7 @@ class DeploymentLooks(ModelVerbs):
         :param name: letter for letter
         :raises NotFound: there is none; the message names those that are
         """
-        deployment = self.client.send(calls.get_deployment(self.client.project, name))
+        deployment = self.client.send(api.get_deployment(self.client.project, name))
         if deployment is None:
             known = ", ".join(sorted(other.name for other in self.get_deployments())) or "none"
             message = f"Deployment {name!r} does not exist in project {self.client.project.name!r}; there are: {known}."
@@ -50,7 +51,7 @@ class DeploymentLooks(ModelVerbs):
         :param deployment_id: Hopsworks' number for it
         :raises NotFound: there is none
         """
-        deployment = self.client.send(calls.get_deployment_by_id(self.client.project, deployment_id))
+        deployment = self.client.send(api.get_deployment_by_id(self.client.project, deployment_id))
         if deployment is None:
             message = f"There is no deployment with id {deployment_id} in project {self.client.project.name!r}."
             raise NotFound(message)
@@ -72,9 +73,9 @@ class DeploymentLooks(ModelVerbs):
         :param component: ``predictor`` or ``transformer``
         :param tail: lines of each
         """
-        reading.choice("component", component, ("predictor", "transformer"))
+        arguments.choice("component", component, ("predictor", "transformer"))
         logs = self.client.send(
-            calls.get_logs(self.client.project, self.get_deployment(name), component=component, tail=tail)
+            api.get_logs(self.client.project, self.get_deployment(name), component=component, tail=tail)
         )
         return {log.instance: log.content for log in logs or []}
 
@@ -86,7 +87,7 @@ class DeploymentLooks(ModelVerbs):
         :raises InvalidInput: this Hopsworks keeps none (5.2 and later do)
         """
         deployment = self.get_deployment(name)
-        versions = self.run(all_pages(functools.partial(calls.get_versions, self.client.project, deployment)))
+        versions = self.run(all_pages(functools.partial(api.get_versions, self.client.project, deployment)))
         if versions is None:
             message = f"{deployment}: this Hopsworks keeps no versions of deployments; 5.2 and later do."
             raise InvalidInput(message)
@@ -94,7 +95,7 @@ class DeploymentLooks(ModelVerbs):
 
     def get_inference_endpoints(self) -> list[Endpoint]:
         """List where the cluster takes requests to models, beside Hopsworks' REST API."""
-        return self.client.send(calls.get_endpoints(self.client.project))
+        return self.client.send(api.get_endpoints(self.client.project))
 
     def inference_url(self, name: str) -> str:
         """
@@ -105,7 +106,7 @@ class DeploymentLooks(ModelVerbs):
         project = self.client.project
         if project.ingress is not None:
             return self.run(project.ingress.prediction_url(project, check_deployment_name(name)))
-        return f"{self.access.url}/{calls.predict(project, name, {'instances': []}).path}"
+        return f"{self.access.url}/{api.predict(project, name, {'instances': []}).path}"
 
     def deployment_url(self, deployment: Deployment | int) -> str:
         """

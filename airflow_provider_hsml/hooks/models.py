@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import calls, fetching, gate, reading, registry, retention
-from airflow_provider_hsml.hopsworks.gate import Metric
-from airflow_provider_hsml.hopsworks.models import Direction
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import arguments, gate
+from airflow_provider_hsml.hopsworks.domain.gate import Metric
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction
+from airflow_provider_hsml.hopsworks.registry import download, lookup, retention
 
 from .connection import ConnectedHook
 from .storage import on_this_machine
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from airflow_provider_hsml.hopsworks.models import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 
 
 class ModelVerbs(ConnectedHook):
@@ -28,7 +30,7 @@ class ModelVerbs(ConnectedHook):
 
         :param name: the model's name
         """
-        return self.run(registry.list_versions(self.client.project, name))
+        return self.run(lookup.list_versions(self.client.project, name))
 
     def get_model(self, name: str, version: int | None = None) -> ModelVersion:
         """
@@ -38,7 +40,7 @@ class ModelVerbs(ConnectedHook):
         :param version: its number; None for the newest (the SDK gives version 1 then)
         :raises NotFound: there is none; the message names those that are
         """
-        return self.run(registry.find_version(self.client.project, name, version))
+        return self.run(lookup.find_version(self.client.project, name, version))
 
     def get_best_model(self, name: str, metric: str, direction: str = "max") -> ModelVersion:
         """
@@ -53,12 +55,12 @@ class ModelVerbs(ConnectedHook):
         :raises InvalidInput: no version has the metric
         """
         end = direction_of("direction", direction)
-        page = self.client.send(calls.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
+        page = self.client.send(api.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
         if page.items and page.items[0].metric(metric) is not None:
             return page.items[0]
         versions = self.get_models(name)
         if not versions:
-            raise registry.no_version(name, self.client.project.name)
+            raise lookup.no_version(name, self.client.project.name)
         return gate.best_candidate(versions, Metric(metric, end))
 
     def register_model(self, *, run_key: str | None = None, **model: Any) -> ModelVersion:
@@ -68,7 +70,7 @@ class ModelVerbs(ConnectedHook):
         :param run_key: what a retry has in common with the try before, so that it registers once; None: anew each time
         :param model: the arguments of ``RegisterModelOperator`` (its ``model_version`` is ``version`` here)
         """
-        from airflow_provider_hsml.hopsworks.registering import NewModel, register  # noqa: PLC0415 - not needed to parse a DAG
+        from airflow_provider_hsml.hopsworks.registry.register import NewModel, register  # noqa: PLC0415 - not needed to parse a DAG
 
         with on_this_machine("model_path", model.pop("model_path", None)) as path:
             new = NewModel.read(model_path=path, **model)
@@ -85,7 +87,7 @@ class ModelVerbs(ConnectedHook):
         :raises NotFound: there is no such version, or it has no files
         """
         target = Path(folder)
-        self.run(fetching.download_model(self.client.project, self.get_model(name, version), target))
+        self.run(download.download_model(self.client.project, self.get_model(name, version), target))
         return target
 
     def delete_model(self, name: str, version: int) -> None:
@@ -95,7 +97,7 @@ class ModelVerbs(ConnectedHook):
         :param name: the model's name
         :param version: its number
         """
-        self.client.send(calls.delete_model(self.client.project, name, version))
+        self.client.send(api.delete_model(self.client.project, name, version))
 
     def delete_model_versions(
         self, name: str, *, keep: int = 5, keep_best: Sequence[str] | None = None
@@ -110,11 +112,11 @@ class ModelVerbs(ConnectedHook):
         """
         best_by = None
         if keep_best is not None:
-            pair = reading.sequence("keep_best", keep_best)
+            pair = arguments.sequence("keep_best", keep_best)
             if len(pair) != 2:
-                reading.refuse("keep_best", "a metric and a direction, as in ('accuracy', 'max')", keep_best)
-            best_by = (reading.text("keep_best", pair[0]), direction_of("keep_best", pair[1]))
-        least = reading.integer("keep", keep, least=1)
+                arguments.refuse("keep_best", "a metric and a direction, as in ('accuracy', 'max')", keep_best)
+            best_by = (arguments.text("keep_best", pair[0]), direction_of("keep_best", pair[1]))
+        least = arguments.integer("keep", keep, least=1)
         return self.run(retention.delete_versions(self.client.project, name, keep=least, best_by=best_by))
 
     def get_model_tags(self, name: str, version: int) -> dict[str, Any]:
@@ -126,7 +128,7 @@ class ModelVerbs(ConnectedHook):
         :raises NotFound: there is no such version; the message names those that are
         """
         model = self.get_model(name, version)
-        return self.client.send(calls.get_model_tags(self.client.project, model.name, model.version))
+        return self.client.send(api.get_model_tags(self.client.project, model.name, model.version))
 
     def set_model_tag(self, name: str, version: int, tag: str, value: Any) -> None:
         """
@@ -139,7 +141,7 @@ class ModelVerbs(ConnectedHook):
         :raises NotFound: there is no such version; the message names those that are
         """
         model = self.get_model(name, version)
-        self.client.send(calls.put_model_tag(self.client.project, model.name, model.version, tag, value))
+        self.client.send(api.put_model_tag(self.client.project, model.name, model.version, tag, value))
 
     def model_url(self, model: ModelVersion) -> str:
         """
@@ -157,4 +159,4 @@ def direction_of(what: str, value: object) -> Direction:
     :param what: the argument's name
     :param value: what was given
     """
-    return Direction(reading.choice(what, value, [one.value for one in Direction]))
+    return Direction(arguments.choice(what, value, [one.value for one in Direction]))

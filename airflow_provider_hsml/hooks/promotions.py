@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import handover, promotion, reading
-from airflow_provider_hsml.hopsworks.deployments import check_deployment_name
+from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.gate import Gate, Metric
+from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
+from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
-from airflow_provider_hsml.hopsworks.gate import Gate, Metric
-from airflow_provider_hsml.hopsworks.plan import Plan
-from airflow_provider_hsml.hopsworks.promotion import Promotion
-from airflow_provider_hsml.hopsworks.rollback import PREVIOUS, Rollback, Target
-from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
-from airflow_provider_hsml.hopsworks.verification import Verification
-from airflow_provider_hsml.hopsworks.waiting import HandOver, drive, steady
+from airflow_provider_hsml.hopsworks.flow import HandOver, drive, steady
+from airflow_provider_hsml.hopsworks.promotion import promote, resume
+from airflow_provider_hsml.hopsworks.promotion.plan import Plan
+from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
+from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback, Target
 
 from .deployments import DeploymentVerbs
 from .models import direction_of
@@ -25,9 +26,9 @@ from .models import direction_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_hsml.hopsworks.record import Promoted, Record
-    from airflow_provider_hsml.hopsworks.verification import Checks
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from airflow_provider_hsml.hopsworks.domain.verification import Checks
+    from airflow_provider_hsml.hopsworks.flow import Procedure
+    from airflow_provider_hsml.hopsworks.promotion.record import Promoted, Record
 
 log = logging.getLogger(__name__)
 
@@ -84,12 +85,12 @@ class PromotionVerbs(DeploymentVerbs):
             poll_interval,
             steady(),
             deployment_name,
-            version=None if newest else reading.integer("model_version", model_version, least=1),
+            version=None if newest else arguments.integer("model_version", model_version, least=1),
             model_project=model_project or None,
             wait=wait,
             checks=_checks(verification, wait=wait),
             recreate=_is_recreate(rollout),
-            plan_only=reading.boolean("plan_only", plan_only),
+            plan_only=arguments.boolean("plan_only", plan_only),
             plan=planned,
             run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
@@ -147,13 +148,13 @@ class PromotionVerbs(DeploymentVerbs):
             deployment_name,
             rules=Gate.read(gate or {}, "gate").rules(),
             by=Metric(
-                reading.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
+                arguments.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
             ),
             model_project=model_project or None,
             wait=wait,
             checks=_checks(verification, wait=wait),
             recreate=_is_recreate(rollout),
-            plan_only=reading.boolean("plan_only", plan_only),
+            plan_only=arguments.boolean("plan_only", plan_only),
             run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
             on_decided=self._on_decided,
@@ -195,9 +196,9 @@ class PromotionVerbs(DeploymentVerbs):
             )
             raise InvalidInput(message)
         if model_version is None:
-            target = to if to == PREVIOUS else reading.integer("to", to, least=1)
+            target = to if to == PREVIOUS else arguments.integer("to", to, least=1)
             name = check_deployment_name(name)
-            reject = reading.boolean("reject", reject)
+            reject = arguments.boolean("reject", reject)
             wish = Rollback(
                 name,
                 target,
@@ -237,7 +238,7 @@ class PromotionVerbs(DeploymentVerbs):
         :param event: how the wait has ended
         """
         told, project = left["told"], self.client.project
-        watch = handover.read(project, left["watch"], steady())
+        watch = resume.read(project, left["watch"], steady())
         wish = Promotion(
             None,
             {},
@@ -245,11 +246,11 @@ class PromotionVerbs(DeploymentVerbs):
             watch.interval,
             steady(),
             told["deployment_name"],
-            by=promotion.compared_by(told),
+            by=promote.compared_by(told),
             recreate=told["recreate"],
             run_key=told["run_key"],
         )
-        return self._promote(promotion.go_on(project, watch, event, told, steady()), wish)
+        return self._promote(promote.go_on(project, watch, event, told, steady()), wish)
 
     def _promote(self, procedure: Procedure[Promoted], wish: Promotion | None = None) -> Record:
         by = wish.by if wish else None
@@ -296,7 +297,7 @@ class PromotionVerbs(DeploymentVerbs):
 
 
 def _is_recreate(rollout: str) -> bool:
-    return reading.choice("rollout", rollout, ("rolling", "recreate")) == "recreate"
+    return arguments.choice("rollout", rollout, ("rolling", "recreate")) == "recreate"
 
 
 def stops_when_killed(given: str) -> bool:
@@ -305,7 +306,7 @@ def stops_when_killed(given: str) -> bool:
 
     :param given: ``leave`` or ``stop``
     """
-    return reading.choice("when_killed", given, ("leave", "stop")) == "stop"
+    return arguments.choice("when_killed", given, ("leave", "stop")) == "stop"
 
 
 def _checks(given: object, *, wait: bool) -> Checks | None:
@@ -322,6 +323,6 @@ def _version_numbers(given: object) -> list[int] | None:
     """Read candidates: numbers, or what registering returned."""
     if given is None:
         return None
-    rows = reading.sequence("candidates", given)
+    rows = arguments.sequence("candidates", given)
     numbers = [row.get("model_version") if isinstance(row, Mapping) else row for row in rows]
-    return [reading.integer("candidates", number, least=1) for number in numbers]
+    return [arguments.integer("candidates", number, least=1) for number in numbers]

@@ -10,24 +10,31 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .deployments import Deployment, DeploymentStatus
-    from .gate import Gate
-    from .models import ModelVersion
-    from .specs import Batcher, DeploymentSpec, InferenceLogger, Resources, Scaling, TransformerSpec
-    from .verification import Verification
+    from .domain.deployment import Deployment, DeploymentStatus
+    from .domain.gate import Gate
+    from .domain.model_version import ModelVersion
+    from .domain.spec import (
+        Batcher,
+        DeploymentSpec,
+        InferenceLogger,
+        Resources,
+        Scaling,
+        TransformerSpec,
+    )
+    from .domain.verification import Verification
 
 _HOMES = {
-    "Batcher": "specs",
-    "Deployment": "deployments",
-    "DeploymentSpec": "specs",
-    "DeploymentStatus": "deployments",
-    "Gate": "gate",
-    "InferenceLogger": "specs",
-    "ModelVersion": "models",
-    "Resources": "specs",
-    "Scaling": "specs",
-    "TransformerSpec": "specs",
-    "Verification": "verification",
+    "Batcher": "domain.spec",
+    "Deployment": "domain.deployment",
+    "DeploymentSpec": "domain.spec",
+    "DeploymentStatus": "domain.deployment",
+    "Gate": "domain.gate",
+    "InferenceLogger": "domain.spec",
+    "ModelVersion": "domain.model_version",
+    "Resources": "domain.spec",
+    "Scaling": "domain.spec",
+    "TransformerSpec": "domain.spec",
+    "Verification": "domain.verification",
 }
 
 __all__ = [

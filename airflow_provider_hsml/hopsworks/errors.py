@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .deployments import Deployment
-    from .record import Record
+    from .domain.deployment import Deployment
+    from .promotion.record import Record
 
 _QUOTA = "quota"
 

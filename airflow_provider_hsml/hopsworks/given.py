@@ -6,7 +6,7 @@ import json
 from dataclasses import fields
 from typing import Any, Self
 
-from . import reading
+from .domain import arguments
 from .errors import InvalidInput
 
 
@@ -34,7 +34,7 @@ class Given:
                 message = f"{what}: expected a {cls.__name__}, a mapping, or JSON text of one, got other text: {error}."
                 raise InvalidInput(message) from None
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-        given = {name: item for name, item in reading.mapping(what, value, names).items() if item is not None}
+        given = {name: item for name, item in arguments.mapping(what, value, names).items() if item is not None}
         return cls(**given)
 
     def given(self) -> dict[str, Any]:

@@ -27,23 +27,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .administration import Quota
-    from .behaviour import Looks, Profile, Speeds
-    from .engines import ModelFiles
-    from .faults import Hold, LostChange, RequestFault, StartFault
-    from .server import LocalServing
+    from .cluster.behaviour import Looks, Profile, Speeds
+    from .cluster.engines import ModelFiles
+    from .cluster.faults import Hold, LostChange, RequestFault, StartFault
+    from .http.server import LocalServing
+    from .world.administration import Quota
 
 _HOMES = {
-    "Hold": "faults",
-    "LocalServing": "server",
-    "Looks": "behaviour",
-    "LostChange": "faults",
-    "ModelFiles": "engines",
-    "Profile": "behaviour",
-    "Quota": "administration",
-    "RequestFault": "faults",
-    "Speeds": "behaviour",
-    "StartFault": "faults",
+    "Hold": "cluster.faults",
+    "LocalServing": "http.server",
+    "Looks": "cluster.behaviour",
+    "LostChange": "cluster.faults",
+    "ModelFiles": "cluster.engines",
+    "Profile": "cluster.behaviour",
+    "Quota": "world.administration",
+    "RequestFault": "cluster.faults",
+    "Speeds": "cluster.behaviour",
+    "StartFault": "cluster.faults",
 }
 
 __all__ = [

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .server import LocalServing
+    from .http.server import LocalServing
 
 KEY_VARIABLE = "HSML_LOCAL_API_KEY"
 _NEEDED = {
@@ -89,10 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _serve(given: argparse.Namespace) -> int:
     # Not before it is known that what they need is installed.
-    from .environments import Environments, default_requirements  # noqa: PLC0415
-    from .server import LocalServing  # noqa: PLC0415
+    from .cluster.environments import Environments, default_requirements  # noqa: PLC0415
+    from .http.server import LocalServing  # noqa: PLC0415
     from .store import StoreTooNewError, StoreUnusableError  # noqa: PLC0415
-    from .world import RootInUseError  # noqa: PLC0415
+    from .world.world import RootInUseError  # noqa: PLC0415
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
     # What fails is logged by the application; a connection that is kept open at the end is nobody's concern.
@@ -158,7 +158,7 @@ def _say_ready(serving: LocalServing) -> None:
 
 
 def _prepare(given: argparse.Namespace) -> int:
-    from .environments import EnvironmentFailedError, Environments, NamedEnvironments  # noqa: PLC0415
+    from .cluster.environments import EnvironmentFailedError, Environments, NamedEnvironments  # noqa: PLC0415
 
     begin = time.monotonic()
     environments = NamedEnvironments(Environments(given.cache), given.root.expanduser() / "environments")

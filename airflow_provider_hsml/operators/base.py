@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
 from airflow_provider_hsml.parsing import ParsedTask
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.models import ModelVersion
-    from airflow_provider_hsml.hopsworks.waiting import Long
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.flow import Long
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class HsmlOperator(ParsedTask, BaseOperator):
 
     def _see(self, answer: Any) -> None:
         """Have the link lead to a deployment that was answered: no task asks for another one by itself."""
-        from airflow_provider_hsml.hopsworks.deployments import Deployment  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.domain.deployment import Deployment  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         if isinstance(answer, Deployment):
             self._links.lead(DeploymentLink(), self.hook.deployment_url(answer))
@@ -131,10 +131,10 @@ class WaitingOperator(HsmlOperator):
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.wait_for_completion = self._given(reading.boolean, "wait_for_completion", wait_for_completion)
-        self.poll_interval = self._given(reading.number, "poll_interval", poll_interval, least=0.1)
-        self.timeout = self._given(reading.number, "timeout", timeout, least=0)
-        self.deferrable = self._given(reading.boolean, "deferrable", deferrable)
+        self.wait_for_completion = self._given(arguments.boolean, "wait_for_completion", wait_for_completion)
+        self.poll_interval = self._given(arguments.number, "poll_interval", poll_interval, least=0.1)
+        self.timeout = self._given(arguments.number, "timeout", timeout, least=0)
+        self.deferrable = self._given(arguments.boolean, "deferrable", deferrable)
         self._cut_off: float | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -169,9 +169,9 @@ class WaitingOperator(HsmlOperator):
         return self._guarded(functools.partial(self._resume, context, event, left))
 
     def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks import handover  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        return self.go_on(context, left or {}, handover.check(event))
+        return self.go_on(context, left or {}, resume.check(event))
 
     def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
         """
@@ -198,7 +198,7 @@ class WaitingOperator(HsmlOperator):
         )
 
     def _guarded(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks.waiting import HandOver  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.flow import HandOver  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         try:
             return super()._guarded(act)
@@ -208,8 +208,8 @@ class WaitingOperator(HsmlOperator):
 
     def _leaves(self, wait: Long[Any]) -> bool:
         """Tell whether a wait is to be left to the triggerer."""
-        from airflow_provider_hsml.hopsworks.handover import why_not  # noqa: PLC0415 - a DAG is parsed without it, and sooner
-        from airflow_provider_hsml.hopsworks.watching import Watch  # noqa: PLC0415
+        from airflow_provider_hsml.hopsworks.promotion.resume import why_not  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.rollout.watch import Watch  # noqa: PLC0415
 
         if not self.deferrable or not isinstance(wait, Watch):
             return False
@@ -220,7 +220,7 @@ class WaitingOperator(HsmlOperator):
 
     def _leave(self, wait: Any) -> None:
         """Defer."""
-        from airflow_provider_hsml.hopsworks.handover import written  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.promotion.resume import written  # noqa: PLC0415 - a DAG is parsed without it, and sooner
         from airflow_provider_hsml.triggers import RolloutTrigger  # noqa: PLC0415
 
         watch = written(wait)

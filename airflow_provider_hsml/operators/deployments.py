@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.links import DeploymentLink
 
 from .base import HsmlOperator, WaitingOperator
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
-    from airflow_provider_hsml.hopsworks.waiting import Long
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.flow import Long
 
 
 _RESTARTED = "hsml_restarted"
@@ -38,7 +38,7 @@ class StartDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        self._written(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
@@ -77,7 +77,7 @@ class StopDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        self._written(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
@@ -136,9 +136,9 @@ class RestartDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, rolling: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        self._written(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
-        self._written(reading.boolean, "rolling", rolling)
+        self._written(arguments.boolean, "rolling", rolling)
         self.rolling = rolling
 
     def act(self, context: Context) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class RestartDeploymentOperator(WaitingOperator):
 
         :param context: Airflow's
         """
-        rolling, store = reading.boolean("rolling", self.rolling), context.get("task_state_store")
+        rolling, store = arguments.boolean("rolling", self.rolling), context.get("task_state_store")
         before = self.hook.get_deployment(self.deployment_name)
         noted = store.get(_RESTARTED) if store else None
         if noted is not None and (before.status.is_down or (before.revision or "") != noted):
@@ -191,9 +191,9 @@ class DeleteDeploymentOperator(HsmlOperator):
 
     def __init__(self, *, deployment_name: str, force: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        self._written(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
-        self._written(reading.boolean, "force", force)
+        self._written(arguments.boolean, "force", force)
         self.force = force
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
@@ -202,7 +202,7 @@ class DeleteDeploymentOperator(HsmlOperator):
 
         :param context: Airflow's
         """
-        deployment = self.hook.delete_deployment(self.deployment_name, force=reading.boolean("force", self.force))
+        deployment = self.hook.delete_deployment(self.deployment_name, force=arguments.boolean("force", self.force))
         return _summary(self.hook, self.deployment_name, deployment)
 
 

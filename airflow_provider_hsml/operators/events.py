@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_hsml.hopsworks.models import ModelVersion
-    from airflow_provider_hsml.hopsworks.record import Record
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.promotion.record import Record
 
     from .base import HsmlOperator
 

@@ -14,8 +14,8 @@ from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.facet_v2 import dataset_version_dataset
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.access import Access
-    from airflow_provider_hsml.hopsworks.record import Record
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.promotion.record import Record
 
 Lineage: TypeAlias = "OperatorLineage[Any, Any]"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.links import ModelVersionLink
 from airflow_provider_hsml.parsing import BY_MODEL
 
@@ -97,9 +97,9 @@ class RegisterModelOperator(HsmlOperator):
     ) -> None:
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
-        self._written(reading.model_name, "model_name", model_name)
-        self._written(reading.choice, "framework", framework, allowed=FRAMEWORKS)
-        self._written(reading.integer, "model_version", model_version, least=1)
+        self._written(arguments.model_name, "model_name", model_name)
+        self._written(arguments.choice, "framework", framework, allowed=FRAMEWORKS)
+        self._written(arguments.integer, "model_version", model_version, least=1)
         self.model_name = model_name
         self.model_path = model_path
         self.framework = framework
@@ -152,7 +152,7 @@ class RegisterModelOperator(HsmlOperator):
 
     def _see(self, answer: Any) -> None:
         """Have the link lead to the version once the registry shows it; setting its tags may fail after that."""
-        from airflow_provider_hsml.hopsworks.models import ModelVersion  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         if isinstance(answer, ModelVersion):
             self._links.lead(ModelVersionLink(), self.hook.model_url(answer))
@@ -192,8 +192,8 @@ class DeleteModelVersionsOperator(HsmlOperator):
         self, *, model_name: str, keep: int | str = 5, keep_best: Sequence[str] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self._written(reading.model_name, "model_name", model_name)
-        self._written(reading.integer, "keep", keep, least=1)
+        self._written(arguments.model_name, "model_name", model_name)
+        self._written(arguments.integer, "keep", keep, least=1)
         self.model_name = model_name
         self.keep = keep
         self.keep_best = keep_best
@@ -204,6 +204,6 @@ class DeleteModelVersionsOperator(HsmlOperator):
 
         :param context: Airflow's
         """
-        keep = reading.integer("keep", self.keep)
+        keep = arguments.integer("keep", self.keep)
         done = self.hook.delete_model_versions(self.model_name, keep=keep, keep_best=self.keep_best)
         return {"deleted": list(done.deleted), "kept": list(done.kept)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.links import DeploymentLink
 
 from .base import HsmlOperator
@@ -57,12 +57,12 @@ class PredictOperator(HsmlOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        self._written(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
         self.instances = instances
         self.inputs = inputs
         self.payload = payload
-        self.timeout = self._given(reading.number, "timeout", timeout, least=0)
+        self.timeout = self._given(arguments.number, "timeout", timeout, least=0)
         self.output_path = output_path
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_hsml.hopsworks.gate import Gate
-    from airflow_provider_hsml.hopsworks.record import Record
-    from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
-    from airflow_provider_hsml.hopsworks.verification import Verification
+    from airflow_provider_hsml.hopsworks.domain.gate import Gate
+    from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
+    from airflow_provider_hsml.hopsworks.domain.verification import Verification
+    from airflow_provider_hsml.hopsworks.promotion.record import Record
 
     OnRollback = Callable[[Context], Any]
 
@@ -48,10 +48,10 @@ class _PromotingOperator(SpecOperator, RecordingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
-        self._written(reading.choice, "rollout", rollout, allowed=("rolling", "recreate"))
-        self._written(reading.boolean, "plan_only", plan_only)
-        self._written(reading.choice, "when_killed", when_killed, allowed=("leave", "stop"))
+        self._written(arguments.deployment_name, "deployment_name", deployment_name)
+        self._written(arguments.choice, "rollout", rollout, allowed=("rolling", "recreate"))
+        self._written(arguments.boolean, "plan_only", plan_only)
+        self._written(arguments.choice, "when_killed", when_killed, allowed=("leave", "stop"))
         self.deployment_name = deployment_name
         self.model_project = model_project
         self.rollout = rollout
@@ -107,7 +107,7 @@ class _PromotingOperator(SpecOperator, RecordingOperator):
             message = f"Task {self.task_id!r}: verification cannot ask a deployment of api_protocol GRPC. Leave it out."
             raise ValueError(message)
         if self.expect is not None:
-            self._given(reading.text, "verification.expect", self.expect)
+            self._given(arguments.text, "verification.expect", self.expect)
 
     def _verification(self) -> Verification | None:
         """Read the verification; ``expect`` is what is written in the DAG file, and nothing else."""
@@ -213,9 +213,9 @@ class DeployModelOperator(_PromotingOperator):
                 f"Task {self.task_id!r}: without model_name it needs deployment_name, and spec with a script_file."
             )
             raise ValueError(message)
-        self._written(reading.model_name, "model_name", model_name)
+        self._written(arguments.model_name, "model_name", model_name)
         if model_version != "latest":
-            self._written(reading.integer, "model_version", model_version, least=1)
+            self._written(arguments.integer, "model_version", model_version, least=1)
         self.model_name = model_name
         self.model_version = model_version
         self.plan = plan
@@ -307,9 +307,9 @@ class DeployBestModelOperator(_PromotingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._written(reading.model_name, "model_name", model_name)
-        self._written(reading.choice, "direction", direction, allowed=("max", "min"))
-        self._written(reading.choice, "if_not_better", if_not_better, allowed=("keep", "skip", "fail"))
+        self._written(arguments.model_name, "model_name", model_name)
+        self._written(arguments.choice, "direction", direction, allowed=("max", "min"))
+        self._written(arguments.choice, "if_not_better", if_not_better, allowed=("keep", "skip", "fail"))
         self.model_name = model_name
         self.metric = metric
         self.direction = direction
@@ -323,7 +323,7 @@ class DeployBestModelOperator(_PromotingOperator):
 
         :param context: Airflow's
         """
-        reading.choice("if_not_better", self.if_not_better, ("keep", "skip", "fail"))
+        arguments.choice("if_not_better", self.if_not_better, ("keep", "skip", "fail"))
         record = self._promote(
             context,
             self.hook.deploy_best_model,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_hsml.hopsworks.record import Record
+    from airflow_provider_hsml.hopsworks.promotion.record import Record
 
     from .lineage import Lineage
 

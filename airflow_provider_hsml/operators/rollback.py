@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 
 from .base import WaitingOperator
 from .recording import RecordingOperator, run_key
@@ -56,11 +56,11 @@ class RollbackDeploymentOperator(RecordingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        self._written(arguments.deployment_name, "deployment_name", deployment_name)
         if to != "previous":
-            self._written(reading.integer, "to", to, least=1)
-        self._written(reading.integer, "model_version", model_version, least=1)
-        self._written(reading.boolean, "reject", reject)
+            self._written(arguments.integer, "to", to, least=1)
+        self._written(arguments.integer, "model_version", model_version, least=1)
+        self._written(arguments.boolean, "reject", reject)
         self.deployment_name = deployment_name
         self.to = to
         self.model_version = model_version

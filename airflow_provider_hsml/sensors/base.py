@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
 from airflow_provider_hsml.parsing import ParsedTask
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.sensing import Lookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import Lookout
     from airflow_provider_hsml.triggers.sensing import SensorTrigger
 
 BEFORE_AIRFLOW = 5.0
@@ -62,7 +62,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = self._given(reading.boolean, "deferrable", deferrable)
+        self.deferrable = self._given(arguments.boolean, "deferrable", deferrable)
         self.hsml_conn_id = hsml_conn_id
         self.project = project
         self._deadline = 0.0
@@ -106,11 +106,11 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         :param event: what the trigger ended with
         :param deadline: when the sensor's timeout is over, seconds since 1970
         """
-        from airflow_provider_hsml.hopsworks import outcomes  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.domain import trigger_event  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         self._deadline, self._links = deadline, Links(context["ti"])
         try:
-            return self._linked(outcomes.result_of(event))
+            return self._linked(trigger_event.result_of(event))
         except NotInTime:
             self._time_out()
         except HopsworksError as error:
@@ -133,7 +133,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
             if not failed.transient:
                 # The sentence says it all; the cause stays in __context__, not printed above it.
                 raise AirflowFailException(str(failed)) from None
-            from airflow_provider_hsml.hopsworks.sensing import passes  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+            from airflow_provider_hsml.hopsworks.sensing.conditions import passes  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
             if error is not None or not passes(failed):
                 raise
@@ -152,7 +152,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
 
     def _see(self, answer: Any) -> None:
         """Have the link lead to a deployment that was answered: a sensor asks for no other one."""
-        from airflow_provider_hsml.hopsworks.deployments import Deployment  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.domain.deployment import Deployment  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         if self._links is not None and isinstance(answer, Deployment):
             self._links.lead(DeploymentLink(), self.hook.deployment_url(answer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.links import DeploymentLink
 
 from .base import HsmlSensor
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_hsml.hopsworks.sensing import DeploymentLookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import DeploymentLookout
     from airflow_provider_hsml.triggers import DeploymentTrigger
 
 
@@ -38,7 +38,7 @@ class DeploymentStatusSensor(HsmlSensor):
 
     def __init__(self, *, deployment_name: str, target_status: str | Sequence[str] = "Running", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(reading.deployment_name, "deployment_name", deployment_name)
+        self._written(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
         self.target_status = target_status
         self._has_been_seen = False
@@ -46,7 +46,7 @@ class DeploymentStatusSensor(HsmlSensor):
     @functools.cached_property
     def lookout(self) -> DeploymentLookout:
         """What is waited for."""
-        from airflow_provider_hsml.hopsworks.sensing import DeploymentLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.sensing.conditions import DeploymentLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         return DeploymentLookout.read(self.deployment_name, self.target_status)
 

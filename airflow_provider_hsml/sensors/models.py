@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.links import ModelVersionLink
 from airflow_provider_hsml.parsing import BY_MODEL
 
@@ -14,7 +14,7 @@ from .base import HsmlSensor
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow_provider_hsml.hopsworks.sensing import VersionLookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout
     from airflow_provider_hsml.triggers.models import AwaitModelVersionTrigger
 
 
@@ -69,11 +69,11 @@ class ModelVersionSensor(HsmlSensor):
     ) -> None:
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
-        self._written(reading.model_name, "model_name", model_name)
-        self._written(reading.integer, "model_version", model_version, least=1)
-        self._written(reading.integer, "newer_than", newer_than, least=0)
-        self._written(reading.number, "at_least", at_least)
-        self._written(reading.number, "at_most", at_most)
+        self._written(arguments.model_name, "model_name", model_name)
+        self._written(arguments.integer, "model_version", model_version, least=1)
+        self._written(arguments.integer, "newer_than", newer_than, least=0)
+        self._written(arguments.number, "at_least", at_least)
+        self._written(arguments.number, "at_most", at_most)
         self.model_name = model_name
         self.model_version = model_version
         self.newer_than = newer_than
@@ -86,7 +86,7 @@ class ModelVersionSensor(HsmlSensor):
     @functools.cached_property
     def lookout(self) -> VersionLookout:
         """What is waited for."""
-        from airflow_provider_hsml.hopsworks.sensing import VersionLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         return VersionLookout.read(self.model_name, **self._wanted())
 

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from typing import Self
 
-    from airflow_provider_hsml.hopsworks.access import Access
-    from airflow_provider_hsml.hopsworks.aio import AsyncClient
-    from airflow_provider_hsml.hopsworks.calls import Project
-    from airflow_provider_hsml.hopsworks.waiting import Pace
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.flow import Pace
+    from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 
 if not (_httpx := logging.getLogger("httpx")).level:
     _httpx.setLevel(logging.WARNING)  # As Airflow 3 does: else it writes a line for each request.
@@ -142,7 +142,7 @@ async def _connect(hsml_conn_id: str, project: str | None) -> AsyncClient:
 
 
 def _client(access: Access) -> AsyncClient:
-    from airflow_provider_hsml.hopsworks.aio import AsyncClient  # noqa: PLC0415 - brings httpx, which parsing a DAG does not need
+    from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient  # noqa: PLC0415 - brings httpx, which parsing a DAG does not need
 
     return AsyncClient(access, on_new_key=_mask)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.sensing import DeploymentLookout
+from airflow_provider_hsml.hopsworks.sensing.conditions import DeploymentLookout
 
 from .sensing import SensorTrigger
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_hsml.hopsworks import reading
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
 
 from .base import HsmlTrigger, shared_client
@@ -20,8 +20,8 @@ from .sensing import LEAST_INTERVAL, SensorTrigger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from airflow_provider_hsml.hopsworks.announcing import Announcer
-    from airflow_provider_hsml.hopsworks.sensing import VersionLookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout
+    from airflow_provider_hsml.hopsworks.sensing.new_versions import Announcer
 
 HANDED_ON = 3.0
 """
@@ -46,7 +46,7 @@ class AwaitModelVersionTrigger(SensorTrigger):
 
     def lookout(self) -> VersionLookout:
         """Say what is looked for."""
-        from airflow_provider_hsml.hopsworks.sensing import VersionLookout  # noqa: PLC0415 - not needed to parse a DAG
+        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout  # noqa: PLC0415 - not needed to parse a DAG
 
         return VersionLookout.read(self.model_name, **self.wanted)
 
@@ -98,7 +98,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         self.model_project = model_project
         self.poll_interval = poll_interval
         try:
-            reading.number("poll_interval", poll_interval, least=LEAST_INTERVAL)
+            arguments.number("poll_interval", poll_interval, least=LEAST_INTERVAL)
             self._announcer()
         except InvalidInput as error:
             # The one error here that Airflow's triggerer survives.
@@ -131,8 +131,8 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
             await asyncio.sleep(self.poll_interval)
 
     def _announcer(self) -> Announcer:
-        from airflow_provider_hsml.hopsworks.announcing import Announcer  # noqa: PLC0415 - brings more than it takes to parse a DAG
-        from airflow_provider_hsml.hopsworks.sensing import VersionLookout  # noqa: PLC0415
+        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout  # noqa: PLC0415
+        from airflow_provider_hsml.hopsworks.sensing.new_versions import Announcer  # noqa: PLC0415 - brings more than it takes to parse a DAG
 
         return Announcer(VersionLookout.read(self.model_name, **self._wanted()))
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_hsml.hopsworks import calls
+from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
-from airflow_provider_hsml.hopsworks.waiting import Pace, steady
+from airflow_provider_hsml.hopsworks.flow import Pace, steady
 
 from .base import HsmlTrigger, find_project, shared_client
 
@@ -46,7 +46,7 @@ class RolloutTrigger(HsmlTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch, and tell how it ended."""
-        from airflow_provider_hsml.hopsworks import handover  # noqa: PLC0415 - brings more than it takes to store one
+        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - brings more than it takes to store one
 
         left = None if self.cut_off is None else max(self.cut_off - time.time(), 0.0)
         try:
@@ -54,19 +54,19 @@ class RolloutTrigger(HsmlTrigger):
                 event = await self._see_through()
         except TimeoutError:
             message = f"Deployment {self.watch['deployment_name']!r}: the task's execution_timeout has passed."
-            event = handover.failed(NotInTime(message))
+            event = resume.failed(NotInTime(message))
         except HopsworksError as error:
-            event = handover.failed(error)
+            event = resume.failed(error)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _see_through(self) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks import handover  # noqa: PLC0415 - brings more than it takes to store one
+        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - brings more than it takes to store one
 
         clock = steady()
         pace = Pace(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
         async with shared_client(self.hsml_conn_id, self.project) as client:
-            watch = handover.read(await find_project(client, pace), self.watch, clock)
-            return await client.drive(handover.report(watch), self.watch["deadline"])
+            watch = resume.read(await find_project(client, pace), self.watch, clock)
+            return await client.drive(resume.report(watch), self.watch["deadline"])
 
     async def on_kill(self) -> None:
         """Stop a deployment that was being created, where that was asked for; a person has killed the task."""
@@ -76,7 +76,7 @@ class RolloutTrigger(HsmlTrigger):
             return
         async with shared_client(self.hsml_conn_id, self.project) as client:
             project = await client.project()
-            deployment = await client.send(calls.get_deployment_by_id(project, self.watch["deployment_id"]))
+            deployment = await client.send(api.get_deployment_by_id(project, self.watch["deployment_id"]))
             if deployment is not None and not deployment.status.is_down:
                 self.log.info("Stopping %s, which this task was creating", deployment)
-                await client.send(calls.stop_deployment(project, deployment))
+                await client.send(api.stop_deployment(project, deployment))

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_hsml.hopsworks import outcomes
+from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.waiting import Pace, steady
+from airflow_provider_hsml.hopsworks.flow import Pace, steady
 
 from .base import HsmlTrigger, find_project, shared_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_hsml.hopsworks.sensing import Lookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import Lookout
 
 LEAST_INTERVAL = 0.5
 """Seconds between looks at the least, whatever a sensor's poke_interval is."""
@@ -45,7 +45,7 @@ class SensorTrigger(HsmlTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until it is there, cannot be there any more, or the deadline has passed."""
-        from airflow_provider_hsml.hopsworks.sensing import until_seen  # noqa: PLC0415 - not needed to make one
+        from airflow_provider_hsml.hopsworks.sensing.conditions import until_seen  # noqa: PLC0415 - not needed to make one
 
         first = max(self.poll_interval, LEAST_INTERVAL)
         most = max(first, self.longest_interval or 0.0)
@@ -56,6 +56,6 @@ class SensorTrigger(HsmlTrigger):
                 seen = until_seen(self.lookout(), client.access, project, pace)
                 found = await client.drive(seen, self.deadline)
         except HopsworksError as error:
-            yield TriggerEvent(outcomes.failure(error))  # type: ignore[no-untyped-call]
+            yield TriggerEvent(trigger_event.failure(error))  # type: ignore[no-untyped-call]
         else:
-            yield TriggerEvent(outcomes.success(found))  # type: ignore[no-untyped-call]
+            yield TriggerEvent(trigger_event.success(found))  # type: ignore[no-untyped-call]

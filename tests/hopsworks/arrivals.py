@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
-from airflow_provider_hsml.hopsworks.changes import model_wanted
-from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
+from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival, Arrived
 
 from .fake import PROJECT, FakeHopsworks
 

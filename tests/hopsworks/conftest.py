@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.client import Client
+from airflow_provider_hsml.hopsworks.domain.access import Access
+from airflow_provider_hsml.hopsworks.transport.client import Client
 
 from .servers import KEY, Connect, Driven
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
-from airflow_provider_hsml.hopsworks.calls import API, Answer, Call, Project
+from airflow_provider_hsml.hopsworks.api import API, Answer, Call, Project
 from airflow_provider_hsml.hopsworks.errors import NoAnswer
-from airflow_provider_hsml.hopsworks.waiting import Procedure, drive
+from airflow_provider_hsml.hopsworks.flow import Procedure, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable

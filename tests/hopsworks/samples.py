@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from airflow_provider_hsml.hopsworks.calls import Answer, Call, Project
-from airflow_provider_hsml.hopsworks.deployments import Deployment
+from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 PROJECT = Project(119, "demo")

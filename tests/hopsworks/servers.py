@@ -9,25 +9,25 @@ from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.aio import AsyncClient
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 
 from .samples import PROJECT
 
 if TYPE_CHECKING:
     import ssl
 
-    from airflow_provider_hsml.hopsworks.access import Access
-    from airflow_provider_hsml.hopsworks.calls import Call
-    from airflow_provider_hsml.hopsworks.client import Client
+    from airflow_provider_hsml.hopsworks.api import Call
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.transport.client import Client
 
 T = TypeVar("T")
 
 Connect: TypeAlias = "Callable[..., Client | Driven]"
 KEY = "prefix.secretpart"
 OK: tuple[int, dict[str, str], bytes] = (200, {}, b"[]")
-LIST = calls.get_deployments(PROJECT)
-PUT = calls.put_deployment(PROJECT, {"name": "x"})
+LIST = api.get_deployments(PROJECT)
+PUT = api.put_deployment(PROJECT, {"name": "x"})
 
 
 class Request(BaseHTTPRequestHandler):
@@ -90,7 +90,7 @@ class Driven:
         return self._runner.run(self._client.send(call))
 
     @property
-    def project(self) -> calls.Project:
+    def project(self) -> api.Project:
         return self._runner.run(self._client.project())
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.access import EXTRA_KEYS, Access
+from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.aio import AsyncClient
-from airflow_provider_hsml.hopsworks.client import Client
-from airflow_provider_hsml.hopsworks.deployments import Deployment, DeploymentStatus
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.access import Access
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import NotInTime, Refused, Superseded
-from airflow_provider_hsml.hopsworks.waiting import Pace, Reach, Wait, until
+from airflow_provider_hsml.hopsworks.flow import Pace, Reach, Wait, until
+from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
+from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import LocalServing, Profile, RequestFault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_provider_hsml.hopsworks.calls import Call, Project
+    from airflow_provider_hsml.hopsworks.api import Call, Project
 
 DEPLOYMENTS = 40
 
@@ -39,7 +39,7 @@ def filled() -> Iterator[LocalServing]:
         body = {"modelName": "digits", "modelVersion": 1, "modelPath": f"/Projects/{serving.project}/Models/digits"}
         body |= {"modelServer": "PYTHON", "modelFramework": "SKLEARN", "servingTool": "KSERVE", "requestedInstances": 1}
         for number in range(DEPLOYMENTS):
-            client.send(calls.put_deployment(client.project, body | {"name": f"d{number}"}))
+            client.send(api.put_deployment(client.project, body | {"name": f"d{number}"}))
         client.close()
         yield serving
 
@@ -86,7 +86,7 @@ class Waits:
 
         goal = Reach.of(deployment.name, DeploymentStatus.RUNNING)
         wait = Counted(goal, Pace(first=first, most=2.0, deadline=deadline), f"{deployment.name} to run")
-        look = calls.get_deployment_by_id(self.project, deployment.id)
+        look = api.get_deployment_by_id(self.project, deployment.id)
         try:
             found = await self.client.drive(until(wait, look), deadline)
         except (NotInTime, Refused, Superseded) as error:
@@ -99,7 +99,7 @@ def _run(serving: LocalServing, scene: Any) -> Any:
         client = AsyncClient(_access(serving))
         try:
             project = await client.project()
-            deployments = [each for each in await client.send(calls.get_deployments(project)) if each.status.is_down]
+            deployments = [each for each in await client.send(api.get_deployments(project)) if each.status.is_down]
             serving.requests.clear()
             return await asyncio.wait_for(scene(client, project, deployments), 60)
         finally:
@@ -134,8 +134,8 @@ def test_each_wait_ends_as_its_own_deployment_does_while_the_server_fails_now_an
         serving.faults.add(RequestFault("GET", "/project/*/serving", cut=10))
         serving.faults.add(RequestFault("GET", "/project/*/serving/*", drop="after", times=3))
         for each in started:
-            await client.send(calls.start_deployment(project, each))
-        await client.send(calls.delete_deployment(project, deleted))
+            await client.send(api.start_deployment(project, each))
+        await client.send(api.delete_deployment(project, deleted))
         ended = [await task for task in tasks[-4:]]
         too_late = await late
         for task in tasks:
@@ -171,18 +171,18 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(serving: LocalServing) 
         await _until(lambda: _asked(serving).total() >= 3)
         assert not waits.looks
         serving.faults.clear()
-        await client.send(calls.start_deployment(project, deployments[0]))
+        await client.send(api.start_deployment(project, deployments[0]))
         return await everyone[0]
 
     assert _run(serving, scene) == "Running"
 
 
 def test_a_long_answer_is_read_beside_the_event_loop(serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_provider_hsml.hopsworks.aio._LARGE", 1000)
+    monkeypatch.setattr("airflow_provider_hsml.hopsworks.transport.async_client._LARGE", 1000)
 
     async def scene(client: AsyncClient, project: Project, _deployments: list[Deployment]) -> list[Any]:
-        whole: Call[Any] = calls.get_deployments(project)
-        none: Call[Any] = calls.get_deployments(project, status="Failed")
+        whole: Call[Any] = api.get_deployments(project)
+        none: Call[Any] = api.get_deployments(project, status="Failed")
         return [await client.send(replace(call, read=lambda _: threading.current_thread())) for call in (whole, none)]
 
     long, short = _run(serving, scene)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.announcing import REMEMBERED, Announcer
-from airflow_provider_hsml.hopsworks.sensing import VersionLookout
+from airflow_provider_hsml.hopsworks.domain.access import Access
+from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout
+from airflow_provider_hsml.hopsworks.sensing.new_versions import REMEMBERED, Announcer
 
 from .fake import PROJECT, FakeHopsworks
 

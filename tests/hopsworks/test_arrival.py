@@ -19,8 +19,8 @@ from .arrivals import FILES, V1, V2, WITHOUT_EXPECTED, arrival, arrive, starts, 
 from .fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.arrival import Arrival
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from airflow_provider_hsml.hopsworks.flow import Procedure
+    from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
 
 
 class TestWhatIsThereAlready:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_provider_hsml.hopsworks import artifacts, changes
-from airflow_provider_hsml.hopsworks.settings import Script, Wanted
+from airflow_provider_hsml.hopsworks.domain import diff, legacy_artifacts
+from airflow_provider_hsml.hopsworks.domain.settings import Script, Wanted
 
 from .fake import row
 
@@ -18,11 +18,11 @@ def live(**more: Any) -> dict[str, Any]:
 
 
 def sent(raw: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
-    return artifacts.for_changing(raw, changes.changed(raw, wanted), changes.differences(raw, wanted))
+    return legacy_artifacts.for_changing(raw, diff.changed(raw, wanted), diff.differences(raw, wanted))
 
 
 def test_a_new_deployment_asks_for_a_new_artifact() -> None:
-    assert artifacts.for_creating({"name": "digits"}) == {"name": "digits", "artifactVersion": -1}
+    assert legacy_artifacts.for_creating({"name": "digits"}) == {"name": "digits", "artifactVersion": -1}
 
 
 def test_another_model_version_takes_the_scripts_out_of_the_old_artifact() -> None:
@@ -50,7 +50,7 @@ def test_where_neither_changes_both_are_sent_back() -> None:
 def test_a_path_that_is_told_is_sent_back() -> None:
     path = "/Projects/demo/Models/digits/1/Artifacts/3/predictor-one.py"
 
-    assert changes.differences(live(predictor=path), {"script_file": Script("/Projects/demo/Resources/one.py")}) == {}
+    assert diff.differences(live(predictor=path), {"script_file": Script("/Projects/demo/Resources/one.py")}) == {}
     assert sent(live(predictor=path), {"model_version": 2})["predictor"] == path
 
 

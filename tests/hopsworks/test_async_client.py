@@ -7,10 +7,11 @@ import json
 import threading
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import aio, calls
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.aio import AsyncClient
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.errors import Refused
+from airflow_provider_hsml.hopsworks.transport import async_client
+from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 
 from .samples import PROJECT
 from .servers import KEY, LIST, OK, Seen, serving
@@ -84,7 +85,7 @@ def test_who_is_cancelled_leaves_the_others_their_project() -> None:
 
 
 def test_few_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "AT_ONCE", 3)
+    monkeypatch.setattr(async_client, "AT_ONCE", 3)
     free, three, too_many = threading.Semaphore(3), threading.Barrier(3), []
 
     def count(request: Request) -> tuple[int, dict[str, str], bytes]:
@@ -104,7 +105,7 @@ def test_few_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_to_wait_for_ones_turn_is_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "AT_ONCE", 1)
+    monkeypatch.setattr(async_client, "AT_ONCE", 1)
 
     def slow(_request: Request) -> tuple[int, dict[str, str], bytes]:
         threading.Event().wait(0.1)
@@ -118,7 +119,7 @@ def test_to_wait_for_ones_turn_is_no_timeout(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_who_is_cancelled_takes_no_connection_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "AT_ONCE", 1)
+    monkeypatch.setattr(async_client, "AT_ONCE", 1)
     asked, go_on = threading.Event(), threading.Event()
 
     def late(_request: Request) -> tuple[int, dict[str, str], bytes]:
@@ -139,13 +140,13 @@ def test_who_is_cancelled_takes_no_connection_from_the_others(monkeypatch: pytes
 
 
 def test_a_pause_between_attempts_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aio, "AT_ONCE", 1)
+    monkeypatch.setattr(async_client, "AT_ONCE", 1)
 
     def away(request: Request) -> tuple[int, dict[str, str], bytes]:
         return OK if request.path.endswith("/serving") else (503, {"retry-after": "30"}, b"")
 
     async def ask(client: AsyncClient) -> None:
-        pausing = asyncio.create_task(client.send(calls.get_project("demo")))
+        pausing = asyncio.create_task(client.send(api.get_project("demo")))
         await client.send(LIST)
         await client.send(LIST)
         assert not pausing.done()

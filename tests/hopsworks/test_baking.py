@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.calls import Answer
+from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
     DeploymentFailed,

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import calls, changes
-from airflow_provider_hsml.hopsworks.deployments import DeploymentStatus
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import diff
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction, Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotUnderstood, Refused
-from airflow_provider_hsml.hopsworks.models import Direction, Framework, ModelVersion
 
 from .samples import PROJECT, SAMPLES, answer, as_sent, deployment, sdk_requests
 
@@ -31,37 +32,35 @@ class TestWhatIsSent:
             (
                 "get_best_model",
                 0,
-                calls.get_models(PROJECT, "mnist", sort_by="accuracy", direction=Direction.MAX, limit=1),
+                api.get_models(PROJECT, "mnist", sort_by="accuracy", direction=Direction.MAX, limit=1),
             ),
-            ("get_models", 0, calls.get_models(PROJECT, "mnist")),
-            ("get_model", 0, calls.get_model(PROJECT, "mnist", 1)),
+            ("get_models", 0, api.get_models(PROJECT, "mnist")),
+            ("get_model", 0, api.get_model(PROJECT, "mnist", 1)),
             (
                 "create",
                 0,
-                calls.put_deployment(
-                    PROJECT, changes.created("mnistdigits", MODEL, {}, serving_tool="KSERVE", minimum=1)
-                ),
+                api.put_deployment(PROJECT, diff.created("mnistdigits", MODEL, {}, serving_tool="KSERVE", minimum=1)),
             ),
-            ("list", 0, calls.get_deployments(PROJECT)),
-            ("state", 0, calls.get_deployment_by_id(PROJECT, 14)),
-            ("start", 1, calls.start_deployment(PROJECT, LIVE)),
-            ("stop", 1, calls.stop_deployment(PROJECT, LIVE)),
-            ("get_logs", 1, calls.get_logs(PROJECT, LIVE)),
-            ("delete", 1, calls.delete_deployment(PROJECT, LIVE)),
-            ("predict", 0, calls.predict(PROJECT, "mnistdigits", {"instances": [[0.0, 1.0], [2.0, 3.0]]})),
-            ("update_new_version", 0, calls.get_newest_version(PROJECT, LIVE)),
+            ("list", 0, api.get_deployments(PROJECT)),
+            ("state", 0, api.get_deployment_by_id(PROJECT, 14)),
+            ("start", 1, api.start_deployment(PROJECT, LIVE)),
+            ("stop", 1, api.stop_deployment(PROJECT, LIVE)),
+            ("get_logs", 1, api.get_logs(PROJECT, LIVE)),
+            ("delete", 1, api.delete_deployment(PROJECT, LIVE)),
+            ("predict", 0, api.predict(PROJECT, "mnistdigits", {"instances": [[0.0, 1.0], [2.0, 3.0]]})),
+            ("update_new_version", 0, api.get_newest_version(PROJECT, LIVE)),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_is_what_the_sdk_sends(self, verb: str, number: int, call: calls.Call[Any]) -> None:
+    def test_is_what_the_sdk_sends(self, verb: str, number: int, call: api.Call[Any]) -> None:
         assert as_sent(call) == sdk_requests(verb)[number]
 
     @pytest.mark.parametrize("verb", ["update", "update_new_version"])
     def test_an_update_sends_all_that_the_sdk_sends(self, verb: str) -> None:
         """And what the SDK drops of the live deployment, which a newer server may want back."""
         theirs = next(request for request in sdk_requests(verb) if request["method"] == "PUT")
-        body = changes.changed(LIVE.raw, {"model_version": theirs["body"]["modelVersion"]})
-        ours = as_sent(calls.put_deployment(PROJECT, body, new_version=verb == "update_new_version"))
+        body = diff.changed(LIVE.raw, {"model_version": theirs["body"]["modelVersion"]})
+        ours = as_sent(api.put_deployment(PROJECT, body, new_version=verb == "update_new_version"))
 
         assert (ours["method"], ours["path"]) == (theirs["method"], theirs["path"])
         assert ours["query"] == theirs["query"]
@@ -75,29 +74,29 @@ class TestPaths:
     @pytest.mark.parametrize("name", ["my_model", "a/../b", "..", "", "a b", "a%2e%2e", None, 3])
     def test_a_deployment_name_cannot_lead_elsewhere(self, name: Any) -> None:
         with pytest.raises(InvalidInput, match="letters and digits only"):
-            calls.get_deployment(PROJECT, name)
+            api.get_deployment(PROJECT, name)
         with pytest.raises(InvalidInput, match="letters and digits only"):
-            calls.predict(PROJECT, name, {"instances": [1]})
+            api.predict(PROJECT, name, {"instances": [1]})
         with pytest.raises(InvalidInput, match="letters and digits only"):
-            calls.put_deployment(PROJECT, {"name": name})
+            api.put_deployment(PROJECT, {"name": name})
 
     @pytest.mark.parametrize("name", ["a/b", "../x", "a-b", "", None])
     def test_a_model_name_cannot_lead_elsewhere(self, name: Any) -> None:
         with pytest.raises(InvalidInput, match="letters, digits and underscores only"):
-            calls.get_model(PROJECT, name, 1)
+            api.get_model(PROJECT, name, 1)
 
     @pytest.mark.parametrize("path", ["Models/../x", "Models//x", ".", "Models/./x"])
     def test_a_path_stays_inside_the_project(self, path: str) -> None:
         with pytest.raises(InvalidInput, match="inside the project"):
-            calls.download(PROJECT, path)
+            api.download(PROJECT, path)
 
     def test_a_path_is_one_segment(self) -> None:
-        assert calls.download(PROJECT, "Models/a b/1").path.endswith("/with_auth/Models%2Fa%20b%2F1")
+        assert api.download(PROJECT, "Models/a b/1").path.endswith("/with_auth/Models%2Fa%20b%2F1")
 
     def test_a_project_name_is_encoded(self) -> None:
-        assert calls.get_project("a/b").path.endswith("a%2Fb")
+        assert api.get_project("a/b").path.endswith("a%2Fb")
         with pytest.raises(InvalidInput):
-            calls.get_project("..")
+            api.get_project("..")
 
 
 class TestDeployments:
@@ -123,23 +122,23 @@ class TestDeployments:
         assert deployment("serving/running", status="RUNNING").status is DeploymentStatus.RUNNING
 
     def test_a_deployment_that_is_not_there(self) -> None:
-        assert calls.get_deployment(PROJECT, "x").outcome(answer("errors/240000_not_found")) is None
-        assert calls.get_deployment_by_id(PROJECT, 1).outcome(answer("errors/240000_not_found")) is None
+        assert api.get_deployment(PROJECT, "x").outcome(answer("errors/240000_not_found")) is None
+        assert api.get_deployment_by_id(PROJECT, 1).outcome(answer("errors/240000_not_found")) is None
 
     def test_a_404_from_something_in_between_is_not_a_missing_deployment(self) -> None:
         for name in ("errors/html_404", "errors/empty_404"):
             with pytest.raises(NotUnderstood) as caught:
-                calls.get_deployment(PROJECT, "x").outcome(answer(name))
+                api.get_deployment(PROJECT, "x").outcome(answer(name))
             assert caught.value.transient
 
     @pytest.mark.parametrize("name", ["list", "list_counted", "list_empty", "list_counted_empty"])
     def test_every_shape_of_list(self, name: str) -> None:
-        found = calls.get_deployments(PROJECT).outcome(answer(f"serving/{name}"))
+        found = api.get_deployments(PROJECT).outcome(answer(f"serving/{name}"))
 
         assert bool(found) == ("empty" not in name)
 
     def test_the_newest_version(self) -> None:
-        call = calls.get_newest_version(PROJECT, LIVE)
+        call = api.get_newest_version(PROJECT, LIVE)
 
         assert call.outcome(answer("serving/versions")) == 2
         assert call.outcome(answer("serving/versions_unknown_route")) is None
@@ -147,7 +146,7 @@ class TestDeployments:
             call.outcome(answer("errors/240000_not_found"))
 
     def test_versions_are_read(self) -> None:
-        call = calls.get_versions(PROJECT, LIVE)
+        call = api.get_versions(PROJECT, LIVE)
         page = call.outcome(answer("serving/versions"))
 
         assert page is not None
@@ -158,7 +157,7 @@ class TestDeployments:
         assert call.outcome(answer("serving/versions_unknown_route")) is None
 
     def test_logs(self) -> None:
-        call = calls.get_logs(PROJECT, LIVE)
+        call = api.get_logs(PROJECT, LIVE)
 
         assert call.outcome(answer("serving/logs"))
         assert call.outcome(answer("serving/logs_empty")) == []
@@ -168,47 +167,47 @@ class TestDeployments:
 
 class TestModels:
     def test_a_list(self) -> None:
-        page = calls.get_models(PROJECT, "mnist").outcome(answer("registry/models"))
+        page = api.get_models(PROJECT, "mnist").outcome(answer("registry/models"))
 
         assert page.items
         assert page.items[0].name == "mnist"
         assert page.count == len(page.items)
 
     def test_an_empty_list_has_no_items(self) -> None:
-        assert calls.get_models(PROJECT).outcome(answer("registry/models_empty")) == calls.Page([], 0)
+        assert api.get_models(PROJECT).outcome(answer("registry/models_empty")) == api.Page([], 0)
 
     @pytest.mark.parametrize("name", ["model_metrics_nan", "model_metrics_null", "model_bare"])
     def test_a_metric_that_is_no_number(self, name: str) -> None:
-        model = calls.get_model(PROJECT, "mnist", 1).outcome(answer(f"registry/{name}"))
+        model = api.get_model(PROJECT, "mnist", 1).outcome(answer(f"registry/{name}"))
 
         assert model is not None
         assert model.metric("accuracy") is None
 
     def test_a_model_of_a_newer_server(self) -> None:
-        assert calls.get_model(PROJECT, "mnist", 1).outcome(answer("registry/model_newer_server"))
+        assert api.get_model(PROJECT, "mnist", 1).outcome(answer("registry/model_newer_server"))
 
     def test_registries(self) -> None:
-        own, shared = calls.get_registries(PROJECT).outcome(answer("registry/registries"))
+        own, shared = api.get_registries(PROJECT).outcome(answer("registry/registries"))
 
-        assert (own, shared) == (calls.Registry(119, "demo"), calls.Registry(120, "shared"))
-        call = calls.get_model(PROJECT, "mnist", 1, registry=shared)
+        assert (own, shared) == (api.Registry(119, "demo"), api.Registry(120, "shared"))
+        call = api.get_model(PROJECT, "mnist", 1, registry=shared)
         assert "/project/119/modelregistries/120/models/mnist_1" in call.path
         model = call.outcome(answer("registry/model"))
         assert model is not None
         assert (model.project, model.path) == ("shared", "/Projects/shared/Models/mnist")
 
     def test_tags(self) -> None:
-        call = calls.get_model_tags(PROJECT, "mnist", 1)
+        call = api.get_model_tags(PROJECT, "mnist", 1)
 
         assert call.outcome(answer("registry/tags")) == {"approval": "approved"}
         assert call.outcome(answer("errors/empty_404")) == {}, "a server without tags"
         with pytest.raises(Refused):
             call.outcome(answer("errors/360000_model_not_found"))
-        sent = calls.put_model_tag(PROJECT, "mnist", 1, "a/b", {"by": "me"})
+        sent = api.put_model_tag(PROJECT, "mnist", 1, "a/b", {"by": "me"})
         assert (sent.path.rpartition("/")[2], sent.body) == ("a%2Fb", {"by": "me"})
 
     def test_a_model_that_is_not_there(self) -> None:
-        assert calls.get_model(PROJECT, "mnist", 1).outcome(answer("errors/360000_model_not_found")) is None
+        assert api.get_model(PROJECT, "mnist", 1).outcome(answer("errors/360000_model_not_found")) is None
 
 
 ERRORS = [
@@ -241,7 +240,7 @@ def test_errors_are_told_apart_by_their_code(
     name: str, transient: bool | None, in_doubt: bool | None, not_ready: bool | None
 ) -> None:
     with pytest.raises(HopsworksError) as caught:
-        calls.put_deployment(PROJECT, {"name": "x"}).outcome(answer(f"errors/{name}"))
+        api.put_deployment(PROJECT, {"name": "x"}).outcome(answer(f"errors/{name}"))
 
     error = caught.value
     assert str(error).startswith("create deployment 'x'")
@@ -255,17 +254,17 @@ def test_errors_are_told_apart_by_their_code(
 @pytest.mark.parametrize("name", ["html_200", "cut_off"])
 def test_a_success_that_is_not_hopsworks_is_no_success(name: str) -> None:
     with pytest.raises(NotUnderstood, match="It began"):
-        calls.get_deployment(PROJECT, "x").outcome(answer(f"errors/{name}"))
+        api.get_deployment(PROJECT, "x").outcome(answer(f"errors/{name}"))
 
 
 def test_the_missing_scope_is_passed_on() -> None:
     with pytest.raises(Refused, match="MODELREGISTRY"):
-        calls.get_deployments(PROJECT).outcome(answer("errors/320004_scope"))
+        api.get_deployments(PROJECT).outcome(answer("errors/320004_scope"))
 
 
 def test_a_redirect_is_not_followed() -> None:
     with pytest.raises(NotUnderstood, match="redirected"):
-        calls.get_deployments(PROJECT).outcome(calls.Answer(302, b"", {"location": "https://elsewhere.example"}))
+        api.get_deployments(PROJECT).outcome(api.Answer(302, b"", {"location": "https://elsewhere.example"}))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +287,7 @@ def test_a_redirect_is_not_followed() -> None:
 )
 def test_who_refused_a_prediction(name: str, ready: bool, transient: bool) -> None:
     with pytest.raises(Refused) as caught:
-        calls.predict(PROJECT, "x", {"instances": [1]}).outcome(answer(f"inference/{name}"))
+        api.predict(PROJECT, "x", {"instances": [1]}).outcome(answer(f"inference/{name}"))
 
     assert caught.value.not_ready is not ready
     assert caught.value.transient is transient
@@ -297,16 +296,16 @@ def test_who_refused_a_prediction(name: str, ready: bool, transient: bool) -> No
 @pytest.mark.parametrize("body", [{}, {"instances": [1], "inputs": [1]}, {"rows": [1]}])
 def test_a_prediction_without_one_of_the_keys_is_not_sent(body: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="exactly one of the keys"):
-        calls.predict(PROJECT, "x", body)
+        api.predict(PROJECT, "x", body)
 
 
 def test_a_prediction_that_is_no_object() -> None:
     with pytest.raises(NotUnderstood, match="not what Hopsworks gives"):
-        calls.predict(PROJECT, "x", {"instances": [1]}).outcome(calls.Answer(200, b"[1]"))
+        api.predict(PROJECT, "x", {"instances": [1]}).outcome(api.Answer(200, b"[1]"))
 
 
 def test_retry_after() -> None:
     with pytest.raises(NotUnderstood) as caught:
-        calls.get_deployments(PROJECT).outcome(calls.Answer(503, b"", {"retry-after": "7"}))
+        api.get_deployments(PROJECT).outcome(api.Answer(503, b"", {"retry-after": "7"}))
 
     assert caught.value.retry_after == 7

@@ -13,7 +13,7 @@ import pytest
 import trustme
 
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotUnderstood, Refused, Untrusted
-from airflow_provider_hsml.hopsworks.exchange import ATTEMPTS
+from airflow_provider_hsml.hopsworks.transport.request import ATTEMPTS
 
 from .samples import PROJECT
 from .servers import KEY, LIST, OK, PUT, Connect, Request, Seen, serving

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
+from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.errors import (
     InvalidInput,
     Refused,
     Superseded,
     Unsupported,
 )
-from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
-from airflow_provider_hsml.hopsworks.settings import Script
 
 from .arrivals import FILES, arrive, starts
 from .fake import LOST, UNSENT, FakeHopsworks, refusal, row

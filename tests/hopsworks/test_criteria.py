@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import criteria
-from airflow_provider_hsml.hopsworks.calls import Call, Registry
-from airflow_provider_hsml.hopsworks.criteria import Criteria
+from airflow_provider_hsml.hopsworks.api import Call, Registry
+from airflow_provider_hsml.hopsworks.domain import criteria
+from airflow_provider_hsml.hopsworks.domain.criteria import Criteria
+from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
-from airflow_provider_hsml.hopsworks.models import ModelVersion
-from airflow_provider_hsml.hopsworks.waiting import drive
+from airflow_provider_hsml.hopsworks.flow import drive
 
 from .fake import PROJECT, FakeHopsworks, refusal
 

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
-from airflow_provider_hsml.hopsworks import calls, exchange
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.calls import Call
-from airflow_provider_hsml.hopsworks.client import Client
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Call
+from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NoAnswer, Untrusted
+from airflow_provider_hsml.hopsworks.transport import request as request_
+from airflow_provider_hsml.hopsworks.transport.client import Client
 
 from .samples import PROJECT
 from .servers import KEY, LIST, OK, PUT, Connect, Driven, Request, Seen, serving
@@ -136,11 +137,11 @@ def test_both_clients_say_the_same(name: str, call: Call[Any]) -> None:
 
 NAME = "a b/ü%2F?#&+:@"
 ASKED: dict[str, Call[Any]] = {
-    "path": calls.get_project(NAME),
+    "path": api.get_project(NAME),
     "query": Call("ask", "GET", "somewhere", str, query=(("name", NAME), ("name", ""), ("x:y", "[1]"))),
-    "body": calls.put_deployment(PROJECT, {"name": "x", "description": NAME, "n": [1.5, None, True]}),
-    "host": calls.predict_at("", calls.Address.by_host("digits.example.com", "digits"), {"instances": [[0.1]]}),
-    "form": calls.upload_part(PROJECT, f"Models/{NAME}", calls.Upload("model.pkl", b"\x00\xff", {"flowChunk": "1"})),
+    "body": api.put_deployment(PROJECT, {"name": "x", "description": NAME, "n": [1.5, None, True]}),
+    "host": api.predict_at("", api.Address.by_host("digits.example.com", "digits"), {"instances": [[0.1]]}),
+    "form": api.upload_part(PROJECT, f"Models/{NAME}", api.Upload("model.pkl", b"\x00\xff", {"flowChunk": "1"})),
 }
 
 
@@ -156,7 +157,7 @@ def test_both_clients_send_the_same(name: str, monkeypatch: pytest.MonkeyPatch) 
         arrived.append((request.command, request.path, request.headers["host"], kind, content))
         return 200, {}, b"[]"
 
-    monkeypatch.setattr(exchange, "ATTEMPTS", 1)
+    monkeypatch.setattr(request_, "ATTEMPTS", 1)
     with serving(note) as url:
         for make in (Client, Driven):
             client = make(Access(url, "demo", KEY), sleep=lambda _seconds: None)
@@ -170,7 +171,7 @@ def test_both_clients_send_the_same(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_body_that_json_cannot_say(connect: Connect) -> None:
     with pytest.raises(InvalidInput, match="NaN"):
-        connect("http://127.0.0.1:1").send(calls.put_deployment(PROJECT, {"name": "x", "n": float("nan")}))
+        connect("http://127.0.0.1:1").send(api.put_deployment(PROJECT, {"name": "x", "n": float("nan")}))
 
 
 @pytest.mark.parametrize("key", ["prefix.secret part", "prefix.secret\npart", "prefix.gehe\u00edm", "\x00"])
@@ -230,7 +231,7 @@ class TestEnvironment:
     ) -> None:
         monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
         monkeypatch.setenv("no_proxy", no_proxy)
-        assert (exchange.proxy_for(f"https://{host}:443") is not None) is through
+        assert (request_.proxy_for(f"https://{host}:443") is not None) is through
 
     def test_its_ca_is_trusted_where_the_connection_names_none(
         self, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import gate
+from airflow_provider_hsml.hopsworks.domain import gate
+from airflow_provider_hsml.hopsworks.domain.gate import Gate
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
-from airflow_provider_hsml.hopsworks.gate import Gate
-from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

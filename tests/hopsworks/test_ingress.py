@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import predicting
-from airflow_provider_hsml.hopsworks.access import Access
-from airflow_provider_hsml.hopsworks.calls import Address, Answer, Call, Endpoint
+from airflow_provider_hsml.hopsworks.api import Address, Answer, Call, Endpoint
+from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, ModelRefused, NotFound
-from airflow_provider_hsml.hopsworks.ingress import Ingress
-from airflow_provider_hsml.hopsworks.waiting import drive
+from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 
 from .fake import PROJECT, row
 
@@ -47,7 +47,7 @@ class Cluster:
 
     def predict(self, ingress: Ingress, *, timeout: float = 600) -> Any:
         project = replace(PROJECT, ingress=ingress)
-        procedure = predicting.predict(project, "digits", BODY, timeout=timeout, clock=lambda: self.now)
+        procedure = predict.predict(project, "digits", BODY, timeout=timeout, clock=lambda: self.now)
         return drive(procedure, self.send, self.sleep)
 
 
@@ -81,7 +81,7 @@ class TestAddress:
         cluster = Cluster(at, deployment=row())
         project = replace(PROJECT, name="my_demo", ingress=ingress)
 
-        drive(predicting.ask_model(project, "digits", BODY), cluster.send, cluster.sleep)
+        drive(predict.ask_model(project, "digits", BODY), cluster.send, cluster.sleep)
         assert cluster.asked == [at]
 
     def test_of_a_server_that_tells_nothing(self, ingress: Ingress) -> None:
@@ -185,12 +185,12 @@ class TestChoice:
             Ingress.of(self.access(), [])
 
     def test_what_the_server_names_is_read(self) -> None:
-        from airflow_provider_hsml.hopsworks import calls
+        from airflow_provider_hsml.hopsworks import api
 
         from .samples import answer
 
-        assert calls.get_endpoints(PROJECT).outcome(answer("inference/endpoints"))[0] == Endpoint(
+        assert api.get_endpoints(PROJECT).outcome(answer("inference/endpoints"))[0] == Endpoint(
             "LOAD_BALANCER", ("203.0.113.7",), {"HTTP": 80, "HTTPS": 443}
         )
-        assert calls.get_endpoints(PROJECT).outcome(answer("inference/endpoints_no_kubernetes"))[0].ports == {}
-        assert json.dumps(calls.get_endpoints(PROJECT).outcome(answer("inference/endpoints_none"))) == "[]"
+        assert api.get_endpoints(PROJECT).outcome(answer("inference/endpoints_no_kubernetes"))[0].ports == {}
+        assert json.dumps(api.get_endpoints(PROJECT).outcome(answer("inference/endpoints_none"))) == "[]"

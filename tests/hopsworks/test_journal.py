@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.deployments import Deployment
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.errors import NoAnswer
-from airflow_provider_hsml.hopsworks.found import find
-from airflow_provider_hsml.hopsworks.journal import (
+from airflow_provider_hsml.hopsworks.flow import Pace
+from airflow_provider_hsml.hopsworks.promotion.journal import (
     FOLDER,
     KEPT,
     Before,
@@ -24,8 +24,8 @@ from airflow_provider_hsml.hopsworks.journal import (
     State,
     open_journal,
 )
-from airflow_provider_hsml.hopsworks.uploading import upload_bytes
-from airflow_provider_hsml.hopsworks.waiting import Pace
+from airflow_provider_hsml.hopsworks.promotion.situation import find
+from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, row
 
@@ -152,8 +152,8 @@ class TestAJournal:
         one, other = (hook.run(open_journal(hook.client.project, name)) for _ in range(2))
         hook.run(other.write(entry()))
         (begun,) = other.names
-        whole = hook.client.send(calls.download(hook.client.project, f"{FOLDER}/{name}/{begun}")) or b""
-        hook.client.send(calls.delete_path(hook.client.project, f"{FOLDER}/{name}/{begun}"))
+        whole = hook.client.send(api.download(hook.client.project, f"{FOLDER}/{name}/{begun}")) or b""
+        hook.client.send(api.delete_path(hook.client.project, f"{FOLDER}/{name}/{begun}"))
         hook.run(one.write(entry(State.VERIFIED)))
         hook.run(upload_bytes(hook.client.project, f"{FOLDER}/{name}/{begun}", whole))
 

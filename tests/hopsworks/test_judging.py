@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.judging import Judge, Likeness, Probe, Verdict, same
-from airflow_provider_hsml.hopsworks.verification import Verification
+from airflow_provider_hsml.hopsworks.domain.judge import Judge, Likeness, Probe, Verdict, same
+from airflow_provider_hsml.hopsworks.domain.verification import Verification
 
 
 @pytest.mark.parametrize(

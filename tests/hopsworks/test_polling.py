@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import calls
-from airflow_provider_hsml.hopsworks.calls import Answer, Call, Project
-from airflow_provider_hsml.hopsworks.deployments import Deployment
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, Refused
-from airflow_provider_hsml.hopsworks.polling import (
+from airflow_provider_hsml.hopsworks.transport.batching import (
     AT_ONCE,
     AT_ONCE_FEW,
     FEW,
@@ -94,7 +94,7 @@ class Hopsworks:
         if call.looks_at is None:
             return _json([each for number, each in rows.items() if number not in self.unlisted])
         number = int(str(call.looks_at).removeprefix("d"))
-        return _json(rows[number]) if number in rows else refusal(404, calls.INSTANCE_NOT_FOUND)
+        return _json(rows[number]) if number in rows else refusal(404, api.INSTANCE_NOT_FOUND)
 
 
 def _json(value: Any) -> Answer:
@@ -124,8 +124,8 @@ class Scene:
 
     def look(self, which: int | str, deadline: float = BEGIN + 1e6) -> Coroutine[Any, Any, Deployment | None]:
         if isinstance(which, str):
-            return self.poller.send(calls.get_deployment(PROJECT, which), deadline)
-        return self.poller.send(calls.get_deployment_by_id(PROJECT, which), deadline)
+            return self.poller.send(api.get_deployment(PROJECT, which), deadline)
+        return self.poller.send(api.get_deployment_by_id(PROJECT, which), deadline)
 
     async def looks(self, *which: int | str) -> list[Any]:
         return list(await asyncio.gather(*map(self.look, which), return_exceptions=True))
@@ -228,7 +228,7 @@ def test_who_asks_while_a_look_is_under_way_gets_a_later_one() -> None:
 
 def test_other_calls_are_sent_as_they_are_and_hold_up_no_look() -> None:
     scene = Scene()
-    logs = calls.get_logs(PROJECT, Deployment.from_json(row(id=1)))
+    logs = api.get_logs(PROJECT, Deployment.from_json(row(id=1)))
     scene.server.faults["list"] = [30.0] * 100
 
     async def look() -> float:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import changes, preconditions
-from airflow_provider_hsml.hopsworks.deployments import Deployment
+from airflow_provider_hsml.hopsworks.domain import diff, preconditions
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
+from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
-from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
-from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
 
 from .fake import PROJECT, FakeHopsworks, row
 
@@ -26,7 +26,7 @@ def check_new(spec: dict[str, Any], framework: str | None = "SKLEARN", tool: str
     """Check what would create a deployment."""
     wanted = DeploymentSpec.read(spec).wanted()
     tool = wanted.get("serving_tool", tool)
-    body = changes.created("digits", model(framework) if framework else None, wanted, serving_tool=tool, minimum=1)
+    body = diff.created("digits", model(framework) if framework else None, wanted, serving_tool=tool, minimum=1)
     preconditions.check_combination(body, {*wanted, "framework", "script_file", "serving_tool"})
 
 
@@ -131,7 +131,7 @@ class TestCombinations:
         wanted = DeploymentSpec.read({"resources": {"requests": {"memory": 300}}}).wanted()
 
         with pytest.raises(InvalidInput, match=r"at least what is requested \(300\), got 200"):
-            preconditions.check_combination(changes.changed(live, wanted), wanted)
+            preconditions.check_combination(diff.changed(live, wanted), wanted)
 
     def test_what_is_live_and_not_touched_is_left_to_the_server(self) -> None:
         live = row(predictorResources={"requests": {"memory": 300}, "limits": {"memory": 200}})
@@ -140,7 +140,7 @@ class TestCombinations:
 
     def test_the_serving_tool_is_kept_for_life(self) -> None:
         live = Deployment.from_json(row())
-        differing = changes.differences(live.raw, {"serving_tool": "DEFAULT"})
+        differing = diff.differences(live.raw, {"serving_tool": "DEFAULT"})
 
         with pytest.raises(InvalidInput, match=r"spec.serving_tool: .* has KSERVE, and Hopsworks cannot change"):
             preconditions.check_live(live, None, differing)
@@ -194,6 +194,6 @@ class TestSchema:
     def test_reserved_variables_are_sent_back_and_not_compared(self) -> None:
         live = row(predictorEnvVars=list(self.SCHEMA))
 
-        assert changes.differences(live, {"env_vars": {"OWN": "1"}}) == {}
-        body = changes.changed(live, {"env_vars": {"OTHER": "2"}})
+        assert diff.differences(live, {"env_vars": {"OWN": "1"}}) == {}
+        body = diff.changed(live, {"env_vars": {"OTHER": "2"}})
         assert body["predictorEnvVars"] == [*self.SCHEMA[:3], "OTHER=2"]

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import predicting
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
+from airflow_provider_hsml.hopsworks.inference import predict
 
 from .fake import PROJECT, FakeHopsworks, refusal, row
 
@@ -23,7 +23,7 @@ from .fake import PROJECT, FakeHopsworks, refusal, row
     ],
 )
 def test_input_examples(example: Any, body: dict[str, Any]) -> None:
-    assert predicting.example_body(example) == body
+    assert predict.example_body(example) == body
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_input_examples(example: Any, body: dict[str, Any]) -> None:
     ],
 )
 def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
-    assert predicting.request_body("Request", **given) == body
+    assert predict.request_body("Request", **given) == body
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,13 @@ def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
 )
 def test_no_bodies(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        predicting.request_body("Request", **given)
+        predict.request_body("Request", **given)
 
 
 class TestPredict:
     @staticmethod
     def ask(fake: FakeHopsworks, timeout: float = 600) -> dict[str, Any]:
-        return fake.run(predicting.predict(PROJECT, "digits", {"instances": [1]}, timeout=timeout, clock=fake.clock))
+        return fake.run(predict.predict(PROJECT, "digits", {"instances": [1]}, timeout=timeout, clock=fake.clock))
 
     def test_asks_once(self) -> None:
         fake = FakeHopsworks(row=row(), answers=[7])

@@ -4,12 +4,12 @@ from typing import Any, ClassVar
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import found
-from airflow_provider_hsml.hopsworks.deployments import Deployment, default_deployment_names
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
 from airflow_provider_hsml.hopsworks.errors import NotFound
-from airflow_provider_hsml.hopsworks.journal import Before
-from airflow_provider_hsml.hopsworks.models import Direction, ModelVersion, best_of
-from airflow_provider_hsml.hopsworks.registry import find_version, list_versions
+from airflow_provider_hsml.hopsworks.promotion import situation
+from airflow_provider_hsml.hopsworks.promotion.journal import Before
+from airflow_provider_hsml.hopsworks.registry.lookup import find_version, list_versions
 
 from .fake import PROJECT, FakeHopsworks, row
 
@@ -46,7 +46,7 @@ def test_best_of(versions: list[ModelVersion], direction: Direction, best: int |
 def champion_of(fake: FakeHopsworks, live: Deployment | None, known: list[ModelVersion]) -> ModelVersion | None:
     """Find what a deployment serves."""
     served = None if live is None else Before.of(live).served
-    return fake.run(found.find_champion(PROJECT, served, known, "digits"))
+    return fake.run(situation.find_champion(PROJECT, served, known, "digits"))
 
 
 class TestLookingUp:
@@ -77,24 +77,24 @@ class TestLookingUp:
         fake = FakeHopsworks(row=row())
 
         assert names == ["MyDigits", "mydigits"]
-        assert fake.run(found.find_deployment(PROJECT, names))[0] == "MyDigits"
+        assert fake.run(situation.find_deployment(PROJECT, names))[0] == "MyDigits"
         fake.row = None
-        assert fake.run(found.find_deployment(PROJECT, names)) == ("mydigits", None)
+        assert fake.run(situation.find_deployment(PROJECT, names)) == ("mydigits", None)
 
     def test_the_champion_is_read_where_it_is_not_known(self) -> None:
         fake = FakeHopsworks(files={"models/digits_1": {"id": "digits_1", "name": "digits", "version": 1}})
-        live = fake.run(found.find_deployment(PROJECT, ["x"]))[1]
+        live = fake.run(situation.find_deployment(PROJECT, ["x"]))[1]
 
         assert champion_of(fake, live, []) is None
         fake.row = row()
-        _, live = fake.run(found.find_deployment(PROJECT, ["digits"]))
+        _, live = fake.run(situation.find_deployment(PROJECT, ["digits"]))
         champion = champion_of(fake, live, [])
         assert champion is not None
         assert champion_of(fake, live, [V1]) is V1
 
     def test_a_champion_that_was_deleted_from_the_registry(self) -> None:
         fake = FakeHopsworks(row=row())
-        _, live = fake.run(found.find_deployment(PROJECT, ["digits"]))
+        _, live = fake.run(situation.find_deployment(PROJECT, ["digits"]))
         fake.row = None
 
         with pytest.raises(NotFound, match="not in the registry any more"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.record import Record
+from airflow_provider_hsml.hopsworks.promotion.record import Record
 
 RECORD = Record(
     deployment_name="digits",

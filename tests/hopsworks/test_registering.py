@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime, Refused
-from airflow_provider_hsml.hopsworks.registering import NewModel, register
+from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.deployments import Deployment
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Next, Roll
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError, NotVerified, Superseded
-from airflow_provider_hsml.hopsworks.rollout import Moved, Next, Roll
 
 from .samples import deployment
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import changes, scripts
-from airflow_provider_hsml.hopsworks.calls import API, Answer, Call
+from airflow_provider_hsml.hopsworks.api import API, Answer, Call
+from airflow_provider_hsml.hopsworks.domain import diff
+from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NoAnswer, Refused
-from airflow_provider_hsml.hopsworks.settings import Script
-from airflow_provider_hsml.hopsworks.waiting import drive
+from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.rollout import scripts
 
 from .fake import PROJECT, refusal
 
@@ -126,8 +127,8 @@ class TestReading:
         [OURS, OURS.rpartition("/")[2], f"/Projects/demo/Models/m/1/Artifacts/3/predictor-predict-{HASH}.py"],
     )
     def test_is_compared_by_its_name(self, live: str, file: Path) -> None:
-        assert changes.differences({"predictor": live}, {"script_file": ours(file)}) == {}
-        assert changes.differences({"predictor": "other.py"}, {"script_file": ours(file)})
+        assert diff.differences({"predictor": live}, {"script_file": ours(file)}) == {}
+        assert diff.differences({"predictor": "other.py"}, {"script_file": ours(file)})
 
 
 class TestProviding:

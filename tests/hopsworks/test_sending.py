@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import calls, scripts
-from airflow_provider_hsml.hopsworks.changes import model_wanted
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
+from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import Unsupported
-from airflow_provider_hsml.hopsworks.sending import Change
-from airflow_provider_hsml.hopsworks.settings import SETTINGS
-from airflow_provider_hsml.hopsworks.specs import DeploymentSpec
+from airflow_provider_hsml.hopsworks.rollout import scripts
+from airflow_provider_hsml.hopsworks.rollout.update import Change
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
-    from airflow_provider_hsml.hopsworks.models import ModelVersion
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.flow import Procedure
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
@@ -287,7 +288,7 @@ class TestScripts:
         name = saver.live.raw["predictor"]
         assert name.startswith("my_own-")
         hook = saver.hook
-        assert hook.client.send(calls.download(hook.client.project, f"{scripts.FOLDER}/{name}")) == b"# once\n"
+        assert hook.client.send(api.download(hook.client.project, f"{scripts.FOLDER}/{name}")) == b"# once\n"
         serving.requests.clear()
 
         assert not saver.differs({"script_file": "my own.py"})

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import registry
+from airflow_provider_hsml.hopsworks.domain.gate import Metric
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction
 from airflow_provider_hsml.hopsworks.errors import NotFound
-from airflow_provider_hsml.hopsworks.gate import Metric
-from airflow_provider_hsml.hopsworks.models import Direction
-from airflow_provider_hsml.hopsworks.promotion import Promotion
+from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
+from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .fake import PROJECT, FakeHopsworks, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.record import Promoted
+    from airflow_provider_hsml.hopsworks.promotion.record import Promoted
 
 REGISTRIES = {"count": 2, "items": [{"id": 119, "name": "demo"}, {"id": 120, "name": "training"}]}
 
@@ -95,19 +95,19 @@ def test_a_version_that_is_not_there(fake: FakeHopsworks) -> None:
 
 
 def test_what_a_deployment_serves_is_read_where_it_is(fake: FakeHopsworks) -> None:
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
     live = Deployment.from_json(row(modelPath="/Projects/training/Models/digits", modelVersion=2))
-    found = fake.run(registry.served_model(PROJECT, live))
+    found = fake.run(lookup.served_model(PROJECT, live))
 
     assert found is not None
     assert (found.project, found.registry_id, found.metrics) == ("training", 120, {"accuracy": 0.9})
-    assert registry.model_folder(PROJECT, found) == "training::Models/digits/2"
+    assert lookup.model_folder(PROJECT, found) == "training::Models/digits/2"
     gone = Deployment.from_json(row(modelPath="/Projects/elsewhere/Models/digits"))
-    assert fake.run(registry.served_model(PROJECT, gone)) is None
+    assert fake.run(lookup.served_model(PROJECT, gone)) is None
 
 
 def test_an_own_registry_is_not_asked_for(fake: FakeHopsworks) -> None:
-    assert fake.run(registry.find_registry(PROJECT, "demo")) is None
-    assert fake.run(registry.find_registry(PROJECT, None)) is None
+    assert fake.run(lookup.find_registry(PROJECT, "demo")) is None
+    assert fake.run(lookup.find_registry(PROJECT, None)) is None
     assert fake.reads == []

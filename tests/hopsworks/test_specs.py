@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import changes, reading
+from airflow_provider_hsml.hopsworks.domain import arguments, diff
+from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec, Resources, Scaling
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
-from airflow_provider_hsml.hopsworks.specs import DeploymentSpec, Resources, Scaling
 
 from .samples import deployment
 
@@ -17,44 +17,44 @@ RAW = deployment("serving/running").raw
 class TestReading:
     @pytest.mark.parametrize(("value", "number"), [(2, 2), ("2", 2), (" 3 ", 3), ("-1", -1)])
     def test_whole_numbers(self, value: Any, number: int) -> None:
-        assert reading.integer("n", value) == number
+        assert arguments.integer("n", value) == number
 
     @pytest.mark.parametrize("value", [True, 2.0, "2.0", "", None, "two", "--1"])
     def test_no_whole_numbers(self, value: Any) -> None:
         with pytest.raises(InvalidInput, match="n: expected a whole number"):
-            reading.integer("n", value)
+            arguments.integer("n", value)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", "x", None, False])
     def test_no_numbers(self, value: Any) -> None:
         with pytest.raises(InvalidInput, match="n: expected a finite number"):
-            reading.number("n", value)
+            arguments.number("n", value)
 
     @pytest.mark.parametrize(("value", "flag"), [("False", False), ("true", True), (True, True), (False, False)])
     def test_flags(self, value: Any, flag: bool) -> None:
-        assert reading.boolean("f", value) is flag
+        assert arguments.boolean("f", value) is flag
 
     @pytest.mark.parametrize("value", ["", "no", 0, 1, None])
     def test_no_flags(self, value: Any) -> None:
         with pytest.raises(InvalidInput, match="f: expected true or false"):
-            reading.boolean("f", value)
+            arguments.boolean("f", value)
 
     @pytest.mark.parametrize("value", ["abc", {"a": 1}, 3, None])
     def test_no_lists(self, value: Any) -> None:
         with pytest.raises(InvalidInput, match="l: expected a list"):
-            reading.sequence("l", value)
+            arguments.sequence("l", value)
 
     def test_lists(self) -> None:
-        assert reading.sequence("l", iter([1, 2])) == [1, 2]
+        assert arguments.sequence("l", iter([1, 2])) == [1, 2]
 
     @pytest.mark.parametrize("value", ["", "  ", 3, None])
     def test_no_texts(self, value: Any) -> None:
         with pytest.raises(InvalidInput, match="t: expected a text"):
-            reading.text("t", value)
+            arguments.text("t", value)
 
     @pytest.mark.parametrize("value", [3, {1: 2}, [1]])
     def test_no_mappings(self, value: Any) -> None:
         with pytest.raises(InvalidInput, match="m: expected a mapping"):
-            reading.mapping("m", value)
+            arguments.mapping("m", value)
 
 
 class TestDeploymentSpec:
@@ -141,7 +141,7 @@ class TestDeploymentSpec:
         with pytest.raises(InvalidInput) as caught:
             DeploymentSpec.read({"env_vars": {"PASSWORD": ["hunter2"]}}).wanted()
         live = dict(RAW, predictorEnvVars=["PASSWORD=hunter1"])
-        said = changes.described(changes.differences(live, {"env_vars": {"PASSWORD": "hunter2", "MORE": "3"}}))
+        said = diff.described(diff.differences(live, {"env_vars": {"PASSWORD": "hunter2", "MORE": "3"}}))
 
         assert "hunter" not in str(caught.value)
         assert said == "env_vars (PASSWORD) -> (MORE, PASSWORD)"
@@ -168,32 +168,31 @@ class TestDeploymentSpec:
 
 class TestDifferences:
     def test_nothing_given_changes_nothing(self) -> None:
-        assert changes.differences(RAW, {}) == {}
+        assert diff.differences(RAW, {}) == {}
 
     def test_the_same_changes_nothing(self) -> None:
         assert (
-            changes.differences(RAW, {"resources.limits.cores": 2, "scaling.min_instances": 1, "model_version": 2})
-            == {}
+            diff.differences(RAW, {"resources.limits.cores": 2, "scaling.min_instances": 1, "model_version": 2}) == {}
         )
 
     def test_a_description_is_no_reason(self) -> None:
-        assert changes.differences(RAW, {"description": "new"}) == {}
+        assert diff.differences(RAW, {"description": "new"}) == {}
 
     def test_says_what_is_live_and_what_is_wanted(self) -> None:
-        assert changes.differences(RAW, {"model_version": 3}) == {"model_version": (2, 3)}
+        assert diff.differences(RAW, {"model_version": 3}) == {"model_version": (2, 3)}
 
     def test_an_environment_is_read_from_either_key(self) -> None:
-        assert changes.differences({"environmentDTO": {"name": "env"}}, {"environment": "env"}) == {}
-        assert changes.differences({"predictorEnvironment": {"name": "env"}}, {"environment": "env"}) == {}
+        assert diff.differences({"environmentDTO": {"name": "env"}}, {"environment": "env"}) == {}
+        assert diff.differences({"predictorEnvironment": {"name": "env"}}, {"environment": "env"}) == {}
 
     def test_both_minimums_are_written(self) -> None:
-        body = changes.changed(RAW, {"scaling.min_instances": 3})
+        body = diff.changed(RAW, {"scaling.min_instances": 3})
 
         assert body["requestedInstances"] == body["predictorScalingConfig"]["minInstances"] == 3
         assert RAW["requestedInstances"] == 1, "what was read is not changed"
 
     def test_what_is_not_known_is_kept(self) -> None:
-        body = changes.changed(dict(RAW, newer={"key": 1}), {"description": "why", "environment": "env"})
+        body = diff.changed(dict(RAW, newer={"key": 1}), {"description": "why", "environment": "env"})
 
         assert body["newer"] == {"key": 1}
         assert body["description"] == "why"
@@ -207,32 +206,32 @@ class TestTopics:
         return DeploymentSpec.read({"inference_logger": given}).wanted()
 
     def test_one_to_be_created(self) -> None:
-        body = changes.changed({"name": "digits"}, self.read(kafka_topic="CREATE", partitions="2", replicas=3))
+        body = diff.changed({"name": "digits"}, self.read(kafka_topic="CREATE", partitions="2", replicas=3))
 
         assert body["kafkaTopicDTO"] == {"name": "CREATE", "numOfReplicas": 3, "numOfPartitions": 2}
         assert body["inferenceLogging"] == "ALL"
 
     def test_a_mode_alone_creates_one(self) -> None:
-        body = changes.changed({"name": "digits"}, self.read(mode="PREDICTIONS"))
+        body = diff.changed({"name": "digits"}, self.read(mode="PREDICTIONS"))
 
         assert (body["kafkaTopicDTO"]["name"], body["inferenceLogging"]) == ("CREATE", "PREDICTIONS")
 
     def test_one_that_was_created_is_kept(self) -> None:
         live = {"name": "digits", "inferenceLogging": "ALL", "kafkaTopicDTO": {"name": "digits-inf0042"}}
 
-        assert changes.differences(live, self.read(kafka_topic="CREATE")) == {}
-        assert changes.changed(live, self.read(mode="PREDICTIONS"))["kafkaTopicDTO"] == {"name": "digits-inf0042"}
-        assert changes.differences(live, self.read(kafka_topic="own"))
-        assert changes.differences(live | {"name": "other"}, self.read(kafka_topic="CREATE"))
+        assert diff.differences(live, self.read(kafka_topic="CREATE")) == {}
+        assert diff.changed(live, self.read(mode="PREDICTIONS"))["kafkaTopicDTO"] == {"name": "digits-inf0042"}
+        assert diff.differences(live, self.read(kafka_topic="own"))
+        assert diff.differences(live | {"name": "other"}, self.read(kafka_topic="CREATE"))
 
     @pytest.mark.parametrize("given", [{"mode": "NONE"}, {"kafka_topic": "NONE"}])
     def test_none_any_more(self, given: dict[str, Any]) -> None:
         live = {"name": "digits", "inferenceLogging": "ALL", "kafkaTopicDTO": {"name": "own"}}
-        body = changes.changed(live, self.read(**given))
+        body = diff.changed(live, self.read(**given))
 
         assert body["inferenceLogging"] == "NONE"
         assert "kafkaTopicDTO" not in body
-        assert changes.differences({"name": "digits", "kafkaTopicDTO": {"name": "NONE"}}, self.read(**given)) == {}
+        assert diff.differences({"name": "digits", "kafkaTopicDTO": {"name": "NONE"}}, self.read(**given)) == {}
 
 
 class TestNormalised:
@@ -250,18 +249,18 @@ class TestNormalised:
         ],
     )
     def test_the_same_said_otherwise(self, live: dict[str, Any], given: dict[str, Any]) -> None:
-        assert changes.differences(live, DeploymentSpec.read(given).wanted()) == {}
+        assert diff.differences(live, DeploymentSpec.read(given).wanted()) == {}
 
     def test_extra_is_put_into_what_is_there(self) -> None:
         live = {"tracing": {"enabled": True, "price": 1}}
 
-        body = changes.changed(live, DeploymentSpec.read({"extra": {"tracing": {"enabled": False}}}).wanted())
+        body = diff.changed(live, DeploymentSpec.read({"extra": {"tracing": {"enabled": False}}}).wanted())
 
         assert body["tracing"] == {"enabled": False, "price": 1}
 
     def test_a_limit_below_the_default_request(self) -> None:
         wanted = {"resources.limits.cores": 0.1, "resources.requests.memory": 4096}
-        body = changes.created("digits", None, wanted, serving_tool="KSERVE", minimum=1)
+        body = diff.created("digits", None, wanted, serving_tool="KSERVE", minimum=1)
 
         assert body["predictorResources"] == {
             "requests": {"cores": 0.1, "memory": 4096, "gpus": 0},

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotInTime, Refused
-from airflow_provider_hsml.hopsworks.stopping import delete, stop
-from airflow_provider_hsml.hopsworks.waiting import Pace
+from airflow_provider_hsml.hopsworks.flow import Pace
+from airflow_provider_hsml.hopsworks.rollout.stop import delete, stop
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import tagging
-from airflow_provider_hsml.hopsworks.calls import API, Answer, Call
-from airflow_provider_hsml.hopsworks.deployments import Deployment
+from airflow_provider_hsml.hopsworks.api import API, Answer, Call
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.errors import Refused, Unsupported
-from airflow_provider_hsml.hopsworks.waiting import drive
+from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.rollout import tags
 
 from .fake import PROJECT, refusal, row
 
@@ -28,7 +28,7 @@ def bring(wanted: dict[str, Any], answer: Answer) -> tuple[bool, list[tuple[str,
         return call.outcome(Answer(204, b""))
 
     deployment = Deployment.from_json(row())
-    return drive(tagging.bring(PROJECT, deployment, wanted), send, lambda _: None), sent
+    return drive(tags.bring(PROJECT, deployment, wanted), send, lambda _: None), sent
 
 
 @pytest.mark.parametrize("wanted", [{"team": "fraud", "tier": 3}, {"tier": "3", "team": "fraud"}])

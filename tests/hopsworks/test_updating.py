@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
     DeploymentFailed,
@@ -16,14 +17,13 @@ from airflow_provider_hsml.hopsworks.errors import (
     Superseded,
     Unsupported,
 )
-from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
 
 from .arrivals import FILES, V1, WITH_EXAMPLE, WITHOUT_EXPECTED, arrival, arrive, rolls, starts, stops
 from .fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.deployments import Deployment
-    from airflow_provider_hsml.hopsworks.waiting import Procedure
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.flow import Procedure
 
 
 class TestUpdating:

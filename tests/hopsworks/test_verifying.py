@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.arrival import Arrival, Arrived
-from airflow_provider_hsml.hopsworks.calls import Answer, Project
-from airflow_provider_hsml.hopsworks.changes import model_wanted
+from airflow_provider_hsml.hopsworks.api import Answer, Project
+from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
+from airflow_provider_hsml.hopsworks.domain.settings import Script
+from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotVerified
-from airflow_provider_hsml.hopsworks.ingress import Ingress
-from airflow_provider_hsml.hopsworks.models import Framework, ModelVersion
-from airflow_provider_hsml.hopsworks.settings import Script
-from airflow_provider_hsml.hopsworks.verification import Verification
+from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival, Arrived
 
 from .arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
 from .fake import PROJECT, FakeHopsworks, refusal, row

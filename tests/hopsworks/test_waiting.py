@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.calls import Call, InstanceLog, get_deployment
-from airflow_provider_hsml.hopsworks.deployments import Deployment, DeploymentStatus
+from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, get_deployment
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError
-from airflow_provider_hsml.hopsworks.waiting import (
+from airflow_provider_hsml.hopsworks.flow import (
     Long,
     Pace,
     Pause,

@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from airflow_provider_hsml.local import LocalServing, Speeds
-from airflow_provider_hsml.local.engines import VERSION_HEADER
+from airflow_provider_hsml.local.cluster.engines import VERSION_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import sys
 
-from airflow_provider_hsml.local import LocalServing, cli, server
+from airflow_provider_hsml.local import LocalServing, cli
+from airflow_provider_hsml.local.http import server
 
 if __name__ == "__main__":
     server.LocalServing = functools.partial(  # type: ignore[misc, assignment]

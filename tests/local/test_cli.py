@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_hsml.local import cli, environments
-from airflow_provider_hsml.local.environments import EnvironmentFailedError
+from airflow_provider_hsml.local import cli
+from airflow_provider_hsml.local.cluster import environments
+from airflow_provider_hsml.local.cluster.environments import EnvironmentFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.local import environments
-from airflow_provider_hsml.local.environments import (
+from airflow_provider_hsml.local.cluster import environments
+from airflow_provider_hsml.local.cluster.environments import (
     EnvironmentFailedError,
     Environments,
     NamedEnvironments,

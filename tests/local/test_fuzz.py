@@ -20,8 +20,8 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from airflow_provider_hsml.local import LocalServing, Speeds
-from airflow_provider_hsml.local.app import _ROUTES
 from airflow_provider_hsml.local.errors import Refusal
+from airflow_provider_hsml.local.http.app import _ROUTES
 
 from .conftest import deployment, load
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_hsml.local.engines import Answer, Forwarded
-from airflow_provider_hsml.local.hops import Hops
+from airflow_provider_hsml.local.cluster.engines import Answer, Forwarded
+from airflow_provider_hsml.local.cluster.hops import Hops
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

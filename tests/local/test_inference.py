@@ -140,7 +140,7 @@ def test_an_instance_that_is_gone_is_said_otherwise_without_the_ingress(
     async def ask(*_: Any) -> Any:
         raise ConnectionError("it went away")
 
-    monkeypatch.setattr("airflow_provider_hsml.local.engines._CallableInstance.ask", ask)
+    monkeypatch.setattr("airflow_provider_hsml.local.cluster.engines._CallableInstance.ask", ask)
 
     assert client.refused("POST", "/inference/models/digits:predict", json={"instances": [[1]]}) == (500, 250002)
 

@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from airflow_provider_hsml.local import LocalServing, Speeds
-from airflow_provider_hsml.local.engines import Answer
+from airflow_provider_hsml.local.cluster.engines import Answer
 
 if TYPE_CHECKING:
     import requests
 
-    from airflow_provider_hsml.local.engines import Forwarded
+    from airflow_provider_hsml.local.cluster.engines import Forwarded
 
     from .conftest import Client
 
@@ -93,7 +93,7 @@ def test_requests_are_passed_on_as_they_came(client: Client, monkeypatch: pytest
         headers = {"content-type": "text/csv", "x-own": "yes", "content-length": "4"}
         return Answer(429, b"a,b\n", {name: value for name, value in headers.items() if name != "content-length"})
 
-    monkeypatch.setattr("airflow_provider_hsml.local.engines._CallableInstance.ask", ask)
+    monkeypatch.setattr("airflow_provider_hsml.local.cluster.engines._CallableInstance.ask", ask)
     headers = {"X-Mine": "this", "Connection": "keep-alive, x-hop", "X-Hop": "1", "Content-Type": "text/csv"}
     answer = client.ask_ingress("PATCH", "/v1/demo/digits/own/a%2Fb?x=1&x=%20", data=b"1,2", headers=headers)
 
@@ -179,7 +179,7 @@ def test_an_instance_that_does_not_answer(
     async def ask(*_: Any) -> Answer:
         raise error
 
-    monkeypatch.setattr("airflow_provider_hsml.local.engines._CallableInstance.ask", ask)
+    monkeypatch.setattr("airflow_provider_hsml.local.cluster.engines._CallableInstance.ask", ask)
     direct, proxied = client.ask_ingress("GET", _MODEL), client.predict()
 
     assert direct.status_code == expected[0]

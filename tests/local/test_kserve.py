@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_hsml.local import LocalServing, ModelFiles, Speeds, process_groups
-from airflow_provider_hsml.local import kserve_engine as under_test
-from airflow_provider_hsml.local.engines import InstanceLog, StartError
-from airflow_provider_hsml.local.environments import EnvironmentFailedError, Environments, NamedEnvironments
-from airflow_provider_hsml.local.kserve_engine import KServeEngine
-from airflow_provider_hsml.local.model_server import model_file
+from airflow_provider_hsml.local import LocalServing, ModelFiles, Speeds
+from airflow_provider_hsml.local.cluster import kserve_engine as under_test
+from airflow_provider_hsml.local.cluster import process_groups
+from airflow_provider_hsml.local.cluster.engines import InstanceLog, StartError
+from airflow_provider_hsml.local.cluster.environments import EnvironmentFailedError, Environments, NamedEnvironments
+from airflow_provider_hsml.local.cluster.kserve_engine import KServeEngine
+from airflow_provider_hsml.local.cluster.model_server import model_file
 from airflow_provider_hsml.local.store import Store
 
 from .conftest import Client

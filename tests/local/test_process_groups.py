@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hsml.local import process_groups
+from airflow_provider_hsml.local.cluster import process_groups
 
 LISTENER = """
 import socket, time

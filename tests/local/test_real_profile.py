@@ -11,7 +11,7 @@ import pytest
 import requests
 
 from airflow_provider_hsml.local import LocalServing, Profile, Speeds
-from airflow_provider_hsml.local.faults import Hold, StartFault
+from airflow_provider_hsml.local.cluster.faults import Hold, StartFault
 
 from .conftest import Client, load
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local import Quota
-from airflow_provider_hsml.local.accounts import SCOPES
+from airflow_provider_hsml.local.world.accounts import SCOPES
 
 from .conftest import client_of, deployment
 

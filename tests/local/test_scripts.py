@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_hsml.local import LocalServing, Speeds, kserve_engine
+from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local.cluster import kserve_engine
 
 from .conftest import Client
 

@@ -16,7 +16,7 @@ import requests
 
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.local.store import StoreTooNewError
-from airflow_provider_hsml.local.world import RootInUseError
+from airflow_provider_hsml.local.world.world import RootInUseError
 
 from .conftest import Client, load
 

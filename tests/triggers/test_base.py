@@ -15,8 +15,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_hsml import triggers
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks import calls, exchange
+from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NoAnswer, Refused
+from airflow_provider_hsml.hopsworks.transport import request
 from airflow_provider_hsml.local import LocalServing, RequestFault
 from airflow_provider_hsml.triggers import base
 from airflow_provider_hsml.triggers.base import HsmlTrigger, shared_client
@@ -124,10 +125,10 @@ class TestShared:
     def test_those_who_come_together_share_one(self, serving: LocalServing, reads: list[str]) -> None:
         serving.requests.clear()
 
-        async def use() -> tuple[Any, calls.Project]:
+        async def use() -> tuple[Any, api.Project]:
             async with shared_client("hsml_default") as client:
                 project = await client.project()
-                assert await client.send(calls.get_deployments(project)) is not None
+                assert await client.send(api.get_deployments(project)) is not None
                 await everybody_in.wait()
                 return client, project
 
@@ -232,7 +233,7 @@ class TestShared:
         fields["extra"] |= {"inference_route": "istio"} | ({"ingress_url": serving.ingress_url} if given else {})
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields))
 
-        async def ingress(_client: Any, project: calls.Project) -> str:
+        async def ingress(_client: Any, project: api.Project) -> str:
             assert project.ingress is not None
             return project.ingress.url
 
@@ -264,7 +265,7 @@ def failure(act: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-def run(act: Callable[[Any, calls.Project], Coroutine[Any, Any, Any]], conn_id: str = "hsml_default") -> Any:
+def run(act: Callable[[Any, api.Project], Coroutine[Any, Any, Any]], conn_id: str = "hsml_default") -> Any:
     """Do something with the shared client."""
 
     async def main() -> Any:
@@ -274,8 +275,8 @@ def run(act: Callable[[Any, calls.Project], Coroutine[Any, Any, Any]], conn_id: 
     return asyncio.run(main())
 
 
-async def look(client: Any, project: calls.Project) -> Any:
-    return await client.send(calls.get_deployment(project, "digits"))
+async def look(client: Any, project: api.Project) -> Any:
+    return await client.send(api.get_deployment(project, "digits"))
 
 
 class TestBadInput:
@@ -296,7 +297,7 @@ class TestBadInput:
     def test_a_wrong_connection_is_refused_in_the_words_of_the_hook(
         self, serving: LocalServing, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(exchange, "ATTEMPTS", 1)
+        monkeypatch.setattr(request, "ATTEMPTS", 1)
         connection = json.loads(serving.connection)
         extra = connection["extra"] if isinstance(connection["extra"], dict) else json.loads(connection["extra"])
         changed = connection | changes | {"extra": extra | changes.get("extra", {})}
@@ -317,7 +318,7 @@ class TestBadInput:
     def test_a_key_that_is_revoked_in_the_middle(self, serving: LocalServing) -> None:
         """The first answer that says so is the last."""
 
-        async def revoked(client: Any, project: calls.Project) -> None:
+        async def revoked(client: Any, project: api.Project) -> None:
             assert await look(client, project) is None
             serving.requests.clear()
             body = {"errorCode": 320013, "errorMsg": "API key not found"}
@@ -331,7 +332,7 @@ class TestBadInput:
         assert len(serving.requests) == 1
 
     def test_a_project_that_vanishes(self, serving: LocalServing) -> None:
-        async def vanishes(client: Any, project: calls.Project) -> None:
+        async def vanishes(client: Any, project: api.Project) -> None:
             body = {"errorCode": 150004, "errorMsg": "Project not found"}
             serving.faults.add(RequestFault(path="**", status=404, body=body, times=None))
             await look(client, project)
@@ -342,7 +343,7 @@ class TestBadInput:
         assert not caught.value.transient
 
     def test_a_host_that_is_away(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(exchange, "ATTEMPTS", 2)
+        monkeypatch.setattr(request, "ATTEMPTS", 2)
         serving.faults.add(RequestFault(path="**", drop="before", times=None))
         with pytest.raises(NoAnswer, match="the answer was cut off") as caught:
             run(look)
@@ -369,7 +370,7 @@ class TestKeys:
         for name, value in (("REST_ENDPOINT", serving.url), ("SECRETS_DIR", tmp_path), ("HOPSWORKS_PROJECT", "demo")):
             monkeypatch.setenv(name, str(value))
 
-        async def renewed(client: Any, project: calls.Project) -> Any:
+        async def renewed(client: Any, project: api.Project) -> Any:
             client._key = "old.expired"
             return await asyncio.gather(*(look(client, project) for _ in range(20)))
 

@@ -14,7 +14,7 @@ from airflow_provider_hsml.local.limits import FIELD_BYTES
 from .asking import PREFIX, PROJECT, ApiRoute, Asking, json_answer
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.local.files import Entry
+    from airflow_provider_hsml.local.world.files import Entry
 
 _VIEW = ("DATASET_VIEW", "DATASET_CREATE", "DATASET_DELETE")
 

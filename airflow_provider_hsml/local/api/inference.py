@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from airflow_provider_hsml.local.engines import INSTANCE_HEADER, VERSION_HEADER
+from airflow_provider_hsml.local.cluster.engines import INSTANCE_HEADER, VERSION_HEADER
 
 from .asking import PROJECT, ApiRoute, Asking, json_answer
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from airflow_provider_hsml.local import tags
 from airflow_provider_hsml.local.errors import Refusal
-from airflow_provider_hsml.local.registry import FIELDS
+from airflow_provider_hsml.local.world import tags
+from airflow_provider_hsml.local.world.registry import FIELDS
 
 from .asking import PREFIX, PROJECT, ApiRoute, Asking, json_answer
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.local.accounts import Project
-    from airflow_provider_hsml.local.registry import Registry
+    from airflow_provider_hsml.local.world.accounts import Project
+    from airflow_provider_hsml.local.world.registry import Registry
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from .asking import PROJECT, ApiRoute, Asking, json_answer
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-    from airflow_provider_hsml.local.world import World
+    from airflow_provider_hsml.local.world.world import World
 
 
 def _versions_of_software(asking: Asking) -> Response:

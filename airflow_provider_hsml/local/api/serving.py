@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from airflow_provider_hsml.local import tags
-from airflow_provider_hsml.local.administration import SCHEMA_OF_LOGS
-from airflow_provider_hsml.local.checks import VARIANTS
 from airflow_provider_hsml.local.errors import Refusal, malformed
+from airflow_provider_hsml.local.world import tags
+from airflow_provider_hsml.local.world.administration import SCHEMA_OF_LOGS
+from airflow_provider_hsml.local.world.checks import VARIANTS
 
 from .asking import PROJECT, ApiRoute, Asking, json_answer
 

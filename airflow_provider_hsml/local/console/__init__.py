@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from airflow_provider_hsml.local.inference import Proxy
-    from airflow_provider_hsml.local.world import Holdings, World
+    from airflow_provider_hsml.local.proxy.inference import Proxy
+    from airflow_provider_hsml.local.world.world import Holdings, World
 
 log = logging.getLogger(__name__)
 

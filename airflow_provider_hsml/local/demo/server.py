@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_hsml.local.engines import VERSION_HEADER
+from airflow_provider_hsml.local.cluster.engines import VERSION_HEADER
 
 from .nights import Candidate, DemoFailedError
 

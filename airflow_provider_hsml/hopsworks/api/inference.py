@@ -1,0 +1,211 @@
+"""Asking deployments for predictions."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, ModelRefused
+
+from .call import Call, encoded, error_of, path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .call import Answer
+    from .projects import Project
+
+_PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the cluster takes requests to models."""
+
+    type: str
+    """LOAD_BALANCER, NODE or KUBE_CLUSTER."""
+    hosts: tuple[str, ...]
+    ports: Mapping[str, int]
+    """By their name: HTTP, HTTPS and so on."""
+
+
+def get_endpoints(project: Project) -> Call[list[Endpoint]]:
+    """
+    List the places that take requests to models.
+
+    :param project: the project
+    """
+    return Call(
+        "list the inference endpoints",
+        "GET",
+        path_of("project", project.id, "inference", "endpoints"),
+        lambda data: [_endpoint(row) for row in (data if isinstance(data, list) else data.get("items") or [])],
+        repeatable=True,
+    )
+
+
+def _endpoint(row: Mapping[str, Any]) -> Endpoint:
+    ports = {str(port["name"]): int(port["number"]) for port in row.get("ports") or [] if port.get("number")}
+    return Endpoint(str(row["type"]), tuple(map(str, row.get("hosts") or [])), ports)
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a deployment is at the ingress."""
+
+    base: str
+    """Percent-encoded, below the ingress; empty where the Host header says all."""
+    name: str
+    """The deployment's."""
+    host: str | None = None
+    """The Host header that tells deployments apart, on servers before 4.8."""
+
+    @classmethod
+    def by_path(cls, space: str, name: str) -> Address:
+        """
+        Make the address on newer servers.
+
+        :param space: the project's Kubernetes namespace, or its name
+        :param name: the deployment's name
+        """
+        return cls(encoded("v1", space, name), name)
+
+    @classmethod
+    def by_host(cls, host: str, name: str) -> Address:
+        """
+        Make the address on older servers.
+
+        :param host: the Host header
+        :param name: the deployment's name
+        """
+        return cls("", name, host)
+
+    @property
+    def path(self) -> str:
+        """Where it is asked for predictions, below the ingress."""
+        return self.below(f"/{encoded('v1', 'models', f'{self.name}:predict')}")
+
+    def below(self, path: str) -> str:
+        """
+        Give the place of one of its own routes, below the ingress.
+
+        :param path: as ``check_path`` gives it
+        """
+        return f"{self.base}{path}".removeprefix("/")
+
+
+def check_path(path: object) -> str:
+    """
+    Give a path below a deployment's address back when it can be one.
+
+    :param path: what was given: ``"/health"``
+    :raises InvalidInput: otherwise, or it would lead elsewhere
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        message = f"health_path: expected a path like '/health', without '..', query or spaces, got {path!r}."
+        raise InvalidInput(message)
+    return path
+
+
+def predict(
+    project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
+) -> Call[dict[str, Any]]:
+    """
+    Ask a deployment for predictions, through Hopsworks.
+
+    :param project: the project
+    :param name: the deployment's name
+    :param body: ``{"instances": [...]}`` or ``{"inputs": ...}``; neither or both is refused here, since a server may
+        make up an answer to it
+    :param seconds: how long to wait for the answer
+    """
+    return Call(
+        f"ask deployment {name!r} for predictions",
+        "POST",
+        path_of("project", project.id, "inference", "models", f"{check_deployment_name(name)}:predict"),
+        _predictions,
+        body=_checked(name, body),
+        seconds=seconds,
+    )
+
+
+def predict_at(
+    url: str, address: Address, body: Mapping[str, Any], *, seconds: float | None = None
+) -> Call[dict[str, Any]]:
+    """
+    Ask a deployment for predictions, at the ingress.
+
+    :param url: the ingress: ``scheme://host:port``
+    :param address: the deployment's place there
+    :param body: as for ``predict``
+    :param seconds: how long to wait for the answer
+    """
+    return Call(
+        f"ask deployment {address.name!r} for predictions at the ingress",
+        "POST",
+        address.path,
+        _predictions,
+        body=_checked(address.name, body),
+        seconds=seconds,
+        base=url,
+        host=address.host,
+        error=_refused_at_ingress,
+    )
+
+
+def get_at(url: str, address: Address, path: str, *, seconds: float | None = None) -> Call[dict[str, Any]]:
+    """
+    Ask a deployment whether it is well, at the ingress, by a route of its own.
+
+    :param url: the ingress: ``scheme://host:port``
+    :param address: the deployment's place there
+    :param path: below that place: ``"/health"``
+    :param seconds: how long to wait for the answer
+    :return: the answer, where it is a JSON object; else nothing
+    """
+    return Call(
+        f"ask deployment {address.name!r} for {path} at the ingress",
+        "GET",
+        address.below(check_path(path)),
+        _object_or_nothing,
+        raw=True,
+        seconds=seconds,
+        base=url,
+        host=address.host,
+        error=_refused_at_ingress,
+    )
+
+
+def _object_or_nothing(content: bytes) -> dict[str, Any]:
+    try:
+        data = json.loads(content)
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _checked(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    if len({"instances", "inputs"} & set(body)) != 1:
+        message = (
+            f"A request to deployment {name!r} needs exactly one of the keys 'instances' and 'inputs', got "
+            f"{sorted(body)}."
+        )
+        raise InvalidInput(message)
+    return dict(body)
+
+
+def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
+    if 300 <= answer.status < 400:
+        return error_of(what, answer)
+    text = answer.content[:2000].decode("utf-8", "replace").strip()
+    return ModelRefused(what, status=answer.status, text=text, retry_after=answer.retry_after)
+
+
+def _predictions(data: Any) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        message = "expected a JSON object"
+        raise TypeError(message)
+    return data

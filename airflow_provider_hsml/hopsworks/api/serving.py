@@ -1,0 +1,303 @@
+"""Deployments: what there is, changing it, starting and stopping it, its logs and versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion, check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name, tags_of
+
+from .call import INSTANCE_NOT_FOUND, PAGE, TAG_NOT_FOUND, Call, Page, nothing, path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .projects import Project
+
+DUPLICATED_ENTRY = 240011
+LOGS_NOT_AVAILABLE = 240027
+KUBERNETES_NOT_INSTALLED = 240014
+
+
+def _serving(project: Project, *more: str | int) -> str:
+    return path_of("project", project.id, "serving", *more)
+
+
+def _deployment(data: Any) -> Deployment | None:
+    return None if data is None else Deployment.from_json(data)
+
+
+def get_deployments(
+    project: Project, *, model_name: str | None = None, status: str | None = None
+) -> Call[list[Deployment]]:
+    """
+    List deployments. The server computes the status of each: costly in a project with hundreds.
+
+    :param project: the project
+    :param model_name: only those of one model
+    :param status: only those in one state
+    """
+    query = [("model", check_model_name(model_name))] if model_name is not None else []
+    query += [("status", status)] if status is not None else []
+    return Call(
+        "list deployments",
+        "GET",
+        _serving(project),
+        lambda data: [
+            Deployment.from_json(row) for row in (data if isinstance(data, list) else data.get("items") or [])
+        ],
+        query=tuple(query),
+        repeatable=True,
+    )
+
+
+def get_deployment(project: Project, name: str) -> Call[Deployment | None]:
+    """
+    Get a deployment by its name, letter for letter; None when there is none.
+
+    :param project: the project
+    :param name: the deployment's name
+    """
+    return Call(
+        f"get deployment {name!r}",
+        "GET",
+        _serving(project),
+        _deployment,
+        query=(("name", check_deployment_name(name)),),
+        repeatable=True,
+        absent=frozenset({INSTANCE_NOT_FOUND}),
+        looks_at=name,
+    )
+
+
+def get_deployment_by_id(project: Project, deployment_id: int) -> Call[Deployment | None]:
+    """
+    Get a deployment by its id; None when there is none.
+
+    :param project: the project
+    :param deployment_id: Hopsworks' number for it
+    """
+    return Call(
+        f"get deployment {int(deployment_id)}",
+        "GET",
+        _serving(project, int(deployment_id)),
+        _deployment,
+        repeatable=True,
+        absent=frozenset({INSTANCE_NOT_FOUND}),
+        looks_at=int(deployment_id),
+    )
+
+
+def put_deployment(project: Project, body: Mapping[str, Any], *, new_version: bool = False) -> Call[Deployment]:
+    """
+    Create a deployment (a body without id) or update one. The answer's state means nothing: look afterwards.
+
+    :param project: the project
+    :param body: the whole deployment
+    :param new_version: keep the version before, so that a rollback can bring it back
+    """
+    verb = "update" if body.get("id") is not None else "create"
+    return Call(
+        f"{verb} deployment {check_deployment_name(body.get('name'))!r}",
+        "PUT",
+        _serving(project),
+        Deployment.from_json,
+        query=(("newVersion", "true"),) if new_version else (),
+        body=dict(body),
+        is_write_slow=True,
+    )
+
+
+def _action(project: Project, deployment: Deployment, action: str) -> Call[None]:
+    return Call(
+        f"{action.lower()} deployment {deployment.name!r}",
+        "POST",
+        _serving(project, deployment.id),
+        nothing,
+        query=(("action", action),),
+    )
+
+
+def start_deployment(project: Project, deployment: Deployment) -> Call[None]:
+    """
+    Ask for a start. Done when the state says so, not when this is answered.
+
+    :param project: the project
+    :param deployment: what to start
+    """
+    return _action(project, deployment, "START")
+
+
+def stop_deployment(project: Project, deployment: Deployment) -> Call[None]:
+    """
+    Ask for a stop. Done when the state says so, not when this is answered.
+
+    :param project: the project
+    :param deployment: what to stop
+    """
+    return _action(project, deployment, "STOP")
+
+
+def delete_deployment(project: Project, deployment: Deployment) -> Call[None]:
+    """
+    Delete a deployment, also one that runs.
+
+    :param project: the project
+    :param deployment: what to delete
+    """
+    return Call(
+        f"delete deployment {deployment.name!r}",
+        "DELETE",
+        _serving(project, deployment.id),
+        nothing,
+        absent=frozenset({INSTANCE_NOT_FOUND}),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceLog:
+    """The end of the log of one instance."""
+
+    instance: str
+    content: str
+
+
+def get_logs(
+    project: Project, deployment: Deployment, *, component: str = "predictor", tail: int = 10
+) -> Call[list[InstanceLog] | None]:
+    """
+    Read the end of each instance's log; None when there is none in this state. Reading takes a lock on the deployment.
+
+    :param project: the project
+    :param deployment: whose log
+    :param component: ``predictor`` or ``transformer``
+    :param tail: how many lines
+    """
+    return Call(
+        f"read the {component} log of deployment {deployment.name!r}",
+        "GET",
+        _serving(project, deployment.id, "logs"),
+        lambda data: (
+            None
+            if data is None
+            else [InstanceLog(str(row["instanceName"]), str(row.get("content") or "")) for row in data]
+        ),
+        query=(("component", component), ("tail", str(tail))),
+        repeatable=True,
+        absent=frozenset({LOGS_NOT_AVAILABLE, KUBERNETES_NOT_INSTALLED}),
+    )
+
+
+def get_versions(project: Project, deployment: Deployment, *, offset: int = 0) -> Call[Page[DeploymentVersion] | None]:
+    """
+    List the configurations that a deployment has and had, newest first; None where the server keeps none (before 5.2).
+
+    :param project: the project
+    :param deployment: the deployment
+    :param offset: how many to leave out
+    """
+    return Call(
+        f"list the versions of deployment {deployment.name!r}",
+        "GET",
+        _serving(project, deployment.id, "versions"),
+        lambda data: (
+            data
+            and Page([DeploymentVersion.from_json(row) for row in data.get("items") or []], int(data.get("count") or 0))
+        ),
+        query=(("offset", str(offset)), ("limit", str(PAGE))),
+        repeatable=True,
+        optional=True,
+    )
+
+
+def get_newest_version(project: Project, deployment: Deployment) -> Call[int | None]:
+    """
+    Ask for the number of a deployment's newest version; None where the server keeps none.
+
+    Servers before 5.2 keep none, and ignore ``new_version`` silently.
+
+    :param project: the project
+    :param deployment: the deployment
+    """
+    return Call(
+        f"list the versions of deployment {deployment.name!r}",
+        "GET",
+        _serving(project, deployment.id, "versions"),
+        lambda data: None if data is None else max([int(row["version"]) for row in data.get("items") or []], default=0),
+        query=(("offset", "0"), ("limit", "1")),
+        repeatable=True,
+        optional=True,
+    )
+
+
+def rollback_deployment(project: Project, deployment: Deployment, version: int) -> Call[None]:
+    """
+    Make an earlier version of a deployment the active one again (5.2). Taken while Updating, too; not while Starting.
+
+    :param project: the project
+    :param deployment: the deployment
+    :param version: number of the deployment version
+    """
+    return Call(
+        f"roll deployment {deployment.name!r} back to its version {int(version)}",
+        "POST",
+        _serving(project, deployment.id, "rollback"),
+        nothing,
+        body={"version": int(version)},
+        is_write_slow=True,
+    )
+
+
+def get_deployment_tags(project: Project, deployment: Deployment) -> Call[dict[str, Any]]:
+    """
+    Read the tags of a deployment: name -> value. A server without them (before 5.0) answers 404.
+
+    :param project: the project
+    :param deployment: the deployment
+    """
+    return Call(
+        f"read the tags of deployment {deployment.name!r}",
+        "GET",
+        _serving(project, deployment.id, "tags"),
+        tags_of,
+        repeatable=True,
+        absent=frozenset({TAG_NOT_FOUND}),
+    )
+
+
+def put_deployment_tag(project: Project, deployment: Deployment, tag: str, value: Any) -> Call[None]:
+    """
+    Set a tag of a deployment, or replace its value.
+
+    :param project: the project
+    :param deployment: the deployment
+    :param tag: the name of a tag's schema that Hopsworks knows
+    :param value: what the schema allows
+    """
+    return Call(
+        f"set tag {tag!r} of deployment {deployment.name!r}",
+        "PUT",
+        _serving(project, deployment.id, "tags", tag),
+        nothing,
+        body=value,
+        repeatable=True,
+    )
+
+
+def delete_deployment_tag(project: Project, deployment: Deployment, tag: str) -> Call[None]:
+    """
+    Take a tag of a deployment away. One that is not there is away already.
+
+    :param project: the project
+    :param deployment: the deployment
+    :param tag: its name
+    """
+    return Call(
+        f"remove tag {tag!r} of deployment {deployment.name!r}",
+        "DELETE",
+        _serving(project, deployment.id, "tags", tag),
+        nothing,
+        repeatable=True,
+        absent=frozenset({TAG_NOT_FOUND}),
+    )

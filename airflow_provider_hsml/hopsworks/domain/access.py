@@ -1,0 +1,245 @@
+"""
+Where Hopsworks is and how to get in: read once, from a connection or from the environment, and used by every client.
+
+The host is parsed strictly and URLs are built from parts, so that no field of a connection can send the API key
+somewhere else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_provider_hsml.hopsworks.errors import InvalidInput
+
+from . import arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_PROJECT = re.compile(r"[A-Za-z0-9_]+")
+
+EXTRA_KEYS = (
+    "project",
+    "ca_bundle",
+    "verify",
+    "inference_route",
+    "ingress_url",
+    "request_timeout",
+    "write_timeout",
+    "allow_http",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Everything that a client needs to know. The key is in no ``repr``."""
+
+    url: str
+    """``scheme://host:port``, without a path."""
+    project: str
+    key: str = field(repr=False)
+    key_kind: str = "ApiKey"
+    """The word before the key in the Authorization header: ``ApiKey`` or ``Bearer``."""
+    key_path: str | None = None
+    """A file to read the key anew from after a 401: inside Hopsworks tokens are renewed there."""
+    verify: bool | str = True
+    """Whether to verify TLS; a text is the path of a PEM file to trust."""
+    inference_route: str = "hopsworks"
+    """``hopsworks``: predictions go through the REST API; ``istio``: straight to the ingress."""
+    ingress_url: str | None = None
+    """``scheme://host:port``; None for the one that the server names, if it is on the same host."""
+    allow_http: bool = False
+    """Whether the key may go over plain http to a host that is not this machine."""
+    request_timeout: float = 60.0
+    """Seconds for one answer."""
+    write_timeout: float = 300.0
+    """Seconds for the answer to one PUT: older servers copy the model's files meanwhile."""
+
+    @classmethod
+    def from_connection(
+        cls,
+        *,
+        host: str | None,
+        port: int | None,
+        password: str | None,
+        extra: Mapping[str, Any],
+        project: str | None = None,
+        schema: str | None = None,
+        name: str = "connection",
+    ) -> Access:
+        """
+        Read an Airflow connection's fields.
+
+        :param host: host name, or ``https://host``; ``http://host`` for loopback or with the extra ``allow_http``
+        :param port: 443 when None
+        :param password: the API key
+        :param extra: the keys of ``EXTRA_KEYS``; others are ignored
+        :param project: overrides the extra of that name
+        :param schema: ``http`` or ``https``, as a connection URI may give it
+        :param name: what to call the connection in messages
+        :raises InvalidInput: which field is wrong, and what is expected there
+        """
+        key = (password or "").strip()
+        if not key:
+            message = f"{name}: no API key. Put a Hopsworks API key into the field 'password'."
+            raise InvalidInput(message)
+        given = {key: value for key in EXTRA_KEYS if (value := _stripped(extra.get(key))) not in (None, "")}
+        allow_http = arguments.boolean(f"{name}, extra 'allow_http'", given.get("allow_http", False))
+        ingress = given.get("ingress_url")
+        route = given.get("inference_route", "hopsworks")
+        arguments.choice(f"{name}, extra 'inference_route'", route, ("hopsworks", "istio"))
+        return cls(
+            url=_base_url(f"{name}, field 'host'", host, port=port, scheme=schema, allow_http=allow_http),
+            project=_project(f"{name}, extra 'project'", project or given.get("project")),
+            key=key,
+            verify=_verify(name, given),
+            inference_route=route,
+            ingress_url=ingress and _base_url(f"{name}, extra 'ingress_url'", ingress, allow_http=allow_http),
+            allow_http=allow_http,
+            request_timeout=arguments.number(
+                f"{name}, extra 'request_timeout'", given.get("request_timeout", 60), least=1
+            ),
+            write_timeout=arguments.number(f"{name}, extra 'write_timeout'", given.get("write_timeout", 300), least=1),
+        )
+
+    @classmethod
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, *, project: str | None = None
+    ) -> Access | None:
+        """
+        Read the environment, as a whole: what Hopsworks gives its own jobs, or what users set for the SDK.
+
+        :param environment: ``HOPSWORKS_HOST`` (or ``REST_ENDPOINT``), ``HOPSWORKS_PORT``, ``HOPSWORKS_PROJECT`` (or
+            ``HOPSWORKS_PROJECT_NAME``), ``HOPSWORKS_API_KEY`` (else a file below ``SECRETS_DIR``),
+            ``HOPSWORKS_TRUST_STORE_PATH`` (or ``DOMAIN_CA_TRUSTSTORE_PEM``)
+        :param project: overrides the one named there
+        :return: None when the environment names no host
+        :raises InvalidInput: it names a host, and something else is missing or wrong
+        """
+        host, inside = environment.get("HOPSWORKS_HOST"), environment.get("REST_ENDPOINT")
+        if not (host or inside):
+            return None
+        name = "environment"
+        kind, key, path = _environment_key(environment)
+        port = environment.get("HOPSWORKS_PORT") if host else None
+        return cls(
+            url=_base_url(
+                f"{name}, {'HOPSWORKS_HOST' if host else 'REST_ENDPOINT'}",
+                host or inside,
+                port=arguments.integer(f"{name}, HOPSWORKS_PORT", port, least=1) if port else None,
+            ),
+            project=_project(
+                f"{name}, HOPSWORKS_PROJECT",
+                project or environment.get("HOPSWORKS_PROJECT") or environment.get("HOPSWORKS_PROJECT_NAME"),
+            ),
+            key=key,
+            key_kind=kind,
+            key_path=path,
+            verify=environment.get("HOPSWORKS_TRUST_STORE_PATH") or environment.get("DOMAIN_CA_TRUSTSTORE_PEM") or True,
+        )
+
+    def ui_url(self, *parts: str | int) -> str:
+        """
+        Give the address of a page of the Hopsworks UI.
+
+        :param parts: the path, piece by piece
+        """
+        return "/".join([self.url, "p", *map(str, parts)])
+
+    def __str__(self) -> str:
+        """Name the place, for messages; never the key."""
+        return f"{self.url}, project {self.project!r}"
+
+
+def _stripped(value: Any) -> Any:
+    """Leave out what was typed around a value: a form stores it, and stores an emptied field as an empty text."""
+    return value.strip() if isinstance(value, str) else value
+
+
+def _verify(name: str, given: Mapping[str, Any]) -> bool | str:
+    """Read ``verify`` and ``ca_bundle``."""
+    verify = arguments.boolean(f"{name}, extra 'verify'", given.get("verify", True))
+    bundle = given.get("ca_bundle")
+    if not verify or not bundle:
+        return verify
+    if not Path(arguments.text(f"{name}, extra 'ca_bundle'", bundle)).is_file():
+        arguments.refuse(f"{name}, extra 'ca_bundle'", "the path of a PEM file on this machine", bundle)
+    return str(bundle)
+
+
+def _environment_key(environment: Mapping[str, str]) -> tuple[str, str, str | None]:
+    """Find the key: (kind, key, the file it came from)."""
+    if key := environment.get("HOPSWORKS_API_KEY"):
+        return "ApiKey", key.strip(), None
+    secrets = Path(environment.get("SECRETS_DIR") or "/nonexistent")
+    for kind, name in (("ApiKey", "api.key"), ("Bearer", "token.jwt")):
+        if (secrets / name).is_file():
+            return kind, (secrets / name).read_text().strip(), str(secrets / name)
+    message = (
+        "environment: a Hopsworks host is named, but no API key. Set HOPSWORKS_API_KEY, or make an Airflow connection."
+    )
+    raise InvalidInput(message)
+
+
+def _project(what: str, value: object) -> str:
+    """Read a project's name."""
+    if not isinstance(value, str) or not _PROJECT.fullmatch(value):
+        arguments.refuse(what, "the name of a Hopsworks project (letters, digits, underscores)", value)
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """
+    Tell whether a host is this machine.
+
+    :param host: a name or an address
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _base_url(
+    what: str, value: object, *, port: int | None = None, scheme: str | None = None, allow_http: bool = False
+) -> str:
+    """Read ``host``, ``host:port``, or ``scheme://host:port`` into ``scheme://host:port``."""
+    expected = "a host name, as in 'c.app.hopsworks.ai' or 'https://hopsworks.example.com', without path, query or user"
+    if not isinstance(value, str) or not value.strip():
+        arguments.refuse(what, expected, value)
+    given = value.strip().removesuffix("/")
+    scheme = scheme if scheme in ("http", "https") else "https"
+    try:
+        parts = urlsplit(given if "://" in given else f"{scheme}://{given}")
+        host, own_port = parts.hostname or "", parts.port
+    except ValueError:
+        arguments.refuse(what, expected, value)
+    plain = parts.netloc.rpartition("@")[2] == parts.netloc and not (parts.path or parts.query or parts.fragment)
+    if parts.scheme not in ("http", "https") or not plain or set("?#@\\") & set(given) or not _is_host(host):
+        # What was given may hold a password: it is not repeated.
+        message = f"{what}: expected {expected}."
+        raise InvalidInput(message)
+    if parts.scheme == "http" and not allow_http and not is_loopback(host):
+        message = (
+            f"{what}: plain http to {host!r} would send the API key readable over the network. Use https, or set the "
+            "connection's extra 'allow_http' to true if that network is trusted."
+        )
+        raise InvalidInput(message)
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}:{own_port or port or (443 if parts.scheme == 'https' else 80)}"
+
+
+def _is_host(host: str) -> bool:
+    """Tell whether this is a host's name or address."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return bool(_HOST.fullmatch(host)) and ".." not in host
+    return True

@@ -1,0 +1,211 @@
+"""
+Strict readers for what users give: a number is a number, a flag is a flag.
+
+Templates give text, so ``"2"`` is read as 2 and ``"False"`` as False; anything else is refused by name, instead of
+being true because it is not empty.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn, TypeVar
+
+from airflow_provider_hsml.hopsworks.errors import InvalidInput
+
+T = TypeVar("T")
+
+_DEPLOYMENT_NAME = re.compile(r"[a-zA-Z0-9]+")
+_MODEL_NAME = re.compile(r"[a-zA-Z0-9_]+")
+
+
+def refuse(what: str, expected: str, value: object) -> NoReturn:
+    """
+    Refuse a value.
+
+    :param what: the argument's name
+    :param expected: what would have been right
+    :param value: what was given
+    :raises InvalidInput: always
+    """
+    message = f"{what}: expected {expected}, got {value!r}."
+    raise InvalidInput(message)
+
+
+def integer(what: str, value: object, *, least: int | None = None) -> int:
+    """
+    Read a whole number, or digits from a template.
+
+    :param what: the argument's name
+    :param value: what was given
+    :param least: the smallest number allowed
+    """
+    expected = "a whole number" if least is None else f"a whole number of {least} or more"
+    if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
+        refuse(what, expected, value)
+    return value
+
+
+def number(what: str, value: object, *, least: float | None = None) -> float:
+    """
+    Read a finite number, or one as text from a template.
+
+    :param what: the argument's name
+    :param value: what was given
+    :param least: the smallest number allowed
+    """
+    expected = "a finite number" if least is None else f"a finite number of {least:g} or more"
+    given = value
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            refuse(what, expected, given)
+    if type(value).__module__ == "numpy":
+        value = getattr(value, "item", lambda: given)()
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not math.isfinite(value)
+        or (least is not None and value < least)
+    ):
+        refuse(what, expected, given)
+    return value
+
+
+def boolean(what: str, value: object) -> bool:
+    """
+    Read a flag, or 'true' and 'false' as text from a template.
+
+    :param what: the argument's name
+    :param value: what was given
+    """
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    if not isinstance(value, bool):
+        refuse(what, "true or false", value)
+    return value
+
+
+def text(what: str, value: object) -> str:
+    """
+    Read a text that is not empty.
+
+    :param what: the argument's name
+    :param value: what was given
+    """
+    if not isinstance(value, str) or not value.strip():
+        refuse(what, "a text that is not empty", value)
+    return value
+
+
+def choice(what: str, value: object, allowed: Iterable[str]) -> str:
+    """
+    Read one of several words.
+
+    :param what: the argument's name
+    :param value: what was given
+    :param allowed: the words
+    """
+    words = list(allowed)
+    if value not in words:
+        refuse(what, f"one of {', '.join(words)}", value)
+    return str(value)
+
+
+def deployment_name(what: str, value: object) -> str:
+    """
+    Read the name of a deployment, as Hopsworks can have it.
+
+    :param what: what it is called in messages
+    :param value: what was given
+    """
+    if not isinstance(value, str) or not _DEPLOYMENT_NAME.fullmatch(value):
+        without = re.sub(r"[^a-zA-Z0-9]", "", str(value))
+        advice = f" {without!r} would do." if without else ""
+        message = f"{what} {value!r}: expected letters and digits only, no underscore, dash or space.{advice}"
+        raise InvalidInput(message)
+    return value
+
+
+def model_name(what: str, value: object) -> str:
+    """
+    Read the name of a model, as the registry can have it.
+
+    :param what: what it is called in messages
+    :param value: what was given
+    """
+    if not isinstance(value, str) or not _MODEL_NAME.fullmatch(value):
+        message = f"{what} {value!r}: expected letters, digits and underscores only."
+        raise InvalidInput(message)
+    return value
+
+
+def mapping(what: str, value: object, keys: Iterable[str] | None = None) -> Mapping[str, Any]:
+    """
+    Read a mapping; with ``keys``, one that has no others. What is none is not told: it may hold a secret.
+
+    :param what: the argument's name
+    :param value: what was given
+    :param keys: the keys that are known
+    """
+    if not isinstance(value, Mapping):
+        refuse(what, "a mapping with text keys", type(value).__name__)
+    for key in value:
+        if not isinstance(key, str):
+            refuse(what, "a mapping with text keys", key)
+    if keys is not None:
+        known = list(keys)
+        for key in value:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, n=1)
+                advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
+                message = f"{what}: unknown key {key!r}; {advice}"
+                raise InvalidInput(message)
+    return value
+
+
+def sequence(what: str, value: object) -> Sequence[Any]:
+    """
+    Read any sequence but text; the lazy ones that Airflow gives for mapped outputs too.
+
+    :param what: the argument's name
+    :param value: what was given
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        refuse(what, "a list", value)
+    return list(value)
+
+
+def json_text(what: str, expected: str, value: object) -> object:
+    """
+    Read a value that may be given as JSON text.
+
+    :param what: the argument's name
+    :param expected: what would be right, completing "expected ..."
+    :param value: what was given
+    """
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        refuse(what, expected, value)
+
+
+def json_mapping(what: str, value: object) -> Mapping[str, Any]:
+    """
+    Read a mapping that JSON can hold.
+
+    :param what: the argument's name
+    :param value: what was given
+    """
+    given = mapping(what, value)
+    try:
+        json.dumps(dict(given), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        refuse(what, f"plain JSON values ({error})", sorted(given))
+    return given

@@ -1,0 +1,212 @@
+"""Deployments: a model version (or a script) that Hopsworks serves, and the state it is in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from . import arguments
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class DeploymentStatus(StrEnum):
+    """
+    What Hopsworks says of a deployment, computed anew at each look.
+
+    ``UNKNOWN`` stands for any status that a newer server may have and we do not know.
+    """
+
+    CREATING = "Creating"
+    CREATED = "Created"
+    STARTING = "Starting"
+    FAILED = "Failed"
+    RUNNING = "Running"
+    IDLE = "Idle"
+    UPDATING = "Updating"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    UNKNOWN = "Unknown"
+
+    @classmethod
+    def read(cls, text: object) -> DeploymentStatus:
+        """
+        Read a status as a server writes it; case does not matter.
+
+        :param text: the value of ``status`` in an answer
+        """
+        try:
+            return cls(str(text).capitalize())
+        except ValueError:
+            return cls.UNKNOWN
+
+    @property
+    def is_down(self) -> bool:
+        """Whether nothing runs and nothing is on its way: it takes a START to change that."""
+        return self in (DeploymentStatus.CREATED, DeploymentStatus.STOPPED)
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether the server accepts changes in this state."""
+        return self.is_down or self in (DeploymentStatus.RUNNING, DeploymentStatus.IDLE, DeploymentStatus.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Why a deployment is in its state. ``status``: True done, False failed, None in progress."""
+
+    type: str
+    status: bool | None = None
+    reason: str = ""
+
+    @property
+    def is_unschedulable(self) -> bool:
+        """Whether the cluster has no room: a failure that often passes, when a node is added."""
+        return self.type == "SCHEDULED" and self.status is False
+
+    @property
+    def component(self) -> str:
+        """The component whose log is worth reading after a failure: ``predictor`` or ``transformer``."""
+        return "transformer" if "transformer" in self.reason.lower() else "predictor"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployment as Hopsworks describes it at one look."""
+
+    id: int
+    name: str
+    status: DeploymentStatus
+    model_name: str | None = None
+    """None for a deployment of a script without a model."""
+    model_version: int | None = None
+    version: int | None = None
+    """Number of the active deployment version; None on servers without versions (before 4.6)."""
+    revision: str | None = None
+    """Id of the last rollout; ids are not ordered. None before the first start."""
+    condition: Condition | None = None
+    available_instances: int = 0
+    serving_tool: str = "KSERVE"
+    model_server: str = "PYTHON"
+    api_protocol: str = "REST"
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """The whole answer: an update sends back what it does not know."""
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Deployment:
+        """
+        Read a deployment as the serving endpoints give it.
+
+        :param data: a ServingView
+        :raises KeyError, TypeError, ValueError: ``data`` is not a deployment
+        """
+        condition = data.get("condition")
+        return cls(
+            id=int(data["id"]),
+            name=str(data["name"]),
+            status=DeploymentStatus.read(data.get("status")),
+            model_name=data.get("modelName"),
+            model_version=None if data.get("modelVersion") is None else int(data["modelVersion"]),
+            version=data.get("version"),
+            revision=data.get("revision"),
+            condition=Condition(condition["type"], condition.get("status"), condition.get("reason") or "")
+            if condition
+            else None,
+            available_instances=int(data.get("availableInstances") or 0),
+            serving_tool=data.get("servingTool") or "KSERVE",
+            model_server=data.get("modelServer") or "PYTHON",
+            api_protocol=data.get("apiProtocol") or "REST",
+            raw=data,
+        )
+
+    @property
+    def signature(self) -> tuple[int | None, str | None]:
+        """What changes whenever anybody changes the deployment: its version and revision."""
+        return (self.version, self.revision)
+
+    @property
+    def model_project(self) -> str | None:
+        """The project that owns the model being served."""
+        return _owner(self.raw.get("modelPath"))
+
+    @property
+    def minimum_instances(self) -> int:
+        """How many instances are kept at the least; 0 means that it may scale to zero (Idle)."""
+        scaling = self.raw.get("predictorScalingConfig") or {}
+        minimum = scaling.get("minInstances")
+        return int(self.raw.get("requestedInstances") or 0) if minimum is None else int(minimum)
+
+    @property
+    def reason(self) -> str:
+        """The server's own explanation of the state, or an empty text."""
+        return self.condition.reason if self.condition else ""
+
+    def __str__(self) -> str:
+        """Name the deployment and its state, for messages."""
+        version = "" if self.model_version is None else f", version {self.model_version} of model {self.model_name!r}"
+        return f"deployment {self.name!r} ({self.status.value}{version})"
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentVersion:
+    """A configuration that a deployment has, or had and can be rolled back to (Hopsworks 5.2)."""
+
+    version: int
+    is_active: bool
+    model_name: str | None = None
+    model_version: int | None = None
+    model_project: str | None = None
+    """The project that owns the model."""
+    created: str | int | None = None
+    """As the server writes it."""
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DeploymentVersion:
+        """
+        Read a version as ``/versions`` gives it.
+
+        :param data: one row
+        :raises KeyError, TypeError, ValueError: ``data`` is not a version
+        """
+        return cls(
+            version=int(data["version"]),
+            is_active=bool(data.get("active")),
+            model_name=data.get("modelName"),
+            model_version=None if data.get("modelVersion") is None else int(data["modelVersion"]),
+            model_project=_owner(data.get("modelPath")),
+            created=data.get("created"),
+            raw=data,
+        )
+
+
+def _owner(model_path: object) -> str | None:
+    """Give the project in ``/Projects/<project>/Models/<model>``."""
+    parts = model_path.split("/") if isinstance(model_path, str) else []
+    return parts[2] if len(parts) == 5 and parts[1::2] == ["Projects", "Models"] else None
+
+
+def check_deployment_name(name: object) -> str:
+    """
+    Give a deployment's name back when Hopsworks can have such a name.
+
+    :param name: what was given as a name
+    :raises InvalidInput: otherwise
+    """
+    return arguments.deployment_name("Deployment name", name)
+
+
+def default_deployment_names(model_name: str) -> list[str]:
+    """
+    Names under which a model's deployment is looked for when none was given; the last is the one to create.
+
+    First the name that Hopsworks' own SDK derives (the case kept), then the same in lower case, which all versions of
+    Hopsworks accept.
+
+    :param model_name: the model's name
+    """
+    derived = re.sub(r"[^a-zA-Z0-9]", "", model_name)
+    return list(dict.fromkeys([check_deployment_name(derived), derived.lower()]))

@@ -1,0 +1,303 @@
+"""
+The gate: does a challenger take the place of the champion, the version being served? A pure function that says why.
+
+The challenger is the best *admissible* candidate by the metric. ``decide`` leaves candidates out one by one, each with
+its reason, and compares the best of the rest with the champion; the table of all cases is in ``docs/promotion.md``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
+from airflow_provider_hsml.hopsworks.given import Given
+
+from . import arguments
+from .model_version import Direction, ModelVersion, best_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_MISSING = ("fail", "challenger", "champion")
+_ROUNDING = 1e-9
+"""As a share: 0.81 - 0.80 is a little more than 0.01, and 0.57 - 0.56 a little less, and both are meant to equal it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """A metric that must not get worse by more than ``max_loss`` (absolute), whatever the main metric says."""
+
+    direction: Direction
+    max_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gate(Given):
+    """
+    What a challenger has to show before it takes the champion's place. The default: be better, by however little.
+
+    A mapping with the same keys does as well, and is what to use where Airflow maps or templates the argument.
+    """
+
+    min_improvement: float | str = 0
+    """By how much the metric must be better than the champion's, at the least; a tie never is."""
+    relative: bool | str = False
+    """Whether ``min_improvement`` is a share of the champion's absolute value: 0.01 is one percent."""
+    floor: float | str | None = None
+    """The least value of the metric a candidate must have; where less is better (``min``), the most it may have."""
+    guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Other metrics that must not get worse: ``{"recall": {"direction": "max", "max_loss": 0.01}}``, absolute."""
+    missing: str = "fail"
+    """What happens when the champion lacks a metric: ``fail``, or who wins then: ``challenger`` or ``champion``."""
+    allow_downgrade: bool | str = False
+    """Whether a version older than the champion may take its place."""
+    retry_rejected: bool | str = False
+    """Whether a version may be tried again that was deployed before and failed."""
+
+    def rules(self) -> Rules:
+        """
+        Give the rules that this asks for.
+
+        :raises InvalidInput: what is wrong, by the name of the field
+        """
+        guards = {}
+        for metric, given in arguments.mapping("gate.guards", self.guards).items():
+            what = f"gate.guards[{metric!r}]"
+            guard = arguments.mapping(what, given, ("direction", "max_loss"))
+            if missing := {"direction", "max_loss"} - set(guard):
+                arguments.refuse(what, f"a mapping with {' and '.join(sorted(missing))} as well", given)
+            direction = arguments.choice(f"{what}.direction", guard["direction"], [one.value for one in Direction])
+            guards[metric] = Guard(
+                Direction(direction), arguments.number(f"{what}.max_loss", guard["max_loss"], least=0)
+            )
+        return Rules(
+            min_improvement=arguments.number("gate.min_improvement", self.min_improvement, least=0),
+            is_relative=arguments.boolean("gate.relative", self.relative),
+            floor=None if self.floor is None else arguments.number("gate.floor", self.floor),
+            guards=guards,
+            missing=arguments.choice("gate.missing", self.missing, _MISSING),
+            allow_downgrade=arguments.boolean("gate.allow_downgrade", self.allow_downgrade),
+            retry_rejected=arguments.boolean("gate.retry_rejected", self.retry_rejected),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """A ``Gate`` that has been read. The default is the default gate."""
+
+    min_improvement: float = 0
+    is_relative: bool = False
+    floor: float | None = None
+    guards: Mapping[str, Guard] = field(default_factory=dict)
+    missing: str = "fail"
+    allow_downgrade: bool = False
+    retry_rejected: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What versions are compared by, and which of them take part."""
+
+    name: str
+    direction: Direction
+    candidates: Sequence[int] | None = None
+    """Numbers of versions; None for all."""
+
+    @property
+    def limit(self) -> str:
+        """What ``Gate.floor`` is for this metric, in a message."""
+        return "floor" if self.direction is Direction.MAX else "ceiling"
+
+    def is_better(self, value: float, mark: float) -> bool:
+        """
+        Tell whether a value is better than another.
+
+        :param value: the one
+        :param mark: the other
+        """
+        return value > mark if self.direction is Direction.MAX else value < mark
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Which version is to serve, and why."""
+
+    chosen: ModelVersion | None
+    """None: there is no champion, and no candidate is good enough to be the first."""
+    reason: str
+    """One sentence, without its full stop."""
+    is_kept: bool = False
+    """Whether nothing changes because no candidate takes the champion's place."""
+
+
+def decide(
+    versions: Sequence[ModelVersion],
+    champion: ModelVersion | None,
+    by: Metric,
+    rules: Rules,
+    rejected: Mapping[int, str] | None = None,
+) -> Decision:
+    """
+    Decide which version is to serve.
+
+    :param versions: all versions of the model; at least one
+    :param champion: the version being served; None at a first deployment, when only the floor counts
+    :param by: what to compare by
+    :param rules: what the challenger has to show
+    :param rejected: versions that were deployed before and failed -> why
+    :raises NotFound: a candidate does not exist
+    :raises InvalidInput: no candidate has the metric; or the champion lacks one, and ``missing`` is ``fail``
+    """
+    rows = _candidates(versions, by.candidates)
+    best = best_candidate(rows, by)
+    failed = {} if rules.retry_rejected or rejected is None else rejected
+    left_out = {row.version: why for row in rows if (why := _why_not(row, champion, by, rules, failed))}
+    challenger = best_of([row for row in rows if row.version not in left_out], by.name, by.direction)
+    if challenger is None:
+        return _none_admissible(best, champion, by, left_out)
+    shown = f"version {challenger.version} ({by.name} {challenger.metric(by.name):g})"
+    if champion is None:
+        among = f"the best of {len(rows)}" if not left_out else f"the best of {len(rows) - len(left_out)} admissible"
+        return Decision(challenger, f"{shown} is {among}, and none is served yet")
+    mark = champion.metric(by.name)
+    if mark is None:
+        return _unmarked(challenger, champion, by, rules)
+    decision = _compare(challenger, champion, by, rules)
+    if best.version not in failed or best.version not in left_out or best.version == champion.version:
+        return decision
+    # A better number that is not even mentioned would look like an error.
+    out = f"version {best.version} ({by.name} {best.metric(by.name):g}) is left out: {left_out[best.version]}"
+    return dataclasses.replace(decision, reason=f"{decision.reason}; {out}")
+
+
+def best_candidate(rows: Sequence[ModelVersion], by: Metric) -> ModelVersion:
+    """
+    Give the best of some versions, whatever is served.
+
+    :param rows: at least one
+    :param by: what to compare by; its candidates do not matter here
+    :raises InvalidInput: none has the metric
+    """
+    best = best_of(rows, by.name, by.direction)
+    if best is None:
+        known = sorted({name for row in rows for name in row.metrics if row.metric(name) is not None})
+        message = (
+            f"No candidate version of model {rows[0].name!r} has a finite metric {by.name!r}; metrics there: "
+            f"{', '.join(known) or 'none'}."
+        )
+        raise InvalidInput(message)
+    return best
+
+
+def _unmarked(challenger: ModelVersion, champion: ModelVersion, by: Metric, rules: Rules) -> Decision:
+    """Decide where the champion has no such metric."""
+    lacks = f"the served version {champion.version} of model {champion.name!r} has no finite metric {by.name!r}"
+    if rules.missing == "challenger":
+        return Decision(challenger, f"{lacks}, and then the gate prefers the challenger, version {challenger.version}")
+    if rules.missing == "champion":
+        return Decision(champion, f"{lacks}, and then the gate keeps it", is_kept=True)
+    message = (
+        f"{lacks[0].upper()}{lacks[1:]}, so nothing can be compared with it. Compare by a metric that it has, say who "
+        "wins then with gate.missing, or deploy a version by number with DeployModelOperator."
+    )
+    raise InvalidInput(message)
+
+
+def _why_not(
+    row: ModelVersion, champion: ModelVersion | None, by: Metric, rules: Rules, failed: Mapping[int, str]
+) -> str | None:
+    """Say why a candidate is not admissible; None when it is."""
+    value = row.metric(by.name)
+    if value is None:
+        return f"it has no finite metric {by.name!r}"
+    if rules.floor is not None and by.is_better(rules.floor, value):
+        return f"its {by.name} {value:g} is beyond the {by.limit} of {rules.floor:g}"
+    if champion is not None and (why := _why_not_after(row, champion, rules)):
+        return why
+    if row.version in failed:
+        return f"it was rejected before, and gate.retry_rejected is off ({failed[row.version]})"
+    return None
+
+
+def _why_not_after(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | None:
+    """Say why a candidate may not take this champion's place, however good it is."""
+    if row.path == champion.path and row.version == champion.version:
+        return "it is the served one"
+    if row.path == champion.path and row.version < champion.version and not rules.allow_downgrade:
+        return "it is older than the served one, and gate.allow_downgrade is off"
+    return _guarded(row, champion, rules)
+
+
+def _guarded(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | None:
+    """Say which guard a candidate violates; None when none."""
+    for metric, guard in rules.guards.items():
+        value, mark = row.metric(metric), champion.metric(metric)
+        if value is None:
+            return f"it has no finite metric {metric!r}, which is guarded"
+        if mark is None and rules.missing == "fail":
+            message = (
+                f"The served version {champion.version} of model {champion.name!r} has no finite metric {metric!r}, "
+                "which the gate guards. Take it out of gate.guards, or say who wins then with gate.missing."
+            )
+            raise InvalidInput(message)
+        if mark is None:
+            if rules.missing == "champion":
+                return f"the served version has no finite metric {metric!r}, which is guarded"
+            continue
+        loss = mark - value if guard.direction is Direction.MAX else value - mark
+        if loss > guard.max_loss and not math.isclose(loss, guard.max_loss, rel_tol=_ROUNDING):
+            return f"its {metric} {value:g} is worse than the served {mark:g} by more than {guard.max_loss:g}"
+    return None
+
+
+def _none_admissible(
+    best: ModelVersion, champion: ModelVersion | None, by: Metric, left_out: Mapping[int, str]
+) -> Decision:
+    """Decide where no candidate is admissible: the record names the best one left out."""
+    out = f"the best one, version {best.version} ({by.name} {best.metric(by.name):g}), is left out: "
+    if champion is None:
+        return Decision(None, f"none is served yet, and {out}{left_out[best.version]}", is_kept=True)
+    mark = champion.metric(by.name)
+    served = f"the served version {champion.version}" + ("" if mark is None else f" ({by.name} {mark:g})")
+    if (best.path, best.version) == (champion.path, champion.version):
+        return Decision(champion, f"{served} is the best already", is_kept=True)
+    return Decision(champion, f"{served} is kept; {out}{left_out[best.version]}", is_kept=True)
+
+
+def _compare(challenger: ModelVersion, champion: ModelVersion, by: Metric, rules: Rules) -> Decision:
+    """Decide between two that both have the metric."""
+    value, mark = challenger.metric(by.name), champion.metric(by.name)
+    if value is None or mark is None:  # Neither gets here without one.
+        raise AssertionError
+    needed = rules.min_improvement * abs(mark) if rules.is_relative else rules.min_improvement
+    gain = value - mark if by.direction is Direction.MAX else mark - value
+    shown = f"version {challenger.version} ({by.name} {value:g})"
+    served = f"the served version {champion.version} ({by.name} {mark:g})"
+    if gain > 0 and (gain >= needed or math.isclose(gain, needed, rel_tol=_ROUNDING)):
+        return Decision(challenger, f"{shown} beats {served}")
+    if gain > 0:
+        return Decision(
+            champion, f"{shown} beats {served} by less than the {needed:g} that the gate asks for", is_kept=True
+        )
+    word = "equals" if gain == 0 else "does not beat"
+    return Decision(champion, f"{shown} {word} {served}, which is kept", is_kept=True)
+
+
+def _candidates(versions: Sequence[ModelVersion], numbers: Sequence[int] | None) -> list[ModelVersion]:
+    """Give the versions to choose from."""
+    known = {model.version: model for model in versions}
+    if numbers is None:
+        return list(versions)
+    if not numbers:
+        message = (
+            "candidates: expected at least one version. An empty list often means that no training task before this "
+            "one succeeded."
+        )
+        raise InvalidInput(message)
+    if missing := sorted(set(numbers) - set(known)):
+        message = f"candidates: versions {missing} are not in the registry; those there: {sorted(known)}."
+        raise NotFound(message)
+    return [known[number] for number in dict.fromkeys(numbers)]

@@ -1,0 +1,295 @@
+"""
+What has to hold before a change is sent: what would be refused, or would never come up, is refused here by name.
+
+``check_combination`` looks at the whole deployment as it would be sent, so that a setting that was given and one that
+is live are checked together.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, InvalidInput, Refused
+from airflow_provider_hsml.hopsworks.flow import Procedure, ask
+from airflow_provider_hsml.hopsworks.registry import lookup
+
+from .model_version import Framework, ModelVersion
+from .settings import COMPUTE, RESERVED, SETTINGS
+from .spec import VLLM_METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator, Mapping
+
+    from airflow_provider_hsml.hopsworks.api import Project
+
+    from .deployment import Deployment
+
+log = logging.getLogger(__name__)
+
+_ELSEWHERE = "Deploy it under another deployment_name."
+_SCHEMA_ID = "SERVING_SCHEMA_ID"
+_TRAINED_ON = "SERVING_TRAINING_DATASET_VERSION"
+_FEATURE_VIEW = "SERVING_FEATURE_VIEW_NAME"
+
+
+def check_combination(body: Mapping[str, Any], changes: Collection[str]) -> None:
+    """
+    Refuse what does not go together.
+
+    :param body: the whole deployment, as it would be sent
+    :param changes: names of the settings that change; only what one of them takes part in is refused
+    :raises InvalidInput: the first thing that is wrong, by the name of the field
+    """
+    for bad, names, message in _rules(body):
+        if bad and any(change.startswith(name) for name in names for change in changes):
+            raise InvalidInput(message)
+
+
+_Rule = tuple[bool, tuple[str, ...], str]
+
+
+def _rules(body: Mapping[str, Any]) -> Iterator[_Rule]:
+    """Give (is it wrong, settings that take part, what to say) for each rule."""
+    server, framework = body.get("modelServer"), body.get("modelFramework")
+    is_default = body.get("servingTool") == "DEFAULT"
+    script, config = body.get("predictor"), body.get("configFile")
+    on = "on the serving tool DEFAULT"
+    yield (
+        server == "TENSORFLOW_SERVING" and bool(script),
+        ("script_file", "framework"),
+        "spec.script_file: TensorFlow Serving takes no predictor script. Leave it out, or give False.",
+    )
+    yield (
+        server == "PYTHON" and not script and framework in (None, "PYTHON", "TORCH"),
+        ("script_file", "framework"),
+        _needs_script(body),
+    )
+    yield (
+        server == "PYTHON" and not script and is_default,
+        ("script_file", "framework", "serving_tool"),
+        f"spec.script_file: {on} a model of framework {framework} needs a predictor script.",
+    )
+    yield (
+        bool(config) and server != "VLLM" and not script,
+        ("config_file", "script_file"),
+        "spec.config_file: only vLLM and predictor scripts read one. Give script_file as well, or leave it out.",
+    )
+    yield from _rules_of_tools(body, server=server, on=on, is_default=is_default)
+    yield from _rules_of_components(body)
+
+
+def _rules_of_tools(body: Mapping[str, Any], *, server: object, on: str, is_default: bool) -> Iterator[_Rule]:
+    """Give the rules about serving tool, server and protocol."""
+    is_grpc = body.get("apiProtocol") == "GRPC"
+    mode = SETTINGS["inference_logger.mode"].read(body)
+    batching = dict(body.get("batchingConfiguration") or {})
+    enabled = batching.pop("batchingEnabled", False)
+    fine = [key for key, value in batching.items() if value is not None]
+    yield (
+        is_default and bool(body.get("transformer")),
+        ("transformer.", "serving_tool"),
+        f"spec.transformer: there are no transformers {on}; KSERVE has them.",
+    )
+    yield (
+        is_default and server == "VLLM",
+        ("framework", "serving_tool"),
+        "spec.serving_tool: vLLM needs KSERVE.",
+    )
+    yield (
+        is_default and is_grpc,
+        ("api_protocol", "serving_tool"),
+        f"spec.api_protocol: there is no GRPC {on}; KSERVE has it.",
+    )
+    yield (
+        is_grpc and server == "VLLM",
+        ("api_protocol", "framework"),
+        "spec.api_protocol: vLLM answers in the words of OpenAI's API, by REST only.",
+    )
+    yield (
+        is_default and SETTINGS["scaling.min_instances"].read(body) != 1,
+        ("scaling.min_instances", "serving_tool"),
+        f"spec.scaling.min_instances: {on} there is exactly one instance.",
+    )
+    yield (
+        is_default and mode not in ("ALL", "NONE"),
+        ("inference_logger.", "serving_tool"),
+        f"spec.inference_logger.mode: {on} all is logged or nothing; expected ALL or NONE, got {mode!r}.",
+    )
+    yield (
+        is_default and bool(enabled) and server == "PYTHON",
+        ("inference_batcher.", "serving_tool"),
+        f"spec.inference_batcher.enabled: Python deployments {on} have no batcher; KSERVE has it.",
+    )
+    yield (
+        is_default and bool(fine),
+        ("inference_batcher.", "serving_tool"),
+        f"spec.inference_batcher: {on} it can only be enabled; {', '.join(fine)} need KSERVE.",
+    )
+    yield (
+        bool(fine) and not enabled,
+        tuple(f"inference_batcher.{name}" for name in ("max_batch_size", "max_latency", "timeout")),
+        "spec.inference_batcher.enabled: expected true, since its other fields are given.",
+    )
+    vllm_only = [key for key in ("vllmVariant", "vllmImageTag") if body.get(key) is not None]
+    yield (
+        bool(vllm_only) and server != "VLLM",
+        tuple(f"extra.{key}" for key in vllm_only),
+        f"spec.extra: {', '.join(vllm_only)} is for models of framework LLM, which vLLM serves.",
+    )
+
+
+def _rules_of_components(body: Mapping[str, Any]) -> Iterator[_Rule]:
+    """Give the rules about the transformer, and about what each component gets."""
+    yield (
+        not body.get("transformer"),
+        tuple(name for name in SETTINGS if name.startswith("transformer.") and name != "transformer.script_file"),
+        "spec.transformer.script_file: expected one, since the deployment has no transformer.",
+    )
+    for prefix in ("", "transformer."):
+        for unit in COMPUTE:
+            names = tuple(f"{prefix}resources.{kind}.{unit}" for kind in ("requests", "limits"))
+            request, limit = (SETTINGS[name].read(body) for name in names)
+            yield (
+                request is not None and limit is not None and limit < request,
+                names,
+                f"spec.{names[1]}: expected at least what is requested ({request}), got {limit}.",
+            )
+        least, most, idle, metric = (
+            SETTINGS[f"{prefix}scaling.{name}"].read(body)
+            for name in ("min_instances", "max_instances", "idle_scale_to_zero", "metric")
+        )
+        yield (
+            least is not None and most is not None and most < least,
+            (f"{prefix}scaling.m",),
+            f"spec.{prefix}scaling.max_instances: expected at least min_instances ({least}), got {most}.",
+        )
+        yield (
+            bool(idle and least),
+            (f"{prefix}scaling.min_instances", f"{prefix}scaling.idle_scale_to_zero"),
+            f"spec.{prefix}scaling.min_instances: expected 0, since idle_scale_to_zero is given; got {least}.",
+        )
+        yield (
+            metric in VLLM_METRICS and body.get("modelServer") != "VLLM",
+            (f"{prefix}scaling.metric",),
+            f"spec.{prefix}scaling.metric: {metric} is measured by vLLM only.",
+        )
+
+
+def _needs_script(body: Mapping[str, Any]) -> str:
+    """Say why a model cannot be deployed without a predictor script."""
+    if body.get("modelName") is None:
+        return "spec.script_file: expected one, since a deployment without a model serves a script."
+    return (
+        f"spec.script_file: version {body.get('modelVersion')} of model {body['modelName']!r} is of framework "
+        f"{body.get('modelFramework')}, which Hopsworks serves by a predictor script, and there is none. If "
+        "scikit-learn can load the model, register it as SKLEARN."
+    )
+
+
+def check_live(live: Deployment, model: ModelVersion | None, changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """
+    See refusals coming: what a deployment keeps for life.
+
+    :param live: the deployment
+    :param model: the version to serve
+    :param changes: what would change: setting -> (live, wanted)
+    :raises InvalidInput: it cannot be changed so
+    """
+    if tool := changes.get("serving_tool"):
+        message = (
+            f"spec.serving_tool: {live} has {tool[0]}, and Hopsworks cannot change that to {tool[1]}. {_ELSEWHERE}"
+        )
+        raise InvalidInput(message)
+    framework = model.framework if model is not None else None
+    if model is not None and framework is not None and framework.model_server != live.model_server:
+        message = (
+            f"{live} runs on {live.model_server}, and version {model.version} of model {model.name!r} "
+            f"({framework.value}) needs {framework.model_server}: Hopsworks cannot change that. {_ELSEWHERE}"
+        )
+        raise InvalidInput(message)
+
+
+def check_minimum(body: Mapping[str, Any], *, must_be_zero: bool) -> None:
+    """
+    Refuse instances that are kept where the cluster wants all deployments to scale to zero.
+
+    :param body: the deployment to create
+    :param must_be_zero: whether the cluster wants that
+    :raises InvalidInput: more than 0 were asked for
+    """
+    least = SETTINGS["scaling.min_instances"].read(body)
+    if must_be_zero and body.get("servingTool") == "KSERVE" and least:
+        message = f"spec.scaling.min_instances: this Hopsworks wants 0 (scale to zero) of all deployments, got {least}."
+        raise InvalidInput(message)
+
+
+def check_files(project: Project, model: ModelVersion | None, body: Mapping[str, Any]) -> Procedure[None]:
+    """
+    Refuse a scikit-learn model that no server could load.
+
+    :param project: the project
+    :param model: the version to serve
+    :param body: the deployment as it would be sent; with a script, the script does the loading
+    :raises InvalidInput: there is not exactly one file to load
+    """
+    if model is None or model.framework is not Framework.SKLEARN or body.get("predictor"):
+        return
+    folder = lookup.model_folder(project, model)
+    files = f"{folder}/Files" if project.has_files_folder else folder
+    try:
+        names = yield from ask(api.list_folder(project, files))
+    except Refused as error:
+        if error.code != SCOPE_MISSING:
+            raise
+        log.warning("%s; whether the model's file can be loaded is left to the server to say", error)
+        return
+    if names is None:
+        return
+    loadable = [name for name in names if name.endswith((".joblib", ".pkl", ".pickle"))]
+    if len(loadable) != 1:
+        found = ", ".join(sorted(loadable)) or "none"
+        message = (
+            f"Version {model.version} of model {model.name!r}: scikit-learn serving without a script needs exactly one "
+            f"file ending in .joblib, .pkl or .pickle; found {found}. Register the model again with one."
+        )
+        raise InvalidInput(message)
+
+
+def check_schema(project: Project, live: Deployment, model: ModelVersion | None) -> Procedure[None]:
+    """
+    Refuse a model trained on another training dataset than the schema that the deployment checks requests by.
+
+    The schema is published by the client that saves the deployment; sent back with such a model, the new instances
+    refuse to start.
+
+    :param project: the project that owns the models
+    :param live: the deployment
+    :param model: the version to serve
+    :raises InvalidInput: the training dataset is another one, or not known to be the same
+    """
+    texts = (text.partition("=") for text in live.raw.get("predictorEnvVars") or [] if text.startswith(RESERVED))
+    reserved = {name: value for name, _, value in texts}
+    if _SCHEMA_ID not in reserved or model is None or model.version == live.model_version:
+        return
+    theirs: tuple[str | None, str | None] = (reserved.get(_FEATURE_VIEW), reserved.get(_TRAINED_ON))
+    if theirs[1] is None:
+        served = yield from lookup.served_model(project, live)
+        theirs = _trained_on(served) if served else theirs
+    ours = _trained_on(model)
+    views = {view for view in (ours[0], theirs[0]) if view is not None}
+    if ours[1] is None or ours[1] != theirs[1] or len(views) > 1:
+        message = (
+            f"{live} checks its requests by the schema of training dataset {theirs[1] or 'unknown'}, and version "
+            f"{model.version} of model {model.name!r} was trained on {ours[1] or 'none that is known'}: its instances "
+            "would refuse to start. Save it once with Hopsworks' SDK, which publishes the new schema, or deploy it "
+            "under another deployment_name."
+        )
+        raise InvalidInput(message)
+
+
+def _trained_on(model: ModelVersion) -> tuple[str | None, str | None]:
+    """Give the names of feature view and training dataset version, as environment variables have them."""
+    version = model.training_dataset_version
+    return model.feature_view, None if version is None else str(version)

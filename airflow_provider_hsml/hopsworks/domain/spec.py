@@ -1,0 +1,345 @@
+"""
+How a deployment is to be configured, in the words of the SDK's ``model.deploy``.
+
+Each of the dataclasses below reads itself strictly and says which settings it asks for; where those stand on the wire
+is ``settings``' to say. In all of them a field that is None is not asked for: an update keeps what is live.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.given import Given
+from airflow_provider_hsml.hopsworks.rollout import scripts
+
+from . import arguments
+from .settings import (
+    COMPUTE,
+    CREATE_TOPIC,
+    EXTRA,
+    RESERVED,
+    SCALING,
+    SET_BY_THE_SERVER,
+    Topic,
+    Wanted,
+    named,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_COMPUTE: dict[str, Callable[[str, object], float]] = {
+    "cores": lambda what, value: arguments.number(what, value, least=0),
+    "memory": lambda what, value: arguments.integer(what, value, least=1),
+    "gpus": lambda what, value: arguments.integer(what, value, least=0),
+}
+METRICS = ("CONCURRENCY", "RPS", "CPU", "MEMORY")
+VLLM_METRICS = (
+    *("QUEUE_DEPTH", "RUNNING_REQUESTS", "KV_CACHE_USAGE", "QUEUE_TIME"),
+    *("TIME_TO_FIRST_TOKEN", "REQUEST_LATENCY"),
+)
+_ENV_VAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources(Given):
+    """What one instance gets. ``requests`` and ``limits``: ``cores`` (float), ``memory`` (MB), ``gpus``."""
+
+    instances: int | str | None = None
+    """How many instances at the least; the same as ``Scaling.min_instances``."""
+    requests: Mapping[str, float] | None = None
+    limits: Mapping[str, float] | None = None
+
+    def wanted(self, what: str = "spec.resources") -> Wanted:
+        """
+        Give the settings that this asks for, by their names below the component.
+
+        :param what: where this was given, for messages
+        :raises InvalidInput: a value of the wrong kind, or a limit below its request
+        """
+        found: Wanted = {}
+        if self.instances is not None:
+            found["scaling.min_instances"] = arguments.integer(f"{what}.instances", self.instances, least=0)
+        for kind, given in (("requests", self.requests), ("limits", self.limits)):
+            for unit, value in arguments.mapping(f"{what}.{kind}", given or {}, COMPUTE).items():
+                found[f"resources.{kind}.{unit}"] = _COMPUTE[unit](f"{what}.{kind}.{unit}", value)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling(Given):
+    """
+    How many instances run. Percentages are 0 to 100 and above, ``*_seconds`` are seconds.
+
+    ``min_instances=0`` lets the deployment scale to zero: it is Idle then, and the next request wakes it.
+    """
+
+    min_instances: int | str | None = None
+    max_instances: int | str | None = None
+    metric: str | None = None
+    """CONCURRENCY, RPS, CPU or MEMORY; with vLLM also QUEUE_DEPTH, RUNNING_REQUESTS, KV_CACHE_USAGE, QUEUE_TIME,
+    TIME_TO_FIRST_TOKEN or REQUEST_LATENCY."""
+    target: float | str | None = None
+    """The value of ``metric`` an instance should have."""
+    panic_window_percentage: float | str | None = None
+    panic_threshold_percentage: float | str | None = None
+    stable_window_seconds: int | str | None = None
+    scale_to_zero_retention_seconds: int | str | None = None
+    log_persistence: str | None = None
+    """NONE or ALL_REPLICAS: whether logs outlive their instance."""
+    autoscaler: str | None = None
+    """HPA or KEDA (5.2)."""
+    scale_down_stabilization_window_seconds: int | str | None = None
+    scale_up_stabilization_window_seconds: int | str | None = None
+    additional_metrics: Sequence[Mapping[str, Any]] | None = None
+    """More to scale by, ``{"metric": ..., "target": ...}`` each; replaced as a whole (5.2)."""
+    idle_scale_to_zero: bool | str | None = None
+    """Whether a deployment without Knative scales to zero (5.2); ``min_instances`` is 0 then."""
+    idle_cooldown_seconds: int | str | None = None
+    cold_start_timeout_seconds: int | str | None = None
+
+    def wanted(self, what: str = "spec.scaling") -> Wanted:
+        """
+        Give the settings that this asks for, by their names below the component.
+
+        :param what: where this was given, for messages
+        :raises InvalidInput: a value of the wrong kind
+        """
+        found = {f"scaling.{name}": _scaling(name, f"{what}.{name}", value) for name, value in self.given().items()}
+        if found.get("scaling.idle_scale_to_zero"):
+            found.setdefault("scaling.min_instances", 0)
+        return found
+
+
+def _scaling(name: str, what: str, value: object) -> Any:
+    """Read one field of ``Scaling``."""
+    words = {
+        "metric": (*METRICS, *VLLM_METRICS),
+        "log_persistence": ("NONE", "ALL_REPLICAS"),
+        "autoscaler": ("HPA", "KEDA"),
+    }
+    if name in words:
+        return arguments.choice(what, value, words[name])
+    if name == "idle_scale_to_zero":
+        return arguments.boolean(what, value)
+    if name == "additional_metrics":
+        return [_additional_metric(what, row) for row in arguments.sequence(what, value)]
+    if name.endswith(("instances", "seconds")):
+        return arguments.integer(what, value, least=0)
+    return arguments.number(what, value, least=0)
+
+
+def _additional_metric(what: str, row: object) -> dict[str, Any]:
+    """Read one of ``Scaling.additional_metrics``, as the wire has it."""
+    given = arguments.mapping(what, row, ("metric", "target"))
+    found = {SCALING["metric"]: _scaling("metric", f"{what}.metric", given.get("metric"))}
+    if given.get("target") is not None:
+        found[SCALING["target"]] = _scaling("target", f"{what}.target", given["target"])
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerSpec(Given):
+    """The component that works on requests before the predictor, and on answers after it: a script of its own."""
+
+    script_file: str | None = None
+    """As ``DeploymentSpec.script_file``."""
+    environment: str | None = None
+    env_vars: Mapping[str, str] | None = None
+    resources: Resources | Mapping[str, Any] | None = None
+    scaling: Scaling | Mapping[str, Any] | None = None
+
+    def wanted(self) -> Wanted:
+        """
+        Give the settings that this asks for, checked.
+
+        :raises InvalidInput: what is wrong, by the name of the field
+        """
+        found = _component(self, "spec.transformer")
+        if self.script_file is not None:
+            found["script_file"] = scripts.read("spec.transformer.script_file", self.script_file)
+        return {f"transformer.{name}": value for name, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceLogger(Given):
+    """What is logged of each inference, and where to. ``mode="NONE"`` ends it."""
+
+    mode: str | None = None
+    """ALL, PREDICTIONS, MODEL_INPUTS or NONE; ALL when only a topic is given."""
+    kafka_topic: str | None = None
+    """A topic's name, or ``CREATE`` for one of the deployment's own, which is also what a mode alone leads to."""
+    partitions: int | str | None = None
+    """Of the topic that is created."""
+    replicas: int | str | None = None
+    """Of the topic that is created."""
+
+    def wanted(self) -> Wanted:
+        """
+        Give the settings that this asks for, checked.
+
+        :raises InvalidInput: what is wrong, by the name of the field
+        """
+        what, found = "spec.inference_logger", Wanted()
+        if self.mode is not None:
+            found["mode"] = arguments.choice(f"{what}.mode", self.mode, ("ALL", "PREDICTIONS", "MODEL_INPUTS", "NONE"))
+        numbers = {
+            name: arguments.integer(f"{what}.{name}", value, least=1)
+            for name in ("partitions", "replicas")
+            if (value := getattr(self, name)) is not None
+        }
+        topic = None if self.kafka_topic is None else arguments.text(f"{what}.kafka_topic", self.kafka_topic)
+        if numbers and topic != CREATE_TOPIC:
+            arguments.refuse(f"{what}.kafka_topic", f"{CREATE_TOPIC!r}, with {' and '.join(numbers)}", topic)
+        if found.get("mode") == "NONE" or topic == "NONE":
+            if found.get("mode", "NONE") != "NONE" or topic not in (None, "NONE"):
+                arguments.refuse(f"{what}.kafka_topic", "none with mode 'NONE', and one with any other", topic)
+            found |= {"mode": "NONE", "kafka_topic": None}
+        elif topic is not None:
+            found["kafka_topic"] = Topic(topic, **numbers)
+        return {f"inference_logger.{name}": value for name, value in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Batcher(Given):
+    """Whether the server puts several requests together before the model sees them."""
+
+    enabled: bool | str | None = None
+    max_batch_size: int | str | None = None
+    max_latency: int | str | None = None
+    """Milliseconds."""
+    timeout: int | str | None = None
+    """Seconds."""
+
+    def wanted(self) -> Wanted:
+        """
+        Give the settings that this asks for, checked.
+
+        :raises InvalidInput: what is wrong, by the name of the field
+        """
+        return {
+            f"inference_batcher.{name}": (
+                arguments.boolean(f"spec.inference_batcher.{name}", value)
+                if name == "enabled"
+                else arguments.integer(f"spec.inference_batcher.{name}", value, least=1)
+            )
+            for name, value in self.given().items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentSpec(Given):
+    """
+    How a deployment is to be configured. A field that is None is not asked for: an update keeps what is live.
+
+    To take something away, give ``script_file=False``, ``config_file=False``, ``transformer=False``, ``env_vars={}``,
+    ``tags={}``, ``InferenceLogger(mode="NONE")`` or ``Batcher(enabled=False)``.
+
+    A mapping with the same keys does as well, and is what to use where Airflow maps or templates the argument.
+    """
+
+    script_file: str | bool | None = None
+    """
+    The predictor: a ``.py`` file of the machine where the task runs, or one in the project
+    (``/Projects/<project>/...``, also with ``hopsfs:`` or ``hdfs://`` before it). A local file is uploaded under a
+    name that carries its content's hash; one in the project is known by its name alone, so give new content a new name.
+    """
+    config_file: str | bool | None = None
+    """The configuration of vLLM (YAML), or of a script; a file as above."""
+    environment: str | None = None
+    """Name of the Python environment that the model server runs in."""
+    env_vars: Mapping[str, str] | None = None
+    """Environment variables, replaced as a whole. Not for secrets: whoever sees the deployment sees them."""
+    resources: Resources | Mapping[str, Any] | None = None
+    scaling: Scaling | Mapping[str, Any] | None = None
+    transformer: TransformerSpec | Mapping[str, Any] | bool | None = None
+    inference_logger: InferenceLogger | Mapping[str, Any] | None = None
+    inference_batcher: Batcher | Mapping[str, Any] | None = None
+    api_protocol: str | None = None
+    """REST or GRPC; a GRPC deployment is not probed."""
+    serving_tool: str | None = None
+    """KSERVE or DEFAULT; what the cluster has, when it is not given. Cannot be changed."""
+    description: str | None = None
+    """Sent along with a change; a new description alone changes nothing, since it would restart the instances."""
+    tags: Mapping[str, Any] | None = None
+    """Values by name, replaced as a whole; their schemas must exist in Hopsworks."""
+    extra: Mapping[str, Any] | None = None
+    """Keys of the wire that have no name here, such as ``tracing`` or ``vllmVariant``."""
+
+    def wanted(self) -> Wanted:
+        """
+        Give the settings that this asks for, checked. A local script is read.
+
+        :raises InvalidInput: what is wrong, by the name of the field
+        """
+        found = _component(self, "spec")
+        for name in ("script_file", "config_file"):
+            value = getattr(self, name)
+            if value is not None:
+                found[name] = None if _is_false(value) else scripts.read(f"spec.{name}", value)
+        if self.transformer is not None:
+            away = _is_false(self.transformer)
+            found |= (
+                {"transformer.script_file": None}
+                if away
+                else TransformerSpec.read(self.transformer, "spec.transformer").wanted()
+            )
+        found |= InferenceLogger.read(self.inference_logger or {}, "spec.inference_logger").wanted()
+        found |= Batcher.read(self.inference_batcher or {}, "spec.inference_batcher").wanted()
+        for name, words in (("api_protocol", ("REST", "GRPC")), ("serving_tool", ("KSERVE", "DEFAULT"))):
+            if (value := getattr(self, name)) is not None:
+                found[name] = arguments.choice(f"spec.{name}", value, words)
+        if self.description is not None:
+            found["description"] = arguments.text("spec.description", self.description)
+        if self.tags is not None:
+            found["tags"] = dict(arguments.json_mapping("spec.tags", self.tags))
+        return found | _extra(self.extra or {})
+
+
+def _is_false(value: object) -> bool:
+    """Tell whether a value is False, or what a template makes of it."""
+    return value is False or (isinstance(value, str) and value.strip().lower() == "false")
+
+
+def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> Wanted:
+    """Read what predictor and transformer have alike."""
+    found: Wanted = {}
+    if spec.environment is not None:
+        found["environment"] = arguments.text(f"{what}.environment", spec.environment)
+    if spec.env_vars is not None:
+        found["env_vars"] = _env_vars(f"{what}.env_vars", spec.env_vars)
+    resources = Resources.read(spec.resources or {}, f"{what}.resources").wanted(f"{what}.resources")
+    scaling = Scaling.read(spec.scaling or {}, f"{what}.scaling").wanted(f"{what}.scaling")
+    one, other = (half.get("scaling.min_instances") for half in (resources, scaling))
+    if one is not None and other is not None and one != other:
+        expected = f"the same as scaling.min_instances ({other}), or only one of them"
+        arguments.refuse(f"{what}.resources.instances", expected, one)
+    return found | resources | scaling
+
+
+def _env_vars(what: str, given: object) -> dict[str, str]:
+    """Read environment variables; their values are in no message."""
+    found = {}
+    for name, value in arguments.mapping(what, given).items():
+        if name.startswith(RESERVED):
+            arguments.refuse(what, f"no name that begins with {RESERVED}: Hopsworks sets those itself", name)
+        if not _ENV_VAR.fullmatch(name):
+            arguments.refuse(what, "names of letters, digits and underscores, not beginning with a digit", name)
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            arguments.refuse(f"{what}.{name}", "a text or a number", type(value).__name__)
+        found[name] = str(value)
+    return found
+
+
+def _extra(given: object) -> Wanted:
+    """Read keys of the wire."""
+    found = {}
+    for key, value in arguments.json_mapping("spec.extra", given).items():
+        if key in SET_BY_THE_SERVER:
+            arguments.refuse("spec.extra", "no key that follows from something else", key)
+        if (own := named(key)) is not None:
+            arguments.refuse("spec.extra", f"no key that has a name of its own: use spec.{own} instead", key)
+        found[f"{EXTRA}{key}"] = value
+    return found

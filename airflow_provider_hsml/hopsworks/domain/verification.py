@@ -1,0 +1,153 @@
+"""
+What a deployment has to show before it counts as arrived: ``Verification`` as users give it, ``Checks`` as it was read.
+
+It is read before anything is changed, the callable of ``expect`` imported with it: a mistake must not be found when
+production has been changed already.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.given import Given
+from airflow_provider_hsml.hopsworks.inference.predict import request_body
+
+from . import arguments
+from .judge import TOLERANCE
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Verification(Given):
+    """
+    How a deploying task proves that the new version answers, and what becomes of it when it does not.
+
+    A mapping with the same keys does as well, and is what to use where Airflow maps or templates the argument.
+    """
+
+    instances: Any = None
+    """Rows to ask; None, as for the two below: the rows of ``expected``, else the model's registered input example."""
+    inputs: Any = None
+    """One row or several, as the argument of that name in Hopsworks' SDK."""
+    payload: Any = None
+    """The whole body, with exactly one of the keys ``instances`` and ``inputs``."""
+    expect: str | None = None
+    """What the predictions have to be: ``finite``, ``same_length`` (as many as rows), ``equal`` (to the recorded
+    ``expected``), or the dotted path of a function, called with the predictions and the rows: False, or an exception,
+    is a failed probe. Never templated."""
+    tolerance: float | str = TOLERANCE
+    """For numbers, relative and absolute; text and integers must be equal."""
+    version_path: str | None = None
+    """A dotted path in the answer that must hold the model version: ``"model_version"``, ``"metadata.version"``."""
+    health_path: str | None = None
+    """For what has no predictions: a GET at the ingress, below the deployment's address: ``"/health"``."""
+    max_latency_ms: float | str | None = None
+    """Milliseconds that a probe may take, from the worker and back."""
+    bake_seconds: float | str = 0
+    """Seconds to go on asking after the arrival; on top of ``timeout``."""
+    probe_interval: float | str = 5
+    """Seconds between two probes of the bake."""
+    max_error_rate: float | str = 0
+    """Share of the bake's probes that may fail: 0.01 is one percent."""
+    on_failure: str = "rollback"
+    """``rollback`` or ``leave`` what serves as it is."""
+
+    def checks(self) -> Checks:
+        """
+        Give the checks that this asks for.
+
+        :raises InvalidInput: what is wrong, by the name of the field; a function of ``expect`` that is not there
+        """
+        body = request_body("verification", instances=self.instances, inputs=self.inputs, payload=self.payload)
+        if body is not None and self.health_path is not None:
+            arguments.refuse("verification.health_path", "it alone, or rows to ask", self.health_path)
+        path, limit = self.version_path, self.max_latency_ms
+        rate = arguments.number("verification.max_error_rate", self.max_error_rate, least=0)
+        if rate > 1:
+            arguments.refuse("verification.max_error_rate", "a share, 0 to 1", self.max_error_rate)
+        on_failure = arguments.choice("verification.on_failure", self.on_failure, ("rollback", "leave"))
+        return Checks(
+            body=body,
+            expect=None if self.expect is None else _expectation(arguments.text("verification.expect", self.expect)),
+            tolerance=arguments.number("verification.tolerance", self.tolerance, least=0),
+            version_path=None if path is None else arguments.text("verification.version_path", path),
+            health_path=None if self.health_path is None else api.check_path(self.health_path),
+            max_latency_ms=None if limit is None else arguments.number("verification.max_latency_ms", limit, least=0),
+            bake_seconds=arguments.number("verification.bake_seconds", self.bake_seconds, least=0),
+            probe_interval=arguments.number("verification.probe_interval", self.probe_interval, least=0.01),
+            max_error_rate=rate,
+            rolls_back=on_failure == "rollback",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What predictions have to be."""
+
+    name: str
+    holds: Callable[[Any, Any], Any] | None = None
+    """Called with the predictions and the rows; None for ``equal``: what is recorded is compared in any case."""
+    is_theirs: bool = False
+    """Whether it is a function of the user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """A ``Verification`` that has been read. The default: five answers, as recorded where answers were recorded."""
+
+    body: Mapping[str, Any] | None = None
+    expect: Expectation | None = None
+    tolerance: float = TOLERANCE
+    version_path: str | None = None
+    health_path: str | None = None
+    max_latency_ms: float | None = None
+    bake_seconds: float = 0
+    probe_interval: float = 5
+    max_error_rate: float = 0
+    rolls_back: bool = True
+
+
+def _is_finite(predictions: Any, _rows: Any) -> bool:
+    """Tell whether there is something, and no number in it is NaN or infinite; null is what some make of NaN."""
+    if isinstance(predictions, list):
+        return all(_is_finite(one, None) for one in predictions)
+    if isinstance(predictions, Mapping):
+        return all(_is_finite(one, None) for one in predictions.values())
+    return predictions is not None and not (isinstance(predictions, float) and not math.isfinite(predictions))
+
+
+def _is_same_length(predictions: Any, rows: Any) -> bool:
+    """Tell whether there are as many predictions as rows; the rows may be columns."""
+    columns = [column for column in rows.values() if isinstance(column, list)] if isinstance(rows, Mapping) else [rows]
+    return isinstance(predictions, list) and [len(predictions)] == [len(column) for column in columns[:1]]
+
+
+_EXPECTATIONS = {
+    "finite": Expectation("finite", _is_finite),
+    "same_length": Expectation("same_length", _is_same_length),
+    "equal": Expectation("equal"),
+}
+
+
+def _expectation(given: str) -> Expectation:
+    """Find what is meant: one of the words, or a function by its dotted path."""
+    if given in _EXPECTATIONS:
+        return _EXPECTATIONS[given]
+    expected = f"one of {', '.join(_EXPECTATIONS)}, or the dotted path of a function"
+    if not _DOTTED.fullmatch(given):
+        arguments.refuse("verification.expect", expected, given)
+    module, _, name = given.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # noqa: BLE001 - whatever their module does when it is imported
+        arguments.refuse("verification.expect", f"{expected} ({type(error).__name__}: {error})", given)
+    if not callable(found):
+        arguments.refuse("verification.expect", expected, given)
+    return Expectation(given, found, is_theirs=True)

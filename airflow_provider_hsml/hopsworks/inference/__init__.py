@@ -1,0 +1,1 @@
+"""Send requests to the models of deployments, through the Hopsworks proxy or the ingress."""

@@ -1,0 +1,170 @@
+"""
+The way to models past Hopsworks' REST API: straight to the cluster's ingress.
+
+A deployment has an address there by path (from 4.8 on), or by the Host header (before). No answer of a server says
+which, so they are tried, the newest first: what the ingress does not know it answers with an empty 404.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Address
+from airflow_provider_hsml.hopsworks.domain.access import is_loopback
+from airflow_provider_hsml.hopsworks.errors import InvalidInput, ModelRefused, NotFound
+from airflow_provider_hsml.hopsworks.flow import Procedure, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from airflow_provider_hsml.hopsworks.api import Call, Endpoint, Project
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+
+_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
+def find_project(access: Access) -> Procedure[Project]:
+    """
+    Look the connection's project up, and the ingress where models are to be asked there.
+
+    :param access: the connection
+    """
+    project = yield from ask(api.get_project(access.project))
+    if access.inference_route != "istio":
+        return project
+    endpoints = [] if access.ingress_url else (yield from ask(api.get_endpoints(project)))
+    return replace(project, ingress=Ingress.of(access, endpoints))
+
+
+class Ingress:
+    """
+    Asks models at the ingress, and remembers under which address each answers.
+
+    :param url: ``scheme://host:port``
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._known: dict[str, Address] = {}
+
+    @classmethod
+    def of(cls, access: Access, endpoints: Sequence[Endpoint]) -> Ingress:
+        """
+        Choose the ingress: the connection's, else the one that the server names.
+
+        :param access: the connection
+        :param endpoints: what the server names
+        :raises InvalidInput: that one is on another host than the connection's, so that it does not get the key
+        """
+        if access.ingress_url is not None:
+            return cls(access.ingress_url)
+        own = urlsplit(access.url).hostname or ""
+        named = [
+            (host, scheme, endpoint.ports[scheme.upper()])
+            for kind in ("LOAD_BALANCER", "NODE", "KUBE_CLUSTER")
+            for endpoint in endpoints
+            if endpoint.type == kind
+            for scheme in ("https", "http")
+            if scheme.upper() in endpoint.ports
+            for host in endpoint.hosts
+        ]
+        for host, scheme, port in named:
+            if host.lower() == own and (scheme == "https" or access.allow_http or is_loopback(host)):
+                return cls(f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}")
+        there = ", ".join(f"{scheme}://{host}:{port}" for host, scheme, port in named) or "none"
+        message = (
+            f"inference_route is 'istio', and the ingress that the server names ({there}) does not get the API key by "
+            "itself: it is on another host than the connection's, or would get it over plain http. Put its address "
+            "into the connection's extra 'ingress_url', or leave 'inference_route' out to go through Hopsworks."
+        )
+        raise InvalidInput(message)
+
+    def predict(
+        self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
+    ) -> Procedure[dict[str, Any]]:
+        """
+        Ask a deployment for predictions, once under each address that it may have.
+
+        :param project: the deployment's project
+        :param name: the deployment's name
+        :param body: the request
+        :param seconds: how long to wait for the answer
+        :raises NotFound: there is no such deployment
+        :raises ModelRefused: the ingress, or the model, said no
+        """
+        return (
+            yield from self._ask(
+                project, name, lambda address: api.predict_at(self.url, address, body, seconds=seconds)
+            )
+        )
+
+    def get(self, project: Project, name: str, path: str, *, seconds: float | None = None) -> Procedure[dict[str, Any]]:
+        """
+        Ask a deployment whether it is well, by a route of its own, once under each address that it may have.
+
+        :param project: the deployment's project
+        :param name: the deployment's name
+        :param path: below its address: ``"/health"``
+        :param seconds: how long to wait for the answer
+        :return: the answer, where it is a JSON object; else nothing
+        :raises NotFound: there is no such deployment
+        :raises ModelRefused: the ingress, or the deployment, said no
+        """
+        return (
+            yield from self._ask(project, name, lambda address: api.get_at(self.url, address, path, seconds=seconds))
+        )
+
+    def _ask(
+        self, project: Project, name: str, call: Callable[[Address], Call[dict[str, Any]]]
+    ) -> Procedure[dict[str, Any]]:
+        known = self._known.pop(name, None)
+        addresses = [known] if known else (yield from self._addresses(project, name))
+        for number, address in enumerate(addresses, 1):
+            try:
+                answer = yield from ask(call(address))
+            except ModelRefused as error:
+                if not error.not_routed:
+                    self._known[name] = address
+                elif number < len(addresses):
+                    continue
+                raise
+            self._known[name] = address
+            return answer
+        message = (
+            f"Deployment {name!r}: the server tells neither its Kubernetes namespace nor the cluster's domain "
+            "(kube_knative_domain_name), so it cannot be asked at the ingress. Go through Hopsworks."
+        )
+        raise InvalidInput(message)
+
+    def prediction_url(self, project: Project, name: str) -> Procedure[str]:
+        """
+        Give the address that answers predictions: the one that has answered, else the first to try.
+
+        :param project: the deployment's project
+        :param name: the deployment's name
+        """
+        known = self._known.get(name)
+        addresses = [known] if known else (yield from self._addresses(project, name))
+        return f"{self.url}/{addresses[0].path}" if addresses else self.url
+
+    @staticmethod
+    def _addresses(project: Project, name: str) -> Procedure[list[Address]]:
+        """List the addresses that a deployment may have, the newest servers' first."""
+        deployment = yield from ask(api.get_deployment(project, name))
+        if deployment is None:
+            message = f"Deployment {name!r} does not exist in project {project.name!r}."
+            raise NotFound(message)
+        namespace = deployment.raw.get("projectNamespace")
+        # The namespace since 5.1, the project's name from 4.8 on.
+        spaces = dict.fromkeys([namespace, project.name]) if namespace else {}
+        found = [Address.by_path(space, name) for space in spaces]
+        domain = yield from ask(api.get_variable("kube_knative_domain_name"))
+        if domain:
+            host = f"{name}.{namespace or project.name.replace('_', '-')}.{domain}".lower()
+            if _HOST_NAME.fullmatch(host):
+                found.append(Address.by_host(host, name))
+        return found

@@ -1,0 +1,276 @@
+"""Rolling a deployment back by hand: to what it was before the last promotion, or to one of its versions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import arguments, diff
+from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.gate import Decision
+from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound, Superseded
+from airflow_provider_hsml.hopsworks.flow import Pace, Procedure, all_pages
+from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout import scripts
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrived
+
+from . import way_back
+from .guarded_change import Outdated, Transition
+from .journal import Before, Served, State
+from .promote import see_through, take_back
+from .record import Done, Promoted
+from .situation import find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.flow import Clock
+
+    from .journal import Entry
+    from .situation import Found
+
+log = logging.getLogger(__name__)
+
+PREVIOUS = "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A promotion that is to be undone, as its record tells of it."""
+
+    deployment_name: str
+    deployment_id: int | None
+    action: str
+    served: Served
+    """What it was to have the deployment serve."""
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """
+        Read a promotion record.
+
+        :param value: the record, also as JSON text
+        :raises InvalidInput: it is no such thing
+        """
+        expected = "the record of a promoting task, <task>.output['promotion']"
+        given = arguments.json_mapping("promotion", arguments.json_text("promotion", expected, value))
+        keys = ("deployment_name", "deployment_id", "action", "model_project", "model_name", "model_version")
+        if set(keys) - set(given):
+            arguments.refuse("promotion", expected, value)
+        name, id_, action, *served = (given[key] for key in keys)
+        return cls(name, id_, action, Served(*served))
+
+    def nothing_left(self, found: Found, live: Deployment) -> str | None:
+        """
+        Say why there is nothing of it to undo; None: there is.
+
+        :param found: what there is
+        :param live: the deployment
+        """
+        if self.action not in ("created", "updated", "started", "attached", "failed"):
+            return f"the promotion ended with {self.action!r}: it has left nothing to roll back"
+        if self.action == "failed" and found.unfinished is None:
+            return "the promotion failed, and has left nothing to roll back"
+        if (live.id, Before.of(live).served) != (self.deployment_id, self.served):
+            return f"what the promotion has changed was changed again since: {live}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """A wish to have a deployment be what it was."""
+
+    name: str
+    to: int | str
+    """``previous``, or the number of a deployment version."""
+    timeout: float
+    interval: float
+    clock: Clock
+    wait: bool = True
+    run_key: str = ""
+    reject: bool = True
+    """Whether the model version that it takes away is not to be chosen as the best one again."""
+    promotion: Target | None = None
+    """The one that is to be undone; None: whatever was the last."""
+    on_decided: Callable[[ModelVersion], object] = lambda _model: None
+    """Is given the version that is to serve, before anything is done."""
+
+    def run(self, project: Project) -> Procedure[Promoted]:
+        """
+        Roll it back, and see that it serves; if it does not, what served before this serves again.
+
+        :param project: the project
+        :raises NotFound: there is no such deployment, or no such version
+        :raises InvalidInput: nothing is known of what it was
+        """
+        found = yield from find(project, [self.name])
+        if found.unfinished is not None and found.unfinished.state is State.ROLLING_BACK:
+            _, now = yield from take_back(
+                project,
+                found,
+                found.unfinished,
+                timeout=self.timeout,
+                interval=self.interval,
+                recreate=False,
+                clock=self.clock,
+            )
+            if self.to == PREVIOUS:
+                # An earlier run had begun it.
+                model = None if now.deployment.status.is_down else (yield from _served_by(project, now.deployment))
+                return self._promoted(found, dataclasses.replace(now, action="rolled_back"), model)
+            found = yield from find(project, [self.name])
+        live, journal = found.live, found.journal
+        if live is None:
+            message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
+            raise NotFound(message)
+        begun = self._begun(found, live)
+        nothing = self.promotion.nothing_left(found, live) if self.promotion and not begun else None
+        if nothing is not None:
+            log.info("%s: nothing is rolled back: %s", live, nothing)
+            model = yield from _served_by(project, live)
+            return Promoted(self.name, Arrived(live, "unchanged"), Decision(model, nothing), None, live, found.former)
+        back_to, wanted, model = yield from self._target(project, live, found, begun)
+        entry = found.unfinished
+        differing = diff.differences(live.raw, scripts.absolute(project, wanted))
+        attaches = entry is not None and not differing and back_to in (None, live.version)
+        promoted = self._promoted(found, None, model)
+        transition = Transition(
+            project,
+            self.name,
+            wanted,
+            id=entry.id if entry and attaches else uuid.uuid4().hex,
+            run_key=self.run_key,
+            journal=journal,
+            decided_on=live,
+            timeout=self.timeout,
+            interval=self.interval,
+            model=model,
+            wait=self.wait,
+            back_to=back_to,
+            is_rollback=True,
+            rejects=self.reject,
+            is_doubtful=found.is_doubtful,
+            unfinished=entry,
+            attaches=attaches,
+            clock=self.clock,
+        )
+        try:
+            return (yield from see_through(transition, promoted, None))
+        except Outdated as error:
+            message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
+            superseded = Superseded(message)
+            superseded.record = dataclasses.replace(promoted, failure=superseded).record(None)
+            raise superseded from error
+
+    def _promoted(self, found: Found, arrived: Arrived | None, model: ModelVersion | None = None) -> Promoted:
+        """Make what is known of it, once that is decided."""
+        if model is not None:
+            self.on_decided(model)
+        place = "what it was before" if self.to == PREVIOUS else f"deployment version {self.to}"
+        what = f", with version {model.version} of model {model.name!r}" if model else ""
+        decision = Decision(model, f"{place} was asked for{what}")
+        entry, done = found.journal.newest, None
+        if entry and self.run_key and (entry.run, entry.state) == (self.run_key, State.VERIFIED):
+            # An earlier try has done it, and its worker died before it could tell.
+            done = Done("rolled_back", entry.before.served.version if entry.before else None, is_kept=False)
+        return Promoted(self.name, arrived, decision, None, found.live, found.former, done=done)
+
+    def _begun(self, found: Found, live: Deployment) -> Entry | None:
+        """Give the entry of an earlier run that began it: done once more, it would lead to where it came from."""
+        entry = found.journal.newest
+        if entry is None:
+            return None
+        task = self.run_key.partition("@")[0]
+        if task and entry.task == task and entry.state in (State.PROMOTING, State.VERIFIED):
+            # This task's own earlier try, or it was cleared.
+            return entry
+        if not entry.is_rollback or entry.state is not State.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
+            return None
+        is_still = entry is found.unfinished or (entry.before is not None and entry.before.is_still(live))
+        return entry if is_still else None
+
+    def _target(
+        self, project: Project, live: Deployment, found: Found, begun: Entry | None
+    ) -> Procedure[tuple[int | None, Wanted, ModelVersion | None]]:
+        """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
+        if begun is not None:
+            served = begun.challenger
+            model = yield from _model(project, served.project, served.name, served.version)
+            return begun.back_to, way_back.from_stored(begun.wanted), model
+        entry = found.journal.newest
+        if self.to == PREVIOUS and entry and entry.before and entry.state is State.ROLLED_BACK:
+            if not (entry.is_rollback or found.is_doubtful):
+                log.info("%s is what it was before the last promotion, which was taken back", live)
+                return None, {}, (yield from _served_by(project, live))
+        elif self.to == PREVIOUS and entry and entry.before:
+            before = entry.before
+            is_ours = not diff.differences(live.raw, way_back.from_stored(entry.wanted))
+            if before.deployment_id == live.id and is_ours:
+                back_to, wanted = yield from way_back.way_back(
+                    project,
+                    live,
+                    before.version,
+                    before.row,
+                    Pace(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock),
+                    also=entry.wanted,
+                    hides=entry.touches_env_vars,
+                )
+                served = before.served
+                return back_to, wanted, (yield from _model(project, served.project, served.name, served.version))
+        elif self.to == PREVIOUS and entry and entry.state is State.VERIFIED and not found.is_doubtful:
+            raise _nothing_before(live)
+        version = yield from self._version(project, live)
+        model = yield from _served_by(project, version)
+        return version.version, model_wanted(model) if model else {}, model
+
+    def _version(self, project: Project, live: Deployment) -> Procedure[DeploymentVersion]:
+        versions = yield from all_pages(functools.partial(api.get_versions, project, live))
+        if versions is None:
+            message = (
+                f"{live}: what it was before is not known: this Hopsworks keeps no versions of deployments (5.2 and "
+                "later do), and no promotion of this provider has noted it. Give model_version instead."
+            )
+            raise InvalidInput(message)
+        active = live.version or 0
+        earlier = [version for version in versions if version.version < active]
+        wanted = max((version.version for version in earlier), default=None) if self.to == PREVIOUS else self.to
+        if wanted is None:
+            raise _nothing_before(live)
+        found = next((version for version in versions if version.version == wanted), None)
+        if found is None:
+            known = ", ".join(str(version.version) for version in versions)
+            message = f"{live} has no deployment version {self.to}: it has {known}; {active} is active."
+            raise NotFound(message)
+        return found
+
+
+def _nothing_before(live: Deployment) -> NotFound:
+    message = (
+        f"{live}: nothing served before, so there is nothing to roll back to. StopDeploymentOperator takes it down."
+    )
+    return NotFound(message)
+
+
+def _served_by(project: Project, row: Deployment | DeploymentVersion) -> Procedure[ModelVersion | None]:
+    return (yield from _model(project, row.model_project, row.model_name, row.model_version))
+
+
+def _model(
+    project: Project, owner: str | None, name: str | None, version: int | None
+) -> Procedure[ModelVersion | None]:
+    if name is None or version is None:
+        return None
+    model = yield from lookup.find_served(project, owner, name, version)
+    if model is None:
+        message = f"Version {version} of model {name!r}, which is to serve, is not in the registry any more."
+        raise NotFound(message)
+    return model

@@ -1,0 +1,206 @@
+"""What there is of a deployment, and what an earlier run may have left of it: what a promotion decides on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import diff, preconditions
+from airflow_provider_hsml.hopsworks.errors import NotFound
+from airflow_provider_hsml.hopsworks.flow import Procedure, ask
+from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout import scripts
+
+from . import way_back
+from .journal import Before, Entry, Journal, Served, State, open_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.gate import Decision
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is, and what is to become of it."""
+
+    name: str
+    """The deployment's."""
+    live: Deployment | None
+    """As it is."""
+    journal: Journal
+    unfinished: Entry | None
+    """A change of ours that is live, and that nobody has verified."""
+    is_doubtful: bool = False
+    """Whether the journal does not say that what is live was verified: somebody else has changed it, or two at once."""
+    decision: Decision | None = None
+    """None for a script alone."""
+    champion: ModelVersion | None = None
+    """The version to compare with."""
+
+    @property
+    def former(self) -> Served | None:
+        """What was verified last: what is served, or was before an unfinished change; None: nothing."""
+        if self.unfinished is not None:
+            before = self.unfinished.before
+        else:
+            before = None if self.live is None else Before.of(self.live)
+        return None if before is None else before.served
+
+    @property
+    def attaches(self) -> bool:
+        """Whether what is to serve is what an unfinished change has put there."""
+        chosen = self.decision.chosen if self.decision else None
+        entry = self.unfinished
+        if entry is None or entry.state is State.ROLLING_BACK:
+            return False
+        return entry.challenger == (Served(chosen.project, chosen.name, chosen.version) if chosen else Served())
+
+    @property
+    def is_to_be_taken_back(self) -> bool:
+        """Whether the unfinished change is to be undone before anything else."""
+        if self.unfinished is None or self.attaches:
+            return False
+        return self.unfinished.state is State.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)
+
+
+def find(project: Project, names: Sequence[str]) -> Procedure[Found]:
+    """
+    Find a deployment, and what an earlier run may have left of it.
+
+    :param project: the project
+    :param names: the names that it may have
+    """
+    name, live = yield from find_deployment(project, names)
+    journal = yield from open_journal(project, name)
+    unfinished = _unfinished(project, journal, live)
+    is_doubtful = unfinished is None and live is not None and not _is_vouched_for(project, journal.newest, live)
+    is_broken = journal.newest is None and bool(journal.names)
+    return Found(name, live, journal, unfinished, is_doubtful or is_broken)
+
+
+def _is_vouched_for(project: Project, entry: Entry | None, live: Deployment) -> bool:
+    """
+    Tell whether the last entry says of what is live that it was verified; of what nobody noted, nothing is to be said.
+
+    Two runs may write at once, and then the entry of either may be the newest.
+    """
+    if entry is None:
+        return True
+    if entry.state is State.ROLLED_BACK and entry.before is not None:
+        former = way_back.configuration(project, entry.before.row, also=entry.wanted)
+        return entry.before.deployment_id == live.id and not diff.differences(live.raw, former)
+    return entry.state is State.VERIFIED and not diff.differences(live.raw, way_back.from_stored(entry.wanted))
+
+
+def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> Entry | None:
+    """Give the last entry where it tells of a change that is live, or half taken back, and not verified."""
+    entry = journal.newest
+    if entry is None or live is None or not entry.is_unfinished:
+        return None
+    before, wanted, is_begun = entry.before, way_back.from_stored(entry.wanted), entry.state is State.ROLLING_BACK
+    if entry.over == live.signature or _is_live(project, entry, live):
+        return entry
+    if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
+        return None
+    if before.is_still(live) and not is_begun:
+        return None
+    # Going back takes two steps: some settings may be as they are to be, and others as they were.
+    away = diff.differences(live.raw, way_back.configuration(project, before.row, also=wanted))
+    half = {name: wanted[name] for name in away if name in wanted}
+    return entry if set(half) == set(away) and not diff.differences(live.raw, half) else None
+
+
+def _is_live(project: Project, entry: Entry, live: Deployment) -> bool:
+    """
+    Tell whether a deployment is what a change has made of it, and that alone.
+
+    Environment variables are stored nowhere, and compared by nobody; where nothing but those changed, a new deployment
+    version tells.
+    """
+    before = entry.before
+    if not _is_challenger(entry, live):
+        return False
+    if before is None:
+        return True
+    if not entry.wanted and entry.touches_env_vars and before.version == live.version:
+        return False
+    made = diff.changed(before.row, way_back.from_stored(entry.wanted))
+    return not diff.differences(live.raw, way_back.configuration(project, made, also=entry.wanted))
+
+
+def _is_challenger(entry: Entry, live: Deployment) -> bool:
+    """
+    Tell whether a deployment has all that a change was to give it.
+
+    One that is stopped has the same signature after a change, where Hopsworks keeps no versions.
+    """
+    before = entry.before
+    if before is not None and (before.deployment_id != live.id or (before.is_still(live) and not entry.wanted)):
+        return False
+    return not diff.differences(live.raw, way_back.from_stored(entry.wanted))
+
+
+def differing(project: Project, found: Found, wanted: Wanted) -> dict[str, tuple[Any, Any]]:
+    """
+    Tell what would change: setting -> (live, wanted).
+
+    :param project: the project
+    :param found: what there is
+    :param wanted: what is asked for
+    :raises InvalidInput: it would be refused
+    """
+    wanted = scripts.absolute(project, wanted)
+    if found.live is None:
+        return {name: (None, value) for name, value in wanted.items() if value is not None}
+    found_differences = diff.differences(found.live.raw, wanted)
+    preconditions.check_live(found.live, found.decision.chosen if found.decision else None, found_differences)
+    preconditions.check_combination(diff.changed(found.live.raw, wanted), found_differences)
+    return found_differences
+
+
+def find_deployment(project: Project, names: Sequence[str]) -> Procedure[tuple[str, Deployment | None]]:
+    """
+    Find a model's deployment under one of the names that it may have.
+
+    :param project: the project
+    :param names: the first that exists counts; the last is the one to create
+    :return: the name to use, and the deployment where there is one
+    """
+    for name in names:
+        deployment = yield from ask(api.get_deployment(project, name))
+        if deployment is not None:
+            return name, deployment
+    return names[-1], None
+
+
+def find_champion(
+    project: Project, served: Served | None, known: Sequence[ModelVersion], deployment_name: str
+) -> Procedure[ModelVersion | None]:
+    """
+    Find the version that a deployment serves; None when there is no deployment, or it serves no model.
+
+    :param project: the project
+    :param served: what it serves
+    :param known: versions that were read already
+    :param deployment_name: the deployment's name
+    :raises NotFound: the registry does not have it any more
+    """
+    if served is None or served.name is None or served.version is None:
+        return None
+    champion = next((model for model in known if Served(model.project, model.name, model.version) == served), None)
+    if champion is None:
+        champion = yield from lookup.find_served(project, served.project, served.name, served.version)
+    if champion is None:
+        message = (
+            f"Deployment {deployment_name!r} is set to version {served.version} of model {served.name!r}, which is not "
+            "in the registry any more, so nothing can be compared with it. Deploy a version by number with "
+            "DeployModelOperator."
+        )
+        raise NotFound(message)
+    return champion

@@ -1,0 +1,1 @@
+"""The model registry: look up, register, download and delete model versions."""

@@ -1,0 +1,54 @@
+"""Getting a model's files out of the project."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.errors import NotFound, NotUnderstood
+from airflow_provider_hsml.hopsworks.flow import Procedure, ask
+
+from . import lookup, sources
+from .register import BESIDE
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+
+log = logging.getLogger(__name__)
+
+
+def download_model(project: Project, model: ModelVersion, folder: Path) -> Procedure[None]:
+    """
+    Write a version's files into a folder of this machine, one after another.
+
+    :param project: the project that asks
+    :param model: the version
+    :param folder: it is made; what lies in it under the same names is replaced
+    :raises NotFound: the version has no files
+    """
+    place = lookup.model_folder(project, model)
+    root = f"{place}/Files"
+    found = yield from sources.walk(project, root)
+    if not found:
+        # Before 4.2 they lie beside what describes the version.
+        root, found = place, (yield from sources.walk(project, place))
+        found = {name: entry for name, entry in found.items() if name not in BESIDE}
+    if not found:
+        message = f"Version {model.version} of model {model.name!r} has no files in {place!r}."
+        raise NotFound(message)
+    for name in sorted(found):
+        target = folder / name
+        if not target.resolve().is_relative_to(folder.resolve()):
+            message = f"list {root!r}: a file named {name!r}, which would be written outside of {str(folder)!r}"
+            raise NotUnderstood(message, status=200)
+        content = yield from ask(api.download(project, f"{root}/{name}"))
+        if content is None:
+            message = f"{root}/{name} was deleted while the model was downloaded."
+            raise NotFound(message)
+        log.info("Writing %s (%s bytes)", target, len(content))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)

@@ -1,0 +1,312 @@
+"""
+Registering a model: the files into the project, then the version into the registry.
+
+The number of a version is claimed by making its folder, which the server grants to one caller only; so tasks that
+register at the same time never share a number, nor clean up each other's files. A task's retry finds what the try
+before it claimed by a small file of its own, and registers once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
+from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask, patiently
+from airflow_provider_hsml.hopsworks.inference import predict
+
+from . import lookup, sources, upload
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.flow import Clock
+
+    from .sources import Source
+
+log = logging.getLogger(__name__)
+
+AWAIT_REGISTRATION = 120.0
+"""Seconds within which the registry has to show a version that it accepted."""
+CLAIMS = "Resources/airflow-provider-hsml/registered"
+SCHEMA = "model_schema.json"
+BESIDE = frozenset({predict.INPUT_EXAMPLE, SCHEMA, predict.EXPECTED})
+"""Files that describe a version, beside the model's own."""
+_METRIC_NAME = re.compile(r"[a-zA-Z0-9_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class NewModel:
+    """What is to be registered, checked when it is made."""
+
+    name: str
+    source: Source
+    """Where its files come from."""
+    framework: Framework
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    version: int | None = None
+    """None for the next free number."""
+    description: str | None = None
+    input_example: Any = None
+    """One row or several, as a request would have them."""
+    model_schema: Any = None
+    expected: Mapping[str, Any] | None = None
+    """``{"instances": [...], "predictions": [...]}``: what this version answers, to know it by later."""
+    environment: str | None = None
+    feature_view: str | None = None
+    training_dataset_version: int | None = None
+    tags: Mapping[str, Any] = field(default_factory=dict)
+    """Name -> value. Hopsworks must have a schema for each."""
+
+    @classmethod
+    def read(
+        cls, *, model_name: object, model_path: object, framework: object, metrics: object = None, **more: Any
+    ) -> NewModel:
+        """
+        Read what users give, strictly.
+
+        :param model_name: letters, digits, underscores
+        :param model_path: a file or folder of this machine, or ``hopsfs:/Projects/...``
+        :param framework: one of ``Framework``
+        :param metrics: name -> finite number
+        :param more: the other fields
+        :raises InvalidInput: what is wrong, by the name of the argument
+        """
+        name = check_model_name(model_name)
+        source = sources.read_source("model_path", model_path)
+        more["tags"] = arguments.mapping("tags", more.get("tags") or {})
+        for argument in ("input_example", "model_schema", "expected", "tags"):
+            if more.get(argument) is not None:
+                _check_json(argument, more[argument])
+        if more.get("version") is not None:
+            more["version"] = arguments.integer("model_version", more["version"], least=1)
+        if more.get("training_dataset_version") is not None:
+            more["training_dataset_version"] = arguments.integer(
+                "training_dataset_version", more["training_dataset_version"], least=1
+            )
+        if more.get("expected") is not None:
+            more["expected"] = _expected(more["expected"])
+        return cls(
+            name,
+            source,
+            Framework(arguments.choice("framework", framework, [one.value for one in Framework])),
+            _metrics(metrics),
+            **more,
+        )
+
+
+def _metrics(value: object) -> dict[str, float]:
+    """Read metrics: names that the registry can sort by, and finite numbers."""
+    found = {}
+    for name, number in arguments.mapping("metrics", value or {}).items():
+        if not _METRIC_NAME.fullmatch(name):
+            arguments.refuse(
+                "metrics", "names of letters, digits and underscores, which the registry can sort by", name
+            )
+        found[name] = arguments.number(f"metrics[{name!r}]", number)
+    return found
+
+
+def _expected(value: object) -> Mapping[str, Any]:
+    """Read recorded answers: one prediction a row."""
+    given = arguments.mapping("expected", value, ("instances", "predictions"))
+    rows, answers = given.get("instances"), given.get("predictions")
+    if not isinstance(rows, list) or not isinstance(answers, list) or not rows or len(rows) != len(answers):
+        arguments.refuse(
+            "expected", "the keys instances and predictions, lists of the same length and not empty", sorted(given)
+        )
+    return given
+
+
+def _check_json(argument: str, value: object) -> None:
+    """Refuse what JSON cannot hold, before anything is sent."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        message = f"{argument}: expected plain JSON values ({error}). Use .tolist() for arrays and data frames."
+        raise InvalidInput(message) from error
+
+
+def register(
+    project: Project, model: NewModel, *, run_key: str | None = None, clock: Clock = time.time
+) -> Procedure[ModelVersion]:
+    """
+    Register a model version; with a run key, only once for the same files.
+
+    :param project: the project to register in
+    :param model: what to register
+    :param run_key: what a retry of the same task has in common with the try before; None: register anew each time
+    :param clock: tells the seconds since 1970
+    :raises InvalidInput: the version exists already
+    """
+    claim = None
+    if run_key:
+        path = f"{CLAIMS}/{hashlib.sha256(run_key.encode()).hexdigest()}.json"
+        claim = _Claim(path, model.name, (yield from model.source.fingerprint(project)))
+    version = (yield from claim.find(project)) if claim else None
+    if version is not None:
+        registered = yield from ask(api.get_model(project, model.name, version))
+        if registered is not None:
+            log.info("Version %s of model %r was registered by an earlier try of this task", version, model.name)
+            return (yield from _tagged(project, model, registered))
+    else:
+        version = yield from _take_number(project, model)
+        if claim:
+            yield from claim.write(project, version)
+    folder = f"Models/{model.name}/{version}"
+    try:
+        yield from _upload_model(project, model, folder)
+    except Exception:
+        # The folder is ours: making it was answered to us. The claim goes first, so that nobody takes it for live.
+        for leftover in [*([claim.path] if claim else []), folder]:
+            yield from _tidy(project, leftover)
+        raise
+    yield from _put(project, model, version, clock)
+    registered = yield from _await_registered(project, model.name, version, clock)
+    return (yield from _tagged(project, model, registered))
+
+
+def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> Procedure[ModelVersion]:
+    """Set the tags; a retry sets them again."""
+    for tag, value in model.tags.items():
+        yield from ask(api.put_model_tag(project, registered.name, registered.version, tag, value))
+    return replace(registered, tags={**registered.tags, **model.tags})
+
+
+class _Claim:
+    """A small file by which a retry finds the number that the try before it took."""
+
+    def __init__(self, path: str, model_name: str, files: str) -> None:
+        self.path = path
+        self.model_name = model_name
+        self.files = files
+        self._is_there = False
+
+    def find(self, project: Project) -> Procedure[int | None]:
+        """Find the number that an earlier try took for the same files."""
+        content = yield from ask(api.download(project, self.path))
+        if content is None:
+            return None
+        self._is_there = True
+        claim = json.loads(content)
+        if (claim.get("files"), claim.get("model_name")) != (self.files, self.model_name):
+            log.info("The files are not those of the earlier try: registering a new version")
+            return None
+        return int(claim["model_version"])
+
+    def write(self, project: Project, version: int) -> Procedure[None]:
+        """Note the number, before any file is sent."""
+        if not (yield from ask(api.path_exists(project, CLAIMS))):
+            yield from ask(api.make_folder(project, CLAIMS.rpartition("/")[0]))
+            yield from ask(api.make_folder(project, CLAIMS))
+        if self._is_there:
+            yield from ask(api.delete_path(project, self.path))
+        content = {"model_name": self.model_name, "model_version": version, "files": self.files}
+        yield from upload.upload_bytes(project, self.path, json.dumps(content).encode())
+
+
+def _await_registered(project: Project, name: str, version: int, clock: Clock) -> Procedure[ModelVersion]:
+    """Wait until the registry shows a version that it accepted."""
+    pace = Pace(first=0.5, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
+    while True:
+        registered = yield from patiently(api.get_model(project, name, version), pace)
+        if registered is not None:
+            return registered
+        pause = pace.pause()
+        if pause is None:
+            message = (
+                f"Version {version} of model {name!r} was accepted, but the registry did not show it within "
+                f"{AWAIT_REGISTRATION:g} s. Try again: the same version is looked for."
+            )
+            raise NotInTime(message)
+        yield Pause(pause)
+
+
+def _take_number(project: Project, model: NewModel) -> Procedure[int]:
+    """Take a number by making its folder."""
+    root = f"Models/{model.name}"
+    if not (yield from ask(api.path_exists(project, root))):
+        yield from ask(api.make_folder(project, root))
+    if model.version is not None:
+        if not (yield from ask(api.make_folder(project, f"{root}/{model.version}"))):
+            message = (
+                f"Version {model.version} of model {model.name!r} exists already. Leave model_version out to take the "
+                "next number."
+            )
+            raise InvalidInput(message)
+        return model.version
+    # A version may have lost its folder, and a folder may be claimed by a task that is not done yet: both count.
+    registered = yield from lookup.list_versions(project, model.name)
+    version = 1 + max([(yield from _highest(project, root)), *(known.version for known in registered)])
+    while not (yield from ask(api.make_folder(project, f"{root}/{version}"))):
+        version += 1
+    return version
+
+
+def _highest(project: Project, root: str) -> Procedure[int]:
+    """Find the highest number among a model's folders."""
+    highest = seen = 0
+    while True:
+        names = (yield from ask(api.list_folder(project, root, offset=seen))) or []
+        if not names:
+            return highest
+        seen += len(names)
+        highest = max([highest, *(int(name) for name in names if name.isdecimal())])
+
+
+def _upload_model(project: Project, model: NewModel, folder: str) -> Procedure[None]:
+    """Bring all files there; anew, where an earlier try got part of the way."""
+    for leftover in (yield from ask(api.list_folder(project, folder))) or []:
+        yield from ask(api.delete_path(project, f"{folder}/{leftover}"))
+    files = f"{folder}/Files" if project.has_files_folder else folder
+    if files != folder:
+        yield from ask(api.make_folder(project, files))
+    yield from model.source.fill(project, files)
+    beside = (
+        (predict.INPUT_EXAMPLE, model.input_example),
+        (SCHEMA, model.model_schema),
+        (predict.EXPECTED, model.expected),
+    )
+    for name, content in beside:
+        if content is not None:
+            yield from upload.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
+
+
+def _put(project: Project, model: NewModel, version: int, clock: Clock) -> Procedure[None]:
+    """Put the version into the registry. From here on nothing is deleted any more."""
+    description = {
+        "description": model.description or f"A collection of models for {model.name}",
+        "framework": model.framework.value,
+        "metrics": dict(model.metrics) or None,
+        "environment": model.environment,
+        "featureView": model.feature_view and {"name": model.feature_view},
+        "trainingDatasetVersion": model.training_dataset_version,
+    }
+    call = api.put_model(
+        project, model.name, version, {key: value for key, value in description.items() if value is not None}
+    )
+    try:
+        yield from ask(call)
+    except HopsworksError as error:
+        if not error.in_doubt:
+            raise
+        log.warning("%s; looking whether it was registered", error)
+        pace = Pace(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
+        if (yield from patiently(api.get_model(project, model.name, version), pace)) is None:
+            yield from ask(call)
+
+
+def _tidy(project: Project, path: str) -> Procedure[None]:
+    try:
+        yield from ask(api.delete_path(project, path))
+    except HopsworksError as error:
+        log.warning("%s; it is left where it is", error)

@@ -1,0 +1,114 @@
+"""Deleting old versions of a model, but none that is served or that a rollback may need."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of, check_model_name
+from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
+from airflow_provider_hsml.hopsworks.flow import Procedure, all_pages, ask
+
+from . import lookup
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
+
+log = logging.getLogger(__name__)
+
+_MODEL_IN_USE = 360009
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """What became of the versions of a model."""
+
+    deleted: tuple[int, ...]
+    kept: Mapping[int, str]
+    """Version -> why it was kept."""
+
+
+def delete_versions(
+    project: Project, name: str, *, keep: int, best_by: tuple[str, Direction] | None = None
+) -> Procedure[Retained]:
+    """
+    Delete the versions of a model but the newest, the best, and those that deployments of the project name.
+
+    Where Hopsworks keeps versions of deployments, those that can be rolled back to count as well.
+
+    :param project: the project that owns the model
+    :param name: the model's name
+    :param keep: how many of the newest to keep
+    :param best_by: a metric and its good end, to keep the best as well
+    :raises InvalidInput: no version has that metric; nothing was deleted
+    """
+    versions = sorted((yield from lookup.list_versions(project, check_model_name(name))), key=_number, reverse=True)
+    if not versions:
+        log.warning("Model %r has no version in project %r: there is nothing to delete", name, project.name)
+        return Retained((), {})
+    kept = {model.version: f"among the newest {keep}" for model in versions[:keep]}
+    if best_by is not None:
+        best = _best(versions, *best_by)
+        kept.setdefault(best.version, f"the best by {best_by[0]}")
+    for version, user in (yield from _in_use(project, name)).items():
+        kept[version] = f"{kept[version]}, {user}" if version in kept else user
+    deleted = []
+    for number in sorted(model.version for model in versions if model.version not in kept):
+        log.info("Deleting version %s of model %r", number, name)
+        try:
+            yield from ask(api.delete_model(project, name, number))
+        except Refused as error:
+            if error.code != _MODEL_IN_USE:
+                raise
+            kept[number] = "in use, as Hopsworks says"
+        else:
+            deleted.append(number)
+    known = {model.version for model in versions}
+    kept = {number: why for number, why in sorted(kept.items()) if number in known}
+    for number, why in kept.items():
+        log.info("Version %s of model %r is kept: %s", number, name, why)
+    return Retained(tuple(deleted), kept)
+
+
+def _number(model: ModelVersion) -> int:
+    return model.version
+
+
+def _best(versions: list[ModelVersion], metric: str, direction: Direction) -> ModelVersion:
+    best = best_of(versions, metric, direction)
+    if best is None:
+        known = sorted({name for model in versions for name in model.metrics if model.metric(name) is not None})
+        message = (
+            f"keep_best: no version of model {versions[0].name!r} has a finite metric {metric!r}, so nothing was "
+            f"deleted; metrics there: {', '.join(known) or 'none'}."
+        )
+        raise InvalidInput(message)
+    return best
+
+
+def _in_use(project: Project, name: str) -> Procedure[dict[int, str]]:
+    """Find the versions that deployments name: version -> which."""
+    found: dict[int, str] = {}
+
+    def note(row: Deployment | DeploymentVersion, user: str) -> None:
+        ours = row.model_project in (project.name, None)
+        if ours and row.model_name == name and row.model_version is not None:
+            found.setdefault(row.model_version, user)
+
+    # All deployments, not only the model's: one that serves another model now may be rolled back to this one.
+    deployments = yield from ask(api.get_deployments(project))
+    for deployment in deployments:
+        note(deployment, f"set in deployment {deployment.name!r}")
+    for deployment in deployments:
+        versions = yield from all_pages(functools.partial(api.get_versions, project, deployment))
+        if versions is None:
+            break
+        for version in versions:
+            note(version, f"named by version {version.version} of deployment {deployment.name!r}")
+    return found

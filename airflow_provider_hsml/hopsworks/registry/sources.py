@@ -1,0 +1,227 @@
+"""Where a model's files come from, and how they get into its folder in the project: uploaded, or copied there."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
+from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask
+
+from . import upload as upload_
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.api import Entry, Project
+    from airflow_provider_hsml.hopsworks.flow import Clock
+
+log = logging.getLogger(__name__)
+
+COPY_SECONDS = 3600.0
+"""Seconds for which to wait for a copy to be complete."""
+IN_DOUBT = 120.0
+"""Seconds for which to look for the beginning of a copy whose answer was lost."""
+_HOPSFS = re.compile(r"hopsfs:/{0,2}(?P<path>/Projects/.+)")
+
+
+class Source(Protocol):
+    """A model's files."""
+
+    def fingerprint(self, project: Project) -> Procedure[str]:
+        """
+        Compute what changes whenever the files do.
+
+        :param project: the project to register in
+        """
+
+    def fill(self, project: Project, folder: str) -> Procedure[None]:
+        """
+        Bring the files into a folder that exists and is empty.
+
+        :param project: the project to register in
+        :param folder: from the project's folder on
+        """
+
+
+def read_source(what: str, value: object) -> Source:
+    """
+    Read a path: of this machine, or ``hopsfs:/Projects/...``.
+
+    :param what: the argument's name
+    :param value: what was given
+    :raises InvalidInput: there is no such file or folder, or it is empty
+    """
+    text = arguments.text(what, str(value) if isinstance(value, Path) else value)
+    if text.startswith("hopsfs:"):
+        match = _HOPSFS.fullmatch(text.rstrip("/"))
+        if match is None:
+            arguments.refuse(what, "a path such as 'hopsfs:/Projects/<project>/Resources/model'", value)
+        return HopsfsFiles(match["path"])
+    path = Path(text)
+    if not path.exists():
+        message = (
+            f"{what} {text!r}: no such file or folder on this machine. Tasks may run on different machines: train and "
+            "register in one place, share the folder, or give a URL of object storage."
+        )
+        raise InvalidInput(message)
+    if path.is_dir() and not any(entry.is_file() for entry in path.rglob("*")):
+        message = f"{what} {text!r}: the folder is empty. Save the model into it before it is registered."
+        raise InvalidInput(message)
+    return LocalFiles(path)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFiles:
+    """A file, or a folder with all that the model needs, on this machine."""
+
+    path: Path
+
+    def files(self) -> list[tuple[str, Path]]:
+        """List the files, by their path below the model's folder."""
+        if self.path.is_file():
+            return [(self.path.name, self.path)]
+        return sorted(
+            (entry.relative_to(self.path).as_posix(), entry) for entry in self.path.rglob("*") if entry.is_file()
+        )
+
+    def fingerprint(self, project: Project) -> Procedure[str]:  # noqa: ARG002 - asked of every source
+        """
+        Compute the SHA-256 of all files, names and contents.
+
+        :param project: not needed
+        """
+        yield from ()
+        total = hashlib.sha256()
+        for name, path in self.files():
+            with path.open("rb") as file:
+                total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        return total.hexdigest()
+
+    def fill(self, project: Project, folder: str) -> Procedure[None]:
+        """
+        Upload the files.
+
+        :param project: the project to register in
+        :param folder: from the project's folder on
+        """
+        made: set[str] = set()
+        for name, path in self.files():
+            for parent in reversed(Path(name).parents):
+                below = parent.as_posix()
+                if below != "." and below not in made:
+                    yield from ask(api.make_folder(project, f"{folder}/{below}"))
+                    made.add(below)
+            target = f"{folder}/{name}"
+            log.info("Uploading %s (%s bytes)", target, path.stat().st_size)
+            for upload in upload_.parts(path.name, path.stat().st_size, path):
+                yield from ask(api.upload_part(project, target.rpartition("/")[0], upload))
+
+
+@dataclass(frozen=True, slots=True)
+class HopsfsFiles:
+    """A file, or a folder with all that the model needs, in the cluster's own file system."""
+
+    path: str
+    """``/Projects/<project>/...``."""
+    clock: Clock = field(default=time.time, repr=False)
+
+    def fingerprint(self, project: Project) -> Procedure[str]:
+        """
+        Compute the SHA-256 of names, sizes and times: no content goes through here.
+
+        :param project: the project to register in
+        :raises InvalidInput: there is nothing
+        """
+        found = yield from self._files(project)
+        rows = sorted(f"{name}\0{entry.size}\0{entry.modified}\n" for name, entry in found.items())
+        return hashlib.sha256("".join(rows).encode()).hexdigest()
+
+    def fill(self, project: Project, folder: str) -> Procedure[None]:
+        """
+        Have the files copied, inside the cluster, and wait until the copy is complete.
+
+        :param project: the project to register in
+        :param folder: from the project's folder on
+        :raises NotInTime: it was not complete within an hour
+        """
+        target = f"/Projects/{project.name}/{folder}"
+        if f"{target}/".startswith(f"{self.path}/"):
+            message = f"model_path 'hopsfs:{self.path}': the model's own folder {target!r} lies in it. Give the files."
+            raise InvalidInput(message)
+        expected = {name: entry.size for name, entry in (yield from self._files(project)).items()}
+        top = yield from ask(api.get_entry(project, self.path))
+        if top is not None and not top.is_folder:
+            yield from self._copy(project, self.path, f"{target}/{top.name}")
+        else:
+            for name in sorted({name.partition("/")[0] for name in expected}):
+                yield from self._copy(project, f"{self.path}/{name}", f"{target}/{name}")
+        yield from self._complete(project, target, expected)
+
+    def _files(self, project: Project) -> Procedure[dict[str, Entry]]:
+        top = yield from ask(api.get_entry(project, self.path))
+        if top is None:
+            message = f"model_path 'hopsfs:{self.path}': no such file or folder in HopsFS, or not one of this project."
+            raise InvalidInput(message)
+        if not top.is_folder:
+            return {top.name: top}
+        found = yield from walk(project, self.path)
+        if not found:
+            message = f"model_path 'hopsfs:{self.path}': the folder is empty."
+            raise InvalidInput(message)
+        return found
+
+    def _copy(self, project: Project, source: str, target: str) -> Procedure[None]:
+        log.info("Copying %s to %s", source, target)
+        try:
+            yield from ask(api.copy_path(project, source, target))
+        except HopsworksError as error:
+            if not error.in_doubt:
+                raise
+            log.warning("%s; looking whether it is copied", error)
+            pace = Pace(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)
+            while (yield from ask(api.get_entry(project, target))) is None:
+                pause = pace.pause()
+                if pause is None:
+                    raise
+                yield Pause(pause)
+
+    def _complete(self, project: Project, target: str, expected: dict[str, int]) -> Procedure[None]:
+        pace = Pace(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
+        while True:
+            there = {name: entry.size for name, entry in (yield from walk(project, target)).items()}
+            if there == expected:
+                return
+            pause = pace.pause()
+            if pause is None:
+                message = f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s."
+                raise NotInTime(message)
+            yield Pause(pause)
+
+
+def walk(project: Project, folder: str) -> Procedure[dict[str, Entry]]:
+    """
+    List all files below a folder, by their path in it; nothing when there is no such folder.
+
+    :param project: whose files
+    :param folder: from the project's folder on, or ``/Projects/...``
+    """
+    found: dict[str, Entry] = {}
+    below = [""]
+    while below:
+        inner = below.pop()
+        seen = 0
+        while entries := (yield from ask(api.list_entries(project, f"{folder}/{inner}".rstrip("/"), offset=seen))):
+            seen += len(entries)
+            for entry in entries:
+                name = f"{inner}{entry.name}"
+                if entry.is_folder:
+                    below.append(f"{name}/")
+                else:
+                    found[name] = entry
+    return found

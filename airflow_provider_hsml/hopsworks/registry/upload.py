@@ -1,0 +1,61 @@
+"""Files on their way into the project: cut into parts, each a multipart form that describes itself."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Upload
+from airflow_provider_hsml.hopsworks.flow import Procedure, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from airflow_provider_hsml.hopsworks.api import Project
+
+CHUNK = 10 * 1024 * 1024
+"""Bytes of a file that are sent at once."""
+
+
+def upload_bytes(project: Project, path: str, content: bytes) -> Procedure[None]:
+    """
+    Upload a small file, in one part.
+
+    :param project: whose files
+    :param path: from the project's folder on
+    :param content: what is in it
+    """
+    folder, _, name = path.rpartition("/")
+    upload = Upload(name, content, _fields(name, len(content), 1, len(content)))
+    yield from ask(api.upload_part(project, folder, upload))
+
+
+def parts(name: str, size: int, path: Path) -> Iterator[Upload]:
+    """
+    Cut a file into parts; an empty file is one empty part.
+
+    :param name: its name there
+    :param size: in bytes
+    :param path: where it is here
+    """
+    with path.open("rb") as file:
+        for number in range(1, max(1, math.ceil(size / CHUNK)) + 1):
+            content = file.read(CHUNK)
+            yield Upload(name, content, _fields(name, size, number, len(content)))
+
+
+def _fields(name: str, size: int, number: int, length: int) -> dict[str, str]:
+    """Give the form fields that describe a part."""
+    return {
+        "templateId": "-1",
+        "flowChunkSize": str(CHUNK),
+        "flowCurrentChunkSize": str(length),
+        "flowTotalSize": str(size),
+        "flowIdentifier": f"{size}_{name}",
+        "flowFilename": name,
+        "flowRelativePath": name,
+        "flowTotalChunks": str(math.ceil(size / CHUNK)),
+        "flowChunkNumber": str(number),
+    }

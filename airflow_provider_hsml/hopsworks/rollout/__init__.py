@@ -1,0 +1,1 @@
+"""Change one deployment and follow the rollout until the new configuration is live and verified."""

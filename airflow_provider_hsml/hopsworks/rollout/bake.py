@@ -1,0 +1,136 @@
+"""
+The bake: after it has arrived, a deployment is asked for a while longer, as production will ask it.
+
+A probe counts once it may have reached the deployment. What says nothing of it, a server that is away or the request
+that wakes an Idle one, is counted nowhere.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
+from airflow_provider_hsml.hopsworks.domain.judge import Likeness
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError, NotInTime, NotVerified, Superseded
+from airflow_provider_hsml.hopsworks.flow import FailedWatch, Pace, Pause, Procedure, patiently, timed
+from airflow_provider_hsml.hopsworks.inference import predict
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+
+    from .probe import Verifier
+
+log = logging.getLogger(__name__)
+
+_ROUNDING = 1e-9
+
+
+@dataclass(slots=True)
+class Bake:
+    """Watches one deployment that has arrived. Drive ``run()``."""
+
+    verifier: Verifier
+    deployment: Deployment
+    """As it arrived, later as it was seen last."""
+    asked: int = 0
+    failed: int = 0
+    slowest: float = 0.0
+    """Seconds."""
+    _failed: FailedWatch = field(default_factory=FailedWatch)
+
+    def run(self) -> Procedure[Deployment]:
+        """
+        Ask it now and then until the time is over, and see at the end that it is still the one that was asked.
+
+        :return: the deployment as it was seen last
+        :raises NotVerified: more probes failed than may
+        :raises DeploymentFailed: it is Failed and stays so
+        :raises Superseded: somebody else changed, stopped or deleted it
+        :raises NotInTime: the server has been away for too long
+        """
+        checks, clock = self.verifier.checks, self.verifier.clock
+        if not checks.bake_seconds:
+            yield from self._look()
+            return self.deployment
+        interval = min(checks.probe_interval, checks.bake_seconds)
+        planned = int(checks.bake_seconds / interval + _ROUNDING)
+        log.info(
+            "%s: watching it for %g s, asking it every %g s",
+            self.deployment,
+            checks.bake_seconds,
+            checks.probe_interval,
+        )
+        begun, slot = clock(), 0
+        while True:
+            # What takes longer than the interval leaves turns out, instead of making them up all at once.
+            slot = max(slot + 1, math.ceil((clock() - begun) / interval))
+            is_failed = self.deployment.status is Status.FAILED
+            if slot > planned and (self.asked or not self.verifier.can_ask) and not is_failed:
+                break
+            if not is_failed and clock() > begun + checks.bake_seconds + predict.ROUTE_BUDGET:
+                message = f"{self.deployment} could not be asked once while it was watched."
+                raise NotInTime(message)
+            yield Pause(max(0.0, begun + slot * interval - clock()))
+            yield from self._look()
+            wrong = yield from self._probe()
+            if self.failed > checks.max_error_rate * planned + _ROUNDING:
+                raise self._not_verified(wrong)
+        if self.failed > checks.max_error_rate * self.asked + _ROUNDING:
+            raise self._not_verified("too few of the rest were asked in that time")
+        yield from self._look()
+        log.info(
+            "%s: watched for %g s; %d probes, %d failed, the slowest took %.0f ms",
+            *(self.deployment, checks.bake_seconds, self.asked, self.failed, self.slowest * 1000),
+        )
+        return self.deployment
+
+    def _look(self) -> Procedure[None]:
+        """See that it is still ours, and still up."""
+        clock = self.verifier.clock
+        pace = Pace(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
+        seen = yield from patiently(api.get_deployment_by_id(self.verifier.project, self.deployment.id), pace)
+        if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
+            message = f"{seen or self.deployment} was stopped or deleted by somebody else while it was watched."
+            raise Superseded(message)
+        if seen.signature != self.deployment.signature:
+            message = f"{seen} was changed by somebody else while it was watched; what they set is left as it is."
+            raise Superseded(message)
+        self.deployment = seen
+        if self._failed.stays(seen, clock()):
+            raise DeploymentFailed(seen)
+
+    def _probe(self) -> Procedure[str]:
+        """Ask once, count it, and say what was wrong."""
+        if not self.verifier.can_ask:
+            return ""
+        if self.deployment.status is Status.IDLE:
+            yield from self.verifier.wake()
+            return ""
+        try:
+            answer, seconds = yield from timed(self.verifier.send(), self.verifier.clock)
+        except HopsworksError as error:
+            if not (yield from self.verifier.is_its_fault(self.deployment, error)):
+                log.warning("%s; not counted", error)
+                return ""
+            wrong = f"is not reached, or refuses: {error}"
+        else:
+            self.slowest = max(self.slowest, seconds)
+            verdict = self.verifier.judge.judge(answer, seconds)
+            wrong = "answers as the version before" if verdict.likeness is Likeness.CHAMPION else verdict.wrong
+        self.asked += 1
+        if wrong:
+            self.failed += 1
+            log.warning("%s %s", self.deployment, wrong)
+        return wrong
+
+    def _not_verified(self, last: str) -> NotVerified:
+        checks = self.verifier.checks
+        message = (
+            f"{self.deployment}: {self.failed} of {self.asked} probes failed while it was watched for "
+            f"{checks.bake_seconds:g} s, and a share of {checks.max_error_rate:g} may. The last: it {last}"
+        )
+        return NotVerified(message)

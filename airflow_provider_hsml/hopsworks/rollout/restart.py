@@ -1,0 +1,127 @@
+"""Restarting a deployment, so that what served before serves afterwards."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
+from airflow_provider_hsml.hopsworks.domain.settings import RESTART
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotVerified, Unsupported
+from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask, patiently
+
+from . import stop
+from .reconcile import Arrival, Arrived
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.flow import Clock
+
+log = logging.getLogger(__name__)
+
+STALE = 3.0
+"""Seconds for which a state may still be that of before our STOP."""
+
+
+def restart(
+    project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
+) -> Procedure[Arrived]:
+    """
+    Stop a deployment and start it; one that is down is only started.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param timeout: seconds for the stop, and again for the start
+    :param interval: seconds between looks
+    :param wait: whether to wait until it serves; the stop is waited for in any case
+    :param clock: tells the seconds since 1970
+    """
+    pace = Pace(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
+    before = yield from patiently(api.get_deployment(project, name), pace)
+    yield from stop.stop(project, name, pace)
+    told = {} if before is None or before.status.is_down else {"stopped_while": before.status.value}
+    arrival = Arrival(project, name, {}, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
+    return (yield from ended(arrival.run(), told))
+
+
+def roll(
+    project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
+) -> Procedure[Arrived]:
+    """
+    Replace a deployment's instances while the old ones answer; one that is down is only started.
+
+    Hopsworks has no such command, and an update that changes nothing does nothing: so an environment variable is
+    changed that nobody reads.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param timeout: seconds until the new instances must serve
+    :param interval: seconds between looks
+    :param wait: whether to wait until they do
+    :param clock: tells the seconds since 1970
+    :raises Unsupported: this Hopsworks keeps no environment variables; nothing was changed
+    :raises NotVerified: the change was stored, and no rollout followed
+    """
+    pace = Pace(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
+    before = yield from patiently(api.get_deployment(project, name), pace)
+    is_up = before is not None and not before.status.is_down
+    now = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="microseconds")
+    wanted = {RESTART.name: now} if is_up else {}
+    told = {"revision": before.revision} if is_up and before is not None else {}
+    arrival = Arrival(project, name, wanted, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
+    try:
+        return (yield from ended(arrival.run(), told))
+    except Unsupported as error:
+        message = (
+            f"{before}: this Hopsworks cannot restart it without a stop, since it keeps no environment variables (4.8 "
+            "and later do). Nothing was changed. Restart it with rolling=False."
+        )
+        raise Unsupported(message) from error
+
+
+def ended(arriving: Procedure[Arrived], told: Mapping[str, Any]) -> Procedure[Arrived]:
+    """
+    See a start or a restart to its end.
+
+    :param arriving: how the deployment arrives
+    :param told: what was known of it before
+    :raises NotVerified: the change was stored, and no rollout followed
+    """
+    try:
+        arrived = yield from arriving
+    except HopsworksError as error:
+        if "stopped_while" in told:
+            # Its kind, and what hangs on it, stay as they are: only its words grow.
+            error.args = (f"{error}\nIt was {told['stopped_while']} before this restart stopped it.",)
+        raise
+    if "revision" in told and arrived.deployment.revision == told["revision"]:
+        message = f"{arrived.deployment}: no new rollout followed. Restart it with rolling=False."
+        raise NotVerified(message)
+    return arrived
+
+
+def bring_back(project: Project, name: str, pace: Pace) -> Procedure[None]:
+    """
+    Start what a restart has left stopped or stopping, without waiting until it serves.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param pace: how often to look, and until when
+    """
+    begun = pace.clock()
+    while True:
+        deployment = yield from ask(api.get_deployment(project, name))
+        if deployment is not None and deployment.status.is_down:
+            log.warning("%s was left down by a restart that did not end; starting it", deployment)
+            yield from ask(api.start_deployment(project, deployment))
+            return
+        pause = pace.pause()
+        is_stopping = deployment is not None and deployment.status is Status.STOPPING
+        if pause is None or not (is_stopping or pace.clock() - begun < STALE):
+            return
+        yield Pause(pause)

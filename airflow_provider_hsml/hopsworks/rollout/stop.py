@@ -1,0 +1,110 @@
+"""Taking deployments down: stop and delete, whatever state they are in."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
+from airflow_provider_hsml.hopsworks.flow import Gone, Pace, Pause, Procedure, Wait, ask, patiently, until, watched
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.api import Call, Project
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """The wait for a deployment to stop."""
+
+    project: Project
+    name: str
+    pace: Pace
+    seen: Deployment
+
+    def run(self) -> Procedure[Deployment | None]:
+        """Wait; one that is gone is stopped."""
+        wait = Wait(_Down(), self.pace, f"deployment {self.name!r} to stop", self.seen)
+        return (yield from until(wait, api.get_deployment(self.project, self.name)))
+
+
+def stop(project: Project, name: str, pace: Pace, *, wait: bool = True) -> Procedure[Deployment | None]:
+    """
+    Stop a deployment, whatever state it is in. One that is stopped, or not there, is fine as it is.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param pace: how often to look, and until when
+    :param wait: whether to wait until it is stopped
+    :return: as it was seen last; None when there is no such deployment
+    """
+    look = api.get_deployment(project, name)
+    while True:
+        deployment = yield from patiently(look, pace)
+        if deployment is None or deployment.status.is_down:
+            return deployment
+        if deployment.status is not Status.STOPPING:
+            log.info("Stopping %s", deployment)
+            if not (yield from _taken(api.stop_deployment(project, deployment), pace)):
+                continue
+        if not wait:
+            return (yield from patiently(look, pace))
+        return (yield from watched(Stopping(project, name, pace, deployment)))
+
+
+def delete(project: Project, name: str, pace: Pace, *, force: bool = False) -> Procedure[Deployment | None]:
+    """
+    Delete a deployment and wait until it is gone. One that is not there is deleted already.
+
+    :param project: the deployment's project
+    :param name: the deployment's name
+    :param pace: how often to look, and until when
+    :param force: delete it also when it is neither Created nor Stopped
+    :return: as it was before; None when there was none
+    :raises InvalidInput: it runs, and ``force`` was not given
+    """
+    look = api.get_deployment(project, name)
+    before = deployment = yield from patiently(look, pace)
+    while deployment is not None:
+        if not (force or deployment.status.is_down):
+            message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
+            raise InvalidInput(message)
+        log.info("Deleting %s", deployment)
+        if (yield from _taken(api.delete_deployment(project, deployment), pace)):
+            yield from until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
+            break
+        deployment = yield from patiently(look, pace)
+    return before
+
+
+def _taken(call: Call[None], pace: Pace) -> Procedure[bool]:
+    """
+    Send a change; tell whether it was taken. When it was not, or may not have been, pause: then it is time to look.
+
+    :raises NotInTime: the deadline has passed
+    """
+    try:
+        yield from ask(call)
+    except HopsworksError as error:
+        if not (error.in_doubt or error.transient):
+            raise
+        log.warning("%s; looking again", error)
+        pause = pace.pause(at_least=1.0)
+        if pause is None:
+            message = f"Gave up at the timeout: {error}"
+            raise NotInTime(message) from error
+        yield Pause(pause)
+        return False
+    return True
+
+
+class _Down:
+    """The goal of being stopped, or gone."""
+
+    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
+        return deployment is None or deployment.status.is_down

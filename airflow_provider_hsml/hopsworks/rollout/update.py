@@ -1,0 +1,288 @@
+"""Sending a change of a deployment once, and finding the row that it wrote."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import diff, legacy_artifacts, preconditions
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
+from airflow_provider_hsml.hopsworks.domain.settings import Script, setting_of
+from airflow_provider_hsml.hopsworks.errors import (
+    DeploymentError,
+    HopsworksError,
+    InvalidInput,
+    Refused,
+    Superseded,
+    Unsupported,
+)
+from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, Wait, ask, patiently, until
+from airflow_provider_hsml.hopsworks.promotion import way_back
+
+from . import scripts, tags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.flow import Clock
+
+log = logging.getLogger(__name__)
+
+IN_DOUBT = 120.0
+"""Seconds for which to look for a change whose answer was lost: a slow server may still be at it."""
+FIRST_PAUSE = 0.5
+_NEW = (DeploymentStatus.CREATING, DeploymentStatus.CREATED)
+
+
+class PlanAnew(Exception):
+    """The deployment is not what was read: begin again with what it is now. Not an error."""
+
+    def __init__(self, *, is_busy: bool = False) -> None:
+        super().__init__()
+        self.is_busy = is_busy
+        """Whether it is only moving, which passes; else somebody has changed it."""
+
+
+class _Settled:
+    """The goal of being in a state in which the server accepts changes, or of being gone."""
+
+    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
+        return deployment is None or deployment.status.is_stable
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a deployment is to be like, and how to have the server write it down. Nothing here waits for instances."""
+
+    project: Project
+    name: str
+    wanted: Wanted
+    """With the whole path of each script."""
+    model: ModelVersion | None
+    """The version to serve, where it is to be another, or the deployment is new."""
+    interval: float
+    deadline: float
+    clock: Clock
+
+    def pace(self, first: float = FIRST_PAUSE) -> Pace:
+        """
+        Make the pace of a wait of this change.
+
+        :param first: seconds before the second look
+        """
+        return Pace(first=first, most=self.interval, deadline=self.deadline, clock=self.clock)
+
+    def look(self) -> Procedure[Deployment | None]:
+        """Read the deployment."""
+        return (yield from patiently(api.get_deployment(self.project, self.name), self.pace()))
+
+    def stable(self, live: Deployment) -> Procedure[Deployment]:
+        """
+        Wait until the server accepts changes.
+
+        :param live: as it was seen
+        :raises PlanAnew: it was deleted meanwhile
+        """
+        if live.status.is_stable:
+            return live
+        what = f"deployment {self.name!r} to finish what is under way"
+        wait = Wait(_Settled(), self.pace(), what, live)
+        deployment = yield from until(wait, api.get_deployment_by_id(self.project, live.id))
+        if deployment is None:
+            raise PlanAnew
+        return deployment
+
+    def differs(self, deployment: Deployment) -> bool:
+        """
+        Tell whether it is not yet what is wanted.
+
+        :param deployment: as it was seen
+        """
+        return bool(diff.differences(deployment.raw, self.wanted))
+
+    def create(self, announce: Callable[[], Procedure[None]]) -> Procedure[tuple[Deployment, bool]]:
+        """
+        Create it; a stopped deployment with the wanted configuration is there afterwards.
+
+        :param announce: what to do when it is clear that it can be created, right before it is
+        :return: the deployment, and whether it was this that created it, for all that is known
+        :raises PlanAnew: somebody else has created it meanwhile
+        :raises InvalidInput: it cannot be created so; nothing was sent
+        :raises Unsupported: the server left out what it does not know
+        """
+        if self.model is None and not self.wanted.get("script_file"):
+            others = yield from ask(api.get_deployments(self.project))
+            known = ", ".join(sorted(other.name for other in others)) or "none"
+            message = (
+                f"Deployment {self.name!r} does not exist in project {self.project.name!r}; there are: {known}. To "
+                "create it, name a model, or give a script_file in spec."
+            )
+            raise InvalidInput(message)
+        tool = "KSERVE" if (yield from ask(api.get_variable("kube_kserve_installed"))) == "true" else "DEFAULT"
+        tool = self.wanted.get("serving_tool") or tool
+        least = yield from ask(api.get_variable("kube_serving_min_num_instances"))
+        minimum = 0 if least == "0" and tool == "KSERVE" else 1
+        body = diff.created(self.name, self.model, self.wanted, serving_tool=tool, minimum=minimum)
+        given = {name for name, value in self.wanted.items() if value is not None}
+        preconditions.check_combination(body, {*given, "framework", "script_file", "serving_tool"})
+        preconditions.check_minimum(body, must_be_zero=least == "0")
+        yield from preconditions.check_files(self.project, self.model, body)
+        yield from self._provide_scripts(self.wanted)
+        yield from announce()
+        log.info("Creating deployment %r of %s", self.name, _what_of(self.model))
+        try:
+            yield from ask(api.put_deployment(self.project, legacy_artifacts.for_creating(body)))
+        except HopsworksError as error:
+            if isinstance(error, Refused) and error.code == api.DUPLICATED_ENTRY:
+                log.warning("%s; going on from what is there", error)
+                raise PlanAnew from error
+            if not error.in_doubt:
+                raise
+            log.warning("%s; looking whether it was created", error)
+            live = yield from self._look_in_doubt(lambda deployment: deployment is not None)
+            if live is None:
+                raise
+            return live, False
+        live = yield from self.look()
+        if live is None:
+            message = f"Deployment {self.name!r} was deleted by somebody else right after it was created."
+            raise Superseded(message)
+        self._check_stored(live, before=None)
+        return live, True
+
+    def update(self, live: Deployment, *, newest_version: int | None) -> Procedure[Deployment]:
+        """
+        Send the change once, against the state that it was checked with, and find its row.
+
+        :param live: the deployment, in a state in which it can be changed, as it was checked
+        :param newest_version: number of the newest version; None where the server keeps none
+        :raises PlanAnew: it is not like that any more, or busy
+        :raises Superseded: somebody else changed or deleted it meanwhile
+        :raises Unsupported: the server left out what it does not know
+        """
+        before = yield from self.look()
+        if before is None or not way_back.is_still(self.project, before, live) or not self.differs(before):
+            raise PlanAnew
+        if not before.status.is_stable:
+            raise PlanAnew(is_busy=True)
+        differing = diff.differences(before.raw, self.wanted)
+        log.info("Updating %s: %s", before, diff.described(differing))
+        body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.wanted), differing)
+        new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
+        try:
+            yield from ask(api.put_deployment(self.project, body, new_version=new_version))
+        except HopsworksError as error:
+            if isinstance(error, Refused) and (error.status == 409 or error.not_now):
+                log.warning("%s; looking again", error)
+                raise PlanAnew(is_busy=error.status != 409) from error
+            if not error.in_doubt:
+                raise
+            log.warning("%s; looking whether it was carried out", error)
+            row = yield from self._look_in_doubt(lambda deployment: deployment is None or not self.differs(deployment))
+            if row is not None and self.differs(row):
+                if newest_version is not None and new_version:
+                    yield from self._check_not_kept(row, newest_version)
+                raise PlanAnew(is_busy=True) from error
+        else:
+            row = yield from self.look()
+        if row is None:
+            message = f"Deployment {self.name!r} was deleted by somebody else while it was updated."
+            raise Superseded(message)
+        self._check_stored(row, before)
+        return row
+
+    def prepare_update(self, live: Deployment) -> Procedure[None]:
+        """
+        Check the change against what is there, and bring its scripts into the project.
+
+        :param live: the deployment
+        :raises InvalidInput: it cannot be changed so; nothing was sent
+        """
+        differing = diff.differences(live.raw, self.wanted)
+        preconditions.check_live(live, self.model, differing)
+        body = diff.changed(live.raw, self.wanted)
+        preconditions.check_combination(body, differing)
+        yield from preconditions.check_schema(self.project, live, self.model)
+        yield from preconditions.check_files(self.project, self.model, body)
+        yield from self._provide_scripts({name: self.wanted[name] for name in differing})
+
+    def bring_tags(self, deployment: Deployment) -> Procedure[bool]:
+        """
+        Give the deployment the tags that were asked for.
+
+        :param deployment: the deployment
+        :return: whether any had to be changed
+        """
+        if "tags" not in self.wanted:
+            return False
+        return (yield from tags.bring(self.project, deployment, self.wanted["tags"]))
+
+    def _provide_scripts(self, wanted: Wanted) -> Procedure[None]:
+        for name, script in wanted.items():
+            if isinstance(script, Script):
+                yield from scripts.provide(self.project, name, script)
+
+    def _check_stored(self, row: Deployment, before: Deployment | None) -> None:
+        """Refuse a row that is not what was sent: of a server that drops what it does not know, or of somebody else."""
+        missing = diff.differences(row.raw, self.wanted)
+        if not missing:
+            return
+        names = ", ".join(setting_of(name).field for name in missing)
+        # What is dropped reads as before, or as the default: a value that nobody asked for is somebody's change.
+        dropped = all(
+            live == (setting_of(name).read(before.raw) if before else setting_of(name).default)
+            for name, (live, _wanted) in missing.items()
+        )
+        # Nobody starts what is new before we have looked but somebody else.
+        is_untouched = row.status in _NEW if before is None else row.signature == before.signature
+        if is_untouched or dropped:
+            message = (
+                f"{row}: this Hopsworks does not know {names}: it accepted the change and left that out. Leave it out "
+                "of spec, or use a newer Hopsworks."
+            )
+            raise Unsupported(message)
+        message = (
+            f"{row} was changed by somebody else right after our {'update' if before else 'creating it'}: {names}."
+        )
+        raise Superseded(message)
+
+    def _check_not_kept(self, row: Deployment, newest_before: int) -> Procedure[None]:
+        """
+        See that a change in doubt was not kept as a version that is yet to become the active one.
+
+        :raises DeploymentError: it was; sent again, it would be kept twice
+        """
+        page = yield from patiently(api.get_versions(self.project, row), self.pace())
+        versioned = {name: value for name, value in self.wanted.items() if setting_of(name).versioned}
+        for version in page.items if page else []:
+            is_newer = version.version > newest_before
+            if is_newer and not diff.differences({"name": self.name, **version.raw}, versioned):
+                message = (
+                    f"{row}: the change was kept as deployment version {version.version}, which is not the active one. "
+                    "It is not sent again, since that would keep it twice: roll back to that version."
+                )
+                raise DeploymentError(message)
+
+    def _look_in_doubt(self, settled: Callable[[Deployment | None], bool]) -> Procedure[Deployment | None]:
+        """Look for a change whose answer was lost, for as long as a slow server may be at it."""
+        pace = Pace(
+            first=1.0, most=self.interval, deadline=min(self.deadline, self.clock() + IN_DOUBT), clock=self.clock
+        )
+        while True:
+            deployment = yield from patiently(api.get_deployment(self.project, self.name), pace)
+            if settled(deployment):
+                return deployment
+            pause = pace.pause()
+            if pause is None:
+                return deployment
+            yield Pause(pause)
+
+
+def _what_of(model: ModelVersion | None) -> str:
+    return "a script" if model is None else f"version {model.version} of model {model.name!r}"

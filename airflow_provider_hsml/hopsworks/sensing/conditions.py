@@ -1,0 +1,173 @@
+"""
+What sensors wait for: one look, the same in a worker and in the triggerer, and looking until it is there.
+
+A lookout is made of names and numbers, so that a trigger makes the same one.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from airflow_provider_hsml.hopsworks.domain import arguments, criteria
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name
+from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, NotInTime
+from airflow_provider_hsml.hopsworks.flow import (
+    UNSCHEDULABLE_STAYS,
+    Pace,
+    Pause,
+    Procedure,
+    Reach,
+    explained,
+    steady,
+    watch,
+)
+from airflow_provider_hsml.hopsworks.registry import lookup
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.domain.criteria import Criteria
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+
+log = logging.getLogger(__name__)
+
+
+class Lookout(Protocol):
+    """What a sensor waits for."""
+
+    def look(self, access: Access, project: Project) -> Procedure[dict[str, Any] | None]:
+        """
+        Look once.
+
+        :param access: where Hopsworks is
+        :param project: the project
+        :return: what the sensor returns, when it is there
+        :raises HopsworksError: it is not to be seen now, or never will be
+        """
+
+
+@dataclass(slots=True)
+class DeploymentLookout:
+    """A deployment that is in one of some states."""
+
+    goal: Reach
+
+    @classmethod
+    def read(cls, name: object, statuses: object) -> Self:
+        """
+        Read the arguments of ``DeploymentStatusSensor``.
+
+        :param name: the deployment's name
+        :param statuses: a state or several; ``Running`` is met by Idle, ``Stopped`` by Created
+        :raises InvalidInput: one is wrong
+        """
+        known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
+        given = [statuses] if isinstance(statuses, str) else arguments.sequence("target_status", statuses)
+        targets = [DeploymentStatus(arguments.choice("target_status", status, known)) for status in given]
+        return cls(Reach.of(check_deployment_name(name), *targets))
+
+    def look(self, access: Access, project: Project) -> Procedure[dict[str, Any] | None]:  # noqa: ARG002
+        """Look once; at a Failed for as long as it takes to know whether it stays."""
+        clock = steady()
+        pace = Pace(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
+        deployment = yield from explained(project, watch(project, self.goal, pace))
+        if deployment is None:
+            return None
+        return {
+            "deployment_name": deployment.name,
+            "deployment_id": deployment.id,
+            "status": deployment.status.value,
+        }
+
+
+@dataclass(slots=True)
+class VersionLookout:
+    """A version of a model that meets all that is asked for; of several the newest."""
+
+    name: str
+    criteria: Criteria
+    owner: str | None = None
+    """The project that owns the model; None for the one that asks."""
+    _said: str = ""
+
+    @classmethod
+    def read(cls, name: object, *, model_project: str | None = None, **wanted: Any) -> Self:
+        """
+        Read the arguments of ``ModelVersionSensor``.
+
+        :param name: the model's name
+        :param model_project: another project that owns it
+        :param wanted: what the version has to meet
+        :raises InvalidInput: one is wrong, or no version can ever meet them
+        """
+        return cls(check_model_name(name), criteria.Criteria.read(**wanted), model_project)
+
+    def look(self, access: Access, project: Project) -> Procedure[dict[str, Any] | None]:
+        """Look once; what is lacking is logged when that has changed."""
+        owner = yield from lookup.find_registry(project, self.owner)
+        seen = yield from criteria.look(project, self.name, self.criteria, owner)
+        if seen.models:
+            return described(access, seen.models[0], with_tags=bool(self.criteria.tags))
+        if seen.reason != self._said:
+            log.info("%s.", seen.reason)
+            self._said = seen.reason
+        return None
+
+
+def described(access: Access, model: ModelVersion, *, with_tags: bool = False) -> dict[str, Any]:
+    """
+    Give what tasks return of a model version.
+
+    :param access: where Hopsworks is
+    :param model: the version
+    :param with_tags: whether its tags were read
+    """
+    told = {
+        "model_name": model.name,
+        "model_version": model.version,
+        "model_id": model.id,
+        "metrics": dict(model.metrics),
+        "url": access.ui_url(model.registry_id, "models", model.name, model.version),
+    }
+    return told | ({"tags": dict(model.tags)} if with_tags else {})
+
+
+def passes(error: HopsworksError) -> bool:
+    """
+    Tell whether to look again after a failure.
+
+    A deployment that has failed was looked at for as long as was worth it: a retry of the task may find room for it.
+
+    :param error: how a look failed
+    """
+    return error.transient and not isinstance(error, DeploymentError)
+
+
+def until_seen(lookout: Lookout, access: Access, project: Project, pace: Pace) -> Procedure[dict[str, Any]]:
+    """
+    Look until it is there. The first look is at once.
+
+    :param lookout: what is looked for
+    :param access: where Hopsworks is
+    :param project: the project
+    :param pace: how often, and until when
+    :raises NotInTime: the deadline has passed
+    """
+    while True:
+        wait = 0.0
+        try:
+            found = yield from lookout.look(access, project)
+            if found is not None:
+                return found
+        except HopsworksError as error:
+            if not passes(error):
+                raise
+            log.warning("%s; looking again", error)
+            wait = error.retry_after or 0.0
+        pause = pace.pause(at_least=wait)
+        if pause is None:
+            raise NotInTime("It was not there in time.")
+        yield Pause(pause)

@@ -1,0 +1,73 @@
+"""Telling of each new version of a model once, also when whoever tells it is started again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.domain import criteria
+from airflow_provider_hsml.hopsworks.registry import lookup
+
+from .conditions import described
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.flow import Procedure
+
+    from .conditions import VersionLookout
+
+REMEMBERED = 20
+"""Versions that were told of and are remembered one by one; below them none is new any more."""
+
+
+@dataclass(slots=True)
+class Announcer:
+    """Tells of versions that were not there, or did not meet what is asked for, when it began."""
+
+    lookout: VersionLookout
+    told: set[int] = field(default_factory=set)
+    """Numbers of versions that are not told of any more."""
+    has_begun: bool = False
+    """Whether what is there has been looked at before; not yet: it is not new, but for what ``newer_than`` says."""
+
+    def recall(self, state: object) -> None:
+        """
+        Go on where an earlier one ended.
+
+        :param state: its ``state``; anything else begins anew
+        """
+        match state:
+            case {"newer_than": int() as floor, "told": list() as told}:
+                self._raise(floor)
+                self.told = {number for number in told if isinstance(number, int)}
+                self.has_begun = True
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What has to be remembered, as plain JSON."""
+        return {"newer_than": self.lookout.criteria.newer_than or 0, "told": sorted(self.told)}
+
+    def look(self, access: Access, project: Project) -> Procedure[list[dict[str, Any]]]:
+        """
+        Look once.
+
+        :param access: where Hopsworks is
+        :param project: the project
+        :return: what is new, the oldest first, as sensors return it
+        """
+        wanted, name = self.lookout.criteria, self.lookout.name
+        owner = yield from lookup.find_registry(project, self.lookout.owner)
+        seen = yield from criteria.look(project, name, wanted, owner, but=self.told, is_one_enough=False)
+        self.told |= {model.version for model in seen.models}
+        is_news = self.has_begun or wanted.newer_than is not None
+        self.has_begun = True
+        if old := sorted(self.told)[:-REMEMBERED]:
+            self._raise(old[-1])
+        found = reversed(seen.models) if is_news else ()
+        return [described(access, model, with_tags=bool(wanted.tags)) for model in found]
+
+    def _raise(self, floor: int) -> None:
+        """Forget what is not above a number."""
+        self.lookout.criteria = replace(self.lookout.criteria, newer_than=floor)
+        self.told = {number for number in self.told if number > floor}

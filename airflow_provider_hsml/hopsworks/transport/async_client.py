@@ -1,0 +1,165 @@
+"""Sends calls with ``httpx``: for the triggerer, where nothing may block."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import tenacity
+
+from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
+from airflow_provider_hsml.hopsworks.flow import drive_async
+from airflow_provider_hsml.hopsworks.inference.ingress import find_project
+from airflow_provider_hsml.hopsworks.once import Once
+
+from . import request
+from .batching import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.flow import Procedure
+
+T = TypeVar("T")
+
+AT_ONCE = 8
+"""Requests under way: what is asked for thousands of waits is no burst for the server."""
+_LARGE = 1 << 20
+"""Bytes of an answer that takes so long to read that the event loop does not wait for it: a list of 700 deployments."""
+
+
+async def _nothing(_key: str) -> None:
+    """Do nothing with a new key."""
+
+
+class AsyncClient:
+    """
+    Talks to one project of one Hopsworks, on one event loop, for any number of tasks at once.
+
+    Keeps its connections open, so make one for all triggers and not one for each.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        on_new_key: Callable[[str], Awaitable[None]] = _nothing,
+    ) -> None:
+        """
+        Prepare, without talking to anybody.
+
+        :param access: where Hopsworks is and how to get in
+        :param sleep: how to wait between attempts, in seconds; one that raises ends them
+        :param on_new_key: is given a key that was renewed, before it is used
+        :raises InvalidInput: the CA cannot be read
+        """
+        self.access = access
+        self._sleep = sleep
+        self._key = access.key
+        self._on_new_key = on_new_key
+        trusted = request.trusted(access)
+        # Made once: it takes 20 ms.
+        self._tls = (
+            request.context_of(trusted)
+            if isinstance(trusted, str)
+            else httpx.create_ssl_context(verify=trusted, trust_env=False)
+        )
+        # Not left to httpx: it goes through all that wait for a connection whenever one is free.
+        self._few = asyncio.Semaphore(AT_ONCE)
+        self._places: dict[str, httpx.AsyncClient] = {}
+        with contextlib.suppress(ImportError, ValueError):
+            self._place(access.url)  # The first one imports httpcore: not to be left to the event loop.
+        self._project = Once(lambda: drive_async(find_project(access), self.send, sleep))
+        self._poller = Poller(self.send, self.project)
+
+    async def project(self) -> Project:
+        """Give the project, looked up once for all who ask."""
+        return await self._project.get()
+
+    async def drive(self, procedure: Procedure[T], deadline: float) -> T:
+        """
+        Do what a procedure says, and poll together with all others that are driven here.
+
+        :param procedure: what to do
+        :param deadline: until when it waits, seconds since 1970; its pauses end by then, and so do failures to look
+        """
+        ends = deadline - time.time() + time.monotonic()
+        return await drive_async(procedure, functools.partial(self._poller.send, deadline=ends), self._poller.sleep)
+
+    async def send(self, call: Call[T]) -> T:
+        """
+        Send a call and read its answer; again, where that does no harm and may help.
+
+        :param call: what to ask
+        :raises HopsworksError: what went wrong, by its kind
+        """
+        attempts = tenacity.AsyncRetrying(sleep=self._sleep, **request.attempts(call))
+        outcome: T = await attempts(self._send_once, call)
+        return outcome
+
+    async def close(self) -> None:
+        """Close the connections."""
+        self._project.cancel()
+        self._poller.close()
+        for place in self._places.values():
+            await place.aclose()
+
+    async def _send_once(self, call: Call[T]) -> T:
+        used = self._key
+        answer = await self._exchange(call)
+        if answer.status == 401 and await self._renew(used):
+            answer = await self._exchange(call)
+        if len(answer.content) > _LARGE:
+            return await asyncio.to_thread(call.outcome, answer)
+        return call.outcome(answer)
+
+    async def _renew(self, used: str) -> bool:
+        """Read the key anew, unless somebody has; tell whether there is another one than was used."""
+        key = request.read_key(self.access)
+        if self._key == used and key not in (None, used):
+            await self._on_new_key(key)
+            self._key = key
+        return self._key != used
+
+    async def _exchange(self, call: Call[Any]) -> Answer:
+        async with self._few:
+            one = request.Exchange(self.access, call, self._key)
+            try:
+                response = await self._place(one.base).request(
+                    one.method,
+                    one.url,
+                    headers=one.headers,
+                    content=one.content,
+                    data=one.fields,
+                    files=one.files,
+                    timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds),
+                    follow_redirects=False,
+                )
+            except httpx.ConnectTimeout as error:
+                raise one.not_connected() from error
+            except httpx.TimeoutException as error:
+                raise one.not_answered() from error
+            except httpx.HTTPError as error:
+                raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
+            except (ImportError, ValueError, httpx.InvalidURL) as error:
+                raise one.not_sendable(error) from error
+        return Answer(response.status_code, response.content, dict(response.headers))
+
+    def _place(self, base: str) -> httpx.AsyncClient:
+        """Give the connections to one place: to Hopsworks, or to its ingress."""
+        if base not in self._places:
+            proxy = request.proxy_for(base)
+            transport = httpx.AsyncHTTPTransport(
+                verify=self._tls,
+                limits=httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=60),
+                trust_env=False,
+                proxy=httpx.Proxy(proxy) if proxy else None,
+            )
+            self._places[base] = httpx.AsyncClient(transport=transport, trust_env=False)
+        return self._places[base]

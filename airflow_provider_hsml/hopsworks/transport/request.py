@@ -1,0 +1,239 @@
+"""
+What the two clients share: what is sent, what may be sent again, and what a failure is called.
+
+What the environment may say (proxies, a CA) is read here, so that it means the same in a worker and in the triggerer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import socket
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import tenacity
+
+from airflow_provider_hsml.hopsworks.domain.access import is_loopback
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NoAnswer, Untrusted
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.api import Call
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+
+ATTEMPTS = 4
+"""How often a call is sent before its failure is reported; those that wait for longer ask again themselves."""
+_LONGEST_PAUSE = 30.0
+
+
+class Exchange:
+    """
+    One request of a call, and what its failures are called.
+
+    :param access: where it goes, unless the call says so
+    :param call: what is asked
+    :param key: the API key or token as it is by now
+    :raises InvalidInput: it cannot be one, or the body cannot be sent
+    """
+
+    def __init__(self, access: Access, call: Call[Any], key: str) -> None:
+        self.method = call.method
+        self.base = call.base or access.url
+        self.url = f"{self.base}/{call.path}" + (f"?{urlencode(call.query)}" if call.query else "")
+        if not (key.isascii() and key.isprintable() and " " not in key):
+            # Otherwise the library would say so, and show it.
+            raise InvalidInput(
+                "The API key has characters that no key has, such as a space or a line break. Put the key alone into "
+                "the connection's field 'password'."
+            )
+        self.headers = {"Authorization": f"{access.key_kind} {key}"}
+        if call.host:
+            self.headers["Host"] = call.host
+        self.content: bytes | None = None
+        if call.body is not None:
+            self.headers["Content-Type"] = "application/json"
+            self.content = _json(call.body)
+        self.fields = dict(call.upload.fields) if call.upload else None
+        self.files = {"file": (call.upload.filename, call.upload.content)} if call.upload else None
+        self.seconds = call.seconds or (access.write_timeout if call.is_write_slow else access.request_timeout)
+        """How long to wait for the answer."""
+        self.connect_seconds = min(self.seconds, access.request_timeout)
+        self._where = f"{call.what} at {self.base}"
+
+    def not_connected(self) -> NoAnswer:
+        """Make the error of a connection that took too long."""
+        message = (
+            f"{self._where}: no connection within {self.connect_seconds:g} s. Check the connection's host and port."
+        )
+        return NoAnswer(message, sent=False)
+
+    def not_answered(self) -> NoAnswer:
+        """Make the error of an answer that took too long."""
+        return NoAnswer(f"{self._where}: no answer within {self.seconds:g} s.")
+
+    def not_sendable(self, error: Exception) -> InvalidInput:
+        """
+        Make the error of what the library will not even try.
+
+        :param error: the library's
+        """
+        return InvalidInput(f"{self._where}: cannot be sent ({error}). Check the proxies that the environment names.")
+
+    def failed(self, error: BaseException, *, unreached: bool) -> NoAnswer:
+        """
+        Make the error of any other failure.
+
+        :param error: the library's
+        :param unreached: whether the library says that there was no connection
+        """
+        cause = _cause(error)
+        how = f" ({_text(cause)})" if cause else ""
+        # A connection that ends while TLS begins says nothing of the certificate; one library calls it unreached.
+        ended = isinstance(cause, ConnectionResetError | ssl.SSLEOFError)
+        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+            message = (
+                f"{self._where}: what answers there does not speak TLS. Check the connection's port; where it is plain "
+                "http that is spoken, the host begins with 'http://'."
+            )
+            return Untrusted(message)
+        if isinstance(cause, ssl.SSLError) and not ended:
+            message = (
+                f"{self._where}: the server's TLS certificate does not verify{how}. If it is signed by a private CA, "
+                "put the path of that CA's PEM file into the connection's extra 'ca_bundle'."
+            )
+            return Untrusted(message)
+        if unreached and not ended:
+            message = f"{self._where}: nobody answers there. Check the connection's host and port{how}."
+            return NoAnswer(message, sent=False)
+        return NoAnswer(f"{self._where}: the answer was cut off{how}.")
+
+
+def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
+    """
+    Say how often to send a call, and when again, as arguments for tenacity.
+
+    :param call: what is sent
+    :param most: how often at the most; None: as for a task
+    """
+
+    def may_repeat(error: BaseException) -> bool:
+        unsent = isinstance(error, NoAnswer) and not error.sent
+        return isinstance(error, HopsworksError) and error.transient and (call.repeatable or unsent)
+
+    return {
+        "stop": tenacity.stop_after_attempt(most or ATTEMPTS),
+        "retry": tenacity.retry_if_exception(may_repeat),
+        "wait": pause_before_retry,
+        "reraise": True,
+    }
+
+
+def pause_before_retry(state: tenacity.RetryCallState) -> float:
+    """
+    Tell how long to wait before the next attempt: what the server asks for, else longer each time, with jitter.
+
+    :param state: tenacity's account of the attempts so far
+    """
+    error = state.outcome and state.outcome.exception()
+    if isinstance(error, HopsworksError) and error.retry_after is not None:
+        return min(error.retry_after, _LONGEST_PAUSE)
+    return tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)(state)
+
+
+def read_key(access: Access) -> str | None:
+    """
+    Read the key anew, where it lies in a file: inside Hopsworks tokens are renewed there.
+
+    :param access: the connection
+    """
+    try:
+        return Path(access.key_path).read_text().strip() or None if access.key_path else None
+    except OSError:
+        return None
+
+
+def trusted(access: Access) -> bool | str:
+    """
+    Say what to verify TLS by: the connection's CA, else that of the environment, as everywhere in Python.
+
+    :param access: the connection
+    :return: the path of a PEM file or of a folder; True for the public CAs, False for nothing
+    """
+    if access.verify is True:
+        return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+    return access.verify
+
+
+def context_of(trusted_path: str) -> ssl.SSLContext:
+    """
+    Make the TLS context that trusts a CA, and nothing else.
+
+    :param trusted_path: a PEM file, or a folder of them
+    :raises InvalidInput: it cannot be read
+    """
+    folder = Path(trusted_path).is_dir()
+    try:
+        return ssl.create_default_context(
+            cafile=None if folder else trusted_path, capath=trusted_path if folder else None
+        )
+    except OSError as error:
+        message = f"The CA to verify TLS by, {trusted_path!r}, is not a PEM file that can be read ({_text(error)})."
+        raise InvalidInput(message) from error
+
+
+def proxy_for(url: str) -> str | None:
+    """
+    Say which proxy of the environment to go through; none to this machine.
+
+    :param url: ``scheme://host:port``
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    proxies = getproxies()
+    if is_loopback(host) or proxy_bypass(parts.netloc) or _in_network(host, proxies.get("no", "")):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _in_network(host: str, no_proxy: str) -> bool:
+    """Tell whether an address is in one of the networks (``10.0.0.0/8``) of NO_PROXY."""
+    try:
+        address = ipaddress.ip_address(host)
+        networks = [ipaddress.ip_network(each.strip(), strict=False) for each in no_proxy.split(",") if "/" in each]
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _json(body: object) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except ValueError as error:
+        message = f"{error}: JSON has no word for NaN and infinity."
+        raise InvalidInput(message) from error
+
+
+def _cause(error: BaseException | None) -> OSError | None:
+    """Find what the operating system said, below what two libraries made of it."""
+    while error is not None and not isinstance(error, HopsworksError):
+        if isinstance(error, BaseExceptionGroup):  # One error an address of the host.
+            error = error.exceptions[-1]
+        elif isinstance(error, OSError) and error.errno is not None:
+            return error
+        else:
+            error = error.__cause__ or error.__context__
+    return None
+
+
+def _text(cause: OSError) -> str:
+    """Say what it said, in the same words whoever was told."""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    if isinstance(cause, ssl.SSLError | socket.gaierror):
+        return str(cause.strerror)
+    return os.strerror(cause.errno or 0)

@@ -1,0 +1,1 @@
+"""The simulated cluster: rollouts, instances, and the engines that run models."""

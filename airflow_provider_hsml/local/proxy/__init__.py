@@ -1,0 +1,1 @@
+"""The two routes to a model: the Hopsworks proxy and the ingress."""

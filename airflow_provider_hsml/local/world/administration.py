@@ -1,0 +1,94 @@
+"""What the administrators of a cluster have set: variables, quotas, topics, schemas of tags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.local.errors import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_VARIABLES = {
+    "enable_data_science_profile": "true",
+    "kube_kserve_installed": "true",
+    "kube_serving_min_num_instances": "-1",
+    "kube_serving_max_num_instances": "10",
+    "kube_serving_max_cores_allocation": "-1",
+    "kube_serving_max_memory_allocation": "-1",
+    "kube_serving_max_gpus_allocation": "-1",
+    "kube_knative_domain_name": "hopsworks.local",
+    "upload_policy": "enabled",
+}
+_FOR_ADMINISTRATORS = frozenset({"kube_user", "kube_master_url", "kube_ca_certfile", "kube_client_certfile"})
+SCHEMA_OF_LOGS = "inferenceschema"
+"""The schema that the topic of an inference logger must have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """
+    How many deployments a project may have. None: as many as are asked for.
+
+    :param deployments: in any status
+    :param running: started and not stopped; a Failed one counts
+    """
+
+    deployments: int | None = None
+    running: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Administration:
+    """
+    What is set.
+
+    :param variables: the cluster's variables, by name; may be changed while it runs
+    :param quota: of each project
+    :param kafka_topics: that there are in each project, with their schemas
+    :param tag_schemas: JSON schemas by the name of the tag; None: every tag may have any value
+    """
+
+    variables: dict[str, str] = field(default_factory=_VARIABLES.copy)
+    quota: Quota = Quota()
+    kafka_topics: Mapping[str, str] = field(default_factory=dict)
+    tag_schemas: Mapping[str, Mapping[str, Any]] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        variables: Mapping[str, str] | None = None,
+        quota: Quota | None = None,
+        kafka_topics: Mapping[str, str] | None = None,
+        tag_schemas: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Administration:
+        """Make one of what is given, and the defaults."""
+        administration = cls({**_VARIABLES, **(variables or {})}, quota or Quota(), kafka_topics or {}, tag_schemas)
+        administration.bounds()
+        return administration
+
+    def variable(self, name: str) -> str:
+        """Give the value of a variable to a user; refused when there is none, or it is the administrators' own."""
+        if name in _FOR_ADMINISTRATORS:
+            raise Refusal(200014, f"Variable {name} is for administrators only.")
+        value = self.variables.get(name)
+        if value is None:
+            raise Refusal(100050, f"Variable {name} not found.")
+        return value
+
+    def is_on(self, variable: str) -> bool:
+        """Say whether a variable is "true"."""
+        return self.variables.get(variable) == "true"
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        """Give the least and the highest number of instances that are allowed; None: there is no bound."""
+        bounds = []
+        for end in ("min", "max"):
+            name = f"kube_serving_{end}_num_instances"
+            try:
+                number = int(self.variables.get(name, "-1"))
+            except ValueError:
+                raise ValueError(f"variable {name}: expected a number, -1 for no bound.") from None
+            bounds.append(None if number == -1 else number)
+        return bounds[0], bounds[1]

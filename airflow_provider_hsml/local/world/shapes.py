@@ -1,0 +1,55 @@
+"""What the objects inside a configuration hold: types that are read later, and checked when they come in."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from airflow_provider_hsml.local.errors import malformed
+
+
+class _Amount:
+    """A number from 0, with or without a fraction."""
+
+
+_RESOURCES = {"cores": _Amount, "memory": _Amount, "gpus": int}
+_ENVIRONMENT = {"name": str}
+_SCALING = {"minInstances": int, "maxInstances": int}
+_SHAPES: dict[str, dict[str, Any]] = {
+    "predictorResources": {"requests": _RESOURCES, "limits": _RESOURCES},
+    "transformerResources": {"requests": _RESOURCES, "limits": _RESOURCES},
+    "predictorScalingConfig": _SCALING,
+    "transformerScalingConfig": _SCALING,
+    "environmentDTO": _ENVIRONMENT,
+    "predictorEnvironment": _ENVIRONMENT,
+    "transformerEnvironment": _ENVIRONMENT,
+    "kafkaTopicDTO": {"name": str},
+    "batchingConfiguration": {"batchingEnabled": bool, "maxBatchSize": int, "maxLatency": int, "timeout": int},
+}
+_WORDS = {bool: "true or false", str: "a text", int: "a whole number from 0", _Amount: "a number from 0"}
+
+
+def check_shapes(config: dict[str, Any]) -> None:
+    """Check the objects in a configuration; what is null or not known is not looked at."""
+    for name, shape in _SHAPES.items():
+        _check(name, config[name], shape)
+
+
+def _check(name: str, value: Any, shape: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(shape, dict):
+        if not _is(value, shape):
+            raise malformed(f"{name} {json.dumps(value)[:100]} is not {_WORDS[shape]}.")
+        return
+    if not isinstance(value, dict):
+        raise malformed(f"{name} {json.dumps(value)[:100]} is not an object.")
+    for key, inner in shape.items():
+        _check(f"{name}.{key}", value.get(key), inner)
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind in (bool, str):
+        return isinstance(value, kind)
+    numbers = int if kind is int else int | float
+    return isinstance(value, numbers) and not isinstance(value, bool) and 0 <= value < 2**53

@@ -1,0 +1,247 @@
+"""All that there is, without HTTP: projects with their files, models and deployments, and what runs them."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.local.cluster.cluster import Cluster
+from airflow_provider_hsml.local.cluster.faults import LostChange
+from airflow_provider_hsml.local.errors import Refusal
+
+from .deployments import Deployments
+from .files import DATASETS, ProjectFiles
+from .registry import Registry, split_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from airflow_provider_hsml.local.cluster.behaviour import Profile, Speeds
+    from airflow_provider_hsml.local.cluster.engines import Engine
+    from airflow_provider_hsml.local.cluster.faults import Faults
+    from airflow_provider_hsml.local.lines import Line
+    from airflow_provider_hsml.local.store import Store
+
+    from .accounts import Accounts, Project
+    from .administration import Administration
+
+
+_LINE = "hopsworks-version"
+
+
+class RootInUseError(Exception):
+    """Another server has the root."""
+
+
+class Root:
+    """
+    The folder that holds everything, for one server at a time.
+
+    :param folder: made where there is none
+    :raises RootInUseError: another server has it
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(self._lock, 1000).decode("utf-8", "replace").strip()
+            os.close(self._lock)
+            raise RootInUseError(
+                f"{folder} is in use by {owner or 'another server'}: end that one, or give another --root.",
+            ) from None
+
+    def keep_version(self, version: str) -> None:
+        """
+        Note whose ways the server has, for the next one.
+
+        :raises ValueError: an earlier one had other ways: what it has kept cannot be read with these
+        """
+        file = self.folder / _LINE
+        has = (file.read_text().strip() if file.exists() else "") or version
+        if has != version:
+            raise ValueError(f"{self.folder} was made with --hopsworks-version {has}: give that, or another --root.")
+        file.write_text(f"{version}\n")
+
+    def say_who(self, owner: str) -> None:
+        """Write down who has the root, for those who ask in vain."""
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, f"{owner}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let another server have it."""
+        os.close(self._lock)
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What one project has."""
+
+    project: Project
+    files: ProjectFiles
+    registry: Registry
+    deployments: Deployments
+
+
+class World:
+    """
+    The projects and what is in them. Thread-safe.
+
+    :param root: the folder that holds everything
+    :param accounts: projects and keys
+    :param store: the rows, in ``root``
+    :param engine: how models are run
+    :param speeds: how long transitions last
+    :param profile: which of a cluster's ways it has
+    :param faults: what goes wrong on command
+    :param line: whose ways it has
+    :param administration: what the cluster's administrators have set
+    :param ca_bundle: what clients verify its certificate by; None: it speaks plain HTTP
+    :param ingress_port: where clients are told that the ingress is
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        accounts: Accounts,
+        store: Store,
+        engine: Engine,
+        *,
+        speeds: Speeds,
+        profile: Profile,
+        faults: Faults,
+        line: Line,
+        administration: Administration,
+        ca_bundle: Path | None = None,
+        ingress_port: int,
+    ) -> None:
+        self.accounts = accounts
+        self.faults = faults
+        self.engine = engine
+        self.line = line
+        self.administration = administration
+        self.ca_bundle = ca_bundle
+        self.ingress_port = ingress_port
+        self.ingress_by_path = line.ingress_by_path
+        self._speeds = speeds
+        self.cluster = Cluster(engine, speeds, profile, faults)
+        self._store = store
+        self._holdings: dict[int, Holdings] = {}
+        for project in accounts.projects:
+            files = ProjectFiles(project.name, root / "projects" / project.name, root / "staging" / project.name)
+            registry = Registry(project, store, files, line, administration.tag_schemas)
+            deployments = Deployments(project, store, files, self.cluster, line=line, administration=administration)
+            self._holdings[project.id] = Holdings(project, files, registry, deployments)
+        for project in accounts.projects:
+            files = self._holdings[project.id].files
+            others = [other for other in accounts.shared_with(project) if other != project]
+            files.shared = {other.name: self._holdings[other.id].files for other in others}
+            self._holdings[project.id].deployments.restore()
+
+    def project(self, project_id: int) -> Holdings:
+        """Give what a project has; refused when it is unknown, or the user has no role in it."""
+        return self._holdings[self.accounts.by_id(project_id).id]
+
+    def registry(self, project_id: int, registry_id: int) -> Registry:
+        """Give a project's own registry, or one that is shared with it; refused when it is neither."""
+        project = self.accounts.by_id(project_id)
+        if any(other.id == registry_id for other in self.accounts.shared_with(project)):
+            return self._holdings[registry_id].registry
+        raise Refusal(
+            360007 if registry_id in self._holdings else 360006, f"Model registry {registry_id} is not this project's."
+        )
+
+    def lose_next_change(self) -> None:
+        """
+        Lose the next update or rollback of a running deployment.
+
+        It is answered with 201 and its row changes, but the cluster never hears of it: the old instances go on.
+        """
+        self.faults.add(LostChange())
+
+    def reset(self, *, everything: bool = False) -> None:
+        """
+        End all faults and holds, and locks left behind, and set the speeds back: what a test leaves to the next.
+
+        :param everything: delete all deployments, models and files as well
+        """
+        self.faults.clear()
+        self.cluster.speeds = self._speeds
+        for holdings in self._holdings.values():
+            holdings.deployments.locks.forget()
+        for holdings in self._holdings.values() if everything else ():
+            holdings.deployments.clear()
+            for row in holdings.registry.find().get("items", []):
+                holdings.registry.delete(row["id"])
+            for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
+                holdings.files.delete(entry.path)
+
+    def leave_lock(self, name: str, *, seconds: float = 60.0) -> None:
+        """
+        Leave the lock of a deployment behind, as a server does that dies in a change: changes are refused until then.
+
+        :param name: of a deployment of the first project
+        :param seconds: for how long
+        """
+        deployments = self.project(self.accounts.projects[0].id).deployments
+        deployments.locks.leave(deployments.id_of(name), seconds)
+
+    def register_model(
+        self,
+        name: str,
+        files: Mapping[str, bytes],
+        *,
+        version: int | None = None,
+        metrics: Mapping[str, float] | None = None,
+        framework: str | None = "SKLEARN",
+        input_example: Any = None,
+        project: str | None = None,
+    ) -> int:
+        """
+        Put a model into the registry without HTTP, for tests that need one to be there.
+
+        :param name: the model's name
+        :param files: what its folder ``Files`` holds, by path relative to it
+        :param version: None for the next one
+        :param metrics: by name
+        :param framework: as on the wire
+        :param input_example: JSON
+        :param project: None for the first; one in which the user has no role will do, too
+        :return: the version
+        """
+        by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
+        if project is not None and project not in by_name:
+            raise ValueError(f"project {project!r} is not known: expected one of {', '.join(by_name)}.")
+        holdings = by_name[project or self.accounts.projects[0].name]
+        if version is None:
+            listed = holdings.registry.find([f"name_eq:{name}"]).get("items", [])
+            version = max((row["version"] for row in listed), default=0) + 1
+        folder = f"Models/{name}/{version}"
+        for path, content in files.items():
+            holdings.files.write(f"{folder}/{'Files/' if self.line.has_files_folder else ''}{path}", content)
+        if input_example is not None:
+            holdings.files.write(f"{folder}/input_example.json", json.dumps(input_example).encode())
+        holdings.registry.put(f"{name}_{version}", {"framework": framework, "metrics": dict(metrics or {})})
+        return version
+
+    def delete_model(self, project_id: int, model_id: str) -> None:
+        """Delete a version of a model; refused when a deployment serves it."""
+        holdings = self.project(project_id)
+        name, version = split_id(model_id)
+        path = holdings.files.hopsfs("Models", name)
+        for other in self._holdings.values():
+            if user := other.deployments.uses(path, version):
+                raise Refusal(360009, f"Model {model_id} is used by deployment {user} of {other.project.name}.")
+        holdings.registry.delete(model_id)
+
+    def close(self) -> None:
+        """End all that runs, and close the files."""
+        self.cluster.close()
+        self._store.close()
