@@ -60,7 +60,7 @@ from airflow.jobs.triggerer_job_runner import TriggerEventEntry, TriggerRunner  
 from airflow.models.trigger import Trigger  # noqa: E402
 from airflow.triggers.base import BaseTrigger, TriggerEvent  # noqa: E402
 
-from airflow_provider_hsml.hopsworks.flow import Reach  # noqa: E402
+from airflow_provider_hsml.hopsworks.rollout.status import Reach  # noqa: E402
 from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: E402
 
 if TYPE_CHECKING:

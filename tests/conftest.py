@@ -28,7 +28,6 @@ for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR"):
 
 import pytest  # noqa: E402 - Airflow reads its environment when it is first imported
 
-from airflow_provider_hsml.hopsworks import flow  # noqa: E402
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker  # noqa: E402
 from airflow_provider_hsml.hopsworks.inference import predict  # noqa: E402
 from airflow_provider_hsml.hopsworks.rollout import reconcile, watch  # noqa: E402
@@ -87,7 +86,7 @@ def serving(local_serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> Loc
         (rollout_tracker, "SETTLE_SEEN", 0.2),
         (rollout_tracker, "SETTLE_UNSEEN", 1.0),
         (rollout_tracker, "NAMES_AGAIN", 0.1),
-        (flow, "FAILED_STAYS", 2.0),
+        (rollout_tracker, "FAILED_STAYS", 2.0),
     ):
         monkeypatch.setattr(module, name, seconds)
     local_serving.requests.clear()

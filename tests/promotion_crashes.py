@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,17 +13,17 @@ from airflow_provider_hsml.hopsworks.api import Call
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, Refused
-from airflow_provider_hsml.hopsworks.flow import Pause
+from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.promotion.journal import Journal, open_journal
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.flow import Procedure
+    from airflow_provider_hsml.hopsworks.flow import Flow, Step
     from airflow_provider_hsml.hopsworks.promotion.record import Promoted
     from airflow_provider_hsml.local import LocalServing
 
@@ -35,13 +36,14 @@ _NEVER_CLOSED: list[Any] = []
 """A worker that is killed runs no ``finally``: its procedure is not closed, either."""
 
 
-def _inlined(procedure: Procedure[T]) -> Procedure[T]:
+@types.coroutine
+def _inlined(procedure: Flow[T]) -> Generator[Step, Any, T]:
     """Put long waits in their places, for a worker that sees them through itself."""
     try:
-        step = next(procedure)
+        step = procedure.send(None)
         while True:
             try:
-                answer = (yield step) if isinstance(step, Pause | Call) else (yield from step.run())
+                answer = (yield step) if isinstance(step, Sleep | Call) else (yield from step.run().__await__())
             except HopsworksError as error:
                 step = procedure.throw(error)
             else:
@@ -111,7 +113,7 @@ class World:
                 promoted: Promoted = done.value
                 return promoted
             answer = error = None
-            if isinstance(step, Pause):
+            if isinstance(step, Sleep):
                 time.sleep(step.seconds)
                 continue
             assert isinstance(step, Call)
@@ -134,7 +136,7 @@ class World:
         except HopsworksError as error:
             if error.record is None:
                 raise
-            return error.record.action
+            return str(error.record.action)
 
     def interfere(self, name: str, version: int = BETTER) -> None:
         """Change a deployment as somebody who knows of nothing: another version, in two instances."""

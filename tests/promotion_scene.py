@@ -23,7 +23,7 @@ import requests
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.flow import Pace, steady
+from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import LocalServing, Speeds
 
@@ -66,7 +66,7 @@ class Clock:
             for module, (name, its) in itertools.product(modules, given.items()):
                 if getattr(module, name, None) in (time, steady):
                     stack.enter_context(mock.patch.object(module, name, its))
-            stack.enter_context(mock.patch.dict(Pace.__init__.__kwdefaults__, clock=self))
+            stack.enter_context(mock.patch.dict(Backoff.__init__.__kwdefaults__, clock=self))
             yield
 
 

@@ -25,6 +25,7 @@ from airflow_provider_hsml import (
     StartDeploymentOperator,
     StopDeploymentOperator,
 )
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
 from airflow_provider_hsml.hopsworks.registry import register as register_
 from airflow_provider_hsml.hopsworks.registry import upload
@@ -137,7 +138,7 @@ class TestRegister:
 
         assert sorted(one.version for one in done) == list(range(1, 11))
         for one in done:
-            content = hook.run(_download(hook, f"{_files(hook, name, one.version)}/model.joblib"))
+            content = _download(hook, f"{_files(hook, name, one.version)}/model.joblib")
             assert json.loads(content)["answer"] == one.metrics["answer"], "files are not mixed"
 
     def test_a_folder_in_parts(
@@ -151,8 +152,8 @@ class TestRegister:
 
         execute(self.operator(name, tmp_path, framework="TENSORFLOW"))
 
-        assert hook.run(_download(hook, f"{_files(hook, name, 1)}/weights/deep/w.bin")) == content
-        assert hook.run(_download(hook, f"{_files(hook, name, 1)}/empty.txt")) == b""
+        assert (_download(hook, f"{_files(hook, name, 1)}/weights/deep/w.bin")) == content
+        assert (_download(hook, f"{_files(hook, name, 1)}/empty.txt")) == b""
 
     def test_a_version_by_number(self, name: str, model_file: Callable[..., Path]) -> None:
         assert execute(self.operator(name, model_file(answer=1), model_version="7"))["model_version"] == 7
@@ -205,9 +206,8 @@ def _files(hook: HsmlHook, name: str, version: int) -> str:
 
 def _download(hook: HsmlHook, path: str) -> Any:
     from airflow_provider_hsml.hopsworks import api
-    from airflow_provider_hsml.hopsworks.flow import ask
 
-    return ask(api.download(hook.client.project, path))
+    return hook.client.send(api.download(hook.client.project, path))
 
 
 class TestDeployBest:
@@ -340,9 +340,8 @@ class TestDeploy:
     def test_does_not_come_up(
         self, hook: HsmlHook, name: str, model_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from airflow_provider_hsml.hopsworks import flow
 
-        monkeypatch.setattr(flow, "FAILED_STAYS", 0.3)
+        monkeypatch.setattr(rollout_tracker, "FAILED_STAYS", 0.3)
         hook.register_model(model_name=name, model_path=model_file(broken="no weights"), framework="SKLEARN")
 
         with pytest.raises(AirflowFailException, match=r"(?s)do not come up: .*no weights"):

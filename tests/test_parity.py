@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import Verification, api, flow
+from airflow_provider_hsml.hopsworks import Verification, api
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, Refused
 from airflow_provider_hsml.hopsworks.inference import predict
@@ -487,8 +487,8 @@ def test_the_same_in_a_worker_and_in_the_triggerer(
     model_file: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(flow, "FAILED_STAYS", 0.5)
-    monkeypatch.setattr(flow, "UNSCHEDULABLE_STAYS", 1.0)
+    monkeypatch.setattr(rollout_tracker, "FAILED_STAYS", 0.5)
+    monkeypatch.setattr(rollout_tracker, "UNSCHEDULABLE_STAYS", 1.0)
     monkeypatch.setattr(predict, "ROUTE_BUDGET", 2.0)
     monkeypatch.setattr(rollout_tracker, "SETTLE_UNSEEN", 0.3)
     name = scenario.__name__.replace("_", "")

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
-from airflow_provider_hsml.hopsworks import flow
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.promotion.guarded_change import Outdated, Transition
 from airflow_provider_hsml.hopsworks.transport.client import Client
 
@@ -279,7 +279,7 @@ class TestApplying:
         model_file: Callable[..., Path],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(flow, "FAILED_STAYS", 0.3)
+        monkeypatch.setattr(rollout_tracker, "FAILED_STAYS", 0.3)
         register(name, 1)
         execute(deploy(name))
         hook.register_model(model_name=name, model_path=model_file(broken="no weights"), framework="SKLEARN")
@@ -304,7 +304,6 @@ class TestApplying:
         self, name: str, serving: LocalServing, update: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def run(_: Transition) -> Any:
-            yield from ()
             raise Outdated
 
         monkeypatch.setattr(Transition, "run", run)

@@ -14,11 +14,10 @@ import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import rollout_tracker
+from airflow_provider_hsml.hopsworks.domain import model_version, rollout_tracker
+from airflow_provider_hsml.hopsworks.domain.journal_entry import State
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotVerified, TakenBack
-from airflow_provider_hsml.hopsworks.flow import ask
 from airflow_provider_hsml.hopsworks.inference import predict
-from airflow_provider_hsml.hopsworks.promotion.journal import State
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
 from airflow_provider_hsml.hopsworks.promotion.rollback import Rollback
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
@@ -358,8 +357,8 @@ def test_a_rollback_by_hand_over_what_nobody_verified_leads_back_to_what_was(wor
         world.run(world.wish("handback", version, run="before"))
     with pytest.raises(Died):
         world.run(world.wish("handback", BETTER, BAD, run="first"), after=killed_at("update deployment"))
-    path = f"Models/{MODEL}/{GOOD}/{predict.EXPECTED}"
-    right = world.hook.run(ask(api.download(world.hook.client.project, path)))
+    path = f"Models/{MODEL}/{GOOD}/{model_version.EXPECTED}"
+    right = world.hook.client.send(api.download(world.hook.client.project, path))
     expect_of_good(world, b'{"instances": [[0.0]], "predictions": [44]}')
     try:
         with pytest.raises(TakenBack, match="It was taken back"):
@@ -371,8 +370,8 @@ def test_a_rollback_by_hand_over_what_nobody_verified_leads_back_to_what_was(wor
 
 def expect_of_good(world: World, expected: bytes) -> None:
     """Have other answers expected of the good version."""
-    project, path = world.hook.client.project, f"Models/{MODEL}/{GOOD}/{predict.EXPECTED}"
-    world.hook.run(ask(api.delete_path(project, path)))
+    project, path = world.hook.client.project, f"Models/{MODEL}/{GOOD}/{model_version.EXPECTED}"
+    world.hook.client.send(api.delete_path(project, path))
     world.hook.run(upload_bytes(project, path, expected))
 
 

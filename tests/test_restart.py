@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, RestartDeploymentOperator
-from airflow_provider_hsml.hopsworks import flow
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
 
 from .tasks import FakeTaskInstance, changes, execute, rendered
@@ -95,7 +95,7 @@ def test_a_name_that_does_not_exist(serving: LocalServing) -> None:
 def test_a_start_that_fails_says_what_was_before(
     hook: HsmlHook, serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flow, "FAILED_STAYS", 0.3)
+    monkeypatch.setattr(rollout_tracker, "FAILED_STAYS", 0.3)
     files = serving.world.project(serving.project_id).files
     (file,) = files.here(f"Models/{name}/1").rglob("*.joblib")
     file.write_text('{"broken": "no weights"}')

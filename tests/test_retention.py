@@ -102,7 +102,6 @@ def test_one_that_hopsworks_says_is_in_use_is_kept(hook: HsmlHook, name: str, mo
     deploy(name, 2)
 
     def sees_nothing(*_: object) -> Any:
-        yield from ()
         return {}
 
     monkeypatch.setattr(retention, "_in_use", sees_nothing)

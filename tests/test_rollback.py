@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks.errors import Superseded
-from airflow_provider_hsml.hopsworks.flow import Pause
+from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
 from airflow_provider_hsml.local import LocalServing
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_hsml.hopsworks.domain.judge import Verdict
-    from airflow_provider_hsml.hopsworks.flow import Procedure
 
 
 pytestmark = pytest.mark.airflow
@@ -189,10 +188,10 @@ class TestWhatWasNeverVerified:
         execute(best("left2"))
         liar("left2", auc=0.9)
 
-        def stop_and_start(*_: object) -> Procedure[Verdict]:
+        async def stop_and_start(*_: object) -> Verdict:
             hook.stop_deployment("left2")
             hook.start_deployment("left2", wait=False)
-            yield Pause(0.0)
+            await Sleep(0.0)
             raise Superseded("somebody else did it")
 
         with monkeypatch.context() as patch:

@@ -6,7 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_hsml import DeploymentStatusSensor
-from airflow_provider_hsml.hopsworks import flow
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
 from airflow_provider_hsml.local.cluster.states import Condition, Status
 
@@ -65,7 +65,7 @@ def test_times_out(sensed: str) -> None:
 def test_fails_with_the_end_of_the_log(
     hook: HsmlHook, model_file: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flow, "FAILED_STAYS", 0.3)
+    monkeypatch.setattr(rollout_tracker, "FAILED_STAYS", 0.3)
     hook.register_model(model_name="brokensensed", model_path=model_file(broken="no weights"), framework="SKLEARN")
     hook.save_deployment(deployment_name="brokensensed", model_name="brokensensed")
 
@@ -120,7 +120,7 @@ def test_a_server_that_is_away_is_waited_for(sensed: str, monkeypatch: pytest.Mo
 def test_no_room_ends_the_wait_and_may_be_retried(
     hook: HsmlHook, serving: LocalServing, register: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flow, "UNSCHEDULABLE_STAYS", 0.0)
+    monkeypatch.setattr(rollout_tracker, "UNSCHEDULABLE_STAYS", 0.0)
     register("roomless", 1)
     hook.save_deployment(deployment_name="roomless", model_name="roomless")
     running = hook.start_deployment("roomless", poll_interval=0.1)

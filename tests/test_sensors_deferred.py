@@ -26,7 +26,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_hsml import DeploymentStatusSensor, ModelVersionSensor
-from airflow_provider_hsml.hopsworks import flow
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
 from airflow_provider_hsml.local.cluster.faults import RequestFault, StartFault
 
@@ -405,7 +405,7 @@ def stage(
     model_file: Callable[..., Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Stage]:
-    monkeypatch.setattr(flow, "UNSCHEDULABLE_STAYS", 1.0)
-    monkeypatch.setattr(flow, "FAILED_STAYS", 1.0)
+    monkeypatch.setattr(rollout_tracker, "UNSCHEDULABLE_STAYS", 1.0)
+    monkeypatch.setattr(rollout_tracker, "FAILED_STAYS", 1.0)
     yield Stage(hook, serving, register, model_file, monkeypatch, {})
     serving.faults.clear()

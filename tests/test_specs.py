@@ -18,8 +18,7 @@ from airflow_provider_hsml import (
     TransformerSpec,
 )
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.flow import ask
-from airflow_provider_hsml.hopsworks.rollout import scripts
+from airflow_provider_hsml.hopsworks.domain import script_file
 from airflow_provider_hsml.local import LocalServing, Speeds
 
 from . import tasks
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.flow import Procedure
 
 pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
 
@@ -178,7 +176,7 @@ class TestTags:
     ) -> None:
         register(name, 1)
         assert execute(deploy(name, spec={"tags": {"team": "fraud", "tier": {"level": 3}}}))["action"] == "created"
-        assert hook.run(_tags(hook, name)) == {"team": "fraud", "tier": {"level": 3}}
+        assert _tags(hook, name) == {"team": "fraud", "tier": {"level": 3}}
         serving.requests.clear()
 
         assert execute(deploy(name, spec={"tags": {"tier": {"level": 3}, "team": "fraud"}}))["action"] == "unchanged"
@@ -187,7 +185,7 @@ class TestTags:
         assert changes(serving)[:2] == [("PUT", "team"), ("DELETE", "tier")]
         assert changes(serving)[2:] == [("PUT", "hsml_promotion")], "the note on the model version, which has no schema"
         execute(deploy(name, spec={"tags": {}}))
-        assert hook.run(_tags(hook, name)) == {}
+        assert _tags(hook, name) == {}
 
     def test_a_hopsworks_without_them(self, serving: LocalServing, name: str, register: Callable[..., int]) -> None:
         if serving.world.line.knows("tags"):
@@ -198,8 +196,8 @@ class TestTags:
             execute(deploy(name, spec={"tags": {"team": "fraud"}}))
 
 
-def _tags(hook: HsmlHook, name: str) -> Procedure[dict[str, Any]]:
-    return ask(api.get_deployment_tags(hook.client.project, hook.get_deployment(name)))
+def _tags(hook: HsmlHook, name: str) -> Any:
+    return hook.client.send(api.get_deployment_tags(hook.client.project, hook.get_deployment(name)))
 
 
 @pytest.mark.since_hopsworks("4.8")
@@ -279,7 +277,7 @@ class TestChecked:
 def test_a_script_in_the_project(hook: HsmlHook, name: str, script: Path, register: Callable[..., int]) -> None:
     register(name, 1)
     execute(deploy(name, spec={"script_file": str(script)}))
-    path = f"/Projects/demo/{scripts.FOLDER}/{hook.get_deployment(name).raw['predictor']}"
+    path = f"/Projects/demo/{script_file.FOLDER}/{hook.get_deployment(name).raw['predictor']}"
 
     assert execute(deploy(name, spec={"script_file": f"hopsfs:{path}"}))["action"] == "unchanged"
     with pytest.raises(AirflowFailException, match=r"spec.script_file: there is no '/Projects/demo/Resources/no.py'"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain import verification
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
 from airflow_provider_hsml.hopsworks.flow import steady
@@ -37,7 +38,7 @@ class HsmlHook(PromotionVerbs):
         ``HOPSWORKS_HOST``, ``HOPSWORKS_PROJECT``, ``HOPSWORKS_API_KEY`` and so on.
     :param project: another project than the connection's
     :param sleep: how to wait, in seconds; one that raises ends what waits
-    :param leave: tells whether a long wait is to be left to somebody else; then what waits ends with ``HandOver``
+    :param leave: tells whether a long wait is to be left to somebody else; then what waits ends with ``Deferred``
     :param on_answer: is given what each answer of Hopsworks says
     :param on_decided: is given the model version that a promotion or a rollback has decided for
     """
@@ -77,7 +78,7 @@ class HsmlHook(PromotionVerbs):
         :raises InvalidInput: it cannot be asked so: it serves GRPC, a language model, or a script without a model
         """
         check_deployment_name(name)
-        body: Mapping[str, Any] | None = predict.request_body(
+        body: Mapping[str, Any] | None = verification.request_body(
             f"Request to deployment {name!r}", instances=instances, inputs=inputs, payload=payload
         )
         if body is None or name not in self._can_answer:

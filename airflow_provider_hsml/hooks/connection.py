@@ -14,14 +14,14 @@ from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import access_of, mask_key
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NoAnswer, NotUnderstood
-from airflow_provider_hsml.hopsworks.flow import HandOver, drive
+from airflow_provider_hsml.hopsworks.flow import Deferred, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_hsml.hopsworks.domain.access import Access
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.flow import Long, Procedure
+    from airflow_provider_hsml.hopsworks.flow import Defer, Flow
     from airflow_provider_hsml.hopsworks.transport.client import Client
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class ConnectedHook(BaseHook):
         project: str | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
-        leave: Callable[[Long[Any]], bool] = lambda _wait: False,
+        leave: Callable[[Defer[Any]], bool] = lambda _wait: False,
         on_answer: Callable[[Any], object] = lambda _answer: None,
         on_decided: Callable[[ModelVersion], object] = lambda _model: None,
     ) -> None:
@@ -84,22 +84,25 @@ class ConnectedHook(BaseHook):
         """Give the client."""
         return self.client
 
-    def run(self, procedure: Procedure[T]) -> T:
+    def run(self, procedure: Flow[T]) -> T:
         """
         Do what a procedure says, with this connection.
 
         :param procedure: what to do
-        :raises HandOver: a long wait in it is left to somebody else
+        :raises Deferred: a long wait in it is left to somebody else
         """
-        return drive(procedure, self.client.send, self._sleep, self._watch)
+        try:
+            return drive(procedure, self.client.send, self._sleep, self._watch)
+        finally:
+            procedure.close()
 
-    def _watch(self, wait: Long[T]) -> T:
+    def _watch(self, wait: Defer[T]) -> T:
         """Look first; leave what is not there yet to somebody else, where that is wanted."""
         if self._leave(wait):
             try:
                 return drive(wait.run(), self.client.send, _not_there_yet)
             except _NotThereYet:
-                raise HandOver(wait) from None
+                raise Deferred(wait) from None
         return drive(wait.run(), self.client.send, self._sleep)
 
     def test_connection(self) -> tuple[bool, str]:

@@ -10,10 +10,10 @@ from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_n
 from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import Superseded
-from airflow_provider_hsml.hopsworks.flow import HandOver, Pace, drive, steady
+from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import resume
 from airflow_provider_hsml.hopsworks.rollout import restart, stop
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival, Arrived
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
 
 from .looks import DeploymentLooks
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
     from airflow_provider_hsml.hopsworks.domain.settings import Wanted
 
 log = logging.getLogger(__name__)
@@ -158,7 +159,7 @@ class DeploymentVerbs(DeploymentLooks):
             return self.run(
                 how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait, clock=steady())
             ).deployment
-        except (HandOver, Superseded):
+        except (Deferred, Superseded):
             raise
         except BaseException:
             # Airflow 2 ends a killed task by an exception that is no Exception.
@@ -179,7 +180,7 @@ class DeploymentVerbs(DeploymentLooks):
 
     def _bring_back(self, name: str) -> None:
         """Start what was left down, within the seconds that a task which is being killed still has."""
-        pace = Pace(first=0.2, most=1.0, deadline=time.time() + _BRING_BACK)
+        pace = Backoff(first=0.2, most=1.0, deadline=time.time() + _BRING_BACK)
         try:
             drive(restart.bring_back(self.client.project, name, pace), self.client.send, time.sleep)
         except Exception:
@@ -201,6 +202,6 @@ class DeploymentVerbs(DeploymentLooks):
         pace = self._pace(timeout, poll_interval)
         return self.run(stop.delete(self.client.project, check_deployment_name(name), pace, force=force))
 
-    def _pace(self, timeout: float, poll_interval: float) -> Pace:
+    def _pace(self, timeout: float, poll_interval: float) -> Backoff:
         clock = steady()
-        return Pace(first=0.5, most=poll_interval, deadline=clock() + timeout, clock=clock)
+        return Backoff(first=0.5, most=poll_interval, deadline=clock() + timeout, clock=clock)

@@ -14,7 +14,7 @@ from airflow_provider_hsml.hopsworks.domain.gate import Gate, Metric
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
-from airflow_provider_hsml.hopsworks.flow import HandOver, drive, steady
+from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import promote, resume
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
@@ -26,8 +26,8 @@ from .models import direction_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_hsml.hopsworks.domain.verification import Checks
-    from airflow_provider_hsml.hopsworks.flow import Procedure
+    from airflow_provider_hsml.hopsworks.domain.judge import Checks
+    from airflow_provider_hsml.hopsworks.flow import Flow
     from airflow_provider_hsml.hopsworks.promotion.record import Promoted, Record
 
 log = logging.getLogger(__name__)
@@ -252,11 +252,11 @@ class PromotionVerbs(DeploymentVerbs):
         )
         return self._promote(promote.go_on(project, watch, event, told, steady()), wish)
 
-    def _promote(self, procedure: Procedure[Promoted], wish: Promotion | None = None) -> Record:
+    def _promote(self, procedure: Flow[Promoted], wish: Promotion | None = None) -> Record:
         by = wish.by if wish else None
         try:
             promoted = self.run(procedure)
-        except HandOver:
+        except Deferred:
             raise
         except HopsworksError as error:
             if error.record is not None and error.record.deployment_id is not None:

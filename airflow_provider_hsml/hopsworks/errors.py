@@ -27,13 +27,10 @@ Two questions decide what happens next, and every error answers both:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .domain.deployment import Deployment
-    from .promotion.record import Record
+    from collections.abc import Mapping, Sequence
 
 _QUOTA = "quota"
 
@@ -80,8 +77,8 @@ class HopsworksError(Exception):
     """Seconds after which the server asks to try again, where it said so."""
     without_logs: str = ""
     """Its text without lines of logs; empty where it has none."""
-    record: Record | None = None
-    """What was decided and done until then, where it ended a promotion."""
+    record: Any = None
+    """The ``promotion.record.Record`` of the promotion that this error ended; None if it ended none."""
 
     @property
     def kept_text(self) -> str:
@@ -234,10 +231,38 @@ class DeploymentError(HopsworksError):
     """What became of a deployment, when it is not what was asked for."""
 
 
+class FailedDeployment(Protocol):
+    """The part of a deployment that describes its failure."""
+
+    @property
+    def id(self) -> int:
+        """Hopsworks' number for it."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def reason(self) -> str:
+        """The reason that the server gives, or an empty text."""
+
+    @property
+    def failed_component(self) -> str:
+        """``predictor`` or ``transformer``."""
+
+    @property
+    def is_unschedulable(self) -> bool:
+        """Whether the cluster has no room for its instances."""
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The whole deployment resource."""
+
+
 class DeploymentFailed(DeploymentError):
     """The deployment's instances do not come up. Carries the server's reason and the end of the log."""
 
-    def __init__(self, deployment: Deployment, *, log_tail: Sequence[str] = ()) -> None:
+    def __init__(self, deployment: FailedDeployment, *, log_tail: Sequence[str] = ()) -> None:
         """
         Put the end of the log into the message, so that nobody has to look for it elsewhere.
 
@@ -247,11 +272,10 @@ class DeploymentFailed(DeploymentError):
         reason = deployment.reason or "the server gives no reason"
         self.without_logs = f"{deployment}: its instances do not come up: {reason}"
         lines = [self.without_logs]
-        component = deployment.condition.component if deployment.condition else "predictor"
-        lines += [f"Last lines of the {component}'s log:", *log_tail] if log_tail else []
+        lines += [f"Last lines of the {deployment.failed_component}'s log:", *log_tail] if log_tail else []
         super().__init__("\n".join(lines))
         self.deployment = deployment
-        self.transient = deployment.condition is not None and deployment.condition.is_unschedulable
+        self.transient = deployment.is_unschedulable
 
 
 class NotVerified(DeploymentError):

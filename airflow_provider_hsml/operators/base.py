@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.flow import Long
+    from airflow_provider_hsml.hopsworks.flow import Defer
 
 log = logging.getLogger(__name__)
 
@@ -198,15 +198,15 @@ class WaitingOperator(HsmlOperator):
         )
 
     def _guarded(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks.flow import HandOver  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.flow import Deferred  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
         try:
             return super()._guarded(act)
-        except HandOver as over:
+        except Deferred as over:
             self._leave(over.wait)
             raise AssertionError from over  # Deferring always raises.
 
-    def _leaves(self, wait: Long[Any]) -> bool:
+    def _leaves(self, wait: Defer[Any]) -> bool:
         """Tell whether a wait is to be left to the triggerer."""
         from airflow_provider_hsml.hopsworks.promotion.resume import why_not  # noqa: PLC0415 - a DAG is parsed without it, and sooner
         from airflow_provider_hsml.hopsworks.rollout.watch import Watch  # noqa: PLC0415

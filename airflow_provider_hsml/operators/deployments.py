@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-    from airflow_provider_hsml.hopsworks.flow import Long
+    from airflow_provider_hsml.hopsworks.flow import Defer
 
 
 _RESTARTED = "hsml_restarted"
@@ -93,7 +93,7 @@ class StopDeploymentOperator(WaitingOperator):
         deployment = self.hook.stop_deployment(self.deployment_name, **waits)
         return _summary(self.hook, self.deployment_name, deployment)
 
-    def _leaves(self, wait: Long[Any]) -> bool:  # noqa: ARG002 - there is one kind of it
+    def _leaves(self, wait: Defer[Any]) -> bool:  # noqa: ARG002 - there is one kind of it
         return self.deferrable
 
     def _leave(self, wait: Any) -> None:

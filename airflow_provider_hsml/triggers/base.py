@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 
 from airflow_provider_hsml.connection import access_of, mask_key
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
-from airflow_provider_hsml.hopsworks.once import Once
+from airflow_provider_hsml.hopsworks.transport.async_client import Once
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.access import Access
-    from airflow_provider_hsml.hopsworks.flow import Pace
+    from airflow_provider_hsml.hopsworks.flow import Backoff
     from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 
 if not (_httpx := logging.getLogger("httpx")).level:
@@ -91,7 +91,7 @@ async def shared_client(hsml_conn_id: str, project: str | None = None) -> AsyncI
             await shared.close()
 
 
-async def find_project(client: AsyncClient, pace: Pace) -> Project:
+async def find_project(client: AsyncClient, pace: Backoff) -> Project:
     """
     Find the project, however often the server is away meanwhile.
 
@@ -105,7 +105,7 @@ async def find_project(client: AsyncClient, pace: Pace) -> Project:
         except HopsworksError as error:
             if not error.transient:
                 raise
-            pause = pace.pause(at_least=error.retry_after or 0.0)
+            pause = pace.next_delay(at_least=error.retry_after or 0.0)
             if pause is None:
                 message = f"Gave up at the timeout: {error}"
                 raise NotInTime(message) from error

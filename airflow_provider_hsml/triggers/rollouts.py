@@ -10,7 +10,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
-from airflow_provider_hsml.hopsworks.flow import Pace, steady
+from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
 from .base import HsmlTrigger, find_project, shared_client
 
@@ -63,7 +63,7 @@ class RolloutTrigger(HsmlTrigger):
         from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - brings more than it takes to store one
 
         clock = steady()
-        pace = Pace(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
+        pace = Backoff(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
         async with shared_client(self.hsml_conn_id, self.project) as client:
             watch = resume.read(await find_project(client, pace), self.watch, clock)
             return await client.drive(resume.report(watch), self.watch["deadline"])

@@ -8,7 +8,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.flow import Pace, steady
+from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
 from .base import HsmlTrigger, find_project, shared_client
 
@@ -49,7 +49,7 @@ class SensorTrigger(HsmlTrigger):
 
         first = max(self.poll_interval, LEAST_INTERVAL)
         most = max(first, self.longest_interval or 0.0)
-        pace = Pace(first=first, most=most, deadline=self.deadline, clock=steady())
+        pace = Backoff(first=first, most=most, deadline=self.deadline, clock=steady())
         try:
             async with shared_client(self.hsml_conn_id, self.project) as client:
                 project = await find_project(client, pace)

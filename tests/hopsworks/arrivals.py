@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival, Arrived
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
 
 from .fake import PROJECT, FakeHopsworks
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 
 V1 = ModelVersion("digits", 1, "digits_1", "demo", 119, {}, Framework.SKLEARN)
 V2 = ModelVersion("digits", 2, "digits_2", "demo", 119, {}, Framework.SKLEARN)

@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from airflow_provider_hsml.hopsworks.api import API, Answer, Call, Project
 from airflow_provider_hsml.hopsworks.errors import NoAnswer
-from airflow_provider_hsml.hopsworks.flow import Procedure, drive
+from airflow_provider_hsml.hopsworks.flow import Flow, drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,7 +113,7 @@ class FakeHopsworks:
         """Tell the time."""
         return self.now
 
-    def run(self, procedure: Procedure[T]) -> T:
+    def run(self, procedure: Flow[T]) -> T:
         """Drive a procedure."""
         return drive(procedure, self.send, self.sleep)
 

@@ -15,7 +15,8 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import NotInTime, Refused, Superseded
-from airflow_provider_hsml.hopsworks.flow import Pace, Reach, Wait, until
+from airflow_provider_hsml.hopsworks.flow import Backoff
+from airflow_provider_hsml.hopsworks.rollout.status import Reach, Wait, until
 from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import LocalServing, Profile, RequestFault
@@ -85,7 +86,7 @@ class Waits:
                 return super().pause_after(deployment)
 
         goal = Reach.of(deployment.name, DeploymentStatus.RUNNING)
-        wait = Counted(goal, Pace(first=first, most=2.0, deadline=deadline), f"{deployment.name} to run")
+        wait = Counted(goal, Backoff(first=first, most=2.0, deadline=deadline), f"{deployment.name} to run")
         look = api.get_deployment_by_id(self.project, deployment.id)
         try:
             found = await self.client.drive(until(wait, look), deadline)

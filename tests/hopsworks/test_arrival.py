@@ -19,7 +19,6 @@ from .arrivals import FILES, V1, V2, WITHOUT_EXPECTED, arrival, arrive, starts, 
 from .fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.flow import Procedure
     from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
 
 
@@ -213,11 +212,10 @@ class TestWhatWasStoppedForADecisionThatIsOutdated:
         """Make an arrival that stops it, meets somebody else, and gives way when it announces its change again."""
         told: list[bool] = []
 
-        def announce(_: object) -> Procedure[None]:
+        async def announce(_: object) -> None:
             told.append(True)
             if len(told) == 2:
                 raise self.Outdated
-            yield from ()
 
         stops(fake)
         fake.faults["PUT"] = [refusal(409, 240000)]

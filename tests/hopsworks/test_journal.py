@@ -11,19 +11,10 @@ import pytest
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Entry, Rejected, Served, State
 from airflow_provider_hsml.hopsworks.errors import NoAnswer
-from airflow_provider_hsml.hopsworks.flow import Pace
-from airflow_provider_hsml.hopsworks.promotion.journal import (
-    FOLDER,
-    KEPT,
-    Before,
-    Entry,
-    Journal,
-    Rejected,
-    Served,
-    State,
-    open_journal,
-)
+from airflow_provider_hsml.hopsworks.flow import Backoff
+from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, open_journal
 from airflow_provider_hsml.hopsworks.promotion.situation import find
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 
@@ -208,8 +199,8 @@ class TestAServerThatIsAway:
         fake = FakeHopsworks(faults={UPLOAD: list(faults)})
         return fake, fake.run(open_journal(PROJECT, "digits"))
 
-    def pace(self, fake: FakeHopsworks) -> Pace:
-        return Pace(first=1.0, most=10.0, deadline=fake.now + 60.0, clock=fake.clock)
+    def pace(self, fake: FakeHopsworks) -> Backoff:
+        return Backoff(first=1.0, most=10.0, deadline=fake.now + 60.0, clock=fake.clock)
 
     @pytest.mark.parametrize("fault", [UNSENT, LOST])
     def test_is_an_error_before_the_change(self, fault: str) -> None:

@@ -11,6 +11,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.rollout.preconditions import check_schema
 
 from .fake import PROJECT, FakeHopsworks, row
 
@@ -160,7 +161,7 @@ class TestSchema:
 
     def check(self, challenger: ModelVersion | None, env_vars: tuple[str, ...] = SCHEMA, **files: Any) -> None:
         live = Deployment.from_json(row(predictorEnvVars=list(env_vars)))
-        FakeHopsworks(files=files).run(preconditions.check_schema(PROJECT, live, challenger))
+        FakeHopsworks(files=files).run(check_schema(PROJECT, live, challenger))
 
     def test_the_same_training_dataset(self) -> None:
         self.check(model(training_dataset_version=3))

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_hsml.hopsworks.domain import verification
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
 from airflow_provider_hsml.hopsworks.inference import predict
 
@@ -38,7 +39,7 @@ def test_input_examples(example: Any, body: dict[str, Any]) -> None:
     ],
 )
 def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
-    assert predict.request_body("Request", **given) == body
+    assert verification.request_body("Request", **given) == body
 
 
 @pytest.mark.parametrize(
@@ -54,7 +55,7 @@ def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
 )
 def test_no_bodies(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
-        predict.request_body("Request", **given)
+        verification.request_body("Request", **given)
 
 
 class TestPredict:

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
+from airflow_provider_hsml.hopsworks.domain.journal_entry import Before
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
 from airflow_provider_hsml.hopsworks.errors import NotFound
 from airflow_provider_hsml.hopsworks.promotion import situation
-from airflow_provider_hsml.hopsworks.promotion.journal import Before
 from airflow_provider_hsml.hopsworks.registry.lookup import find_version, list_versions
 
 from .fake import PROJECT, FakeHopsworks, row

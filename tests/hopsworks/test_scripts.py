@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.api import API, Answer, Call
-from airflow_provider_hsml.hopsworks.domain import diff
+from airflow_provider_hsml.hopsworks.domain import diff, script_file
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NoAnswer, Refused
 from airflow_provider_hsml.hopsworks.flow import drive
@@ -66,7 +66,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def ours(file: Path) -> Script:
-    script = scripts.absolute(PROJECT, {"script_file": scripts.read("spec.script_file", str(file))})["script_file"]
+    script = script_file.absolute(PROJECT, {"script_file": script_file.read("spec.script_file", str(file))})[
+        "script_file"
+    ]
     assert isinstance(script, Script)
     return script
 
@@ -83,7 +85,7 @@ class TestReading:
         ],
     )
     def test_one_in_the_project(self, given: str) -> None:
-        script = scripts.read("spec.script_file", given)
+        script = script_file.read("spec.script_file", given)
 
         assert (script.path, script.content) == ("/Projects/demo/Resources/predict.py", None)
 
@@ -110,17 +112,17 @@ class TestReading:
     )
     def test_what_is_none(self, given: Any, message: str) -> None:
         with pytest.raises(InvalidInput, match=message):
-            scripts.read("spec.script_file", given)
+            script_file.read("spec.script_file", given)
 
     def test_an_empty_file(self, tmp_path: Path) -> None:
         (tmp_path / "empty.py").touch()
 
         with pytest.raises(InvalidInput, match=r"empty\.py: 0 bytes"):
-            scripts.read("spec.script_file", tmp_path / "empty.py")
+            script_file.read("spec.script_file", tmp_path / "empty.py")
 
     def test_one_of_another_project(self) -> None:
         with pytest.raises(InvalidInput, match=r"spec.script_file: expected a file in project 'demo'"):
-            scripts.absolute(PROJECT, {"script_file": Script("/Projects/other/Resources/predict.py")})
+            script_file.absolute(PROJECT, {"script_file": Script("/Projects/other/Resources/predict.py")})
 
     @pytest.mark.parametrize(
         "live",

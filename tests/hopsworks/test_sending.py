@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import script_file
 from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import Unsupported
-from airflow_provider_hsml.hopsworks.rollout import scripts
 from airflow_provider_hsml.hopsworks.rollout.update import Change
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.flow import Procedure
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
@@ -33,9 +32,8 @@ MODEL = "everysetting"
 _TRANSFORMER = {"script_file": "transformer.py"}
 
 
-def _nothing() -> Procedure[None]:
+async def _nothing() -> None:
     """Announce a change to nobody."""
-    yield from ()
 
 
 # field: (first value, other value, what has to be given along)
@@ -144,7 +142,7 @@ class Saver:
         project = self.hook.client.project
         wanted = DeploymentSpec.read(spec).wanted() | (model_wanted(self.model) if self.model else {})
         deadline = time.time() + 60
-        return Change(project, self.name, scripts.absolute(project, wanted), self.model, 0.05, deadline, time.time)
+        return Change(project, self.name, script_file.absolute(project, wanted), self.model, 0.05, deadline, time.time)
 
     def create(self, spec: dict[str, Any]) -> Deployment:
         change = self.change(spec)
@@ -288,7 +286,7 @@ class TestScripts:
         name = saver.live.raw["predictor"]
         assert name.startswith("my_own-")
         hook = saver.hook
-        assert hook.client.send(api.download(hook.client.project, f"{scripts.FOLDER}/{name}")) == b"# once\n"
+        assert hook.client.send(api.download(hook.client.project, f"{script_file.FOLDER}/{name}")) == b"# once\n"
         serving.requests.clear()
 
         assert not saver.differs({"script_file": "my own.py"})

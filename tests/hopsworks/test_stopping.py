@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotInTime, Refused
-from airflow_provider_hsml.hopsworks.flow import Pace
+from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.rollout.stop import delete, stop
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
 
 
-def pace(fake: FakeHopsworks, timeout: float = 60) -> Pace:
-    return Pace(first=0.5, most=10, deadline=fake.now + timeout, clock=fake.clock)
+def pace(fake: FakeHopsworks, timeout: float = 60) -> Backoff:
+    return Backoff(first=0.5, most=10, deadline=fake.now + timeout, clock=fake.clock)
 
 
 class TestStopping:

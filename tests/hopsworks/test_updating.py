@@ -23,7 +23,6 @@ from .fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-    from airflow_provider_hsml.hopsworks.flow import Procedure
 
 
 class TestUpdating:
@@ -289,10 +288,9 @@ class TestUpdating:
             assert fake.row is not None
             fake.row |= {"predictorResources": {"requests": {"cores": 2}}}
 
-        def announce(live: Deployment | None) -> Procedure[str | None]:
+        async def announce(live: Deployment | None) -> str | None:
             assert live is not None
             announced.append(live.raw.get("predictorResources"))
-            yield from ()
             return None
 
         fake.on["versions"] = change
@@ -313,10 +311,9 @@ class TestUpdating:
             assert fake.row is not None
             fake.row |= {"modelVersion": 1, "inferenceLogging": "ALL"}
 
-        def announce(live: Deployment | None) -> Procedure[str | None]:
+        async def announce(live: Deployment | None) -> str | None:
             assert live is not None
             announced.append((live.status, live.raw.get("inferenceLogging")))
-            yield from ()
             return None
 
         fake.on["STOP"] = stop_and_change
@@ -345,9 +342,8 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(version=2, modelVersion=2), files=FILES, answers=[2])
         announced = []
 
-        def announce(live: Deployment | None) -> Procedure[str | None]:
+        async def announce(live: Deployment | None) -> str | None:
             announced.append(live and live.version)
-            yield from ()
             return None
 
         def roll_back() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,10 +16,13 @@ from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotVerified
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival, Arrived
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
 
 from .arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
 from .fake import PROJECT, FakeHopsworks, refusal, row
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 
 LLM = ModelVersion("digits", 2, "digits_2", "demo", 119, {}, Framework.LLM)
 AT_THE_INGRESS = WITHOUT_EXPECTED | {

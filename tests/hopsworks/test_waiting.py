@@ -12,20 +12,8 @@ import pytest
 from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, get_deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError
-from airflow_provider_hsml.hopsworks.flow import (
-    Long,
-    Pace,
-    Pause,
-    Procedure,
-    Reach,
-    Wait,
-    ask,
-    drive,
-    drive_async,
-    explained,
-    until,
-    watched,
-)
+from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, drive, drive_async
+from airflow_provider_hsml.hopsworks.rollout.status import Reach, Wait, explained, until
 
 from .fake import PROJECT, UNSENT, FakeHopsworks, refusal, row
 
@@ -41,8 +29,7 @@ def test_a_failure_carries_the_log_of_the_component_at_fault(reason: str, compon
     condition = {"type": "STARTED", "status": False, "reason": reason}
     failed = Deployment.from_json(row("Failed", condition=condition))
 
-    def fail() -> Procedure[None]:
-        yield from ()
+    async def fail() -> None:
         raise DeploymentFailed(failed)
 
     def send(call: Call[Any]) -> list[InstanceLog]:
@@ -58,24 +45,24 @@ def test_a_failure_carries_the_log_of_the_component_at_fault(reason: str, compon
 
 
 @dataclass
-class Coming:
+class Coming(Defer[Deployment | None]):
     """A long wait for a deployment to run."""
 
     clock: Callable[[], float]
 
-    def run(self) -> Procedure[Deployment | None]:
-        pace = Pace(first=1, most=5, deadline=1300, clock=self.clock)
+    async def run(self) -> Deployment | None:
+        pace = Backoff(first=1, most=5, deadline=1300, clock=self.clock)
         goal = Reach.of("digits", DeploymentStatus.RUNNING)
-        return explained(
+        return await explained(
             PROJECT, until(Wait(goal, pace, "deployment 'digits' to run"), get_deployment(PROJECT, "digits"))
         )
 
 
-def coming(fake: FakeHopsworks) -> Procedure[tuple[Deployment | None, float]]:
+async def coming(fake: FakeHopsworks) -> tuple[Deployment | None, float]:
     """Wait, look once more, and tell how long it took."""
-    wait: Long[Deployment | None] = Coming(fake.clock)
-    yield from watched(wait)
-    return (yield from ask(get_deployment(PROJECT, "digits"))), fake.now
+    wait: Defer[Deployment | None] = Coming(fake.clock)
+    await wait
+    return await get_deployment(PROJECT, "digits"), fake.now
 
 
 COMING: dict[str, tuple[dict[float, str], list[Any]]] = {
@@ -127,18 +114,18 @@ class TestDrivers:
     def test_a_procedure_is_closed_when_its_task_is_cancelled(self, what: str) -> None:
         closed: list[str] = []
 
-        class Nested:
-            def run(self) -> Procedure[None]:
-                yield Pause(1)
+        class Nested(Defer[None]):
+            async def run(self) -> None:
+                await Sleep(1)
 
-        def procedure() -> Procedure[None]:
+        async def procedure() -> None:
             try:
                 if what == "call":
-                    yield get_deployment(PROJECT, "digits")
+                    await get_deployment(PROJECT, "digits")
                 elif what == "pause":
-                    yield Pause(1)
+                    await Sleep(1)
                 else:
-                    yield Nested()
+                    await Nested()
             finally:
                 closed.append(what)
 

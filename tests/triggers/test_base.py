@@ -235,7 +235,7 @@ class TestShared:
 
         async def ingress(_client: Any, project: api.Project) -> str:
             assert project.ingress is not None
-            return project.ingress.url
+            return str(getattr(project.ingress, "url", None))
 
         assert run(ingress) == serving.ingress_url
 

@@ -6,6 +6,9 @@ Everything that gets into a path is checked here, so that no name can lead out o
 
 from __future__ import annotations
 
+from airflow_provider_hsml.hopsworks.domain.project import Project
+from airflow_provider_hsml.hopsworks.domain.verification import check_path
+
 from .call import (
     API,
     INSTANCE_NOT_FOUND,
@@ -28,16 +31,8 @@ from .files import (
     path_exists,
     upload_part,
 )
-from .inference import (
-    Address,
-    Endpoint,
-    check_path,
-    get_at,
-    get_endpoints,
-    predict,
-    predict_at,
-)
-from .projects import Project, get_project, get_server_version, get_variable
+from .inference import Address, Endpoint, get_at, get_endpoints, predict, predict_at
+from .projects import get_project, get_server_version, get_variable
 from .registry import (
     Registry,
     delete_model,

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotUnderstood, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Call(Generic[T]):
     read: Callable[[Any], T]
     """From the answer's JSON (None when it is empty) to what the caller wants."""
     query: tuple[tuple[str, str], ...] = ()
-    body: Any = None
+    body: Any = field(default=None, repr=False)
     upload: Upload | None = field(default=None, repr=False)
     repeatable: bool = False
     """Whether sending it a second time does no harm."""
@@ -87,6 +87,10 @@ class Call(Generic[T]):
     """Makes the error of an answer that is not Hopsworks' own."""
     looks_at: int | str | None = None
     """The id or the name of the deployment that it looks at, where a list of all deployments answers it as well."""
+
+    def __await__(self) -> Generator[Call[T], T, T]:
+        """Yield this step to the driver of a flow."""
+        return (yield self)
 
     def outcome(self, answer: Answer) -> T:
         """

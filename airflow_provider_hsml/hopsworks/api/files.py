@@ -12,8 +12,9 @@ from .call import PAGE, Call, nothing, path_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from airflow_provider_hsml.hopsworks.domain.project import Project
+
     from .call import Upload
-    from .projects import Project
 
 T = TypeVar("T")
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.verification import check_path
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, ModelRefused
 
 from .call import Call, encoded, error_of, path_of
@@ -15,10 +15,9 @@ from .call import Call, encoded, error_of, path_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .call import Answer
-    from .projects import Project
+    from airflow_provider_hsml.hopsworks.domain.project import Project
 
-_PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
+    from .call import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +94,6 @@ class Address:
         :param path: as ``check_path`` gives it
         """
         return f"{self.base}{path}".removeprefix("/")
-
-
-def check_path(path: object) -> str:
-    """
-    Give a path below a deployment's address back when it can be one.
-
-    :param path: what was given: ``"/health"``
-    :raises InvalidInput: otherwise, or it would lead elsewhere
-    """
-    if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
-        message = f"health_path: expected a path like '/health', without '..', query or spaces, got {path!r}."
-        raise InvalidInput(message)
-    return path
 
 
 def predict(

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from airflow_provider_hsml.hopsworks.domain.project import Project
 
 from .call import Call, path_of
 
-if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
-
 VARIABLE_NOT_FOUND = 100050
-
-
-@dataclass(frozen=True, slots=True)
-class Project:
-    """The project that a client works in."""
-
-    id: int
-    name: str
-    has_files_folder: bool = field(default=True, compare=False)
-    """Whether a model's files lie in ``Files`` below its version, and not beside what describes it (Hopsworks 3)."""
-    ingress: Ingress | None = field(default=None, repr=False, compare=False)
-    """How models are asked, where that is not through Hopsworks' REST API."""
 
 
 def get_project(name: str) -> Call[Project]:

@@ -12,7 +12,7 @@ from .call import MODEL_NOT_FOUND, TAG_NOT_FOUND, Call, Page, nothing, path_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from .projects import Project
+    from airflow_provider_hsml.hopsworks.domain.project import Project
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from .call import INSTANCE_NOT_FOUND, PAGE, TAG_NOT_FOUND, Call, Page, nothing, 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .projects import Project
+    from airflow_provider_hsml.hopsworks.domain.project import Project
+    from airflow_provider_hsml.hopsworks.errors import FailedDeployment
 
 DUPLICATED_ENTRY = 240011
 LOGS_NOT_AVAILABLE = 240027
@@ -164,7 +165,7 @@ class InstanceLog:
 
 
 def get_logs(
-    project: Project, deployment: Deployment, *, component: str = "predictor", tail: int = 10
+    project: Project, deployment: FailedDeployment, *, component: str = "predictor", tail: int = 10
 ) -> Call[list[InstanceLog] | None]:
     """
     Read the end of each instance's log; None when there is none in this state. Reading takes a lock on the deployment.

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
-from airflow_provider_hsml.hopsworks.flow import Procedure, ask
-from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.errors import InvalidInput
 
 from . import arguments
 from .model_version import tag_value
 from .settings import tag_text
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
-
-    from airflow_provider_hsml.hopsworks.api import Project, Registry
+    from collections.abc import Mapping
 
     from .model_version import ModelVersion
 
@@ -101,74 +96,3 @@ class Criteria:
             if tags[name] != value:
                 return f"has the tag {name!r} with {tags[name]!r}, not {value!r}"
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What was seen in the registry."""
-
-    models: tuple[ModelVersion, ...]
-    """Versions that will do, the newest first, with their tags where they were asked for."""
-    reason: str = ""
-    """Why there is none yet."""
-
-
-def look(
-    project: Project,
-    name: str,
-    criteria: Criteria,
-    owner: Registry | None = None,
-    *,
-    but: Container[int] = (),
-    is_one_enough: bool = True,
-) -> Procedure[Look]:
-    """
-    Look for a version once. Tags are read only of those that meet the rest, the newest first.
-
-    :param project: the project that asks
-    :param name: the model's name
-    :param criteria: what it has to meet
-    :param owner: the registry it is in; None for the project's own
-    :param but: numbers of versions that are passed over
-    :param is_one_enough: whether the newest is wanted alone, else all of them
-    """
-    if criteria.version is None:
-        versions = yield from lookup.list_versions(project, name, owner)
-        wanted = f"Model {name!r}"
-    else:
-        model = yield from ask(api.get_model(project, name, criteria.version, registry=owner))
-        versions = [] if model is None else [model]
-        wanted = f"Version {criteria.version} of model {name!r}"
-    found, reasons = [], []
-    for version in sorted(versions, key=lambda model: model.version, reverse=True):
-        if version.version in but:
-            continue
-        lack, tags = yield from _judge(project, version, criteria, owner)
-        if lack is not None:
-            reasons.append(f"version {version.version} {lack}")
-            continue
-        found.append(replace(version, tags=tags))
-        if is_one_enough:
-            break
-    if found:
-        return Look(tuple(found))
-    if not reasons:
-        return Look((), f"{wanted} is not in the registry of project {(owner or project).name!r} yet")
-    others = f"; the {len(reasons) - 1} before it will not do either" if len(reasons) > 1 else ""
-    return Look((), f"Model {name!r}: {reasons[0]}{others}")
-
-
-def _judge(
-    project: Project, version: ModelVersion, criteria: Criteria, owner: Registry | None
-) -> Procedure[tuple[str | None, Mapping[str, Any]]]:
-    """Tell what a version lacks, and its tags where they were asked for."""
-    lack, tags = criteria.shortcoming(version), version.tags
-    if lack is not None or not criteria.tags:
-        return lack, tags
-    try:
-        tags = yield from ask(api.get_model_tags(project, version.name, version.version, registry=owner))
-    except Refused as error:
-        if error.code != api.MODEL_NOT_FOUND:
-            raise
-        tags = {}  # It was deleted since it was listed.
-    return criteria.untagged(tags), tags

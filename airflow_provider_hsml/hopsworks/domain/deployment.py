@@ -144,6 +144,16 @@ class Deployment:
         """The server's own explanation of the state, or an empty text."""
         return self.condition.reason if self.condition else ""
 
+    @property
+    def failed_component(self) -> str:
+        """The component whose log explains a failure: ``predictor`` or ``transformer``."""
+        return self.condition.component if self.condition else "predictor"
+
+    @property
+    def is_unschedulable(self) -> bool:
+        """Whether the cluster has no room for its instances."""
+        return self.condition is not None and self.condition.is_unschedulable
+
     def __str__(self) -> str:
         """Name the deployment and its state, for messages."""
         version = "" if self.model_version is None else f", version {self.model_version} of model {self.model_name!r}"

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-import copy
+import dataclasses
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from .model_version import Framework
-from .settings import COMPUTE, CREATE_TOPIC, SETTINGS, Topic, Wanted, setting_of
+from airflow_provider_hsml.hopsworks.domain import legacy_artifacts
+from airflow_provider_hsml.hopsworks.domain.settings import (
+    ENV_VAR_KEYS,
+    ENV_VAR_SETTINGS,
+    EXTRA,
+    SCRIPT,
+    SETTINGS,
+    TOPIC,
+    Script,
+    Setting,
+    Topic,
+    Wanted,
+    setting_of,
+)
+
+from . import script_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection
 
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.project import Project
+
+import copy
+
+from .model_version import Framework
+from .settings import COMPUTE, CREATE_TOPIC
+
+if TYPE_CHECKING:
     from .model_version import ModelVersion
 
 DEFAULT_REQUESTS = {"cores": 0.2, "memory": 32, "gpus": 0}
@@ -147,3 +172,87 @@ def created(
         SETTINGS["tags"].write(body, wanted["tags"])
     body["predictorResources"] = _with_defaults(body.get("predictorResources"))
     return body
+
+
+_HASHED = re.compile(r".*-[0-9a-f]{16}\.[A-Za-z0-9]+")
+"""The names that ``scripts`` gives to what it uploads."""
+
+
+def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[str] = ()) -> Wanted:
+    """
+    Give everything that a deployment is set to, as something to want.
+
+    :param project: the deployment's project
+    :param raw: the deployment as the server gave it; without environment variables they are not asked for
+    :param also: settings beside those that have a name: ``extra.<key>``
+    """
+    names = [name for name, setting in SETTINGS.items() if setting.compared]
+    left_out = [] if ENV_VAR_KEYS & set(raw) else ENV_VAR_SETTINGS
+    found = {
+        name: _wanted(setting_of(name), setting_of(name).read(raw))
+        for name in [*names, *(name for name in also if name.startswith(EXTRA))]
+        if name not in left_out
+    }
+    for key, name in (("predictor", "script_file"), ("transformer", "transformer.script_file")):
+        if raw.get(key):
+            found[name] = Script(_path(project, raw, key))
+    return found
+
+
+def is_still(project: Project, now: Deployment, was: Deployment) -> bool:
+    """
+    Tell whether nobody has changed a deployment since.
+
+    Where Hopsworks keeps no versions, a change of one that is stopped leaves the signature as it is.
+
+    :param project: the deployment's project
+    :param now: as it is
+    :param was: as it was
+    """
+    is_same = (now.id, now.signature) == (was.id, was.signature)
+    return is_same and not differences(now.raw, configuration(project, was.raw))
+
+
+def stored(wanted: Wanted) -> dict[str, Any]:
+    """
+    Write down what was wanted, in plain JSON, without environment variables: their values may be secrets.
+
+    :param wanted: settings
+    """
+    return {name: _plain(value) for name, value in wanted.items() if name not in ENV_VAR_SETTINGS}
+
+
+def from_stored(values: Mapping[str, Any]) -> Wanted:
+    """
+    Read what ``stored`` wrote; a setting that is not known any more is left out.
+
+    :param values: settings in plain JSON
+    """
+    known = {name: value for name, value in values.items() if name in SETTINGS or name.startswith(EXTRA)}
+    return {name: _wanted(setting_of(name), value) for name, value in known.items()}
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, Script):
+        return value.path
+    return dataclasses.asdict(value) if isinstance(value, Topic) else value
+
+
+def _wanted(setting: Setting, value: Any) -> Any:
+    """Make a value that can be wanted of one that was read or stored."""
+    if setting.kind is SCRIPT and isinstance(value, str):
+        return Script(value)
+    if setting.kind is TOPIC and isinstance(value, Mapping):
+        name = value.get("name")
+        return None if name in (None, "NONE") else Topic(name)
+    return value
+
+
+def _path(project: Project, raw: Mapping[str, Any], key: str) -> str:
+    """Give the whole path of a script, of which servers may tell the name alone."""
+    told = str(raw[key])
+    if "/" in told:
+        return told
+    if raw.get("artifactVersion") is not None and raw.get("version") is None:
+        return legacy_artifacts.path_of(raw, key)
+    return f"/Projects/{project.name}/{script_file.FOLDER}/{told}" if _HASHED.fullmatch(told) else told

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
-from airflow_provider_hsml.hopsworks.given import Given
 
 from . import arguments
+from .arguments import Given
 from .model_version import Direction, ModelVersion, best_of
 
 if TYPE_CHECKING:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .verification import Checks
+from typing import Any
 
 TOLERANCE = 1e-6
 
@@ -163,3 +160,30 @@ def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
             math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(one) and math.isnan(other))
         )
     return type(one) is type(other) and bool(one == other)
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What predictions have to be."""
+
+    name: str
+    holds: Callable[[Any, Any], Any] | None = None
+    """Called with the predictions and the rows; None for ``equal``: what is recorded is compared in any case."""
+    is_theirs: bool = False
+    """Whether it is a function of the user's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """A ``Verification`` that has been read. The default: five answers, as recorded where answers were recorded."""
+
+    body: Mapping[str, Any] | None = None
+    expect: Expectation | None = None
+    tolerance: float = TOLERANCE
+    version_path: str | None = None
+    health_path: str | None = None
+    max_latency_ms: float | None = None
+    bake_seconds: float = 0
+    probe_interval: float = 5
+    max_error_rate: float = 0
+    rolls_back: bool = True

@@ -159,3 +159,9 @@ def best_of(models: Iterable[ModelVersion], metric: str, direction: Direction) -
     sign = 1 if direction is Direction.MAX else -1
     ranked = [(sign * value, model.version, model) for model in models if (value := model.metric(metric)) is not None]
     return max(ranked, key=lambda row: row[:2])[2] if ranked else None
+
+
+INPUT_EXAMPLE = "input_example.json"
+
+
+EXPECTED = "expected.json"

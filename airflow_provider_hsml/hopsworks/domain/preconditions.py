@@ -10,28 +10,20 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, InvalidInput, Refused
-from airflow_provider_hsml.hopsworks.flow import Procedure, ask
-from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.errors import InvalidInput
 
-from .model_version import Framework, ModelVersion
-from .settings import COMPUTE, RESERVED, SETTINGS
+from .settings import COMPUTE, SETTINGS
 from .spec import VLLM_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from airflow_provider_hsml.hopsworks.api import Project
-
     from .deployment import Deployment
+    from .model_version import ModelVersion
 
 log = logging.getLogger(__name__)
 
 _ELSEWHERE = "Deploy it under another deployment_name."
-_SCHEMA_ID = "SERVING_SCHEMA_ID"
-_TRAINED_ON = "SERVING_TRAINING_DATASET_VERSION"
-_FEATURE_VIEW = "SERVING_FEATURE_VIEW_NAME"
 
 
 def check_combination(body: Mapping[str, Any], changes: Collection[str]) -> None:
@@ -223,73 +215,3 @@ def check_minimum(body: Mapping[str, Any], *, must_be_zero: bool) -> None:
     if must_be_zero and body.get("servingTool") == "KSERVE" and least:
         message = f"spec.scaling.min_instances: this Hopsworks wants 0 (scale to zero) of all deployments, got {least}."
         raise InvalidInput(message)
-
-
-def check_files(project: Project, model: ModelVersion | None, body: Mapping[str, Any]) -> Procedure[None]:
-    """
-    Refuse a scikit-learn model that no server could load.
-
-    :param project: the project
-    :param model: the version to serve
-    :param body: the deployment as it would be sent; with a script, the script does the loading
-    :raises InvalidInput: there is not exactly one file to load
-    """
-    if model is None or model.framework is not Framework.SKLEARN or body.get("predictor"):
-        return
-    folder = lookup.model_folder(project, model)
-    files = f"{folder}/Files" if project.has_files_folder else folder
-    try:
-        names = yield from ask(api.list_folder(project, files))
-    except Refused as error:
-        if error.code != SCOPE_MISSING:
-            raise
-        log.warning("%s; whether the model's file can be loaded is left to the server to say", error)
-        return
-    if names is None:
-        return
-    loadable = [name for name in names if name.endswith((".joblib", ".pkl", ".pickle"))]
-    if len(loadable) != 1:
-        found = ", ".join(sorted(loadable)) or "none"
-        message = (
-            f"Version {model.version} of model {model.name!r}: scikit-learn serving without a script needs exactly one "
-            f"file ending in .joblib, .pkl or .pickle; found {found}. Register the model again with one."
-        )
-        raise InvalidInput(message)
-
-
-def check_schema(project: Project, live: Deployment, model: ModelVersion | None) -> Procedure[None]:
-    """
-    Refuse a model trained on another training dataset than the schema that the deployment checks requests by.
-
-    The schema is published by the client that saves the deployment; sent back with such a model, the new instances
-    refuse to start.
-
-    :param project: the project that owns the models
-    :param live: the deployment
-    :param model: the version to serve
-    :raises InvalidInput: the training dataset is another one, or not known to be the same
-    """
-    texts = (text.partition("=") for text in live.raw.get("predictorEnvVars") or [] if text.startswith(RESERVED))
-    reserved = {name: value for name, _, value in texts}
-    if _SCHEMA_ID not in reserved or model is None or model.version == live.model_version:
-        return
-    theirs: tuple[str | None, str | None] = (reserved.get(_FEATURE_VIEW), reserved.get(_TRAINED_ON))
-    if theirs[1] is None:
-        served = yield from lookup.served_model(project, live)
-        theirs = _trained_on(served) if served else theirs
-    ours = _trained_on(model)
-    views = {view for view in (ours[0], theirs[0]) if view is not None}
-    if ours[1] is None or ours[1] != theirs[1] or len(views) > 1:
-        message = (
-            f"{live} checks its requests by the schema of training dataset {theirs[1] or 'unknown'}, and version "
-            f"{model.version} of model {model.name!r} was trained on {ours[1] or 'none that is known'}: its instances "
-            "would refuse to start. Save it once with Hopsworks' SDK, which publishes the new schema, or deploy it "
-            "under another deployment_name."
-        )
-        raise InvalidInput(message)
-
-
-def _trained_on(model: ModelVersion) -> tuple[str | None, str | None]:
-    """Give the names of feature view and training dataset version, as environment variables have them."""
-    version = model.training_dataset_version
-    return model.feature_view, None if version is None else str(version)

@@ -6,17 +6,50 @@ Following a rollout from look to look: what one look says, and what is to be don
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import TYPE_CHECKING
 
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, NotVerified, Superseded
-from airflow_provider_hsml.hopsworks.flow import FailedWatch
 
 from .deployment import DeploymentStatus as Status
 
-if TYPE_CHECKING:
-    from .deployment import Deployment
+log = logging.getLogger(__name__)
+
+FAILED_STAYS = 30.0
+"""Seconds after which a Failed is believed: it is computed anew at each look, and one crash may pass."""
+
+
+UNSCHEDULABLE_STAYS = 300.0
+"""The same when the cluster had no room: a node may be on its way."""
+
+
+class FailedWatch:
+    """Tells a Failed that stays from one that passes."""
+
+    def __init__(self) -> None:
+        """Begin with nothing seen."""
+        self.since: float | None = None
+
+    def stays(self, deployment: Deployment, now: float) -> bool:
+        """
+        Judge one look.
+
+        :param deployment: what was seen
+        :param now: seconds since 1970
+        :return: whether it is Failed, and has been for too long
+        """
+        if deployment.status is not DeploymentStatus.FAILED:
+            self.since = None
+            return False
+        if self.since is None:
+            self.since = now
+            log.warning(
+                "%s: %s; looking again, since this may pass", deployment, deployment.reason or "no reason given"
+            )
+        return now - self.since >= (UNSCHEDULABLE_STAYS if deployment.is_unschedulable else FAILED_STAYS)
+
 
 SETTLE_SEEN = 5.0
 """Seconds of being stable that are enough when the rollout was seen to happen."""

@@ -345,3 +345,11 @@ def named(key: str) -> str | None:
     :param key: a key of a deployment, such as ``predictorResources``
     """
     return next((name for name, setting in SETTINGS.items() if any(path[0] == key for path in setting.paths)), None)
+
+
+ENV_VAR_SETTINGS = ("env_vars", "transformer.env_vars")
+"""The settings whose values are never stored."""
+
+
+ENV_VAR_KEYS = frozenset(path[0] for name in ENV_VAR_SETTINGS for path in SETTINGS[name].paths)
+"""The same, as they are called on the wire."""

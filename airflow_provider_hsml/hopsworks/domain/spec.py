@@ -11,10 +11,9 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.given import Given
-from airflow_provider_hsml.hopsworks.rollout import scripts
-
 from . import arguments
+from . import script_file as script_file_
+from .arguments import Given
 from .settings import (
     COMPUTE,
     CREATE_TOPIC,
@@ -159,7 +158,7 @@ class TransformerSpec(Given):
         """
         found = _component(self, "spec.transformer")
         if self.script_file is not None:
-            found["script_file"] = scripts.read("spec.transformer.script_file", self.script_file)
+            found["script_file"] = script_file_.read("spec.transformer.script_file", self.script_file)
         return {f"transformer.{name}": value for name, value in found.items()}
 
 
@@ -278,7 +277,7 @@ class DeploymentSpec(Given):
         for name in ("script_file", "config_file"):
             value = getattr(self, name)
             if value is not None:
-                found[name] = None if _is_false(value) else scripts.read(f"spec.{name}", value)
+                found[name] = None if _is_false(value) else script_file_.read(f"spec.{name}", value)
         if self.transformer is not None:
             away = _is_false(self.transformer)
             found |= (

@@ -10,15 +10,15 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.given import Given
-from airflow_provider_hsml.hopsworks.inference.predict import request_body
+from airflow_provider_hsml.hopsworks.domain.judge import Checks, Expectation
+from airflow_provider_hsml.hopsworks.errors import InvalidInput
 
 from . import arguments
+from .arguments import Given
 from .judge import TOLERANCE
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
@@ -78,40 +78,13 @@ class Verification(Given):
             expect=None if self.expect is None else _expectation(arguments.text("verification.expect", self.expect)),
             tolerance=arguments.number("verification.tolerance", self.tolerance, least=0),
             version_path=None if path is None else arguments.text("verification.version_path", path),
-            health_path=None if self.health_path is None else api.check_path(self.health_path),
+            health_path=None if self.health_path is None else check_path(self.health_path),
             max_latency_ms=None if limit is None else arguments.number("verification.max_latency_ms", limit, least=0),
             bake_seconds=arguments.number("verification.bake_seconds", self.bake_seconds, least=0),
             probe_interval=arguments.number("verification.probe_interval", self.probe_interval, least=0.01),
             max_error_rate=rate,
             rolls_back=on_failure == "rollback",
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Expectation:
-    """What predictions have to be."""
-
-    name: str
-    holds: Callable[[Any, Any], Any] | None = None
-    """Called with the predictions and the rows; None for ``equal``: what is recorded is compared in any case."""
-    is_theirs: bool = False
-    """Whether it is a function of the user's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Checks:
-    """A ``Verification`` that has been read. The default: five answers, as recorded where answers were recorded."""
-
-    body: Mapping[str, Any] | None = None
-    expect: Expectation | None = None
-    tolerance: float = TOLERANCE
-    version_path: str | None = None
-    health_path: str | None = None
-    max_latency_ms: float | None = None
-    bake_seconds: float = 0
-    probe_interval: float = 5
-    max_error_rate: float = 0
-    rolls_back: bool = True
 
 
 def _is_finite(predictions: Any, _rows: Any) -> bool:
@@ -151,3 +124,69 @@ def _expectation(given: str) -> Expectation:
     if not callable(found):
         arguments.refuse("verification.expect", expected, given)
     return Expectation(given, found, is_theirs=True)
+
+
+_PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
+
+
+def check_path(path: object) -> str:
+    """
+    Give a path below a deployment's address back when it can be one.
+
+    :param path: what was given: ``"/health"``
+    :raises InvalidInput: otherwise, or it would lead elsewhere
+    """
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+        message = f"health_path: expected a path like '/health', without '..', query or spaces, got {path!r}."
+        raise InvalidInput(message)
+    return path
+
+
+def request_body(
+    what: str,
+    *,
+    instances: Any = None,
+    inputs: Any = None,
+    payload: Any = None,
+) -> dict[str, Any] | None:
+    """
+    Make the body of a request from one of the three ways to give it; None when none was given.
+
+    :param what: what the body is for, to begin messages with
+    :param instances: a list of rows, each a list or a mapping
+    :param inputs: one row or several, wrapped as the SDK wraps it
+    :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
+    :raises InvalidInput: more than one was given, or it cannot be a request
+    """
+    given = {
+        key: value
+        for key, value in (("instances", instances), ("inputs", inputs), ("payload", payload))
+        if value is not None
+    }
+    if len(given) > 1:
+        message = f"{what}: give one of instances, inputs and payload, not {' and '.join(given)}."
+        raise InvalidInput(message)
+    if inputs is not None:
+        return {"instances": wrapped(inputs)}
+    body = payload if payload is not None else given or None
+    if body is None:
+        return None
+    if not isinstance(body, Mapping) or len({"instances", "inputs"} & set(body)) != 1:
+        message = f"{what}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
+        raise InvalidInput(message)
+    rows = body.get("instances", body.get("inputs"))
+    if "instances" in body and (not isinstance(rows, list) or not rows):
+        message = f"{what}: expected instances to be a list with at least one row, got {rows!r}."
+        raise InvalidInput(message)
+    return dict(body)
+
+
+def wrapped(inputs: Any) -> list[Any]:
+    """
+    Make a list of rows of what may be one row: a mapping or a flat list is one row, a list of those is several.
+
+    :param inputs: as the SDK's argument of that name
+    """
+    if not isinstance(inputs, list):
+        return [inputs if isinstance(inputs, Mapping) else [inputs]]
+    return inputs if inputs and all(isinstance(row, list | Mapping) for row in inputs) else [inputs]

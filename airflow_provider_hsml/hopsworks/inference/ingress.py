@@ -16,7 +16,6 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Address
 from airflow_provider_hsml.hopsworks.domain.access import is_loopback
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, ModelRefused, NotFound
-from airflow_provider_hsml.hopsworks.flow import Procedure, ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,16 +26,16 @@ if TYPE_CHECKING:
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
-def find_project(access: Access) -> Procedure[Project]:
+async def find_project(access: Access) -> Project:
     """
     Look the connection's project up, and the ingress where models are to be asked there.
 
     :param access: the connection
     """
-    project = yield from ask(api.get_project(access.project))
+    project = await api.get_project(access.project)
     if access.inference_route != "istio":
         return project
-    endpoints = [] if access.ingress_url else (yield from ask(api.get_endpoints(project)))
+    endpoints = [] if access.ingress_url else await api.get_endpoints(project)
     return replace(project, ingress=Ingress.of(access, endpoints))
 
 
@@ -83,9 +82,9 @@ class Ingress:
         )
         raise InvalidInput(message)
 
-    def predict(
+    async def predict(
         self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
-    ) -> Procedure[dict[str, Any]]:
+    ) -> dict[str, Any]:
         """
         Ask a deployment for predictions, once under each address that it may have.
 
@@ -96,13 +95,9 @@ class Ingress:
         :raises NotFound: there is no such deployment
         :raises ModelRefused: the ingress, or the model, said no
         """
-        return (
-            yield from self._ask(
-                project, name, lambda address: api.predict_at(self.url, address, body, seconds=seconds)
-            )
-        )
+        return await self._ask(project, name, lambda address: api.predict_at(self.url, address, body, seconds=seconds))
 
-    def get(self, project: Project, name: str, path: str, *, seconds: float | None = None) -> Procedure[dict[str, Any]]:
+    async def get(self, project: Project, name: str, path: str, *, seconds: float | None = None) -> dict[str, Any]:
         """
         Ask a deployment whether it is well, by a route of its own, once under each address that it may have.
 
@@ -114,18 +109,16 @@ class Ingress:
         :raises NotFound: there is no such deployment
         :raises ModelRefused: the ingress, or the deployment, said no
         """
-        return (
-            yield from self._ask(project, name, lambda address: api.get_at(self.url, address, path, seconds=seconds))
-        )
+        return await self._ask(project, name, lambda address: api.get_at(self.url, address, path, seconds=seconds))
 
-    def _ask(
+    async def _ask(
         self, project: Project, name: str, call: Callable[[Address], Call[dict[str, Any]]]
-    ) -> Procedure[dict[str, Any]]:
+    ) -> dict[str, Any]:
         known = self._known.pop(name, None)
-        addresses = [known] if known else (yield from self._addresses(project, name))
+        addresses = [known] if known else await self._addresses(project, name)
         for number, address in enumerate(addresses, 1):
             try:
-                answer = yield from ask(call(address))
+                answer = await call(address)
             except ModelRefused as error:
                 if not error.not_routed:
                     self._known[name] = address
@@ -140,7 +133,7 @@ class Ingress:
         )
         raise InvalidInput(message)
 
-    def prediction_url(self, project: Project, name: str) -> Procedure[str]:
+    async def prediction_url(self, project: Project, name: str) -> str:
         """
         Give the address that answers predictions: the one that has answered, else the first to try.
 
@@ -148,13 +141,13 @@ class Ingress:
         :param name: the deployment's name
         """
         known = self._known.get(name)
-        addresses = [known] if known else (yield from self._addresses(project, name))
+        addresses = [known] if known else await self._addresses(project, name)
         return f"{self.url}/{addresses[0].path}" if addresses else self.url
 
     @staticmethod
-    def _addresses(project: Project, name: str) -> Procedure[list[Address]]:
+    async def _addresses(project: Project, name: str) -> list[Address]:
         """List the addresses that a deployment may have, the newest servers' first."""
-        deployment = yield from ask(api.get_deployment(project, name))
+        deployment = await api.get_deployment(project, name)
         if deployment is None:
             message = f"Deployment {name!r} does not exist in project {project.name!r}."
             raise NotFound(message)
@@ -162,7 +155,7 @@ class Ingress:
         # The namespace since 5.1, the project's name from 4.8 on.
         spaces = dict.fromkeys([namespace, project.name]) if namespace else {}
         found = [Address.by_path(space, name) for space in spaces]
-        domain = yield from ask(api.get_variable("kube_knative_domain_name"))
+        domain = await api.get_variable("kube_knative_domain_name")
         if domain:
             host = f"{name}.{namespace or project.name.replace('_', '-')}.{domain}".lower()
             if _HOST_NAME.fullmatch(host):

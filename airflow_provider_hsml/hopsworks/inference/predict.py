@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Probe
+from airflow_provider_hsml.hopsworks.domain.model_version import EXPECTED, INPUT_EXAMPLE
+from airflow_provider_hsml.hopsworks.domain.verification import wrapped
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
     InvalidInput,
@@ -16,7 +18,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     NotUnderstood,
     Refused,
 )
-from airflow_provider_hsml.hopsworks.flow import Pause, Procedure, ask
+from airflow_provider_hsml.hopsworks.flow import Flow, Sleep
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 if TYPE_CHECKING:
@@ -31,59 +33,6 @@ ROUTE_BUDGET = 60.0
 """Seconds for which a running deployment may not be reached yet: its route is set up after its instances."""
 BETWEEN_PROBES = 1.0
 _INTERNAL_ERROR = 120000
-
-INPUT_EXAMPLE = "input_example.json"
-EXPECTED = "expected.json"
-
-
-def request_body(
-    what: str,
-    *,
-    instances: Any = None,
-    inputs: Any = None,
-    payload: Any = None,
-) -> dict[str, Any] | None:
-    """
-    Make the body of a request from one of the three ways to give it; None when none was given.
-
-    :param what: what the body is for, to begin messages with
-    :param instances: a list of rows, each a list or a mapping
-    :param inputs: one row or several, wrapped as the SDK wraps it
-    :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
-    :raises InvalidInput: more than one was given, or it cannot be a request
-    """
-    given = {
-        key: value
-        for key, value in (("instances", instances), ("inputs", inputs), ("payload", payload))
-        if value is not None
-    }
-    if len(given) > 1:
-        message = f"{what}: give one of instances, inputs and payload, not {' and '.join(given)}."
-        raise InvalidInput(message)
-    if inputs is not None:
-        return {"instances": wrapped(inputs)}
-    body = payload if payload is not None else given or None
-    if body is None:
-        return None
-    if not isinstance(body, Mapping) or len({"instances", "inputs"} & set(body)) != 1:
-        message = f"{what}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
-        raise InvalidInput(message)
-    rows = body.get("instances", body.get("inputs"))
-    if "instances" in body and (not isinstance(rows, list) or not rows):
-        message = f"{what}: expected instances to be a list with at least one row, got {rows!r}."
-        raise InvalidInput(message)
-    return dict(body)
-
-
-def wrapped(inputs: Any) -> list[Any]:
-    """
-    Make a list of rows of what may be one row: a mapping or a flat list is one row, a list of those is several.
-
-    :param inputs: as the SDK's argument of that name
-    """
-    if not isinstance(inputs, list):
-        return [inputs if isinstance(inputs, Mapping) else [inputs]]
-    return inputs if inputs and all(isinstance(row, list | Mapping) for row in inputs) else [inputs]
 
 
 def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> None:
@@ -117,46 +66,46 @@ def example_body(example: Any) -> dict[str, Any]:
     return {"instances": wrapped(example)}
 
 
-def registered_probe(project: Project, model: ModelVersion) -> Procedure[Probe | None]:
+async def registered_probe(project: Project, model: ModelVersion) -> Probe | None:
     """
     Find what to ask of a model version: its expected answers, else its input example; None when it has neither.
 
     :param project: the project that owns the model
     :param model: the version
     """
-    expected = yield from recorded_probe(project, model)
+    expected = await recorded_probe(project, model)
     if expected is not None:
         return expected
-    example = yield from input_example(project, model)
+    example = await input_example(project, model)
     return None if example is None else Probe(example)
 
 
-def recorded_probe(project: Project, model: ModelVersion) -> Procedure[Probe | None]:
+async def recorded_probe(project: Project, model: ModelVersion) -> Probe | None:
     """
     Read the answers that were recorded when a model version was registered; None when there are none.
 
     :param project: the project that owns the model
     :param model: the version
     """
-    expected = yield from _read_json(project, f"{lookup.model_folder(project, model)}/{EXPECTED}")
+    expected = await _read_json(project, f"{lookup.model_folder(project, model)}/{EXPECTED}")
     if isinstance(expected, Mapping) and isinstance(expected.get("predictions"), list):
         return Probe({"instances": expected.get("instances")}, expected["predictions"])
     return None
 
 
-def input_example(project: Project, model: ModelVersion) -> Procedure[dict[str, Any] | None]:
+async def input_example(project: Project, model: ModelVersion) -> dict[str, Any] | None:
     """
     Read a model version's input example as the body of a request; None when it has none.
 
     :param project: the project that owns the model
     :param model: the version
     """
-    example = yield from _read_json(project, f"{lookup.model_folder(project, model)}/{INPUT_EXAMPLE}")
+    example = await _read_json(project, f"{lookup.model_folder(project, model)}/{INPUT_EXAMPLE}")
     return None if example is None else example_body(example)
 
 
-def _read_json(project: Project, path: str) -> Procedure[Any]:
-    content = yield from ask(api.download(project, path))
+async def _read_json(project: Project, path: str) -> Any:
+    content = await api.download(project, path)
     if content is None:
         return None
     try:
@@ -181,9 +130,9 @@ def is_unreached(error: HopsworksError) -> bool:
     return isinstance(error, NoAnswer | NotUnderstood) and error.transient
 
 
-def ask_model(
+async def ask_model(
     project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
-) -> Procedure[dict[str, Any]]:
+) -> dict[str, Any]:
     """
     Send one request, by the way that the connection goes: through Hopsworks or straight to the ingress.
 
@@ -193,13 +142,13 @@ def ask_model(
     :param seconds: how long to wait for the answer
     """
     if project.ingress is not None:
-        return (yield from project.ingress.predict(project, name, body, seconds=seconds))
-    return (yield from ask(api.predict(project, name, body, seconds=seconds)))
+        return await project.ingress.predict(project, name, body, seconds=seconds)
+    return await api.predict(project, name, body, seconds=seconds)
 
 
-def predict(
+async def predict(
     project: Project, name: str, body: Mapping[str, Any], *, timeout: float, clock: Clock
-) -> Procedure[dict[str, Any]]:
+) -> dict[str, Any]:
     """
     Ask for predictions, again while the deployment cannot be reached.
 
@@ -212,16 +161,14 @@ def predict(
     :param clock: tells the seconds since 1970
     :raises HopsworksError: the last answer, when the time is up; or the model's own refusal, at once
     """
-    return (
-        yield from until_reached(
-            project, name, lambda seconds: ask_model(project, name, body, seconds=seconds), timeout=timeout, clock=clock
-        )
+    return await until_reached(
+        project, name, lambda seconds: ask_model(project, name, body, seconds=seconds), timeout=timeout, clock=clock
     )
 
 
-def until_reached(
-    project: Project, name: str, ask_once: Callable[[float], Procedure[T]], *, timeout: float, clock: Clock
-) -> Procedure[T]:
+async def until_reached(
+    project: Project, name: str, ask_once: Callable[[float], Flow[T]], *, timeout: float, clock: Clock
+) -> T:
     """
     Ask a deployment, again while it cannot be reached: as ``predict``, whatever is asked.
 
@@ -235,15 +182,15 @@ def until_reached(
     while True:
         left = begun + timeout - clock()
         try:
-            answer = yield from ask_once(max(left, 1.0))
+            answer = await ask_once(max(left, 1.0))
         except HopsworksError as error:
             waited = clock() - begun
             if not is_unreached(error) or waited >= timeout:
                 raise
             if waited >= min(ROUTE_BUDGET, timeout):
-                deployment = yield from ask(api.get_deployment(project, name))
+                deployment = await api.get_deployment(project, name)
                 if deployment is None or deployment.status.is_down or deployment.status.value in ("Running", "Failed"):
                     raise
-            yield Pause(BETWEEN_PROBES)
+            await Sleep(BETWEEN_PROBES)
         else:
             return answer

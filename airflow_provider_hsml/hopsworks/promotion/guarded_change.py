@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import diff
-from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
+from airflow_provider_hsml.hopsworks.domain import diff, script_file
+from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Entry, Rejected, Served, State
+from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
+from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS, SETTINGS
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
     DeploymentFailed,
@@ -25,23 +27,22 @@ from airflow_provider_hsml.hopsworks.errors import (
     TakenBack,
     Unsupported,
 )
-from airflow_provider_hsml.hopsworks.flow import Pace, Procedure, patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.registry import lookup
-from airflow_provider_hsml.hopsworks.rollout import scripts, stop
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival, Arrived
+from airflow_provider_hsml.hopsworks.rollout import stop
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
 from airflow_provider_hsml.hopsworks.rollout.watch import FIRST_PAUSE_START
 
 from . import way_back
-from .journal import ENV_VAR_KEYS, ENV_VARS, Before, Entry, Rejected, Served, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.settings import Wanted
-    from airflow_provider_hsml.hopsworks.domain.verification import Checks
     from airflow_provider_hsml.hopsworks.flow import Clock
 
     from .journal import Journal
@@ -112,7 +113,7 @@ class Transition:
     _values: dict[str, Any] | None = field(init=False, default=None)
     """Environment variables as they were, by their keys on the wire: they are never stored."""
 
-    def run(self) -> Procedure[Arrived]:
+    async def run(self) -> Arrived:
         """
         Bring the change about.
 
@@ -142,9 +143,9 @@ class Transition:
             told=self.told,
             clock=self.clock,
         )
-        return (yield from self._conclude(arrival))
+        return await self._conclude(arrival)
 
-    def resume(self, resumption: Resumption) -> Procedure[Arrived]:
+    async def resume(self, resumption: Resumption) -> Arrived:
         """
         Go on after what takes long was left to somebody else: as ``run``.
 
@@ -160,17 +161,17 @@ class Transition:
             self.before = entry.before
             self.is_rollback = entry.is_rollback
             if entry.state is State.ROLLING_BACK:
-                yield from self.take_back(entry.failure(), None, resumption)
+                await self.take_back(entry.failure(), None, resumption)
             self.attaches = not resumption.has_changed
-        return (yield from self._conclude(resumption))
+        return await self._conclude(resumption)
 
-    def _conclude(self, arrival: Arrival | Resumption) -> Procedure[Arrived]:
+    async def _conclude(self, arrival: Arrival | Resumption) -> Arrived:
         """Note how it ends, and take it back where it failed."""
         try:
-            arrived = yield from arrival.run()
+            arrived = await arrival.run()
         except Superseded as error:
             self.seen = arrival.seen
-            yield from self._write(State.SUPERSEDED, str(error))
+            await self._write(State.SUPERSEDED, str(error))
             raise
         except HopsworksError as error:
             self.seen = arrival.seen
@@ -179,9 +180,9 @@ class Transition:
             if passes or self.entry is None or not (arrival.has_changed or speaks_against_it):
                 raise
             if self.checks is not None and not self.checks.rolls_back:
-                yield from self._write(State.FAILED, error.kept_text)
+                await self._write(State.FAILED, error.kept_text)
                 raise
-            yield from self.take_back(error, arrival.seen)
+            await self.take_back(error, arrival.seen)
             raise AssertionError from error  # Taking back always raises.
         if self.wait:
             if self.entry is None and self.is_doubtful and self.journal.newest is not None:
@@ -191,18 +192,18 @@ class Transition:
                     id=self.id,
                     run=self.run_key,
                     challenger=Before.of(arrived.deployment).served,
-                    wanted=way_back.stored(scripts.absolute(self.project, self.wanted)),
+                    wanted=diff.stored(script_file.absolute(self.project, self.wanted)),
                 )
-            yield from self._write(State.VERIFIED, "")
+            await self._write(State.VERIFIED, "")
         renamed = {"unchanged": "attached"} if self.attaches else {"updated": "rolled_back"} if self.is_rollback else {}
         action = renamed.get(arrived.action, arrived.action)
         what = "nothing had to be changed" if action == "unchanged" else action
         log.info("Deployment %r: %s; %s.", self.name, what, arrived.deployment)
         return dataclasses.replace(arrived, action=action)
 
-    def take_back(
+    async def take_back(
         self, why: HopsworksError, ours: Deployment | None, resumption: Resumption | None = None
-    ) -> Procedure[None]:
+    ) -> None:
         """
         Put back what was there before, verify it, and say so.
 
@@ -220,13 +221,11 @@ class Transition:
             if isinstance(why, DeploymentFailed) and not self.recreate and _waits_for_a_gpu(why):
                 hint = "The old instance may hold the GPU that it waits for: rollout='recreate' stops that first."
                 why.args, why.without_logs = (f"{why}\n{hint}",), f"{why.kept_text}\n{hint}"
-            yield from self._write(
-                State.ROLLING_BACK, why.kept_text, rejected=self._rejected(why), passes=why.transient
-            )
+            await self._write(State.ROLLING_BACK, why.kept_text, rejected=self._rejected(why), passes=why.transient)
         try:
-            now = yield from self._restore(ours, resumption)
+            now = await self._restore(ours, resumption)
         except Superseded as error:
-            yield from self._write(State.SUPERSEDED, str(error))
+            await self._write(State.SUPERSEDED, str(error))
             raise why.followed_by(Superseded, f"It was not taken back: {error}") from why
         except HopsworksError as error:
             log.error("Taking it back: %s", error)  # noqa: TRY400 - the task fails with it
@@ -235,22 +234,22 @@ class Transition:
                 # The journal says that it is being rolled back: the next run goes on with that.
                 raise why.followed_by(NotInTime, what) from error
             ended = why.followed_by(DeploymentError, what)
-            yield from self._write(State.FAILED, ended.kept_text)
+            await self._write(State.FAILED, ended.kept_text)
             raise ended from why
-        yield from self._write(State.ROLLED_BACK, why.kept_text)
+        await self._write(State.ROLLED_BACK, why.kept_text)
         raise self._taken_back(why, now) from why
 
     # --- The way back -------------------------------------------------------------------------------------------------
 
-    def _restore(self, ours: Deployment | None, resumption: Resumption | None) -> Procedure[Arrived]:
+    async def _restore(self, ours: Deployment | None, resumption: Resumption | None) -> Arrived:
         """Put back what was there before."""
         if resumption is not None:
             try:
-                return (yield from resumption.run())
+                return await resumption.run()
             except DeploymentFailed as error:
                 log.warning("%s", error)
         pace = self._pace()
-        live = yield from patiently(api.get_deployment(self.project, self.name), pace)
+        live = await read_patiently(api.get_deployment(self.project, self.name), pace)
         if live is None:
             message = f"Deployment {self.name!r} was deleted by somebody else."
             raise Superseded(message)
@@ -259,7 +258,7 @@ class Transition:
         before = self.before
         if before is None or not before.was_up:
             log.warning("Stopping %s, which did not serve before", live)
-            stopped = yield from stop.stop(self.project, self.name, pace)
+            stopped = await stop.stop(self.project, self.name, pace)
             if stopped is not None:
                 _check_ours(self.project, stopped, live)
                 live = stopped
@@ -268,7 +267,7 @@ class Transition:
         left = live
         former = {**before.row, **(self._values or {})}
         hides = self.entry is not None and self.entry.touches_env_vars and self._values is None
-        back_to, wanted = yield from way_back.way_back(
+        back_to, wanted = await way_back.way_back(
             self.project,
             live,
             before.version,
@@ -277,7 +276,7 @@ class Transition:
             also=self.entry.wanted if self.entry else (),
             hides=hides,
         )
-        model = yield from self._former_model(before)
+        model = await self._former_model(before)
         log.warning("Putting back what deployment %r was before: %s", self.name, before.served)
         arrival = Arrival(
             self.project,
@@ -297,31 +296,29 @@ class Transition:
             clock=self.clock,
         )
         try:
-            return (yield from arrival.run())
+            return await arrival.run()
         except DeploymentFailed:
             # Only now, when it does not come up either and nothing answers: stopped and started anew.
             arrival = dataclasses.replace(arrival, before_change=None)
-            return (yield from arrival.run())
+            return await arrival.run()
         finally:
             self.seen = arrival.seen or self.seen
 
-    def _note_restoring(
-        self, now: Deployment | None, ours: Deployment, asked: Mapping[str, Any]
-    ) -> Procedure[str | None]:
+    async def _note_restoring(self, now: Deployment | None, ours: Deployment, asked: Mapping[str, Any]) -> str | None:
         """See that nobody has changed it since, right before it is put back, and note what tells the two apart."""
         _check_ours(self.project, now, ours)
         if self.entry is not None and self.entry.asked != asked:
             self.entry = dataclasses.replace(self.entry, asked=asked)
-            yield from self._write(State.ROLLING_BACK, self.entry.reason)
-            now = yield from patiently(api.get_deployment(self.project, self.name), self._pace())
+            await self._write(State.ROLLING_BACK, self.entry.reason)
+            now = await read_patiently(api.get_deployment(self.project, self.name), self._pace())
             _check_ours(self.project, now, ours)
         return self._noted()
 
-    def _former_model(self, before: Before) -> Procedure[ModelVersion | None]:
+    async def _former_model(self, before: Before) -> ModelVersion | None:
         served = before.served
         if served.name is None or served.version is None:
             return None
-        return (yield from lookup.find_served(self.project, served.project, served.name, served.version, self._pace()))
+        return await lookup.find_served(self.project, served.project, served.name, served.version, self._pace())
 
     def _taken_back(self, why: HopsworksError, arrived: Arrived) -> HopsworksError:
         self.returned, now = arrived, arrived.deployment
@@ -359,7 +356,7 @@ class Transition:
         is_asked_so = (entry.asked or {}).get("body") == (self.checks.body if self.checks else None)
         return entry.id if is_asked_so and not needs_env_vars else None
 
-    def _note(self, live: Deployment | None) -> Procedure[str | None]:
+    async def _note(self, live: Deployment | None) -> str | None:
         """
         Note what is about to be changed, before it is.
 
@@ -367,7 +364,7 @@ class Transition:
         :raises Outdated: it is not what was decided on
         """
         was = self.decided_on
-        if (live is None) != (was is None) or (live and was and not way_back.is_still(self.project, live, was)):
+        if (live is None) != (was is None) or (live and was and not diff.is_still(self.project, live, was)):
             raise Outdated
         earlier = self.unfinished
         if earlier is None:
@@ -381,9 +378,9 @@ class Transition:
                 self.before = dataclasses.replace(self.before, never_served=not self.before.was_up)
         if live is not None and not (earlier and earlier.touches_env_vars):
             self._values = {key: live.raw.get(key) for key in ENV_VAR_KEYS}
-        wanted = scripts.absolute(self.project, self.wanted)
+        wanted = script_file.absolute(self.project, self.wanted)
         differing = set(wanted) if live is None else set(diff.differences(live.raw, wanted))
-        touches_env_vars = bool(differing & set(ENV_VARS))
+        touches_env_vars = bool(differing & set(ENV_VAR_SETTINGS))
         self.entry = Entry(
             id=self.id,
             state=State.PROMOTING,
@@ -392,7 +389,7 @@ class Transition:
             challenger=self._challenger(live),
             wanted={
                 **(earlier.wanted if earlier else {}),
-                **way_back.stored({name: wanted[name] for name in sorted(differing)}),
+                **diff.stored({name: wanted[name] for name in sorted(differing)}),
             },
             before=self.before,
             touches_env_vars=touches_env_vars or (earlier is not None and earlier.touches_env_vars),
@@ -402,7 +399,7 @@ class Transition:
             asked=self._arrival.asked,
             rejected=self._known_rejected(live),
         )
-        yield from self.journal.write(self.entry)
+        await self.journal.write(self.entry)
         return self._noted()
 
     def _known_rejected(self, live: Deployment | None) -> tuple[Rejected, ...]:
@@ -419,9 +416,9 @@ class Transition:
             return Served(self.model.project, self.model.name, self.model.version)
         return Served() if live is None else Before.of(live).served
 
-    def _write(
+    async def _write(
         self, state: State, reason: str, rejected: Rejected | None = None, *, passes: bool | None = None
-    ) -> Procedure[None]:
+    ) -> None:
         if self.entry is None:
             return
         known = self.entry.rejected
@@ -434,15 +431,17 @@ class Transition:
             self.entry, state=state, reason=reason, at=self.clock(), rejected=known, passes=passes
         )
         deadline = self.clock() + min(JOURNAL, self.timeout)
-        pace = Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=deadline, clock=self.clock)
-        yield from self.journal.write(self.entry, pace)
+        pace = Backoff(first=FIRST_PAUSE_START, most=self.interval, deadline=deadline, clock=self.clock)
+        await self.journal.write(self.entry, pace)
 
-    def _pace(self) -> Pace:
-        return Pace(first=FIRST_PAUSE_START, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
+    def _pace(self) -> Backoff:
+        return Backoff(
+            first=FIRST_PAUSE_START, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock
+        )
 
 
 def _check_ours(project: Project, now: Deployment | None, ours: Deployment) -> None:
-    if now is None or not way_back.is_still(project, now, ours):
+    if now is None or not diff.is_still(project, now, ours):
         message = f"{now or ours} was changed by somebody else meanwhile, and is left as it is."
         raise Superseded(message)
 

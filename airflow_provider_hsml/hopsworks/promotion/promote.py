@@ -18,16 +18,17 @@ from airflow_provider_hsml.hopsworks.domain import diff, gate
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
+from airflow_provider_hsml.hopsworks.domain.journal_entry import Served, State
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, InvalidInput, Superseded, TakenBack
-from airflow_provider_hsml.hopsworks.flow import Pace
+from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.registry import lookup
-from airflow_provider_hsml.hopsworks.rollout import tags
 from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
 from airflow_provider_hsml.hopsworks.rollout.reconcile import STRANGERS
 
+from . import promotion_tag
 from .guarded_change import Outdated, Transition
-from .journal import Journal, Served, State, open_journal
+from .journal import Journal, open_journal
 from .plan import Plan
 from .record import Done, Promoted
 from .resume import Resumption
@@ -37,14 +38,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.journal_entry import Entry
+    from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
     from airflow_provider_hsml.hopsworks.domain.settings import Wanted
-    from airflow_provider_hsml.hopsworks.domain.verification import Checks
-    from airflow_provider_hsml.hopsworks.flow import Clock, Procedure
-    from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrived
+    from airflow_provider_hsml.hopsworks.flow import Clock
     from airflow_provider_hsml.hopsworks.rollout.watch import Watch
-
-    from .journal import Entry
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Promotion:
     on_decided: Callable[[ModelVersion], object] = lambda _model: None
     """Is given the version that is to serve, before anything is done."""
 
-    def run(self, project: Project) -> Procedure[Promoted]:
+    async def run(self, project: Project) -> Promoted:
         """
         Decide, and bring it about.
 
@@ -97,13 +97,13 @@ class Promotion:
         """
         promoted: Promoted | None = None
         for _ in range(STRANGERS + 1):
-            found, promoted = yield from self._decided(project)
+            found, promoted = await self._decided(project)
             try:
                 self._check_not_rolled_back(found)
                 if found.unfinished is not None and not self.plan_only and found.is_to_be_taken_back:
-                    yield from self._take_back(project, found)
-                    found, promoted = yield from self._decided(project)
-                return (yield from self._bring_about(project, found, promoted))
+                    await self._take_back(project, found)
+                    found, promoted = await self._decided(project)
+                return await self._bring_about(project, found, promoted)
             except Outdated:
                 log.info("The deployment was changed since this was decided on; deciding anew")
             except HopsworksError as error:
@@ -118,14 +118,14 @@ class Promotion:
             superseded.record = dataclasses.replace(promoted, failure=superseded).record(self.by)
         raise superseded
 
-    def look(self, project: Project) -> Procedure[tuple[str, Journal]]:
+    async def look(self, project: Project) -> tuple[str, Journal]:
         """
         Give the deployment's name and its journal.
 
         :param project: the project
         """
-        name, _ = yield from find_deployment(project, self._names())
-        return name, (yield from open_journal(project, name))
+        name, _ = await find_deployment(project, self._names())
+        return name, await open_journal(project, name)
 
     def _names(self) -> list[str]:
         """Give the names that the deployment may have."""
@@ -136,7 +136,7 @@ class Promotion:
             raise InvalidInput(message)
         return default_deployment_names(check_model_name(self.model_name))
 
-    def _bring_about(self, project: Project, found: Found, promoted: Promoted) -> Procedure[Promoted]:
+    async def _bring_about(self, project: Project, found: Found, promoted: Promoted) -> Promoted:
         chosen = found.decision.chosen if found.decision else None
         if found.decision is not None:
             log.info("Deployment %r: %s.", found.name, found.decision.reason)
@@ -148,9 +148,9 @@ class Promotion:
             self.plan.check(found, differs)
         if self.plan_only:
             if self.checks is not None:
-                pace = Pace(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
+                pace = Backoff(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
                 verifier = Verifier(project, found.name, self.clock, self.checks)
-                yield from verifier.check(found.live, wanted, chosen, pace)
+                await verifier.check(found.live, wanted, chosen, pace)
             what = diff.described(differs) or "no setting would change"
             if found.live is not None and found.live.status.is_down:
                 what += "; it would be started"
@@ -177,7 +177,7 @@ class Promotion:
             attaches=found.attaches,
             clock=self.clock,
         )
-        return (yield from see_through(transition, promoted, self.by))
+        return await see_through(transition, promoted, self.by)
 
     def _check_not_rolled_back(self, found: Found) -> None:
         """
@@ -192,7 +192,7 @@ class Promotion:
             what = "It was taken back by an earlier try of this task, which has failed with that for good."
             raise entry.failure().followed_by(TakenBack, what)
 
-    def _take_back(self, project: Project, found: Found) -> Procedure[None]:
+    async def _take_back(self, project: Project, found: Found) -> None:
         """
         Take back what an earlier run has left unverified.
 
@@ -201,7 +201,7 @@ class Promotion:
         entry = found.unfinished
         if entry is None:
             return
-        error, now = yield from take_back(
+        error, now = await take_back(
             project,
             found,
             entry,
@@ -216,33 +216,33 @@ class Promotion:
             ).record(self.by)
             raise error
 
-    def _decided(self, project: Project) -> Procedure[tuple[Found, Promoted]]:
+    async def _decided(self, project: Project) -> tuple[Found, Promoted]:
         """Decide, and say so."""
-        found = yield from self._decide(project)
+        found = await self._decide(project)
         if found.decision is not None and found.decision.chosen is not None:
             self.on_decided(found.decision.chosen)
         return found, _promoted(found, self.run_key)
 
-    def _decide(self, project: Project) -> Procedure[Found]:
+    async def _decide(self, project: Project) -> Found:
         """Find the deployment as it is, and what is to serve."""
         names = self._names()
         if self.model_name is None:
-            found = yield from find(project, names)
+            found = await find(project, names)
             if found.live is not None and found.live.model_name is not None:
                 message = (
                     f"model_name: {found.live} serves a model and cannot be made to serve a script alone: name one."
                 )
                 raise InvalidInput(message)
             return found
-        source = yield from lookup.find_registry(project, self.model_project)
+        source = await lookup.find_registry(project, self.model_project)
         if self.by is None:
-            model = yield from lookup.find_version(project, check_model_name(self.model_name), self.version, source)
-            found = yield from find(project, names)
+            model = await lookup.find_version(project, check_model_name(self.model_name), self.version, source)
+            found = await find(project, names)
             why = "is the newest" if self.version is None else "was asked for"
             decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
             return dataclasses.replace(found, decision=decision)
-        versions = yield from lookup.list_versions(project, check_model_name(self.model_name), source)
-        found = yield from find(project, names)
+        versions = await lookup.list_versions(project, check_model_name(self.model_name), source)
+        found = await find(project, names)
         owner = source.name if source else project.name
         if not versions:
             raise lookup.no_version(self.model_name, owner)
@@ -257,7 +257,7 @@ class Promotion:
         if entry is not None and is_down and (entry.left_nothing or former in [one.served for one in entry.rejected]):
             # One that never served, or was rejected, is nothing to compare with.
             former = None
-        champion = yield from find_champion(project, former, versions, found.name)
+        champion = await find_champion(project, former, versions, found.name)
         decision = gate.decide(versions, champion, self.by, self.rules, rejected)
         return dataclasses.replace(found, decision=decision, champion=champion)
 
@@ -286,9 +286,9 @@ def _done(found: Found, run_key: str) -> Done | None:
     )
 
 
-def see_through(
+async def see_through(
     transition: Transition, promoted: Promoted, by: Metric | None, resumption: Resumption | None = None
-) -> Procedure[Promoted]:
+) -> Promoted:
     """
     See a change through, and have its record made however it ends.
 
@@ -299,25 +299,25 @@ def see_through(
     :raises HopsworksError: it failed; with the record
     """
     model = promoted.decision.chosen if promoted.decision else None
-    note = functools.partial(tags.note_promotion, transition.project, model, run_key=transition.run_key)
+    note = functools.partial(promotion_tag.note_promotion, transition.project, model, run_key=transition.run_key)
     transition.told = promoted.told(by) | {"recreate": transition.recreate, "run_key": transition.run_key}
     try:
-        arrived = yield from (transition.resume(resumption) if resumption else transition.run())
+        arrived = await (transition.resume(resumption) if resumption else transition.run())
     except HopsworksError as error:
         failed = dataclasses.replace(
             promoted, failure=error, now=transition.returned.deployment if transition.returned else transition.seen
         )
         error.record = failed.record(by)
-        yield from note(error.record, at=transition.clock())
+        await note(error.record, at=transition.clock())
         raise
     done = dataclasses.replace(promoted, arrived=arrived)
-    yield from note(done.record(by), at=transition.clock())
+    await note(done.record(by), at=transition.clock())
     return done
 
 
-def take_back(
+async def take_back(
     project: Project, found: Found, entry: Entry, *, timeout: float, interval: float, recreate: bool, clock: Clock
-) -> Procedure[tuple[TakenBack, Arrived]]:
+) -> tuple[TakenBack, Arrived]:
     """
     Take back what an earlier run has left unverified.
 
@@ -350,7 +350,7 @@ def take_back(
         clock=clock,
     )
     try:
-        yield from transition.take_back(why, found.live)
+        await transition.take_back(why, found.live)
     except TakenBack as error:
         if transition.returned is not None:
             log.warning("%s", error)
@@ -359,13 +359,13 @@ def take_back(
     raise AssertionError  # Taking back always raises.
 
 
-def go_on(
+async def go_on(
     project: Project,
     watch: Watch,
     event: Mapping[str, Any],
     told: Mapping[str, Any],
     clock: Clock,
-) -> Procedure[Promoted]:
+) -> Promoted:
     """
     Go on with a promotion, or a rollback by hand, after what takes long in it was left to somebody else.
 
@@ -378,9 +378,9 @@ def go_on(
     """
     decision = told["decision"]
     if decision is not None:
-        chosen = yield from _find(project, decision["chosen"])
+        chosen = await _find(project, decision["chosen"])
         decision = Decision(chosen, decision["reason"], decision["is_kept"])
-    champion = yield from _find(project, told["champion"])
+    champion = await _find(project, told["champion"])
     former = None if told["former"] is None else Served(**told["former"])
     done = None if told["done"] is None else Done(**told["done"])
     promoted = Promoted(told["deployment_name"], None, decision, champion, None, former, done=done)
@@ -390,7 +390,7 @@ def go_on(
         {},
         id=watch.noted or "",
         run_key=told["run_key"],
-        journal=(yield from open_journal(project, promoted.name)),
+        journal=await open_journal(project, promoted.name),
         decided_on=None,
         timeout=watch.timeout,
         interval=watch.interval,
@@ -399,7 +399,7 @@ def go_on(
         recreate=told["recreate"],
         clock=clock,
     )
-    return (yield from see_through(transition, promoted, compared_by(told), Resumption(project, watch, event)))
+    return await see_through(transition, promoted, compared_by(told), Resumption(project, watch, event))
 
 
 def compared_by(told: Mapping[str, Any]) -> Metric | None:
@@ -411,7 +411,7 @@ def compared_by(told: Mapping[str, Any]) -> Metric | None:
     return None if told["metric"] is None else Metric(told["metric"], Direction.MAX, None)
 
 
-def _find(project: Project, served: Mapping[str, Any] | None) -> Procedure[ModelVersion | None]:
+async def _find(project: Project, served: Mapping[str, Any] | None) -> ModelVersion | None:
     if served is None:
         return None
-    return (yield from lookup.find_served(project, served["project"], served["name"], served["version"]))
+    return await lookup.find_served(project, served["project"], served["name"], served["version"])

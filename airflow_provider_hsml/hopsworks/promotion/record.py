@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain.journal_entry import Served
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, Superseded, TakenBack
-
-from .journal import Served
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrived
+    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 
     from .plan import Plan
 

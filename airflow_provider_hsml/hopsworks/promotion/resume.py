@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api, errors
+from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Roll
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import (
@@ -25,11 +26,13 @@ from airflow_provider_hsml.hopsworks.errors import (
     Unsupported,
     Untrusted,
 )
-from airflow_provider_hsml.hopsworks.flow import Pace, Procedure, ask, explained, patiently, watched
+from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.inference.predict import ROUTE_BUDGET
 from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrived
+from airflow_provider_hsml.hopsworks.rollout.status import explained
 from airflow_provider_hsml.hopsworks.rollout.watch import Watch
+
+from .journal import read_asked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,20 +143,24 @@ def read(project: Project, data: Mapping[str, Any], clock: Clock) -> Watch:
     )
 
 
-def _leave(deployment: Deployment) -> Procedure[None]:
+async def _leave(deployment: Deployment) -> None:
     """Send no START."""
-    yield from ()
     raise _StartNeeded(deployment.name)
 
 
-def report(watch: Watch) -> Procedure[dict[str, Any]]:
+async def report(watch: Watch) -> dict[str, Any]:
     """
     See a watch through, and say how it ended, for ``Resumption`` to go on.
 
     :param watch: what ``read`` gave
     """
+    verifier = watch.verifier
     try:
-        seen: Seen = yield from watch.run()
+        if watch.noted is not None:
+            asked = await read_asked(watch.project, verifier.name, watch.noted)
+            verifier.checks = replace(verifier.checks, body=asked.get("body"))
+            verifier.judge = replace(verifier.judge, checks=verifier.checks, champion=asked.get("champion"))
+        seen: Seen = await watch.run()
     except _StartNeeded:
         ended: dict[str, Any] = {"status": START}
     except HopsworksError as error:
@@ -220,18 +227,18 @@ class Resumption:
         """Whether a change of ours has been carried out."""
         return self.watch.has_changed
 
-    def run(self) -> Procedure[Arrived]:
+    async def run(self) -> Arrived:
         """
         Go on.
 
         :raises HopsworksError: as ``Watch.run``
         """
-        return (yield from explained(self.project, self._go_on()))
+        return await explained(self.project, self._go_on())
 
-    def _go_on(self) -> Procedure[Arrived]:
+    async def _go_on(self) -> Arrived:
         watch, event, clock = self.watch, self.event, self.watch.verifier.clock
-        pace = Pace(first=1.0, most=watch.interval, deadline=clock() + ROUTE_BUDGET, clock=clock)
-        live = yield from patiently(api.get_deployment_by_id(self.project, watch.deployment_id), pace)
+        pace = Backoff(first=1.0, most=watch.interval, deadline=clock() + ROUTE_BUDGET, clock=clock)
+        live = await read_patiently(api.get_deployment_by_id(self.project, watch.deployment_id), pace)
         last = event.get("signature")
         if live is not None and last is not None:
             self.seen = replace(live, version=last[0], revision=last[1])
@@ -243,8 +250,8 @@ class Resumption:
             )
             raise Superseded(message)
         if event["status"] == START:
-            yield from ask(api.start_deployment(self.project, live))
+            await api.start_deployment(self.project, live)
             roll = replace(watch.roll, since=clock(), started_again=True)
-            seen = yield from watched(replace(watch, roll=roll, seen=live))
+            seen = await replace(watch, roll=roll, seen=live)
             return Arrived(seen.deployment, watch.action, seen.verified_by, seen.downtime)
         return Arrived(live, watch.action, event["verified_by"], event["downtime"])

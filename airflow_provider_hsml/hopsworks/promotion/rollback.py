@@ -10,18 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import arguments, diff
+from airflow_provider_hsml.hopsworks.domain import arguments, diff, script_file
 from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.gate import Decision
+from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Served, State
+from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound, Superseded
-from airflow_provider_hsml.hopsworks.flow import Pace, Procedure, all_pages
+from airflow_provider_hsml.hopsworks.flow import Backoff, all_pages
 from airflow_provider_hsml.hopsworks.registry import lookup
-from airflow_provider_hsml.hopsworks.rollout import scripts
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrived
 
 from . import way_back
 from .guarded_change import Outdated, Transition
-from .journal import Before, Served, State
 from .promote import see_through, take_back
 from .record import Done, Promoted
 from .situation import find
@@ -31,11 +30,11 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
+    from airflow_provider_hsml.hopsworks.domain.journal_entry import Entry
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.settings import Wanted
     from airflow_provider_hsml.hopsworks.flow import Clock
 
-    from .journal import Entry
     from .situation import Found
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class Rollback:
     on_decided: Callable[[ModelVersion], object] = lambda _model: None
     """Is given the version that is to serve, before anything is done."""
 
-    def run(self, project: Project) -> Procedure[Promoted]:
+    async def run(self, project: Project) -> Promoted:
         """
         Roll it back, and see that it serves; if it does not, what served before this serves again.
 
@@ -112,9 +111,9 @@ class Rollback:
         :raises NotFound: there is no such deployment, or no such version
         :raises InvalidInput: nothing is known of what it was
         """
-        found = yield from find(project, [self.name])
+        found = await find(project, [self.name])
         if found.unfinished is not None and found.unfinished.state is State.ROLLING_BACK:
-            _, now = yield from take_back(
+            _, now = await take_back(
                 project,
                 found,
                 found.unfinished,
@@ -125,9 +124,9 @@ class Rollback:
             )
             if self.to == PREVIOUS:
                 # An earlier run had begun it.
-                model = None if now.deployment.status.is_down else (yield from _served_by(project, now.deployment))
+                model = None if now.deployment.status.is_down else await _served_by(project, now.deployment)
                 return self._promoted(found, dataclasses.replace(now, action="rolled_back"), model)
-            found = yield from find(project, [self.name])
+            found = await find(project, [self.name])
         live, journal = found.live, found.journal
         if live is None:
             message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
@@ -136,11 +135,11 @@ class Rollback:
         nothing = self.promotion.nothing_left(found, live) if self.promotion and not begun else None
         if nothing is not None:
             log.info("%s: nothing is rolled back: %s", live, nothing)
-            model = yield from _served_by(project, live)
+            model = await _served_by(project, live)
             return Promoted(self.name, Arrived(live, "unchanged"), Decision(model, nothing), None, live, found.former)
-        back_to, wanted, model = yield from self._target(project, live, found, begun)
+        back_to, wanted, model = await self._target(project, live, found, begun)
         entry = found.unfinished
-        differing = diff.differences(live.raw, scripts.absolute(project, wanted))
+        differing = diff.differences(live.raw, script_file.absolute(project, wanted))
         attaches = entry is not None and not differing and back_to in (None, live.version)
         promoted = self._promoted(found, None, model)
         transition = Transition(
@@ -164,7 +163,7 @@ class Rollback:
             clock=self.clock,
         )
         try:
-            return (yield from see_through(transition, promoted, None))
+            return await see_through(transition, promoted, None)
         except Outdated as error:
             message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
             superseded = Superseded(message)
@@ -198,42 +197,42 @@ class Rollback:
         is_still = entry is found.unfinished or (entry.before is not None and entry.before.is_still(live))
         return entry if is_still else None
 
-    def _target(
+    async def _target(
         self, project: Project, live: Deployment, found: Found, begun: Entry | None
-    ) -> Procedure[tuple[int | None, Wanted, ModelVersion | None]]:
+    ) -> tuple[int | None, Wanted, ModelVersion | None]:
         """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
         if begun is not None:
             served = begun.challenger
-            model = yield from _model(project, served.project, served.name, served.version)
-            return begun.back_to, way_back.from_stored(begun.wanted), model
+            model = await _model(project, served.project, served.name, served.version)
+            return begun.back_to, diff.from_stored(begun.wanted), model
         entry = found.journal.newest
         if self.to == PREVIOUS and entry and entry.before and entry.state is State.ROLLED_BACK:
             if not (entry.is_rollback or found.is_doubtful):
                 log.info("%s is what it was before the last promotion, which was taken back", live)
-                return None, {}, (yield from _served_by(project, live))
+                return None, {}, await _served_by(project, live)
         elif self.to == PREVIOUS and entry and entry.before:
             before = entry.before
-            is_ours = not diff.differences(live.raw, way_back.from_stored(entry.wanted))
+            is_ours = not diff.differences(live.raw, diff.from_stored(entry.wanted))
             if before.deployment_id == live.id and is_ours:
-                back_to, wanted = yield from way_back.way_back(
+                back_to, wanted = await way_back.way_back(
                     project,
                     live,
                     before.version,
                     before.row,
-                    Pace(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock),
+                    Backoff(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock),
                     also=entry.wanted,
                     hides=entry.touches_env_vars,
                 )
                 served = before.served
-                return back_to, wanted, (yield from _model(project, served.project, served.name, served.version))
+                return back_to, wanted, await _model(project, served.project, served.name, served.version)
         elif self.to == PREVIOUS and entry and entry.state is State.VERIFIED and not found.is_doubtful:
             raise _nothing_before(live)
-        version = yield from self._version(project, live)
-        model = yield from _served_by(project, version)
+        version = await self._version(project, live)
+        model = await _served_by(project, version)
         return version.version, model_wanted(model) if model else {}, model
 
-    def _version(self, project: Project, live: Deployment) -> Procedure[DeploymentVersion]:
-        versions = yield from all_pages(functools.partial(api.get_versions, project, live))
+    async def _version(self, project: Project, live: Deployment) -> DeploymentVersion:
+        versions = await all_pages(functools.partial(api.get_versions, project, live))
         if versions is None:
             message = (
                 f"{live}: what it was before is not known: this Hopsworks keeps no versions of deployments (5.2 and "
@@ -260,16 +259,14 @@ def _nothing_before(live: Deployment) -> NotFound:
     return NotFound(message)
 
 
-def _served_by(project: Project, row: Deployment | DeploymentVersion) -> Procedure[ModelVersion | None]:
-    return (yield from _model(project, row.model_project, row.model_name, row.model_version))
+async def _served_by(project: Project, row: Deployment | DeploymentVersion) -> ModelVersion | None:
+    return await _model(project, row.model_project, row.model_name, row.model_version)
 
 
-def _model(
-    project: Project, owner: str | None, name: str | None, version: int | None
-) -> Procedure[ModelVersion | None]:
+async def _model(project: Project, owner: str | None, name: str | None, version: int | None) -> ModelVersion | None:
     if name is None or version is None:
         return None
-    model = yield from lookup.find_served(project, owner, name, version)
+    model = await lookup.find_served(project, owner, name, version)
     if model is None:
         message = f"Version {version} of model {name!r}, which is to serve, is not in the registry any more."
         raise NotFound(message)

@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import diff, preconditions
+from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
+from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Entry, Served, State
 from airflow_provider_hsml.hopsworks.errors import NotFound
-from airflow_provider_hsml.hopsworks.flow import Procedure, ask
 from airflow_provider_hsml.hopsworks.registry import lookup
-from airflow_provider_hsml.hopsworks.rollout import scripts
 
-from . import way_back
-from .journal import Before, Entry, Journal, Served, State, open_journal
+from .journal import Journal, open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,15 +67,15 @@ class Found:
         return self.unfinished.state is State.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)
 
 
-def find(project: Project, names: Sequence[str]) -> Procedure[Found]:
+async def find(project: Project, names: Sequence[str]) -> Found:
     """
     Find a deployment, and what an earlier run may have left of it.
 
     :param project: the project
     :param names: the names that it may have
     """
-    name, live = yield from find_deployment(project, names)
-    journal = yield from open_journal(project, name)
+    name, live = await find_deployment(project, names)
+    journal = await open_journal(project, name)
     unfinished = _unfinished(project, journal, live)
     is_doubtful = unfinished is None and live is not None and not _is_vouched_for(project, journal.newest, live)
     is_broken = journal.newest is None and bool(journal.names)
@@ -93,9 +91,9 @@ def _is_vouched_for(project: Project, entry: Entry | None, live: Deployment) -> 
     if entry is None:
         return True
     if entry.state is State.ROLLED_BACK and entry.before is not None:
-        former = way_back.configuration(project, entry.before.row, also=entry.wanted)
+        former = diff.configuration(project, entry.before.row, also=entry.wanted)
         return entry.before.deployment_id == live.id and not diff.differences(live.raw, former)
-    return entry.state is State.VERIFIED and not diff.differences(live.raw, way_back.from_stored(entry.wanted))
+    return entry.state is State.VERIFIED and not diff.differences(live.raw, diff.from_stored(entry.wanted))
 
 
 def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> Entry | None:
@@ -103,7 +101,7 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     entry = journal.newest
     if entry is None or live is None or not entry.is_unfinished:
         return None
-    before, wanted, is_begun = entry.before, way_back.from_stored(entry.wanted), entry.state is State.ROLLING_BACK
+    before, wanted, is_begun = entry.before, diff.from_stored(entry.wanted), entry.state is State.ROLLING_BACK
     if entry.over == live.signature or _is_live(project, entry, live):
         return entry
     if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
@@ -111,7 +109,7 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     if before.is_still(live) and not is_begun:
         return None
     # Going back takes two steps: some settings may be as they are to be, and others as they were.
-    away = diff.differences(live.raw, way_back.configuration(project, before.row, also=wanted))
+    away = diff.differences(live.raw, diff.configuration(project, before.row, also=wanted))
     half = {name: wanted[name] for name in away if name in wanted}
     return entry if set(half) == set(away) and not diff.differences(live.raw, half) else None
 
@@ -130,8 +128,8 @@ def _is_live(project: Project, entry: Entry, live: Deployment) -> bool:
         return True
     if not entry.wanted and entry.touches_env_vars and before.version == live.version:
         return False
-    made = diff.changed(before.row, way_back.from_stored(entry.wanted))
-    return not diff.differences(live.raw, way_back.configuration(project, made, also=entry.wanted))
+    made = diff.changed(before.row, diff.from_stored(entry.wanted))
+    return not diff.differences(live.raw, diff.configuration(project, made, also=entry.wanted))
 
 
 def _is_challenger(entry: Entry, live: Deployment) -> bool:
@@ -143,7 +141,7 @@ def _is_challenger(entry: Entry, live: Deployment) -> bool:
     before = entry.before
     if before is not None and (before.deployment_id != live.id or (before.is_still(live) and not entry.wanted)):
         return False
-    return not diff.differences(live.raw, way_back.from_stored(entry.wanted))
+    return not diff.differences(live.raw, diff.from_stored(entry.wanted))
 
 
 def differing(project: Project, found: Found, wanted: Wanted) -> dict[str, tuple[Any, Any]]:
@@ -155,7 +153,7 @@ def differing(project: Project, found: Found, wanted: Wanted) -> dict[str, tuple
     :param wanted: what is asked for
     :raises InvalidInput: it would be refused
     """
-    wanted = scripts.absolute(project, wanted)
+    wanted = script_file.absolute(project, wanted)
     if found.live is None:
         return {name: (None, value) for name, value in wanted.items() if value is not None}
     found_differences = diff.differences(found.live.raw, wanted)
@@ -164,7 +162,7 @@ def differing(project: Project, found: Found, wanted: Wanted) -> dict[str, tuple
     return found_differences
 
 
-def find_deployment(project: Project, names: Sequence[str]) -> Procedure[tuple[str, Deployment | None]]:
+async def find_deployment(project: Project, names: Sequence[str]) -> tuple[str, Deployment | None]:
     """
     Find a model's deployment under one of the names that it may have.
 
@@ -173,15 +171,15 @@ def find_deployment(project: Project, names: Sequence[str]) -> Procedure[tuple[s
     :return: the name to use, and the deployment where there is one
     """
     for name in names:
-        deployment = yield from ask(api.get_deployment(project, name))
+        deployment = await api.get_deployment(project, name)
         if deployment is not None:
             return name, deployment
     return names[-1], None
 
 
-def find_champion(
+async def find_champion(
     project: Project, served: Served | None, known: Sequence[ModelVersion], deployment_name: str
-) -> Procedure[ModelVersion | None]:
+) -> ModelVersion | None:
     """
     Find the version that a deployment serves; None when there is no deployment, or it serves no model.
 
@@ -195,7 +193,7 @@ def find_champion(
         return None
     champion = next((model for model in known if Served(model.project, model.name, model.version) == served), None)
     if champion is None:
-        champion = yield from lookup.find_served(project, served.project, served.name, served.version)
+        champion = await lookup.find_served(project, served.project, served.name, served.version)
     if champion is None:
         message = (
             f"Deployment {deployment_name!r} is set to version {served.version} of model {served.name!r}, which is not "

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import NotFound, NotUnderstood
-from airflow_provider_hsml.hopsworks.flow import Procedure, ask
 
 from . import lookup, sources
 from .register import BESIDE
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def download_model(project: Project, model: ModelVersion, folder: Path) -> Procedure[None]:
+async def download_model(project: Project, model: ModelVersion, folder: Path) -> None:
     """
     Write a version's files into a folder of this machine, one after another.
 
@@ -32,10 +31,10 @@ def download_model(project: Project, model: ModelVersion, folder: Path) -> Proce
     """
     place = lookup.model_folder(project, model)
     root = f"{place}/Files"
-    found = yield from sources.walk(project, root)
+    found = await sources.walk(project, root)
     if not found:
         # Before 4.2 they lie beside what describes the version.
-        root, found = place, (yield from sources.walk(project, place))
+        root, found = place, await sources.walk(project, place)
         found = {name: entry for name, entry in found.items() if name not in BESIDE}
     if not found:
         message = f"Version {model.version} of model {model.name!r} has no files in {place!r}."
@@ -45,7 +44,7 @@ def download_model(project: Project, model: ModelVersion, folder: Path) -> Proce
         if not target.resolve().is_relative_to(folder.resolve()):
             message = f"list {root!r}: a file named {name!r}, which would be written outside of {str(folder)!r}"
             raise NotUnderstood(message, status=200)
-        content = yield from ask(api.download(project, f"{root}/{name}"))
+        content = await api.download(project, f"{root}/{name}")
         if content is None:
             message = f"{root}/{name} was deleted while the model was downloaded."
             raise NotFound(message)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import NotFound
-from airflow_provider_hsml.hopsworks.flow import Procedure, all_pages, ask, patiently
+from airflow_provider_hsml.hopsworks.flow import all_pages, read_patiently
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project, Registry
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.flow import Pace
+    from airflow_provider_hsml.hopsworks.flow import Backoff
 
 
-def find_registry(project: Project, owner: str | None) -> Procedure[Registry | None]:
+async def find_registry(project: Project, owner: str | None) -> Registry | None:
     """
     Find the registry of another project, which has to be shared with this one.
 
@@ -29,7 +29,7 @@ def find_registry(project: Project, owner: str | None) -> Procedure[Registry | N
     """
     if owner in (None, project.name):
         return None
-    shared = yield from ask(api.get_registries(project))
+    shared = await api.get_registries(project)
     for registry in shared:
         if registry.name == owner:
             return registry
@@ -41,7 +41,7 @@ def find_registry(project: Project, owner: str | None) -> Procedure[Registry | N
     raise NotFound(message)
 
 
-def served_model(project: Project, deployment: Deployment, pace: Pace | None = None) -> Procedure[ModelVersion | None]:
+async def served_model(project: Project, deployment: Deployment, pace: Backoff | None = None) -> ModelVersion | None:
     """
     Find the version that a deployment is set to serve; None when it serves no model, or the registry has it no more.
 
@@ -51,14 +51,12 @@ def served_model(project: Project, deployment: Deployment, pace: Pace | None = N
     """
     if deployment.model_name is None or deployment.model_version is None:
         return None
-    return (
-        yield from find_served(project, deployment.model_project, deployment.model_name, deployment.model_version, pace)
-    )
+    return await find_served(project, deployment.model_project, deployment.model_name, deployment.model_version, pace)
 
 
-def find_served(
-    project: Project, owner: str | None, name: str, version: int, pace: Pace | None = None
-) -> Procedure[ModelVersion | None]:
+async def find_served(
+    project: Project, owner: str | None, name: str, version: int, pace: Backoff | None = None
+) -> ModelVersion | None:
     """
     Find a version that is or was served; None when the registry has it no more, or is not shared any more.
 
@@ -69,14 +67,14 @@ def find_served(
     :param pace: how often to ask while the server is away, and until when; None: it has to answer
     """
     try:
-        registry = yield from find_registry(project, owner)
+        registry = await find_registry(project, owner)
     except NotFound:
         return None
     call = api.get_model(project, name, version, registry=registry)
-    return (yield from (patiently(call, pace) if pace else ask(call)))
+    return await (read_patiently(call, pace) if pace else call)
 
 
-def list_versions(project: Project, name: str, registry: Registry | None = None) -> Procedure[list[ModelVersion]]:
+async def list_versions(project: Project, name: str, registry: Registry | None = None) -> list[ModelVersion]:
     """
     List all versions of a model, page by page.
 
@@ -85,12 +83,12 @@ def list_versions(project: Project, name: str, registry: Registry | None = None)
     :param registry: where they are; None for the project's own
     """
     page = functools.partial(api.get_models, project, name, limit=api.PAGE, registry=registry)
-    return (yield from all_pages(page)) or []
+    return await all_pages(page) or []
 
 
-def find_version(
+async def find_version(
     project: Project, name: str, version: int | None, registry: Registry | None = None
-) -> Procedure[ModelVersion]:
+) -> ModelVersion:
     """
     Find a version of a model.
 
@@ -101,10 +99,10 @@ def find_version(
     :raises NotFound: there is none; the message names those that are
     """
     if version is not None:
-        model = yield from ask(api.get_model(project, name, version, registry=registry))
+        model = await api.get_model(project, name, version, registry=registry)
         if model is not None:
             return model
-    versions = yield from list_versions(project, name, registry)
+    versions = await list_versions(project, name, registry)
     if version is None and versions:
         return max(versions, key=lambda model: model.version)
     raise no_version(name, registry.name if registry else project.name, version, known=versions)

@@ -17,11 +17,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain import arguments, model_version
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
-from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask, patiently
-from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
 
 from . import lookup, sources, upload
 
@@ -39,7 +38,7 @@ AWAIT_REGISTRATION = 120.0
 """Seconds within which the registry has to show a version that it accepted."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 SCHEMA = "model_schema.json"
-BESIDE = frozenset({predict.INPUT_EXAMPLE, SCHEMA, predict.EXPECTED})
+BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED})
 """Files that describe a version, beside the model's own."""
 _METRIC_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
@@ -136,9 +135,9 @@ def _check_json(argument: str, value: object) -> None:
         raise InvalidInput(message) from error
 
 
-def register(
+async def register(
     project: Project, model: NewModel, *, run_key: str | None = None, clock: Clock = time.time
-) -> Procedure[ModelVersion]:
+) -> ModelVersion:
     """
     Register a model version; with a run key, only once for the same files.
 
@@ -151,34 +150,34 @@ def register(
     claim = None
     if run_key:
         path = f"{CLAIMS}/{hashlib.sha256(run_key.encode()).hexdigest()}.json"
-        claim = _Claim(path, model.name, (yield from model.source.fingerprint(project)))
-    version = (yield from claim.find(project)) if claim else None
+        claim = _Claim(path, model.name, await model.source.fingerprint(project))
+    version = await claim.find(project) if claim else None
     if version is not None:
-        registered = yield from ask(api.get_model(project, model.name, version))
+        registered = await api.get_model(project, model.name, version)
         if registered is not None:
             log.info("Version %s of model %r was registered by an earlier try of this task", version, model.name)
-            return (yield from _tagged(project, model, registered))
+            return await _tagged(project, model, registered)
     else:
-        version = yield from _take_number(project, model)
+        version = await _take_number(project, model)
         if claim:
-            yield from claim.write(project, version)
+            await claim.write(project, version)
     folder = f"Models/{model.name}/{version}"
     try:
-        yield from _upload_model(project, model, folder)
+        await _upload_model(project, model, folder)
     except Exception:
         # The folder is ours: making it was answered to us. The claim goes first, so that nobody takes it for live.
         for leftover in [*([claim.path] if claim else []), folder]:
-            yield from _tidy(project, leftover)
+            await _tidy(project, leftover)
         raise
-    yield from _put(project, model, version, clock)
-    registered = yield from _await_registered(project, model.name, version, clock)
-    return (yield from _tagged(project, model, registered))
+    await _put(project, model, version, clock)
+    registered = await _await_registered(project, model.name, version, clock)
+    return await _tagged(project, model, registered)
 
 
-def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> Procedure[ModelVersion]:
+async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> ModelVersion:
     """Set the tags; a retry sets them again."""
     for tag, value in model.tags.items():
-        yield from ask(api.put_model_tag(project, registered.name, registered.version, tag, value))
+        await api.put_model_tag(project, registered.name, registered.version, tag, value)
     return replace(registered, tags={**registered.tags, **model.tags})
 
 
@@ -191,9 +190,9 @@ class _Claim:
         self.files = files
         self._is_there = False
 
-    def find(self, project: Project) -> Procedure[int | None]:
+    async def find(self, project: Project) -> int | None:
         """Find the number that an earlier try took for the same files."""
-        content = yield from ask(api.download(project, self.path))
+        content = await api.download(project, self.path)
         if content is None:
             return None
         self._is_there = True
@@ -203,41 +202,41 @@ class _Claim:
             return None
         return int(claim["model_version"])
 
-    def write(self, project: Project, version: int) -> Procedure[None]:
+    async def write(self, project: Project, version: int) -> None:
         """Note the number, before any file is sent."""
-        if not (yield from ask(api.path_exists(project, CLAIMS))):
-            yield from ask(api.make_folder(project, CLAIMS.rpartition("/")[0]))
-            yield from ask(api.make_folder(project, CLAIMS))
+        if not await api.path_exists(project, CLAIMS):
+            await api.make_folder(project, CLAIMS.rpartition("/")[0])
+            await api.make_folder(project, CLAIMS)
         if self._is_there:
-            yield from ask(api.delete_path(project, self.path))
+            await api.delete_path(project, self.path)
         content = {"model_name": self.model_name, "model_version": version, "files": self.files}
-        yield from upload.upload_bytes(project, self.path, json.dumps(content).encode())
+        await upload.upload_bytes(project, self.path, json.dumps(content).encode())
 
 
-def _await_registered(project: Project, name: str, version: int, clock: Clock) -> Procedure[ModelVersion]:
+async def _await_registered(project: Project, name: str, version: int, clock: Clock) -> ModelVersion:
     """Wait until the registry shows a version that it accepted."""
-    pace = Pace(first=0.5, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
+    pace = Backoff(first=0.5, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
     while True:
-        registered = yield from patiently(api.get_model(project, name, version), pace)
+        registered = await read_patiently(api.get_model(project, name, version), pace)
         if registered is not None:
             return registered
-        pause = pace.pause()
+        pause = pace.next_delay()
         if pause is None:
             message = (
                 f"Version {version} of model {name!r} was accepted, but the registry did not show it within "
                 f"{AWAIT_REGISTRATION:g} s. Try again: the same version is looked for."
             )
             raise NotInTime(message)
-        yield Pause(pause)
+        await Sleep(pause)
 
 
-def _take_number(project: Project, model: NewModel) -> Procedure[int]:
+async def _take_number(project: Project, model: NewModel) -> int:
     """Take a number by making its folder."""
     root = f"Models/{model.name}"
-    if not (yield from ask(api.path_exists(project, root))):
-        yield from ask(api.make_folder(project, root))
+    if not await api.path_exists(project, root):
+        await api.make_folder(project, root)
     if model.version is not None:
-        if not (yield from ask(api.make_folder(project, f"{root}/{model.version}"))):
+        if not await api.make_folder(project, f"{root}/{model.version}"):
             message = (
                 f"Version {model.version} of model {model.name!r} exists already. Leave model_version out to take the "
                 "next number."
@@ -245,43 +244,43 @@ def _take_number(project: Project, model: NewModel) -> Procedure[int]:
             raise InvalidInput(message)
         return model.version
     # A version may have lost its folder, and a folder may be claimed by a task that is not done yet: both count.
-    registered = yield from lookup.list_versions(project, model.name)
-    version = 1 + max([(yield from _highest(project, root)), *(known.version for known in registered)])
-    while not (yield from ask(api.make_folder(project, f"{root}/{version}"))):
+    registered = await lookup.list_versions(project, model.name)
+    version = 1 + max([await _highest(project, root), *(known.version for known in registered)])
+    while not await api.make_folder(project, f"{root}/{version}"):
         version += 1
     return version
 
 
-def _highest(project: Project, root: str) -> Procedure[int]:
+async def _highest(project: Project, root: str) -> int:
     """Find the highest number among a model's folders."""
     highest = seen = 0
     while True:
-        names = (yield from ask(api.list_folder(project, root, offset=seen))) or []
+        names = await api.list_folder(project, root, offset=seen) or []
         if not names:
             return highest
         seen += len(names)
         highest = max([highest, *(int(name) for name in names if name.isdecimal())])
 
 
-def _upload_model(project: Project, model: NewModel, folder: str) -> Procedure[None]:
+async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
     """Bring all files there; anew, where an earlier try got part of the way."""
-    for leftover in (yield from ask(api.list_folder(project, folder))) or []:
-        yield from ask(api.delete_path(project, f"{folder}/{leftover}"))
+    for leftover in await api.list_folder(project, folder) or []:
+        await api.delete_path(project, f"{folder}/{leftover}")
     files = f"{folder}/Files" if project.has_files_folder else folder
     if files != folder:
-        yield from ask(api.make_folder(project, files))
-    yield from model.source.fill(project, files)
+        await api.make_folder(project, files)
+    await model.source.fill(project, files)
     beside = (
-        (predict.INPUT_EXAMPLE, model.input_example),
+        (model_version.INPUT_EXAMPLE, model.input_example),
         (SCHEMA, model.model_schema),
-        (predict.EXPECTED, model.expected),
+        (model_version.EXPECTED, model.expected),
     )
     for name, content in beside:
         if content is not None:
-            yield from upload.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
+            await upload.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
 
 
-def _put(project: Project, model: NewModel, version: int, clock: Clock) -> Procedure[None]:
+async def _put(project: Project, model: NewModel, version: int, clock: Clock) -> None:
     """Put the version into the registry. From here on nothing is deleted any more."""
     description = {
         "description": model.description or f"A collection of models for {model.name}",
@@ -295,18 +294,18 @@ def _put(project: Project, model: NewModel, version: int, clock: Clock) -> Proce
         project, model.name, version, {key: value for key, value in description.items() if value is not None}
     )
     try:
-        yield from ask(call)
+        await call
     except HopsworksError as error:
         if not error.in_doubt:
             raise
         log.warning("%s; looking whether it was registered", error)
-        pace = Pace(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
-        if (yield from patiently(api.get_model(project, model.name, version), pace)) is None:
-            yield from ask(call)
+        pace = Backoff(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
+        if await read_patiently(api.get_model(project, model.name, version), pace) is None:
+            await call
 
 
-def _tidy(project: Project, path: str) -> Procedure[None]:
+async def _tidy(project: Project, path: str) -> None:
     try:
-        yield from ask(api.delete_path(project, path))
+        await api.delete_path(project, path)
     except HopsworksError as error:
         log.warning("%s; it is left where it is", error)

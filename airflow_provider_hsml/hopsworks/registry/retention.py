@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of, check_model_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
-from airflow_provider_hsml.hopsworks.flow import Procedure, all_pages, ask
+from airflow_provider_hsml.hopsworks.flow import all_pages
 
 from . import lookup
 
@@ -34,9 +34,9 @@ class Retained:
     """Version -> why it was kept."""
 
 
-def delete_versions(
+async def delete_versions(
     project: Project, name: str, *, keep: int, best_by: tuple[str, Direction] | None = None
-) -> Procedure[Retained]:
+) -> Retained:
     """
     Delete the versions of a model but the newest, the best, and those that deployments of the project name.
 
@@ -48,7 +48,7 @@ def delete_versions(
     :param best_by: a metric and its good end, to keep the best as well
     :raises InvalidInput: no version has that metric; nothing was deleted
     """
-    versions = sorted((yield from lookup.list_versions(project, check_model_name(name))), key=_number, reverse=True)
+    versions = sorted(await lookup.list_versions(project, check_model_name(name)), key=_number, reverse=True)
     if not versions:
         log.warning("Model %r has no version in project %r: there is nothing to delete", name, project.name)
         return Retained((), {})
@@ -56,13 +56,13 @@ def delete_versions(
     if best_by is not None:
         best = _best(versions, *best_by)
         kept.setdefault(best.version, f"the best by {best_by[0]}")
-    for version, user in (yield from _in_use(project, name)).items():
+    for version, user in (await _in_use(project, name)).items():
         kept[version] = f"{kept[version]}, {user}" if version in kept else user
     deleted = []
     for number in sorted(model.version for model in versions if model.version not in kept):
         log.info("Deleting version %s of model %r", number, name)
         try:
-            yield from ask(api.delete_model(project, name, number))
+            await api.delete_model(project, name, number)
         except Refused as error:
             if error.code != _MODEL_IN_USE:
                 raise
@@ -92,7 +92,7 @@ def _best(versions: list[ModelVersion], metric: str, direction: Direction) -> Mo
     return best
 
 
-def _in_use(project: Project, name: str) -> Procedure[dict[int, str]]:
+async def _in_use(project: Project, name: str) -> dict[int, str]:
     """Find the versions that deployments name: version -> which."""
     found: dict[int, str] = {}
 
@@ -102,11 +102,11 @@ def _in_use(project: Project, name: str) -> Procedure[dict[int, str]]:
             found.setdefault(row.model_version, user)
 
     # All deployments, not only the model's: one that serves another model now may be rolled back to this one.
-    deployments = yield from ask(api.get_deployments(project))
+    deployments = await api.get_deployments(project)
     for deployment in deployments:
         note(deployment, f"set in deployment {deployment.name!r}")
     for deployment in deployments:
-        versions = yield from all_pages(functools.partial(api.get_versions, project, deployment))
+        versions = await all_pages(functools.partial(api.get_versions, project, deployment))
         if versions is None:
             break
         for version in versions:

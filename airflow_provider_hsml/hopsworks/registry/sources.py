@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
-from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
 
 from . import upload as upload_
 
@@ -33,14 +33,14 @@ _HOPSFS = re.compile(r"hopsfs:/{0,2}(?P<path>/Projects/.+)")
 class Source(Protocol):
     """A model's files."""
 
-    def fingerprint(self, project: Project) -> Procedure[str]:
+    async def fingerprint(self, project: Project) -> str:
         """
         Compute what changes whenever the files do.
 
         :param project: the project to register in
         """
 
-    def fill(self, project: Project, folder: str) -> Procedure[None]:
+    async def fill(self, project: Project, folder: str) -> None:
         """
         Bring the files into a folder that exists and is empty.
 
@@ -90,20 +90,19 @@ class LocalFiles:
             (entry.relative_to(self.path).as_posix(), entry) for entry in self.path.rglob("*") if entry.is_file()
         )
 
-    def fingerprint(self, project: Project) -> Procedure[str]:  # noqa: ARG002 - asked of every source
+    async def fingerprint(self, project: Project) -> str:  # noqa: ARG002 - asked of every source
         """
         Compute the SHA-256 of all files, names and contents.
 
         :param project: not needed
         """
-        yield from ()
         total = hashlib.sha256()
         for name, path in self.files():
             with path.open("rb") as file:
                 total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         return total.hexdigest()
 
-    def fill(self, project: Project, folder: str) -> Procedure[None]:
+    async def fill(self, project: Project, folder: str) -> None:
         """
         Upload the files.
 
@@ -115,12 +114,12 @@ class LocalFiles:
             for parent in reversed(Path(name).parents):
                 below = parent.as_posix()
                 if below != "." and below not in made:
-                    yield from ask(api.make_folder(project, f"{folder}/{below}"))
+                    await api.make_folder(project, f"{folder}/{below}")
                     made.add(below)
             target = f"{folder}/{name}"
             log.info("Uploading %s (%s bytes)", target, path.stat().st_size)
             for upload in upload_.parts(path.name, path.stat().st_size, path):
-                yield from ask(api.upload_part(project, target.rpartition("/")[0], upload))
+                await api.upload_part(project, target.rpartition("/")[0], upload)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,18 +130,18 @@ class HopsfsFiles:
     """``/Projects/<project>/...``."""
     clock: Clock = field(default=time.time, repr=False)
 
-    def fingerprint(self, project: Project) -> Procedure[str]:
+    async def fingerprint(self, project: Project) -> str:
         """
         Compute the SHA-256 of names, sizes and times: no content goes through here.
 
         :param project: the project to register in
         :raises InvalidInput: there is nothing
         """
-        found = yield from self._files(project)
+        found = await self._files(project)
         rows = sorted(f"{name}\0{entry.size}\0{entry.modified}\n" for name, entry in found.items())
         return hashlib.sha256("".join(rows).encode()).hexdigest()
 
-    def fill(self, project: Project, folder: str) -> Procedure[None]:
+    async def fill(self, project: Project, folder: str) -> None:
         """
         Have the files copied, inside the cluster, and wait until the copy is complete.
 
@@ -154,57 +153,57 @@ class HopsfsFiles:
         if f"{target}/".startswith(f"{self.path}/"):
             message = f"model_path 'hopsfs:{self.path}': the model's own folder {target!r} lies in it. Give the files."
             raise InvalidInput(message)
-        expected = {name: entry.size for name, entry in (yield from self._files(project)).items()}
-        top = yield from ask(api.get_entry(project, self.path))
+        expected = {name: entry.size for name, entry in (await self._files(project)).items()}
+        top = await api.get_entry(project, self.path)
         if top is not None and not top.is_folder:
-            yield from self._copy(project, self.path, f"{target}/{top.name}")
+            await self._copy(project, self.path, f"{target}/{top.name}")
         else:
             for name in sorted({name.partition("/")[0] for name in expected}):
-                yield from self._copy(project, f"{self.path}/{name}", f"{target}/{name}")
-        yield from self._complete(project, target, expected)
+                await self._copy(project, f"{self.path}/{name}", f"{target}/{name}")
+        await self._complete(project, target, expected)
 
-    def _files(self, project: Project) -> Procedure[dict[str, Entry]]:
-        top = yield from ask(api.get_entry(project, self.path))
+    async def _files(self, project: Project) -> dict[str, Entry]:
+        top = await api.get_entry(project, self.path)
         if top is None:
             message = f"model_path 'hopsfs:{self.path}': no such file or folder in HopsFS, or not one of this project."
             raise InvalidInput(message)
         if not top.is_folder:
             return {top.name: top}
-        found = yield from walk(project, self.path)
+        found = await walk(project, self.path)
         if not found:
             message = f"model_path 'hopsfs:{self.path}': the folder is empty."
             raise InvalidInput(message)
         return found
 
-    def _copy(self, project: Project, source: str, target: str) -> Procedure[None]:
+    async def _copy(self, project: Project, source: str, target: str) -> None:
         log.info("Copying %s to %s", source, target)
         try:
-            yield from ask(api.copy_path(project, source, target))
+            await api.copy_path(project, source, target)
         except HopsworksError as error:
             if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it is copied", error)
-            pace = Pace(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)
-            while (yield from ask(api.get_entry(project, target))) is None:
-                pause = pace.pause()
+            pace = Backoff(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)
+            while await api.get_entry(project, target) is None:
+                pause = pace.next_delay()
                 if pause is None:
                     raise
-                yield Pause(pause)
+                await Sleep(pause)
 
-    def _complete(self, project: Project, target: str, expected: dict[str, int]) -> Procedure[None]:
-        pace = Pace(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
+    async def _complete(self, project: Project, target: str, expected: dict[str, int]) -> None:
+        pace = Backoff(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
         while True:
-            there = {name: entry.size for name, entry in (yield from walk(project, target)).items()}
+            there = {name: entry.size for name, entry in (await walk(project, target)).items()}
             if there == expected:
                 return
-            pause = pace.pause()
+            pause = pace.next_delay()
             if pause is None:
                 message = f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s."
                 raise NotInTime(message)
-            yield Pause(pause)
+            await Sleep(pause)
 
 
-def walk(project: Project, folder: str) -> Procedure[dict[str, Entry]]:
+async def walk(project: Project, folder: str) -> dict[str, Entry]:
     """
     List all files below a folder, by their path in it; nothing when there is no such folder.
 
@@ -216,7 +215,7 @@ def walk(project: Project, folder: str) -> Procedure[dict[str, Entry]]:
     while below:
         inner = below.pop()
         seen = 0
-        while entries := (yield from ask(api.list_entries(project, f"{folder}/{inner}".rstrip("/"), offset=seen))):
+        while entries := await api.list_entries(project, f"{folder}/{inner}".rstrip("/"), offset=seen):
             seen += len(entries)
             for entry in entries:
                 name = f"{inner}{entry.name}"

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Upload
-from airflow_provider_hsml.hopsworks.flow import Procedure, ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +18,7 @@ CHUNK = 10 * 1024 * 1024
 """Bytes of a file that are sent at once."""
 
 
-def upload_bytes(project: Project, path: str, content: bytes) -> Procedure[None]:
+async def upload_bytes(project: Project, path: str, content: bytes) -> None:
     """
     Upload a small file, in one part.
 
@@ -29,7 +28,7 @@ def upload_bytes(project: Project, path: str, content: bytes) -> Procedure[None]
     """
     folder, _, name = path.rpartition("/")
     upload = Upload(name, content, _fields(name, len(content), 1, len(content)))
-    yield from ask(api.upload_part(project, folder, upload))
+    await api.upload_part(project, folder, upload)
 
 
 def parts(name: str, size: int, path: Path) -> Iterator[Upload]:

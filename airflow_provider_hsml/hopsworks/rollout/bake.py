@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.judge import Likeness
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailedWatch
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError, NotInTime, NotVerified, Superseded
-from airflow_provider_hsml.hopsworks.flow import FailedWatch, Pace, Pause, Procedure, patiently, timed
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Bake:
     """Seconds."""
     _failed: FailedWatch = field(default_factory=FailedWatch)
 
-    def run(self) -> Procedure[Deployment]:
+    async def run(self) -> Deployment:
         """
         Ask it now and then until the time is over, and see at the end that it is still the one that was asked.
 
@@ -54,7 +55,7 @@ class Bake:
         """
         checks, clock = self.verifier.checks, self.verifier.clock
         if not checks.bake_seconds:
-            yield from self._look()
+            await self._look()
             return self.deployment
         interval = min(checks.probe_interval, checks.bake_seconds)
         planned = int(checks.bake_seconds / interval + _ROUNDING)
@@ -74,25 +75,25 @@ class Bake:
             if not is_failed and clock() > begun + checks.bake_seconds + predict.ROUTE_BUDGET:
                 message = f"{self.deployment} could not be asked once while it was watched."
                 raise NotInTime(message)
-            yield Pause(max(0.0, begun + slot * interval - clock()))
-            yield from self._look()
-            wrong = yield from self._probe()
+            await Sleep(max(0.0, begun + slot * interval - clock()))
+            await self._look()
+            wrong = await self._probe()
             if self.failed > checks.max_error_rate * planned + _ROUNDING:
                 raise self._not_verified(wrong)
         if self.failed > checks.max_error_rate * self.asked + _ROUNDING:
             raise self._not_verified("too few of the rest were asked in that time")
-        yield from self._look()
+        await self._look()
         log.info(
             "%s: watched for %g s; %d probes, %d failed, the slowest took %.0f ms",
             *(self.deployment, checks.bake_seconds, self.asked, self.failed, self.slowest * 1000),
         )
         return self.deployment
 
-    def _look(self) -> Procedure[None]:
+    async def _look(self) -> None:
         """See that it is still ours, and still up."""
         clock = self.verifier.clock
-        pace = Pace(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
-        seen = yield from patiently(api.get_deployment_by_id(self.verifier.project, self.deployment.id), pace)
+        pace = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
+        seen = await read_patiently(api.get_deployment_by_id(self.verifier.project, self.deployment.id), pace)
         if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
             message = f"{seen or self.deployment} was stopped or deleted by somebody else while it was watched."
             raise Superseded(message)
@@ -103,17 +104,17 @@ class Bake:
         if self._failed.stays(seen, clock()):
             raise DeploymentFailed(seen)
 
-    def _probe(self) -> Procedure[str]:
+    async def _probe(self) -> str:
         """Ask once, count it, and say what was wrong."""
         if not self.verifier.can_ask:
             return ""
         if self.deployment.status is Status.IDLE:
-            yield from self.verifier.wake()
+            await self.verifier.wake()
             return ""
         try:
-            answer, seconds = yield from timed(self.verifier.send(), self.verifier.clock)
+            answer, seconds = await timed(self.verifier.send(), self.verifier.clock)
         except HopsworksError as error:
-            if not (yield from self.verifier.is_its_fault(self.deployment, error)):
+            if not await self.verifier.is_its_fault(self.deployment, error):
                 log.warning("%s; not counted", error)
                 return ""
             wrong = f"is not reached, or refuses: {error}"

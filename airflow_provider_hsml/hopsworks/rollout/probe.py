@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain.judge import Judge, Likeness, Probe, Verdict
+from airflow_provider_hsml.hopsworks.domain.judge import Checks, Judge, Likeness, Probe, Verdict
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN, Moved, Roll
-from airflow_provider_hsml.hopsworks.domain.verification import Checks
 from airflow_provider_hsml.hopsworks.errors import (
     SCOPE_MISSING,
     HopsworksError,
@@ -21,7 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     NotVerified,
     Refused,
 )
-from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask, timed
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry import lookup
 
@@ -63,9 +62,9 @@ class Verifier:
         """Whether there is a request that every instance must have an answer to."""
         return self.judge.probe is not None or self._health_path is not None
 
-    def check(
-        self, live: Deployment | None, wanted: Wanted, model: ModelVersion | None, pace: Pace
-    ) -> Procedure[ModelVersion | None]:
+    async def check(
+        self, live: Deployment | None, wanted: Wanted, model: ModelVersion | None, pace: Backoff
+    ) -> ModelVersion | None:
         """
         Refuse checks that cannot be made, before anything is changed, and ``prepare``.
 
@@ -86,7 +85,7 @@ class Verifier:
                 "there. Put inference_route: istio into its extra."
             )
             raise InvalidInput(message)
-        model = yield from self.prepare(live, wanted, model, pace)
+        model = await self.prepare(live, wanted, model, pace)
         probe = self.judge.probe
         asked = {
             "instances": checks.body is not None and probe is None,
@@ -116,9 +115,9 @@ class Verifier:
             return "nothing is known to ask this model version: give 'instances', or register it with an input example."
         return what + (", and the connection does not go there." if self.project.ingress is None else ".")
 
-    def prepare(
-        self, live: Deployment | None, wanted: Wanted, model: ModelVersion | None, pace: Pace
-    ) -> Procedure[ModelVersion | None]:
+    async def prepare(
+        self, live: Deployment | None, wanted: Wanted, model: ModelVersion | None, pace: Backoff
+    ) -> ModelVersion | None:
         """
         Find out what to ask of the version to come, once.
 
@@ -132,23 +131,23 @@ class Verifier:
             return model
         self.is_prepared = True
         if model is None and live is not None and _server(live, model) != "VLLM":
-            model = yield from lookup.served_model(self.project, live, pace)
+            model = await lookup.served_model(self.project, live, pace)
         self.judge.version = model.version if model else live.model_version if live else None
         is_vllm = _server(live, model) == "VLLM"
         if self.checks.health_path is None and not is_vllm:
-            self.judge.probe = yield from self._find_probe(model)
+            self.judge.probe = await self._find_probe(model)
         if self.judge.probe is None and self.project.ingress is not None:
             self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
         return model
 
-    def _find_probe(self, model: ModelVersion | None) -> Procedure[Probe | None]:
+    async def _find_probe(self, model: ModelVersion | None) -> Probe | None:
         body = self.checks.body
         if model is None:
             return None if body is None or self.project.ingress is None else Probe(body)
         try:
             if body is None:
-                return (yield from predict.registered_probe(self.project, model))
-            recorded = yield from predict.recorded_probe(self.project, model)
+                return await predict.registered_probe(self.project, model)
+            recorded = await predict.recorded_probe(self.project, model)
         except Refused as error:
             if error.code != SCOPE_MISSING:
                 raise
@@ -158,7 +157,7 @@ class Verifier:
             return recorded
         return Probe(body)
 
-    def remember_champion(self, live: Deployment) -> Procedure[None]:
+    async def remember_champion(self, live: Deployment) -> None:
         """
         Note who serves before the change, and what they answer to the probe.
 
@@ -169,11 +168,11 @@ class Verifier:
         if (probe is None or probe.predictions is None) and self.checks.version_path is None:
             return
         try:
-            self.judge.champion = yield from self.send()
+            self.judge.champion = await self.send()
         except HopsworksError as error:
             log.info("What the version before answers is not known: %s", error)
 
-    def ask_in_a_row(self, deployment: Deployment, roll: Roll) -> Procedure[Likeness]:
+    async def ask_in_a_row(self, deployment: Deployment, roll: Roll) -> Likeness:
         """
         Ask several times; an answer of the version before means that the rollout is not through.
 
@@ -184,8 +183,8 @@ class Verifier:
         likeness = Likeness.UNKNOWN
         for number in range(PROBES if self.can_ask else 0):
             if number:
-                yield Pause(predict.BETWEEN_PROBES)
-            verdict = yield from self.ask_once(deployment)
+                await Sleep(predict.BETWEEN_PROBES)
+            verdict = await self.ask_once(deployment)
             likeness = verdict.likeness
             if verdict.wrong and not self._may_be_old(verdict, roll):
                 message = f"{deployment} {verdict.wrong}"
@@ -202,7 +201,7 @@ class Verifier:
         )
         return fresh and roll.moved is Moved.CHANGE and not roll.names_are_new and not is_known
 
-    def ask_once(self, deployment: Deployment) -> Procedure[Verdict]:
+    async def ask_once(self, deployment: Deployment) -> Verdict:
         """
         Send one probe, again while the deployment cannot be reached, and judge the answer.
 
@@ -216,11 +215,11 @@ class Verifier:
             self.project, self.name, self.send, timeout=predict.ROUTE_BUDGET, clock=self.clock
         )
         try:
-            answer, seconds = yield from timed(asking, self.clock)
+            answer, seconds = await timed(asking, self.clock)
         except HopsworksError as error:
             if predict.is_unreached(error):
                 message = f"{deployment} does not answer, although it should: {error}"
-                is_its_fault = yield from self.is_its_fault(deployment, error)
+                is_its_fault = await self.is_its_fault(deployment, error)
                 raise (NotVerified if is_its_fault else NotInTime)(message) from error
             asked = self._health_path or "a request with its registered example"
             if self.checks.body is not None:
@@ -229,7 +228,7 @@ class Verifier:
             raise NotVerified(message) from error
         return self.judge.judge(answer, seconds)
 
-    def ask_served(self, deployment: Deployment) -> Procedure[Verdict]:
+    async def ask_served(self, deployment: Deployment) -> Verdict:
         """
         Ask what has served for a while: a model that fails is asked again a few times, before it is believed.
 
@@ -238,34 +237,34 @@ class Verifier:
         """
         for _ in range(PROBES - 1):
             try:
-                return (yield from self.ask_once(deployment))
+                return await self.ask_once(deployment)
             except NotVerified as error:
                 cause = error.__cause__
                 if not isinstance(cause, HopsworksError) or not cause.transient or predict.is_unreached(cause):
                     raise
                 log.warning("%s; asking again", error)
-            yield Pause(predict.BETWEEN_PROBES)
-        return (yield from self.ask_once(deployment))
+            await Sleep(predict.BETWEEN_PROBES)
+        return await self.ask_once(deployment)
 
-    def send(self, seconds: float | None = None) -> Procedure[Mapping[str, Any]]:
+    async def send(self, seconds: float | None = None) -> Mapping[str, Any]:
         """
         Ask once.
 
         :param seconds: how long to wait for the answer
         """
         if self.judge.probe is not None:
-            return (yield from predict.ask_model(self.project, self.name, self.judge.probe.body, seconds=seconds))
+            return await predict.ask_model(self.project, self.name, self.judge.probe.body, seconds=seconds)
         if self.project.ingress is None or self._health_path is None:
             return {}
         try:
-            return (yield from self.project.ingress.get(self.project, self.name, self._health_path, seconds=seconds))
+            return await self.project.ingress.get(self.project, self.name, self._health_path, seconds=seconds)
         except ModelRefused as error:
             if error.status == 404 and not error.not_routed and self.checks.health_path is None:
                 log.info("%s; it does answer, so it counts as healthy", error)
                 return {}
             raise
 
-    def is_its_fault(self, deployment: Deployment, error: HopsworksError) -> Procedure[bool]:
+    async def is_its_fault(self, deployment: Deployment, error: HopsworksError) -> bool:
         """
         Tell a deployment that does not answer from a server that is not there.
 
@@ -277,28 +276,28 @@ class Verifier:
         if isinstance(error, NoAnswer) and not error.sent:
             return False
         try:
-            yield from ask(api.get_deployment_by_id(self.project, deployment.id))
+            await api.get_deployment_by_id(self.project, deployment.id)
         except HopsworksError:
             return False
         return True
 
-    def answers(self) -> Procedure[bool]:
+    async def answers(self) -> bool:
         """Tell whether anything answers at all."""
         if not self.can_ask:
             return False
         try:
-            yield from self.send()
+            await self.send()
         except HopsworksError as error:
             return not predict.is_unreached(error)
         return True
 
-    def wake(self) -> Procedure[None]:
+    async def wake(self) -> None:
         """Wake an Idle deployment by one request; how it ends does not matter."""
         if not self.can_ask:
             return
         log.info("Waking deployment %r by a request", self.name)
         try:
-            yield from self.send(WAKE_AGAIN)
+            await self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes it: %s", error)
 

@@ -18,11 +18,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import diff, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
-from airflow_provider_hsml.hopsworks.domain.judge import Likeness
+from airflow_provider_hsml.hopsworks.domain.judge import Checks, Likeness
+from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import START_GRACE, Moved, Roll
-from airflow_provider_hsml.hopsworks.domain.verification import Checks
 from airflow_provider_hsml.hopsworks.errors import (
     BUSY_CODES,
     DeploymentError,
@@ -34,11 +35,11 @@ from airflow_provider_hsml.hopsworks.errors import (
     Superseded,
     Unsupported,
 )
-from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask, explained, patiently, watched
-from airflow_provider_hsml.hopsworks.promotion import way_back
+from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
-from . import scripts, stop
+from . import stop
 from .probe import Verifier
+from .status import explained
 from .update import Change, PlanAnew
 from .watch import FIRST_PAUSE_START, FIRST_PAUSE_UPDATE, Watch, read_names
 
@@ -54,19 +55,6 @@ log = logging.getLogger(__name__)
 
 STRANGERS = 2
 """How often somebody else may change it before a change of ours is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arrived:
-    """How it ended: what serves now, and how that is known."""
-
-    deployment: Deployment
-    action: str
-    """created, updated, started, attached or unchanged."""
-    verified_by: str | None = None
-    """``fingerprint``, ``instances``, ``status``; None when nothing was waited for."""
-    downtime: float | None = None
-    """Seconds for which it did not answer, where it was stopped for the change."""
 
 
 @dataclass
@@ -99,7 +87,7 @@ class Arrival:
     """A deployment version to make the active one again first, where Hopsworks keeps them."""
     checks: Checks | None = None
     """What to ask of it; None: what was registered with the version."""
-    before_change: Callable[[Deployment | None], Procedure[str | None]] | None = None
+    before_change: Callable[[Deployment | None], Flow[str | None]] | None = None
     """What to do right before the first request that changes something, given what is there. It gives the journal's
     entry with which another process can go on; None: none can."""
     noted: str | None = None
@@ -128,7 +116,7 @@ class Arrival:
         """What verifies it, and another process cannot find out by itself."""
         return {"body": self._verifier.checks.body, "champion": self._verifier.judge.champion}
 
-    def run(self) -> Procedure[Arrived]:
+    async def run(self) -> Arrived:
         """
         Bring it about.
 
@@ -139,16 +127,16 @@ class Arrival:
         """
         self._deadline = self.clock() + self.timeout
         self._verifier = Verifier(self.project, self.name, self.clock, self.checks or Checks())
-        wanted = scripts.absolute(self.project, self.wanted)
+        wanted = script_file.absolute(self.project, self.wanted)
         self._change = Change(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
         try:
-            return (yield from explained(self.project, self._converge()))
+            return await explained(self.project, self._converge())
         except Exception as error:
             if self._is_taken_down and not self.has_changed:
-                yield from self._bring_up(error)
+                await self._bring_up(error)
             raise
 
-    def _bring_up(self, why: Exception) -> Procedure[None]:
+    async def _bring_up(self, why: Exception) -> None:
         """
         Start what was stopped for a change that does not come.
 
@@ -158,15 +146,15 @@ class Arrival:
         self._deadline = self.clock() + self.timeout
         self._change = dataclasses.replace(self._change, deadline=self._deadline)
         try:
-            live = yield from self._change.look()
+            live = await self._change.look()
             if live is not None and live.status is Status.STOPPING:
-                live = yield from self._change.stable(live)
+                live = await self._change.stable(live)
             while live is not None and live.status.is_down:
                 if self.clock() >= self._deadline:
                     message = f"{live} could not be started within {self.timeout:g} s."
                     raise NotInTime(message)
-                yield from self._send_start(live)
-                live = yield from self._may_be_starting(live)
+                await self._send_start(live)
+                live = await self._may_be_starting(live)
         except PlanAnew:
             log.warning("Deployment %r was deleted meanwhile", self.name)
         except HopsworksError as error:
@@ -175,75 +163,73 @@ class Arrival:
                 raise DeploymentError(what) from error
             why.args, why.without_logs = (f"{why}\n{what}",), f"{why.kept_text}\n{what}"
 
-    def _converge(self) -> Procedure[Arrived]:
+    async def _converge(self) -> Arrived:
         pace = self._pace(FIRST_PAUSE_UPDATE)
         disturbed = 0
         while disturbed < STRANGERS:
-            live = yield from self._change.look()
+            live = await self._change.look()
             if self.checks is not None:
-                self.model = yield from self._verifier.check(
-                    live, self.wanted, self.model, self._pace(FIRST_PAUSE_START)
-                )
+                self.model = await self._verifier.check(live, self.wanted, self.model, self._pace(FIRST_PAUSE_START))
             try:
-                return (yield from self._from(live if live is not None else (yield from self._create())))
+                return await self._from(live if live is not None else await self._create())
             except PlanAnew as again:
                 disturbed += not again.is_busy
                 self._is_announced = False
-                pause = pace.pause()
+                pause = pace.next_delay()
                 if pause is None:
                     message = f"{live} was busy with something else until the timeout of {self.timeout:g} s."
                     raise NotInTime(message) from again
-                yield Pause(pause)
+                await Sleep(pause)
         message = (
             f"Deployment {self.name!r} was changed by somebody else each time before a change of ours could be sent. "
             "Run the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
         )
         raise Superseded(message)
 
-    def _from(self, live: Deployment) -> Procedure[Arrived]:
+    async def _from(self, live: Deployment) -> Arrived:
         """Go on from what is there."""
         if live.status in (Status.CREATING, Status.STOPPING):
-            live = yield from self._change.stable(live)
+            live = await self._change.stable(live)
         if self.back_to not in (None, live.version):
-            return (yield from self._go_back(live))
+            return await self._go_back(live)
         if self._change.differs(live):
-            return (yield from self._update(live))
-        if (yield from self._change.bring_tags(live)):
+            return await self._update(live)
+        if await self._change.bring_tags(live):
             self._action = self._action or "updated"
         if live.status.is_down and self.serve and not (self.trusted or self.has_changed):
-            live = yield from self._may_be_starting(live)
+            live = await self._may_be_starting(live)
         if live.status.is_down:
-            return (yield from self._start(live)) if self.serve else Arrived(live, self._action or "unchanged")
+            return await self._start(live) if self.serve else Arrived(live, self._action or "unchanged")
         if live.status is Status.FAILED:
-            return (yield from self._revive(live))
+            return await self._revive(live)
         is_up = live.status in (Status.RUNNING, Status.IDLE)
         if self.trusted and is_up:
-            return (yield from self._unchanged(live))
+            return await self._unchanged(live)
         log.info("%s: %s", live, "seeing whether it has arrived" if is_up else "a rollout is under way; waiting for it")
-        return (yield from self._arrive(live, Moved.CHANGE, "unchanged" if is_up else "attached"))
+        return await self._arrive(live, Moved.CHANGE, "unchanged" if is_up else "attached")
 
-    def _announce(self, live: Deployment | None) -> Procedure[None]:
+    async def _announce(self, live: Deployment | None) -> None:
         """Say that a change comes, once; what it is now may be the first step of that change."""
         if self.has_changed and live and self.seen and live.signature == self.seen.signature:
             return
         if self.before_change is not None and not self._is_announced:
             self._is_announced = True
-            self.noted = yield from self.before_change(live)
+            self.noted = await self.before_change(live)
             self.is_bound = self.noted is None
 
-    def _may_be_starting(self, live: Deployment) -> Procedure[Deployment]:
+    async def _may_be_starting(self, live: Deployment) -> Deployment:
         """Give a START of somebody who was killed right after it the time to be seen."""
         until = self.clock() + START_GRACE
         while live.status.is_down and self.clock() < until:
-            yield Pause(FIRST_PAUSE_UPDATE)
-            live = (yield from self._change.look()) or live
+            await Sleep(FIRST_PAUSE_UPDATE)
+            live = await self._change.look() or live
         return live
 
     # --- Steps, each a change or none ---------------------------------------------------------------------------------
 
-    def _create(self) -> Procedure[Deployment]:
+    async def _create(self) -> Deployment:
         try:
-            live, is_ours = yield from self._change.create(lambda: self._announce(None))
+            live, is_ours = await self._change.create(lambda: self._announce(None))
         except Unsupported:
             self.has_changed = True
             raise
@@ -251,13 +237,13 @@ class Arrival:
         self._action = "created" if is_ours else ""
         return live
 
-    def _unchanged(self, live: Deployment) -> Procedure[Arrived]:
+    async def _unchanged(self, live: Deployment) -> Arrived:
         action = self._action or "unchanged"
         if live.status is Status.IDLE or not self.wait:
             return Arrived(live, action, "status" if self.wait else None)
-        yield from self._read_probe(live)
-        verdict = yield from self._verifier.ask_served(live)
-        now = yield from self._change.look()
+        await self._read_probe(live)
+        verdict = await self._verifier.ask_served(live)
+        now = await self._change.look()
         if now is None or now.signature != live.signature:
             # Changed while it was asked: who answered is not known.
             raise PlanAnew
@@ -266,69 +252,69 @@ class Arrival:
             wrong = verdict.wrong or "answers as the version before"
             log.warning("%s %s; a rollout may be under way", live, wrong)
             self._action = "attached"
-            return (yield from self._arrive(live, Moved.CHANGE, self._action))
+            return await self._arrive(live, Moved.CHANGE, self._action)
         return Arrived(live, action, "fingerprint" if verdict.likeness is Likeness.CHALLENGER else "status")
 
-    def _update(self, live: Deployment) -> Procedure[Arrived]:
+    async def _update(self, live: Deployment) -> Arrived:
         """Change what is there, against the state that was read."""
-        yield from self._change.prepare_update(live)
+        await self._change.prepare_update(live)
         # What is wrong with them is found before anything else is changed.
-        yield from self._change.bring_tags(live)
-        yield from self._read_probe(live)
-        settled = yield from self._change.stable(live)
+        await self._change.bring_tags(live)
+        await self._read_probe(live)
+        settled = await self._change.stable(live)
         if settled.signature != live.signature:
             raise PlanAnew
         live = settled
-        newest = yield from patiently(api.get_newest_version(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
-        yield from self._remember(live)
-        yield from self._announce(live)
+        newest = await read_patiently(api.get_newest_version(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
+        await self._remember(live)
+        await self._announce(live)
         if self.recreate and not live.status.is_down:
-            live = yield from self._take_down(live)
+            live = await self._take_down(live)
         try:
-            row = yield from self._change.update(live, newest_version=newest)
+            row = await self._change.update(live, newest_version=newest)
         except HopsworksError as error:
             self.has_changed = self.has_changed or isinstance(error, Unsupported)
             raise
         self.seen, self.has_changed = row, True
-        return (yield from self._follow(row))
+        return await self._follow(row)
 
-    def _follow(self, row: Deployment) -> Procedure[Arrived]:
+    async def _follow(self, row: Deployment) -> Arrived:
         """Go on from a row that a change of ours has left."""
         if not row.status.is_down:
-            return (yield from self._arrive(row, Moved.CHANGE, "updated"))
+            return await self._arrive(row, Moved.CHANGE, "updated")
         if not self.serve:
             return Arrived(row, "updated")
-        return (yield from self._start(row, "updated"))
+        return await self._start(row, "updated")
 
-    def _go_back(self, live: Deployment) -> Procedure[Arrived]:
+    async def _go_back(self, live: Deployment) -> Arrived:
         """Have Hopsworks make an earlier version the active one again; also while a rollout is under way."""
-        yield from self._read_probe(live)
+        await self._read_probe(live)
         if live.status is Status.STARTING:
-            live = yield from self._change.stable(live)
-        yield from self._remember(live)
-        yield from self._announce(live)
+            live = await self._change.stable(live)
+        await self._remember(live)
+        await self._announce(live)
         if self.recreate and not live.status.is_down:
-            live = yield from self._take_down(live)
-        row = yield from self._send_rollback(live)
+            live = await self._take_down(live)
+        row = await self._send_rollback(live)
         self.seen, self.has_changed = row, True
         if self._change.differs(row):
             # What versions do not hold is put back by an update, as soon as one is taken.
-            return (yield from self._update(row))
-        return (yield from self._follow(row))
+            return await self._update(row)
+        return await self._follow(row)
 
-    def _send_rollback(self, live: Deployment) -> Procedure[Deployment]:
+    async def _send_rollback(self, live: Deployment) -> Deployment:
         if self.back_to is None:  # Nobody calls it then.
             raise AssertionError
         pace = self._pace(FIRST_PAUSE_UPDATE)
         while True:
             log.info("Rolling %s back to deployment version %s", live, self.back_to)
             try:
-                yield from ask(api.rollback_deployment(self.project, live, self.back_to))
+                await api.rollback_deployment(self.project, live, self.back_to)
             except HopsworksError as error:
                 if not (error.in_doubt or error.transient):
                     raise
                 log.warning("%s; looking what became of it", error)
-            row = yield from self._change.look()
+            row = await self._change.look()
             if row is None:
                 message = f"{live} was deleted by somebody else while it was rolled back."
                 raise Superseded(message)
@@ -339,39 +325,39 @@ class Arrival:
                     f"{row} was changed by somebody else while it was rolled back; what they set is left as it is."
                 )
                 raise Superseded(message)
-            pause = pace.pause(at_least=1.0)
+            pause = pace.next_delay(at_least=1.0)
             if pause is None:
                 target = f"deployment version {self.back_to}"
                 message = f"{live} could not be rolled back to {target} within {self.timeout:g} s."
                 raise NotInTime(message)
-            yield Pause(pause)
+            await Sleep(pause)
 
-    def _take_down(self, live: Deployment) -> Procedure[Deployment]:
+    async def _take_down(self, live: Deployment) -> Deployment:
         """Stop it, to make room for what is to come."""
         log.info("Stopping %s to make room: it does not answer until the change has arrived", live)
         self._is_taken_down = True
         self._down_since = self.clock()
-        stopped = yield from stop.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
-        if stopped is None or not way_back.is_still(self.project, stopped, live):
+        stopped = await stop.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
+        if stopped is None or not diff.is_still(self.project, stopped, live):
             raise PlanAnew
         return stopped
 
-    def _start(self, live: Deployment, action: str = "started") -> Procedure[Arrived]:
+    async def _start(self, live: Deployment, action: str = "started") -> Arrived:
         """Start what is down."""
         self._action = self._action or action
-        yield from self._read_probe(live)
-        yield from self._announce(live)
+        await self._read_probe(live)
+        await self._announce(live)
         self.has_changed = True
-        yield from self._send_start(live)
-        return (yield from self._arrive(live, Moved.START, self._action))
+        await self._send_start(live)
+        return await self._arrive(live, Moved.START, self._action)
 
-    def _send_start(self, live: Deployment) -> Procedure[None]:
+    async def _send_start(self, live: Deployment) -> None:
         log.info("Starting %s", live)
         self._is_taken_down = False
         pace = self._pace(FIRST_PAUSE_START)
         while True:
             try:
-                yield from ask(api.start_deployment(self.project, live))
+                await api.start_deployment(self.project, live)
             except HopsworksError as error:
                 if not (error.in_doubt or error.transient):
                     raise
@@ -380,24 +366,24 @@ class Arrival:
                     log.warning("%s; looking at what became of it", error)
                     return
                 log.warning("%s; sending it again", error)
-                pause = pace.pause(at_least=1.0)
+                pause = pace.next_delay(at_least=1.0)
                 if pause is None:
                     message = f"{live} could not be started within {self.timeout:g} s: {error}"
                     raise NotInTime(message) from error
-                yield Pause(pause)
+                await Sleep(pause)
             else:
                 return
 
-    def _revive(self, live: Deployment) -> Procedure[Arrived]:
+    async def _revive(self, live: Deployment) -> Arrived:
         """Bring a Failed deployment back without taking down what may still answer; here, whoever drives."""
         self.is_bound = True
-        yield from self._read_probe(live)
+        await self._read_probe(live)
         action = self._action
         try:
-            return (yield from self._arrive(live, Moved.CHANGE, "attached"))
+            return await self._arrive(live, Moved.CHANGE, "attached")
         except DeploymentFailed as failed:
             self._action = action
-            if (yield from self._verifier.answers()):
+            if await self._verifier.answers():
                 message = (
                     f"{failed.deployment}: the last change does not come up ({failed.deployment.reason}), but the "
                     "revision before it still serves. Nothing was changed, since a restart would take that one down "
@@ -405,17 +391,17 @@ class Arrival:
                 )
                 raise NotVerified(message) from failed
         log.info("%s: nothing answers; stopping it to start it anew", live)
-        yield from self._announce(live)
-        return (yield from self._start((yield from self._take_down(live))))
+        await self._announce(live)
+        return await self._start(await self._take_down(live))
 
     # --- Arriving -----------------------------------------------------------------------------------------------------
 
-    def _arrive(self, live: Deployment, moved: Moved, action: str) -> Procedure[Arrived]:
+    async def _arrive(self, live: Deployment, moved: Moved, action: str) -> Arrived:
         """Follow the rollout until the wanted configuration is what answers."""
         self._action = self._action or action
         if not self.wait:
             return Arrived(live, self._action)
-        yield from self._read_probe(live)
+        await self._read_probe(live)
         watch = Watch(
             self.project,
             live.id,
@@ -440,24 +426,24 @@ class Arrival:
             seen=self.seen,
         )
         try:
-            seen = yield from watched(watch)
+            seen = await watch
         finally:
             self.seen = watch.seen
         return Arrived(seen.deployment, self._action, seen.verified_by, seen.downtime)
 
     # --- Looks --------------------------------------------------------------------------------------------------------
 
-    def _pace(self, first: float) -> Pace:
-        return Pace(first=first, most=self.interval, deadline=self._deadline, clock=self.clock)
+    def _pace(self, first: float) -> Backoff:
+        return Backoff(first=first, most=self.interval, deadline=self._deadline, clock=self.clock)
 
-    def _remember(self, live: Deployment) -> Procedure[None]:
+    async def _remember(self, live: Deployment) -> None:
         """Note who serves before a change, and what they answer, where they may go on answering after it."""
         if self.recreate or live.status is not Status.RUNNING:
             return
-        self._old_names = yield from read_names(self.project, live)
-        yield from self._verifier.remember_champion(live)
+        self._old_names = await read_names(self.project, live)
+        await self._verifier.remember_champion(live)
 
-    def _read_probe(self, live: Deployment) -> Procedure[None]:
+    async def _read_probe(self, live: Deployment) -> None:
         """Find out what to ask of the version to come, once."""
         if self.wait:
-            self.model = yield from self._verifier.prepare(live, self.wanted, self.model, self._pace(FIRST_PAUSE_START))
+            self.model = await self._verifier.prepare(live, self.wanted, self.model, self._pace(FIRST_PAUSE_START))

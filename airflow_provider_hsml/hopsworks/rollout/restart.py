@@ -11,15 +11,16 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.settings import RESTART
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotVerified, Unsupported
-from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask, patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
 from . import stop
-from .reconcile import Arrival, Arrived
+from .reconcile import Arrival
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
     from airflow_provider_hsml.hopsworks.flow import Clock
 
 log = logging.getLogger(__name__)
@@ -28,9 +29,9 @@ STALE = 3.0
 """Seconds for which a state may still be that of before our STOP."""
 
 
-def restart(
+async def restart(
     project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
-) -> Procedure[Arrived]:
+) -> Arrived:
     """
     Stop a deployment and start it; one that is down is only started.
 
@@ -41,17 +42,17 @@ def restart(
     :param wait: whether to wait until it serves; the stop is waited for in any case
     :param clock: tells the seconds since 1970
     """
-    pace = Pace(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
-    before = yield from patiently(api.get_deployment(project, name), pace)
-    yield from stop.stop(project, name, pace)
+    pace = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
+    before = await read_patiently(api.get_deployment(project, name), pace)
+    await stop.stop(project, name, pace)
     told = {} if before is None or before.status.is_down else {"stopped_while": before.status.value}
     arrival = Arrival(project, name, {}, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
-    return (yield from ended(arrival.run(), told))
+    return await ended(arrival.run(), told)
 
 
-def roll(
+async def roll(
     project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
-) -> Procedure[Arrived]:
+) -> Arrived:
     """
     Replace a deployment's instances while the old ones answer; one that is down is only started.
 
@@ -67,15 +68,15 @@ def roll(
     :raises Unsupported: this Hopsworks keeps no environment variables; nothing was changed
     :raises NotVerified: the change was stored, and no rollout followed
     """
-    pace = Pace(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
-    before = yield from patiently(api.get_deployment(project, name), pace)
+    pace = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
+    before = await read_patiently(api.get_deployment(project, name), pace)
     is_up = before is not None and not before.status.is_down
     now = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="microseconds")
     wanted = {RESTART.name: now} if is_up else {}
     told = {"revision": before.revision} if is_up and before is not None else {}
     arrival = Arrival(project, name, wanted, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
     try:
-        return (yield from ended(arrival.run(), told))
+        return await ended(arrival.run(), told)
     except Unsupported as error:
         message = (
             f"{before}: this Hopsworks cannot restart it without a stop, since it keeps no environment variables (4.8 "
@@ -84,7 +85,7 @@ def roll(
         raise Unsupported(message) from error
 
 
-def ended(arriving: Procedure[Arrived], told: Mapping[str, Any]) -> Procedure[Arrived]:
+async def ended(arriving: Flow[Arrived], told: Mapping[str, Any]) -> Arrived:
     """
     See a start or a restart to its end.
 
@@ -93,7 +94,7 @@ def ended(arriving: Procedure[Arrived], told: Mapping[str, Any]) -> Procedure[Ar
     :raises NotVerified: the change was stored, and no rollout followed
     """
     try:
-        arrived = yield from arriving
+        arrived = await arriving
     except HopsworksError as error:
         if "stopped_while" in told:
             # Its kind, and what hangs on it, stay as they are: only its words grow.
@@ -105,7 +106,7 @@ def ended(arriving: Procedure[Arrived], told: Mapping[str, Any]) -> Procedure[Ar
     return arrived
 
 
-def bring_back(project: Project, name: str, pace: Pace) -> Procedure[None]:
+async def bring_back(project: Project, name: str, pace: Backoff) -> None:
     """
     Start what a restart has left stopped or stopping, without waiting until it serves.
 
@@ -115,13 +116,13 @@ def bring_back(project: Project, name: str, pace: Pace) -> Procedure[None]:
     """
     begun = pace.clock()
     while True:
-        deployment = yield from ask(api.get_deployment(project, name))
+        deployment = await api.get_deployment(project, name)
         if deployment is not None and deployment.status.is_down:
             log.warning("%s was left down by a restart that did not end; starting it", deployment)
-            yield from ask(api.start_deployment(project, deployment))
+            await api.start_deployment(project, deployment)
             return
-        pause = pace.pause()
+        pause = pace.next_delay()
         is_stopping = deployment is not None and deployment.status is Status.STOPPING
         if pause is None or not (is_stopping or pace.clock() - begun < STALE):
             return
-        yield Pause(pause)
+        await Sleep(pause)

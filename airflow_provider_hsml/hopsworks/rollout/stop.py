@@ -7,33 +7,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
-from airflow_provider_hsml.hopsworks.flow import Gone, Pace, Pause, Procedure, Wait, ask, patiently, until, watched
+from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently
+
+from .status import Gone, Wait, until
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Call, Project
-    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Stopping:
+class Stopping(Defer[Deployment | None]):
     """The wait for a deployment to stop."""
 
     project: Project
     name: str
-    pace: Pace
+    pace: Backoff
     seen: Deployment
 
-    def run(self) -> Procedure[Deployment | None]:
+    async def run(self) -> Deployment | None:
         """Wait; one that is gone is stopped."""
         wait = Wait(_Down(), self.pace, f"deployment {self.name!r} to stop", self.seen)
-        return (yield from until(wait, api.get_deployment(self.project, self.name)))
+        return await until(wait, api.get_deployment(self.project, self.name))
 
 
-def stop(project: Project, name: str, pace: Pace, *, wait: bool = True) -> Procedure[Deployment | None]:
+async def stop(project: Project, name: str, pace: Backoff, *, wait: bool = True) -> Deployment | None:
     """
     Stop a deployment, whatever state it is in. One that is stopped, or not there, is fine as it is.
 
@@ -45,19 +47,19 @@ def stop(project: Project, name: str, pace: Pace, *, wait: bool = True) -> Proce
     """
     look = api.get_deployment(project, name)
     while True:
-        deployment = yield from patiently(look, pace)
+        deployment = await read_patiently(look, pace)
         if deployment is None or deployment.status.is_down:
             return deployment
         if deployment.status is not Status.STOPPING:
             log.info("Stopping %s", deployment)
-            if not (yield from _taken(api.stop_deployment(project, deployment), pace)):
+            if not await _taken(api.stop_deployment(project, deployment), pace):
                 continue
         if not wait:
-            return (yield from patiently(look, pace))
-        return (yield from watched(Stopping(project, name, pace, deployment)))
+            return await read_patiently(look, pace)
+        return await Stopping(project, name, pace, deployment)
 
 
-def delete(project: Project, name: str, pace: Pace, *, force: bool = False) -> Procedure[Deployment | None]:
+async def delete(project: Project, name: str, pace: Backoff, *, force: bool = False) -> Deployment | None:
     """
     Delete a deployment and wait until it is gone. One that is not there is deleted already.
 
@@ -69,36 +71,36 @@ def delete(project: Project, name: str, pace: Pace, *, force: bool = False) -> P
     :raises InvalidInput: it runs, and ``force`` was not given
     """
     look = api.get_deployment(project, name)
-    before = deployment = yield from patiently(look, pace)
+    before = deployment = await read_patiently(look, pace)
     while deployment is not None:
         if not (force or deployment.status.is_down):
             message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
             raise InvalidInput(message)
         log.info("Deleting %s", deployment)
-        if (yield from _taken(api.delete_deployment(project, deployment), pace)):
-            yield from until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
+        if await _taken(api.delete_deployment(project, deployment), pace):
+            await until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
             break
-        deployment = yield from patiently(look, pace)
+        deployment = await read_patiently(look, pace)
     return before
 
 
-def _taken(call: Call[None], pace: Pace) -> Procedure[bool]:
+async def _taken(call: Call[None], pace: Backoff) -> bool:
     """
     Send a change; tell whether it was taken. When it was not, or may not have been, pause: then it is time to look.
 
     :raises NotInTime: the deadline has passed
     """
     try:
-        yield from ask(call)
+        await call
     except HopsworksError as error:
         if not (error.in_doubt or error.transient):
             raise
         log.warning("%s; looking again", error)
-        pause = pace.pause(at_least=1.0)
+        pause = pace.next_delay(at_least=1.0)
         if pause is None:
             message = f"Gave up at the timeout: {error}"
             raise NotInTime(message) from error
-        yield Pause(pause)
+        await Sleep(pause)
         return False
     return True
 

@@ -18,10 +18,11 @@ from airflow_provider_hsml.hopsworks.errors import (
     Superseded,
     Unsupported,
 )
-from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, Wait, ask, patiently, until
-from airflow_provider_hsml.hopsworks.promotion import way_back
+from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
 from . import scripts, tags
+from .preconditions import check_files, check_schema
+from .status import Wait, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,19 +71,19 @@ class Change:
     deadline: float
     clock: Clock
 
-    def pace(self, first: float = FIRST_PAUSE) -> Pace:
+    def pace(self, first: float = FIRST_PAUSE) -> Backoff:
         """
         Make the pace of a wait of this change.
 
         :param first: seconds before the second look
         """
-        return Pace(first=first, most=self.interval, deadline=self.deadline, clock=self.clock)
+        return Backoff(first=first, most=self.interval, deadline=self.deadline, clock=self.clock)
 
-    def look(self) -> Procedure[Deployment | None]:
+    async def look(self) -> Deployment | None:
         """Read the deployment."""
-        return (yield from patiently(api.get_deployment(self.project, self.name), self.pace()))
+        return await read_patiently(api.get_deployment(self.project, self.name), self.pace())
 
-    def stable(self, live: Deployment) -> Procedure[Deployment]:
+    async def stable(self, live: Deployment) -> Deployment:
         """
         Wait until the server accepts changes.
 
@@ -93,7 +94,7 @@ class Change:
             return live
         what = f"deployment {self.name!r} to finish what is under way"
         wait = Wait(_Settled(), self.pace(), what, live)
-        deployment = yield from until(wait, api.get_deployment_by_id(self.project, live.id))
+        deployment = await until(wait, api.get_deployment_by_id(self.project, live.id))
         if deployment is None:
             raise PlanAnew
         return deployment
@@ -106,7 +107,7 @@ class Change:
         """
         return bool(diff.differences(deployment.raw, self.wanted))
 
-    def create(self, announce: Callable[[], Procedure[None]]) -> Procedure[tuple[Deployment, bool]]:
+    async def create(self, announce: Callable[[], Flow[None]]) -> tuple[Deployment, bool]:
         """
         Create it; a stopped deployment with the wanted configuration is there afterwards.
 
@@ -117,27 +118,27 @@ class Change:
         :raises Unsupported: the server left out what it does not know
         """
         if self.model is None and not self.wanted.get("script_file"):
-            others = yield from ask(api.get_deployments(self.project))
+            others = await api.get_deployments(self.project)
             known = ", ".join(sorted(other.name for other in others)) or "none"
             message = (
                 f"Deployment {self.name!r} does not exist in project {self.project.name!r}; there are: {known}. To "
                 "create it, name a model, or give a script_file in spec."
             )
             raise InvalidInput(message)
-        tool = "KSERVE" if (yield from ask(api.get_variable("kube_kserve_installed"))) == "true" else "DEFAULT"
+        tool = "KSERVE" if await api.get_variable("kube_kserve_installed") == "true" else "DEFAULT"
         tool = self.wanted.get("serving_tool") or tool
-        least = yield from ask(api.get_variable("kube_serving_min_num_instances"))
+        least = await api.get_variable("kube_serving_min_num_instances")
         minimum = 0 if least == "0" and tool == "KSERVE" else 1
         body = diff.created(self.name, self.model, self.wanted, serving_tool=tool, minimum=minimum)
         given = {name for name, value in self.wanted.items() if value is not None}
         preconditions.check_combination(body, {*given, "framework", "script_file", "serving_tool"})
         preconditions.check_minimum(body, must_be_zero=least == "0")
-        yield from preconditions.check_files(self.project, self.model, body)
-        yield from self._provide_scripts(self.wanted)
-        yield from announce()
+        await check_files(self.project, self.model, body)
+        await self._provide_scripts(self.wanted)
+        await announce()
         log.info("Creating deployment %r of %s", self.name, _what_of(self.model))
         try:
-            yield from ask(api.put_deployment(self.project, legacy_artifacts.for_creating(body)))
+            await api.put_deployment(self.project, legacy_artifacts.for_creating(body))
         except HopsworksError as error:
             if isinstance(error, Refused) and error.code == api.DUPLICATED_ENTRY:
                 log.warning("%s; going on from what is there", error)
@@ -145,18 +146,18 @@ class Change:
             if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it was created", error)
-            live = yield from self._look_in_doubt(lambda deployment: deployment is not None)
+            live = await self._look_in_doubt(lambda deployment: deployment is not None)
             if live is None:
                 raise
             return live, False
-        live = yield from self.look()
+        live = await self.look()
         if live is None:
             message = f"Deployment {self.name!r} was deleted by somebody else right after it was created."
             raise Superseded(message)
         self._check_stored(live, before=None)
         return live, True
 
-    def update(self, live: Deployment, *, newest_version: int | None) -> Procedure[Deployment]:
+    async def update(self, live: Deployment, *, newest_version: int | None) -> Deployment:
         """
         Send the change once, against the state that it was checked with, and find its row.
 
@@ -166,8 +167,8 @@ class Change:
         :raises Superseded: somebody else changed or deleted it meanwhile
         :raises Unsupported: the server left out what it does not know
         """
-        before = yield from self.look()
-        if before is None or not way_back.is_still(self.project, before, live) or not self.differs(before):
+        before = await self.look()
+        if before is None or not diff.is_still(self.project, before, live) or not self.differs(before):
             raise PlanAnew
         if not before.status.is_stable:
             raise PlanAnew(is_busy=True)
@@ -176,7 +177,7 @@ class Change:
         body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.wanted), differing)
         new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
         try:
-            yield from ask(api.put_deployment(self.project, body, new_version=new_version))
+            await api.put_deployment(self.project, body, new_version=new_version)
         except HopsworksError as error:
             if isinstance(error, Refused) and (error.status == 409 or error.not_now):
                 log.warning("%s; looking again", error)
@@ -184,20 +185,20 @@ class Change:
             if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it was carried out", error)
-            row = yield from self._look_in_doubt(lambda deployment: deployment is None or not self.differs(deployment))
+            row = await self._look_in_doubt(lambda deployment: deployment is None or not self.differs(deployment))
             if row is not None and self.differs(row):
                 if newest_version is not None and new_version:
-                    yield from self._check_not_kept(row, newest_version)
+                    await self._check_not_kept(row, newest_version)
                 raise PlanAnew(is_busy=True) from error
         else:
-            row = yield from self.look()
+            row = await self.look()
         if row is None:
             message = f"Deployment {self.name!r} was deleted by somebody else while it was updated."
             raise Superseded(message)
         self._check_stored(row, before)
         return row
 
-    def prepare_update(self, live: Deployment) -> Procedure[None]:
+    async def prepare_update(self, live: Deployment) -> None:
         """
         Check the change against what is there, and bring its scripts into the project.
 
@@ -208,11 +209,11 @@ class Change:
         preconditions.check_live(live, self.model, differing)
         body = diff.changed(live.raw, self.wanted)
         preconditions.check_combination(body, differing)
-        yield from preconditions.check_schema(self.project, live, self.model)
-        yield from preconditions.check_files(self.project, self.model, body)
-        yield from self._provide_scripts({name: self.wanted[name] for name in differing})
+        await check_schema(self.project, live, self.model)
+        await check_files(self.project, self.model, body)
+        await self._provide_scripts({name: self.wanted[name] for name in differing})
 
-    def bring_tags(self, deployment: Deployment) -> Procedure[bool]:
+    async def bring_tags(self, deployment: Deployment) -> bool:
         """
         Give the deployment the tags that were asked for.
 
@@ -221,12 +222,12 @@ class Change:
         """
         if "tags" not in self.wanted:
             return False
-        return (yield from tags.bring(self.project, deployment, self.wanted["tags"]))
+        return await tags.bring(self.project, deployment, self.wanted["tags"])
 
-    def _provide_scripts(self, wanted: Wanted) -> Procedure[None]:
+    async def _provide_scripts(self, wanted: Wanted) -> None:
         for name, script in wanted.items():
             if isinstance(script, Script):
-                yield from scripts.provide(self.project, name, script)
+                await scripts.provide(self.project, name, script)
 
     def _check_stored(self, row: Deployment, before: Deployment | None) -> None:
         """Refuse a row that is not what was sent: of a server that drops what it does not know, or of somebody else."""
@@ -252,13 +253,13 @@ class Change:
         )
         raise Superseded(message)
 
-    def _check_not_kept(self, row: Deployment, newest_before: int) -> Procedure[None]:
+    async def _check_not_kept(self, row: Deployment, newest_before: int) -> None:
         """
         See that a change in doubt was not kept as a version that is yet to become the active one.
 
         :raises DeploymentError: it was; sent again, it would be kept twice
         """
-        page = yield from patiently(api.get_versions(self.project, row), self.pace())
+        page = await read_patiently(api.get_versions(self.project, row), self.pace())
         versioned = {name: value for name, value in self.wanted.items() if setting_of(name).versioned}
         for version in page.items if page else []:
             is_newer = version.version > newest_before
@@ -269,19 +270,19 @@ class Change:
                 )
                 raise DeploymentError(message)
 
-    def _look_in_doubt(self, settled: Callable[[Deployment | None], bool]) -> Procedure[Deployment | None]:
+    async def _look_in_doubt(self, settled: Callable[[Deployment | None], bool]) -> Deployment | None:
         """Look for a change whose answer was lost, for as long as a slow server may be at it."""
-        pace = Pace(
+        pace = Backoff(
             first=1.0, most=self.interval, deadline=min(self.deadline, self.clock() + IN_DOUBT), clock=self.clock
         )
         while True:
-            deployment = yield from patiently(api.get_deployment(self.project, self.name), pace)
+            deployment = await read_patiently(api.get_deployment(self.project, self.name), pace)
             if settled(deployment):
                 return deployment
-            pause = pace.pause()
+            pause = pace.next_delay()
             if pause is None:
                 return deployment
-            yield Pause(pause)
+            await Sleep(pause)
 
 
 def _what_of(model: ModelVersion | None) -> str:

@@ -7,7 +7,6 @@ trigger may see it through.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,10 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Likeness
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Next, Roll
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime, Superseded
-from airflow_provider_hsml.hopsworks.flow import Pace, Pause, Procedure, ask, note_change, patiently, state_of
-from airflow_provider_hsml.hopsworks.promotion.journal import read_asked
+from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Flow, Sleep, read_patiently
 
 from .bake import Bake
+from .status import note_change, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +47,7 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Watch:
+class Watch(Defer[Seen]):
     """Follows the rollout of one deployment, asks it, and bakes it. Drive ``run()``."""
 
     project: Project
@@ -65,7 +64,7 @@ class Watch:
     """What was done to the deployment before."""
     has_changed: bool
     """Whether that was a change of ours."""
-    start: Callable[[Deployment], Procedure[None]]
+    start: Callable[[Deployment], Flow[None]]
     """Sends the START again that was not seen to do anything."""
     down_since: float | None = None
     """When it was stopped for the change; None: it was not."""
@@ -79,9 +78,9 @@ class Watch:
     """The state that the log has said last."""
     seen: Deployment | None = None
     """As it was seen last."""
-    _pace: Pace = field(init=False)
+    _pace: Backoff = field(init=False)
 
-    def run(self) -> Procedure[Seen]:
+    async def run(self) -> Seen:
         """
         See it through.
 
@@ -92,11 +91,11 @@ class Watch:
         """
         moved, clock = self.roll.moved, self.verifier.clock
         first = FIRST_PAUSE_START if moved is Moved.START else FIRST_PAUSE_UPDATE
-        self._pace = Pace(first=first, most=self.interval, deadline=self.deadline, clock=clock)
+        self._pace = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         while True:
-            deployment = yield from self._follow()
-            yield from self._prepare(deployment)
-            likeness = yield from self.verifier.ask_in_a_row(deployment, self.roll)
+            deployment = await self._follow()
+            await self._prepare(deployment)
+            likeness = await self.verifier.ask_in_a_row(deployment, self.roll)
             if likeness is not Likeness.CHAMPION:
                 break
             self.roll.not_yet()
@@ -109,25 +108,19 @@ class Watch:
         downtime = None if self.down_since is None else clock() - self.down_since
         stopped = "" if downtime is None else f"; it did not answer for {downtime:.0f} s"
         log.info("%s has arrived, verified by %s%s", deployment, verified_by, stopped)
-        self.seen = yield from Bake(self.verifier, deployment).run()
+        self.seen = await Bake(self.verifier, deployment).run()
         return Seen(self.seen, verified_by, downtime)
 
-    def _prepare(self, deployment: Deployment) -> Procedure[None]:
+    async def _prepare(self, deployment: Deployment) -> None:
         """Find out what to ask, where that was not done when the change was made: another process sees it through."""
-        verifier = self.verifier
-        if verifier.is_prepared:
-            return
-        if self.noted is not None:
-            asked = yield from read_asked(self.project, verifier.name, self.noted)
-            verifier.checks = dataclasses.replace(verifier.checks, body=asked.get("body"))
-            verifier.judge = dataclasses.replace(verifier.judge, checks=verifier.checks, champion=asked.get("champion"))
-        yield from verifier.prepare(deployment, {}, None, self._pace)
+        if not self.verifier.is_prepared:
+            await self.verifier.prepare(deployment, {}, None, self._pace)
 
-    def _follow(self) -> Procedure[Deployment]:
+    async def _follow(self) -> Deployment:
         """Look until the rollout is through, as far as the states tell."""
         roll = self.roll
         while True:
-            deployment = yield from patiently(api.get_deployment_by_id(self.project, self.deployment_id), self._pace)
+            deployment = await read_patiently(api.get_deployment_by_id(self.project, self.deployment_id), self._pace)
             if deployment is None:
                 message = f"Deployment {self.verifier.name!r} was deleted by somebody else while it was rolled out."
                 raise Superseded(message)
@@ -135,19 +128,17 @@ class Watch:
             self.said = note_change(self.said or state_of(self.seen), deployment, now - roll.since)
             self.seen = deployment
             step = roll.next(deployment, now)
-            if step is Next.PROBE or (
-                step is Next.NAMES and roll.names((yield from read_names(self.project, deployment)))
-            ):
+            if step is Next.PROBE or (step is Next.NAMES and roll.names(await read_names(self.project, deployment))):
                 return deployment
             if step is Next.START:
-                yield from self.start(deployment)
+                await self.start(deployment)
             elif step is Next.WAKE:
-                yield from self._prepare(deployment)
-                yield from self.verifier.wake()
-            pause = self._pace.pause()
+                await self._prepare(deployment)
+                await self.verifier.wake()
+            pause = self._pace.next_delay()
             if pause is None:
                 raise NotInTime(self._too_late(deployment))
-            yield Pause(min(pause, roll.look_within))
+            await Sleep(min(pause, roll.look_within))
 
     def _too_late(self, deployment: Deployment) -> str:
         roll, message = self.roll, f"{deployment} has not arrived within {self.timeout:g} s"
@@ -158,7 +149,7 @@ class Watch:
         return f"{message}: {reason}. Allow more by 'timeout', or look at its log."
 
 
-def read_names(project: Project, deployment: Deployment) -> Procedure[frozenset[str]]:
+async def read_names(project: Project, deployment: Deployment) -> frozenset[str]:
     """
     Read the names of a deployment's instances; none when the server does not tell.
 
@@ -166,7 +157,7 @@ def read_names(project: Project, deployment: Deployment) -> Procedure[frozenset[
     :param deployment: the deployment
     """
     try:
-        logs = yield from ask(api.get_logs(project, deployment, tail=1))
+        logs = await api.get_logs(project, deployment, tail=1)
     except HopsworksError as error:
         log.info("The names of the instances are not known: %s", error)
         return frozenset()

@@ -13,18 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 from airflow_provider_hsml.hopsworks.domain import arguments, criteria
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE_STAYS
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, NotInTime
-from airflow_provider_hsml.hopsworks.flow import (
-    UNSCHEDULABLE_STAYS,
-    Pace,
-    Pause,
-    Procedure,
-    Reach,
-    explained,
-    steady,
-    watch,
-)
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, steady
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout.status import Reach, explained, watch
+
+from . import search
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
@@ -38,7 +33,7 @@ log = logging.getLogger(__name__)
 class Lookout(Protocol):
     """What a sensor waits for."""
 
-    def look(self, access: Access, project: Project) -> Procedure[dict[str, Any] | None]:
+    async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
         """
         Look once.
 
@@ -69,11 +64,11 @@ class DeploymentLookout:
         targets = [DeploymentStatus(arguments.choice("target_status", status, known)) for status in given]
         return cls(Reach.of(check_deployment_name(name), *targets))
 
-    def look(self, access: Access, project: Project) -> Procedure[dict[str, Any] | None]:  # noqa: ARG002
+    async def look(self, access: Access, project: Project) -> dict[str, Any] | None:  # noqa: ARG002
         """Look once; at a Failed for as long as it takes to know whether it stays."""
         clock = steady()
-        pace = Pace(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
-        deployment = yield from explained(project, watch(project, self.goal, pace))
+        pace = Backoff(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
+        deployment = await explained(project, watch(project, self.goal, pace))
         if deployment is None:
             return None
         return {
@@ -105,10 +100,10 @@ class VersionLookout:
         """
         return cls(check_model_name(name), criteria.Criteria.read(**wanted), model_project)
 
-    def look(self, access: Access, project: Project) -> Procedure[dict[str, Any] | None]:
+    async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
         """Look once; what is lacking is logged when that has changed."""
-        owner = yield from lookup.find_registry(project, self.owner)
-        seen = yield from criteria.look(project, self.name, self.criteria, owner)
+        owner = await lookup.find_registry(project, self.owner)
+        seen = await search.look(project, self.name, self.criteria, owner)
         if seen.models:
             return described(access, seen.models[0], with_tags=bool(self.criteria.tags))
         if seen.reason != self._said:
@@ -146,7 +141,7 @@ def passes(error: HopsworksError) -> bool:
     return error.transient and not isinstance(error, DeploymentError)
 
 
-def until_seen(lookout: Lookout, access: Access, project: Project, pace: Pace) -> Procedure[dict[str, Any]]:
+async def until_seen(lookout: Lookout, access: Access, project: Project, pace: Backoff) -> dict[str, Any]:
     """
     Look until it is there. The first look is at once.
 
@@ -159,7 +154,7 @@ def until_seen(lookout: Lookout, access: Access, project: Project, pace: Pace) -
     while True:
         wait = 0.0
         try:
-            found = yield from lookout.look(access, project)
+            found = await lookout.look(access, project)
             if found is not None:
                 return found
         except HopsworksError as error:
@@ -167,7 +162,7 @@ def until_seen(lookout: Lookout, access: Access, project: Project, pace: Pace) -
                 raise
             log.warning("%s; looking again", error)
             wait = error.retry_after or 0.0
-        pause = pace.pause(at_least=wait)
+        pause = pace.next_delay(at_least=wait)
         if pause is None:
             raise NotInTime("It was not there in time.")
-        yield Pause(pause)
+        await Sleep(pause)

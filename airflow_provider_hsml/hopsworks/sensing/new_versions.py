@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import criteria
 from airflow_provider_hsml.hopsworks.registry import lookup
 
+from . import search
 from .conditions import described
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.access import Access
-    from airflow_provider_hsml.hopsworks.flow import Procedure
 
     from .conditions import VersionLookout
 
@@ -48,7 +47,7 @@ class Announcer:
         """What has to be remembered, as plain JSON."""
         return {"newer_than": self.lookout.criteria.newer_than or 0, "told": sorted(self.told)}
 
-    def look(self, access: Access, project: Project) -> Procedure[list[dict[str, Any]]]:
+    async def look(self, access: Access, project: Project) -> list[dict[str, Any]]:
         """
         Look once.
 
@@ -57,8 +56,8 @@ class Announcer:
         :return: what is new, the oldest first, as sensors return it
         """
         wanted, name = self.lookout.criteria, self.lookout.name
-        owner = yield from lookup.find_registry(project, self.lookout.owner)
-        seen = yield from criteria.look(project, name, wanted, owner, but=self.told, is_one_enough=False)
+        owner = await lookup.find_registry(project, self.lookout.owner)
+        seen = await search.look(project, name, wanted, owner, but=self.told, is_one_enough=False)
         self.told |= {model.version for model in seen.models}
         is_news = self.has_begun or wanted.newer_than is not None
         self.has_begun = True

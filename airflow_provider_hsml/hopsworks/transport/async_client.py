@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
 import tenacity
@@ -14,18 +14,47 @@ import tenacity
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.flow import drive_async
 from airflow_provider_hsml.hopsworks.inference.ingress import find_project
-from airflow_provider_hsml.hopsworks.once import Once
 
 from . import request
 from .batching import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from airflow_provider_hsml.hopsworks.domain.access import Access
-    from airflow_provider_hsml.hopsworks.flow import Procedure
+    from airflow_provider_hsml.hopsworks.flow import Flow
 
 T = TypeVar("T")
+
+
+class Once(Generic[T]):
+    """
+    Finds something out once. What failed is tried anew by who asks next.
+
+    :param find: how to find it out
+    """
+
+    def __init__(self, find: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._find = find
+        self._task: asyncio.Task[T] | None = None
+
+    @property
+    def is_found(self) -> bool:
+        """Whether it is there already."""
+        task = self._task
+        return task is not None and task.done() and not task.cancelled() and task.exception() is None
+
+    async def get(self) -> T:
+        """Give it, when it is there. Who is cancelled meanwhile leaves the others their answer."""
+        if self._task is None or (self._task.done() and not self.is_found):
+            self._task = asyncio.create_task(self._find())
+        return await asyncio.shield(self._task)
+
+    def cancel(self) -> None:
+        """End a search that is under way."""
+        if self._task is not None:
+            self._task.cancel()
+
 
 AT_ONCE = 8
 """Requests under way: what is asked for thousands of waits is no burst for the server."""
@@ -82,7 +111,7 @@ class AsyncClient:
         """Give the project, looked up once for all who ask."""
         return await self._project.get()
 
-    async def drive(self, procedure: Procedure[T], deadline: float) -> T:
+    async def drive(self, procedure: Flow[T], deadline: float) -> T:
         """
         Do what a procedure says, and poll together with all others that are driven here.
 

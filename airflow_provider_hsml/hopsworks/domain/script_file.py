@@ -1,0 +1,74 @@
+"""Predictor and transformer scripts as values: which file, and where it is stored in the project."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.settings import Script
+from airflow_provider_hsml.hopsworks.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.domain.project import Project
+    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+
+
+FOLDER = "Resources/airflow-provider-hsml/scripts"
+
+
+MOST_BYTES = 10 * 1024 * 1024
+
+
+_IN_THE_PROJECT = re.compile(r"(?:hopsfs:|hdfs:)?(?://[^/]*)?(/Projects/.*)")
+
+
+def read(what: str, value: object) -> Script:
+    """
+    Read which file is meant; one of this machine is read and hashed.
+
+    :param what: the argument's name
+    :param value: a path of this machine, or ``/Projects/<project>/...``, also with ``hopsfs:`` or ``hdfs://``
+    :raises InvalidInput: it cannot be such a file
+    """
+    text = str(value) if isinstance(value, Path) else arguments.text(what, value).strip()
+    suffix = ".py" if what.endswith("script_file") else ""
+    if not text.endswith(suffix):
+        arguments.refuse(what, f"a file whose name ends in {suffix}", text)
+    if "://" in text or text.startswith(("hopsfs:", "hdfs:", "/Projects/")):
+        found = _IN_THE_PROJECT.fullmatch(text)
+        if not found or any(part in ("", ".", "..") for part in found[1].split("/")[1:]):
+            arguments.refuse(what, "a path /Projects/<project>/..., without '..' and empty parts", text)
+        return Script(found[1])
+    file = Path(text)
+    if not file.is_file():
+        expected = "a file of the machine where the task runs, or one in the project (/Projects/<project>/...)"
+        arguments.refuse(what, expected, text)
+    content = file.read_bytes()
+    if not content or len(content) > MOST_BYTES:
+        arguments.refuse(what, f"a file of 1 to {MOST_BYTES} bytes", f"{text}: {len(content)} bytes")
+    stem = re.sub(r"[^A-Za-z0-9_.-]", "_", file.stem)
+    return Script(f"{FOLDER}/{stem}-{hashlib.sha256(content).hexdigest()[:16]}{file.suffix}", content)
+
+
+def absolute(project: Project, wanted: Wanted) -> Wanted:
+    """
+    Give the same settings with each script's whole path.
+
+    :param project: the project that the deployment is in
+    :param wanted: what was asked for
+    :raises InvalidInput: a script that is in another project
+    """
+    root = f"/Projects/{project.name}/"
+    found = dict(wanted)
+    for name, script in wanted.items():
+        if not isinstance(script, Script):
+            continue
+        if script.content is not None and not script.path.startswith(root):
+            found[name] = Script(f"{root}{script.path}", script.content)
+        elif not script.path.startswith(root):
+            message = f"spec.{name}: expected a file in project {project.name!r} ({root}...), got {script.path!r}."
+            raise InvalidInput(message)
+    return found

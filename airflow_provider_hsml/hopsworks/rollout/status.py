@@ -1,0 +1,204 @@
+"""Wait until a deployment has a status, and explain failures with the end of its log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from airflow_provider_hsml.hopsworks.api import Call, Project, get_deployment, get_logs
+from airflow_provider_hsml.hopsworks.domain.deployment import Condition, Deployment, DeploymentStatus
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailedWatch
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError, NotInTime, Superseded
+from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, T, log, read_patiently
+
+LOG_TAIL = 20
+"""Lines of each instance's log that the message of a failure carries."""
+
+
+class Goal(Protocol):
+    """What is waited for."""
+
+    def reached(self, deployment: Deployment | None, now: float) -> bool:
+        """
+        Judge one look.
+
+        :param deployment: what was seen; None when there is no such deployment
+        :param now: seconds since 1970
+        :raises DeploymentError: it cannot be reached any more
+        """
+
+
+@dataclass(slots=True)
+class Reach:
+    """The goal of being in one of some states."""
+
+    name: str
+    """The deployment's."""
+    statuses: frozenset[DeploymentStatus]
+    failed: FailedWatch = field(default_factory=FailedWatch)
+
+    @classmethod
+    def of(cls, name: str, *statuses: DeploymentStatus) -> Reach:
+        """
+        Make the goal, with what counts as the same: Idle as Running, Created as Stopped.
+
+        :param name: the deployment's name
+        :param statuses: the states, one of which is enough
+        """
+        wanted = set(statuses)
+        wanted |= {DeploymentStatus.IDLE} if DeploymentStatus.RUNNING in wanted else set()
+        wanted |= {DeploymentStatus.CREATED} if DeploymentStatus.STOPPED in wanted else set()
+        return cls(name, frozenset(wanted))
+
+    def reached(self, deployment: Deployment | None, now: float) -> bool:
+        """
+        Judge one look.
+
+        :param deployment: what was seen
+        :param now: seconds since 1970
+        :raises Superseded: it was deleted
+        :raises DeploymentFailed: it is Failed and stays so
+        """
+        if deployment is None:
+            message = f"Deployment {self.name!r} was deleted while it was waited for."
+            raise Superseded(message)
+        if deployment.status in self.statuses:
+            return True
+        if self.failed.stays(deployment, now):
+            raise DeploymentFailed(deployment)
+        return False
+
+
+class Gone:
+    """The goal of not being there."""
+
+    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
+        """
+        Judge one look.
+
+        :param deployment: what was seen
+        :param now: not needed
+        """
+        return deployment is None
+
+
+@dataclass(slots=True)
+class Wait:
+    """A goal, how often to look for it, and until when."""
+
+    goal: Goal
+    pace: Backoff
+    what: str
+    """What is waited for, for the message when it does not come: "deployment 'digits' to stop"."""
+    seen: Deployment | None = None
+    _begun: float | None = None
+    _said: str = ""
+
+    def pause_after(self, deployment: Deployment | None) -> float | None:
+        """
+        Judge a look.
+
+        :param deployment: what was seen; None when there is no such deployment
+        :return: seconds before the next look; None when the goal is reached
+        :raises DeploymentError: it cannot be reached any more
+        :raises NotInTime: the deadline has passed
+        """
+        now = self.pace.clock()
+        self._begun = now if self._begun is None else self._begun
+        self._said = note_change(self._said or state_of(self.seen), deployment, now - self._begun)
+        self.seen = deployment
+        if self.goal.reached(deployment, now):
+            return None
+        pause = self.pace.next_delay()
+        if pause is None:
+            state = f"now: {deployment}, {deployment.reason or 'no reason given'}" if deployment else "it is not there"
+            message = f"Waited for {self.what} until the timeout; {state}."
+            raise NotInTime(message)
+        return pause
+
+
+async def until(wait: Wait, look: Call[Deployment | None]) -> Deployment | None:
+    """
+    Look until a goal is reached. The first look is at once.
+
+    :param wait: the goal
+    :param look: how to look
+    :return: what was seen last
+    """
+    while True:
+        deployment = await read_patiently(look, wait.pace)
+        pause = wait.pause_after(deployment)
+        if pause is None:
+            return deployment
+        await Sleep(pause)
+
+
+async def watch(project: Project, goal: Reach, pace: Backoff) -> Deployment | None:
+    """
+    Look once; at a Failed for as long as it takes to know whether it stays.
+
+    :param project: the deployment's project
+    :param goal: the goal
+    :param pace: how often to look at a Failed
+    :return: the deployment when the goal is reached, else None
+    """
+    while True:
+        deployment = await get_deployment(project, goal.name)
+        if goal.reached(deployment, pace.clock()):
+            return deployment
+        pause = pace.next_delay()
+        if deployment is None or deployment.status is not DeploymentStatus.FAILED or pause is None:
+            return None
+        await Sleep(pause)
+
+
+async def explained(project: Project, procedure: Flow[T]) -> T:
+    """
+    Run a procedure, and put the end of the log into its error where a deployment failed.
+
+    :param project: the deployment's project
+    :param procedure: what to run
+    """
+    try:
+        return await procedure
+    except DeploymentFailed as error:
+        component = error.deployment.failed_component
+        try:
+            logs = await get_logs(project, error.deployment, component=component, tail=LOG_TAIL)
+        except HopsworksError as unread:
+            log.warning("%s", unread)
+            raise error from None
+        tail = [
+            line
+            for instance in logs or []
+            for line in (f"[{instance.instance}]", *instance.content.splitlines()[-LOG_TAIL:])
+        ]
+        raise DeploymentFailed(error.deployment, log_tail=tail) from None
+
+
+def state_of(deployment: Deployment | None) -> str:
+    """
+    Give what is worth a line in the log when it changes; empty where there is nothing.
+
+    :param deployment: what was seen
+    """
+    if deployment is None:
+        return ""
+    condition = deployment.condition or Condition("")
+    return f"{deployment.status.value} {condition.type} {condition.status}"
+
+
+def note_change(said: str, now: Deployment | None, seconds: float) -> str:
+    """
+    Say once in the log what changed between two looks.
+
+    :param said: the state that was said last
+    :param now: what is seen
+    :param seconds: since the wait began
+    :return: the state that is said now
+    """
+    state = state_of(now)
+    if now is not None and state != said:
+        after = f" (after {seconds:.0f} s)" if seconds >= 1 else ""
+        log.info("%s%s%s", now, f": {now.reason}" if now.reason else "", after)
+    return state or said
