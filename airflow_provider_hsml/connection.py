@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import mask_secret
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .hopsworks.domain.access import Access
 
@@ -26,7 +26,7 @@ def access_of(
     :param project: another project than the connection's
     :param connection: None: Airflow has no such connection
     :param extra: what is in its field of that name
-    :raises InvalidInput: a field of the connection is wrong, or there is no connection and no environment
+    :raises InvalidInputError: a field of the connection is wrong, or there is no connection and no environment
     """
     if connection is not None:
         return Access.from_connection(
@@ -45,7 +45,7 @@ def access_of(
             "connection of type 'hsml' with host, API key (password) and extra 'project', or set "
             "HOPSWORKS_HOST, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return access
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class ParsedTask:
         """
         try:
             return read(name, value, **limits)
-        except InvalidInput as error:
+        except InvalidInputError as error:
             message = f"Task {self.task_id!r}: {error}"
             raise ValueError(message) from error
 

@@ -12,7 +12,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Call
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, Refused
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.promotion.journal import Journal, open_journal
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
@@ -146,7 +146,7 @@ class World:
             row["predictorScalingConfig"] = {**(row.get("predictorScalingConfig") or {}), "minInstances": 2}
             try:
                 self.hook.client.send(api.put_deployment(project, row, new_version=row.get("version") is not None))
-            except Refused as busy:
+            except RequestRefusedError as busy:
                 if not busy.not_now:
                     raise
                 time.sleep(0.01)

@@ -22,12 +22,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from airflow_provider_hsml.hopsworks.errors import (
-    DeploymentFailed,
+    DeploymentFailedError,
     HopsworksError,
-    InvalidInput,
-    NotVerified,
-    Superseded,
-    TakenBack,
+    InvalidInputError,
+    RolledBackError,
+    SupersededError,
+    VerificationError,
 )
 from airflow_provider_hsml.local import Hold, Looks, LostChange, RequestFault, StartFault
 
@@ -391,14 +391,14 @@ class PromotionMachine(RuleBasedStateMachine):
         if not isinstance(end, BaseException):
             self._judge_success(after, end, is_faulty=is_faulty)
             return
-        assert is_faulty or not isinstance(end, Superseded), f"nobody else was there: {end}"
+        assert is_faulty or not isinstance(end, SupersededError), f"nobody else was there: {end}"
         self.previous = None
-        if isinstance(end, InvalidInput) and after == before:
+        if isinstance(end, InvalidInputError) and after == before:
             return  # What an earlier run has left is still there for the next one.
-        assert not isinstance(end, InvalidInput) or self.former != before, "what is refused changes nothing"
+        assert not isinstance(end, InvalidInputError) or self.former != before, "what is refused changes nothing"
         if not is_definite(end) and not is_faulty and worker.has_noted_the_end and self._is_served(after):
             self.former, self.may_be_down = after, False
-        elif isinstance(end, TakenBack):
+        elif isinstance(end, RolledBackError):
             self._judge_taken_back(task, before, after, end, is_faulty=is_faulty)
             if worker.has_noted_the_end and task.what != "roll back" and not is_faulty and self._is_served(after):
                 self.previous = after.version  # It is what it was before the last promotion.
@@ -407,7 +407,9 @@ class PromotionMachine(RuleBasedStateMachine):
         elif is_definite(end) and not is_faulty and self.former is not None and self.former.version is not None:
             assert _who(after) == _who(self.former), "not what served before"
 
-    def _judge_taken_back(self, task: Task, before: Seen, after: Seen, end: TakenBack, *, is_faulty: bool) -> None:
+    def _judge_taken_back(
+        self, task: Task, before: Seen, after: Seen, end: RolledBackError, *, is_faulty: bool
+    ) -> None:
         if "by an earlier try of this task" in str(end):
             assert after == before, "what has failed for good changes nothing"
             return
@@ -477,10 +479,10 @@ class PromotionMachine(RuleBasedStateMachine):
         now = {key: after.row.get(key) for key in self.strange}
         assert now == self.strange, "a stranger's change is gone"
 
-    def _reject(self, end: TakenBack, *, is_faulty: bool) -> None:
+    def _reject(self, end: RolledBackError, *, is_faulty: bool) -> None:
         why, version = end.__cause__, end.record.model_version if end.record else None
         served = self.former.row.get("modelVersion") if self.former else None
-        if not isinstance(why, NotVerified | DeploymentFailed) or why.transient or is_faulty:
+        if not isinstance(why, VerificationError | DeploymentFailedError) or why.transient or is_faulty:
             return
         if version is not None and version != served:
             self.rejected.add(version)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml import HsmlHook
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound, Refused
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, RequestRefusedError
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 
 from .conftest import HOPSWORKS
@@ -109,13 +109,13 @@ class TestConnection:
         monkeypatch.setenv("HOPSWORKS_HOST", "elsewhere.example")
         monkeypatch.setenv("HOPSWORKS_API_KEY", serving.api_key)
 
-        with pytest.raises(InvalidInput, match="no API key"):
+        with pytest.raises(InvalidInputError, match="no API key"):
             _ = HsmlHook().access
 
     def test_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT", raising=False)
 
-        with pytest.raises(InvalidInput, match="set HOPSWORKS_HOST"):
+        with pytest.raises(InvalidInputError, match="set HOPSWORKS_HOST"):
             _ = HsmlHook("nothere").access
 
     def test_over_tls(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +179,9 @@ class TestConnection:
 
             hook.save_deployment(deployment_name="tokened", model_name="tokened")
             assert hook.start_deployment("tokened").status == "Running"
-            with pytest.raises(Refused, match="Predictions take an API key, not a token: set HOPSWORKS_API_KEY"):
+            with pytest.raises(
+                RequestRefusedError, match="Predictions take an API key, not a token: set HOPSWORKS_API_KEY"
+            ):
                 hook.predict("tokened", instances=[[1]])
             hook.client.close()
 
@@ -202,11 +204,11 @@ class TestModels:
         """The server returns a version all the same."""
         register("metricless", 1, accuracy=0.7)
 
-        with pytest.raises(InvalidInput, match="metrics there: accuracy"):
+        with pytest.raises(InvalidInputError, match="metrics there: accuracy"):
             hook.get_best_model("metricless", "f1")
-        with pytest.raises(NotFound, match="Model 'nothere' is not in the registry"):
+        with pytest.raises(NotFoundError, match="Model 'nothere' is not in the registry"):
             hook.get_best_model("nothere", "f1")
-        with pytest.raises(InvalidInput, match="direction"):
+        with pytest.raises(InvalidInputError, match="direction"):
             hook.get_best_model("metricless", "accuracy", "up")
 
     def test_delete(self, hook: HsmlHook, register: Callable[..., int]) -> None:
@@ -215,7 +217,7 @@ class TestModels:
         hook.delete_model("doomed", 1)
         hook.delete_model("doomed", 1)
         hook.delete_model("neverwas", 1)
-        with pytest.raises(NotFound):
+        with pytest.raises(NotFoundError):
             hook.get_model("doomed")
 
     def test_register(self, hook: HsmlHook, model_file: Callable[..., Path]) -> None:
@@ -234,9 +236,9 @@ class TestModels:
         assert registered.tags == {"approval": {"by": "me"}, "stage": "test"}
         hook.set_model_tag("tagged", 1, "stage", "production")
         assert hook.get_model_tags("tagged", 1) == {"approval": {"by": "me"}, "stage": "production"}
-        with pytest.raises(NotFound, match="Version 2 of model 'tagged'"):
+        with pytest.raises(NotFoundError, match="Version 2 of model 'tagged'"):
             hook.get_model_tags("tagged", 2)
-        with pytest.raises(NotFound, match="Version 2 of model 'tagged'"):
+        with pytest.raises(NotFoundError, match="Version 2 of model 'tagged'"):
             hook.set_model_tag("tagged", 2, "stage", "x")
 
     def test_download(self, hook: HsmlHook, model_file: Callable[..., Path], tmp_path: Path) -> None:
@@ -287,10 +289,10 @@ class TestDeployments:
         assert hook.delete_deployment("lively") is None
 
     def test_what_is_not_there(self, hook: HsmlHook) -> None:
-        with pytest.raises(NotFound, match="Deployment 'nothere' does not exist in project 'demo'; there are:"):
+        with pytest.raises(NotFoundError, match="Deployment 'nothere' does not exist in project 'demo'; there are:"):
             hook.get_deployment("nothere")
-        with pytest.raises(NotFound, match="no deployment with id 99999"):
+        with pytest.raises(NotFoundError, match="no deployment with id 99999"):
             hook.get_deployment_by_id(99999)
-        with pytest.raises(InvalidInput, match="component: expected one of"):
+        with pytest.raises(InvalidInputError, match="component: expected one of"):
             hook.get_deployment_logs("nothere", component="sidecar")
         assert hook.stop_deployment("nothere") is None

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, PredictOperator
-from airflow_provider_hsml.hopsworks.errors import ModelRefused
+from airflow_provider_hsml.hopsworks.errors import InferenceError
 from airflow_provider_hsml.hopsworks.inference import predict
 
 from .tasks import execute
@@ -103,5 +103,5 @@ def test_what_the_ingress_refuses(
     hook.stop_deployment(name, poll_interval=0.1)
     monkeypatch.setattr(predict, "ROUTE_BUDGET", 0.2)
 
-    with pytest.raises(ModelRefused):
+    with pytest.raises(InferenceError):
         hook.predict(name, inputs=[1])

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, ObjectStoragePath
 
 from airflow_provider_hsml import RegisterModelOperator
-from airflow_provider_hsml.hopsworks.errors import NotInTime, Refused
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.registry import sources
 
 from .tasks import FakeTaskInstance, changes, execute
@@ -189,7 +189,7 @@ class TestHopsfs:
         assert register(name, folder)["model_version"] == 1
         assert content(serving, f"{home(serving, name)}/deep/er.txt") == b"more"
         begins = False
-        with pytest.raises(Refused, match="copy '/Projects/demo"):
+        with pytest.raises(RequestRefusedError, match="copy '/Projects/demo"):
             register(name, folder)
 
     def test_a_copy_that_is_never_complete(
@@ -198,7 +198,7 @@ class TestHopsfs:
         monkeypatch.setattr(sources, "COPY_SECONDS", 0.2)
         monkeypatch.setattr(serving.world.project(serving.project_id).files, "copy", lambda *_: None)
 
-        with pytest.raises(NotInTime, match="is not complete after"):
+        with pytest.raises(DeadlineExceededError, match="is not complete after"):
             register(name, folder)
         assert hook.get_models(name) == []
 

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
 
 from airflow_provider_hsml import ModelVersionSensor
-from airflow_provider_hsml.hopsworks.errors import NoAnswer
+from airflow_provider_hsml.hopsworks.errors import NoResponseError
 from airflow_provider_hsml.hopsworks.sensing import conditions
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import LocalServing
@@ -139,7 +139,7 @@ def test_what_cannot_be_waited_for(name: str, wanted: dict[str, Any], message: s
 
 def test_a_server_that_is_away_is_waited_for(register: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     register("away", 1)
-    answers = iter([NoAnswer("away")] * 3)
+    answers = iter([NoResponseError("away")] * 3)
     send = Client.send
 
     def sometimes(self: Client, call: Any) -> Any:

@@ -26,7 +26,7 @@ from airflow_provider_hsml import (
     StopDeploymentOperator,
 )
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, NoResponseError
 from airflow_provider_hsml.hopsworks.registry import register as register_
 from airflow_provider_hsml.hopsworks.registry import upload
 from airflow_provider_hsml.local.cluster.faults import Hold
@@ -353,7 +353,7 @@ class TestDeploy:
         execute(deploy(name, 1))
         serving.world.lose_next_change()
 
-        with pytest.raises(NotInTime, match="may never have been applied"):
+        with pytest.raises(DeadlineExceededError, match="may never have been applied"):
             execute(deploy(name, 2, timeout=4))
 
     def test_without_waiting(self, hook: HsmlHook, name: str, register: Callable[..., int]) -> None:
@@ -571,7 +571,7 @@ class TestAccess:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", _with(serving, port=1))
         monkeypatch.setattr("airflow_provider_hsml.hopsworks.transport.request.ATTEMPTS", 1)
 
-        with pytest.raises(NoAnswer, match="nobody answers there"):
+        with pytest.raises(NoResponseError, match="nobody answers there"):
             execute(best("x"))
 
     @pytest.mark.parametrize(

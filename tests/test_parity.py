@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks import Verification, api
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, Refused
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.rollout import probe
 from airflow_provider_hsml.local.cluster.faults import Hold, LostChange, RequestFault, StartFault
@@ -129,7 +129,7 @@ class Stage:
         while True:
             live = self.hook.get_deployment(self.name)
             body = dict(live.raw) | {"modelVersion": 3}
-            with contextlib.suppress(Refused):
+            with contextlib.suppress(RequestRefusedError):
                 self.hook.client.send(api.put_deployment(self.hook.client.project, body))
                 return
 

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import model_version, rollout_tracker
 from airflow_provider_hsml.hopsworks.domain.journal_entry import State
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotVerified, TakenBack
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, VerificationError
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
 from airflow_provider_hsml.hopsworks.promotion.rollback import Rollback
@@ -191,7 +191,7 @@ def test_a_rollback_over_what_nobody_has_verified(worlds: Callable[[str], World]
         if "roll" in call.what and call.method == "POST":
             world.serving.faults.remove(held)
 
-    with pytest.raises(TakenBack, match="serves again"):
+    with pytest.raises(RolledBackError, match="serves again"):
         world.run(world.back("handbad", run="second", to=2), after=let_go)
 
     assert world.serves("handbad") == GOOD
@@ -361,7 +361,7 @@ def test_a_rollback_by_hand_over_what_nobody_verified_leads_back_to_what_was(wor
     right = world.hook.client.send(api.download(world.hook.client.project, path))
     expect_of_good(world, b'{"instances": [[0.0]], "predictions": [44]}')
     try:
-        with pytest.raises(TakenBack, match="It was taken back"):
+        with pytest.raises(RolledBackError, match="It was taken back"):
             world.run(Rollback("handback", 1, 20.0, 0.02, time.time, run_key="by hand"))
     finally:
         expect_of_good(world, right or b"")
@@ -380,18 +380,18 @@ def test_a_try_that_was_rolled_back_and_died_then_is_not_tried_again(worlds: Cal
     world = worlds("5.2")
     world.run(world.wish("died", GOOD, run="before"))
     bad = Promotion(MODEL, {}, 20.0, 0.02, time.time, "died", version=BAD, run_key="first@1")
-    with pytest.raises(TakenBack):
+    with pytest.raises(RolledBackError):
         world.run(bad)
     puts = len(world.serving.requests.where("PUT", "/project/119/serving"))
 
-    with pytest.raises(TakenBack, match=r"answers otherwise(.|\n)*has failed with that for good") as caught:
+    with pytest.raises(RolledBackError, match=r"answers otherwise(.|\n)*has failed with that for good") as caught:
         world.run(bad)
 
     record = caught.value.record
     assert record is not None
     assert (record.action, record.model_version, record.previous_model_version) == ("rolled_back", BAD, GOOD)
     assert len(world.serving.requests.where("PUT", "/project/119/serving")) == puts
-    with pytest.raises(TakenBack, match="It was taken back"):
+    with pytest.raises(RolledBackError, match="It was taken back"):
         world.run(dataclasses.replace(bad, run_key="first@3"))
 
 
@@ -420,7 +420,7 @@ def test_what_another_run_notes_at_once_vouches_for_nothing_of_ours(worlds: Call
     assert verified is not None
     world.hook.run(journal.write(verified))
 
-    with pytest.raises(NotVerified):
+    with pytest.raises(VerificationError):
         world.run(world.wish("late", GOOD, BAD, run="second"))
 
 

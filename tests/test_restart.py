@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, RestartDeploymentOperator
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, NoResponseError
 
 from .tasks import FakeTaskInstance, changes, execute, rendered
 
@@ -148,7 +148,7 @@ def test_what_cannot_be_started_again_is_said(
 
     def send(call: Any) -> Any:
         if ("action", "START") in call.query:
-            raise NoAnswer("the server is gone")
+            raise NoResponseError("the server is gone")
         return real(call)
 
     monkeypatch.setattr(hook.client, "send", send)
@@ -161,7 +161,7 @@ def test_what_cannot_be_started_again_is_said(
 
 @pytest.mark.usefixtures("slow_stop")
 def test_a_stop_that_takes_too_long_is_followed_by_a_start(hook: HsmlHook, serving: LocalServing, name: str) -> None:
-    with pytest.raises(NotInTime, match=f"Waited for deployment '{name}' to stop"):
+    with pytest.raises(DeadlineExceededError, match=f"Waited for deployment '{name}' to stop"):
         execute(restart(name, timeout=0.5))
     assert asked(serving) == ["STOP", "START"]
 

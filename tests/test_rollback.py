@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks.errors import Superseded
+from airflow_provider_hsml.hopsworks.errors import SupersededError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
@@ -192,7 +192,7 @@ class TestWhatWasNeverVerified:
             hook.stop_deployment("left2")
             hook.start_deployment("left2", wait=False)
             await Sleep(0.0)
-            raise Superseded("somebody else did it")
+            raise SupersededError("somebody else did it")
 
         with monkeypatch.context() as patch:
             patch.setattr(Verifier, "ask_in_a_row", stop_and_start)

@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_hsml import DeploymentStatusSensor
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError
 from airflow_provider_hsml.local.cluster.states import Condition, Status
 
 from .tasks import changes, execute, rendered
@@ -101,10 +101,10 @@ def test_deleted_meanwhile(hook: HsmlHook, register: Callable[..., int]) -> None
 
 
 def test_a_server_that_is_away_is_waited_for(sensed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from airflow_provider_hsml.hopsworks.errors import NoAnswer
+    from airflow_provider_hsml.hopsworks.errors import NoResponseError
     from airflow_provider_hsml.hopsworks.transport.client import Client
 
-    answers = iter([NoAnswer("away")] * 3)
+    answers = iter([NoResponseError("away")] * 3)
     send = Client.send
 
     def sometimes(self: Client, call: Any) -> Any:
@@ -127,5 +127,5 @@ def test_no_room_ends_the_wait_and_may_be_retried(
     slot = serving.world.cluster._slots[running.id]
     slot.status, slot.condition = Status.FAILED, Condition("SCHEDULED", status=False, reason="no room")
 
-    with pytest.raises(DeploymentFailed, match="no room"):
+    with pytest.raises(DeploymentFailedError, match="no room"):
         execute(sensor("roomless"))

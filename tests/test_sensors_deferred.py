@@ -27,7 +27,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_hsml import DeploymentStatusSensor, ModelVersionSensor
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailed
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError
 from airflow_provider_hsml.local.cluster.faults import RequestFault, StartFault
 
 from .tasks import FakeTaskInstance, begin, reads
@@ -235,7 +235,7 @@ SCENARIOS: dict[Callable[[Stage], Any], tuple[type[BaseException] | None, str]] 
     comes: (None, "'status': 'Running'"),
     is_deleted: (AirflowFailException, "was deleted while it was waited for"),
     fails: (AirflowFailException, r"(?s)do not come up: .*no weights.*Last lines of the predictor's log:.*no weights"),
-    finds_no_room: (DeploymentFailed, "0/3 nodes"),
+    finds_no_room: (DeploymentFailedError, "0/3 nodes"),
     key_is_revoked: (AirflowFailException, "errorCode 320002"),
     server_is_away: (None, "'status': 'Running'"),
     project_vanishes: (AirflowFailException, "errorCode 150004"),

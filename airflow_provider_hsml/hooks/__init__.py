@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import verification
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import steady
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry import lookup
@@ -75,7 +75,7 @@ class HsmlHook(PromotionVerbs):
         :param payload: the whole body
         :param timeout: seconds; an Idle deployment is woken within them
         :return: the answer, such as ``{"predictions": [...]}``
-        :raises InvalidInput: it cannot be asked so: it serves GRPC, a language model, or a script without a model
+        :raises InvalidInputError: it cannot be asked so: it serves GRPC, a language model, or a script without a model
         """
         check_deployment_name(name)
         body: Mapping[str, Any] | None = verification.request_body(
@@ -96,4 +96,4 @@ class HsmlHook(PromotionVerbs):
             if example is not None:
                 return example
         message = f"{deployment} has no registered input example. Give instances, inputs or payload."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)

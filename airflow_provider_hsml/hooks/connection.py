@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import access_of, mask_key
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NoAnswer, NotUnderstood
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, NoResponseError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class ConnectedHook(BaseHook):
         """
         Where Hopsworks is and how to get in, read once.
 
-        :raises InvalidInput: a field of the connection is wrong, or there is no connection and no environment
+        :raises InvalidInputError: a field of the connection is wrong, or there is no connection and no environment
         """
         try:
             connection = self.get_connection(self.hsml_conn_id)
@@ -124,7 +124,7 @@ class ConnectedHook(BaseHook):
         except (HopsworksError, OSError) as error:
             # The button tests a copy of the connection, under an id that nobody knows.
             said = str(error).replace(f"connection {self.hsml_conn_id!r}", "This connection")
-            if isinstance(error, NoAnswer | NotUnderstood) and "the connection" not in said:
+            if isinstance(error, NoResponseError | UnexpectedResponseError) and "the connection" not in said:
                 said = f"{said.removesuffix('.')}. Check the connection's host and port, and 'https://' or 'http://'."
             return False, said
         reached = f"Hopsworks {version or 'of unknown version'} at {access.url}"

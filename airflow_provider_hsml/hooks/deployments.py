@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
-from airflow_provider_hsml.hopsworks.errors import Superseded
+from airflow_provider_hsml.hopsworks.errors import SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import resume
 from airflow_provider_hsml.hopsworks.rollout import restart, stop
@@ -151,7 +151,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param timeout: seconds for the stop, and again for the start
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it serves; the stop is waited for in any case
-        :raises NotFound: there is none; the message names those that are
+        :raises NotFoundError: there is none; the message names those that are
         """
         before = self.get_deployment(name)
         how = restart.roll if rolling else restart.restart
@@ -159,7 +159,7 @@ class DeploymentVerbs(DeploymentLooks):
             return self.run(
                 how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait, clock=steady())
             ).deployment
-        except (Deferred, Superseded):
+        except (Deferred, SupersededError):
             raise
         except BaseException:
             # Airflow 2 ends a killed task by an exception that is no Exception.
@@ -197,7 +197,7 @@ class DeploymentVerbs(DeploymentLooks):
         :param timeout: seconds until it must be gone
         :param poll_interval: seconds between looks
         :return: as it was before; None when there was none
-        :raises InvalidInput: it is neither Created nor Stopped, and ``force`` was not given
+        :raises InvalidInputError: it is neither Created nor Stopped, and ``force`` was not given
         """
         pace = self._pace(timeout, poll_interval)
         return self.run(stop.delete(self.client.project, check_deployment_name(name), pace, force=force))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.flow import all_pages
 
 from .models import ModelVerbs
@@ -35,13 +35,13 @@ class DeploymentLooks(ModelVerbs):
         Get a deployment by its name.
 
         :param name: letter for letter
-        :raises NotFound: there is none; the message names those that are
+        :raises NotFoundError: there is none; the message names those that are
         """
         deployment = self.client.send(api.get_deployment(self.client.project, name))
         if deployment is None:
             known = ", ".join(sorted(other.name for other in self.get_deployments())) or "none"
             message = f"Deployment {name!r} does not exist in project {self.client.project.name!r}; there are: {known}."
-            raise NotFound(message)
+            raise NotFoundError(message)
         return deployment
 
     def get_deployment_by_id(self, deployment_id: int) -> Deployment:
@@ -49,12 +49,12 @@ class DeploymentLooks(ModelVerbs):
         Get a deployment by its id.
 
         :param deployment_id: Hopsworks' number for it
-        :raises NotFound: there is none
+        :raises NotFoundError: there is none
         """
         deployment = self.client.send(api.get_deployment_by_id(self.client.project, deployment_id))
         if deployment is None:
             message = f"There is no deployment with id {deployment_id} in project {self.client.project.name!r}."
-            raise NotFound(message)
+            raise NotFoundError(message)
         return deployment
 
     def get_deployment_state(self, name: str) -> str:
@@ -84,13 +84,13 @@ class DeploymentLooks(ModelVerbs):
         List the configurations that a deployment has, or had and can be rolled back to; newest first.
 
         :param name: the deployment's name
-        :raises InvalidInput: this Hopsworks keeps none (5.2 and later do)
+        :raises InvalidInputError: this Hopsworks keeps none (5.2 and later do)
         """
         deployment = self.get_deployment(name)
         versions = self.run(all_pages(functools.partial(api.get_versions, self.client.project, deployment)))
         if versions is None:
             message = f"{deployment}: this Hopsworks keeps no versions of deployments; 5.2 and later do."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         return versions
 
     def get_inference_endpoints(self) -> list[Endpoint]:

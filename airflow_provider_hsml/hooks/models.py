@@ -38,7 +38,7 @@ class ModelVerbs(ConnectedHook):
 
         :param name: the model's name
         :param version: its number; None for the newest (the SDK gives version 1 then)
-        :raises NotFound: there is none; the message names those that are
+        :raises NotFoundError: there is none; the message names those that are
         """
         return self.run(lookup.find_version(self.client.project, name, version))
 
@@ -51,8 +51,8 @@ class ModelVerbs(ConnectedHook):
         :param name: the model's name
         :param metric: the metric's name
         :param direction: ``max`` or ``min``
-        :raises NotFound: there is no version
-        :raises InvalidInput: no version has the metric
+        :raises NotFoundError: there is no version
+        :raises InvalidInputError: no version has the metric
         """
         end = direction_of("direction", direction)
         page = self.client.send(api.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
@@ -84,7 +84,7 @@ class ModelVerbs(ConnectedHook):
         :param version: its number; None for the newest
         :param folder: it is made; what lies in it under the same names is replaced
         :return: the folder
-        :raises NotFound: there is no such version, or it has no files
+        :raises NotFoundError: there is no such version, or it has no files
         """
         target = Path(folder)
         self.run(download.download_model(self.client.project, self.get_model(name, version), target))
@@ -125,7 +125,7 @@ class ModelVerbs(ConnectedHook):
 
         :param name: the model's name
         :param version: its number
-        :raises NotFound: there is no such version; the message names those that are
+        :raises NotFoundError: there is no such version; the message names those that are
         """
         model = self.get_model(name, version)
         return self.client.send(api.get_model_tags(self.client.project, model.name, model.version))
@@ -138,7 +138,7 @@ class ModelVerbs(ConnectedHook):
         :param version: its number
         :param tag: the name of a tag; Hopsworks must have a schema for it, which an administrator makes
         :param value: what the schema allows
-        :raises NotFound: there is no such version; the message names those that are
+        :raises NotFoundError: there is no such version; the message names those that are
         """
         model = self.get_model(name, version)
         self.client.send(api.put_model_tag(self.client.project, model.name, model.version, tag, value))

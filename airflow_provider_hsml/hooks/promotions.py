@@ -13,7 +13,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_n
 from airflow_provider_hsml.hopsworks.domain.gate import Gate, Metric
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import promote, resume
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
@@ -72,7 +72,7 @@ class PromotionVerbs(DeploymentVerbs):
         :param timeout: seconds for one change, and again for taking it back
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
-        :raises TakenBack: it failed, and what was there before is there again; with the record
+        :raises RolledBackError: it failed, and what was there before is there again; with the record
         """
         planned = None if plan is None else Plan.read(plan)
         newest = model_version == "latest"
@@ -194,7 +194,7 @@ class PromotionVerbs(DeploymentVerbs):
                 f"promotion: it is of deployment {undone.deployment_name!r}; expected one of {name!r}, and no "
                 "model_version beside it."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if model_version is None:
             target = to if to == PREVIOUS else arguments.integer("to", to, least=1)
             name = check_deployment_name(name)
@@ -214,11 +214,11 @@ class PromotionVerbs(DeploymentVerbs):
             return self._promote(wish.run(self.client.project))
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         live = self.get_deployment(name)
         if live.model_name is None:
             message = f"{live} serves no model: give to, a deployment version."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         return self.deploy_model(
             live.model_name,
             model_version,
@@ -315,7 +315,7 @@ def _checks(given: object, *, wait: bool) -> Checks | None:
         return None
     if not wait:
         message = "verification: it needs wait=True, since only what is waited for can be verified."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return Verification.read(given, "verification").checks()
 
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ def on_this_machine(what: str, path: object) -> Iterator[object]:
     :param what: the argument's name
     :param path: a URL of object storage (``s3://connection@bucket/folder``, ``file:///...``); anything else is given
         back as it is
-    :raises InvalidInput: there is nothing there, or Airflow cannot read such URLs here
+    :raises InvalidInputError: there is nothing there, or Airflow cannot read such URLs here
     """
     if not isinstance(path, str) or "://" not in path or path.startswith("hopsfs:"):
         yield path
@@ -46,16 +46,16 @@ def _fetched(what: str, url: str, folder: Path) -> Path:
             f"{what} {url!r}: Airflow cannot read such URLs here ({error}). Install the provider of that storage, or "
             "give a path of this machine."
         )
-        raise InvalidInput(message) from error
+        raise InvalidInputError(message) from error
     if not names:
         message = f"{what} {url!r}: there is no such file, and nothing in a folder of that name."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     target = folder / posixpath.basename(root)
     for name in names:
         inner = posixpath.relpath(name.lstrip("/"), root.lstrip("/"))
         if inner.startswith(".."):
             message = f"{what} {url!r}: it holds {name!r}, which would be written outside of its folder."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         place = target if inner == "." else target / inner
         place.parent.mkdir(parents=True, exist_ok=True)
         files.get_file(name, str(place))

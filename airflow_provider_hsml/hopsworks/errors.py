@@ -95,19 +95,19 @@ class HopsworksError(Exception):
         return kind(f"{self.kept_text}\n{what}")
 
 
-class InvalidInput(HopsworksError):
+class InvalidInputError(HopsworksError):
     """What was asked for is wrong, and was refused before anything was changed."""
 
 
-class NotFound(InvalidInput):
+class NotFoundError(InvalidInputError):
     """The model, version or deployment that was named does not exist."""
 
 
-class Unsupported(HopsworksError):
+class UnsupportedError(HopsworksError):
     """This Hopsworks does not know something that was asked for, and left it out of what it did."""
 
 
-class NoAnswer(HopsworksError):
+class NoResponseError(HopsworksError):
     """Nobody answered: connection refused, name unknown, timeout, or an answer that was cut off."""
 
     transient = True
@@ -124,7 +124,7 @@ class NoAnswer(HopsworksError):
         self.in_doubt = sent
 
 
-class Untrusted(NoAnswer):
+class CertificateError(NoResponseError):
     """The server's TLS certificate does not verify. Nothing was sent."""
 
     transient = False
@@ -138,7 +138,7 @@ class Untrusted(NoAnswer):
         super().__init__(message, sent=False)
 
 
-class NotUnderstood(HopsworksError):
+class UnexpectedResponseError(HopsworksError):
     """An answer, but not one of Hopsworks: from a proxy in between, or of another program."""
 
     transient = True
@@ -157,7 +157,7 @@ class NotUnderstood(HopsworksError):
         self.retry_after = retry_after
 
 
-class Refused(HopsworksError):
+class RequestRefusedError(HopsworksError):
     """Hopsworks refused the request and said why, by an error code of its own."""
 
     def __init__(self, what: str, *, status: int, code: int, text: str, retry_after: float | None = None) -> None:
@@ -196,7 +196,7 @@ class Refused(HopsworksError):
         return code == LIFECYCLE_CODE and _QUOTA in text.lower()
 
 
-class ModelRefused(HopsworksError):
+class InferenceError(HopsworksError):
     """A request at the ingress was refused: by the ingress, or by the model itself, whose status this is then."""
 
     def __init__(self, what: str, *, status: int, text: str, retry_after: float | None = None) -> None:
@@ -221,7 +221,7 @@ class ModelRefused(HopsworksError):
         self.transient = self.not_ready or status >= 500 or status in (408, 429)
 
 
-class NotInTime(HopsworksError):
+class DeadlineExceededError(HopsworksError):
     """The deadline passed before what was waited for had happened. A retry attaches to what is under way."""
 
     transient = True
@@ -259,7 +259,7 @@ class FailedDeployment(Protocol):
         """The whole deployment resource."""
 
 
-class DeploymentFailed(DeploymentError):
+class DeploymentFailedError(DeploymentError):
     """The deployment's instances do not come up. Carries the server's reason and the end of the log."""
 
     def __init__(self, deployment: FailedDeployment, *, log_tail: Sequence[str] = ()) -> None:
@@ -278,13 +278,13 @@ class DeploymentFailed(DeploymentError):
         self.transient = deployment.is_unschedulable
 
 
-class NotVerified(DeploymentError):
+class VerificationError(DeploymentError):
     """The deployment runs, but its answers are not those that were expected."""
 
 
-class TakenBack(DeploymentError):
+class RolledBackError(DeploymentError):
     """A change failed, and what was there before is there again: trying again would only bring the bad one back."""
 
 
-class Superseded(DeploymentError):
+class SupersededError(DeploymentError):
     """Somebody else changed, stopped or deleted the deployment while it was being worked on."""

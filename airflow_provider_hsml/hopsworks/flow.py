@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from .api import Call, Page
-from .errors import HopsworksError, NotInTime
+from .errors import DeadlineExceededError, HopsworksError
 
 log = logging.getLogger(__name__)
 
@@ -233,11 +233,11 @@ class Backoff:
 
         :param too_late: the message of the error when the deadline has passed
         :param at_least: seconds that the server asked for
-        :raises NotInTime: the deadline has passed
+        :raises DeadlineExceededError: the deadline has passed
         """
         delay = self.next_delay(at_least=at_least)
         if delay is None:
-            raise NotInTime(too_late)
+            raise DeadlineExceededError(too_late)
         await Sleep(delay)
 
 

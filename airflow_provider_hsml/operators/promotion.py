@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL
 
 from .base import WaitingOperator
@@ -121,7 +121,7 @@ class _PromotingOperator(SpecOperator, RecordingOperator):
                 "verification.expect: it names code to run, so it is taken from the DAG file only: write "
                 "'verification' there as a mapping, not as a template, an XCom or an argument of expand."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         return replace(read, expect=self.expect)
 
     def _is_expect_written(self) -> bool:

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
 from airflow_provider_hsml.parsing import ParsedTask
 
@@ -111,7 +111,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         self._deadline, self._links = deadline, Links(context["ti"])
         try:
             return self._linked(trigger_event.result_of(event))
-        except NotInTime:
+        except DeadlineExceededError:
             self._time_out()
         except HopsworksError as error:
             self._error = error

@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 
 from airflow_provider_hsml.connection import access_of, mask_key
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.hopsworks.transport.async_client import Once
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def shared_client(hsml_conn_id: str, project: str | None = None) -> AsyncI
 
     :param hsml_conn_id: the Airflow connection
     :param project: another project than the connection's
-    :raises InvalidInput: a field of the connection is wrong, or there is no connection and no environment
+    :raises InvalidInputError: a field of the connection is wrong, or there is no connection and no environment
     """
     clients = _SHARED.setdefault(asyncio.get_running_loop(), {})
     shared = clients.setdefault((hsml_conn_id, project), _Shared(hsml_conn_id, project))
@@ -97,7 +97,7 @@ async def find_project(client: AsyncClient, pace: Backoff) -> Project:
 
     :param client: the client
     :param pace: how often to ask, and until when
-    :raises NotInTime: it was away until then
+    :raises DeadlineExceededError: it was away until then
     """
     while True:
         try:
@@ -108,7 +108,7 @@ async def find_project(client: AsyncClient, pace: Backoff) -> Project:
             pause = pace.next_delay(at_least=error.retry_after or 0.0)
             if pause is None:
                 message = f"Gave up at the timeout: {error}"
-                raise NotInTime(message) from error
+                raise DeadlineExceededError(message) from error
             await asyncio.sleep(pause)
 
 

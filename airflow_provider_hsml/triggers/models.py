@@ -12,7 +12,7 @@ from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 
 from .base import HsmlTrigger, shared_client
 from .sensing import LEAST_INTERVAL, SensorTrigger
@@ -100,7 +100,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         try:
             arguments.number("poll_interval", poll_interval, least=LEAST_INTERVAL)
             self._announcer()
-        except InvalidInput as error:
+        except InvalidInputError as error:
             # The one error here that Airflow's triggerer survives.
             message = f"ModelVersionTrigger: {error}"
             raise TypeError(message) from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
 from .base import HsmlTrigger, find_project, shared_client
@@ -54,7 +54,7 @@ class RolloutTrigger(HsmlTrigger):
                 event = await self._see_through()
         except TimeoutError:
             message = f"Deployment {self.watch['deployment_name']!r}: the task's execution_timeout has passed."
-            event = resume.failed(NotInTime(message))
+            event = resume.failed(DeadlineExceededError(message))
         except HopsworksError as error:
             event = resume.failed(error)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
 from airflow_provider_hsml.hopsworks.api import API, Answer, Call, Project
-from airflow_provider_hsml.hopsworks.errors import NoAnswer
+from airflow_provider_hsml.hopsworks.errors import NoResponseError
 from airflow_provider_hsml.hopsworks.flow import Flow, drive
 
 if TYPE_CHECKING:
@@ -124,14 +124,14 @@ class FakeHopsworks:
         (self.reads if call.method == "GET" else self.sent).append(kind)
         fault = self.faults[kind].pop(0) if self.faults.get(kind) else None
         if fault == UNSENT:
-            raise NoAnswer(f"{call.what}: nobody answers", sent=False)
+            raise NoResponseError(f"{call.what}: nobody answers", sent=False)
         if isinstance(fault, Answer):
             return call.outcome(fault)
         answer = self._answer(call, kind, path)
         if kind in self.on:
             self.on[kind]()
         if fault == LOST:
-            raise NoAnswer(f"{call.what}: no answer")
+            raise NoResponseError(f"{call.what}: no answer")
         return call.outcome(answer)
 
     @staticmethod

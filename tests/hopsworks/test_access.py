@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,13 +53,13 @@ def test_hosts(host: str, port: int | None, url: str) -> None:
     ],
 )
 def test_what_could_lead_the_key_elsewhere_is_no_host(host: str | None) -> None:
-    with pytest.raises(InvalidInput, match="without path, query or user") as caught:
+    with pytest.raises(InvalidInputError, match="without path, query or user") as caught:
         access(host)
     assert "pass" not in str(caught.value)
 
 
 def test_plain_http_only_to_this_machine_or_by_choice() -> None:
-    with pytest.raises(InvalidInput, match="allow_http"):
+    with pytest.raises(InvalidInputError, match="allow_http"):
         access("http://hopsworks.example.com")
     assert access("http://hopsworks.example.com", allow_http="true").url == "http://hopsworks.example.com:80"
 
@@ -80,7 +80,7 @@ def test_plain_http_only_to_this_machine_or_by_choice() -> None:
     ],
 )
 def test_a_wrong_field_is_named(extra: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         access(**extra)
 
 
@@ -111,7 +111,7 @@ def test_what_a_form_stores_of_empty_fields_is_not_given() -> None:
 
 @pytest.mark.parametrize("key", [None, "", " \n"])
 def test_no_key(key: str | None) -> None:
-    with pytest.raises(InvalidInput, match="API key"):
+    with pytest.raises(InvalidInputError, match="API key"):
         Access.from_connection(host="h", port=None, password=key, extra={"project": "demo"})
 
 
@@ -158,7 +158,7 @@ class TestEnvironment:
         assert Access.from_environment({"HOPSWORKS_API_KEY": KEY}) is None
 
     def test_half_of_it(self) -> None:
-        with pytest.raises(InvalidInput, match="HOPSWORKS_API_KEY"):
+        with pytest.raises(InvalidInputError, match="HOPSWORKS_API_KEY"):
             Access.from_environment({"HOPSWORKS_HOST": "h", "HOPSWORKS_PROJECT": "p"})
-        with pytest.raises(InvalidInput, match="HOPSWORKS_PROJECT"):
+        with pytest.raises(InvalidInputError, match="HOPSWORKS_PROJECT"):
             Access.from_environment({"HOPSWORKS_HOST": "h", "HOPSWORKS_API_KEY": KEY})

@@ -14,7 +14,7 @@ import pytest
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
-from airflow_provider_hsml.hopsworks.errors import NotInTime, Refused, Superseded
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, RequestRefusedError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.rollout.status import Reach, Wait, until
 from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
@@ -90,7 +90,7 @@ class Waits:
         look = api.get_deployment_by_id(self.project, deployment.id)
         try:
             found = await self.client.drive(until(wait, look), deadline)
-        except (NotInTime, Refused, Superseded) as error:
+        except (DeadlineExceededError, RequestRefusedError, SupersededError) as error:
             return type(error).__name__
         return found.status.value if found else "gone"
 
@@ -144,8 +144,8 @@ def test_each_wait_ends_as_its_own_deployment_does_while_the_server_fails_now_an
         return ended, too_late
 
     ended, too_late = _run(serving, scene)
-    assert ended == ["Running"] * 3 + ["Superseded"]
-    assert too_late == "NotInTime"
+    assert ended == ["Running"] * 3 + ["SupersededError"]
+    assert too_late == "DeadlineExceededError"
 
 
 def test_a_key_that_is_revoked_ends_all_waits_at_once(serving: LocalServing) -> None:
@@ -159,7 +159,7 @@ def test_a_key_that_is_revoked_ends_all_waits_at_once(serving: LocalServing) -> 
         serving.requests.clear()
         return await asyncio.gather(*everyone)
 
-    assert set(_run(serving, scene)) == {"Refused"}
+    assert set(_run(serving, scene)) == {"RequestRefusedError"}
     assert _asked(serving).total() <= 2
 
 

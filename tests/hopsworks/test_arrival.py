@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
     DeploymentError,
-    DeploymentFailed,
-    NotInTime,
-    NotVerified,
-    Refused,
-    Superseded,
+    DeploymentFailedError,
+    RequestRefusedError,
+    SupersededError,
+    VerificationError,
 )
 
 from .arrivals import FILES, V1, V2, WITHOUT_EXPECTED, arrival, arrive, starts, stops
@@ -52,7 +52,7 @@ class TestWhatIsThereAlready:
         if failures < 5:
             assert arrive(fake, V1).action == "unchanged"
         else:
-            with pytest.raises(NotVerified, match="worker died"):
+            with pytest.raises(VerificationError, match="worker died"):
                 arrive(fake, V1)
         assert fake.sent == ["predict"] * min(failures + 1, 5)
 
@@ -60,7 +60,7 @@ class TestWhatIsThereAlready:
         refused = refusal(400, 250008, "no such column")
         fake = FakeHopsworks(row=row(), files=FILES, faults={"predict": [refused]})
 
-        with pytest.raises(NotVerified, match="no such column"):
+        with pytest.raises(VerificationError, match="no such column"):
             arrive(fake, V1)
         assert fake.sent == ["predict"]
 
@@ -74,7 +74,7 @@ class TestWhatIsThereAlready:
         """A worker died between PUT and verification, and the change never reached the cluster."""
         fake = FakeHopsworks(row=row(modelVersion=2), files=FILES, answers=[1])
 
-        with pytest.raises(NotVerified):
+        with pytest.raises(VerificationError):
             arrive(fake, V2)
         assert fake.now >= 1060
 
@@ -122,7 +122,7 @@ class TestWhatIsThereAlready:
     def test_no_room_in_the_quota(self) -> None:
         fake = FakeHopsworks(row=row("Stopped"), files=FILES, faults={"START": [refusal(400, 240003, "quota reached")]})
 
-        with pytest.raises(Refused, match="quota reached"):
+        with pytest.raises(RequestRefusedError, match="quota reached"):
             arrive(fake, V1)
 
     def test_start_without_naming_a_model(self) -> None:
@@ -137,7 +137,7 @@ class TestWhatIsThereAlready:
         fake = FakeHopsworks(row=row("Updating"), files=FILES)
         fake.after(5, lambda: setattr(fake, "row", None))
 
-        with pytest.raises(Superseded, match="deleted"):
+        with pytest.raises(SupersededError, match="deleted"):
             arrive(fake, V1)
 
 
@@ -152,7 +152,7 @@ class TestFailed:
     def test_is_left_alone_while_something_answers(self) -> None:
         fake = FakeHopsworks(row=row("Failed"), files=FILES)
 
-        with pytest.raises(NotVerified, match="still serves"):
+        with pytest.raises(VerificationError, match="still serves"):
             arrive(fake, V1)
         assert set(fake.sent) == {"predict"}
 
@@ -183,7 +183,7 @@ class TestFailed:
         fake.on["STOP"] = fake.becomes("Stopped")
         fake.on["START"] = fake.becomes("Failed", revision="8")
 
-        with pytest.raises(DeploymentFailed):
+        with pytest.raises(DeploymentFailedError):
             arrive(fake, V1)
         assert fake.sent.count("START") == 1
 
@@ -196,7 +196,7 @@ def test_what_was_stopped_for_a_change_that_does_not_come_is_started() -> None:
     down = arrival(fake, timeout=400.0)
     down.recreate = True
 
-    with pytest.raises(NotInTime):
+    with pytest.raises(DeadlineExceededError):
         fake.run(down.run())
 
     assert fake.sent == ["STOP", *["PUT"] * fake.sent.count("PUT"), "START"]
@@ -247,6 +247,6 @@ class TestWhatWasStoppedForADecisionThatIsOutdated:
         down = arrival(fake)
         down.recreate = True
 
-        with pytest.raises(Refused, match=r"240026(.|\n)*is left stopped: (.|\n)*quota") as caught:
+        with pytest.raises(RequestRefusedError, match=r"240026(.|\n)*is left stopped: (.|\n)*quota") as caught:
             fake.run(down.run())
         assert "left stopped" in caught.value.kept_text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.errors import Refused
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
 from airflow_provider_hsml.hopsworks.transport import async_client
 from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 
@@ -55,7 +55,7 @@ def test_the_project_is_looked_up_once_for_all() -> None:
 def test_a_project_that_was_not_found_is_looked_for_again() -> None:
     async def ask(client: AsyncClient) -> None:
         failed = await asyncio.gather(*(client.project() for _ in range(50)), return_exceptions=True)
-        assert {type(error) for error in failed} == {Refused}
+        assert {type(error) for error in failed} == {RequestRefusedError}
         assert await client.project() == PROJECT
 
     seen = Seen(REVOKED, FOUND)

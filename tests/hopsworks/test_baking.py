@@ -9,11 +9,11 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
     DeploymentError,
-    DeploymentFailed,
-    NotInTime,
-    NotVerified,
-    Superseded,
+    DeploymentFailedError,
+    SupersededError,
+    VerificationError,
 )
 
 from .arrivals import FILES, V2, WITHOUT_EXPECTED
@@ -100,7 +100,9 @@ class TestHowOften:
 class TestHowManyMayFail:
     @pytest.mark.parametrize("outcome", [WRONG, BROKEN, NOT_READY, LOST, refusal(500, 250007, "no healthy upstream")])
     def test_none_by_default(self, fake: FakeHopsworks, outcome: Any) -> None:
-        with pytest.raises(NotVerified, match="1 of 3 probes failed while it was watched for 60 s, and a share of 0"):
+        with pytest.raises(
+            VerificationError, match="1 of 3 probes failed while it was watched for 60 s, and a share of 0"
+        ):
             baked(fake, OK, OK, outcome)
         assert fake.now == 1004 + 15, "it can only get worse"
 
@@ -108,7 +110,7 @@ class TestHowManyMayFail:
         assert baked(fake, WRONG, OK, BROKEN, NOT_READY, max_error_rate=0.25) == 60
 
     def test_more_than_that_fails_as_soon_as_it_is_certain(self, fake: FakeHopsworks) -> None:
-        with pytest.raises(NotVerified, match="4 of 5 probes failed"):
+        with pytest.raises(VerificationError, match="4 of 5 probes failed"):
             baked(fake, WRONG, OK, BROKEN, NOT_READY, WRONG, max_error_rate=0.25)
 
     def test_shares_are_not_lost_in_rounding(self, fake: FakeHopsworks) -> None:
@@ -122,14 +124,16 @@ class TestHowManyMayFail:
         when(fake, 18, lambda: setattr(fake, "answers", [3]))
         when(fake, 34, lambda: setattr(fake, "answers", [2]))
 
-        with pytest.raises(NotVerified, match="1 of 4 probes failed"):
+        with pytest.raises(VerificationError, match="1 of 4 probes failed"):
             baked(fake, max_error_rate=0.1)
 
     def test_too_slow_is_failed(self, fake: FakeHopsworks) -> None:
         slow = iter([0.0] * 6)
         fake.on["predict"] = lambda: fake.sleep(next(slow, 0.5))
 
-        with pytest.raises(NotVerified, match=r"1 of 2 probes failed .* it answered in 500 ms; 200 ms are allowed"):
+        with pytest.raises(
+            VerificationError, match=r"1 of 2 probes failed .* it answered in 500 ms; 200 ms are allowed"
+        ):
             baked(fake, max_latency_ms=200)
 
     def test_an_answer_of_the_champion_is_failed(self) -> None:
@@ -137,7 +141,7 @@ class TestHowManyMayFail:
         fake.on["PUT"] = fake.serves(["new"], [2])
         fake.after(45, fake.serves(["old"], [1]))
 
-        with pytest.raises(NotVerified, match="The last: it answers as the version before"):
+        with pytest.raises(VerificationError, match="The last: it answers as the version before"):
             arrive(fake, VERIFICATION)
 
 
@@ -145,9 +149,9 @@ class TestWhatIsSeen:
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
-            ({"revision": "8"}, Superseded, "was changed by somebody else while it was watched"),
-            ({"status": "Stopping"}, Superseded, "was stopped or deleted by somebody else while it was watched"),
-            ({"status": "Stopped"}, Superseded, "was stopped or deleted by somebody else"),
+            ({"revision": "8"}, SupersededError, "was changed by somebody else while it was watched"),
+            ({"status": "Stopping"}, SupersededError, "was stopped or deleted by somebody else while it was watched"),
+            ({"status": "Stopped"}, SupersededError, "was stopped or deleted by somebody else"),
         ],
     )
     def test_at_the_next_look(
@@ -163,7 +167,7 @@ class TestWhatIsSeen:
     def test_a_failed_that_stays(self, fake: FakeHopsworks) -> None:
         when(fake, 12, lambda: fake.row.update(status="Failed") if fake.row else None)
 
-        with pytest.raises(DeploymentFailed, match="its instances do not come up"):
+        with pytest.raises(DeploymentFailedError, match="its instances do not come up"):
             baked(fake)
         assert fake.now == 1004 + 15 + 30
 
@@ -177,7 +181,7 @@ class TestWhatIsSeen:
     def test_it_is_deleted(self, fake: FakeHopsworks) -> None:
         when(fake, 12, lambda: setattr(fake, "row", None))
 
-        with pytest.raises(Superseded, match="stopped or deleted"):
+        with pytest.raises(SupersededError, match="stopped or deleted"):
             baked(fake)
 
     def test_an_instance_that_is_replaced(self, fake: FakeHopsworks) -> None:
@@ -225,7 +229,7 @@ class TestAServerThatIsAway:
     def test_it_does_not(self, fake: FakeHopsworks) -> None:
         when(fake, 4.5, lambda: fake.faults.update({LOOK: [UNSENT] * 100}))
 
-        with pytest.raises(NotInTime, match="nobody answers"):
+        with pytest.raises(DeadlineExceededError, match="nobody answers"):
             baked(fake)
         assert fake.now >= 1060
 
@@ -234,7 +238,7 @@ class TestAServerThatIsAway:
         assert asked(fake) == 15
 
     def test_but_not_for_ever(self, fake: FakeHopsworks) -> None:
-        with pytest.raises(NotInTime, match="could not be asked once while it was watched"):
+        with pytest.raises(DeadlineExceededError, match="could not be asked once while it was watched"):
             baked(fake, *[UNSENT] * 100)
 
 

@@ -9,7 +9,12 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, Framework, ModelVersion
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotUnderstood, Refused
+from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
+    InvalidInputError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+)
 
 from .samples import PROJECT, SAMPLES, answer, as_sent, deployment, sdk_requests
 
@@ -73,30 +78,30 @@ class TestWhatIsSent:
 class TestPaths:
     @pytest.mark.parametrize("name", ["my_model", "a/../b", "..", "", "a b", "a%2e%2e", None, 3])
     def test_a_deployment_name_cannot_lead_elsewhere(self, name: Any) -> None:
-        with pytest.raises(InvalidInput, match="letters and digits only"):
-            api.get_deployment(PROJECT, name)
-        with pytest.raises(InvalidInput, match="letters and digits only"):
-            api.predict(PROJECT, name, {"instances": [1]})
-        with pytest.raises(InvalidInput, match="letters and digits only"):
-            api.put_deployment(PROJECT, {"name": name})
+        with pytest.raises(InvalidInputError, match="letters and digits only"):
+            _ = api.get_deployment(PROJECT, name)
+        with pytest.raises(InvalidInputError, match="letters and digits only"):
+            _ = api.predict(PROJECT, name, {"instances": [1]})
+        with pytest.raises(InvalidInputError, match="letters and digits only"):
+            _ = api.put_deployment(PROJECT, {"name": name})
 
     @pytest.mark.parametrize("name", ["a/b", "../x", "a-b", "", None])
     def test_a_model_name_cannot_lead_elsewhere(self, name: Any) -> None:
-        with pytest.raises(InvalidInput, match="letters, digits and underscores only"):
-            api.get_model(PROJECT, name, 1)
+        with pytest.raises(InvalidInputError, match="letters, digits and underscores only"):
+            _ = api.get_model(PROJECT, name, 1)
 
     @pytest.mark.parametrize("path", ["Models/../x", "Models//x", ".", "Models/./x"])
     def test_a_path_stays_inside_the_project(self, path: str) -> None:
-        with pytest.raises(InvalidInput, match="inside the project"):
-            api.download(PROJECT, path)
+        with pytest.raises(InvalidInputError, match="inside the project"):
+            _ = api.download(PROJECT, path)
 
     def test_a_path_is_one_segment(self) -> None:
         assert api.download(PROJECT, "Models/a b/1").path.endswith("/with_auth/Models%2Fa%20b%2F1")
 
     def test_a_project_name_is_encoded(self) -> None:
         assert api.get_project("a/b").path.endswith("a%2Fb")
-        with pytest.raises(InvalidInput):
-            api.get_project("..")
+        with pytest.raises(InvalidInputError):
+            _ = api.get_project("..")
 
 
 class TestDeployments:
@@ -127,7 +132,7 @@ class TestDeployments:
 
     def test_a_404_from_something_in_between_is_not_a_missing_deployment(self) -> None:
         for name in ("errors/html_404", "errors/empty_404"):
-            with pytest.raises(NotUnderstood) as caught:
+            with pytest.raises(UnexpectedResponseError) as caught:
                 api.get_deployment(PROJECT, "x").outcome(answer(name))
             assert caught.value.transient
 
@@ -142,7 +147,7 @@ class TestDeployments:
 
         assert call.outcome(answer("serving/versions")) == 2
         assert call.outcome(answer("serving/versions_unknown_route")) is None
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefusedError):
             call.outcome(answer("errors/240000_not_found"))
 
     def test_versions_are_read(self) -> None:
@@ -201,7 +206,7 @@ class TestModels:
 
         assert call.outcome(answer("registry/tags")) == {"approval": "approved"}
         assert call.outcome(answer("errors/empty_404")) == {}, "a server without tags"
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefusedError):
             call.outcome(answer("errors/360000_model_not_found"))
         sent = api.put_model_tag(PROJECT, "mnist", 1, "a/b", {"by": "me"})
         assert (sent.path.rpartition("/")[2], sent.body) == ("a%2Fb", {"by": "me"})
@@ -247,23 +252,23 @@ def test_errors_are_told_apart_by_their_code(
     if transient is not None:
         assert (error.transient, error.in_doubt) == (transient, in_doubt)
     if not_ready is not None:
-        assert isinstance(error, Refused)
+        assert isinstance(error, RequestRefusedError)
         assert error.not_ready == not_ready
 
 
 @pytest.mark.parametrize("name", ["html_200", "cut_off"])
 def test_a_success_that_is_not_hopsworks_is_no_success(name: str) -> None:
-    with pytest.raises(NotUnderstood, match="It began"):
+    with pytest.raises(UnexpectedResponseError, match="It began"):
         api.get_deployment(PROJECT, "x").outcome(answer(f"errors/{name}"))
 
 
 def test_the_missing_scope_is_passed_on() -> None:
-    with pytest.raises(Refused, match="MODELREGISTRY"):
+    with pytest.raises(RequestRefusedError, match="MODELREGISTRY"):
         api.get_deployments(PROJECT).outcome(answer("errors/320004_scope"))
 
 
 def test_a_redirect_is_not_followed() -> None:
-    with pytest.raises(NotUnderstood, match="redirected"):
+    with pytest.raises(UnexpectedResponseError, match="redirected"):
         api.get_deployments(PROJECT).outcome(api.Answer(302, b"", {"location": "https://elsewhere.example"}))
 
 
@@ -286,7 +291,7 @@ def test_a_redirect_is_not_followed() -> None:
     ],
 )
 def test_who_refused_a_prediction(name: str, ready: bool, transient: bool) -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRefusedError) as caught:
         api.predict(PROJECT, "x", {"instances": [1]}).outcome(answer(f"inference/{name}"))
 
     assert caught.value.not_ready is not ready
@@ -295,17 +300,17 @@ def test_who_refused_a_prediction(name: str, ready: bool, transient: bool) -> No
 
 @pytest.mark.parametrize("body", [{}, {"instances": [1], "inputs": [1]}, {"rows": [1]}])
 def test_a_prediction_without_one_of_the_keys_is_not_sent(body: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInput, match="exactly one of the keys"):
-        api.predict(PROJECT, "x", body)
+    with pytest.raises(InvalidInputError, match="exactly one of the keys"):
+        _ = api.predict(PROJECT, "x", body)
 
 
 def test_a_prediction_that_is_no_object() -> None:
-    with pytest.raises(NotUnderstood, match="not what Hopsworks gives"):
+    with pytest.raises(UnexpectedResponseError, match="not what Hopsworks gives"):
         api.predict(PROJECT, "x", {"instances": [1]}).outcome(api.Answer(200, b"[1]"))
 
 
 def test_retry_after() -> None:
-    with pytest.raises(NotUnderstood) as caught:
+    with pytest.raises(UnexpectedResponseError) as caught:
         api.get_deployments(PROJECT).outcome(api.Answer(503, b"", {"retry-after": "7"}))
 
     assert caught.value.retry_after == 7

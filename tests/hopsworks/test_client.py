@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotUnderstood, Refused, Untrusted
+from airflow_provider_hsml.hopsworks.errors import (
+    CertificateError,
+    NoResponseError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.transport.request import ATTEMPTS
 
 from .samples import PROJECT
@@ -44,7 +49,7 @@ def test_reads_are_asked_again(connect: Connect, pauses: list[float], status: in
 
 def test_reads_are_not_asked_for_ever(connect: Connect) -> None:
     seen = Seen((503, {}, b"away"))
-    with serving(seen) as url, pytest.raises(NotUnderstood, match=r"HTTP 503 .* It began: 'away'"):
+    with serving(seen) as url, pytest.raises(UnexpectedResponseError, match=r"HTTP 503 .* It began: 'away'"):
         connect(url).send(LIST)
     assert len(seen.paths) == ATTEMPTS
 
@@ -57,7 +62,7 @@ def test_the_server_says_when(connect: Connect, pauses: list[float]) -> None:
 
 def test_changes_are_sent_once(connect: Connect) -> None:
     seen = Seen((503, {}, b""))
-    with serving(seen) as url, pytest.raises(NotUnderstood) as caught:
+    with serving(seen) as url, pytest.raises(UnexpectedResponseError) as caught:
         connect(url).send(PUT)
     assert len(seen.paths) == 1
     assert caught.value.in_doubt
@@ -65,21 +70,21 @@ def test_changes_are_sent_once(connect: Connect) -> None:
 
 def test_a_no_is_not_asked_again(connect: Connect) -> None:
     seen = Seen((403, {}, json.dumps({"errorCode": 320004, "errorMsg": "scope"}).encode()))
-    with serving(seen) as url, pytest.raises(Refused):
+    with serving(seen) as url, pytest.raises(RequestRefusedError):
         connect(url).send(LIST)
     assert len(seen.paths) == 1
 
 
 def test_a_redirect_is_not_followed(connect: Connect) -> None:
     seen = Seen((302, {"location": "http://127.0.0.1:1/elsewhere"}, b""))
-    with serving(seen) as url, pytest.raises(NotUnderstood, match="redirected"):
+    with serving(seen) as url, pytest.raises(UnexpectedResponseError, match="redirected"):
         connect(url).send(PUT)
 
 
 def test_an_answer_that_is_cut_off(connect: Connect) -> None:
     with (
         serving(lambda _: (200, {"content-length": "500"}, b'{"id": 1')) as url,
-        pytest.raises(NoAnswer, match="cut off") as caught,
+        pytest.raises(NoResponseError, match="cut off") as caught,
     ):
         connect(url).send(PUT)
     assert caught.value.in_doubt
@@ -88,21 +93,21 @@ def test_an_answer_that_is_cut_off(connect: Connect) -> None:
 def test_nobody_there(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(NoAnswer, match=r"nobody answers there\. Check the connection's host and port") as caught:
+    with pytest.raises(NoResponseError, match=r"nobody answers there\. Check the connection's host and port") as caught:
         connect(f"http://127.0.0.1:{port}").send(PUT)
     assert not caught.value.in_doubt
     assert " at 0x" not in str(caught.value)
 
 
 def test_a_name_that_does_not_exist(connect: Connect) -> None:
-    with pytest.raises(NoAnswer, match="nobody answers there"):
+    with pytest.raises(NoResponseError, match="nobody answers there"):
         connect("https://hopsworks.invalid:443").send(LIST)
 
 
 def test_somebody_who_does_not_answer(connect: Connect) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
-        pytest.raises(NoAnswer, match=r"no answer within 0.1 s") as caught,
+        pytest.raises(NoResponseError, match=r"no answer within 0.1 s") as caught,
     ):
         connect(f"http://127.0.0.1:{server.getsockname()[1]}", request_timeout=0.1, write_timeout=0.1).send(PUT)
     assert caught.value.in_doubt
@@ -115,7 +120,7 @@ def test_tls_is_verified(connect: Connect, tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(bundle)
     with serving(Seen(OK), tls=context) as url:
-        with pytest.raises(Untrusted, match="'ca_bundle'") as caught:
+        with pytest.raises(CertificateError, match="'ca_bundle'") as caught:
             connect(url).send(LIST)
         assert not caught.value.transient
         assert connect(url, verify=str(bundle)).send(LIST) == []
@@ -149,7 +154,7 @@ class TestTokens:
         token = tmp_path / "token.jwt"
         token.write_text(KEY)
         seen = Seen((401, {}, json.dumps({"errorCode": 200003}).encode()))
-        with serving(seen) as url, pytest.raises(Refused, match="API key"):
+        with serving(seen) as url, pytest.raises(RequestRefusedError, match="API key"):
             connect(url, key_path=str(token)).send(LIST)
         assert len(seen.paths) == 1
 
@@ -163,7 +168,7 @@ def test_the_project_is_looked_up_once(connect: Connect) -> None:
 
 
 def test_the_key_is_in_no_error(connect: Connect) -> None:
-    with serving(Seen((500, {}, b"oops"))) as url, pytest.raises(NotUnderstood) as caught:
+    with serving(Seen((500, {}, b"oops"))) as url, pytest.raises(UnexpectedResponseError) as caught:
         connect(url).send(PUT)
     error: BaseException | None = caught.value
     while error:

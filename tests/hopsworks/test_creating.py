@@ -7,10 +7,10 @@ import pytest
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.errors import (
-    InvalidInput,
-    Refused,
-    Superseded,
-    Unsupported,
+    InvalidInputError,
+    RequestRefusedError,
+    SupersededError,
+    UnsupportedError,
 )
 
 from .arrivals import FILES, arrive, starts
@@ -81,7 +81,7 @@ class TestCreating:
     def test_a_doubtful_create_that_was_not_carried_out(self) -> None:
         fake = FakeHopsworks(files=FILES, faults={"CREATE": [refusal(503, 120009)]})
 
-        with pytest.raises(Refused, match="120009"):
+        with pytest.raises(RequestRefusedError, match="120009"):
             arrive(fake)
         assert fake.now >= 1120
 
@@ -89,7 +89,7 @@ class TestCreating:
         fake = FakeHopsworks(files=FILES)
         fake.on["CREATE"] = lambda: setattr(fake, "row", None)
 
-        with pytest.raises(Superseded, match="right after it was created"):
+        with pytest.raises(SupersededError, match="right after it was created"):
             arrive(fake)
 
     def test_another_run_makes_something_else_of_it_right_away(self) -> None:
@@ -97,14 +97,14 @@ class TestCreating:
         fake = FakeHopsworks(files=FILES)
         fake.on["CREATE"] = lambda: setattr(fake, "row", row("Running", modelVersion=5, version=2, revision="7"))
 
-        with pytest.raises(Superseded, match="by somebody else right after our creating it: model_version"):
+        with pytest.raises(SupersededError, match="by somebody else right after our creating it: model_version"):
             arrive(fake)
         assert fake.sent == ["CREATE"]
 
     def test_without_a_model_there_must_be_a_deployment(self) -> None:
         fake = FakeHopsworks()
 
-        with pytest.raises(InvalidInput, match="does not exist in project 'demo'"):
+        with pytest.raises(InvalidInputError, match="does not exist in project 'demo'"):
             arrive(fake, None)
         assert fake.sent == []
 
@@ -126,7 +126,7 @@ class TestCreating:
         fake = FakeHopsworks(files=FILES)
         fake.on["CREATE"] = lambda: fake.row.update(predictorEnvVars=None) if fake.row else None
 
-        with pytest.raises(Unsupported, match=r"this Hopsworks does not know spec\.env_vars") as caught:
+        with pytest.raises(UnsupportedError, match=r"this Hopsworks does not know spec\.env_vars") as caught:
             arrive(fake, env_vars={"A": "1"})
         assert not caught.value.transient
         assert fake.sent == ["CREATE"]
@@ -134,7 +134,7 @@ class TestCreating:
     def test_a_script_that_is_not_there_changes_nothing(self) -> None:
         fake = FakeHopsworks(files=FILES)
 
-        with pytest.raises(InvalidInput, match=r"there is no '/Projects/demo/Resources/one.py'"):
+        with pytest.raises(InvalidInputError, match=r"there is no '/Projects/demo/Resources/one.py'"):
             arrive(fake, script_file=Script("/Projects/demo/Resources/one.py"))
         assert fake.sent == []
 
@@ -142,14 +142,14 @@ class TestCreating:
         two = {"items": [{"attributes": {"name": name}} for name in ("a.joblib", "b.pkl", "readme.md")]}
         fake = FakeHopsworks(files=FILES | {"Models/digits/2/Files": two})
 
-        with pytest.raises(InvalidInput, match=r"exactly one file .* found a.joblib, b.pkl"):
+        with pytest.raises(InvalidInputError, match=r"exactly one file .* found a.joblib, b.pkl"):
             arrive(fake)
         assert fake.sent == []
 
     def test_a_framework_that_needs_a_script(self) -> None:
         fake = FakeHopsworks(files=FILES)
 
-        with pytest.raises(InvalidInput, match="framework PYTHON"):
+        with pytest.raises(InvalidInputError, match="framework PYTHON"):
             arrive(fake, ModelVersion("digits", 2, "digits_2", "demo", 119, {}, Framework.PYTHON))
         assert fake.sent == []
 

@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.api import Call, Registry
 from airflow_provider_hsml.hopsworks.domain.criteria import Criteria
 from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.sensing import search
 
@@ -85,7 +85,7 @@ def test_which_tag_a_version_lacks(tag: Any, tags: dict[str, Any], lack: str | N
     ],
 )
 def test_what_cannot_be_wanted(wanted: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         Criteria.read(**wanted)
 
 
@@ -181,5 +181,5 @@ class TestLook:
         fake = self.registry(0.9)
         fake.faults["tags"] = [refusal(403, 320004)]
 
-        with pytest.raises(Refused, match="scopes PROJECT, SERVING and MODELREGISTRY"):
+        with pytest.raises(RequestRefusedError, match="scopes PROJECT, SERVING and MODELREGISTRY"):
             self.look(fake, tag={"approval": "approved"})

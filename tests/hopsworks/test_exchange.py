@@ -17,7 +17,7 @@ import trustme
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Call
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NoAnswer, Untrusted
+from airflow_provider_hsml.hopsworks.errors import CertificateError, HopsworksError, InvalidInputError, NoResponseError
 from airflow_provider_hsml.hopsworks.transport import request as request_
 from airflow_provider_hsml.hopsworks.transport.client import Client
 
@@ -124,7 +124,7 @@ def test_both_clients_say_the_same(name: str, call: Call[Any]) -> None:
         with serve() as url:
             access = Access(url, "demo", KEY, request_timeout=0.2, write_timeout=0.2)
             client = kind(access, sleep=lambda _seconds: None)
-            with pytest.raises(NoAnswer) as caught:
+            with pytest.raises(NoResponseError) as caught:
                 client.send(call)
             client.close()
         assert str(caught.value).startswith(f"{call.what} at {url}: ")
@@ -170,13 +170,13 @@ def test_both_clients_send_the_same(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_body_that_json_cannot_say(connect: Connect) -> None:
-    with pytest.raises(InvalidInput, match="NaN"):
+    with pytest.raises(InvalidInputError, match="NaN"):
         connect("http://127.0.0.1:1").send(api.put_deployment(PROJECT, {"name": "x", "n": float("nan")}))
 
 
 @pytest.mark.parametrize("key", ["prefix.secret part", "prefix.secret\npart", "prefix.gehe\u00edm", "\x00"])
 def test_a_key_that_can_be_none_is_refused_and_not_shown(connect: Connect, key: str) -> None:
-    with pytest.raises(InvalidInput, match="field 'password'") as caught:
+    with pytest.raises(InvalidInputError, match="field 'password'") as caught:
         connect("http://127.0.0.1:1", key=key).send(LIST)
     assert caught.value.__cause__ is None
     assert key not in str(caught.value)
@@ -204,7 +204,7 @@ class TestEnvironment:
         with serving(seen) as proxy:
             monkeypatch.setenv("http_proxy", proxy)
             monkeypatch.setenv("no_proxy", no_proxy)
-            with pytest.raises(NoAnswer, match="nobody answers there"):
+            with pytest.raises(NoResponseError, match="nobody answers there"):
                 connect("http://hopsworks.invalid:8080").send(LIST)
         assert seen.paths == []
 
@@ -244,11 +244,11 @@ class TestEnvironment:
         with serving(Seen(OK), tls=context) as url:
             monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ours))
             assert connect(url).send(LIST) == []
-            with pytest.raises(Untrusted):
+            with pytest.raises(CertificateError):
                 connect(url, verify=str(other)).send(LIST)
             monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
             assert connect(url, verify=str(ours)).send(LIST) == []
-            with pytest.raises(Untrusted):
+            with pytest.raises(CertificateError):
                 connect(url).send(LIST)
 
     @pytest.mark.parametrize("content", [None, "no certificate"])
@@ -256,5 +256,5 @@ class TestEnvironment:
         bundle = tmp_path / "ca.pem"
         if content:
             bundle.write_text(content)
-        with pytest.raises(InvalidInput, match=rf"CA.*{bundle}"):
+        with pytest.raises(InvalidInputError, match=rf"CA.*{bundle}"):
             connect("https://127.0.0.1:1", verify=str(bundle)).send(LIST)

@@ -11,7 +11,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.domain import gate
 from airflow_provider_hsml.hopsworks.domain.gate import Gate
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,12 +196,12 @@ def test_decision(case: Case) -> None:
     ],
 )
 def test_what_cannot_be_decided_is_an_error(case: Case, message: str) -> None:
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         case.decide()
 
 
 def test_a_candidate_that_is_not_there() -> None:
-    with pytest.raises(NotFound, match=r"versions \[7\] are not in the registry; those there: \[1\]"):
+    with pytest.raises(NotFoundError, match=r"versions \[7\] are not in the registry; those there: \[1\]"):
         Case("", [0.8], None, 0, "", candidates=[7]).decide()
 
 

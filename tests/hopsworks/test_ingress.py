@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import Address, Answer, Call, Endpoint
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, ModelRefused, NotFound
+from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
@@ -85,7 +85,7 @@ class TestAddress:
         assert cluster.asked == [at]
 
     def test_of_a_server_that_tells_nothing(self, ingress: Ingress) -> None:
-        with pytest.raises(InvalidInput, match="neither its Kubernetes namespace nor"):
+        with pytest.raises(InvalidInputError, match="neither its Kubernetes namespace nor"):
             Cluster(deployment=row(), domain=None).predict(ingress)
 
     def test_changes_when_the_deployment_does(self, ingress: Ingress) -> None:
@@ -98,12 +98,12 @@ class TestAddress:
         assert cluster.asked == [BY_NAMESPACE, BY_NAMESPACE, BY_PROJECT, BY_HOST]
 
     def test_of_nothing(self, ingress: Ingress) -> None:
-        with pytest.raises(NotFound, match="'digits' does not exist"):
+        with pytest.raises(NotFoundError, match="'digits' does not exist"):
             Cluster(deployment=None).predict(ingress)
 
     def test_is_encoded(self) -> None:
         assert Address.by_path("a/../b", "x").path == "v1/a%2F..%2Fb/x/v1/models/x:predict"
-        with pytest.raises(InvalidInput):
+        with pytest.raises(InvalidInputError):
             Address.by_path("..", "x")
 
 
@@ -112,13 +112,13 @@ class TestAnswers:
         cluster = Cluster(answers=[NOT_ROUTED, NOT_ROUTED, Answer(200, b'{"predictions": [7]}')])
 
         assert cluster.predict(ingress) == {"predictions": [7]}
-        with pytest.raises(ModelRefused, match="HTTP 404: there is no route to it"):
+        with pytest.raises(InferenceError, match="HTTP 404: there is no route to it"):
             Cluster(answers_at="nowhere").predict(ingress)
 
     def test_a_404_with_a_body_is_the_models(self, ingress: Ingress) -> None:
         cluster = Cluster(answers=[Answer(404, b'{"error": "Model with name digits does not exist."}')])
 
-        with pytest.raises(ModelRefused, match="does not exist") as caught:
+        with pytest.raises(InferenceError, match="does not exist") as caught:
             cluster.predict(ingress)
         assert len(cluster.asked) == 1
         assert not caught.value.transient
@@ -127,7 +127,7 @@ class TestAnswers:
     def test_the_models_own_refusal_is_final(self, ingress: Ingress, status: int, transient: bool) -> None:
         cluster = Cluster(answers=[Answer(status, b'{"error": "no such row"}', {"retry-after": "7"})])
 
-        with pytest.raises(ModelRefused, match=f"HTTP {status}: .*no such row") as caught:
+        with pytest.raises(InferenceError, match=f"HTTP {status}: .*no such row") as caught:
             cluster.predict(ingress)
         assert (caught.value.transient, caught.value.retry_after) == (transient, 7)
         assert len(cluster.asked) == 1
@@ -139,7 +139,7 @@ class TestAnswers:
         assert cluster.predict(ingress) == {"predictions": [7]}
 
     def test_a_key_that_is_not_let_in(self, ingress: Ingress) -> None:
-        with pytest.raises(ModelRefused, match=r"RBAC: access denied.*scope SERVING") as caught:
+        with pytest.raises(InferenceError, match=r"RBAC: access denied.*scope SERVING") as caught:
             Cluster(answers=[Answer(403, b"RBAC: access denied")]).predict(ingress)
         assert not caught.value.transient
 
@@ -172,7 +172,7 @@ class TestChoice:
         ("host", "ports"), [("203.0.113.7", {}), ("hops.example.evil.com", {}), ("hops.example", {"HTTP": 80})]
     )
     def test_another_host_or_plain_http_does_not_get_the_key(self, host: str, ports: dict[str, int]) -> None:
-        with pytest.raises(InvalidInput, match=f"{host}.*does not get the API key.*'ingress_url'"):
+        with pytest.raises(InvalidInputError, match=f"{host}.*does not get the API key.*'ingress_url'"):
             Ingress.of(self.access(), self.endpoints(host, **ports))
 
     def test_plain_http_where_it_is_allowed(self) -> None:
@@ -181,7 +181,7 @@ class TestChoice:
         assert Ingress.of(access, self.endpoints("hops.example", HTTP=80)).url == "http://hops.example:80"
 
     def test_none_is_named(self) -> None:
-        with pytest.raises(InvalidInput, match=r"names \(none\)"):
+        with pytest.raises(InvalidInputError, match=r"names \(none\)"):
             Ingress.of(self.access(), [])
 
     def test_what_the_server_names_is_read(self) -> None:

@@ -12,7 +12,7 @@ from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Entry, Rejected, Served, State
-from airflow_provider_hsml.hopsworks.errors import NoAnswer
+from airflow_provider_hsml.hopsworks.errors import NoResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, open_journal
 from airflow_provider_hsml.hopsworks.promotion.situation import find
@@ -206,7 +206,7 @@ class TestAServerThatIsAway:
     def test_is_an_error_before_the_change(self, fault: str) -> None:
         fake, journal = self.fake(fault)
 
-        with pytest.raises(NoAnswer):
+        with pytest.raises(NoResponseError):
             fake.run(journal.write(entry()))
 
     @pytest.mark.parametrize("fault", [UNSENT, LOST])

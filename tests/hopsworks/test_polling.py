@@ -19,7 +19,7 @@ import pytest
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-from airflow_provider_hsml.hopsworks.errors import NoAnswer, Refused
+from airflow_provider_hsml.hopsworks.errors import NoResponseError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.transport.batching import (
     AT_ONCE,
     AT_ONCE_FEW,
@@ -84,7 +84,7 @@ class Hopsworks:
         if isinstance(fault, Exception):
             raise fault
         if self.now() < self.away_until:
-            raise NoAnswer(f"{call.what}: nobody answers there", sent=False)
+            raise NoResponseError(f"{call.what}: nobody answers there", sent=False)
         return call.outcome(fault if isinstance(fault, Answer) else self._answer(call))
 
     def _answer(self, call: Call[Any]) -> Answer:
@@ -284,7 +284,7 @@ def test_each_hears_of_the_failure_at_its_own_deadline() -> None:
     heard: dict[int, float] = {}
 
     async def wait(number: int) -> None:
-        with pytest.raises(NoAnswer, match="nobody answers there"):
+        with pytest.raises(NoResponseError, match="nobody answers there"):
             await scene.look(number, BEGIN + 10 + number)
         heard[number] = scene.clock() - BEGIN - 10
 
@@ -298,7 +298,7 @@ def test_each_hears_of_the_failure_at_its_own_deadline() -> None:
 
 def test_a_first_look_after_the_deadline_is_made_and_fails_at_once() -> None:
     scene = Scene(away_until=BEGIN + 600)
-    with pytest.raises(NoAnswer):
+    with pytest.raises(NoResponseError):
         scene.run(scene.look(1, BEGIN - 5))
     assert len(scene.server.asked) == 1
 
@@ -308,7 +308,7 @@ def test_a_first_look_after_the_deadline_is_made_and_fails_at_once() -> None:
 def test_what_will_not_pass_is_told_to_all_at_once(deployments: int, answer: Answer) -> None:
     scene = Scene(deployments=deployments, faults={"list": [answer], "1": [answer]})
     heard = scene.run(scene.looks(*range(1, deployments + 1)))
-    assert all(isinstance(error, Refused) and error.status == answer.status for error in heard)
+    assert all(isinstance(error, RequestRefusedError) and error.status == answer.status for error in heard)
     assert len(heard) == deployments
     assert len(scene.server.asked) == 1
 
@@ -329,11 +329,11 @@ def test_it_is_not_asked_again_before_the_time_that_the_server_gives() -> None:
 
 def test_a_list_that_is_too_much_for_the_server_is_left_and_a_server_that_is_away_is_not() -> None:
     for fault, then in [
-        (NoAnswer("no answer within 30 s"), {"list", *map(str, range(1, 21))}),
+        (NoResponseError("no answer within 30 s"), {"list", *map(str, range(1, 21))}),
         (Answer(200, b'[{"id": "one"}]'), {"list", *map(str, range(1, 21))}),
         (refusal(500, 240000), {"list", *map(str, range(1, 21))}),
         (Answer(502, b"<html>"), {"list"}),
-        (NoAnswer("nobody answers there", sent=False), {"list"}),
+        (NoResponseError("nobody answers there", sent=False), {"list"}),
     ]:
         scene = Scene(deployments=20, faults={"list": [fault]})
         found = scene.run(scene.looks(*range(1, 21)))

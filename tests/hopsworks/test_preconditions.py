@@ -10,7 +10,7 @@ from airflow_provider_hsml.hopsworks.domain import diff, preconditions
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.hopsworks.rollout.preconditions import check_schema
 
 from .fake import PROJECT, FakeHopsworks, row
@@ -124,14 +124,14 @@ class TestCombinations:
         ],
     )
     def test_what_does_not(self, framework: str | None, tool: str, spec: dict[str, Any], message: str) -> None:
-        with pytest.raises(InvalidInput, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             check_new(spec, framework, tool)
 
     def test_what_is_live_counts_too(self) -> None:
         live = row(predictorResources={"requests": {"memory": 100}, "limits": {"memory": 200}})
         wanted = DeploymentSpec.read({"resources": {"requests": {"memory": 300}}}).wanted()
 
-        with pytest.raises(InvalidInput, match=r"at least what is requested \(300\), got 200"):
+        with pytest.raises(InvalidInputError, match=r"at least what is requested \(300\), got 200"):
             preconditions.check_combination(diff.changed(live, wanted), wanted)
 
     def test_what_is_live_and_not_touched_is_left_to_the_server(self) -> None:
@@ -143,14 +143,14 @@ class TestCombinations:
         live = Deployment.from_json(row())
         differing = diff.differences(live.raw, {"serving_tool": "DEFAULT"})
 
-        with pytest.raises(InvalidInput, match=r"spec.serving_tool: .* has KSERVE, and Hopsworks cannot change"):
+        with pytest.raises(InvalidInputError, match=r"spec.serving_tool: .* has KSERVE, and Hopsworks cannot change"):
             preconditions.check_live(live, None, differing)
 
     def test_a_cluster_that_wants_zero_instances(self) -> None:
         body = {"servingTool": "KSERVE", "requestedInstances": 2}
 
         preconditions.check_minimum(body, must_be_zero=False)
-        with pytest.raises(InvalidInput, match=r"spec.scaling.min_instances: this Hopsworks wants 0"):
+        with pytest.raises(InvalidInputError, match=r"spec.scaling.min_instances: this Hopsworks wants 0"):
             preconditions.check_minimum(body, must_be_zero=True)
 
 
@@ -181,7 +181,9 @@ class TestSchema:
         ],
     )
     def test_another_training_dataset(self, challenger: ModelVersion) -> None:
-        with pytest.raises(InvalidInput, match=r"schema of training dataset 3, .* Save it once with Hopsworks' SDK"):
+        with pytest.raises(
+            InvalidInputError, match=r"schema of training dataset 3, .* Save it once with Hopsworks' SDK"
+        ):
             self.check(challenger)
 
     def test_the_served_model_tells_where_the_variables_do_not(self) -> None:
@@ -189,7 +191,7 @@ class TestSchema:
         files = {"models/digits_1": served}
 
         self.check(model(training_dataset_version=5), ("SERVING_SCHEMA_ID=7",), **files)
-        with pytest.raises(InvalidInput, match="training dataset 5"):
+        with pytest.raises(InvalidInputError, match="training dataset 5"):
             self.check(model(training_dataset_version=6), ("SERVING_SCHEMA_ID=7",), **files)
 
     def test_reserved_variables_are_sent_back_and_not_compared(self) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain import verification
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.inference import predict
 
 from .fake import PROJECT, FakeHopsworks, refusal, row
@@ -54,7 +54,7 @@ def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
     ],
 )
 def test_no_bodies(given: dict[str, Any], message: str) -> None:
-    with pytest.raises(InvalidInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         verification.request_body("Request", **given)
 
 
@@ -72,7 +72,7 @@ class TestPredict:
     def test_not_routed_for_a_minute(self) -> None:
         fake = FakeHopsworks(row=row(), answers=refusal(400, 250008))
 
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefusedError):
             self.ask(fake)
         assert fake.now == 1060
 
@@ -85,14 +85,14 @@ class TestPredict:
     def test_a_stopped_one_for_a_minute(self) -> None:
         fake = FakeHopsworks(row=row("Stopped"), answers=refusal(400, 250001))
 
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefusedError):
             self.ask(fake)
         assert fake.now == 1060
 
     def test_the_timeout_may_be_shorter(self) -> None:
         fake = FakeHopsworks(row=row("Idle"), answers=refusal(400, 250008))
 
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefusedError):
             self.ask(fake, timeout=5)
         assert fake.now == 1005
 
@@ -100,6 +100,6 @@ class TestPredict:
     def test_what_the_model_says_is_final(self, answer: Any) -> None:
         fake = FakeHopsworks(row=row(), answers=answer)
 
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefusedError):
             self.ask(fake)
         assert fake.sent == ["predict"]

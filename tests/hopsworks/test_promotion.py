@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.journal_entry import Before
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
-from airflow_provider_hsml.hopsworks.errors import NotFound
+from airflow_provider_hsml.hopsworks.errors import NotFoundError
 from airflow_provider_hsml.hopsworks.promotion import situation
 from airflow_provider_hsml.hopsworks.registry.lookup import find_version, list_versions
 
@@ -62,7 +62,7 @@ class TestLookingUp:
     def test_a_version_that_is_not_there_names_those_that_are(self) -> None:
         fake = FakeHopsworks(files=self.MODELS)
 
-        with pytest.raises(NotFound, match=r"Version 7 of model 'digits' .* versions there: 1, 2"):
+        with pytest.raises(NotFoundError, match=r"Version 7 of model 'digits' .* versions there: 1, 2"):
             fake.run(find_version(PROJECT, "digits", 7))
 
     def test_pages(self) -> None:
@@ -97,5 +97,5 @@ class TestLookingUp:
         _, live = fake.run(situation.find_deployment(PROJECT, ["digits"]))
         fake.row = None
 
-        with pytest.raises(NotFound, match="not in the registry any more"):
+        with pytest.raises(NotFoundError, match="not in the registry any more"):
             champion_of(fake, live, [])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.errors import NoAnswer, NotInTime, Refused
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, NoResponseError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
@@ -75,7 +75,7 @@ class TestTags:
         """The version is there, and a retry, once the schema is, sets the tag and no more."""
         fake.faults[self.TAG] = [refusal(404, 370000)]
 
-        with pytest.raises(Refused, match=r"set tag 'approval'.*ask an administrator to make it") as caught:
+        with pytest.raises(RequestRefusedError, match=r"set tag 'approval'.*ask an administrator to make it") as caught:
             run(fake, tagged)
         assert not caught.value.transient
         claim = next(path for path in fake.reads if "registered" in path).rpartition("/")[2]
@@ -89,7 +89,7 @@ class TestTags:
 def test_a_refused_put(fake: FakeHopsworks, model: NewModel) -> None:
     fake.faults[PUT] = [refusal(422, 120001, "no")]
 
-    with pytest.raises(Refused):
+    with pytest.raises(RequestRefusedError):
         run(fake, model)
 
 
@@ -102,7 +102,7 @@ def test_a_registry_that_is_late(fake: FakeHopsworks, model: NewModel) -> None:
 def test_a_registry_that_never_shows_it(fake: FakeHopsworks, model: NewModel) -> None:
     del fake.on[PUT]
 
-    with pytest.raises(NotInTime, match="did not show it within 120 s"):
+    with pytest.raises(DeadlineExceededError, match="did not show it within 120 s"):
         run(fake, model)
 
 
@@ -112,7 +112,7 @@ def test_an_upload_that_fails_takes_its_folder_along(fake: FakeHopsworks, model:
     fake.faults[upload] = [refusal(413, 110055, "too large")]
     fake.faults["DELETE dataset/Models/digits/1"] = [tidied]
 
-    with pytest.raises(Refused, match="too large"):
+    with pytest.raises(RequestRefusedError, match="too large"):
         run(fake, model)
     assert fake.sent[-1] == "DELETE dataset/Models/digits/1"
     assert PUT not in fake.sent
@@ -123,7 +123,7 @@ def test_a_number_that_was_perhaps_claimed_is_not_deleted(fake: FakeHopsworks, m
     claim = "POST dataset/Models/digits/1"
     fake.faults[claim] = [fault]
 
-    with pytest.raises(NoAnswer):
+    with pytest.raises(NoResponseError):
         run(fake, model)
     assert not any(kind.startswith("DELETE") for kind in fake.sent)
 

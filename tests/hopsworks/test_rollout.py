@@ -6,7 +6,12 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Next, Roll
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError, NotVerified, Superseded
+from airflow_provider_hsml.hopsworks.errors import (
+    DeploymentFailedError,
+    HopsworksError,
+    SupersededError,
+    VerificationError,
+)
 
 from .samples import deployment
 
@@ -73,7 +78,7 @@ AFTER_A_CHANGE: dict[str, Script] = {
     "Idle with instances to keep means that it was never applied": [
         (0, IDLE, LOOK),
         (59, IDLE, LOOK),
-        (60, IDLE, NotVerified),
+        (60, IDLE, VerificationError),
     ],
     "Idle is counted anew after anything else": [
         (0, IDLE, LOOK),
@@ -96,15 +101,15 @@ AFTER_A_CHANGE: dict[str, Script] = {
         (40, BROKEN, LOOK),
         (69, BROKEN, LOOK),
     ],
-    "Failed that stays": [(0, BROKEN, LOOK), (30, BROKEN, DeploymentFailed)],
+    "Failed that stays": [(0, BROKEN, LOOK), (30, BROKEN, DeploymentFailedError)],
     "no room may take longer to pass": [
         (0, UNSCHEDULABLE, LOOK),
         (299, UNSCHEDULABLE, LOOK),
-        (300, UNSCHEDULABLE, DeploymentFailed),
+        (300, UNSCHEDULABLE, DeploymentFailedError),
     ],
-    "somebody else changes it": [(0, UPDATING, LOOK), (2, STRANGER, Superseded)],
-    "somebody stops it": [(0, UPDATING, LOOK), (2, STOPPING, Superseded)],
-    "somebody stopped it": [(0, STOPPED, Superseded)],
+    "somebody else changes it": [(0, UPDATING, LOOK), (2, STRANGER, SupersededError)],
+    "somebody stops it": [(0, UPDATING, LOOK), (2, STOPPING, SupersededError)],
+    "somebody stopped it": [(0, STOPPED, SupersededError)],
     "creating after an update": [(0, look("Creating"), LOOK), (5, RUNNING, LOOK), (10, RUNNING, PROBE)],
 }
 
@@ -121,17 +126,20 @@ AFTER_A_START: dict[str, Script] = {
         (1, look("Starting", revision="7"), LOOK),
         (2, look("Running", revision="7"), PROBE),
     ],
-    "a second one is not": [(1, look("Starting", revision="7"), LOOK), (2, look("Running", revision="8"), Superseded)],
+    "a second one is not": [
+        (1, look("Starting", revision="7"), LOOK),
+        (2, look("Running", revision="8"), SupersededError),
+    ],
     "a START that did nothing is sent once more": [
         (0, STOPPED, LOOK),
         (9, STOPPED, LOOK),
         (10, STOPPED, START),
         (19, STOPPED, LOOK),
-        (20, STOPPED, Superseded),
+        (20, STOPPED, SupersededError),
     ],
     "a stale Stopping passes": [(0, STOPPING, LOOK), (2, STARTING, LOOK)],
-    "a Stopping later is somebody's": [(0, STARTING, LOOK), (11, STOPPING, Superseded)],
-    "Failed that stays": [(1, STARTING, LOOK), (5, BROKEN, LOOK), (35, BROKEN, DeploymentFailed)],
+    "a Stopping later is somebody's": [(0, STARTING, LOOK), (11, STOPPING, SupersededError)],
+    "Failed that stays": [(1, STARTING, LOOK), (5, BROKEN, LOOK), (35, BROKEN, DeploymentFailedError)],
 }
 
 

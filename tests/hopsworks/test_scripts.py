@@ -10,7 +10,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.api import API, Answer, Call
 from airflow_provider_hsml.hopsworks.domain import diff, script_file
 from airflow_provider_hsml.hopsworks.domain.settings import Script
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NoAnswer, Refused
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NoResponseError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.rollout import scripts
 
@@ -111,17 +111,17 @@ class TestReading:
         ],
     )
     def test_what_is_none(self, given: Any, message: str) -> None:
-        with pytest.raises(InvalidInput, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             script_file.read("spec.script_file", given)
 
     def test_an_empty_file(self, tmp_path: Path) -> None:
         (tmp_path / "empty.py").touch()
 
-        with pytest.raises(InvalidInput, match=r"empty\.py: 0 bytes"):
+        with pytest.raises(InvalidInputError, match=r"empty\.py: 0 bytes"):
             script_file.read("spec.script_file", tmp_path / "empty.py")
 
     def test_one_of_another_project(self) -> None:
-        with pytest.raises(InvalidInput, match=r"spec.script_file: expected a file in project 'demo'"):
+        with pytest.raises(InvalidInputError, match=r"spec.script_file: expected a file in project 'demo'"):
             script_file.absolute(PROJECT, {"script_file": Script("/Projects/other/Resources/predict.py")})
 
     @pytest.mark.parametrize(
@@ -151,15 +151,15 @@ class TestProviding:
         files.provide(ours(file))
 
     def test_the_upload_fails(self, file: Path) -> None:
-        with pytest.raises(NoAnswer):
-            Files(upload=NoAnswer("away")).provide(ours(file))
-        with pytest.raises(Refused, match="110012"):
+        with pytest.raises(NoResponseError):
+            Files(upload=NoResponseError("away")).provide(ours(file))
+        with pytest.raises(RequestRefusedError, match="110012"):
             Files(upload=lambda: None).provide(ours(file))
 
     def test_something_else_has_its_name(self, file: Path) -> None:
         files = Files(there={OURS.removeprefix("/Projects/demo/"): b"# half"})
 
-        with pytest.raises(InvalidInput, match=r"holds something else\. Delete it"):
+        with pytest.raises(InvalidInputError, match=r"holds something else\. Delete it"):
             files.provide(ours(file))
         assert files.sent == [], "it is not overwritten"
 
@@ -167,11 +167,13 @@ class TestProviding:
         script = Script("/Projects/demo/Resources/predict.py")
 
         Files(there={"Resources/predict.py": b"#"}).provide(script)
-        with pytest.raises(InvalidInput, match=r"spec.script_file: there is no '/Projects/demo/Resources/predict.py'"):
+        with pytest.raises(
+            InvalidInputError, match=r"spec.script_file: there is no '/Projects/demo/Resources/predict.py'"
+        ):
             Files().provide(script)
 
     def test_a_key_that_may_not(self, file: Path) -> None:
-        with pytest.raises(InvalidInput, match="scopes DATASET_VIEW and DATASET_CREATE"):
+        with pytest.raises(InvalidInputError, match="scopes DATASET_VIEW and DATASET_CREATE"):
             Files(scope=False).provide(ours(file))
 
     def test_a_key_that_may_not_look_leaves_it_to_the_server(self) -> None:

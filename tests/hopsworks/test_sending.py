@@ -15,7 +15,7 @@ from airflow_provider_hsml.hopsworks.domain import script_file
 from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
-from airflow_provider_hsml.hopsworks.errors import Unsupported
+from airflow_provider_hsml.hopsworks.errors import UnsupportedError
 from airflow_provider_hsml.hopsworks.rollout.update import Change
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def test_a_setting_is_created_kept_changed_and_kept(field: str, saver: Saver, se
     first, other, along = FIELDS[field]
     one, two = spec_of(field, first, along), spec_of(field, other, along)
     if serving.world.line.number < since(field):
-        with pytest.raises(Unsupported, match=rf"this Hopsworks does not know .*spec\.{re.escape(field)}"):
+        with pytest.raises(UnsupportedError, match=rf"this Hopsworks does not know .*spec\.{re.escape(field)}"):
             saver.create(two)
         return
 

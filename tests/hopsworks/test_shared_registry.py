@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
-from airflow_provider_hsml.hopsworks.errors import NotFound
+from airflow_provider_hsml.hopsworks.errors import NotFoundError
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
 from airflow_provider_hsml.hopsworks.registry import lookup
 
@@ -84,13 +84,13 @@ def test_the_best_is_compared_with_what_is_served(fake: FakeHopsworks) -> None:
 def test_a_registry_that_is_not_shared(fake: FakeHopsworks) -> None:
     fake.files["modelregistries"] = {"count": 1, "items": [{"id": 119, "name": "demo"}]}
 
-    with pytest.raises(NotFound, match=r"'training' is not shared with project 'demo'; shared with it are: none"):
+    with pytest.raises(NotFoundError, match=r"'training' is not shared with project 'demo'; shared with it are: none"):
         promote(fake)
     assert fake.sent == []
 
 
 def test_a_version_that_is_not_there(fake: FakeHopsworks) -> None:
-    with pytest.raises(NotFound, match="the registry of project 'training'; versions there: 1, 2"):
+    with pytest.raises(NotFoundError, match="the registry of project 'training'; versions there: 1, 2"):
         promote(fake, version=7)
 
 

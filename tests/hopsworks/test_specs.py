@@ -7,7 +7,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain import arguments, diff
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec, Resources, Scaling
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .samples import deployment
 
@@ -21,12 +21,12 @@ class TestReading:
 
     @pytest.mark.parametrize("value", [True, 2.0, "2.0", "", None, "two", "--1"])
     def test_no_whole_numbers(self, value: Any) -> None:
-        with pytest.raises(InvalidInput, match="n: expected a whole number"):
+        with pytest.raises(InvalidInputError, match="n: expected a whole number"):
             arguments.integer("n", value)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), "nan", "x", None, False])
     def test_no_numbers(self, value: Any) -> None:
-        with pytest.raises(InvalidInput, match="n: expected a finite number"):
+        with pytest.raises(InvalidInputError, match="n: expected a finite number"):
             arguments.number("n", value)
 
     @pytest.mark.parametrize(("value", "flag"), [("False", False), ("true", True), (True, True), (False, False)])
@@ -35,12 +35,12 @@ class TestReading:
 
     @pytest.mark.parametrize("value", ["", "no", 0, 1, None])
     def test_no_flags(self, value: Any) -> None:
-        with pytest.raises(InvalidInput, match="f: expected true or false"):
+        with pytest.raises(InvalidInputError, match="f: expected true or false"):
             arguments.boolean("f", value)
 
     @pytest.mark.parametrize("value", ["abc", {"a": 1}, 3, None])
     def test_no_lists(self, value: Any) -> None:
-        with pytest.raises(InvalidInput, match="l: expected a list"):
+        with pytest.raises(InvalidInputError, match="l: expected a list"):
             arguments.sequence("l", value)
 
     def test_lists(self) -> None:
@@ -48,25 +48,25 @@ class TestReading:
 
     @pytest.mark.parametrize("value", ["", "  ", 3, None])
     def test_no_texts(self, value: Any) -> None:
-        with pytest.raises(InvalidInput, match="t: expected a text"):
+        with pytest.raises(InvalidInputError, match="t: expected a text"):
             arguments.text("t", value)
 
     @pytest.mark.parametrize("value", [3, {1: 2}, [1]])
     def test_no_mappings(self, value: Any) -> None:
-        with pytest.raises(InvalidInput, match="m: expected a mapping"):
+        with pytest.raises(InvalidInputError, match="m: expected a mapping"):
             arguments.mapping("m", value)
 
 
 class TestDeploymentSpec:
     def test_an_unknown_key_names_the_nearest(self) -> None:
-        with pytest.raises(InvalidInput, match="spec: unknown key 'enviroment'; did you mean 'environment'"):
+        with pytest.raises(InvalidInputError, match="spec: unknown key 'enviroment'; did you mean 'environment'"):
             DeploymentSpec.read({"enviroment": "x"})
-        with pytest.raises(InvalidInput, match="unknown key 'zzz'; known are"):
+        with pytest.raises(InvalidInputError, match="unknown key 'zzz'; known are"):
             DeploymentSpec.read({"scaling": {"zzz": 1}}).wanted()
 
     @pytest.mark.parametrize("value", ["not json", "[1]", 3])
     def test_no_spec(self, value: Any) -> None:
-        with pytest.raises(InvalidInput, match="spec: expected"):
+        with pytest.raises(InvalidInputError, match="spec: expected"):
             DeploymentSpec.read(value)
 
     def test_a_dataclass_a_mapping_and_text_are_the_same(self) -> None:
@@ -134,11 +134,11 @@ class TestDeploymentSpec:
         ],
     )
     def test_what_cannot_be(self, given: dict[str, Any], message: str) -> None:
-        with pytest.raises(InvalidInput, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             DeploymentSpec.read(given).wanted()
 
     def test_the_value_of_a_variable_is_in_no_message(self) -> None:
-        with pytest.raises(InvalidInput) as caught:
+        with pytest.raises(InvalidInputError) as caught:
             DeploymentSpec.read({"env_vars": {"PASSWORD": ["hunter2"]}}).wanted()
         live = dict(RAW, predictorEnvVars=["PASSWORD=hunter1"])
         said = diff.described(diff.differences(live, {"env_vars": {"PASSWORD": "hunter2", "MORE": "3"}}))

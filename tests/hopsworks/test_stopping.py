@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotInTime, Refused
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.rollout.stop import delete, stop
 
@@ -46,19 +46,19 @@ class TestStopping:
         fake = FakeHopsworks(row=row())
         fake.on["STOP"] = fake.becomes("Stopping")
 
-        with pytest.raises(NotInTime, match="to stop until the timeout"):
+        with pytest.raises(DeadlineExceededError, match="to stop until the timeout"):
             fake.run(stop(PROJECT, "digits", pace(fake)))
 
     def test_always_busy(self) -> None:
         fake = FakeHopsworks(row=row("Starting"), faults={"STOP": [refusal(500, 240004)] * 99})
 
-        with pytest.raises(NotInTime, match="Gave up at the timeout: stop deployment"):
+        with pytest.raises(DeadlineExceededError, match="Gave up at the timeout: stop deployment"):
             fake.run(stop(PROJECT, "digits", pace(fake)))
 
     def test_no_role(self) -> None:
         fake = FakeHopsworks(row=row(), faults={"STOP": [refusal(403, 150068)]})
 
-        with pytest.raises(Refused, match="Data owner"):
+        with pytest.raises(RequestRefusedError, match="Data owner"):
             fake.run(stop(PROJECT, "digits", pace(fake)))
 
     def test_without_waiting(self) -> None:
@@ -91,7 +91,7 @@ class TestDeleting:
     def test_not_while_it_runs(self) -> None:
         fake = FakeHopsworks(row=row())
 
-        with pytest.raises(InvalidInput, match="force=True"):
+        with pytest.raises(InvalidInputError, match="force=True"):
             fake.run(delete(PROJECT, "digits", pace(fake)))
         assert fake.sent == []
 
@@ -106,11 +106,11 @@ class TestDeleting:
     def test_always_busy(self) -> None:
         fake = FakeHopsworks(row=row("Updating"), faults={"DELETE": [refusal(500, 240001)] * 99})
 
-        with pytest.raises(NotInTime, match="Gave up at the timeout: delete deployment"):
+        with pytest.raises(DeadlineExceededError, match="Gave up at the timeout: delete deployment"):
             fake.run(delete(PROJECT, "digits", pace(fake), force=True))
 
     def test_no_role(self) -> None:
         fake = FakeHopsworks(row=row("Stopped"), faults={"DELETE": [refusal(403, 150068)]})
 
-        with pytest.raises(Refused, match="Data owner"):
+        with pytest.raises(RequestRefusedError, match="Data owner"):
             fake.run(delete(PROJECT, "digits", pace(fake)))

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import API, Answer, Call
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-from airflow_provider_hsml.hopsworks.errors import Refused, Unsupported
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, UnsupportedError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.rollout import tags
 
@@ -51,10 +51,10 @@ def test_none_are_there() -> None:
 @pytest.mark.parametrize("answer", [Answer(404, b""), refusal(404, 120004)])
 def test_a_hopsworks_without_them(answer: Answer) -> None:
     assert bring({}, answer) == (False, [])
-    with pytest.raises(Unsupported, match="this Hopsworks has no tags of deployments"):
+    with pytest.raises(UnsupportedError, match="this Hopsworks has no tags of deployments"):
         bring({"tier": 3}, answer)
 
 
 def test_a_deployment_that_is_gone() -> None:
-    with pytest.raises(Refused, match="240000"):
+    with pytest.raises(RequestRefusedError, match="240000"):
         bring({"tier": 3}, refusal(404, 240000))

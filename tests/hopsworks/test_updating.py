@@ -8,14 +8,14 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
     DeploymentError,
-    DeploymentFailed,
-    InvalidInput,
-    NotInTime,
-    NotVerified,
-    Refused,
-    Superseded,
-    Unsupported,
+    DeploymentFailedError,
+    InvalidInputError,
+    RequestRefusedError,
+    SupersededError,
+    UnsupportedError,
+    VerificationError,
 )
 
 from .arrivals import FILES, V1, WITH_EXAMPLE, WITHOUT_EXPECTED, arrival, arrive, rolls, starts, stops
@@ -70,21 +70,21 @@ class TestUpdating:
         """201, and nothing happens for ever."""
         fake = FakeHopsworks(row=row(), files=FILES)
 
-        with pytest.raises(NotInTime, match="old instances still run"):
+        with pytest.raises(DeadlineExceededError, match="old instances still run"):
             arrive(fake, timeout=120)
         assert fake.sent.count("PUT") == 1
 
     def test_a_change_that_is_lost_seen_by_the_answers(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, names=[])
 
-        with pytest.raises(NotInTime, match="answers are those of the version before"):
+        with pytest.raises(DeadlineExceededError, match="answers are those of the version before"):
             arrive(fake, timeout=120)
 
     def test_answers_of_neither(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)
         rolls(fake, answers=[3])
 
-        with pytest.raises(NotVerified, match="answers otherwise than recorded"):
+        with pytest.raises(VerificationError, match="answers otherwise than recorded"):
             arrive(fake)
 
     def test_a_probe_that_the_model_refuses(self) -> None:
@@ -98,7 +98,7 @@ class TestUpdating:
 
         fake.on["PUT"] = roll_then_refuse
 
-        with pytest.raises(NotVerified, match="expected 64 features"):
+        with pytest.raises(VerificationError, match="expected 64 features"):
             arrive(fake)
 
     def test_a_route_that_is_not_there_yet(self) -> None:
@@ -114,12 +114,17 @@ class TestUpdating:
         rolls(fake)
         fake.faults["predict"] = [None, *[refusal(400, 250008)] * 100]
 
-        with pytest.raises(NotVerified, match="does not answer"):
+        with pytest.raises(VerificationError, match="does not answer"):
             arrive(fake)
 
     @pytest.mark.parametrize(
         ("probe", "look", "error"),
-        [(LOST, None, NotVerified), (LOST, UNSENT, NotInTime), (UNSENT, UNSENT, NotInTime), (UNSENT, None, NotInTime)],
+        [
+            (LOST, None, VerificationError),
+            (LOST, UNSENT, DeadlineExceededError),
+            (UNSENT, UNSENT, DeadlineExceededError),
+            (UNSENT, None, DeadlineExceededError),
+        ],
     )
     def test_a_server_that_is_away_says_nothing_of_the_version(
         self, probe: str, look: str | None, error: type[Exception]
@@ -201,7 +206,7 @@ class TestUpdating:
 
         assert arrive(fake).action == "updated"
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(409, 240038)] * 9})
-        with pytest.raises(Superseded, match="changed by somebody else each time"):
+        with pytest.raises(SupersededError, match="changed by somebody else each time"):
             arrive(fake)
         assert fake.sent.count("PUT") == 2
 
@@ -213,7 +218,7 @@ class TestUpdating:
         assert arrive(fake).action == "started"
         assert fake.sent.count("START") == 6
         fake = FakeHopsworks(row=row("Stopped", modelVersion=2), files=FILES, faults={"START": [busy] * 999})
-        with pytest.raises(NotInTime, match=r"could not be started within 600 s: .*Instance is busy"):
+        with pytest.raises(DeadlineExceededError, match=r"could not be started within 600 s: .*Instance is busy"):
             arrive(fake)
 
     @pytest.mark.parametrize("answer", [refusal(500, 240002), refusal(500, 240004), refusal(400, 240003)])
@@ -223,7 +228,7 @@ class TestUpdating:
 
         assert arrive(fake).action == "updated"
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [answer] * 999})
-        with pytest.raises(NotInTime, match="busy with something else"):
+        with pytest.raises(DeadlineExceededError, match="busy with something else"):
             arrive(fake)
 
     def test_it_begins_to_move_before_we_write(self) -> None:
@@ -243,13 +248,13 @@ class TestUpdating:
     def test_a_refusal_that_lasts(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(422, 120001, "wrong")]})
 
-        with pytest.raises(Refused, match="wrong"):
+        with pytest.raises(RequestRefusedError, match="wrong"):
             arrive(fake)
 
     def test_another_model_server(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)
 
-        with pytest.raises(InvalidInput, match="Hopsworks cannot change that"):
+        with pytest.raises(InvalidInputError, match="Hopsworks cannot change that"):
             arrive(fake, ModelVersion("digits", 2, "digits_2", "demo", 119, {}, Framework.TENSORFLOW))
         assert fake.sent == []
 
@@ -262,7 +267,7 @@ class TestUpdating:
 
         fake.on["PUT"] = drop
 
-        with pytest.raises(Unsupported, match=r"does not know spec\.environment"):
+        with pytest.raises(UnsupportedError, match=r"does not know spec\.environment"):
             arrive(fake, V1, environment="new")
 
     def test_somebody_changes_it_before_we_do(self) -> None:
@@ -334,7 +339,7 @@ class TestUpdating:
 
         fake.on["predict"] = change
 
-        with pytest.raises(Superseded, match="changed by somebody else"):
+        with pytest.raises(SupersededError, match="changed by somebody else"):
             arrive(fake)
 
     def test_the_second_step_of_a_way_back_is_not_announced_as_a_change_of_its_own(self) -> None:
@@ -369,7 +374,7 @@ class TestUpdating:
         rolls(fake)
         fake.after(4, lambda: fake.row.update(revision="stranger") if fake.row else None)
 
-        with pytest.raises(Superseded, match="changed by somebody else"):
+        with pytest.raises(SupersededError, match="changed by somebody else"):
             arrive(fake)
         assert fake.sent.count("PUT") == 1
 
@@ -377,14 +382,14 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(), files=FILES)
         fake.on["PUT"] = lambda: fake.row.update(modelVersion=7) if fake.row else None
 
-        with pytest.raises(Superseded, match="right after our update: model_version"):
+        with pytest.raises(SupersededError, match="right after our update: model_version"):
             arrive(fake)
 
     def test_somebody_deletes_it_right_after_we_updated(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)
         fake.on["PUT"] = lambda: setattr(fake, "row", None)
 
-        with pytest.raises(Superseded, match="while it was updated"):
+        with pytest.raises(SupersededError, match="while it was updated"):
             arrive(fake)
 
     def test_somebody_deletes_it_while_what_is_under_way_is_waited_for(self) -> None:
@@ -421,7 +426,7 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(), files=FILES)
         fake.on["PUT"] = lambda: fake.after(2, fake.becomes("Updating"))
 
-        with pytest.raises(NotInTime, match=r"has not arrived within 120 s.*Allow more by 'timeout'"):
+        with pytest.raises(DeadlineExceededError, match=r"has not arrived within 120 s.*Allow more by 'timeout'"):
             arrive(fake, timeout=120)
 
     def test_a_server_that_is_away_until_the_timeout(self) -> None:
@@ -429,7 +434,7 @@ class TestUpdating:
         rolls(fake)
         fake.faults["14"] = [UNSENT] * 999
 
-        with pytest.raises(NotInTime, match=r"Gave up at the timeout: .*nobody answers"):
+        with pytest.raises(DeadlineExceededError, match=r"Gave up at the timeout: .*nobody answers"):
             arrive(fake, timeout=60)
 
     def test_failed_with_a_log_that_cannot_be_read(self) -> None:
@@ -437,7 +442,7 @@ class TestUpdating:
         fake.on["PUT"] = lambda: fake.after(2, fake.becomes("Failed"))
         fake.faults["logs"] = [None, refusal(500, 240004)]
 
-        with pytest.raises(DeploymentFailed, match="the server gives no reason"):
+        with pytest.raises(DeploymentFailedError, match="the server gives no reason"):
             arrive(fake)
 
     def test_new_versions_only_where_the_server_keeps_them(self) -> None:
@@ -461,7 +466,7 @@ class TestUpdating:
         broken = {"type": "STARTED", "status": False, "reason": "Failed to run: no module"}
         fake.on["PUT"] = lambda: fake.after(2, fake.becomes("Failed", condition=broken))
 
-        with pytest.raises(DeploymentFailed, match=r"(?s)no module.*a line of old") as caught:
+        with pytest.raises(DeploymentFailedError, match=r"(?s)no module.*a line of old") as caught:
             arrive(fake)
         assert not caught.value.transient
 

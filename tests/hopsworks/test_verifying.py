@@ -14,7 +14,7 @@ from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotVerified
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, VerificationError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
 
@@ -97,14 +97,14 @@ class TestTheVersionInTheAnswer:
         fake = FakeHopsworks(row=row(), files=WITHOUT_EXPECTED, answers=says(1))
         rolls(fake, (5, says(7)))
 
-        with pytest.raises(NotVerified, match=r"answers as version 7, not as version 2 \(at 'model\.version'\)"):
+        with pytest.raises(VerificationError, match=r"answers as version 7, not as version 2 \(at 'model\.version'\)"):
             arrive(fake, BY_VERSION)
 
     def test_none_at_all_is_wrong_once_nothing_old_runs(self) -> None:
         fake = FakeHopsworks(row=row(), files=WITHOUT_EXPECTED, answers=says(1))
         rolls(fake, (5, says(None)))
 
-        with pytest.raises(NotVerified, match=r"without a model version at 'model\.version'"):
+        with pytest.raises(VerificationError, match=r"without a model version at 'model\.version'"):
             arrive(fake, BY_VERSION)
         assert fake.now < 1030
 
@@ -144,7 +144,7 @@ class TestWhatIsExpected:
         fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE, names=[])
         rolls(fake, names=())
 
-        with pytest.raises(NotVerified, match=r"is_two gave False for \[1\]"):
+        with pytest.raises(VerificationError, match=r"is_two gave False for \[1\]"):
             arrive(fake, IS_TWO)
         assert 1060 <= fake.now < 1100
 
@@ -152,7 +152,7 @@ class TestWhatIsExpected:
         fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE)
         rolls(fake, (5, [3]))
 
-        with pytest.raises(NotVerified, match="is_two gave False"):
+        with pytest.raises(VerificationError, match="is_two gave False"):
             arrive(fake, IS_TWO)
         assert fake.now < 1030
 
@@ -160,7 +160,7 @@ class TestWhatIsExpected:
         fake = FakeHopsworks(files=WITH_EXAMPLE)
         starts(fake, answers=[3])
 
-        with pytest.raises(NotVerified, match="is_two gave False"):
+        with pytest.raises(VerificationError, match="is_two gave False"):
             arrive(fake, IS_TWO)
         assert fake.now < 1010
 
@@ -178,7 +178,7 @@ class TestTheTimeItTakes:
         slow = iter([0.1, 0.1, 0.1, 0.6])
         fake.on["predict"] = lambda: fake.sleep(next(slow))
 
-        with pytest.raises(NotVerified, match="answered in 600 ms; 500 ms are allowed"):
+        with pytest.raises(VerificationError, match="answered in 600 ms; 500 ms are allowed"):
             arrive(fake, {"max_latency_ms": 500})
 
     def test_what_was_not_routed_yet_is_counted_nowhere(self) -> None:
@@ -238,14 +238,14 @@ class TestTheHealthPath:
         if is_well:
             assert arrive(fake, verification, LLM, project=project).verified_by == "instances"
         else:
-            with pytest.raises(NotVerified, match=r"refused the probe, /\w+: .* HTTP 404"):
+            with pytest.raises(VerificationError, match=r"refused the probe, /\w+: .* HTTP 404"):
                 arrive(fake, verification, LLM, project=project)
 
     def test_it_is_not_well_for_too_long(self, project: Project) -> None:
         fake = self.stopped_vllm()
         fake.faults["health"] = [Answer(503, b"")] * 100
 
-        with pytest.raises(NotVerified, match=r"does not answer, although it should: .* HTTP 503"):
+        with pytest.raises(VerificationError, match=r"does not answer, although it should: .* HTTP 503"):
             arrive(fake, {"health_path": "/health"}, LLM, project=project)
         assert fake.now >= 1060
 
@@ -285,7 +285,7 @@ class TestRefusedBeforeAnythingIsChanged:
     ) -> None:
         fake = FakeHopsworks(row=live, files=files)
 
-        with pytest.raises(InvalidInput, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             arrive(fake, verification)
         assert fake.sent == []
 
@@ -296,7 +296,7 @@ class TestRefusedBeforeAnythingIsChanged:
     def test_grpc(self, live: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
         fake = FakeHopsworks(row=live, files=FILES)
 
-        with pytest.raises(InvalidInput, match="'digits' answers GRPC, which needs a GRPC client"):
+        with pytest.raises(InvalidInputError, match="'digits' answers GRPC, which needs a GRPC client"):
             arrive(fake, {}, wanted=wanted)
         assert fake.sent == []
 
@@ -313,14 +313,16 @@ class TestRefusedBeforeAnythingIsChanged:
     def test_a_script_without_a_model(self, verification: dict[str, Any], message: str) -> None:
         fake = FakeHopsworks(files=AT_THE_INGRESS)
 
-        with pytest.raises(InvalidInput, match=message):
+        with pytest.raises(InvalidInputError, match=message):
             arrive(fake, verification, None, SCRIPT)
         assert fake.sent == []
 
     def test_rows_for_vllm(self) -> None:
         fake = FakeHopsworks(row=row(modelServer="VLLM"), files=FILES)
 
-        with pytest.raises(InvalidInput, match=r"verification\.instances: vLLM is asked in the words of OpenAI's API"):
+        with pytest.raises(
+            InvalidInputError, match=r"verification\.instances: vLLM is asked in the words of OpenAI's API"
+        ):
             arrive(fake, {"instances": [[1]]}, LLM)
         assert fake.sent == []
 

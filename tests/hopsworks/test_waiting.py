@@ -11,7 +11,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, get_deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, drive, drive_async
 from airflow_provider_hsml.hopsworks.rollout.status import Reach, Wait, explained, until
 
@@ -30,12 +30,12 @@ def test_a_failure_carries_the_log_of_the_component_at_fault(reason: str, compon
     failed = Deployment.from_json(row("Failed", condition=condition))
 
     async def fail() -> None:
-        raise DeploymentFailed(failed)
+        raise DeploymentFailedError(failed)
 
     def send(call: Call[Any]) -> list[InstanceLog]:
         return [InstanceLog("pod-1", f"a line of the {dict(call.query)['component']}")]
 
-    with pytest.raises(DeploymentFailed) as caught:
+    with pytest.raises(DeploymentFailedError) as caught:
         drive(explained(PROJECT, fail()), send, lambda _seconds: None)
     assert str(caught.value).splitlines()[1:] == [
         f"Last lines of the {component}'s log:",

@@ -16,7 +16,12 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_hsml import triggers
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NoAnswer, Refused
+from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
+    InvalidInputError,
+    NoResponseError,
+    RequestRefusedError,
+)
 from airflow_provider_hsml.hopsworks.transport import request
 from airflow_provider_hsml.local import LocalServing, RequestFault
 from airflow_provider_hsml.triggers import base
@@ -306,7 +311,7 @@ class TestBadInput:
         assert failure(lambda: run(look)) == failure(lambda: HsmlHook().get_deployment("digits"))
 
     def test_no_connection(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(InvalidInput, match="Airflow has no connection 'nothere'") as caught:
+        with pytest.raises(InvalidInputError, match="Airflow has no connection 'nothere'") as caught:
             run(look, "nothere")
         assert str(caught.value) == failure(lambda: HsmlHook("nothere").access)
 
@@ -325,7 +330,7 @@ class TestBadInput:
             serving.faults.add(RequestFault(path="**", status=401, body=body, times=None))
             await look(client, project)
 
-        with pytest.raises(Refused, match="it may have been deleted") as caught:
+        with pytest.raises(RequestRefusedError, match="it may have been deleted") as caught:
             run(revoked)
         serving.faults.clear()
         assert not caught.value.transient
@@ -337,7 +342,7 @@ class TestBadInput:
             serving.faults.add(RequestFault(path="**", status=404, body=body, times=None))
             await look(client, project)
 
-        with pytest.raises(Refused, match="Check the project's name in the connection") as caught:
+        with pytest.raises(RequestRefusedError, match="Check the project's name in the connection") as caught:
             run(vanishes)
         serving.faults.clear()
         assert not caught.value.transient
@@ -345,7 +350,7 @@ class TestBadInput:
     def test_a_host_that_is_away(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(request, "ATTEMPTS", 2)
         serving.faults.add(RequestFault(path="**", drop="before", times=None))
-        with pytest.raises(NoAnswer, match="the answer was cut off") as caught:
+        with pytest.raises(NoResponseError, match="the answer was cut off") as caught:
             run(look)
         serving.faults.clear()
         assert caught.value.transient

@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote
 
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotUnderstood, Refused
+from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
+    InvalidInputError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -98,12 +103,12 @@ class Call(Generic[T]):
 
         :param answer: what came back
         :return: what ``read`` makes of it
-        :raises Refused: Hopsworks said no
-        :raises NotUnderstood: it is not an answer of Hopsworks
+        :raises RequestRefusedError: Hopsworks said no
+        :raises UnexpectedResponseError: it is not an answer of Hopsworks
         """
         if not 200 <= answer.status < 300:
             error = (self.error or error_of)(self.what, answer)
-            code = error.code if isinstance(error, Refused) else None
+            code = error.code if isinstance(error, RequestRefusedError) else None
             if code in self.absent or (self.optional and answer.status == 404 and code not in _OBJECT_NOT_FOUND):
                 return self.read(None)
             raise error
@@ -116,7 +121,7 @@ class Call(Generic[T]):
                 f"{self.what}: the answer is not what Hopsworks gives ({type(error).__name__}: {error}). It began: "
                 f"{beginning_of(answer)}"
             )
-            raise NotUnderstood(message, status=answer.status) from error
+            raise UnexpectedResponseError(message, status=answer.status) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ def error_of(what: str, answer: Answer) -> HopsworksError:
             "the host "
             "that answers into the connection."
         )
-        return NotUnderstood(message, status=answer.status)
+        return UnexpectedResponseError(message, status=answer.status)
     try:
         body = json.loads(answer.content)
         body = json.loads(body) if isinstance(body, str) else body
@@ -150,11 +155,11 @@ def error_of(what: str, answer: Answer) -> HopsworksError:
             f"{what}: HTTP {answer.status} from something that is not Hopsworks, such as a proxy. It began: "
             f"{beginning_of(answer)}"
         )
-        return NotUnderstood(message, status=answer.status, retry_after=answer.retry_after)
+        return UnexpectedResponseError(message, status=answer.status, retry_after=answer.retry_after)
     text = str(body.get("usrMsg") or body.get("errorMsg") or "")
     if 250000 <= code < 260000:
         text = str(body.get("usrMsg") or "")
-    return Refused(what, status=answer.status, code=code, text=text, retry_after=answer.retry_after)
+    return RequestRefusedError(what, status=answer.status, code=code, text=text, retry_after=answer.retry_after)
 
 
 def path_of(*segments: str | int) -> str:
@@ -162,7 +167,7 @@ def path_of(*segments: str | int) -> str:
     Build a path from segments, each encoded so that it stays one.
 
     :param segments: names and ids, not encoded
-    :raises InvalidInput: one of them would lead elsewhere
+    :raises InvalidInputError: one of them would lead elsewhere
     """
     return f"{API}/{encoded(*segments)}"
 
@@ -173,12 +178,12 @@ def encoded(*segments: str | int) -> str:
     Build a path from segments below another place.
 
     :param segments: names and ids, not encoded
-    :raises InvalidInput: one of them would lead elsewhere
+    :raises InvalidInputError: one of them would lead elsewhere
     """
     for segment in segments:
         if str(segment) in ("", ".", ".."):
             message = f"{segment!r} can be no part of a path."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
     return "/".join(quote(str(segment), safe=":") for segment in segments)
 
 

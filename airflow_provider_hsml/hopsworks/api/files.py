@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .call import PAGE, Call, nothing, path_of
 
@@ -25,7 +25,7 @@ _PATH_EXISTS = frozenset({110012, 110047})
 def _dataset(project: Project, path: str, *before: str) -> str:
     if any(part in ("", ".", "..") for part in path.strip("/").split("/")):
         message = f"Path {path!r}: expected one inside the project, without empty parts, '.' or '..'."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return path_of("project", project.id, "dataset", *before, path)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.verification import check_path
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, ModelRefused
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
 
 from .call import Call, encoded, error_of, path_of
 
@@ -179,7 +179,7 @@ def _checked(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
             f"A request to deployment {name!r} needs exactly one of the keys 'instances' and 'inputs', got "
             f"{sorted(body)}."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return dict(body)
 
 
@@ -187,7 +187,7 @@ def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
     if 300 <= answer.status < 400:
         return error_of(what, answer)
     text = answer.content[:2000].decode("utf-8", "replace").strip()
-    return ModelRefused(what, status=answer.status, text=text, retry_after=answer.retry_after)
+    return InferenceError(what, status=answer.status, text=text, retry_after=answer.retry_after)
 
 
 def _predictions(data: Any) -> dict[str, Any]:

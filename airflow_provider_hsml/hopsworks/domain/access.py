@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from . import arguments
 
@@ -84,12 +84,12 @@ class Access:
         :param project: overrides the extra of that name
         :param schema: ``http`` or ``https``, as a connection URI may give it
         :param name: what to call the connection in messages
-        :raises InvalidInput: which field is wrong, and what is expected there
+        :raises InvalidInputError: which field is wrong, and what is expected there
         """
         key = (password or "").strip()
         if not key:
             message = f"{name}: no API key. Put a Hopsworks API key into the field 'password'."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         given = {key: value for key in EXTRA_KEYS if (value := _stripped(extra.get(key))) not in (None, "")}
         allow_http = arguments.boolean(f"{name}, extra 'allow_http'", given.get("allow_http", False))
         ingress = given.get("ingress_url")
@@ -121,7 +121,7 @@ class Access:
             ``HOPSWORKS_TRUST_STORE_PATH`` (or ``DOMAIN_CA_TRUSTSTORE_PEM``)
         :param project: overrides the one named there
         :return: None when the environment names no host
-        :raises InvalidInput: it names a host, and something else is missing or wrong
+        :raises InvalidInputError: it names a host, and something else is missing or wrong
         """
         host, inside = environment.get("HOPSWORKS_HOST"), environment.get("REST_ENDPOINT")
         if not (host or inside):
@@ -185,7 +185,7 @@ def _environment_key(environment: Mapping[str, str]) -> tuple[str, str, str | No
     message = (
         "environment: a Hopsworks host is named, but no API key. Set HOPSWORKS_API_KEY, or make an Airflow connection."
     )
-    raise InvalidInput(message)
+    raise InvalidInputError(message)
 
 
 def _project(what: str, value: object) -> str:
@@ -225,13 +225,13 @@ def _base_url(
     if parts.scheme not in ("http", "https") or not plain or set("?#@\\") & set(given) or not _is_host(host):
         # What was given may hold a password: it is not repeated.
         message = f"{what}: expected {expected}."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         message = (
             f"{what}: plain http to {host!r} would send the API key readable over the network. Use https, or set the "
             "connection's extra 'allow_http' to true if that network is trusted."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}:{own_port or port or (443 if parts.scheme == 'https' else 80)}"
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn, Self, TypeVar
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 T = TypeVar("T")
 
@@ -30,10 +30,10 @@ def refuse(what: str, expected: str, value: object) -> NoReturn:
     :param what: the argument's name
     :param expected: what would have been right
     :param value: what was given
-    :raises InvalidInput: always
+    :raises InvalidInputError: always
     """
     message = f"{what}: expected {expected}, got {value!r}."
-    raise InvalidInput(message)
+    raise InvalidInputError(message)
 
 
 def integer(what: str, value: object, *, least: int | None = None) -> int:
@@ -130,7 +130,7 @@ def deployment_name(what: str, value: object) -> str:
         without = re.sub(r"[^a-zA-Z0-9]", "", str(value))
         advice = f" {without!r} would do." if without else ""
         message = f"{what} {value!r}: expected letters and digits only, no underscore, dash or space.{advice}"
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return value
 
 
@@ -143,7 +143,7 @@ def model_name(what: str, value: object) -> str:
     """
     if not isinstance(value, str) or not _MODEL_NAME.fullmatch(value):
         message = f"{what} {value!r}: expected letters, digits and underscores only."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return value
 
 
@@ -167,7 +167,7 @@ def mapping(what: str, value: object, keys: Iterable[str] | None = None) -> Mapp
                 near = difflib.get_close_matches(key, known, n=1)
                 advice = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}."
                 message = f"{what}: unknown key {key!r}; {advice}"
-                raise InvalidInput(message)
+                raise InvalidInputError(message)
     return value
 
 
@@ -224,7 +224,7 @@ class Given:
 
         :param value: what was given
         :param what: the argument's name, for messages
-        :raises InvalidInput: an unknown key (names the nearest known one), or a value of the wrong kind
+        :raises InvalidInputError: an unknown key (names the nearest known one), or a value of the wrong kind
         """
         if isinstance(value, cls):
             return value
@@ -234,7 +234,7 @@ class Given:
             except ValueError as error:
                 # The text is not told: it may hold values of environment variables.
                 message = f"{what}: expected a {cls.__name__}, a mapping, or JSON text of one, got other text: {error}."
-                raise InvalidInput(message) from None
+                raise InvalidInputError(message) from None
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
         given = {name: item for name, item in mapping(what, value, names).items() if item is not None}
         return cls(**given)

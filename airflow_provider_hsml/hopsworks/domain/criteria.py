@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from . import arguments
 from .model_version import tag_value
@@ -44,16 +44,16 @@ class Criteria:
         """
         Read the arguments of ``ModelVersionSensor``, which are named there; numbers may be text.
 
-        :raises InvalidInput: one is wrong, or no version can ever meet them
+        :raises InvalidInputError: one is wrong, or no version can ever meet them
         """
         least = None if at_least is None else arguments.number("at_least", at_least)
         most = None if at_most is None else arguments.number("at_most", at_most)
         if metric is None and (least is not None or most is not None):
             message = "at_least and at_most are bounds of a metric: give its name as well, as in metric='accuracy'."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if least is not None and most is not None and least > most:
             message = f"No {metric} can be at_least {least:g} and at_most {most:g}."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if tag is not None and not arguments.json_mapping("tag", tag):
             arguments.refuse("tag", "at least one tag, as in {'approval': 'approved'}", tag)
         return cls(

@@ -204,7 +204,7 @@ def check_deployment_name(name: object) -> str:
     Give a deployment's name back when Hopsworks can have such a name.
 
     :param name: what was given as a name
-    :raises InvalidInput: otherwise
+    :raises InvalidInputError: otherwise
     """
     return arguments.deployment_name("Deployment name", name)
 

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 
 from . import arguments
 from .arguments import Given
@@ -61,7 +61,7 @@ class Gate(Given):
         """
         Give the rules that this asks for.
 
-        :raises InvalidInput: what is wrong, by the name of the field
+        :raises InvalidInputError: what is wrong, by the name of the field
         """
         guards = {}
         for metric, given in arguments.mapping("gate.guards", self.guards).items():
@@ -148,8 +148,8 @@ def decide(
     :param by: what to compare by
     :param rules: what the challenger has to show
     :param rejected: versions that were deployed before and failed -> why
-    :raises NotFound: a candidate does not exist
-    :raises InvalidInput: no candidate has the metric; or the champion lacks one, and ``missing`` is ``fail``
+    :raises NotFoundError: a candidate does not exist
+    :raises InvalidInputError: no candidate has the metric; or the champion lacks one, and ``missing`` is ``fail``
     """
     rows = _candidates(versions, by.candidates)
     best = best_candidate(rows, by)
@@ -179,7 +179,7 @@ def best_candidate(rows: Sequence[ModelVersion], by: Metric) -> ModelVersion:
 
     :param rows: at least one
     :param by: what to compare by; its candidates do not matter here
-    :raises InvalidInput: none has the metric
+    :raises InvalidInputError: none has the metric
     """
     best = best_of(rows, by.name, by.direction)
     if best is None:
@@ -188,7 +188,7 @@ def best_candidate(rows: Sequence[ModelVersion], by: Metric) -> ModelVersion:
             f"No candidate version of model {rows[0].name!r} has a finite metric {by.name!r}; metrics there: "
             f"{', '.join(known) or 'none'}."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return best
 
 
@@ -203,7 +203,7 @@ def _unmarked(challenger: ModelVersion, champion: ModelVersion, by: Metric, rule
         f"{lacks[0].upper()}{lacks[1:]}, so nothing can be compared with it. Compare by a metric that it has, say who "
         "wins then with gate.missing, or deploy a version by number with DeployModelOperator."
     )
-    raise InvalidInput(message)
+    raise InvalidInputError(message)
 
 
 def _why_not(
@@ -242,7 +242,7 @@ def _guarded(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | N
                 f"The served version {champion.version} of model {champion.name!r} has no finite metric {metric!r}, "
                 "which the gate guards. Take it out of gate.guards, or say who wins then with gate.missing."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if mark is None:
             if rules.missing == "champion":
                 return f"the served version has no finite metric {metric!r}, which is guarded"
@@ -296,8 +296,8 @@ def _candidates(versions: Sequence[ModelVersion], numbers: Sequence[int] | None)
             "candidates: expected at least one version. An empty list often means that no training task before this "
             "one succeeded."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     if missing := sorted(set(numbers) - set(known)):
         message = f"candidates: versions {missing} are not in the registry; those there: {sorted(known)}."
-        raise NotFound(message)
+        raise NotFoundError(message)
     return [known[number] for number in dict.fromkeys(numbers)]

@@ -139,7 +139,7 @@ def check_model_name(name: object) -> str:
     Give a model's name back when the registry can have such a name.
 
     :param name: what was given as a name
-    :raises InvalidInput: otherwise
+    :raises InvalidInputError: otherwise
     """
     return arguments.model_name("Model name", name)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .settings import COMPUTE, SETTINGS
 from .spec import VLLM_METRICS
@@ -32,11 +32,11 @@ def check_combination(body: Mapping[str, Any], changes: Collection[str]) -> None
 
     :param body: the whole deployment, as it would be sent
     :param changes: names of the settings that change; only what one of them takes part in is refused
-    :raises InvalidInput: the first thing that is wrong, by the name of the field
+    :raises InvalidInputError: the first thing that is wrong, by the name of the field
     """
     for bad, names, message in _rules(body):
         if bad and any(change.startswith(name) for name in names for change in changes):
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
 
 
 _Rule = tuple[bool, tuple[str, ...], str]
@@ -187,20 +187,20 @@ def check_live(live: Deployment, model: ModelVersion | None, changes: Mapping[st
     :param live: the deployment
     :param model: the version to serve
     :param changes: what would change: setting -> (live, wanted)
-    :raises InvalidInput: it cannot be changed so
+    :raises InvalidInputError: it cannot be changed so
     """
     if tool := changes.get("serving_tool"):
         message = (
             f"spec.serving_tool: {live} has {tool[0]}, and Hopsworks cannot change that to {tool[1]}. {_ELSEWHERE}"
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     framework = model.framework if model is not None else None
     if model is not None and framework is not None and framework.model_server != live.model_server:
         message = (
             f"{live} runs on {live.model_server}, and version {model.version} of model {model.name!r} "
             f"({framework.value}) needs {framework.model_server}: Hopsworks cannot change that. {_ELSEWHERE}"
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
 
 
 def check_minimum(body: Mapping[str, Any], *, must_be_zero: bool) -> None:
@@ -209,9 +209,9 @@ def check_minimum(body: Mapping[str, Any], *, must_be_zero: bool) -> None:
 
     :param body: the deployment to create
     :param must_be_zero: whether the cluster wants that
-    :raises InvalidInput: more than 0 were asked for
+    :raises InvalidInputError: more than 0 were asked for
     """
     least = SETTINGS["scaling.min_instances"].read(body)
     if must_be_zero and body.get("servingTool") == "KSERVE" and least:
         message = f"spec.scaling.min_instances: this Hopsworks wants 0 (scale to zero) of all deployments, got {least}."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)

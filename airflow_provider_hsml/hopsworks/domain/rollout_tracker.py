@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, NotVerified, Superseded
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
 
 from .deployment import DeploymentStatus as Status
 
@@ -123,9 +123,9 @@ class Roll:
 
         :param deployment: what was seen
         :param now: seconds since 1970
-        :raises Superseded: somebody else changed or stopped it
-        :raises DeploymentFailed: it is Failed and stays so
-        :raises NotVerified: the change was stored but never reached the cluster
+        :raises SupersededError: somebody else changed or stopped it
+        :raises DeploymentFailedError: it is Failed and stays so
+        :raises VerificationError: the change was stored but never reached the cluster
         """
         self.look_within = max(LOOK_AGAIN, LATE * (now - self.since))
         status = deployment.status
@@ -133,7 +133,7 @@ class Roll:
             return self._down(deployment, now)
         self._check_signature(deployment)
         if self._failed.stays(deployment, now):
-            raise DeploymentFailed(deployment)
+            raise DeploymentFailedError(deployment)
         if status is Status.IDLE:
             return self._idle(deployment, now)
         self._idle_since = None
@@ -163,7 +163,7 @@ class Roll:
             self.signature = deployment.signature
         elif deployment.signature != self.signature:
             message = f"{deployment} was changed by somebody else during the rollout; what they set is left as it is."
-            raise Superseded(message)
+            raise SupersededError(message)
 
     def _down(self, deployment: Deployment, now: float) -> Next:
         ours = self.moved is Moved.START
@@ -175,7 +175,7 @@ class Roll:
         message = (
             f"{deployment} was stopped by somebody else while it was rolled out. Start it again if that was a mistake."
         )
-        raise Superseded(message)
+        raise SupersededError(message)
 
     def _idle(self, deployment: Deployment, now: float) -> Next:
         if self._idle_since is None:
@@ -188,7 +188,7 @@ class Roll:
                     f"{NEVER_APPLIED:g} s, with {deployment.minimum_instances} instances asked for. Restart the "
                     "deployment."
                 )
-                raise NotVerified(message)
+                raise VerificationError(message)
             return Next.LOOK
         if not self.can_wake:
             return self._stable(deployment, now)

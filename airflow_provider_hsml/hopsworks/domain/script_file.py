@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.settings import Script
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.project import Project
@@ -31,7 +31,7 @@ def read(what: str, value: object) -> Script:
 
     :param what: the argument's name
     :param value: a path of this machine, or ``/Projects/<project>/...``, also with ``hopsfs:`` or ``hdfs://``
-    :raises InvalidInput: it cannot be such a file
+    :raises InvalidInputError: it cannot be such a file
     """
     text = str(value) if isinstance(value, Path) else arguments.text(what, value).strip()
     suffix = ".py" if what.endswith("script_file") else ""
@@ -59,7 +59,7 @@ def absolute(project: Project, wanted: Wanted) -> Wanted:
 
     :param project: the project that the deployment is in
     :param wanted: what was asked for
-    :raises InvalidInput: a script that is in another project
+    :raises InvalidInputError: a script that is in another project
     """
     root = f"/Projects/{project.name}/"
     found = dict(wanted)
@@ -70,5 +70,5 @@ def absolute(project: Project, wanted: Wanted) -> Wanted:
             found[name] = Script(f"{root}{script.path}", script.content)
         elif not script.path.startswith(root):
             message = f"spec.{name}: expected a file in project {project.name!r} ({root}...), got {script.path!r}."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
     return found

@@ -56,7 +56,7 @@ class Resources(Given):
         Give the settings that this asks for, by their names below the component.
 
         :param what: where this was given, for messages
-        :raises InvalidInput: a value of the wrong kind, or a limit below its request
+        :raises InvalidInputError: a value of the wrong kind, or a limit below its request
         """
         found: Wanted = {}
         if self.instances is not None:
@@ -104,7 +104,7 @@ class Scaling(Given):
         Give the settings that this asks for, by their names below the component.
 
         :param what: where this was given, for messages
-        :raises InvalidInput: a value of the wrong kind
+        :raises InvalidInputError: a value of the wrong kind
         """
         found = {f"scaling.{name}": _scaling(name, f"{what}.{name}", value) for name, value in self.given().items()}
         if found.get("scaling.idle_scale_to_zero"):
@@ -154,7 +154,7 @@ class TransformerSpec(Given):
         """
         Give the settings that this asks for, checked.
 
-        :raises InvalidInput: what is wrong, by the name of the field
+        :raises InvalidInputError: what is wrong, by the name of the field
         """
         found = _component(self, "spec.transformer")
         if self.script_file is not None:
@@ -179,7 +179,7 @@ class InferenceLogger(Given):
         """
         Give the settings that this asks for, checked.
 
-        :raises InvalidInput: what is wrong, by the name of the field
+        :raises InvalidInputError: what is wrong, by the name of the field
         """
         what, found = "spec.inference_logger", Wanted()
         if self.mode is not None:
@@ -216,7 +216,7 @@ class Batcher(Given):
         """
         Give the settings that this asks for, checked.
 
-        :raises InvalidInput: what is wrong, by the name of the field
+        :raises InvalidInputError: what is wrong, by the name of the field
         """
         return {
             f"inference_batcher.{name}": (
@@ -271,7 +271,7 @@ class DeploymentSpec(Given):
         """
         Give the settings that this asks for, checked. A local script is read.
 
-        :raises InvalidInput: what is wrong, by the name of the field
+        :raises InvalidInputError: what is wrong, by the name of the field
         """
         found = _component(self, "spec")
         for name in ("script_file", "config_file"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ def failure(error: HopsworksError) -> dict[str, Any]:
 
     :param error: what was met
     """
-    if isinstance(error, NotInTime):
+    if isinstance(error, DeadlineExceededError):
         return {"status": "timeout", "message": error.kept_text}
     return {"status": "error", "message": error.kept_text, "transient": error.transient}
 
@@ -35,14 +35,14 @@ def result_of(event: object) -> dict[str, Any]:
     Give what was found.
 
     :param event: what the trigger ended with
-    :raises NotInTime: it was not there until the deadline
+    :raises DeadlineExceededError: it was not there until the deadline
     :raises HopsworksError: it cannot be there any more; or the event is none that is known, which is no success
     """
     match event:
         case {"status": "success", "result": dict() as result}:
             return result
         case {"status": "timeout", "message": str() as message}:
-            raise NotInTime(message)
+            raise DeadlineExceededError(message)
         case {"status": "error", "message": str() as message, "transient": bool() as transient}:
             error = HopsworksError(message)
             error.transient = transient

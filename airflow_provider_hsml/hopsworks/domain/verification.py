@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_hsml.hopsworks.domain.judge import Checks, Expectation
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from . import arguments
 from .arguments import Given
@@ -63,7 +63,7 @@ class Verification(Given):
         """
         Give the checks that this asks for.
 
-        :raises InvalidInput: what is wrong, by the name of the field; a function of ``expect`` that is not there
+        :raises InvalidInputError: what is wrong, by the name of the field; a function of ``expect`` that is not there
         """
         body = request_body("verification", instances=self.instances, inputs=self.inputs, payload=self.payload)
         if body is not None and self.health_path is not None:
@@ -134,11 +134,11 @@ def check_path(path: object) -> str:
     Give a path below a deployment's address back when it can be one.
 
     :param path: what was given: ``"/health"``
-    :raises InvalidInput: otherwise, or it would lead elsewhere
+    :raises InvalidInputError: otherwise, or it would lead elsewhere
     """
     if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
         message = f"health_path: expected a path like '/health', without '..', query or spaces, got {path!r}."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return path
 
 
@@ -156,7 +156,7 @@ def request_body(
     :param instances: a list of rows, each a list or a mapping
     :param inputs: one row or several, wrapped as the SDK wraps it
     :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
-    :raises InvalidInput: more than one was given, or it cannot be a request
+    :raises InvalidInputError: more than one was given, or it cannot be a request
     """
     given = {
         key: value
@@ -165,7 +165,7 @@ def request_body(
     }
     if len(given) > 1:
         message = f"{what}: give one of instances, inputs and payload, not {' and '.join(given)}."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     if inputs is not None:
         return {"instances": wrapped(inputs)}
     body = payload if payload is not None else given or None
@@ -173,11 +173,11 @@ def request_body(
         return None
     if not isinstance(body, Mapping) or len({"instances", "inputs"} & set(body)) != 1:
         message = f"{what}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     rows = body.get("instances", body.get("inputs"))
     if "instances" in body and (not isinstance(rows, list) or not rows):
         message = f"{what}: expected instances to be a list with at least one row, got {rows!r}."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return dict(body)
 
 

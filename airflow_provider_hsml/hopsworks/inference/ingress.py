@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Address
 from airflow_provider_hsml.hopsworks.domain.access import is_loopback
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, ModelRefused, NotFound
+from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,7 +57,7 @@ class Ingress:
 
         :param access: the connection
         :param endpoints: what the server names
-        :raises InvalidInput: that one is on another host than the connection's, so that it does not get the key
+        :raises InvalidInputError: that one is on another host than the connection's, so that it does not get the key
         """
         if access.ingress_url is not None:
             return cls(access.ingress_url)
@@ -80,7 +80,7 @@ class Ingress:
             "itself: it is on another host than the connection's, or would get it over plain http. Put its address "
             "into the connection's extra 'ingress_url', or leave 'inference_route' out to go through Hopsworks."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
 
     async def predict(
         self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
@@ -92,8 +92,8 @@ class Ingress:
         :param name: the deployment's name
         :param body: the request
         :param seconds: how long to wait for the answer
-        :raises NotFound: there is no such deployment
-        :raises ModelRefused: the ingress, or the model, said no
+        :raises NotFoundError: there is no such deployment
+        :raises InferenceError: the ingress, or the model, said no
         """
         return await self._ask(project, name, lambda address: api.predict_at(self.url, address, body, seconds=seconds))
 
@@ -106,8 +106,8 @@ class Ingress:
         :param path: below its address: ``"/health"``
         :param seconds: how long to wait for the answer
         :return: the answer, where it is a JSON object; else nothing
-        :raises NotFound: there is no such deployment
-        :raises ModelRefused: the ingress, or the deployment, said no
+        :raises NotFoundError: there is no such deployment
+        :raises InferenceError: the ingress, or the deployment, said no
         """
         return await self._ask(project, name, lambda address: api.get_at(self.url, address, path, seconds=seconds))
 
@@ -119,7 +119,7 @@ class Ingress:
         for number, address in enumerate(addresses, 1):
             try:
                 answer = await call(address)
-            except ModelRefused as error:
+            except InferenceError as error:
                 if not error.not_routed:
                     self._known[name] = address
                 elif number < len(addresses):
@@ -131,7 +131,7 @@ class Ingress:
             f"Deployment {name!r}: the server tells neither its Kubernetes namespace nor the cluster's domain "
             "(kube_knative_domain_name), so it cannot be asked at the ingress. Go through Hopsworks."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
 
     async def prediction_url(self, project: Project, name: str) -> str:
         """
@@ -150,7 +150,7 @@ class Ingress:
         deployment = await api.get_deployment(project, name)
         if deployment is None:
             message = f"Deployment {name!r} does not exist in project {project.name!r}."
-            raise NotFound(message)
+            raise NotFoundError(message)
         namespace = deployment.raw.get("projectNamespace")
         # The namespace since 5.1, the project's name from 4.8 on.
         spaces = dict.fromkeys([namespace, project.name]) if namespace else {}

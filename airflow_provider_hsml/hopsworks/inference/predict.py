@@ -12,11 +12,11 @@ from airflow_provider_hsml.hopsworks.domain.model_version import EXPECTED, INPUT
 from airflow_provider_hsml.hopsworks.domain.verification import wrapped
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
-    InvalidInput,
-    ModelRefused,
-    NoAnswer,
-    NotUnderstood,
-    Refused,
+    InferenceError,
+    InvalidInputError,
+    NoResponseError,
+    RequestRefusedError,
+    UnexpectedResponseError,
 )
 from airflow_provider_hsml.hopsworks.flow import Flow, Sleep
 from airflow_provider_hsml.hopsworks.registry import lookup
@@ -41,7 +41,7 @@ def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> Non
 
     :param deployment: the deployment
     :param by_ingress: whether it is asked straight at the ingress, not through Hopsworks' REST API
-    :raises InvalidInput: what it serves, and how that is asked
+    :raises InvalidInputError: what it serves, and how that is asked
     """
     if deployment.api_protocol == "GRPC":
         what = "serves GRPC, which needs a GRPC client"
@@ -52,7 +52,7 @@ def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> Non
     else:
         return
     message = f"{deployment} {what}: it has no predictions to give here."
-    raise InvalidInput(message)
+    raise InvalidInputError(message)
 
 
 def example_body(example: Any) -> dict[str, Any]:
@@ -114,7 +114,7 @@ async def _read_json(project: Project, path: str) -> Any:
         message = (
             f"{path!r} in project {project.name!r}: expected JSON, which is what registering writes there ({error})."
         )
-        raise InvalidInput(message) from error
+        raise InvalidInputError(message) from error
 
 
 def is_unreached(error: HopsworksError) -> bool:
@@ -123,11 +123,11 @@ def is_unreached(error: HopsworksError) -> bool:
 
     :param error: how it ended
     """
-    if isinstance(error, ModelRefused):
+    if isinstance(error, InferenceError):
         return error.not_ready
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefusedError):
         return error.not_ready or error.code == _INTERNAL_ERROR
-    return isinstance(error, NoAnswer | NotUnderstood) and error.transient
+    return isinstance(error, NoResponseError | UnexpectedResponseError) and error.transient
 
 
 async def ask_model(

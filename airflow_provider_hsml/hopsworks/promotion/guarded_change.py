@@ -18,14 +18,14 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Entry, 
 from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS, SETTINGS
 from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
     DeploymentError,
-    DeploymentFailed,
+    DeploymentFailedError,
     HopsworksError,
-    NotInTime,
-    NotVerified,
-    Superseded,
-    TakenBack,
-    Unsupported,
+    RolledBackError,
+    SupersededError,
+    UnsupportedError,
+    VerificationError,
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.registry import lookup
@@ -117,8 +117,8 @@ class Transition:
         """
         Bring the change about.
 
-        :raises TakenBack: it failed, and what was there before is there again
-        :raises Superseded: somebody else is changing it; what they set is left as it is
+        :raises RolledBackError: it failed, and what was there before is there again
+        :raises SupersededError: somebody else is changing it; what they set is left as it is
         :raises HopsworksError: it failed; a transient one leaves it to the next run to go on
         """
         if self.unfinished is not None:
@@ -150,13 +150,13 @@ class Transition:
         Go on after what takes long was left to somebody else: as ``run``.
 
         :param resumption: how that ended
-        :raises Superseded: another change has been noted since
+        :raises SupersededError: another change has been noted since
         """
         entry = self.journal.newest
         if resumption.watch.noted is not None:
             if entry is None or entry.id != resumption.watch.noted or not entry.is_unfinished:
                 message = f"Deployment {self.name!r}: the journal tells of another change since; it is left as it is."
-                raise Superseded(message)
+                raise SupersededError(message)
             self.unfinished = self.entry = entry
             self.before = entry.before
             self.is_rollback = entry.is_rollback
@@ -169,14 +169,14 @@ class Transition:
         """Note how it ends, and take it back where it failed."""
         try:
             arrived = await arrival.run()
-        except Superseded as error:
+        except SupersededError as error:
             self.seen = arrival.seen
             await self._write(State.SUPERSEDED, str(error))
             raise
         except HopsworksError as error:
             self.seen = arrival.seen
-            passes = error.transient and not isinstance(error, DeploymentFailed)
-            speaks_against_it = self.attaches and isinstance(error, DeploymentError | Unsupported)
+            passes = error.transient and not isinstance(error, DeploymentFailedError)
+            speaks_against_it = self.attaches and isinstance(error, DeploymentError | UnsupportedError)
             if passes or self.entry is None or not (arrival.has_changed or speaks_against_it):
                 raise
             if self.checks is not None and not self.checks.rolls_back:
@@ -210,29 +210,29 @@ class Transition:
         :param why: what failed
         :param ours: the deployment as this change left it; None when that is not known
         :param resumption: how the arrival of what was put back has ended, where it was left to somebody else
-        :raises TakenBack: always, but for the following
-        :raises Superseded: it is not ours any more, and was left as it is
+        :raises RolledBackError: always, but for the following
+        :raises SupersededError: it is not ours any more, and was left as it is
         :raises DeploymentError: it could not be put back
         """
         if self.entry is None and self.unfinished is not None:
             self.entry, self.before = self.unfinished, self.unfinished.before
         if resumption is None:
             log.error("%s", why)
-            if isinstance(why, DeploymentFailed) and not self.recreate and _waits_for_a_gpu(why):
+            if isinstance(why, DeploymentFailedError) and not self.recreate and _waits_for_a_gpu(why):
                 hint = "The old instance may hold the GPU that it waits for: rollout='recreate' stops that first."
                 why.args, why.without_logs = (f"{why}\n{hint}",), f"{why.kept_text}\n{hint}"
             await self._write(State.ROLLING_BACK, why.kept_text, rejected=self._rejected(why), passes=why.transient)
         try:
             now = await self._restore(ours, resumption)
-        except Superseded as error:
+        except SupersededError as error:
             await self._write(State.SUPERSEDED, str(error))
-            raise why.followed_by(Superseded, f"It was not taken back: {error}") from why
+            raise why.followed_by(SupersededError, f"It was not taken back: {error}") from why
         except HopsworksError as error:
             log.error("Taking it back: %s", error)  # noqa: TRY400 - the task fails with it
             what = f"Taking it back has not ended well: {error.kept_text}"
-            if error.transient and not isinstance(error, DeploymentFailed):
+            if error.transient and not isinstance(error, DeploymentFailedError):
                 # The journal says that it is being rolled back: the next run goes on with that.
-                raise why.followed_by(NotInTime, what) from error
+                raise why.followed_by(DeadlineExceededError, what) from error
             ended = why.followed_by(DeploymentError, what)
             await self._write(State.FAILED, ended.kept_text)
             raise ended from why
@@ -246,13 +246,13 @@ class Transition:
         if resumption is not None:
             try:
                 return await resumption.run()
-            except DeploymentFailed as error:
+            except DeploymentFailedError as error:
                 log.warning("%s", error)
         pace = self._pace()
         live = await read_patiently(api.get_deployment(self.project, self.name), pace)
         if live is None:
             message = f"Deployment {self.name!r} was deleted by somebody else."
-            raise Superseded(message)
+            raise SupersededError(message)
         if ours is not None:
             _check_ours(self.project, live, ours)
         before = self.before
@@ -297,7 +297,7 @@ class Transition:
         )
         try:
             return await arrival.run()
-        except DeploymentFailed:
+        except DeploymentFailedError:
             # Only now, when it does not come up either and nothing answers: stopped and started anew.
             arrival = dataclasses.replace(arrival, before_change=None)
             return await arrival.run()
@@ -328,18 +328,18 @@ class Transition:
             what = f"It was taken back: {now} is as it was before."
         else:
             what = f"It was stopped: {now}; nothing served before."
-        error = why.followed_by(TakenBack, what)
+        error = why.followed_by(RolledBackError, what)
         error.transient = self.before is None and why.transient
         return error
 
     def _rejected(self, why: HopsworksError) -> Rejected | None:
         """Tell whether this speaks against the model version: not when there was no room, or it was served before."""
-        has_room = not (isinstance(why, DeploymentFailed) and why.transient)
+        has_room = not (isinstance(why, DeploymentFailedError) and why.transient)
         challenger = self.entry.challenger if self.entry else None
         is_new = self.before is None or not self.before.was_up or challenger != self.before.served
         if challenger is None or challenger.version is None or not is_new or not has_room:
             return None
-        if not isinstance(why, DeploymentFailed | NotVerified):
+        if not isinstance(why, DeploymentFailedError | VerificationError):
             return None
         return Rejected(challenger, why.kept_text.splitlines()[0], self.clock())
 
@@ -443,8 +443,8 @@ class Transition:
 def _check_ours(project: Project, now: Deployment | None, ours: Deployment) -> None:
     if now is None or not diff.is_still(project, now, ours):
         message = f"{now or ours} was changed by somebody else meanwhile, and is left as it is."
-        raise Superseded(message)
+        raise SupersededError(message)
 
 
-def _waits_for_a_gpu(failed: DeploymentFailed) -> bool:
+def _waits_for_a_gpu(failed: DeploymentFailedError) -> bool:
     return failed.transient and bool(SETTINGS["resources.limits.gpus"].read(failed.deployment.raw))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.journal_entry import Entry, State
-from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, HopsworksError, Refused, Superseded
+from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, HopsworksError, RequestRefusedError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 
@@ -64,7 +64,7 @@ class Journal:
             try:
                 await self._write(entry)
             except HopsworksError as error:
-                if isinstance(error, Refused) and error.code == SCOPE_MISSING:
+                if isinstance(error, RequestRefusedError) and error.code == SCOPE_MISSING:
                     self._give_up(error)
                 elif pace is None:
                     raise
@@ -133,7 +133,7 @@ async def open_journal(project: Project, deployment_name: str) -> Journal:
             journal.newest = _read(content, name)
             if journal.newest is not None:
                 break
-    except Refused as error:
+    except RequestRefusedError as error:
         if error.code != SCOPE_MISSING:
             raise
         journal._give_up(error)  # noqa: SLF001 - its own module
@@ -147,14 +147,14 @@ async def read_asked(project: Project, deployment_name: str, entry_id: str) -> M
     :param project: the deployment's project
     :param deployment_name: the deployment's name
     :param entry_id: the change
-    :raises Superseded: another change has been noted since
+    :raises SupersededError: another change has been noted since
     """
     journal = await open_journal(project, deployment_name)
     if journal.newest is None or journal.newest.id != entry_id:
         message = (
             f"Deployment {deployment_name!r}: the journal tells of another change since; what it set is left as it is."
         )
-        raise Superseded(message)
+        raise SupersededError(message)
     return journal.newest.asked or {}
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_hsml.hopsworks.domain import arguments, diff
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
@@ -56,7 +56,7 @@ class Plan:
         Read what a planning task returned: its whole record, or the plan in it.
 
         :param value: the record, also as JSON text
-        :raises InvalidInput: it is no such thing
+        :raises InvalidInputError: it is no such thing
         """
         expected = "what a task with plan_only=True returned, or that as JSON text"
         given = arguments.json_mapping("plan", arguments.json_text("plan", expected, value))
@@ -77,7 +77,7 @@ class Plan:
 
         :param found: what there is now
         :param differing: what would change now
-        :raises InvalidInput: the deployment is another, or another change would be made; nothing was changed
+        :raises InvalidInputError: the deployment is another, or another change would be made; nothing was changed
         """
         live = found.live
         chosen = found.decision.chosen if found.decision else None
@@ -85,7 +85,7 @@ class Plan:
             planned = f"version {self.model_version} in deployment {self.deployment_name!r}"
             asked = f"version {chosen.version if chosen else None} in deployment {found.name!r}"
             message = f"plan: it is for {planned}, and what is asked for now is {asked}. Give what the plan names."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if not differing or found.attaches:
             # It is done already, or under way: a task that is tried again.
             return
@@ -98,10 +98,10 @@ class Plan:
                 f"plan: {live or f'deployment {found.name!r}'} was changed, restarted or replaced since the plan was "
                 f"made; it {then} then. Nothing was changed. Plan anew."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if diff.shown(differing) != self.changes:
             message = (
                 f"plan: it was made for {dict(self.changes)}, and what would change now is {diff.shown(differing)}. "
                 "Nothing was changed. Give both tasks the same spec, or plan anew."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)

@@ -20,7 +20,13 @@ from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
 from airflow_provider_hsml.hopsworks.domain.journal_entry import Served, State
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
-from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, InvalidInput, Superseded, TakenBack
+from airflow_provider_hsml.hopsworks.errors import (
+    DeploymentError,
+    HopsworksError,
+    InvalidInputError,
+    RolledBackError,
+    SupersededError,
+)
 from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
@@ -113,7 +119,7 @@ class Promotion:
             f"{self.deployment_name or self.model_name!r}: its deployment was changed each time it was decided on. Run "
             "the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
         )
-        superseded = Superseded(message)
+        superseded = SupersededError(message)
         if promoted is not None:
             superseded.record = dataclasses.replace(promoted, failure=superseded).record(self.by)
         raise superseded
@@ -133,7 +139,7 @@ class Promotion:
             return [check_deployment_name(self.deployment_name)]
         if self.model_name is None:
             message = "deployment_name: expected one, since there is no model to name the deployment after."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         return default_deployment_names(check_model_name(self.model_name))
 
     async def _bring_about(self, project: Project, found: Found, promoted: Promoted) -> Promoted:
@@ -183,20 +189,20 @@ class Promotion:
         """
         See that no earlier try of this task has ended with a rollback, after which its worker died.
 
-        :raises TakenBack: one has: tried again, the task would deploy the same version once more
+        :raises RolledBackError: one has: tried again, the task would deploy the same version once more
         """
         entry = found.journal.newest
         if entry is None or entry.state is not State.ROLLED_BACK or entry.passes:
             return
         if self.run_key and entry.run == self.run_key:
             what = "It was taken back by an earlier try of this task, which has failed with that for good."
-            raise entry.failure().followed_by(TakenBack, what)
+            raise entry.failure().followed_by(RolledBackError, what)
 
     async def _take_back(self, project: Project, found: Found) -> None:
         """
         Take back what an earlier run has left unverified.
 
-        :raises TakenBack: that was a task's own earlier try, which had begun to take it back: it has failed for good
+        :raises RolledBackError: that was a task's own earlier try, which had begun to take it back: it has failed for good
         """
         entry = found.unfinished
         if entry is None:
@@ -232,7 +238,7 @@ class Promotion:
                 message = (
                     f"model_name: {found.live} serves a model and cannot be made to serve a script alone: name one."
                 )
-                raise InvalidInput(message)
+                raise InvalidInputError(message)
             return found
         source = await lookup.find_registry(project, self.model_project)
         if self.by is None:
@@ -317,7 +323,7 @@ async def see_through(
 
 async def take_back(
     project: Project, found: Found, entry: Entry, *, timeout: float, interval: float, recreate: bool, clock: Clock
-) -> tuple[TakenBack, Arrived]:
+) -> tuple[RolledBackError, Arrived]:
     """
     Take back what an earlier run has left unverified.
 
@@ -351,7 +357,7 @@ async def take_back(
     )
     try:
         await transition.take_back(why, found.live)
-    except TakenBack as error:
+    except RolledBackError as error:
         if transition.returned is not None:
             log.warning("%s", error)
             return error, transition.returned

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.journal_entry import Served
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, Superseded, TakenBack
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, SupersededError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -119,9 +119,9 @@ class Promoted:
 
     def _action(self) -> str:
         if self.failure is not None:
-            if isinstance(self.failure, TakenBack):
+            if isinstance(self.failure, RolledBackError):
                 return "rolled_back"
-            return "superseded" if isinstance(self.failure, Superseded) else "failed"
+            return "superseded" if isinstance(self.failure, SupersededError) else "failed"
         if self.plan is not None:
             return "planned"
         if self._done is not None:

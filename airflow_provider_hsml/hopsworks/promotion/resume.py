@@ -15,16 +15,16 @@ from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Roll
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import (
+    CertificateError,
+    DeadlineExceededError,
     DeploymentError,
-    DeploymentFailed,
+    DeploymentFailedError,
     HopsworksError,
-    InvalidInput,
-    NotFound,
-    NotInTime,
-    NotVerified,
-    Superseded,
-    Unsupported,
-    Untrusted,
+    InvalidInputError,
+    NotFoundError,
+    SupersededError,
+    UnsupportedError,
+    VerificationError,
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.inference.predict import ROUTE_BUDGET
@@ -43,7 +43,16 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.rollout.watch import Seen
 
 ARRIVED, FAILED, START = "arrived", "failed", "start"
-_OF_A_SENTENCE = (InvalidInput, NotFound, Unsupported, Untrusted, NotInTime, DeploymentError, NotVerified, Superseded)
+_OF_A_SENTENCE = (
+    InvalidInputError,
+    NotFoundError,
+    UnsupportedError,
+    CertificateError,
+    DeadlineExceededError,
+    DeploymentError,
+    VerificationError,
+    SupersededError,
+)
 _NUMBERS = (
     "tolerance",
     "version_path",
@@ -184,7 +193,7 @@ def check(event: object) -> Mapping[str, Any]:
     Give an event back when it says how a watch has ended; nothing is taken for granted.
 
     :param event: what a trigger ended with
-    :raises NotInTime: it says nothing; asking again attaches to what is under way
+    :raises DeadlineExceededError: it says nothing; asking again attaches to what is under way
     """
     keys = {ARRIVED: {"verified_by", "downtime", "signature"}, FAILED: {"kind", "message", "transient"}, START: set()}
     if isinstance(event, dict) and keys.get(str(event.get("status")), {""}) <= set(event):
@@ -193,7 +202,7 @@ def check(event: object) -> Mapping[str, Any]:
         f"The wait in the triggerer ended with {event!r}, which says nothing. Have scheduler, triggerer and workers "
         "run the same version of this provider."
     )
-    raise NotInTime(message)
+    raise DeadlineExceededError(message)
 
 
 def error_of(event: Mapping[str, Any], live: Deployment | None = None) -> HopsworksError:
@@ -204,8 +213,8 @@ def error_of(event: Mapping[str, Any], live: Deployment | None = None) -> Hopswo
     :param live: the deployment as it is
     """
     kind = getattr(errors, event["kind"], HopsworksError)
-    if kind is DeploymentFailed and live is not None:
-        return DeploymentFailed(live)
+    if kind is DeploymentFailedError and live is not None:
+        return DeploymentFailedError(live)
     # Those that are made of more than a sentence are as good as any other here.
     error = (kind if kind in _OF_A_SENTENCE else HopsworksError)(event["message"])
     error.transient = event["transient"]
@@ -248,7 +257,7 @@ class Resumption:
             message = (
                 f"{live or 'It'} was changed by somebody else while it was watched; what they set is left as it is."
             )
-            raise Superseded(message)
+            raise SupersededError(message)
         if event["status"] == START:
             await api.start_deployment(self.project, live)
             roll = replace(watch.roll, since=clock(), started_again=True)

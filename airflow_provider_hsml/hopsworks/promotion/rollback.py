@@ -15,7 +15,7 @@ from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
 from airflow_provider_hsml.hopsworks.domain.gate import Decision
 from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Served, State
 from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, NotFound, Superseded
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, all_pages
 from airflow_provider_hsml.hopsworks.registry import lookup
 
@@ -58,7 +58,7 @@ class Target:
         Read a promotion record.
 
         :param value: the record, also as JSON text
-        :raises InvalidInput: it is no such thing
+        :raises InvalidInputError: it is no such thing
         """
         expected = "the record of a promoting task, <task>.output['promotion']"
         given = arguments.json_mapping("promotion", arguments.json_text("promotion", expected, value))
@@ -108,8 +108,8 @@ class Rollback:
         Roll it back, and see that it serves; if it does not, what served before this serves again.
 
         :param project: the project
-        :raises NotFound: there is no such deployment, or no such version
-        :raises InvalidInput: nothing is known of what it was
+        :raises NotFoundError: there is no such deployment, or no such version
+        :raises InvalidInputError: nothing is known of what it was
         """
         found = await find(project, [self.name])
         if found.unfinished is not None and found.unfinished.state is State.ROLLING_BACK:
@@ -130,7 +130,7 @@ class Rollback:
         live, journal = found.live, found.journal
         if live is None:
             message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
-            raise NotFound(message)
+            raise NotFoundError(message)
         begun = self._begun(found, live)
         nothing = self.promotion.nothing_left(found, live) if self.promotion and not begun else None
         if nothing is not None:
@@ -166,7 +166,7 @@ class Rollback:
             return await see_through(transition, promoted, None)
         except Outdated as error:
             message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
-            superseded = Superseded(message)
+            superseded = SupersededError(message)
             superseded.record = dataclasses.replace(promoted, failure=superseded).record(None)
             raise superseded from error
 
@@ -238,7 +238,7 @@ class Rollback:
                 f"{live}: what it was before is not known: this Hopsworks keeps no versions of deployments (5.2 and "
                 "later do), and no promotion of this provider has noted it. Give model_version instead."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         active = live.version or 0
         earlier = [version for version in versions if version.version < active]
         wanted = max((version.version for version in earlier), default=None) if self.to == PREVIOUS else self.to
@@ -248,15 +248,15 @@ class Rollback:
         if found is None:
             known = ", ".join(str(version.version) for version in versions)
             message = f"{live} has no deployment version {self.to}: it has {known}; {active} is active."
-            raise NotFound(message)
+            raise NotFoundError(message)
         return found
 
 
-def _nothing_before(live: Deployment) -> NotFound:
+def _nothing_before(live: Deployment) -> NotFoundError:
     message = (
         f"{live}: nothing served before, so there is nothing to roll back to. StopDeploymentOperator takes it down."
     )
-    return NotFound(message)
+    return NotFoundError(message)
 
 
 async def _served_by(project: Project, row: Deployment | DeploymentVersion) -> ModelVersion | None:
@@ -269,5 +269,5 @@ async def _model(project: Project, owner: str | None, name: str | None, version:
     model = await lookup.find_served(project, owner, name, version)
     if model is None:
         message = f"Version {version} of model {name!r}, which is to serve, is not in the registry any more."
-        raise NotFound(message)
+        raise NotFoundError(message)
     return model

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
 from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Entry, Served, State
-from airflow_provider_hsml.hopsworks.errors import NotFound
+from airflow_provider_hsml.hopsworks.errors import NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .journal import Journal, open_journal
@@ -151,7 +151,7 @@ def differing(project: Project, found: Found, wanted: Wanted) -> dict[str, tuple
     :param project: the project
     :param found: what there is
     :param wanted: what is asked for
-    :raises InvalidInput: it would be refused
+    :raises InvalidInputError: it would be refused
     """
     wanted = script_file.absolute(project, wanted)
     if found.live is None:
@@ -187,7 +187,7 @@ async def find_champion(
     :param served: what it serves
     :param known: versions that were read already
     :param deployment_name: the deployment's name
-    :raises NotFound: the registry does not have it any more
+    :raises NotFoundError: the registry does not have it any more
     """
     if served is None or served.name is None or served.version is None:
         return None
@@ -200,5 +200,5 @@ async def find_champion(
             "in the registry any more, so nothing can be compared with it. Deploy a version by number with "
             "DeployModelOperator."
         )
-        raise NotFound(message)
+        raise NotFoundError(message)
     return champion

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff
 from airflow_provider_hsml.hopsworks.domain.diff import configuration
-from airflow_provider_hsml.hopsworks.errors import InvalidInput
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import read_patiently
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ async def way_back(
     :param pace: how often to ask, and until when
     :param also: settings beside those that have a name
     :param hides: whether environment variables have changed and ``former`` does not have their values
-    :raises InvalidInput: then, where Hopsworks keeps no versions
+    :raises InvalidInputError: then, where Hopsworks keeps no versions
     """
     wanted = configuration(project, former, also=also)
     differing = diff.differences(live.raw, wanted)
@@ -57,5 +57,5 @@ async def way_back(
             f"{live} cannot be put back: the change touched environment variables, whose former values are stored "
             "nowhere. Deploy the former version with its environment variables in spec."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return version if is_kept else None, {name: wanted[name] for name in differing}

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import NotFound, NotUnderstood
+from airflow_provider_hsml.hopsworks.errors import NotFoundError, UnexpectedResponseError
 
 from . import lookup, sources
 from .register import BESIDE
@@ -27,7 +27,7 @@ async def download_model(project: Project, model: ModelVersion, folder: Path) ->
     :param project: the project that asks
     :param model: the version
     :param folder: it is made; what lies in it under the same names is replaced
-    :raises NotFound: the version has no files
+    :raises NotFoundError: the version has no files
     """
     place = lookup.model_folder(project, model)
     root = f"{place}/Files"
@@ -38,16 +38,16 @@ async def download_model(project: Project, model: ModelVersion, folder: Path) ->
         found = {name: entry for name, entry in found.items() if name not in BESIDE}
     if not found:
         message = f"Version {model.version} of model {model.name!r} has no files in {place!r}."
-        raise NotFound(message)
+        raise NotFoundError(message)
     for name in sorted(found):
         target = folder / name
         if not target.resolve().is_relative_to(folder.resolve()):
             message = f"list {root!r}: a file named {name!r}, which would be written outside of {str(folder)!r}"
-            raise NotUnderstood(message, status=200)
+            raise UnexpectedResponseError(message, status=200)
         content = await api.download(project, f"{root}/{name}")
         if content is None:
             message = f"{root}/{name} was deleted while the model was downloaded."
-            raise NotFound(message)
+            raise NotFoundError(message)
         log.info("Writing %s (%s bytes)", target, len(content))
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import NotFound
+from airflow_provider_hsml.hopsworks.errors import NotFoundError
 from airflow_provider_hsml.hopsworks.flow import all_pages, read_patiently
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ async def find_registry(project: Project, owner: str | None) -> Registry | None:
     :param project: the project that asks
     :param owner: the project that owns the models; None for the one that asks
     :return: None for the project's own
-    :raises NotFound: it is not shared; the message names those that are
+    :raises NotFoundError: it is not shared; the message names those that are
     """
     if owner in (None, project.name):
         return None
@@ -38,7 +38,7 @@ async def find_registry(project: Project, owner: str | None) -> Registry | None:
         f"The model registry of project {owner!r} is not shared with project {project.name!r}; shared with it are: "
         f"{names}. Its owner shares the dataset 'Models', and this project accepts it."
     )
-    raise NotFound(message)
+    raise NotFoundError(message)
 
 
 async def served_model(project: Project, deployment: Deployment, pace: Backoff | None = None) -> ModelVersion | None:
@@ -68,7 +68,7 @@ async def find_served(
     """
     try:
         registry = await find_registry(project, owner)
-    except NotFound:
+    except NotFoundError:
         return None
     call = api.get_model(project, name, version, registry=registry)
     return await (read_patiently(call, pace) if pace else call)
@@ -96,7 +96,7 @@ async def find_version(
     :param name: the model's name
     :param version: its number; None for the newest
     :param registry: where it is; None for the project's own
-    :raises NotFound: there is none; the message names those that are
+    :raises NotFoundError: there is none; the message names those that are
     """
     if version is not None:
         model = await api.get_model(project, name, version, registry=registry)
@@ -121,7 +121,7 @@ def model_folder(project: Project, model: ModelVersion) -> str:
 
 def no_version(
     name: str, project_name: str, version: int | None = None, *, known: Sequence[ModelVersion] = ()
-) -> NotFound:
+) -> NotFoundError:
     """
     Make the error for a model, or a version of it, that does not exist.
 
@@ -134,4 +134,4 @@ def no_version(
     wanted = f"Version {version} of model {name!r}" if version is not None else f"Model {name!r}"
     place = f"the registry of project {project_name!r}"
     hint = "" if known else f" Is the name spelled as in the registry, and is {project_name!r} the project it is in?"
-    return NotFound(f"{wanted} is not in {place}; versions there: {numbers}. Register it first.{hint}")
+    return NotFoundError(f"{wanted} is not in {place}; versions there: {numbers}. Register it first.{hint}")

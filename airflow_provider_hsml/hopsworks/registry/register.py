@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, model_version
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
 
 from . import lookup, sources, upload
@@ -78,7 +78,7 @@ class NewModel:
         :param framework: one of ``Framework``
         :param metrics: name -> finite number
         :param more: the other fields
-        :raises InvalidInput: what is wrong, by the name of the argument
+        :raises InvalidInputError: what is wrong, by the name of the argument
         """
         name = check_model_name(model_name)
         source = sources.read_source("model_path", model_path)
@@ -132,7 +132,7 @@ def _check_json(argument: str, value: object) -> None:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         message = f"{argument}: expected plain JSON values ({error}). Use .tolist() for arrays and data frames."
-        raise InvalidInput(message) from error
+        raise InvalidInputError(message) from error
 
 
 async def register(
@@ -145,7 +145,7 @@ async def register(
     :param model: what to register
     :param run_key: what a retry of the same task has in common with the try before; None: register anew each time
     :param clock: tells the seconds since 1970
-    :raises InvalidInput: the version exists already
+    :raises InvalidInputError: the version exists already
     """
     claim = None
     if run_key:
@@ -226,7 +226,7 @@ async def _await_registered(project: Project, name: str, version: int, clock: Cl
                 f"Version {version} of model {name!r} was accepted, but the registry did not show it within "
                 f"{AWAIT_REGISTRATION:g} s. Try again: the same version is looked for."
             )
-            raise NotInTime(message)
+            raise DeadlineExceededError(message)
         await Sleep(pause)
 
 
@@ -241,7 +241,7 @@ async def _take_number(project: Project, model: NewModel) -> int:
                 f"Version {model.version} of model {model.name!r} exists already. Leave model_version out to take the "
                 "next number."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         return model.version
     # A version may have lost its folder, and a folder may be claimed by a task that is not done yet: both count.
     registered = await lookup.list_versions(project, model.name)

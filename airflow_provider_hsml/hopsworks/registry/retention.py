@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of, check_model_name
-from airflow_provider_hsml.hopsworks.errors import InvalidInput, Refused
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.flow import all_pages
 
 from . import lookup
@@ -46,7 +46,7 @@ async def delete_versions(
     :param name: the model's name
     :param keep: how many of the newest to keep
     :param best_by: a metric and its good end, to keep the best as well
-    :raises InvalidInput: no version has that metric; nothing was deleted
+    :raises InvalidInputError: no version has that metric; nothing was deleted
     """
     versions = sorted(await lookup.list_versions(project, check_model_name(name)), key=_number, reverse=True)
     if not versions:
@@ -63,7 +63,7 @@ async def delete_versions(
         log.info("Deleting version %s of model %r", number, name)
         try:
             await api.delete_model(project, name, number)
-        except Refused as error:
+        except RequestRefusedError as error:
             if error.code != _MODEL_IN_USE:
                 raise
             kept[number] = "in use, as Hopsworks says"
@@ -88,7 +88,7 @@ def _best(versions: list[ModelVersion], metric: str, direction: Direction) -> Mo
             f"keep_best: no version of model {versions[0].name!r} has a finite metric {metric!r}, so nothing was "
             f"deleted; metrics there: {', '.join(known) or 'none'}."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return best
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
 
 from . import upload as upload_
@@ -55,7 +55,7 @@ def read_source(what: str, value: object) -> Source:
 
     :param what: the argument's name
     :param value: what was given
-    :raises InvalidInput: there is no such file or folder, or it is empty
+    :raises InvalidInputError: there is no such file or folder, or it is empty
     """
     text = arguments.text(what, str(value) if isinstance(value, Path) else value)
     if text.startswith("hopsfs:"):
@@ -69,10 +69,10 @@ def read_source(what: str, value: object) -> Source:
             f"{what} {text!r}: no such file or folder on this machine. Tasks may run on different machines: train and "
             "register in one place, share the folder, or give a URL of object storage."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     if path.is_dir() and not any(entry.is_file() for entry in path.rglob("*")):
         message = f"{what} {text!r}: the folder is empty. Save the model into it before it is registered."
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
     return LocalFiles(path)
 
 
@@ -135,7 +135,7 @@ class HopsfsFiles:
         Compute the SHA-256 of names, sizes and times: no content goes through here.
 
         :param project: the project to register in
-        :raises InvalidInput: there is nothing
+        :raises InvalidInputError: there is nothing
         """
         found = await self._files(project)
         rows = sorted(f"{name}\0{entry.size}\0{entry.modified}\n" for name, entry in found.items())
@@ -147,12 +147,12 @@ class HopsfsFiles:
 
         :param project: the project to register in
         :param folder: from the project's folder on
-        :raises NotInTime: it was not complete within an hour
+        :raises DeadlineExceededError: it was not complete within an hour
         """
         target = f"/Projects/{project.name}/{folder}"
         if f"{target}/".startswith(f"{self.path}/"):
             message = f"model_path 'hopsfs:{self.path}': the model's own folder {target!r} lies in it. Give the files."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         expected = {name: entry.size for name, entry in (await self._files(project)).items()}
         top = await api.get_entry(project, self.path)
         if top is not None and not top.is_folder:
@@ -166,13 +166,13 @@ class HopsfsFiles:
         top = await api.get_entry(project, self.path)
         if top is None:
             message = f"model_path 'hopsfs:{self.path}': no such file or folder in HopsFS, or not one of this project."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if not top.is_folder:
             return {top.name: top}
         found = await walk(project, self.path)
         if not found:
             message = f"model_path 'hopsfs:{self.path}': the folder is empty."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         return found
 
     async def _copy(self, project: Project, source: str, target: str) -> None:
@@ -199,7 +199,7 @@ class HopsfsFiles:
             pause = pace.next_delay()
             if pause is None:
                 message = f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s."
-                raise NotInTime(message)
+                raise DeadlineExceededError(message)
             await Sleep(pause)
 
 

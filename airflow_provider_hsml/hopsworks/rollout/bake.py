@@ -16,7 +16,13 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.judge import Likeness
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailedWatch
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError, NotInTime, NotVerified, Superseded
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    DeploymentFailedError,
+    HopsworksError,
+    SupersededError,
+    VerificationError,
+)
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 
@@ -48,10 +54,10 @@ class Bake:
         Ask it now and then until the time is over, and see at the end that it is still the one that was asked.
 
         :return: the deployment as it was seen last
-        :raises NotVerified: more probes failed than may
-        :raises DeploymentFailed: it is Failed and stays so
-        :raises Superseded: somebody else changed, stopped or deleted it
-        :raises NotInTime: the server has been away for too long
+        :raises VerificationError: more probes failed than may
+        :raises DeploymentFailedError: it is Failed and stays so
+        :raises SupersededError: somebody else changed, stopped or deleted it
+        :raises DeadlineExceededError: the server has been away for too long
         """
         checks, clock = self.verifier.checks, self.verifier.clock
         if not checks.bake_seconds:
@@ -74,7 +80,7 @@ class Bake:
                 break
             if not is_failed and clock() > begun + checks.bake_seconds + predict.ROUTE_BUDGET:
                 message = f"{self.deployment} could not be asked once while it was watched."
-                raise NotInTime(message)
+                raise DeadlineExceededError(message)
             await Sleep(max(0.0, begun + slot * interval - clock()))
             await self._look()
             wrong = await self._probe()
@@ -96,13 +102,13 @@ class Bake:
         seen = await read_patiently(api.get_deployment_by_id(self.verifier.project, self.deployment.id), pace)
         if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
             message = f"{seen or self.deployment} was stopped or deleted by somebody else while it was watched."
-            raise Superseded(message)
+            raise SupersededError(message)
         if seen.signature != self.deployment.signature:
             message = f"{seen} was changed by somebody else while it was watched; what they set is left as it is."
-            raise Superseded(message)
+            raise SupersededError(message)
         self.deployment = seen
         if self._failed.stays(seen, clock()):
-            raise DeploymentFailed(seen)
+            raise DeploymentFailedError(seen)
 
     async def _probe(self) -> str:
         """Ask once, count it, and say what was wrong."""
@@ -128,10 +134,10 @@ class Bake:
             log.warning("%s %s", self.deployment, wrong)
         return wrong
 
-    def _not_verified(self, last: str) -> NotVerified:
+    def _not_verified(self, last: str) -> VerificationError:
         checks = self.verifier.checks
         message = (
             f"{self.deployment}: {self.failed} of {self.asked} probes failed while it was watched for "
             f"{checks.bake_seconds:g} s, and a share of {checks.max_error_rate:g} may. The last: it {last}"
         )
-        return NotVerified(message)
+        return VerificationError(message)

@@ -8,7 +8,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.preconditions import log
 from airflow_provider_hsml.hopsworks.domain.settings import RESERVED
-from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, InvalidInput, Refused
+from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ async def check_files(project: Project, model: ModelVersion | None, body: Mappin
     :param project: the project
     :param model: the version to serve
     :param body: the deployment as it would be sent; with a script, the script does the loading
-    :raises InvalidInput: there is not exactly one file to load
+    :raises InvalidInputError: there is not exactly one file to load
     """
     if model is None or model.framework is not Framework.SKLEARN or body.get("predictor"):
         return
@@ -42,7 +42,7 @@ async def check_files(project: Project, model: ModelVersion | None, body: Mappin
     files = f"{folder}/Files" if project.has_files_folder else folder
     try:
         names = await api.list_folder(project, files)
-    except Refused as error:
+    except RequestRefusedError as error:
         if error.code != SCOPE_MISSING:
             raise
         log.warning("%s; whether the model's file can be loaded is left to the server to say", error)
@@ -56,7 +56,7 @@ async def check_files(project: Project, model: ModelVersion | None, body: Mappin
             f"Version {model.version} of model {model.name!r}: scikit-learn serving without a script needs exactly one "
             f"file ending in .joblib, .pkl or .pickle; found {found}. Register the model again with one."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
 
 
 async def check_schema(project: Project, live: Deployment, model: ModelVersion | None) -> None:
@@ -69,7 +69,7 @@ async def check_schema(project: Project, live: Deployment, model: ModelVersion |
     :param project: the project that owns the models
     :param live: the deployment
     :param model: the version to serve
-    :raises InvalidInput: the training dataset is another one, or not known to be the same
+    :raises InvalidInputError: the training dataset is another one, or not known to be the same
     """
     texts = (text.partition("=") for text in live.raw.get("predictorEnvVars") or [] if text.startswith(RESERVED))
     reserved = {name: value for name, _, value in texts}
@@ -88,7 +88,7 @@ async def check_schema(project: Project, live: Deployment, model: ModelVersion |
             "would refuse to start. Save it once with Hopsworks' SDK, which publishes the new schema, or deploy it "
             "under another deployment_name."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
 
 
 def _trained_on(model: ModelVersion) -> tuple[str | None, str | None]:

@@ -11,14 +11,14 @@ from airflow_provider_hsml.hopsworks.domain.judge import Checks, Judge, Likeness
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN, Moved, Roll
 from airflow_provider_hsml.hopsworks.errors import (
     SCOPE_MISSING,
+    DeadlineExceededError,
     HopsworksError,
-    InvalidInput,
-    ModelRefused,
-    NoAnswer,
-    NotInTime,
-    NotUnderstood,
-    NotVerified,
-    Refused,
+    InferenceError,
+    InvalidInputError,
+    NoResponseError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+    VerificationError,
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, timed
 from airflow_provider_hsml.hopsworks.inference import predict
@@ -73,18 +73,18 @@ class Verifier:
         :param model: the version to come; None for the one that is served
         :param pace: how often to try to read that one
         :return: the version to come, where it was looked up
-        :raises InvalidInput: which check, and why
+        :raises InvalidInputError: which check, and why
         """
         checks = self.checks
         if _protocol(live, wanted) == "GRPC":
             message = f"verification: deployment {self.name!r} answers GRPC, which needs a GRPC client. Leave it out."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if checks.health_path is not None and self.project.ingress is None:
             message = (
                 "verification.health_path: such a path is asked for at the ingress, and the connection does not go "
                 "there. Put inference_route: istio into its extra."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         model = await self.prepare(live, wanted, model, pace)
         probe = self.judge.probe
         asked = {
@@ -95,13 +95,13 @@ class Verifier:
         }
         if in_vain := [name for name, is_in_vain in asked.items() if is_in_vain]:
             message = f"verification.{in_vain[0]}: {self._why_not_asked(live, model)}"
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if checks.expect is not None and checks.expect.holds is None and (probe is None or probe.predictions is None):
             message = (
                 "verification.expect: 'equal' needs recorded answers for the rows that are asked: register the model "
                 "with expected."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         if not self.can_ask:
             log.info("Deployment %r will not be asked: %s", self.name, self._why_not_asked(live, model))
         return model
@@ -148,7 +148,7 @@ class Verifier:
             if body is None:
                 return await predict.registered_probe(self.project, model)
             recorded = await predict.recorded_probe(self.project, model)
-        except Refused as error:
+        except RequestRefusedError as error:
             if error.code != SCOPE_MISSING:
                 raise
             log.warning("%s; what was registered with the version is not asked", error)
@@ -178,7 +178,7 @@ class Verifier:
 
         :param deployment: as it was seen last
         :param roll: the rollout that seems to be through
-        :raises NotVerified: an answer is not as it should be, nor that of the version before
+        :raises VerificationError: an answer is not as it should be, nor that of the version before
         """
         likeness = Likeness.UNKNOWN
         for number in range(PROBES if self.can_ask else 0):
@@ -188,7 +188,7 @@ class Verifier:
             likeness = verdict.likeness
             if verdict.wrong and not self._may_be_old(verdict, roll):
                 message = f"{deployment} {verdict.wrong}"
-                raise NotVerified(message)
+                raise VerificationError(message)
             if verdict.wrong or likeness is Likeness.CHAMPION:
                 return Likeness.CHAMPION
         return likeness
@@ -206,8 +206,8 @@ class Verifier:
         Send one probe, again while the deployment cannot be reached, and judge the answer.
 
         :param deployment: as it was seen last
-        :raises NotVerified: the model refused it, or is not reached although it should
-        :raises NotInTime: the server itself is not there
+        :raises VerificationError: the model refused it, or is not reached although it should
+        :raises DeadlineExceededError: the server itself is not there
         """
         if not self.can_ask:
             return Verdict(Likeness.UNKNOWN)
@@ -220,12 +220,12 @@ class Verifier:
             if predict.is_unreached(error):
                 message = f"{deployment} does not answer, although it should: {error}"
                 is_its_fault = await self.is_its_fault(deployment, error)
-                raise (NotVerified if is_its_fault else NotInTime)(message) from error
+                raise (VerificationError if is_its_fault else DeadlineExceededError)(message) from error
             asked = self._health_path or "a request with its registered example"
             if self.checks.body is not None:
                 asked = "the request that 'verification' gives"
             message = f"{deployment} refused the probe, {asked}: {error}"
-            raise NotVerified(message) from error
+            raise VerificationError(message) from error
         return self.judge.judge(answer, seconds)
 
     async def ask_served(self, deployment: Deployment) -> Verdict:
@@ -233,12 +233,12 @@ class Verifier:
         Ask what has served for a while: a model that fails is asked again a few times, before it is believed.
 
         :param deployment: as it was seen last
-        :raises NotVerified: as ``ask_once``
+        :raises VerificationError: as ``ask_once``
         """
         for _ in range(PROBES - 1):
             try:
                 return await self.ask_once(deployment)
-            except NotVerified as error:
+            except VerificationError as error:
                 cause = error.__cause__
                 if not isinstance(cause, HopsworksError) or not cause.transient or predict.is_unreached(cause):
                     raise
@@ -258,7 +258,7 @@ class Verifier:
             return {}
         try:
             return await self.project.ingress.get(self.project, self.name, self._health_path, seconds=seconds)
-        except ModelRefused as error:
+        except InferenceError as error:
             if error.status == 404 and not error.not_routed and self.checks.health_path is None:
                 log.info("%s; it does answer, so it counts as healthy", error)
                 return {}
@@ -271,9 +271,9 @@ class Verifier:
         :param deployment: as it was seen last
         :param error: how a request ended
         """
-        if not isinstance(error, NoAnswer | NotUnderstood):
+        if not isinstance(error, NoResponseError | UnexpectedResponseError):
             return True
-        if isinstance(error, NoAnswer) and not error.sent:
+        if isinstance(error, NoResponseError) and not error.sent:
             return False
         try:
             await api.get_deployment_by_id(self.project, deployment.id)

@@ -26,14 +26,14 @@ from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import START_GRACE, Moved, Roll
 from airflow_provider_hsml.hopsworks.errors import (
     BUSY_CODES,
+    DeadlineExceededError,
     DeploymentError,
-    DeploymentFailed,
+    DeploymentFailedError,
     HopsworksError,
-    NotInTime,
-    NotVerified,
-    Refused,
-    Superseded,
-    Unsupported,
+    RequestRefusedError,
+    SupersededError,
+    UnsupportedError,
+    VerificationError,
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
@@ -120,10 +120,10 @@ class Arrival:
         """
         Bring it about.
 
-        :raises DeploymentFailed: its instances do not come up; with the end of the log
-        :raises NotVerified: it serves, but answers otherwise than recorded
-        :raises Superseded: somebody else is changing it
-        :raises NotInTime: the timeout passed; asking again attaches to what is under way
+        :raises DeploymentFailedError: its instances do not come up; with the end of the log
+        :raises VerificationError: it serves, but answers otherwise than recorded
+        :raises SupersededError: somebody else is changing it
+        :raises DeadlineExceededError: the timeout passed; asking again attaches to what is under way
         """
         self._deadline = self.clock() + self.timeout
         self._verifier = Verifier(self.project, self.name, self.clock, self.checks or Checks())
@@ -152,7 +152,7 @@ class Arrival:
             while live is not None and live.status.is_down:
                 if self.clock() >= self._deadline:
                     message = f"{live} could not be started within {self.timeout:g} s."
-                    raise NotInTime(message)
+                    raise DeadlineExceededError(message)
                 await self._send_start(live)
                 live = await self._may_be_starting(live)
         except PlanAnew:
@@ -178,13 +178,13 @@ class Arrival:
                 pause = pace.next_delay()
                 if pause is None:
                     message = f"{live} was busy with something else until the timeout of {self.timeout:g} s."
-                    raise NotInTime(message) from again
+                    raise DeadlineExceededError(message) from again
                 await Sleep(pause)
         message = (
             f"Deployment {self.name!r} was changed by somebody else each time before a change of ours could be sent. "
             "Run the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
         )
-        raise Superseded(message)
+        raise SupersededError(message)
 
     async def _from(self, live: Deployment) -> Arrived:
         """Go on from what is there."""
@@ -230,7 +230,7 @@ class Arrival:
     async def _create(self) -> Deployment:
         try:
             live, is_ours = await self._change.create(lambda: self._announce(None))
-        except Unsupported:
+        except UnsupportedError:
             self.has_changed = True
             raise
         self.has_changed = True
@@ -273,7 +273,7 @@ class Arrival:
         try:
             row = await self._change.update(live, newest_version=newest)
         except HopsworksError as error:
-            self.has_changed = self.has_changed or isinstance(error, Unsupported)
+            self.has_changed = self.has_changed or isinstance(error, UnsupportedError)
             raise
         self.seen, self.has_changed = row, True
         return await self._follow(row)
@@ -317,19 +317,19 @@ class Arrival:
             row = await self._change.look()
             if row is None:
                 message = f"{live} was deleted by somebody else while it was rolled back."
-                raise Superseded(message)
+                raise SupersededError(message)
             if row.version == self.back_to:
                 return row
             if row.signature != live.signature:
                 message = (
                     f"{row} was changed by somebody else while it was rolled back; what they set is left as it is."
                 )
-                raise Superseded(message)
+                raise SupersededError(message)
             pause = pace.next_delay(at_least=1.0)
             if pause is None:
                 target = f"deployment version {self.back_to}"
                 message = f"{live} could not be rolled back to {target} within {self.timeout:g} s."
-                raise NotInTime(message)
+                raise DeadlineExceededError(message)
             await Sleep(pause)
 
     async def _take_down(self, live: Deployment) -> Deployment:
@@ -361,7 +361,7 @@ class Arrival:
             except HopsworksError as error:
                 if not (error.in_doubt or error.transient):
                     raise
-                if not (isinstance(error, Refused) and error.code in BUSY_CODES):
+                if not (isinstance(error, RequestRefusedError) and error.code in BUSY_CODES):
                     # Whether it was carried out is seen in the looks that follow; they ask again if it was not.
                     log.warning("%s; looking at what became of it", error)
                     return
@@ -369,7 +369,7 @@ class Arrival:
                 pause = pace.next_delay(at_least=1.0)
                 if pause is None:
                     message = f"{live} could not be started within {self.timeout:g} s: {error}"
-                    raise NotInTime(message) from error
+                    raise DeadlineExceededError(message) from error
                 await Sleep(pause)
             else:
                 return
@@ -381,7 +381,7 @@ class Arrival:
         action = self._action
         try:
             return await self._arrive(live, Moved.CHANGE, "attached")
-        except DeploymentFailed as failed:
+        except DeploymentFailedError as failed:
             self._action = action
             if await self._verifier.answers():
                 message = (
@@ -389,7 +389,7 @@ class Arrival:
                     "revision before it still serves. Nothing was changed, since a restart would take that one down "
                     "too. Deploy another version."
                 )
-                raise NotVerified(message) from failed
+                raise VerificationError(message) from failed
         log.info("%s: nothing answers; stopping it to start it anew", live)
         await self._announce(live)
         return await self._start(await self._take_down(live))

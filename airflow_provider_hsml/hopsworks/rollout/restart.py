@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.settings import RESTART
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotVerified, Unsupported
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, UnsupportedError, VerificationError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
 from . import stop
@@ -65,8 +65,8 @@ async def roll(
     :param interval: seconds between looks
     :param wait: whether to wait until they do
     :param clock: tells the seconds since 1970
-    :raises Unsupported: this Hopsworks keeps no environment variables; nothing was changed
-    :raises NotVerified: the change was stored, and no rollout followed
+    :raises UnsupportedError: this Hopsworks keeps no environment variables; nothing was changed
+    :raises VerificationError: the change was stored, and no rollout followed
     """
     pace = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
     before = await read_patiently(api.get_deployment(project, name), pace)
@@ -77,12 +77,12 @@ async def roll(
     arrival = Arrival(project, name, wanted, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
     try:
         return await ended(arrival.run(), told)
-    except Unsupported as error:
+    except UnsupportedError as error:
         message = (
             f"{before}: this Hopsworks cannot restart it without a stop, since it keeps no environment variables (4.8 "
             "and later do). Nothing was changed. Restart it with rolling=False."
         )
-        raise Unsupported(message) from error
+        raise UnsupportedError(message) from error
 
 
 async def ended(arriving: Flow[Arrived], told: Mapping[str, Any]) -> Arrived:
@@ -91,7 +91,7 @@ async def ended(arriving: Flow[Arrived], told: Mapping[str, Any]) -> Arrived:
 
     :param arriving: how the deployment arrives
     :param told: what was known of it before
-    :raises NotVerified: the change was stored, and no rollout followed
+    :raises VerificationError: the change was stored, and no rollout followed
     """
     try:
         arrived = await arriving
@@ -102,7 +102,7 @@ async def ended(arriving: Flow[Arrived], told: Mapping[str, Any]) -> Arrived:
         raise
     if "revision" in told and arrived.deployment.revision == told["revision"]:
         message = f"{arrived.deployment}: no new rollout followed. Restart it with rolling=False."
-        raise NotVerified(message)
+        raise VerificationError(message)
     return arrived
 
 

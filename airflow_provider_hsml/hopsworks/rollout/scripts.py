@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.script_file import FOLDER
-from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, HopsworksError, InvalidInput, Refused
+from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, HopsworksError, InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ async def provide(project: Project, name: str, script: Script) -> None:
     :param project: the project
     :param name: the setting's name, for messages
     :param script: with its whole path
-    :raises InvalidInput: it is not there, another file has its name, or the key may not look
+    :raises InvalidInputError: it is not there, another file has its name, or the key may not look
     """
     below = script.path.removeprefix(f"/Projects/{project.name}/")
     try:
         if script.content is None:
             if not await api.path_exists(project, below):
                 message = f"spec.{name}: there is no {script.path!r} in project {project.name!r}."
-                raise InvalidInput(message)
+                raise InvalidInputError(message)
             return
         await _upload(project, name, below, script.content)
-    except Refused as error:
+    except RequestRefusedError as error:
         if error.code != SCOPE_MISSING:
             raise
         if script.content is None:
@@ -50,7 +50,7 @@ async def provide(project: Project, name: str, script: Script) -> None:
             "has not got them. Use one that has, or put the file into the project and name it as "
             f"/Projects/{project.name}/..."
         )
-        raise InvalidInput(message) from error
+        raise InvalidInputError(message) from error
 
 
 async def _upload(project: Project, name: str, path: str, content: bytes) -> None:
@@ -71,7 +71,7 @@ async def _upload(project: Project, name: str, path: str, content: bytes) -> Non
             f"spec.{name}: {path!r} in project {project.name!r} is named by the hash of its content, and holds "
             "something else. Delete it, and run the task again."
         )
-        raise InvalidInput(message)
+        raise InvalidInputError(message)
 
 
 async def _make_folder(project: Project) -> None:

@@ -8,7 +8,12 @@ from typing import Protocol
 from airflow_provider_hsml.hopsworks.api import Call, Project, get_deployment, get_logs
 from airflow_provider_hsml.hopsworks.domain.deployment import Condition, Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailedWatch
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailed, HopsworksError, NotInTime, Superseded
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    DeploymentFailedError,
+    HopsworksError,
+    SupersededError,
+)
 from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, T, log, read_patiently
 
 LOG_TAIL = 20
@@ -56,16 +61,16 @@ class Reach:
 
         :param deployment: what was seen
         :param now: seconds since 1970
-        :raises Superseded: it was deleted
-        :raises DeploymentFailed: it is Failed and stays so
+        :raises SupersededError: it was deleted
+        :raises DeploymentFailedError: it is Failed and stays so
         """
         if deployment is None:
             message = f"Deployment {self.name!r} was deleted while it was waited for."
-            raise Superseded(message)
+            raise SupersededError(message)
         if deployment.status in self.statuses:
             return True
         if self.failed.stays(deployment, now):
-            raise DeploymentFailed(deployment)
+            raise DeploymentFailedError(deployment)
         return False
 
 
@@ -101,7 +106,7 @@ class Wait:
         :param deployment: what was seen; None when there is no such deployment
         :return: seconds before the next look; None when the goal is reached
         :raises DeploymentError: it cannot be reached any more
-        :raises NotInTime: the deadline has passed
+        :raises DeadlineExceededError: the deadline has passed
         """
         now = self.pace.clock()
         self._begun = now if self._begun is None else self._begun
@@ -113,7 +118,7 @@ class Wait:
         if pause is None:
             state = f"now: {deployment}, {deployment.reason or 'no reason given'}" if deployment else "it is not there"
             message = f"Waited for {self.what} until the timeout; {state}."
-            raise NotInTime(message)
+            raise DeadlineExceededError(message)
         return pause
 
 
@@ -161,7 +166,7 @@ async def explained(project: Project, procedure: Flow[T]) -> T:
     """
     try:
         return await procedure
-    except DeploymentFailed as error:
+    except DeploymentFailedError as error:
         component = error.deployment.failed_component
         try:
             logs = await get_logs(project, error.deployment, component=component, tail=LOG_TAIL)
@@ -173,7 +178,7 @@ async def explained(project: Project, procedure: Flow[T]) -> T:
             for instance in logs or []
             for line in (f"[{instance.instance}]", *instance.content.splitlines()[-LOG_TAIL:])
         ]
-        raise DeploymentFailed(error.deployment, log_tail=tail) from None
+        raise DeploymentFailedError(error.deployment, log_tail=tail) from None
 
 
 def state_of(deployment: Deployment | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently
 
 from .status import Gone, Wait, until
@@ -68,14 +68,14 @@ async def delete(project: Project, name: str, pace: Backoff, *, force: bool = Fa
     :param pace: how often to look, and until when
     :param force: delete it also when it is neither Created nor Stopped
     :return: as it was before; None when there was none
-    :raises InvalidInput: it runs, and ``force`` was not given
+    :raises InvalidInputError: it runs, and ``force`` was not given
     """
     look = api.get_deployment(project, name)
     before = deployment = await read_patiently(look, pace)
     while deployment is not None:
         if not (force or deployment.status.is_down):
             message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         log.info("Deleting %s", deployment)
         if await _taken(api.delete_deployment(project, deployment), pace):
             await until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
@@ -88,7 +88,7 @@ async def _taken(call: Call[None], pace: Backoff) -> bool:
     """
     Send a change; tell whether it was taken. When it was not, or may not have been, pause: then it is time to look.
 
-    :raises NotInTime: the deadline has passed
+    :raises DeadlineExceededError: the deadline has passed
     """
     try:
         await call
@@ -99,7 +99,7 @@ async def _taken(call: Call[None], pace: Backoff) -> bool:
         pause = pace.next_delay(at_least=1.0)
         if pause is None:
             message = f"Gave up at the timeout: {error}"
-            raise NotInTime(message) from error
+            raise DeadlineExceededError(message) from error
         await Sleep(pause)
         return False
     return True

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.model_version import tag_value
 from airflow_provider_hsml.hopsworks.domain.settings import tag_text
-from airflow_provider_hsml.hopsworks.errors import NotUnderstood, Refused, Unsupported
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, UnexpectedResponseError, UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,18 +27,18 @@ async def bring(project: Project, deployment: Deployment, wanted: Mapping[str, A
     :param deployment: the deployment
     :param wanted: the values by name
     :return: whether anything had to be changed
-    :raises Unsupported: this Hopsworks has no tags of deployments (before 5.0)
-    :raises Refused: a tag has no schema, or not this value
+    :raises UnsupportedError: this Hopsworks has no tags of deployments (before 5.0)
+    :raises RequestRefusedError: a tag has no schema, or not this value
     """
     try:
         live = await api.get_deployment_tags(project, deployment)
-    except (NotUnderstood, Refused) as error:
-        if error.status != 404 or (isinstance(error, Refused) and error.code == api.INSTANCE_NOT_FOUND):
+    except (UnexpectedResponseError, RequestRefusedError) as error:
+        if error.status != 404 or (isinstance(error, RequestRefusedError) and error.code == api.INSTANCE_NOT_FOUND):
             raise
         if not wanted:
             return False
         message = f"spec.tags: this Hopsworks has no tags of deployments. Leave them out of spec. ({deployment})"
-        raise Unsupported(message) from error
+        raise UnsupportedError(message) from error
     added = {
         name: value for name, value in wanted.items() if name not in live or live[name] != tag_value(tag_text(value))
     }

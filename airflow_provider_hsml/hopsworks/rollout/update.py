@@ -13,10 +13,10 @@ from airflow_provider_hsml.hopsworks.domain.settings import Script, setting_of
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
     HopsworksError,
-    InvalidInput,
-    Refused,
-    Superseded,
-    Unsupported,
+    InvalidInputError,
+    RequestRefusedError,
+    SupersededError,
+    UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
@@ -114,8 +114,8 @@ class Change:
         :param announce: what to do when it is clear that it can be created, right before it is
         :return: the deployment, and whether it was this that created it, for all that is known
         :raises PlanAnew: somebody else has created it meanwhile
-        :raises InvalidInput: it cannot be created so; nothing was sent
-        :raises Unsupported: the server left out what it does not know
+        :raises InvalidInputError: it cannot be created so; nothing was sent
+        :raises UnsupportedError: the server left out what it does not know
         """
         if self.model is None and not self.wanted.get("script_file"):
             others = await api.get_deployments(self.project)
@@ -124,7 +124,7 @@ class Change:
                 f"Deployment {self.name!r} does not exist in project {self.project.name!r}; there are: {known}. To "
                 "create it, name a model, or give a script_file in spec."
             )
-            raise InvalidInput(message)
+            raise InvalidInputError(message)
         tool = "KSERVE" if await api.get_variable("kube_kserve_installed") == "true" else "DEFAULT"
         tool = self.wanted.get("serving_tool") or tool
         least = await api.get_variable("kube_serving_min_num_instances")
@@ -140,7 +140,7 @@ class Change:
         try:
             await api.put_deployment(self.project, legacy_artifacts.for_creating(body))
         except HopsworksError as error:
-            if isinstance(error, Refused) and error.code == api.DUPLICATED_ENTRY:
+            if isinstance(error, RequestRefusedError) and error.code == api.DUPLICATED_ENTRY:
                 log.warning("%s; going on from what is there", error)
                 raise PlanAnew from error
             if not error.in_doubt:
@@ -153,7 +153,7 @@ class Change:
         live = await self.look()
         if live is None:
             message = f"Deployment {self.name!r} was deleted by somebody else right after it was created."
-            raise Superseded(message)
+            raise SupersededError(message)
         self._check_stored(live, before=None)
         return live, True
 
@@ -164,8 +164,8 @@ class Change:
         :param live: the deployment, in a state in which it can be changed, as it was checked
         :param newest_version: number of the newest version; None where the server keeps none
         :raises PlanAnew: it is not like that any more, or busy
-        :raises Superseded: somebody else changed or deleted it meanwhile
-        :raises Unsupported: the server left out what it does not know
+        :raises SupersededError: somebody else changed or deleted it meanwhile
+        :raises UnsupportedError: the server left out what it does not know
         """
         before = await self.look()
         if before is None or not diff.is_still(self.project, before, live) or not self.differs(before):
@@ -179,7 +179,7 @@ class Change:
         try:
             await api.put_deployment(self.project, body, new_version=new_version)
         except HopsworksError as error:
-            if isinstance(error, Refused) and (error.status == 409 or error.not_now):
+            if isinstance(error, RequestRefusedError) and (error.status == 409 or error.not_now):
                 log.warning("%s; looking again", error)
                 raise PlanAnew(is_busy=error.status != 409) from error
             if not error.in_doubt:
@@ -194,7 +194,7 @@ class Change:
             row = await self.look()
         if row is None:
             message = f"Deployment {self.name!r} was deleted by somebody else while it was updated."
-            raise Superseded(message)
+            raise SupersededError(message)
         self._check_stored(row, before)
         return row
 
@@ -203,7 +203,7 @@ class Change:
         Check the change against what is there, and bring its scripts into the project.
 
         :param live: the deployment
-        :raises InvalidInput: it cannot be changed so; nothing was sent
+        :raises InvalidInputError: it cannot be changed so; nothing was sent
         """
         differing = diff.differences(live.raw, self.wanted)
         preconditions.check_live(live, self.model, differing)
@@ -247,11 +247,11 @@ class Change:
                 f"{row}: this Hopsworks does not know {names}: it accepted the change and left that out. Leave it out "
                 "of spec, or use a newer Hopsworks."
             )
-            raise Unsupported(message)
+            raise UnsupportedError(message)
         message = (
             f"{row} was changed by somebody else right after our {'update' if before else 'creating it'}: {names}."
         )
-        raise Superseded(message)
+        raise SupersededError(message)
 
     async def _check_not_kept(self, row: Deployment, newest_before: int) -> None:
         """

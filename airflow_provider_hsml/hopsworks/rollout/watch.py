@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Likeness
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Next, Roll
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NotInTime, Superseded
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Flow, Sleep, read_patiently
 
 from .bake import Bake
@@ -84,10 +84,10 @@ class Watch(Defer[Seen]):
         """
         See it through.
 
-        :raises DeploymentFailed: its instances do not come up
-        :raises NotVerified: it serves, but does not answer as it should
-        :raises Superseded: somebody else changed, stopped or deleted it
-        :raises NotInTime: the timeout passed
+        :raises DeploymentFailedError: its instances do not come up
+        :raises VerificationError: it serves, but does not answer as it should
+        :raises SupersededError: somebody else changed, stopped or deleted it
+        :raises DeadlineExceededError: the timeout passed
         """
         moved, clock = self.roll.moved, self.verifier.clock
         first = FIRST_PAUSE_START if moved is Moved.START else FIRST_PAUSE_UPDATE
@@ -123,7 +123,7 @@ class Watch(Defer[Seen]):
             deployment = await read_patiently(api.get_deployment_by_id(self.project, self.deployment_id), self._pace)
             if deployment is None:
                 message = f"Deployment {self.verifier.name!r} was deleted by somebody else while it was rolled out."
-                raise Superseded(message)
+                raise SupersededError(message)
             now = self.verifier.clock()
             self.said = note_change(self.said or state_of(self.seen), deployment, now - roll.since)
             self.seen = deployment
@@ -137,7 +137,7 @@ class Watch(Defer[Seen]):
                 await self.verifier.wake()
             pause = self._pace.next_delay()
             if pause is None:
-                raise NotInTime(self._too_late(deployment))
+                raise DeadlineExceededError(self._too_late(deployment))
             await Sleep(min(pause, roll.look_within))
 
     def _too_late(self, deployment: Deployment) -> str:

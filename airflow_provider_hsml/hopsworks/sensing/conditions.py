@@ -14,7 +14,7 @@ from airflow_provider_hsml.hopsworks.domain import arguments, criteria
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE_STAYS
-from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, NotInTime
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, DeploymentError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, steady
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout.status import Reach, explained, watch
@@ -57,7 +57,7 @@ class DeploymentLookout:
 
         :param name: the deployment's name
         :param statuses: a state or several; ``Running`` is met by Idle, ``Stopped`` by Created
-        :raises InvalidInput: one is wrong
+        :raises InvalidInputError: one is wrong
         """
         known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
         given = [statuses] if isinstance(statuses, str) else arguments.sequence("target_status", statuses)
@@ -96,7 +96,7 @@ class VersionLookout:
         :param name: the model's name
         :param model_project: another project that owns it
         :param wanted: what the version has to meet
-        :raises InvalidInput: one is wrong, or no version can ever meet them
+        :raises InvalidInputError: one is wrong, or no version can ever meet them
         """
         return cls(check_model_name(name), criteria.Criteria.read(**wanted), model_project)
 
@@ -149,7 +149,7 @@ async def until_seen(lookout: Lookout, access: Access, project: Project, pace: B
     :param access: where Hopsworks is
     :param project: the project
     :param pace: how often, and until when
-    :raises NotInTime: the deadline has passed
+    :raises DeadlineExceededError: the deadline has passed
     """
     while True:
         wait = 0.0
@@ -164,5 +164,5 @@ async def until_seen(lookout: Lookout, access: Access, project: Project, pace: B
             wait = error.retry_after or 0.0
         pause = pace.next_delay(at_least=wait)
         if pause is None:
-            raise NotInTime("It was not there in time.")
+            raise DeadlineExceededError("It was not there in time.")
         await Sleep(pause)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import Refused
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ async def _judge(
         return lack, tags
     try:
         tags = await api.get_model_tags(project, version.name, version.version, registry=owner)
-    except Refused as error:
+    except RequestRefusedError as error:
         if error.code != api.MODEL_NOT_FOUND:
             raise
         tags = {}  # It was deleted since it was listed.

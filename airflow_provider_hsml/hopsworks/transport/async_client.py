@@ -86,7 +86,7 @@ class AsyncClient:
         :param access: where Hopsworks is and how to get in
         :param sleep: how to wait between attempts, in seconds; one that raises ends them
         :param on_new_key: is given a key that was renewed, before it is used
-        :raises InvalidInput: the CA cannot be read
+        :raises InvalidInputError: the CA cannot be read
         """
         self.access = access
         self._sleep = sleep

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hsml.hopsworks.api import Call, Project, get_deployments
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, NoAnswer, NotUnderstood
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, NoResponseError, UnexpectedResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -266,8 +266,8 @@ def _once(call: Call[T]) -> Call[T]:
 
 def _is_away(error: Exception) -> bool:
     """Tell whether a list failed because the server is away, and not because it is too much for the server."""
-    return (isinstance(error, NoAnswer) and not error.sent) or (
-        isinstance(error, NotUnderstood) and error.status != 200
+    return (isinstance(error, NoResponseError) and not error.sent) or (
+        isinstance(error, UnexpectedResponseError) and error.status != 200
     )
 
 

@@ -46,7 +46,7 @@ class Client:
         :param on_new_key: is given a key that was renewed, before it is used
         :param attempts: how often a call is sent at the most; None: as for a task
         :param on_answer: is given what each answer says
-        :raises InvalidInput: the CA cannot be read
+        :raises InvalidInputError: the CA cannot be read
         """
         self.access = access
         self._sleep = sleep

@@ -19,7 +19,7 @@ from urllib.request import getproxies, proxy_bypass
 import tenacity
 
 from airflow_provider_hsml.hopsworks.domain.access import is_loopback
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInput, NoAnswer, Untrusted
+from airflow_provider_hsml.hopsworks.errors import CertificateError, HopsworksError, InvalidInputError, NoResponseError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Call
@@ -37,7 +37,7 @@ class Exchange:
     :param access: where it goes, unless the call says so
     :param call: what is asked
     :param key: the API key or token as it is by now
-    :raises InvalidInput: it cannot be one, or the body cannot be sent
+    :raises InvalidInputError: it cannot be one, or the body cannot be sent
     """
 
     def __init__(self, access: Access, call: Call[Any], key: str) -> None:
@@ -46,7 +46,7 @@ class Exchange:
         self.url = f"{self.base}/{call.path}" + (f"?{urlencode(call.query)}" if call.query else "")
         if not (key.isascii() and key.isprintable() and " " not in key):
             # Otherwise the library would say so, and show it.
-            raise InvalidInput(
+            raise InvalidInputError(
                 "The API key has characters that no key has, such as a space or a line break. Put the key alone into "
                 "the connection's field 'password'."
             )
@@ -64,26 +64,28 @@ class Exchange:
         self.connect_seconds = min(self.seconds, access.request_timeout)
         self._where = f"{call.what} at {self.base}"
 
-    def not_connected(self) -> NoAnswer:
+    def not_connected(self) -> NoResponseError:
         """Make the error of a connection that took too long."""
         message = (
             f"{self._where}: no connection within {self.connect_seconds:g} s. Check the connection's host and port."
         )
-        return NoAnswer(message, sent=False)
+        return NoResponseError(message, sent=False)
 
-    def not_answered(self) -> NoAnswer:
+    def not_answered(self) -> NoResponseError:
         """Make the error of an answer that took too long."""
-        return NoAnswer(f"{self._where}: no answer within {self.seconds:g} s.")
+        return NoResponseError(f"{self._where}: no answer within {self.seconds:g} s.")
 
-    def not_sendable(self, error: Exception) -> InvalidInput:
+    def not_sendable(self, error: Exception) -> InvalidInputError:
         """
         Make the error of what the library will not even try.
 
         :param error: the library's
         """
-        return InvalidInput(f"{self._where}: cannot be sent ({error}). Check the proxies that the environment names.")
+        return InvalidInputError(
+            f"{self._where}: cannot be sent ({error}). Check the proxies that the environment names."
+        )
 
-    def failed(self, error: BaseException, *, unreached: bool) -> NoAnswer:
+    def failed(self, error: BaseException, *, unreached: bool) -> NoResponseError:
         """
         Make the error of any other failure.
 
@@ -99,17 +101,17 @@ class Exchange:
                 f"{self._where}: what answers there does not speak TLS. Check the connection's port; where it is plain "
                 "http that is spoken, the host begins with 'http://'."
             )
-            return Untrusted(message)
+            return CertificateError(message)
         if isinstance(cause, ssl.SSLError) and not ended:
             message = (
                 f"{self._where}: the server's TLS certificate does not verify{how}. If it is signed by a private CA, "
                 "put the path of that CA's PEM file into the connection's extra 'ca_bundle'."
             )
-            return Untrusted(message)
+            return CertificateError(message)
         if unreached and not ended:
             message = f"{self._where}: nobody answers there. Check the connection's host and port{how}."
-            return NoAnswer(message, sent=False)
-        return NoAnswer(f"{self._where}: the answer was cut off{how}.")
+            return NoResponseError(message, sent=False)
+        return NoResponseError(f"{self._where}: the answer was cut off{how}.")
 
 
 def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
     """
 
     def may_repeat(error: BaseException) -> bool:
-        unsent = isinstance(error, NoAnswer) and not error.sent
+        unsent = isinstance(error, NoResponseError) and not error.sent
         return isinstance(error, HopsworksError) and error.transient and (call.repeatable or unsent)
 
     return {
@@ -173,7 +175,7 @@ def context_of(trusted_path: str) -> ssl.SSLContext:
     Make the TLS context that trusts a CA, and nothing else.
 
     :param trusted_path: a PEM file, or a folder of them
-    :raises InvalidInput: it cannot be read
+    :raises InvalidInputError: it cannot be read
     """
     folder = Path(trusted_path).is_dir()
     try:
@@ -182,7 +184,7 @@ def context_of(trusted_path: str) -> ssl.SSLContext:
         )
     except OSError as error:
         message = f"The CA to verify TLS by, {trusted_path!r}, is not a PEM file that can be read ({_text(error)})."
-        raise InvalidInput(message) from error
+        raise InvalidInputError(message) from error
 
 
 def proxy_for(url: str) -> str | None:
@@ -215,7 +217,7 @@ def _json(body: object) -> bytes:
         return json.dumps(body, allow_nan=False).encode()
     except ValueError as error:
         message = f"{error}: JSON has no word for NaN and infinity."
-        raise InvalidInput(message) from error
+        raise InvalidInputError(message) from error
 
 
 def _cause(error: BaseException | None) -> OSError | None:
