@@ -60,7 +60,7 @@ from airflow.jobs.triggerer_job_runner import TriggerEventEntry, TriggerRunner  
 from airflow.models.trigger import Trigger  # noqa: E402
 from airflow.triggers.base import BaseTrigger, TriggerEvent  # noqa: E402
 
-from airflow_provider_hsml.hopsworks.rollout.status import Reach  # noqa: E402
+from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal  # noqa: E402
 from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: E402
 
 if TYPE_CHECKING:
@@ -264,13 +264,13 @@ class Here:
 
     def count_looks(self) -> None:
         """Count the looks that our triggers judge."""
-        reached = Reach.reached
+        reached = StatusGoal.reached
 
-        def counted(goal: Reach, deployment: Deployment | None, now: float) -> bool:
+        def counted(goal: StatusGoal, deployment: Deployment | None, now: float) -> bool:
             self.looks += 1
             return reached(goal, deployment, now)
 
-        Reach.reached = counted  # type: ignore[assignment,method-assign]
+        StatusGoal.reached = counted  # type: ignore[assignment,method-assign]
 
     def count_warnings(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> NoReturn:
         """Keep nothing of the log but the number of warnings of a blocked event loop."""

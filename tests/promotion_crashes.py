@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.flow import Flow, Step
-    from airflow_provider_hsml.hopsworks.promotion.record import Promoted
+    from airflow_provider_hsml.hopsworks.promotion.record import PromotionResult
     from airflow_provider_hsml.local import LocalServing
 
 T = TypeVar("T")
@@ -37,17 +37,17 @@ _NEVER_CLOSED: list[Any] = []
 
 
 @types.coroutine
-def _inlined(procedure: Flow[T]) -> Generator[Step, Any, T]:
+def _inlined(flow: Flow[T]) -> Generator[Step, Any, T]:
     """Put long waits in their places, for a worker that sees them through itself."""
     try:
-        step = procedure.send(None)
+        step = flow.send(None)
         while True:
             try:
                 answer = (yield step) if isinstance(step, Sleep | Call) else (yield from step.run().__await__())
             except HopsworksError as error:
-                step = procedure.throw(error)
+                step = flow.throw(error)
             else:
-                step = procedure.send(answer)
+                step = flow.send(answer)
     except StopIteration as done:
         result: T = done.value
         return result
@@ -94,7 +94,7 @@ class World:
         wish: Promotion | Rollback,
         changes: int | None = None,
         after: Callable[[Call[Any]], None] = lambda _call: None,
-    ) -> Promoted:
+    ) -> PromotionResult:
         """
         Do it in a worker that is killed right after so many changes; predictions in a row count as one.
 
@@ -103,14 +103,14 @@ class World:
         :param after: what happens after each request
         :raises Died: it was killed
         """
-        procedure = _inlined(wish.run(self.hook.client.project))
-        _NEVER_CLOSED.append(procedure)
+        flow = _inlined(wish.run(self.hook.client.project))
+        _NEVER_CLOSED.append(flow)
         last, sent, answer, error = None, 0, None, None
         while True:
             try:
-                step = procedure.throw(error) if error else procedure.send(answer)
+                step = flow.throw(error) if error else flow.send(answer)
             except StopIteration as done:
-                promoted: Promoted = done.value
+                promoted: PromotionResult = done.value
                 return promoted
             answer = error = None
             if isinstance(step, Sleep):
@@ -160,7 +160,7 @@ class World:
     def is_finished(self, name: str) -> bool:
         """Tell whether the last change was seen through, or taken back."""
         newest = self.journal(name).newest
-        return newest is None or not newest.is_unfinished
+        return newest is None or not newest.is_pending
 
     def deployments(self, name: str) -> list[dict[str, Any]]:
         """Give the deployments of a name as the server has them, with who really answers."""

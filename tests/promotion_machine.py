@@ -145,7 +145,7 @@ class PromotionMachine(RuleBasedStateMachine):
         creating=_PACES, stale=_PACES, updating=_PACES, stopping=_PACES, kinds=st.lists(_KINDS, min_size=3, max_size=3)
     )
     def begin(self, creating: int, stale: int, updating: int, stopping: int, kinds: list[Kind]) -> None:
-        self.scene.pace(*(Looks(number) for number in (creating, updating, stale, updating, stopping)))
+        self.scene.backoff(*(Looks(number) for number in (creating, updating, stale, updating, stopping)))
         self.register(Kind.GOOD, 0.7)
         for kind, metric in zip(kinds, (0.8, 0.9, 0.7), strict=True):
             self.register(kind, metric)

@@ -260,7 +260,7 @@ class Scene:
             self.project: Project = client.project
         self.holdings = self.serving.world.project(self.serving.project_id)
 
-    def pace(self, creating: Looks, starting: Looks, stale: Looks, updating: Looks, stopping: Looks) -> None:
+    def backoff(self, creating: Looks, starting: Looks, stale: Looks, updating: Looks, stopping: Looks) -> None:
         """Have the transitions go by looks, and nothing else take its time."""
         self.cluster.speeds = Speeds(
             *(creating, starting, stale, updating, stopping),

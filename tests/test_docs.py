@@ -127,9 +127,9 @@ def test_what_the_test_button_is_said_to_say_it_says() -> None:
 def test_every_field_is_explained(given: type[Gate | Verification]) -> None:
     page = (ROOT / "docs" / "promotion.md").read_text()
     table = page[page.index(f"| field of `{given.__name__}` |") :].partition("\n\n")[0]
-    explained = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
+    with_log_tail = {name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])}
 
-    assert explained - {given.__name__} == {field.name for field in dataclasses.fields(given)}
+    assert with_log_tail - {given.__name__} == {field.name for field in dataclasses.fields(given)}
 
 
 SECTIONS = {
@@ -169,15 +169,15 @@ def own_arguments(kind: type) -> dict[str, str]:
 class TestOperatorsPage:
     @pytest.mark.parametrize("operator", OPERATORS, ids=lambda operator: operator.__name__)
     def test_has_every_argument_as_in_the_code(self, operator: Any) -> None:
-        explained: set[str] = set()
+        with_log_tail: set[str] = set()
         for kind in operator.__mro__:
             if kind.__module__.startswith("airflow_provider_hsml.") and "__init__" in vars(kind):
                 page = told(SECTIONS.get(kind, kind.__name__))
-                explained |= set(page)
+                with_log_tail |= set(page)
                 assert {name: default for name, (default, _) in page.items()} == own_arguments(kind)
                 for name, (_, is_templated) in page.items():
                     assert is_templated == (name in operator.template_fields), name
-        assert set(operator.template_fields) <= explained
+        assert set(operator.template_fields) <= with_log_tail
 
     def test_has_those_of_the_trigger(self) -> None:
         assert {name: default for name, (default, _) in told("ModelVersionTrigger").items()} == {

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.promotion.guarded_change import Outdated, Transition
+from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange, OutdatedDecision
 from airflow_provider_hsml.hopsworks.transport.client import Client
 
 from .tasks import FakeTaskInstance, changes, execute, rendered
@@ -303,10 +303,10 @@ class TestApplying:
     def test_one_that_is_changed_each_time_is_given_up_with_a_record(
         self, name: str, serving: LocalServing, update: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def run(_: Transition) -> Any:
-            raise Outdated
+        def run(_: GuardedChange) -> Any:
+            raise OutdatedDecision
 
-        monkeypatch.setattr(Transition, "run", run)
+        monkeypatch.setattr(GuardedChange, "run", run)
         serving.requests.clear()
         ti = FakeTaskInstance()
         with pytest.raises(AirflowFailException, match="was changed each time"):

@@ -15,7 +15,7 @@ import pytest
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import model_version, rollout_tracker
-from airflow_provider_hsml.hopsworks.domain.journal_entry import State
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, VerificationError
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
@@ -139,13 +139,13 @@ def test_whenever_a_worker_dies_the_next_run_leaves_what_is_verified(
         left = world.journal(name).newest
         action = world.ends(scenario.wish(world, name, "first" if then == "retry" else "second"))
         (row,) = world.deployments(name) or [{"id": None, "answering": None}]
-        if what == "back" and then == "next" and left and (left.run, left.state) == ("first", State.VERIFIED):
+        if what == "back" and then == "next" and left and (left.run, left.state) == ("first", EntryState.VERIFIED):
             assert row["answering"] == BETTER, "it was done: this is another wish, for what was there before it"
         else:
             assert row["answering"] in scenario.ends, (when, action)
         assert world.accepted(row["id"], "START") <= scenario.starts, (when, action)
         assert world.is_finished(name), (when, action)
-        if left and left.is_unfinished and row["answering"] not in {None, GOOD}:
+        if left and left.is_pending and row["answering"] not in {None, GOOD}:
             assert action in {"updated", "attached", "started"}, when
     assert changes > 4
 
@@ -204,7 +204,7 @@ def test_a_rollback_that_goes_on_with_what_was_begun_says_what_serves(worlds: Ca
 
     def after(_: Call[Any]) -> None:
         newest = world.journal("goeson").newest
-        if newest is not None and newest.state is State.ROLLING_BACK:
+        if newest is not None and newest.state is EntryState.ROLLING_BACK:
             raise Died
 
     with pytest.raises(Died):
@@ -285,7 +285,7 @@ class TestSomebodyElse:
             seen.append(call.what)
             has_changed = any(what.startswith("update deployment") for what in seen)
             newest = world.journal(name).newest
-            is_back = newest is not None and newest.state is State.ROLLING_BACK
+            is_back = newest is not None and newest.state is EntryState.ROLLING_BACK
             is_now = {
                 "right after our update": has_changed,
                 "while we ask": has_changed and call.what.startswith("ask"),

@@ -15,7 +15,7 @@ from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks.errors import SupersededError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
-from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
+from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.operators import (
@@ -30,7 +30,7 @@ from .tasks import FakeTaskInstance, changes, execute
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.hopsworks.domain.judge import Verdict
+    from airflow_provider_hsml.hopsworks.domain.judge import ProbeResult
 
 
 pytestmark = pytest.mark.airflow
@@ -188,14 +188,14 @@ class TestWhatWasNeverVerified:
         execute(best("left2"))
         liar("left2", auc=0.9)
 
-        async def stop_and_start(*_: object) -> Verdict:
+        async def stop_and_start(*_: object) -> ProbeResult:
             hook.stop_deployment("left2")
             hook.start_deployment("left2", wait=False)
             await Sleep(0.0)
             raise SupersededError("somebody else did it")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Verifier, "ask_in_a_row", stop_and_start)
+            patch.setattr(Prober, "ask_in_a_row", stop_and_start)
             with pytest.raises(AirflowFailException, match="somebody else"):
                 execute(best("left2"))
         with pytest.raises(AirflowFailException, match="answers otherwise"):

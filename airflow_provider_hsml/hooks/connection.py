@@ -84,7 +84,7 @@ class ConnectedHook(BaseHook):
         """Give the client."""
         return self.client
 
-    def run(self, procedure: Flow[T]) -> T:
+    def run(self, flow: Flow[T]) -> T:
         """
         Do what a procedure says, with this connection.
 
@@ -92,9 +92,9 @@ class ConnectedHook(BaseHook):
         :raises Deferred: a long wait in it is left to somebody else
         """
         try:
-            return drive(procedure, self.client.send, self._sleep, self._watch)
+            return drive(flow, self.client.send, self._sleep, self._watch)
         finally:
-            procedure.close()
+            flow.close()
 
     def _watch(self, wait: Defer[T]) -> T:
         """Look first; leave what is not there yet to somebody else, where that is wanted."""

@@ -7,13 +7,13 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
-from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import resume
 from airflow_provider_hsml.hopsworks.rollout import restart, stop
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
 
 from .looks import DeploymentLooks
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
-    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +60,13 @@ class DeploymentVerbs(DeploymentLooks):
         self,
         name: str,
         model: ModelVersion | None,
-        wanted: Wanted,
+        wanted: SettingValues,
         *,
         timeout: float = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
         trusted: bool = True,
-    ) -> Arrived:
+    ) -> Outcome:
         """
         Bring a deployment to a configuration and see that it serves: create, update, start, attach, or nothing.
 
@@ -78,9 +78,9 @@ class DeploymentVerbs(DeploymentLooks):
         :param wait: whether to wait for the last change to arrive
         :param trusted: whether what is as wanted already is taken for one that has arrived
         """
-        wanted = wanted | (model_wanted(model) if model else {})
+        wanted = wanted | (model_settings(model) if model else {})
         return self.run(
-            Arrival(
+            Reconciler(
                 self.client.project,
                 check_deployment_name(name),
                 wanted,
@@ -128,7 +128,9 @@ class DeploymentVerbs(DeploymentLooks):
         :return: as it is then; None when there is no such deployment
         """
         return self.run(
-            stop.stop(self.client.project, check_deployment_name(name), self._pace(timeout, poll_interval), wait=wait)
+            stop.stop(
+                self.client.project, check_deployment_name(name), self._backoff(timeout, poll_interval), wait=wait
+            )
         )
 
     def restart_deployment(
@@ -154,7 +156,7 @@ class DeploymentVerbs(DeploymentLooks):
         :raises NotFoundError: there is none; the message names those that are
         """
         before = self.get_deployment(name)
-        how = restart.roll if rolling else restart.restart
+        how = restart.rolling_restart if rolling else restart.restart
         try:
             return self.run(
                 how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait, clock=steady())
@@ -176,13 +178,13 @@ class DeploymentVerbs(DeploymentLooks):
         """
         watch = resume.read(self.client.project, left["watch"], steady())
         resumption = resume.Resumption(self.client.project, watch, event)
-        return self.run(restart.ended(resumption.run(), left["told"] or {})).deployment
+        return self.run(restart.completed(resumption.run(), left["told"] or {})).deployment
 
     def _bring_back(self, name: str) -> None:
         """Start what was left down, within the seconds that a task which is being killed still has."""
-        pace = Backoff(first=0.2, most=1.0, deadline=time.time() + _BRING_BACK)
+        backoff = Backoff(first=0.2, most=1.0, deadline=time.time() + _BRING_BACK)
         try:
-            drive(restart.bring_back(self.client.project, name, pace), self.client.send, time.sleep)
+            drive(restart.start_again(self.client.project, name, backoff), self.client.send, time.sleep)
         except Exception:
             log.exception("Deployment %r may be left stopped: start it", name)
 
@@ -199,9 +201,9 @@ class DeploymentVerbs(DeploymentLooks):
         :return: as it was before; None when there was none
         :raises InvalidInputError: it is neither Created nor Stopped, and ``force`` was not given
         """
-        pace = self._pace(timeout, poll_interval)
-        return self.run(stop.delete(self.client.project, check_deployment_name(name), pace, force=force))
+        backoff = self._backoff(timeout, poll_interval)
+        return self.run(stop.delete(self.client.project, check_deployment_name(name), backoff, force=force))
 
-    def _pace(self, timeout: float, poll_interval: float) -> Backoff:
+    def _backoff(self, timeout: float, poll_interval: float) -> Backoff:
         clock = steady()
         return Backoff(first=0.5, most=poll_interval, deadline=clock() + timeout, clock=clock)

@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import promote, resume
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
-from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback, Target
+from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, PromotionReference, Rollback
 
 from .deployments import DeploymentVerbs
 from .models import direction_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.flow import Flow
-    from airflow_provider_hsml.hopsworks.promotion.record import Promoted, Record
+    from airflow_provider_hsml.hopsworks.promotion.record import PromotionResult, Record
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ class PromotionVerbs(DeploymentVerbs):
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
         """
-        undone = None if promotion is None else Target.read(promotion)
+        undone = None if promotion is None else PromotionReference.read(promotion)
         if undone is not None and (model_version is not None or undone.deployment_name != name):
             message = (
                 f"promotion: it is of deployment {undone.deployment_name!r}; expected one of {name!r}, and no "
@@ -230,7 +230,7 @@ class PromotionVerbs(DeploymentVerbs):
             wait=wait,
         )
 
-    def go_on_promoting(self, left: Mapping[str, Any], event: Mapping[str, Any]) -> Record:
+    def resume_promotion(self, left: Mapping[str, Any], event: Mapping[str, Any]) -> Record:
         """
         Go on with one of the above after its long wait was left to a trigger.
 
@@ -246,16 +246,16 @@ class PromotionVerbs(DeploymentVerbs):
             watch.interval,
             steady(),
             told["deployment_name"],
-            by=promote.compared_by(told),
+            by=promote.metric_of(told),
             recreate=told["recreate"],
             run_key=told["run_key"],
         )
-        return self._promote(promote.go_on(project, watch, event, told, steady()), wish)
+        return self._promote(promote.resume_promotion(project, watch, event, told, steady()), wish)
 
-    def _promote(self, procedure: Flow[Promoted], wish: Promotion | None = None) -> Record:
+    def _promote(self, flow: Flow[PromotionResult], wish: Promotion | None = None) -> Record:
         by = wish.by if wish else None
         try:
-            promoted = self.run(procedure)
+            promoted = self.run(flow)
         except Deferred:
             raise
         except HopsworksError as error:
@@ -283,7 +283,7 @@ class PromotionVerbs(DeploymentVerbs):
         try:
             name, journal = drive(wish.look(self.client.project), self.client.send, time.sleep)
             entry = journal.newest
-            if entry is None or entry.run != wish.run_key or not entry.is_unfinished:
+            if entry is None or entry.run != wish.run_key or not entry.is_pending:
                 return
             if entry.before is not None:
                 if wish.recreate and entry.before.was_up:

@@ -209,9 +209,9 @@ class WaitingOperator(HsmlOperator):
     def _leaves(self, wait: Defer[Any]) -> bool:
         """Tell whether a wait is to be left to the triggerer."""
         from airflow_provider_hsml.hopsworks.promotion.resume import why_not  # noqa: PLC0415 - a DAG is parsed without it, and sooner
-        from airflow_provider_hsml.hopsworks.rollout.watch import Watch  # noqa: PLC0415
+        from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch  # noqa: PLC0415
 
-        if not self.deferrable or not isinstance(wait, Watch):
+        if not self.deferrable or not isinstance(wait, RolloutWatch):
             return False
         reason = why_not(wait)
         if reason:

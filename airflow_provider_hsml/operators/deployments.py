@@ -99,7 +99,7 @@ class StopDeploymentOperator(WaitingOperator):
     def _leave(self, wait: Any) -> None:
         from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        deadline = min(wait.pace.deadline, self._cut_off or wait.pace.deadline)
+        deadline = min(wait.backoff.deadline, self._cut_off or wait.backoff.deadline)
         trigger = DeploymentTrigger(
             hsml_conn_id=self.hsml_conn_id,
             project=self.project,

@@ -51,7 +51,7 @@ class RecordingOperator(WaitingOperator):
         :param left: what was left to it
         :param event: how it ended
         """
-        return self._end(context, self._promote(context, self.hook.go_on_promoting, left, event))
+        return self._end(context, self._promote(context, self.hook.resume_promotion, left, event))
 
     def _end(self, context: Context, record: Record) -> dict[str, Any]:
         """End the task after its promotion."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.sensing.conditions import Lookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import SensorCondition
     from airflow_provider_hsml.triggers.sensing import SensorTrigger
 
 BEFORE_AIRFLOW = 5.0
@@ -77,7 +77,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         return HsmlHook(self.hsml_conn_id, self.project, on_answer=self._see)
 
     @property
-    def lookout(self) -> Lookout:
+    def lookout(self) -> SensorCondition:
         """What is waited for; made once."""
         raise NotImplementedError
 
@@ -133,9 +133,9 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
             if not failed.transient:
                 # The sentence says it all; the cause stays in __context__, not printed above it.
                 raise AirflowFailException(str(failed)) from None
-            from airflow_provider_hsml.hopsworks.sensing.conditions import passes  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+            from airflow_provider_hsml.hopsworks.sensing.conditions import may_pass  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-            if error is not None or not passes(failed):
+            if error is not None or not may_pass(failed):
                 raise
             self.log.warning("%s; looking again", failed)
             found = None

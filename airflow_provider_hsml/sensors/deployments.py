@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
-    from airflow_provider_hsml.hopsworks.sensing.conditions import DeploymentLookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition
     from airflow_provider_hsml.triggers import DeploymentTrigger
 
 
@@ -44,11 +44,11 @@ class DeploymentStatusSensor(HsmlSensor):
         self._has_been_seen = False
 
     @functools.cached_property
-    def lookout(self) -> DeploymentLookout:
+    def lookout(self) -> StatusCondition:
         """What is waited for."""
-        from airflow_provider_hsml.hopsworks.sensing.conditions import DeploymentLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        return DeploymentLookout.read(self.deployment_name, self.target_status)
+        return StatusCondition.read(self.deployment_name, self.target_status)
 
     def trigger(self, **how: Any) -> DeploymentTrigger:
         """Make what waits for it in the triggerer."""

@@ -14,7 +14,7 @@ from .base import HsmlSensor
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
     from airflow_provider_hsml.triggers.models import AwaitModelVersionTrigger
 
 
@@ -84,11 +84,11 @@ class ModelVersionSensor(HsmlSensor):
         self.model_project = model_project
 
     @functools.cached_property
-    def lookout(self) -> VersionLookout:
+    def lookout(self) -> VersionCondition:
         """What is waited for."""
-        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        return VersionLookout.read(self.model_name, **self._wanted())
+        return VersionCondition.read(self.model_name, **self._wanted())
 
     def trigger(self, **how: Any) -> AwaitModelVersionTrigger:
         """Make what waits for it in the triggerer."""

@@ -91,7 +91,7 @@ async def shared_client(hsml_conn_id: str, project: str | None = None) -> AsyncI
             await shared.close()
 
 
-async def find_project(client: AsyncClient, pace: Backoff) -> Project:
+async def find_project(client: AsyncClient, backoff: Backoff) -> Project:
     """
     Find the project, however often the server is away meanwhile.
 
@@ -105,7 +105,7 @@ async def find_project(client: AsyncClient, pace: Backoff) -> Project:
         except HopsworksError as error:
             if not error.transient:
                 raise
-            pause = pace.next_delay(at_least=error.retry_after or 0.0)
+            pause = backoff.next_delay(at_least=error.retry_after or 0.0)
             if pause is None:
                 message = f"Gave up at the timeout: {error}"
                 raise DeadlineExceededError(message) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.sensing.conditions import DeploymentLookout
+from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition
 
 from .sensing import SensorTrigger
 
@@ -26,6 +26,6 @@ class DeploymentTrigger(SensorTrigger):
         self.deployment_name = deployment_name
         self.target_status = target_status
 
-    def lookout(self) -> DeploymentLookout:
+    def lookout(self) -> StatusCondition:
         """Say what is looked for."""
-        return DeploymentLookout.read(self.deployment_name, self.target_status)
+        return StatusCondition.read(self.deployment_name, self.target_status)

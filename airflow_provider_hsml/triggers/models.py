@@ -20,8 +20,8 @@ from .sensing import LEAST_INTERVAL, SensorTrigger
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout
-    from airflow_provider_hsml.hopsworks.sensing.new_versions import Announcer
+    from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
+    from airflow_provider_hsml.hopsworks.sensing.new_versions import NewVersionFeed
 
 HANDED_ON = 3.0
 """
@@ -44,11 +44,11 @@ class AwaitModelVersionTrigger(SensorTrigger):
         self.model_name = model_name
         self.wanted = wanted
 
-    def lookout(self) -> VersionLookout:
+    def lookout(self) -> VersionCondition:
         """Say what is looked for."""
-        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout  # noqa: PLC0415 - not needed to parse a DAG
+        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition  # noqa: PLC0415 - not needed to parse a DAG
 
-        return VersionLookout.read(self.model_name, **self.wanted)
+        return VersionCondition.read(self.model_name, **self.wanted)
 
 
 class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
@@ -130,11 +130,11 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
                     self.log.warning("%s; looking again every %g s", said, self.poll_interval)
             await asyncio.sleep(self.poll_interval)
 
-    def _announcer(self) -> Announcer:
-        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout  # noqa: PLC0415
-        from airflow_provider_hsml.hopsworks.sensing.new_versions import Announcer  # noqa: PLC0415 - brings more than it takes to parse a DAG
+    def _announcer(self) -> NewVersionFeed:
+        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition  # noqa: PLC0415
+        from airflow_provider_hsml.hopsworks.sensing.new_versions import NewVersionFeed  # noqa: PLC0415 - brings more than it takes to parse a DAG
 
-        return Announcer(VersionLookout.read(self.model_name, **self._wanted()))
+        return NewVersionFeed(VersionCondition.read(self.model_name, **self._wanted()))
 
     def _wanted(self) -> dict[str, Any]:
         return {
@@ -152,7 +152,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         wanted = json.dumps([self.hsml_conn_id, self.project, self._wanted()], sort_keys=True)
         return f"hsml_{self.model_name}_{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
 
-    async def _recall(self, announcer: Announcer) -> Any:
+    async def _recall(self, announcer: NewVersionFeed) -> Any:
         """Go on where an earlier run ended; give where to remember how far this one comes, None where nowhere."""
         store = getattr(self, "asset_state_store", None)
         if store is not None:

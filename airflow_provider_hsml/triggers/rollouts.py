@@ -63,9 +63,9 @@ class RolloutTrigger(HsmlTrigger):
         from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - brings more than it takes to store one
 
         clock = steady()
-        pace = Backoff(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
+        backoff = Backoff(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
         async with shared_client(self.hsml_conn_id, self.project) as client:
-            watch = resume.read(await find_project(client, pace), self.watch, clock)
+            watch = resume.read(await find_project(client, backoff), self.watch, clock)
             return await client.drive(resume.report(watch), self.watch["deadline"])
 
     async def on_kill(self) -> None:

@@ -15,7 +15,7 @@ from .base import HsmlTrigger, find_project, shared_client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_hsml.hopsworks.sensing.conditions import Lookout
+    from airflow_provider_hsml.hopsworks.sensing.conditions import SensorCondition
 
 LEAST_INTERVAL = 0.5
 """Seconds between looks at the least, whatever a sensor's poke_interval is."""
@@ -39,21 +39,21 @@ class SensorTrigger(HsmlTrigger):
         self.poll_interval = poll_interval
         self.longest_interval = longest_interval
 
-    def lookout(self) -> Lookout:
+    def lookout(self) -> SensorCondition:
         """Say what is looked for."""
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look until it is there, cannot be there any more, or the deadline has passed."""
-        from airflow_provider_hsml.hopsworks.sensing.conditions import until_seen  # noqa: PLC0415 - not needed to make one
+        from airflow_provider_hsml.hopsworks.sensing.conditions import wait_until_met  # noqa: PLC0415 - not needed to make one
 
         first = max(self.poll_interval, LEAST_INTERVAL)
         most = max(first, self.longest_interval or 0.0)
-        pace = Backoff(first=first, most=most, deadline=self.deadline, clock=steady())
+        backoff = Backoff(first=first, most=most, deadline=self.deadline, clock=steady())
         try:
             async with shared_client(self.hsml_conn_id, self.project) as client:
-                project = await find_project(client, pace)
-                seen = until_seen(self.lookout(), client.access, project, pace)
+                project = await find_project(client, backoff)
+                seen = wait_until_met(self.lookout(), client.access, project, backoff)
                 found = await client.drive(seen, self.deadline)
         except HopsworksError as error:
             yield TriggerEvent(trigger_event.failure(error))  # type: ignore[no-untyped-call]

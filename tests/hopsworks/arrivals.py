@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
 
 from .fake import PROJECT, FakeHopsworks
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
 V1 = ModelVersion("digits", 1, "digits_1", "demo", 119, {}, Framework.SKLEARN)
 V2 = ModelVersion("digits", 2, "digits_2", "demo", 119, {}, Framework.SKLEARN)
@@ -30,12 +30,12 @@ WITH_EXAMPLE = WITHOUT_EXPECTED | {"Models/digits/2/input_example.json": [[0]]}
 
 def arrival(
     fake: FakeHopsworks, model: ModelVersion | None = V2, *, timeout: float = 600.0, wait: bool = True, **wanted: Any
-) -> Arrival:
+) -> Reconciler:
     """Make the procedure with which the version is to be served."""
-    return Arrival(
+    return Reconciler(
         PROJECT,
         "digits",
-        (model_wanted(model) if model else {}) | wanted,
+        (model_settings(model) if model else {}) | wanted,
         timeout=timeout,
         interval=10.0,
         model=model,
@@ -44,7 +44,7 @@ def arrival(
     )
 
 
-def arrive(fake: FakeHopsworks, model: ModelVersion | None = V2, **more: Any) -> Arrived:
+def arrive(fake: FakeHopsworks, model: ModelVersion | None = V2, **more: Any) -> Outcome:
     return fake.run(arrival(fake, model, **more).run())
 
 
@@ -81,7 +81,7 @@ def stops(fake: FakeHopsworks) -> None:
     """Let a STOP go as Hopsworks' do."""
 
     def begin() -> None:
-        fake.becomes("Stopping")()
+        fake.becomes("StopWait")()
         fake.after(3, fake.becomes("Stopped"))
 
     fake.on["STOP"] = begin

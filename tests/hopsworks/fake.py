@@ -113,9 +113,9 @@ class FakeHopsworks:
         """Tell the time."""
         return self.now
 
-    def run(self, procedure: Flow[T]) -> T:
+    def run(self, flow: Flow[T]) -> T:
         """Drive a procedure."""
-        return drive(procedure, self.send, self.sleep)
+        return drive(flow, self.send, self.sleep)
 
     def send(self, call: Call[T]) -> T:
         """Take a call."""

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, RequestRefusedError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff
-from airflow_provider_hsml.hopsworks.rollout.status import Reach, Wait, until
+from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, StatusWait, wait_until
 from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import LocalServing, Profile, RequestFault
@@ -80,16 +80,16 @@ class Waits:
         deadline = time.time() + seconds
         waits = self
 
-        class Counted(Wait):
+        class Counted(StatusWait):
             def pause_after(self, deployment: Deployment | None) -> float | None:
                 waits.looks += 1
                 return super().pause_after(deployment)
 
-        goal = Reach.of(deployment.name, DeploymentStatus.RUNNING)
+        goal = StatusGoal.of(deployment.name, DeploymentStatus.RUNNING)
         wait = Counted(goal, Backoff(first=first, most=2.0, deadline=deadline), f"{deployment.name} to run")
         look = api.get_deployment_by_id(self.project, deployment.id)
         try:
-            found = await self.client.drive(until(wait, look), deadline)
+            found = await self.client.drive(wait_until(wait, look), deadline)
         except (DeadlineExceededError, RequestRefusedError, SupersededError) as error:
             return type(error).__name__
         return found.status.value if found else "gone"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.sensing.conditions import VersionLookout
-from airflow_provider_hsml.hopsworks.sensing.new_versions import REMEMBERED, Announcer
+from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
+from airflow_provider_hsml.hopsworks.sensing.new_versions import REMEMBERED, NewVersionFeed
 
 from .fake import PROJECT, FakeHopsworks
 
@@ -47,7 +47,7 @@ class Registry:
         self.fake.files[f"digits_{number}/tags"] = {"count": len(items), "items": items}
 
     def restart(self, state: Any = None) -> None:
-        self.announcer = Announcer(VersionLookout.read("digits", **self.wanted))
+        self.announcer = NewVersionFeed(VersionCondition.read("digits", **self.wanted))
         self.announcer.recall(json.loads(json.dumps(state)))
 
     def news(self) -> list[int]:

@@ -19,7 +19,7 @@ from .arrivals import FILES, V1, V2, WITHOUT_EXPECTED, arrival, arrive, starts, 
 from .fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
+    from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
 
 
 class TestWhatIsThereAlready:
@@ -104,7 +104,7 @@ class TestWhatIsThereAlready:
         assert arrive(fake, V1).action == "started"
 
     def test_waits_for_stopping_and_starts(self) -> None:
-        fake = FakeHopsworks(row=row("Stopping"), files=FILES)
+        fake = FakeHopsworks(row=row("StopWait"), files=FILES)
         fake.after(10, fake.becomes("Stopped"))
         starts(fake, answers=[1])
 
@@ -205,17 +205,17 @@ def test_what_was_stopped_for_a_change_that_does_not_come_is_started() -> None:
 
 
 class TestWhatWasStoppedForADecisionThatIsOutdated:
-    class Outdated(Exception):
+    class OutdatedDecision(Exception):
         """No error of ours: somebody else has changed what was decided on."""
 
-    def recreate(self, fake: FakeHopsworks) -> Arrival:
+    def recreate(self, fake: FakeHopsworks) -> Reconciler:
         """Make an arrival that stops it, meets somebody else, and gives way when it announces its change again."""
         told: list[bool] = []
 
         async def announce(_: object) -> None:
             told.append(True)
             if len(told) == 2:
-                raise self.Outdated
+                raise self.OutdatedDecision
 
         stops(fake)
         fake.faults["PUT"] = [refusal(409, 240000)]
@@ -227,7 +227,7 @@ class TestWhatWasStoppedForADecisionThatIsOutdated:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"START": [UNSENT, UNSENT]})
         starts(fake, answers=[1])
 
-        with pytest.raises(self.Outdated):
+        with pytest.raises(self.OutdatedDecision):
             fake.run(self.recreate(fake).run())
 
         assert fake.sent == ["STOP", "PUT", "START", "START", "START"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_provider_hsml.hopsworks.domain import diff, legacy_artifacts
-from airflow_provider_hsml.hopsworks.domain.settings import Script, Wanted
+from airflow_provider_hsml.hopsworks.domain.settings import Script, SettingValues
 
 from .fake import row
 
@@ -17,7 +17,7 @@ def live(**more: Any) -> dict[str, Any]:
     return row(version=None, artifactVersion=3, predictor="one.py", predictorScalingConfig=None) | more
 
 
-def sent(raw: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
+def sent(raw: dict[str, Any], wanted: SettingValues) -> dict[str, Any]:
     return legacy_artifacts.for_changing(raw, diff.changed(raw, wanted), diff.differences(raw, wanted))
 
 

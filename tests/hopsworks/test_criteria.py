@@ -102,8 +102,8 @@ class TestLook:
         rest = {f"models/{row['id']}": row for row in rows}
         return FakeHopsworks(files={"models": {"count": len(rows), "items": rows}, **tags, **rest})
 
-    def look(self, fake: FakeHopsworks, **wanted: Any) -> search.Look:
-        return fake.run(search.look(PROJECT, "digits", Criteria.read(**wanted)))
+    def look(self, fake: FakeHopsworks, **wanted: Any) -> search.SearchResult:
+        return fake.run(search.search(PROJECT, "digits", Criteria.read(**wanted)))
 
     def newest(self, fake: FakeHopsworks, **wanted: Any) -> ModelVersion:
         (found,) = self.look(fake, **wanted).models
@@ -141,7 +141,7 @@ class TestLook:
             return fake.send(call)
 
         wanted = Criteria.read(tag={"approval": "approved"})
-        (found,) = drive(search.look(PROJECT, "digits", wanted, Registry(7, "training")), send, fake.sleep).models
+        (found,) = drive(search.search(PROJECT, "digits", wanted, Registry(7, "training")), send, fake.sleep).models
 
         assert found.project == "training"
         assert all("/project/119/modelregistries/7/models" in path for path in paths)
@@ -161,7 +161,7 @@ class TestLook:
         ],
     )
     def test_why_there_is_none_yet(self, accuracies: Any, wanted: dict[str, Any], reason: str) -> None:
-        assert self.look(self.registry(*accuracies), **wanted) == search.Look((), reason)
+        assert self.look(self.registry(*accuracies), **wanted) == search.SearchResult((), reason)
 
     def test_a_version_that_is_deleted_meanwhile_is_passed_over(self) -> None:
         fake = self.registry(0.9, 0.9, _1=self.TAGGED)
@@ -173,7 +173,7 @@ class TestLook:
     def test_all_of_them_but_those_that_are_known(self) -> None:
         fake = self.registry(0.9, 0.5, 0.9, 0.9)
         wanted = Criteria.read(metric="accuracy", at_least=0.85)
-        seen = fake.run(search.look(PROJECT, "digits", wanted, but={3}, is_one_enough=False))
+        seen = fake.run(search.search(PROJECT, "digits", wanted, but={3}, is_one_enough=False))
 
         assert [model.version for model in seen.models] == [4, 1]
 

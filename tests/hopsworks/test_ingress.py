@@ -47,8 +47,8 @@ class Cluster:
 
     def predict(self, ingress: Ingress, *, timeout: float = 600) -> Any:
         project = replace(PROJECT, ingress=ingress)
-        procedure = predict.predict(project, "digits", BODY, timeout=timeout, clock=lambda: self.now)
-        return drive(procedure, self.send, self.sleep)
+        flow = predict.predict(project, "digits", BODY, timeout=timeout, clock=lambda: self.now)
+        return drive(flow, self.send, self.sleep)
 
 
 @pytest.fixture

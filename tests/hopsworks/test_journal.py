@@ -11,11 +11,17 @@ import pytest
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Entry, Rejected, Served, State
+from airflow_provider_hsml.hopsworks.domain.journal_entry import (
+    EntryState,
+    JournalEntry,
+    PreviousState,
+    Rejection,
+    ServedVersion,
+)
 from airflow_provider_hsml.hopsworks.errors import NoResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, open_journal
-from airflow_provider_hsml.hopsworks.promotion.situation import find
+from airflow_provider_hsml.hopsworks.promotion.situation import read_situation
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, row
@@ -29,19 +35,19 @@ SECRET = "hunter2-and-more"
 UPLOAD = f"POST dataset/upload/{FOLDER}/digits"
 
 
-def entry(state: State = State.PROMOTING, **changes: Any) -> Entry:
+def entry(state: EntryState = EntryState.PROMOTING, **changes: Any) -> JournalEntry:
     live = Deployment.from_json(row() | {"predictorEnvVars": [{"name": "TOKEN", "value": SECRET}]})
-    whole = Entry(
+    whole = JournalEntry(
         id="0123456789abcdef",
         state=state,
         run="dag/run/task/-1",
         at=1000.0,
-        challenger=Served("demo", "digits", 2),
+        challenger=ServedVersion("demo", "digits", 2),
         wanted={"model_version": 2},
-        before=Before.of(live),
+        before=PreviousState.of(live),
         touches_env_vars=False,
         over=(1, "100"),
-        rejected=(Rejected(Served("demo", "digits", 3), "it lies", 900.0),),
+        rejected=(Rejection(ServedVersion("demo", "digits", 3), "it lies", 900.0),),
     )
     return dataclasses.replace(whole, **changes)
 
@@ -57,24 +63,24 @@ def files(serving: LocalServing) -> list[str]:
 
 class TestAnEntry:
     @pytest.mark.parametrize("before", [entry().before, None])
-    def test_comes_back_as_it_was(self, before: Before | None) -> None:
+    def test_comes_back_as_it_was(self, before: PreviousState | None) -> None:
         written = entry(before=before)
 
-        assert Entry.from_json(json.loads(json.dumps(written.to_json()))) == written
+        assert JournalEntry.from_json(json.loads(json.dumps(written.to_json()))) == written
 
     def test_of_a_newer_version_of_this_is_read_as_far_as_it_is_known(self) -> None:
         data: Any = json.loads(json.dumps(entry().to_json()))
         for place in (data, data["before"], data["challenger"], data["rejected"][0]):
             place["newer"] = True
 
-        assert Entry.from_json(data) == entry()
+        assert JournalEntry.from_json(data) == entry()
 
     def test_of_an_older_version_lacks_what_came_later(self) -> None:
         data: Any = json.loads(json.dumps(entry().to_json()))
         for name in ("over", "is_rollback", "back_to", "reason"):
             del data[name]
 
-        assert Entry.from_json(data) == entry(over=None)
+        assert JournalEntry.from_json(data) == entry(over=None)
 
 
 class TestAJournal:
@@ -86,9 +92,9 @@ class TestAJournal:
     def test_gives_what_was_written_last(self, hook: HsmlHook) -> None:
         journal = hook.run(open_journal(hook.client.project, "last"))
         hook.run(journal.write(entry()))
-        hook.run(journal.write(entry(State.VERIFIED)))
+        hook.run(journal.write(entry(EntryState.VERIFIED)))
 
-        assert hook.run(open_journal(hook.client.project, "last")).newest == entry(State.VERIFIED)
+        assert hook.run(open_journal(hook.client.project, "last")).newest == entry(EntryState.VERIFIED)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"id": 1}', b"\xff\xfe", b'{"before": 3}'])
     def test_gives_the_one_before_a_broken_one(
@@ -102,8 +108,8 @@ class TestAJournal:
 
         assert journal.newest == entry()
         assert "00000009-0000.json" in caplog.text
-        hook.run(journal.write(entry(State.VERIFIED)))
-        assert hook.run(open_journal(hook.client.project, name)).newest == entry(State.VERIFIED)
+        hook.run(journal.write(entry(EntryState.VERIFIED)))
+        assert hook.run(open_journal(hook.client.project, name)).newest == entry(EntryState.VERIFIED)
 
     def test_leaves_files_of_others_alone(self, hook: HsmlHook) -> None:
         journal = hook.run(open_journal(hook.client.project, "others"))
@@ -116,7 +122,7 @@ class TestAJournal:
     def test_does_not_grow_for_ever(self, hook: HsmlHook) -> None:
         journal = hook.run(open_journal(hook.client.project, "many"))
         for number in range(KEPT + 6):
-            hook.run(journal.write(entry(State.VERIFIED, at=float(number))))
+            hook.run(journal.write(entry(EntryState.VERIFIED, at=float(number))))
 
         journal = hook.run(open_journal(hook.client.project, "many"))
         assert len(journal.names) == KEPT
@@ -128,13 +134,13 @@ class TestAJournal:
         one, other = (hook.run(open_journal(hook.client.project, "two")) for _ in range(2))
         hook.run(one.write(entry()))
         hook.run(other.write(entry(reason="the other")))
-        hook.run(one.write(entry(State.VERIFIED)))
+        hook.run(one.write(entry(EntryState.VERIFIED)))
 
         third = hook.run(open_journal(hook.client.project, "two"))
         assert len(third.names) == 2
         assert third.newest == entry(reason="the other")
-        hook.run(third.write(entry(State.ROLLED_BACK)))
-        assert hook.run(open_journal(hook.client.project, "two")).newest == entry(State.ROLLED_BACK)
+        hook.run(third.write(entry(EntryState.ROLLED_BACK)))
+        assert hook.run(open_journal(hook.client.project, "two")).newest == entry(EntryState.ROLLED_BACK)
 
     @pytest.mark.parametrize("number", range(4))
     def test_with_two_of_one_number_gives_the_one_that_begins(self, hook: HsmlHook, number: int) -> None:
@@ -145,7 +151,7 @@ class TestAJournal:
         (begun,) = other.names
         whole = hook.client.send(api.download(hook.client.project, f"{FOLDER}/{name}/{begun}")) or b""
         hook.client.send(api.delete_path(hook.client.project, f"{FOLDER}/{name}/{begun}"))
-        hook.run(one.write(entry(State.VERIFIED)))
+        hook.run(one.write(entry(EntryState.VERIFIED)))
         hook.run(upload_bytes(hook.client.project, f"{FOLDER}/{name}/{begun}", whole))
 
         assert hook.run(open_journal(hook.client.project, name)).newest == entry()
@@ -158,8 +164,8 @@ class TestAJournal:
 
         assert hook.run(open_journal(hook.client.project, "ruin")).newest is None
         assert len(serving.requests) < 12
-        found = hook.run(find(hook.client.project, ["ruin"]))
-        assert found.is_doubtful, "nothing says that what is live was verified"
+        found = hook.run(read_situation(hook.client.project, ["ruin"]))
+        assert found.is_unverified, "nothing says that what is live was verified"
 
     def test_holds_no_value_of_an_environment_variable(
         self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]
@@ -199,7 +205,7 @@ class TestAServerThatIsAway:
         fake = FakeHopsworks(faults={UPLOAD: list(faults)})
         return fake, fake.run(open_journal(PROJECT, "digits"))
 
-    def pace(self, fake: FakeHopsworks) -> Backoff:
+    def backoff(self, fake: FakeHopsworks) -> Backoff:
         return Backoff(first=1.0, most=10.0, deadline=fake.now + 60.0, clock=fake.clock)
 
     @pytest.mark.parametrize("fault", [UNSENT, LOST])
@@ -213,13 +219,13 @@ class TestAServerThatIsAway:
     def test_is_told_again_how_it_ended(self, fault: str) -> None:
         fake, journal = self.fake(fault)
 
-        fake.run(journal.write(entry(State.VERIFIED), self.pace(fake)))
+        fake.run(journal.write(entry(EntryState.VERIFIED), self.backoff(fake)))
 
         assert fake.sent.count(UPLOAD) == 2
 
     def test_for_good_leaves_it_to_the_next_run(self, caplog: pytest.LogCaptureFixture) -> None:
         fake, journal = self.fake(*[UNSENT] * 99)
 
-        fake.run(journal.write(entry(State.VERIFIED), self.pace(fake)))
+        fake.run(journal.write(entry(EntryState.VERIFIED), self.backoff(fake)))
 
         assert "the next run verifies deployment 'digits' again" in caplog.text

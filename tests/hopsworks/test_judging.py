@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.domain.judge import Judge, Likeness, Probe, Verdict, same
+from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Judge, Probe, ProbeResult, same
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 
 
@@ -55,7 +55,7 @@ def judge(recorded: list[Any] | None, champion: Any = None, **verification: Any)
     )
 
 
-def likeness(judge: Judge, **answer: Any) -> Likeness:
+def likeness(judge: Judge, **answer: Any) -> Attribution:
     return judge.judge(answer, 0.01).likeness
 
 
@@ -66,50 +66,50 @@ def wrong(judge: Judge, seconds: float = 0.01, **answer: Any) -> str:
 @pytest.mark.parametrize(
     ("answer", "champion", "expected"),
     [
-        ([2], [1], Likeness.CHALLENGER),
-        ([1], [1], Likeness.CHAMPION),
-        ([3], [1], Likeness.NEITHER),
-        ([2], [2], Likeness.UNKNOWN),
-        ([3], [2], Likeness.NEITHER),
-        ([2], None, Likeness.CHALLENGER),
-        ([1], None, Likeness.NEITHER),
+        ([2], [1], Attribution.CHALLENGER),
+        ([1], [1], Attribution.CHAMPION),
+        ([3], [1], Attribution.NEITHER),
+        ([2], [2], Attribution.UNKNOWN),
+        ([3], [2], Attribution.NEITHER),
+        ([2], None, Attribution.CHALLENGER),
+        ([1], None, Attribution.NEITHER),
     ],
 )
-def test_by_what_is_recorded(answer: list[int], champion: list[int] | None, expected: Likeness) -> None:
+def test_by_what_is_recorded(answer: list[int], champion: list[int] | None, expected: Attribution) -> None:
     before = None if champion is None else {"predictions": champion, "took": 7}
     verdict = judge([2], before).judge({"predictions": answer}, 0.01)
 
     assert verdict.likeness is expected
-    assert ("otherwise than recorded" in verdict.wrong) is (expected is Likeness.NEITHER)
+    assert ("otherwise than recorded" in verdict.wrong) is (expected is Attribution.NEITHER)
 
 
 def test_without_a_recorded_answer_nothing_is_known() -> None:
-    assert likeness(judge(None), predictions=[1]) is Likeness.UNKNOWN
+    assert likeness(judge(None), predictions=[1]) is Attribution.UNKNOWN
 
 
 @pytest.mark.parametrize(
     ("says", "champion", "expected"),
     [
-        (2, 1, Likeness.CHALLENGER),
-        ("2", 1, Likeness.CHALLENGER),
-        (1, 1, Likeness.CHAMPION),
-        (7, 1, Likeness.NEITHER),
-        (2, None, Likeness.CHALLENGER),
-        (1, None, Likeness.NEITHER),
+        (2, 1, Attribution.CHALLENGER),
+        ("2", 1, Attribution.CHALLENGER),
+        (1, 1, Attribution.CHAMPION),
+        (7, 1, Attribution.NEITHER),
+        (2, None, Attribution.CHALLENGER),
+        (1, None, Attribution.NEITHER),
         # The version before was asked: what it said counts, be it nothing, or not its number in the registry.
-        (2, {"predictions": [1]}, Likeness.CHALLENGER),
-        ("v1", {"predictions": [1], "model": {"version": "v1"}}, Likeness.CHAMPION),
+        (2, {"predictions": [1]}, Attribution.CHALLENGER),
+        ("v1", {"predictions": [1], "model": {"version": "v1"}}, Attribution.CHAMPION),
         # The same version in another configuration tells nothing.
-        (2, {"predictions": [1], "model": {"version": 2}}, Likeness.UNKNOWN),
-        (2, 2, Likeness.UNKNOWN),
+        (2, {"predictions": [1], "model": {"version": 2}}, Attribution.UNKNOWN),
+        (2, 2, Attribution.UNKNOWN),
     ],
 )
-def test_by_the_version_in_the_answer(says: Any, champion: Any, expected: Likeness) -> None:
+def test_by_the_version_in_the_answer(says: Any, champion: Any, expected: Attribution) -> None:
     one = judge(None, champion, version_path="model.version")
     verdict = one.judge({"predictions": [1], "model": {"version": says}}, 0.01)
 
     assert verdict.likeness is expected
-    assert bool(verdict.wrong) is (expected is Likeness.NEITHER)
+    assert bool(verdict.wrong) is (expected is Attribution.NEITHER)
 
 
 @pytest.mark.parametrize("answer", [{}, {"model": None}, {"model": "2"}, {"model": {"versions": 2}}])
@@ -117,22 +117,22 @@ def test_an_answer_without_a_version(answer: dict[str, Any]) -> None:
     """It may be that of a script of before; it may also be that the path is wrong."""
     verdict = judge(None, {"predictions": [1]}, version_path="model.version").judge(answer, 0.01)
 
-    assert verdict == Verdict(Likeness.UNKNOWN, "answers without a model version at 'model.version'")
+    assert verdict == ProbeResult(Attribution.UNKNOWN, "answers without a model version at 'model.version'")
 
 
 @pytest.mark.parametrize(
     ("says", "predictions", "expected", "is_wrong"),
     [
-        (2, [2], Likeness.CHALLENGER, False),
-        (2, [1], Likeness.CHALLENGER, True),
-        (2, [3], Likeness.CHALLENGER, True),
-        (1, [1], Likeness.CHAMPION, False),
-        (1, [3], Likeness.CHAMPION, False),
-        (1, [2], Likeness.NEITHER, True),
-        (7, [3], Likeness.NEITHER, True),
+        (2, [2], Attribution.CHALLENGER, False),
+        (2, [1], Attribution.CHALLENGER, True),
+        (2, [3], Attribution.CHALLENGER, True),
+        (1, [1], Attribution.CHAMPION, False),
+        (1, [3], Attribution.CHAMPION, False),
+        (1, [2], Attribution.NEITHER, True),
+        (7, [3], Attribution.NEITHER, True),
     ],
 )
-def test_both_have_to_be_right(says: int, predictions: list[int], expected: Likeness, is_wrong: bool) -> None:
+def test_both_have_to_be_right(says: int, predictions: list[int], expected: Attribution, is_wrong: bool) -> None:
     before = {"predictions": [1], "version": 1}
     verdict = judge([2], before, version_path="version").judge({"predictions": predictions, "version": says}, 0.01)
 
@@ -209,5 +209,5 @@ def test_too_slow() -> None:
 def test_what_is_a_fingerprint(champion: Any, version_path: str | None, can_be_old: bool, expected: bool) -> None:
     one = judge([2], champion, version_path=version_path)
 
-    assert one.is_fingerprint(Likeness.CHALLENGER, can_be_old=can_be_old) is expected
-    assert not one.is_fingerprint(Likeness.UNKNOWN, can_be_old=can_be_old)
+    assert one.is_fingerprint(Attribution.CHALLENGER, can_be_old=can_be_old) is expected
+    assert not one.is_fingerprint(Attribution.UNKNOWN, can_be_old=can_be_old)

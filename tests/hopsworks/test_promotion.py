@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
-from airflow_provider_hsml.hopsworks.domain.journal_entry import Before
+from airflow_provider_hsml.hopsworks.domain.journal_entry import PreviousState
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
 from airflow_provider_hsml.hopsworks.errors import NotFoundError
 from airflow_provider_hsml.hopsworks.promotion import situation
@@ -45,7 +45,7 @@ def test_best_of(versions: list[ModelVersion], direction: Direction, best: int |
 
 def champion_of(fake: FakeHopsworks, live: Deployment | None, known: list[ModelVersion]) -> ModelVersion | None:
     """Find what a deployment serves."""
-    served = None if live is None else Before.of(live).served
+    served = None if live is None else PreviousState.of(live).served
     return fake.run(situation.find_champion(PROJECT, served, known, "digits"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Next, Roll
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import NextStep, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentFailedError,
     HopsworksError,
@@ -15,7 +15,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 
 from .samples import deployment
 
-LOOK, WAKE, START, NAMES, PROBE = Next.LOOK, Next.WAKE, Next.START, Next.NAMES, Next.PROBE
+LOOK, WAKE, START, NAMES, PROBE = NextStep.LOOK, NextStep.WAKE, NextStep.START, NextStep.NAMES, NextStep.PROBE
 
 RUNNING = deployment("serving/running")
 SIGNATURE = RUNNING.signature
@@ -32,20 +32,20 @@ IDLE_ZERO = look("Idle", instances=0, minimum=0)
 CREATED, STOPPED, STOPPING, STARTING = (
     look("Created", revision=None),
     look("Stopped"),
-    look("Stopping"),
+    look("StopWait"),
     look("Starting"),
 )
 UNSCHEDULABLE = look("Failed", condition={"type": "SCHEDULED", "status": False, "reason": "no room"})
 BROKEN = look("Failed", condition={"type": "STARTED", "status": False, "reason": "crashed"})
 STRANGER = look("Running", revision="9")
 
-Script = list[tuple[float, Deployment, Next | type[HopsworksError]]]
+Script = list[tuple[float, Deployment, NextStep | type[HopsworksError]]]
 
 
-def play(roll: Roll, script: Script) -> None:
+def play(roll: RolloutTracker, script: Script) -> None:
     """Show one look after another; each has its time, and what has to come of it."""
     for number, (now, seen, expected) in enumerate(script):
-        if isinstance(expected, Next):
+        if isinstance(expected, NextStep):
             assert roll.next(seen, now) is expected, f"look {number} at {now} s"
         else:
             with pytest.raises(expected):
@@ -116,7 +116,7 @@ AFTER_A_CHANGE: dict[str, Script] = {
 
 @pytest.mark.parametrize("script", AFTER_A_CHANGE.values(), ids=AFTER_A_CHANGE)
 def test_after_a_change(script: Script) -> None:
-    play(Roll(Moved.CHANGE, since=0, signature=SIGNATURE), script)
+    play(RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE), script)
 
 
 AFTER_A_START: dict[str, Script] = {
@@ -145,17 +145,20 @@ AFTER_A_START: dict[str, Script] = {
 
 @pytest.mark.parametrize("script", AFTER_A_START.values(), ids=AFTER_A_START)
 def test_after_a_start(script: Script) -> None:
-    play(Roll(Moved.START, since=0), script)
+    play(RolloutTracker(RolloutCause.START, since=0), script)
 
 
 def test_the_default_tool_settles_in_its_own_time() -> None:
     plain = look("Running", servingTool="DEFAULT")
 
-    play(Roll(Moved.CHANGE, since=0, signature=SIGNATURE), [(0, plain, LOOK), (9, plain, LOOK), (10, plain, PROBE)])
+    play(
+        RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE),
+        [(0, plain, LOOK), (9, plain, LOOK), (10, plain, PROBE)],
+    )
 
 
 def test_old_names_hold_it_up() -> None:
-    roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
+    roll = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
 
     play(roll, [(0, UPDATING, LOOK), (2, RUNNING, LOOK), (7, RUNNING, NAMES)])
     assert not roll.names(frozenset({"old", "new"}))
@@ -165,7 +168,7 @@ def test_old_names_hold_it_up() -> None:
 
 
 def test_says_when_to_look_again() -> None:
-    roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
+    roll = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
 
     assert (roll.next(UPDATING, 0), roll.look_within) == (LOOK, 2)
     assert (roll.next(RUNNING, 2), roll.look_within) == (LOOK, 5)
@@ -174,7 +177,7 @@ def test_says_when_to_look_again() -> None:
 
 
 def test_looks_come_late_by_a_quarter_of_the_time_at_the_most() -> None:
-    roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE)
+    roll = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE)
     seen = [
         (roll.next(deployment, now), roll.look_within)
         for deployment, now in ((RUNNING, 1), (UPDATING, 4), (UPDATING, 60))
@@ -184,14 +187,14 @@ def test_looks_come_late_by_a_quarter_of_the_time_at_the_most() -> None:
 
 
 def test_names_that_cannot_be_read_hold_nothing_up() -> None:
-    roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
+    roll = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE, old_names=frozenset({"old"}))
 
     assert roll.names(frozenset())
     assert not roll.names_are_new
 
 
 def test_an_answer_of_the_version_before_begins_the_settling_anew() -> None:
-    roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE)
+    roll = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE)
 
     play(roll, [(0, RUNNING, LOOK), (20, RUNNING, PROBE)])
     roll.not_yet()
@@ -199,6 +202,6 @@ def test_an_answer_of_the_version_before_begins_the_settling_anew() -> None:
 
 
 def test_idle_without_anything_to_wake_it_with_settles() -> None:
-    roll = Roll(Moved.CHANGE, since=0, signature=SIGNATURE, can_wake=False)
+    roll = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE, can_wake=False)
 
     play(roll, [(0, IDLE_ZERO, LOOK), (20, IDLE_ZERO, PROBE)])

@@ -12,11 +12,11 @@ import pytest
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import script_file
-from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import UnsupportedError
-from airflow_provider_hsml.hopsworks.rollout.update import Change
+from airflow_provider_hsml.hopsworks.rollout.update import Update
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hooks import HsmlHook
@@ -138,11 +138,11 @@ class Saver:
         self.model = model
         self.name = f"setting{next(_numbers)}"
 
-    def change(self, spec: dict[str, Any]) -> Change:
+    def change(self, spec: dict[str, Any]) -> Update:
         project = self.hook.client.project
-        wanted = DeploymentSpec.read(spec).wanted() | (model_wanted(self.model) if self.model else {})
+        wanted = DeploymentSpec.read(spec).wanted() | (model_settings(self.model) if self.model else {})
         deadline = time.time() + 60
-        return Change(project, self.name, script_file.absolute(project, wanted), self.model, 0.05, deadline, time.time)
+        return Update(project, self.name, script_file.absolute(project, wanted), self.model, 0.05, deadline, time.time)
 
     def create(self, spec: dict[str, Any]) -> Deployment:
         change = self.change(spec)

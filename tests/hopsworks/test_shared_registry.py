@@ -15,7 +15,7 @@ from airflow_provider_hsml.hopsworks.registry import lookup
 from .fake import PROJECT, FakeHopsworks, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.promotion.record import Promoted
+    from airflow_provider_hsml.hopsworks.promotion.record import PromotionResult
 
 REGISTRIES = {"count": 2, "items": [{"id": 119, "name": "demo"}, {"id": 120, "name": "training"}]}
 
@@ -51,7 +51,7 @@ def fake() -> FakeHopsworks:
     return fake
 
 
-def promote(fake: FakeHopsworks, **more: Any) -> Promoted:
+def promote(fake: FakeHopsworks, **more: Any) -> PromotionResult:
     wish = Promotion("digits", {}, 600, 10, fake.clock, model_project="training", **more)
     return fake.run(wish.run(PROJECT))
 

@@ -11,7 +11,7 @@ from airflow_provider_hsml.hopsworks.rollout.stop import delete, stop
 from .fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
 
 
-def pace(fake: FakeHopsworks, timeout: float = 60) -> Backoff:
+def backoff(fake: FakeHopsworks, timeout: float = 60) -> Backoff:
     return Backoff(first=0.5, most=10, deadline=fake.now + timeout, clock=fake.clock)
 
 
@@ -20,7 +20,7 @@ class TestStopping:
         fake = FakeHopsworks(row=row())
         fake.on["STOP"] = lambda: fake.after(3, fake.becomes("Stopped"))
 
-        stopped = fake.run(stop(PROJECT, "digits", pace(fake)))
+        stopped = fake.run(stop(PROJECT, "digits", backoff(fake)))
 
         assert stopped is not None
         assert stopped.status.value == "Stopped"
@@ -30,7 +30,7 @@ class TestStopping:
     def test_nothing_to_do(self, before: dict[str, Any] | None) -> None:
         fake = FakeHopsworks(row=before)
 
-        fake.run(stop(PROJECT, "digits", pace(fake)))
+        fake.run(stop(PROJECT, "digits", backoff(fake)))
         assert fake.sent == []
 
     @pytest.mark.parametrize("fault", [refusal(400, 240003, "being updated"), LOST, UNSENT])
@@ -38,37 +38,37 @@ class TestStopping:
         fake = FakeHopsworks(row=row("Updating"), faults={"STOP": [fault]})
         fake.on["STOP"] = fake.becomes("Stopped")
 
-        fake.run(stop(PROJECT, "digits", pace(fake)))
+        fake.run(stop(PROJECT, "digits", backoff(fake)))
         assert fake.row is not None
         assert fake.row["status"] == "Stopped"
 
     def test_never_stops(self) -> None:
         fake = FakeHopsworks(row=row())
-        fake.on["STOP"] = fake.becomes("Stopping")
+        fake.on["STOP"] = fake.becomes("StopWait")
 
         with pytest.raises(DeadlineExceededError, match="to stop until the timeout"):
-            fake.run(stop(PROJECT, "digits", pace(fake)))
+            fake.run(stop(PROJECT, "digits", backoff(fake)))
 
     def test_always_busy(self) -> None:
         fake = FakeHopsworks(row=row("Starting"), faults={"STOP": [refusal(500, 240004)] * 99})
 
         with pytest.raises(DeadlineExceededError, match="Gave up at the timeout: stop deployment"):
-            fake.run(stop(PROJECT, "digits", pace(fake)))
+            fake.run(stop(PROJECT, "digits", backoff(fake)))
 
     def test_no_role(self) -> None:
         fake = FakeHopsworks(row=row(), faults={"STOP": [refusal(403, 150068)]})
 
         with pytest.raises(RequestRefusedError, match="Data owner"):
-            fake.run(stop(PROJECT, "digits", pace(fake)))
+            fake.run(stop(PROJECT, "digits", backoff(fake)))
 
     def test_without_waiting(self) -> None:
         fake = FakeHopsworks(row=row())
-        fake.on["STOP"] = fake.becomes("Stopping")
+        fake.on["STOP"] = fake.becomes("StopWait")
 
-        stopped = fake.run(stop(PROJECT, "digits", pace(fake), wait=False))
+        stopped = fake.run(stop(PROJECT, "digits", backoff(fake), wait=False))
 
         assert stopped is not None
-        assert stopped.status.value == "Stopping"
+        assert stopped.status.value == "StopWait"
 
 
 class TestDeleting:
@@ -76,7 +76,7 @@ class TestDeleting:
         fake = FakeHopsworks(row=row("Stopped"))
         fake.on["DELETE"] = lambda: fake.after(3, lambda: setattr(fake, "row", None))
 
-        before = fake.run(delete(PROJECT, "digits", pace(fake)))
+        before = fake.run(delete(PROJECT, "digits", backoff(fake)))
 
         assert before is not None
         assert fake.row is None
@@ -85,14 +85,14 @@ class TestDeleting:
     def test_is_gone_already(self) -> None:
         fake = FakeHopsworks()
 
-        assert fake.run(delete(PROJECT, "digits", pace(fake))) is None
+        assert fake.run(delete(PROJECT, "digits", backoff(fake))) is None
         assert fake.sent == []
 
     def test_not_while_it_runs(self) -> None:
         fake = FakeHopsworks(row=row())
 
         with pytest.raises(InvalidInputError, match="force=True"):
-            fake.run(delete(PROJECT, "digits", pace(fake)))
+            fake.run(delete(PROJECT, "digits", backoff(fake)))
         assert fake.sent == []
 
     @pytest.mark.parametrize("fault", [refusal(500, 240001), LOST, UNSENT])
@@ -100,17 +100,17 @@ class TestDeleting:
         fake = FakeHopsworks(row=row("Updating"), faults={"DELETE": [fault]})
         fake.on["DELETE"] = lambda: setattr(fake, "row", None)
 
-        fake.run(delete(PROJECT, "digits", pace(fake), force=True))
+        fake.run(delete(PROJECT, "digits", backoff(fake), force=True))
         assert fake.row is None
 
     def test_always_busy(self) -> None:
         fake = FakeHopsworks(row=row("Updating"), faults={"DELETE": [refusal(500, 240001)] * 99})
 
         with pytest.raises(DeadlineExceededError, match="Gave up at the timeout: delete deployment"):
-            fake.run(delete(PROJECT, "digits", pace(fake), force=True))
+            fake.run(delete(PROJECT, "digits", backoff(fake), force=True))
 
     def test_no_role(self) -> None:
         fake = FakeHopsworks(row=row("Stopped"), faults={"DELETE": [refusal(403, 150068)]})
 
         with pytest.raises(RequestRefusedError, match="Data owner"):
-            fake.run(delete(PROJECT, "digits", pace(fake)))
+            fake.run(delete(PROJECT, "digits", backoff(fake)))

@@ -28,7 +28,7 @@ def bring(wanted: dict[str, Any], answer: Answer) -> tuple[bool, list[tuple[str,
         return call.outcome(Answer(204, b""))
 
     deployment = Deployment.from_json(row())
-    return drive(tags.bring(PROJECT, deployment, wanted), send, lambda _: None), sent
+    return drive(tags.set_tags(PROJECT, deployment, wanted), send, lambda _: None), sent
 
 
 @pytest.mark.parametrize("wanted", [{"team": "fraud", "tier": 3}, {"tier": "3", "team": "fraud"}])

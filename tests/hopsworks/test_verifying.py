@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.api import Answer, Project
-from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, VerificationError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Arrival
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
 
 from .arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
 from .fake import PROJECT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
 LLM = ModelVersion("digits", 2, "digits_2", "demo", 119, {}, Framework.LLM)
 AT_THE_INGRESS = WITHOUT_EXPECTED | {
@@ -40,12 +40,12 @@ def arrive(
     *,
     project: Project = PROJECT,
     timeout: float = 600.0,
-) -> Arrived:
+) -> Outcome:
     """Have a version served, with a verification."""
-    arrival = Arrival(
+    arrival = Reconciler(
         project,
         "digits",
-        (model_wanted(model) if model else {}) | (wanted or {}),
+        (model_settings(model) if model else {}) | (wanted or {}),
         timeout=timeout,
         interval=10.0,
         model=model,

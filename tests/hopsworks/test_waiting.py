@@ -13,7 +13,7 @@ from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, get_deploymen
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, drive, drive_async
-from airflow_provider_hsml.hopsworks.rollout.status import Reach, Wait, explained, until
+from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, StatusWait, wait_until, with_log_tail
 
 from .fake import PROJECT, UNSENT, FakeHopsworks, refusal, row
 
@@ -36,7 +36,7 @@ def test_a_failure_carries_the_log_of_the_component_at_fault(reason: str, compon
         return [InstanceLog("pod-1", f"a line of the {dict(call.query)['component']}")]
 
     with pytest.raises(DeploymentFailedError) as caught:
-        drive(explained(PROJECT, fail()), send, lambda _seconds: None)
+        drive(with_log_tail(PROJECT, fail()), send, lambda _seconds: None)
     assert str(caught.value).splitlines()[1:] == [
         f"Last lines of the {component}'s log:",
         "[pod-1]",
@@ -51,10 +51,11 @@ class Coming(Defer[Deployment | None]):
     clock: Callable[[], float]
 
     async def run(self) -> Deployment | None:
-        pace = Backoff(first=1, most=5, deadline=1300, clock=self.clock)
-        goal = Reach.of("digits", DeploymentStatus.RUNNING)
-        return await explained(
-            PROJECT, until(Wait(goal, pace, "deployment 'digits' to run"), get_deployment(PROJECT, "digits"))
+        backoff = Backoff(first=1, most=5, deadline=1300, clock=self.clock)
+        goal = StatusGoal.of("digits", DeploymentStatus.RUNNING)
+        return await with_log_tail(
+            PROJECT,
+            wait_until(StatusWait(goal, backoff, "deployment 'digits' to run"), get_deployment(PROJECT, "digits")),
         )
 
 
@@ -118,7 +119,7 @@ class TestDrivers:
             async def run(self) -> None:
                 await Sleep(1)
 
-        async def procedure() -> None:
+        async def flow() -> None:
             try:
                 if what == "call":
                     await get_deployment(PROJECT, "digits")
@@ -133,7 +134,7 @@ class TestDrivers:
             await asyncio.Event().wait()
 
         async def cancel() -> None:
-            task = asyncio.create_task(drive_async(procedure(), hang, hang))
+            task = asyncio.create_task(drive_async(flow(), hang, hang))
             await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

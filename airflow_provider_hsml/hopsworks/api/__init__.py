@@ -20,7 +20,7 @@ from .call import (
     Upload,
 )
 from .files import (
-    Entry,
+    FileEntry,
     copy_path,
     delete_path,
     download,
@@ -72,7 +72,7 @@ __all__ = [
     "Answer",
     "Call",
     "Endpoint",
-    "Entry",
+    "FileEntry",
     "InstanceLog",
     "Page",
     "Project",

@@ -40,7 +40,7 @@ def path_exists(project: Project, path: str) -> Call[bool]:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """A file or folder."""
 
     name: str
@@ -51,14 +51,14 @@ class Entry:
     """When it was changed last, as the server writes it."""
 
 
-def _entry(data: Mapping[str, Any]) -> Entry:
+def _file_entry(data: Mapping[str, Any]) -> FileEntry:
     row = data["attributes"]
     is_folder = bool(row.get("dir"))
     name = str(row.get("name") or row["path"].rpartition("/")[2])
-    return Entry(name, is_folder, int(row.get("size") or 0), str(row.get("modificationTime")))
+    return FileEntry(name, is_folder, int(row.get("size") or 0), str(row.get("modificationTime")))
 
 
-def get_entry(project: Project, path: str) -> Call[Entry | None]:
+def get_entry(project: Project, path: str) -> Call[FileEntry | None]:
     """
     Look at a file or folder; None when there is none.
 
@@ -69,13 +69,13 @@ def get_entry(project: Project, path: str) -> Call[Entry | None]:
         f"look at {path!r}",
         "GET",
         _dataset(project, path),
-        lambda data: data and _entry(data),
+        lambda data: data and _file_entry(data),
         repeatable=True,
         absent=_PATH_NOT_FOUND,
     )
 
 
-def list_entries(project: Project, path: str, *, offset: int = 0) -> Call[list[Entry]]:
+def list_entries(project: Project, path: str, *, offset: int = 0) -> Call[list[FileEntry]]:
     """
     List a folder, a page at a time; nothing when there is no such folder.
 
@@ -83,7 +83,7 @@ def list_entries(project: Project, path: str, *, offset: int = 0) -> Call[list[E
     :param path: from the project's folder on, or ``/Projects/...``
     :param offset: how many to leave out
     """
-    return _listing(project, path, offset, lambda data: [_entry(row) for row in (data or {}).get("items") or []])
+    return _listing(project, path, offset, lambda data: [_file_entry(row) for row in (data or {}).get("items") or []])
 
 
 def _listing(project: Project, path: str, offset: int, read: Callable[[Any], T]) -> Call[T]:

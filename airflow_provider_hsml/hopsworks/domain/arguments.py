@@ -212,7 +212,7 @@ def json_mapping(what: str, value: object) -> Mapping[str, Any]:
     return given
 
 
-class Given:
+class Arguments:
     """What these dataclasses have in common: they read themselves strictly, and give what was given."""
 
     __slots__ = ()
@@ -242,7 +242,7 @@ class Given:
     def given(self) -> dict[str, Any]:
         """Give the fields that are not None, as they are; fields inside them are not copied."""
         return {
-            field.name: value.given() if isinstance(value, Given) else value
+            field.name: value.given() if isinstance(value, Arguments) else value
             for field in fields(self)  # type: ignore[arg-type]
             if (value := getattr(self, field.name)) is not None
         }

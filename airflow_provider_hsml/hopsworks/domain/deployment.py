@@ -27,7 +27,7 @@ class DeploymentStatus(StrEnum):
     RUNNING = "Running"
     IDLE = "Idle"
     UPDATING = "Updating"
-    STOPPING = "Stopping"
+    STOPPING = "StopWait"
     STOPPED = "Stopped"
     UNKNOWN = "Unknown"
 

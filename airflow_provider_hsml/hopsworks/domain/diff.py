@@ -17,8 +17,8 @@ from airflow_provider_hsml.hopsworks.domain.settings import (
     TOPIC,
     Script,
     Setting,
+    SettingValues,
     Topic,
-    Wanted,
     setting_of,
 )
 
@@ -46,7 +46,7 @@ _TRANSFORMER_KEYS = (
 )
 
 
-def model_wanted(model: ModelVersion) -> Wanted:
+def model_settings(model: ModelVersion) -> SettingValues:
     """
     Give the settings with which a deployment serves a model version.
 
@@ -60,7 +60,7 @@ def model_wanted(model: ModelVersion) -> Wanted:
     }
 
 
-def differences(raw: Mapping[str, Any], wanted: Wanted) -> dict[str, tuple[Any, Any]]:
+def differences(raw: Mapping[str, Any], wanted: SettingValues) -> dict[str, tuple[Any, Any]]:
     """
     Tell what would have to change: setting -> (live, wanted). Empty when nothing has to.
 
@@ -100,7 +100,7 @@ def shown(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
     return found
 
 
-def changed(raw: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
+def changed(raw: Mapping[str, Any], wanted: SettingValues) -> dict[str, Any]:
     """
     Give the deployment to send: the live one, all it holds kept, with what differs in it.
 
@@ -113,7 +113,7 @@ def changed(raw: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
     return _completed(body, wanted)
 
 
-def _completed(body: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
+def _completed(body: dict[str, Any], wanted: SettingValues) -> dict[str, Any]:
     """Put in what follows from something else, and take out what belongs to something that is gone."""
     if body.get("transformer"):
         minimum = SETTINGS["transformer.scaling.min_instances"]
@@ -147,7 +147,7 @@ def _with_defaults(given: Any) -> dict[str, Any]:
 
 
 def created(
-    name: str, model: ModelVersion | None, wanted: Wanted, *, serving_tool: str, minimum: int
+    name: str, model: ModelVersion | None, wanted: SettingValues, *, serving_tool: str, minimum: int
 ) -> dict[str, Any]:
     """
     Give the body that creates a deployment, with the SDK's defaults where nothing was asked for.
@@ -166,7 +166,7 @@ def created(
         "apiProtocol": "REST",
         "batchingConfiguration": {"batchingEnabled": False},
     }
-    given: Wanted = {"scaling.min_instances": minimum} | (model_wanted(model) if model else {}) | wanted
+    given: SettingValues = {"scaling.min_instances": minimum} | (model_settings(model) if model else {}) | wanted
     body = changed(body, {name: value for name, value in given.items() if value is not None})
     if wanted.get("tags"):
         SETTINGS["tags"].write(body, wanted["tags"])
@@ -178,7 +178,7 @@ _HASHED = re.compile(r".*-[0-9a-f]{16}\.[A-Za-z0-9]+")
 """The names that ``scripts`` gives to what it uploads."""
 
 
-def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[str] = ()) -> Wanted:
+def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[str] = ()) -> SettingValues:
     """
     Give everything that a deployment is set to, as something to want.
 
@@ -213,7 +213,7 @@ def is_still(project: Project, now: Deployment, was: Deployment) -> bool:
     return is_same and not differences(now.raw, configuration(project, was.raw))
 
 
-def stored(wanted: Wanted) -> dict[str, Any]:
+def stored(wanted: SettingValues) -> dict[str, Any]:
     """
     Write down what was wanted, in plain JSON, without environment variables: their values may be secrets.
 
@@ -222,7 +222,7 @@ def stored(wanted: Wanted) -> dict[str, Any]:
     return {name: _plain(value) for name, value in wanted.items() if name not in ENV_VAR_SETTINGS}
 
 
-def from_stored(values: Mapping[str, Any]) -> Wanted:
+def from_stored(values: Mapping[str, Any]) -> SettingValues:
     """
     Read what ``stored`` wrote; a setting that is not known any more is left out.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 
 from . import arguments
-from .arguments import Given
+from .arguments import Arguments
 from .model_version import Direction, ModelVersion, best_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate(Given):
+class Gate(Arguments):
     """
     What a challenger has to show before it takes the champion's place. The default: be better, by however little.
 

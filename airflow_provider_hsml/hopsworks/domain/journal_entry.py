@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
 
-class State(StrEnum):
+class EntryState(StrEnum):
     """How far a promotion has come."""
 
     PROMOTING = "promoting"
@@ -29,7 +29,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class ServedVersion:
     """A model version; of a script alone all is None."""
 
     project: str | None = None
@@ -43,17 +43,17 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejection:
     """A model version that was deployed and failed."""
 
-    served: Served
+    served: ServedVersion
     reason: str
     at: float
     """Seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class PreviousState:
     """A deployment as it was before a change."""
 
     deployment_id: int
@@ -61,7 +61,7 @@ class Before:
     revision: str | None
     was_up: bool
     """Whether it served, or was on its way to."""
-    served: Served
+    served: ServedVersion
     row: Mapping[str, Any] = field(repr=False)
     """The whole deployment as the server gave it, but for its environment variables."""
     never_served: bool = False
@@ -79,7 +79,7 @@ class Before:
             live.version,
             live.revision,
             was_up=not live.status.is_down,
-            served=Served(live.model_project, live.model_name, live.model_version),
+            served=ServedVersion(live.model_project, live.model_name, live.model_version),
             row={key: value for key, value in live.raw.items() if key not in ENV_VAR_KEYS},
         )
 
@@ -93,20 +93,20 @@ class Before:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """What one file of the journal holds."""
 
     id: str
     """Of the promotion, the same in all its entries."""
-    state: State
+    state: EntryState
     run: str
     """Which task it was, and which of its rounds of tries, ``<task>@<round>``; empty outside of Airflow."""
     at: float
     """Seconds since 1970."""
-    challenger: Served
+    challenger: ServedVersion
     wanted: Mapping[str, Any]
     """The settings that the change sets, in plain JSON; never environment variables."""
-    before: Before | None
+    before: PreviousState | None
     """None: there was no deployment."""
     touches_env_vars: bool
     """Whether the change sets environment variables, so that ``before`` does not have all that it takes away."""
@@ -122,7 +122,7 @@ class Entry:
     asked: Mapping[str, Any] | None = None
     """What verifies it, for another process to go on with: ``body``, the request, where it was not registered with the
     model, and ``champion``, what the version before answered."""
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[Rejection, ...] = ()
     """All that were rejected and not served well since, carried on from entry to entry."""
 
     @property
@@ -131,14 +131,14 @@ class Entry:
         return self.run.partition("@")[0]
 
     @property
-    def is_unfinished(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether its change may be what is live, though it was never verified."""
-        return self.state in (State.PROMOTING, State.ROLLING_BACK, State.FAILED)
+        return self.state in (EntryState.PROMOTING, EntryState.ROLLING_BACK, EntryState.FAILED)
 
     @property
     def left_nothing(self) -> bool:
         """Whether it was stopped, and nothing had served before: what is there has never served."""
-        return self.state is State.ROLLED_BACK and (self.before is None or self.before.never_served)
+        return self.state is EntryState.ROLLED_BACK and (self.before is None or self.before.never_served)
 
     def failure(self) -> DeploymentError:
         """Give what it failed with, as far as that was noted."""
@@ -159,21 +159,22 @@ class Entry:
         :raises KeyError, TypeError, ValueError: it is no entry
         """
         before = data["before"]
-        rejected = [_fields(Rejected, row) | {"served": _served(row["served"])} for row in data["rejected"]]
+        rejected = [_fields(Rejection, row) | {"served": _served_version(row["served"])} for row in data["rejected"]]
         return cls(
             **_fields(cls, data)
             | {
-                "state": State(data["state"]),
-                "challenger": _served(data["challenger"]),
+                "state": EntryState(data["state"]),
+                "challenger": _served_version(data["challenger"]),
                 "over": tuple(data["over"]) if data.get("over") else None,
-                "before": before and Before(**_fields(Before, before) | {"served": _served(before["served"])}),
-                "rejected": tuple(Rejected(**row) for row in rejected),
+                "before": before
+                and PreviousState(**_fields(PreviousState, before) | {"served": _served_version(before["served"])}),
+                "rejected": tuple(Rejection(**row) for row in rejected),
             }
         )
 
 
-def _served(data: Mapping[str, Any]) -> Served:
-    return Served(**_fields(Served, data))
+def _served_version(data: Mapping[str, Any]) -> ServedVersion:
+    return ServedVersion(**_fields(ServedVersion, data))
 
 
 def _fields(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Probe:
     """The recorded answer, where there is one."""
 
 
-class Likeness(Enum):
+class Attribution(Enum):
     """Whose answer an answer is."""
 
     CHALLENGER = "as recorded for this version"
@@ -30,10 +30,10 @@ class Likeness(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ProbeResult:
     """What one answer says."""
 
-    likeness: Likeness
+    likeness: Attribution
     wrong: str = ""
     """What is wrong with it, to be read after the deployment's name; empty when it is as it should be."""
 
@@ -52,7 +52,7 @@ class Judge:
     champion_version: int | None = None
     """Its model version; None when that is not known."""
 
-    def judge(self, answer: Mapping[str, Any], seconds: float) -> Verdict:
+    def judge(self, answer: Mapping[str, Any], seconds: float) -> ProbeResult:
         """
         Judge an answer.
 
@@ -62,22 +62,22 @@ class Judge:
         path = self.checks.version_path
         if path is not None and _at(answer, path) is None:
             # As a script of before may answer, but also one that has the path wrong.
-            return Verdict(Likeness.UNKNOWN, f"answers without a model version at {path!r}")
-        numbered = Likeness.UNKNOWN if path is None else self._by_version(answer, path)
+            return ProbeResult(Attribution.UNKNOWN, f"answers without a model version at {path!r}")
+        numbered = Attribution.UNKNOWN if path is None else self._by_version(answer, path)
         recorded = self._by_record(answer)
-        if Likeness.CHAMPION in (numbered, recorded) and Likeness.CHALLENGER not in (numbered, recorded):
-            return Verdict(Likeness.CHAMPION)
-        if numbered is Likeness.NEITHER or (numbered is Likeness.CHAMPION and recorded is Likeness.CHALLENGER):
+        if Attribution.CHAMPION in (numbered, recorded) and Attribution.CHALLENGER not in (numbered, recorded):
+            return ProbeResult(Attribution.CHAMPION)
+        if numbered is Attribution.NEITHER or (numbered is Attribution.CHAMPION and recorded is Attribution.CHALLENGER):
             found = _at(answer, path or "")
             wrong = f"answers as version {found}, not as version {self.version} (at {path!r})"
-            return Verdict(Likeness.NEITHER, wrong)
-        whose = recorded if numbered is Likeness.UNKNOWN else numbered
-        if recorded in (Likeness.NEITHER, Likeness.CHAMPION):
+            return ProbeResult(Attribution.NEITHER, wrong)
+        whose = recorded if numbered is Attribution.UNKNOWN else numbered
+        if recorded in (Attribution.NEITHER, Attribution.CHAMPION):
             shown = str(answer.get("predictions"))[:200]
-            return Verdict(whose, f"answers otherwise than recorded for this version: {shown}")
-        return Verdict(whose, self._not_as_expected(answer) or self._too_slow(seconds))
+            return ProbeResult(whose, f"answers otherwise than recorded for this version: {shown}")
+        return ProbeResult(whose, self._not_as_expected(answer) or self._too_slow(seconds))
 
-    def is_fingerprint(self, likeness: Likeness, *, can_be_old: bool) -> bool:
+    def is_fingerprint(self, likeness: Attribution, *, can_be_old: bool) -> bool:
         """
         Tell whether such an answer proves that the challenger gave it.
 
@@ -85,9 +85,9 @@ class Judge:
         :param can_be_old: whether instances of before may answer still
         """
         is_told_apart = self.checks.version_path is not None or self.champion is not None or not can_be_old
-        return likeness is Likeness.CHALLENGER and is_told_apart
+        return likeness is Attribution.CHALLENGER and is_told_apart
 
-    def _by_version(self, answer: Mapping[str, Any], path: str) -> Likeness:
+    def _by_version(self, answer: Mapping[str, Any], path: str) -> Attribution:
         """Tell whose the answer is by the version in it."""
         found, wanted = _at(answer, path), str(self.version)
         # A script of before may have another version in its answers than the registry's, or none.
@@ -96,20 +96,20 @@ class Judge:
         else:
             is_old = self.champion_version is not None and found == str(self.champion_version)
         if found == wanted:
-            return Likeness.UNKNOWN if is_old else Likeness.CHALLENGER
-        return Likeness.CHAMPION if is_old else Likeness.NEITHER
+            return Attribution.UNKNOWN if is_old else Attribution.CHALLENGER
+        return Attribution.CHAMPION if is_old else Attribution.NEITHER
 
-    def _by_record(self, answer: Mapping[str, Any]) -> Likeness:
+    def _by_record(self, answer: Mapping[str, Any]) -> Attribution:
         """Tell whose the predictions are, where the right ones are recorded."""
         if self.probe is None or self.probe.predictions is None:
-            return Likeness.UNKNOWN
+            return Attribution.UNKNOWN
         found, recorded, tolerance = answer.get("predictions"), self.probe.predictions, self.checks.tolerance
         before = self.champion.get("predictions") if self.champion is not None else None
         alike = self.champion is not None and same(before, recorded, tolerance)
         if same(found, recorded, tolerance):
-            return Likeness.UNKNOWN if alike else Likeness.CHALLENGER
+            return Attribution.UNKNOWN if alike else Attribution.CHALLENGER
         is_old = self.champion is not None and not alike and same(found, before, tolerance)
-        return Likeness.CHAMPION if is_old else Likeness.NEITHER
+        return Attribution.CHAMPION if is_old else Attribution.NEITHER
 
     def _not_as_expected(self, answer: Mapping[str, Any]) -> str:
         """Ask ``expect``, and say what is wrong."""

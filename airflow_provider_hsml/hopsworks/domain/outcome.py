@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Arrived:
+class Outcome:
     """How it ended: what serves now, and how that is known."""
 
     deployment: Deployment

@@ -25,7 +25,7 @@ UNSCHEDULABLE_STAYS = 300.0
 """The same when the cluster had no room: a node may be on its way."""
 
 
-class FailedWatch:
+class FailureTracker:
     """Tells a Failed that stays from one that passes."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ LATE = 0.25
 """Share of the time so far by which the next look may come late, in a rollout that takes longer."""
 
 
-class Moved(Enum):
+class RolloutCause(Enum):
     """What set the rollout in motion."""
 
     START = auto()
@@ -77,7 +77,7 @@ class Moved(Enum):
     """Our PUT, or somebody's: old instances may answer for a while."""
 
 
-class Next(Enum):
+class NextStep(Enum):
     """What to do after a look."""
 
     LOOK = auto()
@@ -88,14 +88,14 @@ class Next(Enum):
 
 
 @dataclass(slots=True)
-class Roll:
+class RolloutTracker:
     """
     Follows a rollout from look to look.
 
     Time is given, not taken, so that a table of looks is a whole test of it.
     """
 
-    moved: Moved
+    moved: RolloutCause
     since: float
     """When it was set in motion, seconds since 1970."""
     signature: tuple[int | None, str | None] | None = None
@@ -115,9 +115,9 @@ class Roll:
     _idle_since: float | None = None
     _woken_at: float | None = None
     _names_at: float | None = None
-    _failed: FailedWatch = field(default_factory=FailedWatch)
+    _failed: FailureTracker = field(default_factory=FailureTracker)
 
-    def next(self, deployment: Deployment, now: float) -> Next:
+    def next(self, deployment: Deployment, now: float) -> NextStep:
         """
         Judge a look.
 
@@ -140,7 +140,7 @@ class Roll:
         if status is not Status.RUNNING or deployment.available_instances < max(1, deployment.minimum_instances):
             self.saw_transition = self.saw_transition or status is not Status.RUNNING
             self.stable_since = None
-            return Next.LOOK
+            return NextStep.LOOK
         return self._stable(deployment, now)
 
     def names(self, current: frozenset[str]) -> bool:
@@ -165,19 +165,19 @@ class Roll:
             message = f"{deployment} was changed by somebody else during the rollout; what they set is left as it is."
             raise SupersededError(message)
 
-    def _down(self, deployment: Deployment, now: float) -> Next:
-        ours = self.moved is Moved.START
+    def _down(self, deployment: Deployment, now: float) -> NextStep:
+        ours = self.moved is RolloutCause.START
         if ours and now - self.since < START_GRACE:
-            return Next.LOOK
+            return NextStep.LOOK
         if ours and deployment.status.is_down and not self.started_again:
             self.started_again, self.since = True, now
-            return Next.START
+            return NextStep.START
         message = (
             f"{deployment} was stopped by somebody else while it was rolled out. Start it again if that was a mistake."
         )
         raise SupersededError(message)
 
-    def _idle(self, deployment: Deployment, now: float) -> Next:
+    def _idle(self, deployment: Deployment, now: float) -> NextStep:
         if self._idle_since is None:
             self._idle_since = now
         if deployment.minimum_instances > 0:
@@ -189,31 +189,31 @@ class Roll:
                     "deployment."
                 )
                 raise VerificationError(message)
-            return Next.LOOK
+            return NextStep.LOOK
         if not self.can_wake:
             return self._stable(deployment, now)
         if self._woken_at is None or now - self._woken_at >= WAKE_AGAIN:
             self._woken_at = now
-            return Next.WAKE
-        return Next.LOOK
+            return NextStep.WAKE
+        return NextStep.LOOK
 
-    def _stable(self, deployment: Deployment, now: float) -> Next:
+    def _stable(self, deployment: Deployment, now: float) -> NextStep:
         if self.stable_since is None:
             self.stable_since = now
         due = self.stable_since + self._settle(deployment)
         if now >= due and self.old_names and not self.names_are_new:
             if self._names_at is None or now >= self._names_at + NAMES_AGAIN:
                 self._names_at, self.look_within = now, NAMES_AGAIN
-                return Next.NAMES
+                return NextStep.NAMES
             due = self._names_at + NAMES_AGAIN
         if now < due:
             # Where nothing was seen to move yet, it may still begin to.
             self.look_within = due - now if self.saw_transition else min(due - now, self.look_within)
-            return Next.LOOK
-        return Next.PROBE
+            return NextStep.LOOK
+        return NextStep.PROBE
 
     def _settle(self, deployment: Deployment) -> float:
-        if self.moved is Moved.START:
+        if self.moved is RolloutCause.START:
             return 0.0
         if deployment.serving_tool == "DEFAULT":
             return SETTLE_DEFAULT_TOOL

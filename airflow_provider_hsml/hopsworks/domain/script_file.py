@@ -13,7 +13,7 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.project import Project
-    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
 
 
 FOLDER = "Resources/airflow-provider-hsml/scripts"
@@ -53,7 +53,7 @@ def read(what: str, value: object) -> Script:
     return Script(f"{FOLDER}/{stem}-{hashlib.sha256(content).hexdigest()[:16]}{file.suffix}", content)
 
 
-def absolute(project: Project, wanted: Wanted) -> Wanted:
+def absolute(project: Project, wanted: SettingValues) -> SettingValues:
     """
     Give the same settings with each script's whole path.
 

@@ -22,7 +22,7 @@ CREATE_TOPIC = "CREATE"
 _COPIED = re.compile(r"^(?:predictor-|transformer-)+")
 """What servers that copy scripts put before their names."""
 
-Wanted = dict[str, Any]
+SettingValues = dict[str, Any]
 """Settings by their name: those that were asked for, no others. None: it is to be taken away."""
 
 

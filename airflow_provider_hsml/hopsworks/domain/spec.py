@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import arguments
 from . import script_file as script_file_
-from .arguments import Given
+from .arguments import Arguments
 from .settings import (
     COMPUTE,
     CREATE_TOPIC,
@@ -21,8 +21,8 @@ from .settings import (
     RESERVED,
     SCALING,
     SET_BY_THE_SERVER,
+    SettingValues,
     Topic,
-    Wanted,
     named,
 )
 
@@ -43,7 +43,7 @@ _ENV_VAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Resources(Given):
+class Resources(Arguments):
     """What one instance gets. ``requests`` and ``limits``: ``cores`` (float), ``memory`` (MB), ``gpus``."""
 
     instances: int | str | None = None
@@ -51,14 +51,14 @@ class Resources(Given):
     requests: Mapping[str, float] | None = None
     limits: Mapping[str, float] | None = None
 
-    def wanted(self, what: str = "spec.resources") -> Wanted:
+    def wanted(self, what: str = "spec.resources") -> SettingValues:
         """
         Give the settings that this asks for, by their names below the component.
 
         :param what: where this was given, for messages
         :raises InvalidInputError: a value of the wrong kind, or a limit below its request
         """
-        found: Wanted = {}
+        found: SettingValues = {}
         if self.instances is not None:
             found["scaling.min_instances"] = arguments.integer(f"{what}.instances", self.instances, least=0)
         for kind, given in (("requests", self.requests), ("limits", self.limits)):
@@ -68,7 +68,7 @@ class Resources(Given):
 
 
 @dataclass(frozen=True, slots=True)
-class Scaling(Given):
+class Scaling(Arguments):
     """
     How many instances run. Percentages are 0 to 100 and above, ``*_seconds`` are seconds.
 
@@ -99,7 +99,7 @@ class Scaling(Given):
     idle_cooldown_seconds: int | str | None = None
     cold_start_timeout_seconds: int | str | None = None
 
-    def wanted(self, what: str = "spec.scaling") -> Wanted:
+    def wanted(self, what: str = "spec.scaling") -> SettingValues:
         """
         Give the settings that this asks for, by their names below the component.
 
@@ -140,7 +140,7 @@ def _additional_metric(what: str, row: object) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class TransformerSpec(Given):
+class TransformerSpec(Arguments):
     """The component that works on requests before the predictor, and on answers after it: a script of its own."""
 
     script_file: str | None = None
@@ -150,7 +150,7 @@ class TransformerSpec(Given):
     resources: Resources | Mapping[str, Any] | None = None
     scaling: Scaling | Mapping[str, Any] | None = None
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SettingValues:
         """
         Give the settings that this asks for, checked.
 
@@ -163,7 +163,7 @@ class TransformerSpec(Given):
 
 
 @dataclass(frozen=True, slots=True)
-class InferenceLogger(Given):
+class InferenceLogger(Arguments):
     """What is logged of each inference, and where to. ``mode="NONE"`` ends it."""
 
     mode: str | None = None
@@ -175,13 +175,13 @@ class InferenceLogger(Given):
     replicas: int | str | None = None
     """Of the topic that is created."""
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SettingValues:
         """
         Give the settings that this asks for, checked.
 
         :raises InvalidInputError: what is wrong, by the name of the field
         """
-        what, found = "spec.inference_logger", Wanted()
+        what, found = "spec.inference_logger", SettingValues()
         if self.mode is not None:
             found["mode"] = arguments.choice(f"{what}.mode", self.mode, ("ALL", "PREDICTIONS", "MODEL_INPUTS", "NONE"))
         numbers = {
@@ -202,7 +202,7 @@ class InferenceLogger(Given):
 
 
 @dataclass(frozen=True, slots=True)
-class Batcher(Given):
+class Batcher(Arguments):
     """Whether the server puts several requests together before the model sees them."""
 
     enabled: bool | str | None = None
@@ -212,7 +212,7 @@ class Batcher(Given):
     timeout: int | str | None = None
     """Seconds."""
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SettingValues:
         """
         Give the settings that this asks for, checked.
 
@@ -229,7 +229,7 @@ class Batcher(Given):
 
 
 @dataclass(frozen=True, slots=True)
-class DeploymentSpec(Given):
+class DeploymentSpec(Arguments):
     """
     How a deployment is to be configured. A field that is None is not asked for: an update keeps what is live.
 
@@ -267,7 +267,7 @@ class DeploymentSpec(Given):
     extra: Mapping[str, Any] | None = None
     """Keys of the wire that have no name here, such as ``tracing`` or ``vllmVariant``."""
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> SettingValues:
         """
         Give the settings that this asks for, checked. A local script is read.
 
@@ -302,9 +302,9 @@ def _is_false(value: object) -> bool:
     return value is False or (isinstance(value, str) and value.strip().lower() == "false")
 
 
-def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> Wanted:
+def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> SettingValues:
     """Read what predictor and transformer have alike."""
-    found: Wanted = {}
+    found: SettingValues = {}
     if spec.environment is not None:
         found["environment"] = arguments.text(f"{what}.environment", spec.environment)
     if spec.env_vars is not None:
@@ -332,7 +332,7 @@ def _env_vars(what: str, given: object) -> dict[str, str]:
     return found
 
 
-def _extra(given: object) -> Wanted:
+def _extra(given: object) -> SettingValues:
     """Read keys of the wire."""
     found = {}
     for key, value in arguments.json_mapping("spec.extra", given).items():

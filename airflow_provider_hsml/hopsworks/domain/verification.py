@@ -18,14 +18,14 @@ from airflow_provider_hsml.hopsworks.domain.judge import Checks, Expectation
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from . import arguments
-from .arguments import Given
+from .arguments import Arguments
 from .judge import TOLERANCE
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
 @dataclass(frozen=True, slots=True)
-class Verification(Given):
+class Verification(Arguments):
     """
     How a deploying task proves that the new version answers, and what becomes of it when it does not.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain.journal_entry import Entry, State
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry
 from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, HopsworksError, RequestRefusedError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
@@ -44,12 +44,12 @@ class Journal:
     deployment_name: str
     names: list[str] = field(default_factory=list)
     """Its files, newest first."""
-    newest: Entry | None = None
+    newest: JournalEntry | None = None
     is_kept: bool = True
     """Whether the key may write it; without, nothing is remembered."""
     has_folder: bool = False
 
-    async def write(self, entry: Entry, pace: Backoff | None = None) -> None:
+    async def write(self, entry: JournalEntry, backoff: Backoff | None = None) -> None:
         """
         Write a new entry. One with which a promotion ends also has old ones deleted.
 
@@ -66,29 +66,29 @@ class Journal:
             except HopsworksError as error:
                 if isinstance(error, RequestRefusedError) and error.code == SCOPE_MISSING:
                     self._give_up(error)
-                elif pace is None:
+                elif backoff is None:
                     raise
                 else:
-                    await self._try_again(entry, error, pace)
+                    await self._try_again(entry, error, backoff)
         self.newest = entry
 
-    async def _try_again(self, entry: Entry, error: HopsworksError, pace: Backoff) -> None:
+    async def _try_again(self, entry: JournalEntry, error: HopsworksError, backoff: Backoff) -> None:
         call = api.path_exists(self.project, "Resources")
         try:
             if not error.transient:
                 raise error
-            await read_patiently(call, pace)
+            await read_patiently(call, backoff)
             await self._write(entry)
         except HopsworksError as last:
             log.warning("%s; the next run verifies deployment %r again", last, self.deployment_name)
 
-    async def _write(self, entry: Entry) -> None:
+    async def _write(self, entry: JournalEntry) -> None:
         folder = f"{FOLDER}/{self.deployment_name}"
         if not self.has_folder:
             for path in (FOLDER.rpartition("/")[0], FOLDER, folder):
                 await api.make_folder(self.project, path)
             self.has_folder = True
-        begins = entry.state is State.PROMOTING
+        begins = entry.state is EntryState.PROMOTING
         there = await _list(self.project, folder)
         if not begins and set(there or ()) - set(self.names):
             log.warning("Deployment %r: another run has noted something meanwhile, which counts", self.deployment_name)
@@ -98,7 +98,7 @@ class Journal:
         name = f"{number:08d}-{'b' if begins else 'a'}{uuid.uuid4().hex[:8]}.json"
         self.names.insert(0, name)
         await upload_bytes(self.project, f"{folder}/{name}", json.dumps(entry.to_json()).encode())
-        if entry.state not in (State.PROMOTING, State.ROLLING_BACK):
+        if entry.state not in (EntryState.PROMOTING, EntryState.ROLLING_BACK):
             for old in self.names[KEPT:][:_DELETED_AT_ONCE]:
                 try:
                     await api.delete_path(self.project, f"{folder}/{old}")
@@ -140,7 +140,7 @@ async def open_journal(project: Project, deployment_name: str) -> Journal:
     return journal
 
 
-async def read_asked(project: Project, deployment_name: str, entry_id: str) -> Mapping[str, Any]:
+async def read_probe_inputs(project: Project, deployment_name: str, entry_id: str) -> Mapping[str, Any]:
     """
     Read what verifies a change that another process has made.
 
@@ -168,9 +168,9 @@ def _is_ours(name: str) -> bool:
     return name.endswith(".json") and name[:8].isdecimal() and name[8:9] == "-"
 
 
-def _read(content: bytes | None, name: str) -> Entry | None:
+def _read(content: bytes | None, name: str) -> JournalEntry | None:
     try:
-        return Entry.from_json(json.loads(content or b""))
+        return JournalEntry.from_json(json.loads(content or b""))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         log.warning("The journal's file %r cannot be read, and the one before it is taken: %r", name, error)
         return None

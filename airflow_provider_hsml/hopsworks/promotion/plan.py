@@ -12,7 +12,7 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 
-    from .situation import Found
+    from .situation import Situation
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Plan:
     """Setting -> [live, planned]; of environment variables the names alone. Empty: no setting would change."""
 
     @classmethod
-    def of(cls, found: Found, chosen: ModelVersion | None, differing: Mapping[str, tuple[Any, Any]]) -> Self:
+    def of(cls, found: Situation, chosen: ModelVersion | None, differing: Mapping[str, tuple[Any, Any]]) -> Self:
         """
         Make the plan.
 
@@ -71,7 +71,7 @@ class Plan:
         """Give it as plain JSON values."""
         return asdict(self)
 
-    def check(self, found: Found, differing: Mapping[str, tuple[Any, Any]]) -> None:
+    def check(self, found: Situation, differing: Mapping[str, tuple[Any, Any]]) -> None:
         """
         Refuse to apply it to anything but what it was made for.
 
@@ -86,7 +86,7 @@ class Plan:
             asked = f"version {chosen.version if chosen else None} in deployment {found.name!r}"
             message = f"plan: it is for {planned}, and what is asked for now is {asked}. Give what the plan names."
             raise InvalidInputError(message)
-        if not differing or found.attaches:
+        if not differing or found.adopts:
             # It is done already, or under way: a task that is tried again.
             return
         was = (self.deployment_id, self.version, self.revision)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import diff, gate
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, default_deployment_names
-from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
-from airflow_provider_hsml.hopsworks.domain.journal_entry import Served, State
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
@@ -29,28 +29,28 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.registry import lookup
-from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
+from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.hopsworks.rollout.reconcile import STRANGERS
 
 from . import promotion_tag
-from .guarded_change import Outdated, Transition
+from .guarded_change import GuardedChange, OutdatedDecision
 from .journal import Journal, open_journal
 from .plan import Plan
-from .record import Done, Promoted
+from .record import EarlierTry, PromotionResult
 from .resume import Resumption
-from .situation import Found, differing, find, find_champion, find_deployment
+from .situation import Situation, differing, find_champion, find_deployment, read_situation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
-    from airflow_provider_hsml.hopsworks.domain.journal_entry import Entry
+    from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
     from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
-    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
     from airflow_provider_hsml.hopsworks.flow import Clock
-    from airflow_provider_hsml.hopsworks.rollout.watch import Watch
+    from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Promotion:
 
     model_name: str | None
     """None: a script alone."""
-    wanted: Wanted
+    wanted: SettingValues
     """Settings asked for beside the model."""
     timeout: float
     """Seconds for one change."""
@@ -94,23 +94,23 @@ class Promotion:
     on_decided: Callable[[ModelVersion], object] = lambda _model: None
     """Is given the version that is to serve, before anything is done."""
 
-    async def run(self, project: Project) -> Promoted:
+    async def run(self, project: Project) -> PromotionResult:
         """
         Decide, and bring it about.
 
         :param project: the project
         :raises HopsworksError: with the record of what was decided and done, where it came to that
         """
-        promoted: Promoted | None = None
+        promoted: PromotionResult | None = None
         for _ in range(STRANGERS + 1):
             found, promoted = await self._decided(project)
             try:
                 self._check_not_rolled_back(found)
-                if found.unfinished is not None and not self.plan_only and found.is_to_be_taken_back:
-                    await self._take_back(project, found)
+                if found.pending is not None and not self.plan_only and found.is_to_be_taken_back:
+                    await self._roll_back(project, found)
                     found, promoted = await self._decided(project)
                 return await self._bring_about(project, found, promoted)
-            except Outdated:
+            except OutdatedDecision:
                 log.info("The deployment was changed since this was decided on; deciding anew")
             except HopsworksError as error:
                 error.record = error.record or dataclasses.replace(promoted, failure=error).record(self.by)
@@ -142,21 +142,21 @@ class Promotion:
             raise InvalidInputError(message)
         return default_deployment_names(check_model_name(self.model_name))
 
-    async def _bring_about(self, project: Project, found: Found, promoted: Promoted) -> Promoted:
+    async def _bring_about(self, project: Project, found: Situation, promoted: PromotionResult) -> PromotionResult:
         chosen = found.decision.chosen if found.decision else None
         if found.decision is not None:
             log.info("Deployment %r: %s.", found.name, found.decision.reason)
         if found.decision is not None and chosen is None:
             return promoted
-        wanted = self.wanted | (model_wanted(chosen) if chosen else {})
+        wanted = self.wanted | (model_settings(chosen) if chosen else {})
         differs = differing(project, found, wanted)
         if self.plan is not None:
             self.plan.check(found, differs)
         if self.plan_only:
             if self.checks is not None:
-                pace = Backoff(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
-                verifier = Verifier(project, found.name, self.clock, self.checks)
-                await verifier.check(found.live, wanted, chosen, pace)
+                backoff = Backoff(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
+                verifier = Prober(project, found.name, self.clock, self.checks)
+                await verifier.check(found.live, wanted, chosen, backoff)
             what = diff.described(differs) or "no setting would change"
             if found.live is not None and found.live.status.is_down:
                 what += "; it would be started"
@@ -164,50 +164,50 @@ class Promotion:
                 what += "; it would be stopped for the change"
             log.info("Deployment %r: planned, nothing is sent: %s.", found.name, what)
             return dataclasses.replace(promoted, plan=Plan.of(found, chosen, differs))
-        transition = Transition(
+        transition = GuardedChange(
             project,
             found.name,
             wanted,
-            id=found.unfinished.id if found.unfinished and found.attaches else uuid.uuid4().hex,
+            id=found.pending.id if found.pending and found.adopts else uuid.uuid4().hex,
             run_key=self.run_key,
             journal=found.journal,
             decided_on=found.live,
-            is_doubtful=found.is_doubtful,
+            is_unverified=found.is_unverified,
             timeout=self.timeout,
             interval=self.interval,
             model=chosen,
             checks=self.checks,
             wait=self.wait,
             recreate=self.recreate,
-            unfinished=found.unfinished,
-            attaches=found.attaches,
+            pending=found.pending,
+            adopts=found.adopts,
             clock=self.clock,
         )
-        return await see_through(transition, promoted, self.by)
+        return await apply_and_record(transition, promoted, self.by)
 
-    def _check_not_rolled_back(self, found: Found) -> None:
+    def _check_not_rolled_back(self, found: Situation) -> None:
         """
         See that no earlier try of this task has ended with a rollback, after which its worker died.
 
         :raises RolledBackError: one has: tried again, the task would deploy the same version once more
         """
         entry = found.journal.newest
-        if entry is None or entry.state is not State.ROLLED_BACK or entry.passes:
+        if entry is None or entry.state is not EntryState.ROLLED_BACK or entry.passes:
             return
         if self.run_key and entry.run == self.run_key:
             what = "It was taken back by an earlier try of this task, which has failed with that for good."
             raise entry.failure().followed_by(RolledBackError, what)
 
-    async def _take_back(self, project: Project, found: Found) -> None:
+    async def _roll_back(self, project: Project, found: Situation) -> None:
         """
         Take back what an earlier run has left unverified.
 
-        :raises RolledBackError: that was a task's own earlier try, which had begun to take it back: it has failed for good
+        :raises RolledBackError: an earlier try of the same task had begun the rollback
         """
-        entry = found.unfinished
+        entry = found.pending
         if entry is None:
             return
-        error, now = await take_back(
+        error, now = await roll_back(
             project,
             found,
             entry,
@@ -216,24 +216,24 @@ class Promotion:
             recreate=self.recreate,
             clock=self.clock,
         )
-        if entry.state is State.ROLLING_BACK and self.run_key and entry.run == self.run_key:
+        if entry.state is EntryState.ROLLING_BACK and self.run_key and entry.run == self.run_key:
             error.record = dataclasses.replace(
                 _promoted(found, self.run_key), failure=error, now=now.deployment
             ).record(self.by)
             raise error
 
-    async def _decided(self, project: Project) -> tuple[Found, Promoted]:
+    async def _decided(self, project: Project) -> tuple[Situation, PromotionResult]:
         """Decide, and say so."""
         found = await self._decide(project)
         if found.decision is not None and found.decision.chosen is not None:
             self.on_decided(found.decision.chosen)
         return found, _promoted(found, self.run_key)
 
-    async def _decide(self, project: Project) -> Found:
+    async def _decide(self, project: Project) -> Situation:
         """Find the deployment as it is, and what is to serve."""
         names = self._names()
         if self.model_name is None:
-            found = await find(project, names)
+            found = await read_situation(project, names)
             if found.live is not None and found.live.model_name is not None:
                 message = (
                     f"model_name: {found.live} serves a model and cannot be made to serve a script alone: name one."
@@ -243,12 +243,12 @@ class Promotion:
         source = await lookup.find_registry(project, self.model_project)
         if self.by is None:
             model = await lookup.find_version(project, check_model_name(self.model_name), self.version, source)
-            found = await find(project, names)
+            found = await read_situation(project, names)
             why = "is the newest" if self.version is None else "was asked for"
             decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
             return dataclasses.replace(found, decision=decision)
         versions = await lookup.list_versions(project, check_model_name(self.model_name), source)
-        found = await find(project, names)
+        found = await read_situation(project, names)
         owner = source.name if source else project.name
         if not versions:
             raise lookup.no_version(self.model_name, owner)
@@ -268,33 +268,33 @@ class Promotion:
         return dataclasses.replace(found, decision=decision, champion=champion)
 
 
-def _promoted(found: Found, run_key: str) -> Promoted:
+def _promoted(found: Situation, run_key: str) -> PromotionResult:
     """Make what is known before anything is done."""
     done = _done(found, run_key)
-    return Promoted(found.name, None, found.decision, found.champion, found.live, found.former, done=done)
+    return PromotionResult(found.name, None, found.decision, found.champion, found.live, found.former, done=done)
 
 
-def _done(found: Found, run_key: str) -> Done | None:
+def _done(found: Situation, run_key: str) -> EarlierTry | None:
     """Tell what an earlier try of the same task has brought about, where that is what is to serve."""
     entry, decision = found.journal.newest, found.decision
     chosen = decision.chosen if decision else None
-    wanted = Served(chosen.project, chosen.name, chosen.version) if chosen else Served()
-    if entry is None or not run_key or (entry.run, entry.state) != (run_key, State.VERIFIED):
+    wanted = ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
+    if entry is None or not run_key or (entry.run, entry.state) != (run_key, EntryState.VERIFIED):
         return None
-    if found.is_doubtful or entry.challenger != wanted:
+    if found.is_unverified or entry.challenger != wanted:
         return None
     before = entry.before
     if before is None:
-        return Done("created", None, is_kept=False)
+        return EarlierTry("created", None, is_kept=False)
     action = "updated" if entry.wanted or before.was_up else "started"
-    return Done(
+    return EarlierTry(
         action, before.served.version, is_kept=before.served == wanted and decision is not None and decision.is_kept
     )
 
 
-async def see_through(
-    transition: Transition, promoted: Promoted, by: Metric | None, resumption: Resumption | None = None
-) -> Promoted:
+async def apply_and_record(
+    transition: GuardedChange, promoted: PromotionResult, by: Metric | None, resumption: Resumption | None = None
+) -> PromotionResult:
     """
     See a change through, and have its record made however it ends.
 
@@ -305,7 +305,7 @@ async def see_through(
     :raises HopsworksError: it failed; with the record
     """
     model = promoted.decision.chosen if promoted.decision else None
-    note = functools.partial(promotion_tag.note_promotion, transition.project, model, run_key=transition.run_key)
+    note = functools.partial(promotion_tag.tag_promotion, transition.project, model, run_key=transition.run_key)
     transition.told = promoted.told(by) | {"recreate": transition.recreate, "run_key": transition.run_key}
     try:
         arrived = await (transition.resume(resumption) if resumption else transition.run())
@@ -321,9 +321,16 @@ async def see_through(
     return done
 
 
-async def take_back(
-    project: Project, found: Found, entry: Entry, *, timeout: float, interval: float, recreate: bool, clock: Clock
-) -> tuple[RolledBackError, Arrived]:
+async def roll_back(
+    project: Project,
+    found: Situation,
+    entry: JournalEntry,
+    *,
+    timeout: float,
+    interval: float,
+    recreate: bool,
+    clock: Clock,
+) -> tuple[RolledBackError, Outcome]:
     """
     Take back what an earlier run has left unverified.
 
@@ -338,8 +345,8 @@ async def take_back(
     :raises HopsworksError: it could not be taken back
     """
     left = DeploymentError("An earlier run has left it unverified; what was there before is to serve")
-    why = entry.failure() if entry.state is State.ROLLING_BACK else left
-    transition = Transition(
+    why = entry.failure() if entry.state is EntryState.ROLLING_BACK else left
+    transition = GuardedChange(
         project,
         found.name,
         {},
@@ -350,13 +357,13 @@ async def take_back(
         timeout=timeout,
         interval=interval,
         recreate=recreate,
-        unfinished=entry,
-        attaches=True,
-        is_bound=True,
+        pending=entry,
+        adopts=True,
+        worker_only=True,
         clock=clock,
     )
     try:
-        await transition.take_back(why, found.live)
+        await transition.roll_back(why, found.live)
     except RolledBackError as error:
         if transition.returned is not None:
             log.warning("%s", error)
@@ -365,13 +372,13 @@ async def take_back(
     raise AssertionError  # Taking back always raises.
 
 
-async def go_on(
+async def resume_promotion(
     project: Project,
-    watch: Watch,
+    watch: RolloutWatch,
     event: Mapping[str, Any],
     told: Mapping[str, Any],
     clock: Clock,
-) -> Promoted:
+) -> PromotionResult:
     """
     Go on with a promotion, or a rollback by hand, after what takes long in it was left to somebody else.
 
@@ -387,10 +394,10 @@ async def go_on(
         chosen = await _find(project, decision["chosen"])
         decision = Decision(chosen, decision["reason"], decision["is_kept"])
     champion = await _find(project, told["champion"])
-    former = None if told["former"] is None else Served(**told["former"])
-    done = None if told["done"] is None else Done(**told["done"])
-    promoted = Promoted(told["deployment_name"], None, decision, champion, None, former, done=done)
-    transition = Transition(
+    former = None if told["former"] is None else ServedVersion(**told["former"])
+    done = None if told["done"] is None else EarlierTry(**told["done"])
+    promoted = PromotionResult(told["deployment_name"], None, decision, champion, None, former, done=done)
+    transition = GuardedChange(
         project,
         promoted.name,
         {},
@@ -405,10 +412,10 @@ async def go_on(
         recreate=told["recreate"],
         clock=clock,
     )
-    return await see_through(transition, promoted, compared_by(told), Resumption(project, watch, event))
+    return await apply_and_record(transition, promoted, metric_of(told), Resumption(project, watch, event))
 
 
-def compared_by(told: Mapping[str, Any]) -> Metric | None:
+def metric_of(told: Mapping[str, Any]) -> Metric | None:
     """
     Give the metric that a promotion compared by.
 

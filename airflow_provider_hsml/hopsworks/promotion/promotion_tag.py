@@ -19,7 +19,7 @@ PROMOTION = "hsml_promotion"
 """The tag that notes a promotion on a model version."""
 
 
-async def note_promotion(
+async def tag_promotion(
     project: Project, model: ModelVersion | None, record: Record, *, at: float, run_key: str
 ) -> None:
     """

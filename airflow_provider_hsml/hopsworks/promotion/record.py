@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain.journal_entry import Served
+from airflow_provider_hsml.hopsworks.domain.journal_entry import ServedVersion
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, SupersededError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
     from .plan import Plan
 
@@ -20,7 +20,7 @@ _SCRIPT = "the script was asked for"
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class EarlierTry:
     """What an earlier try of the same task brought about; its worker died before it could tell."""
 
     action: str
@@ -29,12 +29,12 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Promoted:
+class PromotionResult:
     """How a promotion ended."""
 
     name: str
     """The deployment's."""
-    arrived: Arrived | None
+    arrived: Outcome | None
     """None: no candidate is good enough to be the first, and there is no deployment."""
     decision: Decision | None
     """None for a script alone."""
@@ -42,7 +42,7 @@ class Promoted:
     """The version that was served before, where it was compared with."""
     before: Deployment | None
     """The deployment as it was."""
-    former: Served | None = None
+    former: ServedVersion | None = None
     """What served then, verified."""
     plan: Plan | None = None
     """What would be done, where that was all that was asked for."""
@@ -50,7 +50,7 @@ class Promoted:
     """How it failed."""
     now: Deployment | None = None
     """As it is after a failure, where that is known."""
-    done: Done | None = None
+    done: EarlierTry | None = None
     """What this one finds done."""
 
     def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
@@ -112,7 +112,7 @@ class Promoted:
         }
 
     @property
-    def _done(self) -> Done | None:
+    def _done(self) -> EarlierTry | None:
         """What is told of an earlier try, where this one had nothing to do."""
         is_idle = self.failure is None and self.arrived is not None and self.arrived.action == "unchanged"
         return self.done if is_idle else None
@@ -133,7 +133,7 @@ class Promoted:
 
 
 def _served(model: ModelVersion | None) -> dict[str, Any] | None:
-    return None if model is None else asdict(Served(model.project, model.name, model.version))
+    return None if model is None else asdict(ServedVersion(model.project, model.name, model.version))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api, errors
-from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Roll
+from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import (
     CertificateError,
@@ -28,11 +28,11 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.inference.predict import ROUTE_BUDGET
-from airflow_provider_hsml.hopsworks.rollout.probe import Verifier
-from airflow_provider_hsml.hopsworks.rollout.status import explained
-from airflow_provider_hsml.hopsworks.rollout.watch import Watch
+from airflow_provider_hsml.hopsworks.rollout.probe import Prober
+from airflow_provider_hsml.hopsworks.rollout.status import with_log_tail
+from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
 
-from .journal import read_asked
+from .journal import read_probe_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Clock
-    from airflow_provider_hsml.hopsworks.rollout.watch import Seen
+    from airflow_provider_hsml.hopsworks.rollout.watch import WatchResult
 
 ARRIVED, FAILED, START = "arrived", "failed", "start"
 _OF_A_SENTENCE = (
@@ -68,14 +68,14 @@ class _StartNeeded(Exception):
     """The START has to be sent again, which is for a worker to do."""
 
 
-def why_not(watch: Watch) -> str:
+def why_not(watch: RolloutWatch) -> str:
     """
     Tell why a watch cannot be left to somebody else; empty when it can.
 
     :param watch: the watch
     """
     judge, checks = watch.verifier.judge, watch.verifier.checks
-    if watch.is_bound:
+    if watch.worker_only:
         return "only this worker knows what may have to follow"
     if watch.noted is None and (checks.body is not None or judge.champion is not None):
         return "there is no journal to keep what verifies it"
@@ -84,7 +84,7 @@ def why_not(watch: Watch) -> str:
     return ""
 
 
-def written(watch: Watch) -> dict[str, Any]:
+def written(watch: RolloutWatch) -> dict[str, Any]:
     """
     Write a watch down.
 
@@ -115,7 +115,7 @@ def written(watch: Watch) -> dict[str, Any]:
     }
 
 
-def read(project: Project, data: Mapping[str, Any], clock: Clock) -> Watch:
+def read(project: Project, data: Mapping[str, Any], clock: Clock) -> RolloutWatch:
     """
     Make a watch of what ``written`` gave.
 
@@ -125,17 +125,17 @@ def read(project: Project, data: Mapping[str, Any], clock: Clock) -> Watch:
     """
     names = ("expect", "on_failure", *_NUMBERS)
     checks = Verification(**{name: data[name] for name in names}).checks()
-    verifier = Verifier(project, data["deployment_name"], clock, checks)
+    verifier = Prober(project, data["deployment_name"], clock, checks)
     verifier.judge.champion_version = data["champion_version"]
-    roll = Roll(
-        Moved[data["moved"]],
+    roll = RolloutTracker(
+        RolloutCause[data["moved"]],
         since=data["since"],
         signature=tuple(data["signature"]) if data["signature"] else None,
         old_names=frozenset(data["old_names"]),
         can_wake=data["can_wake"],
         started_again=data["started_again"],
     )
-    return Watch(
+    return RolloutWatch(
         project,
         data["deployment_id"],
         roll,
@@ -157,7 +157,7 @@ async def _leave(deployment: Deployment) -> None:
     raise _StartNeeded(deployment.name)
 
 
-async def report(watch: Watch) -> dict[str, Any]:
+async def report(watch: RolloutWatch) -> dict[str, Any]:
     """
     See a watch through, and say how it ended, for ``Resumption`` to go on.
 
@@ -166,10 +166,10 @@ async def report(watch: Watch) -> dict[str, Any]:
     verifier = watch.verifier
     try:
         if watch.noted is not None:
-            asked = await read_asked(watch.project, verifier.name, watch.noted)
+            asked = await read_probe_inputs(watch.project, verifier.name, watch.noted)
             verifier.checks = replace(verifier.checks, body=asked.get("body"))
             verifier.judge = replace(verifier.judge, checks=verifier.checks, champion=asked.get("champion"))
-        seen: Seen = await watch.run()
+        seen: WatchResult = await watch.run()
     except _StartNeeded:
         ended: dict[str, Any] = {"status": START}
     except HopsworksError as error:
@@ -226,7 +226,7 @@ class Resumption:
     """An arrival that goes on from how a watch has ended elsewhere. Drive ``run()``."""
 
     project: Project
-    watch: Watch
+    watch: RolloutWatch
     event: Mapping[str, Any]
     seen: Deployment | None = field(init=False, default=None)
     """As it was seen last."""
@@ -236,18 +236,18 @@ class Resumption:
         """Whether a change of ours has been carried out."""
         return self.watch.has_changed
 
-    async def run(self) -> Arrived:
+    async def run(self) -> Outcome:
         """
         Go on.
 
         :raises HopsworksError: as ``Watch.run``
         """
-        return await explained(self.project, self._go_on())
+        return await with_log_tail(self.project, self._go_on())
 
-    async def _go_on(self) -> Arrived:
+    async def _go_on(self) -> Outcome:
         watch, event, clock = self.watch, self.event, self.watch.verifier.clock
-        pace = Backoff(first=1.0, most=watch.interval, deadline=clock() + ROUTE_BUDGET, clock=clock)
-        live = await read_patiently(api.get_deployment_by_id(self.project, watch.deployment_id), pace)
+        backoff = Backoff(first=1.0, most=watch.interval, deadline=clock() + ROUTE_BUDGET, clock=clock)
+        live = await read_patiently(api.get_deployment_by_id(self.project, watch.deployment_id), backoff)
         last = event.get("signature")
         if live is not None and last is not None:
             self.seen = replace(live, version=last[0], revision=last[1])
@@ -262,5 +262,5 @@ class Resumption:
             await api.start_deployment(self.project, live)
             roll = replace(watch.roll, since=clock(), started_again=True)
             seen = await replace(watch, roll=roll, seen=live)
-            return Arrived(seen.deployment, watch.action, seen.verified_by, seen.downtime)
-        return Arrived(live, watch.action, event["verified_by"], event["downtime"])
+            return Outcome(seen.deployment, watch.action, seen.verified_by, seen.downtime)
+        return Outcome(live, watch.action, event["verified_by"], event["downtime"])

@@ -11,31 +11,31 @@ from typing import TYPE_CHECKING, Self
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, diff, script_file
-from airflow_provider_hsml.hopsworks.domain.diff import model_wanted
+from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision
-from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Served, State
-from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, PreviousState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, all_pages
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 from . import way_back
-from .guarded_change import Outdated, Transition
-from .promote import see_through, take_back
-from .record import Done, Promoted
-from .situation import find
+from .guarded_change import GuardedChange, OutdatedDecision
+from .promote import apply_and_record, roll_back
+from .record import EarlierTry, PromotionResult
+from .situation import read_situation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
-    from airflow_provider_hsml.hopsworks.domain.journal_entry import Entry
+    from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
     from airflow_provider_hsml.hopsworks.flow import Clock
 
-    from .situation import Found
+    from .situation import Situation
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +43,13 @@ PREVIOUS = "previous"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PromotionReference:
     """A promotion that is to be undone, as its record tells of it."""
 
     deployment_name: str
     deployment_id: int | None
     action: str
-    served: Served
+    served: ServedVersion
     """What it was to have the deployment serve."""
 
     @classmethod
@@ -66,9 +66,9 @@ class Target:
         if set(keys) - set(given):
             arguments.refuse("promotion", expected, value)
         name, id_, action, *served = (given[key] for key in keys)
-        return cls(name, id_, action, Served(*served))
+        return cls(name, id_, action, ServedVersion(*served))
 
-    def nothing_left(self, found: Found, live: Deployment) -> str | None:
+    def nothing_left(self, found: Situation, live: Deployment) -> str | None:
         """
         Say why there is nothing of it to undo; None: there is.
 
@@ -77,9 +77,9 @@ class Target:
         """
         if self.action not in ("created", "updated", "started", "attached", "failed"):
             return f"the promotion ended with {self.action!r}: it has left nothing to roll back"
-        if self.action == "failed" and found.unfinished is None:
+        if self.action == "failed" and found.pending is None:
             return "the promotion failed, and has left nothing to roll back"
-        if (live.id, Before.of(live).served) != (self.deployment_id, self.served):
+        if (live.id, PreviousState.of(live).served) != (self.deployment_id, self.served):
             return f"what the promotion has changed was changed again since: {live}"
         return None
 
@@ -98,12 +98,12 @@ class Rollback:
     run_key: str = ""
     reject: bool = True
     """Whether the model version that it takes away is not to be chosen as the best one again."""
-    promotion: Target | None = None
+    promotion: PromotionReference | None = None
     """The one that is to be undone; None: whatever was the last."""
     on_decided: Callable[[ModelVersion], object] = lambda _model: None
     """Is given the version that is to serve, before anything is done."""
 
-    async def run(self, project: Project) -> Promoted:
+    async def run(self, project: Project) -> PromotionResult:
         """
         Roll it back, and see that it serves; if it does not, what served before this serves again.
 
@@ -111,12 +111,12 @@ class Rollback:
         :raises NotFoundError: there is no such deployment, or no such version
         :raises InvalidInputError: nothing is known of what it was
         """
-        found = await find(project, [self.name])
-        if found.unfinished is not None and found.unfinished.state is State.ROLLING_BACK:
-            _, now = await take_back(
+        found = await read_situation(project, [self.name])
+        if found.pending is not None and found.pending.state is EntryState.ROLLING_BACK:
+            _, now = await roll_back(
                 project,
                 found,
-                found.unfinished,
+                found.pending,
                 timeout=self.timeout,
                 interval=self.interval,
                 recreate=False,
@@ -126,7 +126,7 @@ class Rollback:
                 # An earlier run had begun it.
                 model = None if now.deployment.status.is_down else await _served_by(project, now.deployment)
                 return self._promoted(found, dataclasses.replace(now, action="rolled_back"), model)
-            found = await find(project, [self.name])
+            found = await read_situation(project, [self.name])
         live, journal = found.live, found.journal
         if live is None:
             message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
@@ -136,17 +136,19 @@ class Rollback:
         if nothing is not None:
             log.info("%s: nothing is rolled back: %s", live, nothing)
             model = await _served_by(project, live)
-            return Promoted(self.name, Arrived(live, "unchanged"), Decision(model, nothing), None, live, found.former)
+            return PromotionResult(
+                self.name, Outcome(live, "unchanged"), Decision(model, nothing), None, live, found.former
+            )
         back_to, wanted, model = await self._target(project, live, found, begun)
-        entry = found.unfinished
+        entry = found.pending
         differing = diff.differences(live.raw, script_file.absolute(project, wanted))
-        attaches = entry is not None and not differing and back_to in (None, live.version)
+        adopts = entry is not None and not differing and back_to in (None, live.version)
         promoted = self._promoted(found, None, model)
-        transition = Transition(
+        transition = GuardedChange(
             project,
             self.name,
             wanted,
-            id=entry.id if entry and attaches else uuid.uuid4().hex,
+            id=entry.id if entry and adopts else uuid.uuid4().hex,
             run_key=self.run_key,
             journal=journal,
             decided_on=live,
@@ -157,20 +159,22 @@ class Rollback:
             back_to=back_to,
             is_rollback=True,
             rejects=self.reject,
-            is_doubtful=found.is_doubtful,
-            unfinished=entry,
-            attaches=attaches,
+            is_unverified=found.is_unverified,
+            pending=entry,
+            adopts=adopts,
             clock=self.clock,
         )
         try:
-            return await see_through(transition, promoted, None)
-        except Outdated as error:
+            return await apply_and_record(transition, promoted, None)
+        except OutdatedDecision as error:
             message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
             superseded = SupersededError(message)
             superseded.record = dataclasses.replace(promoted, failure=superseded).record(None)
             raise superseded from error
 
-    def _promoted(self, found: Found, arrived: Arrived | None, model: ModelVersion | None = None) -> Promoted:
+    def _promoted(
+        self, found: Situation, arrived: Outcome | None, model: ModelVersion | None = None
+    ) -> PromotionResult:
         """Make what is known of it, once that is decided."""
         if model is not None:
             self.on_decided(model)
@@ -178,36 +182,36 @@ class Rollback:
         what = f", with version {model.version} of model {model.name!r}" if model else ""
         decision = Decision(model, f"{place} was asked for{what}")
         entry, done = found.journal.newest, None
-        if entry and self.run_key and (entry.run, entry.state) == (self.run_key, State.VERIFIED):
+        if entry and self.run_key and (entry.run, entry.state) == (self.run_key, EntryState.VERIFIED):
             # An earlier try has done it, and its worker died before it could tell.
-            done = Done("rolled_back", entry.before.served.version if entry.before else None, is_kept=False)
-        return Promoted(self.name, arrived, decision, None, found.live, found.former, done=done)
+            done = EarlierTry("rolled_back", entry.before.served.version if entry.before else None, is_kept=False)
+        return PromotionResult(self.name, arrived, decision, None, found.live, found.former, done=done)
 
-    def _begun(self, found: Found, live: Deployment) -> Entry | None:
+    def _begun(self, found: Situation, live: Deployment) -> JournalEntry | None:
         """Give the entry of an earlier run that began it: done once more, it would lead to where it came from."""
         entry = found.journal.newest
         if entry is None:
             return None
         task = self.run_key.partition("@")[0]
-        if task and entry.task == task and entry.state in (State.PROMOTING, State.VERIFIED):
+        if task and entry.task == task and entry.state in (EntryState.PROMOTING, EntryState.VERIFIED):
             # This task's own earlier try, or it was cleared.
             return entry
-        if not entry.is_rollback or entry.state is not State.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
+        if not entry.is_rollback or entry.state is not EntryState.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
             return None
-        is_still = entry is found.unfinished or (entry.before is not None and entry.before.is_still(live))
+        is_still = entry is found.pending or (entry.before is not None and entry.before.is_still(live))
         return entry if is_still else None
 
     async def _target(
-        self, project: Project, live: Deployment, found: Found, begun: Entry | None
-    ) -> tuple[int | None, Wanted, ModelVersion | None]:
+        self, project: Project, live: Deployment, found: Situation, begun: JournalEntry | None
+    ) -> tuple[int | None, SettingValues, ModelVersion | None]:
         """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
         if begun is not None:
             served = begun.challenger
             model = await _model(project, served.project, served.name, served.version)
             return begun.back_to, diff.from_stored(begun.wanted), model
         entry = found.journal.newest
-        if self.to == PREVIOUS and entry and entry.before and entry.state is State.ROLLED_BACK:
-            if not (entry.is_rollback or found.is_doubtful):
+        if self.to == PREVIOUS and entry and entry.before and entry.state is EntryState.ROLLED_BACK:
+            if not (entry.is_rollback or found.is_unverified):
                 log.info("%s is what it was before the last promotion, which was taken back", live)
                 return None, {}, await _served_by(project, live)
         elif self.to == PREVIOUS and entry and entry.before:
@@ -225,11 +229,11 @@ class Rollback:
                 )
                 served = before.served
                 return back_to, wanted, await _model(project, served.project, served.name, served.version)
-        elif self.to == PREVIOUS and entry and entry.state is State.VERIFIED and not found.is_doubtful:
+        elif self.to == PREVIOUS and entry and entry.state is EntryState.VERIFIED and not found.is_unverified:
             raise _nothing_before(live)
         version = await self._version(project, live)
         model = await _served_by(project, version)
-        return version.version, model_wanted(model) if model else {}, model
+        return version.version, model_settings(model) if model else {}, model
 
     async def _version(self, project: Project, live: Deployment) -> DeploymentVersion:
         versions = await all_pages(functools.partial(api.get_versions, project, live))

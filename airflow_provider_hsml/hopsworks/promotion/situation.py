@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
-from airflow_provider_hsml.hopsworks.domain.journal_entry import Before, Entry, Served, State
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.errors import NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.gate import Decision
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Situation:
     """What there is, and what is to become of it."""
 
     name: str
@@ -32,9 +32,9 @@ class Found:
     live: Deployment | None
     """As it is."""
     journal: Journal
-    unfinished: Entry | None
+    pending: JournalEntry | None
     """A change of ours that is live, and that nobody has verified."""
-    is_doubtful: bool = False
+    is_unverified: bool = False
     """Whether the journal does not say that what is live was verified: somebody else has changed it, or two at once."""
     decision: Decision | None = None
     """None for a script alone."""
@@ -42,32 +42,34 @@ class Found:
     """The version to compare with."""
 
     @property
-    def former(self) -> Served | None:
+    def former(self) -> ServedVersion | None:
         """What was verified last: what is served, or was before an unfinished change; None: nothing."""
-        if self.unfinished is not None:
-            before = self.unfinished.before
+        if self.pending is not None:
+            before = self.pending.before
         else:
-            before = None if self.live is None else Before.of(self.live)
+            before = None if self.live is None else PreviousState.of(self.live)
         return None if before is None else before.served
 
     @property
-    def attaches(self) -> bool:
+    def adopts(self) -> bool:
         """Whether what is to serve is what an unfinished change has put there."""
         chosen = self.decision.chosen if self.decision else None
-        entry = self.unfinished
-        if entry is None or entry.state is State.ROLLING_BACK:
+        entry = self.pending
+        if entry is None or entry.state is EntryState.ROLLING_BACK:
             return False
-        return entry.challenger == (Served(chosen.project, chosen.name, chosen.version) if chosen else Served())
+        return entry.challenger == (
+            ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
+        )
 
     @property
     def is_to_be_taken_back(self) -> bool:
         """Whether the unfinished change is to be undone before anything else."""
-        if self.unfinished is None or self.attaches:
+        if self.pending is None or self.adopts:
             return False
-        return self.unfinished.state is State.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)
+        return self.pending.state is EntryState.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)
 
 
-async def find(project: Project, names: Sequence[str]) -> Found:
+async def read_situation(project: Project, names: Sequence[str]) -> Situation:
     """
     Find a deployment, and what an earlier run may have left of it.
 
@@ -76,13 +78,13 @@ async def find(project: Project, names: Sequence[str]) -> Found:
     """
     name, live = await find_deployment(project, names)
     journal = await open_journal(project, name)
-    unfinished = _unfinished(project, journal, live)
-    is_doubtful = unfinished is None and live is not None and not _is_vouched_for(project, journal.newest, live)
+    pending = _unfinished(project, journal, live)
+    is_unverified = pending is None and live is not None and not _is_vouched_for(project, journal.newest, live)
     is_broken = journal.newest is None and bool(journal.names)
-    return Found(name, live, journal, unfinished, is_doubtful or is_broken)
+    return Situation(name, live, journal, pending, is_unverified or is_broken)
 
 
-def _is_vouched_for(project: Project, entry: Entry | None, live: Deployment) -> bool:
+def _is_vouched_for(project: Project, entry: JournalEntry | None, live: Deployment) -> bool:
     """
     Tell whether the last entry says of what is live that it was verified; of what nobody noted, nothing is to be said.
 
@@ -90,18 +92,18 @@ def _is_vouched_for(project: Project, entry: Entry | None, live: Deployment) -> 
     """
     if entry is None:
         return True
-    if entry.state is State.ROLLED_BACK and entry.before is not None:
+    if entry.state is EntryState.ROLLED_BACK and entry.before is not None:
         former = diff.configuration(project, entry.before.row, also=entry.wanted)
         return entry.before.deployment_id == live.id and not diff.differences(live.raw, former)
-    return entry.state is State.VERIFIED and not diff.differences(live.raw, diff.from_stored(entry.wanted))
+    return entry.state is EntryState.VERIFIED and not diff.differences(live.raw, diff.from_stored(entry.wanted))
 
 
-def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> Entry | None:
+def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> JournalEntry | None:
     """Give the last entry where it tells of a change that is live, or half taken back, and not verified."""
     entry = journal.newest
-    if entry is None or live is None or not entry.is_unfinished:
+    if entry is None or live is None or not entry.is_pending:
         return None
-    before, wanted, is_begun = entry.before, diff.from_stored(entry.wanted), entry.state is State.ROLLING_BACK
+    before, wanted, is_begun = entry.before, diff.from_stored(entry.wanted), entry.state is EntryState.ROLLING_BACK
     if entry.over == live.signature or _is_live(project, entry, live):
         return entry
     if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
@@ -114,7 +116,7 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     return entry if set(half) == set(away) and not diff.differences(live.raw, half) else None
 
 
-def _is_live(project: Project, entry: Entry, live: Deployment) -> bool:
+def _is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
     """
     Tell whether a deployment is what a change has made of it, and that alone.
 
@@ -132,7 +134,7 @@ def _is_live(project: Project, entry: Entry, live: Deployment) -> bool:
     return not diff.differences(live.raw, diff.configuration(project, made, also=entry.wanted))
 
 
-def _is_challenger(entry: Entry, live: Deployment) -> bool:
+def _is_challenger(entry: JournalEntry, live: Deployment) -> bool:
     """
     Tell whether a deployment has all that a change was to give it.
 
@@ -144,7 +146,7 @@ def _is_challenger(entry: Entry, live: Deployment) -> bool:
     return not diff.differences(live.raw, diff.from_stored(entry.wanted))
 
 
-def differing(project: Project, found: Found, wanted: Wanted) -> dict[str, tuple[Any, Any]]:
+def differing(project: Project, found: Situation, wanted: SettingValues) -> dict[str, tuple[Any, Any]]:
     """
     Tell what would change: setting -> (live, wanted).
 
@@ -178,7 +180,7 @@ async def find_deployment(project: Project, names: Sequence[str]) -> tuple[str, 
 
 
 async def find_champion(
-    project: Project, served: Served | None, known: Sequence[ModelVersion], deployment_name: str
+    project: Project, served: ServedVersion | None, known: Sequence[ModelVersion], deployment_name: str
 ) -> ModelVersion | None:
     """
     Find the version that a deployment serves; None when there is no deployment, or it serves no model.
@@ -191,7 +193,9 @@ async def find_champion(
     """
     if served is None or served.name is None or served.version is None:
         return None
-    champion = next((model for model in known if Served(model.project, model.name, model.version) == served), None)
+    champion = next(
+        (model for model in known if ServedVersion(model.project, model.name, model.version) == served), None
+    )
     if champion is None:
         champion = await lookup.find_served(project, served.project, served.name, served.version)
     if champion is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.settings import (
-        Wanted,
+        SettingValues,
     )
     from airflow_provider_hsml.hopsworks.flow import Backoff
 
@@ -31,11 +31,11 @@ async def way_back(
     live: Deployment,
     version: int | None,
     former: Mapping[str, Any],
-    pace: Backoff,
+    backoff: Backoff,
     *,
     also: Collection[str] = (),
     hides: bool = False,
-) -> tuple[int | None, Wanted]:
+) -> tuple[int | None, SettingValues]:
     """
     Tell how a deployment becomes again what it was: the version to roll back to, where it is kept, and what to update.
 
@@ -50,7 +50,7 @@ async def way_back(
     """
     wanted = configuration(project, former, also=also)
     differing = diff.differences(live.raw, wanted)
-    page = await read_patiently(api.get_versions(project, live), pace)
+    page = await read_patiently(api.get_versions(project, live), backoff)
     is_kept = page is not None and version in [kept.version for kept in page.items]
     if hides and not is_kept:
         message = (

@@ -41,7 +41,7 @@ async def find_registry(project: Project, owner: str | None) -> Registry | None:
     raise NotFoundError(message)
 
 
-async def served_model(project: Project, deployment: Deployment, pace: Backoff | None = None) -> ModelVersion | None:
+async def served_model(project: Project, deployment: Deployment, backoff: Backoff | None = None) -> ModelVersion | None:
     """
     Find the version that a deployment is set to serve; None when it serves no model, or the registry has it no more.
 
@@ -51,11 +51,13 @@ async def served_model(project: Project, deployment: Deployment, pace: Backoff |
     """
     if deployment.model_name is None or deployment.model_version is None:
         return None
-    return await find_served(project, deployment.model_project, deployment.model_name, deployment.model_version, pace)
+    return await find_served(
+        project, deployment.model_project, deployment.model_name, deployment.model_version, backoff
+    )
 
 
 async def find_served(
-    project: Project, owner: str | None, name: str, version: int, pace: Backoff | None = None
+    project: Project, owner: str | None, name: str, version: int, backoff: Backoff | None = None
 ) -> ModelVersion | None:
     """
     Find a version that is or was served; None when the registry has it no more, or is not shared any more.
@@ -71,7 +73,7 @@ async def find_served(
     except NotFoundError:
         return None
     call = api.get_model(project, name, version, registry=registry)
-    return await (read_patiently(call, pace) if pace else call)
+    return await (read_patiently(call, backoff) if backoff else call)
 
 
 async def list_versions(project: Project, name: str, registry: Registry | None = None) -> list[ModelVersion]:

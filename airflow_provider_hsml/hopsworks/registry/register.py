@@ -215,12 +215,12 @@ class _Claim:
 
 async def _await_registered(project: Project, name: str, version: int, clock: Clock) -> ModelVersion:
     """Wait until the registry shows a version that it accepted."""
-    pace = Backoff(first=0.5, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
+    backoff = Backoff(first=0.5, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
     while True:
-        registered = await read_patiently(api.get_model(project, name, version), pace)
+        registered = await read_patiently(api.get_model(project, name, version), backoff)
         if registered is not None:
             return registered
-        pause = pace.next_delay()
+        pause = backoff.next_delay()
         if pause is None:
             message = (
                 f"Version {version} of model {name!r} was accepted, but the registry did not show it within "
@@ -299,8 +299,8 @@ async def _put(project: Project, model: NewModel, version: int, clock: Clock) ->
         if not error.in_doubt:
             raise
         log.warning("%s; looking whether it was registered", error)
-        pace = Backoff(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
-        if await read_patiently(api.get_model(project, model.name, version), pace) is None:
+        backoff = Backoff(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
+        if await read_patiently(api.get_model(project, model.name, version), backoff) is None:
             await call
 
 

@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
 from . import upload as upload_
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.api import Entry, Project
+    from airflow_provider_hsml.hopsworks.api import FileEntry, Project
     from airflow_provider_hsml.hopsworks.flow import Clock
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class HopsfsFiles:
                 await self._copy(project, f"{self.path}/{name}", f"{target}/{name}")
         await self._complete(project, target, expected)
 
-    async def _files(self, project: Project) -> dict[str, Entry]:
+    async def _files(self, project: Project) -> dict[str, FileEntry]:
         top = await api.get_entry(project, self.path)
         if top is None:
             message = f"model_path 'hopsfs:{self.path}': no such file or folder in HopsFS, or not one of this project."
@@ -183,34 +183,34 @@ class HopsfsFiles:
             if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it is copied", error)
-            pace = Backoff(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)
+            backoff = Backoff(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)
             while await api.get_entry(project, target) is None:
-                pause = pace.next_delay()
+                pause = backoff.next_delay()
                 if pause is None:
                     raise
                 await Sleep(pause)
 
     async def _complete(self, project: Project, target: str, expected: dict[str, int]) -> None:
-        pace = Backoff(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
+        backoff = Backoff(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
         while True:
             there = {name: entry.size for name, entry in (await walk(project, target)).items()}
             if there == expected:
                 return
-            pause = pace.next_delay()
+            pause = backoff.next_delay()
             if pause is None:
                 message = f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s."
                 raise DeadlineExceededError(message)
             await Sleep(pause)
 
 
-async def walk(project: Project, folder: str) -> dict[str, Entry]:
+async def walk(project: Project, folder: str) -> dict[str, FileEntry]:
     """
     List all files below a folder, by their path in it; nothing when there is no such folder.
 
     :param project: whose files
     :param folder: from the project's folder on, or ``/Projects/...``
     """
-    found: dict[str, Entry] = {}
+    found: dict[str, FileEntry] = {}
     below = [""]
     while below:
         inner = below.pop()

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
-from airflow_provider_hsml.hopsworks.domain.judge import Likeness
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailedWatch
+from airflow_provider_hsml.hopsworks.domain.judge import Attribution
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailureTracker
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     DeploymentFailedError,
@@ -29,7 +29,7 @@ from airflow_provider_hsml.hopsworks.inference import predict
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
-    from .probe import Verifier
+    from .probe import Prober
 
 log = logging.getLogger(__name__)
 
@@ -40,14 +40,14 @@ _ROUNDING = 1e-9
 class Bake:
     """Watches one deployment that has arrived. Drive ``run()``."""
 
-    verifier: Verifier
+    verifier: Prober
     deployment: Deployment
     """As it arrived, later as it was seen last."""
     asked: int = 0
     failed: int = 0
     slowest: float = 0.0
     """Seconds."""
-    _failed: FailedWatch = field(default_factory=FailedWatch)
+    _failed: FailureTracker = field(default_factory=FailureTracker)
 
     async def run(self) -> Deployment:
         """
@@ -98,8 +98,8 @@ class Bake:
     async def _look(self) -> None:
         """See that it is still ours, and still up."""
         clock = self.verifier.clock
-        pace = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
-        seen = await read_patiently(api.get_deployment_by_id(self.verifier.project, self.deployment.id), pace)
+        backoff = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
+        seen = await read_patiently(api.get_deployment_by_id(self.verifier.project, self.deployment.id), backoff)
         if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
             message = f"{seen or self.deployment} was stopped or deleted by somebody else while it was watched."
             raise SupersededError(message)
@@ -127,7 +127,7 @@ class Bake:
         else:
             self.slowest = max(self.slowest, seconds)
             verdict = self.verifier.judge.judge(answer, seconds)
-            wrong = "answers as the version before" if verdict.likeness is Likeness.CHAMPION else verdict.wrong
+            wrong = "answers as the version before" if verdict.likeness is Attribution.CHAMPION else verdict.wrong
         self.asked += 1
         if wrong:
             self.failed += 1

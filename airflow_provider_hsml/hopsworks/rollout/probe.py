@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain.judge import Checks, Judge, Likeness, Probe, Verdict
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN, Moved, Roll
+from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks, Judge, Probe, ProbeResult
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import (
     SCOPE_MISSING,
     DeadlineExceededError,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
     from airflow_provider_hsml.hopsworks.flow import Clock
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ VLLM_HEALTH = "/v1/models"
 
 
 @dataclass(slots=True)
-class Verifier:
+class Prober:
     """Asks one deployment, and tells whose answers it gives."""
 
     project: Project
@@ -63,7 +63,7 @@ class Verifier:
         return self.judge.probe is not None or self._health_path is not None
 
     async def check(
-        self, live: Deployment | None, wanted: Wanted, model: ModelVersion | None, pace: Backoff
+        self, live: Deployment | None, wanted: SettingValues, model: ModelVersion | None, backoff: Backoff
     ) -> ModelVersion | None:
         """
         Refuse checks that cannot be made, before anything is changed, and ``prepare``.
@@ -85,7 +85,7 @@ class Verifier:
                 "there. Put inference_route: istio into its extra."
             )
             raise InvalidInputError(message)
-        model = await self.prepare(live, wanted, model, pace)
+        model = await self.prepare(live, wanted, model, backoff)
         probe = self.judge.probe
         asked = {
             "instances": checks.body is not None and probe is None,
@@ -116,7 +116,7 @@ class Verifier:
         return what + (", and the connection does not go there." if self.project.ingress is None else ".")
 
     async def prepare(
-        self, live: Deployment | None, wanted: Wanted, model: ModelVersion | None, pace: Backoff
+        self, live: Deployment | None, wanted: SettingValues, model: ModelVersion | None, backoff: Backoff
     ) -> ModelVersion | None:
         """
         Find out what to ask of the version to come, once.
@@ -131,7 +131,7 @@ class Verifier:
             return model
         self.is_prepared = True
         if model is None and live is not None and _server(live, model) != "VLLM":
-            model = await lookup.served_model(self.project, live, pace)
+            model = await lookup.served_model(self.project, live, backoff)
         self.judge.version = model.version if model else live.model_version if live else None
         is_vllm = _server(live, model) == "VLLM"
         if self.checks.health_path is None and not is_vllm:
@@ -172,7 +172,7 @@ class Verifier:
         except HopsworksError as error:
             log.info("What the version before answers is not known: %s", error)
 
-    async def ask_in_a_row(self, deployment: Deployment, roll: Roll) -> Likeness:
+    async def ask_in_a_row(self, deployment: Deployment, roll: RolloutTracker) -> Attribution:
         """
         Ask several times; an answer of the version before means that the rollout is not through.
 
@@ -180,7 +180,7 @@ class Verifier:
         :param roll: the rollout that seems to be through
         :raises VerificationError: an answer is not as it should be, nor that of the version before
         """
-        likeness = Likeness.UNKNOWN
+        likeness = Attribution.UNKNOWN
         for number in range(PROBES if self.can_ask else 0):
             if number:
                 await Sleep(predict.BETWEEN_PROBES)
@@ -189,19 +189,19 @@ class Verifier:
             if verdict.wrong and not self._may_be_old(verdict, roll):
                 message = f"{deployment} {verdict.wrong}"
                 raise VerificationError(message)
-            if verdict.wrong or likeness is Likeness.CHAMPION:
-                return Likeness.CHAMPION
+            if verdict.wrong or likeness is Attribution.CHAMPION:
+                return Attribution.CHAMPION
         return likeness
 
-    def _may_be_old(self, verdict: Verdict, roll: Roll) -> bool:
+    def _may_be_old(self, verdict: ProbeResult, roll: RolloutTracker) -> bool:
         """Tell whether an answer may be that of the version before, as far as that is not known."""
         fresh = self.clock() - roll.since < predict.ROUTE_BUDGET
-        is_known = verdict.likeness is Likeness.CHALLENGER or (
-            verdict.likeness is Likeness.NEITHER and self.judge.champion is not None
+        is_known = verdict.likeness is Attribution.CHALLENGER or (
+            verdict.likeness is Attribution.NEITHER and self.judge.champion is not None
         )
-        return fresh and roll.moved is Moved.CHANGE and not roll.names_are_new and not is_known
+        return fresh and roll.moved is RolloutCause.CHANGE and not roll.names_are_new and not is_known
 
-    async def ask_once(self, deployment: Deployment) -> Verdict:
+    async def ask_once(self, deployment: Deployment) -> ProbeResult:
         """
         Send one probe, again while the deployment cannot be reached, and judge the answer.
 
@@ -210,7 +210,7 @@ class Verifier:
         :raises DeadlineExceededError: the server itself is not there
         """
         if not self.can_ask:
-            return Verdict(Likeness.UNKNOWN)
+            return ProbeResult(Attribution.UNKNOWN)
         asking = predict.until_reached(
             self.project, self.name, self.send, timeout=predict.ROUTE_BUDGET, clock=self.clock
         )
@@ -228,7 +228,7 @@ class Verifier:
             raise VerificationError(message) from error
         return self.judge.judge(answer, seconds)
 
-    async def ask_served(self, deployment: Deployment) -> Verdict:
+    async def ask_served(self, deployment: Deployment) -> ProbeResult:
         """
         Ask what has served for a while: a model that fails is asked again a few times, before it is believed.
 
@@ -302,7 +302,7 @@ class Verifier:
             log.info("The request that wakes it: %s", error)
 
 
-def _protocol(live: Deployment | None, wanted: Wanted) -> str:
+def _protocol(live: Deployment | None, wanted: SettingValues) -> str:
     """Tell what it will answer: REST or GRPC."""
     return str(wanted.get("api_protocol") or (live.api_protocol if live else "REST"))
 

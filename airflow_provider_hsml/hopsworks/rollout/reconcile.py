@@ -5,8 +5,7 @@ What a GET says of version, revision and model is the row that our own PUT wrote
 'Running' may still be the old instances. So an arrival is only believed when the state has been stable for a while, the
 instances are new where their names are known, and the answers are right where answers were recorded.
 
-``Roll`` judges one look after another and says what to do next; ``Arrival`` is the whole procedure around it. Neither
-does any I/O.
+``RolloutTracker`` judges one poll after another and says what to do next; ``Reconciler`` is the whole flow around it.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
-from airflow_provider_hsml.hopsworks.domain.judge import Checks, Likeness
-from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import START_GRACE, Moved, Roll
+from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks
+from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import START_GRACE, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import (
     BUSY_CODES,
     DeadlineExceededError,
@@ -38,17 +37,17 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
 from . import stop
-from .probe import Verifier
-from .status import explained
-from .update import Change, PlanAnew
-from .watch import FIRST_PAUSE_START, FIRST_PAUSE_UPDATE, Watch, read_names
+from .probe import Prober
+from .status import with_log_tail
+from .update import Replan, Update
+from .watch import FIRST_PAUSE_START, FIRST_PAUSE_UPDATE, RolloutWatch, read_instance_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
     from airflow_provider_hsml.hopsworks.flow import Clock
 
 log = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ STRANGERS = 2
 
 
 @dataclass
-class Arrival:
+class Reconciler:
     """
     Brings one deployment to a wanted configuration: creates, updates, starts, attaches, or does nothing.
 
@@ -67,7 +66,7 @@ class Arrival:
 
     project: Project
     name: str
-    wanted: Wanted
+    wanted: SettingValues
     """Settings asked for; none given: only that it serves."""
     timeout: float
     """Seconds for one change: sent, arrived, first prediction answered."""
@@ -92,7 +91,7 @@ class Arrival:
     entry with which another process can go on; None: none can."""
     noted: str | None = None
     """That entry, where it was written before."""
-    is_bound: bool = False
+    worker_only: bool = False
     """Whether no other process can go on."""
     told: Mapping[str, Any] | None = None
     """What that has to know, in plain JSON."""
@@ -101,8 +100,8 @@ class Arrival:
     """Whether it has sent a change that was carried out, for all that is known."""
     seen: Deployment | None = field(init=False, default=None)
     """As it was seen last."""
-    _change: Change = field(init=False)
-    _verifier: Verifier = field(init=False)
+    _change: Update = field(init=False)
+    _verifier: Prober = field(init=False)
     _old_names: frozenset[str] = frozenset()
     _is_announced: bool = False
     _is_taken_down: bool = False
@@ -116,7 +115,7 @@ class Arrival:
         """What verifies it, and another process cannot find out by itself."""
         return {"body": self._verifier.checks.body, "champion": self._verifier.judge.champion}
 
-    async def run(self) -> Arrived:
+    async def run(self) -> Outcome:
         """
         Bring it about.
 
@@ -126,11 +125,11 @@ class Arrival:
         :raises DeadlineExceededError: the timeout passed; asking again attaches to what is under way
         """
         self._deadline = self.clock() + self.timeout
-        self._verifier = Verifier(self.project, self.name, self.clock, self.checks or Checks())
+        self._verifier = Prober(self.project, self.name, self.clock, self.checks or Checks())
         wanted = script_file.absolute(self.project, self.wanted)
-        self._change = Change(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
+        self._change = Update(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
         try:
-            return await explained(self.project, self._converge())
+            return await with_log_tail(self.project, self._converge())
         except Exception as error:
             if self._is_taken_down and not self.has_changed:
                 await self._bring_up(error)
@@ -155,7 +154,7 @@ class Arrival:
                     raise DeadlineExceededError(message)
                 await self._send_start(live)
                 live = await self._may_be_starting(live)
-        except PlanAnew:
+        except Replan:
             log.warning("Deployment %r was deleted meanwhile", self.name)
         except HopsworksError as error:
             what = f"Deployment {self.name!r} is left stopped: {error} Start it with StartDeploymentOperator."
@@ -163,19 +162,19 @@ class Arrival:
                 raise DeploymentError(what) from error
             why.args, why.without_logs = (f"{why}\n{what}",), f"{why.kept_text}\n{what}"
 
-    async def _converge(self) -> Arrived:
-        pace = self._pace(FIRST_PAUSE_UPDATE)
+    async def _converge(self) -> Outcome:
+        backoff = self._backoff(FIRST_PAUSE_UPDATE)
         disturbed = 0
         while disturbed < STRANGERS:
             live = await self._change.look()
             if self.checks is not None:
-                self.model = await self._verifier.check(live, self.wanted, self.model, self._pace(FIRST_PAUSE_START))
+                self.model = await self._verifier.check(live, self.wanted, self.model, self._backoff(FIRST_PAUSE_START))
             try:
                 return await self._from(live if live is not None else await self._create())
-            except PlanAnew as again:
+            except Replan as again:
                 disturbed += not again.is_busy
                 self._is_announced = False
-                pause = pace.next_delay()
+                pause = backoff.next_delay()
                 if pause is None:
                     message = f"{live} was busy with something else until the timeout of {self.timeout:g} s."
                     raise DeadlineExceededError(message) from again
@@ -186,7 +185,7 @@ class Arrival:
         )
         raise SupersededError(message)
 
-    async def _from(self, live: Deployment) -> Arrived:
+    async def _from(self, live: Deployment) -> Outcome:
         """Go on from what is there."""
         if live.status in (Status.CREATING, Status.STOPPING):
             live = await self._change.stable(live)
@@ -199,14 +198,14 @@ class Arrival:
         if live.status.is_down and self.serve and not (self.trusted or self.has_changed):
             live = await self._may_be_starting(live)
         if live.status.is_down:
-            return await self._start(live) if self.serve else Arrived(live, self._action or "unchanged")
+            return await self._start(live) if self.serve else Outcome(live, self._action or "unchanged")
         if live.status is Status.FAILED:
             return await self._revive(live)
         is_up = live.status in (Status.RUNNING, Status.IDLE)
         if self.trusted and is_up:
             return await self._unchanged(live)
         log.info("%s: %s", live, "seeing whether it has arrived" if is_up else "a rollout is under way; waiting for it")
-        return await self._arrive(live, Moved.CHANGE, "unchanged" if is_up else "attached")
+        return await self._arrive(live, RolloutCause.CHANGE, "unchanged" if is_up else "attached")
 
     async def _announce(self, live: Deployment | None) -> None:
         """Say that a change comes, once; what it is now may be the first step of that change."""
@@ -215,7 +214,7 @@ class Arrival:
         if self.before_change is not None and not self._is_announced:
             self._is_announced = True
             self.noted = await self.before_change(live)
-            self.is_bound = self.noted is None
+            self.worker_only = self.noted is None
 
     async def _may_be_starting(self, live: Deployment) -> Deployment:
         """Give a START of somebody who was killed right after it the time to be seen."""
@@ -237,25 +236,25 @@ class Arrival:
         self._action = "created" if is_ours else ""
         return live
 
-    async def _unchanged(self, live: Deployment) -> Arrived:
+    async def _unchanged(self, live: Deployment) -> Outcome:
         action = self._action or "unchanged"
         if live.status is Status.IDLE or not self.wait:
-            return Arrived(live, action, "status" if self.wait else None)
+            return Outcome(live, action, "status" if self.wait else None)
         await self._read_probe(live)
         verdict = await self._verifier.ask_served(live)
         now = await self._change.look()
         if now is None or now.signature != live.signature:
             # Changed while it was asked: who answered is not known.
-            raise PlanAnew
+            raise Replan
         live = now
-        if verdict.wrong or verdict.likeness is Likeness.CHAMPION:
+        if verdict.wrong or verdict.likeness is Attribution.CHAMPION:
             wrong = verdict.wrong or "answers as the version before"
             log.warning("%s %s; a rollout may be under way", live, wrong)
             self._action = "attached"
-            return await self._arrive(live, Moved.CHANGE, self._action)
-        return Arrived(live, action, "fingerprint" if verdict.likeness is Likeness.CHALLENGER else "status")
+            return await self._arrive(live, RolloutCause.CHANGE, self._action)
+        return Outcome(live, action, "fingerprint" if verdict.likeness is Attribution.CHALLENGER else "status")
 
-    async def _update(self, live: Deployment) -> Arrived:
+    async def _update(self, live: Deployment) -> Outcome:
         """Change what is there, against the state that was read."""
         await self._change.prepare_update(live)
         # What is wrong with them is found before anything else is changed.
@@ -263,9 +262,9 @@ class Arrival:
         await self._read_probe(live)
         settled = await self._change.stable(live)
         if settled.signature != live.signature:
-            raise PlanAnew
+            raise Replan
         live = settled
-        newest = await read_patiently(api.get_newest_version(self.project, live), self._pace(FIRST_PAUSE_UPDATE))
+        newest = await read_patiently(api.get_newest_version(self.project, live), self._backoff(FIRST_PAUSE_UPDATE))
         await self._remember(live)
         await self._announce(live)
         if self.recreate and not live.status.is_down:
@@ -278,15 +277,15 @@ class Arrival:
         self.seen, self.has_changed = row, True
         return await self._follow(row)
 
-    async def _follow(self, row: Deployment) -> Arrived:
+    async def _follow(self, row: Deployment) -> Outcome:
         """Go on from a row that a change of ours has left."""
         if not row.status.is_down:
-            return await self._arrive(row, Moved.CHANGE, "updated")
+            return await self._arrive(row, RolloutCause.CHANGE, "updated")
         if not self.serve:
-            return Arrived(row, "updated")
+            return Outcome(row, "updated")
         return await self._start(row, "updated")
 
-    async def _go_back(self, live: Deployment) -> Arrived:
+    async def _go_back(self, live: Deployment) -> Outcome:
         """Have Hopsworks make an earlier version the active one again; also while a rollout is under way."""
         await self._read_probe(live)
         if live.status is Status.STARTING:
@@ -305,7 +304,7 @@ class Arrival:
     async def _send_rollback(self, live: Deployment) -> Deployment:
         if self.back_to is None:  # Nobody calls it then.
             raise AssertionError
-        pace = self._pace(FIRST_PAUSE_UPDATE)
+        backoff = self._backoff(FIRST_PAUSE_UPDATE)
         while True:
             log.info("Rolling %s back to deployment version %s", live, self.back_to)
             try:
@@ -325,7 +324,7 @@ class Arrival:
                     f"{row} was changed by somebody else while it was rolled back; what they set is left as it is."
                 )
                 raise SupersededError(message)
-            pause = pace.next_delay(at_least=1.0)
+            pause = backoff.next_delay(at_least=1.0)
             if pause is None:
                 target = f"deployment version {self.back_to}"
                 message = f"{live} could not be rolled back to {target} within {self.timeout:g} s."
@@ -337,24 +336,24 @@ class Arrival:
         log.info("Stopping %s to make room: it does not answer until the change has arrived", live)
         self._is_taken_down = True
         self._down_since = self.clock()
-        stopped = await stop.stop(self.project, live.name, self._pace(FIRST_PAUSE_START))
+        stopped = await stop.stop(self.project, live.name, self._backoff(FIRST_PAUSE_START))
         if stopped is None or not diff.is_still(self.project, stopped, live):
-            raise PlanAnew
+            raise Replan
         return stopped
 
-    async def _start(self, live: Deployment, action: str = "started") -> Arrived:
+    async def _start(self, live: Deployment, action: str = "started") -> Outcome:
         """Start what is down."""
         self._action = self._action or action
         await self._read_probe(live)
         await self._announce(live)
         self.has_changed = True
         await self._send_start(live)
-        return await self._arrive(live, Moved.START, self._action)
+        return await self._arrive(live, RolloutCause.START, self._action)
 
     async def _send_start(self, live: Deployment) -> None:
         log.info("Starting %s", live)
         self._is_taken_down = False
-        pace = self._pace(FIRST_PAUSE_START)
+        backoff = self._backoff(FIRST_PAUSE_START)
         while True:
             try:
                 await api.start_deployment(self.project, live)
@@ -366,7 +365,7 @@ class Arrival:
                     log.warning("%s; looking at what became of it", error)
                     return
                 log.warning("%s; sending it again", error)
-                pause = pace.next_delay(at_least=1.0)
+                pause = backoff.next_delay(at_least=1.0)
                 if pause is None:
                     message = f"{live} could not be started within {self.timeout:g} s: {error}"
                     raise DeadlineExceededError(message) from error
@@ -374,13 +373,13 @@ class Arrival:
             else:
                 return
 
-    async def _revive(self, live: Deployment) -> Arrived:
+    async def _revive(self, live: Deployment) -> Outcome:
         """Bring a Failed deployment back without taking down what may still answer; here, whoever drives."""
-        self.is_bound = True
+        self.worker_only = True
         await self._read_probe(live)
         action = self._action
         try:
-            return await self._arrive(live, Moved.CHANGE, "attached")
+            return await self._arrive(live, RolloutCause.CHANGE, "attached")
         except DeploymentFailedError as failed:
             self._action = action
             if await self._verifier.answers():
@@ -396,19 +395,19 @@ class Arrival:
 
     # --- Arriving -----------------------------------------------------------------------------------------------------
 
-    async def _arrive(self, live: Deployment, moved: Moved, action: str) -> Arrived:
+    async def _arrive(self, live: Deployment, moved: RolloutCause, action: str) -> Outcome:
         """Follow the rollout until the wanted configuration is what answers."""
         self._action = self._action or action
         if not self.wait:
-            return Arrived(live, self._action)
+            return Outcome(live, self._action)
         await self._read_probe(live)
-        watch = Watch(
+        watch = RolloutWatch(
             self.project,
             live.id,
-            Roll(
+            RolloutTracker(
                 moved,
                 since=self.clock(),
-                signature=None if moved is Moved.START else live.signature,
+                signature=None if moved is RolloutCause.START else live.signature,
                 old_names=self._old_names,
                 can_wake=self._verifier.can_ask,
             ),
@@ -421,7 +420,7 @@ class Arrival:
             start=self._send_start,
             down_since=self._down_since,
             noted=self.noted,
-            is_bound=self.is_bound,
+            worker_only=self.worker_only,
             told=self.told,
             seen=self.seen,
         )
@@ -429,21 +428,21 @@ class Arrival:
             seen = await watch
         finally:
             self.seen = watch.seen
-        return Arrived(seen.deployment, self._action, seen.verified_by, seen.downtime)
+        return Outcome(seen.deployment, self._action, seen.verified_by, seen.downtime)
 
     # --- Looks --------------------------------------------------------------------------------------------------------
 
-    def _pace(self, first: float) -> Backoff:
+    def _backoff(self, first: float) -> Backoff:
         return Backoff(first=first, most=self.interval, deadline=self._deadline, clock=self.clock)
 
     async def _remember(self, live: Deployment) -> None:
         """Note who serves before a change, and what they answer, where they may go on answering after it."""
         if self.recreate or live.status is not Status.RUNNING:
             return
-        self._old_names = await read_names(self.project, live)
+        self._old_names = await read_instance_names(self.project, live)
         await self._verifier.remember_champion(live)
 
     async def _read_probe(self, live: Deployment) -> None:
         """Find out what to ask of the version to come, once."""
         if self.wait:
-            self.model = await self._verifier.prepare(live, self.wanted, self.model, self._pace(FIRST_PAUSE_START))
+            self.model = await self._verifier.prepare(live, self.wanted, self.model, self._backoff(FIRST_PAUSE_START))

@@ -14,13 +14,13 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError, UnsupportedEr
 from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
 from . import stop
-from .reconcile import Arrival
+from .reconcile import Reconciler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
-    from airflow_provider_hsml.hopsworks.domain.outcome import Arrived
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
     from airflow_provider_hsml.hopsworks.flow import Clock
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ STALE = 3.0
 
 async def restart(
     project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
-) -> Arrived:
+) -> Outcome:
     """
     Stop a deployment and start it; one that is down is only started.
 
@@ -42,17 +42,17 @@ async def restart(
     :param wait: whether to wait until it serves; the stop is waited for in any case
     :param clock: tells the seconds since 1970
     """
-    pace = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
-    before = await read_patiently(api.get_deployment(project, name), pace)
-    await stop.stop(project, name, pace)
+    backoff = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
+    before = await read_patiently(api.get_deployment(project, name), backoff)
+    await stop.stop(project, name, backoff)
     told = {} if before is None or before.status.is_down else {"stopped_while": before.status.value}
-    arrival = Arrival(project, name, {}, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
-    return await ended(arrival.run(), told)
+    arrival = Reconciler(project, name, {}, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
+    return await completed(arrival.run(), told)
 
 
-async def roll(
+async def rolling_restart(
     project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
-) -> Arrived:
+) -> Outcome:
     """
     Replace a deployment's instances while the old ones answer; one that is down is only started.
 
@@ -68,15 +68,15 @@ async def roll(
     :raises UnsupportedError: this Hopsworks keeps no environment variables; nothing was changed
     :raises VerificationError: the change was stored, and no rollout followed
     """
-    pace = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
-    before = await read_patiently(api.get_deployment(project, name), pace)
+    backoff = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
+    before = await read_patiently(api.get_deployment(project, name), backoff)
     is_up = before is not None and not before.status.is_down
     now = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="microseconds")
     wanted = {RESTART.name: now} if is_up else {}
     told = {"revision": before.revision} if is_up and before is not None else {}
-    arrival = Arrival(project, name, wanted, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
+    arrival = Reconciler(project, name, wanted, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
     try:
-        return await ended(arrival.run(), told)
+        return await completed(arrival.run(), told)
     except UnsupportedError as error:
         message = (
             f"{before}: this Hopsworks cannot restart it without a stop, since it keeps no environment variables (4.8 "
@@ -85,7 +85,7 @@ async def roll(
         raise UnsupportedError(message) from error
 
 
-async def ended(arriving: Flow[Arrived], told: Mapping[str, Any]) -> Arrived:
+async def completed(arriving: Flow[Outcome], told: Mapping[str, Any]) -> Outcome:
     """
     See a start or a restart to its end.
 
@@ -106,7 +106,7 @@ async def ended(arriving: Flow[Arrived], told: Mapping[str, Any]) -> Arrived:
     return arrived
 
 
-async def bring_back(project: Project, name: str, pace: Backoff) -> None:
+async def start_again(project: Project, name: str, backoff: Backoff) -> None:
     """
     Start what a restart has left stopped or stopping, without waiting until it serves.
 
@@ -114,15 +114,15 @@ async def bring_back(project: Project, name: str, pace: Backoff) -> None:
     :param name: the deployment's name
     :param pace: how often to look, and until when
     """
-    begun = pace.clock()
+    begun = backoff.clock()
     while True:
         deployment = await api.get_deployment(project, name)
         if deployment is not None and deployment.status.is_down:
             log.warning("%s was left down by a restart that did not end; starting it", deployment)
             await api.start_deployment(project, deployment)
             return
-        pause = pace.next_delay()
+        pause = backoff.next_delay()
         is_stopping = deployment is not None and deployment.status is Status.STOPPING
-        if pause is None or not (is_stopping or pace.clock() - begun < STALE):
+        if pause is None or not (is_stopping or backoff.clock() - begun < STALE):
             return
         await Sleep(pause)

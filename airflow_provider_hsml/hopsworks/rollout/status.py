@@ -7,7 +7,7 @@ from typing import Protocol
 
 from airflow_provider_hsml.hopsworks.api import Call, Project, get_deployment, get_logs
 from airflow_provider_hsml.hopsworks.domain.deployment import Condition, Deployment, DeploymentStatus
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailedWatch
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailureTracker
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     DeploymentFailedError,
@@ -34,16 +34,16 @@ class Goal(Protocol):
 
 
 @dataclass(slots=True)
-class Reach:
+class StatusGoal:
     """The goal of being in one of some states."""
 
     name: str
     """The deployment's."""
     statuses: frozenset[DeploymentStatus]
-    failed: FailedWatch = field(default_factory=FailedWatch)
+    failed: FailureTracker = field(default_factory=FailureTracker)
 
     @classmethod
-    def of(cls, name: str, *statuses: DeploymentStatus) -> Reach:
+    def of(cls, name: str, *statuses: DeploymentStatus) -> StatusGoal:
         """
         Make the goal, with what counts as the same: Idle as Running, Created as Stopped.
 
@@ -74,7 +74,7 @@ class Reach:
         return False
 
 
-class Gone:
+class GoneGoal:
     """The goal of not being there."""
 
     def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
@@ -88,11 +88,11 @@ class Gone:
 
 
 @dataclass(slots=True)
-class Wait:
+class StatusWait:
     """A goal, how often to look for it, and until when."""
 
     goal: Goal
-    pace: Backoff
+    backoff: Backoff
     what: str
     """What is waited for, for the message when it does not come: "deployment 'digits' to stop"."""
     seen: Deployment | None = None
@@ -108,13 +108,13 @@ class Wait:
         :raises DeploymentError: it cannot be reached any more
         :raises DeadlineExceededError: the deadline has passed
         """
-        now = self.pace.clock()
+        now = self.backoff.clock()
         self._begun = now if self._begun is None else self._begun
-        self._said = note_change(self._said or state_of(self.seen), deployment, now - self._begun)
+        self._said = log_change(self._said or describe_state(self.seen), deployment, now - self._begun)
         self.seen = deployment
         if self.goal.reached(deployment, now):
             return None
-        pause = self.pace.next_delay()
+        pause = self.backoff.next_delay()
         if pause is None:
             state = f"now: {deployment}, {deployment.reason or 'no reason given'}" if deployment else "it is not there"
             message = f"Waited for {self.what} until the timeout; {state}."
@@ -122,7 +122,7 @@ class Wait:
         return pause
 
 
-async def until(wait: Wait, look: Call[Deployment | None]) -> Deployment | None:
+async def wait_until(wait: StatusWait, look: Call[Deployment | None]) -> Deployment | None:
     """
     Look until a goal is reached. The first look is at once.
 
@@ -131,14 +131,14 @@ async def until(wait: Wait, look: Call[Deployment | None]) -> Deployment | None:
     :return: what was seen last
     """
     while True:
-        deployment = await read_patiently(look, wait.pace)
+        deployment = await read_patiently(look, wait.backoff)
         pause = wait.pause_after(deployment)
         if pause is None:
             return deployment
         await Sleep(pause)
 
 
-async def watch(project: Project, goal: Reach, pace: Backoff) -> Deployment | None:
+async def poll_failed(project: Project, goal: StatusGoal, backoff: Backoff) -> Deployment | None:
     """
     Look once; at a Failed for as long as it takes to know whether it stays.
 
@@ -149,15 +149,15 @@ async def watch(project: Project, goal: Reach, pace: Backoff) -> Deployment | No
     """
     while True:
         deployment = await get_deployment(project, goal.name)
-        if goal.reached(deployment, pace.clock()):
+        if goal.reached(deployment, backoff.clock()):
             return deployment
-        pause = pace.next_delay()
+        pause = backoff.next_delay()
         if deployment is None or deployment.status is not DeploymentStatus.FAILED or pause is None:
             return None
         await Sleep(pause)
 
 
-async def explained(project: Project, procedure: Flow[T]) -> T:
+async def with_log_tail(project: Project, flow: Flow[T]) -> T:
     """
     Run a procedure, and put the end of the log into its error where a deployment failed.
 
@@ -165,7 +165,7 @@ async def explained(project: Project, procedure: Flow[T]) -> T:
     :param procedure: what to run
     """
     try:
-        return await procedure
+        return await flow
     except DeploymentFailedError as error:
         component = error.deployment.failed_component
         try:
@@ -181,7 +181,7 @@ async def explained(project: Project, procedure: Flow[T]) -> T:
         raise DeploymentFailedError(error.deployment, log_tail=tail) from None
 
 
-def state_of(deployment: Deployment | None) -> str:
+def describe_state(deployment: Deployment | None) -> str:
     """
     Give what is worth a line in the log when it changes; empty where there is nothing.
 
@@ -193,7 +193,7 @@ def state_of(deployment: Deployment | None) -> str:
     return f"{deployment.status.value} {condition.type} {condition.status}"
 
 
-def note_change(said: str, now: Deployment | None, seconds: float) -> str:
+def log_change(said: str, now: Deployment | None, seconds: float) -> str:
     """
     Say once in the log what changed between two looks.
 
@@ -202,7 +202,7 @@ def note_change(said: str, now: Deployment | None, seconds: float) -> str:
     :param seconds: since the wait began
     :return: the state that is said now
     """
-    state = state_of(now)
+    state = describe_state(now)
     if now is not None and state != said:
         after = f" (after {seconds:.0f} s)" if seconds >= 1 else ""
         log.info("%s%s%s", now, f": {now.reason}" if now.reason else "", after)

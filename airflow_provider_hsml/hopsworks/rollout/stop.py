@@ -12,7 +12,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus a
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently
 
-from .status import Gone, Wait, until
+from .status import GoneGoal, StatusWait, wait_until
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Call, Project
@@ -21,21 +21,21 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Stopping(Defer[Deployment | None]):
+class StopWait(Defer[Deployment | None]):
     """The wait for a deployment to stop."""
 
     project: Project
     name: str
-    pace: Backoff
+    backoff: Backoff
     seen: Deployment
 
     async def run(self) -> Deployment | None:
         """Wait; one that is gone is stopped."""
-        wait = Wait(_Down(), self.pace, f"deployment {self.name!r} to stop", self.seen)
-        return await until(wait, api.get_deployment(self.project, self.name))
+        wait = StatusWait(_Down(), self.backoff, f"deployment {self.name!r} to stop", self.seen)
+        return await wait_until(wait, api.get_deployment(self.project, self.name))
 
 
-async def stop(project: Project, name: str, pace: Backoff, *, wait: bool = True) -> Deployment | None:
+async def stop(project: Project, name: str, backoff: Backoff, *, wait: bool = True) -> Deployment | None:
     """
     Stop a deployment, whatever state it is in. One that is stopped, or not there, is fine as it is.
 
@@ -47,19 +47,19 @@ async def stop(project: Project, name: str, pace: Backoff, *, wait: bool = True)
     """
     look = api.get_deployment(project, name)
     while True:
-        deployment = await read_patiently(look, pace)
+        deployment = await read_patiently(look, backoff)
         if deployment is None or deployment.status.is_down:
             return deployment
         if deployment.status is not Status.STOPPING:
             log.info("Stopping %s", deployment)
-            if not await _taken(api.stop_deployment(project, deployment), pace):
+            if not await _taken(api.stop_deployment(project, deployment), backoff):
                 continue
         if not wait:
-            return await read_patiently(look, pace)
-        return await Stopping(project, name, pace, deployment)
+            return await read_patiently(look, backoff)
+        return await StopWait(project, name, backoff, deployment)
 
 
-async def delete(project: Project, name: str, pace: Backoff, *, force: bool = False) -> Deployment | None:
+async def delete(project: Project, name: str, backoff: Backoff, *, force: bool = False) -> Deployment | None:
     """
     Delete a deployment and wait until it is gone. One that is not there is deleted already.
 
@@ -71,20 +71,20 @@ async def delete(project: Project, name: str, pace: Backoff, *, force: bool = Fa
     :raises InvalidInputError: it runs, and ``force`` was not given
     """
     look = api.get_deployment(project, name)
-    before = deployment = await read_patiently(look, pace)
+    before = deployment = await read_patiently(look, backoff)
     while deployment is not None:
         if not (force or deployment.status.is_down):
             message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
             raise InvalidInputError(message)
         log.info("Deleting %s", deployment)
-        if await _taken(api.delete_deployment(project, deployment), pace):
-            await until(Wait(Gone(), pace, f"deployment {name!r} to be gone", deployment), look)
+        if await _taken(api.delete_deployment(project, deployment), backoff):
+            await wait_until(StatusWait(GoneGoal(), backoff, f"deployment {name!r} to be gone", deployment), look)
             break
-        deployment = await read_patiently(look, pace)
+        deployment = await read_patiently(look, backoff)
     return before
 
 
-async def _taken(call: Call[None], pace: Backoff) -> bool:
+async def _taken(call: Call[None], backoff: Backoff) -> bool:
     """
     Send a change; tell whether it was taken. When it was not, or may not have been, pause: then it is time to look.
 
@@ -96,7 +96,7 @@ async def _taken(call: Call[None], pace: Backoff) -> bool:
         if not (error.in_doubt or error.transient):
             raise
         log.warning("%s; looking again", error)
-        pause = pace.next_delay(at_least=1.0)
+        pause = backoff.next_delay(at_least=1.0)
         if pause is None:
             message = f"Gave up at the timeout: {error}"
             raise DeadlineExceededError(message) from error

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def bring(project: Project, deployment: Deployment, wanted: Mapping[str, Any]) -> bool:
+async def set_tags(project: Project, deployment: Deployment, wanted: Mapping[str, Any]) -> bool:
     """
     Give a deployment these tags, and no others. They are no part of what runs: nothing restarts.
 

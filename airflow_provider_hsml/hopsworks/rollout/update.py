@@ -22,7 +22,7 @@ from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_pati
 
 from . import scripts, tags
 from .preconditions import check_files, check_schema
-from .status import Wait, until
+from .status import StatusWait, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.settings import Wanted
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
     from airflow_provider_hsml.hopsworks.flow import Clock
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ FIRST_PAUSE = 0.5
 _NEW = (DeploymentStatus.CREATING, DeploymentStatus.CREATED)
 
 
-class PlanAnew(Exception):
+class Replan(Exception):
     """The deployment is not what was read: begin again with what it is now. Not an error."""
 
     def __init__(self, *, is_busy: bool = False) -> None:
@@ -58,12 +58,12 @@ class _Settled:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Update:
     """What a deployment is to be like, and how to have the server write it down. Nothing here waits for instances."""
 
     project: Project
     name: str
-    wanted: Wanted
+    wanted: SettingValues
     """With the whole path of each script."""
     model: ModelVersion | None
     """The version to serve, where it is to be another, or the deployment is new."""
@@ -71,7 +71,7 @@ class Change:
     deadline: float
     clock: Clock
 
-    def pace(self, first: float = FIRST_PAUSE) -> Backoff:
+    def backoff(self, first: float = FIRST_PAUSE) -> Backoff:
         """
         Make the pace of a wait of this change.
 
@@ -81,22 +81,22 @@ class Change:
 
     async def look(self) -> Deployment | None:
         """Read the deployment."""
-        return await read_patiently(api.get_deployment(self.project, self.name), self.pace())
+        return await read_patiently(api.get_deployment(self.project, self.name), self.backoff())
 
     async def stable(self, live: Deployment) -> Deployment:
         """
         Wait until the server accepts changes.
 
         :param live: as it was seen
-        :raises PlanAnew: it was deleted meanwhile
+        :raises Replan: it was deleted meanwhile
         """
         if live.status.is_stable:
             return live
         what = f"deployment {self.name!r} to finish what is under way"
-        wait = Wait(_Settled(), self.pace(), what, live)
-        deployment = await until(wait, api.get_deployment_by_id(self.project, live.id))
+        wait = StatusWait(_Settled(), self.backoff(), what, live)
+        deployment = await wait_until(wait, api.get_deployment_by_id(self.project, live.id))
         if deployment is None:
-            raise PlanAnew
+            raise Replan
         return deployment
 
     def differs(self, deployment: Deployment) -> bool:
@@ -113,7 +113,7 @@ class Change:
 
         :param announce: what to do when it is clear that it can be created, right before it is
         :return: the deployment, and whether it was this that created it, for all that is known
-        :raises PlanAnew: somebody else has created it meanwhile
+        :raises Replan: somebody else has created it meanwhile
         :raises InvalidInputError: it cannot be created so; nothing was sent
         :raises UnsupportedError: the server left out what it does not know
         """
@@ -142,7 +142,7 @@ class Change:
         except HopsworksError as error:
             if isinstance(error, RequestRefusedError) and error.code == api.DUPLICATED_ENTRY:
                 log.warning("%s; going on from what is there", error)
-                raise PlanAnew from error
+                raise Replan from error
             if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it was created", error)
@@ -163,15 +163,15 @@ class Change:
 
         :param live: the deployment, in a state in which it can be changed, as it was checked
         :param newest_version: number of the newest version; None where the server keeps none
-        :raises PlanAnew: it is not like that any more, or busy
+        :raises Replan: it is not like that any more, or busy
         :raises SupersededError: somebody else changed or deleted it meanwhile
         :raises UnsupportedError: the server left out what it does not know
         """
         before = await self.look()
         if before is None or not diff.is_still(self.project, before, live) or not self.differs(before):
-            raise PlanAnew
+            raise Replan
         if not before.status.is_stable:
-            raise PlanAnew(is_busy=True)
+            raise Replan(is_busy=True)
         differing = diff.differences(before.raw, self.wanted)
         log.info("Updating %s: %s", before, diff.described(differing))
         body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.wanted), differing)
@@ -181,7 +181,7 @@ class Change:
         except HopsworksError as error:
             if isinstance(error, RequestRefusedError) and (error.status == 409 or error.not_now):
                 log.warning("%s; looking again", error)
-                raise PlanAnew(is_busy=error.status != 409) from error
+                raise Replan(is_busy=error.status != 409) from error
             if not error.in_doubt:
                 raise
             log.warning("%s; looking whether it was carried out", error)
@@ -189,7 +189,7 @@ class Change:
             if row is not None and self.differs(row):
                 if newest_version is not None and new_version:
                     await self._check_not_kept(row, newest_version)
-                raise PlanAnew(is_busy=True) from error
+                raise Replan(is_busy=True) from error
         else:
             row = await self.look()
         if row is None:
@@ -222,9 +222,9 @@ class Change:
         """
         if "tags" not in self.wanted:
             return False
-        return await tags.bring(self.project, deployment, self.wanted["tags"])
+        return await tags.set_tags(self.project, deployment, self.wanted["tags"])
 
-    async def _provide_scripts(self, wanted: Wanted) -> None:
+    async def _provide_scripts(self, wanted: SettingValues) -> None:
         for name, script in wanted.items():
             if isinstance(script, Script):
                 await scripts.provide(self.project, name, script)
@@ -259,7 +259,7 @@ class Change:
 
         :raises DeploymentError: it was; sent again, it would be kept twice
         """
-        page = await read_patiently(api.get_versions(self.project, row), self.pace())
+        page = await read_patiently(api.get_versions(self.project, row), self.backoff())
         versioned = {name: value for name, value in self.wanted.items() if setting_of(name).versioned}
         for version in page.items if page else []:
             is_newer = version.version > newest_before
@@ -272,14 +272,14 @@ class Change:
 
     async def _look_in_doubt(self, settled: Callable[[Deployment | None], bool]) -> Deployment | None:
         """Look for a change whose answer was lost, for as long as a slow server may be at it."""
-        pace = Backoff(
+        backoff = Backoff(
             first=1.0, most=self.interval, deadline=min(self.deadline, self.clock() + IN_DOUBT), clock=self.clock
         )
         while True:
-            deployment = await read_patiently(api.get_deployment(self.project, self.name), pace)
+            deployment = await read_patiently(api.get_deployment(self.project, self.name), backoff)
             if settled(deployment):
                 return deployment
-            pause = pace.next_delay()
+            pause = backoff.next_delay()
             if pause is None:
                 return deployment
             await Sleep(pause)

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain.judge import Likeness
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import Moved, Next, Roll
+from airflow_provider_hsml.hopsworks.domain.judge import Attribution
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import NextStep, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Flow, Sleep, read_patiently
 
 from .bake import Bake
-from .status import note_change, state_of
+from .status import describe_state, log_change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
-    from .probe import Verifier
+    from .probe import Prober
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ FIRST_PAUSE_UPDATE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class WatchResult:
     """What was seen at last."""
 
     deployment: Deployment
@@ -47,13 +47,13 @@ class Seen:
 
 
 @dataclass(slots=True)
-class Watch(Defer[Seen]):
+class RolloutWatch(Defer[WatchResult]):
     """Follows the rollout of one deployment, asks it, and bakes it. Drive ``run()``."""
 
     project: Project
     deployment_id: int
-    roll: Roll
-    verifier: Verifier
+    roll: RolloutTracker
+    verifier: Prober
     timeout: float
     """Seconds that it may take, for messages."""
     deadline: float
@@ -70,7 +70,7 @@ class Watch(Defer[Seen]):
     """When it was stopped for the change; None: it was not."""
     noted: str | None = None
     """The journal's entry that has what is not written down elsewhere; None: there is none."""
-    is_bound: bool = False
+    worker_only: bool = False
     """Whether what may follow needs what only this process knows."""
     told: Mapping[str, Any] | None = None
     """What who goes on afterwards has to know, in plain JSON."""
@@ -78,9 +78,9 @@ class Watch(Defer[Seen]):
     """The state that the log has said last."""
     seen: Deployment | None = None
     """As it was seen last."""
-    _pace: Backoff = field(init=False)
+    _backoff: Backoff = field(init=False)
 
-    async def run(self) -> Seen:
+    async def run(self) -> WatchResult:
         """
         See it through.
 
@@ -90,18 +90,18 @@ class Watch(Defer[Seen]):
         :raises DeadlineExceededError: the timeout passed
         """
         moved, clock = self.roll.moved, self.verifier.clock
-        first = FIRST_PAUSE_START if moved is Moved.START else FIRST_PAUSE_UPDATE
-        self._pace = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
+        first = FIRST_PAUSE_START if moved is RolloutCause.START else FIRST_PAUSE_UPDATE
+        self._backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         while True:
             deployment = await self._follow()
             await self._prepare(deployment)
             likeness = await self.verifier.ask_in_a_row(deployment, self.roll)
-            if likeness is not Likeness.CHAMPION:
+            if likeness is not Attribution.CHAMPION:
                 break
             self.roll.not_yet()
-        if self.verifier.judge.is_fingerprint(likeness, can_be_old=moved is Moved.CHANGE):
+        if self.verifier.judge.is_fingerprint(likeness, can_be_old=moved is RolloutCause.CHANGE):
             verified_by = "fingerprint"
-        elif self.roll.names_are_new or moved is Moved.START:
+        elif self.roll.names_are_new or moved is RolloutCause.START:
             verified_by = "instances"
         else:
             verified_by = "status"
@@ -109,33 +109,35 @@ class Watch(Defer[Seen]):
         stopped = "" if downtime is None else f"; it did not answer for {downtime:.0f} s"
         log.info("%s has arrived, verified by %s%s", deployment, verified_by, stopped)
         self.seen = await Bake(self.verifier, deployment).run()
-        return Seen(self.seen, verified_by, downtime)
+        return WatchResult(self.seen, verified_by, downtime)
 
     async def _prepare(self, deployment: Deployment) -> None:
         """Find out what to ask, where that was not done when the change was made: another process sees it through."""
         if not self.verifier.is_prepared:
-            await self.verifier.prepare(deployment, {}, None, self._pace)
+            await self.verifier.prepare(deployment, {}, None, self._backoff)
 
     async def _follow(self) -> Deployment:
         """Look until the rollout is through, as far as the states tell."""
         roll = self.roll
         while True:
-            deployment = await read_patiently(api.get_deployment_by_id(self.project, self.deployment_id), self._pace)
+            deployment = await read_patiently(api.get_deployment_by_id(self.project, self.deployment_id), self._backoff)
             if deployment is None:
                 message = f"Deployment {self.verifier.name!r} was deleted by somebody else while it was rolled out."
                 raise SupersededError(message)
             now = self.verifier.clock()
-            self.said = note_change(self.said or state_of(self.seen), deployment, now - roll.since)
+            self.said = log_change(self.said or describe_state(self.seen), deployment, now - roll.since)
             self.seen = deployment
             step = roll.next(deployment, now)
-            if step is Next.PROBE or (step is Next.NAMES and roll.names(await read_names(self.project, deployment))):
+            if step is NextStep.PROBE or (
+                step is NextStep.NAMES and roll.names(await read_instance_names(self.project, deployment))
+            ):
                 return deployment
-            if step is Next.START:
+            if step is NextStep.START:
                 await self.start(deployment)
-            elif step is Next.WAKE:
+            elif step is NextStep.WAKE:
                 await self._prepare(deployment)
                 await self.verifier.wake()
-            pause = self._pace.next_delay()
+            pause = self._backoff.next_delay()
             if pause is None:
                 raise DeadlineExceededError(self._too_late(deployment))
             await Sleep(min(pause, roll.look_within))
@@ -149,7 +151,7 @@ class Watch(Defer[Seen]):
         return f"{message}: {reason}. Allow more by 'timeout', or look at its log."
 
 
-async def read_names(project: Project, deployment: Deployment) -> frozenset[str]:
+async def read_instance_names(project: Project, deployment: Deployment) -> frozenset[str]:
     """
     Read the names of a deployment's instances; none when the server does not tell.
 

@@ -17,7 +17,7 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, DeploymentError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, steady
 from airflow_provider_hsml.hopsworks.registry import lookup
-from airflow_provider_hsml.hopsworks.rollout.status import Reach, explained, watch
+from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, poll_failed, with_log_tail
 
 from . import search
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Lookout(Protocol):
+class SensorCondition(Protocol):
     """What a sensor waits for."""
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
@@ -45,10 +45,10 @@ class Lookout(Protocol):
 
 
 @dataclass(slots=True)
-class DeploymentLookout:
+class StatusCondition:
     """A deployment that is in one of some states."""
 
-    goal: Reach
+    goal: StatusGoal
 
     @classmethod
     def read(cls, name: object, statuses: object) -> Self:
@@ -62,13 +62,13 @@ class DeploymentLookout:
         known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
         given = [statuses] if isinstance(statuses, str) else arguments.sequence("target_status", statuses)
         targets = [DeploymentStatus(arguments.choice("target_status", status, known)) for status in given]
-        return cls(Reach.of(check_deployment_name(name), *targets))
+        return cls(StatusGoal.of(check_deployment_name(name), *targets))
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:  # noqa: ARG002
         """Look once; at a Failed for as long as it takes to know whether it stays."""
         clock = steady()
-        pace = Backoff(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
-        deployment = await explained(project, watch(project, self.goal, pace))
+        backoff = Backoff(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
+        deployment = await with_log_tail(project, poll_failed(project, self.goal, backoff))
         if deployment is None:
             return None
         return {
@@ -79,7 +79,7 @@ class DeploymentLookout:
 
 
 @dataclass(slots=True)
-class VersionLookout:
+class VersionCondition:
     """A version of a model that meets all that is asked for; of several the newest."""
 
     name: str
@@ -103,16 +103,16 @@ class VersionLookout:
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
         """Look once; what is lacking is logged when that has changed."""
         owner = await lookup.find_registry(project, self.owner)
-        seen = await search.look(project, self.name, self.criteria, owner)
+        seen = await search.search(project, self.name, self.criteria, owner)
         if seen.models:
-            return described(access, seen.models[0], with_tags=bool(self.criteria.tags))
+            return describe(access, seen.models[0], with_tags=bool(self.criteria.tags))
         if seen.reason != self._said:
             log.info("%s.", seen.reason)
             self._said = seen.reason
         return None
 
 
-def described(access: Access, model: ModelVersion, *, with_tags: bool = False) -> dict[str, Any]:
+def describe(access: Access, model: ModelVersion, *, with_tags: bool = False) -> dict[str, Any]:
     """
     Give what tasks return of a model version.
 
@@ -130,7 +130,7 @@ def described(access: Access, model: ModelVersion, *, with_tags: bool = False) -
     return told | ({"tags": dict(model.tags)} if with_tags else {})
 
 
-def passes(error: HopsworksError) -> bool:
+def may_pass(error: HopsworksError) -> bool:
     """
     Tell whether to look again after a failure.
 
@@ -141,7 +141,9 @@ def passes(error: HopsworksError) -> bool:
     return error.transient and not isinstance(error, DeploymentError)
 
 
-async def until_seen(lookout: Lookout, access: Access, project: Project, pace: Backoff) -> dict[str, Any]:
+async def wait_until_met(
+    lookout: SensorCondition, access: Access, project: Project, backoff: Backoff
+) -> dict[str, Any]:
     """
     Look until it is there. The first look is at once.
 
@@ -158,11 +160,11 @@ async def until_seen(lookout: Lookout, access: Access, project: Project, pace: B
             if found is not None:
                 return found
         except HopsworksError as error:
-            if not passes(error):
+            if not may_pass(error):
                 raise
             log.warning("%s; looking again", error)
             wait = error.retry_after or 0.0
-        pause = pace.next_delay(at_least=wait)
+        pause = backoff.next_delay(at_least=wait)
         if pause is None:
             raise DeadlineExceededError("It was not there in time.")
         await Sleep(pause)

@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 from . import search
-from .conditions import described
+from .conditions import describe
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.access import Access
 
-    from .conditions import VersionLookout
+    from .conditions import VersionCondition
 
 REMEMBERED = 20
 """Versions that were told of and are remembered one by one; below them none is new any more."""
 
 
 @dataclass(slots=True)
-class Announcer:
+class NewVersionFeed:
     """Tells of versions that were not there, or did not meet what is asked for, when it began."""
 
-    lookout: VersionLookout
+    lookout: VersionCondition
     told: set[int] = field(default_factory=set)
     """Numbers of versions that are not told of any more."""
     has_begun: bool = False
@@ -57,14 +57,14 @@ class Announcer:
         """
         wanted, name = self.lookout.criteria, self.lookout.name
         owner = await lookup.find_registry(project, self.lookout.owner)
-        seen = await search.look(project, name, wanted, owner, but=self.told, is_one_enough=False)
+        seen = await search.search(project, name, wanted, owner, but=self.told, is_one_enough=False)
         self.told |= {model.version for model in seen.models}
         is_news = self.has_begun or wanted.newer_than is not None
         self.has_begun = True
         if old := sorted(self.told)[:-REMEMBERED]:
             self._raise(old[-1])
         found = reversed(seen.models) if is_news else ()
-        return [described(access, model, with_tags=bool(wanted.tags)) for model in found]
+        return [describe(access, model, with_tags=bool(wanted.tags)) for model in found]
 
     def _raise(self, floor: int) -> None:
         """Forget what is not above a number."""

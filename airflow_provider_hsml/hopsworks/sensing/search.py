@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class SearchResult:
     """What was seen in the registry."""
 
     models: tuple[ModelVersion, ...]
@@ -27,7 +27,7 @@ class Look:
     """Why there is none yet."""
 
 
-async def look(
+async def search(
     project: Project,
     name: str,
     criteria: Criteria,
@@ -35,7 +35,7 @@ async def look(
     *,
     but: Container[int] = (),
     is_one_enough: bool = True,
-) -> Look:
+) -> SearchResult:
     """
     Look for a version once. Tags are read only of those that meet the rest, the newest first.
 
@@ -65,11 +65,11 @@ async def look(
         if is_one_enough:
             break
     if found:
-        return Look(tuple(found))
+        return SearchResult(tuple(found))
     if not reasons:
-        return Look((), f"{wanted} is not in the registry of project {(owner or project).name!r} yet")
+        return SearchResult((), f"{wanted} is not in the registry of project {(owner or project).name!r} yet")
     others = f"; the {len(reasons) - 1} before it will not do either" if len(reasons) > 1 else ""
-    return Look((), f"Model {name!r}: {reasons[0]}{others}")
+    return SearchResult((), f"Model {name!r}: {reasons[0]}{others}")
 
 
 async def _judge(

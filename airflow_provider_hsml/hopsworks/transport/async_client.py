@@ -111,7 +111,7 @@ class AsyncClient:
         """Give the project, looked up once for all who ask."""
         return await self._project.get()
 
-    async def drive(self, procedure: Flow[T], deadline: float) -> T:
+    async def drive(self, flow: Flow[T], deadline: float) -> T:
         """
         Do what a procedure says, and poll together with all others that are driven here.
 
@@ -119,7 +119,7 @@ class AsyncClient:
         :param deadline: until when it waits, seconds since 1970; its pauses end by then, and so do failures to look
         """
         ends = deadline - time.time() + time.monotonic()
-        return await drive_async(procedure, functools.partial(self._poller.send, deadline=ends), self._poller.sleep)
+        return await drive_async(flow, functools.partial(self._poller.send, deadline=ends), self._poller.sleep)
 
     async def send(self, call: Call[T]) -> T:
         """
