@@ -446,7 +446,7 @@ def told(stage: Stage, scenario: Callable[[Stage], Any]) -> dict[str, Any]:
     text = re.sub(r"\d+ of \d+ probes", "SOME of SOME probes", text)
     text = re.sub(r"('downtime_seconds': )[\d.]+", r"\1SOME", text)
     text = re.sub(r"('deployment_id': |deployments/|serving/)\d+", r"\1N", text)
-    text = re.sub(r"get deployment \d+", "get deployment N", text).replace("StopWait", "Stopped")
+    text = re.sub(r"get deployment \d+", "get deployment N", text).replace("Stopping", "Stopped")
     text = text.replace("Updating", "Running")
     return {"how": text, "asked": changes_but_probes(stage)}
 

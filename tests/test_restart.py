@@ -119,7 +119,7 @@ def test_a_task_killed_in_between_starts_it_all_the_same(hook: HsmlHook, serving
 
 def _kill_once_stopping(hook: HsmlHook, name: str, operator: RestartDeploymentOperator) -> None:
     deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and hook.get_deployment_state(name) != "StopWait":
+    while time.monotonic() < deadline and hook.get_deployment_state(name) != "Stopping":
         time.sleep(0.02)
     operator.on_kill()
 

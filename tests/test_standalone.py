@@ -149,7 +149,7 @@ def test_deferred_tasks_outlive_the_triggerer_and_end_when_people_end_them(
             airflow.until(lambda stops=stops, dag=dag: asked(airflow, "POST", dag) == 1 + stops)  # type: ignore[misc]
             assert state(dag) == "failed"
         serving.faults.clear()
-        assert deployed(airflow, "stop")["status"] in {"StopWait", "Stopped"}
+        assert deployed(airflow, "stop")["status"] in {"Stopping", "Stopped"}
         airflow.until(lambda: deployed(airflow, "leave")["status"] == "Running")
 
         # A person kills an update: what served goes on, and nothing is stopped.

@@ -81,7 +81,7 @@ def stops(fake: FakeHopsworks) -> None:
     """Let a STOP go as Hopsworks' do."""
 
     def begin() -> None:
-        fake.becomes("StopWait")()
+        fake.becomes("Stopping")()
         fake.after(3, fake.becomes("Stopped"))
 
     fake.on["STOP"] = begin

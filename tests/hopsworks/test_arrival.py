@@ -104,7 +104,7 @@ class TestWhatIsThereAlready:
         assert arrive(fake, V1).action == "started"
 
     def test_waits_for_stopping_and_starts(self) -> None:
-        fake = FakeHopsworks(row=row("StopWait"), files=FILES)
+        fake = FakeHopsworks(row=row("Stopping"), files=FILES)
         fake.after(10, fake.becomes("Stopped"))
         starts(fake, answers=[1])
 

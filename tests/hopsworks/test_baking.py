@@ -150,7 +150,7 @@ class TestWhatIsSeen:
         ("changes", "error", "message"),
         [
             ({"revision": "8"}, SupersededError, "was changed by somebody else while it was watched"),
-            ({"status": "StopWait"}, SupersededError, "was stopped or deleted by somebody else while it was watched"),
+            ({"status": "Stopping"}, SupersededError, "was stopped or deleted by somebody else while it was watched"),
             ({"status": "Stopped"}, SupersededError, "was stopped or deleted by somebody else"),
         ],
     )

@@ -32,7 +32,7 @@ IDLE_ZERO = look("Idle", instances=0, minimum=0)
 CREATED, STOPPED, STOPPING, STARTING = (
     look("Created", revision=None),
     look("Stopped"),
-    look("StopWait"),
+    look("Stopping"),
     look("Starting"),
 )
 UNSCHEDULABLE = look("Failed", condition={"type": "SCHEDULED", "status": False, "reason": "no room"})

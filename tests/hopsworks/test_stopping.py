@@ -44,7 +44,7 @@ class TestStopping:
 
     def test_never_stops(self) -> None:
         fake = FakeHopsworks(row=row())
-        fake.on["STOP"] = fake.becomes("StopWait")
+        fake.on["STOP"] = fake.becomes("Stopping")
 
         with pytest.raises(DeadlineExceededError, match="to stop until the timeout"):
             fake.run(stop(PROJECT, "digits", backoff(fake)))
@@ -63,12 +63,12 @@ class TestStopping:
 
     def test_without_waiting(self) -> None:
         fake = FakeHopsworks(row=row())
-        fake.on["STOP"] = fake.becomes("StopWait")
+        fake.on["STOP"] = fake.becomes("Stopping")
 
         stopped = fake.run(stop(PROJECT, "digits", backoff(fake), wait=False))
 
         assert stopped is not None
-        assert stopped.status.value == "StopWait"
+        assert stopped.status.value == "Stopping"
 
 
 class TestDeleting:

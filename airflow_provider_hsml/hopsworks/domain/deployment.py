@@ -27,7 +27,7 @@ class DeploymentStatus(StrEnum):
     RUNNING = "Running"
     IDLE = "Idle"
     UPDATING = "Updating"
-    STOPPING = "StopWait"
+    STOPPING = "Stopping"
     STOPPED = "Stopped"
     UNKNOWN = "Unknown"
 
