@@ -118,7 +118,7 @@ def register(server: Server, connection: http.client.HTTPConnection) -> None:
 
 def create(server: Server, connection: http.client.HTTPConnection, name: str) -> int:
     """Create a deployment of the model, and give its id."""
-    wanted: dict[str, Any] = {
+    desired: dict[str, Any] = {
         "name": name,
         "modelName": MODEL,
         "modelPath": f"/Projects/demo/Models/{MODEL}",
@@ -128,7 +128,7 @@ def create(server: Server, connection: http.client.HTTPConnection, name: str) ->
         "servingTool": "KSERVE",
         "requestedInstances": 1,
     }
-    return int(json.loads(server.ask(connection, "PUT", "/serving", json.dumps(wanted).encode()))["id"])
+    return int(json.loads(server.ask(connection, "PUT", "/serving", json.dumps(desired).encode()))["id"])
 
 
 def become(server: Server, connection: http.client.HTTPConnection, number: int, status: str) -> None:

@@ -140,7 +140,7 @@ class Server:
         return {name: there.get(name) or self._create(name) for name in names}
 
     def _create(self, name: str) -> int:
-        wanted = {
+        desired = {
             "name": name,
             "modelName": MODEL,
             "modelPath": f"/Projects/demo/Models/{MODEL}",
@@ -150,7 +150,7 @@ class Server:
             "servingTool": "KSERVE",
             "requestedInstances": 1,
         }
-        return int(self.ask("PUT", self.deployments, wanted)["id"])
+        return int(self.ask("PUT", self.deployments, desired)["id"])
 
     def asked_since(self) -> int:
         """Give the number of requests since this was called the last time."""

@@ -17,12 +17,12 @@ RUNS = 10
 
 def run(scene: Scene) -> str:
     """Run them, and see that each deployment serves its own model."""
-    wanted = {}
+    desired = {}
     for (where, how), dag in DAGS.items():
         for number in range(RUNS):
             model, best = f"{how}_{number}", number % 2
             scene.trigger(dag, f"night_{number}", model=model, best=best)
-            wanted[f"hsml_{where}", model.replace("_", "")] = f"{dag}, {model}, candidate {best}"
+            desired[f"hsml_{where}", model.replace("_", "")] = f"{dag}, {model}, candidate {best}"
     for serving in scene.servings.values():
         serving.requests.clear()
     began = time.monotonic()
@@ -30,13 +30,13 @@ def run(scene: Scene) -> str:
     runs = scene.until_succeeded(*DAGS.values(), runs=RUNS, seconds=1800)
     seconds = time.monotonic() - began
 
-    assert len(runs) == len(wanted) == len(DAGS) * RUNS
+    assert len(runs) == len(desired) == len(DAGS) * RUNS
     assert max(run["start_date"] for run in runs) < min(run["end_date"] for run in runs), "they were not at once"
-    for (connection, deployment), answer in wanted.items():
+    for (connection, deployment), answer in desired.items():
         assert scene.ask(connection, deployment, [[0.0], [1.0]]) == [answer] * 2, deployment
     for connection, serving in scene.servings.items():
         changes = [one.path for one in serving.requests.where("PUT", f"/project/{serving.project_id}/serving")]
-        assert len(changes) == sum(where == connection for where, _ in wanted), f"not one change each: {changes}"
+        assert len(changes) == sum(where == connection for where, _ in desired), f"not one change each: {changes}"
         refused = [one for one in serving.requests if one.status in {401, 403}]
         assert not refused, refused[:3]
     tries = [task["try_number"] for dag in DAGS.values() for task in scene.tasks(dag)]

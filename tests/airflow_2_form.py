@@ -18,7 +18,7 @@ from airflow.utils import db
 from airflow.utils.session import create_session
 from airflow.www.app import create_app
 
-wanted = json.loads(sys.argv[1])
+desired = json.loads(sys.argv[1])
 db.initdb()
 app = create_app(testing=True)
 app.config["WTF_CSRF_ENABLED"] = False
@@ -38,12 +38,12 @@ def row() -> dict[str, object]:
 
 came = {"page": client.get("/connection/add").text, "rows": [], "statuses": [], "edit": ""}
 path = "/connection/add"
-for fields in wanted["forms"]:
+for fields in desired["forms"]:
     answer = client.post(path, data=fields)
     came["statuses"].append(answer.status_code)
     came["rows"].append(row())
     came["refused"] = answer.text
     path = f"/connection/edit/{came['rows'][0]['id']}"
 came["edit"] = client.get(path).text
-came["tests"] = [client.post("/api/v1/connections/test", json=one).get_json() for one in wanted["tests"]]
+came["tests"] = [client.post("/api/v1/connections/test", json=one).get_json() for one in desired["tests"]]
 print("CAME=" + json.dumps(came))

@@ -53,14 +53,14 @@ class DeploymentVerbs(DeploymentLooks):
         :param timeout: seconds for what must come before the last request
         """
         model = None if model_name is None else self.get_model(model_name, model_version)
-        wanted = DeploymentSpec.read(spec or {}).wanted()
-        return self.converge(deployment_name, model, wanted, timeout=timeout, wait=False).deployment
+        desired = DeploymentSpec.read(spec or {}).setting_values()
+        return self.converge(deployment_name, model, desired, timeout=timeout, wait=False).deployment
 
     def converge(
         self,
         name: str,
         model: ModelVersion | None,
-        wanted: SettingValues,
+        desired: SettingValues,
         *,
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -72,18 +72,18 @@ class DeploymentVerbs(DeploymentLooks):
 
         :param name: the deployment's name
         :param model: the version to serve; None to keep the one being served
-        :param wanted: settings that were asked for
+        :param desired: settings that were asked for
         :param timeout: seconds for one change: sent, arrived, first prediction answered
         :param poll_interval: seconds between looks
         :param wait: whether to wait for the last change to arrive
         :param trusted: whether what is as wanted already is taken for one that has arrived
         """
-        wanted = wanted | (model_settings(model) if model else {})
+        desired = desired | (model_settings(model) if model else {})
         return self.run(
             Reconciler(
                 self.client.project,
                 check_deployment_name(name),
-                wanted,
+                desired,
                 timeout=timeout,
                 interval=poll_interval,
                 model=model,

@@ -80,7 +80,7 @@ class PromotionVerbs(DeploymentVerbs):
             newest, model_version = planned.model_version is None, planned.model_version or "latest"
         wish = Promotion(
             model_name,
-            DeploymentSpec.read(spec or {}).wanted(),
+            DeploymentSpec.read(spec or {}).setting_values(),
             timeout,
             poll_interval,
             steady(),
@@ -141,7 +141,7 @@ class PromotionVerbs(DeploymentVerbs):
         """
         wish = Promotion(
             model_name,
-            DeploymentSpec.read(spec or {}).wanted(),
+            DeploymentSpec.read(spec or {}).setting_values(),
             timeout,
             poll_interval,
             steady(),

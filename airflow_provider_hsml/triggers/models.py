@@ -35,7 +35,7 @@ class AwaitModelVersionTrigger(SensorTrigger):
     Waits until a version of a model meets all that is asked for: what ``ModelVersionSensor`` is deferred to.
 
     :param model_name: the model in the registry
-    :param wanted: what the version has to meet: arguments of ``ModelVersionSensor``
+    :param desired: what the version has to meet: arguments of ``ModelVersionSensor``
     :param how: the arguments of ``SensorTrigger``
     """
 

@@ -29,13 +29,13 @@ WITH_EXAMPLE = WITHOUT_EXPECTED | {"Models/digits/2/input_example.json": [[0]]}
 
 
 def arrival(
-    fake: FakeHopsworks, model: ModelVersion | None = V2, *, timeout: float = 600.0, wait: bool = True, **wanted: Any
+    fake: FakeHopsworks, model: ModelVersion | None = V2, *, timeout: float = 600.0, wait: bool = True, **desired: Any
 ) -> Reconciler:
     """Make the procedure with which the version is to be served."""
     return Reconciler(
         PROJECT,
         "digits",
-        (model_settings(model) if model else {}) | wanted,
+        (model_settings(model) if model else {}) | desired,
         timeout=timeout,
         interval=10.0,
         model=model,

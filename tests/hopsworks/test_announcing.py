@@ -22,12 +22,12 @@ APPROVED = {"approval": "approved"}
 class Registry:
     """A registry, and somebody who announces what comes into it."""
 
-    def __init__(self, *versions: int, **wanted: Any) -> None:
+    def __init__(self, *versions: int, **desired: Any) -> None:
         self.fake = FakeHopsworks()
         self.access = Access.from_connection(
             host="localhost", port=None, password="key", extra={"project": "demo"}, name="c"
         )
-        self.wanted = wanted
+        self.desired = desired
         self.rows: dict[int, float] = {}
         self.add(versions)
         self.restart()
@@ -47,7 +47,7 @@ class Registry:
         self.fake.files[f"digits_{number}/tags"] = {"count": len(items), "items": items}
 
     def restart(self, state: Any = None) -> None:
-        self.announcer = NewVersionFeed(VersionCondition.read("digits", **self.wanted))
+        self.announcer = NewVersionFeed(VersionCondition.read("digits", **self.desired))
         self.announcer.recall(json.loads(json.dumps(state)))
 
     def news(self) -> list[int]:

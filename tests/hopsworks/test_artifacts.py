@@ -17,8 +17,8 @@ def live(**more: Any) -> dict[str, Any]:
     return row(version=None, artifactVersion=3, predictor="one.py", predictorScalingConfig=None) | more
 
 
-def sent(raw: dict[str, Any], wanted: SettingValues) -> dict[str, Any]:
-    return legacy_artifacts.for_changing(raw, diff.changed(raw, wanted), diff.differences(raw, wanted))
+def sent(raw: dict[str, Any], desired: SettingValues) -> dict[str, Any]:
+    return legacy_artifacts.for_changing(raw, diff.changed(raw, desired), diff.differences(raw, desired))
 
 
 def test_a_new_deployment_asks_for_a_new_artifact() -> None:

@@ -25,10 +25,10 @@ def model(framework: str = "SKLEARN", **more: Any) -> ModelVersion:
 
 def check_new(spec: dict[str, Any], framework: str | None = "SKLEARN", tool: str = "KSERVE") -> None:
     """Check what would create a deployment."""
-    wanted = DeploymentSpec.read(spec).wanted()
-    tool = wanted.get("serving_tool", tool)
-    body = diff.created("digits", model(framework) if framework else None, wanted, serving_tool=tool, minimum=1)
-    preconditions.check_combination(body, {*wanted, "framework", "script_file", "serving_tool"})
+    desired = DeploymentSpec.read(spec).setting_values()
+    tool = desired.get("serving_tool", tool)
+    body = diff.created("digits", model(framework) if framework else None, desired, serving_tool=tool, minimum=1)
+    preconditions.check_combination(body, {*desired, "framework", "script_file", "serving_tool"})
 
 
 class TestCombinations:
@@ -129,10 +129,10 @@ class TestCombinations:
 
     def test_what_is_live_counts_too(self) -> None:
         live = row(predictorResources={"requests": {"memory": 100}, "limits": {"memory": 200}})
-        wanted = DeploymentSpec.read({"resources": {"requests": {"memory": 300}}}).wanted()
+        desired = DeploymentSpec.read({"resources": {"requests": {"memory": 300}}}).setting_values()
 
         with pytest.raises(InvalidInputError, match=r"at least what is requested \(300\), got 200"):
-            preconditions.check_combination(diff.changed(live, wanted), wanted)
+            preconditions.check_combination(diff.changed(live, desired), desired)
 
     def test_what_is_live_and_not_touched_is_left_to_the_server(self) -> None:
         live = row(predictorResources={"requests": {"memory": 300}, "limits": {"memory": 200}})

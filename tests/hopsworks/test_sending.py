@@ -140,9 +140,9 @@ class Saver:
 
     def change(self, spec: dict[str, Any]) -> Update:
         project = self.hook.client.project
-        wanted = DeploymentSpec.read(spec).wanted() | (model_settings(self.model) if self.model else {})
+        desired = DeploymentSpec.read(spec).setting_values() | (model_settings(self.model) if self.model else {})
         deadline = time.time() + 60
-        return Update(project, self.name, script_file.absolute(project, wanted), self.model, 0.05, deadline, time.time)
+        return Update(project, self.name, script_file.absolute(project, desired), self.model, 0.05, deadline, time.time)
 
     def create(self, spec: dict[str, Any]) -> Deployment:
         change = self.change(spec)
@@ -187,7 +187,7 @@ def test_a_setting_is_created_kept_changed_and_kept(field: str, saver: Saver, se
     assert not saver.differs(two)
     assert saver.differs(one)
     after = saver.live.raw
-    asked = set(saver.change(two).wanted)
+    asked = set(saver.change(two).desired)
     for setting in SETTINGS.values():
         if setting.name not in asked:
             assert setting.read(after) == setting.read(before), f"{setting.name} was not asked for"

@@ -62,7 +62,7 @@ class TestDeploymentSpec:
         with pytest.raises(InvalidInputError, match="spec: unknown key 'enviroment'; did you mean 'environment'"):
             DeploymentSpec.read({"enviroment": "x"})
         with pytest.raises(InvalidInputError, match="unknown key 'zzz'; known are"):
-            DeploymentSpec.read({"scaling": {"zzz": 1}}).wanted()
+            DeploymentSpec.read({"scaling": {"zzz": 1}}).setting_values()
 
     @pytest.mark.parametrize("value", ["not json", "[1]", 3])
     def test_no_spec(self, value: Any) -> None:
@@ -80,10 +80,10 @@ class TestDeploymentSpec:
             "resources": {"requests": {"cores": 1.5}},
             "scaling": {"max_instances": 3},
         }
-        wanted = {"environment": "env", "resources.requests.cores": 1.5, "scaling.max_instances": 3}
-        assert DeploymentSpec.read(given).wanted() == wanted
-        assert DeploymentSpec.read(json.dumps(given)).wanted() == wanted
-        assert DeploymentSpec.read(spec).wanted() == wanted
+        desired = {"environment": "env", "resources.requests.cores": 1.5, "scaling.max_instances": 3}
+        assert DeploymentSpec.read(given).setting_values() == desired
+        assert DeploymentSpec.read(json.dumps(given)).setting_values() == desired
+        assert DeploymentSpec.read(spec).setting_values() == desired
 
     def test_texts_from_templates(self) -> None:
         given = {
@@ -91,7 +91,7 @@ class TestDeploymentSpec:
             "scaling": {"target": "1.5", "metric": "RPS"},
         }
 
-        assert DeploymentSpec.read(given).wanted() == {
+        assert DeploymentSpec.read(given).setting_values() == {
             "scaling.min_instances": 2,
             "resources.limits.memory": 2048,
             "scaling.target": 1.5,
@@ -135,11 +135,11 @@ class TestDeploymentSpec:
     )
     def test_what_cannot_be(self, given: dict[str, Any], message: str) -> None:
         with pytest.raises(InvalidInputError, match=message):
-            DeploymentSpec.read(given).wanted()
+            DeploymentSpec.read(given).setting_values()
 
     def test_the_value_of_a_variable_is_in_no_message(self) -> None:
         with pytest.raises(InvalidInputError) as caught:
-            DeploymentSpec.read({"env_vars": {"PASSWORD": ["hunter2"]}}).wanted()
+            DeploymentSpec.read({"env_vars": {"PASSWORD": ["hunter2"]}}).setting_values()
         live = dict(RAW, predictorEnvVars=["PASSWORD=hunter1"])
         said = diff.described(diff.differences(live, {"env_vars": {"PASSWORD": "hunter2", "MORE": "3"}}))
 
@@ -151,7 +151,7 @@ class TestDeploymentSpec:
         given = {"script_file": away, "config_file": away, "transformer": away, "env_vars": {}, "tags": {}}
         given |= {"inference_logger": {"mode": "NONE"}, "inference_batcher": {"enabled": away}}
 
-        assert DeploymentSpec.read(given).wanted() == {
+        assert DeploymentSpec.read(given).setting_values() == {
             "script_file": None,
             "config_file": None,
             "transformer.script_file": None,
@@ -163,7 +163,7 @@ class TestDeploymentSpec:
         }
 
     def test_both_numbers_of_instances_may_be_given_alike(self) -> None:
-        assert DeploymentSpec(resources=Resources(instances=2), scaling=Scaling(min_instances="2")).wanted()
+        assert DeploymentSpec(resources=Resources(instances=2), scaling=Scaling(min_instances="2")).setting_values()
 
 
 class TestDifferences:
@@ -203,7 +203,7 @@ class TestTopics:
     """A topic that the server made is the one that was asked for."""
 
     def read(self, **given: Any) -> dict[str, Any]:
-        return DeploymentSpec.read({"inference_logger": given}).wanted()
+        return DeploymentSpec.read({"inference_logger": given}).setting_values()
 
     def test_one_to_be_created(self) -> None:
         body = diff.changed({"name": "digits"}, self.read(kafka_topic="CREATE", partitions="2", replicas=3))
@@ -249,18 +249,18 @@ class TestNormalised:
         ],
     )
     def test_the_same_said_otherwise(self, live: dict[str, Any], given: dict[str, Any]) -> None:
-        assert diff.differences(live, DeploymentSpec.read(given).wanted()) == {}
+        assert diff.differences(live, DeploymentSpec.read(given).setting_values()) == {}
 
     def test_extra_is_put_into_what_is_there(self) -> None:
         live = {"tracing": {"enabled": True, "price": 1}}
 
-        body = diff.changed(live, DeploymentSpec.read({"extra": {"tracing": {"enabled": False}}}).wanted())
+        body = diff.changed(live, DeploymentSpec.read({"extra": {"tracing": {"enabled": False}}}).setting_values())
 
         assert body["tracing"] == {"enabled": False, "price": 1}
 
     def test_a_limit_below_the_default_request(self) -> None:
-        wanted = {"resources.limits.cores": 0.1, "resources.requests.memory": 4096}
-        body = diff.created("digits", None, wanted, serving_tool="KSERVE", minimum=1)
+        desired = {"resources.limits.cores": 0.1, "resources.requests.memory": 4096}
+        body = diff.created("digits", None, desired, serving_tool="KSERVE", minimum=1)
 
         assert body["predictorResources"] == {
             "requests": {"cores": 0.1, "memory": 4096, "gpus": 0},

@@ -17,7 +17,7 @@ from .fake import PROJECT, refusal, row
 LIVE = b'{"count": 2, "items": [{"name": "team", "value": "fraud"}, {"name": "tier", "value": "3"}]}'
 
 
-def bring(wanted: dict[str, Any], answer: Answer) -> tuple[bool, list[tuple[str, str, Any]]]:
+def bring(desired: dict[str, Any], answer: Answer) -> tuple[bool, list[tuple[str, str, Any]]]:
     """Bring tags to a deployment that has those of ``answer``: whether any were changed, and what was sent."""
     sent: list[tuple[str, str, Any]] = []
 
@@ -28,12 +28,12 @@ def bring(wanted: dict[str, Any], answer: Answer) -> tuple[bool, list[tuple[str,
         return call.outcome(Answer(204, b""))
 
     deployment = Deployment.from_json(row())
-    return drive(tags.set_tags(PROJECT, deployment, wanted), send, lambda _: None), sent
+    return drive(tags.set_tags(PROJECT, deployment, desired), send, lambda _: None), sent
 
 
 @pytest.mark.parametrize("wanted", [{"team": "fraud", "tier": 3}, {"tier": "3", "team": "fraud"}])
-def test_the_same_are_left_alone(wanted: dict[str, Any]) -> None:
-    assert bring(wanted, Answer(200, LIVE)) == (False, [])
+def test_the_same_are_left_alone(desired: dict[str, Any]) -> None:
+    assert bring(desired, Answer(200, LIVE)) == (False, [])
 
 
 def test_they_are_replaced_as_a_whole() -> None:

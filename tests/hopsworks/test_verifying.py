@@ -36,7 +36,7 @@ def arrive(
     fake: FakeHopsworks,
     verification: dict[str, Any],
     model: ModelVersion | None = V2,
-    wanted: dict[str, Any] | None = None,
+    desired: dict[str, Any] | None = None,
     *,
     project: Project = PROJECT,
     timeout: float = 600.0,
@@ -45,7 +45,7 @@ def arrive(
     arrival = Reconciler(
         project,
         "digits",
-        (model_settings(model) if model else {}) | (wanted or {}),
+        (model_settings(model) if model else {}) | (desired or {}),
         timeout=timeout,
         interval=10.0,
         model=model,
@@ -112,7 +112,7 @@ class TestTheVersionInTheAnswer:
         fake = FakeHopsworks(row=row(modelVersion=2), files=WITHOUT_EXPECTED, names=[], answers=says(2))
         rolls(fake)
 
-        arrived = arrive(fake, BY_VERSION, wanted={"scaling.max_instances": 3})
+        arrived = arrive(fake, BY_VERSION, desired={"scaling.max_instances": 3})
 
         assert (arrived.action, arrived.verified_by) == ("updated", "status")
 
@@ -293,11 +293,11 @@ class TestRefusedBeforeAnythingIsChanged:
         ("live", "wanted"),
         [(None, {"api_protocol": "GRPC"}), (row(), {"api_protocol": "GRPC"}), (row(apiProtocol="GRPC"), {})],
     )
-    def test_grpc(self, live: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
+    def test_grpc(self, live: dict[str, Any] | None, desired: dict[str, Any]) -> None:
         fake = FakeHopsworks(row=live, files=FILES)
 
         with pytest.raises(InvalidInputError, match="'digits' answers GRPC, which needs a GRPC client"):
-            arrive(fake, {}, wanted=wanted)
+            arrive(fake, {}, desired=desired)
         assert fake.sent == []
 
     @pytest.mark.parametrize(
@@ -330,7 +330,7 @@ class TestRefusedBeforeAnythingIsChanged:
         fake = FakeHopsworks(row=row(apiProtocol="GRPC"), files=FILES)
         rolls(fake, (5, [2]))
 
-        assert arrive(fake, {}, wanted={"api_protocol": "REST"}).verified_by == "fingerprint"
+        assert arrive(fake, {}, desired={"api_protocol": "REST"}).verified_by == "fingerprint"
 
 
 def test_recorded_answers_are_for_their_own_rows() -> None:

@@ -60,18 +60,18 @@ def model_settings(model: ModelVersion) -> SettingValues:
     }
 
 
-def differences(raw: Mapping[str, Any], wanted: SettingValues) -> dict[str, tuple[Any, Any]]:
+def differences(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, tuple[Any, Any]]:
     """
     Tell what would have to change: setting -> (live, wanted). Empty when nothing has to.
 
     Description and tags are left out: they are no reason to touch what runs.
 
     :param raw: the deployment as the server gives it
-    :param wanted: what was asked for
+    :param desired: what was asked for
     """
     return {
         name: (setting.read(raw), value)
-        for name, value in wanted.items()
+        for name, value in desired.items()
         if (setting := setting_of(name)).compared and not setting.is_met(raw, value)
     }
 
@@ -100,35 +100,35 @@ def shown(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
     return found
 
 
-def changed(raw: Mapping[str, Any], wanted: SettingValues) -> dict[str, Any]:
+def changed(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, Any]:
     """
     Give the deployment to send: the live one, all it holds kept, with what differs in it.
 
     :param raw: the deployment as the server gives it; not changed
-    :param wanted: what was asked for
+    :param desired: what was asked for
     """
     body = copy.deepcopy(dict(raw))
-    for name in [*differences(raw, wanted), *({"description"} & set(wanted))]:
-        setting_of(name).write(body, wanted[name])
-    return _completed(body, wanted)
+    for name in [*differences(raw, desired), *({"description"} & set(desired))]:
+        setting_of(name).write(body, desired[name])
+    return _completed(body, desired)
 
 
-def _completed(body: dict[str, Any], wanted: SettingValues) -> dict[str, Any]:
+def _completed(body: dict[str, Any], desired: SettingValues) -> dict[str, Any]:
     """Put in what follows from something else, and take out what belongs to something that is gone."""
     if body.get("transformer"):
         minimum = SETTINGS["transformer.scaling.min_instances"]
         if minimum.wire(body) is None:
             minimum.write(body, min(1, SETTINGS["scaling.min_instances"].read(body) or 0))
         body["transformerResources"] = _with_defaults(body.get("transformerResources"))
-    elif any(name.startswith("transformer.") for name in wanted):
+    elif any(name.startswith("transformer.") for name in desired):
         for key in _TRANSFORMER_KEYS:
             body.pop(key, None)
     topic, mode = SETTINGS["inference_logger.kafka_topic"], SETTINGS["inference_logger.mode"]
     logs, has_topic = mode.read(body) != "NONE", not topic.is_met(body, None)
-    if logs and not has_topic and mode.name in wanted:
+    if logs and not has_topic and mode.name in desired:
         # As the SDK does: logging without a topic is logging to a new one.
         topic.write(body, Topic(CREATE_TOPIC))
-    elif has_topic and not logs and topic.name in wanted:
+    elif has_topic and not logs and topic.name in desired:
         mode.write(body, "ALL")
     if body.get("kafkaTopicDTO") is None:
         body.pop("kafkaTopicDTO", None)
@@ -147,14 +147,14 @@ def _with_defaults(given: Any) -> dict[str, Any]:
 
 
 def created(
-    name: str, model: ModelVersion | None, wanted: SettingValues, *, serving_tool: str, minimum: int
+    name: str, model: ModelVersion | None, desired: SettingValues, *, serving_tool: str, minimum: int
 ) -> dict[str, Any]:
     """
     Give the body that creates a deployment, with the SDK's defaults where nothing was asked for.
 
     :param name: the deployment's name
     :param model: the version to serve; None for a deployment of a script alone
-    :param wanted: what was asked for
+    :param desired: what was asked for
     :param serving_tool: KSERVE or DEFAULT, where it was not asked for
     :param minimum: instances where none were asked for
     """
@@ -166,10 +166,10 @@ def created(
         "apiProtocol": "REST",
         "batchingConfiguration": {"batchingEnabled": False},
     }
-    given: SettingValues = {"scaling.min_instances": minimum} | (model_settings(model) if model else {}) | wanted
+    given: SettingValues = {"scaling.min_instances": minimum} | (model_settings(model) if model else {}) | desired
     body = changed(body, {name: value for name, value in given.items() if value is not None})
-    if wanted.get("tags"):
-        SETTINGS["tags"].write(body, wanted["tags"])
+    if desired.get("tags"):
+        SETTINGS["tags"].write(body, desired["tags"])
     body["predictorResources"] = _with_defaults(body.get("predictorResources"))
     return body
 
@@ -213,13 +213,13 @@ def is_still(project: Project, now: Deployment, was: Deployment) -> bool:
     return is_same and not differences(now.raw, configuration(project, was.raw))
 
 
-def stored(wanted: SettingValues) -> dict[str, Any]:
+def stored(desired: SettingValues) -> dict[str, Any]:
     """
     Write down what was wanted, in plain JSON, without environment variables: their values may be secrets.
 
-    :param wanted: settings
+    :param desired: settings
     """
-    return {name: _plain(value) for name, value in wanted.items() if name not in ENV_VAR_SETTINGS}
+    return {name: _plain(value) for name, value in desired.items() if name not in ENV_VAR_SETTINGS}
 
 
 def from_stored(values: Mapping[str, Any]) -> SettingValues:

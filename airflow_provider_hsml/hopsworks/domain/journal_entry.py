@@ -104,7 +104,7 @@ class JournalEntry:
     at: float
     """Seconds since 1970."""
     challenger: ServedVersion
-    wanted: Mapping[str, Any]
+    desired: Mapping[str, Any]
     """The settings that the change sets, in plain JSON; never environment variables."""
     before: PreviousState | None
     """None: there was no deployment."""
@@ -148,7 +148,8 @@ class JournalEntry:
 
     def to_json(self) -> dict[str, Any]:
         """Give it as plain JSON values."""
-        return asdict(self)
+        data = asdict(self)
+        return data | {"wanted": data.pop("desired")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -163,6 +164,7 @@ class JournalEntry:
         return cls(
             **_fields(cls, data)
             | {
+                "desired": data["wanted"],
                 "state": EntryState(data["state"]),
                 "challenger": _served_version(data["challenger"]),
                 "over": tuple(data["over"]) if data.get("over") else None,

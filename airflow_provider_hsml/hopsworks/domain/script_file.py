@@ -53,17 +53,17 @@ def read(what: str, value: object) -> Script:
     return Script(f"{FOLDER}/{stem}-{hashlib.sha256(content).hexdigest()[:16]}{file.suffix}", content)
 
 
-def absolute(project: Project, wanted: SettingValues) -> SettingValues:
+def absolute(project: Project, desired: SettingValues) -> SettingValues:
     """
     Give the same settings with each script's whole path.
 
     :param project: the project that the deployment is in
-    :param wanted: what was asked for
+    :param desired: what was asked for
     :raises InvalidInputError: a script that is in another project
     """
     root = f"/Projects/{project.name}/"
-    found = dict(wanted)
-    for name, script in wanted.items():
+    found = dict(desired)
+    for name, script in desired.items():
         if not isinstance(script, Script):
             continue
         if script.content is not None and not script.path.startswith(root):

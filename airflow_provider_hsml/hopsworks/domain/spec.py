@@ -51,7 +51,7 @@ class Resources(Arguments):
     requests: Mapping[str, float] | None = None
     limits: Mapping[str, float] | None = None
 
-    def wanted(self, what: str = "spec.resources") -> SettingValues:
+    def setting_values(self, what: str = "spec.resources") -> SettingValues:
         """
         Give the settings that this asks for, by their names below the component.
 
@@ -99,7 +99,7 @@ class Scaling(Arguments):
     idle_cooldown_seconds: int | str | None = None
     cold_start_timeout_seconds: int | str | None = None
 
-    def wanted(self, what: str = "spec.scaling") -> SettingValues:
+    def setting_values(self, what: str = "spec.scaling") -> SettingValues:
         """
         Give the settings that this asks for, by their names below the component.
 
@@ -150,7 +150,7 @@ class TransformerSpec(Arguments):
     resources: Resources | Mapping[str, Any] | None = None
     scaling: Scaling | Mapping[str, Any] | None = None
 
-    def wanted(self) -> SettingValues:
+    def setting_values(self) -> SettingValues:
         """
         Give the settings that this asks for, checked.
 
@@ -175,7 +175,7 @@ class InferenceLogger(Arguments):
     replicas: int | str | None = None
     """Of the topic that is created."""
 
-    def wanted(self) -> SettingValues:
+    def setting_values(self) -> SettingValues:
         """
         Give the settings that this asks for, checked.
 
@@ -212,7 +212,7 @@ class Batcher(Arguments):
     timeout: int | str | None = None
     """Seconds."""
 
-    def wanted(self) -> SettingValues:
+    def setting_values(self) -> SettingValues:
         """
         Give the settings that this asks for, checked.
 
@@ -267,7 +267,7 @@ class DeploymentSpec(Arguments):
     extra: Mapping[str, Any] | None = None
     """Keys of the wire that have no name here, such as ``tracing`` or ``vllmVariant``."""
 
-    def wanted(self) -> SettingValues:
+    def setting_values(self) -> SettingValues:
         """
         Give the settings that this asks for, checked. A local script is read.
 
@@ -283,10 +283,10 @@ class DeploymentSpec(Arguments):
             found |= (
                 {"transformer.script_file": None}
                 if away
-                else TransformerSpec.read(self.transformer, "spec.transformer").wanted()
+                else TransformerSpec.read(self.transformer, "spec.transformer").setting_values()
             )
-        found |= InferenceLogger.read(self.inference_logger or {}, "spec.inference_logger").wanted()
-        found |= Batcher.read(self.inference_batcher or {}, "spec.inference_batcher").wanted()
+        found |= InferenceLogger.read(self.inference_logger or {}, "spec.inference_logger").setting_values()
+        found |= Batcher.read(self.inference_batcher or {}, "spec.inference_batcher").setting_values()
         for name, words in (("api_protocol", ("REST", "GRPC")), ("serving_tool", ("KSERVE", "DEFAULT"))):
             if (value := getattr(self, name)) is not None:
                 found[name] = arguments.choice(f"spec.{name}", value, words)
@@ -309,8 +309,8 @@ def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> SettingValu
         found["environment"] = arguments.text(f"{what}.environment", spec.environment)
     if spec.env_vars is not None:
         found["env_vars"] = _env_vars(f"{what}.env_vars", spec.env_vars)
-    resources = Resources.read(spec.resources or {}, f"{what}.resources").wanted(f"{what}.resources")
-    scaling = Scaling.read(spec.scaling or {}, f"{what}.scaling").wanted(f"{what}.scaling")
+    resources = Resources.read(spec.resources or {}, f"{what}.resources").setting_values(f"{what}.resources")
+    scaling = Scaling.read(spec.scaling or {}, f"{what}.scaling").setting_values(f"{what}.scaling")
     one, other = (half.get("scaling.min_instances") for half in (resources, scaling))
     if one is not None and other is not None and one != other:
         expected = f"the same as scaling.min_instances ({other}), or only one of them"

@@ -75,7 +75,7 @@ class GuardedChange:
 
     project: Project
     name: str
-    wanted: SettingValues
+    desired: SettingValues
     id: str
     """Of the promotion, the same in all entries of the journal."""
     run_key: str
@@ -134,7 +134,7 @@ class GuardedChange:
         arrival = self._arrival = Reconciler(
             self.project,
             self.name,
-            self.wanted,
+            self.desired,
             timeout=self.timeout,
             interval=self.interval,
             model=self.model,
@@ -198,7 +198,7 @@ class GuardedChange:
                     id=self.id,
                     run=self.run_key,
                     challenger=PreviousState.of(arrived.deployment).served,
-                    wanted=diff.stored(script_file.absolute(self.project, self.wanted)),
+                    desired=diff.stored(script_file.absolute(self.project, self.desired)),
                 )
             await self._write(EntryState.VERIFIED, "")
         renamed = {"unchanged": "attached"} if self.adopts else {"updated": "rolled_back"} if self.is_rollback else {}
@@ -275,13 +275,13 @@ class GuardedChange:
         left = live
         former = {**before.row, **(self._values or {})}
         hides = self.entry is not None and self.entry.touches_env_vars and self._values is None
-        back_to, wanted = await way_back.way_back(
+        back_to, desired = await way_back.way_back(
             self.project,
             live,
             before.version,
             former,
             self._backoff(),
-            also=self.entry.wanted if self.entry else (),
+            also=self.entry.desired if self.entry else (),
             hides=hides,
         )
         model = await self._former_model(before)
@@ -289,7 +289,7 @@ class GuardedChange:
         arrival = Reconciler(
             self.project,
             self.name,
-            wanted,
+            desired,
             timeout=self.timeout,
             interval=self.interval,
             model=model,
@@ -386,8 +386,8 @@ class GuardedChange:
                 self.before = dataclasses.replace(self.before, never_served=not self.before.was_up)
         if live is not None and not (earlier and earlier.touches_env_vars):
             self._values = {key: live.raw.get(key) for key in ENV_VAR_KEYS}
-        wanted = script_file.absolute(self.project, self.wanted)
-        differing = set(wanted) if live is None else set(diff.differences(live.raw, wanted))
+        desired = script_file.absolute(self.project, self.desired)
+        differing = set(desired) if live is None else set(diff.differences(live.raw, desired))
         touches_env_vars = bool(differing & set(ENV_VAR_SETTINGS))
         self.entry = JournalEntry(
             id=self.id,
@@ -395,9 +395,9 @@ class GuardedChange:
             run=self.run_key,
             at=self.clock(),
             challenger=self._challenger(live),
-            wanted={
-                **(earlier.wanted if earlier else {}),
-                **diff.stored({name: wanted[name] for name in sorted(differing)}),
+            desired={
+                **(earlier.desired if earlier else {}),
+                **diff.stored({name: desired[name] for name in sorted(differing)}),
             },
             before=self.before,
             touches_env_vars=touches_env_vars or (earlier is not None and earlier.touches_env_vars),

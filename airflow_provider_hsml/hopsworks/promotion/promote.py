@@ -61,7 +61,7 @@ class Promotion:
 
     model_name: str | None
     """None: a script alone."""
-    wanted: SettingValues
+    desired: SettingValues
     """Settings asked for beside the model."""
     timeout: float
     """Seconds for one change."""
@@ -148,15 +148,15 @@ class Promotion:
             log.info("Deployment %r: %s.", found.name, found.decision.reason)
         if found.decision is not None and chosen is None:
             return promoted
-        wanted = self.wanted | (model_settings(chosen) if chosen else {})
-        differs = differing(project, found, wanted)
+        desired = self.desired | (model_settings(chosen) if chosen else {})
+        differs = differing(project, found, desired)
         if self.plan is not None:
             self.plan.check(found, differs)
         if self.plan_only:
             if self.checks is not None:
                 backoff = Backoff(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock)
                 verifier = Prober(project, found.name, self.clock, self.checks)
-                await verifier.check(found.live, wanted, chosen, backoff)
+                await verifier.check(found.live, desired, chosen, backoff)
             what = diff.described(differs) or "no setting would change"
             if found.live is not None and found.live.status.is_down:
                 what += "; it would be started"
@@ -167,7 +167,7 @@ class Promotion:
         transition = GuardedChange(
             project,
             found.name,
-            wanted,
+            desired,
             id=found.pending.id if found.pending and found.adopts else uuid.uuid4().hex,
             run_key=self.run_key,
             journal=found.journal,
@@ -278,17 +278,17 @@ def _done(found: Situation, run_key: str) -> EarlierTry | None:
     """Tell what an earlier try of the same task has brought about, where that is what is to serve."""
     entry, decision = found.journal.newest, found.decision
     chosen = decision.chosen if decision else None
-    wanted = ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
+    desired = ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
     if entry is None or not run_key or (entry.run, entry.state) != (run_key, EntryState.VERIFIED):
         return None
-    if found.is_unverified or entry.challenger != wanted:
+    if found.is_unverified or entry.challenger != desired:
         return None
     before = entry.before
     if before is None:
         return EarlierTry("created", None, is_kept=False)
-    action = "updated" if entry.wanted or before.was_up else "started"
+    action = "updated" if entry.desired or before.was_up else "started"
     return EarlierTry(
-        action, before.served.version, is_kept=before.served == wanted and decision is not None and decision.is_kept
+        action, before.served.version, is_kept=before.served == desired and decision is not None and decision.is_kept
     )
 
 

@@ -139,15 +139,15 @@ class Rollback:
             return PromotionResult(
                 self.name, Outcome(live, "unchanged"), Decision(model, nothing), None, live, found.former
             )
-        back_to, wanted, model = await self._target(project, live, found, begun)
+        back_to, desired, model = await self._target(project, live, found, begun)
         entry = found.pending
-        differing = diff.differences(live.raw, script_file.absolute(project, wanted))
+        differing = diff.differences(live.raw, script_file.absolute(project, desired))
         adopts = entry is not None and not differing and back_to in (None, live.version)
         promoted = self._promoted(found, None, model)
         transition = GuardedChange(
             project,
             self.name,
-            wanted,
+            desired,
             id=entry.id if entry and adopts else uuid.uuid4().hex,
             run_key=self.run_key,
             journal=journal,
@@ -208,7 +208,7 @@ class Rollback:
         if begun is not None:
             served = begun.challenger
             model = await _model(project, served.project, served.name, served.version)
-            return begun.back_to, diff.from_stored(begun.wanted), model
+            return begun.back_to, diff.from_stored(begun.desired), model
         entry = found.journal.newest
         if self.to == PREVIOUS and entry and entry.before and entry.state is EntryState.ROLLED_BACK:
             if not (entry.is_rollback or found.is_unverified):
@@ -216,19 +216,19 @@ class Rollback:
                 return None, {}, await _served_by(project, live)
         elif self.to == PREVIOUS and entry and entry.before:
             before = entry.before
-            is_ours = not diff.differences(live.raw, diff.from_stored(entry.wanted))
+            is_ours = not diff.differences(live.raw, diff.from_stored(entry.desired))
             if before.deployment_id == live.id and is_ours:
-                back_to, wanted = await way_back.way_back(
+                back_to, desired = await way_back.way_back(
                     project,
                     live,
                     before.version,
                     before.row,
                     Backoff(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock),
-                    also=entry.wanted,
+                    also=entry.desired,
                     hides=entry.touches_env_vars,
                 )
                 served = before.served
-                return back_to, wanted, await _model(project, served.project, served.name, served.version)
+                return back_to, desired, await _model(project, served.project, served.name, served.version)
         elif self.to == PREVIOUS and entry and entry.state is EntryState.VERIFIED and not found.is_unverified:
             raise _nothing_before(live)
         version = await self._version(project, live)
@@ -245,10 +245,10 @@ class Rollback:
             raise InvalidInputError(message)
         active = live.version or 0
         earlier = [version for version in versions if version.version < active]
-        wanted = max((version.version for version in earlier), default=None) if self.to == PREVIOUS else self.to
-        if wanted is None:
+        desired = max((version.version for version in earlier), default=None) if self.to == PREVIOUS else self.to
+        if desired is None:
             raise _nothing_before(live)
-        found = next((version for version in versions if version.version == wanted), None)
+        found = next((version for version in versions if version.version == desired), None)
         if found is None:
             known = ", ".join(str(version.version) for version in versions)
             message = f"{live} has no deployment version {self.to}: it has {known}; {active} is active."

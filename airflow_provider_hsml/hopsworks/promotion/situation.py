@@ -93,9 +93,9 @@ def _is_vouched_for(project: Project, entry: JournalEntry | None, live: Deployme
     if entry is None:
         return True
     if entry.state is EntryState.ROLLED_BACK and entry.before is not None:
-        former = diff.configuration(project, entry.before.row, also=entry.wanted)
+        former = diff.configuration(project, entry.before.row, also=entry.desired)
         return entry.before.deployment_id == live.id and not diff.differences(live.raw, former)
-    return entry.state is EntryState.VERIFIED and not diff.differences(live.raw, diff.from_stored(entry.wanted))
+    return entry.state is EntryState.VERIFIED and not diff.differences(live.raw, diff.from_stored(entry.desired))
 
 
 def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> JournalEntry | None:
@@ -103,7 +103,7 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     entry = journal.newest
     if entry is None or live is None or not entry.is_pending:
         return None
-    before, wanted, is_begun = entry.before, diff.from_stored(entry.wanted), entry.state is EntryState.ROLLING_BACK
+    before, desired, is_begun = entry.before, diff.from_stored(entry.desired), entry.state is EntryState.ROLLING_BACK
     if entry.over == live.signature or _is_live(project, entry, live):
         return entry
     if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
@@ -111,8 +111,8 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     if before.is_still(live) and not is_begun:
         return None
     # Going back takes two steps: some settings may be as they are to be, and others as they were.
-    away = diff.differences(live.raw, diff.configuration(project, before.row, also=wanted))
-    half = {name: wanted[name] for name in away if name in wanted}
+    away = diff.differences(live.raw, diff.configuration(project, before.row, also=desired))
+    half = {name: desired[name] for name in away if name in desired}
     return entry if set(half) == set(away) and not diff.differences(live.raw, half) else None
 
 
@@ -128,10 +128,10 @@ def _is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
         return False
     if before is None:
         return True
-    if not entry.wanted and entry.touches_env_vars and before.version == live.version:
+    if not entry.desired and entry.touches_env_vars and before.version == live.version:
         return False
-    made = diff.changed(before.row, diff.from_stored(entry.wanted))
-    return not diff.differences(live.raw, diff.configuration(project, made, also=entry.wanted))
+    made = diff.changed(before.row, diff.from_stored(entry.desired))
+    return not diff.differences(live.raw, diff.configuration(project, made, also=entry.desired))
 
 
 def _is_challenger(entry: JournalEntry, live: Deployment) -> bool:
@@ -141,26 +141,26 @@ def _is_challenger(entry: JournalEntry, live: Deployment) -> bool:
     One that is stopped has the same signature after a change, where Hopsworks keeps no versions.
     """
     before = entry.before
-    if before is not None and (before.deployment_id != live.id or (before.is_still(live) and not entry.wanted)):
+    if before is not None and (before.deployment_id != live.id or (before.is_still(live) and not entry.desired)):
         return False
-    return not diff.differences(live.raw, diff.from_stored(entry.wanted))
+    return not diff.differences(live.raw, diff.from_stored(entry.desired))
 
 
-def differing(project: Project, found: Situation, wanted: SettingValues) -> dict[str, tuple[Any, Any]]:
+def differing(project: Project, found: Situation, desired: SettingValues) -> dict[str, tuple[Any, Any]]:
     """
     Tell what would change: setting -> (live, wanted).
 
     :param project: the project
     :param found: what there is
-    :param wanted: what is asked for
+    :param desired: what is asked for
     :raises InvalidInputError: it would be refused
     """
-    wanted = script_file.absolute(project, wanted)
+    desired = script_file.absolute(project, desired)
     if found.live is None:
-        return {name: (None, value) for name, value in wanted.items() if value is not None}
-    found_differences = diff.differences(found.live.raw, wanted)
+        return {name: (None, value) for name, value in desired.items() if value is not None}
+    found_differences = diff.differences(found.live.raw, desired)
     preconditions.check_live(found.live, found.decision.chosen if found.decision else None, found_differences)
-    preconditions.check_combination(diff.changed(found.live.raw, wanted), found_differences)
+    preconditions.check_combination(diff.changed(found.live.raw, desired), found_differences)
     return found_differences
 
 

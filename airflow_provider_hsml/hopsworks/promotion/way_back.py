@@ -48,8 +48,8 @@ async def way_back(
     :param hides: whether environment variables have changed and ``former`` does not have their values
     :raises InvalidInputError: then, where Hopsworks keeps no versions
     """
-    wanted = configuration(project, former, also=also)
-    differing = diff.differences(live.raw, wanted)
+    desired = configuration(project, former, also=also)
+    differing = diff.differences(live.raw, desired)
     page = await read_patiently(api.get_versions(project, live), backoff)
     is_kept = page is not None and version in [kept.version for kept in page.items]
     if hides and not is_kept:
@@ -58,4 +58,4 @@ async def way_back(
             "nowhere. Deploy the former version with its environment variables in spec."
         )
         raise InvalidInputError(message)
-    return version if is_kept else None, {name: wanted[name] for name in differing}
+    return version if is_kept else None, {name: desired[name] for name in differing}

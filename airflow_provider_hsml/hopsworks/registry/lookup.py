@@ -133,7 +133,7 @@ def no_version(
     :param known: versions that do exist
     """
     numbers = ", ".join(str(number) for number in sorted(model.version for model in known)) or "none"
-    wanted = f"Version {version} of model {name!r}" if version is not None else f"Model {name!r}"
+    subject = f"Version {version} of model {name!r}" if version is not None else f"Model {name!r}"
     place = f"the registry of project {project_name!r}"
     hint = "" if known else f" Is the name spelled as in the registry, and is {project_name!r} the project it is in?"
-    return NotFoundError(f"{wanted} is not in {place}; versions there: {numbers}. Register it first.{hint}")
+    return NotFoundError(f"{subject} is not in {place}; versions there: {numbers}. Register it first.{hint}")

@@ -63,20 +63,20 @@ class Prober:
         return self.judge.probe is not None or self._health_path is not None
 
     async def check(
-        self, live: Deployment | None, wanted: SettingValues, model: ModelVersion | None, backoff: Backoff
+        self, live: Deployment | None, desired: SettingValues, model: ModelVersion | None, backoff: Backoff
     ) -> ModelVersion | None:
         """
         Refuse checks that cannot be made, before anything is changed, and ``prepare``.
 
         :param live: the deployment as it is
-        :param wanted: settings that were asked for
+        :param desired: settings that were asked for
         :param model: the version to come; None for the one that is served
         :param pace: how often to try to read that one
         :return: the version to come, where it was looked up
         :raises InvalidInputError: which check, and why
         """
         checks = self.checks
-        if _protocol(live, wanted) == "GRPC":
+        if _protocol(live, desired) == "GRPC":
             message = f"verification: deployment {self.name!r} answers GRPC, which needs a GRPC client. Leave it out."
             raise InvalidInputError(message)
         if checks.health_path is not None and self.project.ingress is None:
@@ -85,7 +85,7 @@ class Prober:
                 "there. Put inference_route: istio into its extra."
             )
             raise InvalidInputError(message)
-        model = await self.prepare(live, wanted, model, backoff)
+        model = await self.prepare(live, desired, model, backoff)
         probe = self.judge.probe
         asked = {
             "instances": checks.body is not None and probe is None,
@@ -116,18 +116,18 @@ class Prober:
         return what + (", and the connection does not go there." if self.project.ingress is None else ".")
 
     async def prepare(
-        self, live: Deployment | None, wanted: SettingValues, model: ModelVersion | None, backoff: Backoff
+        self, live: Deployment | None, desired: SettingValues, model: ModelVersion | None, backoff: Backoff
     ) -> ModelVersion | None:
         """
         Find out what to ask of the version to come, once.
 
         :param live: the deployment
-        :param wanted: settings that were asked for
+        :param desired: settings that were asked for
         :param model: the version to come; None for the one that is served
         :param pace: how often to try to read that one
         :return: the version to come, where it was looked up
         """
-        if self.is_prepared or _protocol(live, wanted) != "REST":
+        if self.is_prepared or _protocol(live, desired) != "REST":
             return model
         self.is_prepared = True
         if model is None and live is not None and _server(live, model) != "VLLM":
@@ -302,9 +302,9 @@ class Prober:
             log.info("The request that wakes it: %s", error)
 
 
-def _protocol(live: Deployment | None, wanted: SettingValues) -> str:
+def _protocol(live: Deployment | None, desired: SettingValues) -> str:
     """Tell what it will answer: REST or GRPC."""
-    return str(wanted.get("api_protocol") or (live.api_protocol if live else "REST"))
+    return str(desired.get("api_protocol") or (live.api_protocol if live else "REST"))
 
 
 def _server(live: Deployment | None, model: ModelVersion | None) -> str:

@@ -66,7 +66,7 @@ class Reconciler:
 
     project: Project
     name: str
-    wanted: SettingValues
+    desired: SettingValues
     """Settings asked for; none given: only that it serves."""
     timeout: float
     """Seconds for one change: sent, arrived, first prediction answered."""
@@ -126,8 +126,8 @@ class Reconciler:
         """
         self._deadline = self.clock() + self.timeout
         self._verifier = Prober(self.project, self.name, self.clock, self.checks or Checks())
-        wanted = script_file.absolute(self.project, self.wanted)
-        self._change = Update(self.project, self.name, wanted, self.model, self.interval, self._deadline, self.clock)
+        desired = script_file.absolute(self.project, self.desired)
+        self._change = Update(self.project, self.name, desired, self.model, self.interval, self._deadline, self.clock)
         try:
             return await with_log_tail(self.project, self._converge())
         except Exception as error:
@@ -168,7 +168,9 @@ class Reconciler:
         while disturbed < STRANGERS:
             live = await self._change.look()
             if self.checks is not None:
-                self.model = await self._verifier.check(live, self.wanted, self.model, self._backoff(FIRST_PAUSE_START))
+                self.model = await self._verifier.check(
+                    live, self.desired, self.model, self._backoff(FIRST_PAUSE_START)
+                )
             try:
                 return await self._from(live if live is not None else await self._create())
             except Replan as again:
@@ -445,4 +447,4 @@ class Reconciler:
     async def _read_probe(self, live: Deployment) -> None:
         """Find out what to ask of the version to come, once."""
         if self.wait:
-            self.model = await self._verifier.prepare(live, self.wanted, self.model, self._backoff(FIRST_PAUSE_START))
+            self.model = await self._verifier.prepare(live, self.desired, self.model, self._backoff(FIRST_PAUSE_START))

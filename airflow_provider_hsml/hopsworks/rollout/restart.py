@@ -72,9 +72,9 @@ async def rolling_restart(
     before = await read_patiently(api.get_deployment(project, name), backoff)
     is_up = before is not None and not before.status.is_down
     now = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="microseconds")
-    wanted = {RESTART.name: now} if is_up else {}
+    desired = {RESTART.name: now} if is_up else {}
     told = {"revision": before.revision} if is_up and before is not None else {}
-    arrival = Reconciler(project, name, wanted, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
+    arrival = Reconciler(project, name, desired, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
     try:
         return await completed(arrival.run(), told)
     except UnsupportedError as error:

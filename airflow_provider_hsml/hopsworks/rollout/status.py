@@ -50,10 +50,10 @@ class StatusGoal:
         :param name: the deployment's name
         :param statuses: the states, one of which is enough
         """
-        wanted = set(statuses)
-        wanted |= {DeploymentStatus.IDLE} if DeploymentStatus.RUNNING in wanted else set()
-        wanted |= {DeploymentStatus.CREATED} if DeploymentStatus.STOPPED in wanted else set()
-        return cls(name, frozenset(wanted))
+        desired = set(statuses)
+        desired |= {DeploymentStatus.IDLE} if DeploymentStatus.RUNNING in desired else set()
+        desired |= {DeploymentStatus.CREATED} if DeploymentStatus.STOPPED in desired else set()
+        return cls(name, frozenset(desired))
 
     def reached(self, deployment: Deployment | None, now: float) -> bool:
         """

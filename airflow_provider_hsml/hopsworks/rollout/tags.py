@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def set_tags(project: Project, deployment: Deployment, wanted: Mapping[str, Any]) -> bool:
+async def set_tags(project: Project, deployment: Deployment, desired: Mapping[str, Any]) -> bool:
     """
     Give a deployment these tags, and no others. They are no part of what runs: nothing restarts.
 
     :param project: the project
     :param deployment: the deployment
-    :param wanted: the values by name
+    :param desired: the values by name
     :return: whether anything had to be changed
     :raises UnsupportedError: this Hopsworks has no tags of deployments (before 5.0)
     :raises RequestRefusedError: a tag has no schema, or not this value
@@ -35,17 +35,17 @@ async def set_tags(project: Project, deployment: Deployment, wanted: Mapping[str
     except (UnexpectedResponseError, RequestRefusedError) as error:
         if error.status != 404 or (isinstance(error, RequestRefusedError) and error.code == api.INSTANCE_NOT_FOUND):
             raise
-        if not wanted:
+        if not desired:
             return False
         message = f"spec.tags: this Hopsworks has no tags of deployments. Leave them out of spec. ({deployment})"
         raise UnsupportedError(message) from error
     added = {
-        name: value for name, value in wanted.items() if name not in live or live[name] != tag_value(tag_text(value))
+        name: value for name, value in desired.items() if name not in live or live[name] != tag_value(tag_text(value))
     }
     for name, value in added.items():
         log.info("Setting tag %r of %s", name, deployment)
         await api.put_deployment_tag(project, deployment, name, value)
-    removed = sorted(set(live) - set(wanted))
+    removed = sorted(set(live) - set(desired))
     for name in removed:
         log.info("Removing tag %r of %s", name, deployment)
         await api.delete_deployment_tag(project, deployment, name)

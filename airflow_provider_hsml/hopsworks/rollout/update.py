@@ -63,7 +63,7 @@ class Update:
 
     project: Project
     name: str
-    wanted: SettingValues
+    desired: SettingValues
     """With the whole path of each script."""
     model: ModelVersion | None
     """The version to serve, where it is to be another, or the deployment is new."""
@@ -105,7 +105,7 @@ class Update:
 
         :param deployment: as it was seen
         """
-        return bool(diff.differences(deployment.raw, self.wanted))
+        return bool(diff.differences(deployment.raw, self.desired))
 
     async def create(self, announce: Callable[[], Flow[None]]) -> tuple[Deployment, bool]:
         """
@@ -117,7 +117,7 @@ class Update:
         :raises InvalidInputError: it cannot be created so; nothing was sent
         :raises UnsupportedError: the server left out what it does not know
         """
-        if self.model is None and not self.wanted.get("script_file"):
+        if self.model is None and not self.desired.get("script_file"):
             others = await api.get_deployments(self.project)
             known = ", ".join(sorted(other.name for other in others)) or "none"
             message = (
@@ -126,15 +126,15 @@ class Update:
             )
             raise InvalidInputError(message)
         tool = "KSERVE" if await api.get_variable("kube_kserve_installed") == "true" else "DEFAULT"
-        tool = self.wanted.get("serving_tool") or tool
+        tool = self.desired.get("serving_tool") or tool
         least = await api.get_variable("kube_serving_min_num_instances")
         minimum = 0 if least == "0" and tool == "KSERVE" else 1
-        body = diff.created(self.name, self.model, self.wanted, serving_tool=tool, minimum=minimum)
-        given = {name for name, value in self.wanted.items() if value is not None}
+        body = diff.created(self.name, self.model, self.desired, serving_tool=tool, minimum=minimum)
+        given = {name for name, value in self.desired.items() if value is not None}
         preconditions.check_combination(body, {*given, "framework", "script_file", "serving_tool"})
         preconditions.check_minimum(body, must_be_zero=least == "0")
         await check_files(self.project, self.model, body)
-        await self._provide_scripts(self.wanted)
+        await self._provide_scripts(self.desired)
         await announce()
         log.info("Creating deployment %r of %s", self.name, _what_of(self.model))
         try:
@@ -172,9 +172,9 @@ class Update:
             raise Replan
         if not before.status.is_stable:
             raise Replan(is_busy=True)
-        differing = diff.differences(before.raw, self.wanted)
+        differing = diff.differences(before.raw, self.desired)
         log.info("Updating %s: %s", before, diff.described(differing))
-        body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.wanted), differing)
+        body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.desired), differing)
         new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
         try:
             await api.put_deployment(self.project, body, new_version=new_version)
@@ -205,13 +205,13 @@ class Update:
         :param live: the deployment
         :raises InvalidInputError: it cannot be changed so; nothing was sent
         """
-        differing = diff.differences(live.raw, self.wanted)
+        differing = diff.differences(live.raw, self.desired)
         preconditions.check_live(live, self.model, differing)
-        body = diff.changed(live.raw, self.wanted)
+        body = diff.changed(live.raw, self.desired)
         preconditions.check_combination(body, differing)
         await check_schema(self.project, live, self.model)
         await check_files(self.project, self.model, body)
-        await self._provide_scripts({name: self.wanted[name] for name in differing})
+        await self._provide_scripts({name: self.desired[name] for name in differing})
 
     async def bring_tags(self, deployment: Deployment) -> bool:
         """
@@ -220,18 +220,18 @@ class Update:
         :param deployment: the deployment
         :return: whether any had to be changed
         """
-        if "tags" not in self.wanted:
+        if "tags" not in self.desired:
             return False
-        return await tags.set_tags(self.project, deployment, self.wanted["tags"])
+        return await tags.set_tags(self.project, deployment, self.desired["tags"])
 
-    async def _provide_scripts(self, wanted: SettingValues) -> None:
-        for name, script in wanted.items():
+    async def _provide_scripts(self, desired: SettingValues) -> None:
+        for name, script in desired.items():
             if isinstance(script, Script):
                 await scripts.provide(self.project, name, script)
 
     def _check_stored(self, row: Deployment, before: Deployment | None) -> None:
         """Refuse a row that is not what was sent: of a server that drops what it does not know, or of somebody else."""
-        missing = diff.differences(row.raw, self.wanted)
+        missing = diff.differences(row.raw, self.desired)
         if not missing:
             return
         names = ", ".join(setting_of(name).field for name in missing)
@@ -260,7 +260,7 @@ class Update:
         :raises DeploymentError: it was; sent again, it would be kept twice
         """
         page = await read_patiently(api.get_versions(self.project, row), self.backoff())
-        versioned = {name: value for name, value in self.wanted.items() if setting_of(name).versioned}
+        versioned = {name: value for name, value in self.desired.items() if setting_of(name).versioned}
         for version in page.items if page else []:
             is_newer = version.version > newest_before
             if is_newer and not diff.differences({"name": self.name, **version.raw}, versioned):

@@ -89,16 +89,16 @@ class VersionCondition:
     _said: str = ""
 
     @classmethod
-    def read(cls, name: object, *, model_project: str | None = None, **wanted: Any) -> Self:
+    def read(cls, name: object, *, model_project: str | None = None, **desired: Any) -> Self:
         """
         Read the arguments of ``ModelVersionSensor``.
 
         :param name: the model's name
         :param model_project: another project that owns it
-        :param wanted: what the version has to meet
+        :param desired: what the version has to meet
         :raises InvalidInputError: one is wrong, or no version can ever meet them
         """
-        return cls(check_model_name(name), criteria.Criteria.read(**wanted), model_project)
+        return cls(check_model_name(name), criteria.Criteria.read(**desired), model_project)
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
         """Look once; what is lacking is logged when that has changed."""

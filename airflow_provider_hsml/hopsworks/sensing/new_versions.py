@@ -55,16 +55,16 @@ class NewVersionFeed:
         :param project: the project
         :return: what is new, the oldest first, as sensors return it
         """
-        wanted, name = self.lookout.criteria, self.lookout.name
+        desired, name = self.lookout.criteria, self.lookout.name
         owner = await lookup.find_registry(project, self.lookout.owner)
-        seen = await search.search(project, name, wanted, owner, but=self.told, is_one_enough=False)
+        seen = await search.search(project, name, desired, owner, but=self.told, is_one_enough=False)
         self.told |= {model.version for model in seen.models}
-        is_news = self.has_begun or wanted.newer_than is not None
+        is_news = self.has_begun or desired.newer_than is not None
         self.has_begun = True
         if old := sorted(self.told)[:-REMEMBERED]:
             self._raise(old[-1])
         found = reversed(seen.models) if is_news else ()
-        return [describe(access, model, with_tags=bool(wanted.tags)) for model in found]
+        return [describe(access, model, with_tags=bool(desired.tags)) for model in found]
 
     def _raise(self, floor: int) -> None:
         """Forget what is not above a number."""

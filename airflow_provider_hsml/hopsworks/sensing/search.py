@@ -48,11 +48,11 @@ async def search(
     """
     if criteria.version is None:
         versions = await lookup.list_versions(project, name, owner)
-        wanted = f"Model {name!r}"
+        subject = f"Model {name!r}"
     else:
         model = await api.get_model(project, name, criteria.version, registry=owner)
         versions = [] if model is None else [model]
-        wanted = f"Version {criteria.version} of model {name!r}"
+        subject = f"Version {criteria.version} of model {name!r}"
     found, reasons = [], []
     for version in sorted(versions, key=lambda model: model.version, reverse=True):
         if version.version in but:
@@ -67,7 +67,7 @@ async def search(
     if found:
         return SearchResult(tuple(found))
     if not reasons:
-        return SearchResult((), f"{wanted} is not in the registry of project {(owner or project).name!r} yet")
+        return SearchResult((), f"{subject} is not in the registry of project {(owner or project).name!r} yet")
     others = f"; the {len(reasons) - 1} before it will not do either" if len(reasons) > 1 else ""
     return SearchResult((), f"Model {name!r}: {reasons[0]}{others}")
 
