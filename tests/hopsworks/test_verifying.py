@@ -290,7 +290,7 @@ class TestRefusedBeforeAnythingIsChanged:
         assert fake.sent == []
 
     @pytest.mark.parametrize(
-        ("live", "wanted"),
+        ("live", "desired"),
         [(None, {"api_protocol": "GRPC"}), (row(), {"api_protocol": "GRPC"}), (row(apiProtocol="GRPC"), {})],
     )
     def test_grpc(self, live: dict[str, Any] | None, desired: dict[str, Any]) -> None:
