@@ -156,7 +156,7 @@ class TestTheBake:
         ti = FakeTaskInstance()
         verification = {"bake_seconds": 60, "probe_interval": 0.2, "max_error_rate": rate}
 
-        with pytest.raises(AirflowFailException, match=r"It was taken back: .*version 1 .* serves again") as failed:
+        with pytest.raises(AirflowFailException, match=r"It was rolled back: .*version 1 .* serves again") as failed:
             execute(deploy(champion, verification=verification), ti)
 
         assert "do not come up" in str(failed.value) or "probes failed while it was watched" in str(failed.value)

@@ -13,7 +13,8 @@ from airflow_provider_hsml.hopsworks.errors import SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import resume
 from airflow_provider_hsml.hopsworks.rollout import restart, stop
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy, Run
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 
 from .looks import DeploymentLooks
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
     from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
+    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
 
 log = logging.getLogger(__name__)
 
@@ -54,44 +56,34 @@ class DeploymentVerbs(DeploymentLooks):
         """
         model = None if model_name is None else self.get_model(model_name, model_version)
         desired = DeploymentSpec.read(spec or {}).setting_values()
-        return self.converge(deployment_name, model, desired, timeout=timeout, wait=False).deployment
+        return self.reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment
 
-    def converge(
+    def reconcile(
         self,
         name: str,
         model: ModelVersion | None,
-        desired: SettingValues,
+        settings: SettingValues,
         *,
         timeout: float = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
-        trusted: bool = True,
+        trust: bool = True,
     ) -> Outcome:
         """
         Bring a deployment to a configuration and see that it serves: create, update, start, attach, or nothing.
 
         :param name: the deployment's name
         :param model: the version to serve; None to keep the one being served
-        :param desired: settings that were asked for
+        :param settings: settings that were asked for
         :param timeout: seconds for one change: sent, arrived, first prediction answered
         :param poll_interval: seconds between looks
         :param wait: whether to wait for the last change to arrive
-        :param trusted: whether what is as wanted already is taken for one that has arrived
+        :param trust: whether what is as wanted already is taken for one that has arrived
         """
-        desired = desired | (model_settings(model) if model else {})
-        return self.run(
-            Reconciler(
-                self.client.project,
-                check_deployment_name(name),
-                desired,
-                timeout=timeout,
-                interval=poll_interval,
-                model=model,
-                wait=wait,
-                trusted=trusted,
-                clock=steady(),
-            ).run()
-        )
+        settings = settings | (model_settings(model) if model else {})
+        run = Run(self.client.project, check_deployment_name(name), timeout, poll_interval, steady())
+        policy = RolloutPolicy(wait=wait, trust=trust)
+        return self.run(reconcile(Reconciler(run, Desired(settings, model), policy)))
 
     def start_deployment(
         self,
@@ -111,8 +103,8 @@ class DeploymentVerbs(DeploymentLooks):
         :param wait: whether to wait until it serves
         :param trusted: whether its state is what it says; False right after a change, when it may be that of before
         """
-        return self.converge(
-            name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait, trusted=trusted
+        return self.reconcile(
+            name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait, trust=trusted
         ).deployment
 
     def stop_deployment(
@@ -158,9 +150,8 @@ class DeploymentVerbs(DeploymentLooks):
         before = self.get_deployment(name)
         how = restart.rolling_restart if rolling else restart.restart
         try:
-            return self.run(
-                how(self.client.project, name, timeout=timeout, interval=poll_interval, wait=wait, clock=steady())
-            ).deployment
+            run = Run(self.client.project, name, timeout, poll_interval, steady())
+            return self.run(how(run, wait=wait)).deployment
         except (Deferred, SupersededError):
             raise
         except BaseException:
@@ -169,16 +160,16 @@ class DeploymentVerbs(DeploymentLooks):
                 self._bring_back(name)
             raise
 
-    def go_on_arriving(self, left: Mapping[str, Any], event: Mapping[str, Any]) -> Deployment:
+    def resume_start(self, left: Mapping[str, Any], event: Event) -> Deployment:
         """
-        Go on with a start or a restart after its long wait was left to a trigger.
+        Resume a start or a restart after its long wait was deferred.
 
-        :param left: what was left: ``watch``, as ``handover.written`` gives it, and what was ``told``
-        :param event: how the wait has ended
+        :param left: the ``watch``, as ``resume.to_json`` returns it, and the ``context`` of the task that deferred it
+        :param event: the event with which the trigger ended
         """
-        watch = resume.read(self.client.project, left["watch"], steady())
-        resumption = resume.Resumption(self.client.project, watch, event)
-        return self.run(restart.completed(resumption.run(), left["told"] or {})).deployment
+        watch = resume.from_json(self.client.project, left["watch"], steady())
+        flow = resume.Resumption(watch, event).run()
+        return self.run(restart.check_restarted(flow, left["context"] or {})).deployment
 
     def _bring_back(self, name: str) -> None:
         """Start what was left down, within the seconds that a task which is being killed still has."""

@@ -17,8 +17,9 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputE
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import promote, resume
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
-from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
+from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, PromotionReference, Rollback
+from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
 
 from .deployments import DeploymentVerbs
 from .models import direction_of
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_hsml.hopsworks.domain.judge import Checks
+    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.flow import Flow
     from airflow_provider_hsml.hopsworks.promotion.record import PromotionResult, Record
 
@@ -78,25 +80,22 @@ class PromotionVerbs(DeploymentVerbs):
         newest = model_version == "latest"
         if newest and planned is not None:
             newest, model_version = planned.model_version is None, planned.model_version or "latest"
-        wish = Promotion(
-            model_name,
+        promotion = Promotion(
+            Run(self.client.project, deployment_name or "", timeout, poll_interval, steady(), run_key),
+            Selection(
+                model_name,
+                None if newest else arguments.integer("model_version", model_version, least=1),
+                model_project=model_project or None,
+            ),
             DeploymentSpec.read(spec or {}).setting_values(),
-            timeout,
-            poll_interval,
-            steady(),
-            deployment_name,
-            version=None if newest else arguments.integer("model_version", model_version, least=1),
-            model_project=model_project or None,
-            wait=wait,
-            checks=_checks(verification, wait=wait),
-            recreate=_is_recreate(rollout),
+            RolloutPolicy(wait=wait, recreate=_is_recreate(rollout)),
+            _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
             plan=planned,
-            run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
             on_decided=self._on_decided,
         )
-        return self._promote(wish.run(self.client.project), wish)
+        return self._promote(promotion.promote(), promotion)
 
     def deploy_best_model(
         self,
@@ -139,27 +138,21 @@ class PromotionVerbs(DeploymentVerbs):
         :param poll_interval: seconds between looks
         :param wait: whether to wait until it has arrived
         """
-        wish = Promotion(
-            model_name,
+        rules = Gate.read(gate or {}, "gate").rules()
+        by = Metric(
+            arguments.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
+        )
+        promotion = Promotion(
+            Run(self.client.project, deployment_name or "", timeout, poll_interval, steady(), run_key),
+            Selection(model_name, by=by, rules=rules, model_project=model_project or None),
             DeploymentSpec.read(spec or {}).setting_values(),
-            timeout,
-            poll_interval,
-            steady(),
-            deployment_name,
-            rules=Gate.read(gate or {}, "gate").rules(),
-            by=Metric(
-                arguments.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
-            ),
-            model_project=model_project or None,
-            wait=wait,
-            checks=_checks(verification, wait=wait),
-            recreate=_is_recreate(rollout),
+            RolloutPolicy(wait=wait, recreate=_is_recreate(rollout)),
+            _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
-            run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
             on_decided=self._on_decided,
         )
-        return self._promote(wish.run(self.client.project), wish)
+        return self._promote(promotion.promote(), promotion)
 
     def rollback_deployment(
         self,
@@ -199,19 +192,9 @@ class PromotionVerbs(DeploymentVerbs):
             target = to if to == PREVIOUS else arguments.integer("to", to, least=1)
             name = check_deployment_name(name)
             reject = arguments.boolean("reject", reject)
-            wish = Rollback(
-                name,
-                target,
-                timeout,
-                poll_interval,
-                steady(),
-                wait=wait,
-                run_key=run_key,
-                reject=reject,
-                promotion=undone,
-                on_decided=self._on_decided,
-            )
-            return self._promote(wish.run(self.client.project))
+            run = Run(self.client.project, name, timeout, poll_interval, steady(), run_key)
+            rollback = Rollback(run, target, wait=wait, reject=reject, promotion=undone, on_decided=self._on_decided)
+            return self._promote(rollback.roll_back())
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
             raise InvalidInputError(message)
@@ -230,32 +213,27 @@ class PromotionVerbs(DeploymentVerbs):
             wait=wait,
         )
 
-    def resume_promotion(self, left: Mapping[str, Any], event: Mapping[str, Any]) -> Record:
+    def resume_promotion(self, left: Mapping[str, Any], event: Event) -> Record:
         """
-        Go on with one of the above after its long wait was left to a trigger.
+        Resume one of the above after its long wait was deferred.
 
-        :param left: what was left: ``watch``, as ``handover.written`` gives it, and what was ``told``
-        :param event: how the wait has ended
+        :param left: the ``watch``, as ``resume.to_json`` returns it, and the ``context`` of the task that deferred it
+        :param event: the event with which the trigger ended
         """
-        told, project = left["told"], self.client.project
-        watch = resume.read(project, left["watch"], steady())
-        wish = Promotion(
-            None,
+        context, project = left["context"], self.client.project
+        watch = resume.from_json(project, left["watch"], steady())
+        promotion = Promotion(
+            Run(project, context["deployment_name"], watch.timeout, watch.interval, steady(), context["run_key"]),
+            Selection(None, by=promote.metric_of(context)),
             {},
-            watch.timeout,
-            watch.interval,
-            steady(),
-            told["deployment_name"],
-            by=promote.metric_of(told),
-            recreate=told["recreate"],
-            run_key=told["run_key"],
+            RolloutPolicy(recreate=context["recreate"]),
         )
-        return self._promote(promote.resume_promotion(project, watch, event, told, steady()), wish)
+        return self._promote(promote.resume_promotion(resume.Resumption(watch, event), context), promotion)
 
-    def _promote(self, flow: Flow[PromotionResult], wish: Promotion | None = None) -> Record:
-        by = wish.by if wish else None
+    def _promote(self, flow: Flow[PromotionResult], promotion: Promotion | None = None) -> Record:
+        by = promotion.selection.by if promotion else None
         try:
-            promoted = self.run(flow)
+            result = self.run(flow)
         except Deferred:
             raise
         except HopsworksError as error:
@@ -264,31 +242,31 @@ class PromotionVerbs(DeploymentVerbs):
             raise
         except BaseException:
             # Airflow 2 ends a killed task by an exception that is no Exception.
-            if wish is not None:
-                self._tidy_up(wish)
+            if promotion is not None:
+                self._tidy_up(promotion)
             raise
-        deployment = promoted.arrived.deployment if promoted.arrived else promoted.before
+        deployment = result.outcome.deployment if result.outcome else result.before
         if deployment is None:
-            return promoted.record(by)
-        return promoted.record(
+            return result.record(by)
+        return result.record(
             by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment.id)
         )
 
-    def _tidy_up(self, wish: Promotion) -> None:
+    def _tidy_up(self, promotion: Promotion) -> None:
         """
         After a kill, see to what a promotion leaves half done.
 
         What it had stopped for its change is started; what it was creating is stopped, where that was asked for.
         """
         try:
-            name, journal = drive(wish.look(self.client.project), self.client.send, time.sleep)
+            name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
             entry = journal.newest
-            if entry is None or entry.run != wish.run_key or not entry.is_pending:
+            if entry is None or entry.run != promotion.run.key or not entry.is_pending:
                 return
             if entry.before is not None:
-                if wish.recreate and entry.before.was_up:
+                if promotion.policy.recreate and entry.before.was_up:
                     self._bring_back(name)
-            elif wish.stop_when_killed:
+            elif promotion.stop_when_killed:
                 self.stop_deployment(name, wait=False)
             else:
                 log.warning("Deployment %r, which was being created, is left as it is", name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.flow import Defer
 
 log = logging.getLogger(__name__)
@@ -67,13 +68,13 @@ class HsmlOperator(ParsedTask, BaseOperator):
         except HopsworksError as error:
             from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-            # Airflow's scheduler prints it as well, and masks nothing there.
-            error.args = (redact(str(error)),)
+            # Airflow's scheduler prints the error as well, and masks nothing there.
+            masked = error.with_text(str(redact(str(error))))
             if error.transient:
-                raise
+                raise masked from error.__cause__
             log.debug("The task failed with this", exc_info=True)
-            # The sentence says it all, and is to be found; the cause stays in __context__, not printed above it.
-            raise AirflowFailException(str(error)) from None
+            # The message says it all; the cause stays in __context__ and is not printed above it.
+            raise AirflowFailException(str(masked)) from None
 
     def act(self, context: Context) -> dict[str, Any]:
         """
@@ -169,11 +170,11 @@ class WaitingOperator(HsmlOperator):
         return self._guarded(functools.partial(self._resume, context, event, left))
 
     def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.domain import trigger_event  # noqa: PLC0415 - a DAG is parsed without it, and sooner
 
-        return self.go_on(context, left or {}, resume.check(event))
+        return self.go_on(context, left or {}, trigger_event.read(event))
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:
         """
         Do the rest of the work, after the wait in the triggerer.
 
@@ -208,30 +209,30 @@ class WaitingOperator(HsmlOperator):
 
     def _leaves(self, wait: Defer[Any]) -> bool:
         """Tell whether a wait is to be left to the triggerer."""
-        from airflow_provider_hsml.hopsworks.promotion.resume import why_not  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.promotion.resume import why_not_deferrable  # noqa: PLC0415 - a DAG is parsed without it, and sooner
         from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch  # noqa: PLC0415
 
         if not self.deferrable or not isinstance(wait, RolloutWatch):
             return False
-        reason = why_not(wait)
+        reason = why_not_deferrable(wait)
         if reason:
             self.log.info("It is waited for in the worker: %s.", reason)
         return not reason
 
     def _leave(self, wait: Any) -> None:
         """Defer."""
-        from airflow_provider_hsml.hopsworks.promotion.resume import written  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.promotion.resume import to_json  # noqa: PLC0415 - a DAG is parsed without it, and sooner
         from airflow_provider_hsml.triggers import RolloutTrigger  # noqa: PLC0415
 
-        watch = written(wait)
+        watch = to_json(wait)
         trigger = RolloutTrigger(
             hsml_conn_id=self.hsml_conn_id,
             project=self.project,
             watch=watch,
             cut_off=self._cut_off,
-            stop_when_killed=wait.action == "created" and getattr(self, "when_killed", "leave") == "stop",
+            stop_when_killed=wait.change.action == "created" and getattr(self, "when_killed", "leave") == "stop",
         )
-        left = {"watch": watch, "told": wait.told, "cut_off": self._cut_off}
+        left = {"watch": watch, "context": wait.resume.context, "cut_off": self._cut_off}
         self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
 
     def _see_decided(self, model: ModelVersion) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.flow import Defer
 
 
@@ -50,7 +51,7 @@ class StartDeploymentOperator(WaitingOperator):
         deployment = self.hook.start_deployment(self.deployment_name, **self._waits())
         return _summary(self.hook, self.deployment_name, deployment)
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:  # noqa: ARG002
         """
         Go on after the wait in the triggerer.
 
@@ -58,7 +59,7 @@ class StartDeploymentOperator(WaitingOperator):
         :param left: what was left to it
         :param event: how it ended
         """
-        deployment = self.hook.go_on_arriving(left, event)
+        deployment = self.hook.resume_start(left, event)
         return _summary(self.hook, self.deployment_name, deployment)
 
 
@@ -159,7 +160,7 @@ class RestartDeploymentOperator(WaitingOperator):
             deployment = self.hook.restart_deployment(self.deployment_name, rolling=rolling, **self._waits())
         return self._end(context, deployment)
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:
         """
         Go on after the wait in the triggerer.
 
@@ -167,7 +168,7 @@ class RestartDeploymentOperator(WaitingOperator):
         :param left: what was left to it
         :param event: how it ended
         """
-        return self._end(context, self.hook.go_on_arriving(left, event))
+        return self._end(context, self.hook.resume_start(left, event))
 
     def _end(self, context: Context, deployment: Deployment) -> dict[str, Any]:
         if store := context.get("task_state_store"):

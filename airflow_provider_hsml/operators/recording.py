@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import Context
 
+    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.promotion.record import Record
 
     from .lineage import Lineage
@@ -43,7 +44,7 @@ class RecordingOperator(WaitingOperator):
         events.emit_promotion(self, context, record)
         return record
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    def go_on(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:
         """
         Go on after the wait in the triggerer.
 

@@ -110,7 +110,10 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
 
         self._deadline, self._links = deadline, Links(context["ti"])
         try:
-            return self._linked(trigger_event.result_of(event))
+            ended = trigger_event.read(event)
+            if isinstance(ended, trigger_event.Failure):
+                raise ended.error()
+            return self._linked(dict(ended.result))
         except DeadlineExceededError:
             self._time_out()
         except HopsworksError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
@@ -25,7 +26,7 @@ class RolloutTrigger(HsmlTrigger):
     It only reads and probes; what is to be done then is the task's. Where a person kills the task meanwhile, Airflow
     3.3 and later tell it, and ``stop_when_killed`` has the deployment stopped.
 
-    :param watch: what is watched: ids, names and numbers, as ``hopsworks.handover.written`` gives them
+    :param watch: what is watched: ids, names and numbers, as ``hopsworks.promotion.resume.to_json`` returns them
     :param cut_off: when it ends at the latest, seconds since 1970: the task's execution_timeout; None: by itself
     :param stop_when_killed: whether to stop the deployment when a person kills the task
     :param more: the arguments of ``HsmlTrigger``
@@ -46,17 +47,15 @@ class RolloutTrigger(HsmlTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch, and tell how it ended."""
-        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - brings more than it takes to store one
-
         left = None if self.cut_off is None else max(self.cut_off - time.time(), 0.0)
         try:
             async with asyncio.timeout(left):
                 event = await self._see_through()
         except TimeoutError:
             message = f"Deployment {self.watch['deployment_name']!r}: the task's execution_timeout has passed."
-            event = resume.failed(DeadlineExceededError(message))
+            event = trigger_event.failure(DeadlineExceededError(message))
         except HopsworksError as error:
-            event = resume.failed(error)
+            event = trigger_event.failure(error)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _see_through(self) -> dict[str, Any]:
@@ -65,8 +64,8 @@ class RolloutTrigger(HsmlTrigger):
         clock = steady()
         backoff = Backoff(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
         async with shared_client(self.hsml_conn_id, self.project) as client:
-            watch = resume.read(await find_project(client, backoff), self.watch, clock)
-            return await client.drive(resume.report(watch), self.watch["deadline"])
+            watch = resume.from_json(await find_project(client, backoff), self.watch, clock)
+            return await client.drive(resume.run_in_trigger(watch), self.watch["deadline"])
 
     async def on_kill(self) -> None:
         """Stop a deployment that was being created, where that was asked for; a person has killed the task."""

@@ -24,8 +24,8 @@ class Attribution(Enum):
     """Whose answer an answer is."""
 
     CHALLENGER = "as recorded for this version"
-    CHAMPION = "as the version before answered"
-    NEITHER = "neither the recorded one nor that of the version before"
+    CHAMPION = "as the previous version answered"
+    NEITHER = "neither the recorded one nor that of the previous version"
     UNKNOWN = "an answer that does not tell whose it is"
 
 
@@ -33,7 +33,7 @@ class Attribution(Enum):
 class ProbeResult:
     """What one answer says."""
 
-    likeness: Attribution
+    attribution: Attribution
     wrong: str = ""
     """What is wrong with it, to be read after the deployment's name; empty when it is as it should be."""
 
@@ -77,7 +77,7 @@ class Judge:
             return ProbeResult(whose, f"answers otherwise than recorded for this version: {shown}")
         return ProbeResult(whose, self._not_as_expected(answer) or self._too_slow(seconds))
 
-    def is_fingerprint(self, likeness: Attribution, *, can_be_old: bool) -> bool:
+    def is_fingerprint(self, attribution: Attribution, *, can_be_old: bool) -> bool:
         """
         Tell whether such an answer proves that the challenger gave it.
 
@@ -85,7 +85,7 @@ class Judge:
         :param can_be_old: whether instances of before may answer still
         """
         is_told_apart = self.checks.version_path is not None or self.champion is not None or not can_be_old
-        return likeness is Attribution.CHALLENGER and is_told_apart
+        return attribution is Attribution.CHALLENGER and is_told_apart
 
     def _by_version(self, answer: Mapping[str, Any], path: str) -> Attribution:
         """Tell whose the answer is by the version in it."""

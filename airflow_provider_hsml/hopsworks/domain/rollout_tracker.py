@@ -46,7 +46,7 @@ class FailureTracker:
         if self.since is None:
             self.since = now
             log.warning(
-                "%s: %s; looking again, since this may pass", deployment, deployment.reason or "no reason given"
+                "%s: %s; reading it again, since this may pass", deployment, deployment.reason or "no reason given"
             )
         return now - self.since >= (UNSCHEDULABLE_STAYS if deployment.is_unschedulable else FAILED_STAYS)
 
@@ -95,7 +95,7 @@ class RolloutTracker:
     Time is given, not taken, so that a table of looks is a whole test of it.
     """
 
-    moved: RolloutCause
+    cause: RolloutCause
     since: float
     """When it was set in motion, seconds since 1970."""
     signature: tuple[int | None, str | None] | None = None
@@ -162,18 +162,18 @@ class RolloutTracker:
         if self.signature is None:
             self.signature = deployment.signature
         elif deployment.signature != self.signature:
-            message = f"{deployment} was changed by somebody else during the rollout; what they set is left as it is."
+            message = f"{deployment} was changed by another client during the rollout; their change is kept."
             raise SupersededError(message)
 
     def _down(self, deployment: Deployment, now: float) -> NextStep:
-        ours = self.moved is RolloutCause.START
+        ours = self.cause is RolloutCause.START
         if ours and now - self.since < START_GRACE:
             return NextStep.LOOK
         if ours and deployment.status.is_down and not self.started_again:
             self.started_again, self.since = True, now
             return NextStep.START
         message = (
-            f"{deployment} was stopped by somebody else while it was rolled out. Start it again if that was a mistake."
+            f"{deployment} was stopped by another client while it was rolled out. Start it again if that was a mistake."
         )
         raise SupersededError(message)
 
@@ -213,7 +213,7 @@ class RolloutTracker:
         return NextStep.PROBE
 
     def _settle(self, deployment: Deployment) -> float:
-        if self.moved is RolloutCause.START:
+        if self.cause is RolloutCause.START:
             return 0.0
         if deployment.serving_tool == "DEFAULT":
             return SETTLE_DEFAULT_TOOL

@@ -162,7 +162,7 @@ async def wait_until_met(
         except HopsworksError as error:
             if not may_pass(error):
                 raise
-            log.warning("%s; looking again", error)
+            log.warning("%s; reading it again", error)
             wait = error.retry_after or 0.0
         pause = backoff.next_delay(at_least=wait)
         if pause is None:
