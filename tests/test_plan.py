@@ -310,7 +310,7 @@ class TestApplying:
         monkeypatch.setattr(GuardedChange, "apply", apply)
         serving.requests.clear()
         ti = FakeTaskInstance()
-        with pytest.raises(AirflowFailException, match="was changed each time"):
+        with pytest.raises(AirflowFailException, match="was changed after each decision"):
             execute(deploy(name, 2, plan=update), ti)
         assert changes(serving) == []
         record = ti.pushed["promotion"]

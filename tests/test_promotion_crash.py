@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, VerificationError
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
-from airflow_provider_hsml.hopsworks.rollout import reconcile, watch
+from airflow_provider_hsml.hopsworks.rollout import reconcile, start, watch
 from airflow_provider_hsml.local import LocalServing, Speeds
 from airflow_provider_hsml.local.cluster.faults import Hold
 
@@ -48,8 +48,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             (reconcile, "FIRST_PAUSE_START", 0.01),
             (watch, "FIRST_PAUSE_START", 0.01),
             (reconcile, "FIRST_PAUSE_UPDATE", 0.01),
+            (start, "FIRST_PAUSE_UPDATE", 0.01),
             (watch, "FIRST_PAUSE_UPDATE", 0.01),
-            (reconcile, "START_GRACE", 0.3),
+            (start, "START_GRACE", 0.3),
             (rollout_tracker, "START_GRACE", 0.3),
             (rollout_tracker, "SETTLE_SEEN", 0.05),
             (rollout_tracker, "SETTLE_UNSEEN", 0.2),

@@ -100,7 +100,7 @@ class TestWhatIsAsked:
 
         assert execute(registered(1, 1))["verified_by"] == "fingerprint"
         assert execute(registered(1, 2))["verified_by"] == "fingerprint"
-        with pytest.raises(AirflowFailException, match=r"answers as version 7, not as version 3 .*\n.*taken back"):
+        with pytest.raises(AirflowFailException, match=r"answers as version 7, not as version 3 .*\n.*rolled back"):
             execute(registered(1, 7))
 
     def test_equal_is_as_recorded(self, name: str, register: Callable[..., int]) -> None:
