@@ -1,4 +1,4 @@
-"""How a wait in the triggerer ended: plain JSON for the task that goes on after it, which takes nothing for granted."""
+"""Events of our triggers: plain JSON that the resumed task validates before it trusts it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,15 @@ if TYPE_CHECKING:
 
 
 def success(result: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Say that what was waited for is there.
-
-    :param result: what was found, in plain JSON
-    """
+    """Build the event of a wait that succeeded, with a result of plain JSON."""
     return {"status": "success", "result": dict(result)}
 
 
 def failure(error: HopsworksError) -> dict[str, Any]:
     """
-    Say how it failed; without lines of logs, since Airflow stores it.
+    Build the event of a wait that failed.
 
-    :param error: what was met
+    Log lines of the deployment are left out, since Airflow stores the event.
     """
     if isinstance(error, DeadlineExceededError):
         return {"status": "timeout", "message": error.kept_text}
@@ -32,11 +28,10 @@ def failure(error: HopsworksError) -> dict[str, Any]:
 
 def result_of(event: object) -> dict[str, Any]:
     """
-    Give what was found.
+    Return the result of an event, or raise its error.
 
-    :param event: what the trigger ended with
-    :raises DeadlineExceededError: it was not there until the deadline
-    :raises HopsworksError: it cannot be there any more; or the event is none that is known, which is no success
+    :raises DeadlineExceededError: the wait ended at its deadline
+    :raises HopsworksError: the wait failed, or the event has an unknown form, which never counts as success
     """
     match event:
         case {"status": "success", "result": dict() as result}:
