@@ -1,4 +1,4 @@
-"""Telling of each new version of a model once, also when whoever tells it is started again."""
+"""A feed of new model versions that returns each version once, even across restarts of the triggerer."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from .conditions import VersionCondition
 
 REMEMBERED = 20
-"""Versions that were told of and are remembered one by one; below them none is new any more."""
+"""Number of returned versions that are remembered one by one; versions below them never count as new."""
 
 
 @dataclass(slots=True)
 class NewVersionFeed:
-    """Tells of versions that were not there, or did not meet what is asked for, when it began."""
+    """Returns the versions that appear, or begin to meet the criteria, after the feed has begun."""
 
     lookout: VersionCondition
     told: set[int] = field(default_factory=set)
-    """Numbers of versions that are not told of any more."""
+    """Numbers of versions that were returned already."""
     has_begun: bool = False
-    """Whether what is there has been looked at before; not yet: it is not new, but for what ``newer_than`` says."""
+    """Whether the first poll is done. It returns existing versions only if ``newer_than`` is set."""
 
     def recall(self, state: object) -> None:
         """
-        Go on where an earlier one ended.
+        Resume where an earlier feed ended.
 
-        :param state: its ``state``; anything else begins anew
+        :param state: the earlier feed's ``state``; any other value is ignored
         """
         match state:
             case {"newer_than": int() as floor, "told": list() as told}:
@@ -44,16 +44,14 @@ class NewVersionFeed:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What has to be remembered, as plain JSON."""
+        """The state to store, as plain JSON."""
         return {"newer_than": self.lookout.criteria.newer_than or 0, "told": sorted(self.told)}
 
     async def look(self, access: Access, project: Project) -> list[dict[str, Any]]:
         """
-        Look once.
+        Poll once.
 
-        :param access: where Hopsworks is
-        :param project: the project
-        :return: what is new, the oldest first, as sensors return it
+        :return: the new versions, the oldest first, as sensors return them
         """
         desired, name = self.lookout.criteria, self.lookout.name
         owner = await lookup.find_registry(project, self.lookout.owner)
@@ -67,6 +65,6 @@ class NewVersionFeed:
         return [describe(access, model, with_tags=bool(desired.tags)) for model in found]
 
     def _raise(self, floor: int) -> None:
-        """Forget what is not above a number."""
+        """Forget the versions up to a number, which no longer count as new."""
         self.lookout.criteria = replace(self.lookout.criteria, newer_than=floor)
         self.told = {number for number in self.told if number > floor}
