@@ -10,11 +10,7 @@ VARIABLE_NOT_FOUND = 100050
 
 
 def get_project(name: str) -> Call[Project]:
-    """
-    Look a project up by its name.
-
-    :param name: the project's name
-    """
+    """Find a project by its name."""
     return Call(
         f"find project {name!r}",
         "GET",

@@ -66,7 +66,7 @@ def example_body(example: Any) -> dict[str, Any]:
 
 
 async def registered_probe(project: Project, model: ModelVersion) -> Probe | None:
-    """Find what to ask of a model version: its expected answers, else its input example; None when it has neither."""
+    """Return the probe of a model version: its recorded answers, else its input example; None when it has neither."""
     expected = await recorded_probe(project, model)
     if expected is not None:
         return expected
