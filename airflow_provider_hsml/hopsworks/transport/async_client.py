@@ -155,7 +155,7 @@ class AsyncClient:
 
     async def _exchange(self, call: Call[Any]) -> Answer:
         async with self._few:
-            one = request.Exchange(self.access, call, self._key)
+            one = request.HttpRequest(self.access, call, self._key)
             try:
                 response = await self._place(one.base).request(
                     one.method,

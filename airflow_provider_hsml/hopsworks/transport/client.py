@@ -98,7 +98,7 @@ class Client:
         return self._key != used
 
     def _exchange(self, call: Call[Any]) -> Answer:
-        one = request.Exchange(self.access, call, self._key)
+        one = request.HttpRequest(self.access, call, self._key)
         proxy = request.proxy_for(one.base)
         try:
             response = self._session.request(

@@ -30,7 +30,7 @@ ATTEMPTS = 4
 _LONGEST_PAUSE = 30.0
 
 
-class Exchange:
+class HttpRequest:
     """
     One HTTP request of a call, and the errors for its failures.
 
