@@ -53,7 +53,7 @@ LONGEST_RETRY = 30.0
 
 
 @dataclass(slots=True, eq=False)
-class _Asked:
+class _PendingRead:
     """One pending read of a wait."""
 
     call: Call[Any]
@@ -91,12 +91,12 @@ class Poller:
         self._clock = clock
         # Different for each project and triggerer, so that they do not all send at the same instant.
         self._phase = random.uniform(0, 60)  # noqa: S311 - not a secret
-        self._looking = asyncio.Semaphore(AT_ONCE)
-        self._hurrying = asyncio.Semaphore(AT_ONCE_FEW)
+        self._reads = asyncio.Semaphore(AT_ONCE)
+        self._few_reads = asyncio.Semaphore(AT_ONCE_FEW)
         self._others = asyncio.Semaphore(AT_ONCE)
-        self._gathered: list[_Asked] = []
-        self._to_look: dict[int | str, list[_Asked]] = {}
-        self._to_list: dict[int | str, list[_Asked]] = {}
+        self._collected: list[_PendingRead] = []
+        self._to_read: dict[int | str, list[_PendingRead]] = {}
+        self._to_list: dict[int | str, list[_PendingRead]] = {}
         self._is_listing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._count = math.inf
@@ -117,7 +117,7 @@ class Poller:
             async with self._others:
                 outcome: T = await self._send(call)
                 return outcome
-        asked = _Asked(call, deadline, asyncio.get_running_loop().create_future())
+        asked = _PendingRead(call, deadline, asyncio.get_running_loop().create_future())
         self._ask([asked])
         try:
             answer: T = await asked.answer
@@ -151,30 +151,30 @@ class Poller:
         # soon, unless reads take very long.
         return pause if pause >= step / 4 else pause + step / 2
 
-    # --- Looks --------------------------------------------------------------------------------------------------------
+    # --- Reads --------------------------------------------------------------------------------------------------------
 
-    def _ask(self, asked: list[_Asked]) -> None:
-        if asked and not self._gathered:
+    def _ask(self, asked: list[_PendingRead]) -> None:
+        if asked and not self._collected:
             # In a context of its own: a log line for all waits must not go to the log of the first task alone.
             asyncio.get_running_loop().call_later(GATHERING, self._begin, context=contextvars.Context())
-        self._gathered += asked
+        self._collected += asked
 
     def _begin(self) -> None:
         """Send the collected reads."""
-        looks: dict[int | str, list[_Asked]] = {}
-        for asked in self._gathered:
+        looks: dict[int | str, list[_PendingRead]] = {}
+        for asked in self._collected:
             if not asked.answer.done() and asked.call.looks_at is not None:
                 looks.setdefault(asked.call.looks_at, []).append(asked)
-        self._gathered = []
-        if self._is_for_a_list(len(looks.keys() | self._to_look.keys())):
+        self._collected = []
+        if self._is_for_a_list(len(looks.keys() | self._to_read.keys())):
             # Together with the queued reads: one by one, thousands would never catch up.
-            _add(self._to_look, to=self._to_list)
-            self._to_look.clear()
+            _add(self._to_read, to=self._to_list)
+            self._to_read.clear()
             _add(looks, to=self._to_list)
             if not self._is_listing:
                 self._start(self._list())
         else:
-            self._look(looks)
+            self._read(looks)
 
     def _is_for_a_list(self, looks: int) -> bool:
         is_time = asyncio.get_running_loop().time() >= self._list_again
@@ -185,18 +185,18 @@ class Poller:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _look(self, looks: dict[int | str, list[_Asked]]) -> None:
+    def _read(self, looks: dict[int | str, list[_PendingRead]]) -> None:
         """Read deployments one by one; a deployment that is already queued is not queued again."""
-        is_hurry = len(looks) <= FEW
-        queued = set() if is_hurry else set(self._to_look)
-        _add(looks, to=self._to_look)
+        are_few = len(looks) <= FEW
+        queued = set() if are_few else set(self._to_read)
+        _add(looks, to=self._to_read)
         for which in looks:
             if which not in queued:
-                self._start(self._look_at(which, self._hurrying if is_hurry else self._looking))
+                self._start(self._read_one(which, self._few_reads if are_few else self._reads))
 
-    async def _look_at(self, which: int | str, turn: asyncio.Semaphore) -> None:
+    async def _read_one(self, which: int | str, turn: asyncio.Semaphore) -> None:
         async with turn:
-            asked = _listening(self._to_look.pop(which, []))
+            asked = _listening(self._to_read.pop(which, []))
             if not asked:
                 return
             try:
@@ -215,12 +215,12 @@ class Poller:
         finally:
             self._is_listing = False
 
-    async def _list_once(self, looks: dict[int | str, list[_Asked]]) -> None:
+    async def _list_once(self, looks: dict[int | str, list[_PendingRead]]) -> None:
         try:
-            async with self._looking:
+            async with self._reads:
                 deployments = await self._send(_once(get_deployments(await self._project())))
         except Exception as error:  # noqa: BLE001 - the error is raised in the waits
-            if not _is_away(error):
+            if not _is_unavailable(error):
                 self._know(math.inf)
             self._start(self._fail([one for asked in looks.values() for one in asked], error))
             return
@@ -229,14 +229,14 @@ class Poller:
         for deployment in deployments:
             found[deployment.id] = found[deployment.name] = deployment
         # A list that lacks a deployment does not prove that the deployment is deleted: read it on its own.
-        self._look({which: asked for which, asked in looks.items() if which not in found})
+        self._read({which: asked for which, asked in looks.items() if which not in found})
         await _answer([(one, found[which]) for which in looks.keys() & found.keys() for one in looks[which]])
 
     def _know(self, count: float) -> None:
         self._count = count
         self._list_again = asyncio.get_running_loop().time() + LISTED_AGAIN
 
-    async def _fail(self, asked: list[_Asked], error: Exception) -> None:
+    async def _fail(self, asked: list[_PendingRead], error: Exception) -> None:
         """Retry later for waits whose deadline allows it; raise the error in the others."""
         if not (isinstance(error, HopsworksError) and error.transient):
             for one in asked:
@@ -262,23 +262,23 @@ def _once(call: Call[T]) -> Call[T]:
     return replace(call, repeatable=False)
 
 
-def _is_away(error: Exception) -> bool:
+def _is_unavailable(error: Exception) -> bool:
     """Return whether a list failed because the server is unavailable, not because the list is too long for it."""
     return (isinstance(error, NoResponseError) and not error.sent) or (
         isinstance(error, UnexpectedResponseError) and error.status != 200
     )
 
 
-def _add(looks: dict[int | str, list[_Asked]], *, to: dict[int | str, list[_Asked]]) -> None:
+def _add(looks: dict[int | str, list[_PendingRead]], *, to: dict[int | str, list[_PendingRead]]) -> None:
     for which, asked in looks.items():
         to.setdefault(which, []).extend(asked)
 
 
-def _listening(asked: list[_Asked]) -> list[_Asked]:
+def _listening(asked: list[_PendingRead]) -> list[_PendingRead]:
     return [one for one in asked if not one.answer.done()]
 
 
-async def _answer(answers: list[tuple[_Asked, Deployment | None]]) -> None:
+async def _answer(answers: list[tuple[_PendingRead, Deployment | None]]) -> None:
     for number, (one, deployment) in enumerate(answers, 1):
         if not one.answer.done():
             one.answer.set_result(deployment)
