@@ -83,7 +83,7 @@ class VersionCondition:
     criteria: Criteria
     owner: str | None = None
     """The project that owns the model; None for the connection's project."""
-    _said: str = ""
+    _last_logged: str = ""
 
     @classmethod
     def read(cls, name: object, *, model_project: str | None = None, **desired: Any) -> Self:
@@ -102,9 +102,9 @@ class VersionCondition:
         seen = await search.search(project, self.name, self.criteria, owner)
         if seen.models:
             return describe(access, seen.models[0], with_tags=bool(self.criteria.tags))
-        if seen.reason != self._said:
+        if seen.reason != self._last_logged:
             log.info("%s.", seen.reason)
-            self._said = seen.reason
+            self._last_logged = seen.reason
         return None
 
 
@@ -134,19 +134,19 @@ def may_pass(error: HopsworksError) -> bool:
 
 
 async def wait_until_met(
-    lookout: SensorCondition, access: Access, project: Project, backoff: Backoff
+    condition: SensorCondition, access: Access, project: Project, backoff: Backoff
 ) -> dict[str, Any]:
     """
     Poll until the condition is met. The first poll is immediate.
 
-    :param lookout: what is looked for
+    :param condition: the condition to poll
     :param backoff: the intervals and the deadline
     :raises DeadlineExceededError: the deadline has passed
     """
     while True:
         wait = 0.0
         try:
-            found = await lookout.look(access, project)
+            found = await condition.look(access, project)
             if found is not None:
                 return found
         except HopsworksError as error:

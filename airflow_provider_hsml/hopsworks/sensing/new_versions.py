@@ -24,8 +24,8 @@ REMEMBERED = 20
 class NewVersionFeed:
     """Returns the versions that appear, or begin to meet the criteria, after the feed has begun."""
 
-    lookout: VersionCondition
-    told: set[int] = field(default_factory=set)
+    condition: VersionCondition
+    returned: set[int] = field(default_factory=set)
     """Numbers of versions that were returned already."""
     has_begun: bool = False
     """Whether the first poll is done. It returns existing versions only if ``newer_than`` is set."""
@@ -39,13 +39,13 @@ class NewVersionFeed:
         match state:
             case {"newer_than": int() as floor, "told": list() as told}:
                 self._raise(floor)
-                self.told = {number for number in told if isinstance(number, int)}
+                self.returned = {number for number in told if isinstance(number, int)}
                 self.has_begun = True
 
     @property
     def state(self) -> dict[str, Any]:
         """The state to store, as plain JSON."""
-        return {"newer_than": self.lookout.criteria.newer_than or 0, "told": sorted(self.told)}
+        return {"newer_than": self.condition.criteria.newer_than or 0, "told": sorted(self.returned)}
 
     async def look(self, access: Access, project: Project) -> list[dict[str, Any]]:
         """
@@ -53,18 +53,18 @@ class NewVersionFeed:
 
         :return: the new versions, the oldest first, as sensors return them
         """
-        desired, name = self.lookout.criteria, self.lookout.name
-        owner = await lookup.find_registry(project, self.lookout.owner)
-        seen = await search.search(project, name, desired, owner, but=self.told, is_one_enough=False)
-        self.told |= {model.version for model in seen.models}
+        desired, name = self.condition.criteria, self.condition.name
+        owner = await lookup.find_registry(project, self.condition.owner)
+        seen = await search.search(project, name, desired, owner, but=self.returned, is_one_enough=False)
+        self.returned |= {model.version for model in seen.models}
         is_news = self.has_begun or desired.newer_than is not None
         self.has_begun = True
-        if old := sorted(self.told)[:-REMEMBERED]:
+        if old := sorted(self.returned)[:-REMEMBERED]:
             self._raise(old[-1])
         found = reversed(seen.models) if is_news else ()
         return [describe(access, model, with_tags=bool(desired.tags)) for model in found]
 
     def _raise(self, floor: int) -> None:
         """Forget the versions up to a number, which no longer count as new."""
-        self.lookout.criteria = replace(self.lookout.criteria, newer_than=floor)
-        self.told = {number for number in self.told if number > floor}
+        self.condition.criteria = replace(self.condition.criteria, newer_than=floor)
+        self.returned = {number for number in self.returned if number > floor}
