@@ -58,7 +58,7 @@ class StartDeploymentOperator(WaitingOperator):
         :param left: what was left to it
         :param event: how it ended
         """
-        deployment = self.hook.go_on_arriving(left, event)
+        deployment = self.hook.resume_start(left, event)
         return _summary(self.hook, self.deployment_name, deployment)
 
 
@@ -167,7 +167,7 @@ class RestartDeploymentOperator(WaitingOperator):
         :param left: what was left to it
         :param event: how it ended
         """
-        return self._end(context, self.hook.go_on_arriving(left, event))
+        return self._end(context, self.hook.resume_start(left, event))
 
     def _end(self, context: Context, deployment: Deployment) -> dict[str, Any]:
         if store := context.get("task_state_store"):
