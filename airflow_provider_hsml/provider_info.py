@@ -69,7 +69,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "allow_http": "false",
     },
 }
-"""What is hidden in the form, and called otherwise. Airflow 3 shows no placeholders of the fields above."""
+"""The hidden and relabeled fields of the form. Airflow 3 shows no placeholders of the fields above."""
 
 
 def get_provider_info() -> dict[str, Any]:

@@ -113,7 +113,7 @@ class HsmlBaseHook(BaseHook):
             flow.close()
 
     def _watch(self, wait: Defer[T]) -> T:
-        """Run a long wait. Where it is to be deferred, read once first: what is complete is not deferred."""
+        """Run a long wait. Before it is deferred, poll once: a wait that is complete by then is not deferred."""
         if self._leave(wait):
             try:
                 return drive(wait.run(), self.client.send, _not_complete)

@@ -156,9 +156,9 @@ class WaitingOperator(HsmlOperator):
             return self.execute(context)
         self._links = Links(context["ti"])
         self._execution_deadline = (left or {}).get("cut_off")
-        return self._map_errors(functools.partial(self._act_after_wait_checked, context, event, left))
+        return self._map_errors(functools.partial(self._resume, context, event, left))
 
-    def _act_after_wait_checked(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:
         """Check the event, and do the rest of the work."""
         from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - not needed to parse a DAG
 

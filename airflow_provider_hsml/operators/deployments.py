@@ -103,12 +103,7 @@ class StopDeploymentOperator(WaitingOperator):
         left = {"deadline": deadline, "cut_off": self._execution_deadline}
         self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
 
-    def _act_after_wait_checked(
-        self,
-        context: Context,  # noqa: ARG002
-        event: Any,  # noqa: ARG002
-        left: Mapping[str, Any] | None,
-    ) -> dict[str, Any]:
+    def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:  # noqa: ARG002
         # The event does not matter: the worker reads the deployment's state again.
         return self._stop((left or {}).get("deadline", time.time()))
 
