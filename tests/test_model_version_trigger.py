@@ -70,7 +70,7 @@ def looks(serving: LocalServing) -> int:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "HANDED_ON", 0.1)
+    monkeypatch.setattr(models, "EVENT_STORED_AFTER", 0.1)
 
 
 def test_tells_of_a_new_version_as_the_sensor_does(

@@ -1,22 +1,21 @@
-"""Verbs that create, change, start, stop and delete deployments."""
+"""The part of ``HsmlHook`` that creates, updates, starts, stops, restarts and deletes deployments."""
 
 from __future__ import annotations
 
-import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import SupersededError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
+from airflow_provider_hsml.hopsworks.flow import Deferred, steady
 from airflow_provider_hsml.hopsworks.promotion import resume
+from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout import restart, stop
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy, Run
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 
-from .looks import DeploymentLooks
+from .base import HsmlBaseHook, new_backoff
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,14 +26,9 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
     from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
 
-log = logging.getLogger(__name__)
 
-_BRING_BACK = 30.0
-"""Seconds for a deployment that is stopping to be stopped, when its restart was broken off."""
-
-
-class DeploymentVerbs(DeploymentLooks):
-    """What can be done with deployments."""
+class DeploymentChangesMixin(HsmlBaseHook):
+    """Change deployments by name, without comparing model versions. ``PromotionsMixin`` does that."""
 
     def save_deployment(
         self,
@@ -46,19 +40,21 @@ class DeploymentVerbs(DeploymentLooks):
         timeout: float = 600.0,
     ) -> Deployment:
         """
-        Create or update a deployment, start it, and return as soon as that has been asked for.
+        Create or update a deployment and start it. Return once the request was sent, without waiting for the rollout.
 
-        :param spec: its configuration; at an update, what is not given keeps what is live
-        :param deployment_name: its name
-        :param model_name: the model to serve; None to keep the one being served, or to serve a script alone
-        :param model_version: its version; None for the newest
-        :param timeout: seconds for what must come before the last request
+        :param spec: the configuration; an update keeps the live values of the fields that are not set
+        :param deployment_name: letters and digits
+        :param model_name: the model to serve; None keeps the served one, or serves a script without a model
+        :param model_version: the version's number; None for the newest
+        :param timeout: seconds for the steps before the last request
         """
-        model = None if model_name is None else self.get_model(model_name, model_version)
+        model = None
+        if model_name is not None:
+            model = self.run(lookup.find_version(self.client.project, model_name, model_version))
         desired = DeploymentSpec.read(spec or {}).setting_values()
-        return self.reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment
+        return self._reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment
 
-    def reconcile(
+    def _reconcile(
         self,
         name: str,
         model: ModelVersion | None,
@@ -70,15 +66,14 @@ class DeploymentVerbs(DeploymentLooks):
         trust: bool = True,
     ) -> Outcome:
         """
-        Bring a deployment to a configuration and see that it serves: create, update, start, attach, or nothing.
+        Bring a deployment to the desired settings, live and verified: create, update, start, attach, or do nothing.
 
-        :param name: the deployment's name
-        :param model: the version to serve; None to keep the one being served
-        :param settings: settings that were asked for
-        :param timeout: seconds for one change: sent, arrived, first prediction answered
-        :param poll_interval: seconds between looks
-        :param wait: whether to wait for the last change to arrive
-        :param trust: whether what is as wanted already is taken for one that has arrived
+        :param model: the version to serve; None to keep the served one
+        :param settings: the settings that the user asked for
+        :param timeout: seconds for one change: sent, live, first prediction answered
+        :param poll_interval: seconds between polls
+        :param wait: whether to wait until the last change is live
+        :param trust: whether a deployment that already has the desired settings counts as live without a check
         """
         settings = settings | (model_settings(model) if model else {})
         run = Run(self.client.project, check_deployment_name(name), timeout, poll_interval, steady())
@@ -95,15 +90,15 @@ class DeploymentVerbs(DeploymentLooks):
         trusted: bool = True,
     ) -> Deployment:
         """
-        Start a deployment; one that serves already is fine as it is.
+        Start a deployment. One that already serves is left unchanged.
 
         :param name: the deployment's name
         :param timeout: seconds until it must serve
-        :param poll_interval: seconds between looks
+        :param poll_interval: seconds between polls
         :param wait: whether to wait until it serves
-        :param trusted: whether its state is what it says; False right after a change, when it may be that of before
+        :param trusted: whether to believe the reported state; False right after a change, when it may be stale
         """
-        return self.reconcile(
+        return self._reconcile(
             name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait, trust=trusted
         ).deployment
 
@@ -111,18 +106,16 @@ class DeploymentVerbs(DeploymentLooks):
         self, name: str, *, timeout: float = 600.0, poll_interval: float = 10.0, wait: bool = True
     ) -> Deployment | None:
         """
-        Stop a deployment, whatever state it is in; one that is stopped, or not there, is fine as it is.
+        Stop a deployment in any state. Nothing happens when it is stopped already or does not exist.
 
         :param name: the deployment's name
         :param timeout: seconds until it must be stopped
-        :param poll_interval: seconds between looks
+        :param poll_interval: seconds between polls
         :param wait: whether to wait until it is stopped
-        :return: as it is then; None when there is no such deployment
+        :return: the deployment after the stop; None when it does not exist
         """
         return self.run(
-            stop.stop(
-                self.client.project, check_deployment_name(name), self._backoff(timeout, poll_interval), wait=wait
-            )
+            stop.stop(self.client.project, check_deployment_name(name), new_backoff(timeout, poll_interval), wait=wait)
         )
 
     def restart_deployment(
@@ -135,17 +128,16 @@ class DeploymentVerbs(DeploymentLooks):
         wait: bool = True,
     ) -> Deployment:
         """
-        Stop a deployment and start it; one that is down is only started.
+        Stop a deployment and start it. One that is stopped is only started.
 
-        Whatever ends this before the start was asked for, it is asked for all the same: what served before is not left
-        down.
+        An error or a kill between stop and start still sends the start: a serving deployment is not left stopped.
 
         :param name: the deployment's name
         :param rolling: replace the instances while the old ones answer, without a stop (Hopsworks 4.8 and later)
         :param timeout: seconds for the stop, and again for the start
-        :param poll_interval: seconds between looks
+        :param poll_interval: seconds between polls
         :param wait: whether to wait until it serves; the stop is waited for in any case
-        :raises NotFoundError: there is none; the message names those that are
+        :raises NotFoundError: there is none; the message lists the names that exist
         """
         before = self.get_deployment(name)
         how = restart.rolling_restart if rolling else restart.restart
@@ -155,46 +147,34 @@ class DeploymentVerbs(DeploymentLooks):
         except (Deferred, SupersededError):
             raise
         except BaseException:
-            # Airflow 2 ends a killed task by an exception that is no Exception.
+            # Airflow 2 ends a killed task by an exception that is not an Exception.
             if not (rolling or before.status.is_down):
-                self._bring_back(name)
+                self._start_again(name)
             raise
 
     def resume_start(self, left: Mapping[str, Any], event: Event) -> Deployment:
         """
-        Resume a start or a restart after its long wait was deferred.
+        Resume a start or a restart after a trigger has run its long wait.
 
-        :param left: the ``watch``, as ``resume.to_json`` returns it, and the ``context`` of the task that deferred it
+        :param left: the state kept when the task was deferred: ``watch`` from ``resume.to_json``, and ``context``
         :param event: the event with which the trigger ended
         """
         watch = resume.from_json(self.client.project, left["watch"], steady())
         flow = resume.Resumption(watch, event).run()
         return self.run(restart.check_restarted(flow, left["context"] or {})).deployment
 
-    def _bring_back(self, name: str) -> None:
-        """Start what was left down, within the seconds that a task which is being killed still has."""
-        backoff = Backoff(first=0.2, most=1.0, deadline=time.time() + _BRING_BACK)
-        try:
-            drive(restart.start_again(self.client.project, name, backoff), self.client.send, time.sleep)
-        except Exception:
-            log.exception("Deployment %r may be left stopped: start it", name)
-
     def delete_deployment(
         self, name: str, *, force: bool = False, timeout: float = 600.0, poll_interval: float = 10.0
     ) -> Deployment | None:
         """
-        Delete a deployment and wait until it is gone; one that is not there is deleted already.
+        Delete a deployment and wait until it is gone. Nothing happens when it does not exist.
 
         :param name: the deployment's name
-        :param force: delete it also when it runs
+        :param force: delete it even when it is neither Created nor Stopped
         :param timeout: seconds until it must be gone
-        :param poll_interval: seconds between looks
-        :return: as it was before; None when there was none
-        :raises InvalidInputError: it is neither Created nor Stopped, and ``force`` was not given
+        :param poll_interval: seconds between polls
+        :return: the deployment before the deletion; None when there was none
+        :raises InvalidInputError: it is neither Created nor Stopped, and ``force`` is false
         """
-        backoff = self._backoff(timeout, poll_interval)
+        backoff = new_backoff(timeout, poll_interval)
         return self.run(stop.delete(self.client.project, check_deployment_name(name), backoff, force=force))
-
-    def _backoff(self, timeout: float, poll_interval: float) -> Backoff:
-        clock = steady()
-        return Backoff(first=0.5, most=poll_interval, deadline=clock() + timeout, clock=clock)

@@ -1,4 +1,4 @@
-"""Operators whose result is a promotion record."""
+"""The base of operators that return a promotion record."""
 
 from __future__ import annotations
 
@@ -21,91 +21,89 @@ if TYPE_CHECKING:
     from .lineage import Lineage
 
 
-class RecordingOperator(WaitingOperator):
-    """What the operators have in common whose result is a promotion record."""
+class PromotionRecordOperator(WaitingOperator):
+    """The base of operators that return a promotion record: push the record, its links and its events."""
 
     operator_extra_links = (DeploymentLink(), ModelVersionLink())
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
         """
-        Promote; the record is pushed also where that fails.
+        Promote, and return the record. A failure's record is pushed before the error is raised.
 
-        :param context: Airflow's
-        :param promote: a verb of the hook
-        :param args: its arguments
-        :param kwargs: its arguments
+        :param promote: a method of the hook
+        :param args: positional arguments of ``promote``
+        :param kwargs: keyword arguments of ``promote``
         """
         try:
             record = promote(*args, **kwargs)
         except HopsworksError as error:
             if error.record is not None:
-                self._tell(context, error.record)
+                self._push_failure(context, error.record)
             raise
         events.emit_promotion(self, context, record)
         return record
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:
+    def act_after_wait(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:
         """
-        Go on after the wait in the triggerer.
+        Resume the promotion after the wait in the triggerer.
 
-        :param context: Airflow's
-        :param left: what was left to it
-        :param event: how it ended
+        :param left: the state kept when the task was deferred
+        :param event: the result of the wait
         """
         return self._end(context, self._promote(context, self.hook.resume_promotion, left, event))
 
     def _end(self, context: Context, record: Record) -> dict[str, Any]:
-        """End the task after its promotion."""
-        return self._finish(context, record)
+        """End the task after its promotion, and return the result."""
+        return self._push_record(context, record)
 
-    def _tell(self, context: Context, record: Record) -> None:
-        """Push the record of a failure; whatever comes of that, the failure is what the task ends with."""
+    def _push_failure(self, context: Context, record: Record) -> None:
+        """Push the record of a failure. An exception here is only logged: the task ends with the failure itself."""
         try:
-            self._finish(context, record)
+            self._push_record(context, record)
         except Exception:
             self.log.exception("The record could not be pushed")
 
-    def _finish(self, context: Context, record: Record) -> dict[str, Any]:
+    def _push_record(self, context: Context, record: Record) -> dict[str, Any]:
         """
-        Push the record, as a whole and key by key, and return it.
+        Push the record as a whole and by key, and return it.
 
-        Airflow's ``multiple_outputs`` would push the keys too, but on 3.0 it fails at the first that is None.
+        Airflow's ``multiple_outputs`` would push the keys too, but on Airflow 3.0 it fails at the first None.
         """
-        from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - not needed to parse a DAG
 
         plain = as_xcom(record)
         self._record = record
         self.log.info("%s", redact(record.summary()))
-        given = {key: value for key, value in plain.items() if value is not None}
-        for key, value in {"promotion": plain, **given}.items():
+        by_key = {key: value for key, value in plain.items() if value is not None}
+        for key, value in {"promotion": plain, **by_key}.items():
             context["ti"].xcom_push(key=key, value=value)
         return plain
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Lineage:  # noqa: ARG002
-        """Give the model version and the deployment that serves it: OpenLineage's provider asks."""
+        """Return the model version and the deployment as lineage. OpenLineage's provider calls this."""
         from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
 
         return lineage.of_promotion(self.hook.access, self._record)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> Lineage:  # noqa: ARG002
-        """Give nothing: without this, OpenLineage's provider would ask what a success is asked."""
+        """Return empty lineage. Without this method, OpenLineage's provider calls the one for success."""
         from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
 
         return lineage.none()
 
 
 def as_xcom(record: Record) -> dict[str, Any]:
-    """Give a record as XComs have it, where Airflow masks nothing: what Hopsworks said may have a value in it."""
-    from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    """Return the record for XCom. Airflow masks no XComs, and a message of Hopsworks may contain a secret value."""
+    from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - not needed to parse a DAG
 
     return record.to_dict() | {"reason": redact(record.reason), "failure": record.failure and redact(record.failure)}
 
 
 def run_key(context: Context) -> str:
     """
-    Name the task, the same when it is tried again.
+    Return a key of the task instance. A retry has the same key.
 
-    Where a person clears it, Airflow gives it more tries, and with them another number behind the ``@``.
+    A cleared task gets a new key: clearing raises ``max_tries``, the number after the ``@``.
     """
     ti = context["ti"]
     return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}@{ti.max_tries}"
