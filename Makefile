@@ -120,14 +120,14 @@ check-all: check conformance integration docs ## Everything, before a release: c
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
 	@echo "== promotions, their events, rollbacks and restarts, deferred"
 	@$(alone) AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE=True $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "$(quick)" \
-	    tests/test_rollback.py tests/test_verification.py tests/test_restart.py tests/test_events.py
+	    tests/airflow/test_rollback.py tests/airflow/test_verification.py tests/airflow/test_restart.py tests/airflow/test_events.py
 	@for line in 3.7 4.6; do \
 	    echo "== Airflow-facing tests against Hopsworks $$line"; \
 	    ($(alone) HSML_TEST_HOPSWORKS=$$line $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)") || exit; \
 	    for airflow in 2.11.2 3.0.6; do \
 	        echo "== example DAGs and rollbacks on Airflow $$airflow against Hopsworks $$line"; \
 	        ($(alone) HSML_TEST_HOPSWORKS=$$line .venv-$$airflow/bin/python $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)" \
-	            tests/test_example_dags.py tests/test_rollback.py) || exit; \
+	            tests/system/test_example_dags.py tests/airflow/test_rollback.py) || exit; \
 	    done; \
 	done
 
@@ -150,7 +150,7 @@ docs: .venv/.made ## The documentation as a site, in site/; a link that leads no
 ui: .venv/.made model-server ## From the connection's form to what serves, in a real browser; leaves pictures in .ui
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@mkdir -p .ui
-	@$(alone) HSML_TEST_PICTURES=.ui $(python) $(pytest) -m slow -o faulthandler_timeout=1800 tests/test_ui.py
+	@$(alone) HSML_TEST_PICTURES=.ui $(python) $(pytest) -m slow -o faulthandler_timeout=1800 tests/system/test_ui.py
 
 .PHONY: parse-time
 parse-time: .venv-providers/.made ## How long a DAG file takes to import the operators, next to other providers

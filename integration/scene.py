@@ -13,8 +13,8 @@ import requests
 
 from airflow_provider_hsml.local import LocalServing
 from integration.servers import postgresql, redis
-from tests import commands
-from tests.real_airflow import Airflow
+from tests.support import commands
+from tests.support.real_airflow import Airflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable

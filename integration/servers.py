@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.real_airflow import free_port, kill_session
+from tests.support.real_airflow import free_port, kill_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

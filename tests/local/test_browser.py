@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests import browser
+from tests.support import browser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 pytestmark = pytest.mark.slow
 

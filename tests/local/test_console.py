@@ -7,8 +7,7 @@ import pytest
 
 from airflow_provider_hsml.local import LocalServing, Speeds
 from airflow_provider_hsml.local.console.chart import Chart
-
-from .conftest import Client, load
+from tests.local.conftest import Client, load
 
 if TYPE_CHECKING:
     import requests

@@ -22,8 +22,7 @@ from airflow_provider_hsml.local import LocalServing, demo
 from airflow_provider_hsml.local.demo import nights, processes
 from airflow_provider_hsml.local.demo import server as demo_server
 from airflow_provider_hsml.local.demo.nights import NIGHTS, Candidate, DemoFailedError, Outcome
-
-from .conftest import Client
+from tests.local.conftest import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,13 +10,12 @@ import pytest
 
 from airflow_provider_hsml.local import LocalServing, Speeds
 from airflow_provider_hsml.local.lines import LINES
-
-from .conftest import client_of, deployment
+from tests.local.conftest import client_of, deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 _ANSWERS = Path(__file__).parent.parent / "samples" / "answers" / "serving"
 _SCRIPT = "/Projects/demo/Resources/predict.py"
