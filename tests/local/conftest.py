@@ -79,7 +79,7 @@ class Client:
     def until_routed(self, number: int) -> None:
         """Wait until the ingress, and with it the proxy, knows the way to a deployment."""
         deadline = time.monotonic() + 10
-        while not self.serving.world.cluster.is_routed(number):
+        while not self.serving.world.cluster.traffic.is_routed(number):
             assert time.monotonic() < deadline
             time.sleep(0.005)
 

@@ -325,12 +325,12 @@ class _Fuzzed:
         rows = holdings.deployments.find()
         if not any(row["name"] == "digits" for row in rows):
             with contextlib.suppress(Refusal):
-                number = holdings.deployments.put(deployment())["id"]
+                number = holdings.deployments.changes.put(deployment())["id"]
                 while holdings.deployments.get(number)["status"] != "Created":
                     time.sleep(0.001)
-                holdings.deployments.start(number)
+                holdings.deployments.lifecycle.start(number)
         for row in rows[5:]:
-            holdings.deployments.delete(row["id"])
+            holdings.deployments.lifecycle.delete(row["id"])
         self.ids = [row["id"] for row in rows[:5]]
 
 

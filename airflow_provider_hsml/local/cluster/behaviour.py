@@ -148,3 +148,11 @@ class Profile:
                 list_cost=0.0,
             )
         raise ValueError(f"profile {name!r} is not known: expected 'real', 'plain' or a Profile")
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """The speeds and the profile in force. The parts of the cluster share one, and read it anew for each change."""
+
+    speeds: Speeds
+    profile: Profile

@@ -76,7 +76,7 @@ class Change(threading.Event):
         while self._is_let_go and time.monotonic() < deadline:
             time.sleep(0.001)
 
-    def count_look(self) -> None:
+    def count_poll(self) -> None:
         """Count a look at the deployment."""
         with self._lock:
             if self._looks < self._due <= self._looks + 1:

@@ -13,8 +13,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.cluster.engines import Forwarded
-from airflow_provider_hsml.local.cluster.rollouts import UnreachedError
 from airflow_provider_hsml.local.cluster.states import Status
+from airflow_provider_hsml.local.cluster.traffic import UnreachedError
 from airflow_provider_hsml.local.errors import Refusal
 
 from .ingress import relayed
@@ -56,8 +56,8 @@ class Proxy:
         if match is None or match["verb"] is None:
             raise Refusal(250005, "Expected inference/models/<deployment>:predict.")
         name, verb = match["name"], match["verb"]
-        deployment = holdings.deployments.id_of(name, code=250000)
-        config = holdings.deployments.config(deployment)
+        deployment = holdings.deployments.stored.id_of(name, code=250000)
+        config = holdings.deployments.stored.config(deployment)
         is_default = config["servingTool"] == "DEFAULT"
         _check_verb(verb, is_default=is_default)
         _check_has_route(name, config)
@@ -71,7 +71,7 @@ class Proxy:
 
     def _check_is_up(self, name: str, deployment: int) -> None:
         try:
-            state = self._world.cluster.state(deployment)
+            state = self._world.cluster.slots.state(deployment)
         except KeyError:  # Deleted meanwhile.
             raise Refusal(250000, f"Deployment {name} not found.") from None
         if state.status in _DOWN:
@@ -83,7 +83,7 @@ class Proxy:
 async def _directly(cluster: Cluster, deployment: int, request: Forwarded) -> Answer:
     """Ask without the ingress, as with the tool DEFAULT."""
     try:
-        async with cluster.asked(deployment) as instance:
+        async with cluster.traffic.instance(deployment) as instance:
             return await instance.ask(request)
     except (UnreachedError, OSError) as error:
         raise Refusal(250002, f"The instance could not be reached: {error}") from error

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from airflow_provider_hsml.local.cluster.engines import CONNECTION_HEADERS, Answer, Forwarded
-from airflow_provider_hsml.local.cluster.rollouts import CUT_OFF, UnreachedError
+from airflow_provider_hsml.local.cluster.traffic import CUT_OFF, UnreachedError
 from airflow_provider_hsml.local.errors import Refusal
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ async def relayed(cluster: Cluster, deployment: int, request: Forwarded) -> Answ
     :param deployment: its id
     :param request: as it is for the instance
     """
-    if not cluster.is_routed(deployment):
+    if not cluster.traffic.is_routed(deployment):
         return _envoy(404)  # Empty: a 404 with a body comes from an instance.
     try:
-        async with cluster.asked(deployment) as instance:
+        async with cluster.traffic.instance(deployment) as instance:
             return await instance.ask(request)
     except UnreachedError as error:
         return _envoy(error.status, error.text)
@@ -133,8 +133,8 @@ class Ingress:
         if project is None:
             return None
         deployments = self._world.project(project.id).deployments
-        deployment = deployments.id_of(name, any_case=any_case)
-        config = deployments.config(deployment)
+        deployment = deployments.stored.id_of(name, any_case=any_case)
+        config = deployments.stored.config(deployment)
         if config["apiProtocol"] == "GRPC":
             raise UnreachedError(503, _NOT_GRPC)
         # The tool DEFAULT does without Istio.
