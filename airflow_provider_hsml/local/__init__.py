@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from .cluster.engines import ModelFiles
     from .cluster.faults import Hold, LostChange, RequestFault, StartFault
     from .http.server import LocalServing
-    from .world.administration import Quota
+    from .options import AccessOptions, ServerOptions
+    from .world.administration import Administration, Quota
 
 _HOMES = {
+    "AccessOptions": "options",
+    "Administration": "world.administration",
     "Hold": "cluster.faults",
     "LocalServing": "http.server",
     "Looks": "cluster.behaviour",
@@ -42,11 +45,14 @@ _HOMES = {
     "Profile": "cluster.behaviour",
     "Quota": "world.administration",
     "RequestFault": "cluster.faults",
+    "ServerOptions": "options",
     "Speeds": "cluster.behaviour",
     "StartFault": "cluster.faults",
 }
 
 __all__ = [
+    "AccessOptions",
+    "Administration",
     "Hold",
     "LocalServing",
     "Looks",
@@ -55,6 +61,7 @@ __all__ = [
     "Profile",
     "Quota",
     "RequestFault",
+    "ServerOptions",
     "Speeds",
     "StartFault",
 ]

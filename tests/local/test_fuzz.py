@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import AccessOptions, LocalServing, Speeds
 from airflow_provider_hsml.local.errors import Refusal
 from airflow_provider_hsml.local.http.app import _ROUTES
 
@@ -339,7 +339,8 @@ def fuzzed() -> Iterator[_Fuzzed]:
     errors = _Errors()
     logging.getLogger().addHandler(errors)
     try:
-        with LocalServing(engine=load, foreign_projects=["foreign"], speeds=Speeds.every(0)) as serving:
+        access = AccessOptions(foreign_projects=["foreign"])
+        with LocalServing(engine=load, access=access, speeds=Speeds.every(0)) as serving:
             fuzzed = _Fuzzed(serving, errors)
             try:
                 yield fuzzed

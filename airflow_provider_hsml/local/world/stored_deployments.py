@@ -118,7 +118,7 @@ class StoredDeployments:
         """
         Store a new deployment with its first version, and return its id.
 
-        :raises Refusal: another project of the store has a deployment of that name
+        :raises Refusal: the store has a deployment of that name
         """
         with self._store.transaction():
             deployment = self._store.insert_deployment(self._project.id, row["name"], row)
