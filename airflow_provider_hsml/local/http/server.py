@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from airflow_provider_hsml.local.cluster.engines import Engine, ModelFiles, PredictFunction
-    from airflow_provider_hsml.local.lines import Line
 
 _EngineChoice: TypeAlias = "Literal['kserve'] | Callable[[ModelFiles], PredictFunction]"
 
@@ -48,14 +47,13 @@ class _Settings:
     projects: list[str]
     api_key: str | None
     tls: bool
-    line: Line
+    hopsworks_version: str
     engine: _EngineChoice
     profile: Profile
     speeds: Speeds
     access: AccessOptions
     administration: Administration
     options: ServerOptions
-    hopsworks_version: str
 
 
 class LocalServing:
@@ -118,7 +116,7 @@ class LocalServing:
             projects=[project] if isinstance(project, str) else list(project),
             api_key=api_key,
             tls=tls,
-            line=LINES[hopsworks_version],
+            hopsworks_version=hopsworks_version,
             engine=engine,
             profile=Profile.named(profile) if isinstance(profile, str) else profile,
             speeds=speeds or (Speeds.of_a_cluster() if engine == "kserve" else Speeds()),
@@ -126,7 +124,6 @@ class LocalServing:
             # A copy: the variables of a running server may be changed.
             administration=dataclasses.replace(administration or Administration()),
             options=options,
-            hopsworks_version=hopsworks_version,
         )
         self._listeners: Listeners | None = None
 
@@ -274,7 +271,7 @@ class LocalServing:
                 speeds=settings.speeds,
                 profile=settings.profile,
                 faults=self.faults,
-                line=settings.line,
+                line=LINES[settings.hopsworks_version],
                 administration=settings.administration,
                 ca_bundle=self.ca_bundle,
                 ingress_port=ingress_port,
