@@ -113,8 +113,8 @@ class Hold:
     A transition that does not end before the hold is removed.
 
     :param deployment: its name; ``*`` for any
-    :param status: the status that the deployment does not reach: ``Created`` (it stays Creating), ``Updating`` (stale after
-        a change), ``Running`` (Starting or Updating), ``Stopped`` (Stopping)
+    :param status: the status that the deployment does not reach: ``Created`` (it stays Creating), ``Updating`` (stale
+        after a change), ``Running`` (Starting or Updating), ``Stopped`` (Stopping)
     """
 
     kind: ClassVar[str] = "hold"
