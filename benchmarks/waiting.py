@@ -93,14 +93,15 @@ _numbers = itertools.count(1)
 
 def serve() -> None:
     """Run a local Model Serving until the input ends."""
-    from airflow_provider_hsml.local import LocalServing, ModelFiles, Profile, Speeds  # noqa: PLC0415
+    from airflow_provider_hsml.local import LocalServing, ModelFiles, Profile, ServerOptions, Speeds  # noqa: PLC0415
 
     def load(_model: ModelFiles) -> Callable[[Any], list[Any]]:
         time.sleep(random.uniform(*LOADING))  # noqa: S311 - not a secret
         return list
 
     # Its speed is not what is measured: a list is to cost no time on purpose.
-    with LocalServing(engine=load, profile=Profile.named("plain"), speeds=Speeds(), control=True) as serving:
+    plain, options = Profile.named("plain"), ServerOptions(control=True)
+    with LocalServing(engine=load, profile=plain, speeds=Speeds(), options=options) as serving:
         files = Path(serving.root) / "projects" / serving.project / "Models" / MODEL / "1" / "Files"
         files.mkdir(parents=True)
         (files / "model.joblib").write_text("{}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import Administration, LocalServing
 from integration.servers import postgresql, redis
 from tests.support import commands
 from tests.support.real_airflow import Airflow
@@ -137,7 +137,8 @@ def start(
     (folder / "dags").mkdir(parents=True)
     for name, text in dags.items():
         (folder / "dags" / name).write_text(text)
-    serving = partial(LocalServing, engine=load_model, tag_schemas={"approval": {"type": "string"}})
+    administration = Administration(tag_schemas={"approval": {"type": "string"}})
+    serving = partial(LocalServing, engine=load_model, administration=administration)
     servings = {f"hsml_{name}": enter(serving()) for name in ("default", "other")}
     database = enter(postgresql())
     url = f"postgresql+psycopg2://airflow:{database.password}@127.0.0.1:{database.port}/postgres"

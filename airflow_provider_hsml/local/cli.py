@@ -91,6 +91,7 @@ def _serve(given: argparse.Namespace) -> int:
     # Not before it is known that what they need is installed.
     from .cluster.environments import Environments, default_requirements  # noqa: PLC0415
     from .http.server import LocalServing  # noqa: PLC0415
+    from .options import ServerOptions  # noqa: PLC0415
     from .store import StoreTooNewError, StoreUnusableError  # noqa: PLC0415
     from .world.world import RootInUseError  # noqa: PLC0415
 
@@ -104,14 +105,12 @@ def _serve(given: argparse.Namespace) -> int:
         serving = LocalServing(
             root=given.root,
             port=given.port,
-            ingress_port=given.ingress_port,
             project=given.project,
             api_key=given.api_key or os.environ.get(KEY_VARIABLE) or None,
             tls=given.tls,
             hopsworks_version=given.hopsworks_version,
             profile=given.profile,
-            cache=given.cache,
-            control=given.control,
+            options=ServerOptions(given.ingress_port, control=given.control, cache=given.cache),
         )
         serving.start()
     except (OSError, RootInUseError, StoreTooNewError, StoreUnusableError, ValueError) as error:

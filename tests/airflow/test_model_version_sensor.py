@@ -13,7 +13,7 @@ from airflow_provider_hsml import ModelVersionSensor
 from airflow_provider_hsml.hopsworks.errors import NoResponseError
 from airflow_provider_hsml.hopsworks.sensing import conditions
 from airflow_provider_hsml.hopsworks.transport.client import Client
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import AccessOptions, LocalServing
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.tasks import changes, execute, reads, rendered
 
@@ -155,7 +155,7 @@ def test_another_projects_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalServing(
         engine=run_model,
         project=["demo", "training"],
-        shared_registries={"training": ["demo"]},
+        access=AccessOptions(shared_registries={"training": ["demo"]}),
         hopsworks_version=HOPSWORKS,
     ) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)

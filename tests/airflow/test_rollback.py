@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.errors import SupersededError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.rollout.probe import Prober
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import Administration, LocalServing
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.operators import (
     DeployBestModelOperator,
@@ -464,7 +464,8 @@ class TestTheNoteOnTheModelVersion:
         page = (Path(__file__).parents[2] / "docs" / "promotion.md").read_text()
         _, _, rest = page.partition("schema of the tag `hsml_promotion`:\n\n```json\n")
         schemas = {"hsml_promotion": json.loads(rest.partition("```")[0])}
-        with LocalServing(engine=run_model, tag_schemas=schemas, hopsworks_version=HOPSWORKS) as tagged:
+        administration = Administration(tag_schemas=schemas)
+        with LocalServing(engine=run_model, administration=administration, hopsworks_version=HOPSWORKS) as tagged:
             monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", tagged.connection)
             hook = HsmlHook()
             for number, answer in ((1, 1), (2, 66)):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import AccessOptions, LocalServing, Speeds
 from airflow_provider_hsml.local.console.chart import Chart
 from tests.local.conftest import Client, load
 
@@ -149,7 +149,7 @@ def test_a_key_that_a_script_printed_is_not_shown() -> None:
     def load_and_tell(_model: ModelFiles) -> Any:
         raise RuntimeError(f"opened with {key}")
 
-    with LocalServing(engine=load_and_tell, keys={key: {"SERVING"}}, speeds=Speeds()) as serving:
+    with LocalServing(engine=load_and_tell, access=AccessOptions({key: {"SERVING"}}), speeds=Speeds()) as serving:
         serving.world.register_model("digits", {"model.pkl": b""})
         client = Client(serving)
         with client.session:
@@ -255,7 +255,8 @@ def test_pages_of_other_lines(line: str) -> None:
 
 
 def test_a_model_of_a_shared_registry_and_its_namesake() -> None:
-    with LocalServing(engine=load, project=["demo", "training"], shared_registries={"training": ["demo"]}) as serving:
+    access = AccessOptions(shared_registries={"training": ["demo"]})
+    with LocalServing(engine=load, project=["demo", "training"], access=access) as serving:
         serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.1})
         serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.9}, project="training")
         client = Client(serving)

@@ -44,29 +44,20 @@ class Administration:
     """
     What is set.
 
-    :param variables: the cluster's variables, by name; may be changed while it runs
+    :param variables: the cluster's variables that differ from the defaults, by name; may be changed while it runs
     :param quota: of each project
     :param kafka_topics: that there are in each project, with their schemas
     :param tag_schemas: JSON schemas by the name of the tag; None: every tag may have any value
     """
 
-    variables: dict[str, str] = field(default_factory=_VARIABLES.copy)
+    variables: dict[str, str] = field(default_factory=dict)
     quota: Quota = Quota()
     kafka_topics: Mapping[str, str] = field(default_factory=dict)
     tag_schemas: Mapping[str, Mapping[str, Any]] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        variables: Mapping[str, str] | None = None,
-        quota: Quota | None = None,
-        kafka_topics: Mapping[str, str] | None = None,
-        tag_schemas: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> Administration:
-        """Make one of what is given, and the defaults."""
-        administration = cls({**_VARIABLES, **(variables or {})}, quota or Quota(), kafka_topics or {}, tag_schemas)
-        administration.bounds()
-        return administration
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variables", {**_VARIABLES, **self.variables})
+        self.bounds()
 
     def variable(self, name: str) -> str:
         """Give the value of a variable to a user; refused when there is none, or it is the administrators' own."""

@@ -143,7 +143,7 @@ class World:
             files = self._holdings[project.id].files
             others = [other for other in accounts.shared_with(project) if other != project]
             files.shared = {other.name: self._holdings[other.id].files for other in others}
-            self._holdings[project.id].deployments.restore()
+            self._holdings[project.id].deployments.lifecycle.restore()
 
     def project(self, project_id: int) -> Holdings:
         """Give what a project has; refused when it is unknown, or the user has no role in it."""
@@ -177,7 +177,7 @@ class World:
         for holdings in self._holdings.values():
             holdings.deployments.locks.forget()
         for holdings in self._holdings.values() if everything else ():
-            holdings.deployments.clear()
+            holdings.deployments.lifecycle.clear()
             for row in holdings.registry.find().get("items", []):
                 holdings.registry.delete(row["id"])
             for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
@@ -191,7 +191,7 @@ class World:
         :param seconds: for how long
         """
         deployments = self.project(self.accounts.projects[0].id).deployments
-        deployments.locks.leave(deployments.id_of(name), seconds)
+        deployments.locks.leave(deployments.stored.id_of(name), seconds)
 
     def register_model(
         self,
@@ -237,7 +237,7 @@ class World:
         name, version = split_id(model_id)
         path = holdings.files.hopsfs("Models", name)
         for other in self._holdings.values():
-            if user := other.deployments.uses(path, version):
+            if user := other.deployments.stored.uses(path, version):
                 raise Refusal(360009, f"Model {model_id} is used by deployment {user} of {other.project.name}.")
         holdings.registry.delete(model_id)
 
