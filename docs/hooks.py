@@ -1,8 +1,7 @@
 """
-What `make docs` adds to mkdocs: the pages and examples that lie outside of this folder, as pages of the site.
+MkDocs hooks for `make docs`: add the pages and example DAGs that lie outside of this folder to the site.
 
-Links in them are written for a reader of the repository. Here they are made those of the site; one that leads nowhere
-fails the build.
+Their links are written for readers of the repository. They are rewritten for the site; a broken link fails the build.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ LINK = re.compile(r"\]\((?:\.\./|docs/)?(?P<path>[\w./-]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the pages, and one for each example DAG."""
+    """Add the pages of the repository, and one page for each example DAG."""
     for path, name in PAGES.items():
         files.append(File.generated(config, name, content=(ROOT / path).read_text()))
     for example in (ROOT / "example_dags").glob("*.py"):
@@ -34,7 +33,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Lead links to where the site has what they lead to."""
+    """Rewrite the links of a page to the paths of the site."""
     return markdown if page.file.src_uri.startswith("example_dags/") else LINK.sub(_on_the_site, markdown)
 
 
