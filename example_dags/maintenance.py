@@ -29,10 +29,10 @@ MODELS = ["digits"]
 
 
 @task
-def given(param: str) -> list[str]:
+def names(param: str) -> list[str]:
     """Return the names that this run was triggered with."""
-    names: list[str] = get_current_context()["params"][param]
-    return names
+    given: list[str] = get_current_context()["params"][param]
+    return given
 
 
 with DAG(
@@ -53,7 +53,7 @@ with DAG(
     # [START maintenance_tasks]
     # [START maintenance_retire]
     retire = DeleteDeploymentOperator.partial(task_id="retire", force=True).expand(
-        deployment_name=given.override(task_id="to_retire")("retire")
+        deployment_name=names.override(task_id="to_retire")("retire")
     )
     # [END maintenance_retire]
     # [START maintenance_clear_up]
@@ -64,7 +64,7 @@ with DAG(
     # [END maintenance_clear_up]
     # [START maintenance_restart]
     restart = RestartDeploymentOperator.partial(task_id="restart", max_active_tis_per_dagrun=1).expand(
-        deployment_name=given.override(task_id="to_restart")("restart")
+        deployment_name=names.override(task_id="to_restart")("restart")
     )
     # [END maintenance_restart]
 
