@@ -325,7 +325,7 @@ class TestEnds:
         with start_demo(checkout) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                if "Airflow makes its database" in line:
+                if "Creating Airflow's database" in line:
                     break
             wait_until(lambda: bool(processes_below(checkout)))
             # As a terminal does, to all of the foreground; and once more, by somebody who has no patience.
@@ -355,7 +355,7 @@ class TestEnds:
             code = demo.main([])
 
         assert code == 1
-        assert "another demo is at work" in capsys.readouterr().out.splitlines()[-1]
+        assert "another demo is running" in capsys.readouterr().out.splitlines()[-1]
 
     def test_needs_a_checkout(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -363,7 +363,7 @@ class TestEnds:
         monkeypatch.setattr(demo, "_CHECKOUT", tmp_path)
 
         assert demo.main([]) == 1
-        assert capsys.readouterr().out.startswith("DEMO FAILED: it needs a checkout of the project")
+        assert capsys.readouterr().out.startswith("DEMO FAILED: the demo needs a checkout of the project")
         assert list(tmp_path.iterdir()) == []
 
     def test_needs_what_make_demo_installs(
