@@ -144,10 +144,10 @@ def become(server: Server, connection: http.client.HTTPConnection, number: int, 
 
 def started(server: Server, connection: http.client.HTTPConnection, number: int) -> float:
     """Return the seconds that the start of a deployment takes."""
-    begun = time.perf_counter()
+    began = time.perf_counter()
     server.ask(connection, "POST", f"/serving/{number}?action=START")
     become(server, connection, number, "Running")
-    return time.perf_counter() - begun
+    return time.perf_counter() - began
 
 
 def started_alone(folder: Path) -> float:
@@ -157,9 +157,9 @@ def started_alone(folder: Path) -> float:
     model = ModelFiles(
         deployment=MODEL, name=MODEL, version=1, path=folder / "model", framework="SKLEARN", server="PYTHON"
     )
-    begun = time.perf_counter()
+    began = time.perf_counter()
     instance = engine.start(model, {"predictor": InstanceLog(MODEL)}, threading.Event(), timeout=120)
-    taken = time.perf_counter() - begun
+    taken = time.perf_counter() - began
     instance.stop()
     store.close()
     return taken
@@ -178,12 +178,12 @@ def throughput(port: int, path: str, headers: dict[str, str]) -> float:
         connection.close()
 
     clients = [threading.Thread(target=client, args=[number]) for number in range(CONCURRENCY)]
-    begun = time.perf_counter()
+    began = time.perf_counter()
     for each in clients:
         each.start()
     for each in clients:
         each.join()
-    return sum(counts) / (time.perf_counter() - begun)
+    return sum(counts) / (time.perf_counter() - began)
 
 
 def predicted(server: Server, name: str) -> tuple[float, float]:
@@ -195,9 +195,9 @@ def predicted(server: Server, name: str) -> tuple[float, float]:
 
 def listed(server: Server, connection: http.client.HTTPConnection) -> float:
     """Return the milliseconds that the list of all deployments takes."""
-    begun = time.perf_counter()
+    began = time.perf_counter()
     content = server.ask(connection, "GET", "/serving")
-    taken = (time.perf_counter() - begun) * 1000
+    taken = (time.perf_counter() - began) * 1000
     if len(json.loads(content)) < DEPLOYMENTS:
         raise RuntimeError(f"the list has fewer than {DEPLOYMENTS} deployments")
     return taken

@@ -172,7 +172,7 @@ class Bench:
         answer = self.ask("POST", f"inference/models/{PLAIN}:predict", json={"instances": [[0.0]]})
         return int(answer.headers[VERSION_HEADER])
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Read the versions and the deployment, and check that it answers: a promotion without changes."""
         self.ask("GET", f"modelregistries/{self._serving.project_id}/models", params={"filter_by": f"name_eq:{MODEL}"})
         self.row()
@@ -181,9 +181,9 @@ class Bench:
     def put(self, version: int) -> float:
         """Update the deployment to another version; return the seconds until only that version answers."""
         row = self.row()
-        begun = time.perf_counter()
+        began = time.perf_counter()
         self.ask("PUT", "serving", params={"newVersion": "true"}, json=row | {"modelVersion": version})
-        return self._alone(version) - begun
+        return self._alone(version) - began
 
     def roll_back(self, *, to: int, serves: int) -> float:
         """
@@ -193,9 +193,9 @@ class Bench:
         :param serves: the model version that it serves
         """
         number = self.row()["id"]
-        begun = time.perf_counter()
+        began = time.perf_counter()
         self.ask("POST", f"serving/{number}/rollback", json={"version": to})
-        return self._alone(serves) - begun
+        return self._alone(serves) - began
 
     def _alone(self, version: int) -> float:
         """Wait until only one version answers; return the time since when."""
@@ -234,7 +234,7 @@ def measure(bench: Bench, rounds: int) -> tuple[list[Change], list[tuple[Cost, C
         updates.append(Change(ours, rolling, watched.allowed(rolling)))
 
         ours = bench.cost(functools.partial(HsmlHook().deploy_best_model, MODEL, "accuracy"))
-        nothing.append((ours, bench.cost(bench.look)))
+        nothing.append((ours, bench.cost(bench.check)))
 
         watched = Watched()
         ours = bench.cost(functools.partial(watched.hook.rollback_deployment, MODEL))

@@ -31,8 +31,8 @@ MODELS = ["digits"]
 @task
 def names(param: str) -> list[str]:
     """Return the names that this run was triggered with."""
-    given: list[str] = get_current_context()["params"][param]
-    return given
+    value: list[str] = get_current_context()["params"][param]
+    return value
 
 
 with DAG(

@@ -16,16 +16,16 @@ Tags: TypeAlias = "Sequence[Mapping[str, str]]"
 Schemas: TypeAlias = "Mapping[str, Mapping[str, Any]] | None"
 
 
-def read(given: Any, schemas: Schemas) -> list[dict[str, str]]:
+def read(listed: Any, schemas: Schemas) -> list[dict[str, str]]:
     """
     Read the tags of a new model or deployment.
 
-    :param given: ``{count, items}``, or None
+    :param listed: ``{count, items}``, or None
     :param schemas: by the name of the tag; None if every tag may have any value
     """
-    if given is None:
+    if listed is None:
         return []
-    items = given.get("items") or [] if isinstance(given, dict) else None
+    items = listed.get("items") or [] if isinstance(listed, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise malformed("tags: expected an object with items, each with name and value.")
     tags: list[dict[str, str]] = []
