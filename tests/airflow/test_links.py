@@ -228,10 +228,10 @@ from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, DeploymentStatusSensor
 from airflow_provider_hsml import RegisterModelOperator, StartDeploymentOperator
-from airflow_provider_hsml.hopsworks import rollout, waiting
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 
-rollout.SETTLE_SEEN = rollout.SETTLE_UNSEEN = 0.2
-waiting.FAILED_STAYS = 1.0
+rollout_tracker.SETTLE_SEEN = rollout_tracker.SETTLE_UNSEEN = 0.2
+rollout_tracker.FAILED_STAYS = 1.0
 FOLDER = Path(__file__).parent
 
 with DAG("linked", schedule=None, default_args={"trigger_rule": "all_done"}):

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.airflow
 
 HURRY = """
-from airflow_provider_hsml.hopsworks import predicting, rollout
-rollout.SETTLE_SEEN = rollout.SETTLE_UNSEEN = 0.2
-predicting.BETWEEN_PROBES = 0.01
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
+from airflow_provider_hsml.hopsworks.inference import predict
+rollout_tracker.SETTLE_SEEN = rollout_tracker.SETTLE_UNSEEN = 0.2
+predict.BETWEEN_PROBES = 0.01
 """
 
 

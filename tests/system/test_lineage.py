@@ -20,9 +20,9 @@ from pathlib import Path
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, RegisterModelOperator
-from airflow_provider_hsml.hopsworks import rollout
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 
-rollout.SETTLE_SEEN = rollout.SETTLE_UNSEEN = 0.2
+rollout_tracker.SETTLE_SEEN = rollout_tracker.SETTLE_UNSEEN = 0.2
 
 with DAG("night", schedule=None):
     register = RegisterModelOperator(
