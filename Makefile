@@ -157,9 +157,10 @@ parse-time: .venv-providers/.made ## How long a DAG file takes to import the ope
 	@$(alone) .venv-providers/bin/python benchmarks/parse_time.py
 
 .PHONY: lint
-lint: .venv/.made ## ruff and mypy --strict
+lint: .venv/.made ## ruff, import-linter and mypy --strict
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+	.venv/bin/lint-imports --no-logo --no-cache
 	$(python) -m mypy
 
 .PHONY: model-server

@@ -30,7 +30,7 @@ import pytest  # noqa: E402 - Airflow reads its environment when it is first imp
 
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker  # noqa: E402
 from airflow_provider_hsml.hopsworks.inference import predict  # noqa: E402
-from airflow_provider_hsml.hopsworks.rollout import reconcile, watch  # noqa: E402
+from airflow_provider_hsml.hopsworks.rollout import reconcile, start, watch  # noqa: E402
 
 HOPSWORKS = os.environ.get("HSML_TEST_HOPSWORKS", "5.2")
 """Whose ways the local Model Serving has in these tests; ``make check-all`` runs them with each."""
@@ -81,6 +81,7 @@ def serving(local_serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> Loc
         (reconcile, "FIRST_PAUSE_START", 0.05),
         (watch, "FIRST_PAUSE_START", 0.05),
         (reconcile, "FIRST_PAUSE_UPDATE", 0.05),
+        (start, "FIRST_PAUSE_UPDATE", 0.05),
         (watch, "FIRST_PAUSE_UPDATE", 0.05),
         (rollout_tracker, "SETTLE_SEEN", 0.2),
         (rollout_tracker, "SETTLE_UNSEEN", 1.0),

@@ -67,7 +67,7 @@ class TestConnection:
         self, hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, fault: RequestFault, message: str
     ) -> None:
         """Somebody waits for it. What is asked again is answered."""
-        monkeypatch.setattr("airflow_provider_hsml.hooks.connection._TEST_SECONDS", 1.0)
+        monkeypatch.setattr("airflow_provider_hsml.hooks.base._TEST_SECONDS", 1.0)
         serving.faults.add(fault)
 
         works, said = hook.test_connection()

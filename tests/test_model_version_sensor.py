@@ -126,7 +126,7 @@ def test_times_out(register: Callable[..., int]) -> None:
     ("name", "wanted", "message"),
     [
         ("my-model", {}, "letters, digits and underscores only"),
-        ("x", {"at_least": 1}, "give its name as well"),
+        ("x", {"at_least": 1}, "Give its name as well"),
         ("x", {"newer_than": "None"}, "newer_than: expected a whole number"),
         ("x", {"tag": "approved"}, "tag: expected a mapping"),
         ("x", {"model_project": "nothere"}, "'nothere' is not shared with project 'demo'"),

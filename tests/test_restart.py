@@ -235,7 +235,7 @@ class TestRolling:
         monkeypatch.setattr(deployments.changes, "put", put)
         before = hook.get_deployment(name)
 
-        with pytest.raises(AirflowFailException, match=r"cannot restart it without a stop.*rolling=False"):
+        with pytest.raises(AirflowFailException, match=r"cannot restart it without a stop(.|\n)*rolling=False"):
             execute(restart(name, rolling=True))
         assert hook.get_deployment(name) == before
 

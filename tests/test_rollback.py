@@ -75,7 +75,7 @@ class TestAChallengerThatFails:
         liar("back1", auc=0.9)
         ti = FakeTaskInstance()
 
-        with pytest.raises(AirflowFailException, match=r"answers otherwise than recorded(.|\n)*It was taken back"):
+        with pytest.raises(AirflowFailException, match=r"answers otherwise than recorded(.|\n)*It was rolled back"):
             execute(best("back1"), ti)
 
         record = ti.pushed["promotion"]
@@ -126,7 +126,7 @@ class TestAChallengerThatFails:
         )
 
         ti = FakeTaskInstance()
-        with pytest.raises(AirflowFailException, match=r"no such layer\nIt was taken back: .* serves again"):
+        with pytest.raises(AirflowFailException, match=r"no such layer\nIt was rolled back: .* serves again"):
             execute(best("back3"), ti)
         assert "Last lines of" in caplog.text
         assert "Last lines of" not in ti.pushed["promotion"]["reason"], "what a script prints is not kept"

@@ -31,7 +31,7 @@ def bring(desired: dict[str, Any], answer: Answer) -> tuple[bool, list[tuple[str
     return drive(tags.set_tags(PROJECT, deployment, desired), send, lambda _: None), sent
 
 
-@pytest.mark.parametrize("wanted", [{"team": "fraud", "tier": 3}, {"tier": "3", "team": "fraud"}])
+@pytest.mark.parametrize("desired", [{"team": "fraud", "tier": 3}, {"tier": "3", "team": "fraud"}])
 def test_the_same_are_left_alone(desired: dict[str, Any]) -> None:
     assert bring(desired, Answer(200, LIVE)) == (False, [])
 
