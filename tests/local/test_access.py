@@ -9,8 +9,7 @@ import requests
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.local import LocalServing
-
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 
 def test_without_a_key(serving: LocalServing) -> None:

@@ -16,8 +16,7 @@ import pytest
 
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.local.limits import BODY_BYTES, UPLOAD_BYTES
-
-from .conftest import Client, deployment, load
+from tests.local.conftest import Client, deployment, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local import AccessOptions, LocalServing, Looks, ServerOptions
-
-from .conftest import Client, load
+from tests.local.conftest import Client, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local import Speeds
-
-from .conftest import deployment
+from tests.local.conftest import deployment
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.local import LocalServing
-
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 
 @pytest.mark.usefixtures("unhurried")

@@ -9,8 +9,7 @@ import pytest
 import requests
 
 from airflow_provider_hsml.local import Hold, LocalServing, Looks, LostChange, RequestFault, Speeds, StartFault
-
-from .conftest import Client, load
+from tests.local.conftest import Client, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

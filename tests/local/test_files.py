@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     import requests
 
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 
 def _upload(client: Client, folder: str, name: str, content: bytes, *, part_bytes: int = 10) -> list[requests.Response]:

@@ -22,8 +22,7 @@ import pytest
 from airflow_provider_hsml.local import AccessOptions, LocalServing, Speeds
 from airflow_provider_hsml.local.errors import Refusal
 from airflow_provider_hsml.local.http.app import _ROUTES
-
-from .conftest import deployment, load
+from tests.local.conftest import deployment, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local import LocalServing, Speeds
-
-from .conftest import Client
+from tests.local.conftest import Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     import requests
 
     from airflow_provider_hsml.local.cluster.engines import Forwarded
-
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 _MODEL = "/v1/demo/digits/v1/models/digits"
 

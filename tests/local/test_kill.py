@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from .conftest import deployment
+from tests.local.conftest import deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_PROGRAM = Path(__file__).with_name("kill_server.py")
+_PROGRAM = Path(__file__).parents[1] / "support" / "kill_server.py"
 _KEY = "killed.secret"
 _WRITERS = 4
 _WRITES = {"mkdir", "upload", "PUT model", "DELETE", "PUT serving", "START", "STOP", "rollback"}

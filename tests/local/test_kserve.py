@@ -23,8 +23,7 @@ from airflow_provider_hsml.local.cluster.environments import EnvironmentFailedEr
 from airflow_provider_hsml.local.cluster.kserve_engine import KServeEngine
 from airflow_provider_hsml.local.cluster.model_server import model_file
 from airflow_provider_hsml.local.store import Store
-
-from .conftest import Client
+from tests.local.conftest import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

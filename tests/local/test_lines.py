@@ -10,13 +10,12 @@ import pytest
 
 from airflow_provider_hsml.local import LocalServing, Speeds
 from airflow_provider_hsml.local.lines import LINES
-
-from .conftest import client_of, deployment
+from tests.local.conftest import client_of, deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 _ANSWERS = Path(__file__).parent.parent / "samples" / "answers" / "serving"
 _SCRIPT = "/Projects/demo/Resources/predict.py"
@@ -337,7 +336,7 @@ def test_a_root_has_one_line(tmp_path: Path) -> None:
     with LocalServing(root=tmp_path, engine=lambda _: list, hopsworks_version="3.7"):
         pass
     with (
-        pytest.raises(ValueError, match=r"made with --hopsworks-version 3\.7"),
+        pytest.raises(ValueError, match=r"created with --hopsworks-version 3\.7"),
         LocalServing(root=tmp_path, engine=lambda _: list),
     ):
         pass

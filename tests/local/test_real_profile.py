@@ -12,8 +12,7 @@ import requests
 
 from airflow_provider_hsml.local import LocalServing, Profile, Speeds
 from airflow_provider_hsml.local.cluster.faults import Hold, StartFault
-
-from .conftest import Client, load
+from tests.local.conftest import Client, load
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,13 +9,12 @@ import pytest
 
 from airflow_provider_hsml.local import Administration, Quota
 from airflow_provider_hsml.local.world.accounts import SCOPES
-
-from .conftest import ACCESS, client_of, deployment
+from tests.local.conftest import ACCESS, client_of, deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 _SCRIPT = "/Projects/demo/Resources/predict.py"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 MODELS = "/modelregistries/119/models"
 

@@ -14,8 +14,7 @@ import requests
 
 from airflow_provider_hsml.local import LocalServing, Speeds
 from airflow_provider_hsml.local.cluster import kserve_engine
-
-from .conftest import Client
+from tests.local.conftest import Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.local import LocalServing
-
-from .conftest import Client, load
+from tests.local.conftest import Client, load
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,8 +17,7 @@ import requests
 from airflow_provider_hsml.local import AccessOptions, Administration, LocalServing
 from airflow_provider_hsml.local.store import StoreTooNewError
 from airflow_provider_hsml.local.world.world import RootInUseError
-
-from .conftest import Client, load
+from tests.local.conftest import Client, load
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .conftest import ACCESS, client_of, deployment
+from tests.local.conftest import ACCESS, client_of, deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 _PATH = "/Projects/team/Models/shared"
 

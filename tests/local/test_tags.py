@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local import Administration
-
-from .conftest import client_of
+from tests.local.conftest import client_of
 
 if TYPE_CHECKING:
-    from .conftest import Client
+    from tests.local.conftest import Client
 
 _SCHEMAS: dict[str, dict[str, Any]] = {"approval": {"type": "string"}, "review": {"type": "object", "required": ["by"]}}
 

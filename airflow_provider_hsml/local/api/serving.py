@@ -1,4 +1,4 @@
-"""Deployments: reading, changing, commanding them."""
+"""Deployments: read, change, start, stop, roll back, delete and tag them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def _deployments(asking: Asking) -> Response:
     if name is not None:
         return json_answer(deployments.by_name(name))
     version = asking.number("modelVersion", -1) if asking.query("modelVersion") is not None else None
-    found = deployments.find(asking.query("model"), version, asking.query("status"))
-    return json_answer(asking.listed(found))
+    matching = deployments.find(asking.query("model"), version, asking.query("status"))
+    return json_answer(asking.listed(matching))
 
 
 def _put_deployment(asking: Asking) -> Response:
@@ -75,8 +75,8 @@ def _tags(asking: Asking) -> Response:
 
 
 def _tag(asking: Asking) -> Response:
-    found = asking.holdings.deployments.stored.tags_of(asking.param("deployment"))
-    return json_answer(tags.on_the_wire(tags.named(found, asking.param("tag"))))
+    existing = asking.holdings.deployments.stored.tags_of(asking.param("deployment"))
+    return json_answer(tags.on_the_wire(tags.named(existing, asking.param("tag"))))
 
 
 def _put_tag(asking: Asking) -> Response:

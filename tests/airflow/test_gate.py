@@ -1,0 +1,142 @@
+"""The gate, as tasks use it: against a local Model Serving over HTTP."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_hsml import DeployBestModelOperator
+from airflow_provider_hsml.hopsworks import Gate
+from tests.support.tasks import FakeTaskInstance, changes, execute, reads, rendered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.local import LocalServing
+
+pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def name() -> str:
+    """A name that no other test has."""
+    return f"gated{next(_numbers)}"
+
+
+@pytest.fixture
+def champion(name: str, register: Callable[..., int]) -> str:
+    """A model whose first version (accuracy 0.8, recall 0.7) serves; its name."""
+    register(name, 1, accuracy=0.8, recall=0.7)
+    execute(best(name))
+    return name
+
+
+def best(name: str, **more: Any) -> DeployBestModelOperator:
+    return DeployBestModelOperator(task_id="task", model_name=name, metric="accuracy", poll_interval=0.2, **more)
+
+
+def test_a_gate_that_is_not_passed(serving: LocalServing, champion: str, register: Callable[..., int]) -> None:
+    register(champion, 2, accuracy=0.82, recall=0.7)
+    serving.requests.clear()
+
+    record = execute(best(champion, gate=Gate(min_improvement=0.05)))
+
+    assert (record["action"], record["model_version"], record["is_kept"]) == ("kept", 1, True)
+    assert "by less than the 0.05 that the gate asks for" in record["reason"]
+    assert changes(serving) == [("POST", f"{champion}:predict")], "one probe, and nothing else"
+    assert reads(serving) <= 8
+
+
+def test_a_gate_that_is_passed(champion: str, register: Callable[..., int]) -> None:
+    """Said in a mapping, with numbers as text, as templates give them."""
+    register(champion, 2, accuracy=0.9, recall=0.695)
+    guards = {"recall": {"direction": "max", "max_loss": "0.01"}}
+
+    record = execute(best(champion, gate={"min_improvement": "0.05", "relative": "True", "guards": guards}))
+
+    assert (record["action"], record["model_version"], record["is_kept"]) == ("updated", 2, False)
+
+
+def test_a_guard_holds_the_best_one_back(champion: str, register: Callable[..., int]) -> None:
+    register(champion, 2, accuracy=0.95, recall=0.2)
+    register(champion, 3, accuracy=0.85, recall=0.7)
+
+    record = execute(best(champion, gate={"guards": {"recall": {"direction": "max", "max_loss": 0.01}}}))
+
+    assert (record["action"], record["model_version"]) == ("updated", 3)
+
+
+@pytest.mark.parametrize(("if_not_better", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)])
+def test_not_better(champion: str, register: Callable[..., int], if_not_better: str, error: type[Exception]) -> None:
+    """The record is there when it matters most."""
+    register(champion, 2, accuracy=0.7)
+    ti = FakeTaskInstance()
+
+    with pytest.raises(error, match="does not beat the served version 1"):
+        execute(best(champion, if_not_better=if_not_better), ti)
+
+    assert (ti.pushed["promotion"]["action"], ti.pushed["model_version"]) == ("kept", 1)
+
+
+@pytest.mark.parametrize("if_not_better", ["keep", "skip", "fail"])
+def test_better_is_a_success_in_any_case(champion: str, register: Callable[..., int], if_not_better: str) -> None:
+    register(champion, 2, accuracy=0.9)
+
+    assert execute(best(champion, if_not_better=if_not_better))["action"] == "updated"
+
+
+def test_a_first_deployment_below_the_floor(serving: LocalServing, name: str, register: Callable[..., int]) -> None:
+    register(name, 1, accuracy=0.6)
+    serving.requests.clear()
+    ti = FakeTaskInstance()
+
+    record = execute(best(name, gate=Gate(floor=0.7)), ti)
+
+    assert (record["action"], record["deployment_name"], record["deployment_id"]) == ("kept", name, None)
+    assert "none is served yet, and the best one, version 1 (accuracy 0.6), is left out" in record["reason"]
+    assert (record["model_version"], record["status"], record["url"]) == (None, None, None)
+    assert ti.pushed["promotion"] == record
+    assert changes(serving) == []
+    with pytest.raises(AirflowSkipException, match=r"beyond the floor of 0\.7"):
+        execute(best(name, gate=Gate(floor=0.7), if_not_better="skip"))
+    assert execute(best(name, gate=Gate(floor=0.5)))["action"] == "created"
+
+
+def test_a_downgrade_only_where_it_is_allowed(name: str, register: Callable[..., int]) -> None:
+    register(name, 1, accuracy=0.9)
+    register(name, 2, accuracy=0.8)
+    execute(best(name, candidates=[2]))
+
+    assert "it is older than the served one" in execute(best(name))["reason"]
+    assert execute(best(name, gate=Gate(allow_downgrade=True)))["model_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"gate": {"flor": 0.7}}, "gate: unknown key 'flor'; did you mean 'floor'"),
+        ({"gate": {"floor": "high"}}, r"gate\.floor: expected a finite number"),
+        ({"if_not_better": "keeep"}, "if_not_better: expected one of keep, skip, fail"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_asked(
+    serving: LocalServing, name: str, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=message):
+        execute(rendered(best(name), **more))
+
+    assert changes(serving) == []
+
+
+def test_a_dataclass_is_templated_as_a_mapping(name: str) -> None:
+    operator = best(name, gate=Gate(floor="{{ params.floor }}"))
+
+    operator.render_template_fields({"params": {"floor": 0.5}})
+
+    assert isinstance(operator.gate, dict)
+    assert operator.gate["floor"] == "0.5"

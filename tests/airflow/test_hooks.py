@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml import HsmlHook
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, RequestRefusedError
+from airflow_provider_hsml.local.cluster.faults import RequestFault
+from tests.conftest import HOPSWORKS
+from tests.support.tasks import changes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow_provider_hsml.local import LocalServing
+
+pytestmark = pytest.mark.airflow
+
+
+class TestConnection:
+    def test_works(self, hook: HsmlHook, serving: LocalServing) -> None:
+        works, message = hook.test_connection()
+
+        assert works
+        assert message == f"Reached Hopsworks {HOPSWORKS}.0 at {serving.url}, project 'demo' (id 119)."
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"password": "wrong.key"}, "Check the API key"),
+            ({"password": "only.serving"}, "MODELREGISTRY"),
+            ({"password": ""}, "This connection: no API key"),
+            ({"extra": {"project": "nowhere"}}, "Check the project's name"),
+            ({"extra": {"project": "foreign"}}, "add the API key's user"),
+            ({"extra": {}}, "This connection, extra 'project'"),
+            ({"port": 1}, "nobody answers there"),
+            ({"host": "nosuch.invalid"}, "Check the connection's host and port"),
+            ({"host": "https://127.0.0.1"}, "does not speak TLS"),
+            ({"host": "https://hopsworks.example.com/project"}, "without path, query or user"),
+            ({"host": "http://example.com"}, "allow_http"),
+        ],
+    )
+    def test_says_what_is_wrong(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(json.loads(serving.connection) | change))
+
+        works, said = HsmlHook().test_connection()
+
+        assert not works
+        assert message in said
+
+    @pytest.mark.parametrize(
+        ("fault", "message"),
+        [
+            (RequestFault(delay=2), "no answer within 1 s. Check the connection's host and port"),
+            (RequestFault(status=503, body="later"), "such as a proxy. It began: 'later'. Check the connection's host"),
+            (RequestFault(status=302, headers={"location": "https://h.example"}), "Put the host that answers into the"),
+        ],
+        ids=["slow", "a proxy", "elsewhere"],
+    )
+    def test_is_tried_once(
+        self, hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, fault: RequestFault, message: str
+    ) -> None:
+        """Somebody waits for it. What is asked again is answered."""
+        monkeypatch.setattr("airflow_provider_hsml.hooks.base._TEST_SECONDS", 1.0)
+        serving.faults.add(fault)
+
+        works, said = hook.test_connection()
+
+        assert not works
+        assert message in said
+
+    def test_without_model_serving(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from airflow_provider_hsml.local import Administration, LocalServing
+
+        administration = Administration({"enable_data_science_profile": "false"})
+        with LocalServing(engine=lambda _: lambda rows: rows, administration=administration) as off:
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", off.connection)
+            works, said = HsmlHook().test_connection()
+
+        assert not works
+        assert "has no Model Serving" in said
+
+    def test_of_another_type_with_the_same_fields(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
+        fields = json.loads(serving.connection) | {"conn_type": "hopsworks"}
+        monkeypatch.setenv("AIRFLOW_CONN_HOPSWORKS_DEFAULT", json.dumps(fields))
+
+        assert HsmlHook("hopsworks_default").test_connection()[0]
+
+    def test_the_environment_where_there_is_none(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
+        monkeypatch.setenv("REST_ENDPOINT", serving.url)
+        monkeypatch.setenv("HOPSWORKS_PROJECT_NAME", "demo")
+        monkeypatch.setenv("HOPSWORKS_API_KEY", serving.api_key)
+
+        assert HsmlHook().test_connection()[0]
+
+    def test_the_environment_is_not_mixed_with_a_connection(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The environment's key must not go to a connection's host."""
+        fields = json.loads(serving.connection) | {"password": ""}
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields))
+        monkeypatch.setenv("HOPSWORKS_HOST", "elsewhere.example")
+        monkeypatch.setenv("HOPSWORKS_API_KEY", serving.api_key)
+
+        with pytest.raises(InvalidInputError, match="no API key"):
+            _ = HsmlHook().access
+
+    def test_neither(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT", raising=False)
+
+        with pytest.raises(InvalidInputError, match="set HOPSWORKS_HOST"):
+            _ = HsmlHook("nothere").access
+
+    def test_over_tls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from airflow_provider_hsml.local import LocalServing
+
+        with LocalServing(tls=True, engine=lambda _: lambda rows: rows) as secure:
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", secure.connection)
+            assert HsmlHook().test_connection()[0]
+
+            fields = json.loads(secure.connection)
+            untrusting = fields | {"extra": {"project": "demo"}}
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(untrusting))
+            works, said = HsmlHook().test_connection()
+            assert not works
+            assert "ca_bundle" in said
+
+    def test_the_key_is_masked(self, hook: HsmlHook, monkeypatch: pytest.MonkeyPatch) -> None:
+        masked: list[str] = []
+        monkeypatch.setattr("airflow_provider_hsml.connection.mask_secret", masked.append)
+
+        assert hook.access.key in masked
+        assert hook.access.key.rpartition(".")[2] in masked
+
+    def test_a_renewed_key_is_masked_too(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Inside Hopsworks the key is renewed in its file, and read anew after a 401."""
+        masked: list[str] = []
+        monkeypatch.setattr("airflow_provider_hsml.connection.mask_secret", masked.append)
+        (tmp_path / "api.key").write_text("old.expired")
+        for name, value in (("REST_ENDPOINT", serving.url), ("SECRETS_DIR", tmp_path), ("HOPSWORKS_PROJECT", "demo")):
+            monkeypatch.setenv(name, str(value))
+        hook = HsmlHook("nothere")
+        assert hook.access.key == "old.expired"
+        (tmp_path / "api.key").write_text(serving.api_key)
+
+        hook.get_deployments()
+
+        assert {serving.api_key, serving.api_key.rpartition(".")[2]} <= set(masked)
+
+    def test_with_the_token_of_a_job_all_goes_but_predictions(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """Inside Hopsworks, where no key lies beside it; it is renewed in its file."""
+        from airflow_provider_hsml.local import AccessOptions, LocalServing
+
+        token = tmp_path / "token.jwt"
+        token.write_text("an.expired.token")
+        access = AccessOptions(tokens=["a.session.token"])
+        with LocalServing(engine=lambda _: lambda rows: rows, access=access) as inside:
+            inside.world.register_model("tokened", {"model.joblib": b""})
+            for name, value in (
+                ("REST_ENDPOINT", inside.url),
+                ("SECRETS_DIR", tmp_path),
+                ("HOPSWORKS_PROJECT", "demo"),
+            ):
+                monkeypatch.setenv(name, str(value))
+            hook = HsmlHook("nothere")
+            assert "Check the API key" in hook.test_connection()[1]
+            _ = hook.access
+            token.write_text("a.session.token")
+
+            hook.save_deployment(deployment_name="tokened", model_name="tokened")
+            assert hook.start_deployment("tokened").status == "Running"
+            with pytest.raises(
+                RequestRefusedError, match="Predictions take an API key, not a token: set HOPSWORKS_API_KEY"
+            ):
+                hook.predict("tokened", instances=[[1]])
+            hook.client.close()
+
+
+class TestModels:
+    def test_look_up(self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]) -> None:
+        register("hooked", 1, accuracy=0.7)
+        register("hooked", 2, accuracy=0.6)
+        register("hooked", 3)
+
+        assert [model.version for model in hook.get_models("hooked")] == [1, 2, 3]
+        assert hook.get_model("hooked").version == 3
+        assert hook.get_model("hooked", 2).metrics == {"accuracy": 0.6}
+        serving.requests.clear()
+        assert hook.get_best_model("hooked", "accuracy").version == 1
+        assert len(serving.requests) == 1
+        assert hook.get_best_model("hooked", "accuracy", "min").version == 2
+
+    def test_best_by_a_metric_that_nobody_has(self, hook: HsmlHook, register: Callable[..., int]) -> None:
+        """The server returns a version all the same."""
+        register("metricless", 1, accuracy=0.7)
+
+        with pytest.raises(InvalidInputError, match="metrics there: accuracy"):
+            hook.get_best_model("metricless", "f1")
+        with pytest.raises(NotFoundError, match="Model 'nothere' is not in the registry"):
+            hook.get_best_model("nothere", "f1")
+        with pytest.raises(InvalidInputError, match="direction"):
+            hook.get_best_model("metricless", "accuracy", "up")
+
+    def test_delete(self, hook: HsmlHook, register: Callable[..., int]) -> None:
+        register("doomed", 1)
+
+        hook.delete_model("doomed", 1)
+        hook.delete_model("doomed", 1)
+        hook.delete_model("neverwas", 1)
+        with pytest.raises(NotFoundError):
+            hook.get_model("doomed")
+
+    def test_register(self, hook: HsmlHook, model_file: Callable[..., Path]) -> None:
+        model = hook.register_model(model_name="mine", model_path=model_file(answer=1), framework="SKLEARN")
+
+        assert hook.model_url(model) == f"{hook.access.url}/p/119/models/mine/1"
+
+    def test_tags(self, hook: HsmlHook, model_file: Callable[..., Path]) -> None:
+        registered = hook.register_model(
+            model_name="tagged",
+            model_path=model_file(answer=1),
+            framework="SKLEARN",
+            tags={"approval": {"by": "me"}, "stage": "test"},
+        )
+
+        assert registered.tags == {"approval": {"by": "me"}, "stage": "test"}
+        hook.set_model_tag("tagged", 1, "stage", "production")
+        assert hook.get_model_tags("tagged", 1) == {"approval": {"by": "me"}, "stage": "production"}
+        with pytest.raises(NotFoundError, match="Version 2 of model 'tagged'"):
+            hook.get_model_tags("tagged", 2)
+        with pytest.raises(NotFoundError, match="Version 2 of model 'tagged'"):
+            hook.set_model_tag("tagged", 2, "stage", "x")
+
+    def test_download(self, hook: HsmlHook, model_file: Callable[..., Path], tmp_path: Path) -> None:
+        path = model_file(answer=1)
+        (path / "deep").mkdir()
+        (path / "deep" / "er.txt").write_text("more")
+        hook.register_model(model_name="fetched", model_path=path, framework="SKLEARN", input_example=[[1]])
+
+        folder = hook.download_model("fetched", folder=tmp_path / "new" / "place")
+        assert {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()} == {
+            "model.joblib",
+            "deep/er.txt",
+        }
+        assert (folder / "deep" / "er.txt").read_text() == "more"
+
+
+class TestDeployments:
+    def test_a_life(self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]) -> None:
+        register("lively", 1)
+        saved = hook.save_deployment(
+            {"resources": {"limits": {"memory": 2048}}}, deployment_name="lively", model_name="lively"
+        )
+
+        assert saved.name == "lively"
+        assert hook.start_deployment("lively", poll_interval=0.1).status.value == "Running"
+        found = hook.get_deployment("lively")
+        assert found.raw["predictorResources"]["limits"]["memory"] == 2048
+        assert hook.get_deployment_by_id(found.id) == found
+        assert hook.get_deployment_state("lively") == "Running"
+        assert "lively" in [deployment.name for deployment in hook.get_deployments()]
+        assert [deployment.name for deployment in hook.get_deployments(model_name="lively")] == ["lively"]
+        assert hook.get_deployments(model_name="lively", status="Stopped") == []
+        assert list(hook.get_deployment_logs("lively"))
+        assert hook.predict("lively", inputs=[0]) == {"predictions": [1]}
+        serving.requests.clear()
+        assert hook.predict("lively", inputs=[0]) == {"predictions": [1]}
+        assert len(serving.requests) == 1, "what it serves was looked at before"
+        hook.save_deployment({"resources": {"requests": {"cores": 1}}}, deployment_name="lively")
+        assert hook.start_deployment("lively", poll_interval=0.1).raw["predictorResources"]["requests"]["cores"] == 1
+
+        stopped = hook.stop_deployment("lively", poll_interval=0.1)
+        assert stopped is not None
+        assert stopped.status.value == "Stopped"
+        serving.requests.clear()
+        assert hook.get_deployment_logs("lively") == {}
+        assert changes(serving) == []
+        assert hook.delete_deployment("lively") is not None
+        assert hook.delete_deployment("lively") is None
+
+    def test_what_is_not_there(self, hook: HsmlHook) -> None:
+        with pytest.raises(NotFoundError, match="Deployment 'nothere' does not exist in project 'demo'; there are:"):
+            hook.get_deployment("nothere")
+        with pytest.raises(NotFoundError, match="no deployment with id 99999"):
+            hook.get_deployment_by_id(99999)
+        with pytest.raises(InvalidInputError, match="component: expected one of"):
+            hook.get_deployment_logs("nothere", component="sidecar")
+        assert hook.stop_deployment("nothere") is None

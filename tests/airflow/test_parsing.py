@@ -1,0 +1,90 @@
+"""Mistakes that can be seen in a DAG file are errors there; what comes from outside is refused when the task runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, XComArg
+
+from airflow_provider_hsml import operators, sensors
+from airflow_provider_hsml.hopsworks.domain.model_version import Framework
+from airflow_provider_hsml.operators import StartDeploymentOperator
+from airflow_provider_hsml.operators.models import FRAMEWORKS
+from tests.support.tasks import execute
+
+pytestmark = pytest.mark.airflow
+
+NAME = "letters and digits only"
+WRONG: list[tuple[str, dict[str, Any], str]] = [
+    ("RegisterModelOperator", {"model_name": "my-model"}, "letters, digits and underscores"),
+    ("RegisterModelOperator", {"framework": "sklearn"}, "framework: expected one of SKLEARN"),
+    ("RegisterModelOperator", {"model_version": "newest"}, "model_version: expected a whole number of 1"),
+    ("DeployModelOperator", {"deployment_name": "my_model"}, NAME),
+    ("DeployModelOperator", {"model_version": 0}, "model_version: expected a whole number of 1"),
+    ("DeployModelOperator", {"rollout": "blue"}, "rollout: expected one of rolling, recreate"),
+    ("DeployModelOperator", {"when_killed": "die"}, "when_killed: expected one of leave, stop"),
+    ("DeployBestModelOperator", {"model_name": "a b"}, "letters, digits and underscores"),
+    ("DeployBestModelOperator", {"direction": "up"}, "direction: expected one of max, min"),
+    ("DeployBestModelOperator", {"if_not_better": "fial"}, "if_not_better: expected one of keep"),
+    ("DeployBestModelOperator", {"plan_only": "yes"}, "plan_only: expected true or false"),
+    ("RollbackDeploymentOperator", {"to": "before"}, "to: expected a whole number"),
+    ("RollbackDeploymentOperator", {"reject": 1}, "reject: expected true or false"),
+    ("StartDeploymentOperator", {"deployment_name": "my-model"}, NAME),
+    ("StopDeploymentOperator", {"deployment_name": "my-model"}, NAME),
+    ("RestartDeploymentOperator", {"rolling": "y"}, "rolling: expected true or false"),
+    ("DeleteDeploymentOperator", {"force": "y"}, "force: expected true or false"),
+    ("DeleteModelVersionsOperator", {"keep": 0}, "keep: expected a whole number of 1"),
+    ("PredictOperator", {"deployment_name": "my-model"}, NAME),
+    ("DeploymentStatusSensor", {"deployment_name": "my-model"}, NAME),
+    ("ModelVersionSensor", {"newer_than": "last"}, "newer_than: expected a whole number"),
+    ("ModelVersionSensor", {"at_least": "high"}, "at_least: expected a finite number"),
+]
+
+
+def make(name: str, **given: Any) -> Any:
+    """Make an operator that is right but for what is given."""
+    kind = getattr(operators, name, None) or getattr(sensors, name)
+    right = {
+        "RegisterModelOperator": {"model_path": "/x", "framework": "PYTHON"},
+        "DeployBestModelOperator": {"metric": "x"},
+    }
+    about = {"deployment_name": "x"} if "Deployment" in name or name == "PredictOperator" else {"model_name": "x"}
+    return kind(**{"task_id": "task", **about, **right.get(name, {}), **given})
+
+
+@pytest.mark.parametrize(("name", "given", "message"), WRONG, ids=str)
+def test_what_is_written_is_checked_at_once(name: str, given: dict[str, Any], message: str) -> None:
+    make(name)
+    with pytest.raises(ValueError, match=f"Task 'task': .*{message}"):
+        make(name, **given)
+
+
+@pytest.mark.parametrize("template", ["{{ params.it }}", "{% if a %}b{% endif %}", "[[ params.it ]]", "<% it %>", ""])
+@pytest.mark.parametrize(
+    ("name", "argument"), sorted({(name, argument) for name, given, _ in WRONG for argument in given})
+)
+def test_a_template_may_be_anything(name: str, argument: str, template: str) -> None:
+    assert getattr(make(name, **{argument: template}), argument) == template
+
+
+def test_what_another_task_returns_is_not_known_yet() -> None:
+    with DAG("dag", schedule=None):
+        returned = XComArg(make("PredictOperator", task_id="first"))
+        for number, (name, given, _) in enumerate(WRONG):
+            make(name, task_id=f"task{number}", **dict.fromkeys(given, returned))
+
+
+@pytest.mark.usefixtures("serving")
+def test_what_is_mapped_is_refused_when_the_task_runs() -> None:
+    """From another task's list, say: the mistake is none of the file, and no retry would help."""
+    with DAG("dag", schedule=None) as dag:
+        StartDeploymentOperator.partial(task_id="task").expand(deployment_name=["my-model"])
+    one = dag.get_task("task").unmap({"deployment_name": "my-model"})
+
+    with pytest.raises(AirflowFailException, match=NAME):
+        execute(one)
+
+
+def test_the_frameworks_are_those_of_the_registry() -> None:
+    assert set(FRAMEWORKS) == {framework.value for framework in Framework}

@@ -1,0 +1,230 @@
+"""What is remembered of a deployment's promotions: written and read, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.journal_entry import (
+    EntryState,
+    JournalEntry,
+    PreviousState,
+    Rejection,
+    ServedVersion,
+)
+from airflow_provider_hsml.hopsworks.errors import NoResponseError
+from airflow_provider_hsml.hopsworks.flow import Backoff
+from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, open_journal
+from airflow_provider_hsml.hopsworks.promotion.situation import read_situation
+from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
+from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.local import LocalServing
+
+SECRET = "hunter2-and-more"
+UPLOAD = f"POST dataset/upload/{FOLDER}/digits"
+
+
+def entry(state: EntryState = EntryState.PROMOTING, **changes: Any) -> JournalEntry:
+    live = Deployment.from_json(row() | {"predictorEnvVars": [{"name": "TOKEN", "value": SECRET}]})
+    whole = JournalEntry(
+        id="0123456789abcdef",
+        state=state,
+        run="dag/run/task/-1",
+        at=1000.0,
+        challenger=ServedVersion("demo", "digits", 2),
+        desired={"model_version": 2},
+        before=PreviousState.of(live),
+        touches_env_vars=False,
+        over=(1, "100"),
+        rejected=(Rejection(ServedVersion("demo", "digits", 3), "it lies", 900.0),),
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+def files(serving: LocalServing) -> list[str]:
+    """Give what all files of the journals hold."""
+    return [
+        path.read_text(errors="replace")
+        for path in serving.root.rglob("*.json")
+        if "airflow-provider-hsml" in path.parts
+    ]
+
+
+class TestAnEntry:
+    @pytest.mark.parametrize("before", [entry().before, None])
+    def test_comes_back_as_it_was(self, before: PreviousState | None) -> None:
+        written = entry(before=before)
+
+        assert JournalEntry.from_json(json.loads(json.dumps(written.to_json()))) == written
+
+    def test_of_a_newer_version_of_this_is_read_as_far_as_it_is_known(self) -> None:
+        data: Any = json.loads(json.dumps(entry().to_json()))
+        for place in (data, data["before"], data["challenger"], data["rejected"][0]):
+            place["newer"] = True
+
+        assert JournalEntry.from_json(data) == entry()
+
+    def test_of_an_older_version_lacks_what_came_later(self) -> None:
+        data: Any = json.loads(json.dumps(entry().to_json()))
+        for name in ("over", "is_rollback", "back_to", "reason"):
+            del data[name]
+
+        assert JournalEntry.from_json(data) == entry(over=None)
+
+
+class TestAJournal:
+    def test_has_no_entry_at_first(self, hook: HsmlHook) -> None:
+        journal = hook.run(open_journal(hook.client.project, "none"))
+
+        assert (journal.newest, journal.is_kept) == (None, True)
+
+    def test_gives_what_was_written_last(self, hook: HsmlHook) -> None:
+        journal = hook.run(open_journal(hook.client.project, "last"))
+        hook.run(journal.write(entry()))
+        hook.run(journal.write(entry(EntryState.VERIFIED)))
+
+        assert hook.run(open_journal(hook.client.project, "last")).newest == entry(EntryState.VERIFIED)
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"id": 1}', b"\xff\xfe", b'{"before": 3}'])
+    def test_gives_the_one_before_a_broken_one(
+        self, hook: HsmlHook, content: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        name = f"broken{len(content)}{content[-1:].hex()}"
+        hook.run(hook.run(open_journal(hook.client.project, name)).write(entry()))
+        hook.run(upload_bytes(hook.client.project, f"{FOLDER}/{name}/00000009-0000.json", content))
+
+        journal = hook.run(open_journal(hook.client.project, name))
+
+        assert journal.newest == entry()
+        assert "00000009-0000.json" in caplog.text
+        hook.run(journal.write(entry(EntryState.VERIFIED)))
+        assert hook.run(open_journal(hook.client.project, name)).newest == entry(EntryState.VERIFIED)
+
+    def test_leaves_files_of_others_alone(self, hook: HsmlHook) -> None:
+        journal = hook.run(open_journal(hook.client.project, "others"))
+        hook.run(journal.write(entry()))
+        for other in ("notes.txt", "99999999.json", "zzzzzzzz-1.json"):
+            hook.run(upload_bytes(hook.client.project, f"{FOLDER}/others/{other}", b"mine"))
+
+        assert hook.run(open_journal(hook.client.project, "others")).newest == entry()
+
+    def test_does_not_grow_for_ever(self, hook: HsmlHook) -> None:
+        journal = hook.run(open_journal(hook.client.project, "many"))
+        for number in range(KEPT + 6):
+            hook.run(journal.write(entry(EntryState.VERIFIED, at=float(number))))
+
+        journal = hook.run(open_journal(hook.client.project, "many"))
+        assert len(journal.names) == KEPT
+        assert journal.newest is not None
+        assert journal.newest.at == KEPT + 5
+
+    def test_of_two_at_once_ends_with_what_one_of_them_has_begun(self, hook: HsmlHook) -> None:
+        """Also of the same promotion, to which both attach."""
+        one, other = (hook.run(open_journal(hook.client.project, "two")) for _ in range(2))
+        hook.run(one.write(entry()))
+        hook.run(other.write(entry(reason="the other")))
+        hook.run(one.write(entry(EntryState.VERIFIED)))
+
+        third = hook.run(open_journal(hook.client.project, "two"))
+        assert len(third.names) == 2
+        assert third.newest == entry(reason="the other")
+        hook.run(third.write(entry(EntryState.ROLLED_BACK)))
+        assert hook.run(open_journal(hook.client.project, "two")).newest == entry(EntryState.ROLLED_BACK)
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_with_two_of_one_number_gives_the_one_that_begins(self, hook: HsmlHook, number: int) -> None:
+        """Each has looked before the other wrote."""
+        name = f"same{number}"
+        one, other = (hook.run(open_journal(hook.client.project, name)) for _ in range(2))
+        hook.run(other.write(entry()))
+        (begun,) = other.names
+        whole = hook.client.send(api.download(hook.client.project, f"{FOLDER}/{name}/{begun}")) or b""
+        hook.client.send(api.delete_path(hook.client.project, f"{FOLDER}/{name}/{begun}"))
+        hook.run(one.write(entry(EntryState.VERIFIED)))
+        hook.run(upload_bytes(hook.client.project, f"{FOLDER}/{name}/{begun}", whole))
+
+        assert hook.run(open_journal(hook.client.project, name)).newest == entry()
+
+    def test_of_broken_files_alone_is_not_read_for_ever(self, hook: HsmlHook, serving: LocalServing) -> None:
+        hook.run(hook.run(open_journal(hook.client.project, "ruin")).write(entry()))
+        for number in range(2, 14):
+            hook.run(upload_bytes(hook.client.project, f"{FOLDER}/ruin/{number:08d}-0000.json", b"{"))
+        serving.requests.clear()
+
+        assert hook.run(open_journal(hook.client.project, "ruin")).newest is None
+        assert len(serving.requests) < 12
+        found = hook.run(read_situation(hook.client.project, ["ruin"]))
+        assert found.is_unverified, "nothing says that what is live was verified"
+
+    def test_holds_no_value_of_an_environment_variable(
+        self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]
+    ) -> None:
+        register("secretive", 1)
+        spec = {"env_vars": {"TOKEN": SECRET}}
+        hook.deploy_model("secretive", spec=spec)
+        hook.deploy_model("secretive", spec={"env_vars": {"TOKEN": SECRET + "2"}, "resources": {"instances": 2}})
+        register("secretive", 2)
+        hook.deploy_model("secretive", spec=spec)
+
+        held = [text for text in files(serving) if "secretive" in text]
+        assert held
+        assert not any(SECRET in text for text in held)
+        assert any(json.loads(text)["touches_env_vars"] for text in held)
+
+    def test_is_not_kept_by_a_key_that_may_not(
+        self,
+        serving: LocalServing,
+        register: Callable[..., int],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """And then nothing is taken for verified that only looks so."""
+        register("unkept", 1)
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(serving.connection_fields("no.files")))
+        hook = HsmlHook()
+
+        assert hook.deploy_model("unkept").action == "created"
+        assert caplog.text.count("is not remembered from one run to the next") == 1
+        assert not any("unkept" in text for text in files(serving))
+        assert hook.deploy_model("unkept").verified_by is not None
+
+
+class TestAServerThatIsAway:
+    def fake(self, *faults: Any) -> tuple[FakeHopsworks, Journal]:
+        fake = FakeHopsworks(faults={UPLOAD: list(faults)})
+        return fake, fake.run(open_journal(PROJECT, "digits"))
+
+    def backoff(self, fake: FakeHopsworks) -> Backoff:
+        return Backoff(first=1.0, most=10.0, deadline=fake.now + 60.0, clock=fake.clock)
+
+    @pytest.mark.parametrize("fault", [UNSENT, LOST])
+    def test_is_an_error_before_the_change(self, fault: str) -> None:
+        fake, journal = self.fake(fault)
+
+        with pytest.raises(NoResponseError):
+            fake.run(journal.write(entry()))
+
+    @pytest.mark.parametrize("fault", [UNSENT, LOST])
+    def test_is_told_again_how_it_ended(self, fault: str) -> None:
+        fake, journal = self.fake(fault)
+
+        fake.run(journal.write(entry(EntryState.VERIFIED), self.backoff(fake)))
+
+        assert fake.sent.count(UPLOAD) == 2
+
+    def test_for_good_leaves_it_to_the_next_run(self, caplog: pytest.LogCaptureFixture) -> None:
+        fake, journal = self.fake(*[UNSENT] * 99)
+
+        fake.run(journal.write(entry(EntryState.VERIFIED), self.backoff(fake)))
+
+        assert "the next run verifies deployment 'digits' again" in caplog.text

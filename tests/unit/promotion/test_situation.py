@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
+from airflow_provider_hsml.hopsworks.domain.journal_entry import PreviousState
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
+from airflow_provider_hsml.hopsworks.errors import NotFoundError
+from airflow_provider_hsml.hopsworks.promotion import situation
+from airflow_provider_hsml.hopsworks.registry.lookup import find_version, list_versions
+from tests.support.fake import PROJECT, FakeHopsworks, row
+
+
+def version(number: int, value: object = None, name: str = "digits") -> ModelVersion:
+    return ModelVersion(
+        name, number, f"{name}_{number}", "demo", 119, {} if value is None else {"accuracy": value, "loss": 1}
+    )
+
+
+V1, V2, V3 = version(1, 0.8), version(2, 0.9), version(3, 0.7)
+NAN, TEXT, NONE, TRUE = version(4, float("nan")), version(5, "0.99"), version(6), version(7, True)
+MAX, MIN = Direction.MAX, Direction.MIN
+
+
+@pytest.mark.parametrize(
+    ("versions", "direction", "best"),
+    [
+        ([V1, V2, V3], MAX, 2),
+        ([V1, V2, V3], MIN, 3),
+        ([NAN, TEXT, NONE, TRUE, V1], MAX, 1),
+        ([NAN, TEXT, NONE, TRUE], MAX, None),
+        ([], MAX, None),
+        ([V1, version(9, 0.8)], MAX, 9),
+        ([V1, version(9, 0.8)], MIN, 9),
+    ],
+)
+def test_best_of(versions: list[ModelVersion], direction: Direction, best: int | None) -> None:
+    found = best_of(versions, "accuracy", direction)
+
+    assert (found and found.version) == best
+
+
+def champion_of(fake: FakeHopsworks, live: Deployment | None, known: list[ModelVersion]) -> ModelVersion | None:
+    """Find what a deployment serves."""
+    served = None if live is None else PreviousState.of(live).served
+    return fake.run(situation.find_champion(PROJECT, served, known, "digits"))
+
+
+class TestLookingUp:
+    MODELS: ClassVar[dict[str, Any]] = {
+        "models": {"count": 2, "items": [{"id": f"digits_{n}", "name": "digits", "version": n} for n in (1, 2)]}
+    }
+
+    def test_the_newest_unless_told_otherwise(self) -> None:
+        fake = FakeHopsworks(files=self.MODELS)
+
+        assert fake.run(find_version(PROJECT, "digits", None)).version == 2
+
+    def test_a_version_that_is_not_there_names_those_that_are(self) -> None:
+        fake = FakeHopsworks(files=self.MODELS)
+
+        with pytest.raises(NotFoundError, match=r"Version 7 of model 'digits' .* versions there: 1, 2"):
+            fake.run(find_version(PROJECT, "digits", 7))
+
+    def test_pages(self) -> None:
+        """The count is of all rows, also of those that a page leaves out."""
+        fake = FakeHopsworks(files={"models": self.MODELS["models"] | {"count": 4}})
+
+        assert len(fake.run(list_versions(PROJECT, "digits"))) == 4
+        assert len(fake.reads) == 2
+
+    def test_the_name_that_the_sdk_gives_comes_first(self) -> None:
+        names = default_deployment_names("My_Digits")
+        fake = FakeHopsworks(row=row())
+
+        assert names == ["MyDigits", "mydigits"]
+        assert fake.run(situation.find_deployment(PROJECT, names))[0] == "MyDigits"
+        fake.row = None
+        assert fake.run(situation.find_deployment(PROJECT, names)) == ("mydigits", None)
+
+    def test_the_champion_is_read_where_it_is_not_known(self) -> None:
+        fake = FakeHopsworks(files={"models/digits_1": {"id": "digits_1", "name": "digits", "version": 1}})
+        live = fake.run(situation.find_deployment(PROJECT, ["x"]))[1]
+
+        assert champion_of(fake, live, []) is None
+        fake.row = row()
+        _, live = fake.run(situation.find_deployment(PROJECT, ["digits"]))
+        champion = champion_of(fake, live, [])
+        assert champion is not None
+        assert champion_of(fake, live, [V1]) is V1
+
+    def test_a_champion_that_was_deleted_from_the_registry(self) -> None:
+        fake = FakeHopsworks(row=row())
+        _, live = fake.run(situation.find_deployment(PROJECT, ["digits"]))
+        fake.row = None
+
+        with pytest.raises(NotFoundError, match="not in the registry any more"):
+            champion_of(fake, live, [])

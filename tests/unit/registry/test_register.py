@@ -1,0 +1,141 @@
+"""What happens between registering's requests; whole registrations are in tests/airflow/test_operators.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, NoResponseError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
+from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PUT = "PUT modelregistries/119/models/digits_1"
+MODEL = {"id": "digits_1", "name": "digits", "version": 1}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> NewModel:
+    (tmp_path / "model.joblib").write_text("weights")
+    return NewModel.read(model_name="digits", model_path=tmp_path, framework="SKLEARN", metrics={"accuracy": 0.9})
+
+
+@pytest.fixture
+def fake() -> FakeHopsworks:
+    """A registry in which the version appears when it is put there."""
+    fake = FakeHopsworks(files={"models": {"count": 0}})
+    fake.on[PUT] = lambda: fake.files.update({"models/digits_1": MODEL})
+    return fake
+
+
+def run(fake: FakeHopsworks, model: NewModel) -> int:
+    return fake.run(register(PROJECT, model, run_key="run", clock=fake.clock)).version
+
+
+def test_the_files_go_first(fake: FakeHopsworks, model: NewModel) -> None:
+    assert run(fake, model) == 1
+    assert fake.sent[-1] == PUT
+    assert [kind for kind in fake.sent if kind.startswith("DELETE")] == [], "nothing is left over"
+
+
+def test_a_lost_answer_is_looked_for_and_nothing_deleted(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.faults[PUT] = [LOST]
+
+    assert run(fake, model) == 1
+    assert fake.sent.count(PUT) == 1
+    assert not any("Models/digits/1" in kind for kind in fake.sent if kind.startswith("DELETE"))
+
+
+def test_a_put_that_was_not_carried_out_is_sent_again(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.faults[PUT] = [refusal(503, 120009)]
+
+    assert run(fake, model) == 1
+    assert fake.sent.count(PUT) == 2
+
+
+class TestTags:
+    TAG = "PUT modelregistries/119/models/digits_1/tags/approval"
+
+    @pytest.fixture
+    def tagged(self, model: NewModel) -> NewModel:
+        return replace(model, tags={"approval": "approved"})
+
+    def test_come_last(self, fake: FakeHopsworks, tagged: NewModel) -> None:
+        registered = fake.run(register(PROJECT, tagged, run_key="run", clock=fake.clock))
+
+        assert fake.sent[-2:] == [PUT, self.TAG]
+        assert registered.tags == {"approval": "approved"}
+
+    def test_without_a_schema(self, fake: FakeHopsworks, tagged: NewModel) -> None:
+        """The version is there, and a retry, once the schema is, sets the tag and no more."""
+        fake.faults[self.TAG] = [refusal(404, 370000)]
+
+        with pytest.raises(RequestRefusedError, match=r"set tag 'approval'.*ask an administrator to make it") as caught:
+            run(fake, tagged)
+        assert not caught.value.transient
+        claim = next(path for path in fake.reads if "registered" in path).rpartition("/")[2]
+        fingerprint = fake.run(tagged.source.fingerprint(PROJECT))
+        fake.files[claim] = {"model_name": "digits", "model_version": 1, "files": fingerprint}
+        fake.sent.clear()
+        assert run(fake, tagged) == 1
+        assert fake.sent == [self.TAG]
+
+
+def test_a_refused_put(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.faults[PUT] = [refusal(422, 120001, "no")]
+
+    with pytest.raises(RequestRefusedError):
+        run(fake, model)
+
+
+def test_a_registry_that_is_late(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.on[PUT] = lambda: fake.after(20, lambda: fake.files.update({"models/digits_1": MODEL}))
+
+    assert run(fake, model) == 1
+
+
+def test_a_registry_that_never_shows_it(fake: FakeHopsworks, model: NewModel) -> None:
+    del fake.on[PUT]
+
+    with pytest.raises(DeadlineExceededError, match="did not show it within 120 s"):
+        run(fake, model)
+
+
+@pytest.mark.parametrize("tidied", [None, refusal(500, 120000)])
+def test_an_upload_that_fails_takes_its_folder_along(fake: FakeHopsworks, model: NewModel, tidied: Any) -> None:
+    upload = "POST dataset/upload/Models/digits/1/Files"
+    fake.faults[upload] = [refusal(413, 110055, "too large")]
+    fake.faults["DELETE dataset/Models/digits/1"] = [tidied]
+
+    with pytest.raises(RequestRefusedError, match="too large"):
+        run(fake, model)
+    assert fake.sent[-1] == "DELETE dataset/Models/digits/1"
+    assert PUT not in fake.sent
+
+
+@pytest.mark.parametrize("fault", [LOST, UNSENT])
+def test_a_number_that_was_perhaps_claimed_is_not_deleted(fake: FakeHopsworks, model: NewModel, fault: str) -> None:
+    claim = "POST dataset/Models/digits/1"
+    fake.faults[claim] = [fault]
+
+    with pytest.raises(NoResponseError):
+        run(fake, model)
+    assert not any(kind.startswith("DELETE") for kind in fake.sent)
+
+
+def test_a_claim_of_other_files_is_not_taken(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.files["registered"] = {}
+    fake.files[".json"] = {"files": "others", "model_name": "digits", "model_version": 7}
+
+    assert run(fake, model) == 1
+
+
+def test_numbers_that_only_the_registry_knows_are_taken(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.files["models"] = {"count": 1, "items": [{"id": "digits_6", "name": "digits", "version": 6}]}
+    fake.files["models/digits_7"] = MODEL | {"id": "digits_7", "version": 7}
+
+    assert run(fake, model) == 7

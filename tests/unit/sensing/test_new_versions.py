@@ -1,0 +1,136 @@
+"""Each new version of a model is told of once: a table of looks."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.domain.access import Access
+from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
+from airflow_provider_hsml.hopsworks.sensing.new_versions import REMEMBERED, NewVersionFeed
+from tests.support.fake import PROJECT, FakeHopsworks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+APPROVED = {"approval": "approved"}
+
+
+class Registry:
+    """A registry, and somebody who announces what comes into it."""
+
+    def __init__(self, *versions: int, **desired: Any) -> None:
+        self.fake = FakeHopsworks()
+        self.access = Access.from_connection(
+            host="localhost", port=None, password="key", extra={"project": "demo"}, name="c"
+        )
+        self.desired = desired
+        self.rows: dict[int, float] = {}
+        self.add(versions)
+        self.restart()
+
+    def add(self, versions: Iterable[int], accuracy: float = 0.9, *, is_approved: bool = False) -> None:
+        self.rows |= dict.fromkeys(versions, accuracy)
+        items = [
+            {"id": f"digits_{number}", "name": "digits", "version": number, "metrics": {"accuracy": value}}
+            for number, value in self.rows.items()
+        ]
+        self.fake.files["models"] = {"count": len(items), "items": items}
+        for number in versions:
+            self.approve(number, is_approved=is_approved)
+
+    def approve(self, number: int, *, is_approved: bool = True) -> None:
+        items = [{"name": "approval", "value": '"approved"'}] if is_approved else []
+        self.fake.files[f"digits_{number}/tags"] = {"count": len(items), "items": items}
+
+    def restart(self, state: Any = None) -> None:
+        self.announcer = NewVersionFeed(VersionCondition.read("digits", **self.desired))
+        self.announcer.recall(json.loads(json.dumps(state)))
+
+    def news(self) -> list[int]:
+        found = self.fake.run(self.announcer.look(self.access, PROJECT))
+        return [version["model_version"] for version in found]
+
+
+def test_what_was_there_is_not_new() -> None:
+    registry = Registry(1, 2)
+
+    assert registry.news() == []
+    registry.add([3])
+    assert registry.news() == [3]
+    assert registry.news() == []
+
+
+def test_the_first_of_a_model_is_new() -> None:
+    registry = Registry()
+    assert registry.news() == []
+    registry.add([1])
+
+    assert registry.news() == [1]
+
+
+def test_each_of_several_oldest_first_also_one_that_was_slower_to_come() -> None:
+    registry = Registry(1)
+    registry.news()
+    registry.add([2, 4])
+    assert registry.news() == [2, 4]
+    registry.add([3, 5])
+
+    assert registry.news() == [3, 5]
+
+
+def test_those_above_a_number_are_new_at_once() -> None:
+    assert Registry(1, 2, 3, newer_than=1).news() == [2, 3]
+
+
+def test_only_those_that_are_good_enough() -> None:
+    registry = Registry(1, metric="accuracy", at_least=0.8)
+    registry.news()
+    registry.add([2], accuracy=0.7)
+    assert registry.news() == []
+    registry.add([3])
+
+    assert registry.news() == [3]
+
+
+def test_one_is_new_when_it_is_approved() -> None:
+    registry = Registry(1, 2, tag=APPROVED)
+    assert registry.news() == []
+    registry.approve(1)
+    assert registry.news() == [1]
+    registry.approve(2)
+
+    assert registry.news() == [2]
+    assert registry.news() == []
+
+
+def test_goes_on_where_an_earlier_one_ended() -> None:
+    registry = Registry(1, newer_than=0)
+    assert registry.news() == [1]
+    state = registry.announcer.state
+    registry.add([2])
+    registry.restart(state)
+
+    assert registry.news() == [2]
+
+
+@pytest.mark.parametrize("state", [None, {}, "x", {"newer_than": "x", "told": []}, {"newer_than": 1}])
+def test_begins_anew_where_nothing_is_known(state: Any) -> None:
+    registry = Registry(1)
+    registry.restart(state)
+
+    assert registry.news() == []
+
+
+def test_remembers_a_few() -> None:
+    registry = Registry(*range(1, 101))
+    registry.news()
+
+    assert registry.announcer.state == {"newer_than": 80, "told": list(range(81, 101))}
+    assert REMEMBERED == 20
+    registry.add([101])
+    assert registry.news() == [101]
+    registry.restart(registry.announcer.state)
+    assert registry.news() == []

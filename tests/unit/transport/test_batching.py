@@ -1,0 +1,437 @@
+"""
+Polling together: what the server is asked for many waits, and when.
+
+The loop of these tests has a clock of its own: where nothing is to be done, time has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import selectors
+import statistics
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.errors import NoResponseError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.transport.batching import (
+    AT_ONCE,
+    AT_ONCE_FEW,
+    FEW,
+    GATHERING,
+    LISTED_AGAIN,
+    LONGEST_RETRY,
+    Poller,
+)
+from tests.support.fake import PROJECT, refusal, row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
+
+BEGIN = 1_000_000.0
+
+
+class _Selector(selectors.DefaultSelector):
+    """Lets time pass instead of waiting for it."""
+
+    now = BEGIN
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "nothing will ever happen"
+        self.now += timeout
+        return super().select(0)
+
+
+@dataclass
+class Hopsworks:
+    """Answers looks, each after a while, and notes when it was asked for what."""
+
+    deployments: int = 1
+    takes: float = 0.01
+    now: Any = None
+    asked: list[tuple[float, str]] = field(default_factory=list)
+    faults: dict[str, list[Any]] = field(default_factory=dict)
+    """What befalls the next requests: the answer, an error, or the seconds that it takes."""
+    away_until: float = 0.0
+    gone: set[int] = field(default_factory=set)
+    unlisted: set[int] = field(default_factory=set)
+    under_way: int = 0
+    most_at_once: int = 0
+
+    @property
+    def what(self) -> list[str]:
+        return [what for _when, what in self.asked]
+
+    async def send(self, call: Call[T]) -> T:
+        what = "list" if call.looks_at is None and call.method == "GET" else str(call.looks_at or call.what)
+        self.asked.append((self.now(), what))
+        fault = self.faults[what].pop(0) if self.faults.get(what) else None
+        self.under_way += 1
+        self.most_at_once = max(self.most_at_once, self.under_way)
+        try:
+            await asyncio.sleep(fault if isinstance(fault, float) else self.takes)
+        finally:
+            self.under_way -= 1
+        if isinstance(fault, Exception):
+            raise fault
+        if self.now() < self.away_until:
+            raise NoResponseError(f"{call.what}: nobody answers there", sent=False)
+        return call.outcome(fault if isinstance(fault, Answer) else self._answer(call))
+
+    def _answer(self, call: Call[Any]) -> Answer:
+        rows = {number: row(id=number, name=f"d{number}") for number in range(1, self.deployments + 1)}
+        for number in self.gone:
+            del rows[number]
+        if call.looks_at is None:
+            return _json([each for number, each in rows.items() if number not in self.unlisted])
+        number = int(str(call.looks_at).removeprefix("d"))
+        return _json(rows[number]) if number in rows else refusal(404, api.INSTANCE_NOT_FOUND)
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, json.dumps(value).encode())
+
+
+async def _project() -> Project:
+    return PROJECT
+
+
+class Scene:
+    """A Hopsworks, a poller, and a loop with a clock of its own."""
+
+    def __init__(self, **hopsworks: Any) -> None:
+        selector = _Selector()
+        self.loop = asyncio.SelectorEventLoop(selector)
+        self.clock: Callable[[], float] = lambda: selector.now
+        self.loop.time = self.clock  # type: ignore[method-assign]
+        self.server = Hopsworks(now=self.clock, **hopsworks)
+        self.poller = Poller(self.server.send, _project, clock=self.clock)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self.loop.run_until_complete(work)
+        finally:
+            self.loop.close()
+
+    def look(self, which: int | str, deadline: float = BEGIN + 1e6) -> Coroutine[Any, Any, Deployment | None]:
+        if isinstance(which, str):
+            return self.poller.send(api.get_deployment(PROJECT, which), deadline)
+        return self.poller.send(api.get_deployment_by_id(PROJECT, which), deadline)
+
+    async def looks(self, *which: int | str) -> list[Any]:
+        return list(await asyncio.gather(*map(self.look, which), return_exceptions=True))
+
+
+def test_waits_that_look_at_the_same_deployment_at_the_same_time_ask_once() -> None:
+    scene = Scene(deployments=2)
+    found = scene.run(scene.looks(*[1] * 1000, *[2] * 1000))
+    assert [deployment.id for deployment in found] == [1] * 1000 + [2] * 1000
+    assert sorted(scene.server.what) == ["1", "2"]
+
+
+def test_few_deployments_are_looked_at_one_by_one_and_not_all_at_once() -> None:
+    scene = Scene(deployments=FEW)
+    found = scene.run(scene.looks(*range(1, FEW + 1)))
+    assert [deployment.id for deployment in found] == list(range(1, FEW + 1))
+    assert sorted(scene.server.what) == [str(number) for number in range(1, FEW + 1)]
+    assert scene.server.most_at_once == AT_ONCE_FEW
+
+
+def test_few_looks_pass_a_long_queue() -> None:
+    scene = Scene(deployments=1000, takes=1.0)
+
+    async def look() -> float:
+        await scene.looks(*range(1, 20))
+        many = asyncio.create_task(scene.looks(*range(1, 401)))
+        await asyncio.sleep(1)
+        begun = scene.clock()
+        await scene.looks(399, 1000)
+        passed = scene.clock() - begun
+        await many
+        return passed
+
+    assert scene.run(look()) < 1.1
+    assert scene.server.what.count("399") == 1
+    assert scene.server.most_at_once == AT_ONCE + AT_ONCE_FEW
+
+
+def test_looks_at_many_of_the_projects_deployments_are_one_list_by_id_or_by_name() -> None:
+    scene = Scene(deployments=100)
+    found = scene.run(scene.looks(*range(1, 51), *(f"d{number}" for number in range(40, 101))))
+    assert [deployment.id for deployment in found] == [*range(1, 51), *range(40, 101)]
+    assert scene.server.what == ["list"]
+
+
+def test_where_the_project_has_many_more_deployments_a_list_is_tried_once_in_a_while() -> None:
+    scene = Scene(deployments=100)
+
+    async def look_thrice() -> None:
+        await scene.looks(*range(1, 21))
+        await scene.looks(*range(1, 21))
+        await asyncio.sleep(LISTED_AGAIN)
+        scene.server.deployments = 40
+        await scene.looks(*range(1, 21))
+        await scene.looks(*range(1, 21))
+
+    scene.run(look_thrice())
+    one_by_one = [str(number) for number in range(1, 21)]
+    assert sorted(scene.server.what[1:-2], key=int) == one_by_one
+    assert [scene.server.what[0], *scene.server.what[-2:]] == ["list"] * 3
+
+
+def test_looks_that_come_bit_by_bit_faster_than_they_can_be_made_become_a_list() -> None:
+    scene = Scene(deployments=100, takes=0.5)
+
+    async def look() -> list[Any]:
+        await scene.looks(*range(1, 21))
+        scene.server.asked.clear()
+        coming = []
+        for first in range(1, 101, 5):
+            coming.append(asyncio.create_task(scene.looks(*range(first, first + 5))))
+            await asyncio.sleep(0.05)
+        return [found for some in coming for found in await some]
+
+    found = scene.run(look())
+    assert [deployment.id for deployment in found] == list(range(1, 101))
+    assert "list" in scene.server.what
+    assert len(scene.server.asked) <= 60
+
+
+def test_a_deployment_that_a_list_lacks_is_looked_at_before_anybody_is_told_that_it_is_gone() -> None:
+    scene = Scene(deployments=20, unlisted={7}, gone={8})
+    found = scene.run(scene.looks(*range(1, 21)))
+    assert found[6].id == 7
+    assert found[7] is None
+    assert sorted(scene.server.what) == ["7", "8", "list"]
+
+
+def test_who_asks_while_a_look_is_under_way_gets_a_later_one() -> None:
+    scene = Scene(takes=1.0)
+
+    async def look_twice() -> None:
+        first = asyncio.create_task(scene.look(1))
+        await asyncio.sleep(0.5)
+        await asyncio.gather(first, scene.look(1))
+
+    scene.run(look_twice())
+    assert [when - BEGIN for when, _what in scene.server.asked] == pytest.approx([GATHERING, 0.5 + GATHERING])
+
+
+def test_other_calls_are_sent_as_they_are_and_hold_up_no_look() -> None:
+    scene = Scene()
+    logs = api.get_logs(PROJECT, Deployment.from_json(row(id=1)))
+    scene.server.faults["list"] = [30.0] * 100
+
+    async def look() -> float:
+        probes = [asyncio.create_task(scene.poller.send(logs)) for _ in range(100)]
+        await asyncio.sleep(1)
+        assert scene.server.under_way == AT_ONCE
+        await scene.look(1)
+        for probe in probes:
+            probe.cancel()
+        return scene.clock() - BEGIN
+
+    assert scene.run(look()) < 1.1
+
+
+def test_a_look_that_hangs_holds_up_no_other() -> None:
+    scene = Scene(deployments=3)
+    scene.server.faults["1"] = [30.0]
+
+    async def look() -> float:
+        slow = asyncio.create_task(scene.look(1))
+        for _ in range(10):
+            await scene.looks(2, 3)
+        passed = scene.clock() - BEGIN
+        assert (await slow) is not None
+        return passed
+
+    assert scene.run(look()) < 1
+
+
+# --- What fails -------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_away_is_asked_now_and_then_once_for_all_and_nobody_hears_of_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene(deployments=100, away_until=BEGIN + 600)
+
+    async def look() -> list[Any]:
+        first = asyncio.create_task(scene.looks(*range(1, 101)))
+        await asyncio.sleep(100)
+        return [*await scene.looks(*range(1, 101)), *await first]
+
+    found = scene.run(look())
+    assert [deployment.id for deployment in found] == list(range(1, 101)) * 2
+    assert set(scene.server.what) == {"list"}
+    assert len(scene.server.asked) < 60
+    assert scene.clock() - BEGIN < 600 + LONGEST_RETRY + 1
+    assert len(caplog.records) == 2, "one for each who joined"
+
+
+def test_each_hears_of_the_failure_at_its_own_deadline() -> None:
+    scene = Scene(deployments=100, away_until=BEGIN + 600)
+    heard: dict[int, float] = {}
+
+    async def wait(number: int) -> None:
+        with pytest.raises(NoResponseError, match="nobody answers there"):
+            await scene.look(number, BEGIN + 10 + number)
+        heard[number] = scene.clock() - BEGIN - 10
+
+    async def wait_all() -> Any:
+        *_, found = await asyncio.gather(*map(wait, range(1, 100)), scene.look(100))
+        return found
+
+    assert scene.run(wait_all()).id == 100
+    assert heard == pytest.approx({number: number for number in range(1, 100)}, abs=0.02)
+
+
+def test_a_first_look_after_the_deadline_is_made_and_fails_at_once() -> None:
+    scene = Scene(away_until=BEGIN + 600)
+    with pytest.raises(NoResponseError):
+        scene.run(scene.look(1, BEGIN - 5))
+    assert len(scene.server.asked) == 1
+
+
+@pytest.mark.parametrize("deployments", [1, 100])
+@pytest.mark.parametrize("answer", [refusal(401, 200003), refusal(404, 150004), refusal(403, 320004)])
+def test_what_will_not_pass_is_told_to_all_at_once(deployments: int, answer: Answer) -> None:
+    scene = Scene(deployments=deployments, faults={"list": [answer], "1": [answer]})
+    heard = scene.run(scene.looks(*range(1, deployments + 1)))
+    assert all(isinstance(error, RequestRefusedError) and error.status == answer.status for error in heard)
+    assert len(heard) == deployments
+    assert len(scene.server.asked) == 1
+
+
+def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
+    scene = Scene(faults={"1": [RuntimeError("closed")]})
+    (heard,) = scene.run(scene.looks(1))
+    assert isinstance(heard, RuntimeError)
+
+
+def test_it_is_not_asked_again_before_the_time_that_the_server_gives() -> None:
+    busy = Answer(503, refusal(503, 120000).content, {"retry-after": "45"})
+    scene = Scene(faults={"1": [busy]})
+    scene.run(scene.looks(1))
+    (first, _), (second, _) = scene.server.asked
+    assert 45 <= second - first < 46
+
+
+def test_a_list_that_is_too_much_for_the_server_is_left_and_a_server_that_is_away_is_not() -> None:
+    for fault, then in [
+        (NoResponseError("no answer within 30 s"), {"list", *map(str, range(1, 21))}),
+        (Answer(200, b'[{"id": "one"}]'), {"list", *map(str, range(1, 21))}),
+        (refusal(500, 240000), {"list", *map(str, range(1, 21))}),
+        (Answer(502, b"<html>"), {"list"}),
+        (NoResponseError("nobody answers there", sent=False), {"list"}),
+    ]:
+        scene = Scene(deployments=20, faults={"list": [fault]})
+        found = scene.run(scene.looks(*range(1, 21)))
+        assert [deployment.id for deployment in found] == list(range(1, 21))
+        assert set(scene.server.what) == then, fault
+        assert scene.server.what.count("list") == (1 if len(then) > 1 else 2)
+
+
+def test_while_a_list_takes_long_no_other_is_asked_for_and_few_looks_pass_it() -> None:
+    scene = Scene(deployments=20)
+    scene.server.faults["list"] = [20.0]
+
+    async def look() -> None:
+        everyone = []
+        for _ in range(10):
+            everyone.append(asyncio.create_task(scene.looks(*range(1, 21))))
+            await asyncio.sleep(1)
+        begun = scene.clock()
+        await scene.look(1)
+        assert scene.clock() - begun < 0.1
+        await asyncio.gather(*everyone)
+
+    scene.run(look())
+    assert scene.server.what == ["list", "1", "list"]
+
+
+# --- Who leaves -------------------------------------------------------------------------------------------------------
+
+
+def test_who_is_cancelled_leaves_the_others_their_answer() -> None:
+    scene = Scene(takes=1.0)
+
+    async def look() -> Any:
+        leaving, staying = (asyncio.create_task(scene.look(1)) for _ in range(2))
+        await asyncio.sleep(0.5)
+        leaving.cancel()
+        return await staying
+
+    assert scene.run(look()).id == 1
+    assert scene.server.what == ["1"]
+
+
+@pytest.mark.parametrize("deployments", [1, 20])
+def test_nothing_is_asked_again_when_nobody_waits_any_more(deployments: int) -> None:
+    scene = Scene(deployments=deployments, away_until=BEGIN + 600)
+
+    async def look() -> None:
+        waiting = asyncio.create_task(scene.looks(*range(1, deployments + 1)))
+        await asyncio.sleep(20)
+        waiting.cancel()
+        asked = len(scene.server.asked)
+        await asyncio.sleep(100)
+        assert len(scene.server.asked) == asked
+
+    scene.run(look())
+
+
+# --- When they wake up ------------------------------------------------------------------------------------------------
+
+
+def test_waits_with_the_same_interval_come_to_ask_once_an_interval() -> None:
+    scene = Scene(deployments=1)
+
+    async def wait(begin: float) -> None:
+        await asyncio.sleep(begin)
+        for _ in range(20):
+            await scene.look(1)
+            await scene.poller.sleep(10)
+
+    async def wait_all() -> None:
+        await asyncio.gather(*(wait(number / 100) for number in range(1000)))
+
+    scene.run(wait_all())
+    later = [when - BEGIN for when, _what in scene.server.asked if 30 < when - BEGIN < 180]
+    assert len(later) == 15
+    assert all(abs(after - before - 10) < 0.1 for before, after in itertools.pairwise(later))
+
+
+@pytest.mark.parametrize("seconds", [2.0, 2.53, 7.5, 10.0, 300.0])
+def test_a_pause_is_never_longer_than_asked_for_nor_less_than_a_quarter_and_whoever_is_alone_keeps_the_interval(
+    seconds: float,
+) -> None:
+    scene = Scene()
+
+    async def wait() -> list[float]:
+        moments = [scene.clock()]
+        for _ in range(20):
+            await scene.poller.sleep(seconds)
+            moments.append(scene.clock())
+            await asyncio.sleep(0.1)  # The look.
+        return moments
+
+    moments = scene.run(wait())
+    passed = [after - before for before, after in itertools.pairwise(moments)]
+    assert all(seconds // 1 / 4 <= each - 0.1 <= seconds for each in passed[1:])
+    assert statistics.mean(passed[3:]) == pytest.approx(int(seconds))
+
+
+def test_a_short_pause_is_as_long_as_asked_for() -> None:
+    scene = Scene()
+    scene.run(scene.poller.sleep(0.75))
+    assert scene.clock() - BEGIN == pytest.approx(0.75)

@@ -1,0 +1,259 @@
+"""Both clients send the same, and say the same of what goes wrong."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import struct
+import threading
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trustme
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Call
+from airflow_provider_hsml.hopsworks.domain.access import Access
+from airflow_provider_hsml.hopsworks.errors import CertificateError, HopsworksError, InvalidInputError, NoResponseError
+from airflow_provider_hsml.hopsworks.transport import request as request_
+from airflow_provider_hsml.hopsworks.transport.client import Client
+from tests.support.samples import PROJECT
+from tests.support.servers import KEY, LIST, OK, PUT, Connect, Driven, Request, Seen, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+
+def broken(how: Callable[[socket.socket], None]) -> Callable[[], AbstractContextManager[str]]:
+    """Make a server that does something else than answer HTTP."""
+
+    @contextmanager
+    def serve() -> Iterator[str]:
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, suppress(OSError):
+                        connection.settimeout(0.05)
+                        with suppress(TimeoutError):
+                            while connection.recv(65536):
+                                """Take the whole request: what is left unread ends in a reset."""
+                        how(connection)
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            thread = threading.Thread(target=accept)
+            thread.start()
+            try:
+                yield f"http://127.0.0.1:{server.getsockname()[1]}"
+            finally:
+                server.shutdown(socket.SHUT_RDWR)
+                thread.join()
+
+    return serve
+
+
+def reset(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@contextmanager
+def nobody() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def untrusted() -> Iterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with serving(Seen(OK), tls=context) as url:
+        yield url
+
+
+@contextmanager
+def without_tls() -> Iterator[str]:
+    with serving(Seen(OK)) as url:
+        yield url.replace("http:", "https:")
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def in_tls(server: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
+    with server() as url:
+        yield url.replace("http:", "https:")
+
+
+ENDS: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
+    "nobody": (nobody, r"Check the connection's host and port \(Connection refused\)\.$"),
+    "closed": (broken(lambda _connection: None), r"the answer was cut off\.$"),
+    "reset": (broken(reset), r"the answer was cut off \(Connection reset by peer\)\.$"),
+    "no HTTP": (broken(lambda connection: connection.sendall(b"220 mail ready\r\n\r\n")), r"the answer was cut off\.$"),
+    "cut": (
+        broken(lambda connection: connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n[")),
+        r"the answer was cut off\.$",
+    ),
+    "no gzip": (
+        lambda: serving(lambda _: (200, {"content-encoding": "gzip"}, b"nothing of the kind")),
+        r"the answer was cut off\.$",
+    ),
+    "silent": (silent, r"no answer within 0\.2 s\.$"),
+    "ends in TLS": (lambda: in_tls(broken(lambda _connection: None)), r"the answer was cut off"),
+    "untrusted": (untrusted, r"does not verify \(unable to get local issuer certificate\)\.\n.* 'ca_bundle'\.$"),
+    "without TLS": (without_tls, r"does not speak TLS\.\nCheck the connection's port"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("call", [LIST, PUT], ids=["read", "write"])
+def test_both_clients_say_the_same(name: str, call: Call[Any]) -> None:
+    serve, words = ENDS[name]
+    ends = []
+    for kind in (Client, Driven):
+        with serve() as url:
+            access = Access(url, "demo", KEY, request_timeout=0.2, write_timeout=0.2)
+            client = kind(access, sleep=lambda _seconds: None)
+            with pytest.raises(NoResponseError) as caught:
+                client.send(call)
+            client.close()
+        assert str(caught.value).startswith(f"{call.what} at {url}: ")
+        error = caught.value
+        ends.append((type(error), str(error).replace(url, ""), error.transient, error.in_doubt))
+
+    assert ends[0] == ends[1]
+    assert re.search(words, ends[0][1])
+
+
+NAME = "a b/ü%2F?#&+:@"
+ASKED: dict[str, Call[Any]] = {
+    "path": api.get_project(NAME),
+    "query": Call("ask", "GET", "somewhere", str, query=(("name", NAME), ("name", ""), ("x:y", "[1]"))),
+    "body": api.put_deployment(PROJECT, {"name": "x", "description": NAME, "n": [1.5, None, True]}),
+    "host": api.predict_at("", api.Address.by_host("digits.example.com", "digits"), {"instances": [[0.1]]}),
+    "form": api.upload_part(PROJECT, f"Models/{NAME}", api.Upload("model.pkl", b"\x00\xff", {"flowChunk": "1"})),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_both_clients_send_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is in a name, a query, a body or a form."""
+    arrived: list[tuple[str | bytes, ...]] = []
+
+    def note(request: Request) -> tuple[int, dict[str, str], bytes]:
+        kind, _, boundary = (request.headers["content-type"] or "").partition("; boundary=")
+        content = request.content.replace(boundary.encode(), b"-") if boundary else request.content
+        content = content.replace(b"Content-Type: application/octet-stream\r\n", b"")  # Which is what none means.
+        arrived.append((request.command, request.path, request.headers["host"], kind, content))
+        return 200, {}, b"[]"
+
+    monkeypatch.setattr(request_, "ATTEMPTS", 1)
+    with serving(note) as url:
+        for make in (Client, Driven):
+            client = make(Access(url, "demo", KEY), sleep=lambda _seconds: None)
+            with suppress(HopsworksError):
+                client.send(replace(ASKED[name], base=url))
+            client.close()
+
+    assert len(arrived) == 2
+    assert arrived[0] == arrived[1]
+
+
+def test_a_body_that_json_cannot_say(connect: Connect) -> None:
+    with pytest.raises(InvalidInputError, match="NaN"):
+        connect("http://127.0.0.1:1").send(api.put_deployment(PROJECT, {"name": "x", "n": float("nan")}))
+
+
+@pytest.mark.parametrize("key", ["prefix.secret part", "prefix.secret\npart", "prefix.gehe\u00edm", "\x00"])
+def test_a_key_that_can_be_none_is_refused_and_not_shown(connect: Connect, key: str) -> None:
+    with pytest.raises(InvalidInputError, match="field 'password'") as caught:
+        connect("http://127.0.0.1:1", key=key).send(LIST)
+    assert caught.value.__cause__ is None
+    assert key not in str(caught.value)
+
+
+class TestEnvironment:
+    """What the environment says of proxies and CAs means the same to both."""
+
+    @pytest.mark.parametrize("no_proxy", ["", "other.example.com"])
+    def test_a_proxy_is_gone_through(self, connect: Connect, monkeypatch: pytest.MonkeyPatch, no_proxy: str) -> None:
+        seen = Seen(OK)
+        with serving(seen) as proxy:
+            monkeypatch.setenv("http_proxy", proxy)
+            monkeypatch.setenv("no_proxy", no_proxy)
+            connect("http://hopsworks.invalid:8080").send(LIST)
+        assert seen.paths == ["http://hopsworks.invalid:8080/hopsworks-api/api/project/119/serving"]
+
+    @pytest.mark.parametrize(
+        "no_proxy", ["hopsworks.invalid", ".invalid", "*", "a.example.com, hopsworks.invalid:8080"]
+    )
+    def test_unless_no_proxy_names_the_host(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, no_proxy: str
+    ) -> None:
+        seen = Seen(OK)
+        with serving(seen) as proxy:
+            monkeypatch.setenv("http_proxy", proxy)
+            monkeypatch.setenv("no_proxy", no_proxy)
+            with pytest.raises(NoResponseError, match="nobody answers there"):
+                connect("http://hopsworks.invalid:8080").send(LIST)
+        assert seen.paths == []
+
+    def test_nor_to_this_machine(self, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, "http://127.0.0.1:1")
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with serving(Seen(OK)) as url:
+            assert connect(url).send(LIST) == []
+
+    @pytest.mark.parametrize(
+        ("host", "no_proxy", "through"),
+        [
+            ("10.1.2.3", "10.0.0.0/8", False),
+            ("11.1.2.3", "10.0.0.0/8", True),
+            ("10.example.com", "10.0.0.0/8", True),
+            ("10.1.2.3", "fd00::/8, nonsense/8", True),
+            ("[fd00::1]", "fd00::/8", False),
+        ],
+    )
+    def test_networks_in_no_proxy(
+        self, monkeypatch: pytest.MonkeyPatch, host: str, no_proxy: str, *, through: bool
+    ) -> None:
+        monkeypatch.setenv("https_proxy", "http://proxy.example.com:3128")
+        monkeypatch.setenv("no_proxy", no_proxy)
+        assert (request_.proxy_for(f"https://{host}:443") is not None) is through
+
+    def test_its_ca_is_trusted_where_the_connection_names_none(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        ours, other = tmp_path / "ours.pem", tmp_path / "other.pem"
+        authority.cert_pem.write_to_path(ours)
+        trustme.CA().cert_pem.write_to_path(other)
+        with serving(Seen(OK), tls=context) as url:
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(ours))
+            assert connect(url).send(LIST) == []
+            with pytest.raises(CertificateError):
+                connect(url, verify=str(other)).send(LIST)
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
+            assert connect(url, verify=str(ours)).send(LIST) == []
+            with pytest.raises(CertificateError):
+                connect(url).send(LIST)
+
+    @pytest.mark.parametrize("content", [None, "no certificate"])
+    def test_a_ca_that_cannot_be_read(self, connect: Connect, tmp_path: Path, content: str | None) -> None:
+        bundle = tmp_path / "ca.pem"
+        if content:
+            bundle.write_text(content)
+        with pytest.raises(InvalidInputError, match=rf"CA.*{bundle}"):
+            connect("https://127.0.0.1:1", verify=str(bundle)).send(LIST)
