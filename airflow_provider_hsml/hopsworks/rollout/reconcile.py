@@ -41,7 +41,7 @@ from airflow_provider_hsml.hopsworks.domain import diff, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import InstanceTracker, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     DeploymentError,
@@ -300,7 +300,7 @@ class Reconciler:
         if live.status is Status.IDLE or not self.policy.wait:
             return Outcome(live, action, "status" if self.policy.wait else None)
         await self._read_probe(live)
-        result = await self._prober.ask_served(live)
+        result = await self._prober.probe_serving(live)
         now = await self._update.read()
         if now is None or now.signature != live.signature:
             # It changed during the probe: which configuration answered is unknown.
@@ -321,7 +321,7 @@ class Reconciler:
             return await self._watch(live, RolloutCause.CHANGE, "attached")
         except DeploymentFailedError as error:
             self.progress.action = action
-            if await self._prober.answers():
+            if await self._prober.is_reachable():
                 message = (
                     f"{error.deployment}: the last change does not come up ({error.deployment.reason}), but the "
                     "previous revision still serves. Nothing was changed, since a restart would stop that one too.\n"
@@ -438,8 +438,8 @@ class Reconciler:
                 cause,
                 since=self.run.clock(),
                 signature=None if cause is RolloutCause.START else live.signature,
-                old_names=progress.old_names,
-                can_wake=self._prober.can_ask,
+                instances=InstanceTracker(progress.old_names),
+                can_wake=self._prober.can_probe,
             ),
             self._prober,
             SentChange(progress.action, progress.has_changed, progress.stopped_at),
@@ -466,7 +466,7 @@ class Reconciler:
         if self.policy.recreate or live.status is not Status.RUNNING:
             return
         self.progress.old_names = await read_instance_names(self.run.project, live)
-        await self._prober.remember_champion(live)
+        await self._prober.record_champion(live)
 
     async def _read_probe(self, live: Deployment | None, *, check: bool = False) -> None:
         """Find out how to probe the new version, once; with ``check``, refuse impossible checks first."""
