@@ -201,7 +201,7 @@ class TestTheIngress:
         register(name, 3)
         serving.requests.clear()
 
-        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not go there"):
+        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not use the ingress"):
             execute(deploy(name, verification={"health_path": "/health"}))
 
         assert changes(serving) == []
@@ -268,7 +268,7 @@ class TestWhatIsRefused:
             ({"bake_seconds": "long"}, "verification.bake_seconds: expected a finite number"),
             ({"on_failure": "panic"}, "verification.on_failure: expected one of rollback, leave"),
             ({"instances": [[1]], "inputs": [1]}, "verification: pass one of instances, inputs"),
-            ({"instances": [[1]], "health_path": "/health"}, "verification.health_path: expected it alone"),
+            ({"instances": [[1]], "health_path": "/health"}, "verification.health_path: expected health_path alone"),
             ({"health_path": "/../up"}, "health_path: expected a path like"),
         ],
     )
@@ -285,7 +285,7 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("verification", "message"),
         [
-            ({"expect": "equal"}, "'equal' needs recorded answers"),
+            ({"expect": "equal"}, "'equal' needs recorded predictions"),
             ({"expect": "equal", "instances": [[9.0]]}, "'equal' needs recorded predictions for the rows"),
         ],
     )
@@ -319,7 +319,7 @@ class TestWhatIsRefused:
         task.render_template_fields({"params": {"protocol": "GRPC"}})
         serving.requests.clear()
 
-        with pytest.raises(AirflowFailException, match="answers GRPC, which needs a GRPC client"):
+        with pytest.raises(AirflowFailException, match="uses GRPC, which needs a GRPC client"):
             execute(task)
 
         assert changes(serving) == []
@@ -331,7 +331,7 @@ class TestWhatIsRefused:
         register(name, 4)
         serving.requests.clear()
 
-        with pytest.raises(AirflowFailException, match="answers GRPC, which needs a GRPC client"):
+        with pytest.raises(AirflowFailException, match="uses GRPC, which needs a GRPC client"):
             execute(deploy(name, verification={}))
 
         assert changes(serving) == []

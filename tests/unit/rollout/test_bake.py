@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 VERIFICATION = {"bake_seconds": 60, "probe_interval": 5}
 OK, WRONG = None, Answer(200, b'{"predictions": [3]}')
 BROKEN, NOT_READY = refusal(400, 250008, "no"), refusal(400, 250008)
-LOOK = "14"
+POLL = "14"
 """The fake's name for a poll of the deployment."""
-ARRIVED = ["predict"] * 5
-"""The changes and probes of a rollout after a START."""
+PROBES = ["predict"] * 5
+"""The probes after a START."""
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], No
     return both
 
 
-def asked(fake: FakeHopsworks) -> int:
+def probed(fake: FakeHopsworks) -> int:
     return fake.sent.count("predict") - 5
 
 
@@ -71,20 +71,20 @@ class TestInterval:
         caplog.set_level(logging.INFO)
 
         assert baked(fake) == 60
-        assert asked(fake) == 12
+        assert probed(fake) == 12
         assert "watched for 60 s; 12 probes, 0 failed, the slowest took 0 ms" in caplog.text
 
     @pytest.mark.parametrize(("seconds", "interval", "probes"), [(2, 5, 1), (5, 5, 1), (9, 5, 1), (0.3, 0.1, 3)])
     def test_short_bakes(self, fake: FakeHopsworks, seconds: float, interval: float, probes: int) -> None:
         assert baked(fake, bake_seconds=seconds, probe_interval=interval) <= seconds + 1e-6
-        assert asked(fake) == probes
+        assert probed(fake) == probes
 
     def test_slow_probes_are_not_made_up_for(self, fake: FakeHopsworks) -> None:
         slow = iter([0.0] * 5)
         fake.on["predict"] = lambda: fake.sleep(next(slow, 12.0))
 
-        assert baked(fake) == 62, "asked at 5, 20, 35 and 50 seconds"
-        assert asked(fake) == 4
+        assert baked(fake) == 62, "probed at 5, 20, 35 and 50 seconds"
+        assert probed(fake) == 4
 
     def test_a_deployment_without_a_probe_is_polled(self, fake: FakeHopsworks) -> None:
         fake.files = WITHOUT_EXPECTED
@@ -93,7 +93,7 @@ class TestInterval:
 
         assert fake.now == 1060
         assert "predict" not in fake.sent
-        assert fake.reads.count(LOOK) == 1 + 12 + 1
+        assert fake.reads.count(POLL) == 1 + 12 + 1
 
 
 class TestErrorRate:
@@ -161,7 +161,7 @@ class TestPolls:
         with pytest.raises(error, match=message):
             baked(fake)
         assert fake.now == 1004 + 15
-        assert asked(fake) == 2
+        assert probed(fake) == 2
 
     def test_a_failed_that_stays(self, fake: FakeHopsworks) -> None:
         when(fake, 12, lambda: fake.row.update(status="Failed") if fake.row else None)
@@ -189,7 +189,7 @@ class TestPolls:
         when(fake, 22, fake.becomes("Running"))
 
         assert baked(fake) == 60
-        assert asked(fake) == 12
+        assert probed(fake) == 12
 
     def test_an_idle_deployment_is_woken_and_that_is_not_counted(self, fake: FakeHopsworks) -> None:
         assert fake.row is not None
@@ -205,7 +205,7 @@ class TestPolls:
         fake.on["predict"] = ask
 
         assert baked(fake, max_latency_ms=100) == 60
-        assert asked(fake) == 2 + 1 + 5
+        assert probed(fake) == 2 + 1 + 5
 
 
 class TestUnavailableServer:
@@ -215,18 +215,18 @@ class TestUnavailableServer:
         assert baked(fake, UNSENT, UNSENT) == 60
 
     def test_a_probe_that_was_lost_when_it_went_down_is_not_counted(self, fake: FakeHopsworks) -> None:
-        when(fake, 4.5, lambda: fake.faults.update({LOOK: [OK, UNSENT, UNSENT]}))
+        when(fake, 4.5, lambda: fake.faults.update({POLL: [OK, UNSENT, UNSENT]}))
 
         assert baked(fake, LOST) == 60
 
     def test_the_server_comes_back(self, fake: FakeHopsworks) -> None:
-        when(fake, 4.5, lambda: fake.faults.update({LOOK: [UNSENT] * 8}))
+        when(fake, 4.5, lambda: fake.faults.update({POLL: [UNSENT] * 8}))
 
         assert baked(fake) <= 65
-        assert 3 <= asked(fake) < 12
+        assert 3 <= probed(fake) < 12
 
     def test_the_server_stays_away(self, fake: FakeHopsworks) -> None:
-        when(fake, 4.5, lambda: fake.faults.update({LOOK: [UNSENT] * 100}))
+        when(fake, 4.5, lambda: fake.faults.update({POLL: [UNSENT] * 100}))
 
         with pytest.raises(DeadlineExceededError, match="nobody answers"):
             baked(fake)
@@ -234,7 +234,7 @@ class TestUnavailableServer:
 
     def test_without_any_probe_the_bake_continues_for_a_while(self, fake: FakeHopsworks) -> None:
         assert baked(fake, *[UNSENT] * 14) == 75
-        assert asked(fake) == 15
+        assert probed(fake) == 15
 
     def test_without_any_probe_the_bake_fails_in_the_end(self, fake: FakeHopsworks) -> None:
         with pytest.raises(DeadlineExceededError, match="could not be probed once while it was watched"):
@@ -244,4 +244,4 @@ class TestUnavailableServer:
 def test_no_bake_by_default(fake: FakeHopsworks) -> None:
     deploy(fake, {}, V2)
 
-    assert fake.sent == ["START", *ARRIVED]
+    assert fake.sent == ["START", *PROBES]

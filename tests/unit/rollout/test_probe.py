@@ -340,7 +340,7 @@ def test_recorded_answers_are_for_their_own_rows() -> None:
     assert deploy(fake, {"instances": [[5]]}).verified_by == "instances"
 
 
-def test_somebody_else_brings_the_same_version_meanwhile() -> None:
+def test_another_client_deploys_the_same_version_meanwhile() -> None:
     """The status is still Running, and the previous version answers: the rollout is in progress."""
     fake = FakeHopsworks(row=row(), files=FILES)
 

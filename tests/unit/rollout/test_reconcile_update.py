@@ -199,7 +199,7 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(503, 120009)]})
         fake.on["predict"] = lambda: fake.after(1, lambda: fake.kept.append(row(version=2, modelVersion=2)))
 
-        with pytest.raises(DeploymentError, match="kept as deployment version 2, which is not the active one"):
+        with pytest.raises(DeploymentError, match="stored as deployment version 2, which is not the active one"):
             arrive(fake)
         assert fake.sent.count("PUT") == 1
 
