@@ -80,7 +80,7 @@ class TestPlanning:
     ) -> None:
         register(name, 1, auc=0.8)
         serving.requests.clear()
-        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not go there"):
+        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not use the ingress"):
             execute(best(name, plan_only=plan_only, verification={"health_path": "/health"}))
         assert changes(serving) == []
 
