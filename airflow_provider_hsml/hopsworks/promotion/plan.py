@@ -47,7 +47,7 @@ class Plan:
             revision=live.revision if live else None,
             previous_model_version=live.model_version if live else None,
             model_version=chosen.version if chosen else None,
-            changes=diff.shown(differing),
+            changes=diff.changes_as_json(differing),
         )
 
     @classmethod
@@ -99,9 +99,10 @@ class Plan:
                 f"made; it {then} then. Nothing was changed. Plan anew."
             )
             raise InvalidInputError(message)
-        if diff.shown(differing) != self.changes:
+        changes = diff.changes_as_json(differing)
+        if changes != self.changes:
             message = (
-                f"plan: it was made for {dict(self.changes)}, and what would change now is {diff.shown(differing)}. "
-                "Nothing was changed. Give both tasks the same spec, or plan anew."
+                f"plan: it was made for the changes {dict(self.changes)}, and the changes would now be {changes}. "
+                "Nothing was changed.\nGive both tasks the same spec, or make a new plan."
             )
             raise InvalidInputError(message)

@@ -116,9 +116,9 @@ def _is_vouched_for(project: Project, entry: JournalEntry | None, live: Deployme
     if entry is None:
         return True
     if entry.state is EntryState.ROLLED_BACK and entry.before is not None:
-        former = diff.configuration(project, entry.before.row, also=entry.desired)
+        former = diff.read_settings(project, entry.before.row, also=entry.desired)
         return entry.before.deployment_id == live.id and not diff.differences(live.raw, former)
-    return entry.state is EntryState.VERIFIED and not diff.differences(live.raw, diff.from_stored(entry.desired))
+    return entry.state is EntryState.VERIFIED and not diff.differences(live.raw, diff.settings_from_json(entry.desired))
 
 
 def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> JournalEntry | None:
@@ -126,15 +126,19 @@ def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> 
     entry = journal.newest
     if entry is None or live is None or not entry.is_pending:
         return None
-    before, desired, is_begun = entry.before, diff.from_stored(entry.desired), entry.state is EntryState.ROLLING_BACK
+    before, desired, is_begun = (
+        entry.before,
+        diff.settings_from_json(entry.desired),
+        entry.state is EntryState.ROLLING_BACK,
+    )
     if entry.over == live.signature or _is_live(project, entry, live):
         return entry
     if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
         return None
-    if before.is_still(live) and not is_begun:
+    if before.matches(live) and not is_begun:
         return None
     # Going back takes two steps: some settings may be as they are to be, and others as they were.
-    away = diff.differences(live.raw, diff.configuration(project, before.row, also=desired))
+    away = diff.differences(live.raw, diff.read_settings(project, before.row, also=desired))
     half = {name: desired[name] for name in away if name in desired}
     return entry if set(half) == set(away) and not diff.differences(live.raw, half) else None
 
@@ -153,8 +157,8 @@ def _is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
         return True
     if not entry.desired and entry.touches_env_vars and before.version == live.version:
         return False
-    made = diff.changed(before.row, diff.from_stored(entry.desired))
-    return not diff.differences(live.raw, diff.configuration(project, made, also=entry.desired))
+    made = diff.update_body(before.row, diff.settings_from_json(entry.desired))
+    return not diff.differences(live.raw, diff.read_settings(project, made, also=entry.desired))
 
 
 def _is_challenger(entry: JournalEntry, live: Deployment) -> bool:
@@ -164,9 +168,9 @@ def _is_challenger(entry: JournalEntry, live: Deployment) -> bool:
     One that is stopped has the same signature after a change, where Hopsworks keeps no versions.
     """
     before = entry.before
-    if before is not None and (before.deployment_id != live.id or (before.is_still(live) and not entry.desired)):
+    if before is not None and (before.deployment_id != live.id or (before.matches(live) and not entry.desired)):
         return False
-    return not diff.differences(live.raw, diff.from_stored(entry.desired))
+    return not diff.differences(live.raw, diff.settings_from_json(entry.desired))
 
 
 def differing(project: Project, found: Situation, desired: SettingValues) -> dict[str, tuple[Any, Any]]:
@@ -183,7 +187,7 @@ def differing(project: Project, found: Situation, desired: SettingValues) -> dic
         return {name: (None, value) for name, value in desired.items() if value is not None}
     found_differences = diff.differences(found.live.raw, desired)
     preconditions.check_live(found.live, found.decision.chosen if found.decision else None, found_differences)
-    preconditions.check_combination(diff.changed(found.live.raw, desired), found_differences)
+    preconditions.check_combination(diff.update_body(found.live.raw, desired), found_differences)
     return found_differences
 
 

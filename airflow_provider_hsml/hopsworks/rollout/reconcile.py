@@ -390,7 +390,7 @@ class Reconciler:
         self.progress.is_stopped = True
         self.progress.stopped_at = self.run.clock()
         stopped = await stop(self.run.project, live.name, self._backoff(FIRST_PAUSE_START))
-        if stopped is None or not diff.is_still(self.run.project, stopped, live):
+        if stopped is None or not diff.is_unchanged(self.run.project, stopped, live):
             raise Replan
         return stopped
 

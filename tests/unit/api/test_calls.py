@@ -43,7 +43,9 @@ class TestWhatIsSent:
             (
                 "create",
                 0,
-                api.put_deployment(PROJECT, diff.created("mnistdigits", MODEL, {}, serving_tool="KSERVE", minimum=1)),
+                api.put_deployment(
+                    PROJECT, diff.creation_body("mnistdigits", MODEL, {}, serving_tool="KSERVE", minimum=1)
+                ),
             ),
             ("list", 0, api.get_deployments(PROJECT)),
             ("state", 0, api.get_deployment_by_id(PROJECT, 14)),
@@ -63,7 +65,7 @@ class TestWhatIsSent:
     def test_an_update_sends_all_that_the_sdk_sends(self, verb: str) -> None:
         """And what the SDK drops of the live deployment, which a newer server may want back."""
         theirs = next(request for request in sdk_requests(verb) if request["method"] == "PUT")
-        body = diff.changed(LIVE.raw, {"model_version": theirs["body"]["modelVersion"]})
+        body = diff.update_body(LIVE.raw, {"model_version": theirs["body"]["modelVersion"]})
         ours = as_sent(api.put_deployment(PROJECT, body, new_version=verb == "update_new_version"))
 
         assert (ours["method"], ours["path"]) == (theirs["method"], theirs["path"])

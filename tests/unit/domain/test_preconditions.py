@@ -26,7 +26,7 @@ def check_new(spec: dict[str, Any], framework: str | None = "SKLEARN", tool: str
     """Check what would create a deployment."""
     desired = DeploymentSpec.read(spec).setting_values()
     tool = desired.get("serving_tool", tool)
-    body = diff.created("digits", model(framework) if framework else None, desired, serving_tool=tool, minimum=1)
+    body = diff.creation_body("digits", model(framework) if framework else None, desired, serving_tool=tool, minimum=1)
     preconditions.check_combination(body, {*desired, "framework", "script_file", "serving_tool"})
 
 
@@ -131,7 +131,7 @@ class TestCombinations:
         desired = DeploymentSpec.read({"resources": {"requests": {"memory": 300}}}).setting_values()
 
         with pytest.raises(InvalidInputError, match=r"at least what is requested \(300\), got 200"):
-            preconditions.check_combination(diff.changed(live, desired), desired)
+            preconditions.check_combination(diff.update_body(live, desired), desired)
 
     def test_what_is_live_and_not_touched_is_left_to_the_server(self) -> None:
         live = row(predictorResources={"requests": {"memory": 300}, "limits": {"memory": 200}})
@@ -197,5 +197,5 @@ class TestSchema:
         live = row(predictorEnvVars=list(self.SCHEMA))
 
         assert diff.differences(live, {"env_vars": {"OWN": "1"}}) == {}
-        body = diff.changed(live, {"env_vars": {"OTHER": "2"}})
+        body = diff.update_body(live, {"env_vars": {"OTHER": "2"}})
         assert body["predictorEnvVars"] == [*self.SCHEMA[:3], "OTHER=2"]
