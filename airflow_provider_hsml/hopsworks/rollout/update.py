@@ -145,7 +145,7 @@ class Update:
             if isinstance(error, RequestRefusedError) and error.code == api.DUPLICATED_ENTRY:
                 log.warning("%s; continuing with the live deployment", error)
                 raise Replan from error
-            if not error.in_doubt:
+            if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether it was created", error)
             live = await self._read_after_doubt(lambda deployment: deployment is not None)
@@ -184,7 +184,7 @@ class Update:
             if isinstance(error, RequestRefusedError) and (error.status == 409 or error.not_now):
                 log.warning("%s; reading it again", error)
                 raise Replan(is_busy=error.status != 409) from error
-            if not error.in_doubt:
+            if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether it was carried out", error)
             row = await self._read_after_doubt(lambda deployment: deployment is None or not self.differs(deployment))

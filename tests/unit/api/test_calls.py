@@ -241,9 +241,9 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "transient", "in_doubt", "not_ready"), ERRORS, ids=[row[0] for row in ERRORS])
+@pytest.mark.parametrize(("name", "transient", "outcome_unknown", "not_ready"), ERRORS, ids=[row[0] for row in ERRORS])
 def test_errors_are_told_apart_by_their_code(
-    name: str, transient: bool | None, in_doubt: bool | None, not_ready: bool | None
+    name: str, transient: bool | None, outcome_unknown: bool | None, not_ready: bool | None
 ) -> None:
     with pytest.raises(HopsworksError) as caught:
         api.put_deployment(PROJECT, {"name": "x"}).outcome(answer(f"errors/{name}"))
@@ -251,7 +251,7 @@ def test_errors_are_told_apart_by_their_code(
     error = caught.value
     assert str(error).startswith("create deployment 'x'")
     if transient is not None:
-        assert (error.transient, error.in_doubt) == (transient, in_doubt)
+        assert (error.transient, error.outcome_unknown) == (transient, outcome_unknown)
     if not_ready is not None:
         assert isinstance(error, RequestRefusedError)
         assert error.not_ready == not_ready

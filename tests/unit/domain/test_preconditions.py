@@ -181,7 +181,7 @@ class TestSchema:
     )
     def test_another_training_dataset(self, challenger: ModelVersion) -> None:
         with pytest.raises(
-            InvalidInputError, match=r"schema of training dataset 3, .* Save it once with Hopsworks' SDK"
+            InvalidInputError, match=r"schema of training dataset 3, .*\nSave it once with Hopsworks' SDK"
         ):
             self.check(challenger)
 
