@@ -79,8 +79,8 @@ async def check_schema(project: Project, live: Deployment, model: ModelVersion |
         message = (
             f"{live} checks its requests by the schema of training dataset {theirs[1] or 'unknown'}, and version "
             f"{model.version} of model {model.name!r} was trained on {ours[1] or 'an unknown one'}: its instances "
-            "would refuse to start.\nSave it once with Hopsworks' SDK, which publishes the new schema, or deploy it under "
-            "another deployment_name."
+            "would refuse to start.\nSave it once with Hopsworks' SDK, which publishes the new schema, or deploy it "
+            "under another deployment_name."
         )
         raise InvalidInputError(message)
 
