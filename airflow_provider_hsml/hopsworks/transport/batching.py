@@ -105,7 +105,7 @@ class _ListCost:
 
 class Poller:
     """
-    Sends the calls of all waits on one project, on one event loop, for any number of tasks.
+    The poller of one project and one event loop, which sends the calls of all waits of any number of tasks.
 
     :param send: sends one call and returns its result, or raises HopsworksError
     :param project: returns the project whose deployments are read
