@@ -402,7 +402,7 @@ class TestApplying:
 
         self.refused(
             serving,
-            "it is for version 2 .* asks for version 3 .*\nGive this task what the plan names",
+            "it is for version 2 .* asks for version 3 .*\nUse the arguments of the plan",
             deploy(name, 3, plan=update),
         )
 
@@ -416,7 +416,7 @@ class TestApplying:
     def test_another_deployment_than_planned(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
         other = deploy(name, 2, deployment_name="other", plan=update)
 
-        self.refused(serving, f"in deployment '{name}', and .*in deployment 'other'", other)
+        self.refused(serving, f"in deployment '{name}', but .*in deployment 'other'", other)
 
     def test_another_spec_than_planned(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
         other = deploy(name, 2, spec=LARGER, plan=update)

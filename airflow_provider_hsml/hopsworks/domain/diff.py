@@ -126,15 +126,15 @@ def _completed(body: dict[str, Any], desired: SettingValues) -> dict[str, Any]:
     return body
 
 
-def _with_defaults(given: Any) -> dict[str, Any]:
+def _with_defaults(resources: Any) -> dict[str, Any]:
     """Fill in the SDK's default resources, with no request above its limit and no limit below its request."""
-    given = given or {}
-    requests, limits = dict(given.get("requests") or {}), dict(given.get("limits") or {})
+    resources = resources or {}
+    requests, limits = dict(resources.get("requests") or {}), dict(resources.get("limits") or {})
     for unit in COMPUTE:
         most = limits.get(unit)
         requests.setdefault(unit, DEFAULT_REQUESTS[unit] if most is None else min(DEFAULT_REQUESTS[unit], most))
         limits.setdefault(unit, max(DEFAULT_LIMITS[unit], requests[unit]))
-    return {**given, "requests": requests, "limits": limits}
+    return {**resources, "requests": requests, "limits": limits}
 
 
 def creation_body(
@@ -155,8 +155,8 @@ def creation_body(
         "apiProtocol": "REST",
         "batchingConfiguration": {"batchingEnabled": False},
     }
-    given: SettingValues = {"scaling.min_instances": minimum} | (model_settings(model) if model else {}) | desired
-    body = update_body(body, {name: value for name, value in given.items() if value is not None})
+    settings: SettingValues = {"scaling.min_instances": minimum} | (model_settings(model) if model else {}) | desired
+    body = update_body(body, {name: value for name, value in settings.items() if value is not None})
     if desired.get("tags"):
         SETTINGS["tags"].write(body, desired["tags"])
     body["predictorResources"] = _with_defaults(body.get("predictorResources"))

@@ -184,7 +184,7 @@ def _needs_script(body: Mapping[str, Any]) -> str:
 
 def check_live(live: Deployment, model: ModelVersion | None, changes: Mapping[str, tuple[Any, Any]]) -> None:
     """
-    Raise an error if a change touches what Hopsworks cannot change in an existing deployment.
+    Raise an error if a change includes a setting that Hopsworks cannot change in an existing deployment.
 
     :param model: the version to serve; None for a script alone
     :param changes: setting -> (live, desired)

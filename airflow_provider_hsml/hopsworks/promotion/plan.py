@@ -60,13 +60,13 @@ class Plan:
         :raises InvalidInputError: the value is neither
         """
         expected = "the result of a task with plan_only=True, or its JSON text"
-        given = arguments.json_mapping("plan", arguments.json_text("plan", expected, value))
-        if isinstance(given.get("plan"), Mapping):
-            given = given["plan"]
+        plan = arguments.json_mapping("plan", arguments.json_text("plan", expected, value))
+        if isinstance(plan.get("plan"), Mapping):
+            plan = plan["plan"]
         names = [field.name for field in fields(cls)]
-        if set(names) - set(given):
+        if set(names) - set(plan):
             arguments.refuse("plan", "the result of a task with plan_only=True", value)
-        return cls(**{name: given[name] for name in names})
+        return cls(**{name: plan[name] for name in names})
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
@@ -85,7 +85,7 @@ class Plan:
         if found.name != self.deployment_name or (chosen.version if chosen else None) != self.model_version:
             planned = f"version {self.model_version} in deployment {self.deployment_name!r}"
             asked = f"version {chosen.version if chosen else None} in deployment {found.name!r}"
-            message = f"plan: it is for {planned}, but this task asks for {asked}.\nGive this task what the plan names."
+            message = f"plan: it is for {planned}, but this task asks for {asked}.\nUse the arguments of the plan."
             raise InvalidInputError(message)
         if not differing or found.adopts:
             # A retry of this task: the change is made already, or in progress.
