@@ -176,7 +176,7 @@ class Steps:
         self.progress.is_stopped = True
         self.progress.stopped_at = self.run.clock()
         stopped = await stop(self.run.project, live.name, self.backoff(inputs.FIRST_DELAY_START))
-        if stopped is None or not diff.is_still(self.run.project, stopped, live):
+        if stopped is None or not diff.is_unchanged(self.run.project, stopped, live):
             raise Replan
         return stopped
 

@@ -118,7 +118,7 @@ class Update:
         tool = settings.get("serving_tool") or tool
         least = await api.get_variable("kube_serving_min_num_instances")
         minimum = 0 if least == "0" and tool == "KSERVE" else 1
-        body = diff.created(self.run.name, self.model, settings, serving_tool=tool, minimum=minimum)
+        body = diff.creation_body(self.run.name, self.model, settings, serving_tool=tool, minimum=minimum)
         present = {name for name, value in settings.items() if value is not None}
         preconditions.check_combination(body, {*present, "framework", "script_file", "serving_tool"})
         preconditions.check_minimum(body, must_be_zero=least == "0")
@@ -142,7 +142,7 @@ class Update:
             if isinstance(error, RequestRefusedError) and error.code == api.DUPLICATED_ENTRY:
                 log.warning("%s; continuing with the live deployment", error)
                 raise Replan from error
-            if not error.in_doubt:
+            if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether it was created", error)
             live = await self._read_unknown_outcome(lambda deployment: deployment is not None)
@@ -167,13 +167,13 @@ class Update:
         :raises UnsupportedError: the server left out settings that it does not know
         """
         before = await self.read()
-        if before is None or not diff.is_still(self.run.project, before, live) or not self.differs(before):
+        if before is None or not diff.is_unchanged(self.run.project, before, live) or not self.differs(before):
             raise Replan
         if not before.status.is_stable:
             raise Replan(is_busy=True)
         differing = diff.differences(before.raw, self.settings)
-        log.info("Updating %s: %s", before, diff.described(differing))
-        body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.settings), differing)
+        log.info("Updating %s: %s", before, diff.describe_changes(differing))
+        body = legacy_artifacts.for_changing(before.raw, diff.update_body(before.raw, self.settings), differing)
         new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
         try:
             await api.put_deployment(self.run.project, body, new_version=new_version)
@@ -181,7 +181,7 @@ class Update:
             if isinstance(error, RequestRefusedError) and (error.status == 409 or error.not_now):
                 log.warning("%s; reading it again", error)
                 raise Replan(is_busy=error.status != 409) from error
-            if not error.in_doubt:
+            if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether it was carried out", error)
             stored = await self._read_unknown_outcome(
@@ -208,7 +208,7 @@ class Update:
         """
         differing = diff.differences(live.raw, self.settings)
         preconditions.check_live(live, self.model, differing)
-        body = diff.changed(live.raw, self.settings)
+        body = diff.update_body(live.raw, self.settings)
         preconditions.check_combination(body, differing)
         await check_schema(self.run.project, live, self.model)
         await check_files(self.run.project, self.model, body)
