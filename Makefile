@@ -1,29 +1,29 @@
-# The commands of the project. They need Python 3.11 to 3.13, make and the package registries; everything else is made
-# here, inside the checkout: a virtual environment for each Airflow, and `.demo/` for the demo.
+# The commands of the project. They need Python 3.11 to 3.13, make and the package registries. Everything else is
+# created inside the checkout: a virtual environment for each Airflow release, and `.demo/` for the demo.
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .SUFFIXES:
 
-# The Python that environments are made with. Without it: the first of python3.11, 3.12 and 3.13 that works.
+# The Python for new environments. Default: the first of python3.11, 3.12 and 3.13 that works.
 PYTHON ?=
-# More arguments for pytest: make test ARGS="-k arrival -x"
+# Additional arguments for pytest: make test ARGS="-k rollout -x"
 ARGS ?=
-# make demo KEEP=1 leaves the local Model Serving up.
+# make demo KEEP=1 leaves the local Model Serving running.
 KEEP ?=
-# How many tests run at once: most of them wait for most of their time.
+# The number of parallel test processes. Most tests spend most of their time waiting.
 WORKERS ?= 4
 
-# Without byte code, each of the many Airflow processes that tests and demo start would compile Airflow anew.
+# Without bytecode files, each of the many Airflow processes of tests and demo would compile Airflow again.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTEST_ADDOPTS
 export UV_SYSTEM_CERTS = 1
-# What runs here talks to itself over the loopback: never through a proxy.
+# All programs here talk over the loopback interface, never through a proxy.
 comma := ,
 export NO_PROXY := $(if $(NO_PROXY),$(NO_PROXY)$(comma))127.0.0.1,localhost
 export no_proxy := $(NO_PROXY)
 
-# Somebody's own Airflow, cluster or local server must not leak into tests and demo.
+# Settings of your own Airflow, cluster or local server must not leak into tests and demo.
 alone = unset $$(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p' | grep -E '^(AIRFLOW|HOPSWORKS|HSML)_') REST_ENDPOINT SECRETS_DIR;
 
 python = .venv/bin/python
@@ -34,7 +34,7 @@ quick = not slow
 everything := local,examples
 
 # $(call make_environment,<folder>,<Airflow>,<newest minor version of Python 3 it runs on>,<extras>,<dependency group>)
-# An environment that is there already is brought up to date where it stands.
+# An existing environment is updated in place.
 define make_environment
 	@set -e; \
 	check='import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(3)))'; \
@@ -44,13 +44,13 @@ define make_environment
 	        if $$each -c "$$check" 2>/dev/null; then found=$$each; break; fi; \
 	    done; \
 	    if [ -z "$$found" ]; then \
-	        echo "Airflow $(2) needs a Python from 3.11 to 3.$(3) with its venv module, and $(if $(PYTHON),PYTHON=$(PYTHON) is not one,there is none on PATH): install one, or name it with make PYTHON=<path>." >&2; \
+	        echo "Airflow $(2) needs Python 3.11 to 3.$(3) with its venv module, but $(if $(PYTHON),PYTHON=$(PYTHON) is not one,there is none on PATH): install one, or name it with make PYTHON=<path>." >&2; \
 	        exit 1; \
 	    fi; \
 	    echo "== $(1): a new environment, $$($$found --version)"; \
 	    $$found -m venv --clear $(1); \
 	fi; \
-	echo "== $(1): installing Airflow $(2) and the provider (at the first time about 160 packages: a minute or two)"; \
+	echo "== $(1): installing Airflow $(2) and the provider (about 160 packages the first time: a minute or two)"; \
 	if ! $(1)/bin/python -m uv --version >/dev/null 2>&1; then \
 	    $(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints/airflow-$(2).txt uv; \
 	fi; \
@@ -68,7 +68,7 @@ endef
 .venv-2.11.2/.made: pyproject.toml constraints/airflow-2.11.2.txt
 	$(call make_environment,.venv-2.11.2,2.11.2,12,$(everything),test)
 
-# $(call make_sdk_environment,<SDK>): an official SDK, which does not fit beside Airflow, and what its models are made with.
+# $(call make_sdk_environment,<SDK>): an official SDK, which cannot be installed beside Airflow, and the libraries of its models.
 define make_sdk_environment
 	@echo "== .venv-$(1): installing the SDK"
 	@$(python) -m uv venv --quiet --allow-existing --python $(python) .venv-$(1)
@@ -82,7 +82,7 @@ endef
 .venv-hsml/.made: constraints/hsml.txt | .venv/.made
 	$(call make_sdk_environment,hsml)
 
-# The provider next to others of its kind, which are compared with it.
+# The provider beside other providers, to compare their import times.
 .venv-providers/.made: constraints/providers.txt pyproject.toml | .venv/.made
 	@echo "== .venv-providers: installing other providers"
 	@$(python) -m uv venv --quiet --allow-existing --python $(python) .venv-providers
@@ -92,20 +92,20 @@ endef
 
 # ---------------------------------------------------------------------------------------------------------- commands
 .PHONY: help
-help: ## Say what there is
+help: ## List the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "make %-13s %s\n", $$1, $$2 }'
 
 .PHONY: demo
-demo: ## The main job on this machine, four nights of it; KEEP=1 leaves the local Model Serving up
+demo: ## Run four nights of the main DAG on this machine; KEEP=1 leaves the local Model Serving running
 	@$(MAKE) --no-print-directory .venv/.made || { echo "DEMO FAILED: its environment could not be made, see above"; exit 1; }
 	@$(alone) exec .venv/bin/hsml-local demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: .venv/.made model-server ## The tests, on Airflow 3.3.2
+test: .venv/.made model-server ## Run the tests on Airflow 3.3.2
 	@$(alone) $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "$(quick)"
 
 .PHONY: check
-check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## What CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2 and 3.0.6
+check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## Run what CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2 and 3.0.6
 	@echo "== tests on Airflow 3.3.2, with coverage"
 	@$(alone) $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "$(quick)" --cov --cov-report=term
 	@echo "== Airflow-facing tests on Airflow 2.11.2"
@@ -114,11 +114,11 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## What CI runs: l
 	@$(alone) .venv-3.0.6/bin/python $(pytest) -n $(WORKERS) --dist loadfile -m "airflow and $(quick)"
 
 .PHONY: check-all
-check-all: check conformance integration docs ## Everything, before a release: check, conformance, integration, the site, and what is longer
-	@echo "== slow tests, those in a browser (chromium on PATH, else they are skipped) among them"
+check-all: check conformance integration docs ## Run everything before a release: check, conformance, integration, the site, and the slow tests
+	@echo "== slow tests, including browser tests (skipped without chromium on PATH)"
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
-	@echo "== promotions, their events, rollbacks and restarts, deferred"
+	@echo "== deferred: promotions, their events, rollbacks and restarts"
 	@$(alone) AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE=True $(python) $(pytest) -n $(WORKERS) --dist loadfile -m "$(quick)" \
 	    tests/airflow/test_rollback.py tests/airflow/test_verification.py tests/airflow/test_restart.py tests/airflow/test_events.py
 	@for line in 3.7 4.6; do \
@@ -132,42 +132,43 @@ check-all: check conformance integration docs ## Everything, before a release: c
 	done
 
 .PHONY: conformance
-conformance: .venv/.made model-server .venv-hopsworks/.made .venv-hsml/.made ## Hopsworks' official SDKs, unmodified, against the local Model Serving
+conformance: .venv/.made model-server .venv-hopsworks/.made .venv-hsml/.made ## Run Hopsworks' official SDKs, unmodified, against the local Model Serving
 	@$(if $(findstring --cluster,$(ARGS)),,$(alone)) $(python) -m conformance.run $(ARGS)
 
 .PHONY: integration
-integration: .venv/.made ## Airflow as in production: on PostgreSQL with the LocalExecutor, and on Redis with the CeleryExecutor
+integration: .venv/.made ## Run the example DAGs on Airflow as in production: PostgreSQL with the LocalExecutor, then with Redis and the CeleryExecutor
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group integration
 	@$(alone) exec $(python) -m integration.run $(ARGS)
 
 .PHONY: docs
-docs: .venv/.made ## The documentation as a site, in site/; a link that leads nowhere fails it
+docs: .venv/.made ## Build the documentation as a site, in site/; a broken link is an error
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group docs
 	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
 	@echo "The documentation is in site/index.html"
 
 .PHONY: ui
-ui: .venv/.made model-server ## From the connection's form to what serves, in a real browser; leaves pictures in .ui
+ui: .venv/.made model-server ## Test the UI in a real browser, from the connection form to the live deployment; screenshots in .ui
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@mkdir -p .ui
 	@$(alone) HSML_TEST_PICTURES=.ui $(python) $(pytest) -m slow -o faulthandler_timeout=1800 tests/system/test_ui.py
 
 .PHONY: parse-time
-parse-time: .venv-providers/.made ## How long a DAG file takes to import the operators, next to other providers
+parse-time: .venv-providers/.made ## Measure the import time of the operators beside other providers
 	@$(alone) .venv-providers/bin/python benchmarks/parse_time.py
 
 .PHONY: lint
-lint: .venv/.made ## ruff and mypy --strict
+lint: .venv/.made ## Run ruff, import-linter and mypy --strict
 	$(python) -m ruff check .
 	$(python) -m ruff format --check .
+	.venv/bin/lint-imports --no-logo --no-cache
 	$(python) -m mypy
 
 .PHONY: model-server
-model-server: .venv/.made ## The model server's own environment, built ahead
+model-server: .venv/.made ## Build the model server's environment in advance
 	@$(alone) .venv/bin/hsml-local prepare
 
 .PHONY: constraints
-constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml asks; UPGRADE=1 takes the newest of everything
+constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser --group docs --group integration,,3.13)
 	@$(call resolve,3.0.6,--extra local --extra examples --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
@@ -177,28 +178,28 @@ constraints: .venv/.made ## Resolve constraints/ anew for what pyproject.toml as
 	{ echo 'apache-airflow==3.3.2'; printf 'apache-airflow-providers-%s\n' airbyte amazon databricks dbt-cloud http; } | \
 	$(python) -m uv pip compile --quiet --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
 	    pyproject.toml - --output-file $$file >/dev/null && \
-	{ echo '# What `make parse-time` compares with. Made by `make constraints`.'; cat $$file; } > $$file.new && mv $$file.new $$file
+	{ echo '# The providers that `make parse-time` compares with. Made by `make constraints`.'; cat $$file; } > $$file.new && mv $$file.new $$file
 
-# $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. A resolution of 3.0.6 that
-# is left free takes a fastapi with which every task fails ('Input should be a valid dictionary or object'), and a universal_pathlib with which
-# its ObjectStoragePath reads no URL.
+# $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. Without the pins, 3.0.6
+# resolves to a fastapi with which every task fails ('Input should be a valid dictionary or object'), and to a universal_pathlib
+# whose ObjectStoragePath cannot read URLs.
 resolve = file=constraints/airflow-$(1).txt; echo "== $$file"; \
     printf '%s\n' 'apache-airflow==$(1)' $(3) | \
     $(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
         pyproject.toml - $(2) --output-file $$file >/dev/null && \
-    { echo '\# What Airflow $(1) is developed and tested with, on Python 3.11 to $(4). Made by `make constraints`.'; cat $$file; } > $$file.new && \
+    { echo '\# The versions for development and tests on Airflow $(1), Python 3.11 to $(4). Made by `make constraints`.'; cat $$file; } > $$file.new && \
     mv $$file.new $$file
 
-# $(call resolve_sdk,<SDK>,<requirement>): with the scikit-learn that the model server loads the models with.
+# $(call resolve_sdk,<SDK>,<requirement>): with the same scikit-learn as the model server, which loads the models.
 resolve_sdk = file=constraints/$(1).txt; echo "== $$file"; \
     { echo '$(2)'; grep '^scikit-learn==' constraints/airflow-3.3.2.txt; } | \
     $(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
         - --output-file $$file >/dev/null && \
-    { echo '\# What the official SDK $(2) is run with, by `make conformance`. Made by `make constraints`.'; cat $$file; } > $$file.new && \
+    { echo '\# The environment of the official SDK $(2) in `make conformance`. Made by `make constraints`.'; cat $$file; } > $$file.new && \
     mv $$file.new $$file
 
 .PHONY: clean
-clean: ## Remove what was made here: environments, demo, caches
+clean: ## Remove environments, demo files and caches
 	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	    coverage.xml htmlcov site build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,17 +1,17 @@
 """
 Take trained models to verified deployments on Hopsworks Model Serving, from Airflow DAGs.
 
-The map of the package:
+The packages and modules:
 
-- ``operators``: what a DAG does (register, deploy, deploy the best, start, stop, restart, delete, predict, clear up)
-- ``sensors``: what a DAG waits for
-- ``triggers``: what waits in the triggerer for tasks that are deferred
-- ``hooks``: ``HsmlHook``, the Airflow connection and the verbs on top of it
-- ``hopsworks``: models, deployments and the REST contract, without Airflow
-- ``local``: a Model Serving for a laptop or CI, which really runs the models
-- ``provider_info``: what Airflow discovers
+- ``operators``: tasks that register, deploy, roll back, start, stop, restart, delete, predict, and clean up
+- ``sensors``: tasks that wait for a deployment's status or a model version
+- ``triggers``: the waits of deferred tasks, in the triggerer
+- ``hooks``: ``HsmlHook``, the Airflow connection and its methods
+- ``hopsworks``: models, deployments, promotions and the REST API, without Airflow
+- ``local``: a local Model Serving for a laptop or CI, which runs the models
+- ``provider_info``: the provider's metadata for Airflow
 
-The names below are looked up on first use, so that importing this package costs nothing.
+The names below are imported on first use, so that importing this package stays fast.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Import the module that holds ``name`` when it is first asked for (PEP 562)."""
+    """Import the module that defines ``name`` on first use (PEP 562)."""
     if name not in _HOMES:
         message = f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}"
         raise AttributeError(message)
@@ -119,5 +119,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names, so that completion shows them before they are imported."""
+    """List the public names, so that completion shows them before their first use."""
     return sorted([*globals(), *__all__])

@@ -1,4 +1,4 @@
-"""What Airflow's connection says, the same for the hook in a worker and for the triggers."""
+"""Reading of the Airflow connection, shared by the hook in a worker and the triggers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def access_of(
     hsml_conn_id: str, project: str | None, connection: Connection | None, extra: Mapping[str, Any] | None = None
 ) -> Access:
     """
-    Read a connection, or the environment where there is none.
+    Return the access that a connection describes. Without a connection, read the environment.
 
-    :param hsml_conn_id: its id
-    :param project: another project than the connection's
-    :param connection: None: Airflow has no such connection
-    :param extra: what is in its field of that name
+    :param hsml_conn_id: the connection's id, for error messages
+    :param project: the project to use instead of the connection's
+    :param connection: None if Airflow has no such connection
+    :param extra: the parsed content of the connection's extra field
     :raises InvalidInputError: a field of the connection is wrong, or there is no connection and no environment
     """
     if connection is not None:
@@ -41,7 +41,7 @@ def access_of(
     access = Access.from_environment(project=project)
     if access is None:
         message = (
-            f"Airflow has no connection {hsml_conn_id!r}, and the environment names no Hopsworks. Make a "
+            f"Airflow has no connection {hsml_conn_id!r}, and the environment names no Hopsworks. Create a "
             "connection of type 'hsml' with host, API key (password) and extra 'project', or set "
             "HOPSWORKS_HOST, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY."
         )
@@ -49,16 +49,16 @@ def access_of(
     return access
 
 
-_LEAST = 5
-"""Characters of what is masked; Airflow 3 has the same limit."""
+_MIN_MASKED_LENGTH = 5
+"""The shortest text that is masked, in characters. Airflow 3 has the same limit."""
 
 
 def mask_key(key: str) -> None:
     """
-    Keep a key out of Airflow's logs: as a whole, and its secret part behind the dot.
+    Mask a key in Airflow's logs: the whole key, and its secret part after the dot.
 
     :param key: the API key or token
     """
     for secret in (key, key.rpartition(".")[2]):
-        if len(secret) >= _LEAST:  # Airflow 2 would mask each word that is the same.
+        if len(secret) >= _MIN_MASKED_LENGTH:  # Airflow 2 would mask every occurrence of a short word.
             mask_secret(secret)

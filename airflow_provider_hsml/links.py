@@ -1,7 +1,8 @@
 """
-Links on a task's page to the pages of the deployment and of the model version that it is about.
+Links from a task's page to the deployment and the model version in the Hopsworks UI.
 
-A task pushes each address as an XCom as soon as it knows it; showing a link reads that, and asks nobody else.
+A task pushes each URL as an XCom as soon as it knows the URL. Showing a link reads that XCom and sends no request to
+Hopsworks.
 """
 
 from __future__ import annotations
@@ -18,53 +19,39 @@ log = logging.getLogger(__name__)
 
 
 class _PushedLink(BaseOperatorLink):
-    """A link whose address the task has pushed. Airflow 3 reads the XCom by itself, Airflow 2 asks ``get_link``."""
+    """A link whose URL the task has pushed. Airflow 3 reads the XCom itself, Airflow 2 calls ``get_link``."""
 
     def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
-        """
-        Give the address; empty while it is not known.
-
-        :param operator: the task's operator
-        :param ti_key: the task instance
-        """
-        from airflow.providers.common.compat.sdk import XCom  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        """Return the URL, or an empty text if the task has not pushed it."""
+        from airflow.providers.common.compat.sdk import XCom  # noqa: PLC0415 - not needed to parse a DAG
 
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
 
 class DeploymentLink(_PushedLink):
-    """To the deployment."""
+    """The link to the deployment."""
 
     name = "Deployment"
     xcom_key = "hsml_deployment_url"
 
 
 class ModelVersionLink(_PushedLink):
-    """To the model version."""
+    """The link to the model version."""
 
     name = "Model version"
     xcom_key = "hsml_model_version_url"
 
 
 class Links:
-    """Where the links of one try of a task lead."""
+    """The links of one try of a task. It pushes their URLs."""
 
     def __init__(self, ti: Any) -> None:
-        """
-        Begin with none.
-
-        :param ti: the task instance
-        """
+        """Start without links of the task instance ``ti``."""
         self._ti = ti
         self._urls: dict[str, str] = {}
 
-    def lead(self, link: _PushedLink, url: str) -> None:
-        """
-        Have a link lead somewhere; a request only where that is new. No task fails for its links.
-
-        :param link: which one
-        :param url: where to
-        """
+    def push(self, link: _PushedLink, url: str) -> None:
+        """Push the URL of a link, if it has changed. An exception is only logged: no task fails because of a link."""
         if self._urls.get(link.xcom_key) == url:
             return
         self._urls[link.xcom_key] = url

@@ -1,8 +1,8 @@
 """
-What this provider logs, masked before any of Airflow's handlers has it.
+Masking of this provider's log records before they reach Airflow's handlers.
 
-Airflow masks a task's log where it writes it down. With the LocalExecutor its scheduler prints the same lines, and
-masks nothing there; what Hopsworks says of a deployment may have a value in it that a template brought.
+Airflow masks a task's log when it writes the log file. With the LocalExecutor, its scheduler also prints the lines,
+unmasked. A message of Hopsworks about a deployment may contain a secret value from a template.
 """
 
 from __future__ import annotations
@@ -13,17 +13,13 @@ from airflow.providers.common.compat.sdk import redact
 
 
 class _Masking(logging.Handler):
-    """Writes nothing: it takes out of a record what Airflow masks, before the root logger's handlers have it."""
+    """A handler that writes nothing, but masks each record before the root logger's handlers receive it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """
-        Change a record.
-
-        :param record: what was logged
-        """
+        """Replace the record's message by the masked one."""
         try:
             record.msg, record.args = redact(record.getMessage()), ()
-        except Exception:  # noqa: BLE001 - as all handlers do
+        except Exception:  # noqa: BLE001 - as in all handlers
             self.handleError(record)
 
 
@@ -31,5 +27,5 @@ _MASKING = _Masking()
 
 
 def mask() -> None:
-    """Have all that this provider logs from now on masked."""
+    """Mask all records that this provider logs from now on."""
     logging.getLogger(__name__.partition(".")[0]).addHandler(_MASKING)

@@ -1,4 +1,4 @@
-"""What operators and sensors have in common when a DAG file is parsed: checks of arguments, names of mapped tasks."""
+"""Parsing of DAG files, for operators and sensors: checks of arguments, and names of mapped tasks."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ T = TypeVar("T")
 
 BY_DEPLOYMENT = "deployment {{ task.deployment_name }}"
 BY_MODEL = "model {{ task.model_name }}"
-_OF_TEMPLATES = frozenset("{}[]<>$%#")
-"""What the marks of a template are made of; a DAG may choose its own."""
+_TEMPLATE_CHARACTERS = frozenset("{}[]<>$%#")
+"""Characters of template delimiters. A DAG may define its own delimiters."""
 
 
-class ParsedTask:
-    """What is the same for operators and sensors."""
+class TaskMixin:
+    """Argument checks and mapped task names, for operators and sensors."""
 
     task_id: str
     map_index_template_default: ClassVar[str] = BY_DEPLOYMENT
     """
-    What mapped tasks are called in Airflow's UI, where the user says nothing. Begins with a word: Airflow may render
-    natively, which would make a number of a name of digits.
+    The default name of a mapped task in Airflow's UI. It begins with a word: a DAG may render templates natively, which
+    would turn a name of digits into a number.
     """
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
         """
-        Begin mapped tasks. Before 3.3, Airflow sees no default of an operator for ``map_index_template``.
+        Return the partial operator of mapped tasks, with the default ``map_index_template``.
 
-        :param kwargs: what they have in common
+        Airflow before 3.3 ignores an operator's default for it.
+
+        :param kwargs: the arguments that the mapped tasks share
         """
         kwargs.setdefault("map_index_template", cls.map_index_template_default)
-        begun: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]
-        return begun
+        partial: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]
+        return partial
 
-    def _given(self, read: Callable[..., T], name: str, value: object, **limits: Any) -> T:
+    def _check_argument(self, read: Callable[..., T], name: str, value: object, **limits: Any) -> T:
         """
-        Check an argument when the DAG is parsed.
+        Check an argument when the DAG is parsed, and return its value.
 
-        :param read: one of ``hopsworks.reading``
-        :param name: the argument's name
-        :param value: what was given
-        :param limits: for ``read``
-        :raises ValueError: which task, which argument, and what is expected
+        :param read: a function of ``hopsworks.domain.arguments``
+        :param limits: further arguments of ``read``
+        :raises ValueError: naming the task, the argument and the expected value
         """
         try:
             return read(name, value, **limits)
@@ -56,18 +56,16 @@ class ParsedTask:
             message = f"Task {self.task_id!r}: {error}"
             raise ValueError(message) from error
 
-    def _written(self, read: Callable[..., object], name: str, value: object, **limits: Any) -> None:
+    def _check_literal(self, read: Callable[..., object], name: str, value: object, **limits: Any) -> None:
         """
-        Check a templated argument, where the DAG file says all there is of it. Else it is read when the task runs.
+        Check a templated argument, if the DAG file has its literal value. Otherwise the running task reads it.
 
-        :param read: one of ``hopsworks.reading``
-        :param name: the argument's name
-        :param value: what was given
-        :param limits: for ``read``
-        :raises ValueError: which task, which argument, and what is expected
+        :param read: a function of ``hopsworks.domain.arguments``
+        :param limits: further arguments of ``read``
+        :raises ValueError: naming the task, the argument and the expected value
         """
-        is_template = isinstance(value, str) and (not value or bool(_OF_TEMPLATES & set(value)))
-        # What a mapped argument brings comes from outside, too, and is refused as such.
+        is_template = isinstance(value, str) and (not value or bool(_TEMPLATE_CHARACTERS & set(value)))
+        # A mapped argument's value comes from outside as well, so the running task checks it.
         is_mapped = getattr(self, "_BaseOperator__from_mapped", False)
         if isinstance(value, bool | int | float | str) and not is_template and not is_mapped:
-            self._given(read, name, value, **limits)
+            self._check_argument(read, name, value, **limits)

@@ -1,4 +1,4 @@
-"""What Airflow discovers of this provider."""
+"""The provider's metadata, which Airflow discovers."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "ca_bundle": {
         "label": "CA bundle",
-        "description": "Path of a PEM file to trust, where Hopsworks has a certificate of a private CA.",
+        "description": "Path of a PEM file to trust, if a private CA has signed the certificate of Hopsworks.",
         "schema": {"type": ["string", "null"]},
     },
     "verify": {
         "label": "Verify TLS",
-        "description": "Whether to verify the server's certificate, true or false. Better than false is a CA bundle.",
+        "description": "Whether to verify the server's certificate, true or false. A CA bundle is better than false.",
         "schema": {"type": ["boolean", "null"], "default": True},
     },
     "inference_route": {
         "label": "Inference route",
-        "description": "hopsworks: predictions go through the REST API. istio: straight to the ingress.",
+        "description": "hopsworks: predictions go through the REST API. istio: directly to the ingress.",
         "schema": {"type": ["string", "null"], "enum": ["hopsworks", "istio"], "default": "hopsworks"},
     },
     "ingress_url": {
         "label": "Ingress URL",
         "description": "Address of the ingress, for the route istio. "
-        "Without it: that which the server names, if it is on the same host.",
+        "If empty: the address that the server reports, if it is on the same host.",
         "schema": {"type": ["string", "null"]},
     },
     "request_timeout": {
         "label": "Request timeout",
-        "description": "Seconds for one answer.",
+        "description": "Seconds for one response.",
         "schema": {"type": ["number", "null"], "default": 60, "minimum": 1},
     },
     "write_timeout": {
         "label": "Write timeout",
-        "description": "Seconds for the answer to one PUT; older servers copy the model's files meanwhile.",
+        "description": "Seconds for the response to one PUT; older servers copy the model's files meanwhile.",
         "schema": {"type": ["number", "null"], "default": 300, "minimum": 1},
     },
     "allow_http": {
         "label": "Allow http",
         "description": "Whether to allow plain http to a host that is not this machine, true or false. "
-        "The API key can be read on the way then.",
+        "Others on the network can then read the API key.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
 }
-"""The fields beyond host, port and password: kept in the connection's extra. The one table of them."""
+"""The only table of the connection fields beyond host, port and password. Airflow stores them in ``extra``."""
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "login"],
@@ -69,11 +69,11 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "allow_http": "false",
     },
 }
-"""What is hidden in the form, and called otherwise. Airflow 3 shows no placeholders of the fields above."""
+"""The hidden and relabeled fields of the form. Airflow 3 shows no placeholders of the fields above."""
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Describe the provider, as Airflow's ``provider_info.schema.json`` has it."""
+    """Return the provider's metadata in the form of Airflow's ``provider_info.schema.json``."""
     name = "Hopsworks Model Serving"
     return {
         "package-name": "airflow-provider-hsml",
@@ -87,7 +87,7 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [{"integration-name": name, "python-modules": [f"{_PACKAGE}.sensors"]}],
         "triggers": [{"integration-name": name, "python-modules": [f"{_PACKAGE}.triggers"]}],
         "extra-links": [f"{_PACKAGE}.links.{link}" for link in ("DeploymentLink", "ModelVersionLink")],
-        # What asset events are about, "hopsworks://<project>/...": Airflow 3 reads the first, Airflow 2 the second.
+        # The URIs of asset events are "hopsworks://<project>/...": Airflow 3 reads the first key, Airflow 2 the second.
         "asset-uris": [{"schemes": ["hopsworks"], "handler": None}],
         "dataset-uris": [{"schemes": ["hopsworks"], "handler": None}],
         "connection-types": [

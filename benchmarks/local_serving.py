@@ -1,13 +1,13 @@
 """
-What the local Model Serving costs on top of KServe's own model server, which it runs.
+Measure the overhead of the local Model Serving over KServe's own model server, which it runs.
 
-Run: python benchmarks/local_serving.py [rounds]. ``hsml-local serve`` is started as a process of its own, plain HTTP as
-KServe has it, without the ways of a cluster that are slow on purpose. It is compared, in turn and by the median:
+Run: python benchmarks/local_serving.py [rounds]. ``hsml-local serve`` runs in a process of its own: plain HTTP as in
+KServe, and without the simulated delays of a cluster. Compared, alternately and by the median:
 
-- predictions at concurrency 8, through the server and from the same model server directly
-- the start of a deployment, with the same program run without the server
+- predictions at concurrency 8: through the server, and from the same model server directly
+- the start of a deployment: with the server, and the same program without it
 
-and measured are ``GET /serving`` with 300 deployments, and the server's own memory after all that.
+Also measured: ``GET /serving`` with 300 deployments, and the server's own memory at the end.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BODY = json.dumps({"instances": [[1.0, 2.0, 3.0, 4.0]]}).encode()
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """``hsml-local serve``, in a process of its own."""
+    """A running ``hsml-local serve``, in a process of its own."""
 
     port: int
     key: str
@@ -54,17 +54,17 @@ class Server:
     process: psutil.Process
 
     def ask(self, connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None) -> bytes:
-        """Send a request below the project, and give the answer's body."""
+        """Send a request below the project and return the response body."""
         whole = f"/hopsworks-api/api/project/{self.project}{path}"
         return answered(connection, method, whole, body, {"Authorization": f"ApiKey {self.key}"})
 
     def connect(self) -> http.client.HTTPConnection:
-        """Open a connection that stays open."""
+        """Open a persistent connection."""
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     @property
     def model_server_port(self) -> int:
-        """Where the one model server that it runs listens."""
+        """The port of the one model server that it runs."""
         (child,) = self.process.children()
         (port,) = {each.laddr.port for each in child.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
         return int(port)
@@ -73,7 +73,7 @@ class Server:
 def answered(
     connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
 ) -> bytes:
-    """Send a request over a connection that stays open."""
+    """Send a request over a persistent connection and return the response body."""
     connection.request(method, path, body, {"content-type": "application/json", **headers})
     answer = connection.getresponse()
     content = answer.read()
@@ -84,7 +84,7 @@ def answered(
 
 @contextlib.contextmanager
 def serving(root: Path) -> Iterator[Server]:
-    """Start the server."""
+    """Run the server for the duration of the block."""
     program = str(Path(sys.executable).with_name("hsml-local"))
     command = [program, "serve", "--port", "0", "--root", str(root), "--no-tls", "--profile", "plain"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
@@ -110,14 +110,14 @@ def trained(folder: Path) -> Path:
 
 
 def register(server: Server, connection: http.client.HTTPConnection) -> None:
-    """Put the model into the registry; its files go the short way."""
+    """Register the model; its files are written to the server's folder directly, without an upload."""
     trained(server.root / "projects" / "demo" / "Models" / MODEL / "1" / "Files")
     body = json.dumps({"name": MODEL, "version": 1, "framework": "SKLEARN"}).encode()
     server.ask(connection, "PUT", f"/modelregistries/{server.project}/models/{MODEL}_1", body)
 
 
 def create(server: Server, connection: http.client.HTTPConnection, name: str) -> int:
-    """Create a deployment of the model, and give its id."""
+    """Create a deployment of the model and return its id."""
     desired: dict[str, Any] = {
         "name": name,
         "modelName": MODEL,
@@ -133,9 +133,9 @@ def create(server: Server, connection: http.client.HTTPConnection, name: str) ->
 
 def become(server: Server, connection: http.client.HTTPConnection, number: int, status: str) -> None:
     """Wait until a deployment is in a status."""
-    while (seen := json.loads(server.ask(connection, "GET", f"/serving/{number}")))["status"] != status:
-        if seen["status"] == "Failed":
-            raise RuntimeError(f"the deployment failed: {seen['condition']}")
+    while (current := json.loads(server.ask(connection, "GET", f"/serving/{number}")))["status"] != status:
+        if current["status"] == "Failed":
+            raise RuntimeError(f"the deployment failed: {current['condition']}")
         time.sleep(0.05)
 
 
@@ -143,30 +143,30 @@ def become(server: Server, connection: http.client.HTTPConnection, number: int, 
 
 
 def started(server: Server, connection: http.client.HTTPConnection, number: int) -> float:
-    """Time the start of a deployment."""
-    begun = time.perf_counter()
+    """Return the seconds that the start of a deployment takes."""
+    began = time.perf_counter()
     server.ask(connection, "POST", f"/serving/{number}?action=START")
     become(server, connection, number, "Running")
-    return time.perf_counter() - begun
+    return time.perf_counter() - began
 
 
 def started_alone(folder: Path) -> float:
-    """Time the start of the same model server without the Model Serving."""
+    """Return the seconds that the same model server takes to start without the local Model Serving."""
     store = Store(folder / "state.sqlite3")
     engine = KServeEngine(NamedEnvironments(Environments()), store, folder)
     model = ModelFiles(
         deployment=MODEL, name=MODEL, version=1, path=folder / "model", framework="SKLEARN", server="PYTHON"
     )
-    begun = time.perf_counter()
+    began = time.perf_counter()
     instance = engine.start(model, {"predictor": InstanceLog(MODEL)}, threading.Event(), timeout=120)
-    taken = time.perf_counter() - begun
+    taken = time.perf_counter() - began
     instance.stop()
     store.close()
     return taken
 
 
 def throughput(port: int, path: str, headers: dict[str, str]) -> float:
-    """Give how many predictions a second come back, from so many clients at once."""
+    """Return the predictions per second of ``CONCURRENCY`` parallel clients."""
     counts = [0] * CONCURRENCY
     ends = time.perf_counter() + SECONDS
 
@@ -178,33 +178,33 @@ def throughput(port: int, path: str, headers: dict[str, str]) -> float:
         connection.close()
 
     clients = [threading.Thread(target=client, args=[number]) for number in range(CONCURRENCY)]
-    begun = time.perf_counter()
+    began = time.perf_counter()
     for each in clients:
         each.start()
     for each in clients:
         each.join()
-    return sum(counts) / (time.perf_counter() - begun)
+    return sum(counts) / (time.perf_counter() - began)
 
 
 def predicted(server: Server, name: str) -> tuple[float, float]:
-    """Give the throughput through the server, and of the same model server asked directly."""
+    """Return the throughput through the server, and of the same model server without it."""
     path = f"/hopsworks-api/api/project/{server.project}/inference/models/{name}:predict"
     through = throughput(server.port, path, {"Authorization": f"ApiKey {server.key}"})
     return through, throughput(server.model_server_port, f"/v1/models/{name}:predict", {})
 
 
 def listed(server: Server, connection: http.client.HTTPConnection) -> float:
-    """Time the list of all deployments, in ms."""
-    begun = time.perf_counter()
+    """Return the milliseconds that the list of all deployments takes."""
+    began = time.perf_counter()
     content = server.ask(connection, "GET", "/serving")
-    taken = (time.perf_counter() - begun) * 1000
+    taken = (time.perf_counter() - began) * 1000
     if len(json.loads(content)) < DEPLOYMENTS:
         raise RuntimeError(f"the list has fewer than {DEPLOYMENTS} deployments")
     return taken
 
 
 def main(rounds: int = 5) -> None:
-    """Measure, and print the ratios and the goals."""
+    """Run the measurements, and print the ratios and the goals."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         trained(folder / "model")
@@ -213,7 +213,7 @@ def main(rounds: int = 5) -> None:
         register(server, connection)
         number = create(server, connection, MODEL)
         become(server, connection, number, "Created")
-        started_alone(folder)  # The first builds the environment, or reads it into memory.
+        started_alone(folder)  # Warms up: the first start builds the environment, or reads it into memory.
         starts = []
         for _ in range(rounds):
             starts.append((started(server, connection, number), started_alone(folder)))
@@ -246,7 +246,7 @@ def main(rounds: int = 5) -> None:
 def goal(
     name: str, value: float, unit: str, *, at_least: float | None = None, at_most: float | None = None
 ) -> dict[str, Any]:
-    """Say whether a goal is met."""
+    """Return a goal, and whether it is met."""
     met = value >= at_least if at_least is not None else at_most is None or value <= at_most
     return {
         "name": name,

@@ -1,9 +1,9 @@
 """
-What a DAG file costs that uses the operators and sensors: what importing them adds to Airflow's own base classes.
+Measure the import time that the operators and sensors add to a DAG file, on top of Airflow's base classes.
 
-Run: make parse-time. Next to the providers that do like jobs, in an environment that has them all: each is imported in
-a fresh process, in turn, after Airflow's base classes, which are not counted; the medians are compared. So are the
-modules that come with it. And the example DAGs are parsed as Airflow's DAG processor does it, after those classes, too.
+Run: make parse-time. The provider is compared with similar providers in one environment that has them all. Each is
+imported in a fresh process, in turn, after Airflow's base classes, which are not counted. The benchmark compares the
+median times and the number of imported modules. It also parses the example DAGs as Airflow's DAG processor does.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ IMPORTS = {
 TIMED = """
 import json, sys, time
 {before}
-there, begun = set(sys.modules), time.perf_counter()
+loaded, started = set(sys.modules), time.perf_counter()
 import {modules}
-print("COST=" + json.dumps([(time.perf_counter() - begun) * 1000, len(set(sys.modules) - there)]))
+print("COST=" + json.dumps([(time.perf_counter() - started) * 1000, len(set(sys.modules) - loaded)]))
 """
 PARSE = f"""
 import json, sys
@@ -49,13 +49,13 @@ from airflow.dag_processing.dagbag import DagBag
 {BASE}
 bag = DagBag(sys.argv[1])
 assert not bag.import_errors, bag.import_errors
-found = {{stat.file: stat.duration.total_seconds() * 1000 for stat in bag.dagbag_stats}}
-print("COST=" + json.dumps(found))
+durations = {{stat.file: stat.duration.total_seconds() * 1000 for stat in bag.dagbag_stats}}
+print("COST=" + json.dumps(durations))
 """
 
 
 def cost(script: str, *arguments: str) -> Any:
-    """Run a script in a process of its own, and give what it found."""
+    """Run a script in a process of its own and return its measurements."""
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             [sys.executable, "-c", script, *arguments],
@@ -68,18 +68,18 @@ def cost(script: str, *arguments: str) -> Any:
 
 
 def imported(name: str) -> tuple[float, int]:
-    """Give the milliseconds and the modules of one import."""
+    """Return the milliseconds and the number of modules of one import."""
     milliseconds, modules = cost(TIMED.format(before=BASE, modules=IMPORTS[name]))
     return milliseconds, modules
 
 
 def main(rounds: int = 7) -> None:
-    """Measure, and print the table and the goals."""
+    """Run the measurements, and print the table and the goals."""
     for name in IMPORTS:
-        imported(name)  # Byte code, and the file system's cache.
-    found = [{name: imported(name) for name in IMPORTS} for _ in range(rounds)]
-    times = {name: statistics.median(one[name][0] for one in found) for name in IMPORTS}
-    modules = {name: found[0][name][1] for name in IMPORTS}
+        imported(name)  # Warms up: writes bytecode files and fills the file system cache.
+    results = [{name: imported(name) for name in IMPORTS} for _ in range(rounds)]
+    times = {name: statistics.median(result[name][0] for result in results) for name in IMPORTS}
+    modules = {name: results[0][name][1] for name in IMPORTS}
     print("on top of Airflow's base classes   ms  modules  of ours")
     for name in IMPORTS:
         print(f"{name:28}  {times[name]:7.1f}  {modules[name]:7d}  {times[name] / times[OURS]:6.1f}")

@@ -1,14 +1,14 @@
 """
-What a promotion costs: its requests and its seconds, next to the same done by plain calls.
+Measure the requests and the seconds of a promotion, compared with plain API calls.
 
-Run: python benchmarks/promotion.py [rounds]. A local Model Serving with the ways and the pace of a cluster runs Python
-functions as models, each of which takes a while to load. In each round one version takes another one's place, nothing
-is to be done, and what was there is brought back: by the hook, as a task does it (registry, gate, journal, change,
-verification), and on another deployment by plain calls: a PUT or a rollback, and predictions ten times a second until
-only the right version answers. That time is the server's own rollout, which nobody can do without.
+Run: python benchmarks/promotion.py [rounds]. A local Model Serving with the behaviour and timing of a cluster runs
+Python functions as models, which take a while to load. Each round performs an update, a promotion without changes, and
+a rollback. The hook does them as a task would: registry, gate, journal, change, verification. For comparison, another
+deployment is changed by plain calls: a PUT or a rollback, then ten predictions a second until only the new version
+answers. That time is the server's own rollout, which no client can avoid.
 
-Requests are counted by the server. A change by the hook may take the server's own rollout, the time that the state has
-to be stable, the probes, another look at the instances' names where there was one, and 2 s.
+The server counts the requests. A change by the hook may take the time of the server's own rollout, the settle time, the
+probes, repeated reads of the instance names if there were any, and 2 s.
 """
 
 from __future__ import annotations
@@ -51,34 +51,34 @@ if TYPE_CHECKING:
 
 MODEL, PLAIN = "bench", "plain"
 LOADING = 4.0
-"""Seconds that a model takes to load: as KServe's server with scikit-learn does."""
+"""Seconds that a model takes to load, as in KServe's server with scikit-learn."""
 MARGIN = 2.0
 MOST_READS = 8
 BETWEEN = 0.1
 QUIET = 3.0
-"""Seconds without an answer of another version, after which the right one is taken to be alone."""
+"""Seconds without an answer of another version, after which the rollout counts as finished."""
 
 
 def load(model: ModelFiles) -> Callable[[Any], list[Any]]:
-    """Load a model, which answers its version for each row."""
+    """Load a model that answers its version for each row."""
     time.sleep(LOADING)
     return lambda rows: [model.version for _ in rows]
 
 
 @dataclass
 class Watched:
-    """A hook as a task has it, and what is seen of what it is told."""
+    """A hook as in a task, which records the responses that matter for its time limit."""
 
     hook: HsmlHook = field(default_factory=HsmlHook)
     saw_transition: bool = False
     logs: int = 0
 
     def __post_init__(self) -> None:
-        """Listen."""
+        """Record the responses of the hook's client."""
         send = self.hook.client.send
 
-        def listen(call: Any, *given: Any, **named: Any) -> Any:
-            answer = send(call, *given, **named)
+        def listen(call: Any, *args: Any, **kwargs: Any) -> Any:
+            answer = send(call, *args, **kwargs)
             self.saw_transition |= isinstance(answer, Deployment) and answer.status in (
                 Status.UPDATING,
                 Status.STARTING,
@@ -90,20 +90,20 @@ class Watched:
 
     def allowed(self, rolling: float) -> float:
         """
-        Give the seconds that a change may take.
+        Return the seconds that a change may take.
 
         :param rolling: seconds of the server's own rollout
         """
         settle = rollout_tracker.SETTLE_SEEN if self.saw_transition else rollout_tracker.SETTLE_UNSEEN
         probing = (probe.PROBES - 1) * predict.BETWEEN_PROBES
-        # Names are read once before and once afterwards; from the third time on they were waited for.
+        # Instance names are read once before and once after a change. Each further read has waited for new names.
         names = max(0, self.logs - 2) * rollout_tracker.NAMES_AGAIN
         return rolling + settle + probing + names + MARGIN
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What something cost."""
+    """The seconds and the requests of an action."""
 
     seconds: float
     reads: int
@@ -112,12 +112,12 @@ class Cost:
 
     @property
     def requests(self) -> int:
-        """All of them."""
+        """The number of all requests."""
         return self.reads + self.probes + self.writes
 
 
 class Bench:
-    """The server, and both ways to ask it."""
+    """The server, and both ways to change its deployments."""
 
     def __init__(self, serving: LocalServing, folder: Path) -> None:
         self._serving = serving
@@ -127,18 +127,18 @@ class Bench:
         self._api = f"{serving.url}/hopsworks-api/api/project/{serving.project_id}"
 
     def cost(self, act: Callable[[], object]) -> Cost:
-        """Do something, and tell what it cost."""
+        """Perform an action and return its cost."""
         self._serving.requests.clear()
-        begun = time.perf_counter()
+        started = time.perf_counter()
         act()
-        seconds = time.perf_counter() - begun
-        asked = list(self._serving.requests)
-        reads = sum(one.method == "GET" for one in asked)
-        probes = sum(one.path.endswith(":predict") for one in asked)
-        return Cost(seconds, reads, probes, len(asked) - reads - probes)
+        seconds = time.perf_counter() - started
+        sent = list(self._serving.requests)
+        reads = sum(request.method == "GET" for request in sent)
+        probes = sum(request.path.endswith(":predict") for request in sent)
+        return Cost(seconds, reads, probes, len(sent) - reads - probes)
 
     def register(self) -> int:
-        """Register a version that is better than all before, and give its number."""
+        """Register a version that is better than all earlier ones, and return its number."""
         version = 1 + max((model.version for model in HsmlHook().get_models(MODEL)), default=0)
         (self._folder / "model.joblib").write_text(json.dumps({"answer": version}))
         return (
@@ -156,9 +156,9 @@ class Bench:
 
     # --- By plain calls -----------------------------------------------------------------------------------------------
 
-    def ask(self, method: str, path: str, **given: Any) -> requests.Response:
+    def ask(self, method: str, path: str, **arguments: Any) -> requests.Response:
         """Send a request below the project."""
-        answer = self._session.request(method, f"{self._api}/{path}", timeout=60, **given)
+        answer = self._session.request(method, f"{self._api}/{path}", timeout=60, **arguments)
         answer.raise_for_status()
         return answer
 
@@ -168,32 +168,37 @@ class Bench:
         return row
 
     def answering(self) -> int:
-        """Ask for a prediction, and give the version in the process that answers."""
+        """Request a prediction and return the version of the process that answers."""
         answer = self.ask("POST", f"inference/models/{PLAIN}:predict", json={"instances": [[0.0]]})
         return int(answer.headers[VERSION_HEADER])
 
-    def look(self) -> None:
-        """Look which versions there are, which one is served, and whether it answers."""
+    def check(self) -> None:
+        """Read the versions and the deployment, and check that it answers: a promotion without changes."""
         self.ask("GET", f"modelregistries/{self._serving.project_id}/models", params={"filter_by": f"name_eq:{MODEL}"})
         self.row()
         self.answering()
 
     def put(self, version: int) -> float:
-        """Have it serve another version; gives the seconds until nothing else answers any more."""
+        """Update the deployment to another version; return the seconds until only that version answers."""
         row = self.row()
-        begun = time.perf_counter()
+        began = time.perf_counter()
         self.ask("PUT", "serving", params={"newVersion": "true"}, json=row | {"modelVersion": version})
-        return self._alone(version) - begun
+        return self._alone(version) - began
 
     def roll_back(self, *, to: int, serves: int) -> float:
-        """Roll it back to a version of its own, which serves a version of the model; gives the seconds."""
+        """
+        Roll the deployment back; return the seconds until only the restored version answers.
+
+        :param to: the deployment version
+        :param serves: the model version that it serves
+        """
         number = self.row()["id"]
-        begun = time.perf_counter()
+        began = time.perf_counter()
         self.ask("POST", f"serving/{number}/rollback", json={"version": to})
-        return self._alone(serves) - begun
+        return self._alone(serves) - began
 
     def _alone(self, version: int) -> float:
-        """Wait until one version alone answers; gives when that began."""
+        """Wait until only one version answers; return the time since when."""
         since = None
         while since is None or time.perf_counter() - since < QUIET:
             if self.answering() != version:
@@ -210,13 +215,13 @@ class Change:
 
     ours: Cost
     plain: float
-    """Seconds, which are the server's own rollout."""
+    """Seconds of the plain calls: the server's own rollout."""
     allowed: float
-    """Seconds that ours may take."""
+    """Seconds that the hook may take."""
 
 
 def measure(bench: Bench, rounds: int) -> tuple[list[Change], list[tuple[Cost, Cost]], list[Change]]:
-    """Give the updates, what it costs that nothing is to be done (by the hook, by plain calls), and the rollbacks."""
+    """Return the updates, the costs of promotions without changes (by the hook, by plain calls), and the rollbacks."""
     updates, nothing, rollbacks = [], [], []
     first = bench.register()
     for name in (MODEL, PLAIN):
@@ -229,7 +234,7 @@ def measure(bench: Bench, rounds: int) -> tuple[list[Change], list[tuple[Cost, C
         updates.append(Change(ours, rolling, watched.allowed(rolling)))
 
         ours = bench.cost(functools.partial(HsmlHook().deploy_best_model, MODEL, "accuracy"))
-        nothing.append((ours, bench.cost(bench.look)))
+        nothing.append((ours, bench.cost(bench.check)))
 
         watched = Watched()
         ours = bench.cost(functools.partial(watched.hook.rollback_deployment, MODEL))
@@ -239,34 +244,34 @@ def measure(bench: Bench, rounds: int) -> tuple[list[Change], list[tuple[Cost, C
 
 
 def main(rounds: int = 3) -> None:
-    """Measure, and print the ratios and the goals."""
+    """Run the measurements, and print the ratios and the goals."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         serving = stack.enter_context(LocalServing(engine=load, speeds=Speeds.of_a_cluster()))
         os.environ["AIRFLOW_CONN_HSML_DEFAULT"] = serving.connection
         updates, nothing, rollbacks = measure(Bench(serving, folder), rounds)
     goals = []
-    for what, changes in (("update", updates), ("rollback", rollbacks)):
+    for kind, changes in (("update", updates), ("rollback", rollbacks)):
         ours, plain, allowed = (
             statistics.median(column)
             for column in zip(*((c.ours.seconds, c.plain, c.allowed) for c in changes), strict=True)
         )
         ratio = statistics.median(change.ours.seconds / change.plain for change in changes)
-        asked = statistics.median(change.ours.requests for change in changes)
+        sent = statistics.median(change.ours.requests for change in changes)
         print(
-            f"{what}: {ours:.1f} s and {asked:.0f} requests, {plain:.1f} s by plain calls: {ratio:.1f} times that; "
+            f"{kind}: {ours:.1f} s and {sent:.0f} requests, {plain:.1f} s by plain calls: {ratio:.1f} times that; "
             f"may take {allowed:.1f} s",
         )
         over = statistics.median(change.ours.seconds - change.allowed for change in changes) + MARGIN
-        goals.append(goal(f"{what}, beyond the rollout, the settle time and the probes", over, "s", at_most=MARGIN))
+        goals.append(goal(f"{kind}, beyond the rollout, the settle time and the probes", over, "s", at_most=MARGIN))
     ours, plain = (statistics.median(each.seconds for each in column) for column in zip(*nothing, strict=True))
-    reads, probes, writes = (max(getattr(cost, kind) for cost, _ in nothing) for kind in ("reads", "probes", "writes"))
+    reads, probes, writes = (max(getattr(cost, name) for cost, _ in nothing) for name in ("reads", "probes", "writes"))
     print(
-        f"nothing to be done: {1000 * ours:.0f} ms, {reads} reads, {probes} probes, {writes} writes; "
+        f"no change needed: {1000 * ours:.0f} ms, {reads} reads, {probes} probes, {writes} writes; "
         f"{1000 * plain:.0f} ms and {nothing[0][1].requests} requests by plain calls: {ours / plain:.1f} times that",
     )
     goals += [
-        goal("reads when nothing is to be done", reads, "requests", at_most=MOST_READS),
+        goal("reads when no change is needed", reads, "requests", at_most=MOST_READS),
         goal("probes then", probes, "requests", at_most=1),
         goal("writes then", writes, "requests", at_most=0),
     ]
@@ -274,7 +279,7 @@ def main(rounds: int = 3) -> None:
 
 
 def goal(name: str, value: float, unit: str, *, at_most: float) -> dict[str, Any]:
-    """Say whether a goal is met."""
+    """Return a goal, and whether it is met."""
     return {"name": name, "value": round(value, 2), "unit": unit, "goal": at_most, "met": value <= at_most}
 
 

@@ -1,25 +1,25 @@
 """
-What waiting costs a triggerer: thousands of waits that poll together, next to one poll a wait.
+Measure the cost of thousands of waits in a triggerer: polls in batches, compared with one poll per wait.
 
-Run: python benchmarks/waiting.py [waits ...]. A local Model Serving runs in a process of its own, and the triggers in
-another one, in Airflow's own ``TriggerRunner``: its loop, its ``run_trigger``, its watchdog. Only its link to the
-supervisor is left out: it is handed triggers, and events are taken from it, in the process, without a database.
+Run: python benchmarks/waiting.py [waits ...]. A local Model Serving runs in a process of its own. The triggers run in
+another process, in Airflow's own ``TriggerRunner`` with its loop, its ``run_trigger`` and its watchdog. Only the link
+to the supervisor is replaced: triggers and events are passed within the process, without a database.
 
-``DeploymentTrigger`` waits for deployments that do not run, each for one of its own, all of one project. Measured are:
+Each ``DeploymentTrigger`` waits for a stopped deployment of its own; all deployments belong to one project. Measured:
 
-- requests an interval, counted by the server
-- CPU seconds an interval, and memory a wait, less what as many triggers cost that only sleep: that is Airflow's own
-- how often the watchdog says that the event loop was blocked, from the first trigger on
+- requests per interval, counted by the server
+- CPU seconds per interval and memory per wait, minus the cost of the same number of sleeping triggers (Airflow's share)
+- the watchdog's warnings of a blocked event loop, from the first trigger on
 
-The baseline is a trigger as it is mostly written: a client of its own, a GET, a sleep. It is even given a TLS context
-that is made once: without, each client makes one, of 0.8 MB and 37 ms. It is not measured with more than a thousand
-waits: five thousand polls in eight seconds are more than one triggerer can send.
+The baseline is a trigger as commonly written: a client of its own, a GET, a sleep. All its clients share one TLS
+context; otherwise each would create its own, which takes 0.8 MB and 37 ms. The baseline is measured with at most a
+thousand waits: one triggerer cannot send five thousand polls in eight seconds.
 
-The seconds in a worker are those of deploying a model that takes five minutes to start, deferred and not; that is
-measured beside all the rest.
+The seconds in a worker are those of deploying a model that takes five minutes to start, deferred and not deferred. They
+are measured in parallel with the rest.
 
-And, with a thousand waits beside it, how long it takes from Running to the event, for STARTs of models that load for
-some seconds. Running is seen by another process, which looks all the time.
+The last measurement is the delay from Running to the event, with a thousand other waits, for deployments whose models
+take some seconds to load. Another process polls continuously to observe Running.
 """
 
 from __future__ import annotations
@@ -72,16 +72,16 @@ COUNTS = (1, 100, 1000, 5000)
 MANY = 100
 MOST_PLAIN = 1000
 INTERVAL = 8.0
-"""Seconds between looks, and for which is measured."""
+"""Seconds between polls, and of one measurement."""
 BESIDE = 1000
-"""Waits that there are beside the STARTs."""
+"""Number of other waits during the STARTs."""
 STARTS, AT_ONCE = 20, 5
-FIRST_LOOK = 0.5
-"""Seconds after which a START is looked at first; later ones come later, up to the interval."""
+FIRST_POLL = 0.5
+"""Seconds until the first poll after a START; the pauses grow up to the interval."""
 SLOW_START = 300.0
-"""Seconds that the model takes whose deployment is waited for in a worker, and in the triggerer."""
+"""Seconds that the slow model takes to start, for the comparison of worker and triggerer."""
 LOADING = (2.0, 6.0)
-"""Seconds that a model takes to load: as KServe's server with scikit-learn does."""
+"""Seconds that a model takes to load, as in KServe's server with scikit-learn."""
 MODEL = "bench"
 
 _session = requests.Session()
@@ -93,14 +93,15 @@ _numbers = itertools.count(1)
 
 def serve() -> None:
     """Run a local Model Serving until the input ends."""
-    from airflow_provider_hsml.local import LocalServing, ModelFiles, Profile, Speeds  # noqa: PLC0415
+    from airflow_provider_hsml.local import LocalServing, ModelFiles, Profile, ServerOptions, Speeds  # noqa: PLC0415
 
     def load(_model: ModelFiles) -> Callable[[Any], list[Any]]:
         time.sleep(random.uniform(*LOADING))  # noqa: S311 - not a secret
         return list
 
     # Its speed is not what is measured: a list is to cost no time on purpose.
-    with LocalServing(engine=load, profile=Profile.named("plain"), speeds=Speeds(), control=True) as serving:
+    plain, options = Profile.named("plain"), ServerOptions(control=True)
+    with LocalServing(engine=load, profile=plain, speeds=Speeds(), options=options) as serving:
         files = Path(serving.root) / "projects" / serving.project / "Models" / MODEL / "1" / "Files"
         files.mkdir(parents=True)
         (files / "model.joblib").write_text("{}")
@@ -119,25 +120,25 @@ class Server:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What opens it."""
+        """The headers with the API key."""
         return {"Authorization": f"ApiKey {self.key}"}
 
     @property
     def deployments(self) -> str:
-        """Where the deployments are."""
+        """The path of the deployments."""
         return f"/hopsworks-api/api/project/{self.project}/serving"
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Send a request, and give what the answer says."""
+        """Send a request and return the JSON of the response."""
         answer = _session.request(method, f"{self.url}{path}", json=body, headers=self.headers, timeout=60)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def have(self, kind: str, count: int) -> dict[str, int]:
-        """Have so many deployments of a kind, none of which runs; give their ids by their names."""
+        """Create missing deployments of a kind, up to a count, all stopped; return their ids by name."""
         names = [f"{kind}{number}" for number in range(count)]
-        there = {row["name"]: int(row["id"]) for row in self.ask("GET", self.deployments)}
-        return {name: there.get(name) or self._create(name) for name in names}
+        existing = {row["name"]: int(row["id"]) for row in self.ask("GET", self.deployments)}
+        return {name: existing.get(name) or self._create(name) for name in names}
 
     def _create(self, name: str) -> int:
         desired = {
@@ -152,11 +153,11 @@ class Server:
         }
         return int(self.ask("PUT", self.deployments, desired)["id"])
 
-    def asked_since(self) -> int:
-        """Give the number of requests since this was called the last time."""
-        asked = self.ask("GET", "/_local/requests")["requests"]
+    def requests_since(self) -> int:
+        """Return the number of requests since the last call of this method."""
+        received = self.ask("GET", "/_local/requests")["requests"]
         self.ask("DELETE", "/_local/requests")
-        return len(asked)
+        return len(received)
 
 
 # --- A worker ---------------------------------------------------------------------------------------------------------
@@ -164,10 +165,10 @@ class Server:
 
 def workers() -> None:
     """
-    Deploy a model that takes minutes to start, once deferred and once not, and print the seconds in a worker of each.
+    Deploy a model that takes minutes to start, once deferred and once not; print the seconds in a worker of each.
 
-    What a worker does is done here as it is there: execute, and go on after the trigger. The start of its process is
-    not in it: Airflow takes as long for that in any task.
+    The steps are those of a worker: execute, then resume after the trigger. The start of the worker's process is not
+    included: it is the same for any task.
     """
     from airflow_provider_hsml.local import LocalServing, ModelFiles  # noqa: PLC0415
     from airflow_provider_hsml.local.cluster.faults import Hold  # noqa: PLC0415
@@ -189,19 +190,19 @@ def _seconds_in_a_worker(deferrable: bool) -> float:  # noqa: FBT001 - it is map
 
     name = f"deferrable{deferrable}".lower()
     context: Any = {"ti": SimpleNamespace(dag_id=name, run_id="1", task_id="1", map_index=-1, max_tries=0)}
-    context["ti"].xcom_push = lambda **_given: None
-    seconds, go_on = 0.0, functools.partial(_deploy(name, deferrable).execute, context)
+    context["ti"].xcom_push = lambda **_kwargs: None
+    seconds, step = 0.0, functools.partial(_deploy(name, deferrable).execute, context)
     while True:
-        begun = time.monotonic()
+        started = time.monotonic()
         try:
-            go_on()
+            step()
         except TaskDeferred as deferred:
-            seconds += time.monotonic() - begun
+            seconds += time.monotonic() - started
             event = asyncio.run(_first_event(deferred.trigger))
             kwargs = {**(deferred.kwargs or {}), "event": event}
-            go_on = functools.partial(_deploy(name, deferrable).resume_execution, deferred.method_name, kwargs, context)
+            step = functools.partial(_deploy(name, deferrable).resume_execution, deferred.method_name, kwargs, context)
         else:
-            return seconds + time.monotonic() - begun
+            return seconds + time.monotonic() - started
 
 
 def _deploy(name: str, deferrable: bool) -> Any:  # noqa: FBT001
@@ -222,15 +223,15 @@ async def _first_event(trigger: BaseTrigger) -> Any:
 
 
 class Sleeps(BaseTrigger):
-    """Does nothing: what a trigger costs by itself."""
+    """A trigger that only sleeps, to measure the cost of a trigger by itself."""
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.given = given
+        self.arguments = arguments
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Say how to make it again."""
-        return f"{__name__}.{type(self).__name__}", self.given
+        """Return the class path and the arguments."""
+        return f"{__name__}.{type(self).__name__}", self.arguments
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Sleep."""
@@ -239,41 +240,41 @@ class Sleeps(BaseTrigger):
 
 
 class Plain(Sleeps):
-    """One poll a wait, with a client of its own."""
+    """The baseline: a trigger that polls by itself, with a client of its own."""
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until it runs."""
+        """Poll until the deployment is running."""
         server = here.server
         async with httpx.AsyncClient(headers=server.headers, verify=here.tls, timeout=60) as client:
             while True:
-                answer = await client.get(f"{server.url}{server.deployments}/{self.given['deployment']}")
-                here.looks += 1
+                answer = await client.get(f"{server.url}{server.deployments}/{self.arguments['deployment']}")
+                here.polls += 1
                 if answer.json()["status"] == "Running":
                     break
                 await asyncio.sleep(INTERVAL)
-        yield TriggerEvent(self.given)  # type: ignore[no-untyped-call]
+        yield TriggerEvent(self.arguments)  # type: ignore[no-untyped-call]
 
 
 class Here:
-    """What is known in this process."""
+    """The state of this process."""
 
     server: Server
     tls = httpx.create_ssl_context()
-    looks = 0
+    polls = 0
     warnings = 0
 
-    def count_looks(self) -> None:
-        """Count the looks that our triggers judge."""
+    def count_polls(self) -> None:
+        """Count the polls of our triggers."""
         reached = StatusGoal.reached
 
         def counted(goal: StatusGoal, deployment: Deployment | None, now: float) -> bool:
-            self.looks += 1
+            self.polls += 1
             return reached(goal, deployment, now)
 
         StatusGoal.reached = counted  # type: ignore[assignment,method-assign]
 
     def count_warnings(self, _logger: object, _method: str, event: MutableMapping[str, Any]) -> NoReturn:
-        """Keep nothing of the log but the number of warnings of a blocked event loop."""
+        """Drop a log event, and count the warnings of a blocked event loop."""
         self.warnings += "blocked" in str(event.get("event"))
         raise structlog.DropEvent
 
@@ -282,7 +283,7 @@ here = Here()
 
 
 def wait_for(kind: str, deployment: str | int, first: float) -> RunTrigger:
-    """Make what a triggerer is told to do."""
+    """Build the workload that tells a triggerer to run a trigger for a deployment."""
     if kind == "ours":
         trigger: BaseTrigger = DeploymentTrigger(
             deployment_name=str(deployment),
@@ -298,53 +299,53 @@ def wait_for(kind: str, deployment: str | int, first: float) -> RunTrigger:
 
 
 async def _until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110 - Airflow's own, which sets no event
+    while not holds():  # noqa: ASYNC110 - the state is Airflow's own, which sets no event
         await asyncio.sleep(0.1)
 
 
 class Runner(TriggerRunner):
-    """Airflow's own, without a supervisor: triggers are handed to it, and events taken from it, in this process."""
+    """Airflow's own runner, without a supervisor: triggers and events are passed within this process."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.happened: dict[str, float] = {}
-        """When there was an event of which deployment, seconds since 1970."""
+        """The time of the event of each deployment, in seconds since 1970."""
         self.events = Events(self.happened)
 
     async def init_comms(self) -> None:
-        """Talk to nobody."""
+        """Set up a link that never reads anything."""
         never = asyncio.create_task(asyncio.Event().wait())
         self.comms_decoder = SimpleNamespace(_reader_task=never)  # type: ignore[assignment]
 
     async def sync_state_to_supervisor(self, finished_ids: list[int]) -> None:
-        """Forget what a supervisor would be told."""
+        """Process the events, without sending them to a supervisor."""
         self.process_trigger_events(finished_ids)
 
     async def begin(self, kind: str, deployments: list[Any], first: float = INTERVAL) -> None:
-        """Run a trigger for each deployment, and wait until all have looked once."""
-        here.looks = 0
+        """Run a trigger for each deployment, and wait until all have polled once."""
+        here.polls = 0
         self.to_create.extend(wait_for(kind, each, first) for each in deployments)
-        await _until(lambda: not self.to_create and (kind == "sleeping" or here.looks >= len(deployments)))
+        await _until(lambda: not self.to_create and (kind == "sleeping" or here.polls >= len(deployments)))
 
     async def events_of(self, names: set[str]) -> None:
-        """Wait until there was an event of each of some deployments."""
+        """Wait until each of these deployments had an event."""
         await _until(lambda: self.happened.keys() >= names)
 
     async def end_all(self) -> None:
-        """Cancel all triggers, and wait until they are gone."""
+        """Cancel all triggers and wait until they have ended."""
         self.to_cancel.extend(self.triggers)
         await _until(lambda: not self.triggers)
 
 
 class Events(deque[TriggerEventEntry]):
-    """Notes when there was an event of which deployment."""
+    """A queue of events that records the time of the event of each deployment."""
 
     def __init__(self, happened: dict[str, float]) -> None:
         super().__init__()
         self.happened = happened
 
     def append(self, entry: TriggerEventEntry) -> None:
-        """Take an event."""
+        """Append an event and record its time."""
         if "deployment_name" in str(entry.event.payload):
             self.happened[entry.event.payload["result"]["deployment_name"]] = time.time()
         super().append(entry)
@@ -352,57 +353,57 @@ class Events(deque[TriggerEventEntry]):
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What waits cost."""
+    """The cost of a number of waits."""
 
     waits: int
     requests: float
-    """An interval."""
+    """Per interval."""
     cpu: float
-    """Seconds an interval: for one look of each wait."""
+    """Seconds per interval, which is one poll of each wait."""
     memory: float
-    """Of a wait, in kB."""
+    """Per wait, in kB."""
     warnings: int
-    """Of a blocked event loop, from when the first trigger began."""
+    """Of a blocked event loop, from the first trigger on."""
 
 
 async def measure(runner: Runner, kind: str, waits: int) -> Cost:
-    """Run a trigger for each of so many deployments, and tell what an interval costs."""
+    """Run a trigger for each of a number of deployments, and return the cost of an interval."""
     numbers = await asyncio.to_thread(here.server.have, "waited", waits)
     before, here.warnings, seconds = psutil.Process().memory_info().rss, 0, INTERVAL
     await runner.begin(kind, list(numbers.values() if kind == "plain" else numbers))
     if kind == "sleeping":
         seconds /= 3
     else:
-        # Ours until they all wake up together.
+        # Ours: until all of them wake up together.
         await asyncio.sleep((2 if kind == "ours" else 0.5) * INTERVAL)
         await _until_quiet()
     if kind == "ours":
-        # Python's full garbage collections, which come every few of them, are to be in it as they are on average.
+        # Several intervals, to include Python's full garbage collections at their average rate.
         seconds *= 5
-    await asyncio.to_thread(here.server.asked_since)
-    cpu, here.looks = time.process_time(), 0
+    await asyncio.to_thread(here.server.requests_since)
+    cpu, here.polls = time.process_time(), 0
     await asyncio.sleep(seconds)
     cpu = time.process_time() - cpu
-    intervals = here.looks / waits or seconds / INTERVAL
-    asked = await asyncio.to_thread(here.server.asked_since)
+    intervals = here.polls / waits or seconds / INTERVAL
+    sent = await asyncio.to_thread(here.server.requests_since)
     memory = (psutil.Process().memory_info().rss - before) / waits / 1024
     await runner.end_all()
-    return Cost(waits, asked / intervals, cpu / intervals, memory, here.warnings)
+    return Cost(waits, sent / intervals, cpu / intervals, memory, here.warnings)
 
 
 async def _until_quiet() -> None:
-    """Wait until nobody has looked for a while, for an interval at the most: the window is to cut no list in two."""
-    begun = time.monotonic()
-    seen = -1
-    while here.looks != seen and time.monotonic() - begun < INTERVAL:
-        seen = here.looks
+    """Wait until polling pauses, at most one interval, so that the measurement does not begin within a list."""
+    started = time.monotonic()
+    previous = -1
+    while here.polls != previous and time.monotonic() - started < INTERVAL:
+        previous = here.polls
         await asyncio.sleep(1)
 
 
 async def triggerer(work: Callable[[Runner], Awaitable[Any]]) -> None:
-    """Run triggers, and print what is found out."""
+    """Run triggers and print the measurements."""
     structlog.configure(processors=[here.count_warnings])
-    here.count_looks()
+    here.count_polls()
     runner = Runner()
     running = asyncio.create_task(runner.arun())  # type: ignore[no-untyped-call]
     print(json.dumps(await work(runner)))
@@ -411,17 +412,17 @@ async def triggerer(work: Callable[[Runner], Awaitable[Any]]) -> None:
 
 
 async def costs(kind: str, counts: list[int], runner: Runner) -> list[dict[str, float]]:
-    """Tell what a kind of trigger costs, by number of waits."""
+    """Return the cost of a kind of trigger for each number of waits."""
     return [asdict(await measure(runner, kind, count)) for count in counts]
 
 
 async def starts(beside: int, started: dict[str, int], runner: Runner) -> dict[str, float]:
-    """Start deployments, some at a time, beside other waits; tell when there was an event of which one."""
+    """Start deployments, some at a time, beside other waits; return the time of the event of each."""
     await runner.begin("ours", list(await asyncio.to_thread(here.server.have, "waited", beside)))
     while some := dict(itertools.islice(started.items(), len(runner.happened), len(runner.happened) + AT_ONCE)):
         for number in some.values():
             await asyncio.to_thread(here.server.ask, "POST", f"{here.server.deployments}/{number}?action=START")
-        await runner.begin("ours", list(some), FIRST_LOOK)
+        await runner.begin("ours", list(some), FIRST_POLL)
         await runner.events_of(set(some))
     await runner.end_all()
     return runner.happened
@@ -432,7 +433,7 @@ async def starts(beside: int, started: dict[str, int], runner: Runner) -> dict[s
 
 @contextlib.contextmanager
 def served() -> Iterator[Server]:
-    """Start the server."""
+    """Run the server in a process of its own."""
     with subprocess.Popen(
         [sys.executable, __file__, "serve"], stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True
     ) as process:
@@ -444,14 +445,14 @@ def served() -> Iterator[Server]:
 
 
 def in_a_triggerer(server: Server, *work: Any) -> Any:
-    """Do work in a triggerer's process, and give what it found out."""
+    """Do work in a triggerer's process and return its measurements."""
     command = [sys.executable, __file__, "triggerer", *map(json.dumps, (asdict(server), *work))]
     environment = os.environ | {"AIRFLOW_CONN_HSML_DEFAULT": server.connection}
     return json.loads(subprocess.check_output(command, env=environment).splitlines()[-1])
 
 
 def watch(server: Server, deployments: dict[str, int]) -> dict[str, float]:
-    """Look at deployments all the time, and tell when each runs."""
+    """Poll deployments continuously, and return the time at which each was first seen running."""
     runs: dict[str, float] = {}
     while len(runs) < len(deployments):
         for name in deployments.keys() - runs.keys():
@@ -462,14 +463,14 @@ def watch(server: Server, deployments: dict[str, int]) -> dict[str, float]:
 
 
 def in_workers() -> tuple[float, float]:
-    """Give the seconds in a worker, deferred and not."""
+    """Return the seconds in a worker, deferred and not."""
     program = [sys.executable, __file__, "workers"]
     deferred, blocking = json.loads(subprocess.check_output(program, text=True).splitlines()[-1])
     return deferred, blocking
 
 
 def main(counts: list[int]) -> None:
-    """Measure, and print a table and the goals."""
+    """Run the measurements, and print a table and the goals."""
     with served() as server, ThreadPoolExecutor(2) as watching:
         worked = watching.submit(in_workers)
         few = [count for count in counts if count <= MOST_PLAIN]
@@ -485,10 +486,10 @@ def main(counts: list[int]) -> None:
 
     net = {
         (kind, count): replace(cost, cpu=cost.cpu - sleeping[count].cpu, memory=cost.memory - sleeping[count].memory)
-        for kind, found in (("ours", ours), ("plain", plain))
-        for count, cost in found.items()
+        for kind, by_count in (("ours", ours), ("plain", plain))
+        for count, cost in by_count.items()
     }
-    print(f"{INTERVAL:g} s between looks; CPU and memory without those of as many triggers that sleep:")
+    print(f"{INTERVAL:g} s between polls; CPU and memory minus those of the same number of sleeping triggers:")
     print("waits          requests an interval  CPU s an interval  kB a wait  blocked")
     for count in counts:
         own = sleeping[count]
@@ -516,7 +517,7 @@ def main(counts: list[int]) -> None:
 
 
 def goal(name: str, value: float, unit: str, *, at_most: float) -> dict[str, Any]:
-    """Say whether a goal is met."""
+    """Return a goal, and whether it is met."""
     return {"name": name, "value": round(value, 2), "unit": unit, "goal": at_most, "met": value <= at_most}
 
 
@@ -528,7 +529,7 @@ if __name__ == "__main__":
             workers()
         case ["triggerer", server, *work]:
             here.server = Server(**json.loads(server))
-            which, *given = map(json.loads, work)
-            asyncio.run(triggerer(functools.partial(costs if which == "costs" else starts, *given)))
-        case given:
-            main([int(count) for count in given] or list(COUNTS))
+            which, *arguments = map(json.loads, work)
+            asyncio.run(triggerer(functools.partial(costs if which == "costs" else starts, *arguments)))
+        case numbers:
+            main([int(count) for count in numbers] or list(COUNTS))

@@ -1,7 +1,7 @@
 """
-Runs all steps with one SDK, in that SDK's interpreter: ``python -m conformance.client hopsworks --local``.
+Run all steps with one SDK, in that SDK's interpreter: ``python -m conformance.client hopsworks --local``.
 
-Writes a line of JSON a step to standard output. What the SDK prints goes to standard error.
+Each step writes one line of JSON to standard output. The output of the SDK goes to standard error.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from conformance.sdks import SDKS
 from conformance.steps import Session, run_all
 
 STEPS_OF = (registry, serving)
-"""The modules whose functions are the steps, in their order."""
+"""The modules that define the steps, in order."""
 
 
 def main() -> None:
-    """Run the steps of the SDK that is named by the argument."""
+    """Run the steps with the SDK that the argument names."""
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     session = Session(SDKS[sys.argv[1]]())

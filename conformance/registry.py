@@ -33,7 +33,7 @@ def upload(session: Session) -> None:
     large, empty = session.folder / "large.bin", session.folder / "empty.bin"
     large.write_bytes(bytes(range(256)) * 4 * 1024 * 3)
     empty.write_bytes(b"")
-    # The one counts the parts' size in bytes, the other in MB.
+    # The size of the parts is in MB for hsml, in bytes for hopsworks.
     chunk = 1 if session.sdk.name == "hsml" else 1024 * 1024
     files.upload(str(large), session.resources, chunk_size=chunk)
     expected = ["large.bin"]
@@ -62,7 +62,7 @@ def copy_and_move(session: Session) -> None:
     expect(read(session, f"{here}/large.bin"), (session.folder / "large.bin").read_bytes(), "the large file's content")
     files.copy(f"{here}/changed.txt", f"/Projects/{project}/{here}/copied.txt")
     files.move(f"{here}/copied.txt", f"/Projects/{project}/{here}/moved.txt")
-    expect(files.path_exists(f"{here}/copied.txt"), False, "what was moved is still there")
+    expect(files.path_exists(f"{here}/copied.txt"), False, "the source of the move still exists")
     expect(read(session, f"{here}/moved.txt"), b"second", "the moved file's content")
 
 
@@ -90,7 +90,7 @@ def upload_folder(session: Session) -> None:
 
 
 def read(session: Session, path: str) -> bytes:
-    """Give the content of a file in HopsFS."""
+    """Return the content of a file in HopsFS."""
     local = session.folder / "downloaded"
     session.sdk.download(path, local)
     return local.read_bytes()
@@ -100,7 +100,7 @@ def read(session: Session, path: str) -> bytes:
 
 
 def trained(session: Session, factor: int) -> Path:
-    """Train ``factor * (a + b)``, so that a prediction tells which version made it."""
+    """Train ``factor * (a + b)``, so that a prediction identifies its version."""
     import joblib
     from sklearn.linear_model import LinearRegression
 
@@ -113,7 +113,7 @@ def trained(session: Session, factor: int) -> Path:
 
 
 def described(session: Session, factor: int) -> dict[str, Any]:
-    """Say all that a model is created with."""
+    """Return all arguments for the creation of a model."""
     import numpy as np
     import pandas as pd
     from hsml.model_schema import ModelSchema
@@ -195,7 +195,7 @@ def get_model(session: Session) -> None:
     expect(model.training_metrics, {"accuracy": 0.5, "loss": 0.5}, "its metrics")
     expect(model.description, "2 times the sum", "its description")
     expect(f"/models/{session.model}/2" in model.get_url(), True, f"its page in {model.get_url()}")
-    if session.sdk.name == "hsml":  # hsml 3.7 lets the 404 pass.
+    if session.sdk.name == "hsml":  # hsml 3.7 raises the 404.
         refused(lambda: session.version(99), "404")
     else:
         expect(session.version(99), None, "a version that is not there")

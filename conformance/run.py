@@ -1,14 +1,13 @@
 """
-Runs Hopsworks' official SDKs, unmodified, against the local Model Serving, and prints step by step what they could do.
+Run Hopsworks' official SDKs, unmodified, against the local Model Serving, and print the result of every step.
 
-``make conformance`` makes their environments (``.venv-hopsworks``, ``.venv-hsml``) and runs
-``python -m conformance.run``. It starts ``hsml-local serve`` for each SDK, with the Hopsworks version that the SDK is
-of, and ends with exit code 1 when a step failed. ``--docs`` writes the table into docs/local-serving.md, where it is
-the record of the last run.
+``make conformance`` creates their environments (``.venv-hopsworks``, ``.venv-hsml``) and runs
+``python -m conformance.run``. For each SDK it starts ``hsml-local serve`` with the matching Hopsworks version. The exit
+code is 1 if a step failed. ``--docs`` writes the table into docs/local-serving.md, as the record of the last run.
 
-``--cluster`` asks a real Hopsworks cluster instead, which the variables HOPSWORKS_HOST, HOPSWORKS_PORT,
-HOPSWORKS_PROJECT and HOPSWORKS_API_KEY name. It makes models, files and deployments with ``conformance`` in their names
-there, and deletes them at the end.
+``--cluster`` runs the steps against a real Hopsworks cluster instead, set by the variables HOPSWORKS_HOST,
+HOPSWORKS_PORT, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY. There they create models, files and deployments with
+``conformance`` in their names, and delete them at the end.
 """
 
 from __future__ import annotations
@@ -44,9 +43,9 @@ class Subject:
 
     sdk: str
     package: str
-    """With its version, as the table says it."""
+    """With its version, as shown in the table."""
     hopsworks: str
-    """The version of Hopsworks that the server has the ways of."""
+    """The version of Hopsworks that the server emulates."""
 
     @property
     def python(self) -> Path:
@@ -60,19 +59,19 @@ def main() -> int:
     """Run the SDKs and print their tables."""
     parser = argparse.ArgumentParser(prog="make conformance ARGS=", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--sdk", choices=[each.sdk for each in SUBJECTS], help="only this one")
-    parser.add_argument("--cluster", action="store_true", help="ask the cluster that HOPSWORKS_HOST names")
+    parser.add_argument("--cluster", action="store_true", help="run against the cluster that HOPSWORKS_HOST names")
     parser.add_argument("--docs", action="store_true", help="write the table into docs/local-serving.md")
-    given = parser.parse_args()
-    if given.docs and (given.sdk or given.cluster):
+    options = parser.parse_args()
+    if options.docs and (options.sdk or options.cluster):
         parser.error("--docs needs a run of both SDKs against the local Model Serving")
     assert STEPS_OF  # noqa: S101 - importing them has filled STEPS
     results: dict[str, list[dict[str, Any]]] = {}
     for subject in SUBJECTS:
-        if given.sdk in (None, subject.sdk):
-            results[subject.sdk] = _run(subject, is_cluster=given.cluster)
+        if options.sdk in (None, subject.sdk):
+            results[subject.sdk] = _run(subject, is_cluster=options.cluster)
     failed = [result for of_one in results.values() for result in of_one if result["outcome"] == "FAILED"]
     missing = sum(len(STEPS) - len(of_one) for of_one in results.values())
-    if given.docs and not missing:
+    if options.docs and not missing:
         write_table(PAGE, results)
     counts = [f"{sum(r['outcome'] == o for s in results.values() for r in s)} {o}" for o in ("ok", "not possible")]
     print(f"\nconformance: {', '.join(counts)}, {len(failed)} FAILED, {missing} not run")
@@ -80,7 +79,7 @@ def main() -> int:
 
 
 def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
-    """Run all steps with an SDK, printing each when it has ended."""
+    """Run all steps with an SDK, and print each result as soon as it is known."""
     with contextlib.ExitStack() as stack:
         if is_cluster:
             where = {name: value for name, value in os.environ.items() if name.startswith("HOPSWORKS_")}
@@ -90,7 +89,7 @@ def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
             log = CHECKOUT / ".conformance" / f"{subject.sdk}.log"
             log.parent.mkdir(exist_ok=True)
             where = stack.enter_context(_local_serving(subject, root, log.with_name(f"{subject.sdk}-server.log")))
-        print(f"\n== {subject.package}, against {where.get('HOPSWORKS_HOST')}; what it prints is in {log}", flush=True)
+        print(f"\n== {subject.package}, against {where.get('HOPSWORKS_HOST')}; its output is in {log}", flush=True)
         output = stack.enter_context(log.open("w"))
         client = subprocess.Popen(
             [str(subject.python), "-m", "conformance.client", subject.sdk, *([] if is_cluster else ["--local"])],
@@ -113,7 +112,7 @@ def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def _local_serving(subject: Subject, root: Path, log: Path) -> Iterator[dict[str, str]]:
-    """Start the local Model Serving as the command does, and say where it is as the SDKs read it."""
+    """Run ``hsml-local serve``, and yield its address as the environment variables that the SDKs read."""
     command = Path(sys.executable).with_name("hsml-local")
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -123,7 +122,7 @@ def _local_serving(subject: Subject, root: Path, log: Path) -> Iterator[dict[str
             stderr=output,
             text=True,
         )
-    assert server.stdout is not None  # noqa: S101 - it was asked for
+    assert server.stdout is not None  # noqa: S101 - opened with PIPE
     try:
         line = server.stdout.readline()
         if not line:
@@ -142,12 +141,12 @@ def _local_serving(subject: Subject, root: Path, log: Path) -> Iterator[dict[str
 
 
 def _printed(line: str) -> dict[str, Any]:
-    """Print a step's result, and give it."""
+    """Print the result of a step and return it."""
     result: dict[str, Any] = json.loads(line)
     each = next(each for each in STEPS if each.name == result["step"])
     outcome = result["outcome"]
-    said = f"{outcome} ({result['reason'][:600]})" if result["reason"] else outcome
-    print(f"{each.subject:15} {each.does:85} {result['seconds']:6.1f} s  {said}", flush=True)
+    shown = f"{outcome} ({result['reason'][:600]})" if result["reason"] else outcome
+    print(f"{each.subject:15} {each.does:85} {result['seconds']:6.1f} s  {shown}", flush=True)
     return result
 
 
@@ -155,36 +154,36 @@ def _printed(line: str) -> dict[str, Any]:
 
 
 def table(results: Mapping[str, list[dict[str, Any]]]) -> list[str]:
-    """Make the lines of the table from what was seen."""
+    """Return the lines of the table for these results."""
     lines = [
         f"| | what the SDK does | {' | '.join(each.package for each in SUBJECTS)} |",
         f"| --- | --- | {' | '.join('---' for _ in SUBJECTS)} |",
     ]
-    seen = {(sdk, result["step"]): result for sdk, of_one in results.items() for result in of_one}
+    by_step = {(sdk, result["step"]): result for sdk, of_one in results.items() for result in of_one}
     for each in STEPS:
-        cells = [cell(seen[subject.sdk, each.name]) for subject in SUBJECTS]
+        cells = [cell(by_step[subject.sdk, each.name]) for subject in SUBJECTS]
         lines.append(row(each, cells))
     return lines
 
 
 def row(each: Step, cells: list[str]) -> str:
-    """Make a line of the table."""
+    """Return one line of the table."""
     return f"| {each.subject} | {each.does} | {' | '.join(cells)} |"
 
 
 def cell(result: Mapping[str, Any]) -> str:
-    """Say a result in the table."""
+    """Return the text of a result in the table."""
     if result["outcome"] == "not possible":
         return f"not possible: {result['reason']}"
     return str(result["outcome"])
 
 
 def write_table(page: Path, results: Mapping[str, list[dict[str, Any]]]) -> None:
-    """Replace the table between its two marks."""
+    """Replace the table between its two markers."""
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    said = f"As of the run of {dt.datetime.now(dt.UTC).date()}:"
-    page.write_text("\n".join([f"{before}{BEGIN}", "", said, "", *table(results), "", f"{END}{after}"]))
+    heading = f"As of the run of {dt.datetime.now(dt.UTC).date()}:"
+    page.write_text("\n".join([f"{before}{BEGIN}", "", heading, "", *table(results), "", f"{END}{after}"]))
 
 
 if __name__ == "__main__":

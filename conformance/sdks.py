@@ -1,4 +1,4 @@
-"""The two SDKs, each behind the few words in which they differ: how to log in, and what handles its files."""
+"""The two SDKs, behind one interface for the calls in which they differ: logging in and handling files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Sdk(ABC):
-    """An official SDK. It finds the cluster by the variables HOPSWORKS_HOST, _PORT, _PROJECT and _API_KEY."""
+    """An official SDK. The variables HOPSWORKS_HOST, _PORT, _PROJECT and _API_KEY set the cluster."""
 
     name: ClassVar[str]
     host = os.environ.get("HOPSWORKS_HOST", "")
@@ -22,7 +22,7 @@ class Sdk(ABC):
 
     @abstractmethod
     def log_in(self, key: str | None = None) -> tuple[Any, Any]:
-        """Log in, and give the handles of the model registry and of model serving."""
+        """Log in and return the handles of the model registry and of model serving."""
 
     @abstractmethod
     def log_out(self) -> None:
@@ -77,7 +77,7 @@ class Hopsworks(Sdk):
 
 
 class Hsml(Sdk):
-    """The package ``hsml``, of the line before ``hopsworks`` took it in."""
+    """The package ``hsml``, from before it was merged into ``hopsworks``."""
 
     name = "hsml"
 

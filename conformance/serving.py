@@ -1,4 +1,4 @@
-"""Steps: deployments, from the first to the last."""
+"""Steps: deployments, from creation to deletion."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NO_STATUS = "the SDK itself refuses every status"
 
 
 def resources(cores: float = 1, instances: int = 1) -> Any:
-    """Ask for resources, in the SDK's classes."""
+    """Return resources, in the SDK's classes."""
     from hsml.resources import PredictorResources, Resources
 
     return PredictorResources(
@@ -30,7 +30,7 @@ def resources(cores: float = 1, instances: int = 1) -> Any:
 
 
 def script(session: Session, name: str) -> str:
-    """Give a script as the SDK takes it: its place on this machine, or for hsml in HopsFS, where it is put before."""
+    """Return the path of a script as the SDK expects it: on this machine, or for hsml in HopsFS after an upload."""
     if session.sdk.name == "hopsworks":
         return str(SCRIPTS / name)
     path = f"{session.resources}/{name}"
@@ -40,7 +40,7 @@ def script(session: Session, name: str) -> str:
 
 
 def known(session: Session, purpose: str) -> Any:
-    """Get a deployment anew, as another program would."""
+    """Read a deployment again, as another program would."""
     return session.serving.get_deployment(session.named(purpose))
 
 
@@ -52,7 +52,7 @@ def start(deployment: Any) -> None:
 
 
 def wait_for_route(deployment: Any) -> None:
-    """Wait until the ingress knows a deployment that is Running: hopsworks waits for that itself, hsml 3.7 does not."""
+    """Wait until the ingress routes to a Running deployment: hopsworks waits for that itself, hsml 3.7 does not."""
     ends = time.monotonic() + WAIT_SECONDS
     while True:
         try:
@@ -66,11 +66,11 @@ def wait_for_route(deployment: Any) -> None:
 
 
 def answers(deployment: Any, expected: float) -> None:
-    """Wait until what was changed answers: the SDKs end at Running, when what was before may answer as well."""
+    """Wait for the new answer: the SDKs stop waiting at Running, when the previous version may still be answering."""
     ends = time.monotonic() + WAIT_SECONDS
-    while (said := predictions(deployment.predict(inputs=[[1.0, 2.0]]))) != [expected] and time.monotonic() < ends:
+    while (answer := predictions(deployment.predict(inputs=[[1.0, 2.0]]))) != [expected] and time.monotonic() < ends:
         time.sleep(0.5)
-    expect(said, [expected], "the prediction")
+    expect(answer, [expected], "the prediction")
 
 
 def stop(deployment: Any) -> None:
@@ -83,10 +83,10 @@ def predictions(answer: Any) -> list[Any]:
 
 
 def printed(call: Any) -> str:
-    """Give what a call prints, where that is all it gives."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    """Return the output of a call that only prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         call()
-    return said.getvalue()
+    return output.getvalue()
 
 
 # --- Deploying --------------------------------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def get_deployments(session: Session) -> None:
     names = {session.named(purpose) for purpose in ("main", "predictor", "saved")}
     for listed in (serving.get_deployments(), serving.get_deployments(model=session.version(1))):
         expect(names <= {each.name for each in listed}, True, f"{sorted(names)} are among {listed}")
-    if session.sdk.name == "hsml":  # hsml 3.7 lets the 404 pass.
+    if session.sdk.name == "hsml":  # hsml 3.7 raises the 404.
         refused(lambda: known(session, "absent"), "240000")
     else:
         expect(known(session, "absent"), None, "a deployment that is not there")
@@ -193,7 +193,7 @@ def predict_example(session: Session) -> None:
     expect(predictions(answer), [3.0], "the prediction")
 
 
-@step(PREDICTING, "what the model refuses comes back as an error; so does a body without instances")
+@step(PREDICTING, "invalid input for the model is answered with an error; so is a body without instances")
 def predict_badly(session: Session) -> None:
     deployment = known(session, "main")
     refused(lambda: deployment.predict(inputs=[["a", "b"]]))
@@ -219,8 +219,8 @@ def predict_by_url(session: Session) -> None:
 @step(RUNNING, "logs: the last lines of each instance")
 def logs(session: Session) -> None:
     deployment = known(session, "main")
-    said = printed(lambda: deployment.get_logs(tail=50))
-    expect(f"{deployment.name}-predictor-" in said, True, f"the instance is named in {said!r}")
+    output = printed(lambda: deployment.get_logs(tail=50))
+    expect(f"{deployment.name}-predictor-" in output, True, f"the instance is named in {output!r}")
 
 
 @step(RUNNING, "read_logs and tail_logs", hsml=OLDER)
@@ -238,7 +238,7 @@ def read_logs(session: Session) -> None:
 def update(session: Session) -> None:
     deployment = known(session, "main")
     deployment.model_version = 2
-    deployment.predictor.description = "the second"  # What is set on the deployment, the SDKs do not send.
+    deployment.predictor.description = "the second"  # The SDKs do not send a description set on the deployment itself.
     deployment.save(await_update=WAIT_SECONDS)
     expect(known(session, "main").description, "the second", "the description")
     answers(deployment, 6.0)
@@ -282,7 +282,7 @@ def tag_deployment(session: Session) -> None:
     expect(list(deployment.get_tags()), ["checked"], "the tags that are left")
 
 
-@step(CHANGING, "change what is stopped; what cannot be changed is refused")
+@step(CHANGING, "change a stopped deployment; an invalid change is refused")
 def change_stopped(session: Session) -> None:
     deployment = known(session, "saved")
     deployment.model_version = 1
@@ -312,7 +312,7 @@ def deploy_script(session: Session) -> None:
     expect(predictions(deployment.predict(data={"instances": rows})), [3.0, 7.0], "the predictions for instances")
 
 
-@step(CONFIGURING, "what a script is given: its deployment, its model")
+@step(CONFIGURING, "environment variables of a script: its deployment, its model")
 def script_variables(session: Session) -> None:
     deployment = known(session, "script")
     rows = [{"variable": name} for name in ("DEPLOYMENT_NAME", "MODEL_NAME", "MODEL_VERSION")]
@@ -322,19 +322,19 @@ def script_variables(session: Session) -> None:
 @step(CONFIGURING, "a configuration file and environment variables", hsml=OLDER)
 def script_config(session: Session) -> None:
     deployment = known(session, "script")
-    expect(deployment.env_vars, {"CONFORMANCE": "a=b"}, "the variables that are told")
+    expect(deployment.env_vars, {"CONFORMANCE": "a=b"}, "the variables of the deployment")
     answer = deployment.predict(inputs=[{"variable": "CONFORMANCE"}, {"config": True}])
-    expect(predictions(answer), ["a=b", '{"threshold": 0.5}'], "what the script has of them")
+    expect(predictions(answer), ["a=b", '{"threshold": 0.5}'], "the values that the script reads")
 
 
-@step(CONFIGURING, "what a script prints is in the logs")
+@step(CONFIGURING, "a script's output is in the logs")
 def script_logs(session: Session) -> None:
     deployment = known(session, "script")
-    said = printed(lambda: deployment.get_logs(tail=200))
-    expect("conformance: 2 rows" in said, True, f"what the script printed is in {said[-500:]!r}")
+    output = printed(lambda: deployment.get_logs(tail=200))
+    expect("conformance: 2 rows" in output, True, f"the script's output is in {output[-500:]!r}")
 
 
-@step(CONFIGURING, "download what a deployment was made of")
+@step(CONFIGURING, "download the files of a deployment")
 def download_artifact(session: Session) -> None:
     deployment = known(session, "script")
     if session.sdk.name == "hsml":
@@ -342,8 +342,8 @@ def download_artifact(session: Session) -> None:
     else:
         folder = session.folder / "artifact"
         deployment.download_artifact_files(str(folder))
-        found: Iterable[str] = sorted(path.name for path in folder.rglob("*") if path.is_file())
-        expect([name for name in found if name.endswith("predictor.py")] != [], True, f"the script is among {found}")
+        names: Iterable[str] = sorted(path.name for path in folder.rglob("*") if path.is_file())
+        expect([name for name in names if name.endswith("predictor.py")] != [], True, f"the script is among {names}")
 
 
 @step(CONFIGURING, "update a deployment that was read back: its script stays")
@@ -365,15 +365,15 @@ def deploy_transformer(session: Session) -> None:
     start(deployment)
     answer = deployment.predict(inputs=[[1.0, 2.0]])
     expect((predictions(answer), answer["transformed"]), ([30.0], "yes"), "the transformed prediction")
-    said = printed(lambda: deployment.get_logs(component="transformer", tail=200))
-    expect("conformance: transforming" in said, True, f"what the transformer printed is in {said[-500:]!r}")
+    output = printed(lambda: deployment.get_logs(component="transformer", tail=200))
+    expect("conformance: transforming" in output, True, f"the transformer's output is in {output[-500:]!r}")
 
 
 @step(CONFIGURING, "take the transformer away again")
 def remove_transformer(session: Session) -> None:
     deployment = known(session, "transformer")
     deployment.transformer = None
-    if session.sdk.name == "hsml":  # Scripts of an artifact that is there cannot be changed.
+    if session.sdk.name == "hsml":  # The scripts of an existing artifact cannot be changed.
         deployment.artifact_version = "CREATE"
     deployment.save(await_update=WAIT_SECONDS)
     expect(known(session, "transformer").transformer, None, "the transformer")
@@ -393,10 +393,10 @@ def logger_and_batcher(session: Session) -> None:
         inference_batcher=InferenceBatcher(enabled=True, max_batch_size=32, max_latency=5000, timeout=5),
         resources=resources(),
     )
-    told = known(session, "logger")
-    expect(told.inference_logger.mode, "ALL", "the logger's mode")
-    expect(told.inference_logger.kafka_topic.name not in (None, "NONE", "CREATE"), True, "the topic has a name")
-    expect((told.inference_batcher.enabled, told.inference_batcher.max_batch_size), (True, 32), "the batcher")
+    live = known(session, "logger")
+    expect(live.inference_logger.mode, "ALL", "the logger's mode")
+    expect(live.inference_logger.kafka_topic.name not in (None, "NONE", "CREATE"), True, "the topic has a name")
+    expect((live.inference_batcher.enabled, live.inference_batcher.max_batch_size), (True, 32), "the batcher")
     while deployment.get_state().status == "Creating":
         time.sleep(0.5)
     deployment.predictor.description = "described"
@@ -414,9 +414,9 @@ def scaling(session: Session) -> None:
         environment="pandas-inference-pipeline",
         tags=[{"name": "owner", "value": "team-b"}],
     )
-    told = known(session, "scaling")
-    expect((told.scaling_configuration.min_instances, told.scaling_configuration.max_instances), (1, 3), "the scaling")
-    expect(told.environment, "pandas-inference-pipeline", "the environment")
+    live = known(session, "scaling")
+    expect((live.scaling_configuration.min_instances, live.scaling_configuration.max_instances), (1, 3), "the scaling")
+    expect(live.environment, "pandas-inference-pipeline", "the environment")
     expect(deployment.get_tags(), {"owner": "team-b"}, "the tags")
 
 

@@ -1,7 +1,7 @@
 """
-The steps of the conformance run: what they are, and how they are run one after the other in an SDK's own interpreter.
+The steps of the conformance run: how they are defined, and how they run one after the other in an SDK's interpreter.
 
-Nothing here imports an SDK at module level, so that the list of steps can be read without one.
+Nothing here imports an SDK at module level, so the list of steps can be read without one.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Outcome = Literal["ok", "not possible", "FAILED"]
 
 SCRIPTS = Path(__file__).with_name("scripts")
 WAIT_SECONDS = 180
-"""How long a start or an update may take."""
+"""Time limit of a start or an update."""
 
 
 @dataclass
 class Session:
-    """What the steps share: the SDK, and what earlier steps have made with it."""
+    """The state that the steps share: the SDK, and the objects that earlier steps have created with it."""
 
     sdk: Sdk
     mark: str = field(default_factory=lambda: uuid.uuid4().hex[:6])
-    """In the name of all that is made, so that a run on a shared cluster meets nobody else's."""
+    """Part of the name of everything created, to avoid collisions on a shared cluster."""
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="conformance-")))
-    """On this machine."""
+    """A working folder on this machine."""
     registry: Any = None
     serving: Any = None
     deployments: dict[str, Any] = field(default_factory=dict)
@@ -49,7 +49,7 @@ class Session:
         return f"Resources/conformance{self.mark}"
 
     def named(self, purpose: str) -> str:
-        """Name a deployment: lower case, since lines before 4 take no other."""
+        """Return a deployment name: in lower case, since Hopsworks before 4 accepts no other."""
         return f"conf{self.mark}{purpose}"
 
     def version(self, number: int) -> Any:
@@ -59,19 +59,22 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something that people do with an SDK."""
+    """One use of an SDK."""
 
     name: str
     subject: str
     does: str
     run: Callable[[Session], None]
     impossible: Mapping[str, str]
-    """By the SDK's name: why it cannot do this. ``local``: why the local Model Serving cannot; then it is tried."""
+    """
+    The reasons why this is not possible, by the SDK's name. With the key ``local``, the reason why the local Model
+    Serving does not support it; the step then runs all the same, and must fail.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a step went."""
+    """The result of a step."""
 
     step: str
     outcome: Outcome
@@ -88,9 +91,10 @@ def step(
     """
     Add a function to the steps.
 
-    :param subject: the chapter it belongs to
-    :param does: what the SDK does, as the table says it
-    :param impossible: why an SDK cannot do it, by the SDK's name; or as ``local`` why the local Model Serving cannot
+    :param subject: the section that it belongs to
+    :param does: a description for the table
+    :param impossible: the reason why an SDK cannot do it, by the SDK's name; as ``local``, why the local Model Serving
+        cannot
     """
 
     def add(run: Callable[[Session], None]) -> Callable[[Session], None]:
@@ -101,7 +105,7 @@ def step(
 
 
 def run_all(session: Session, *, is_local: bool) -> Iterator[dict[str, Any]]:
-    """Run the steps in their order and give the result of each, as JSON has it. Without a log-in there is no more."""
+    """Run the steps in order and yield the result of each, ready for JSON. A failed log-in ends the run."""
     for each in STEPS:
         begin = time.monotonic()
         outcome, reason = _run(each, session, each.impossible.get("local", "") if is_local else "")
@@ -115,26 +119,26 @@ def _run(each: Step, session: Session, lack: str) -> tuple[Outcome, str]:
         return "not possible", reason
     try:
         each.run(session)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is the result
+    except Exception as error:  # noqa: BLE001 - any error is a result of the step
         if lack:
             return "not possible", lack
         traceback.print_exc()
         return "FAILED", " ".join(f"{type(error).__name__}: {error}".split())
-    return ("FAILED", f"it is possible, and said not to be: {lack}") if lack else ("ok", "")
+    return ("FAILED", f"the step succeeded, but is declared as not possible: {lack}") if lack else ("ok", "")
 
 
-def expect(said: object, expected: object, what: str) -> None:
-    """Fail unless the two are equal."""
-    if said != expected:
-        raise AssertionError(f"{what}: expected {expected!r}, got {said!r}")
+def expect(actual: object, expected: object, subject: str) -> None:
+    """Raise an error unless the two values are equal."""
+    if actual != expected:
+        raise AssertionError(f"{subject}: expected {expected!r}, got {actual!r}")
 
 
 def refused(call: Callable[[], object], *words: str) -> None:
-    """Fail unless the call ends in an exception whose text has one of the words."""
+    """Raise an error unless the call raises an exception whose text contains one of the words."""
     try:
         answer = call()
     except Exception as error:
         if words and not any(word in str(error) for word in words):
             raise
         return
-    raise AssertionError(f"it was expected to be refused, and answered {answer!r}")
+    raise AssertionError(f"the call should have been refused, but returned {answer!r}")

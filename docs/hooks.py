@@ -1,12 +1,12 @@
 """
-What `make docs` adds to mkdocs: the pages and examples that lie outside of this folder, as pages of the site.
+MkDocs hooks for `make docs`: add the pages and example DAGs that lie outside of this folder to the site.
 
-Links in them are written for a reader of the repository. Here they are made those of the site; one that leads nowhere
-fails the build.
+Their links are written for readers of the repository. They are rewritten for the site; a broken link fails the build.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
 MARKER = re.compile(r"^ *# \[(START|END) \w+\]\n", re.MULTILINE)
-LINK = re.compile(r"\]\((?:\.\./|docs/)?(?P<path>[\w./-]+)")
+LINK = re.compile(r"\]\((?!https?:)(?P<path>[\w./-]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
-    """Add the pages, and one for each example DAG."""
+    """Add the pages of the repository, and one page for each example DAG."""
     for path, name in PAGES.items():
         files.append(File.generated(config, name, content=(ROOT / path).read_text()))
     for example in (ROOT / "example_dags").glob("*.py"):
@@ -34,12 +34,21 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
-    """Lead links to where the site has what they lead to."""
-    return markdown if page.file.src_uri.startswith("example_dags/") else LINK.sub(_on_the_site, markdown)
+    """Rewrite the links of a page to the paths of the site."""
+    here = page.file.src_uri
+    if here.startswith("example_dags/"):
+        return markdown
+    source = next((path for path, name in PAGES.items() if name == here), f"docs/{here}")
+
+    def lead(link: re.Match[str]) -> str:
+        target = _on_the_site(posixpath.normpath(posixpath.join(posixpath.dirname(source), link["path"])))
+        return f"]({posixpath.relpath(target, posixpath.dirname(here) or '.')}"
+
+    return LINK.sub(lead, markdown)
 
 
-def _on_the_site(link: re.Match[str]) -> str:
-    path = link["path"]
+def _on_the_site(path: str) -> str:
+    """Return the path of a file of the repository on the site."""
     if path.startswith("example_dags/"):
-        path = f"{path.removesuffix('.py')}.md"
-    return f"]({PAGES.get(path, path)}"
+        return f"{path.removesuffix('.py')}.md"
+    return PAGES.get(path, path.removeprefix("docs/"))

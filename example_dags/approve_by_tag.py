@@ -1,20 +1,20 @@
 """
 Retrain every week, and let a person decide in Hopsworks' UI whether the new model goes to production.
 
-One candidate is trained and registered. Where it beats the version being served, the run says what would change, and
-waits until somebody sets the tag ``approval`` of the new version to ``approved``; on any Airflow. Then exactly the
-planned version is deployed; untagged for a week, nothing is. Where it does not beat it, nobody is asked.
+Each run trains and registers one candidate. If it beats the serving version, the run prints the planned changes and
+waits for the tag ``approval`` of the new version to become ``approved``. Then exactly the planned version is deployed.
+Without the tag, the run ends after a week and deploys nothing. A candidate that is not better needs no decision.
 
-What is approved is what is done: ``deploy`` fails, and changes nothing, when somebody has changed the deployment since
-the plan was made. Run the DAG again then.
+Only the approved plan is carried out. If the deployment has changed since the plan was made, ``deploy`` fails without
+changing anything; run the DAG again.
 
-What you need: the connection ``hsml_default``, a tag schema ``approval`` (a text), which an administrator of Hopsworks
-makes, and ``pip install scikit-learn joblib`` where the tasks run. On Airflow 3.1 or later, ``approve_in_airflow`` asks
-in Airflow's own UI.
+Requirements: the connection ``hsml_default``; a tag schema ``approval`` of type string, created by a Hopsworks
+administrator; and ``pip install scikit-learn joblib`` where the tasks run. Works on every supported Airflow version. On
+Airflow 3.1 or later, ``approve_in_airflow`` asks in Airflow's own UI instead.
 """
 
 # mypy: disable-error-code="arg-type, index, list-item"
-# Airflow types what a task will return as XComArg, wherever a value is expected.
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
 
 # [START approve_by_tag]
 from __future__ import annotations
@@ -31,13 +31,13 @@ from airflow_provider_hsml.sensors import ModelVersionSensor
 
 MODEL = "reviewed_digits"
 
-# Between training and registering a model is a file: with several workers, name a folder that all of them share.
+# Trained models are files here until they are registered. With several workers, use a folder that all of them share.
 FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
 
 
 @task(multiple_outputs=True)
 def train() -> dict[str, Any]:
-    """Train and save a candidate; the same run trains the same one."""
+    """Train a candidate and save it. A retry of the same run produces the same model."""
     import joblib
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -62,7 +62,7 @@ def train() -> dict[str, Any]:
 
 @task
 def ask(record: dict[str, Any], url: str) -> None:
-    """Tell people what there is to decide; send it where they see it: a mail, a chat."""
+    """Print the plan and ask for a decision. In production, send it by mail or chat instead."""
     print(f"{record['reason']}. To have it deployed, set the tag 'approval' to 'approved' at {url}")
     for setting, (now, then) in record["plan"]["changes"].items():
         print(f"  {setting}: {now} -> {then}")

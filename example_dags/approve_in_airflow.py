@@ -1,19 +1,19 @@
 """
 Retrain every week, and let a person decide in Airflow's UI whether the new model goes to production.
 
-One candidate is trained and registered. Where it beats the version being served, the run shows what would change and
-waits under *Required Actions*; Airflow 3.1 or later. Approved, exactly the planned version is deployed; rejected, or
-unanswered for a week, nothing is. Where it does not beat it, nobody is asked.
+Each run trains and registers one candidate. If it beats the serving version, the run shows the planned changes under
+*Required Actions* and waits. After approval, exactly the planned version is deployed. After a rejection, or a week
+without an answer, nothing is deployed. A candidate that is not better needs no decision.
 
-What is approved is what is done: ``deploy`` fails, and changes nothing, when somebody has changed the deployment since
-the plan was made. Run the DAG again then.
+Only the approved plan is carried out. If the deployment has changed since the plan was made, ``deploy`` fails without
+changing anything; run the DAG again.
 
-What you need: the connection ``hsml_default``, and ``pip install scikit-learn joblib`` where the tasks run. On an older
-Airflow, ``approve_by_tag`` does the same with a tag in Hopsworks.
+Requirements: Airflow 3.1 or later; the connection ``hsml_default``; and ``pip install scikit-learn joblib`` where the
+tasks run. On an older Airflow, ``approve_by_tag`` does the same with a tag in Hopsworks.
 """
 
 # mypy: disable-error-code="arg-type, index, list-item"
-# Airflow types what a task will return as XComArg, wherever a value is expected.
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
 
 # [START approve_in_airflow]
 from __future__ import annotations
@@ -30,10 +30,10 @@ from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModel
 
 MODEL = "reviewed_digits"
 
-# Between training and registering a model is a file: with several workers, name a folder that all of them share.
+# Trained models are files here until they are registered. With several workers, use a folder that all of them share.
 FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
 
-# What whoever decides is shown, as Markdown.
+# The body of the approval request, in Markdown.
 PLAN = """
 {%- set record = ti.xcom_pull(task_ids="plan") -%}
 {{ record.reason }}.
@@ -47,7 +47,7 @@ PLAN = """
 
 @task(multiple_outputs=True)
 def train() -> dict[str, Any]:
-    """Train and save a candidate; the same run trains the same one."""
+    """Train a candidate and save it. A retry of the same run produces the same model."""
     import joblib
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

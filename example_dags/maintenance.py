@@ -1,15 +1,16 @@
 """
-Once a week: take retired deployments away, clear the registry up, restart what has to be.
+Weekly maintenance: delete retired deployments and old model versions, and restart deployments on request.
 
-By its schedule it deletes old versions of the models in ``MODELS``: all but the newest, the best, and those that a
-deployment serves or can be rolled back to. Trigger it by hand to retire deployments, or to restart some: so that a
-secret that was replaced or a library that was installed in their environment gets into them.
+Scheduled runs delete old versions of the models in ``MODELS``. The newest and the best version are kept, and so is
+every version that a deployment serves or can be rolled back to. Trigger the DAG by hand to delete deployments
+(``retire``) or to restart them (``restart``), for example after replacing a secret or installing a library in their
+environment.
 
-One task for each name, called by it in Airflow's UI. One that fails keeps none of its siblings from their work.
+Each name has its own mapped task, labelled with the name in Airflow's UI, so one failure does not affect the others.
 """
 
 # mypy: disable-error-code="arg-type"
-# Airflow types what a task will return as XComArg, wherever a value is expected.
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
 
 # [START maintenance]
 from __future__ import annotations
@@ -28,10 +29,10 @@ MODELS = ["digits"]
 
 
 @task
-def given(param: str) -> list[str]:
-    """Give the names that this run was triggered with."""
-    names: list[str] = get_current_context()["params"][param]
-    return names
+def names(param: str) -> list[str]:
+    """Return the names that this run was triggered with."""
+    value: list[str] = get_current_context()["params"][param]
+    return value
 
 
 with DAG(
@@ -52,18 +53,18 @@ with DAG(
     # [START maintenance_tasks]
     # [START maintenance_retire]
     retire = DeleteDeploymentOperator.partial(task_id="retire", force=True).expand(
-        deployment_name=given.override(task_id="to_retire")("retire")
+        deployment_name=names.override(task_id="to_retire")("retire")
     )
     # [END maintenance_retire]
     # [START maintenance_clear_up]
-    # Without names there is nothing to retire, and the task is skipped: that is fine.
+    # Without names, `retire` is skipped; this task must run all the same.
     clear_up = DeleteModelVersionsOperator.partial(
         task_id="clear_up", keep="{{ params.keep }}", keep_best=("accuracy", "max"), trigger_rule="none_failed"
     ).expand(model_name=MODELS)
     # [END maintenance_clear_up]
     # [START maintenance_restart]
     restart = RestartDeploymentOperator.partial(task_id="restart", max_active_tis_per_dagrun=1).expand(
-        deployment_name=given.override(task_id="to_restart")("restart")
+        deployment_name=names.override(task_id="to_restart")("restart")
     )
     # [END maintenance_restart]
 

@@ -1,12 +1,12 @@
 """
-A new version in the Model Registry, registered by whoever, goes to production if it is better than the one there.
+Promote every new version in the Model Registry that beats production, no matter who registered it.
 
-Airflow 3 watches the registry, not a schedule: a notebook, a Hopsworks job or another DAG registers a version, and a
-minute later this runs. Each version starts it once; several that come together may share a run, which looks at them
-all. What is worse than what serves, or has not got the metric, changes nothing.
+Airflow 3 watches the registry instead of a schedule: about a minute after a notebook, a Hopsworks job or another DAG
+registers a version, this DAG runs. Each version triggers one run. Versions registered at about the same time may share
+a run, which considers all of them. A version that is worse than the serving one, or lacks the metric, changes nothing.
 
-What you need: the connection ``hsml_default``, and a triggerer. On Airflow 3.3 and later a version that comes while no
-triggerer runs is noticed afterwards, earlier ones miss it: then run the DAG by hand.
+Requirements: the connection ``hsml_default`` and a running triggerer. Airflow 3.3 and later also detect versions that
+were registered while no triggerer was running. Earlier releases miss those; run the DAG by hand.
 """
 
 # [START promote_on_new_version]
@@ -22,8 +22,8 @@ from airflow_provider_hsml.triggers import ModelVersionTrigger
 
 MODEL = "digits"
 
-# The asset has a name of its own: the one that RegisterModelOperator tells of, hopsworks://<project>/models/digits, is
-# another, so that what a DAG registers is not told of twice.
+# The name differs on purpose from the asset of RegisterModelOperator, hopsworks://<project>/models/digits. Otherwise a
+# version that a DAG registers would trigger two runs.
 # [START promote_on_new_version_asset]
 new_version = Asset(
     "new_version_of_digits",

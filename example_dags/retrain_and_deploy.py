@@ -1,23 +1,23 @@
 """
-Every night: train candidates, and let the best one replace the model in production if it is better.
+Train candidates every night, and deploy the best one if it beats the model in production.
 
 Three algorithms learn to read the handwritten digits that ship with scikit-learn. Each candidate becomes a version of
-the model ``digits`` in the Model Registry, with its accuracy on the same held-out images every night. The best one of
-the night is deployed when it beats the version being served, and the last task asks the deployment itself how well it
-reads. A weak night changes nothing: production is kept. A version that answers otherwise than it did in training is
-taken back: production is what it was, and the task fails and tells why.
+the model ``digits`` in the Model Registry, with its accuracy on the same held-out images every night. The best
+candidate is deployed if it beats the serving version. The last task measures the accuracy of the deployment itself. If
+no candidate is better, production is kept. If the new version answers differently than in training, it is rolled back,
+and the task fails and gives the reason.
 
-What you need: the connection ``hsml_default``, and ``pip install scikit-learn joblib`` where the tasks run. Trigger it
-with fewer training images to see a weak night; with ``{"scaling": "forgotten", "gamma": 0.3}`` to see one on which the
-best number belongs to a file that lacks a step.
+Requirements: the connection ``hsml_default``, and ``pip install scikit-learn joblib`` where the tasks run. Trigger the
+DAG with fewer training images to see weak candidates. Trigger it with ``{"scaling": "forgotten", "gamma": 0.3}`` to see
+a rollback: the candidate with the best metric is saved without its preprocessing step.
 
-Every task may be retried or cleared at any time. Training leaves nothing to chance and writes to a folder of its own,
-so the same run gives the same file; registering the same file again gives the same version; deploying again what is
-served changes nothing.
+Every task can be retried or cleared at any time. Training is deterministic and writes to a folder of its own, so the
+same run produces the same file. Registering the same file again returns the same version. Deploying the serving version
+again changes nothing.
 """
 
 # mypy: disable-error-code="arg-type, index"
-# Airflow types what a task will return as XComArg, wherever a value is expected.
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
 
 # [START retrain_and_deploy]
 from __future__ import annotations
@@ -35,13 +35,13 @@ from airflow_provider_hsml.operators import DeployBestModelOperator, PredictOper
 MODEL = "digits"
 ALGORITHMS = ["nearest_neighbors", "random_forest", "support_vectors"]
 
-# Between training and registering a model is a file. With several workers, name a folder here that all of them share;
-# and delete from it, now and then, runs that nobody will clear any more: each leaves about 4 MB.
+# Trained models are files here until they are registered. With several workers, use a folder that all of them share.
+# Each run leaves about 4 MB; delete old runs that you will not clear any more.
 FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
 
 
 def load_images() -> list[Any]:
-    """Load images to learn from, 200 held-out ones, and the labels of both; the same split every night."""
+    """Return the training images, 200 held-out images, and the labels of both; the same split every night."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -52,7 +52,7 @@ def load_images() -> list[Any]:
 
 @task(map_index_template="{{ task.op_kwargs['algorithm'] }}")
 def train(algorithm: str) -> dict[str, Any]:
-    """Train and save one candidate; returns what RegisterModelOperator is to be given."""
+    """Train and save one candidate; return the arguments for RegisterModelOperator."""
     import joblib
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.neighbors import KNeighborsClassifier
@@ -72,12 +72,12 @@ def train(algorithm: str) -> dict[str, Any]:
     steps = [models[algorithm]] if params["scaling"] == "none" else [MinMaxScaler(), models[algorithm]]
     model = make_pipeline(*steps).fit(images[:used], labels[:used])
 
-    # One model file in its own folder, keyed by run and map index: a retry writes the same file, and nobody else does.
+    # One folder per run and map index: a retry overwrites its own file, and no other task writes to it.
     folder = FOLDER / f"{context['run_id']}_{context['ti'].map_index}"
     folder.mkdir(parents=True, exist_ok=True)
     joblib.dump(model[-1] if params["scaling"] == "forgotten" else model, folder / "model.joblib")
 
-    # Models differ on hard images: what the nearest one of a hundred others gets wrong comes first.
+    # Models disagree most on hard images, so verify with those: images that a weak classifier gets wrong come first.
     is_easy = KNeighborsClassifier(1).fit(images[:100], labels[:100]).predict(held_out) == held_out_labels
     hard = held_out[is_easy.argsort(kind="stable")[:30]]
     return {
@@ -91,20 +91,20 @@ def train(algorithm: str) -> dict[str, Any]:
 
 @task(show_return_value_in_logs=False)
 def held_out_images() -> list[list[int]]:
-    """Give the images that no candidate has learned from."""
+    """Return the images that no candidate was trained on."""
     _, images, _, _ = load_images()
     rows: list[list[int]] = images.tolist()
     return rows
 
 
 def tell(context: Any) -> None:
-    """Tell of a version that was taken back: the log here, your people in yours."""
+    """Report a rollback. This example prints to the task log; notify your team here."""
     print(json.dumps({"promotion": context["promotion"]}))
 
 
 @task
 def check(promotion: dict[str, Any], answer: dict[str, Any]) -> float:
-    """Compare what the deployment answered with the labels: it must be as good as was registered."""
+    """Check that the accuracy of the deployment's predictions equals the registered accuracy."""
     _, _, _, labels = load_images()
     accuracy = float((labels == answer["predictions"]).mean())
     print(json.dumps({"promotion": promotion, "served_accuracy": accuracy}))

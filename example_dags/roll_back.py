@@ -1,16 +1,16 @@
 """
-Roll a deployment back by hand, and see what it answers then.
+Roll a deployment back by hand, and ask it for a prediction afterwards.
 
-For when the numbers were good and people complain all the same. Trigger it with the name of the deployment: it serves
-again what it served before the last promotion, while the instances of now answer until the others do. The version that
-is taken away is remembered: no later run chooses it as the best one again.
+Use this when the metrics were good but the model misbehaves in production. Trigger the DAG with the name of the
+deployment to restore the version that was serving before the last promotion. The current instances keep answering until
+the restored version is ready. The rejected version is recorded, so no later run promotes it again.
 
-Or name a deployment version to go back to (Hopsworks 5.2 and later keep them). A promotion that fails by itself needs
-none of this: it is taken back in the task.
+On Hopsworks 5.2 or later, ``to`` can also name the deployment version to restore. A promotion that fails verification
+does not need this DAG: its task rolls back by itself.
 """
 
 # mypy: disable-error-code="index"
-# Airflow types what a task will return as XComArg, wherever a value is expected.
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
 
 # [START roll_back]
 from __future__ import annotations

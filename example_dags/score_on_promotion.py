@@ -1,16 +1,16 @@
 """
-Score a batch of images whenever another version of the model has gone to production.
+Score a batch of images whenever another version of the model goes to production.
 
-Runs when a task has changed the deployment and told so through an ``AssetAlias`` among its ``outlets``, as
-``promote_on_new_version`` does; not when a promotion has kept what serves. What the event carries says which version it
-is, and each version's predictions go to a file of their own, beside the version.
+The DAG runs after a task has changed the deployment and emitted an asset event, through an ``AssetAlias`` among its
+``outlets`` as in ``promote_on_new_version``. A promotion that keeps the serving version emits none. The event names the
+promoted version; the predictions of each version go to a file of their own, together with the version number.
 
-What you need: the connection ``hsml_default``, and ``pip install scikit-learn`` where the tasks run. Put your own
-project into ``DEPLOYED``. Run by hand, it scores what serves now.
+Requirements: the connection ``hsml_default``, and ``pip install scikit-learn`` where the tasks run. Set ``DEPLOYED`` to
+your own project. A run triggered by hand scores with the serving version.
 """
 
 # mypy: disable-error-code="arg-type, index"
-# Airflow types what a task will return as XComArg, wherever a value is expected.
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
 
 # [START score_on_promotion]
 from __future__ import annotations
@@ -29,13 +29,13 @@ DEPLOYED = Asset("hopsworks://demo/deployments/digits")
 FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "scored"
 
 
-@task(multiple_outputs=False)  # Airflow 3.0 fails at an output that is None.
+@task(multiple_outputs=False)  # With multiple outputs, Airflow 3.0 fails if one of them is None.
 def promoted() -> dict[str, Any]:
-    """Say what serves, by the newest event."""
+    """Return the serving version and its metric, from the newest asset event."""
     context: Any = get_current_context()
     # Airflow 2 calls assets datasets.
-    told = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
-    events = [event for events in told.values() for event in events]
+    by_asset = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
+    events = [event for events in by_asset.values() for event in events]
     if not events:
         from airflow_provider_hsml.hooks import HsmlHook
 
@@ -47,7 +47,7 @@ def promoted() -> dict[str, Any]:
 
 @task
 def new_images() -> list[list[int]]:
-    """Give what is to be scored."""
+    """Return the images to score."""
     from sklearn.datasets import load_digits
 
     return [[int(pixel) for pixel in image] for image in load_digits().data[-20:]]
@@ -55,7 +55,7 @@ def new_images() -> list[list[int]]:
 
 @task
 def keep(promotion: dict[str, Any], answer: dict[str, Any]) -> str:
-    """Write the predictions down; returns the path."""
+    """Write the predictions to a file and return its path."""
     path = FOLDER / f"digits_{promotion['model_version']}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(promotion | {"predictions": answer["predictions"]}))

@@ -1,15 +1,16 @@
 """
-A deployment that runs only while it is needed: start it, wait, ask for predictions, stop it.
+Run a deployment only while it is needed: start it, wait until it is ready, predict, and stop it.
 
-Serves models that are asked once a day, without paying for instances around the clock. Trigger it with the name of a
-deployment that exists, such as the one that ``retrain_and_deploy`` makes; its model's input example is what is asked.
+Use this for models that are needed once a day, to avoid paying for instances around the clock. Trigger the DAG with the
+name of an existing deployment, such as the one created by ``retrain_and_deploy``. The request is the registered input
+example of its model.
 
-The deployment is stopped whatever happened before, even if it ran already: ``stop`` runs also when the prediction
-fails. The run is green only when there were predictions and the deployment is stopped, because ``report`` needs both.
+The deployment is always stopped at the end: ``stop`` runs even if the prediction fails, or if the deployment was
+already running before. The run succeeds only with predictions and a stopped deployment, because ``report`` needs both.
 """
 
 # mypy: disable-error-code="arg-type"
-# Airflow types what a task will return as XComArg, wherever a value is expected.
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
 
 # [START start_predict_stop]
 from __future__ import annotations
@@ -25,7 +26,7 @@ from airflow_provider_hsml.sensors import DeploymentStatusSensor
 
 @task
 def report(answer: dict[str, Any]) -> int:
-    """Say what was answered; returns how many predictions there were."""
+    """Print the predictions and return their number."""
     print(f"Predictions: {answer['predictions']}")
     return len(answer["predictions"])
 
@@ -42,7 +43,7 @@ with DAG(
     name = "{{ params.deployment_name }}"
 
     # [START start_predict_stop_tasks]
-    # Asks for the start only; the sensor waits for it, without a worker in between.
+    # Only requests the start. The sensor waits for it and occupies no worker slot between its pokes.
     # [START start_predict_stop_start]
     start = StartDeploymentOperator(task_id="start", deployment_name=name, wait_for_completion=False)
     # [END start_predict_stop_start]

@@ -1,4 +1,4 @@
-"""The example DAGs, one after another: most are about the same deployment; and the people whom two of them ask."""
+"""The example DAGs, one after another, since most use the same deployment; and the approvals that two of them need."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ CHANGED = (
     ("approve_by_tag", 'schedule="@weekly"', "schedule=None"),
     ("approve_in_airflow", 'schedule="@weekly"', "schedule=None"),
     ("maintenance", 'schedule="@weekly"', "schedule=None"),
-    # Looks every second, not every minute.
+    # Polls every second, not every minute.
     ("approve_by_tag", "poke_interval=60", "poke_interval=1"),
     ("promote_on_new_version", 'metric="accuracy"))', 'metric="accuracy", poll_interval=1))'),
 )
-"""What is another text in an example here."""
+"""Replacements in the examples: name, text, and the text here."""
 
 
 def files() -> dict[str, str]:
-    """Give the examples by file name."""
-    found = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
+    """Return the texts of the examples by file name."""
+    texts = {path.stem: path.read_text() for path in sorted(FOLDER.glob("*.py"))}
     for name, text, other in CHANGED:
-        assert text in found[name], f"{name} has no {text} any more"
-        found[name] = found[name].replace(text, other)
-    return {f"{name}.py": text for name, text in found.items()}
+        assert text in texts[name], f"{name} no longer contains {text}"
+        texts[name] = texts[name].replace(text, other)
+    return {f"{name}.py": text for name, text in texts.items()}
 
 
 def run(scene: Scene) -> str:
-    """Run them, and tell what they did."""
+    """Run the examples and return a summary."""
     serving = scene.servings["hsml_default"]
     scene.trigger("approve_by_tag", "by_hand", training_images=100)
     scene.unpause("retrain_and_deploy", "approve_by_tag")  # The scheduler starts the first.
 
-    # Somebody approves in Hopsworks, once the sensor has looked in vain.
+    # Approve in Hopsworks, after the sensor's first poke without the tag.
     scene.until(lambda: scene.state("approve_by_tag", "approved") == "up_for_reschedule")
     registry = f"/project/{serving.project_id}/modelregistries/{serving.project_id}"
     tagged = requests.put(
@@ -53,12 +53,12 @@ def run(scene: Scene) -> str:
     scene.until_succeeded("approve_by_tag")
     assert live(scene, "revieweddigits") == (1, "Running")
 
-    # Somebody approves in Airflow.
+    # Approve in Airflow.
     scene.trigger("approve_in_airflow", "by_hand", training_images=1597)
     scene.unpause("approve_in_airflow")
     scene.until(lambda: scene.has_left_worker("approve_in_airflow", "approve"))
-    said = {"chosen_options": ["Approve"], "params_input": {}}
-    scene.tell("PATCH", "dags/approve_in_airflow/dagRuns/by_hand/taskInstances/approve/-1/hitlDetails", said)
+    decision = {"chosen_options": ["Approve"], "params_input": {}}
+    scene.tell("PATCH", "dags/approve_in_airflow/dagRuns/by_hand/taskInstances/approve/-1/hitlDetails", decision)
     scene.until_succeeded("approve_in_airflow")
     assert live(scene, "revieweddigits") == (2, "Running")
 
@@ -70,10 +70,10 @@ def run(scene: Scene) -> str:
     scene.until_succeeded("start_predict_stop")
     assert live(scene, "digits") == (promoted, "Stopped")
 
-    # A better version is registered: it is promoted, and then it scores.
+    # Register a better version, which is promoted and then scores.
     scene.unpause("score_on_promotion", "promote_on_new_version")
-    looks = len(serving.requests.where("GET", f"{registry}/models"))
-    scene.until(lambda: len(serving.requests.where("GET", f"{registry}/models")) > looks + 1)
+    polls = len(serving.requests.where("GET", f"{registry}/models"))
+    scene.until(lambda: len(serving.requests.where("GET", f"{registry}/models")) > polls + 1)
     model = {"model.joblib": json.dumps({"answer": 7}).encode()}
     version = serving.world.register_model("digits", model, metrics={"accuracy": 0.9999})
     scene.until_succeeded("promote_on_new_version", "score_on_promotion")
@@ -81,7 +81,7 @@ def run(scene: Scene) -> str:
     assert set(scored["predictions"]) == {7}
     assert live(scene, "digits") == (version, "Running")
 
-    # What was promoted is taken away again; and then a deployment is retired, the other restarted.
+    # Roll the promotion back; then retire one deployment and restart the other.
     scene.trigger("roll_back", "by_hand")
     scene.unpause("roll_back")
     scene.until_succeeded("roll_back")
@@ -97,7 +97,7 @@ def run(scene: Scene) -> str:
 
 
 def live(scene: Scene, deployment: str) -> tuple[int, str] | None:
-    """Say which version a deployment has, and its status; None: there is no such deployment."""
+    """Return the model version and the status of a deployment; None if it does not exist."""
     serving = scene.servings["hsml_default"]
     rows: Any = serving.world.project(serving.project_id).deployments.all_shown()
     return next(((row["modelVersion"], row["status"]) for row in rows if row["name"] == deployment), None)

@@ -1,4 +1,4 @@
-"""Forty retrain runs at once."""
+"""Forty parallel retrain runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUNS = 10
 
 
 def run(scene: Scene) -> str:
-    """Run them, and see that each deployment serves its own model."""
+    """Run them, check that each deployment serves its own model, and return a summary."""
     desired = {}
     for (where, how), dag in DAGS.items():
         for number in range(RUNS):
@@ -31,15 +31,15 @@ def run(scene: Scene) -> str:
     seconds = time.monotonic() - began
 
     assert len(runs) == len(desired) == len(DAGS) * RUNS
-    assert max(run["start_date"] for run in runs) < min(run["end_date"] for run in runs), "they were not at once"
+    assert max(run["start_date"] for run in runs) < min(run["end_date"] for run in runs), "the runs were not parallel"
     for (connection, deployment), answer in desired.items():
         assert scene.ask(connection, deployment, [[0.0], [1.0]]) == [answer] * 2, deployment
     for connection, serving in scene.servings.items():
         changes = [one.path for one in serving.requests.where("PUT", f"/project/{serving.project_id}/serving")]
-        assert len(changes) == sum(where == connection for where, _ in desired), f"not one change each: {changes}"
+        assert len(changes) == sum(where == connection for where, _ in desired), f"expected one change each: {changes}"
         refused = [one for one in serving.requests if one.status in {401, 403}]
         assert not refused, refused[:3]
     tries = [task["try_number"] for dag in DAGS.values() for task in scene.tasks(dag)]
     deadlocks = scene.database_log.read_text().count("deadlock detected")
     counts = f"{len(tries)} tasks, {sum(tries) - len(tries)} retries, {deadlocks} deadlocks"
-    return f"{len(runs)} retrain runs at once in {seconds:.0f} s ({counts})"
+    return f"{len(runs)} parallel retrain runs in {seconds:.0f} s ({counts})"

@@ -1,10 +1,10 @@
 """
-Runs the example DAGs, and forty retrain runs at once, in a real Airflow as production has it.
+Run the example DAGs, and forty parallel retrain runs, in a real Airflow with a production setup.
 
-First PostgreSQL with the LocalExecutor, then PostgreSQL and Redis with the CeleryExecutor and two workers; scheduler,
+First PostgreSQL with the LocalExecutor, then PostgreSQL and Redis with the CeleryExecutor and two workers. Scheduler,
 triggerer, DAG processor and API server are processes of their own. ``make integration`` runs
-``python -m integration.run``, which installs Debian's servers where they are missing, and ends all that it has started,
-also when it fails or is interrupted. The logs are kept below ``.integration``.
+``python -m integration.run``. It installs missing servers from Debian, and ends all processes that it has started, even
+if it fails or is interrupted. The logs are kept below ``.integration``.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ EXECUTORS = ("LocalExecutor", "CeleryExecutor")
 
 
 def main() -> int:
-    """Run it with each executor."""
+    """Run everything with each executor."""
     parser = argparse.ArgumentParser(prog="make integration ARGS=", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--executor", choices=EXECUTORS, help="only this one")
-    given = parser.parse_args()
-    said = []
+    options = parser.parse_args()
+    summaries = []
     try:
         with Voice() as voice, Interrupts() as interrupts:
             with interrupts.heeded():
                 install()
-            for executor in [given.executor] if given.executor else EXECUTORS:
+            for executor in [options.executor] if options.executor else EXECUTORS:
                 with contextlib.ExitStack() as ends, interrupts.heeded():
-                    said.append(_run(executor, voice, ends, interrupts))
-                assert not (left := _left()), f"still there: {left}"
+                    summaries.append(_run(executor, voice, ends, interrupts))
+                assert not (left := _left()), f"still running: {left}"
     except (CannotError, DemoInterruptedError) as error:
         print(f"INTEGRATION FAILED: {error}", flush=True)
         return 1
-    except Exception:  # noqa: BLE001 - whatever it is, the last line says so
+    except Exception:  # noqa: BLE001 - the last line of the output reports any error
         traceback.print_exc(file=sys.stdout)
         print(f"INTEGRATION FAILED: see above, and the logs in {FOLDER}", flush=True)
         return 1
-    print(f"INTEGRATION OK: {'. '.join(said)}", flush=True)
+    print(f"INTEGRATION OK: {'. '.join(summaries)}", flush=True)
     return 0
 
 
 def _run(executor: str, voice: Voice, ends: contextlib.ExitStack, interrupts: Interrupts) -> str:
-    """Run everything with an executor, and say what was seen."""
+    """Run everything with an executor and return a summary."""
 
     def enter(one: AbstractContextManager[Any]) -> Any:
         with interrupts.held():
@@ -66,28 +66,28 @@ def _run(executor: str, voice: Voice, ends: contextlib.ExitStack, interrupts: In
     voice.say(f"Starting Airflow with the {executor}")
     dags = {**examples.files(), many.FILE.name: many.FILE.read_text()}
     scene = start(executor, FOLDER / executor, dags, enter)
-    voice.say(f"{scene.says}: it is up")
+    voice.say(f"{scene.says}: Airflow is running")
     scene.until(lambda: len(scene.tell("GET", "dags")["dags"]) == len(examples.files()) + len(many.DAGS))
     voice.say("The example DAGs")
     ran = examples.run(scene)
-    voice.say(f"{ran}. Forty at once")
-    at_once = many.run(scene)
-    voice.say(at_once)
+    voice.say(f"{ran}. Forty parallel runs")
+    parallel = many.run(scene)
+    voice.say(parallel)
     if executor == "CeleryExecutor":
         done = [(scene.airflow.home / f"worker-{name}.log").read_text().count(" succeeded in ") for name in WORKERS]
         assert all(done), f"the workers did {done} tasks"
         scene.says += f" ({' and '.join(map(str, done))} tasks)"
-    return f"{scene.says}: {ran}; {at_once}"
+    return f"{scene.says}: {ran}; {parallel}"
 
 
 def _left() -> list[str]:
-    """Name the processes of an Airflow of ours."""
-    found = []
+    """Return the id and the command of each remaining process of our Airflow."""
+    running = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.pid != os.getpid() and process.environ().get("AIRFLOW_HOME", "").startswith(str(FOLDER)):
-                found.append(f"{process.pid} {' '.join(process.cmdline())[:100]}")
-    return found
+                running.append(f"{process.pid} {' '.join(process.cmdline())[:100]}")
+    return running
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A real Airflow as production has it: PostgreSQL, an executor, and each of its programs a process of its own."""
+"""A real Airflow with a production setup: PostgreSQL, an executor, and each of its programs in its own process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import Administration, LocalServing
 from integration.servers import postgresql, redis
 from tests.support import commands
 from tests.support.real_airflow import Airflow
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local import ModelFiles
 
 WORKERS = ("one", "two")
-"""Celery's."""
+"""The names of the Celery workers."""
 AT_ONCE = 8
-"""Tasks."""
+"""The number of parallel tasks."""
 
 
 @dataclass
 class Scene:
     """
-    What runs.
+    A running Airflow and its local Model Servings.
 
-    :param airflow: its programs are up; it has the local servers as its connections
-    :param tell: asks its API
+    :param airflow: its programs are running; its connections are the local servers
+    :param tell: sends a request to its API
     :param servings: by the name of the connection
-    :param database_log: PostgreSQL's
-    :param says: what it runs on, in words
+    :param database_log: the log of PostgreSQL
+    :param says: a description of the setup, for people
     """
 
     airflow: Airflow
@@ -48,54 +48,54 @@ class Scene:
     says: str
 
     def unpause(self, *dags: str) -> None:
-        """Let DAGs run."""
+        """Unpause DAGs."""
         for dag in dags:
             self.tell("PATCH", f"dags/{dag}?update_mask=is_paused", {"is_paused": False})
 
     def trigger(self, dag: str, run: str, **conf: Any) -> None:
-        """Run a DAG."""
+        """Trigger a run of a DAG."""
         self.tell("POST", f"dags/{dag}/dagRuns", {"dag_run_id": run, "logical_date": None, "conf": conf})
 
     def runs(self) -> list[dict[str, Any]]:
-        """Give the runs of all DAGs."""
+        """Return the runs of all DAGs."""
         runs: list[dict[str, Any]] = self.tell("GET", "dags/~/dagRuns?limit=100")["dag_runs"]
         return runs
 
     def tasks(self, dag: str) -> list[dict[str, Any]]:
-        """Give the tasks of all runs of a DAG."""
+        """Return the tasks of all runs of a DAG."""
         path = f"dags/{dag}/dagRuns/~/taskInstances?limit=100"
         tasks: list[dict[str, Any]] = self.tell("GET", path)["task_instances"]
         return tasks
 
     def state(self, dag: str, task: str) -> str | None:
-        """Give the state of a task of a DAG that has one run."""
+        """Return the state of a task of a DAG that has one run."""
         return next((one["state"] for one in self.tasks(dag) if one["task_id"] == task), None)
 
     def has_left_worker(self, dag: str, task: str) -> bool:
-        """Tell whether the scheduler knows that a worker is done with a task: Airflow fails one that goes on before."""
+        """Whether the scheduler knows that the worker has finished: Airflow fails a task that resumes before that."""
         log = (self.airflow.home / "scheduler.log").read_text()
         return bool(re.search(rf"TaskInstance Finished: dag_id={dag}, task_id={task},.*executor_state=success", log))
 
     def until(self, holds: Callable[[], object], seconds: float = 600) -> None:
-        """Wait until something holds, also on a machine that has much else to do."""
+        """Wait until a condition holds; the timeout allows for a busy machine."""
         self.airflow.until(holds, seconds, every=1)
 
     def until_succeeded(self, *dags: str, runs: int = 1, seconds: float = 600) -> list[dict[str, Any]]:
-        """Wait until DAGs have run so many times each; all runs must succeed."""
-        seen: list[dict[str, Any]] = []
+        """Wait until each DAG has at least ``runs`` successful runs; raise as soon as one failed. Return the runs."""
+        current: list[dict[str, Any]] = []
 
         def have_ended() -> bool:
-            seen[:] = [run for run in self.runs() if run["dag_id"] in dags]
-            failed = [f"{run['dag_id']} {run['dag_run_id']}" for run in seen if run["state"] == "failed"]
+            current[:] = [run for run in self.runs() if run["dag_id"] in dags]
+            failed = [f"{run['dag_id']} {run['dag_run_id']}" for run in current if run["state"] == "failed"]
             assert not failed, f"failed: {', '.join(failed)}"
-            done = [run["dag_id"] for run in seen if run["state"] == "success"]
+            done = [run["dag_id"] for run in current if run["state"] == "success"]
             return all(done.count(dag) >= runs for dag in dags)
 
         self.until(have_ended, seconds)
-        return seen
+        return current
 
     def ask(self, connection: str, deployment: str, rows: list[Any]) -> Any:
-        """Ask a deployment as its users do."""
+        """Request predictions as users of a deployment do."""
         serving = self.servings[connection]
         answer = requests.post(
             f"{serving.url}/hopsworks-api/api/project/{serving.project_id}/inference/models/{deployment}:predict",
@@ -109,8 +109,8 @@ class Scene:
 
 
 def load_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
-    """Load a model: what the example DAGs save, or JSON that says what it answers."""
-    import joblib  # noqa: PLC0415 - not to be waited for before anything is said
+    """Load a model: one that the example DAGs saved, or JSON with the answer for every row."""
+    import joblib  # noqa: PLC0415 - slow, and the first messages should not wait for it
 
     assert model.path is not None
     (file,) = model.path.rglob("*.joblib")
@@ -126,18 +126,19 @@ def start(
     executor: str, folder: Path, dags: dict[str, str], enter: Callable[[AbstractContextManager[Any]], Any]
 ) -> Scene:
     """
-    Start it.
+    Start Airflow and its servers.
 
     :param executor: LocalExecutor or CeleryExecutor
-    :param folder: emptied; Airflow's home, which keeps the logs
-    :param dags: what is in its DAG folder: text by file name
-    :param enter: enters what is to be left at the end
+    :param folder: Airflow's home, with the logs; emptied first
+    :param dags: the texts of the DAG files, by file name
+    :param enter: enters a context that must be left at the end
     """
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "dags").mkdir(parents=True)
     for name, text in dags.items():
         (folder / "dags" / name).write_text(text)
-    serving = partial(LocalServing, engine=load_model, tag_schemas={"approval": {"type": "string"}})
+    administration = Administration(tag_schemas={"approval": {"type": "string"}})
+    serving = partial(LocalServing, engine=load_model, administration=administration)
     servings = {f"hsml_{name}": enter(serving()) for name in ("default", "other")}
     database = enter(postgresql())
     url = f"postgresql+psycopg2://airflow:{database.password}@127.0.0.1:{database.port}/postgres"
@@ -149,7 +150,7 @@ def start(
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
         "DATABASE__SQL_ALCHEMY_CONN": url,
     }
-    no_logs = "--skip-serve-logs"  # They are in one folder, and those servers would listen on all interfaces.
+    no_logs = "--skip-serve-logs"  # All logs are in one folder, and log servers would listen on all interfaces.
     programs = [("api-server",), ("scheduler", no_logs), ("dag-processor",), ("triggerer", no_logs)]
     says = f"{executor} on {database.version}"
     if executor == "CeleryExecutor":
@@ -162,7 +163,7 @@ def start(
         says = f"{executor} on {database.version} and {broker.version}, {len(WORKERS)} workers"
     more = {f"AIRFLOW__{name}": value for name, value in settings.items()}
     airflow = Airflow.beside(servings["hsml_default"], folder, folder / "dags", **more)
-    del airflow.environment["AIRFLOW_CONN_HSML_DEFAULT"]  # They are in the database, as production has them.
+    del airflow.environment["AIRFLOW_CONN_HSML_DEFAULT"]  # The connections are in the database, as in production.
     (migrated,) = commands.run([("db", "migrate")], airflow.environment)
     assert migrated.code == "0", migrated.output
     for program in programs:

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis as Debian has them, installed where they are missing, and started for a while."""
+"""PostgreSQL and Redis from Debian: installed if missing, and started for the duration of a block."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _SECONDS_TO_START = 60
 
 
 class CannotError(Exception):
-    """What is needed cannot be had here; the message says what to do."""
+    """A required server cannot be installed or started; the message says how to proceed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
     """
-    Where a server listens, on the loopback.
+    The address of a server on the loopback interface.
 
     :param version: such as "PostgreSQL 15.18"
     """
@@ -44,39 +44,41 @@ class Address:
 
 def install() -> None:
     """
-    Install what is missing.
+    Install missing servers.
 
-    :raises CannotError: it cannot be installed
+    :raises CannotError: a server cannot be installed
     """
     needed = {"postgresql": _postgresql("initdb"), "redis-server": shutil.which("redis-server")}
-    missing = [package for package, found in needed.items() if found is None]
+    missing = [package for package, program in needed.items() if program is None]
     if not missing:
         return
     command = f"apt-get install {' '.join(missing)}"
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise CannotError(
-            f"Debian's {' and '.join(missing)} cannot be found: run `{command}` as root, or this as root."
+            f"Debian's {' and '.join(missing)} cannot be found: run `{command}` as root, or run this program as root."
         )
     print(f"{command} ...", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for each in (["update"], ["install", "--yes", "--no-install-recommends", *missing]):
         done = subprocess.run(["apt-get", *each], env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise CannotError(f"`apt-get {' '.join(each)}` failed, {command} by hand: {done.stderr.strip()[-1000:]}")
+            raise CannotError(
+                f"`apt-get {' '.join(each)}` failed; run `{command}` by hand: {done.stderr.strip()[-1000:]}"
+            )
 
 
 def _postgresql(program: str) -> str | None:
-    """Find one of PostgreSQL's programs: Debian has them off PATH, in a folder for each version."""
+    """Return the path of one of PostgreSQL's programs: Debian keeps them off PATH, in a folder for each version."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name))
     return shutil.which(program, path=os.pathsep.join(map(str, reversed(versions)))) or shutil.which(program)
 
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[Address]:
-    """Run a PostgreSQL of its own, whose superuser is ``airflow``."""
+    """Run a new PostgreSQL, whose superuser is ``airflow``."""
     initdb, postgres = _postgresql("initdb"), _postgresql("postgres")
-    assert initdb, "install() comes first"
-    assert postgres, "it comes with initdb"
+    assert initdb, "call install() first"
+    assert postgres, "postgres is installed with initdb"
     who, port, password = _not_root(), free_port(), secrets.token_hex(16)
     with _folder() as folder:
         if who:
@@ -101,7 +103,7 @@ def postgresql() -> Iterator[Address]:
 
 @contextlib.contextmanager
 def redis() -> Iterator[Address]:
-    """Run a Redis of its own, which keeps nothing."""
+    """Run a new Redis without persistence."""
     port, password = free_port(), secrets.token_hex(16)
     version = subprocess.check_output(["redis-server", "--version"], text=True).split("v=")[1].split()[0]
     settings = {"port": port, "bind": "127.0.0.1", "requirepass": password, "save": '""', "daemonize": "no"}
@@ -112,7 +114,7 @@ def redis() -> Iterator[Address]:
 
 
 def _not_root() -> dict[str, Any]:
-    """Say in the arguments of subprocess who runs PostgreSQL, which refuses root."""
+    """Return the arguments of subprocess that set the user, since PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     users = {user.pw_name: user for user in pwd.getpwall()}
@@ -122,14 +124,14 @@ def _not_root() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _folder() -> Iterator[Path]:
-    """Make a folder for a while."""
+    """Create a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="hsml-integration-", ignore_cleanup_errors=True) as folder:
         yield Path(folder)
 
 
 @contextlib.contextmanager
 def _running(command: Sequence[str], port: int, folder: Path, **who: Any) -> Iterator[None]:
-    """Run a server, in a session of its own: Ctrl-C is for us, and we end it in order."""
+    """Run a server in a session of its own, so that Ctrl-C reaches only us and we end it in order."""
     log = folder / "log"
     with log.open("w") as output:
         server = subprocess.Popen(
@@ -149,7 +151,7 @@ def _running(command: Sequence[str], port: int, folder: Path, **who: Any) -> Ite
             time.sleep(0.1)
         yield
     finally:
-        server.send_signal(signal.SIGINT)  # PostgreSQL ends without waiting for who is connected.
+        server.send_signal(signal.SIGINT)  # PostgreSQL ends without waiting for open connections.
         with contextlib.suppress(subprocess.TimeoutExpired):
             server.wait(30)
         server.kill()

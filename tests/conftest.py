@@ -64,12 +64,11 @@ def run_model(model: ModelFiles) -> Callable[[Any], Any]:
 @pytest.fixture(scope="session")
 def local_serving() -> Iterator[LocalServing]:
     """A local Model Serving with the ways of a real one, for the session."""
-    from airflow_provider_hsml.local import LocalServing
+    from airflow_provider_hsml.local import AccessOptions, LocalServing
 
     keys = {"only.serving": {"PROJECT", "SERVING"}, "no.files": {"PROJECT", "SERVING", "MODELREGISTRY"}}
-    with LocalServing(
-        engine=run_model, foreign_projects=["foreign"], keys=keys, hopsworks_version=HOPSWORKS
-    ) as serving:
+    access = AccessOptions(keys, foreign_projects=["foreign"])
+    with LocalServing(engine=run_model, access=access, hopsworks_version=HOPSWORKS) as serving:
         yield serving
 
 

@@ -1,4 +1,4 @@
-"""Verbs on models."""
+"""The part of ``HsmlHook`` for models in the registry."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
 from airflow_provider_hsml.hopsworks.registry import download, lookup, retention
 
-from .connection import ConnectedHook
-from .storage import on_this_machine
+from .base import HsmlBaseHook
+from .object_storage import local_copy
 
 if TYPE_CHECKING:
     import os
@@ -21,37 +21,34 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 
 
-class ModelVerbs(ConnectedHook):
-    """What can be asked of the registry, and changed in it."""
+class ModelsMixin(HsmlBaseHook):
+    """Read, register, download, tag and delete versions of models."""
 
     def get_models(self, name: str) -> list[ModelVersion]:
-        """
-        List all versions of a model.
-
-        :param name: the model's name
-        """
+        """List all versions of a model."""
         return self.run(lookup.list_versions(self.client.project, name))
 
     def get_model(self, name: str, version: int | None = None) -> ModelVersion:
         """
-        Get a version of a model.
+        Return a version of a model.
 
         :param name: the model's name
-        :param version: its number; None for the newest (the SDK gives version 1 then)
-        :raises NotFoundError: there is none; the message names those that are
+        :param version: the version's number; None for the newest (the SDK takes version 1 then)
+        :raises NotFoundError: there is none; the message lists the versions that exist
         """
         return self.run(lookup.find_version(self.client.project, name, version))
 
     def get_best_model(self, name: str, metric: str, direction: str = "max") -> ModelVersion:
         """
-        Get the version with the best value of a metric.
+        Return the version with the best value of a metric.
 
-        Asks the server for one row, as the SDK does; where that row has not got the metric, looks at all versions.
+        One version is requested from the server, sorted, as the SDK does. If it lacks the metric, all versions are
+        read.
 
         :param name: the model's name
         :param metric: the metric's name
-        :param direction: ``max`` or ``min``
-        :raises NotFoundError: there is no version
+        :param direction: ``max`` or ``min``: which end is better
+        :raises NotFoundError: the model has no version
         :raises InvalidInputError: no version has the metric
         """
         end = direction_of("direction", direction)
@@ -65,24 +62,25 @@ class ModelVerbs(ConnectedHook):
 
     def register_model(self, *, run_key: str | None = None, **model: Any) -> ModelVersion:
         """
-        Register a model version: upload its files, then put it into the registry.
+        Register a model version: upload its files, then create the version in the registry.
 
-        :param run_key: what a retry has in common with the try before, so that it registers once; None: anew each time
+        :param run_key: a text that a retry shares with the first attempt, so that only one version is registered;
+            None registers a new version each time
         :param model: the arguments of ``RegisterModelOperator`` (its ``model_version`` is ``version`` here)
         """
         from airflow_provider_hsml.hopsworks.registry.register import NewModel, register  # noqa: PLC0415 - not needed to parse a DAG
 
-        with on_this_machine("model_path", model.pop("model_path", None)) as path:
+        with local_copy("model_path", model.pop("model_path", None)) as path:
             new = NewModel.read(model_path=path, **model)
             return self.run(register(self.client.project, new, run_key=run_key))
 
     def download_model(self, name: str, version: int | None = None, *, folder: str | os.PathLike[str]) -> Path:
         """
-        Write a version's files into a folder of this machine. Each is held in memory as a whole meanwhile.
+        Download a version's files into a local folder. Each file is held in memory as a whole.
 
         :param name: the model's name
-        :param version: its number; None for the newest
-        :param folder: it is made; what lies in it under the same names is replaced
+        :param version: the version's number; None for the newest
+        :param folder: created if necessary; files of the same names are replaced
         :return: the folder
         :raises NotFoundError: there is no such version, or it has no files
         """
@@ -91,24 +89,19 @@ class ModelVerbs(ConnectedHook):
         return target
 
     def delete_model(self, name: str, version: int) -> None:
-        """
-        Delete a version with its files; one that is not there is deleted already.
-
-        :param name: the model's name
-        :param version: its number
-        """
+        """Delete a version with its files. Nothing happens when it does not exist."""
         self.client.send(api.delete_model(self.client.project, name, version))
 
     def delete_model_versions(
         self, name: str, *, keep: int = 5, keep_best: Sequence[str] | None = None
     ) -> retention.Retained:
         """
-        Delete old versions of a model; none that a deployment serves or can be rolled back to.
+        Delete old versions of a model, but none that a deployment serves or can be rolled back to.
 
         :param name: the model's name
         :param keep: how many of the newest to keep, at least 1
-        :param keep_best: a metric and its good end (``max`` or ``min``), to keep the best version as well
-        :return: what was deleted, and what was kept and why
+        :param keep_best: a metric and a direction (``max`` or ``min``), to keep the best version as well
+        :return: the versions that were deleted, and those that were kept, with the reasons
         """
         best_by = None
         if keep_best is not None:
@@ -121,11 +114,9 @@ class ModelVerbs(ConnectedHook):
 
     def get_model_tags(self, name: str, version: int) -> dict[str, Any]:
         """
-        Read the tags of a version: name -> value.
+        Return the tags of a version by name.
 
-        :param name: the model's name
-        :param version: its number
-        :raises NotFoundError: there is no such version; the message names those that are
+        :raises NotFoundError: there is no such version; the message lists the versions that exist
         """
         model = self.get_model(name, version)
         return self.client.send(api.get_model_tags(self.client.project, model.name, model.version))
@@ -135,28 +126,24 @@ class ModelVerbs(ConnectedHook):
         Set a tag of a version, or replace its value.
 
         :param name: the model's name
-        :param version: its number
-        :param tag: the name of a tag; Hopsworks must have a schema for it, which an administrator makes
-        :param value: what the schema allows
-        :raises NotFoundError: there is no such version; the message names those that are
+        :param version: the version's number
+        :param tag: the tag's name; an administrator must have created a schema for it in Hopsworks
+        :param value: any value that the schema allows
+        :raises NotFoundError: there is no such version; the message lists the versions that exist
         """
         model = self.get_model(name, version)
         self.client.send(api.put_model_tag(self.client.project, model.name, model.version, tag, value))
 
     def model_url(self, model: ModelVersion) -> str:
-        """
-        Give the address of a model version's page in the Hopsworks UI.
-
-        :param model: the version
-        """
+        """Return the URL of a model version's page in the Hopsworks UI."""
         return self.access.ui_url(model.registry_id, "models", model.name, model.version)
 
 
-def direction_of(what: str, value: object) -> Direction:
+def direction_of(name: str, value: object) -> Direction:
     """
-    Read which end of a metric is the good one.
+    Read whether a higher or a lower value of a metric is better.
 
-    :param what: the argument's name
-    :param value: what was given
+    :param name: the argument's name, for the error message
+    :param value: ``max`` or ``min``
     """
-    return Direction(arguments.choice(what, value, [one.value for one in Direction]))
+    return Direction(arguments.choice(name, value, [one.value for one in Direction]))

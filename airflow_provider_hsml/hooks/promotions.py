@@ -1,4 +1,4 @@
-"""Verbs that put model versions into production, and back."""
+"""The part of ``HsmlHook`` that promotes model versions and rolls deployments back."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputE
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.promotion import promote, resume
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
-from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
+from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, PromotionReference, Rollback
+from airflow_provider_hsml.hopsworks.rollout import stop
+from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
 
-from .deployments import DeploymentVerbs
+from .base import HsmlBaseHook, new_backoff
 from .models import direction_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_hsml.hopsworks.domain.judge import Checks
+    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.flow import Flow
     from airflow_provider_hsml.hopsworks.promotion.record import PromotionResult, Record
 
 log = logging.getLogger(__name__)
 
 
-class PromotionVerbs(DeploymentVerbs):
-    """What can be done to have another version serve."""
+class PromotionsMixin(HsmlBaseHook):
+    """Promote a model version to a deployment, and roll a deployment back. Each method returns the promotion record."""
 
     def deploy_model(
         self,
@@ -55,48 +58,48 @@ class PromotionVerbs(DeploymentVerbs):
         wait: bool = True,
     ) -> Record:
         """
-        Serve a version of a model, or a script without one, and see that it really does. See ``DeployModelOperator``.
+        Deploy a version of a model, or a script without a model, and verify that it serves.
 
-        :param model_name: the model; None to serve the script in ``spec`` alone
-        :param model_version: its number, or ``"latest"``
-        :param deployment_name: None for the model's own
+        See ``DeployModelOperator`` for the details of the arguments.
+
+        :param model_name: the model; None to serve the script in ``spec`` without a model
+        :param model_version: the version's number, or ``"latest"``
+        :param deployment_name: None derives the name from the model's
         :param spec: the deployment's configuration
-        :param verification: what it has to show; None: what was registered with the version
-        :param model_project: the project that owns the model and shares its registry; None for this one
-        :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
-        :param plan_only: decide, and say what would change; the record's ``plan`` has it
-        :param plan: the record of such a plan: that is done and nothing else; ``latest`` is then the planned version
-        :param when_killed: what becomes of a deployment that is being created when this is broken off: ``leave``, or
-            ``stop``
-        :param run_key: which task this is, the same when it is tried again
-        :param timeout: seconds for one change, and again for taking it back
-        :param poll_interval: seconds between looks
-        :param wait: whether to wait until it has arrived
-        :raises RolledBackError: it failed, and what was there before is there again; with the record
+        :param verification: the checks that the version has to pass; None for those registered with it
+        :param model_project: the project that owns the model and shares its registry; None for this project
+        :param rollout: ``rolling``, or ``recreate`` to stop the deployment for the change, when the cluster has no room
+            for old and new instances
+        :param plan_only: decide and return the planned change in the record's ``plan``, without changing anything
+        :param plan: the record of an earlier ``plan_only``: exactly that plan is applied; ``latest`` then means the
+            planned version
+        :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
+        :param run_key: identifies the task; a retry uses the same
+        :param timeout: seconds for one change, and again for its rollback
+        :param poll_interval: seconds between polls
+        :param wait: whether to wait until the version is live and verified
+        :raises RolledBackError: the change failed and the previous version serves again; the error has the record
         """
         planned = None if plan is None else Plan.read(plan)
         newest = model_version == "latest"
         if newest and planned is not None:
             newest, model_version = planned.model_version is None, planned.model_version or "latest"
-        wish = Promotion(
-            model_name,
+        promotion = Promotion(
+            Run(self.client.project, deployment_name or "", timeout, poll_interval, steady(), run_key),
+            Selection(
+                model_name,
+                None if newest else arguments.integer("model_version", model_version, least=1),
+                model_project=model_project or None,
+            ),
             DeploymentSpec.read(spec or {}).setting_values(),
-            timeout,
-            poll_interval,
-            steady(),
-            deployment_name,
-            version=None if newest else arguments.integer("model_version", model_version, least=1),
-            model_project=model_project or None,
-            wait=wait,
-            checks=_checks(verification, wait=wait),
-            recreate=_is_recreate(rollout),
+            RolloutPolicy(wait=wait, recreate=_is_recreate(rollout)),
+            _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
             plan=planned,
-            run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
             on_decided=self._on_decided,
         )
-        return self._promote(wish.run(self.client.project), wish)
+        return self._promote(promotion.promote(), promotion)
 
     def deploy_best_model(
         self,
@@ -119,47 +122,44 @@ class PromotionVerbs(DeploymentVerbs):
         wait: bool = True,
     ) -> Record:
         """
-        Serve the best version of a model, if it beats the one being served. See ``DeployBestModelOperator``.
+        Deploy the best version of a model, if it is better than the serving version.
 
-        :param model_name: the model
+        See ``DeployBestModelOperator`` for the details of the arguments.
+
+        :param model_name: the model's name
         :param metric: the metric to compare by
-        :param direction: ``max`` or ``min``
+        :param direction: ``max`` or ``min``: which end is better
         :param candidates: numbers of versions, or mappings with the key ``model_version``; None for all
-        :param deployment_name: None for the model's own
+        :param deployment_name: None derives the name from the model's
         :param spec: the deployment's configuration
-        :param gate: what it has to show before it takes the place of what is served; None: be better
-        :param verification: what it has to show before it counts as arrived; None: what was registered with it
-        :param model_project: the project that owns the model and shares its registry; None for this one
-        :param rollout: ``rolling``, or ``recreate``: stopped for the change, where there is no room for old and new
-        :param plan_only: decide, and say what would change; the record's ``plan`` has it
-        :param when_killed: what becomes of a deployment that is being created when this is broken off: ``leave``, or
-            ``stop``
-        :param run_key: which task this is, the same when it is tried again
-        :param timeout: seconds for one change, and again for taking it back
-        :param poll_interval: seconds between looks
-        :param wait: whether to wait until it has arrived
+        :param gate: the conditions for replacing the serving version; None: a better metric suffices
+        :param verification: the checks that the new version has to pass; None for those registered with it
+        :param model_project: the project that owns the model and shares its registry; None for this project
+        :param rollout: ``rolling``, or ``recreate`` to stop the deployment for the change, when the cluster has no room
+            for old and new instances
+        :param plan_only: decide and return the planned change in the record's ``plan``, without changing anything
+        :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
+        :param run_key: identifies the task; a retry uses the same
+        :param timeout: seconds for one change, and again for its rollback
+        :param poll_interval: seconds between polls
+        :param wait: whether to wait until the version is live and verified
+        :raises RolledBackError: the change failed and the previous version serves again; the error has the record
         """
-        wish = Promotion(
-            model_name,
+        rules = Gate.read(gate or {}, "gate").rules()
+        by = Metric(
+            arguments.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
+        )
+        promotion = Promotion(
+            Run(self.client.project, deployment_name or "", timeout, poll_interval, steady(), run_key),
+            Selection(model_name, by=by, rules=rules, model_project=model_project or None),
             DeploymentSpec.read(spec or {}).setting_values(),
-            timeout,
-            poll_interval,
-            steady(),
-            deployment_name,
-            rules=Gate.read(gate or {}, "gate").rules(),
-            by=Metric(
-                arguments.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
-            ),
-            model_project=model_project or None,
-            wait=wait,
-            checks=_checks(verification, wait=wait),
-            recreate=_is_recreate(rollout),
+            RolloutPolicy(wait=wait, recreate=_is_recreate(rollout)),
+            _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
-            run_key=run_key,
             stop_when_killed=stops_when_killed(when_killed),
             on_decided=self._on_decided,
         )
-        return self._promote(wish.run(self.client.project), wish)
+        return self._promote(promotion.promote(), promotion)
 
     def rollback_deployment(
         self,
@@ -175,23 +175,25 @@ class PromotionVerbs(DeploymentVerbs):
         wait: bool = True,
     ) -> Record:
         """
-        Have a deployment serve what it served before. See ``RollbackDeploymentOperator``.
+        Roll a deployment back to its previous version.
+
+        See ``RollbackDeploymentOperator`` for the details of the arguments.
 
         :param name: the deployment's name
         :param to: ``previous``, or the number of a deployment version
-        :param model_version: serve this version of the model instead
-        :param reject: whether the version that is taken away is not to be chosen as the best one again; not with
+        :param model_version: deploy this version of the model instead
+        :param reject: whether ``deploy_best_model`` must not choose the removed version again; ignored with
             ``model_version``
-        :param promotion: the record of the promotion that is to be undone, and of no other; not with ``model_version``
-        :param run_key: which task this is, the same when it is tried again
-        :param timeout: seconds for one change, and again for taking it back
-        :param poll_interval: seconds between looks
-        :param wait: whether to wait until it has arrived
+        :param promotion: the record of the promotion to undo; a newer one is not undone. Not with ``model_version``
+        :param run_key: identifies the task; a retry uses the same
+        :param timeout: seconds for one change, and again for its rollback
+        :param poll_interval: seconds between polls
+        :param wait: whether to wait until the previous version is live and verified
         """
         undone = None if promotion is None else PromotionReference.read(promotion)
         if undone is not None and (model_version is not None or undone.deployment_name != name):
             message = (
-                f"promotion: it is of deployment {undone.deployment_name!r}; expected one of {name!r}, and no "
+                f"promotion: the record is of deployment {undone.deployment_name!r}; expected one of {name!r}, and no "
                 "model_version beside it."
             )
             raise InvalidInputError(message)
@@ -199,19 +201,9 @@ class PromotionVerbs(DeploymentVerbs):
             target = to if to == PREVIOUS else arguments.integer("to", to, least=1)
             name = check_deployment_name(name)
             reject = arguments.boolean("reject", reject)
-            wish = Rollback(
-                name,
-                target,
-                timeout,
-                poll_interval,
-                steady(),
-                wait=wait,
-                run_key=run_key,
-                reject=reject,
-                promotion=undone,
-                on_decided=self._on_decided,
-            )
-            return self._promote(wish.run(self.client.project))
+            run = Run(self.client.project, name, timeout, poll_interval, steady(), run_key)
+            rollback = Rollback(run, target, wait=wait, reject=reject, promotion=undone, on_decided=self._on_decided)
+            return self._promote(rollback.roll_back())
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
             raise InvalidInputError(message)
@@ -230,32 +222,28 @@ class PromotionVerbs(DeploymentVerbs):
             wait=wait,
         )
 
-    def resume_promotion(self, left: Mapping[str, Any], event: Mapping[str, Any]) -> Record:
+    def resume_promotion(self, left: Mapping[str, Any], event: Event) -> Record:
         """
-        Go on with one of the above after its long wait was left to a trigger.
+        Resume a promotion or a rollback after a trigger has run its long wait.
 
-        :param left: what was left: ``watch``, as ``handover.written`` gives it, and what was ``told``
-        :param event: how the wait has ended
+        :param left: the state kept when the task was deferred: ``watch`` from ``resume.to_json``, and ``context``
+        :param event: the event with which the trigger ended
         """
-        told, project = left["told"], self.client.project
-        watch = resume.read(project, left["watch"], steady())
-        wish = Promotion(
-            None,
+        context, project = left["context"], self.client.project
+        watch = resume.from_json(project, left["watch"], steady())
+        promotion = Promotion(
+            Run(project, context["deployment_name"], watch.timeout, watch.interval, steady(), context["run_key"]),
+            Selection(None, by=promote.metric_of(context)),
             {},
-            watch.timeout,
-            watch.interval,
-            steady(),
-            told["deployment_name"],
-            by=promote.metric_of(told),
-            recreate=told["recreate"],
-            run_key=told["run_key"],
+            RolloutPolicy(recreate=context["recreate"]),
         )
-        return self._promote(promote.resume_promotion(project, watch, event, told, steady()), wish)
+        return self._promote(promote.resume_promotion(resume.Resumption(watch, event), context), promotion)
 
-    def _promote(self, flow: Flow[PromotionResult], wish: Promotion | None = None) -> Record:
-        by = wish.by if wish else None
+    def _promote(self, flow: Flow[PromotionResult], promotion: Promotion | None = None) -> Record:
+        """Drive a promotion, and return its record with the deployment's URLs."""
+        by = promotion.selection.by if promotion else None
         try:
-            promoted = self.run(flow)
+            result = self.run(flow)
         except Deferred:
             raise
         except HopsworksError as error:
@@ -263,37 +251,38 @@ class PromotionVerbs(DeploymentVerbs):
                 error.record = replace(error.record, url=self.deployment_url(error.record.deployment_id))
             raise
         except BaseException:
-            # Airflow 2 ends a killed task by an exception that is no Exception.
-            if wish is not None:
-                self._tidy_up(wish)
+            # Airflow 2 ends a killed task by an exception that is not an Exception.
+            if promotion is not None:
+                self._tidy_up(promotion)
             raise
-        deployment = promoted.arrived.deployment if promoted.arrived else promoted.before
+        deployment = result.outcome.deployment if result.outcome else result.before
         if deployment is None:
-            return promoted.record(by)
-        return promoted.record(
+            return result.record(by)
+        return result.record(
             by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment.id)
         )
 
-    def _tidy_up(self, wish: Promotion) -> None:
+    def _tidy_up(self, promotion: Promotion) -> None:
         """
-        After a kill, see to what a promotion leaves half done.
+        Clean up after a killed promotion.
 
-        What it had stopped for its change is started; what it was creating is stopped, where that was asked for.
+        A deployment that was stopped for its change is started. One that was being created is stopped, if
+        ``when_killed`` says so.
         """
         try:
-            name, journal = drive(wish.look(self.client.project), self.client.send, time.sleep)
+            name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
             entry = journal.newest
-            if entry is None or entry.run != wish.run_key or not entry.is_pending:
+            if entry is None or entry.run != promotion.run.key or not entry.is_pending:
                 return
             if entry.before is not None:
-                if wish.recreate and entry.before.was_up:
-                    self._bring_back(name)
-            elif wish.stop_when_killed:
-                self.stop_deployment(name, wait=False)
+                if promotion.policy.recreate and entry.before.was_up:
+                    self._start_again(name)
+            elif promotion.stop_when_killed:
+                self.run(stop.stop(self.client.project, name, new_backoff(600.0, 10.0), wait=False))
             else:
                 log.warning("Deployment %r, which was being created, is left as it is", name)
         except HopsworksError:
-            log.exception("What a killed task has left is not known: look at its deployment")
+            log.exception("The cleanup after a killed task failed: check the state of its deployment")
 
 
 def _is_recreate(rollout: str) -> bool:
@@ -301,26 +290,22 @@ def _is_recreate(rollout: str) -> bool:
 
 
 def stops_when_killed(given: str) -> bool:
-    """
-    Read ``when_killed``.
-
-    :param given: ``leave`` or ``stop``
-    """
+    """Read ``when_killed``: whether it is ``stop``, and not ``leave``."""
     return arguments.choice("when_killed", given, ("leave", "stop")) == "stop"
 
 
 def _checks(given: object, *, wait: bool) -> Checks | None:
-    """Read a verification."""
+    """Read the ``verification`` argument."""
     if given is None:
         return None
     if not wait:
-        message = "verification: it needs wait=True, since only what is waited for can be verified."
+        message = "verification: it needs wait=True, since a version is verified while the call waits."
         raise InvalidInputError(message)
     return Verification.read(given, "verification").checks()
 
 
 def _version_numbers(given: object) -> list[int] | None:
-    """Read candidates: numbers, or what registering returned."""
+    """Read ``candidates``: numbers, or results of registering a model."""
     if given is None:
         return None
     rows = arguments.sequence("candidates", given)

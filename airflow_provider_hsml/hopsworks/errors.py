@@ -16,7 +16,7 @@ What can go wrong between us and Hopsworks.
     └── DeploymentError     what became of a deployment
         ├── DeploymentFailed    its instances do not come up
         ├── NotVerified         it serves, but does not answer as it should
-        ├── TakenBack           a change failed and was taken back
+        ├── TakenBack           a change failed and was rolled back
         └── Superseded          somebody else changed, stopped or deleted it meanwhile
 
 Two questions decide what happens next, and every error answers both:
@@ -27,7 +27,7 @@ Two questions decide what happens next, and every error answers both:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,6 +84,18 @@ class HopsworksError(Exception):
     def kept_text(self) -> str:
         """Its text as it may be kept, in a record or a journal: nobody knows what a script prints into its log."""
         return self.without_logs or str(self)
+
+    def with_text(self, text: str) -> Self:
+        """Return a copy of this error that says ``text``."""
+        copy = type(self).__new__(type(self), text)
+        copy.__dict__.update(self.__dict__)
+        return copy
+
+    def extended(self, line: str) -> Self:
+        """Return a copy of this error that says one more line."""
+        copy = self.with_text(f"{self}\n{line}")
+        copy.without_logs = f"{self.kept_text}\n{line}"
+        return copy
 
     def followed_by(self, kind: type[HopsworksError], what: str) -> HopsworksError:
         """

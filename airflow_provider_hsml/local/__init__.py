@@ -1,24 +1,31 @@
 """
 A local Model Serving: Hopsworks' Model Registry and Model Serving on a laptop or in CI, where the models really run.
 
-For DAG authors without a Hopsworks cluster, and for tests: it speaks Hopsworks' REST API on a loopback port, keeps
-what it is told below one folder, and runs each deployment's model in KServe's own model server (or as a Python
-callable, in this process). The map:
+For DAG authors without a Hopsworks cluster, and for tests. It speaks Hopsworks' REST API on a loopback port, keeps its
+state below one folder, and runs each deployment's model in KServe's own model server, or as a Python callable in this
+process. The rooms, each with the modules to begin with:
 
-- ``server``: ``LocalServing``, which starts and ends it; ``cli``: the same as the command ``hsml-local``
-- ``app``: HTTP, ``api``: its handlers by subject; ``inference``: the proxy for predictions
-- ``ingress``: the second listener, Istio in front of the instances
-- ``tls``, ``journal``: the certificate, what was asked
-- ``world``: what there is, without HTTP: ``accounts``, ``files``, ``registry``, ``deployments``, kept in ``store``
-- ``deployments``: ``configuration`` and ``checks`` of a PUT, ``wire`` of a GET, ``wanted`` of the cluster, ``locks``
-- ``lines``: what differs from one Hopsworks to another; ``administration``: what its administrators have set
-- ``cluster``: what runs, as Kubernetes would: ``rollouts``, ``states``; ``behaviour``: how fast, how honest
-- ``engines``, ``kserve_engine``, ``environments``, ``model_server``: how a model is run; ``hops``: how it is asked
-- ``faults``, ``fault_middleware``, ``changes``: what goes wrong, and how fast, on command; ``control``: over HTTP
-- ``errors``, ``limits``, ``disk``, ``shapes``: the refusals, with Hopsworks' codes
-- ``files``: those of a project; ``uploads``: parts of what is to be one
+- ``http/``: the server. ``server`` has ``LocalServing``, ``listeners`` the two ports, ``app`` the routes; ``journal``
+  records requests, ``fault_middleware`` spoils them, ``control`` is the same over HTTP, ``tls`` the certificate
+- ``api/``: the handlers of the REST API by subject, with ``asking`` for one request
+- ``console/``: the pages for people
+- ``proxy/``: predictions. ``inference`` is Hopsworks' proxy, ``ingress`` is Istio with a listener of its own
+- ``world/``: the state, without HTTP. ``world`` joins ``accounts``, ``files``, ``registry`` and ``deployments``. For
+  deployments: ``stored_deployments`` keeps them, ``deployment_changes`` is PUT and rollback (with ``configuration``,
+  ``checks``, ``artifacts``, ``kafka``), ``lifecycle`` is START, STOP and DELETE, ``wire`` is the answer of GET,
+  ``wanted`` the desired state for the cluster, ``locks`` the lock of a change. ``administration`` has the settings of
+  administrators
+- ``cluster/``: the running instances, as in Kubernetes. ``cluster`` has the commands, ``change_runner`` runs each in a
+  thread (``changes``), ``rollout_controller`` replaces instances (``rollouts``), ``watch`` finds crashed and idle ones,
+  ``traffic`` leads requests to instances, ``slots`` answers reads (``states``). ``behaviour`` has speeds and profiles,
+  ``faults`` the failures on command. ``engines`` and ``kserve_engine`` run models, in ``environments``, with the
+  program ``model_server``; ``hops`` sends requests to it
+- ``demo/``: the program behind ``make demo``
+- ``cli`` is the command ``hsml-local``, ``options`` the grouped options of ``LocalServing``, ``store`` the SQLite file,
+  ``lines`` the differences between Hopsworks versions, ``errors`` the refusals with Hopsworks' codes, ``limits`` the
+  bounds of requests
 
-It knows nothing of the provider in this distribution: a wrong path would be wrong on both sides, and all green.
+This package imports nothing of the provider in this distribution: a wrong path in both would pass every test.
 """
 
 from __future__ import annotations
@@ -31,9 +38,12 @@ if TYPE_CHECKING:
     from .cluster.engines import ModelFiles
     from .cluster.faults import Hold, LostChange, RequestFault, StartFault
     from .http.server import LocalServing
-    from .world.administration import Quota
+    from .options import AccessOptions, ServerOptions
+    from .world.administration import Administration, Quota
 
 _HOMES = {
+    "AccessOptions": "options",
+    "Administration": "world.administration",
     "Hold": "cluster.faults",
     "LocalServing": "http.server",
     "Looks": "cluster.behaviour",
@@ -42,11 +52,14 @@ _HOMES = {
     "Profile": "cluster.behaviour",
     "Quota": "world.administration",
     "RequestFault": "cluster.faults",
+    "ServerOptions": "options",
     "Speeds": "cluster.behaviour",
     "StartFault": "cluster.faults",
 }
 
 __all__ = [
+    "AccessOptions",
+    "Administration",
     "Hold",
     "LocalServing",
     "Looks",
@@ -55,13 +68,14 @@ __all__ = [
     "Profile",
     "Quota",
     "RequestFault",
+    "ServerOptions",
     "Speeds",
     "StartFault",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Import the module that holds ``name`` when it is first asked for: importing this package costs nothing."""
+    """Import the module of a public name at its first use: importing this package costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -1,9 +1,9 @@
 """
 The command ``hsml-local``: the local Model Serving in a terminal, for the laptop and for CI.
 
-- ``hsml-local serve``: run it until Ctrl-C
-- ``hsml-local prepare``: build the model server's environment ahead, so that the first start of a deployment is quick
-- ``hsml-local demo``: what ``make demo`` runs
+- ``hsml-local serve``: run the server until Ctrl-C
+- ``hsml-local prepare``: build the model server's environment in advance, so that the first deployment starts quickly
+- ``hsml-local demo``: run the demo of ``make demo``
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ _NEEDED = {
     "trustme": "trustme",
     "uvicorn": "uvicorn",
 }
-"""What the extra ``[local]`` installs and these commands import; uv can be done without."""
+"""The packages of the extra ``[local]`` that these commands import, with their modules; uv is optional."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """
     Run a command.
 
-    :param argv: the arguments; None: those of the process
+    :param argv: the arguments; None for those of the process
     :return: the exit code
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["demo"]:
-        # Written beside this module; its arguments are its own.
+        # The demo parses its own arguments.
         return int(importlib.import_module("airflow_provider_hsml.local.demo").main(arguments[1:]))
-    given = _parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     if missing := sorted(package for package, module in _NEEDED.items() if importlib.util.find_spec(module) is None):
         print(
             f"hsml-local needs {', '.join(missing)}: install them with "
@@ -63,64 +63,71 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    return _serve(given) if given.command == "serve" else _prepare(given)
+    return _serve(options) if options.command == "serve" else _prepare(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hsml-local", description="A local Model Serving for Airflow DAGs.")
     commands = parser.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="run it until Ctrl-C")
-    serve.add_argument("--port", type=int, default=8181, help="on 127.0.0.1; 0 for one that is free (default: 8181)")
-    serve.add_argument("--ingress-port", type=int, default=0, help="the same for the ingress (default: 0)")
-    serve.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="keeps everything (~/.hsml-local)")
+    serve = commands.add_parser("serve", help="run the server until Ctrl-C")
+    serve.add_argument("--port", type=int, default=8181, help="on 127.0.0.1; 0 for any free port (default: 8181)")
+    serve.add_argument(
+        "--ingress-port", type=int, default=0, help="the port of the ingress (default: 0, any free port)"
+    )
+    serve.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="the data folder (~/.hsml-local)")
     serve.add_argument("--project", default="demo", help="the project's name (default: demo)")
-    serve.add_argument("--api-key", help=f"the key that opens it; without, {KEY_VARIABLE}, or one is made")
+    serve.add_argument("--api-key", help=f"the API key (default: {KEY_VARIABLE}, or a key created for the root)")
     serve.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="HTTPS with a CA of its own")
-    serve.add_argument("--hopsworks-version", default="5.2", help="whose ways it has (default: 5.2)")
-    serve.add_argument("--profile", choices=("real", "plain"), default="real", help="a cluster's ways, or none of them")
+    serve.add_argument("--hopsworks-version", default="5.2", help="the Hopsworks version to emulate (default: 5.2)")
+    serve.add_argument(
+        "--profile", choices=("real", "plain"), default="real", help="with a cluster's quirks and delays, or without"
+    )
     serve.add_argument("--control", action="store_true", help="faults, speeds and journal over HTTP, below /_local")
     serve.add_argument("--cache", type=Path, help="where the model server's environments are built")
-    prepare = commands.add_parser("prepare", help="build the model server's environment ahead")
-    prepare.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="whose environments/ are built, too")
+    prepare = commands.add_parser("prepare", help="build the model server's environment in advance")
+    prepare.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="its environments/ are built, too")
     prepare.add_argument("--cache", type=Path, help="where the model server's environments are built")
-    commands.add_parser("demo", help="what make demo runs", add_help=False)
+    commands.add_parser("demo", help="run the demo of make demo", add_help=False)
     return parser
 
 
-def _serve(given: argparse.Namespace) -> int:
-    # Not before it is known that what they need is installed.
+def _serve(options: argparse.Namespace) -> int:
+    # Imported only after the check that their requirements are installed.
     from .cluster.environments import Environments, default_requirements  # noqa: PLC0415
     from .http.server import LocalServing  # noqa: PLC0415
+    from .options import ServerOptions  # noqa: PLC0415
     from .store import StoreTooNewError, StoreUnusableError  # noqa: PLC0415
     from .world.world import RootInUseError  # noqa: PLC0415
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s", stream=sys.stderr)
-    # What fails is logged by the application; a connection that is kept open at the end is nobody's concern.
+    # The application logs failures itself; uvicorn would only complain about connections still open at the end.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     try:
         serving = LocalServing(
-            root=given.root,
-            port=given.port,
-            ingress_port=given.ingress_port,
-            project=given.project,
-            api_key=given.api_key or os.environ.get(KEY_VARIABLE) or None,
-            tls=given.tls,
-            hopsworks_version=given.hopsworks_version,
-            profile=given.profile,
-            cache=given.cache,
-            control=given.control,
+            root=options.root,
+            port=options.port,
+            project=options.project,
+            api_key=options.api_key or os.environ.get(KEY_VARIABLE) or None,
+            tls=options.tls,
+            hopsworks_version=options.hopsworks_version,
+            profile=options.profile,
+            options=ServerOptions(options.ingress_port, control=options.control, cache=options.cache),
         )
         serving.start()
     except (OSError, RootInUseError, StoreTooNewError, StoreUnusableError, ValueError) as error:
-        print(f"hsml-local serve: {_reason(error, given.root)}", file=sys.stderr)
+        print(f"hsml-local serve: {_reason(error, options.root)}", file=sys.stderr)
         return 2
     try:
         _say_ready(serving)
-        if not Environments(given.cache).is_built(default_requirements()):
-            print("The first start of a deployment takes a minute: hsml-local prepare does it ahead.", file=sys.stderr)
+        if not Environments(options.cache).is_built(default_requirements()):
+            print(
+                "The first start of a deployment takes a minute, to build the model server's environment: "
+                "run hsml-local prepare to build it in advance.",
+                file=sys.stderr,
+            )
         ended.wait()
     finally:
         serving.stop()
@@ -128,9 +135,9 @@ def _serve(given: argparse.Namespace) -> int:
 
 
 def _reason(error: Exception, root: Path) -> str:
-    """Say what is wrong and what to do."""
+    """Return the cause of the error, and how to fix it."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"{root} has no room on its disk: make some, or give another --root."
+        return f"the disk of {root} is full: free some space, or give another --root."
     if isinstance(error, OSError) and error.filename is None:
         return error.strerror or str(error)
     if isinstance(error, OSError):
@@ -139,7 +146,7 @@ def _reason(error: Exception, root: Path) -> str:
 
 
 def _say_ready(serving: LocalServing) -> None:
-    """Print where it is, for programs, and what to paste, for people. The key itself is never printed."""
+    """Print the addresses for programs, and an export line for people to paste. The key itself is never printed."""
     ready = {
         "url": serving.url,
         "ingress_url": serving.ingress_url,
@@ -151,17 +158,18 @@ def _say_ready(serving: LocalServing) -> None:
         "pid": os.getpid(),
     }
     print(json.dumps(ready), flush=True)
-    place = secrets.token_hex()  # Where the shell puts the key.
-    before, after = (shlex.quote(part) for part in json.dumps(serving.connection_fields(place)).split(place))
+    placeholder = secrets.token_hex()  # The shell inserts the key in its place.
+    fields = json.dumps(serving.connection_fields(placeholder))
+    before, after = (shlex.quote(part) for part in fields.split(placeholder))
     key = f'"$(cat {shlex.quote(str(serving.api_key_file))})"'
     print(f"export AIRFLOW_CONN_HSML_DEFAULT={before}{key}{after}", flush=True)
 
 
-def _prepare(given: argparse.Namespace) -> int:
+def _prepare(options: argparse.Namespace) -> int:
     from .cluster.environments import EnvironmentFailedError, Environments, NamedEnvironments  # noqa: PLC0415
 
     begin = time.monotonic()
-    environments = NamedEnvironments(Environments(given.cache), given.root.expanduser() / "environments")
+    environments = NamedEnvironments(Environments(options.cache), options.root.expanduser() / "environments")
     try:
         built = environments.build_all(lambda line: print(line, flush=True))
     except (EnvironmentFailedError, OSError) as error:

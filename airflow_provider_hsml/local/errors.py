@@ -1,7 +1,7 @@
 """
-What the local Model Serving says no with: one ``Refusal``, with Hopsworks' error codes and their HTTP statuses.
+The one exception for refused requests, ``Refusal``, and Hopsworks' error codes with their HTTP statuses.
 
-The world raises it; only ``app`` turns it into an answer.
+The world raises it; only ``app`` turns it into an HTTP response.
 """
 
 from __future__ import annotations
@@ -82,15 +82,15 @@ CODES: dict[int, tuple[int, str]] = {
     370004: (400, "Tag name not valid."),
     370005: (400, "Tag value not valid."),
 }
-"""Hopsworks' error codes that are used here: their HTTP status and what Hopsworks calls them."""
+"""The Hopsworks error codes in use here: their HTTP status and Hopsworks' message."""
 
 
 class Refusal(Exception):
     """
-    Hopsworks says no.
+    The request is refused, with one of Hopsworks' error codes.
 
     :param code: Hopsworks' error code, one of ``CODES``
-    :param text: for the user: what is wrong with which thing; it arrives as ``usrMsg``, left out when empty
+    :param text: the message for the user, sent as ``usrMsg``; left out when empty
     """
 
     def __init__(self, code: int, text: str = "") -> None:
@@ -100,10 +100,10 @@ class Refusal(Exception):
         super().__init__(f"{code}: {text or self.message}")
 
     def body(self) -> dict[str, Any]:
-        """Give the JSON body of the answer. Fields without a value are left out, as Hopsworks leaves them out."""
+        """Return the JSON body of the response. Fields without a value are left out, as in Hopsworks."""
         return {"errorCode": self.code, "errorMsg": self.message} | ({"usrMsg": self.text} if self.text else {})
 
 
 def malformed(text: str) -> Refusal:
-    """Make the refusal of an argument: 422/120001."""
+    """Build the refusal of a malformed argument: 422/120001."""
     return Refusal(120001, text)

@@ -1,4 +1,4 @@
-"""How much a request may bring: what is longer is refused before it fills the memory."""
+"""Size limits of request bodies: larger ones are refused before they fill the memory."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_BYTES = 32 << 20
-"""Of a request that is read as a whole: JSON, and predictions."""
+"""Limit of a body that is read as a whole: JSON, and predictions."""
 UPLOAD_BYTES = 128 << 20
-"""Of a part of an upload, which is written to disk as it comes; clients send parts of 10 MB."""
+"""Limit of one part of an upload, which is streamed to disk; clients send parts of 10 MB."""
 FIELD_BYTES = 1 << 16
-"""Of a form's field that is no file."""
+"""Limit of a form field that is not a file."""
 
 
 class LimitMiddleware:
     """
-    Answers 413 to a body that is too long: at once where its length is said, else when it has grown too long.
+    ASGI middleware that answers 413 to a body that is too large.
 
-    :param app: what answers the others
+    A request with a Content-Length is refused at once, others as soon as they exceed the limit.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         limit = UPLOAD_BYTES if "/dataset/upload/" in scope["path"] else BODY_BYTES
-        said = dict(scope["headers"]).get(b"content-length", b"0")
-        if said.isdigit() and int(said) > limit:
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if length.isdigit() and int(length) > limit:
             await _refuse(send, limit)
             return
         size = 0
@@ -54,7 +54,7 @@ class LimitMiddleware:
 
 
 def too_long(text: str) -> dict[str, object]:
-    """Give the body of the answer to what is too long."""
+    """Return the response body for a request that is too large."""
     return Refusal(120004, text).body()
 
 

@@ -1,7 +1,7 @@
 """
-The lines of Hopsworks whose ways the server can have: one ``Line`` each, the table of what is different.
+The release lines of Hopsworks that the server can emulate: one ``Line`` each, a table of their differences.
 
-What is common to all of them is in the code; what differs is asked of the line, never of a version number.
+Code for behaviour that differs between releases checks an attribute of the line, never a version number.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _FIELD_SINCE: dict[str, tuple[int, int]] = {
     "gitAutoRedeploy": (5, 1),
     **dict.fromkeys(("predictorEnvironment", "transformerEnvironment", "featureLogging", "knativeMode"), (5, 2)),
 }
-"""The line that brought a field of a deployment; what is not here is older than 3.7."""
+"""The line that introduced a field of a deployment; fields that are missing here are older than 3.7."""
 _SCALING_SINCE: dict[str, tuple[int, int]] = dict.fromkeys(
     (
         *("autoscaler", "scaleDownStabilizationWindowSeconds", "scaleUpStabilizationWindowSeconds"),
@@ -26,27 +26,27 @@ _SCALING_SINCE: dict[str, tuple[int, int]] = dict.fromkeys(
     ),
     (5, 2),
 )
-"""The same for what is in a scaling configuration."""
+"""The same for the fields of a scaling configuration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """
-    What is particular to a line of Hopsworks.
+    The properties of a release line of Hopsworks.
 
     :param number: (major, minor)
     :param has_artifacts: a deployment serves a numbered artifact of its model, below the model's version
-    :param is_model_free: deployments without a model are known
-    :param servers: the model servers that are known
-    :param frameworks: the frameworks that are known
+    :param is_model_free: deployments without a model are supported
+    :param servers: the supported model servers
+    :param frameworks: the supported frameworks
     :param counts_lists: lists are ``{count, items}``, not bare
-    :param locks_rollouts: STOP, PUT and DELETE are refused while a rollout is under way
-    :param lower_case_names: names of KServe deployments are in lower case
+    :param locks_rollouts: STOP, PUT and DELETE are refused during a rollout
+    :param lower_case_names: names of KServe deployments must be in lower case
     :param one_model_file: a scikit-learn model with more than one file to load is refused by PUT, not by START
     :param has_files_folder: a model's files are in ``Files`` below its version, not in the version's own folder
-    :param limit_cores: that a deployment may use, where nothing is given
-    :param endpoint_types: of the places where predictions can be asked for
-    :param ingress_by_path: deployments are told by the path at the ingress; else by the Host header only
+    :param limit_cores: the default limit of CPU cores
+    :param endpoint_types: the types of inference endpoints
+    :param ingress_by_path: the ingress routes by path; otherwise by the Host header only
     """
 
     number: tuple[int, int]
@@ -65,22 +65,22 @@ class Line:
 
     @property
     def release(self) -> str:
-        """What the server says it is."""
+        """The version that the server reports."""
         return f"{self.number[0]}.{self.number[1]}.0"
 
     @property
     def has_versions(self) -> bool:
-        """Whether a deployment keeps earlier versions, to be rolled back to."""
+        """Whether a deployment keeps its earlier versions for a rollback."""
         return self.number >= (5, 2)
 
     def knows(self, field: str) -> bool:
-        """Say whether a deployment has this field."""
+        """Return whether a deployment has this field."""
         if field == "artifactVersion":
             return self.has_artifacts
         return _FIELD_SINCE.get(field, (0, 0)) <= self.number
 
     def knows_scaling(self, field: str) -> bool:
-        """Say whether a scaling configuration has this field."""
+        """Return whether a scaling configuration has this field."""
         return _SCALING_SINCE.get(field, (0, 0)) <= self.number
 
 
@@ -102,4 +102,4 @@ LINES = {
     "4.6": Line(number=(4, 6), counts_lists=True, ingress_by_path=False),
     "5.2": Line(number=(5, 2)),
 }
-"""By the version that users give."""
+"""The lines, by the version that users pass."""

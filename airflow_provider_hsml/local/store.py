@@ -1,4 +1,4 @@
-"""What must survive a restart, in SQLite: models, deployments with their versions, and processes that were started."""
+"""The persistent state, in SQLite: models, deployments with their versions, and processes that were started."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class StoreTooNewError(Exception):
 
 
 class StoreUnusableError(Exception):
-    """What should be the rows is something else, or has no room on the disk."""
+    """The store is damaged, is not an SQLite file, or its disk is full."""
 
 
 class Store:
     """
-    One SQLite file, which every acknowledged change is in before it is acknowledged.
+    One SQLite file. Every change is written to it before the request is acknowledged.
 
     Rows are documents (JSON objects); their meaning belongs to ``registry`` and ``deployments``.
 
-    :param file: made where there is none
-    :raises StoreTooNewError: a newer version has written it
-    :raises StoreUnusableError: it is broken, not SQLite at all, or has no room on the disk
+    :param file: created if it does not exist
+    :raises StoreTooNewError: the file was written by a newer version
+    :raises StoreUnusableError: the file is damaged or not SQLite, or the disk is full
     """
 
     def __init__(self, file: Path) -> None:
@@ -56,7 +56,7 @@ class Store:
             raise
 
     def _prepare(self, file: Path) -> None:
-        """Make the tables where there are none, and refuse what a newer version has written."""
+        """Create the tables if they do not exist; refuse a file that a newer version has written."""
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -70,13 +70,13 @@ class Store:
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
     def close(self) -> None:
-        """Close the file. Everything is in it already."""
+        """Close the file. All changes have been written already."""
         with self._lock:
             self._db.close()
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """Do what is inside all or not at all, and after everybody else's."""
+        """Run the block as one atomic transaction, serialized with all others."""
         with self._lock:
             if self._db.in_transaction:
                 yield
@@ -86,7 +86,7 @@ class Store:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
-                with contextlib.suppress(sqlite3.OperationalError):  # After a full disk SQLite has done so by itself.
+                with contextlib.suppress(sqlite3.OperationalError):  # On a full disk SQLite rolls back by itself.
                     self._db.execute("ROLLBACK")
                 raise
 
@@ -97,13 +97,13 @@ class Store:
         self._change("INSERT OR REPLACE INTO models VALUES (?, ?, ?, ?)", project, name, version, json.dumps(document))
 
     def model(self, project: int, name: str, version: int) -> dict[str, Any] | None:
-        """Give one version of a model, None when it is not there."""
+        """Return one version of a model; None if it does not exist."""
         query = "SELECT document FROM models WHERE project = ? AND name = ? AND version = ?"
         row = self._one(query, project, name, version)
         return json.loads(row[0]) if row else None
 
     def models(self, project: int) -> list[dict[str, Any]]:
-        """Give all versions of all models of a project, by name and version."""
+        """Return all versions of all models of a project, ordered by name and version."""
         query = "SELECT document FROM models WHERE project = ? ORDER BY name, version"
         return [json.loads(row[0]) for row in self._all(query, project)]
 
@@ -114,7 +114,7 @@ class Store:
     # --- Deployments
 
     def insert_deployment(self, project: int, name: str, document: dict[str, Any]) -> int | None:
-        """Insert a deployment and give its id; None when the project has one of that name."""
+        """Insert a deployment and return its id; None if the project already has one of that name."""
         with self._lock:
             try:
                 cursor = self._db.execute(
@@ -130,7 +130,7 @@ class Store:
         self._change("UPDATE deployments SET document = ? WHERE id = ?", json.dumps(document), deployment)
 
     def deployments(self, project: int | None = None) -> list[tuple[int, int, str, dict[str, Any]]]:
-        """Give (id, project, name, document) of all deployments, or of a project's, by id."""
+        """Return (id, project, name, document) of all deployments, or of one project's, ordered by id."""
         query = "SELECT id, project, name, document FROM deployments WHERE project = ?1 OR ?1 IS NULL ORDER BY id"
         return [(row[0], row[1], row[2], json.loads(row[3])) for row in self._all(query, project)]
 
@@ -143,22 +143,22 @@ class Store:
         self._change("INSERT OR REPLACE INTO versions VALUES (?, ?, ?)", deployment, number, json.dumps(document))
 
     def versions(self, deployment: int) -> dict[int, dict[str, Any]]:
-        """Give the documents of a deployment's versions, by number, newest first."""
+        """Return the documents of a deployment's versions by number, newest first."""
         query = "SELECT number, document FROM versions WHERE deployment = ? ORDER BY number DESC"
         return {row[0]: json.loads(row[1]) for row in self._all(query, deployment)}
 
     # --- Processes
 
     def note_process(self, pid: int, started: str) -> None:
-        """Note a process that was started."""
+        """Record a process that was started."""
         self._change("INSERT OR REPLACE INTO processes VALUES (?, ?)", pid, started)
 
     def forget_process(self, pid: int) -> None:
-        """Forget a process that has ended."""
+        """Delete the record of a process that has ended."""
         self._change("DELETE FROM processes WHERE pid = ?", pid)
 
     def processes(self) -> list[tuple[int, str]]:
-        """Give (pid, start time) of the processes that were started and are not known to have ended."""
+        """Return (pid, start time) of the processes that are not known to have ended."""
         return [(row[0], row[1]) for row in self._all("SELECT pid, started FROM processes")]
 
     def _change(self, statement: str, *values: object) -> None:

@@ -1,8 +1,8 @@
 """
-What a DAG does with models and deployments.
+Operators for models and deployments on Hopsworks Model Serving.
 
-Operators are thin: they read their arguments, ask the hook, and return a small plain dict. Decisions and waits are
-made in ``hopsworks``.
+Operators are thin: they read their arguments, call the hook, and return a small plain dict. Decisions and waits are
+in ``hopsworks``.
 """
 
 from __future__ import annotations

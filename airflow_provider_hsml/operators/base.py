@@ -1,4 +1,4 @@
-"""What all operators have in common: the connection, the way failures end, and how to wait."""
+"""Base classes of the operators: the connection, the mapping of errors, waiting and deferring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
-from airflow_provider_hsml.parsing import ParsedTask
+from airflow_provider_hsml.parsing import TaskMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,22 +22,23 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.flow import Defer
 
 log = logging.getLogger(__name__)
 
-BEFORE_AIRFLOW = 5.0
-"""Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 cuts it off at that."""
+EXECUTION_TIMEOUT_MARGIN = 5.0
+"""Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 kills it at the timeout."""
 
 
-class HsmlOperator(ParsedTask, BaseOperator):
+class HsmlOperator(TaskMixin, BaseOperator):
     """
-    What all operators have in common: the connection, and how failures end.
+    The base of all operators: the connection, and the mapping of errors.
 
-    A failure that cannot pass fails the task for good (``AirflowFailException``); any other lets Airflow retry it.
+    A permanent error fails the task without retries (``AirflowFailException``). Any other error lets Airflow retry it.
 
     :param hsml_conn_id: the Airflow connection
-    :param project: another project than the connection's
+    :param project: the project to use instead of the connection's
     """
 
     template_fields: Sequence[str] = ("hsml_conn_id", "project")
@@ -50,72 +51,67 @@ class HsmlOperator(ParsedTask, BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """
-        Do the task.
+        Run the operator.
 
-        :param context: Airflow's
-        :raises AirflowFailException: it cannot succeed by being tried again
-        :raises HopsworksError: it may
+        :raises AirflowFailException: a retry cannot succeed
+        :raises HopsworksError: a retry may succeed
         """
         self._links = Links(context["ti"])
-        return self._guarded(functools.partial(self.act, context))
+        return self._map_errors(functools.partial(self.act, context))
 
-    def _guarded(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Do something, and end as failures end."""
+    def _map_errors(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Call ``act``. Turn a permanent error into ``AirflowFailException``, so that Airflow does not retry it."""
         self._killed = threading.Event()
         try:
             return act()
         except HopsworksError as error:
-            from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+            from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - not needed to parse a DAG
 
-            # Airflow's scheduler prints it as well, and masks nothing there.
-            error.args = (redact(str(error)),)
+            # With the LocalExecutor, Airflow's scheduler prints the error as well, and masks nothing.
+            masked = error.with_text(str(redact(str(error))))
             if error.transient:
-                raise
-            log.debug("The task failed with this", exc_info=True)
-            # The sentence says it all, and is to be found; the cause stays in __context__, not printed above it.
-            raise AirflowFailException(str(error)) from None
+                raise masked from error.__cause__
+            log.debug("The task failed with this error", exc_info=True)
+            # The message is complete. The cause stays in __context__, so that no traceback is printed above it.
+            raise AirflowFailException(str(masked)) from None
 
     def act(self, context: Context) -> dict[str, Any]:
-        """
-        Do the work of this operator.
-
-        :param context: Airflow's
-        """
+        """Do the work of this operator, and return the result for XCom."""
         raise NotImplementedError
 
     @functools.cached_property
     def hook(self) -> HsmlHook:
-        """The hook, whose waits end when the task is killed."""
-        from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        """The hook. Its waits end when the task is killed."""
+        from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - not needed to parse a DAG
 
-        return HsmlHook(self.hsml_conn_id, self.project, sleep=self._sleep, on_answer=self._see)
+        return HsmlHook(self.hsml_conn_id, self.project, sleep=self._sleep, on_answer=self._on_answer)
 
-    def _see(self, answer: Any) -> None:
-        """Have the link lead to a deployment that was answered: no task asks for another one by itself."""
-        from airflow_provider_hsml.hopsworks.domain.deployment import Deployment  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def _on_answer(self, answer: Any) -> None:
+        """Push the link to the deployment in a response. A task reads single deployments only to work on them."""
+        from airflow_provider_hsml.hopsworks.domain.deployment import Deployment  # noqa: PLC0415 - not needed to parse a DAG
 
         if isinstance(answer, Deployment):
-            self._links.lead(DeploymentLink(), self.hook.deployment_url(answer))
+            self._links.push(DeploymentLink(), self.hook.deployment_url(answer))
 
     def on_kill(self) -> None:
-        """End the wait. What serves goes on serving, and a change that was sent goes on without us."""
+        """End the wait. A serving deployment keeps serving, and Hopsworks carries out a change that was sent."""
         if hasattr(self, "_killed"):
             self._killed.set()
 
     def _sleep(self, seconds: float) -> None:
         if self._killed.wait(seconds):
-            message = "The task was killed. The deployment is left as it is; what was asked of it goes on."
+            message = "The task was killed. Hopsworks still carries out a change that was sent."
             raise AirflowException(message)
 
 
 class WaitingOperator(HsmlOperator):
     """
-    What the operators that wait have in common.
+    The base of the operators that wait for a change to complete.
 
-    :param wait_for_completion: whether to wait until the change is there; False returns once it has been asked for
-    :param poll_interval: seconds between looks, once it takes longer; they begin closer together
-    :param timeout: seconds for one change: sent, arrived, first prediction answered
-    :param deferrable: whether to wait in the triggerer, where it holds no worker; None: as Airflow is configured,
+    :param wait_for_completion: whether to wait until the change is complete; False returns once it was requested
+    :param poll_interval: seconds between polls of a long wait; the first polls follow each other faster
+    :param timeout: seconds for one change: sent, live, first prediction answered
+    :param deferrable: whether to wait in the triggerer, which frees the worker slot; None: as configured in Airflow,
         ``[operators] default_deferrable``
     """
 
@@ -131,111 +127,106 @@ class WaitingOperator(HsmlOperator):
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.wait_for_completion = self._given(arguments.boolean, "wait_for_completion", wait_for_completion)
-        self.poll_interval = self._given(arguments.number, "poll_interval", poll_interval, least=0.1)
-        self.timeout = self._given(arguments.number, "timeout", timeout, least=0)
-        self.deferrable = self._given(arguments.boolean, "deferrable", deferrable)
-        self._cut_off: float | None = None
+        self.wait_for_completion = self._check_argument(arguments.boolean, "wait_for_completion", wait_for_completion)
+        self.poll_interval = self._check_argument(arguments.number, "poll_interval", poll_interval, least=0.1)
+        self.timeout = self._check_argument(arguments.number, "timeout", timeout, least=0)
+        self.deferrable = self._check_argument(arguments.boolean, "deferrable", deferrable)
+        self._execution_deadline: float | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """
-        Do the task; wait in the triggerer where that is wanted.
-
-        :param context: Airflow's
-        """
+        """Run the operator. A deferrable one waits in the triggerer."""
         if self.execution_timeout is not None:
             started = getattr(context["ti"], "start_date", None)
             begun = started.timestamp() if started else time.time()
-            self._cut_off = begun + self.execution_timeout.total_seconds() - BEFORE_AIRFLOW
+            self._execution_deadline = begun + self.execution_timeout.total_seconds() - EXECUTION_TIMEOUT_MARGIN
         return super().execute(context)
 
     def resume(self, context: Context, event: Any = None, left: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """
-        Go on after the wait in the triggerer.
+        Resume after the wait in the triggerer.
 
-        :param context: Airflow's
-        :param event: how it ended
-        :param left: what was left to it
-        :raises AirflowFailException: it cannot succeed by being tried again
-        :raises HopsworksError: it may
+        :param event: the result of the wait
+        :param left: the state kept when the task was deferred
+        :raises AirflowFailException: a retry cannot succeed
+        :raises HopsworksError: a retry may succeed
         """
         if event is not None and left is None:
-            # `airflow dags test` runs the trigger and forgets what was left. So it is begun anew, as in a retry, which
-            # finds what has come about.
+            # `airflow dags test` runs the trigger but drops the kwargs of the deferral. So the task starts again, as a
+            # retry does, and reads the current state of the deployment.
             self.deferrable = False
             return self.execute(context)
         self._links = Links(context["ti"])
-        self._cut_off = (left or {}).get("cut_off")
-        return self._guarded(functools.partial(self._resume, context, event, left))
+        self._execution_deadline = (left or {}).get("cut_off")
+        return self._map_errors(functools.partial(self._resume, context, event, left))
 
     def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        """Check the event, and do the rest of the work."""
+        from airflow_provider_hsml.hopsworks.domain import trigger_event  # noqa: PLC0415 - not needed to parse a DAG
 
-        return self.go_on(context, left or {}, resume.check(event))
+        return self.act_after_wait(context, left or {}, trigger_event.read(event))
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    def act_after_wait(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:
         """
-        Do the rest of the work, after the wait in the triggerer.
+        Do the rest of the work after the wait in the triggerer.
 
-        :param context: Airflow's
-        :param left: what was left to it
-        :param event: how it ended
+        :param left: the state kept when the task was deferred
+        :param event: the result of the wait
         """
         raise NotImplementedError
 
     @functools.cached_property
     def hook(self) -> HsmlHook:
-        """The hook, whose waits end when the task is killed, and are left to the triggerer where that is wanted."""
-        from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        """The hook. Its waits end when the task is killed; a deferrable operator leaves long ones to the triggerer."""
+        from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - not needed to parse a DAG
 
         return HsmlHook(
             self.hsml_conn_id,
             self.project,
             sleep=self._sleep,
-            leave=self._leaves,
-            on_answer=self._see,
-            on_decided=self._see_decided,
+            leave=self._should_defer,
+            on_answer=self._on_answer,
+            on_decided=self._on_decided,
         )
 
-    def _guarded(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks.flow import Deferred  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def _map_errors(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        from airflow_provider_hsml.hopsworks.flow import Deferred  # noqa: PLC0415 - not needed to parse a DAG
 
         try:
-            return super()._guarded(act)
+            return super()._map_errors(act)
         except Deferred as over:
-            self._leave(over.wait)
-            raise AssertionError from over  # Deferring always raises.
+            self._defer(over.wait)
+            raise AssertionError from over  # defer() always raises.
 
-    def _leaves(self, wait: Defer[Any]) -> bool:
-        """Tell whether a wait is to be left to the triggerer."""
-        from airflow_provider_hsml.hopsworks.promotion.resume import why_not  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def _should_defer(self, wait: Defer[Any]) -> bool:
+        """Whether the triggerer is to run this wait."""
+        from airflow_provider_hsml.hopsworks.promotion.resume import why_not_deferrable  # noqa: PLC0415 - not needed to parse a DAG
         from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch  # noqa: PLC0415
 
         if not self.deferrable or not isinstance(wait, RolloutWatch):
             return False
-        reason = why_not(wait)
+        reason = why_not_deferrable(wait)
         if reason:
-            self.log.info("It is waited for in the worker: %s.", reason)
+            self.log.info("Waiting in the worker instead of the triggerer: %s.", reason)
         return not reason
 
-    def _leave(self, wait: Any) -> None:
-        """Defer."""
-        from airflow_provider_hsml.hopsworks.promotion.resume import written  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def _defer(self, wait: Any) -> None:
+        """Defer the task until the triggerer has run a wait."""
+        from airflow_provider_hsml.hopsworks.promotion.resume import to_json  # noqa: PLC0415 - not needed to parse a DAG
         from airflow_provider_hsml.triggers import RolloutTrigger  # noqa: PLC0415
 
-        watch = written(wait)
+        watch = to_json(wait)
         trigger = RolloutTrigger(
             hsml_conn_id=self.hsml_conn_id,
             project=self.project,
             watch=watch,
-            cut_off=self._cut_off,
-            stop_when_killed=wait.action == "created" and getattr(self, "when_killed", "leave") == "stop",
+            cut_off=self._execution_deadline,
+            stop_when_killed=wait.change.action == "created" and getattr(self, "when_killed", "leave") == "stop",
         )
-        left = {"watch": watch, "told": wait.told, "cut_off": self._cut_off}
+        left = {"watch": watch, "context": wait.resume.context, "cut_off": self._execution_deadline}
         self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
 
-    def _see_decided(self, model: ModelVersion) -> None:
-        self._links.lead(ModelVersionLink(), self.hook.model_url(model))
+    def _on_decided(self, model: ModelVersion) -> None:
+        self._links.push(ModelVersionLink(), self.hook.model_url(model))
 
-    def _waits(self) -> dict[str, Any]:
+    def _wait_arguments(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "poll_interval": self.poll_interval, "wait": self.wait_for_completion}

@@ -1,4 +1,4 @@
-"""Starting, stopping, restarting and deleting deployments."""
+"""Operators that start, stop, restart and delete deployments."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.flow import Defer
 
 
 _RESTARTED = "hsml_restarted"
-"""What a restart remembers from one try to the next: the revision that it replaces."""
+"""The key under which a restart stores the revision that it replaces, for its retries."""
 
 
 class StartDeploymentOperator(WaitingOperator):
     """
-    Start a deployment and wait until it serves. One that serves already is fine as it is.
+    Start a deployment and wait until it serves. One that already serves is left unchanged.
 
-    Returns ``{"deployment_name", "deployment_id", "status", "url"}``.
+    Returns ``{"deployment_name", "deployment_id", "status", "url"}``. Fails if the deployment does not exist or does
+    not serve within ``timeout``.
 
-    :param deployment_name: the deployment
+    :param deployment_name: the name of an existing deployment
     """
 
     operator_extra_links = (DeploymentLink(),)
@@ -38,38 +40,33 @@ class StartDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.deployment_name, "deployment_name", deployment_name)
+        self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
-        """
-        Start it.
-
-        :param context: Airflow's
-        """
-        deployment = self.hook.start_deployment(self.deployment_name, **self._waits())
+        """Start the deployment."""
+        deployment = self.hook.start_deployment(self.deployment_name, **self._wait_arguments())
         return _summary(self.hook, self.deployment_name, deployment)
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def act_after_wait(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:  # noqa: ARG002
         """
-        Go on after the wait in the triggerer.
+        Return the result after the wait in the triggerer.
 
-        :param context: Airflow's
-        :param left: what was left to it
-        :param event: how it ended
+        :param left: the state kept when the task was deferred
+        :param event: the result of the wait
         """
-        deployment = self.hook.go_on_arriving(left, event)
+        deployment = self.hook.resume_start(left, event)
         return _summary(self.hook, self.deployment_name, deployment)
 
 
 class StopDeploymentOperator(WaitingOperator):
     """
-    Stop a deployment and wait until it is stopped. One that is stopped, or not there, is fine as it is.
+    Stop a deployment and wait until it is stopped. Nothing happens when it is stopped already or does not exist.
 
-    Returns ``{"deployment_name", "deployment_id", "status", "url"}``; all but the name are None when there is no such
-    deployment.
+    Returns ``{"deployment_name", "deployment_id", "status", "url"}``. All but the name are None when the deployment
+    does not exist.
 
-    :param deployment_name: the deployment
+    :param deployment_name: the name of the deployment
     """
 
     operator_extra_links = (DeploymentLink(),)
@@ -77,29 +74,25 @@ class StopDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.deployment_name, "deployment_name", deployment_name)
+        self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
-        """
-        Stop it.
-
-        :param context: Airflow's
-        """
+        """Stop the deployment."""
         return self._stop(time.time() + self.timeout)
 
     def _stop(self, deadline: float) -> dict[str, Any]:
-        waits = {**self._waits(), "timeout": deadline - time.time()}
+        waits = {**self._wait_arguments(), "timeout": deadline - time.time()}
         deployment = self.hook.stop_deployment(self.deployment_name, **waits)
         return _summary(self.hook, self.deployment_name, deployment)
 
-    def _leaves(self, wait: Defer[Any]) -> bool:  # noqa: ARG002 - there is one kind of it
+    def _should_defer(self, wait: Defer[Any]) -> bool:  # noqa: ARG002 - stopping has one kind of wait
         return self.deferrable
 
-    def _leave(self, wait: Any) -> None:
-        from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def _defer(self, wait: Any) -> None:
+        from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415 - not needed to parse a DAG
 
-        deadline = min(wait.backoff.deadline, self._cut_off or wait.backoff.deadline)
+        deadline = min(wait.backoff.deadline, self._execution_deadline or wait.backoff.deadline)
         trigger = DeploymentTrigger(
             hsml_conn_id=self.hsml_conn_id,
             project=self.project,
@@ -108,11 +101,11 @@ class StopDeploymentOperator(WaitingOperator):
             deadline=deadline,
             poll_interval=self.poll_interval,
         )
-        left = {"deadline": deadline, "cut_off": self._cut_off}
+        left = {"deadline": deadline, "cut_off": self._execution_deadline}
         self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
 
     def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:  # noqa: ARG002
-        # However that ended: it looks for itself.
+        # The event does not matter: the worker reads the deployment's state again.
         return self._stop((left or {}).get("deadline", time.time()))
 
 
@@ -120,15 +113,16 @@ class RestartDeploymentOperator(WaitingOperator):
     """
     Stop a deployment, start it, and wait until it serves. One that is stopped is only started.
 
-    A task that is killed or fails in between asks for the start all the same. ``timeout`` is for the stop, and again
-    for the start; ``wait_for_completion=False`` still waits for the stop. A retry after a worker died waits for the
-    restart that is under way (Airflow 3.3 and later; before, nothing tells of it, and it restarts once more).
+    A task that is killed or fails between stop and start still sends the start. ``timeout`` is for the stop, and again
+    for the start. ``wait_for_completion=False`` still waits for the stop. A retry after a worker died waits for the
+    restart in progress on Airflow 3.3 and later; before 3.3 it cannot know of it, and restarts once more.
 
-    Returns ``{"deployment_name", "deployment_id", "status", "url"}``.
+    Returns ``{"deployment_name", "deployment_id", "status", "url"}``. Fails if the deployment does not exist or does
+    not serve within ``timeout``.
 
-    :param deployment_name: the deployment
-    :param rolling: replace the instances while the old ones answer, without a stop. For this an environment variable
-        (``HSML_RESTARTED_AT``) is changed, since Hopsworks has no command for it: 4.8 and later
+    :param deployment_name: the name of an existing deployment
+    :param rolling: replace the instances while the old ones answer, without a stop. Hopsworks has no command for it, so
+        an environment variable (``HSML_RESTARTED_AT``) is changed. Needs Hopsworks 4.8 or later
     """
 
     operator_extra_links = (DeploymentLink(),)
@@ -136,40 +130,35 @@ class RestartDeploymentOperator(WaitingOperator):
 
     def __init__(self, *, deployment_name: str, rolling: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.deployment_name, "deployment_name", deployment_name)
+        self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
-        self._written(arguments.boolean, "rolling", rolling)
+        self._check_literal(arguments.boolean, "rolling", rolling)
         self.rolling = rolling
 
     def act(self, context: Context) -> dict[str, Any]:
-        """
-        Restart it.
-
-        :param context: Airflow's
-        """
+        """Restart the deployment, or wait for the restart of an earlier try."""
         rolling, store = arguments.boolean("rolling", self.rolling), context.get("task_state_store")
         before = self.hook.get_deployment(self.deployment_name)
-        noted = store.get(_RESTARTED) if store else None
-        if noted is not None and (before.status.is_down or (before.revision or "") != noted):
-            self.log.info("An earlier try has restarted %s; waiting for that", before)
-            deployment = self.hook.start_deployment(self.deployment_name, trusted=False, **self._waits())
+        replaced = store.get(_RESTARTED) if store else None
+        if replaced is not None and (before.status.is_down or (before.revision or "") != replaced):
+            self.log.info("An earlier try has restarted %s; waiting for that restart", before)
+            deployment = self.hook.start_deployment(self.deployment_name, trusted=False, **self._wait_arguments())
         else:
             if store:
                 store.set(_RESTARTED, before.revision or "")
-            deployment = self.hook.restart_deployment(self.deployment_name, rolling=rolling, **self._waits())
-        return self._end(context, deployment)
+            deployment = self.hook.restart_deployment(self.deployment_name, rolling=rolling, **self._wait_arguments())
+        return self._complete(context, deployment)
 
-    def go_on(self, context: Context, left: Mapping[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    def act_after_wait(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:
         """
-        Go on after the wait in the triggerer.
+        Return the result after the wait in the triggerer.
 
-        :param context: Airflow's
-        :param left: what was left to it
-        :param event: how it ended
+        :param left: the state kept when the task was deferred
+        :param event: the result of the wait
         """
-        return self._end(context, self.hook.go_on_arriving(left, event))
+        return self._complete(context, self.hook.resume_start(left, event))
 
-    def _end(self, context: Context, deployment: Deployment) -> dict[str, Any]:
+    def _complete(self, context: Context, deployment: Deployment) -> dict[str, Any]:
         if store := context.get("task_state_store"):
             store.delete(_RESTARTED)
         return _summary(self.hook, self.deployment_name, deployment)
@@ -177,13 +166,13 @@ class RestartDeploymentOperator(WaitingOperator):
 
 class DeleteDeploymentOperator(HsmlOperator):
     """
-    Delete a deployment and wait until it is gone. One that is not there is deleted already.
+    Delete a deployment and wait until it is gone. Nothing happens when it does not exist.
 
-    Returns ``{"deployment_name", "deployment_id", "status", "url"}``, as it was before; all but the name are None when
-    there was none.
+    Returns ``{"deployment_name", "deployment_id", "status", "url"}`` from before the deletion. All but the name are
+    None when the deployment did not exist.
 
-    :param deployment_name: the deployment
-    :param force: delete it also when it is neither Stopped nor Created
+    :param deployment_name: the name of the deployment
+    :param force: delete it even when it is neither Stopped nor Created, instead of failing
     """
 
     operator_extra_links = (DeploymentLink(),)
@@ -191,23 +180,19 @@ class DeleteDeploymentOperator(HsmlOperator):
 
     def __init__(self, *, deployment_name: str, force: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.deployment_name, "deployment_name", deployment_name)
+        self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
-        self._written(arguments.boolean, "force", force)
+        self._check_literal(arguments.boolean, "force", force)
         self.force = force
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
-        """
-        Delete it.
-
-        :param context: Airflow's
-        """
+        """Delete the deployment."""
         deployment = self.hook.delete_deployment(self.deployment_name, force=arguments.boolean("force", self.force))
         return _summary(self.hook, self.deployment_name, deployment)
 
 
 def _summary(hook: HsmlHook, name: str, deployment: Deployment | None) -> dict[str, Any]:
-    """Give what Start, Stop, Restart and Delete return."""
+    """Return the result of the operators in this file."""
     return {
         "deployment_name": name,
         "deployment_id": deployment and deployment.id,

@@ -1,4 +1,4 @@
-"""Asset events of what has changed, for tasks with an ``AssetAlias`` among their outlets."""
+"""Asset events of changed deployments and models, for tasks with an ``AssetAlias`` among their outlets."""
 
 from __future__ import annotations
 
@@ -27,13 +27,7 @@ _KEYS = (
 
 
 def emit_promotion(operator: HsmlOperator, context: Context, record: Record) -> None:
-    """
-    Emit an event of a deployment, if anything about it changed.
-
-    :param operator: the task
-    :param context: Airflow's
-    :param record: what was done
-    """
+    """Emit an event of a deployment, if the promotion changed it."""
     if record.has_changed:
         extra = {key: getattr(record, key) for key in _KEYS}
         emit(operator, context, f"deployments/{record.deployment_name}", extra)
@@ -41,11 +35,9 @@ def emit_promotion(operator: HsmlOperator, context: Context, record: Record) -> 
 
 def emit_registration(operator: HsmlOperator, context: Context, model: ModelVersion) -> None:
     """
-    Emit an event of a model; also where an earlier try has registered it: that try failed, so nobody has heard of it.
+    Emit an event of a new model version.
 
-    :param operator: the task
-    :param context: Airflow's
-    :param model: the version
+    Also when an earlier try registered the version: that try failed, so Airflow dropped its event.
     """
     metrics = {f"metrics.{name}": model.metric(name) for name in model.metrics}
     extra = {"model_name": model.name, "model_version": model.version, "model_id": model.id, **metrics}
@@ -54,12 +46,10 @@ def emit_registration(operator: HsmlOperator, context: Context, model: ModelVers
 
 def emit(operator: HsmlOperator, context: Context, path: str, extra: Mapping[str, Any]) -> None:
     """
-    Emit an event through each alias; Airflow takes it when the task has succeeded.
+    Emit an event through each alias. Airflow stores it when the task succeeds.
 
-    :param operator: the task
-    :param context: Airflow's
-    :param path: what has changed, within the project
-    :param extra: about it; scalars only, since Airflow 3.0 loses an event that has others
+    :param path: the changed deployment or model, within the project
+    :param extra: details of the change; scalars only, since Airflow 3.0 loses an event with other values
     """
     from airflow.providers.common.compat.sdk import Asset, AssetAlias  # noqa: PLC0415 - not needed to parse a DAG
 

@@ -1,7 +1,7 @@
 """
-What OpenLineage's provider is told: which model version went into which deployment.
+Lineage for OpenLineage's provider: which model version went into which deployment.
 
-It has to be installed for this module to be imported, so the operators do that where they are asked by it.
+This module needs that provider. So the operators import it only in the methods that the provider calls.
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ Lineage: TypeAlias = "OperatorLineage[Any, Any]"
 
 def of_promotion(access: Access, record: Record) -> Lineage:
     """
-    Say what a deployment serves after a task that succeeded, be it new or not; a plan changes nothing.
+    Return the served model version as input and the deployment as output, whether or not the task changed it.
 
-    :param access: where it is
-    :param record: what was done
+    Empty for a plan, which changes nothing.
     """
     if record.deployment_id is None or record.action == "planned":
         return OperatorLineage()
@@ -38,27 +37,21 @@ def of_promotion(access: Access, record: Record) -> Lineage:
 
 
 def of_registration(access: Access, name: str, version: int) -> Lineage:
-    """
-    Say which model version was registered.
-
-    :param access: where it is
-    :param name: the model's
-    :param version: its number
-    """
+    """Return the registered model version as output."""
     return OperatorLineage(outputs=[_model(access, access.project, name, version)])
 
 
 def none() -> Lineage:
-    """Say nothing: after a failure a deployment serves what it served before."""
+    """Return empty lineage: after a failure the deployment serves the same version as before."""
     return OperatorLineage()
 
 
 def _model(access: Access, project: str, name: str, version: int) -> Dataset:
-    """Give a model as a data set; the version is a facet of it, so that all of them are one in a graph."""
+    """Return a model as a data set. The version is a facet, so that all versions are one node of a graph."""
     facet = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(version))
     return Dataset(namespace=_namespace(access), name=f"{project}/models/{name}", facets={"version": facet})
 
 
 def _namespace(access: Access) -> str:
-    """Give the cluster, as OpenLineage names sources of data: scheme and authority."""
+    """Return the cluster's name in OpenLineage's form for data sources: scheme and authority."""
     return f"hopsworks://{urlsplit(access.url).netloc}"

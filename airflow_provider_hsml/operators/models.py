@@ -1,4 +1,4 @@
-"""Putting trained models into the registry, and clearing it up."""
+"""Operators that register model versions and delete old ones."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ FRAMEWORKS = ("SKLEARN", "PYTHON", "TENSORFLOW", "TORCH", "LLM")
 
 class RegisterModelOperator(HsmlOperator):
     """
-    Register a trained model as a new version: upload its files, then put it into the Model Registry.
+    Register a trained model as a new version: upload its files, then create the version in the Model Registry.
 
-    A retry of the same task with the same files registers once; mapped tasks that register versions of one model at
-    the same time get a version each.
+    Use it after a training task. A retry of the same task with the same files registers only one version. Mapped tasks
+    that register versions of one model at the same time get one version each.
 
-    Returns ``{"model_name", "model_version", "model_id", "metrics", "url"}``, each also under its own key.
+    Returns ``{"model_name", "model_version", "model_id", "metrics", "url"}``, each also under its own XCom key.
 
     :param model_name: letters, digits and underscores
-    :param model_path: a file, or a folder with all that the model needs: on the machine where the task runs, in object
+    :param model_path: a file, or a folder with all files of the model: on the machine where the task runs, in object
         storage (``s3://connection@bucket/folder``), or in the cluster (``hopsfs:/Projects/...``, copied there)
     :param framework: SKLEARN, PYTHON, TENSORFLOW, TORCH or LLM
-    :param metrics: name -> finite number; what versions are compared by later
-    :param model_version: a number; None for the next
-    :param description: shown in the registry
-    :param input_example: one row or several; the deployment is probed with it
+    :param metrics: finite numbers by name, for comparing versions later
+    :param model_version: the version's number; None for the next free one
+    :param description: text shown in the registry
+    :param input_example: one row or several; deploying the version probes the deployment with it
     :param model_schema: JSON that describes inputs and outputs
-    :param expected: ``{"instances": [...], "predictions": [...]}``: what this version answers. Deploying it then
-        proves that it is this version that answers, where the one before answers otherwise
-    :param environment: name of the Python environment it was trained in
-    :param feature_view: name of the feature view it was trained on
-    :param training_dataset_version: version of the training dataset
-    :param tags: name -> value, set once the version is registered; an administrator must have made a schema for each
+    :param expected: ``{"instances": [...], "predictions": [...]}``: this version's predictions for some rows. Deploying
+        then proves that this version answers, if the previous version's predictions differ
+    :param environment: name of the Python environment that the model was trained in
+    :param feature_view: name of the feature view that the model was trained on
+    :param training_dataset_version: version number of the training dataset
+    :param tags: values by tag name, set after the registration; an administrator must have created a schema for each
     """
 
     operator_extra_links = (ModelVersionLink(),)
@@ -66,7 +66,7 @@ class RegisterModelOperator(HsmlOperator):
         "training_dataset_version",
         "tags",
     )
-    template_fields_renderers = {  # noqa: RUF012 - as Airflow has it
+    template_fields_renderers = {  # noqa: RUF012 - as in Airflow
         "metrics": "json",
         "input_example": "json",
         "model_schema": "json",
@@ -97,9 +97,9 @@ class RegisterModelOperator(HsmlOperator):
     ) -> None:
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
-        self._written(arguments.model_name, "model_name", model_name)
-        self._written(arguments.choice, "framework", framework, allowed=FRAMEWORKS)
-        self._written(arguments.integer, "model_version", model_version, least=1)
+        self._check_literal(arguments.model_name, "model_name", model_name)
+        self._check_literal(arguments.choice, "framework", framework, allowed=FRAMEWORKS)
+        self._check_literal(arguments.integer, "model_version", model_version, least=1)
         self.model_name = model_name
         self.model_path = model_path
         self.framework = framework
@@ -115,11 +115,7 @@ class RegisterModelOperator(HsmlOperator):
         self.tags = tags
 
     def act(self, context: Context) -> dict[str, Any]:
-        """
-        Register it.
-
-        :param context: Airflow's
-        """
+        """Register the version."""
         ti = context["ti"]
         model = self.hook.register_model(
             run_key=json.dumps(
@@ -150,21 +146,21 @@ class RegisterModelOperator(HsmlOperator):
             "url": self.hook.model_url(model),
         }
 
-    def _see(self, answer: Any) -> None:
-        """Have the link lead to the version once the registry shows it; setting its tags may fail after that."""
-        from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def _on_answer(self, answer: Any) -> None:
+        """Push the link to the version as soon as the registry has it: setting its tags may still fail."""
+        from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion  # noqa: PLC0415 - not needed to parse a DAG
 
         if isinstance(answer, ModelVersion):
-            self._links.lead(ModelVersionLink(), self.hook.model_url(answer))
+            self._links.push(ModelVersionLink(), self.hook.model_url(answer))
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Lineage:  # noqa: ARG002
-        """Give the version that was registered: OpenLineage's provider asks."""
+        """Return the registered version as lineage. OpenLineage's provider calls this."""
         from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
 
         return lineage.of_registration(self.hook.access, self._registered.name, self._registered.version)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> Lineage:  # noqa: ARG002
-        """Give nothing: without this, OpenLineage's provider would ask what a success is asked."""
+        """Return empty lineage. Without this method, OpenLineage's provider calls the one for success."""
         from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
 
         return lineage.none()
@@ -174,15 +170,16 @@ class DeleteModelVersionsOperator(HsmlOperator):
     """
     Delete old versions of a model, with their files.
 
-    Kept are the newest, the best by a metric, and each one that a deployment of the project is set to serve or, where
-    Hopsworks keeps versions of deployments, can be rolled back to. The log says of each why it is kept. What is deleted
-    already is fine as it is, so that a retry goes on where the try before it ended.
+    Use it regularly, to bound the registry's size. It keeps the newest versions, the best by a metric, and each version
+    that a deployment of the project is configured to serve. Where Hopsworks keeps versions of deployments, it also
+    keeps those that a deployment can be rolled back to. The log gives the reason for each kept version. Versions that
+    are deleted already are skipped, so a retry resumes.
 
-    Returns ``{"deleted": [...], "kept": [...]}``, numbers of versions.
+    Returns ``{"deleted": [...], "kept": [...]}``, the numbers of the versions.
 
     :param model_name: the model in the registry
     :param keep: how many of the newest to keep, at least 1
-    :param keep_best: a metric and its good end, ``("accuracy", "max")``, to keep the best version as well
+    :param keep_best: a metric and a direction, such as ``("accuracy", "max")``, to keep the best version as well
     """
 
     template_fields: Sequence[str] = (*HsmlOperator.template_fields, "model_name", "keep", "keep_best")
@@ -192,18 +189,14 @@ class DeleteModelVersionsOperator(HsmlOperator):
         self, *, model_name: str, keep: int | str = 5, keep_best: Sequence[str] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.model_name, "model_name", model_name)
-        self._written(arguments.integer, "keep", keep, least=1)
+        self._check_literal(arguments.model_name, "model_name", model_name)
+        self._check_literal(arguments.integer, "keep", keep, least=1)
         self.model_name = model_name
         self.keep = keep
         self.keep_best = keep_best
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
-        """
-        Delete them.
-
-        :param context: Airflow's
-        """
+        """Delete the old versions."""
         keep = arguments.integer("keep", self.keep)
         done = self.hook.delete_model_versions(self.model_name, keep=keep, keep_best=self.keep_best)
         return {"deleted": list(done.deleted), "kept": list(done.kept)}

@@ -1,4 +1,4 @@
-"""Asking deployments for predictions."""
+"""The operator that sends a prediction request."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 
 class PredictOperator(HsmlOperator):
     """
-    Ask a deployment for predictions. An Idle one is woken; answers that have not got through are asked for again.
+    Send a prediction request to a deployment.
 
-    A deployment of GRPC, of a language model, or of a script without a model has no predictions to give here, and is
-    refused with a sentence.
+    The request wakes up an Idle deployment, and is retried when no response arrives. Give at most one of ``instances``,
+    ``inputs`` and ``payload``. Without any, the served model's input example is sent.
 
-    Returns the answer, such as ``{"predictions": [...]}``; with ``output_path`` only ``{"rows", "output_path"}``.
+    Returns the response, such as ``{"predictions": [...]}``; with ``output_path`` only ``{"rows", "output_path"}``.
+    Fails for a deployment of GRPC, of a language model, or of a script without a model: these answer no such request.
 
-    :param deployment_name: the deployment
-    :param instances: rows, sent as ``{"instances": ...}``. Give at most one of this, ``inputs`` and ``payload``; none
-        sends the served model's input example
-    :param inputs: one row or several, as the argument of that name in Hopsworks' SDK
-    :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
-    :param timeout: seconds
-    :param output_path: a file or object storage URL to write the answer to as JSON: for answers too large for XCom
+    :param deployment_name: the name of the deployment
+    :param instances: rows, sent as ``{"instances": ...}``
+    :param inputs: one row or several, as in the SDK's argument of the same name
+    :param payload: the whole request body, with exactly one of the keys ``instances`` and ``inputs``
+    :param timeout: seconds for the request with its retries
+    :param output_path: a file or object storage URL for the response as JSON, when it is too large for XCom
     """
 
     operator_extra_links = (DeploymentLink(),)
@@ -57,20 +57,16 @@ class PredictOperator(HsmlOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.deployment_name, "deployment_name", deployment_name)
+        self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
         self.instances = instances
         self.inputs = inputs
         self.payload = payload
-        self.timeout = self._given(arguments.number, "timeout", timeout, least=0)
+        self.timeout = self._check_argument(arguments.number, "timeout", timeout, least=0)
         self.output_path = output_path
 
     def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
-        """
-        Ask.
-
-        :param context: Airflow's
-        """
+        """Send the request."""
         answer = self.hook.predict(
             self.deployment_name,
             instances=self.instances,

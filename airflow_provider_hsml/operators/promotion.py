@@ -1,4 +1,4 @@
-"""Putting model versions into production."""
+"""Operators that promote a model version to a deployment."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputE
 from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL
 
 from .base import WaitingOperator
-from .hiding import SpecOperator
-from .recording import RecordingOperator, as_xcom, run_key
+from .promotion_record import PromotionRecordOperator, as_xcom, run_key
+from .spec_masking import SpecOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     OnRollback = Callable[[Context], Any]
 
 
-class _PromotingOperator(SpecOperator, RecordingOperator):
-    """What the operators that put a model version into a deployment have in common."""
+class _PromotingOperator(SpecOperator, PromotionRecordOperator):
+    """The base of the operators that promote a model version to a deployment."""
 
     map_index_template_default = f"{{% if task.deployment_name %}}{BY_DEPLOYMENT}{{% else %}}{BY_MODEL}{{% endif %}}"
 
@@ -48,21 +48,21 @@ class _PromotingOperator(SpecOperator, RecordingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.deployment_name, "deployment_name", deployment_name)
-        self._written(arguments.choice, "rollout", rollout, allowed=("rolling", "recreate"))
-        self._written(arguments.boolean, "plan_only", plan_only)
-        self._written(arguments.choice, "when_killed", when_killed, allowed=("leave", "stop"))
+        self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
+        self._check_literal(arguments.choice, "rollout", rollout, allowed=("rolling", "recreate"))
+        self._check_literal(arguments.boolean, "plan_only", plan_only)
+        self._check_literal(arguments.choice, "when_killed", when_killed, allowed=("leave", "stop"))
         self.deployment_name = deployment_name
         self.model_project = model_project
         self.rollout = rollout
         self.plan_only = plan_only
         self.when_killed = when_killed
-        # Airflow renders, wires and masks a mapping, but not a dataclass.
+        # Airflow renders a mapping, resolves XComs in it and masks it, but does none of that for a dataclass.
         self.spec = spec.given() if is_dataclass(spec) else spec
         verification = verification.given() if is_dataclass(verification) else verification
         self.expect = None
         if isinstance(verification, Mapping):
-            # What is rendered comes from outside in part, and this names code that is run.
+            # expect names code to run, so it must not come from a template, whose values are from outside.
             self.expect = verification.get("expect")
             verification = {name: value for name, value in verification.items() if name != "expect"}
         self.verification = verification
@@ -76,18 +76,18 @@ class _PromotingOperator(SpecOperator, RecordingOperator):
             raise ValueError(message)
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
-        """Promote; a rollback is told to ``on_rollback``."""
+        """Promote, and call ``on_rollback`` after a rollback."""
         try:
             return super()._promote(context, promote, *args, **kwargs)
         except HopsworksError as error:
             if error.record is not None and error.record.action == "rolled_back":
-                self._tell_rollback(context, error.record)
+                self._notify_rollback(context, error.record)
             raise
 
-    def _tell_rollback(self, context: Context, record: Record) -> None:
-        """Call ``on_rollback``; an exception in it changes nothing any more."""
-        told = cast("dict[str, Any]", context)  # Filled in place: in Airflow 2 it is more than a dict.
-        told["promotion"] = as_xcom(record)
+    def _notify_rollback(self, context: Context, record: Record) -> None:
+        """Call each function of ``on_rollback``. Their exceptions are only logged: the task fails anyway."""
+        extended = cast("dict[str, Any]", context)  # Extended in place: in Airflow 2 it is more than a dict.
+        extended["promotion"] = as_xcom(record)
         for call in self.on_rollback:
             try:
                 call(context)
@@ -96,9 +96,9 @@ class _PromotingOperator(SpecOperator, RecordingOperator):
 
     def _check_can_verify(self) -> None:
         """
-        Refuse what excludes a verification, as far as it is written in the DAG file.
+        Check that no other argument in the DAG file excludes a verification.
 
-        :raises ValueError: which argument
+        :raises ValueError: naming the argument that does
         """
         if not self.wait_for_completion:
             message = f"Task {self.task_id!r}: verification needs wait_for_completion=True."
@@ -107,81 +107,82 @@ class _PromotingOperator(SpecOperator, RecordingOperator):
             message = f"Task {self.task_id!r}: verification cannot ask a deployment of api_protocol GRPC. Leave it out."
             raise ValueError(message)
         if self.expect is not None:
-            self._given(arguments.text, "verification.expect", self.expect)
+            self._check_argument(arguments.text, "verification.expect", self.expect)
 
     def _verification(self) -> Verification | None:
-        """Read the verification; ``expect`` is what is written in the DAG file, and nothing else."""
+        """Read ``verification``. Its ``expect`` is taken from the DAG file only."""
         if self.verification in (None, "") and self.expect is None:
             return None
-        from airflow_provider_hsml.hopsworks import Verification  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks import Verification  # noqa: PLC0415 - not needed to parse a DAG
 
         read = Verification.read(self.verification or {}, "verification")
         if read.expect is not None or not self._is_expect_written():
             message = (
-                "verification.expect: it names code to run, so it is taken from the DAG file only: write "
+                "verification.expect: this names code to run, so it is taken from the DAG file only: write "
                 "'verification' there as a mapping, not as a template, an XCom or an argument of expand."
             )
             raise InvalidInputError(message)
         return replace(read, expect=self.expect)
 
     def _is_expect_written(self) -> bool:
-        """Tell whether ``expect`` is not one that a mapped argument brought."""
+        """Whether ``expect`` is written in the DAG file, and does not come from a mapped argument."""
         if self.expect is None or not self.has_dag():  # type: ignore[no-untyped-call]
             return True
         partial = getattr(self.dag.get_task(self.task_id), "partial_kwargs", None)
-        if partial is None:  # It is not mapped.
+        if partial is None:  # The task is not mapped.
             return True
         written = partial.get("verification")
         expect = written.get("expect") if isinstance(written, Mapping) else getattr(written, "expect", None)
         return bool(expect == self.expect)
 
-    def _how(self, context: Context) -> dict[str, Any]:
+    def _promotion_arguments(self, context: Context) -> dict[str, Any]:
         return {
             "run_key": run_key(context),
             "deployment_name": self.deployment_name or None,
-            "spec": self._whole_spec(),
+            "spec": self._unmasked_spec(),
             "verification": self._verification(),
             "model_project": self.model_project,
             "rollout": self.rollout,
             "plan_only": self.plan_only,
             "when_killed": self.when_killed,
-            **self._waits(),
+            **self._wait_arguments(),
         }
 
 
 class DeployModelOperator(_PromotingOperator):
     """
-    Serve one version of a model, or a script without a model, and see that it really does.
+    Deploy one version of a model, or a script without a model, and verify that it serves.
 
-    Creates, updates or starts the deployment, attaches to a rollout under way, or does nothing, by what is there.
+    Use it when the version is known; ``DeployBestModelOperator`` chooses one by a metric. Depending on the current
+    state, it creates, updates or starts the deployment, attaches to a rollout in progress, or does nothing. If the
+    verification fails, the task fails, and the deployment is rolled back unless ``on_failure`` of the verification
+    is ``"leave"``.
 
-    Use it when the version is known; ``DeployBestModelOperator`` chooses one by a metric.
-
-    Returns the promotion record, each of its keys also under its own: ``deployment_name``, ``deployment_id``,
+    Returns the promotion record, with each key also as an XCom of its own: ``deployment_name``, ``deployment_id``,
     ``action`` (created, updated, started, attached, unchanged; planned; rolled_back, superseded, failed), ``reason``,
     ``model_name``, ``model_version``, ``model_project``, ``previous_model_version``, ``metric``, ``metric_value``,
-    ``previous_metric_value``, ``verified_by``, ``status``, ``inference_url``, ``url``, ``is_kept``, ``plan``. The whole
-    is also pushed under the key ``promotion``, and is there when the task is skipped or fails.
+    ``previous_metric_value``, ``verified_by``, ``status``, ``inference_url``, ``url``, ``is_kept``, ``plan``. The
+    whole record is also pushed under the key ``promotion``, even when the task is skipped or fails.
 
-    :param model_name: the model in the registry; None to serve the ``script_file`` in ``spec`` alone, which needs
-        ``deployment_name``
-    :param model_version: its number, or ``"latest"``
+    :param model_name: the model in the registry; None to serve the ``script_file`` in ``spec`` without a model, which
+        needs ``deployment_name``
+    :param model_version: the version's number, or ``"latest"``
     :param deployment_name: letters and digits; None for the model's name without other characters
-    :param spec: how to configure the deployment; what is not given keeps what is live, or Hopsworks' default
+    :param spec: the deployment's configuration; fields that are not set keep the live value, or Hopsworks' default
     :param model_project: another project that owns the model and shares its registry with this one: train in one
         project, serve from another
-    :param verification: what the new version has to show, and for how long it is watched, a ``Verification`` or a
-        mapping of its fields; None: what was registered with it. ``expect`` in it is not templated
-    :param rollout: ``rolling``: the old instances answer until the new ones do; ``recreate``: it is stopped for the
-        change, where there is no room for both (one GPU)
-    :param plan_only: decide and say what would change, and change nothing: ``action`` is ``planned``, and ``plan`` in
-        the record has the difference
-    :param plan: the record of a task with ``plan_only``: what was planned is done and nothing else, and it is refused
-        when the deployment is not what it was then
-    :param when_killed: what becomes of a deployment that this task is creating when a person kills it: ``leave`` it to
-        come up, or ``stop`` it. What served before goes on serving in any case
-    :param on_rollback: called with Airflow's context after a promotion failed and was taken back: a function, a
-        notifier, or a list of them; the record is under ``promotion`` in the context
+    :param verification: the checks that the new version has to pass, and how long it is monitored: a ``Verification``
+        or a mapping of its fields; None: the checks registered with the version. Its ``expect`` is not templated
+    :param rollout: ``rolling``: the old instances answer until the new ones do; ``recreate``: the deployment is stopped
+        for the change, when the cluster has no room for both (one GPU)
+    :param plan_only: decide, and change nothing: ``action`` is ``planned``, and the record's ``plan`` has the
+        differences
+    :param plan: the record of a task with ``plan_only``: exactly that plan is applied. The task fails if the deployment
+        was changed after the plan was made
+    :param when_killed: if a person kills the task while it creates a deployment: ``leave`` the deployment to start up,
+        or ``stop`` it. An existing deployment keeps serving in any case
+    :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
+        failed and was rolled back; the record is under ``promotion`` in the context
     """
 
     template_fields: Sequence[str] = (
@@ -213,63 +214,61 @@ class DeployModelOperator(_PromotingOperator):
                 f"Task {self.task_id!r}: without model_name it needs deployment_name, and spec with a script_file."
             )
             raise ValueError(message)
-        self._written(arguments.model_name, "model_name", model_name)
+        self._check_literal(arguments.model_name, "model_name", model_name)
         if model_version != "latest":
-            self._written(arguments.integer, "model_version", model_version, least=1)
+            self._check_literal(arguments.integer, "model_version", model_version, least=1)
         self.model_name = model_name
         self.model_version = model_version
         self.plan = plan
 
     def act(self, context: Context) -> dict[str, Any]:
-        """
-        Deploy it.
-
-        :param context: Airflow's
-        """
+        """Deploy the version."""
         record = self._promote(
             context,
             self.hook.deploy_model,
             self.model_name,
             self.model_version,
             plan=self.plan or None,
-            **self._how(context),
+            **self._promotion_arguments(context),
         )
-        return self._finish(context, record)
+        return self._push_record(context, record)
 
 
 class DeployBestModelOperator(_PromotingOperator):
     """
-    Serve the best version of a model by a metric, if it beats the one being served, and see that it really does.
+    Deploy the best version of a model by a metric, if it is better than the serving version, and verify that it serves.
 
-    The challenger is the best admissible candidate: with a finite metric, newer than the served version, within the
-    gate's floor and guards. A tie keeps what is served. Calling it again with nothing new changes nothing.
-    ``docs/promotion.md`` has the table of cases.
+    Use it after training, to promote a new version only when it is better. The challenger is the best admissible
+    candidate: with a finite metric, newer than the served version, within the gate's floor and guards. A tie keeps the
+    served version. A second run without new versions changes nothing. A failed verification ends as with
+    ``DeployModelOperator``. ``docs/promotion.md`` has the table of cases.
 
-    Returns the promotion record, as ``DeployModelOperator`` does; ``is_kept`` says that no candidate took the place of
-    the served version, and ``action`` is ``kept`` when nothing else changed either. The record is pushed before the
-    task is skipped or fails.
+    Returns the promotion record, as ``DeployModelOperator`` does. ``is_kept`` is true when no candidate replaced the
+    served version; ``action`` is ``kept`` when nothing else changed either. The record is pushed before the task is
+    skipped or fails.
 
     :param model_name: the model in the registry
     :param metric: name of the metric to compare by
-    :param direction: ``max`` or ``min``: which end is the good one
+    :param direction: ``max`` or ``min``: which end is better
     :param candidates: versions to choose from: numbers, or results of ``RegisterModelOperator``; None for all
     :param deployment_name: letters and digits; None for the model's name without other characters
-    :param spec: how to configure the deployment; applied also when the served version is kept
-    :param gate: what the challenger has to show, a ``Gate`` or a mapping of its fields; None: be better
-    :param if_not_better: what becomes of the task when no candidate takes the place of what is served: ``keep``
-        (success), ``skip`` or ``fail``
+    :param spec: the deployment's configuration, which is applied also when the served version is kept
+    :param gate: the conditions for the challenger, a ``Gate`` or a mapping of its fields; None: a better metric
+        suffices
+    :param if_not_better: how the task ends when no candidate replaces the served version: ``keep`` (success), ``skip``
+        or ``fail``
     :param model_project: another project that owns the model and shares its registry with this one: train in one
         project, serve from another
-    :param verification: what the new version has to show, and for how long it is watched, a ``Verification`` or a
-        mapping of its fields; None: what was registered with it. ``expect`` in it is not templated
-    :param rollout: ``rolling``: the old instances answer until the new ones do; ``recreate``: it is stopped for the
-        change, where there is no room for both (one GPU)
-    :param plan_only: decide and say what would change, and change nothing: ``action`` is ``planned``, and ``plan`` in
-        the record has the difference
-    :param when_killed: what becomes of a deployment that this task is creating when a person kills it: ``leave`` it to
-        come up, or ``stop`` it. What served before goes on serving in any case
-    :param on_rollback: called with Airflow's context after a promotion failed and was taken back: a function, a
-        notifier, or a list of them; the record is under ``promotion`` in the context
+    :param verification: the checks that the new version has to pass, and how long it is monitored: a ``Verification``
+        or a mapping of its fields; None: the checks registered with the version. Its ``expect`` is not templated
+    :param rollout: ``rolling``: the old instances answer until the new ones do; ``recreate``: the deployment is stopped
+        for the change, when the cluster has no room for both (one GPU)
+    :param plan_only: decide, and change nothing: ``action`` is ``planned``, and the record's ``plan`` has the
+        differences
+    :param when_killed: if a person kills the task while it creates a deployment: ``leave`` the deployment to start up,
+        or ``stop`` it. An existing deployment keeps serving in any case
+    :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
+        failed and was rolled back; the record is under ``promotion`` in the context
     """
 
     template_fields: Sequence[str] = (
@@ -307,9 +306,9 @@ class DeployBestModelOperator(_PromotingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.model_name, "model_name", model_name)
-        self._written(arguments.choice, "direction", direction, allowed=("max", "min"))
-        self._written(arguments.choice, "if_not_better", if_not_better, allowed=("keep", "skip", "fail"))
+        self._check_literal(arguments.model_name, "model_name", model_name)
+        self._check_literal(arguments.choice, "direction", direction, allowed=("max", "min"))
+        self._check_literal(arguments.choice, "if_not_better", if_not_better, allowed=("keep", "skip", "fail"))
         self.model_name = model_name
         self.metric = metric
         self.direction = direction
@@ -318,11 +317,7 @@ class DeployBestModelOperator(_PromotingOperator):
         self.if_not_better = if_not_better
 
     def act(self, context: Context) -> dict[str, Any]:
-        """
-        Decide, and deploy.
-
-        :param context: Airflow's
-        """
+        """Choose the version, and deploy it."""
         arguments.choice("if_not_better", self.if_not_better, ("keep", "skip", "fail"))
         record = self._promote(
             context,
@@ -332,13 +327,13 @@ class DeployBestModelOperator(_PromotingOperator):
             self.direction,
             candidates=self.candidates,
             gate=self.gate,
-            **self._how(context),
+            **self._promotion_arguments(context),
         )
         return self._end(context, record)
 
     def _end(self, context: Context, record: Record) -> dict[str, Any]:
-        """End as ``if_not_better`` says."""
-        plain = self._finish(context, record)
+        """End the task as ``if_not_better`` says."""
+        plain = self._push_record(context, record)
         if record.is_kept and self.if_not_better == "skip":
             raise AirflowSkipException(record.reason)
         if record.is_kept and self.if_not_better == "fail":

@@ -1,4 +1,4 @@
-"""Putting back what a deployment served before."""
+"""The operator that rolls a deployment back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain import arguments
 
 from .base import WaitingOperator
-from .recording import RecordingOperator, run_key
+from .promotion_record import PromotionRecordOperator, run_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-class RollbackDeploymentOperator(RecordingOperator):
+class RollbackDeploymentOperator(PromotionRecordOperator):
     """
-    Have a deployment serve what it served before, and see that it does. The old instances answer until the new ones do.
+    Roll a deployment back to its previous version, and verify that it serves.
 
-    Use it by hand, or as a task that runs when what comes after a promotion fails; a promotion that fails by itself
-    rolls back by itself. If what is rolled back to does not serve, what served before this serves again.
+    Use it by hand, or in a task that runs when a check after a promotion fails. A promotion that fails itself rolls
+    back by itself. The old instances answer until the new ones do. If the previous version does not serve, the version
+    that this task replaced serves again.
 
     Returns the promotion record, as ``DeployModelOperator`` does, with the action ``rolled_back`` (or ``unchanged``).
 
-    :param deployment_name: the deployment
-    :param to: ``previous``: what it was before the last promotion; or the number of a deployment version (Hopsworks
-        5.2 and later keep them)
-    :param model_version: serve this version of the model instead, with the configuration as it is
-    :param reject: whether ``DeployBestModelOperator`` is not to choose the version again that is taken away (its gate's
-        ``retry_rejected`` does); nothing is rejected with ``model_version``
-    :param promotion: the record of a promoting task, ``deploy.output["promotion"]``: what that one has changed is
-        rolled back, and nothing where it changed nothing, was taken back already, or is not what is live any more. For
-        a task that runs when a later check fails
+    :param deployment_name: the name of the deployment
+    :param to: ``previous``: the version before the last promotion; or the number of a deployment version (Hopsworks 5.2
+        and later keep them)
+    :param model_version: deploy this version of the model instead, and keep the configuration
+    :param reject: whether ``DeployBestModelOperator`` must not choose the removed version again, unless its gate sets
+        ``retry_rejected``. With ``model_version`` nothing is rejected
+    :param promotion: the record of a promotion task, ``deploy.output["promotion"]``: only that promotion is rolled
+        back. Nothing happens if it changed nothing, was rolled back already, or is no longer live
     """
 
     template_fields: Sequence[str] = (
@@ -56,11 +56,11 @@ class RollbackDeploymentOperator(RecordingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.deployment_name, "deployment_name", deployment_name)
+        self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         if to != "previous":
-            self._written(arguments.integer, "to", to, least=1)
-        self._written(arguments.integer, "model_version", model_version, least=1)
-        self._written(arguments.boolean, "reject", reject)
+            self._check_literal(arguments.integer, "to", to, least=1)
+        self._check_literal(arguments.integer, "model_version", model_version, least=1)
+        self._check_literal(arguments.boolean, "reject", reject)
         self.deployment_name = deployment_name
         self.to = to
         self.model_version = model_version
@@ -68,11 +68,7 @@ class RollbackDeploymentOperator(RecordingOperator):
         self.promotion = promotion
 
     def act(self, context: Context) -> dict[str, Any]:
-        """
-        Roll it back.
-
-        :param context: Airflow's
-        """
+        """Roll the deployment back."""
         record = self._promote(
             context,
             self.hook.rollback_deployment,
@@ -82,6 +78,6 @@ class RollbackDeploymentOperator(RecordingOperator):
             reject=self.reject,
             promotion=self.promotion,
             run_key=run_key(context),
-            **self._waits(),
+            **self._wait_arguments(),
         )
-        return self._finish(context, record)
+        return self._push_record(context, record)

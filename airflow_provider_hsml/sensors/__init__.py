@@ -1,4 +1,4 @@
-"""What a DAG waits for."""
+"""Sensors that wait for deployments and model versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all sensors have in common: the connection, one look after another, deferring, and the way failures end."""
+"""The base of the sensors: the connection, polling, deferring, and the mapping of errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
-from airflow_provider_hsml.parsing import ParsedTask
+from airflow_provider_hsml.parsing import TaskMixin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.hopsworks.sensing.conditions import SensorCondition
-    from airflow_provider_hsml.triggers.sensing import SensorTrigger
+    from airflow_provider_hsml.triggers.sensor import SensorTrigger
 
-BEFORE_AIRFLOW = 5.0
-"""Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 cuts it off at that."""
+EXECUTION_TIMEOUT_MARGIN = 5.0
+"""Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 kills it at the timeout."""
 
 
-class HsmlSensor(ParsedTask, BaseSensorOperator):
+class HsmlSensor(TaskMixin, BaseSensorOperator):
     """
-    What all sensors have in common. They only read.
+    The base of all sensors. Sensors only read.
 
-    A failure that cannot pass fails the task for good (``AirflowFailException``); after any other it looks again. It
-    looks in the worker first, and is deferred only when what it waits for is not there. What Airflow's own arguments
-    (``timeout``, ``poke_interval``, ``soft_fail``, ...) mean does not depend on where it waits.
+    A permanent error fails the task without retries (``AirflowFailException``). After any other error the sensor polls
+    again. The first poll is in the worker; the task is deferred only if the condition is not met. Airflow's own
+    arguments (``timeout``, ``poke_interval``, ``soft_fail``, ...) mean the same in the worker and in the triggerer.
 
     :param hsml_conn_id: the Airflow connection
-    :param project: another project than the connection's
-    :param deferrable: whether to wait in the triggerer, where it holds no worker; None: as Airflow is configured,
+    :param project: the project to use instead of the connection's
+    :param deferrable: whether to wait in the triggerer, which frees the worker slot; None: as configured in Airflow,
         ``[operators] default_deferrable``
     """
 
@@ -62,105 +62,99 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = self._given(arguments.boolean, "deferrable", deferrable)
+        self.deferrable = self._check_argument(arguments.boolean, "deferrable", deferrable)
         self.hsml_conn_id = hsml_conn_id
         self.project = project
         self._deadline = 0.0
-        self._error: HopsworksError | None = None
+        self._trigger_error: HopsworksError | None = None
         self._links: Links | None = None
 
     @functools.cached_property
     def hook(self) -> HsmlHook:
         """The hook."""
-        from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - not needed to parse a DAG
 
-        return HsmlHook(self.hsml_conn_id, self.project, on_answer=self._see)
+        return HsmlHook(self.hsml_conn_id, self.project, on_answer=self._on_answer)
 
     @property
-    def lookout(self) -> SensorCondition:
-        """What is waited for; made once."""
+    def condition(self) -> SensorCondition:
+        """The condition to wait for, created once."""
         raise NotImplementedError
 
     def trigger(self, **how: Any) -> SensorTrigger:
         """
-        Make what waits for it in the triggerer.
+        Build the trigger that waits for the condition in the triggerer.
 
-        :param how: arguments that all such triggers have
+        :param how: the arguments of ``SensorTrigger``
         """
         raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
-        """
-        Wait.
-
-        :param context: Airflow's
-        """
+        """Wait until the condition is met, and return its result."""
         self._deadline, self._links = time.time() + self.timeout, Links(context["ti"])
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
         """
-        Go on after the wait in the triggerer: give what was found, or fail as the wait in a worker does.
+        Resume after the wait in the triggerer: return the result, or fail as a wait in a worker does.
 
-        :param context: Airflow's
-        :param event: what the trigger ended with
-        :param deadline: when the sensor's timeout is over, seconds since 1970
+        :param event: the payload of the trigger's event
+        :param deadline: the end of the sensor's timeout, in seconds since 1970
         """
-        from airflow_provider_hsml.hopsworks.domain import trigger_event  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        from airflow_provider_hsml.hopsworks.domain import trigger_event  # noqa: PLC0415 - not needed to parse a DAG
 
         self._deadline, self._links = deadline, Links(context["ti"])
         try:
-            return self._linked(trigger_event.result_of(event))
+            ended = trigger_event.read(event)
+            if isinstance(ended, trigger_event.Failure):
+                raise ended.error()
+            return self._push_version_link(dict(ended.result))
         except DeadlineExceededError:
-            self._time_out()
+            self._fail_at_timeout()
         except HopsworksError as error:
-            self._error = error
-        # Airflow's own loop decides what soft_fail and the like make of it.
+            self._trigger_error = error
+        # poke() raises the error, so that Airflow's own loop applies soft_fail and similar arguments.
         return super().execute(context)
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """
-        Look once, and defer when it is not there.
-
-        :param context: Airflow's
-        """
-        error, self._error = self._error, None
+        """Poll once. A deferrable sensor defers if the condition is not met."""
+        error, self._trigger_error = self._trigger_error, None
         try:
-            found = self.look()
+            found = self.poll()
             if found is None and error is not None:
                 raise error
         except HopsworksError as failed:
             if not failed.transient:
-                # The sentence says it all; the cause stays in __context__, not printed above it.
+                # The message is complete. The cause stays in __context__, so that no traceback is printed above it.
                 raise AirflowFailException(str(failed)) from None
-            from airflow_provider_hsml.hopsworks.sensing.conditions import may_pass  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+            from airflow_provider_hsml.hopsworks.sensing.conditions import may_pass  # noqa: PLC0415 - not needed to parse a DAG
 
             if error is not None or not may_pass(failed):
                 raise
-            self.log.warning("%s; looking again", failed)
+            self.log.warning("%s; polling again", failed)
             found = None
         if found is not None:
-            return PokeReturnValue(is_done=True, xcom_value=self._linked(found))
+            return PokeReturnValue(is_done=True, xcom_value=self._push_version_link(found))
         if self.deferrable and time.time() < self._deadline:
             self._defer(context)
         return False
 
-    def look(self) -> dict[str, Any] | None:
-        """Look once."""
+    def poll(self) -> dict[str, Any] | None:
+        """Read the current state once. Return the sensor's result, or None if the condition is not met."""
         hook = self.hook
-        return hook.run(self.lookout.look(hook.access, hook.client.project))
+        return hook.run(self.condition.look(hook.access, hook.client.project))
 
-    def _see(self, answer: Any) -> None:
-        """Have the link lead to a deployment that was answered: a sensor asks for no other one."""
-        from airflow_provider_hsml.hopsworks.domain.deployment import Deployment  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def _on_answer(self, answer: Any) -> None:
+        """Push the link to the deployment in a response. A sensor reads no other deployment."""
+        from airflow_provider_hsml.hopsworks.domain.deployment import Deployment  # noqa: PLC0415 - not needed to parse a DAG
 
         if self._links is not None and isinstance(answer, Deployment):
-            self._links.lead(DeploymentLink(), self.hook.deployment_url(answer))
+            self._links.push(DeploymentLink(), self.hook.deployment_url(answer))
 
-    def _linked(self, found: dict[str, Any]) -> dict[str, Any]:
-        """Have the link lead to a model version that was found."""
+    def _push_version_link(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Push the link to a model version that was found, and return the result unchanged."""
         if self._links is not None and "url" in found:
-            self._links.lead(ModelVersionLink(), found["url"])
+            self._links.push(ModelVersionLink(), found["url"])
         return found
 
     def _defer(self, context: Context) -> None:
@@ -168,7 +162,7 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         if self.execution_timeout is not None:
             started = getattr(context["ti"], "start_date", None)
             begun = started.timestamp() if started else time.time()
-            deadline = min(deadline, begun + self.execution_timeout.total_seconds() - BEFORE_AIRFLOW)
+            deadline = min(deadline, begun + self.execution_timeout.total_seconds() - EXECUTION_TIMEOUT_MARGIN)
         longest = None
         if self.exponential_backoff:
             longest = self.max_wait.total_seconds() if self.max_wait else self.timeout
@@ -181,10 +175,10 @@ class HsmlSensor(ParsedTask, BaseSensorOperator):
         )
         self.defer(trigger=trigger, method_name="execute_complete", kwargs={"deadline": self._deadline}, timeout=None)
 
-    def _time_out(self) -> None:
-        """End as Airflow's own loop does: by the sensor's timeout, or by the task's where that is shorter."""
+    def _fail_at_timeout(self) -> None:
+        """Raise the exception of Airflow's own loop: for the sensor's timeout, or the task's if that is shorter."""
         limit = self.execution_timeout
-        if limit is not None and limit.total_seconds() - BEFORE_AIRFLOW < self.timeout:
+        if limit is not None and limit.total_seconds() - EXECUTION_TIMEOUT_MARGIN < self.timeout:
             message = f"The task's execution_timeout of {limit.total_seconds():g} s has passed."
             if self.soft_fail:
                 raise AirflowSkipException(message)

@@ -1,4 +1,4 @@
-"""Waiting for deployments."""
+"""The sensor that waits for a deployment's status."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 class DeploymentStatusSensor(HsmlSensor):
     """
-    Wait until a deployment is in one of some states.
+    Wait until a deployment has one of the given states.
 
-    ``Running`` is met by Idle too, and ``Stopped`` by Created. Fails for good, with the server's reason and the end of
-    the log, when the deployment is Failed and stays so, or is deleted; a name that does not exist fails at once and
-    lists those that do.
+    ``Running`` also matches Idle, and ``Stopped`` also matches Created. The task fails without retries, with the
+    server's reason and the end of the log, when the deployment stays Failed or is deleted. If the name does not exist,
+    it fails immediately and lists the names that exist.
 
     Returns ``{"deployment_name", "deployment_id", "status"}``.
 
-    :param deployment_name: the deployment
-    :param target_status: a state, or several, one of which is enough
+    :param deployment_name: the name of an existing deployment
+    :param target_status: a state such as ``Running``, or a list of states, one of which is enough
     """
 
     operator_extra_links = (DeploymentLink(),)
@@ -38,42 +38,40 @@ class DeploymentStatusSensor(HsmlSensor):
 
     def __init__(self, *, deployment_name: str, target_status: str | Sequence[str] = "Running", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._written(arguments.deployment_name, "deployment_name", deployment_name)
+        self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         self.deployment_name = deployment_name
         self.target_status = target_status
-        self._has_been_seen = False
+        self._is_known = False
 
     @functools.cached_property
-    def lookout(self) -> StatusCondition:
-        """What is waited for."""
-        from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def condition(self) -> StatusCondition:
+        """The condition to wait for."""
+        from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition  # noqa: PLC0415 - not needed to parse a DAG
 
         return StatusCondition.read(self.deployment_name, self.target_status)
 
     def trigger(self, **how: Any) -> DeploymentTrigger:
-        """Make what waits for it in the triggerer."""
-        from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        """Build the trigger that waits for the status."""
+        from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415 - not needed to parse a DAG
 
         statuses = [self.target_status] if isinstance(self.target_status, str) else list(self.target_status)
         return DeploymentTrigger(deployment_name=self.deployment_name, target_status=statuses, **how)
 
     def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
         """
-        Go on after the wait in the triggerer.
+        Resume after the wait in the triggerer.
 
-        :param context: Airflow's
-        :param event: what the trigger ended with
-        :param deadline: when the sensor's timeout is over, seconds since 1970
+        :param event: the payload of the trigger's event
+        :param deadline: the end of the sensor's timeout, in seconds since 1970
         """
-        self._has_been_seen = True
-        # One that the trigger has seen Failed for long enough is not looked at for as long once more.
-        self.lookout.goal.failed.since = 0.0
+        self._is_known = True
+        # The trigger has already waited whether a Failed deployment recovers: the worker does not wait again.
+        self.condition.goal.failed.since = 0.0
         return super().execute_complete(context, event, deadline)
 
-    def look(self) -> dict[str, Any] | None:
-        """Look once; at a Failed for as long as it takes to know whether it stays."""
-        lookout = self.lookout
-        if not self._has_been_seen:
-            self.hook.get_deployment(lookout.goal.name)
-            self._has_been_seen = True
-        return super().look()
+    def poll(self) -> dict[str, Any] | None:
+        """Read the status once. A Failed deployment is polled until it is clear that it stays Failed."""
+        if not self._is_known:
+            self.hook.get_deployment(self.condition.goal.name)
+            self._is_known = True
+        return super().poll()

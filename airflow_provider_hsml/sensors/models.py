@@ -1,4 +1,4 @@
-"""Waiting for versions of models."""
+"""The sensor that waits for a model version."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 class ModelVersionSensor(HsmlSensor):
     """
-    Wait until the registry has a version of a model that meets all that is asked for; of several it takes the newest.
+    Wait until the registry has a version of a model that meets all conditions. Of several, it takes the newest.
 
-    A model, or a version, that is not there yet is waited for: somebody is going to register it. With ``model_version``
-    and ``tag`` it waits for a person: until somebody sets the tag in the Hopsworks UI, on any Airflow. The log says
-    what the newest version lacks.
+    The model or the version need not exist yet. For an approval, give ``model_version`` and ``tag``: the sensor waits
+    until a person sets the tag in the Hopsworks UI, on any Airflow version. The log names the conditions that the
+    newest version does not meet.
 
     Returns ``{"model_name", "model_version", "model_id", "metrics", "url"}`` as ``RegisterModelOperator`` does, and
-    ``"tags"`` where ``tag`` is given; each also under its own key.
+    also ``"tags"`` if ``tag`` is set. Each value is also an XCom under its own key.
 
     :param model_name: the model in the registry
     :param model_version: exactly this version; None for any
     :param newer_than: only versions with a higher number than this one
     :param metric: only versions with a finite value of this metric
-    :param at_least: ... of this at the least
-    :param at_most: ... of this at the most
-    :param tag: only versions with these tags: name -> value. They are read version by version, so give ``newer_than``
-        or ``model_version`` where a model has many
+    :param at_least: the lowest accepted value of ``metric``
+    :param at_most: the highest accepted value of ``metric``
+    :param tag: only versions with these tags, values by tag name. Each version's tags are read separately, so set
+        ``newer_than`` or ``model_version`` for a model with many versions
     :param model_project: another project that owns the model and shares its registry with this one
     """
 
@@ -69,11 +69,11 @@ class ModelVersionSensor(HsmlSensor):
     ) -> None:
         kwargs.setdefault("multiple_outputs", True)
         super().__init__(**kwargs)
-        self._written(arguments.model_name, "model_name", model_name)
-        self._written(arguments.integer, "model_version", model_version, least=1)
-        self._written(arguments.integer, "newer_than", newer_than, least=0)
-        self._written(arguments.number, "at_least", at_least)
-        self._written(arguments.number, "at_most", at_most)
+        self._check_literal(arguments.model_name, "model_name", model_name)
+        self._check_literal(arguments.integer, "model_version", model_version, least=1)
+        self._check_literal(arguments.integer, "newer_than", newer_than, least=0)
+        self._check_literal(arguments.number, "at_least", at_least)
+        self._check_literal(arguments.number, "at_most", at_most)
         self.model_name = model_name
         self.model_version = model_version
         self.newer_than = newer_than
@@ -84,20 +84,20 @@ class ModelVersionSensor(HsmlSensor):
         self.model_project = model_project
 
     @functools.cached_property
-    def lookout(self) -> VersionCondition:
-        """What is waited for."""
-        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+    def condition(self) -> VersionCondition:
+        """The condition to wait for."""
+        from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition  # noqa: PLC0415 - not needed to parse a DAG
 
-        return VersionCondition.read(self.model_name, **self._wanted())
+        return VersionCondition.read(self.model_name, **self._criteria())
 
     def trigger(self, **how: Any) -> AwaitModelVersionTrigger:
-        """Make what waits for it in the triggerer."""
-        from airflow_provider_hsml.triggers.models import AwaitModelVersionTrigger  # noqa: PLC0415 - a DAG is parsed without it, and sooner
+        """Build the trigger that waits for the version."""
+        from airflow_provider_hsml.triggers.models import AwaitModelVersionTrigger  # noqa: PLC0415 - not needed to parse a DAG
 
-        return AwaitModelVersionTrigger(model_name=self.model_name, wanted=self._wanted(), **how)
+        return AwaitModelVersionTrigger(model_name=self.model_name, wanted=self._criteria(), **how)
 
-    def _wanted(self) -> dict[str, Any]:
-        wanted = {
+    def _criteria(self) -> dict[str, Any]:
+        criteria = {
             "model_version": self.model_version,
             "newer_than": self.newer_than,
             "metric": self.metric,
@@ -106,4 +106,4 @@ class ModelVersionSensor(HsmlSensor):
             "tag": self.tag,
             "model_project": self.model_project,
         }
-        return {name: value for name, value in wanted.items() if value is not None}
+        return {name: value for name, value in criteria.items() if value is not None}

@@ -1,7 +1,7 @@
 """
-What waits in the triggerer for tasks that are deferred, and for assets that are watched.
+Triggers: the waits of deferred tasks and of watched assets.
 
-A trigger's path is in Airflow's metadata database while somebody waits: names here stay.
+While a task is deferred, Airflow's metadata database holds the trigger's path. So the names here must not change.
 """
 
 from __future__ import annotations

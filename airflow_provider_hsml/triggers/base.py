@@ -1,4 +1,4 @@
-"""What all triggers have: how they are stored, and the client that they share."""
+"""The base of the triggers: serialization, and the shared client."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 
 if not (_httpx := logging.getLogger("httpx")).level:
-    _httpx.setLevel(logging.WARNING)  # As Airflow 3 does: else it writes a line for each request.
+    _httpx.setLevel(logging.WARNING)  # As Airflow 3 does: otherwise httpx logs a line for each request.
 
 
 class HsmlTrigger(BaseTrigger):
     """
-    A trigger that waits for something in Hopsworks.
+    The base of the triggers that wait for something in Hopsworks.
 
-    Its arguments are stored by Airflow, and readable by who may read the DAG's runs: ids, names and numbers only. They
-    are given by keyword, and handed on to here with ``**more``.
+    Airflow stores the arguments, and everyone who may read the DAG's runs can read them: they are ids, names and
+    numbers only. They are passed by keyword; subclasses pass the common ones on with ``**more``.
 
     :param hsml_conn_id: the Airflow connection
-    :param project: another project than the connection's
+    :param project: the project to use instead of the connection's
     """
 
     _arguments: dict[str, Any]
 
     def __new__(cls, **arguments: Any) -> Self:
-        """Keep the arguments as they were given, so that none is forgotten when it is stored."""
+        """Keep all arguments, so that ``serialize`` misses none."""
         self = super().__new__(cls)
         self._arguments = arguments
         return self
@@ -55,7 +55,7 @@ class HsmlTrigger(BaseTrigger):
         self.project = project
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give the path of the class, for ours that which is public, and its arguments."""
+        """Return the path of the class and its arguments. The path of a class of this provider is the public one."""
         kind = type(self)
         ours = kind.__module__.startswith(f"{__package__}.")
         return f"{__package__ if ours else kind.__module__}.{kind.__name__}", dict(self._arguments)
@@ -71,12 +71,12 @@ class HsmlTrigger(BaseTrigger):
 @asynccontextmanager
 async def shared_client(hsml_conn_id: str, project: str | None = None) -> AsyncIterator[AsyncClient]:
     """
-    Give the client that all triggers of this event loop share that use the same connection and project.
+    Yield the client that all triggers of this event loop with the same connection and project share.
 
-    The connection is read when the first one comes, for all that come meanwhile, and anew when all have left.
+    The first user reads the connection. After the last user has left, the next one reads it again.
 
     :param hsml_conn_id: the Airflow connection
-    :param project: another project than the connection's
+    :param project: the project to use instead of the connection's
     :raises InvalidInputError: a field of the connection is wrong, or there is no connection and no environment
     """
     clients = _SHARED.setdefault(asyncio.get_running_loop(), {})
@@ -93,11 +93,10 @@ async def shared_client(hsml_conn_id: str, project: str | None = None) -> AsyncI
 
 async def find_project(client: AsyncClient, backoff: Backoff) -> Project:
     """
-    Find the project, however often the server is away meanwhile.
+    Return the project. Retry while the server is unavailable.
 
-    :param client: the client
-    :param pace: how often to ask, and until when
-    :raises DeadlineExceededError: it was away until then
+    :param backoff: the delays between attempts, and the deadline
+    :raises DeadlineExceededError: the server was unavailable until the deadline
     """
     while True:
         try:
@@ -113,14 +112,14 @@ async def find_project(client: AsyncClient, backoff: Backoff) -> Project:
 
 
 class _Shared:
-    """A client, and how many use it."""
+    """A client and the number of its users."""
 
     def __init__(self, hsml_conn_id: str, project: str | None) -> None:
         self.client = Once(lambda: _connect(hsml_conn_id, project))
         self.users = 0
 
     async def close(self) -> None:
-        """Close it, or end the attempt to make it."""
+        """Close the client, or cancel its creation."""
         if self.client.is_found:
             await (await self.client.get()).close()
         self.client.cancel()
@@ -130,7 +129,7 @@ _SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None
 
 
 async def _connect(hsml_conn_id: str, project: str | None) -> AsyncClient:
-    """Read the connection, and make a client of it, in a thread: imports and the TLS context take their time."""
+    """Read the connection, and create its client in a thread: imports and the TLS context would block the loop."""
     try:
         connection = await get_async_connection(hsml_conn_id)
     except AirflowNotFoundException:
@@ -142,11 +141,11 @@ async def _connect(hsml_conn_id: str, project: str | None) -> AsyncClient:
 
 
 def _client(access: Access) -> AsyncClient:
-    from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient  # noqa: PLC0415 - brings httpx, which parsing a DAG does not need
+    from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient  # noqa: PLC0415 - imports httpx, which parsing a DAG does not need
 
     return AsyncClient(access, on_new_key=_mask)
 
 
 async def _mask(key: str) -> None:
-    """Mask a key. In a thread: Airflow tells its supervisor, which it may not do on the event loop before 3.3."""
+    """Mask a key, in a thread: before 3.3, Airflow cannot notify its supervisor from the event loop."""
     await sync_to_async(mask_key)(key)

@@ -1,4 +1,4 @@
-"""Waiting for deployments."""
+"""The trigger that waits for a deployment's status."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition
 
-from .sensing import SensorTrigger
+from .sensor import SensorTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 class DeploymentTrigger(SensorTrigger):
     """
-    Waits until a deployment is in one of some states: what ``DeploymentStatusSensor`` is deferred to.
+    Wait until a deployment has one of the given states. ``DeploymentStatusSensor`` and stopping tasks defer to it.
 
-    :param deployment_name: the deployment
-    :param target_status: states, one of which is enough
+    :param deployment_name: the name of the deployment
+    :param target_status: a list of states, one of which is enough
     :param how: the arguments of ``SensorTrigger``
     """
 
@@ -26,6 +26,6 @@ class DeploymentTrigger(SensorTrigger):
         self.deployment_name = deployment_name
         self.target_status = target_status
 
-    def lookout(self) -> StatusCondition:
-        """Say what is looked for."""
+    def condition(self) -> StatusCondition:
+        """Return the condition to wait for."""
         return StatusCondition.read(self.deployment_name, self.target_status)

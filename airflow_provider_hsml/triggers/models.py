@@ -1,4 +1,4 @@
-"""Waiting for versions of models."""
+"""The triggers that wait for model versions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 
 from .base import HsmlTrigger, shared_client
-from .sensing import LEAST_INTERVAL, SensorTrigger
+from .sensor import MIN_POLL_INTERVAL, SensorTrigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
     from airflow_provider_hsml.hopsworks.sensing.new_versions import NewVersionFeed
 
-HANDED_ON = 3.0
+EVENT_STORED_AFTER = 3.0
 """
-Seconds after which Airflow has surely noted an event: its triggerer hands them on once a second. What was told is
-remembered after that, so that one killed in between tells it twice, and not never.
+Seconds after which Airflow has surely stored an event: its triggerer passes events on once a second. The trigger saves
+its progress only then, so that a triggerer killed in between sends the event twice instead of never.
 """
 
 
 class AwaitModelVersionTrigger(SensorTrigger):
     """
-    Waits until a version of a model meets all that is asked for: what ``ModelVersionSensor`` is deferred to.
+    Wait until a version of a model meets all conditions. ``ModelVersionSensor`` defers to it.
 
     :param model_name: the model in the registry
-    :param desired: what the version has to meet: arguments of ``ModelVersionSensor``
+    :param wanted: the conditions, by the names of ``ModelVersionSensor``'s arguments
     :param how: the arguments of ``SensorTrigger``
     """
 
@@ -44,8 +44,8 @@ class AwaitModelVersionTrigger(SensorTrigger):
         self.model_name = model_name
         self.wanted = wanted
 
-    def lookout(self) -> VersionCondition:
-        """Say what is looked for."""
+    def condition(self) -> VersionCondition:
+        """Return the condition to wait for."""
         from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition  # noqa: PLC0415 - not needed to parse a DAG
 
         return VersionCondition.read(self.model_name, **self.wanted)
@@ -53,26 +53,28 @@ class AwaitModelVersionTrigger(SensorTrigger):
 
 class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
     """
-    Tells of each new version of a model once, whoever registers it: for an ``AssetWatcher`` (Airflow 3).
+    Send an event for each new version of a model, once. Use it in an ``AssetWatcher`` (Airflow 3), to start a DAG.
 
-    New is what was not there when it began, or did not meet then what is asked for; with ``newer_than``, any above that
-    number. On Airflow 3.3 and later it remembers what it has told, in the state store of the asset: a restart of the
-    triggerer tells nothing twice, and of what came meanwhile. Before, it begins anew. So it does where arguments are
-    changed.
+    It does not matter which client registers the version. A version is new if it did not exist, or did not meet the
+    conditions, when the trigger started. With ``newer_than``, every version above that number is new.
 
-    The event's payload is what ``ModelVersionSensor`` returns.
+    On Airflow 3.3 and later, the trigger saves its progress in the asset's state store. A restarted triggerer sends no
+    event twice, and sends those of versions registered meanwhile. Before 3.3, or with changed arguments, each start is
+    a first start.
+
+    The event's payload is the same as the result of ``ModelVersionSensor``.
 
     :param model_name: the model in the registry
-    :param newer_than: only versions with a higher number than this one, also those that are there already
+    :param newer_than: only versions with a higher number than this one, including existing ones
     :param metric: only versions with a finite value of this metric
-    :param at_least: ... of this at the least
-    :param at_most: ... of this at the most
-    :param tag: only versions with these tags: name -> value, from when they have them. They are read version by
-        version, so give ``newer_than`` where a model has many
+    :param at_least: the lowest accepted value of ``metric``
+    :param at_most: the highest accepted value of ``metric``
+    :param tag: only versions with these tags, values by tag name; a version counts as new once it has them. Each
+        version's tags are read separately, so set ``newer_than`` for a model with many versions
     :param model_project: another project that owns the model and shares its registry with this one
-    :param poll_interval: seconds between looks
+    :param poll_interval: seconds between polls
     :param more: the arguments of ``HsmlTrigger``: ``hsml_conn_id``, ``project``
-    :raises TypeError: an argument is wrong
+    :raises TypeError: an argument is invalid
     """
 
     def __init__(
@@ -98,45 +100,45 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         self.model_project = model_project
         self.poll_interval = poll_interval
         try:
-            arguments.number("poll_interval", poll_interval, least=LEAST_INTERVAL)
-            self._announcer()
+            arguments.number("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
+            self._feed()
         except InvalidInputError as error:
-            # The one error here that Airflow's triggerer survives.
+            # Airflow's triggerer survives no other error than TypeError here.
             message = f"ModelVersionTrigger: {error}"
             raise TypeError(message) from error
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look again and again, for as long as somebody watches."""
-        announcer, said = self._announcer(), ""
-        store = await self._recall(announcer)
+        """Poll and send events, until Airflow stops the trigger."""
+        feed, last_logged = self._feed(), ""
+        store = await self._restore(feed)
         while True:
             try:
                 async with shared_client(self.hsml_conn_id, self.project) as client:
                     project = await client.project()
                     while True:
-                        remembered = announcer.state
-                        look = announcer.look(client.access, project)
+                        saved = feed.state
+                        look = feed.look(client.access, project)
                         for version in await client.drive(look, math.inf):
                             yield TriggerEvent(version)  # type: ignore[no-untyped-call]
-                        if store is not None and announcer.state != remembered:
-                            await asyncio.sleep(HANDED_ON)
-                            await store.aset(self._key, announcer.state)
-                        said = ""
+                        if store is not None and feed.state != saved:
+                            await asyncio.sleep(EVENT_STORED_AFTER)
+                            await store.aset(self._key, feed.state)
+                        last_logged = ""
                         await asyncio.sleep(self.poll_interval)
             except HopsworksError as error:
-                # There is no task that could fail. The connection is read anew: its key may be replaced meanwhile.
-                if str(error) != said:
-                    said = str(error)
-                    self.log.warning("%s; looking again every %g s", said, self.poll_interval)
+                # There is no task that could fail. The connection is read again: its key may have been replaced.
+                if str(error) != last_logged:
+                    last_logged = str(error)
+                    self.log.warning("%s; polling again every %g s", last_logged, self.poll_interval)
             await asyncio.sleep(self.poll_interval)
 
-    def _announcer(self) -> NewVersionFeed:
+    def _feed(self) -> NewVersionFeed:
         from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition  # noqa: PLC0415
-        from airflow_provider_hsml.hopsworks.sensing.new_versions import NewVersionFeed  # noqa: PLC0415 - brings more than it takes to parse a DAG
+        from airflow_provider_hsml.hopsworks.sensing.new_versions import NewVersionFeed  # noqa: PLC0415 - imports more than parsing a DAG needs
 
-        return NewVersionFeed(VersionCondition.read(self.model_name, **self._wanted()))
+        return NewVersionFeed(VersionCondition.read(self.model_name, **self._criteria()))
 
-    def _wanted(self) -> dict[str, Any]:
+    def _criteria(self) -> dict[str, Any]:
         return {
             "newer_than": self.newer_than,
             "metric": self.metric,
@@ -148,18 +150,18 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
 
     @property
     def _key(self) -> str:
-        """Where it is remembered: what was told for other arguments is another story."""
-        wanted = json.dumps([self.hsml_conn_id, self.project, self._wanted()], sort_keys=True)
+        """The key of the saved progress. It depends on the arguments: progress with others does not apply."""
+        wanted = json.dumps([self.hsml_conn_id, self.project, self._criteria()], sort_keys=True)
         return f"hsml_{self.model_name}_{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
 
-    async def _recall(self, announcer: NewVersionFeed) -> Any:
-        """Go on where an earlier run ended; give where to remember how far this one comes, None where nowhere."""
+    async def _restore(self, feed: NewVersionFeed) -> Any:
+        """Restore the progress of an earlier run. Return the store for further progress, or None without one."""
         store = getattr(self, "asset_state_store", None)
         if store is not None:
             try:
-                announcer.recall(await store.aget(self._key))
+                feed.recall(await store.aget(self._key))
             except ValueError as error:
-                # Airflow has one store an asset, and no name for each here.
-                self.log.warning("Nothing is remembered: several assets watch with the same arguments (%s)", error)
+                # Airflow has one store for each asset, and this trigger cannot tell which asset to use.
+                self.log.warning("Progress is not saved: several assets watch with the same arguments (%s)", error)
                 return None
         return store

@@ -1,4 +1,4 @@
-"""Following rollouts to their end."""
+"""The trigger that watches a rollout."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 class RolloutTrigger(HsmlTrigger):
     """
-    Follows a rollout until it has arrived or is lost, asks it, and bakes it: what deploying tasks are deferred to.
+    Watch a rollout until it has finished or failed, and probe and bake the deployment. Deploying tasks defer to it.
 
-    It only reads and probes; what is to be done then is the task's. Where a person kills the task meanwhile, Airflow
-    3.3 and later tell it, and ``stop_when_killed`` has the deployment stopped.
+    It only reads and probes; the task acts on the result. If a person kills the task meanwhile, Airflow 3.3 and later
+    notify the trigger, and with ``stop_when_killed`` it stops the deployment.
 
-    :param watch: what is watched: ids, names and numbers, as ``hopsworks.handover.written`` gives them
-    :param cut_off: when it ends at the latest, seconds since 1970: the task's execution_timeout; None: by itself
+    :param watch: the ids, names and numbers of the watch, from ``hopsworks.promotion.resume.to_json``
+    :param cut_off: the task's execution_timeout in seconds since 1970, at which the watch ends; None: no limit
     :param stop_when_killed: whether to stop the deployment when a person kills the task
     :param more: the arguments of ``HsmlTrigger``
     """
@@ -45,34 +46,32 @@ class RolloutTrigger(HsmlTrigger):
         self.stop_when_killed = stop_when_killed
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Watch, and tell how it ended."""
-        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - brings more than it takes to store one
-
+        """Watch the rollout, and send the result to the task."""
         left = None if self.cut_off is None else max(self.cut_off - time.time(), 0.0)
         try:
             async with asyncio.timeout(left):
-                event = await self._see_through()
+                event = await self._finish_watch()
         except TimeoutError:
             message = f"Deployment {self.watch['deployment_name']!r}: the task's execution_timeout has passed."
-            event = resume.failed(DeadlineExceededError(message))
+            event = trigger_event.failure(DeadlineExceededError(message))
         except HopsworksError as error:
-            event = resume.failed(error)
+            event = trigger_event.failure(error)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
-    async def _see_through(self) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - brings more than it takes to store one
+    async def _finish_watch(self) -> dict[str, Any]:
+        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - imports more than storing a trigger needs
 
         clock = steady()
         backoff = Backoff(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
         async with shared_client(self.hsml_conn_id, self.project) as client:
-            watch = resume.read(await find_project(client, backoff), self.watch, clock)
-            return await client.drive(resume.report(watch), self.watch["deadline"])
+            watch = resume.from_json(await find_project(client, backoff), self.watch, clock)
+            return await client.drive(resume.run_in_trigger(watch), self.watch["deadline"])
 
     async def on_kill(self) -> None:
-        """Stop a deployment that was being created, where that was asked for; a person has killed the task."""
+        """Stop the deployment that was being created, if ``stop_when_killed`` is set. A person has killed the task."""
         name = self.watch["deployment_name"]
         if not self.stop_when_killed:
-            self.log.info("Deployment %r is left as it is: what was asked of it goes on.", name)
+            self.log.info("Deployment %r is left as it is: Hopsworks still carries out the change that was sent.", name)
             return
         async with shared_client(self.hsml_conn_id, self.project) as client:
             project = await client.project()

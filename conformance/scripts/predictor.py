@@ -10,7 +10,7 @@ import joblib
 
 
 class Predict:
-    """Asks the model; a row that is an object may ask for what the script was given instead."""
+    """Predicts with the model; a row that is an object can request the script's configuration instead."""
 
     def __init__(self) -> None:
         (file,) = Path(os.environ["MODEL_FILES_PATH"]).glob("*.pkl")

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Transformer:
-    """Multiplies what goes in by ten, and says in what comes out that it did."""
+    """Multiplies the inputs by ten, and marks the outputs as transformed."""
 
     def preprocess(self, inputs: dict[str, Any]) -> dict[str, Any]:
         print("conformance: transforming", flush=True)

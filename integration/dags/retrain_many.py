@@ -1,12 +1,12 @@
 """
-Retrain, register, deploy the best, ask it: the shape of retrain_and_deploy, with models that are ready in no time.
+Retrain, register, deploy the best candidate and predict: retrain_and_deploy with models that load instantly.
 
-Four DAGs, whose runs have the same names, and so have their tasks and models: on two Hopsworks, and with the wait in
-the worker or in the triggerer. Each model answers with its own name, so whoever gets another's is found out.
+Four DAGs cover two Hopsworks servers, each with the wait in the worker and in the triggerer. Their runs, tasks and
+models have the same names. Each model answers with its own name, so an answer from a wrong model is detected.
 """
 
 # mypy: disable-error-code="arg-type, index"
-# Airflow types what a task will return as XComArg, wherever a value is expected.
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ROWS = [[0.0], [1.0]]
 
 
 def answer(candidate: int) -> str:
-    """Say what a candidate of this run is to answer."""
+    """Return the expected answer of a candidate of this run."""
     context: Any = get_current_context()
     return f"{context['dag'].dag_id}, {context['params']['model']}, candidate {candidate}"
 
 
 @task
 def train(candidate: int) -> dict[str, Any]:
-    """Make a candidate; the best one is another in each run."""
+    """Create a candidate; the run's parameter ``best`` decides which one has the best metric."""
     context: Any = get_current_context()
     folder = Path(os.environ["AIRFLOW_HOME"], "made", context["dag"].dag_id, context["run_id"], str(candidate))
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,13 +45,13 @@ def train(candidate: int) -> dict[str, Any]:
 
 
 @task
-def check(promotion: dict[str, Any], said: dict[str, Any]) -> None:
-    """See that it is verified, and that this run's own best answers."""
+def check(promotion: dict[str, Any], response: dict[str, Any]) -> None:
+    """Check that the promotion is verified, and that this run's best candidate answers."""
     context: Any = get_current_context()
-    # A retry of what has changed a deployment sees it through.
+    # A retry attaches to the change that the failed attempt has made.
     how = promotion["action"], promotion["verified_by"]
     assert how in {("created", "fingerprint"), ("attached", "fingerprint"), ("attached", "status")}, promotion
-    assert said["predictions"] == [answer(context["params"]["best"])] * len(ROWS), said
+    assert response["predictions"] == [answer(context["params"]["best"])] * len(ROWS), response
 
 
 for where in ("default", "other"):

@@ -66,7 +66,7 @@ def test_rendered_fields_have_no_value_and_what_is_deployed_has(spec: Any, times
     assert '"TOKEN": "***"' in shown
     assert '"MODE": "***"' in shown
     assert not any(value in shown for value in (SECRET, "verbose", "strict", "0.5"))
-    whole = operator._whole_spec()
+    whole = operator._unmasked_spec()
     of = whole.get("transformer", whole)
     assert of["env_vars"] == {"TOKEN": SECRET, "LEVEL": "verbose", "MODE": "strict", "FEW": "0.5"}
     assert SECRET in masked

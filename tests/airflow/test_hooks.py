@@ -66,7 +66,7 @@ class TestConnection:
         self, hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, fault: RequestFault, message: str
     ) -> None:
         """Somebody waits for it. What is asked again is answered."""
-        monkeypatch.setattr("airflow_provider_hsml.hooks.connection._TEST_SECONDS", 1.0)
+        monkeypatch.setattr("airflow_provider_hsml.hooks.base._TEST_SECONDS", 1.0)
         serving.faults.add(fault)
 
         works, said = hook.test_connection()
@@ -75,10 +75,10 @@ class TestConnection:
         assert message in said
 
     def test_without_model_serving(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from airflow_provider_hsml.local import LocalServing
+        from airflow_provider_hsml.local import Administration, LocalServing
 
-        variables = {"enable_data_science_profile": "false"}
-        with LocalServing(engine=lambda _: lambda rows: rows, variables=variables) as off:
+        administration = Administration({"enable_data_science_profile": "false"})
+        with LocalServing(engine=lambda _: lambda rows: rows, administration=administration) as off:
             monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", off.connection)
             works, said = HsmlHook().test_connection()
 
@@ -159,11 +159,12 @@ class TestConnection:
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         """Inside Hopsworks, where no key lies beside it; it is renewed in its file."""
-        from airflow_provider_hsml.local import LocalServing
+        from airflow_provider_hsml.local import AccessOptions, LocalServing
 
         token = tmp_path / "token.jwt"
         token.write_text("an.expired.token")
-        with LocalServing(engine=lambda _: lambda rows: rows, tokens=["a.session.token"]) as inside:
+        access = AccessOptions(tokens=["a.session.token"])
+        with LocalServing(engine=lambda _: lambda rows: rows, access=access) as inside:
             inside.world.register_model("tokened", {"model.joblib": b""})
             for name, value in (
                 ("REST_ENDPOINT", inside.url),

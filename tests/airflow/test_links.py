@@ -362,7 +362,7 @@ def test_a_real_airflow_shows_them(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             deferred = pages.until("deferred", lambda _: "trigger in line" in log.read_text())
             serving.faults.remove(held["awaited"])
             again = pages.until(
-                "retried", lambda links: links["Deployment"] and "has not arrived within" in log.read_text()
+                "retried", lambda links: links["Deployment"] and "is not live within" in log.read_text()
             )
             serving.faults.remove(held["retried"])
             run.wait(120)

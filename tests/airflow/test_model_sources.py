@@ -208,7 +208,7 @@ class TestHopsfs:
             ("hopsfs:/Projects/other/Resources/x", "no such file or folder in HopsFS, or not one of this project"),
             ("hopsfs:Resources/x", "a path such as 'hopsfs:/Projects/"),
             ("hopsfs:/Projects/demo/Resources/../x", "without empty parts"),
-            ("hopsfs:/Projects/demo/Models", "lies in it"),
+            ("hopsfs:/Projects/demo/Models", "is inside it"),
         ],
     )
     def test_what_cannot_be_copied(self, hook: HsmlHook, name: str, folder: str, path: str, message: str) -> None:

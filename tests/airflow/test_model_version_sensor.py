@@ -13,7 +13,7 @@ from airflow_provider_hsml import ModelVersionSensor
 from airflow_provider_hsml.hopsworks.errors import NoResponseError
 from airflow_provider_hsml.hopsworks.sensing import conditions
 from airflow_provider_hsml.hopsworks.transport.client import Client
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import AccessOptions, LocalServing
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.tasks import changes, execute, reads, rendered
 
@@ -125,7 +125,7 @@ def test_times_out(register: Callable[..., int]) -> None:
     ("name", "wanted", "message"),
     [
         ("my-model", {}, "letters, digits and underscores only"),
-        ("x", {"at_least": 1}, "give its name as well"),
+        ("x", {"at_least": 1}, "Give its name as well"),
         ("x", {"newer_than": "None"}, "newer_than: expected a whole number"),
         ("x", {"tag": "approved"}, "tag: expected a mapping"),
         ("x", {"model_project": "nothere"}, "'nothere' is not shared with project 'demo'"),
@@ -155,7 +155,7 @@ def test_another_projects_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalServing(
         engine=run_model,
         project=["demo", "training"],
-        shared_registries={"training": ["demo"]},
+        access=AccessOptions(shared_registries={"training": ["demo"]}),
         hopsworks_version=HOPSWORKS,
     ) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)

@@ -70,7 +70,7 @@ def looks(serving: LocalServing) -> int:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "HANDED_ON", 0.1)
+    monkeypatch.setattr(models, "EVENT_STORED_AFTER", 0.1)
 
 
 def test_tells_of_a_new_version_as_the_sensor_does(
@@ -176,7 +176,7 @@ def test_a_server_that_is_away_and_a_key_that_is_revoked_are_no_end(
     ("given", "message"),
     [
         ({"model_name": "my-model"}, "letters, digits and underscores only"),
-        ({"model_name": "m", "at_least": 1}, "give its name as well"),
+        ({"model_name": "m", "at_least": 1}, "Give its name as well"),
         ({"model_name": "m", "poll_interval": 0}, "poll_interval: expected a finite number of 0.5 or more"),
         ({"model_name": "m", "model_version": 1}, "unexpected keyword argument 'model_version'"),
     ],

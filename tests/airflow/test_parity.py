@@ -414,14 +414,14 @@ SCENARIOS = [
 ]
 
 EXPECTED: dict[Callable[[Stage], Any], str] = {
-    bakes_in_vain: r"probes failed while it was watched for 30 s.*It was taken back: .*version 1 .* serves again",
+    bakes_in_vain: r"probes failed while it was watched for 30 s.*It was rolled back: .*version 1 .* serves again",
     woken: "'action': 'updated'",
-    superseded_by_another_version: "changed by somebody else",
+    superseded_by_another_version: "changed by another client",
     project_vanishes: "errorCode 150004",
     unknown_status_that_passes: "'status': 'Running'",
-    unknown_status_that_stays: "has not arrived within 2 s",
+    unknown_status_that_stays: "is not live within 2 s",
     clock_jumps_ahead: "'status': 'Running'",
-    clock_jumps_back: "has not arrived within 2 s",
+    clock_jumps_back: "is not live within 2 s",
     rolling_restart: "'status': 'Running'",
     rolling_restart_that_fails: "no weights",
 }

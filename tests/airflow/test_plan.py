@@ -12,7 +12,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange, OutdatedDecision
+from airflow_provider_hsml.hopsworks.promotion.change_record import OutdatedDecision
+from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from tests.support.tasks import FakeTaskInstance, changes, execute, rendered
 
@@ -284,7 +285,7 @@ class TestApplying:
         hook.register_model(model_name=name, model_path=model_file(broken="no weights"), framework="SKLEARN")
         record = planned(deploy(name, plan_only=True), serving)
 
-        with pytest.raises(AirflowFailException, match=r"(?s)no weights.*was taken back"):
+        with pytest.raises(AirflowFailException, match=r"(?s)no weights.*was rolled back"):
             apply(name, record)
         self.refused(serving, CHANGED, deploy(name, 2, plan=record))
 
@@ -302,13 +303,13 @@ class TestApplying:
     def test_one_that_is_changed_each_time_is_given_up_with_a_record(
         self, name: str, serving: LocalServing, update: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def run(_: GuardedChange) -> Any:
+        async def apply(_: GuardedChange) -> Any:
             raise OutdatedDecision
 
-        monkeypatch.setattr(GuardedChange, "run", run)
+        monkeypatch.setattr(GuardedChange, "apply", apply)
         serving.requests.clear()
         ti = FakeTaskInstance()
-        with pytest.raises(AirflowFailException, match="was changed each time"):
+        with pytest.raises(AirflowFailException, match="was changed after each decision"):
             execute(deploy(name, 2, plan=update), ti)
         assert changes(serving) == []
         record = ti.pushed["promotion"]
@@ -358,7 +359,7 @@ class TestApplying:
         self.refused(serving, CHANGED, deploy(name, 2, plan=update))
 
     def test_a_restart(self, name: str, hook: HsmlHook, serving: LocalServing, update: dict[str, Any]) -> None:
-        """Nothing tells it from a change by somebody else."""
+        """Nothing tells it from a change by another client."""
         hook.restart_deployment(name, poll_interval=0.1)
 
         self.refused(serving, CHANGED, deploy(name, 2, plan=update))

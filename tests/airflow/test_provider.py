@@ -1,8 +1,7 @@
-"""What Airflow and users see of the package: names, arguments, what an import costs, and which way imports go."""
+"""What Airflow and users see of the package: names, arguments, and what an import costs."""
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
 import subprocess
@@ -188,39 +187,3 @@ class TestImports:
         modules = ", ".join(f"airflow_provider_hsml.hopsworks.{stem}" for stem in stems)
 
         assert "airflow" not in loaded_by(f"import {modules}")
-
-    @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-    def test_go_one_way(self, path: Path) -> None:
-        """operators, sensors -> hooks, triggers -> connection -> hopsworks; local is a program of its own."""
-        place = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        ranks = {"operators": 3, "sensors": 3, "hooks": 2, "triggers": 2, "connection": 1, "hopsworks": 0}
-        imported = imports_of(path)
-
-        if place in ranks:
-            above = {
-                name for name, rank in ranks.items() if rank > ranks[place] or (rank == ranks[place] and name != place)
-            }
-            assert not {f"airflow_provider_hsml.{name}" for name in above} & {
-                ".".join(name.split(".")[:2]) for name in imported
-            }
-        if place == "local":
-            assert not [name for name in imported if name.startswith(("airflow.", "airflow_provider_hsml.hopsworks"))]
-        if place != "local" and path.name not in ("client.py", "async_client.py"):
-            assert not {"requests", "httpx"} & {name.partition(".")[0] for name in imported}
-
-
-def imports_of(path: Path) -> set[str]:
-    """List what a file imports, at any depth, with relative names resolved."""
-    package = ["airflow_provider_hsml", *path.relative_to(PACKAGE).parent.parts]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = (
-                [*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]
-                if node.level
-                else [node.module or ""]
-            )
-            found |= {".".join(base), *(".".join([*base, alias.name]) for alias in node.names)}
-    return found

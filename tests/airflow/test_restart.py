@@ -226,15 +226,15 @@ class TestRolling:
     ) -> None:
         """It drops what it does not know, and then there is nothing that it would have to do."""
         deployments = serving.world.project(serving.project_id).deployments
-        real = deployments.put
+        real = deployments.changes.put
 
         def put(body: dict[str, Any], **more: Any) -> Any:
             return real({key: value for key, value in body.items() if key != "predictorEnvVars"}, **more)
 
-        monkeypatch.setattr(deployments, "put", put)
+        monkeypatch.setattr(deployments.changes, "put", put)
         before = hook.get_deployment(name)
 
-        with pytest.raises(AirflowFailException, match=r"cannot restart it without a stop.*rolling=False"):
+        with pytest.raises(AirflowFailException, match=r"cannot restart it without a stop(.|\n)*rolling=False"):
             execute(restart(name, rolling=True))
         assert hook.get_deployment(name) == before
 

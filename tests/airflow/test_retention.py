@@ -100,7 +100,7 @@ def test_one_that_hopsworks_says_is_in_use_is_kept(hook: HsmlHook, name: str, mo
     """As where another project's deployment serves it, which nobody can see from here."""
     deploy(name, 2)
 
-    def sees_nothing(*_: object) -> Any:
+    async def sees_nothing(*_: object) -> Any:
         return {}
 
     monkeypatch.setattr(retention, "_in_use", sees_nothing)

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.errors import SupersededError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.rollout.probe import Prober
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import Administration, LocalServing
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.operators import (
     DeployBestModelOperator,
@@ -74,7 +74,7 @@ class TestAChallengerThatFails:
         liar("back1", auc=0.9)
         ti = FakeTaskInstance()
 
-        with pytest.raises(AirflowFailException, match=r"answers otherwise than recorded(.|\n)*It was taken back"):
+        with pytest.raises(AirflowFailException, match=r"answers otherwise than recorded(.|\n)*It was rolled back"):
             execute(best("back1"), ti)
 
         record = ti.pushed["promotion"]
@@ -125,7 +125,7 @@ class TestAChallengerThatFails:
         )
 
         ti = FakeTaskInstance()
-        with pytest.raises(AirflowFailException, match=r"no such layer\nIt was taken back: .* serves again"):
+        with pytest.raises(AirflowFailException, match=r"no such layer\nIt was rolled back: .* serves again"):
             execute(best("back3"), ti)
         assert "Last lines of" in caplog.text
         assert "Last lines of" not in ti.pushed["promotion"]["reason"], "what a script prints is not kept"
@@ -464,7 +464,8 @@ class TestTheNoteOnTheModelVersion:
         page = (Path(__file__).parents[2] / "docs" / "promotion.md").read_text()
         _, _, rest = page.partition("schema of the tag `hsml_promotion`:\n\n```json\n")
         schemas = {"hsml_promotion": json.loads(rest.partition("```")[0])}
-        with LocalServing(engine=run_model, tag_schemas=schemas, hopsworks_version=HOPSWORKS) as tagged:
+        administration = Administration(tag_schemas=schemas)
+        with LocalServing(engine=run_model, administration=administration, hopsworks_version=HOPSWORKS) as tagged:
             monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", tagged.connection)
             hook = HsmlHook()
             for number, answer in ((1, 1), (2, 66)):

@@ -123,7 +123,7 @@ def test_no_room_ends_the_wait_and_may_be_retried(
     register("roomless", 1)
     hook.save_deployment(deployment_name="roomless", model_name="roomless")
     running = hook.start_deployment("roomless", poll_interval=0.1)
-    slot = serving.world.cluster._slots[running.id]
+    slot = serving.world.cluster.slots[running.id]
     slot.status, slot.condition = Status.FAILED, Condition("SCHEDULED", status=False, reason="no room")
 
     with pytest.raises(DeploymentFailedError, match="no room"):

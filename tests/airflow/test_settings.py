@@ -16,6 +16,7 @@ from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import UnsupportedError
+from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from airflow_provider_hsml.hopsworks.rollout.update import Update
 
 if TYPE_CHECKING:
@@ -30,10 +31,6 @@ DOCS = Path(__file__).parents[2] / "docs" / "deployments.md"
 _numbers = itertools.count()
 MODEL = "everysetting"
 _TRANSFORMER = {"script_file": "transformer.py"}
-
-
-async def _nothing() -> None:
-    """Announce a change to nobody."""
 
 
 # field: (first value, other value, what has to be given along)
@@ -142,11 +139,12 @@ class Saver:
         project = self.hook.client.project
         desired = DeploymentSpec.read(spec).setting_values() | (model_settings(self.model) if self.model else {})
         deadline = time.time() + 60
-        return Update(project, self.name, script_file.absolute(project, desired), self.model, 0.05, deadline, time.time)
+        run = Run(project, self.name, 60.0, 0.05)
+        return Update(run, script_file.absolute(project, desired), self.model, deadline)
 
     def create(self, spec: dict[str, Any]) -> Deployment:
         change = self.change(spec)
-        live, _ = self.hook.run(change.create(_nothing))
+        live, _ = self.hook.run(change.create(self.hook.run(change.prepare_create())))
         return self.hook.run(change.stable(live))
 
     def update(self, spec: dict[str, Any]) -> Deployment:
@@ -187,7 +185,7 @@ def test_a_setting_is_created_kept_changed_and_kept(field: str, saver: Saver, se
     assert not saver.differs(two)
     assert saver.differs(one)
     after = saver.live.raw
-    asked = set(saver.change(two).desired)
+    asked = set(saver.change(two).settings)
     for setting in SETTINGS.values():
         if setting.name not in asked:
             assert setting.read(after) == setting.read(before), f"{setting.name} was not asked for"

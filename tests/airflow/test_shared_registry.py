@@ -8,7 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, HsmlHook, PredictOperator
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import AccessOptions, LocalServing
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.tasks import execute
 
@@ -21,11 +21,11 @@ pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
 @pytest.fixture(scope="module")
 def local_serving() -> Iterator[LocalServing]:
     """Three projects; the first of them is allowed to read the models of the second."""
-    shared = {"training": ["demo"]}
+    access = AccessOptions(shared_registries={"training": ["demo"]})
     with LocalServing(
         engine=run_model,
         project=["demo", "training", "private"],
-        shared_registries=shared,
+        access=access,
         hopsworks_version=HOPSWORKS,
     ) as serving:
         for answer, accuracy in ((1, 0.8), (2, 0.9)):

@@ -99,7 +99,7 @@ class TestWhatIsAsked:
 
         assert execute(registered(1, 1))["verified_by"] == "fingerprint"
         assert execute(registered(1, 2))["verified_by"] == "fingerprint"
-        with pytest.raises(AirflowFailException, match=r"answers as version 7, not as version 3 .*\n.*taken back"):
+        with pytest.raises(AirflowFailException, match=r"answers as version 7, not as version 3 .*\n.*rolled back"):
             execute(registered(1, 7))
 
     def test_equal_is_as_recorded(self, name: str, register: Callable[..., int]) -> None:
@@ -155,7 +155,7 @@ class TestTheBake:
         ti = FakeTaskInstance()
         verification = {"bake_seconds": 60, "probe_interval": 0.2, "max_error_rate": rate}
 
-        with pytest.raises(AirflowFailException, match=r"It was taken back: .*version 1 .* serves again") as failed:
+        with pytest.raises(AirflowFailException, match=r"It was rolled back: .*version 1 .* serves again") as failed:
             execute(deploy(champion, verification=verification), ti)
 
         assert "do not come up" in str(failed.value) or "probes failed while it was watched" in str(failed.value)

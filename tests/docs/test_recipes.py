@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import AccessOptions, LocalServing
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from tests.conftest import run_model
 from tests.support import commands
@@ -48,7 +48,10 @@ def test_from_development_to_production(tmp_path: Path, monkeypatch: pytest.Monk
         f"FOLDER = {str(tmp_path)!r}\n" + dag_of("From development to production, with two connections", "copied")
     )
     with LocalServing(
-        engine=run_model, project=["dev", "prod"], shared_registries={"dev": ["prod"]}, profile="plain"
+        engine=run_model,
+        project=["dev", "prod"],
+        access=AccessOptions(shared_registries={"dev": ["prod"]}),
+        profile="plain",
     ) as serving:
         for model in ("churn", "fraud"):
             for answer, auc in ((1, 0.8), (2, 0.9)):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import requests
 
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import AccessOptions, LocalServing, Speeds
 from airflow_provider_hsml.local.cluster.engines import VERSION_HEADER
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Client:
     def until_routed(self, number: int) -> None:
         """Wait until the ingress, and with it the proxy, knows the way to a deployment."""
         deadline = time.monotonic() + 10
-        while not self.serving.world.cluster.is_routed(number):
+        while not self.serving.world.cluster.traffic.is_routed(number):
             assert time.monotonic() < deadline
             time.sleep(0.005)
 
@@ -123,6 +123,9 @@ def load(model: ModelFiles) -> Callable[[Any], list[Any]]:
     return predict
 
 
+ACCESS = AccessOptions({"reader.secret": {"PROJECT", "SERVING"}, "nobody.secret": set()}, foreign_projects=["foreign"])
+
+
 @contextlib.contextmanager
 def client_of(**arguments: Any) -> Iterator[Client]:
     """Give a client of a server of its own, with three versions of a model, the third of which does not load."""
@@ -134,8 +137,7 @@ def client_of(**arguments: Any) -> Iterator[Client]:
 
 @contextlib.contextmanager
 def _serving(**arguments: Any) -> Iterator[LocalServing]:
-    keys = {"reader.secret": {"PROJECT", "SERVING"}, "nobody.secret": set()}
-    given: dict[str, Any] = {"engine": load, "foreign_projects": ["foreign"], "keys": keys} | arguments
+    given: dict[str, Any] = {"engine": load, "access": ACCESS} | arguments
     with LocalServing(**given) as serving:
         for version in (1, 2, 3):
             files = {"model.pkl": b"a pickle"} | ({"broken": b""} if version == 3 else {})

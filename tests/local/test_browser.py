@@ -36,7 +36,7 @@ def test_from_a_project_to_an_answer(page: Any, client: Client) -> None:
     page.goto(f"{client.serving.url}/p/119")
     page.get_by_role("link", name="digits", exact=True).first.click()
     assert page.url.endswith(f"/p/119/deployments/{number}")
-    page.get_by_label("The body of the request, as JSON").fill('{"instances": [[1], [2]]}')
+    page.get_by_label("Request body (JSON)").fill('{"instances": [[1], [2]]}')
     page.get_by_role("button", name="Predict").click()
     answer = page.get_by_label("Answer")
     answer.wait_for()

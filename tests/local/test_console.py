@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import AccessOptions, LocalServing, Speeds
 from airflow_provider_hsml.local.console.chart import Chart
 from tests.local.conftest import Client, load
 
@@ -44,7 +44,7 @@ def test_the_start_page_leads_to_the_projects(client: Client) -> None:
 def test_a_project_without_anything(client: Client) -> None:
     said = words(page(client, PROJECT))
 
-    assert "Deployments There are none yet." in said
+    assert "Deployments None yet." in said
     assert "digits 3 3 accuracy 0.93" in said
 
 
@@ -57,7 +57,7 @@ def test_a_deployment(client: Client) -> None:
     assert "http-equiv" not in said, "nothing is under way"
     said = words(said)
     assert "digits Running Deployment is ready" in said
-    assert "Serves digits 1 Its metrics accuracy 0.91" in said
+    assert "Serves digits 1 Metrics accuracy 0.91" in said
     assert "POST /hopsworks-api/api/project/119/inference/models/digits:predict" in said
     assert f"{client.serving.ingress_url}/v1/demo/digits/v1/models/digits:predict" in said
     assert "Loading model digits version 1" in said
@@ -140,7 +140,7 @@ def test_a_page_that_fails_says_so(client: Client, serving: LocalServing, monkey
 
     monkeypatch.setattr(serving.world, "project", fail)
 
-    assert "could not be made (RuntimeError)" in words(page(client, PROJECT, 500))
+    assert "could not be built (RuntimeError)" in words(page(client, PROJECT, 500))
 
 
 def test_a_key_that_a_script_printed_is_not_shown() -> None:
@@ -149,7 +149,7 @@ def test_a_key_that_a_script_printed_is_not_shown() -> None:
     def load_and_tell(_model: ModelFiles) -> Any:
         raise RuntimeError(f"opened with {key}")
 
-    with LocalServing(engine=load_and_tell, keys={key: {"SERVING"}}, speeds=Speeds()) as serving:
+    with LocalServing(engine=load_and_tell, access=AccessOptions({key: {"SERVING"}}), speeds=Speeds()) as serving:
         serving.world.register_model("digits", {"model.pkl": b""})
         client = Client(serving)
         with client.session:
@@ -255,13 +255,14 @@ def test_pages_of_other_lines(line: str) -> None:
 
 
 def test_a_model_of_a_shared_registry_and_its_namesake() -> None:
-    with LocalServing(engine=load, project=["demo", "training"], shared_registries={"training": ["demo"]}) as serving:
+    access = AccessOptions(shared_registries={"training": ["demo"]})
+    with LocalServing(engine=load, project=["demo", "training"], access=access) as serving:
         serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.1})
         serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.9}, project="training")
         client = Client(serving)
         with client.session:
             number = client.put(modelPath="/Projects/training/Models/digits")["id"]
             text = page(client, f"{PROJECT}/deployments/{number}")
-            assert "Its metrics accuracy 0.9" in words(text)
+            assert "Metrics accuracy 0.9" in words(text)
             assert 'href="/p/120/models/digits/1"' in text
             assert "Served by no deployment" in words(page(client, f"{PROJECT}/models/digits/1"))

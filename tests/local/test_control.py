@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.local import LocalServing, Looks
+from airflow_provider_hsml.local import AccessOptions, LocalServing, Looks, ServerOptions
 from tests.local.conftest import Client, load
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def _give(client: Client, method: str, path: str, **arguments: Any) -> Any:
 
 @pytest.fixture
 def client() -> Iterator[Client]:
-    with LocalServing(engine=load, control=True, keys={"reader.secret": {"PROJECT", "SERVING"}}) as serving:
+    access = AccessOptions({"reader.secret": {"PROJECT", "SERVING"}})
+    with LocalServing(engine=load, options=ServerOptions(control=True), access=access) as serving:
         for _ in range(2):
             serving.world.register_model("digits", {"model.pkl": b"a pickle"})
         client = Client(serving)

@@ -57,7 +57,7 @@ THIRD = outcome(3, 6, {7: 0.8, 8: 0.9, 9: 0.7}, 0.99)
 
 
 def fourth(**record: Any) -> Outcome:
-    """A night whose best candidate, version 10, is taken back."""
+    """A night whose best candidate, version 10, is rolled back."""
     verdict = "version 10 of model 'digits' answers otherwise than recorded; version 6 of model 'digits' serves again"
     taken_back = {
         "model_version": 10,
@@ -87,12 +87,12 @@ class TestCheckNight:
             (dataclasses.replace(SECOND, served_accuracy=0.6), "the accuracy served is 0.6, expected 0.99"),
             (dataclasses.replace(SECOND, deployments=[7, 8]), "the list of deployments is"),
             (dataclasses.replace(SECOND, candidates=SECOND.candidates[:2]), "the number of versions registered is 2"),
-            (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, action="created"), "what the deploying task did"),
+            (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, action="created"), "the action of the deploying task"),
             (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, verified_by="status"), "verified_by='status'"),
             (outcome(2, 5, {4: 0.97, 5: 0.98, 6: 0.99}, 0.98), "the best accuracy of the night is 0.99"),
             (outcome(2, 2, {4: 0.5, 5: 0.6, 6: 0.5}, 0.6), "one of the night's candidates is deployed"),
             (dataclasses.replace(SECOND, served_accuracy=None), "the accuracy served is None, expected 0.99"),
-            (dataclasses.replace(SECOND, is_as_recorded=False), "that it answers what was recorded for it is False"),
+            (dataclasses.replace(SECOND, is_as_recorded=False), "whether it answers as recorded is False"),
             (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, deployment_id=8), "the list of deployments is"),
         ],
     )
@@ -119,14 +119,17 @@ class TestCheckNight:
     @pytest.mark.parametrize(
         ("night", "why"),
         [
-            (fourth(action="updated", verified_by="fingerprint"), "what the deploying task did is 'updated'"),
+            (fourth(action="updated", verified_by="fingerprint"), "the action of the deploying task is 'updated'"),
             (fourth(previous_model_version=2), "the version in the process that answers is 6, expected 2"),
             (dataclasses.replace(FOURTH, answered_by=10), "the version in the process that answers is 10, expected 6"),
-            (dataclasses.replace(FOURTH, is_as_recorded=False), "that it answers what was recorded for it is False"),
-            (dataclasses.replace(FOURTH, candidates=THIRD.candidates), "the best candidate has a better number"),
+            (dataclasses.replace(FOURTH, is_as_recorded=False), "whether it answers as recorded is False"),
+            (dataclasses.replace(FOURTH, candidates=THIRD.candidates), "the best candidate has a better metric"),
             (fourth(metric_value=0.98), "the best accuracy of the night is 1.0, expected 0.98"),
-            (fourth(reason="version 6 of model 'digits' serves again"), "that the record says why"),
-            (fourth(reason="version 10 answers otherwise than recorded"), "that it says what serves now"),
+            (fourth(reason="version 6 of model 'digits' serves again"), "whether the record gives the reason"),
+            (
+                fourth(reason="version 10 answers otherwise than recorded"),
+                "whether the record names the serving version",
+            ),
         ],
     )
     def test_a_better_number_must_be_taken_back(self, night: Outcome, why: str) -> None:
@@ -321,7 +324,7 @@ class TestEnds:
         with start_demo(checkout) as process:
             assert process.stdout is not None
             for line in process.stdout:
-                if "Airflow makes its database" in line:
+                if "Creating Airflow's database" in line:
                     break
             wait_until(lambda: bool(processes_below(checkout)))
             # As a terminal does, to all of the foreground; and once more, by somebody who has no patience.
@@ -329,7 +332,7 @@ class TestEnds:
             os.killpg(process.pid, number)
             rest = process.stdout.read().splitlines()
 
-        assert rest[-1] == f"DEMO FAILED: interrupted by {number.name}; what it had started has been ended."
+        assert rest[-1] == f"DEMO FAILED: interrupted by {number.name}; all started processes have been ended."
         assert process.returncode == 1
         assert processes_below(checkout) == []
 
@@ -351,7 +354,7 @@ class TestEnds:
             code = demo.main([])
 
         assert code == 1
-        assert "another demo is at work" in capsys.readouterr().out.splitlines()[-1]
+        assert "another demo is running" in capsys.readouterr().out.splitlines()[-1]
 
     def test_needs_a_checkout(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -359,7 +362,7 @@ class TestEnds:
         monkeypatch.setattr(demo, "_CHECKOUT", tmp_path)
 
         assert demo.main([]) == 1
-        assert capsys.readouterr().out.startswith("DEMO FAILED: it needs a checkout of the project")
+        assert capsys.readouterr().out.startswith("DEMO FAILED: the demo needs a checkout of the project")
         assert list(tmp_path.iterdir()) == []
 
     def test_needs_what_make_demo_installs(
@@ -389,6 +392,6 @@ def test_a_server_that_was_left_up_is_ended(tmp_path: Path) -> None:
         finally:
             process.kill()
 
-    assert said == [f"Ending the local Model Serving that an earlier demo left up (process {process.pid})"]
+    assert said == [f"Ending the local Model Serving that an earlier demo left running (process {process.pid})"]
     processes.end_kept_server(tmp_path, said.append)
     assert len(said) == 1

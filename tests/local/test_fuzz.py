@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import AccessOptions, LocalServing, Speeds
 from airflow_provider_hsml.local.errors import Refusal
 from airflow_provider_hsml.local.http.app import _ROUTES
 from tests.local.conftest import deployment, load
@@ -324,12 +324,12 @@ class _Fuzzed:
         rows = holdings.deployments.find()
         if not any(row["name"] == "digits" for row in rows):
             with contextlib.suppress(Refusal):
-                number = holdings.deployments.put(deployment())["id"]
+                number = holdings.deployments.changes.put(deployment())["id"]
                 while holdings.deployments.get(number)["status"] != "Created":
                     time.sleep(0.001)
-                holdings.deployments.start(number)
+                holdings.deployments.lifecycle.start(number)
         for row in rows[5:]:
-            holdings.deployments.delete(row["id"])
+            holdings.deployments.lifecycle.delete(row["id"])
         self.ids = [row["id"] for row in rows[:5]]
 
 
@@ -338,7 +338,8 @@ def fuzzed() -> Iterator[_Fuzzed]:
     errors = _Errors()
     logging.getLogger().addHandler(errors)
     try:
-        with LocalServing(engine=load, foreign_projects=["foreign"], speeds=Speeds.every(0)) as serving:
+        access = AccessOptions(foreign_projects=["foreign"])
+        with LocalServing(engine=load, access=access, speeds=Speeds.every(0)) as serving:
             fuzzed = _Fuzzed(serving, errors)
             try:
                 yield fuzzed

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import LocalServing, ServerOptions, Speeds
 from airflow_provider_hsml.local.cluster.engines import Answer
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def test_endpoints_and_journal(client: Client) -> None:
 def test_the_port_can_be_given(serving: LocalServing) -> None:
     port = int(serving.ingress_url.rpartition(":")[2])
 
-    with pytest.raises(OSError, match="give another --ingress-port"), LocalServing(ingress_port=port):
+    options = ServerOptions(ingress_port=port)
+    with pytest.raises(OSError, match="give another --ingress-port"), LocalServing(options=options):
         pass
 
 

@@ -336,7 +336,7 @@ def test_a_root_has_one_line(tmp_path: Path) -> None:
     with LocalServing(root=tmp_path, engine=lambda _: list, hopsworks_version="3.7"):
         pass
     with (
-        pytest.raises(ValueError, match=r"made with --hopsworks-version 3\.7"),
+        pytest.raises(ValueError, match=r"created with --hopsworks-version 3\.7"),
         LocalServing(root=tmp_path, engine=lambda _: list),
     ):
         pass

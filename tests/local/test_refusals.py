@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.local import Quota
+from airflow_provider_hsml.local import Administration, Quota
 from airflow_provider_hsml.local.world.accounts import SCOPES
-from tests.local.conftest import client_of, deployment
+from tests.local.conftest import ACCESS, client_of, deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +23,7 @@ _SCRIPT = "/Projects/demo/Resources/predict.py"
 def scripted() -> Iterator[Client]:
     """A client that tests share, with a script and topics."""
     topics = {"events": "inferenceschema", "orders": "orderschema"}
-    with client_of(kafka_topics=topics) as client:
+    with client_of(administration=Administration(kafka_topics=topics)) as client:
         client.serving.world.project(client.serving.project_id).files.write(_SCRIPT, b"class Predict: ...")
         yield client
 
@@ -31,8 +32,8 @@ def scripted() -> Iterator[Client]:
 
 
 def test_a_data_scientist_reads_and_predicts_and_changes_nothing() -> None:
-    keys = {"scientist.secret": SCOPES}
-    with client_of(keys=keys, roles={"scientist.secret": "Data scientist"}) as client:
+    access = replace(ACCESS, keys={"scientist.secret": SCOPES}, roles={"scientist.secret": "Data scientist"})
+    with client_of(access=access) as client:
         number = client.running()
         as_scientist = {"key": "scientist.secret"}
 
@@ -52,7 +53,7 @@ def test_a_data_scientist_reads_and_predicts_and_changes_nothing() -> None:
 
 
 def test_without_the_feature_flag(caplog: pytest.LogCaptureFixture) -> None:
-    with client_of(variables={"enable_data_science_profile": "false"}) as client:
+    with client_of(administration=Administration({"enable_data_science_profile": "false"})) as client:
         registry = f"/modelregistries/{client.serving.project_id}/models"
         for path in ("/serving", registry, "/inference/endpoints"):
             assert client.refused("GET", path) == (400, 120012)
@@ -85,14 +86,14 @@ def test_variables(unchanged: Client) -> None:
 )
 def test_bounds_of_instances(bounds: dict[str, str], fields: dict[str, Any], is_refused: bool) -> None:
     variables = {f"kube_serving_{end}_num_instances": number for end, number in bounds.items()}
-    with client_of(variables=variables) as client:
+    with client_of(administration=Administration(variables)) as client:
         answer = client.ask("PUT", "/serving", json=deployment(**fields))
 
     assert answer.status_code == (422 if is_refused else 201)
 
 
 def test_quota_of_deployments() -> None:
-    with client_of(quota=Quota(deployments=1)) as client:
+    with client_of(administration=Administration(quota=Quota(deployments=1))) as client:
         number = client.put()["id"]
         answer = client.ask("PUT", "/serving", json=deployment("second"))
 
@@ -104,7 +105,7 @@ def test_quota_of_deployments() -> None:
 
 def test_quota_of_running_deployments() -> None:
     """A Failed one counts; what waits for room does not get it by waiting."""
-    with client_of(quota=Quota(running=1)) as client:
+    with client_of(administration=Administration(quota=Quota(running=1))) as client:
         failed, other = client.put("failed", modelVersion=3)["id"], client.put("other")["id"]
         client.until(failed, "Created")
         client.until(other, "Created")
@@ -124,7 +125,7 @@ def test_quota_of_running_deployments() -> None:
 
 
 def test_without_kserve() -> None:
-    with client_of(variables={"kube_kserve_installed": "false"}) as client:
+    with client_of(administration=Administration({"kube_kserve_installed": "false"})) as client:
         assert client.refused("PUT", "/serving", json=deployment()) == (400, 240015)
 
 

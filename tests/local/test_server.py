@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import requests
 
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.local import AccessOptions, Administration, LocalServing
 from airflow_provider_hsml.local.store import StoreTooNewError
 from airflow_provider_hsml.local.world.world import RootInUseError
 from tests.local.conftest import Client, load
@@ -145,19 +145,27 @@ def test_a_root_of_a_newer_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "access",
     [
-        {"hopsworks_version": "3.6"},
-        {"keys": {"a.b": {"EVERYTHING"}}},
-        {"roles": {"a.b": "Data owner"}},
-        {"keys": {"a.b": {"SERVING"}}, "roles": {"a.b": "King"}},
-        {"shared_registries": {"unknown": ["demo"]}},
-        {"variables": {"kube_serving_max_num_instances": "many"}},
+        AccessOptions({"a.b": {"EVERYTHING"}}),
+        AccessOptions(roles={"a.b": "Data owner"}),
+        AccessOptions({"a.b": {"SERVING"}}, {"a.b": "King"}),
+        AccessOptions(shared_registries={"unknown": ["demo"]}),
     ],
 )
-def test_what_is_not_known(arguments: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="expected"), LocalServing(engine=load, **arguments):  # type: ignore[arg-type]
+def test_unknown_scopes_roles_and_projects(access: AccessOptions) -> None:
+    with pytest.raises(ValueError, match="expected"), LocalServing(engine=load, access=access):
         pass
+
+
+def test_an_unknown_line() -> None:
+    with pytest.raises(ValueError, match="expected"), LocalServing(engine=load, hopsworks_version="3.6"):
+        pass
+
+
+def test_a_variable_that_is_not_a_number() -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Administration({"kube_serving_max_num_instances": "many"})
 
 
 def test_the_key_is_its_owners(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.local.conftest import client_of, deployment
+from tests.local.conftest import ACCESS, client_of, deployment
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +21,9 @@ _PATH = "/Projects/team/Models/shared"
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
     """A client of the project demo, with which team shares its models; private keeps its own to itself."""
     is_ours = request.param == "a project of ours"
-    names = {"project": ["demo", "team"] if is_ours else ["demo"], "foreign_projects": [] if is_ours else ["team"]}
-    names["foreign_projects"].append("private")
-    with client_of(**names, shared_registries={"team": ["demo"]}) as client:
+    foreign = ["private"] if is_ours else ["team", "private"]
+    access = replace(ACCESS, foreign_projects=foreign, shared_registries={"team": ["demo"]})
+    with client_of(project=["demo", "team"] if is_ours else ["demo"], access=access) as client:
         world = client.serving.world
         for version in (1, 2):
             world.register_model("shared", {"model.pkl": b"theirs"}, metrics={"accuracy": version}, project="team")
@@ -100,7 +101,8 @@ def test_its_models_are_served(client: Client) -> None:
 
 
 def test_a_model_that_another_project_serves_is_not_deleted() -> None:
-    with client_of(project=["demo", "team"], shared_registries={"team": ["demo"]}) as client:
+    access = replace(ACCESS, shared_registries={"team": ["demo"]})
+    with client_of(project=["demo", "team"], access=access) as client:
         client.serving.world.register_model("digits", {"model.pkl": b"theirs"}, project="team")
         client.put("theirs", modelPath="/Projects/team/Models/digits")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_hsml.local import Administration
 from tests.local.conftest import client_of
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def test_set_read_and_delete(client: Client, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["model", "deployment"])
 def test_schemas(kind: str) -> None:
-    with client_of(tag_schemas=_SCHEMAS) as client:
+    with client_of(administration=Administration(tag_schemas=_SCHEMAS)) as client:
         tags = f"{_tagged(client, kind)}/tags"
 
         client.give("PUT", f"{tags}/approval", json="approved")
@@ -82,7 +83,7 @@ def test_given_on_creation(client: Client) -> None:
 
 
 def test_a_deployment_with_a_wrong_tag_is_not_created() -> None:
-    with client_of(tag_schemas=_SCHEMAS) as client:
+    with client_of(administration=Administration(tag_schemas=_SCHEMAS)) as client:
         body = {"count": 1, "items": [{"name": "unknown", "value": "x"}]}
         answer = client.ask("PUT", "/serving", json={"tags": body, "name": "digits"})
 

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy, Run
+from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, Reconciler, reconcile
 from tests.support.fake import PROJECT, FakeHopsworks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
 V1 = ModelVersion("digits", 1, "digits_1", "demo", 119, {}, Framework.SKLEARN)
@@ -30,21 +34,25 @@ WITH_EXAMPLE = WITHOUT_EXPECTED | {"Models/digits/2/input_example.json": [[0]]}
 def arrival(
     fake: FakeHopsworks, model: ModelVersion | None = V2, *, timeout: float = 600.0, wait: bool = True, **desired: Any
 ) -> Reconciler:
-    """Make the procedure with which the version is to be served."""
-    return Reconciler(
-        PROJECT,
-        "digits",
-        (model_settings(model) if model else {}) | desired,
-        timeout=timeout,
-        interval=10.0,
-        model=model,
-        wait=wait,
-        clock=fake.clock,
-    )
+    """Return the reconciler with which the version is to be served."""
+    run = Run(PROJECT, "digits", timeout, 10.0, fake.clock)
+    settings = (model_settings(model) if model else {}) | desired
+    return Reconciler(run, Desired(settings, model), RolloutPolicy(wait=wait))
+
+
+async def recorded(reconciler: Reconciler, record: Callable[[Deployment | None], object]) -> Outcome:
+    """Reconcile as a guarded change does: each change is recorded before it is applied."""
+    async with reconciler:
+        step = await reconciler.prepare()
+        while isinstance(step, PreparedChange):
+            if step.needs_record:
+                record(step.live)
+            step = await reconciler.apply(step)
+        return step
 
 
 def arrive(fake: FakeHopsworks, model: ModelVersion | None = V2, **more: Any) -> Outcome:
-    return fake.run(arrival(fake, model, **more).run())
+    return fake.run(reconcile(arrival(fake, model, **more)))
 
 
 def rolls(

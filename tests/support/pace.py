@@ -13,6 +13,7 @@ WAITS = {
     f"{_PACKAGE}.rollout.reconcile.FIRST_PAUSE_START": 0.05,
     f"{_PACKAGE}.rollout.watch.FIRST_PAUSE_START": 0.05,
     f"{_PACKAGE}.rollout.reconcile.FIRST_PAUSE_UPDATE": 0.05,
+    f"{_PACKAGE}.rollout.start.FIRST_PAUSE_UPDATE": 0.05,
     f"{_PACKAGE}.rollout.watch.FIRST_PAUSE_UPDATE": 0.05,
     f"{_PACKAGE}.domain.rollout_tracker.SETTLE_SEEN": 0.2,
     f"{_PACKAGE}.domain.rollout_tracker.SETTLE_UNSEEN": 1.0,

@@ -15,8 +15,9 @@ from airflow_provider_hsml.hopsworks.domain.model_version import Direction
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.promotion.journal import Journal, open_journal
-from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
+from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback
+from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -82,12 +83,20 @@ class World:
 
     def wish(self, name: str, *candidates: int, run: str, **given: Any) -> Promotion:
         """Wish for the best of some versions."""
-        by = Metric("auc", Direction.MAX, candidates)
-        return Promotion(MODEL, {}, 20.0, 0.02, time.time, name, by=by, run_key=run, **given)
+        selection = Selection(MODEL, by=Metric("auc", Direction.MAX, candidates))
+        return Promotion(self.task(name, run), selection, {}, RolloutPolicy(**given))
+
+    def deploy(self, name: str, version: int, run: str, **settings: Any) -> Promotion:
+        """Wish for one version."""
+        return Promotion(self.task(name, run), Selection(MODEL, version), settings)
+
+    def task(self, name: str, run: str) -> Run:
+        """Return the work of one task on a deployment."""
+        return Run(self.hook.client.project, name, 20.0, 0.02, key=run)
 
     def back(self, name: str, run: str, to: int | str = PREVIOUS) -> Rollback:
         """Wish for what was there before."""
-        return Rollback(name, to, 20.0, 0.02, time.time, run_key=run)
+        return Rollback(self.task(name, run), to)
 
     def run(
         self,
@@ -103,7 +112,7 @@ class World:
         :param after: what happens after each request
         :raises Died: it was killed
         """
-        flow = _inlined(wish.run(self.hook.client.project))
+        flow = _inlined(wish.promote() if isinstance(wish, Promotion) else wish.roll_back())
         _NEVER_CLOSED.append(flow)
         last, sent, answer, error = None, 0, None, None
         while True:

@@ -329,10 +329,10 @@ class Scene:
         """Wait until what is under way has ended, and look."""
         for _ in range(400):
             seen = self.look(name)
-            if not any(thread.is_alive() for thread in tuple(self.cluster._threads)):
+            if not self.cluster.runner.is_busy:
                 return self.look(name)
             if seen.status is not None:
-                self.cluster.look(seen.row["id"])
+                self.cluster.slots.poll(seen.row["id"])
             time.sleep(0.001)
         raise AssertionError(f"{name} does not come to rest: {self.look(name)}")
 

@@ -82,15 +82,15 @@ class Airflow:
 @pytest.fixture
 def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow]:
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.local import LocalServing
+    from airflow_provider_hsml.local import Administration, LocalServing
 
     dags = tmp_path / "dags"
     dags.mkdir()
     for path in EXAMPLES:
         if path.stem.startswith("approve"):
             (dags / path.name).write_text(path.read_text().replace("poke_interval=60", "poke_interval=1"))
-    schemas = {"approval": {"type": "string"}}
-    with LocalServing(engine=load_model, tag_schemas=schemas, hopsworks_version=HOPSWORKS) as serving:
+    administration = Administration(tag_schemas={"approval": {"type": "string"}})
+    with LocalServing(engine=load_model, administration=administration, hopsworks_version=HOPSWORKS) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
         more = {
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),

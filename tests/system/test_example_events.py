@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.triggers.models import HANDED_ON
+from airflow_provider_hsml.triggers.models import EVENT_STORED_AFTER
 from tests.conftest import HOPSWORKS
 from tests.support import commands, pace
 from tests.support.real_airflow import Airflow
@@ -104,7 +104,7 @@ def test_each_version_once_all_by_itself_also_when_airflow_is_killed_in_between(
                 register(airflow, accuracy)
             scored = airflow.home / "scored" / f"digits_{version}.json"
             airflow.until(scored.exists)
-            time.sleep(2 * HANDED_ON)
+            time.sleep(2 * EVENT_STORED_AFTER)
 
         assert json.loads(scored.read_text()) == {
             "model_version": version,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import itertools
 import threading
 import time
@@ -18,10 +17,8 @@ from airflow_provider_hsml.hopsworks.domain import model_version, rollout_tracke
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, VerificationError
 from airflow_provider_hsml.hopsworks.inference import predict
-from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
-from airflow_provider_hsml.hopsworks.promotion.rollback import Rollback
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
-from airflow_provider_hsml.hopsworks.rollout import reconcile, watch
+from airflow_provider_hsml.hopsworks.rollout import reconcile, start, watch
 from airflow_provider_hsml.local import LocalServing, Speeds
 from airflow_provider_hsml.local.cluster.faults import Hold
 from tests.conftest import run_model
@@ -50,8 +47,9 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
             (reconcile, "FIRST_PAUSE_START", 0.01),
             (watch, "FIRST_PAUSE_START", 0.01),
             (reconcile, "FIRST_PAUSE_UPDATE", 0.01),
+            (start, "FIRST_PAUSE_UPDATE", 0.01),
             (watch, "FIRST_PAUSE_UPDATE", 0.01),
-            (reconcile, "START_GRACE", 0.3),
+            (start, "START_GRACE", 0.3),
             (rollout_tracker, "START_GRACE", 0.3),
             (rollout_tracker, "SETTLE_SEEN", 0.05),
             (rollout_tracker, "SETTLE_UNSEEN", 0.2),
@@ -178,7 +176,7 @@ def test_a_rollback_over_what_nobody_has_verified(worlds: Callable[[str], World]
     world = worlds("5.2")
     world.run(world.wish("handbad", GOOD, run="before"))
     world.interfere("handbad", version=BAD)
-    world.run(dataclasses.replace(world.wish("handbad", run="verified"), by=None, version=GOOD))
+    world.run(world.deploy("handbad", GOOD, "verified"))
     (row,) = world.deployments("handbad")
     assert (row["version"], row["answering"]) == (3, GOOD)
     held = world.serving.faults.add(Hold("handbad", "Running"))
@@ -360,8 +358,8 @@ def test_a_rollback_by_hand_over_what_nobody_verified_leads_back_to_what_was(wor
     right = world.hook.client.send(api.download(world.hook.client.project, path))
     expect_of_good(world, b'{"instances": [[0.0]], "predictions": [44]}')
     try:
-        with pytest.raises(RolledBackError, match="It was taken back"):
-            world.run(Rollback("handback", 1, 20.0, 0.02, time.time, run_key="by hand"))
+        with pytest.raises(RolledBackError, match="It was rolled back"):
+            world.run(world.back("handback", "by hand", 1))
     finally:
         expect_of_good(world, right or b"")
     assert world.serves("handback") == BETTER
@@ -378,7 +376,7 @@ def test_a_try_that_was_rolled_back_and_died_then_is_not_tried_again(worlds: Cal
     """The bad version was asked for by number; another run, or a person who clears the task, may try it again."""
     world = worlds("5.2")
     world.run(world.wish("died", GOOD, run="before"))
-    bad = Promotion(MODEL, {}, 20.0, 0.02, time.time, "died", version=BAD, run_key="first@1")
+    bad = world.deploy("died", BAD, "first@1")
     with pytest.raises(RolledBackError):
         world.run(bad)
     puts = len(world.serving.requests.where("PUT", "/project/119/serving"))
@@ -390,8 +388,8 @@ def test_a_try_that_was_rolled_back_and_died_then_is_not_tried_again(worlds: Cal
     assert record is not None
     assert (record.action, record.model_version, record.previous_model_version) == ("rolled_back", BAD, GOOD)
     assert len(world.serving.requests.where("PUT", "/project/119/serving")) == puts
-    with pytest.raises(RolledBackError, match="It was taken back"):
-        world.run(dataclasses.replace(bad, run_key="first@3"))
+    with pytest.raises(RolledBackError, match="It was rolled back"):
+        world.run(world.deploy("died", BAD, "first@3"))
 
 
 def test_what_was_taken_back_when_nothing_served_is_no_champion(worlds: Callable[[str], World]) -> None:
@@ -399,9 +397,9 @@ def test_what_was_taken_back_when_nothing_served_is_no_champion(worlds: Callable
     world = worlds("5.2")
     unknown = {"extra.nosuchfield": 1}
     with pytest.raises(HopsworksError, match="does not know"):
-        world.run(Promotion(MODEL, unknown, 20.0, 0.02, time.time, "never", version=BETTER, run_key="first"))
+        world.run(world.deploy("never", BETTER, "first", **unknown))
     with pytest.raises(HopsworksError, match="does not know"):
-        world.run(Promotion(MODEL, unknown, 20.0, 0.02, time.time, "never", version=BETTER, run_key="again"))
+        world.run(world.deploy("never", BETTER, "again", **unknown))
     assert world.serves("never") is None
 
     assert world.ends(world.wish("never", GOOD, run="second")) in {"created", "updated", "started"}

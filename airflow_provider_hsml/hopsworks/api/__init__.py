@@ -1,7 +1,8 @@
 """
-The REST contract: one function an endpoint, each of which says what to send and how to read the answer. No I/O.
+The REST endpoints of Hopsworks: each function builds a ``Call`` with the request and the parser of its response.
 
-Everything that gets into a path is checked here, so that no name can lead out of its place, wherever it came from.
+No function does I/O. All names and ids that become part of a path are checked here, so that no name can lead to
+another path, wherever it came from.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
-A request as a value, and how to judge its answer. No I/O.
+A request as a value, with the parser of its response. No I/O.
 
-A ``Call`` is sent by a client, sync or async, which knows nothing of endpoints.
+A client, sync or async, sends a ``Call``. Clients know nothing about endpoints.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 API = "hopsworks-api/api"
 PAGE = 1000
-"""Rows asked for at once where a list is paged."""
+"""Rows per page of a paged list."""
 INSTANCE_NOT_FOUND = 240000
 MODEL_NOT_FOUND = 360000
 TAG_NOT_FOUND = 370002
@@ -35,7 +35,7 @@ _OBJECT_NOT_FOUND = frozenset({INSTANCE_NOT_FOUND, MODEL_NOT_FOUND})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, before anybody has judged it."""
+    """A raw response, before ``Call.outcome`` has parsed it."""
 
     status: int
     content: bytes
@@ -44,14 +44,14 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds from the Retry-After header; None without one that is a number."""
+        """Seconds of the Retry-After header; None without the header, or if it is a date."""
         value = self.headers.get("retry-after", "")
         return float(value) if value.isdecimal() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One part of a file, as the dataset endpoint takes it: a multipart form."""
+    """One part of a file, for the multipart form of the dataset endpoint."""
 
     filename: str
     content: bytes
@@ -60,38 +60,38 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request, and how to read its answer."""
+    """One request and the parser of its response."""
 
     what: str
-    """What is being asked, for messages: "start deployment 'digits'"."""
+    """The purpose of the request, for messages: "start deployment 'digits'"."""
     method: str
     path: str
     """Percent-encoded, below the host."""
     read: Callable[[Any], T]
-    """From the answer's JSON (None when it is empty) to what the caller wants."""
+    """Parses the response's JSON, or None when it is empty, into the result."""
     query: tuple[tuple[str, str], ...] = ()
     body: Any = field(default=None, repr=False)
     upload: Upload | None = field(default=None, repr=False)
     repeatable: bool = False
-    """Whether sending it a second time does no harm."""
+    """Whether the request may be retried without harm."""
     is_write_slow: bool = False
-    """Whether the server may take minutes to answer."""
+    """Whether the server may take minutes to respond."""
     raw: bool = False
-    """Whether the answer is bytes, not JSON."""
+    """Whether the response is bytes, not JSON."""
     absent: frozenset[int] = frozenset()
-    """Error codes that mean 'not there': read as None, not raised."""
+    """Error codes for 'does not exist': read as None, not raised."""
     optional: bool = False
-    """Whether some servers lack the endpoint: a 404 of its own kind is then read as None."""
+    """Whether some servers lack the endpoint: the 404 for a missing route is then read as None."""
     seconds: float | None = None
-    """How long to wait for the answer, where that is not the connection's to say."""
+    """Timeout of the response; None for the connection's."""
     base: str | None = None
-    """``scheme://host:port`` where it goes, when that is not the connection's."""
+    """``scheme://host:port`` to send to; None for the connection's."""
     host: str | None = None
-    """The Host header, where it is not that of ``base``."""
+    """The Host header; None for the host of ``base``."""
     error: Callable[[str, Answer], HopsworksError] | None = None
-    """Makes the error of an answer that is not Hopsworks' own."""
+    """Builds the error of a response that does not come from Hopsworks itself."""
     looks_at: int | str | None = None
-    """The id or the name of the deployment that it looks at, where a list of all deployments answers it as well."""
+    """Id or name of the deployment to read, for reads that a list of all deployments can answer as well."""
 
     def __await__(self) -> Generator[Call[T], T, T]:
         """Yield this step to the driver of a flow."""
@@ -99,12 +99,11 @@ class Call(Generic[T]):
 
     def outcome(self, answer: Answer) -> T:
         """
-        Judge an answer.
+        Parse a response.
 
-        :param answer: what came back
-        :return: what ``read`` makes of it
-        :raises RequestRefusedError: Hopsworks said no
-        :raises UnexpectedResponseError: it is not an answer of Hopsworks
+        :return: the result of ``read``
+        :raises RequestRefusedError: Hopsworks refused the request
+        :raises UnexpectedResponseError: the response does not come from Hopsworks, or has an unknown form
         """
         if not 200 <= answer.status < 300:
             error = (self.error or error_of)(self.what, answer)
@@ -126,24 +125,23 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some rows of a list, and how many there are in all."""
+    """Some rows of a list, with the total number of rows."""
 
     items: list[T]
     count: int
 
 
 def beginning_of(answer: Answer) -> str:
-    """Show how an answer begins, for a message."""
+    """Return the beginning of a response, for a message."""
     return repr(answer.content[:200].decode("utf-8", "replace")) if answer.content else "nothing, it is empty"
 
 
 def error_of(what: str, answer: Answer) -> HopsworksError:
-    """Make the error that an answer stands for."""
+    """Build the error for a response with an HTTP error status."""
     if 300 <= answer.status < 400:
         message = (
             f"{what}: redirected (HTTP {answer.status}), which is not followed, since the API key would go along. Put "
-            "the host "
-            "that answers into the connection."
+            "the host that answers into the connection."
         )
         return UnexpectedResponseError(message, status=answer.status)
     try:
@@ -164,10 +162,10 @@ def error_of(what: str, answer: Answer) -> HopsworksError:
 
 def path_of(*segments: str | int) -> str:
     """
-    Build a path from segments, each encoded so that it stays one.
+    Return the path of an endpoint, with each segment percent-encoded.
 
     :param segments: names and ids, not encoded
-    :raises InvalidInputError: one of them would lead elsewhere
+    :raises InvalidInputError: a segment would lead to another path
     """
     return f"{API}/{encoded(*segments)}"
 
@@ -175,10 +173,10 @@ def path_of(*segments: str | int) -> str:
 @functools.lru_cache(maxsize=256)
 def encoded(*segments: str | int) -> str:
     """
-    Build a path from segments below another place.
+    Return a path below another base, with each segment percent-encoded.
 
     :param segments: names and ids, not encoded
-    :raises InvalidInputError: one of them would lead elsewhere
+    :raises InvalidInputError: a segment would lead to another path
     """
     for segment in segments:
         if str(segment) in ("", ".", ".."):
@@ -188,8 +186,4 @@ def encoded(*segments: str | int) -> str:
 
 
 def nothing(_data: object) -> None:
-    """
-    Read an answer of which nothing is needed.
-
-    :param _data: the answer
-    """
+    """Ignore the response's content."""

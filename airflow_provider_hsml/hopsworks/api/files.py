@@ -1,4 +1,4 @@
-"""The files of a project."""
+"""Endpoints for the files of a project."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ def _dataset(project: Project, path: str, *before: str) -> str:
 
 def path_exists(project: Project, path: str) -> Call[bool]:
     """
-    Ask whether there is a file or folder.
+    Return whether a file or folder exists.
 
-    :param project: whose files
-    :param path: from the project's folder on
+    :param path: relative to the project's folder
     """
     return Call(f"look for {path!r}", "GET", _dataset(project, path), bool, repeatable=True, absent=_PATH_NOT_FOUND)
 
@@ -48,7 +47,7 @@ class FileEntry:
     size: int
     """Bytes."""
     modified: str
-    """When it was changed last, as the server writes it."""
+    """Time of the last change, in the server's format."""
 
 
 def _file_entry(data: Mapping[str, Any]) -> FileEntry:
@@ -60,10 +59,9 @@ def _file_entry(data: Mapping[str, Any]) -> FileEntry:
 
 def get_entry(project: Project, path: str) -> Call[FileEntry | None]:
     """
-    Look at a file or folder; None when there is none.
+    Read the metadata of a file or folder; None when there is none.
 
-    :param project: whose files
-    :param path: from the project's folder on, or ``/Projects/...``
+    :param path: relative to the project's folder, or ``/Projects/...``
     """
     return Call(
         f"look at {path!r}",
@@ -77,11 +75,10 @@ def get_entry(project: Project, path: str) -> Call[FileEntry | None]:
 
 def list_entries(project: Project, path: str, *, offset: int = 0) -> Call[list[FileEntry]]:
     """
-    List a folder, a page at a time; nothing when there is no such folder.
+    List one page of a folder; empty when there is no such folder.
 
-    :param project: whose files
-    :param path: from the project's folder on, or ``/Projects/...``
-    :param offset: how many to leave out
+    :param path: relative to the project's folder, or ``/Projects/...``
+    :param offset: number of rows to skip
     """
     return _listing(project, path, offset, lambda data: [_file_entry(row) for row in (data or {}).get("items") or []])
 
@@ -106,11 +103,10 @@ def _listing(project: Project, path: str, offset: int, read: Callable[[Any], T])
 
 def copy_path(project: Project, path: str, destination: str) -> Call[None]:
     """
-    Copy a file or folder inside the cluster. Done when the copy is there, not when this is answered.
+    Copy a file or folder inside the cluster. The copy continues after the response: poll until it is complete.
 
-    :param project: whose files
-    :param path: from the project's folder on, or ``/Projects/...``
-    :param destination: where nothing may be yet: ``/Projects/...``
+    :param path: relative to the project's folder, or ``/Projects/...``
+    :param destination: an absolute path that does not exist yet: ``/Projects/...``
     """
     return Call(
         f"copy {path!r} to {destination!r}",
@@ -124,11 +120,10 @@ def copy_path(project: Project, path: str, destination: str) -> Call[None]:
 
 def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[list[str] | None]:
     """
-    List the names in a folder, a page at a time; None when there is no such folder.
+    List one page of the names in a folder; None when there is no such folder.
 
-    :param project: whose files
-    :param path: from the project's folder on
-    :param offset: how many to leave out
+    :param path: relative to the project's folder
+    :param offset: number of rows to skip
     """
     return _listing(
         project,
@@ -140,11 +135,10 @@ def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[list[st
 
 def make_folder(project: Project, path: str) -> Call[bool]:
     """
-    Make a folder. Only one caller is told that it made it: this is how a version's number is claimed.
+    Create a folder. The server confirms this to one caller only, so a folder can claim a version's number.
 
-    :param project: whose files
-    :param path: from the project's folder on
-    :return: False when it was there already
+    :param path: relative to the project's folder
+    :return: False when the folder existed already
     """
     query = (("action", "create"), ("searchable", "true"), ("generate_readme", "false"), ("type", "DATASET"))
     return Call(
@@ -159,11 +153,9 @@ def make_folder(project: Project, path: str) -> Call[bool]:
 
 def upload_part(project: Project, folder: str, upload: Upload) -> Call[None]:
     """
-    Send one part of a file. The same part may be sent again.
+    Upload one part of a file. The same part may be sent again.
 
-    :param project: whose files
-    :param folder: where the file goes
-    :param upload: the part
+    :param folder: the file's folder
     """
     return Call(
         f"upload {upload.filename!r} to {folder!r}",
@@ -180,8 +172,7 @@ def download(project: Project, path: str) -> Call[bytes | None]:
     """
     Read a small file; None when there is none.
 
-    :param project: whose files
-    :param path: from the project's folder on
+    :param path: relative to the project's folder
     """
     return Call(
         f"read {path!r}",
@@ -197,9 +188,8 @@ def download(project: Project, path: str) -> Call[bytes | None]:
 
 def delete_path(project: Project, path: str) -> Call[None]:
     """
-    Delete a file, or a folder with all that is in it. One that is not there is deleted already.
+    Delete a file, or a folder with its content. A missing path counts as deleted.
 
-    :param project: whose files
-    :param path: from the project's folder on
+    :param path: relative to the project's folder
     """
     return Call(f"delete {path!r}", "DELETE", _dataset(project, path), nothing, repeatable=True, absent=_PATH_NOT_FOUND)

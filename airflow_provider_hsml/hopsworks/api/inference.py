@@ -1,4 +1,4 @@
-"""Asking deployments for predictions."""
+"""Endpoints for predictions, through Hopsworks or at the ingress."""
 
 from __future__ import annotations
 
@@ -22,21 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where the cluster takes requests to models."""
+    """An address at which the cluster accepts requests to models."""
 
     type: str
     """LOAD_BALANCER, NODE or KUBE_CLUSTER."""
     hosts: tuple[str, ...]
     ports: Mapping[str, int]
-    """By their name: HTTP, HTTPS and so on."""
+    """Ports by name: HTTP, HTTPS and so on."""
 
 
 def get_endpoints(project: Project) -> Call[list[Endpoint]]:
-    """
-    List the places that take requests to models.
-
-    :param project: the project
-    """
+    """List the addresses that accept requests to models."""
     return Call(
         "list the inference endpoints",
         "GET",
@@ -53,45 +49,43 @@ def _endpoint(row: Mapping[str, Any]) -> Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a deployment is at the ingress."""
+    """The address of a deployment at the ingress."""
 
     base: str
-    """Percent-encoded, below the ingress; empty where the Host header says all."""
+    """Percent-encoded path below the ingress; empty where the Host header selects the deployment."""
     name: str
-    """The deployment's."""
+    """The deployment's name."""
     host: str | None = None
-    """The Host header that tells deployments apart, on servers before 4.8."""
+    """The Host header that selects the deployment, on servers before 4.8."""
 
     @classmethod
     def by_path(cls, space: str, name: str) -> Address:
         """
-        Make the address on newer servers.
+        Build the address on newer servers.
 
         :param space: the project's Kubernetes namespace, or its name
-        :param name: the deployment's name
         """
         return cls(encoded("v1", space, name), name)
 
     @classmethod
     def by_host(cls, host: str, name: str) -> Address:
         """
-        Make the address on older servers.
+        Build the address on older servers.
 
         :param host: the Host header
-        :param name: the deployment's name
         """
         return cls("", name, host)
 
     @property
     def path(self) -> str:
-        """Where it is asked for predictions, below the ingress."""
+        """The path for predictions, below the ingress."""
         return self.below(f"/{encoded('v1', 'models', f'{self.name}:predict')}")
 
     def below(self, path: str) -> str:
         """
-        Give the place of one of its own routes, below the ingress.
+        Return the path of one of the deployment's own routes, below the ingress.
 
-        :param path: as ``check_path`` gives it
+        :param path: a result of ``check_path``
         """
         return f"{self.base}{path}".removeprefix("/")
 
@@ -100,13 +94,11 @@ def predict(
     project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
 ) -> Call[dict[str, Any]]:
     """
-    Ask a deployment for predictions, through Hopsworks.
+    Request predictions from a deployment, through Hopsworks.
 
-    :param project: the project
-    :param name: the deployment's name
     :param body: ``{"instances": [...]}`` or ``{"inputs": ...}``; neither or both is refused here, since a server may
-        make up an answer to it
-    :param seconds: how long to wait for the answer
+        invent predictions for it
+    :param seconds: timeout of the response
     """
     return Call(
         f"ask deployment {name!r} for predictions",
@@ -122,12 +114,12 @@ def predict_at(
     url: str, address: Address, body: Mapping[str, Any], *, seconds: float | None = None
 ) -> Call[dict[str, Any]]:
     """
-    Ask a deployment for predictions, at the ingress.
+    Request predictions from a deployment, at the ingress.
 
     :param url: the ingress: ``scheme://host:port``
-    :param address: the deployment's place there
+    :param address: the deployment's address at the ingress
     :param body: as for ``predict``
-    :param seconds: how long to wait for the answer
+    :param seconds: timeout of the response
     """
     return Call(
         f"ask deployment {address.name!r} for predictions at the ingress",
@@ -144,13 +136,13 @@ def predict_at(
 
 def get_at(url: str, address: Address, path: str, *, seconds: float | None = None) -> Call[dict[str, Any]]:
     """
-    Ask a deployment whether it is well, at the ingress, by a route of its own.
+    Read a health route of a deployment, at the ingress.
 
     :param url: the ingress: ``scheme://host:port``
-    :param address: the deployment's place there
-    :param path: below that place: ``"/health"``
-    :param seconds: how long to wait for the answer
-    :return: the answer, where it is a JSON object; else nothing
+    :param address: the deployment's address at the ingress
+    :param path: below the deployment's address: ``"/health"``
+    :param seconds: timeout of the response
+    :return: the response if it is a JSON object, else an empty one
     """
     return Call(
         f"ask deployment {address.name!r} for {path} at the ingress",

@@ -1,4 +1,4 @@
-"""The project, and what the server says of itself."""
+"""Endpoints for projects, and for the server's version and settings."""
 
 from __future__ import annotations
 
@@ -10,23 +10,19 @@ VARIABLE_NOT_FOUND = 100050
 
 
 def get_project(name: str) -> Call[Project]:
-    """
-    Look a project up by its name.
-
-    :param name: the project's name
-    """
+    """Find a project by its name."""
     return Call(
         f"find project {name!r}",
         "GET",
         path_of("project", "getProjectInfo", name),
-        # A Kubernetes namespace is told by those that came after Hopsworks 3.
+        # Only servers after Hopsworks 3 return a Kubernetes namespace.
         lambda data: Project(int(data["projectId"]), str(data["projectName"]), has_files_folder="namespace" in data),
         repeatable=True,
     )
 
 
 def get_server_version() -> Call[str | None]:
-    """Ask for the Hopsworks version, for messages only: features are told by what is answered."""
+    """Read the Hopsworks version, for messages only: features are detected by the responses of their endpoints."""
     return Call(
         "ask for the Hopsworks version",
         "GET",
@@ -39,7 +35,7 @@ def get_server_version() -> Call[str | None]:
 
 def get_variable(name: str) -> Call[str | None]:
     """
-    Ask for a setting of the cluster; None when it is not set.
+    Read a setting of the cluster; None when it is not set.
 
     :param name: the variable's id
     """

@@ -1,4 +1,4 @@
-"""The model registry."""
+"""Endpoints of the model registry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """A model registry: one's own, or one that another project shares."""
+    """A model registry: the project's own, or one that another project shares with it."""
 
     id: int
     name: str
@@ -25,11 +25,7 @@ class Registry:
 
 
 def get_registries(project: Project) -> Call[list[Registry]]:
-    """
-    List the registries that a project can read: its own and those shared with it.
-
-    :param project: the project
-    """
+    """List the registries that a project can read: its own and those shared with it."""
     return Call(
         "list the model registries",
         "GET",
@@ -47,7 +43,7 @@ def _models(project: Project, registry: Registry | None, *more: str | int) -> st
 def _reader(project: Project, registry: Registry | None) -> Callable[[Mapping[str, Any]], ModelVersion]:
     if registry is None:
         return lambda data: ModelVersion.from_json(data, project=project.name, registry_id=project.id)
-    # Whoever is named in the answer: the models of a registry belong to the project that owns it.
+    # Whichever project the response names: the models of a registry belong to the project that owns the registry.
     return lambda data: replace(
         ModelVersion.from_json(data, project=registry.name, registry_id=registry.id), project=registry.name
     )
@@ -57,12 +53,9 @@ def get_model(
     project: Project, name: str, version: int, *, registry: Registry | None = None
 ) -> Call[ModelVersion | None]:
     """
-    Get one version of a model; None when it is not there.
+    Get one version of a model; None when it does not exist.
 
-    :param project: the project that asks
-    :param name: the model's name
-    :param version: the version's number
-    :param registry: where it is; None for the project's own
+    :param registry: the registry to read; None for the project's own
     """
     read = _reader(project, registry)
     return Call(
@@ -89,13 +82,12 @@ def get_models(
     """
     List versions of models.
 
-    :param project: the project that asks
-    :param name: of one model only
-    :param sort_by: a metric; versions without it come last, but they come
-    :param direction: which end of the metric comes first
-    :param limit: how many at the most
-    :param offset: how many to leave out
-    :param registry: where they are; None for the project's own
+    :param name: return versions of this model only
+    :param sort_by: a metric; versions without it are listed last
+    :param direction: the end of the metric that comes first
+    :param limit: maximum number of versions
+    :param offset: number of rows to skip
+    :param registry: the registry to read; None for the project's own
     """
     read = _reader(project, registry)
     order = "desc" if direction is Direction.MAX else "asc"
@@ -116,12 +108,9 @@ def get_models(
 
 def put_model(project: Project, name: str, version: int, description: Mapping[str, Any]) -> Call[ModelVersion]:
     """
-    Put a version, whose files lie there already, into the registry.
+    Register a version whose files are uploaded already.
 
-    :param project: the project that owns it
-    :param name: the model's name
-    :param version: its number
-    :param description: framework, metrics, and what else is known of it, by their keys on the wire
+    :param description: framework, metrics and other properties, by their keys in the request
     """
     model_id = f"{check_model_name(name)}_{int(version)}"
     return Call(
@@ -135,13 +124,7 @@ def put_model(project: Project, name: str, version: int, description: Mapping[st
 
 
 def delete_model(project: Project, name: str, version: int) -> Call[None]:
-    """
-    Delete a version with its files. One that is not there is deleted already.
-
-    :param project: the project that owns it
-    :param name: the model's name
-    :param version: its number
-    """
+    """Delete a version with its files. A missing version counts as deleted."""
     return Call(
         f"delete version {version} of model {name!r}",
         "DELETE",
@@ -156,12 +139,9 @@ def get_model_tags(
     project: Project, name: str, version: int, *, registry: Registry | None = None
 ) -> Call[dict[str, Any]]:
     """
-    Read the tags of a version: name -> value. A server without tags, and a version without, give none.
+    Read the tags of a version as name -> value; empty on a server without tags, too.
 
-    :param project: the project that asks
-    :param name: the model's name
-    :param version: its number
-    :param registry: where it is; None for the project's own
+    :param registry: the registry to read; None for the project's own
     """
     return Call(
         f"read the tags of version {version} of model {name!r}",
@@ -178,11 +158,8 @@ def put_model_tag(project: Project, name: str, version: int, tag: str, value: An
     """
     Set a tag of a version, or replace its value.
 
-    :param project: the project that owns it
-    :param name: the model's name
-    :param version: its number
-    :param tag: the name of a tag's schema that Hopsworks knows
-    :param value: what the schema allows
+    :param tag: the tag's name, which must have a schema in Hopsworks
+    :param value: any JSON value that the tag's schema allows
     """
     return Call(
         f"set tag {tag!r} of version {version} of model {name!r}",

@@ -1,4 +1,4 @@
-"""Deployments: what there is, changing it, starting and stopping it, its logs and versions."""
+"""Endpoints for deployments: list, read, change, start, stop and delete them, and read their logs and versions."""
 
 from __future__ import annotations
 
@@ -33,11 +33,10 @@ def get_deployments(
     project: Project, *, model_name: str | None = None, status: str | None = None
 ) -> Call[list[Deployment]]:
     """
-    List deployments. The server computes the status of each: costly in a project with hundreds.
+    List deployments. The server computes the status of each, which is costly in a project with hundreds.
 
-    :param project: the project
-    :param model_name: only those of one model
-    :param status: only those in one state
+    :param model_name: return deployments of this model only
+    :param status: return deployments in this status only
     """
     query = [("model", check_model_name(model_name))] if model_name is not None else []
     query += [("status", status)] if status is not None else []
@@ -54,12 +53,7 @@ def get_deployments(
 
 
 def get_deployment(project: Project, name: str) -> Call[Deployment | None]:
-    """
-    Get a deployment by its name, letter for letter; None when there is none.
-
-    :param project: the project
-    :param name: the deployment's name
-    """
+    """Get a deployment by its exact name; None when there is none."""
     return Call(
         f"get deployment {name!r}",
         "GET",
@@ -76,7 +70,6 @@ def get_deployment_by_id(project: Project, deployment_id: int) -> Call[Deploymen
     """
     Get a deployment by its id; None when there is none.
 
-    :param project: the project
     :param deployment_id: Hopsworks' number for it
     """
     return Call(
@@ -92,11 +85,12 @@ def get_deployment_by_id(project: Project, deployment_id: int) -> Call[Deploymen
 
 def put_deployment(project: Project, body: Mapping[str, Any], *, new_version: bool = False) -> Call[Deployment]:
     """
-    Create a deployment (a body without id) or update one. The answer's state means nothing: look afterwards.
+    Create a deployment (a body without id) or update one.
 
-    :param project: the project
-    :param body: the whole deployment
-    :param new_version: keep the version before, so that a rollback can bring it back
+    The status in the response means nothing: read the deployment afterwards.
+
+    :param body: the whole deployment resource
+    :param new_version: keep the previous deployment version, so that a rollback can activate it again
     """
     verb = "update" if body.get("id") is not None else "create"
     return Call(
@@ -121,32 +115,17 @@ def _action(project: Project, deployment: Deployment, action: str) -> Call[None]
 
 
 def start_deployment(project: Project, deployment: Deployment) -> Call[None]:
-    """
-    Ask for a start. Done when the state says so, not when this is answered.
-
-    :param project: the project
-    :param deployment: what to start
-    """
+    """Request a start. The response comes before the deployment has started: poll its status."""
     return _action(project, deployment, "START")
 
 
 def stop_deployment(project: Project, deployment: Deployment) -> Call[None]:
-    """
-    Ask for a stop. Done when the state says so, not when this is answered.
-
-    :param project: the project
-    :param deployment: what to stop
-    """
+    """Request a stop. The response comes before the deployment has stopped: poll its status."""
     return _action(project, deployment, "STOP")
 
 
 def delete_deployment(project: Project, deployment: Deployment) -> Call[None]:
-    """
-    Delete a deployment, also one that runs.
-
-    :param project: the project
-    :param deployment: what to delete
-    """
+    """Delete a deployment, even a running one."""
     return Call(
         f"delete deployment {deployment.name!r}",
         "DELETE",
@@ -168,12 +147,12 @@ def get_logs(
     project: Project, deployment: FailedDeployment, *, component: str = "predictor", tail: int = 10
 ) -> Call[list[InstanceLog] | None]:
     """
-    Read the end of each instance's log; None when there is none in this state. Reading takes a lock on the deployment.
+    Read the end of each instance's log; None when no log is available in this status.
 
-    :param project: the project
-    :param deployment: whose log
+    The server locks the deployment while it reads.
+
     :param component: ``predictor`` or ``transformer``
-    :param tail: how many lines
+    :param tail: number of lines
     """
     return Call(
         f"read the {component} log of deployment {deployment.name!r}",
@@ -192,11 +171,11 @@ def get_logs(
 
 def get_versions(project: Project, deployment: Deployment, *, offset: int = 0) -> Call[Page[DeploymentVersion] | None]:
     """
-    List the configurations that a deployment has and had, newest first; None where the server keeps none (before 5.2).
+    List the current and past configurations of a deployment, newest first.
 
-    :param project: the project
-    :param deployment: the deployment
-    :param offset: how many to leave out
+    None where the server keeps none (before 5.2).
+
+    :param offset: number of rows to skip
     """
     return Call(
         f"list the versions of deployment {deployment.name!r}",
@@ -214,12 +193,9 @@ def get_versions(project: Project, deployment: Deployment, *, offset: int = 0) -
 
 def get_newest_version(project: Project, deployment: Deployment) -> Call[int | None]:
     """
-    Ask for the number of a deployment's newest version; None where the server keeps none.
+    Return the number of a deployment's newest version; None where the server keeps none.
 
-    Servers before 5.2 keep none, and ignore ``new_version`` silently.
-
-    :param project: the project
-    :param deployment: the deployment
+    Servers before 5.2 keep none, and silently ignore ``new_version``.
     """
     return Call(
         f"list the versions of deployment {deployment.name!r}",
@@ -234,11 +210,9 @@ def get_newest_version(project: Project, deployment: Deployment) -> Call[int | N
 
 def rollback_deployment(project: Project, deployment: Deployment, version: int) -> Call[None]:
     """
-    Make an earlier version of a deployment the active one again (5.2). Taken while Updating, too; not while Starting.
+    Activate an earlier version of a deployment again (5.2).
 
-    :param project: the project
-    :param deployment: the deployment
-    :param version: number of the deployment version
+    The server accepts this in the status Updating, too, but not in Starting.
     """
     return Call(
         f"roll deployment {deployment.name!r} back to its version {int(version)}",
@@ -251,12 +225,7 @@ def rollback_deployment(project: Project, deployment: Deployment, version: int) 
 
 
 def get_deployment_tags(project: Project, deployment: Deployment) -> Call[dict[str, Any]]:
-    """
-    Read the tags of a deployment: name -> value. A server without them (before 5.0) answers 404.
-
-    :param project: the project
-    :param deployment: the deployment
-    """
+    """Read the tags of a deployment as name -> value. A server without them (before 5.0) responds with 404."""
     return Call(
         f"read the tags of deployment {deployment.name!r}",
         "GET",
@@ -271,10 +240,8 @@ def put_deployment_tag(project: Project, deployment: Deployment, tag: str, value
     """
     Set a tag of a deployment, or replace its value.
 
-    :param project: the project
-    :param deployment: the deployment
-    :param tag: the name of a tag's schema that Hopsworks knows
-    :param value: what the schema allows
+    :param tag: the tag's name, which must have a schema in Hopsworks
+    :param value: any JSON value that the tag's schema allows
     """
     return Call(
         f"set tag {tag!r} of deployment {deployment.name!r}",
@@ -287,13 +254,7 @@ def put_deployment_tag(project: Project, deployment: Deployment, tag: str, value
 
 
 def delete_deployment_tag(project: Project, deployment: Deployment, tag: str) -> Call[None]:
-    """
-    Take a tag of a deployment away. One that is not there is away already.
-
-    :param project: the project
-    :param deployment: the deployment
-    :param tag: its name
-    """
+    """Remove a tag of a deployment. A missing tag counts as removed."""
     return Call(
         f"remove tag {tag!r} of deployment {deployment.name!r}",
         "DELETE",

@@ -1,8 +1,8 @@
 """
-Where Hopsworks is and how to get in: read once, from a connection or from the environment, and used by every client.
+Address and credentials of Hopsworks, read once from a connection or the environment and used by every client.
 
-The host is parsed strictly and URLs are built from parts, so that no field of a connection can send the API key
-somewhere else.
+The host is parsed strictly and URLs are built from parts. No field of a connection can send the API key to another
+host.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ EXTRA_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Everything that a client needs to know. The key is in no ``repr``."""
+    """Everything that a client needs to connect. The key is left out of ``repr``."""
 
     url: str
     """``scheme://host:port``, without a path."""
@@ -48,19 +48,19 @@ class Access:
     key_kind: str = "ApiKey"
     """The word before the key in the Authorization header: ``ApiKey`` or ``Bearer``."""
     key_path: str | None = None
-    """A file to read the key anew from after a 401: inside Hopsworks tokens are renewed there."""
+    """A file to reread the key from after a 401: Hopsworks renews the tokens of its own jobs in such a file."""
     verify: bool | str = True
-    """Whether to verify TLS; a text is the path of a PEM file to trust."""
+    """Whether to verify TLS; a string is the path of a PEM file to trust."""
     inference_route: str = "hopsworks"
-    """``hopsworks``: predictions go through the REST API; ``istio``: straight to the ingress."""
+    """``hopsworks``: predictions go through the REST API; ``istio``: they go straight to the ingress."""
     ingress_url: str | None = None
-    """``scheme://host:port``; None for the one that the server names, if it is on the same host."""
+    """``scheme://host:port``; None for the ingress that the server names, if it is on the same host."""
     allow_http: bool = False
-    """Whether the key may go over plain http to a host that is not this machine."""
+    """Whether the key may be sent over plain http to a host other than this machine."""
     request_timeout: float = 60.0
-    """Seconds for one answer."""
+    """Timeout of one response, in seconds."""
     write_timeout: float = 300.0
-    """Seconds for the answer to one PUT: older servers copy the model's files meanwhile."""
+    """Timeout of the response to a PUT, in seconds. Older servers copy the model's files before they respond."""
 
     @classmethod
     def from_connection(
@@ -83,12 +83,12 @@ class Access:
         :param extra: the keys of ``EXTRA_KEYS``; others are ignored
         :param project: overrides the extra of that name
         :param schema: ``http`` or ``https``, as a connection URI may give it
-        :param name: what to call the connection in messages
-        :raises InvalidInputError: which field is wrong, and what is expected there
+        :param name: the connection's name in messages
+        :raises InvalidInputError: a field is wrong; the message says which, and what is expected
         """
         key = (password or "").strip()
         if not key:
-            message = f"{name}: no API key. Put a Hopsworks API key into the field 'password'."
+            message = f"{name}: no API key.\nPut a Hopsworks API key into the field 'password'."
             raise InvalidInputError(message)
         given = {key: value for key in EXTRA_KEYS if (value := _stripped(extra.get(key))) not in (None, "")}
         allow_http = arguments.boolean(f"{name}, extra 'allow_http'", given.get("allow_http", False))
@@ -114,14 +114,14 @@ class Access:
         cls, environment: Mapping[str, str] = os.environ, *, project: str | None = None
     ) -> Access | None:
         """
-        Read the environment, as a whole: what Hopsworks gives its own jobs, or what users set for the SDK.
+        Read all access settings from environment variables: those of Hopsworks' own jobs, or those of its SDK.
 
         :param environment: ``HOPSWORKS_HOST`` (or ``REST_ENDPOINT``), ``HOPSWORKS_PORT``, ``HOPSWORKS_PROJECT`` (or
             ``HOPSWORKS_PROJECT_NAME``), ``HOPSWORKS_API_KEY`` (else a file below ``SECRETS_DIR``),
             ``HOPSWORKS_TRUST_STORE_PATH`` (or ``DOMAIN_CA_TRUSTSTORE_PEM``)
-        :param project: overrides the one named there
+        :param project: overrides the project of the environment
         :return: None when the environment names no host
-        :raises InvalidInputError: it names a host, and something else is missing or wrong
+        :raises InvalidInputError: the environment names a host, and another variable is missing or wrong
         """
         host, inside = environment.get("HOPSWORKS_HOST"), environment.get("REST_ENDPOINT")
         if not (host or inside):
@@ -147,19 +147,19 @@ class Access:
 
     def ui_url(self, *parts: str | int) -> str:
         """
-        Give the address of a page of the Hopsworks UI.
+        Return the address of a page of the Hopsworks UI.
 
-        :param parts: the path, piece by piece
+        :param parts: the segments of the path
         """
         return "/".join([self.url, "p", *map(str, parts)])
 
     def __str__(self) -> str:
-        """Name the place, for messages; never the key."""
+        """Return URL and project, for messages; never the key."""
         return f"{self.url}, project {self.project!r}"
 
 
 def _stripped(value: Any) -> Any:
-    """Leave out what was typed around a value: a form stores it, and stores an emptied field as an empty text."""
+    """Strip whitespace: the connection form stores it, and stores an emptied field as an empty string."""
     return value.strip() if isinstance(value, str) else value
 
 
@@ -175,7 +175,7 @@ def _verify(name: str, given: Mapping[str, Any]) -> bool | str:
 
 
 def _environment_key(environment: Mapping[str, str]) -> tuple[str, str, str | None]:
-    """Find the key: (kind, key, the file it came from)."""
+    """Return the key's kind, the key, and the file it was read from."""
     if key := environment.get("HOPSWORKS_API_KEY"):
         return "ApiKey", key.strip(), None
     secrets = Path(environment.get("SECRETS_DIR") or "/nonexistent")
@@ -183,7 +183,7 @@ def _environment_key(environment: Mapping[str, str]) -> tuple[str, str, str | No
         if (secrets / name).is_file():
             return kind, (secrets / name).read_text().strip(), str(secrets / name)
     message = (
-        "environment: a Hopsworks host is named, but no API key. Set HOPSWORKS_API_KEY, or make an Airflow connection."
+        "environment: a Hopsworks host is named, but no API key.\nSet HOPSWORKS_API_KEY, or make an Airflow connection."
     )
     raise InvalidInputError(message)
 
@@ -196,11 +196,7 @@ def _project(what: str, value: object) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """
-    Tell whether a host is this machine.
-
-    :param host: a name or an address
-    """
+    """Return whether a host name or address is this machine."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -210,7 +206,7 @@ def is_loopback(host: str) -> bool:
 def _base_url(
     what: str, value: object, *, port: int | None = None, scheme: str | None = None, allow_http: bool = False
 ) -> str:
-    """Read ``host``, ``host:port``, or ``scheme://host:port`` into ``scheme://host:port``."""
+    """Return ``scheme://host:port`` from ``host``, ``host:port`` or ``scheme://host:port``."""
     expected = "a host name, as in 'c.app.hopsworks.ai' or 'https://hopsworks.example.com', without path, query or user"
     if not isinstance(value, str) or not value.strip():
         arguments.refuse(what, expected, value)
@@ -223,12 +219,12 @@ def _base_url(
         arguments.refuse(what, expected, value)
     plain = parts.netloc.rpartition("@")[2] == parts.netloc and not (parts.path or parts.query or parts.fragment)
     if parts.scheme not in ("http", "https") or not plain or set("?#@\\") & set(given) or not _is_host(host):
-        # What was given may hold a password: it is not repeated.
+        # The value may hold a password, so the message does not repeat it.
         message = f"{what}: expected {expected}."
         raise InvalidInputError(message)
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         message = (
-            f"{what}: plain http to {host!r} would send the API key readable over the network. Use https, or set the "
+            f"{what}: plain http to {host!r} would send the API key readable over the network.\nUse https, or set the "
             "connection's extra 'allow_http' to true if that network is trusted."
         )
         raise InvalidInputError(message)
@@ -237,7 +233,7 @@ def _base_url(
 
 
 def _is_host(host: str) -> bool:
-    """Tell whether this is a host's name or address."""
+    """Return whether a string is a host name or an IP address."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,8 +1,8 @@
 """
-Strict readers for what users give: a number is a number, a flag is a flag.
+Strict parsers for the arguments of users: a number must be a number, a flag must be a flag.
 
-Templates give text, so ``"2"`` is read as 2 and ``"False"`` as False; anything else is refused by name, instead of
-being true because it is not empty.
+Templates produce strings, so ``"2"`` is read as 2 and ``"False"`` as False. Any other value is refused with the
+argument's name: a string such as ``"no"`` never counts as true because it is not empty.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ _MODEL_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
 def refuse(what: str, expected: str, value: object) -> NoReturn:
     """
-    Refuse a value.
+    Raise the error for a value that is not as expected.
 
     :param what: the argument's name
-    :param expected: what would have been right
-    :param value: what was given
+    :param expected: the allowed values, completing "expected ..."
     :raises InvalidInputError: always
     """
     message = f"{what}: expected {expected}, got {value!r}."
@@ -40,9 +39,7 @@ def integer(what: str, value: object, *, least: int | None = None) -> int:
     """
     Read a whole number, or digits from a template.
 
-    :param what: the argument's name
-    :param value: what was given
-    :param least: the smallest number allowed
+    :param least: the smallest value allowed
     """
     expected = "a whole number" if least is None else f"a whole number of {least} or more"
     if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
@@ -56,9 +53,7 @@ def number(what: str, value: object, *, least: float | None = None) -> float:
     """
     Read a finite number, or one as text from a template.
 
-    :param what: the argument's name
-    :param value: what was given
-    :param least: the smallest number allowed
+    :param least: the smallest value allowed
     """
     expected = "a finite number" if least is None else f"a finite number of {least:g} or more"
     given = value
@@ -80,12 +75,7 @@ def number(what: str, value: object, *, least: float | None = None) -> float:
 
 
 def boolean(what: str, value: object) -> bool:
-    """
-    Read a flag, or 'true' and 'false' as text from a template.
-
-    :param what: the argument's name
-    :param value: what was given
-    """
+    """Read a flag, or 'true' and 'false' as text from a template."""
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     if not isinstance(value, bool):
@@ -94,25 +84,14 @@ def boolean(what: str, value: object) -> bool:
 
 
 def text(what: str, value: object) -> str:
-    """
-    Read a text that is not empty.
-
-    :param what: the argument's name
-    :param value: what was given
-    """
+    """Read a string that is not empty."""
     if not isinstance(value, str) or not value.strip():
         refuse(what, "a text that is not empty", value)
     return value
 
 
 def choice(what: str, value: object, allowed: Iterable[str]) -> str:
-    """
-    Read one of several words.
-
-    :param what: the argument's name
-    :param value: what was given
-    :param allowed: the words
-    """
+    """Read one of several allowed words."""
     words = list(allowed)
     if value not in words:
         refuse(what, f"one of {', '.join(words)}", value)
@@ -123,8 +102,7 @@ def deployment_name(what: str, value: object) -> str:
     """
     Read the name of a deployment, as Hopsworks can have it.
 
-    :param what: what it is called in messages
-    :param value: what was given
+    :param what: the argument's name, for messages
     """
     if not isinstance(value, str) or not _DEPLOYMENT_NAME.fullmatch(value):
         without = re.sub(r"[^a-zA-Z0-9]", "", str(value))
@@ -138,8 +116,7 @@ def model_name(what: str, value: object) -> str:
     """
     Read the name of a model, as the registry can have it.
 
-    :param what: what it is called in messages
-    :param value: what was given
+    :param what: the argument's name, for messages
     """
     if not isinstance(value, str) or not _MODEL_NAME.fullmatch(value):
         message = f"{what} {value!r}: expected letters, digits and underscores only."
@@ -149,11 +126,9 @@ def model_name(what: str, value: object) -> str:
 
 def mapping(what: str, value: object, keys: Iterable[str] | None = None) -> Mapping[str, Any]:
     """
-    Read a mapping; with ``keys``, one that has no others. What is none is not told: it may hold a secret.
+    Read a mapping. The error for any other value shows its type alone, since the value may hold a secret.
 
-    :param what: the argument's name
-    :param value: what was given
-    :param keys: the keys that are known
+    :param keys: the only keys allowed; None for any
     """
     if not isinstance(value, Mapping):
         refuse(what, "a mapping with text keys", type(value).__name__)
@@ -172,12 +147,7 @@ def mapping(what: str, value: object, keys: Iterable[str] | None = None) -> Mapp
 
 
 def sequence(what: str, value: object) -> Sequence[Any]:
-    """
-    Read any sequence but text; the lazy ones that Airflow gives for mapped outputs too.
-
-    :param what: the argument's name
-    :param value: what was given
-    """
+    """Read any iterable but strings and mappings, including Airflow's lazy sequences of mapped outputs."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         refuse(what, "a list", value)
     return list(value)
@@ -185,11 +155,9 @@ def sequence(what: str, value: object) -> Sequence[Any]:
 
 def json_text(what: str, expected: str, value: object) -> object:
     """
-    Read a value that may be given as JSON text.
+    Parse a value that may be JSON text.
 
-    :param what: the argument's name
-    :param expected: what would be right, completing "expected ..."
-    :param value: what was given
+    :param expected: the allowed values, completing "expected ..."
     """
     try:
         return json.loads(value) if isinstance(value, str) else value
@@ -198,12 +166,7 @@ def json_text(what: str, expected: str, value: object) -> object:
 
 
 def json_mapping(what: str, value: object) -> Mapping[str, Any]:
-    """
-    Read a mapping that JSON can hold.
-
-    :param what: the argument's name
-    :param value: what was given
-    """
+    """Read a mapping of plain JSON values."""
     given = mapping(what, value)
     try:
         json.dumps(dict(given), allow_nan=False)
@@ -213,18 +176,17 @@ def json_mapping(what: str, value: object) -> Mapping[str, Any]:
 
 
 class Arguments:
-    """What these dataclasses have in common: they read themselves strictly, and give what was given."""
+    """Base class of dataclasses that users pass as arguments, also as a mapping or as JSON text."""
 
     __slots__ = ()
 
     @classmethod
     def read(cls, value: object, what: str = "spec") -> Self:
         """
-        Read a dataclass of this kind, a mapping of the same keys, or such a mapping as JSON text.
+        Read an instance of this class, a mapping with the same keys, or such a mapping as JSON text.
 
-        :param value: what was given
         :param what: the argument's name, for messages
-        :raises InvalidInputError: an unknown key (names the nearest known one), or a value of the wrong kind
+        :raises InvalidInputError: an unknown key (the message suggests the nearest known one), or another type
         """
         if isinstance(value, cls):
             return value
@@ -232,7 +194,7 @@ class Arguments:
             try:
                 value = json.loads(value)
             except ValueError as error:
-                # The text is not told: it may hold values of environment variables.
+                # The message leaves the text out, since it may hold values of environment variables.
                 message = f"{what}: expected a {cls.__name__}, a mapping, or JSON text of one, got other text: {error}."
                 raise InvalidInputError(message) from None
         names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
@@ -240,7 +202,7 @@ class Arguments:
         return cls(**given)
 
     def given(self) -> dict[str, Any]:
-        """Give the fields that are not None, as they are; fields inside them are not copied."""
+        """Return the fields that are not None; nested values are not copied."""
         return {
             field.name: value.given() if isinstance(value, Arguments) else value
             for field in fields(self)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Which version of a model is waited for: whether one will do, what it lacks, and how to look for one."""
+"""Criteria that a model version must meet, as sensors and triggers wait for it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Criteria:
-    """What a version has to meet, all of it. The default: being there."""
+    """Criteria for a model version, all of which it must meet. The default is met by any version."""
 
     version: int | None = None
-    """Its number; None for any."""
+    """The version's number; None for any."""
     newer_than: int | None = None
     metric: str | None = None
     at_least: float | None = None
     at_most: float | None = None
     tags: Mapping[str, Any] = field(default_factory=dict)
-    """Values by name; it may have others as well."""
+    """Required values by tag name. The version may have other tags as well."""
 
     @classmethod
     def read(
@@ -42,14 +42,14 @@ class Criteria:
         tag: Any = None,
     ) -> Self:
         """
-        Read the arguments of ``ModelVersionSensor``, which are named there; numbers may be text.
+        Read the arguments of ``ModelVersionSensor``, which documents them. Numbers may be strings.
 
-        :raises InvalidInputError: one is wrong, or no version can ever meet them
+        :raises InvalidInputError: an argument is wrong, or no version can ever meet the criteria
         """
         least = None if at_least is None else arguments.number("at_least", at_least)
         most = None if at_most is None else arguments.number("at_most", at_most)
         if metric is None and (least is not None or most is not None):
-            message = "at_least and at_most are bounds of a metric: give its name as well, as in metric='accuracy'."
+            message = "at_least and at_most are bounds of a metric.\nGive its name as well, as in metric='accuracy'."
             raise InvalidInputError(message)
         if least is not None and most is not None and least > most:
             message = f"No {metric} can be at_least {least:g} and at_most {most:g}."
@@ -66,11 +66,7 @@ class Criteria:
         )
 
     def shortcoming(self, model: ModelVersion) -> str | None:
-        """
-        Say what a version lacks, but for the tags; None when it will do.
-
-        :param model: the version
-        """
+        """Return the first criterion that a version misses, tags aside; None when it meets them all."""
         if self.newer_than is not None and model.version <= self.newer_than:
             return f"is not newer than {self.newer_than}"
         if self.metric is None:
@@ -85,11 +81,7 @@ class Criteria:
         return None
 
     def untagged(self, tags: Mapping[str, Any]) -> str | None:
-        """
-        Say which tag a version lacks; None when it has them all.
-
-        :param tags: its own
-        """
+        """Return the first required tag that a version lacks; None when it has them all."""
         for name, value in self.tags.items():
             if name not in tags:
                 return f"has no tag {name!r} (an administrator makes the schema that such a tag needs)"

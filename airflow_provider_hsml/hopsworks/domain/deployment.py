@@ -1,4 +1,4 @@
-"""Deployments: a model version (or a script) that Hopsworks serves, and the state it is in."""
+"""Deployments: the deployment resource of Hopsworks, its status and its versions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 class DeploymentStatus(StrEnum):
     """
-    What Hopsworks says of a deployment, computed anew at each look.
+    The status of a deployment, which Hopsworks computes at each read.
 
-    ``UNKNOWN`` stands for any status that a newer server may have and we do not know.
+    ``UNKNOWN`` stands for any status that a newer server may add.
     """
 
     CREATING = "Creating"
@@ -45,7 +45,7 @@ class DeploymentStatus(StrEnum):
 
     @property
     def is_down(self) -> bool:
-        """Whether nothing runs and nothing is on its way: it takes a START to change that."""
+        """Whether no instance runs or is starting: only a START changes that."""
         return self in (DeploymentStatus.CREATED, DeploymentStatus.STOPPED)
 
     @property
@@ -56,7 +56,7 @@ class DeploymentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Why a deployment is in its state. ``status``: True done, False failed, None in progress."""
+    """The reason for a deployment's status. ``status``: True is done, False is failed, None is in progress."""
 
     type: str
     status: bool | None = None
@@ -64,7 +64,7 @@ class Condition:
 
     @property
     def is_unschedulable(self) -> bool:
-        """Whether the cluster has no room: a failure that often passes, when a node is added."""
+        """Whether the cluster has no room. Such a failure often passes when a node is added."""
         return self.type == "SCHEDULED" and self.status is False
 
     @property
@@ -75,30 +75,30 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A deployment as Hopsworks describes it at one look."""
+    """A deployment as Hopsworks describes it at one read."""
 
     id: int
     name: str
     status: DeploymentStatus
     model_name: str | None = None
-    """None for a deployment of a script without a model."""
+    """The model's name; None for a deployment of a script without a model."""
     model_version: int | None = None
     version: int | None = None
     """Number of the active deployment version; None on servers without versions (before 4.6)."""
     revision: str | None = None
-    """Id of the last rollout; ids are not ordered. None before the first start."""
+    """Id of the last rollout; None before the first start. Ids are not ordered."""
     condition: Condition | None = None
     available_instances: int = 0
     serving_tool: str = "KSERVE"
     model_server: str = "PYTHON"
     api_protocol: str = "REST"
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """The whole answer: an update sends back what it does not know."""
+    """The whole response: an update sends back the keys that this class does not know."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Deployment:
         """
-        Read a deployment as the serving endpoints give it.
+        Build a deployment from a response of the serving endpoints.
 
         :param data: a ServingView
         :raises KeyError, TypeError, ValueError: ``data`` is not a deployment
@@ -124,7 +124,7 @@ class Deployment:
 
     @property
     def signature(self) -> tuple[int | None, str | None]:
-        """What changes whenever anybody changes the deployment: its version and revision."""
+        """Version and revision: one of them changes with every change of the deployment, by any client."""
         return (self.version, self.revision)
 
     @property
@@ -134,14 +134,14 @@ class Deployment:
 
     @property
     def minimum_instances(self) -> int:
-        """How many instances are kept at the least; 0 means that it may scale to zero (Idle)."""
+        """The minimum number of instances; 0 means that the deployment may scale to zero (Idle)."""
         scaling = self.raw.get("predictorScalingConfig") or {}
         minimum = scaling.get("minInstances")
         return int(self.raw.get("requestedInstances") or 0) if minimum is None else int(minimum)
 
     @property
     def reason(self) -> str:
-        """The server's own explanation of the state, or an empty text."""
+        """The server's own explanation of the status, or an empty string."""
         return self.condition.reason if self.condition else ""
 
     @property
@@ -155,14 +155,14 @@ class Deployment:
         return self.condition is not None and self.condition.is_unschedulable
 
     def __str__(self) -> str:
-        """Name the deployment and its state, for messages."""
+        """Return name, status and model version, for messages."""
         version = "" if self.model_version is None else f", version {self.model_version} of model {self.model_name!r}"
         return f"deployment {self.name!r} ({self.status.value}{version})"
 
 
 @dataclass(frozen=True, slots=True)
 class DeploymentVersion:
-    """A configuration that a deployment has, or had and can be rolled back to (Hopsworks 5.2)."""
+    """A configuration that a deployment has, or had and can roll back to (Hopsworks 5.2)."""
 
     version: int
     is_active: bool
@@ -177,9 +177,9 @@ class DeploymentVersion:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> DeploymentVersion:
         """
-        Read a version as ``/versions`` gives it.
+        Build a version from a response of ``/versions``.
 
-        :param data: one row
+        :param data: one item of the list
         :raises KeyError, TypeError, ValueError: ``data`` is not a version
         """
         return cls(
@@ -194,29 +194,26 @@ class DeploymentVersion:
 
 
 def _owner(model_path: object) -> str | None:
-    """Give the project in ``/Projects/<project>/Models/<model>``."""
+    """Return the project of ``/Projects/<project>/Models/<model>``; None for any other path."""
     parts = model_path.split("/") if isinstance(model_path, str) else []
     return parts[2] if len(parts) == 5 and parts[1::2] == ["Projects", "Models"] else None
 
 
 def check_deployment_name(name: object) -> str:
     """
-    Give a deployment's name back when Hopsworks can have such a name.
+    Return the name of a deployment if it is valid in Hopsworks.
 
-    :param name: what was given as a name
-    :raises InvalidInputError: otherwise
+    :raises InvalidInputError: the name is invalid
     """
     return arguments.deployment_name("Deployment name", name)
 
 
 def default_deployment_names(model_name: str) -> list[str]:
     """
-    Names under which a model's deployment is looked for when none was given; the last is the one to create.
+    Return the names to try for a model's deployment when none was set; the last one is the name for a new deployment.
 
-    First the name that Hopsworks' own SDK derives (the case kept), then the same in lower case, which all versions of
-    Hopsworks accept.
-
-    :param model_name: the model's name
+    The first is the name that Hopsworks' own SDK derives (the case kept). The second is the same in lower case, which
+    all versions of Hopsworks accept.
     """
     derived = re.sub(r"[^a-zA-Z0-9]", "", model_name)
     return list(dict.fromkeys([check_deployment_name(derived), derived.lower()]))

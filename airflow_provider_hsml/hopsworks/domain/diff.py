@@ -1,14 +1,18 @@
-"""How a deployment differs from what is wanted, and what to send so that it does no more. All by ``SETTINGS``."""
+"""Differences between the live deployment and the desired settings, and the request that removes them."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import legacy_artifacts
-from airflow_provider_hsml.hopsworks.domain.settings import (
+from . import legacy_artifacts, script_file
+from .model_version import Framework
+from .settings import (
+    COMPUTE,
+    CREATE_TOPIC,
     ENV_VAR_KEYS,
     ENV_VAR_SETTINGS,
     EXTRA,
@@ -22,21 +26,12 @@ from airflow_provider_hsml.hopsworks.domain.settings import (
     setting_of,
 )
 
-from . import script_file
-
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-    from airflow_provider_hsml.hopsworks.domain.project import Project
-
-import copy
-
-from .model_version import Framework
-from .settings import COMPUTE, CREATE_TOPIC
-
-if TYPE_CHECKING:
+    from .deployment import Deployment
     from .model_version import ModelVersion
+    from .project import Project
 
 DEFAULT_REQUESTS = {"cores": 0.2, "memory": 32, "gpus": 0}
 DEFAULT_LIMITS = {"cores": 2, "memory": 1024, "gpus": 0}
@@ -44,14 +39,12 @@ _TRANSFORMER_KEYS = (
     *("transformer", "transformerResources", "requestedTransformerInstances"),
     *("transformerScalingConfig", "transformerEnvironment", "transformerEnvVars"),
 )
+_HASHED = re.compile(r".*-[0-9a-f]{16}\.[A-Za-z0-9]+")
+"""The file names of scripts that ``script_file`` named after their content."""
 
 
 def model_settings(model: ModelVersion) -> SettingValues:
-    """
-    Give the settings with which a deployment serves a model version.
-
-    :param model: the version to serve
-    """
+    """Return the settings that make a deployment serve a model version."""
     return {
         "model_name": model.name,
         "model_version": model.version,
@@ -62,12 +55,11 @@ def model_settings(model: ModelVersion) -> SettingValues:
 
 def differences(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, tuple[Any, Any]]:
     """
-    Tell what would have to change: setting -> (live, wanted). Empty when nothing has to.
+    Return the settings that have to change, as setting -> (live, desired). Empty when nothing has to.
 
-    Description and tags are left out: they are no reason to touch what runs.
+    Description and tags are left out: they are no reason to change a running deployment.
 
-    :param raw: the deployment as the server gives it
-    :param desired: what was asked for
+    :param raw: the deployment resource
     """
     return {
         name: (setting.read(raw), value)
@@ -78,9 +70,9 @@ def differences(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, tup
 
 def described(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """
-    Say what changes, without the values of environment variables, which may be secrets.
+    Describe changes in one line, without the values of environment variables, which may be secrets.
 
-    :param changes: what ``differences`` gave
+    :param changes: the result of ``differences``
     """
     shows = ((name, setting_of(name).kind.show, change) for name, change in changes.items())
     return ", ".join(f"{name} {show(old)} -> {show(new)}" for name, show, (old, new) in shows)
@@ -88,9 +80,9 @@ def described(changes: Mapping[str, tuple[Any, Any]]) -> str:
 
 def shown(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
     """
-    Give what changes as plain JSON for people, setting -> [live, wanted], by the same rule as ``described``.
+    Return changes as plain JSON for people, setting -> [live, desired], by the same rule as ``described``.
 
-    :param changes: what ``differences`` gave
+    :param changes: the result of ``differences``
     """
     found = {}
     for name, change in changes.items():
@@ -102,10 +94,9 @@ def shown(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
 
 def changed(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, Any]:
     """
-    Give the deployment to send: the live one, all it holds kept, with what differs in it.
+    Build the body of an update: the live deployment with the differing settings replaced and all else kept.
 
-    :param raw: the deployment as the server gives it; not changed
-    :param desired: what was asked for
+    :param raw: the deployment resource; not modified
     """
     body = copy.deepcopy(dict(raw))
     for name in [*differences(raw, desired), *({"description"} & set(desired))]:
@@ -114,7 +105,7 @@ def changed(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, Any]:
 
 
 def _completed(body: dict[str, Any], desired: SettingValues) -> dict[str, Any]:
-    """Put in what follows from something else, and take out what belongs to something that is gone."""
+    """Add the keys that follow from other settings, and remove those of a component that is removed."""
     if body.get("transformer"):
         minimum = SETTINGS["transformer.scaling.min_instances"]
         if minimum.wire(body) is None:
@@ -126,7 +117,7 @@ def _completed(body: dict[str, Any], desired: SettingValues) -> dict[str, Any]:
     topic, mode = SETTINGS["inference_logger.kafka_topic"], SETTINGS["inference_logger.mode"]
     logs, has_topic = mode.read(body) != "NONE", not topic.is_met(body, None)
     if logs and not has_topic and mode.name in desired:
-        # As the SDK does: logging without a topic is logging to a new one.
+        # As in the SDK, logging without a topic creates a topic.
         topic.write(body, Topic(CREATE_TOPIC))
     elif has_topic and not logs and topic.name in desired:
         mode.write(body, "ALL")
@@ -136,7 +127,7 @@ def _completed(body: dict[str, Any], desired: SettingValues) -> dict[str, Any]:
 
 
 def _with_defaults(given: Any) -> dict[str, Any]:
-    """Complete resources with the SDK's defaults: no request above its limit, no limit below its request."""
+    """Fill in the SDK's default resources, with no request above its limit and no limit below its request."""
     given = given or {}
     requests, limits = dict(given.get("requests") or {}), dict(given.get("limits") or {})
     for unit in COMPUTE:
@@ -150,13 +141,11 @@ def created(
     name: str, model: ModelVersion | None, desired: SettingValues, *, serving_tool: str, minimum: int
 ) -> dict[str, Any]:
     """
-    Give the body that creates a deployment, with the SDK's defaults where nothing was asked for.
+    Build the body that creates a deployment, with the SDK's defaults for settings that were not requested.
 
-    :param name: the deployment's name
     :param model: the version to serve; None for a deployment of a script alone
-    :param desired: what was asked for
-    :param serving_tool: KSERVE or DEFAULT, where it was not asked for
-    :param minimum: instances where none were asked for
+    :param serving_tool: KSERVE or DEFAULT, used if none was requested
+    :param minimum: minimum number of instances, used if none was requested
     """
     framework = (model.framework or Framework.PYTHON) if model else Framework.PYTHON
     body: dict[str, Any] = {
@@ -174,22 +163,17 @@ def created(
     return body
 
 
-_HASHED = re.compile(r".*-[0-9a-f]{16}\.[A-Za-z0-9]+")
-"""The names that ``scripts`` gives to what it uploads."""
-
-
 def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[str] = ()) -> SettingValues:
     """
-    Give everything that a deployment is set to, as something to want.
+    Return the whole configuration of a deployment, as desired settings.
 
-    :param project: the deployment's project
-    :param raw: the deployment as the server gave it; without environment variables they are not asked for
-    :param also: settings beside those that have a name: ``extra.<key>``
+    :param raw: the deployment resource; environment variables are left out of the result if it lacks them
+    :param also: further settings to return, ``extra.<key>``
     """
     names = [name for name, setting in SETTINGS.items() if setting.compared]
     left_out = [] if ENV_VAR_KEYS & set(raw) else ENV_VAR_SETTINGS
     found = {
-        name: _wanted(setting_of(name), setting_of(name).read(raw))
+        name: _desired(setting_of(name), setting_of(name).read(raw))
         for name in [*names, *(name for name in also if name.startswith(EXTRA))]
         if name not in left_out
     }
@@ -201,35 +185,23 @@ def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[
 
 def is_still(project: Project, now: Deployment, was: Deployment) -> bool:
     """
-    Tell whether nobody has changed a deployment since.
+    Return whether a deployment is unchanged since an earlier read.
 
-    Where Hopsworks keeps no versions, a change of one that is stopped leaves the signature as it is.
-
-    :param project: the deployment's project
-    :param now: as it is
-    :param was: as it was
+    The signature alone does not tell: where Hopsworks keeps no versions, a change of a stopped deployment keeps it.
     """
     is_same = (now.id, now.signature) == (was.id, was.signature)
     return is_same and not differences(now.raw, configuration(project, was.raw))
 
 
 def stored(desired: SettingValues) -> dict[str, Any]:
-    """
-    Write down what was wanted, in plain JSON, without environment variables: their values may be secrets.
-
-    :param desired: settings
-    """
+    """Return settings as plain JSON, without environment variables, whose values may be secrets."""
     return {name: _plain(value) for name, value in desired.items() if name not in ENV_VAR_SETTINGS}
 
 
 def from_stored(values: Mapping[str, Any]) -> SettingValues:
-    """
-    Read what ``stored`` wrote; a setting that is not known any more is left out.
-
-    :param values: settings in plain JSON
-    """
+    """Read settings that ``stored`` wrote; unknown ones are left out."""
     known = {name: value for name, value in values.items() if name in SETTINGS or name.startswith(EXTRA)}
-    return {name: _wanted(setting_of(name), value) for name, value in known.items()}
+    return {name: _desired(setting_of(name), value) for name, value in known.items()}
 
 
 def _plain(value: object) -> Any:
@@ -238,8 +210,8 @@ def _plain(value: object) -> Any:
     return dataclasses.asdict(value) if isinstance(value, Topic) else value
 
 
-def _wanted(setting: Setting, value: Any) -> Any:
-    """Make a value that can be wanted of one that was read or stored."""
+def _desired(setting: Setting, value: Any) -> Any:
+    """Convert a value that was read or stored to a desired value."""
     if setting.kind is SCRIPT and isinstance(value, str):
         return Script(value)
     if setting.kind is TOPIC and isinstance(value, Mapping):
@@ -249,10 +221,10 @@ def _wanted(setting: Setting, value: Any) -> Any:
 
 
 def _path(project: Project, raw: Mapping[str, Any], key: str) -> str:
-    """Give the whole path of a script, of which servers may tell the name alone."""
-    told = str(raw[key])
-    if "/" in told:
-        return told
+    """Return the whole path of a script; some servers return its name alone."""
+    path = str(raw[key])
+    if "/" in path:
+        return path
     if raw.get("artifactVersion") is not None and raw.get("version") is None:
         return legacy_artifacts.path_of(raw, key)
-    return f"/Projects/{project.name}/{script_file.FOLDER}/{told}" if _HASHED.fullmatch(told) else told
+    return f"/Projects/{project.name}/{script_file.FOLDER}/{path}" if _HASHED.fullmatch(path) else path

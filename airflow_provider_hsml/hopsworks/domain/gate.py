@@ -1,8 +1,9 @@
 """
-The gate: does a challenger take the place of the champion, the version being served? A pure function that says why.
+The gate: a pure function that decides whether a challenger replaces the champion, and gives the reason.
 
-The challenger is the best *admissible* candidate by the metric. ``decide`` leaves candidates out one by one, each with
-its reason, and compares the best of the rest with the champion; the table of all cases is in ``docs/promotion.md``.
+The champion is the version being served. The challenger is the best *admissible* candidate by the metric. ``decide``
+leaves candidates out one by one, each with its reason, and compares the best of the rest with the champion. The table
+of all cases is in ``docs/promotion.md``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _MISSING = ("fail", "challenger", "champion")
 _ROUNDING = 1e-9
-"""As a share: 0.81 - 0.80 is a little more than 0.01, and 0.57 - 0.56 a little less, and both are meant to equal it."""
+"""Relative tolerance: 0.81 - 0.80 is a little more than 0.01, and 0.57 - 0.56 a little less; both count as equal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +38,31 @@ class Guard:
 @dataclass(frozen=True, slots=True)
 class Gate(Arguments):
     """
-    What a challenger has to show before it takes the champion's place. The default: be better, by however little.
+    The conditions under which a challenger replaces the champion. By default, any improvement is enough.
 
-    A mapping with the same keys does as well, and is what to use where Airflow maps or templates the argument.
+    A mapping with the same keys works as well. Use one where Airflow maps or templates the argument.
     """
 
     min_improvement: float | str = 0
-    """By how much the metric must be better than the champion's, at the least; a tie never is."""
+    """The least improvement of the metric over the champion's; a tie is never enough."""
     relative: bool | str = False
     """Whether ``min_improvement`` is a share of the champion's absolute value: 0.01 is one percent."""
     floor: float | str | None = None
-    """The least value of the metric a candidate must have; where less is better (``min``), the most it may have."""
+    """The least value of the metric that is admissible; for the direction ``min``, the greatest."""
     guards: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Other metrics that must not get worse: ``{"recall": {"direction": "max", "max_loss": 0.01}}``, absolute."""
     missing: str = "fail"
-    """What happens when the champion lacks a metric: ``fail``, or who wins then: ``challenger`` or ``champion``."""
+    """The result when the champion lacks a metric: ``fail``, or the winner, ``challenger`` or ``champion``."""
     allow_downgrade: bool | str = False
-    """Whether a version older than the champion may take its place."""
+    """Whether a version older than the champion may replace it."""
     retry_rejected: bool | str = False
-    """Whether a version may be tried again that was deployed before and failed."""
+    """Whether a version that was deployed before and failed may be retried."""
 
     def rules(self) -> Rules:
         """
-        Give the rules that this asks for.
+        Parse and check the fields.
 
-        :raises InvalidInputError: what is wrong, by the name of the field
+        :raises InvalidInputError: a field is wrong; the message names it
         """
         guards = {}
         for metric, given in arguments.mapping("gate.guards", self.guards).items():
@@ -99,7 +100,7 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """What versions are compared by, and which of them take part."""
+    """The metric that versions are compared by, and the candidates."""
 
     name: str
     direction: Direction
@@ -108,29 +109,24 @@ class Metric:
 
     @property
     def limit(self) -> str:
-        """What ``Gate.floor`` is for this metric, in a message."""
+        """The word for ``Gate.floor`` of this metric, in messages."""
         return "floor" if self.direction is Direction.MAX else "ceiling"
 
     def is_better(self, value: float, mark: float) -> bool:
-        """
-        Tell whether a value is better than another.
-
-        :param value: the one
-        :param mark: the other
-        """
+        """Return whether a value is better than another."""
         return value > mark if self.direction is Direction.MAX else value < mark
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Which version is to serve, and why."""
+    """The version to serve, and the reason."""
 
     chosen: ModelVersion | None
-    """None: there is no champion, and no candidate is good enough to be the first."""
+    """None if there is no champion and no candidate is good enough to be the first."""
     reason: str
     """One sentence, without its full stop."""
     is_kept: bool = False
-    """Whether nothing changes because no candidate takes the champion's place."""
+    """Whether nothing changes because no candidate replaces the champion."""
 
 
 def decide(
@@ -141,13 +137,11 @@ def decide(
     rejected: Mapping[int, str] | None = None,
 ) -> Decision:
     """
-    Decide which version is to serve.
+    Decide which version to serve.
 
     :param versions: all versions of the model; at least one
-    :param champion: the version being served; None at a first deployment, when only the floor counts
-    :param by: what to compare by
-    :param rules: what the challenger has to show
-    :param rejected: versions that were deployed before and failed -> why
+    :param champion: the version being served; None at a first deployment, where only the floor counts
+    :param rejected: versions that were deployed before and failed, with the reason
     :raises NotFoundError: a candidate does not exist
     :raises InvalidInputError: no candidate has the metric; or the champion lacks one, and ``missing`` is ``fail``
     """
@@ -168,18 +162,18 @@ def decide(
     decision = _compare(challenger, champion, by, rules)
     if best.version not in failed or best.version not in left_out or best.version == champion.version:
         return decision
-    # A better number that is not even mentioned would look like an error.
+    # Users see the better metric in the registry: a reason that omits it would look like an error.
     out = f"version {best.version} ({by.name} {best.metric(by.name):g}) is left out: {left_out[best.version]}"
     return dataclasses.replace(decision, reason=f"{decision.reason}; {out}")
 
 
 def best_candidate(rows: Sequence[ModelVersion], by: Metric) -> ModelVersion:
     """
-    Give the best of some versions, whatever is served.
+    Return the best of some versions, whichever version is served.
 
     :param rows: at least one
-    :param by: what to compare by; its candidates do not matter here
-    :raises InvalidInputError: none has the metric
+    :param by: the metric; its candidates are ignored
+    :raises InvalidInputError: no version has the metric
     """
     best = best_of(rows, by.name, by.direction)
     if best is None:
@@ -193,15 +187,15 @@ def best_candidate(rows: Sequence[ModelVersion], by: Metric) -> ModelVersion:
 
 
 def _unmarked(challenger: ModelVersion, champion: ModelVersion, by: Metric, rules: Rules) -> Decision:
-    """Decide where the champion has no such metric."""
+    """Decide when the champion lacks the metric."""
     lacks = f"the served version {champion.version} of model {champion.name!r} has no finite metric {by.name!r}"
     if rules.missing == "challenger":
         return Decision(challenger, f"{lacks}, and then the gate prefers the challenger, version {challenger.version}")
     if rules.missing == "champion":
         return Decision(champion, f"{lacks}, and then the gate keeps it", is_kept=True)
     message = (
-        f"{lacks[0].upper()}{lacks[1:]}, so nothing can be compared with it. Compare by a metric that it has, say who "
-        "wins then with gate.missing, or deploy a version by number with DeployModelOperator."
+        f"{lacks[0].upper()}{lacks[1:]}, so no candidate can be compared with it.\nCompare by a metric that it has, "
+        "choose the winner with gate.missing, or deploy a version by number with DeployModelOperator."
     )
     raise InvalidInputError(message)
 
@@ -209,7 +203,7 @@ def _unmarked(challenger: ModelVersion, champion: ModelVersion, by: Metric, rule
 def _why_not(
     row: ModelVersion, champion: ModelVersion | None, by: Metric, rules: Rules, failed: Mapping[int, str]
 ) -> str | None:
-    """Say why a candidate is not admissible; None when it is."""
+    """Return why a candidate is not admissible; None when it is."""
     value = row.metric(by.name)
     if value is None:
         return f"it has no finite metric {by.name!r}"
@@ -223,7 +217,7 @@ def _why_not(
 
 
 def _why_not_after(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | None:
-    """Say why a candidate may not take this champion's place, however good it is."""
+    """Return why a candidate may not replace this champion, however good its metric is."""
     if row.path == champion.path and row.version == champion.version:
         return "it is the served one"
     if row.path == champion.path and row.version < champion.version and not rules.allow_downgrade:
@@ -232,7 +226,7 @@ def _why_not_after(row: ModelVersion, champion: ModelVersion, rules: Rules) -> s
 
 
 def _guarded(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | None:
-    """Say which guard a candidate violates; None when none."""
+    """Return the first guard that a candidate violates; None when there is none."""
     for metric, guard in rules.guards.items():
         value, mark = row.metric(metric), champion.metric(metric)
         if value is None:
@@ -240,7 +234,7 @@ def _guarded(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | N
         if mark is None and rules.missing == "fail":
             message = (
                 f"The served version {champion.version} of model {champion.name!r} has no finite metric {metric!r}, "
-                "which the gate guards. Take it out of gate.guards, or say who wins then with gate.missing."
+                "which the gate guards.\nRemove it from gate.guards, or choose the winner with gate.missing."
             )
             raise InvalidInputError(message)
         if mark is None:
@@ -256,7 +250,7 @@ def _guarded(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | N
 def _none_admissible(
     best: ModelVersion, champion: ModelVersion | None, by: Metric, left_out: Mapping[int, str]
 ) -> Decision:
-    """Decide where no candidate is admissible: the record names the best one left out."""
+    """Decide when no candidate is admissible; the reason names the best one left out."""
     out = f"the best one, version {best.version} ({by.name} {best.metric(by.name):g}), is left out: "
     if champion is None:
         return Decision(None, f"none is served yet, and {out}{left_out[best.version]}", is_kept=True)
@@ -268,9 +262,9 @@ def _none_admissible(
 
 
 def _compare(challenger: ModelVersion, champion: ModelVersion, by: Metric, rules: Rules) -> Decision:
-    """Decide between two that both have the metric."""
+    """Decide between two versions that both have the metric."""
     value, mark = challenger.metric(by.name), champion.metric(by.name)
-    if value is None or mark is None:  # Neither gets here without one.
+    if value is None or mark is None:  # Callers have checked both.
         raise AssertionError
     needed = rules.min_improvement * abs(mark) if rules.is_relative else rules.min_improvement
     gain = value - mark if by.direction is Direction.MAX else mark - value
@@ -287,13 +281,13 @@ def _compare(challenger: ModelVersion, champion: ModelVersion, by: Metric, rules
 
 
 def _candidates(versions: Sequence[ModelVersion], numbers: Sequence[int] | None) -> list[ModelVersion]:
-    """Give the versions to choose from."""
+    """Return the candidates; without numbers, all versions."""
     known = {model.version: model for model in versions}
     if numbers is None:
         return list(versions)
     if not numbers:
         message = (
-            "candidates: expected at least one version. An empty list often means that no training task before this "
+            "candidates: expected at least one version.\nAn empty list often means that no training task before this "
             "one succeeded."
         )
         raise InvalidInputError(message)

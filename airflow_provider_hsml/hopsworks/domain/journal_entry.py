@@ -1,4 +1,4 @@
-"""The values that a journal holds: one entry per file."""
+"""The entries of a promotion journal, which has one file per entry."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .settings import ENV_VAR_KEYS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from .deployment import Deployment
 
 
 class EntryState(StrEnum):
-    """How far a promotion has come."""
+    """The progress of a promotion."""
 
     PROMOTING = "promoting"
     ROLLING_BACK = "rolling_back"
@@ -30,7 +30,7 @@ class EntryState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServedVersion:
-    """A model version; of a script alone all is None."""
+    """A model version that is served; for a script without a model, all fields are None."""
 
     project: str | None = None
     """The project that owns the model."""
@@ -38,7 +38,7 @@ class ServedVersion:
     version: int | None = None
 
     def __str__(self) -> str:
-        """Name it, for messages."""
+        """Return the version, for messages."""
         return "a script without a model" if self.name is None else f"version {self.version} of model {self.name!r}"
 
 
@@ -60,20 +60,16 @@ class PreviousState:
     version: int | None
     revision: str | None
     was_up: bool
-    """Whether it served, or was on its way to."""
+    """Whether it was serving or starting."""
     served: ServedVersion
     row: Mapping[str, Any] = field(repr=False)
-    """The whole deployment as the server gave it, but for its environment variables."""
+    """The deployment resource, without environment variables."""
     never_served: bool = False
-    """Whether it was down because the first change of all had been taken back."""
+    """Whether it was down because its very first change had been rolled back."""
 
     @classmethod
     def of(cls, live: Deployment) -> Self:
-        """
-        Take down a deployment.
-
-        :param live: as it is
-        """
+        """Build the state from the live deployment."""
         return cls(
             live.id,
             live.version,
@@ -84,80 +80,75 @@ class PreviousState:
         )
 
     def is_still(self, live: Deployment) -> bool:
-        """
-        Tell whether nothing was written since, as far as Hopsworks counts that.
-
-        :param live: as it is
-        """
+        """Return whether id, version and revision of the deployment are unchanged."""
         return (self.deployment_id, self.version, self.revision) == (live.id, *live.signature)
 
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """What one file of the journal holds."""
+    """One entry of the journal, written as one file."""
 
     id: str
-    """Of the promotion, the same in all its entries."""
+    """The promotion's id, the same in all its entries."""
     state: EntryState
     run: str
-    """Which task it was, and which of its rounds of tries, ``<task>@<round>``; empty outside of Airflow."""
+    """The task and its round of tries, ``<task>@<round>``; empty outside of Airflow."""
     at: float
     """Seconds since 1970."""
     challenger: ServedVersion
     desired: Mapping[str, Any]
     """The settings that the change sets, in plain JSON; never environment variables."""
     before: PreviousState | None
-    """None: there was no deployment."""
+    """None if there was no deployment."""
     touches_env_vars: bool
-    """Whether the change sets environment variables, so that ``before`` does not have all that it takes away."""
+    """Whether the change sets environment variables, so that ``before`` does not hold every value it replaces."""
     reason: str = ""
     passes: bool = False
-    """Whether that may succeed later, unchanged."""
+    """Whether the promotion may succeed later, unchanged."""
     is_rollback: bool = False
-    """Whether somebody asked for what was there earlier."""
+    """Whether this is a requested rollback."""
     back_to: int | None = None
-    """The deployment version that was to be the active one again for that."""
+    """The deployment version that the requested rollback activates again."""
     over: tuple[int | None, str | None] | None = None
-    """The signature of what the change was made over, where nobody had verified that, either."""
+    """The signature of the live deployment that the change replaced, where that was unverified, too."""
     asked: Mapping[str, Any] | None = None
-    """What verifies it, for another process to go on with: ``body``, the request, where it was not registered with the
-    model, and ``champion``, what the version before answered."""
+    """The probe, for another process to resume with: ``body`` is the request, where none was registered with the
+    model, and ``champion`` is the previous version's answer."""
     rejected: tuple[Rejection, ...] = ()
-    """All that were rejected and not served well since, carried on from entry to entry."""
+    """All versions that were rejected and not verified since, copied from entry to entry."""
 
     @property
     def task(self) -> str:
-        """Which task it was, whoever has cleared it since; empty outside of Airflow."""
+        """The task, without the round of tries that a clear begins; empty outside of Airflow."""
         return self.run.partition("@")[0]
 
     @property
     def is_pending(self) -> bool:
-        """Whether its change may be what is live, though it was never verified."""
+        """Whether its change may be live, though it was never verified."""
         return self.state in (EntryState.PROMOTING, EntryState.ROLLING_BACK, EntryState.FAILED)
 
     @property
     def left_nothing(self) -> bool:
-        """Whether it was stopped, and nothing had served before: what is there has never served."""
+        """Whether the deployment was stopped by a rollback and had never served before."""
         return self.state is EntryState.ROLLED_BACK and (self.before is None or self.before.never_served)
 
     def failure(self) -> DeploymentError:
-        """Give what it failed with, as far as that was noted."""
+        """Return the error that it failed with, as far as the journal recorded it."""
         error = DeploymentError(self.reason)
         error.transient = self.passes
         return error
 
     def to_json(self) -> dict[str, Any]:
-        """Give it as plain JSON values."""
+        """Return the entry as plain JSON values."""
         data = asdict(self)
         return data | {"wanted": data.pop("desired")}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """
-        Read what ``to_json`` gave; keys that a newer version of this added are ignored.
+        Read an entry that ``to_json`` wrote; keys that a newer version added are ignored.
 
-        :param data: an entry
-        :raises KeyError, TypeError, ValueError: it is no entry
+        :raises KeyError, TypeError, ValueError: ``data`` is not an entry
         """
         before = data["before"]
         rejected = [_fields(Rejection, row) | {"served": _served_version(row["served"])} for row in data["rejected"]]

@@ -1,4 +1,4 @@
-"""Whose an answer is, and what is wrong with it. No I/O."""
+"""The judge of answers: which model version gave an answer, and whether the answer is as expected. No I/O."""
 
 from __future__ import annotations
 
@@ -13,55 +13,54 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A request to which every instance of a model version must have an answer."""
+    """A request that every instance of a model version must answer."""
 
     body: Mapping[str, Any]
     predictions: list[Any] | None = None
-    """The recorded answer, where there is one."""
+    """The recorded predictions, where there are some."""
 
 
 class Attribution(Enum):
-    """Whose answer an answer is."""
+    """The version that gave an answer."""
 
     CHALLENGER = "as recorded for this version"
-    CHAMPION = "as the version before answered"
-    NEITHER = "neither the recorded one nor that of the version before"
+    CHAMPION = "as the previous version answered"
+    NEITHER = "neither the recorded one nor that of the previous version"
     UNKNOWN = "an answer that does not tell whose it is"
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What one answer says."""
+    """The verdict on one answer."""
 
-    likeness: Attribution
+    attribution: Attribution
     wrong: str = ""
-    """What is wrong with it, to be read after the deployment's name; empty when it is as it should be."""
+    """The fault of the answer, worded to follow the deployment's name; empty when the answer is as expected."""
 
 
 @dataclass(slots=True)
 class Judge:
-    """Tells of answers whose they are, and whether they are as they should be."""
+    """Judges answers: which version gave them, and whether they are as expected."""
 
     checks: Checks
     probe: Probe | None = None
-    """None: there is no request for predictions; what comes is not of a model."""
+    """None for deployments without predictions, whose health route is probed."""
     version: int | None = None
     """The model version that should answer."""
     champion: Mapping[str, Any] | None = None
-    """What the version before answered to the probe; None when that is not known."""
+    """The previous version's answer to the probe; None when unknown."""
     champion_version: int | None = None
-    """Its model version; None when that is not known."""
+    """The previous model version; None when unknown."""
 
     def judge(self, answer: Mapping[str, Any], seconds: float) -> ProbeResult:
         """
         Judge an answer.
 
-        :param answer: what came
-        :param seconds: how long it took
+        :param seconds: the answer's latency
         """
         path = self.checks.version_path
         if path is not None and _at(answer, path) is None:
-            # As a script of before may answer, but also one that has the path wrong.
+            # The previous version's script may answer like this, but so may a new one with a wrong path.
             return ProbeResult(Attribution.UNKNOWN, f"answers without a model version at {path!r}")
         numbered = Attribution.UNKNOWN if path is None else self._by_version(answer, path)
         recorded = self._by_record(answer)
@@ -77,20 +76,19 @@ class Judge:
             return ProbeResult(whose, f"answers otherwise than recorded for this version: {shown}")
         return ProbeResult(whose, self._not_as_expected(answer) or self._too_slow(seconds))
 
-    def is_fingerprint(self, likeness: Attribution, *, can_be_old: bool) -> bool:
+    def is_fingerprint(self, attribution: Attribution, *, can_be_old: bool) -> bool:
         """
-        Tell whether such an answer proves that the challenger gave it.
+        Return whether an answer with this attribution proves that the challenger gave it.
 
-        :param likeness: whose it is
-        :param can_be_old: whether instances of before may answer still
+        :param can_be_old: whether instances of the previous version may still answer
         """
         is_told_apart = self.checks.version_path is not None or self.champion is not None or not can_be_old
-        return likeness is Attribution.CHALLENGER and is_told_apart
+        return attribution is Attribution.CHALLENGER and is_told_apart
 
     def _by_version(self, answer: Mapping[str, Any], path: str) -> Attribution:
-        """Tell whose the answer is by the version in it."""
+        """Attribute the answer by the version in it."""
         found, wanted = _at(answer, path), str(self.version)
-        # A script of before may have another version in its answers than the registry's, or none.
+        # The previous version's script may put another version than the registry's into its answers, or none.
         if self.champion is not None:
             is_old = found == _at(self.champion, path)
         else:
@@ -100,7 +98,7 @@ class Judge:
         return Attribution.CHAMPION if is_old else Attribution.NEITHER
 
     def _by_record(self, answer: Mapping[str, Any]) -> Attribution:
-        """Tell whose the predictions are, where the right ones are recorded."""
+        """Attribute the answer by its predictions, where the expected ones are recorded."""
         if self.probe is None or self.probe.predictions is None:
             return Attribution.UNKNOWN
         found, recorded, tolerance = answer.get("predictions"), self.probe.predictions, self.checks.tolerance
@@ -112,7 +110,7 @@ class Judge:
         return Attribution.CHAMPION if is_old else Attribution.NEITHER
 
     def _not_as_expected(self, answer: Mapping[str, Any]) -> str:
-        """Ask ``expect``, and say what is wrong."""
+        """Apply ``expect`` to the predictions, and return the fault; empty when there is none."""
         expect = self.checks.expect
         if self.probe is None or expect is None or expect.holds is None:
             return ""
@@ -120,7 +118,7 @@ class Judge:
         rows = self.probe.body.get("instances", self.probe.body.get("inputs"))
         try:
             said = expect.holds(predictions, rows)
-        except Exception as error:  # noqa: BLE001 - it is theirs, and an assertion is a way to say no
+        except Exception as error:  # noqa: BLE001 - the user's function may assert, and may raise anything
             how = f"raised {type(error).__name__}: {error}"
         else:
             if said is None or said:
@@ -134,7 +132,7 @@ class Judge:
 
 
 def _at(answer: Mapping[str, Any], path: str) -> str | None:
-    """Give what is at a dotted path of an answer, as text; None where there is nothing."""
+    """Return the value at a dotted path of an answer, as text; None when there is none."""
     found: Any = answer
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -143,10 +141,8 @@ def _at(answer: Mapping[str, Any], path: str) -> str | None:
 
 def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
     """
-    Tell whether two answers are the same: numbers within a tolerance, anything else to the letter.
+    Return whether two JSON values are the same: numbers within a tolerance, anything else exactly.
 
-    :param one: a JSON value
-    :param other: a JSON value
     :param tolerance: for numbers that are not both whole, relative or absolute
     """
     if isinstance(one, list) and isinstance(other, list):
@@ -164,18 +160,18 @@ def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What predictions have to be."""
+    """A check of predictions."""
 
     name: str
     holds: Callable[[Any, Any], Any] | None = None
-    """Called with the predictions and the rows; None for ``equal``: what is recorded is compared in any case."""
+    """Called with the predictions and the rows; None for ``equal``: recorded predictions are always compared."""
     is_theirs: bool = False
-    """Whether it is a function of the user's."""
+    """Whether the check is a function of the user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """A ``Verification`` that has been read. The default: five answers, as recorded where answers were recorded."""
+    """A parsed ``Verification``. The default: five answers, equal to the recorded ones if there are any."""
 
     body: Mapping[str, Any] | None = None
     expect: Expectation | None = None

@@ -1,8 +1,8 @@
 """
-Hopsworks up to 4.4, where a deployment serves an artifact: a numbered copy of model and scripts.
+Artifacts of Hopsworks up to 4.4, where a deployment serves a numbered copy of model and scripts.
 
-Such a server is known by its deployments having an ``artifactVersion`` and no ``version``. It refuses a new model
-version with the old artifact's number, and finds a new artifact's scripts only by their whole path.
+Deployments of such a server have an ``artifactVersion`` and no ``version``. The server refuses a new model version
+with the old artifact's number, and finds a new artifact's scripts only by their absolute path.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 NEW = -1
-"""The number that asks for a new artifact."""
+"""The artifact number that requests a new artifact."""
 _SCRIPTS = ("predictor", "transformer")
 _REASONS = frozenset({"model_name", "model_version", "script_file", "transformer.script_file"})
 
 
 def for_creating(body: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Give the body that creates a deployment on any Hopsworks; later ones leave the number out unread.
+    Return the body that creates a deployment on any Hopsworks version; later servers ignore the artifact number.
 
-    :param body: the body, as later ones take it
+    :param body: the body for later servers
     """
     return {**body, "artifactVersion": NEW}
 
 
 def for_changing(before: Mapping[str, Any], body: dict[str, Any], changes: Collection[str]) -> dict[str, Any]:
     """
-    Give the body that changes a deployment: with a new artifact where model or scripts change, else with the same.
+    Return the body that updates a deployment, with a new artifact number if model or scripts change.
 
     :param before: the deployment as the server gave it
-    :param body: as it is to be sent otherwise
-    :param changes: the settings that change
+    :param body: the body for later servers
+    :param changes: names of the settings that change
     """
     number = before.get("artifactVersion")
     if number is None or before.get("version") is not None or not _REASONS & set(changes):
@@ -44,11 +44,11 @@ def for_changing(before: Mapping[str, Any], body: dict[str, Any], changes: Colle
 
 def path_of(raw: Mapping[str, Any], key: str, name: str | None = None) -> str:
     """
-    Give the whole path of a script in a deployment's artifact.
+    Return the absolute path of a script in a deployment's artifact.
 
-    :param raw: the deployment as the server gave it
+    :param raw: the deployment resource
     :param key: ``predictor`` or ``transformer``
-    :param name: the script's name; None for the one that is told
+    :param name: the script's name; None for the one in the deployment resource
     """
     folder = f"{raw.get('modelPath')}/{raw.get('modelVersion')}/Artifacts/{raw.get('artifactVersion')}"
     return f"{folder}/{key}-{name or raw[key]}"

@@ -1,4 +1,4 @@
-"""Versions of models in the Hopsworks Model Registry, and the best of several by a metric."""
+"""Model versions of the Hopsworks Model Registry, and the choice of the best one by a metric."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from . import arguments
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+INPUT_EXAMPLE = "input_example.json"
+"""A version's file with a request to send, beside the model's own files."""
+EXPECTED = "expected.json"
+"""A version's file with recorded requests and predictions, beside the model's own files."""
+
 
 class Framework(StrEnum):
-    """What a model was made with; decides which model server runs it."""
+    """The framework that a model was made with. It decides which model server runs the model."""
 
     TENSORFLOW = "TENSORFLOW"
     TORCH = "TORCH"
@@ -30,7 +35,7 @@ class Framework(StrEnum):
 
 
 class Direction(StrEnum):
-    """Which end of a metric is the good one."""
+    """The direction in which a metric gets better."""
 
     MAX = "max"
     MIN = "min"
@@ -48,7 +53,7 @@ class ModelVersion:
     """The project that owns the model."""
     registry_id: int
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    """As registered. Read one with ``metric``, which knows what is a number."""
+    """As registered. Read one with ``metric``, which rejects values that are no finite number."""
     framework: Framework | None = None
     description: str | None = None
     environment: str | None = None
@@ -58,16 +63,16 @@ class ModelVersion:
     created: int | None = None
     """Milliseconds since 1970."""
     tags: Mapping[str, Any] = field(default_factory=dict)
-    """Those that the answer carries: many servers give them only when they are asked for (``get_model_tags``)."""
+    """The tags in the response. Many servers return tags only from their own endpoint (``get_model_tags``)."""
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, project: str, registry_id: int) -> ModelVersion:
         """
-        Read a model as the registry's REST endpoints give it.
+        Build a model version from a response of the registry's endpoints.
 
         :param data: a ModelDTO
-        :param project: the project to assume where the answer does not name one
-        :param registry_id: the registry that was asked
+        :param project: the owner to assume if the response names none
+        :param registry_id: the registry that was read
         :raises KeyError, TypeError, ValueError: ``data`` is not a model
         """
         framework = data.get("framework")
@@ -89,15 +94,11 @@ class ModelVersion:
 
     @property
     def path(self) -> str:
-        """Where the model lies in the project's files; its versions are the folders in it."""
+        """The model's folder in the project's files, which has one folder per version."""
         return f"/Projects/{self.project}/Models/{self.name}"
 
     def metric(self, name: str) -> float | None:
-        """
-        Give one metric as a number; None when this version has not got it, or it is not a finite number.
-
-        :param name: the metric's name
-        """
+        """Return a metric as a number; None when it is missing or no finite number."""
         value = self.metrics.get(name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return None
@@ -105,7 +106,7 @@ class ModelVersion:
 
 
 def _metrics(data: Any) -> Mapping[str, Any]:
-    """Read metrics, which some backends wrap into ``attributes``."""
+    """Read metrics, which some servers wrap into ``attributes``."""
     if not isinstance(data, dict):
         return {}
     attributes = data.get("attributes")
@@ -114,9 +115,9 @@ def _metrics(data: Any) -> Mapping[str, Any]:
 
 def tags_of(data: Any) -> dict[str, Any]:
     """
-    Read tags: name -> value, where the value is JSON as text on the wire.
+    Read tags as name -> value. In the response, each value is JSON text.
 
-    :param data: ``{"items": [{"name", "value"}]}``, or nothing
+    :param data: ``{"items": [{"name", "value"}]}``, or None
     """
     rows = data.get("items") or [] if isinstance(data, dict) else []
     return {str(row["name"]): tag_value(row.get("value")) for row in rows}
@@ -124,9 +125,9 @@ def tags_of(data: Any) -> dict[str, Any]:
 
 def tag_value(value: Any) -> Any:
     """
-    Read the value of a tag.
+    Parse the value of a tag.
 
-    :param value: JSON as text, or a text that is none
+    :param value: JSON text; any other string is returned unchanged
     """
     try:
         return json.loads(value)
@@ -136,32 +137,22 @@ def tag_value(value: Any) -> Any:
 
 def check_model_name(name: object) -> str:
     """
-    Give a model's name back when the registry can have such a name.
+    Return the name of a model if it is valid in the registry.
 
-    :param name: what was given as a name
-    :raises InvalidInputError: otherwise
+    :raises InvalidInputError: the name is invalid
     """
     return arguments.model_name("Model name", name)
 
 
 def best_of(models: Iterable[ModelVersion], metric: str, direction: Direction) -> ModelVersion | None:
     """
-    Choose the version with the best value of a metric; of several equal ones the newest.
+    Return the version with the best value of a metric; of equal values, the newest version.
 
-    Versions without the metric, or with one that is no finite number, do not take part: the server's own sorting
-    returns them all the same.
+    Versions without a finite value do not take part. The server's own sorting would return them, too.
 
     :param models: the versions to choose from
-    :param metric: name of the metric
-    :param direction: which end is the good one
     :return: None when no version has the metric
     """
     sign = 1 if direction is Direction.MAX else -1
     ranked = [(sign * value, model.version, model) for model in models if (value := model.metric(metric)) is not None]
     return max(ranked, key=lambda row: row[:2])[2] if ranked else None
-
-
-INPUT_EXAMPLE = "input_example.json"
-
-
-EXPECTED = "expected.json"

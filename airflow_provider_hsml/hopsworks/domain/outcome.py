@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from .deployment import Deployment
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended: what serves now, and how that is known."""
+    """The result of a rollout: the deployment that serves now, and how that was verified."""
 
     deployment: Deployment
     action: str
     """created, updated, started, attached or unchanged."""
     verified_by: str | None = None
-    """``fingerprint``, ``instances``, ``status``; None when nothing was waited for."""
+    """``fingerprint``, ``instances`` or ``status``; None when the rollout was not waited for."""
     downtime: float | None = None
-    """Seconds for which it did not answer, where it was stopped for the change."""
+    """Seconds without answers, where the deployment was stopped for the change."""

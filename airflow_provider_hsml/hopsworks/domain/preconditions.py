@@ -1,8 +1,7 @@
 """
-What has to hold before a change is sent: what would be refused, or would never come up, is refused here by name.
+Checks before a change is sent, which refuse settings that Hopsworks refuses, or whose instances cannot start.
 
-``check_combination`` looks at the whole deployment as it would be sent, so that a setting that was given and one that
-is live are checked together.
+``check_combination`` checks the whole body of the request, so that requested and live settings are checked together.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ _ELSEWHERE = "Deploy it under another deployment_name."
 
 def check_combination(body: Mapping[str, Any], changes: Collection[str]) -> None:
     """
-    Refuse what does not go together.
+    Raise an error if settings contradict each other.
 
-    :param body: the whole deployment, as it would be sent
-    :param changes: names of the settings that change; only what one of them takes part in is refused
-    :raises InvalidInputError: the first thing that is wrong, by the name of the field
+    :param body: the whole body of the request
+    :param changes: names of the settings that change; a contradiction counts only if one of them takes part
+    :raises InvalidInputError: the first contradiction; the message names the field
     """
     for bad, names, message in _rules(body):
         if bad and any(change.startswith(name) for name in names for change in changes):
@@ -43,7 +42,7 @@ _Rule = tuple[bool, tuple[str, ...], str]
 
 
 def _rules(body: Mapping[str, Any]) -> Iterator[_Rule]:
-    """Give (is it wrong, settings that take part, what to say) for each rule."""
+    """Yield (is it violated, settings that take part, error message) for each rule."""
     server, framework = body.get("modelServer"), body.get("modelFramework")
     is_default = body.get("servingTool") == "DEFAULT"
     script, config = body.get("predictor"), body.get("configFile")
@@ -51,7 +50,7 @@ def _rules(body: Mapping[str, Any]) -> Iterator[_Rule]:
     yield (
         server == "TENSORFLOW_SERVING" and bool(script),
         ("script_file", "framework"),
-        "spec.script_file: TensorFlow Serving takes no predictor script. Leave it out, or give False.",
+        "spec.script_file: TensorFlow Serving takes no predictor script.\nLeave it out, or give False.",
     )
     yield (
         server == "PYTHON" and not script and framework in (None, "PYTHON", "TORCH"),
@@ -66,14 +65,14 @@ def _rules(body: Mapping[str, Any]) -> Iterator[_Rule]:
     yield (
         bool(config) and server != "VLLM" and not script,
         ("config_file", "script_file"),
-        "spec.config_file: only vLLM and predictor scripts read one. Give script_file as well, or leave it out.",
+        "spec.config_file: only vLLM and predictor scripts read one.\nGive script_file as well, or leave it out.",
     )
     yield from _rules_of_tools(body, server=server, on=on, is_default=is_default)
     yield from _rules_of_components(body)
 
 
 def _rules_of_tools(body: Mapping[str, Any], *, server: object, on: str, is_default: bool) -> Iterator[_Rule]:
-    """Give the rules about serving tool, server and protocol."""
+    """Yield the rules about serving tool, server and protocol."""
     is_grpc = body.get("apiProtocol") == "GRPC"
     mode = SETTINGS["inference_logger.mode"].read(body)
     batching = dict(body.get("batchingConfiguration") or {})
@@ -97,7 +96,7 @@ def _rules_of_tools(body: Mapping[str, Any], *, server: object, on: str, is_defa
     yield (
         is_grpc and server == "VLLM",
         ("api_protocol", "framework"),
-        "spec.api_protocol: vLLM answers in the words of OpenAI's API, by REST only.",
+        "spec.api_protocol: vLLM serves OpenAI's API, by REST only.",
     )
     yield (
         is_default and SETTINGS["scaling.min_instances"].read(body) != 1,
@@ -133,7 +132,7 @@ def _rules_of_tools(body: Mapping[str, Any], *, server: object, on: str, is_defa
 
 
 def _rules_of_components(body: Mapping[str, Any]) -> Iterator[_Rule]:
-    """Give the rules about the transformer, and about what each component gets."""
+    """Yield the rules about the transformer, and about the resources of each component."""
     yield (
         not body.get("transformer"),
         tuple(name for name in SETTINGS if name.startswith("transformer.") and name != "transformer.script_file"),
@@ -170,46 +169,45 @@ def _rules_of_components(body: Mapping[str, Any]) -> Iterator[_Rule]:
 
 
 def _needs_script(body: Mapping[str, Any]) -> str:
-    """Say why a model cannot be deployed without a predictor script."""
+    """Return why a model cannot be deployed without a predictor script."""
     if body.get("modelName") is None:
         return "spec.script_file: expected one, since a deployment without a model serves a script."
     return (
         f"spec.script_file: version {body.get('modelVersion')} of model {body['modelName']!r} is of framework "
-        f"{body.get('modelFramework')}, which Hopsworks serves by a predictor script, and there is none. If "
+        f"{body.get('modelFramework')}, which Hopsworks serves by a predictor script, and there is none.\nIf "
         "scikit-learn can load the model, register it as SKLEARN."
     )
 
 
 def check_live(live: Deployment, model: ModelVersion | None, changes: Mapping[str, tuple[Any, Any]]) -> None:
     """
-    See refusals coming: what a deployment keeps for life.
+    Raise an error if a change touches what Hopsworks cannot change in an existing deployment.
 
-    :param live: the deployment
-    :param model: the version to serve
-    :param changes: what would change: setting -> (live, wanted)
-    :raises InvalidInputError: it cannot be changed so
+    :param model: the version to serve; None for a script alone
+    :param changes: setting -> (live, desired)
+    :raises InvalidInputError: the serving tool or the model server would change
     """
     if tool := changes.get("serving_tool"):
         message = (
-            f"spec.serving_tool: {live} has {tool[0]}, and Hopsworks cannot change that to {tool[1]}. {_ELSEWHERE}"
+            f"spec.serving_tool: {live} has {tool[0]}, and Hopsworks cannot change that to {tool[1]}.\n{_ELSEWHERE}"
         )
         raise InvalidInputError(message)
     framework = model.framework if model is not None else None
     if model is not None and framework is not None and framework.model_server != live.model_server:
         message = (
             f"{live} runs on {live.model_server}, and version {model.version} of model {model.name!r} "
-            f"({framework.value}) needs {framework.model_server}: Hopsworks cannot change that. {_ELSEWHERE}"
+            f"({framework.value}) needs {framework.model_server}: Hopsworks cannot change that.\n{_ELSEWHERE}"
         )
         raise InvalidInputError(message)
 
 
 def check_minimum(body: Mapping[str, Any], *, must_be_zero: bool) -> None:
     """
-    Refuse instances that are kept where the cluster wants all deployments to scale to zero.
+    Raise an error if a new deployment keeps instances on a cluster that wants all to scale to zero.
 
-    :param body: the deployment to create
-    :param must_be_zero: whether the cluster wants that
-    :raises InvalidInputError: more than 0 were asked for
+    :param body: the body of the request
+    :param must_be_zero: whether the cluster requires a minimum of 0 instances
+    :raises InvalidInputError: a minimum above 0 is requested
     """
     least = SETTINGS["scaling.min_instances"].read(body)
     if must_be_zero and body.get("servingTool") == "KSERVE" and least:

@@ -1,4 +1,4 @@
-"""A Hopsworks project and what its API key may do in it."""
+"""The Hopsworks project that a client works in, and its route to models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class ModelRoute(Protocol):
-    """A way to models other than through Hopsworks' REST API; ``inference.ingress`` has the one there is."""
+    """A route to models that bypasses Hopsworks' REST API; ``inference.ingress`` has the only one."""
 
     def predict(
         self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
@@ -33,6 +33,6 @@ class Project:
     id: int
     name: str
     has_files_folder: bool = field(default=True, compare=False)
-    """Whether a model's files lie in ``Files`` below its version, and not beside what describes it (Hopsworks 3)."""
+    """Whether a version's model files are in a folder ``Files``, and not beside its metadata files (Hopsworks 3)."""
     ingress: ModelRoute | None = field(default=None, repr=False, compare=False)
-    """How models are asked, where that is not through Hopsworks' REST API."""
+    """The route for predictions where it is not Hopsworks' REST API."""

@@ -1,7 +1,7 @@
 """
-Following a rollout from look to look: what one look says, and what is to be done next.
+The rollout tracker: from each poll of a deployment it decides the next step of a rollout.
 
-``Roll`` is given the time and the deployment as it was seen, and does nothing itself: a table of looks tests all of it.
+``RolloutTracker`` gets the time and the deployment as arguments and does no I/O. A table of polls can test all of it.
 """
 
 from __future__ import annotations
@@ -10,35 +10,34 @@ import logging
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
 
+from .deployment import Deployment, DeploymentStatus
 from .deployment import DeploymentStatus as Status
 
 log = logging.getLogger(__name__)
 
 FAILED_STAYS = 30.0
-"""Seconds after which a Failed is believed: it is computed anew at each look, and one crash may pass."""
+"""Seconds of Failed that count as a failure: Hopsworks computes the status at each read, and one crash may pass."""
 
 
 UNSCHEDULABLE_STAYS = 300.0
-"""The same when the cluster had no room: a node may be on its way."""
+"""The same when the cluster has no room: a new node may be starting."""
 
 
 class FailureTracker:
-    """Tells a Failed that stays from one that passes."""
+    """Distinguishes a Failed status that stays from one that passes."""
 
     def __init__(self) -> None:
-        """Begin with nothing seen."""
+        """Begin without a Failed status."""
         self.since: float | None = None
 
     def stays(self, deployment: Deployment, now: float) -> bool:
         """
-        Judge one look.
+        Evaluate one poll.
 
-        :param deployment: what was seen
         :param now: seconds since 1970
-        :return: whether it is Failed, and has been for too long
+        :return: whether the deployment has been Failed for too long
         """
         if deployment.status is not DeploymentStatus.FAILED:
             self.since = None
@@ -46,39 +45,39 @@ class FailureTracker:
         if self.since is None:
             self.since = now
             log.warning(
-                "%s: %s; looking again, since this may pass", deployment, deployment.reason or "no reason given"
+                "%s: %s; reading it again, since this may pass", deployment, deployment.reason or "no reason given"
             )
         return now - self.since >= (UNSCHEDULABLE_STAYS if deployment.is_unschedulable else FAILED_STAYS)
 
 
 SETTLE_SEEN = 5.0
-"""Seconds of being stable that are enough when the rollout was seen to happen."""
+"""Seconds of stable status that are enough if a poll saw the rollout in progress."""
 SETTLE_UNSEEN = 20.0
-"""The same when it was not: it may not have begun."""
+"""The same if no poll saw it: it may not have begun."""
 SETTLE_DEFAULT_TOOL = 10.0
 START_GRACE = 10.0
 """Seconds after a START for which 'Created' or 'Stopped' means 'not yet'."""
 NEVER_APPLIED = 60.0
-"""Seconds of Idle, though instances are to be kept, after which the change is lost."""
+"""Seconds of Idle despite a minimum of instances, after which the change counts as lost."""
 WAKE_AGAIN = 30.0
 NAMES_AGAIN = 10.0
 LOOK_AGAIN = 2.0
-"""Seconds between two looks at a rollout that has begun a short while ago."""
+"""Seconds between two polls at the beginning of a rollout."""
 LATE = 0.25
-"""Share of the time so far by which the next look may come late, in a rollout that takes longer."""
+"""Seconds between two polls in a longer rollout, as a share of the time so far."""
 
 
 class RolloutCause(Enum):
-    """What set the rollout in motion."""
+    """The request that started the rollout."""
 
     START = auto()
-    """Our START of a deployment that was down: nothing old can answer."""
+    """Our START of a deployment that was down: no old instance can answer."""
     CHANGE = auto()
-    """Our PUT, or somebody's: old instances may answer for a while."""
+    """A PUT, ours or another client's: old instances may answer for a while."""
 
 
 class NextStep(Enum):
-    """What to do after a look."""
+    """The step to take after a poll."""
 
     LOOK = auto()
     WAKE = auto()
@@ -90,28 +89,28 @@ class NextStep(Enum):
 @dataclass(slots=True)
 class RolloutTracker:
     """
-    Follows a rollout from look to look.
+    Follows a rollout from poll to poll.
 
-    Time is given, not taken, so that a table of looks is a whole test of it.
+    The time is an argument, so that a table of polls is a complete test.
     """
 
-    moved: RolloutCause
+    cause: RolloutCause
     since: float
-    """When it was set in motion, seconds since 1970."""
+    """When the rollout was started, seconds since 1970."""
     signature: tuple[int | None, str | None] | None = None
-    """The row that is ours; None until it is known: a START makes a new revision."""
+    """The signature of our change; None until it is known, since a START creates a new revision."""
     old_names: frozenset[str] = frozenset()
-    """Names of the instances before; empty when they are not known."""
+    """Names of the instances before the rollout; empty when unknown."""
     can_wake: bool = True
-    """Whether there is a request with which to wake an Idle deployment."""
+    """Whether there is a request that can wake an Idle deployment."""
     started_again: bool = False
-    """Whether the START was sent twice already."""
+    """Whether the START was sent a second time."""
     saw_transition: bool = False
     names_are_new: bool = False
     old_answered: bool = False
     stable_since: float | None = None
     look_within: float = LOOK_AGAIN
-    """Seconds after which to look again at the latest."""
+    """Seconds until the next poll, at the most."""
     _idle_since: float | None = None
     _woken_at: float | None = None
     _names_at: float | None = None
@@ -119,11 +118,10 @@ class RolloutTracker:
 
     def next(self, deployment: Deployment, now: float) -> NextStep:
         """
-        Judge a look.
+        Evaluate a poll and return the next step.
 
-        :param deployment: what was seen
         :param now: seconds since 1970
-        :raises SupersededError: somebody else changed or stopped it
+        :raises SupersededError: another client changed or stopped the deployment
         :raises DeploymentFailedError: it is Failed and stays so
         :raises VerificationError: the change was stored but never reached the cluster
         """
@@ -145,16 +143,16 @@ class RolloutTracker:
 
     def names(self, current: frozenset[str]) -> bool:
         """
-        Take the names of the instances that run now.
+        Record the names of the instances that run now.
 
-        :param current: their names; empty when they are not known
-        :return: whether all are new, as far as can be known
+        :param current: their names; empty when unknown
+        :return: whether all instances are new, as far as known
         """
         self.names_are_new = bool(current and self.old_names) and not current & self.old_names
         return self.names_are_new or not current
 
     def not_yet(self) -> None:
-        """Begin to settle anew: an old instance was seen to answer."""
+        """Restart the settle time, since an old instance has answered."""
         self.stable_since = None
         self.saw_transition = self.old_answered = True
 
@@ -162,18 +160,18 @@ class RolloutTracker:
         if self.signature is None:
             self.signature = deployment.signature
         elif deployment.signature != self.signature:
-            message = f"{deployment} was changed by somebody else during the rollout; what they set is left as it is."
+            message = f"{deployment} was changed by another client during the rollout; their change is kept."
             raise SupersededError(message)
 
     def _down(self, deployment: Deployment, now: float) -> NextStep:
-        ours = self.moved is RolloutCause.START
+        ours = self.cause is RolloutCause.START
         if ours and now - self.since < START_GRACE:
             return NextStep.LOOK
         if ours and deployment.status.is_down and not self.started_again:
             self.started_again, self.since = True, now
             return NextStep.START
         message = (
-            f"{deployment} was stopped by somebody else while it was rolled out. Start it again if that was a mistake."
+            f"{deployment} was stopped by another client while it was rolled out. Start it again if that was a mistake."
         )
         raise SupersededError(message)
 
@@ -213,7 +211,7 @@ class RolloutTracker:
         return NextStep.PROBE
 
     def _settle(self, deployment: Deployment) -> float:
-        if self.moved is RolloutCause.START:
+        if self.cause is RolloutCause.START:
             return 0.0
         if deployment.serving_tool == "DEFAULT":
             return SETTLE_DEFAULT_TOOL

@@ -1,4 +1,4 @@
-"""Predictor and transformer scripts as values: which file, and where it is stored in the project."""
+"""Predictor and transformer scripts as values: the file, and its place in the project."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.domain.project import Project
-    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
+from . import arguments
+from .settings import Script
 
+if TYPE_CHECKING:
+    from .project import Project
+    from .settings import SettingValues
 
 FOLDER = "Resources/airflow-provider-hsml/scripts"
-
-
+"""Where scripts are uploaded to, relative to the project's folder."""
 MOST_BYTES = 10 * 1024 * 1024
-
-
 _IN_THE_PROJECT = re.compile(r"(?:hopsfs:|hdfs:)?(?://[^/]*)?(/Projects/.*)")
 
 
 def read(what: str, value: object) -> Script:
     """
-    Read which file is meant; one of this machine is read and hashed.
+    Read the argument that names a script. A file of this machine is read and hashed.
 
-    :param what: the argument's name
     :param value: a path of this machine, or ``/Projects/<project>/...``, also with ``hopsfs:`` or ``hdfs://``
-    :raises InvalidInputError: it cannot be such a file
+    :raises InvalidInputError: there is no such file, or it cannot be a script
     """
     text = str(value) if isinstance(value, Path) else arguments.text(what, value).strip()
     suffix = ".py" if what.endswith("script_file") else ""
@@ -55,11 +51,10 @@ def read(what: str, value: object) -> Script:
 
 def absolute(project: Project, desired: SettingValues) -> SettingValues:
     """
-    Give the same settings with each script's whole path.
+    Return the same settings with the absolute path of each script.
 
-    :param project: the project that the deployment is in
-    :param desired: what was asked for
-    :raises InvalidInputError: a script that is in another project
+    :param project: the deployment's project
+    :raises InvalidInputError: a script is in another project
     """
     root = f"/Projects/{project.name}/"
     found = dict(desired)

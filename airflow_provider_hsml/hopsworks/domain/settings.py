@@ -1,8 +1,8 @@
 """
-The one table of a deployment's settings, and where each stands on the wire.
+The table of a deployment's settings, with the place of each in the deployment resource.
 
-The same setting may stand in two places, or be written in one way and read back in another. Reading what is live,
-comparing, and writing an update all go by ``SETTINGS``, so they cannot disagree.
+A setting may be in two places, or be written in one form and read back in another. Reading the live deployment,
+comparing it and writing an update all use ``SETTINGS``, so they cannot disagree.
 """
 
 from __future__ import annotations
@@ -15,15 +15,48 @@ from typing import Any
 
 COMPUTE = ("cores", "memory", "gpus")
 RESERVED = "SERVING_"
-"""How the names of environment variables begin that Hopsworks sets itself, for deployments with a schema."""
+"""Prefix of environment variables that Hopsworks sets itself, for deployments with a schema."""
 RESTARTED = "HSML_RESTARTED_AT"
-"""An environment variable of ours, by which a restart without a stop makes a new rollout: no setting of the user's."""
+"""Our environment variable that triggers a new rollout for a restart without a stop. Users do not set it."""
 CREATE_TOPIC = "CREATE"
 _COPIED = re.compile(r"^(?:predictor-|transformer-)+")
-"""What servers that copy scripts put before their names."""
+"""Prefixes that servers which copy scripts add to their file names."""
+
+SCALING = {
+    "max_instances": "maxInstances",
+    "metric": "scaleMetric",
+    "target": "target",
+    "panic_window_percentage": "panicWindowPercentage",
+    "panic_threshold_percentage": "panicThresholdPercentage",
+    "stable_window_seconds": "stableWindowSeconds",
+    "scale_to_zero_retention_seconds": "scaleToZeroRetentionSeconds",
+    "log_persistence": "logPersistence",
+    "autoscaler": "autoscaler",
+    "scale_down_stabilization_window_seconds": "scaleDownStabilizationWindowSeconds",
+    "scale_up_stabilization_window_seconds": "scaleUpStabilizationWindowSeconds",
+    "additional_metrics": "additionalScaleMetrics",
+    "idle_scale_to_zero": "idleScaleToZero",
+    "idle_cooldown_seconds": "idleCooldownSeconds",
+    "cold_start_timeout_seconds": "coldStartTimeoutSeconds",
+}
+_BATCHER = {
+    "enabled": "batchingEnabled",
+    "max_batch_size": "maxBatchSize",
+    "max_latency": "maxLatency",
+    "timeout": "timeout",
+}
+EXTRA = "extra."
+_UNVERSIONED_EXTRA = frozenset({"knativeMode"})
+SET_BY_THE_SERVER = frozenset(
+    {"id", "name", "version", "created", "creator", "status", "condition", "deployed", "revision", "projectNamespace"}
+    | {"availableInstances", "availableTransformerInstances", "internalPort", "hopsworksInferencePath"}
+    | {"modelServerInferencePath", "missingMandatoryTags", "gitCurrentCommit", "gitResolvedBranch", "artifactVersion"}
+    | {"modelName", "modelVersion", "modelPath", "modelFramework", "modelServer"}
+)
+"""Keys that the server derives, or that follow from other settings. They cannot be set by ``extra``."""
 
 SettingValues = dict[str, Any]
-"""Settings by their name: those that were asked for, no others. None: it is to be taken away."""
+"""Desired values by setting name. Settings that were not requested are left out; None means that one is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,19 +64,19 @@ class Script:
     """A script or configuration file of a deployment: in the project, or on this machine and about to be uploaded."""
 
     path: str
-    """``/Projects/<project>/...``, or from the project's folder on where it is yet to be uploaded."""
+    """``/Projects/<project>/...``; relative to the project's folder for a file that is yet to be uploaded."""
     content: bytes | None = field(default=None, repr=False)
-    """What to upload; None for one that is in the project already."""
+    """The content to upload; None for a file that is in the project already."""
 
     @property
     def name(self) -> str:
-        """The last part of the path: the only part that all servers tell."""
+        """The last part of the path: the only part that all servers return."""
         return self.path.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """Where inferences are logged to: a Kafka topic that is there, or ``CREATE`` for a new one."""
+    """The Kafka topic of the inference logger: an existing one, or ``CREATE`` for a new one."""
 
     name: str
     partitions: int = 1
@@ -56,17 +89,19 @@ class Kind:
 
     decode: Callable[[Any], Any] = lambda wire: wire
     encode: Callable[[Any, Any], Any] = lambda value, _live: value
-    """From the wanted value and what is live, to the wire."""
+    """Convert a desired value, and the live one, to JSON for the server."""
     alike: Callable[[Any, Any, Mapping[str, Any]], bool] = lambda live, value, _raw: bool(live == value)
-    """Whether what is live, read, is what is wanted; in this deployment."""
+    """Whether the live value, decoded, matches the desired value, given the whole deployment resource."""
     show: Callable[[Any], str] = repr
 
 
 def base_name(path: Any) -> str | None:
     """
-    Give the name by which scripts are compared: some servers tell a path, some a name, some that of a copy.
+    Return the name by which scripts are compared.
 
-    :param path: as it stands on the wire
+    Some servers return a script's path, some its name, and some the name of a copy.
+
+    :param path: the value in the deployment resource
     """
     return _COPIED.sub("", path.rpartition("/")[2]) or None if isinstance(path, str) else None
 
@@ -77,12 +112,12 @@ def _env_vars(wire: Any) -> dict[str, str]:
 
 
 def _is_set_aside(text: str) -> bool:
-    """Tell whether a variable is not one that users set."""
+    """Return whether an environment variable is set by Hopsworks or by a restart, not by users."""
     return text.startswith((RESERVED, f"{RESTARTED}="))
 
 
 def _env_vars_to_wire(value: Mapping[str, str], live: Any) -> list[str]:
-    """Write variables; those that Hopsworks, or a restart, has set stay."""
+    """Convert variables to JSON; those that Hopsworks or a restart has set are kept."""
     own = [text for text in live or [] if _is_set_aside(text)]
     return [*own, *(f"{name}={text}" for name, text in value.items())]
 
@@ -97,14 +132,14 @@ def _is_topic(live: Any, value: Topic | None, raw: Mapping[str, Any]) -> bool:
 
 
 def _merged(value: Any, live: Any) -> Any:
-    """Put a value into what is live: of a mapping only the keys that were given."""
+    """Merge a value into the live one: of a mapping, only the given keys are replaced."""
     if not isinstance(value, Mapping) or not isinstance(live, Mapping):
         return value
     return {**live, **{key: _merged(inner, live.get(key)) for key, inner in value.items()}}
 
 
 def _holds(live: Any, value: Any) -> bool:
-    """Tell whether all of a value is in what is live, where the server may have filled in more."""
+    """Return whether the live value has all of a value; the server may have filled in more keys."""
     if isinstance(value, Mapping):
         there = live if isinstance(live, Mapping) else {}
         return all(_holds(there.get(key), inner) for key, inner in value.items())
@@ -135,41 +170,33 @@ PARTIAL = Kind(encode=_merged, alike=lambda live, value, _raw: _holds(live, valu
 
 
 def tag_text(value: Any) -> str:
-    """
-    Write the value of a tag: a text as it is, anything else as JSON.
-
-    :param value: what was given
-    """
+    """Return the value of a tag as text: a string unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting of a deployment and where it stands on the wire."""
+    """One setting of a deployment and its place in the deployment resource."""
 
     name: str
-    """As it is called in ``spec``, in a plan and in messages: ``resources.requests.cores``."""
+    """The name in ``spec``, in a plan and in messages: ``resources.requests.cores``."""
     paths: tuple[tuple[str, ...], ...]
-    """All are written; the first that has a value is read."""
+    """All paths are written; the first one that has a value is read."""
     kind: Kind = PLAIN
     default: Any = None
-    """What it counts as when it is not there."""
+    """The value that a missing setting stands for."""
     versioned: bool = True
-    """Whether a deployment version (5.2) keeps it, so that a rollback brings it back."""
+    """Whether a deployment version (5.2) keeps this setting, so that a rollback restores it."""
     compared: bool = True
     """Whether a difference is a reason to send an update."""
 
     @property
     def field(self) -> str:
-        """What users gave it as, for messages."""
+        """The argument that sets it, for messages."""
         return self.name if self.name.startswith(("model_", "framework")) else f"spec.{self.name}"
 
     def wire(self, raw: Mapping[str, Any]) -> Any:
-        """
-        Give what stands on the wire for it; None when there is nothing.
-
-        :param raw: a deployment as the server gives it
-        """
+        """Return the raw value in a deployment resource; None when there is none."""
         for path in self.paths:
             value: Any = raw
             for key in path:
@@ -179,29 +206,19 @@ class Setting:
         return None
 
     def read(self, raw: Mapping[str, Any]) -> Any:
-        """
-        Give the setting's value in an answer of the server; its default when it is not there.
-
-        :param raw: a deployment as the server gives it
-        """
+        """Return the decoded value in a deployment resource; the default when there is none."""
         wire = self.wire(raw)
         return self.default if wire is None else self.kind.decode(wire)
 
     def is_met(self, raw: Mapping[str, Any], value: Any) -> bool:
-        """
-        Tell whether a deployment has a value of this setting, however the server writes it.
-
-        :param raw: a deployment as the server gives it
-        :param value: what was asked for
-        """
+        """Return whether a deployment resource has this value, in any form that servers return it in."""
         return self.kind.alike(self.read(raw), value, raw)
 
     def write(self, raw: dict[str, Any], value: object) -> None:
         """
-        Put a value into a deployment that will be sent.
+        Write a value into the body of a request.
 
-        :param raw: the deployment; changed in place
-        :param value: the new value
+        :param raw: the body; modified in place
         """
         wire = self.kind.encode(value, self.wire(raw))
         for path in self.paths:
@@ -213,33 +230,8 @@ class Setting:
             place[path[-1]] = wire
 
 
-SCALING = {
-    "max_instances": "maxInstances",
-    "metric": "scaleMetric",
-    "target": "target",
-    "panic_window_percentage": "panicWindowPercentage",
-    "panic_threshold_percentage": "panicThresholdPercentage",
-    "stable_window_seconds": "stableWindowSeconds",
-    "scale_to_zero_retention_seconds": "scaleToZeroRetentionSeconds",
-    "log_persistence": "logPersistence",
-    "autoscaler": "autoscaler",
-    "scale_down_stabilization_window_seconds": "scaleDownStabilizationWindowSeconds",
-    "scale_up_stabilization_window_seconds": "scaleUpStabilizationWindowSeconds",
-    "additional_metrics": "additionalScaleMetrics",
-    "idle_scale_to_zero": "idleScaleToZero",
-    "idle_cooldown_seconds": "idleCooldownSeconds",
-    "cold_start_timeout_seconds": "coldStartTimeoutSeconds",
-}
-_BATCHER = {
-    "enabled": "batchingEnabled",
-    "max_batch_size": "maxBatchSize",
-    "max_latency": "maxLatency",
-    "timeout": "timeout",
-}
-
-
 def _of_component(prefix: str, component: str, instances: str) -> tuple[Setting, ...]:
-    """Make the settings that predictor and transformer have alike."""
+    """Build the settings that predictor and transformer have in common."""
     return (
         Setting(f"{prefix}env_vars", ((f"{component}EnvVars",),), ENV_VARS, {}),
         *(
@@ -247,7 +239,7 @@ def _of_component(prefix: str, component: str, instances: str) -> tuple[Setting,
             for kind in ("requests", "limits")
             for unit in COMPUTE
         ),
-        # Two truths since 4.6: both are written, and the newer one is read.
+        # In two places since 4.6: both are written, and the newer one is read.
         Setting(f"{prefix}scaling.min_instances", ((f"{component}ScalingConfig", "minInstances"), (instances,))),
         *(
             Setting(
@@ -289,19 +281,15 @@ SETTINGS: dict[str, Setting] = {
         Setting("serving_tool", (("servingTool",),), default="KSERVE", versioned=False),
         # A PUT of the description alone would restart the instances.
         Setting("description", (("description",),), versioned=False, compared=False),
-        # Sent with what creates a deployment; afterwards they have an endpoint of their own.
+        # Sent with the request that creates a deployment; afterwards tags have an endpoint of their own.
         Setting("tags", (("tags",),), TAGS, {}, versioned=False, compared=False),
     )
 }
-EXTRA = "extra."
-_UNVERSIONED_EXTRA = frozenset({"knativeMode"})
-SET_BY_THE_SERVER = frozenset(
-    {"id", "name", "version", "created", "creator", "status", "condition", "deployed", "revision", "projectNamespace"}
-    | {"availableInstances", "availableTransformerInstances", "internalPort", "hopsworksInferencePath"}
-    | {"modelServerInferencePath", "missingMandatoryTags", "gitCurrentCommit", "gitResolvedBranch", "artifactVersion"}
-    | {"modelName", "modelVersion", "modelPath", "modelFramework", "modelServer"}
-)
-"""Keys that follow from something else, and cannot be asked for."""
+
+ENV_VAR_SETTINGS = ("env_vars", "transformer.env_vars")
+"""The settings whose values are never stored, since they may be secrets."""
+ENV_VAR_KEYS = frozenset(path[0] for name in ENV_VAR_SETTINGS for path in SETTINGS[name].paths)
+"""The keys of those settings in the deployment resource."""
 
 
 def _restarted(wire: Any) -> str | None:
@@ -318,17 +306,17 @@ RESTART = Setting(
             f"{RESTARTED}={value}",
         ],
     ),
-    # Changed in place: a version of its own would be what a rollback goes back to.
+    # Changed in place: a rollback must not go back to a deployment version that only records a restart.
     versioned=False,
 )
-"""When a restart without a stop was asked for. None of the user's settings, so not in the table of them."""
+"""The time at which a restart without a stop was requested. Users do not set it, so it is not in ``SETTINGS``."""
 
 
 def setting_of(name: str) -> Setting:
     """
-    Find a setting.
+    Return the setting of a name.
 
-    :param name: its name; ``extra.<key>`` for a key of the wire that has no name of its own
+    :param name: a name in ``SETTINGS``, or ``extra.<key>`` for a key of the deployment resource without such a name
     """
     if name == RESTART.name:
         return RESTART
@@ -340,16 +328,8 @@ def setting_of(name: str) -> Setting:
 
 def named(key: str) -> str | None:
     """
-    Tell which setting a key of the wire belongs to; None when it has no name of its own.
+    Return the name of the setting that a key of the deployment resource belongs to; None when there is none.
 
-    :param key: a key of a deployment, such as ``predictorResources``
+    :param key: for example ``predictorResources``
     """
     return next((name for name, setting in SETTINGS.items() if any(path[0] == key for path in setting.paths)), None)
-
-
-ENV_VAR_SETTINGS = ("env_vars", "transformer.env_vars")
-"""The settings whose values are never stored."""
-
-
-ENV_VAR_KEYS = frozenset(path[0] for name in ENV_VAR_SETTINGS for path in SETTINGS[name].paths)
-"""The same, as they are called on the wire."""

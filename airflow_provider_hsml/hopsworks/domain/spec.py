@@ -1,8 +1,8 @@
 """
-How a deployment is to be configured, in the words of the SDK's ``model.deploy``.
+The configuration of a deployment as users write it, with the argument names of the SDK's ``model.deploy``.
 
-Each of the dataclasses below reads itself strictly and says which settings it asks for; where those stand on the wire
-is ``settings``' to say. In all of them a field that is None is not asked for: an update keeps what is live.
+Each dataclass below parses its fields strictly and returns the desired settings; ``settings`` maps those to the
+deployment resource. A field that is None is not requested: an update keeps the live value.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ _ENV_VAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 @dataclass(frozen=True, slots=True)
 class Resources(Arguments):
-    """What one instance gets. ``requests`` and ``limits``: ``cores`` (float), ``memory`` (MB), ``gpus``."""
+    """Resources of one instance. ``requests`` and ``limits``: ``cores`` (float), ``memory`` (MB), ``gpus``."""
 
     instances: int | str | None = None
-    """How many instances at the least; the same as ``Scaling.min_instances``."""
+    """Minimum number of instances; the same as ``Scaling.min_instances``."""
     requests: Mapping[str, float] | None = None
     limits: Mapping[str, float] | None = None
 
     def setting_values(self, what: str = "spec.resources") -> SettingValues:
         """
-        Give the settings that this asks for, by their names below the component.
+        Return the desired settings by name, without the component's prefix.
 
-        :param what: where this was given, for messages
-        :raises InvalidInputError: a value of the wrong kind, or a limit below its request
+        :param what: the argument's name, for messages
+        :raises InvalidInputError: a value of the wrong type, or a limit below its request
         """
         found: SettingValues = {}
         if self.instances is not None:
@@ -70,9 +70,9 @@ class Resources(Arguments):
 @dataclass(frozen=True, slots=True)
 class Scaling(Arguments):
     """
-    How many instances run. Percentages are 0 to 100 and above, ``*_seconds`` are seconds.
+    The number of instances. Percentages are 0 to 100 and above, ``*_seconds`` are seconds.
 
-    ``min_instances=0`` lets the deployment scale to zero: it is Idle then, and the next request wakes it.
+    With ``min_instances=0`` the deployment scales to zero: its status is then Idle, and the next request wakes it.
     """
 
     min_instances: int | str | None = None
@@ -81,19 +81,19 @@ class Scaling(Arguments):
     """CONCURRENCY, RPS, CPU or MEMORY; with vLLM also QUEUE_DEPTH, RUNNING_REQUESTS, KV_CACHE_USAGE, QUEUE_TIME,
     TIME_TO_FIRST_TOKEN or REQUEST_LATENCY."""
     target: float | str | None = None
-    """The value of ``metric`` an instance should have."""
+    """The value of ``metric`` to keep per instance."""
     panic_window_percentage: float | str | None = None
     panic_threshold_percentage: float | str | None = None
     stable_window_seconds: int | str | None = None
     scale_to_zero_retention_seconds: int | str | None = None
     log_persistence: str | None = None
-    """NONE or ALL_REPLICAS: whether logs outlive their instance."""
+    """NONE or ALL_REPLICAS: whether logs are kept after their instance ends."""
     autoscaler: str | None = None
     """HPA or KEDA (5.2)."""
     scale_down_stabilization_window_seconds: int | str | None = None
     scale_up_stabilization_window_seconds: int | str | None = None
     additional_metrics: Sequence[Mapping[str, Any]] | None = None
-    """More to scale by, ``{"metric": ..., "target": ...}`` each; replaced as a whole (5.2)."""
+    """Further metrics to scale by, ``{"metric": ..., "target": ...}`` each; replaced as a whole (5.2)."""
     idle_scale_to_zero: bool | str | None = None
     """Whether a deployment without Knative scales to zero (5.2); ``min_instances`` is 0 then."""
     idle_cooldown_seconds: int | str | None = None
@@ -101,10 +101,10 @@ class Scaling(Arguments):
 
     def setting_values(self, what: str = "spec.scaling") -> SettingValues:
         """
-        Give the settings that this asks for, by their names below the component.
+        Return the desired settings by name, without the component's prefix.
 
-        :param what: where this was given, for messages
-        :raises InvalidInputError: a value of the wrong kind
+        :param what: the argument's name, for messages
+        :raises InvalidInputError: a value of the wrong type
         """
         found = {f"scaling.{name}": _scaling(name, f"{what}.{name}", value) for name, value in self.given().items()}
         if found.get("scaling.idle_scale_to_zero"):
@@ -131,7 +131,7 @@ def _scaling(name: str, what: str, value: object) -> Any:
 
 
 def _additional_metric(what: str, row: object) -> dict[str, Any]:
-    """Read one of ``Scaling.additional_metrics``, as the wire has it."""
+    """Read one of ``Scaling.additional_metrics`` into its JSON for the server."""
     given = arguments.mapping(what, row, ("metric", "target"))
     found = {SCALING["metric"]: _scaling("metric", f"{what}.metric", given.get("metric"))}
     if given.get("target") is not None:
@@ -141,7 +141,7 @@ def _additional_metric(what: str, row: object) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class TransformerSpec(Arguments):
-    """The component that works on requests before the predictor, and on answers after it: a script of its own."""
+    """The transformer: a script that processes requests before the predictor, and responses after it."""
 
     script_file: str | None = None
     """As ``DeploymentSpec.script_file``."""
@@ -152,9 +152,9 @@ class TransformerSpec(Arguments):
 
     def setting_values(self) -> SettingValues:
         """
-        Give the settings that this asks for, checked.
+        Check the fields and return the desired settings.
 
-        :raises InvalidInputError: what is wrong, by the name of the field
+        :raises InvalidInputError: a field is wrong; the message names it
         """
         found = _component(self, "spec.transformer")
         if self.script_file is not None:
@@ -164,22 +164,22 @@ class TransformerSpec(Arguments):
 
 @dataclass(frozen=True, slots=True)
 class InferenceLogger(Arguments):
-    """What is logged of each inference, and where to. ``mode="NONE"`` ends it."""
+    """Which part of each inference is logged, and to which topic. ``mode="NONE"`` turns logging off."""
 
     mode: str | None = None
-    """ALL, PREDICTIONS, MODEL_INPUTS or NONE; ALL when only a topic is given."""
+    """ALL, PREDICTIONS, MODEL_INPUTS or NONE; ALL when only a topic is set."""
     kafka_topic: str | None = None
-    """A topic's name, or ``CREATE`` for one of the deployment's own, which is also what a mode alone leads to."""
+    """A topic's name, or ``CREATE`` for a new topic, which is also the default when only a mode is set."""
     partitions: int | str | None = None
-    """Of the topic that is created."""
+    """Number of partitions of a new topic."""
     replicas: int | str | None = None
-    """Of the topic that is created."""
+    """Number of replicas of a new topic."""
 
     def setting_values(self) -> SettingValues:
         """
-        Give the settings that this asks for, checked.
+        Check the fields and return the desired settings.
 
-        :raises InvalidInputError: what is wrong, by the name of the field
+        :raises InvalidInputError: a field is wrong; the message names it
         """
         what, found = "spec.inference_logger", SettingValues()
         if self.mode is not None:
@@ -203,7 +203,7 @@ class InferenceLogger(Arguments):
 
 @dataclass(frozen=True, slots=True)
 class Batcher(Arguments):
-    """Whether the server puts several requests together before the model sees them."""
+    """Whether the model server batches requests."""
 
     enabled: bool | str | None = None
     max_batch_size: int | str | None = None
@@ -214,9 +214,9 @@ class Batcher(Arguments):
 
     def setting_values(self) -> SettingValues:
         """
-        Give the settings that this asks for, checked.
+        Check the fields and return the desired settings.
 
-        :raises InvalidInputError: what is wrong, by the name of the field
+        :raises InvalidInputError: a field is wrong; the message names it
         """
         return {
             f"inference_batcher.{name}": (
@@ -231,26 +231,27 @@ class Batcher(Arguments):
 @dataclass(frozen=True, slots=True)
 class DeploymentSpec(Arguments):
     """
-    How a deployment is to be configured. A field that is None is not asked for: an update keeps what is live.
+    The configuration of a deployment. A field that is None is not requested: an update keeps the live value.
 
-    To take something away, give ``script_file=False``, ``config_file=False``, ``transformer=False``, ``env_vars={}``,
+    To remove something, use ``script_file=False``, ``config_file=False``, ``transformer=False``, ``env_vars={}``,
     ``tags={}``, ``InferenceLogger(mode="NONE")`` or ``Batcher(enabled=False)``.
 
-    A mapping with the same keys does as well, and is what to use where Airflow maps or templates the argument.
+    A mapping with the same keys works as well. Use one where Airflow maps or templates the argument.
     """
 
     script_file: str | bool | None = None
     """
     The predictor: a ``.py`` file of the machine where the task runs, or one in the project
     (``/Projects/<project>/...``, also with ``hopsfs:`` or ``hdfs://`` before it). A local file is uploaded under a
-    name that carries its content's hash; one in the project is known by its name alone, so give new content a new name.
+    name with the hash of its content. A file in the project is compared by name alone: give new content a new name.
     """
     config_file: str | bool | None = None
     """The configuration of vLLM (YAML), or of a script; a file as above."""
     environment: str | None = None
     """Name of the Python environment that the model server runs in."""
     env_vars: Mapping[str, str] | None = None
-    """Environment variables, replaced as a whole. Not for secrets: whoever sees the deployment sees them."""
+    """Environment variables, replaced as a whole. Not for secrets: they are visible to all who can read the deployment.
+    """
     resources: Resources | Mapping[str, Any] | None = None
     scaling: Scaling | Mapping[str, Any] | None = None
     transformer: TransformerSpec | Mapping[str, Any] | bool | None = None
@@ -259,19 +260,19 @@ class DeploymentSpec(Arguments):
     api_protocol: str | None = None
     """REST or GRPC; a GRPC deployment is not probed."""
     serving_tool: str | None = None
-    """KSERVE or DEFAULT; what the cluster has, when it is not given. Cannot be changed."""
+    """KSERVE or DEFAULT; without it, the one that the cluster has. It cannot be changed later."""
     description: str | None = None
-    """Sent along with a change; a new description alone changes nothing, since it would restart the instances."""
+    """Sent with other changes only: an update for a new description alone would restart the instances."""
     tags: Mapping[str, Any] | None = None
     """Values by name, replaced as a whole; their schemas must exist in Hopsworks."""
     extra: Mapping[str, Any] | None = None
-    """Keys of the wire that have no name here, such as ``tracing`` or ``vllmVariant``."""
+    """Keys of the deployment resource that have no argument here, such as ``tracing`` or ``vllmVariant``."""
 
     def setting_values(self) -> SettingValues:
         """
-        Give the settings that this asks for, checked. A local script is read.
+        Check the fields and return the desired settings. A local script is read.
 
-        :raises InvalidInputError: what is wrong, by the name of the field
+        :raises InvalidInputError: a field is wrong; the message names it
         """
         found = _component(self, "spec")
         for name in ("script_file", "config_file"):
@@ -298,12 +299,12 @@ class DeploymentSpec(Arguments):
 
 
 def _is_false(value: object) -> bool:
-    """Tell whether a value is False, or what a template makes of it."""
+    """Return whether a value is False, or its text from a template."""
     return value is False or (isinstance(value, str) and value.strip().lower() == "false")
 
 
 def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> SettingValues:
-    """Read what predictor and transformer have alike."""
+    """Read the fields that predictor and transformer have in common."""
     found: SettingValues = {}
     if spec.environment is not None:
         found["environment"] = arguments.text(f"{what}.environment", spec.environment)
@@ -319,7 +320,7 @@ def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> SettingValu
 
 
 def _env_vars(what: str, given: object) -> dict[str, str]:
-    """Read environment variables; their values are in no message."""
+    """Read environment variables. Messages never show their values."""
     found = {}
     for name, value in arguments.mapping(what, given).items():
         if name.startswith(RESERVED):
@@ -333,7 +334,7 @@ def _env_vars(what: str, given: object) -> dict[str, str]:
 
 
 def _extra(given: object) -> SettingValues:
-    """Read keys of the wire."""
+    """Read keys of the deployment resource."""
     found = {}
     for key, value in arguments.json_mapping("spec.extra", given).items():
         if key in SET_BY_THE_SERVER:

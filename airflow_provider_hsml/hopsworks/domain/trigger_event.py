@@ -1,52 +1,136 @@
-"""How a wait in the triggerer ended: plain JSON for the task that goes on after it, which takes nothing for granted."""
+"""
+The event with which a trigger ends: plain JSON, written in the triggerer and read by the task that resumes.
+
+Three shapes: ``{"status": "success", "result": {...}}``, ``{"status": "start_needed", "result": {...}}``, and
+``{"status": "error", "code": "...", "message": "...", "transient": true, "result": {...}}``. Airflow stores events, so
+the codes of errors are stable, and no line of a log is in a message.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
+from airflow_provider_hsml.hopsworks import errors
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_CODES: dict[str, type[HopsworksError]] = {
+    "invalid_input": errors.InvalidInputError,
+    "not_found": errors.NotFoundError,
+    "unsupported": errors.UnsupportedError,
+    "certificate": errors.CertificateError,
+    "deadline_exceeded": errors.DeadlineExceededError,
+    "deployment": errors.DeploymentError,
+    "verification": errors.VerificationError,
+    "rolled_back": errors.RolledBackError,
+    "superseded": errors.SupersededError,
+}
+"""The errors that a message is enough to make again."""
+_FAILED = "deployment_failed"
+_OTHER = "hopsworks"
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The wait is over, as it was to be."""
+
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StartNeeded:
+    """A START has to be sent again, which is for a worker to do."""
+
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The wait has failed."""
+
+    code: str
+    message: str
+    transient: bool
+    result: Mapping[str, Any]
+
+    @property
+    def is_failed_deployment(self) -> bool:
+        """Whether the instances of the deployment do not come up; the deployment itself tells the rest."""
+        return self.code == _FAILED
+
+    def error(self) -> HopsworksError:
+        """Return the error that the trigger met, as far as its code and message tell."""
+        kind = errors.DeploymentError if self.is_failed_deployment else _CODES.get(self.code, HopsworksError)
+        error = kind(self.message)
+        error.transient = self.transient
+        return error
+
+
+Event: TypeAlias = Success | StartNeeded | Failure
+
 
 def success(result: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Say that what was waited for is there.
+    Return the event of a wait that is over.
 
     :param result: what was found, in plain JSON
     """
     return {"status": "success", "result": dict(result)}
 
 
-def failure(error: HopsworksError) -> dict[str, Any]:
+def start_needed(result: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Say how it failed; without lines of logs, since Airflow stores it.
+    Return the event of a rollout that needs another START.
 
-    :param error: what was met
+    :param result: the state of the wait, in plain JSON
     """
-    if isinstance(error, DeadlineExceededError):
-        return {"status": "timeout", "message": error.kept_text}
-    return {"status": "error", "message": error.kept_text, "transient": error.transient}
+    return {"status": "start_needed", "result": dict(result)}
 
 
-def result_of(event: object) -> dict[str, Any]:
+def failure(error: HopsworksError, result: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """
-    Give what was found.
+    Return the event of a wait that has failed.
 
-    :param event: what the trigger ended with
-    :raises DeadlineExceededError: it was not there until the deadline
-    :raises HopsworksError: it cannot be there any more; or the event is none that is known, which is no success
+    :param error: the error; lines of logs in it are left out
+    :param result: the state of the wait, in plain JSON
+    """
+    known = {kind: code for code, kind in _CODES.items()}
+    code = _FAILED if isinstance(error, errors.DeploymentFailedError) else known.get(type(error), _OTHER)
+    return {
+        "status": "error",
+        "code": code,
+        "message": error.kept_text,
+        "transient": error.transient,
+        "result": dict(result or {}),
+    }
+
+
+def read(event: object) -> Event:
+    """
+    Read an event; nothing in it is taken for granted.
+
+    :param event: the event that a trigger ended with
+    :raises HopsworksError: it is none of ours, which is no success; a retry finds what has come about
     """
     match event:
         case {"status": "success", "result": dict() as result}:
-            return result
-        case {"status": "timeout", "message": str() as message}:
-            raise DeadlineExceededError(message)
-        case {"status": "error", "message": str() as message, "transient": bool() as transient}:
-            error = HopsworksError(message)
-            error.transient = transient
-            raise error
-    message = f"The wait in the triggerer ended with {event!r}, which says nothing: have scheduler, triggerer and "
-    message += "workers the same version of this provider, and run the task again."
-    raise HopsworksError(message)
+            return Success(result)
+        case {"status": "start_needed", "result": dict() as result}:
+            return StartNeeded(result)
+        case {
+            "status": "error",
+            "code": str() as code,
+            "message": str() as message,
+            "transient": bool() as transient,
+            "result": dict() as result,
+        }:
+            return Failure(code, message, transient, result)
+    error = HopsworksError(
+        f"The wait in the triggerer ended with {event!r}, which is no event of this provider.\n"
+        "Have scheduler, triggerer and workers run the same version of this provider, and run the task again."
+    )
+    error.transient = True
+    raise error

@@ -1,8 +1,8 @@
 """
-What a deployment has to show before it counts as arrived: ``Verification`` as users give it, ``Checks`` as it was read.
+The verification of a new version: ``Verification`` as users write it, and its parser into ``Checks``.
 
-It is read before anything is changed, the callable of ``expect`` imported with it: a mistake must not be found when
-production has been changed already.
+Parsing happens before anything is changed, and imports the callable of ``expect``: a mistake must not come to light
+when production has been changed already.
 """
 
 from __future__ import annotations
@@ -14,56 +14,58 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_hsml.hopsworks.domain.judge import Checks, Expectation
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from . import arguments
 from .arguments import Arguments
-from .judge import TOLERANCE
+from .judge import TOLERANCE, Checks, Expectation
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
 
 
 @dataclass(frozen=True, slots=True)
 class Verification(Arguments):
     """
-    How a deploying task proves that the new version answers, and what becomes of it when it does not.
+    How a deploying task verifies that the new version answers, and how it handles a failure.
 
-    A mapping with the same keys does as well, and is what to use where Airflow maps or templates the argument.
+    A mapping with the same keys works as well. Use one where Airflow maps or templates the argument.
     """
 
     instances: Any = None
-    """Rows to ask; None, as for the two below: the rows of ``expected``, else the model's registered input example."""
+    """Rows to send. Without ``instances``, ``inputs`` and ``payload``: the rows of ``expected``, else the model's
+    registered input example."""
     inputs: Any = None
     """One row or several, as the argument of that name in Hopsworks' SDK."""
     payload: Any = None
     """The whole body, with exactly one of the keys ``instances`` and ``inputs``."""
     expect: str | None = None
-    """What the predictions have to be: ``finite``, ``same_length`` (as many as rows), ``equal`` (to the recorded
-    ``expected``), or the dotted path of a function, called with the predictions and the rows: False, or an exception,
-    is a failed probe. Never templated."""
+    """The check of the predictions: ``finite``, ``same_length`` (as many as rows), ``equal`` (to the recorded
+    ``expected``), or the dotted path of a function. The function is called with the predictions and the rows; if it
+    returns False or raises, the probe has failed. Never templated."""
     tolerance: float | str = TOLERANCE
-    """For numbers, relative and absolute; text and integers must be equal."""
+    """Tolerance for numbers, relative and absolute; strings and integers must be equal."""
     version_path: str | None = None
     """A dotted path in the answer that must hold the model version: ``"model_version"``, ``"metadata.version"``."""
     health_path: str | None = None
-    """For what has no predictions: a GET at the ingress, below the deployment's address: ``"/health"``."""
+    """For deployments without predictions: the path of a GET at the ingress, below the deployment's address:
+    ``"/health"``."""
     max_latency_ms: float | str | None = None
-    """Milliseconds that a probe may take, from the worker and back."""
+    """Milliseconds that a probe may take, as the worker measures it."""
     bake_seconds: float | str = 0
-    """Seconds to go on asking after the arrival; on top of ``timeout``."""
+    """Seconds of further probes after the rollout is live and verified; not part of ``timeout``."""
     probe_interval: float | str = 5
     """Seconds between two probes of the bake."""
     max_error_rate: float | str = 0
     """Share of the bake's probes that may fail: 0.01 is one percent."""
     on_failure: str = "rollback"
-    """``rollback`` or ``leave`` what serves as it is."""
+    """``rollback``, or ``leave`` to keep the failed version."""
 
     def checks(self) -> Checks:
         """
-        Give the checks that this asks for.
+        Parse and check the fields, and import the function of ``expect``.
 
-        :raises InvalidInputError: what is wrong, by the name of the field; a function of ``expect`` that is not there
+        :raises InvalidInputError: a field is wrong; the message names it
         """
         body = request_body("verification", instances=self.instances, inputs=self.inputs, payload=self.payload)
         if body is not None and self.health_path is not None:
@@ -88,7 +90,7 @@ class Verification(Arguments):
 
 
 def _is_finite(predictions: Any, _rows: Any) -> bool:
-    """Tell whether there is something, and no number in it is NaN or infinite; null is what some make of NaN."""
+    """Return whether there are predictions without NaN, infinity and null, which some servers write for NaN."""
     if isinstance(predictions, list):
         return all(_is_finite(one, None) for one in predictions)
     if isinstance(predictions, Mapping):
@@ -97,7 +99,7 @@ def _is_finite(predictions: Any, _rows: Any) -> bool:
 
 
 def _is_same_length(predictions: Any, rows: Any) -> bool:
-    """Tell whether there are as many predictions as rows; the rows may be columns."""
+    """Return whether there are as many predictions as rows; the rows may be columns."""
     columns = [column for column in rows.values() if isinstance(column, list)] if isinstance(rows, Mapping) else [rows]
     return isinstance(predictions, list) and [len(predictions)] == [len(column) for column in columns[:1]]
 
@@ -110,7 +112,7 @@ _EXPECTATIONS = {
 
 
 def _expectation(given: str) -> Expectation:
-    """Find what is meant: one of the words, or a function by its dotted path."""
+    """Return a built-in expectation by its name, or import a function by its dotted path."""
     if given in _EXPECTATIONS:
         return _EXPECTATIONS[given]
     expected = f"one of {', '.join(_EXPECTATIONS)}, or the dotted path of a function"
@@ -119,22 +121,19 @@ def _expectation(given: str) -> Expectation:
     module, _, name = given.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # noqa: BLE001 - whatever their module does when it is imported
+    except Exception as error:  # noqa: BLE001 - the user's module may raise anything when it is imported
         arguments.refuse("verification.expect", f"{expected} ({type(error).__name__}: {error})", given)
     if not callable(found):
         arguments.refuse("verification.expect", expected, given)
     return Expectation(given, found, is_theirs=True)
 
 
-_PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
-
-
 def check_path(path: object) -> str:
     """
-    Give a path below a deployment's address back when it can be one.
+    Return a path below a deployment's address if it is valid.
 
-    :param path: what was given: ``"/health"``
-    :raises InvalidInputError: otherwise, or it would lead elsewhere
+    :param path: for example ``"/health"``
+    :raises InvalidInputError: the path is invalid, or leads outside the deployment's address
     """
     if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
         message = f"health_path: expected a path like '/health', without '..', query or spaces, got {path!r}."
@@ -150,13 +149,13 @@ def request_body(
     payload: Any = None,
 ) -> dict[str, Any] | None:
     """
-    Make the body of a request from one of the three ways to give it; None when none was given.
+    Build the body of a prediction request from one of three arguments; None when all are None.
 
-    :param what: what the body is for, to begin messages with
+    :param what: the beginning of messages
     :param instances: a list of rows, each a list or a mapping
     :param inputs: one row or several, wrapped as the SDK wraps it
     :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
-    :raises InvalidInputError: more than one was given, or it cannot be a request
+    :raises InvalidInputError: more than one is set, or the body is no valid request
     """
     given = {
         key: value
@@ -183,7 +182,7 @@ def request_body(
 
 def wrapped(inputs: Any) -> list[Any]:
     """
-    Make a list of rows of what may be one row: a mapping or a flat list is one row, a list of those is several.
+    Return a list of rows: a mapping or a flat list is one row, a list of those is several.
 
     :param inputs: as the SDK's argument of that name
     """

@@ -1,8 +1,8 @@
 """
-The way to models past Hopsworks' REST API: straight to the cluster's ingress.
+The route to models that bypasses Hopsworks' REST API and goes straight to the cluster's ingress.
 
-A deployment has an address there by path (from 4.8 on), or by the Host header (before). No answer of a server says
-which, so they are tried, the newest first: what the ingress does not know it answers with an empty 404.
+A deployment has an address there by path (from 4.8 on), or by the Host header (before). No endpoint returns which, so
+they are tried, the newest first. The ingress responds to an unknown address with an empty 404.
 """
 
 from __future__ import annotations
@@ -27,11 +27,7 @@ _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
 
 async def find_project(access: Access) -> Project:
-    """
-    Look the connection's project up, and the ingress where models are to be asked there.
-
-    :param access: the connection
-    """
+    """Find the connection's project, and the ingress if predictions go there."""
     project = await api.get_project(access.project)
     if access.inference_route != "istio":
         return project
@@ -41,7 +37,7 @@ async def find_project(access: Access) -> Project:
 
 class Ingress:
     """
-    Asks models at the ingress, and remembers under which address each answers.
+    Sends requests to models at the ingress, and caches the address of each deployment.
 
     :param url: ``scheme://host:port``
     """
@@ -53,11 +49,10 @@ class Ingress:
     @classmethod
     def of(cls, access: Access, endpoints: Sequence[Endpoint]) -> Ingress:
         """
-        Choose the ingress: the connection's, else the one that the server names.
+        Build the ingress of the connection, or the one that the server names.
 
-        :param access: the connection
-        :param endpoints: what the server names
-        :raises InvalidInputError: that one is on another host than the connection's, so that it does not get the key
+        :param endpoints: the endpoints that the server names
+        :raises InvalidInputError: the server names none on the connection's host, and the key goes to no other host
         """
         if access.ingress_url is not None:
             return cls(access.ingress_url)
@@ -77,7 +72,7 @@ class Ingress:
         there = ", ".join(f"{scheme}://{host}:{port}" for host, scheme, port in named) or "none"
         message = (
             f"inference_route is 'istio', and the ingress that the server names ({there}) does not get the API key by "
-            "itself: it is on another host than the connection's, or would get it over plain http. Put its address "
+            "itself: it is on another host than the connection's, or would get it over plain http.\nPut its address "
             "into the connection's extra 'ingress_url', or leave 'inference_route' out to go through Hopsworks."
         )
         raise InvalidInputError(message)
@@ -86,28 +81,23 @@ class Ingress:
         self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
     ) -> dict[str, Any]:
         """
-        Ask a deployment for predictions, once under each address that it may have.
+        Request predictions from a deployment, once at each address that it may have.
 
-        :param project: the deployment's project
-        :param name: the deployment's name
-        :param body: the request
-        :param seconds: how long to wait for the answer
+        :param seconds: timeout of the response
         :raises NotFoundError: there is no such deployment
-        :raises InferenceError: the ingress, or the model, said no
+        :raises InferenceError: the ingress or the model refused the request
         """
         return await self._ask(project, name, lambda address: api.predict_at(self.url, address, body, seconds=seconds))
 
     async def get(self, project: Project, name: str, path: str, *, seconds: float | None = None) -> dict[str, Any]:
         """
-        Ask a deployment whether it is well, by a route of its own, once under each address that it may have.
+        Read a health route of a deployment, once at each address that it may have.
 
-        :param project: the deployment's project
-        :param name: the deployment's name
         :param path: below its address: ``"/health"``
-        :param seconds: how long to wait for the answer
-        :return: the answer, where it is a JSON object; else nothing
+        :param seconds: timeout of the response
+        :return: the response if it is a JSON object, else an empty one
         :raises NotFoundError: there is no such deployment
-        :raises InferenceError: the ingress, or the deployment, said no
+        :raises InferenceError: the ingress or the deployment refused the request
         """
         return await self._ask(project, name, lambda address: api.get_at(self.url, address, path, seconds=seconds))
 
@@ -128,25 +118,21 @@ class Ingress:
             self._known[name] = address
             return answer
         message = (
-            f"Deployment {name!r}: the server tells neither its Kubernetes namespace nor the cluster's domain "
-            "(kube_knative_domain_name), so it cannot be asked at the ingress. Go through Hopsworks."
+            f"Deployment {name!r}: the server returns neither its Kubernetes namespace nor the cluster's domain "
+            "(kube_knative_domain_name), so its address at the ingress is unknown.\nLeave 'inference_route' out of "
+            "the connection to go through Hopsworks."
         )
         raise InvalidInputError(message)
 
     async def prediction_url(self, project: Project, name: str) -> str:
-        """
-        Give the address that answers predictions: the one that has answered, else the first to try.
-
-        :param project: the deployment's project
-        :param name: the deployment's name
-        """
+        """Return the address that answers predictions: the one that has answered, else the first to try."""
         known = self._known.get(name)
         addresses = [known] if known else await self._addresses(project, name)
         return f"{self.url}/{addresses[0].path}" if addresses else self.url
 
     @staticmethod
     async def _addresses(project: Project, name: str) -> list[Address]:
-        """List the addresses that a deployment may have, the newest servers' first."""
+        """Return the addresses that a deployment may have, those of the newest servers first."""
         deployment = await api.get_deployment(project, name)
         if deployment is None:
             message = f"Deployment {name!r} does not exist in project {project.name!r}."

@@ -1,4 +1,4 @@
-"""Asking a deployment for predictions: the body, the wait for the route, and whether an answer is the expected one."""
+"""Prediction requests: their bodies, the examples registered with models, and retries until the route is ready."""
 
 from __future__ import annotations
 
@@ -30,18 +30,17 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROUTE_BUDGET = 60.0
-"""Seconds for which a running deployment may not be reached yet: its route is set up after its instances."""
+"""Seconds for which a running deployment may be unreachable: its route is set up after its instances."""
 BETWEEN_PROBES = 1.0
 _INTERNAL_ERROR = 120000
 
 
 def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> None:
     """
-    Refuse to ask a deployment that has no predictions to give on this way.
+    Raise an error if a deployment has no predictions on this route.
 
-    :param deployment: the deployment
-    :param by_ingress: whether it is asked straight at the ingress, not through Hopsworks' REST API
-    :raises InvalidInputError: what it serves, and how that is asked
+    :param by_ingress: whether the request goes straight to the ingress, not through Hopsworks' REST API
+    :raises InvalidInputError: it has none; the message names the route that it serves
     """
     if deployment.api_protocol == "GRPC":
         what = "serves GRPC, which needs a GRPC client"
@@ -57,9 +56,9 @@ def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> Non
 
 def example_body(example: Any) -> dict[str, Any]:
     """
-    Make the body of a request from a registered input example, which may be a whole body, a row, or rows.
+    Return the body of a request with a registered input example, which may be a whole body, a row, or rows.
 
-    :param example: the content of the example's file
+    :param example: the parsed content of the example's file
     """
     if isinstance(example, Mapping) and {"instances", "inputs"} & set(example):
         return dict(example)
@@ -67,12 +66,7 @@ def example_body(example: Any) -> dict[str, Any]:
 
 
 async def registered_probe(project: Project, model: ModelVersion) -> Probe | None:
-    """
-    Find what to ask of a model version: its expected answers, else its input example; None when it has neither.
-
-    :param project: the project that owns the model
-    :param model: the version
-    """
+    """Return the probe of a model version: its recorded answers, else its input example; None when it has neither."""
     expected = await recorded_probe(project, model)
     if expected is not None:
         return expected
@@ -81,12 +75,7 @@ async def registered_probe(project: Project, model: ModelVersion) -> Probe | Non
 
 
 async def recorded_probe(project: Project, model: ModelVersion) -> Probe | None:
-    """
-    Read the answers that were recorded when a model version was registered; None when there are none.
-
-    :param project: the project that owns the model
-    :param model: the version
-    """
+    """Read the answers that were recorded when a model version was registered; None when there are none."""
     expected = await _read_json(project, f"{lookup.model_folder(project, model)}/{EXPECTED}")
     if isinstance(expected, Mapping) and isinstance(expected.get("predictions"), list):
         return Probe({"instances": expected.get("instances")}, expected["predictions"])
@@ -94,12 +83,7 @@ async def recorded_probe(project: Project, model: ModelVersion) -> Probe | None:
 
 
 async def input_example(project: Project, model: ModelVersion) -> dict[str, Any] | None:
-    """
-    Read a model version's input example as the body of a request; None when it has none.
-
-    :param project: the project that owns the model
-    :param model: the version
-    """
+    """Read a model version's input example as the body of a request; None when it has none."""
     example = await _read_json(project, f"{lookup.model_folder(project, model)}/{INPUT_EXAMPLE}")
     return None if example is None else example_body(example)
 
@@ -119,9 +103,9 @@ async def _read_json(project: Project, path: str) -> Any:
 
 def is_unreached(error: HopsworksError) -> bool:
     """
-    Tell whether a request did not get to the model, so that it may be sent again.
+    Return whether a request did not reach the model, so that it may be retried.
 
-    :param error: how it ended
+    :param error: the error of the request
     """
     if isinstance(error, InferenceError):
         return error.not_ready
@@ -134,12 +118,9 @@ async def ask_model(
     project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
 ) -> dict[str, Any]:
     """
-    Send one request, by the way that the connection goes: through Hopsworks or straight to the ingress.
+    Send one request by the connection's route: through Hopsworks, or straight to the ingress.
 
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param body: the request
-    :param seconds: how long to wait for the answer
+    :param seconds: timeout of the response
     """
     if project.ingress is not None:
         return await project.ingress.predict(project, name, body, seconds=seconds)
@@ -150,16 +131,13 @@ async def predict(
     project: Project, name: str, body: Mapping[str, Any], *, timeout: float, clock: Clock
 ) -> dict[str, Any]:
     """
-    Ask for predictions, again while the deployment cannot be reached.
+    Request predictions, and retry while the deployment is unreachable.
 
-    For a minute; while it wakes up or starts, until the timeout.
+    Retries last a minute; while the deployment wakes up or starts, they last until the timeout.
 
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param body: the request
     :param timeout: seconds
-    :param clock: tells the seconds since 1970
-    :raises HopsworksError: the last answer, when the time is up; or the model's own refusal, at once
+    :param clock: returns the seconds since 1970
+    :raises HopsworksError: the last error at the timeout; or at once, if the model itself refused the request
     """
     return await until_reached(
         project, name, lambda seconds: ask_model(project, name, body, seconds=seconds), timeout=timeout, clock=clock
@@ -170,13 +148,11 @@ async def until_reached(
     project: Project, name: str, ask_once: Callable[[float], Flow[T]], *, timeout: float, clock: Clock
 ) -> T:
     """
-    Ask a deployment, again while it cannot be reached: as ``predict``, whatever is asked.
+    Send any request to a deployment, and retry while it is unreachable, as ``predict`` does.
 
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param ask_once: asks, given the seconds to wait for the answer
+    :param ask_once: sends the request once, with a timeout in seconds
     :param timeout: seconds
-    :param clock: tells the seconds since 1970
+    :param clock: returns the seconds since 1970
     """
     begun = clock()
     while True:

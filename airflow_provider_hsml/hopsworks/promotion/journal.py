@@ -151,9 +151,7 @@ async def read_probe_inputs(project: Project, deployment_name: str, entry_id: st
     """
     journal = await open_journal(project, deployment_name)
     if journal.newest is None or journal.newest.id != entry_id:
-        message = (
-            f"Deployment {deployment_name!r}: the journal tells of another change since; what it set is left as it is."
-        )
+        message = f"Deployment {deployment_name!r}: the journal holds another change meanwhile, which is kept."
         raise SupersededError(message)
     return journal.newest.asked or {}
 

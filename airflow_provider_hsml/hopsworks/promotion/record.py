@@ -34,7 +34,7 @@ class PromotionResult:
 
     name: str
     """The deployment's."""
-    arrived: Outcome | None
+    outcome: Outcome | None
     """None: no candidate is good enough to be the first, and there is no deployment."""
     decision: Decision | None
     """None for a script alone."""
@@ -61,8 +61,8 @@ class PromotionResult:
         :param inference_url: the address that answers predictions
         :param url: the deployment's page
         """
-        arrived, model = self.arrived, self.decision.chosen if self.decision else None
-        deployment = arrived.deployment if arrived else self.now or self.before
+        outcome, model = self.outcome, self.decision.chosen if self.decision else None
+        deployment = outcome.deployment if outcome else self.now or self.before
         reason = self.decision.reason if self.decision else _SCRIPT
         done = self._done
         if done is not None:
@@ -83,17 +83,17 @@ class PromotionResult:
             metric=by.name if by else None,
             metric_value=model.metric(by.name) if by and model else None,
             previous_metric_value=self.champion.metric(by.name) if by and self.champion and not done else None,
-            verified_by=arrived.verified_by if arrived else None,
+            verified_by=outcome.verified_by if outcome else None,
             status=deployment.status.value if deployment else None,
             inference_url=inference_url,
             url=url,
             is_kept=done.is_kept if done else self.decision is not None and self.decision.is_kept,
             plan=self.plan.to_dict() if self.plan else None,
-            downtime_seconds=arrived.downtime if arrived else None,
+            downtime_seconds=outcome.downtime if outcome else None,
             failure=self.failure.kept_text if self.failure else None,
         )
 
-    def told(self, by: Metric | None) -> dict[str, Any]:
+    def resume_context(self, by: Metric | None) -> dict[str, Any]:
         """
         Give it as plain JSON, for another process to go on with.
 
@@ -114,7 +114,7 @@ class PromotionResult:
     @property
     def _done(self) -> EarlierTry | None:
         """What is told of an earlier try, where this one had nothing to do."""
-        is_idle = self.failure is None and self.arrived is not None and self.arrived.action == "unchanged"
+        is_idle = self.failure is None and self.outcome is not None and self.outcome.action == "unchanged"
         return self.done if is_idle else None
 
     def _action(self) -> str:
@@ -127,9 +127,9 @@ class PromotionResult:
         if self._done is not None:
             return self._done.action
         is_kept = self.decision is not None and self.decision.is_kept
-        if self.arrived is None or (is_kept and self.arrived.action == "unchanged"):
+        if self.outcome is None or (is_kept and self.outcome.action == "unchanged"):
             return "kept"
-        return self.arrived.action
+        return self.outcome.action
 
 
 def _served(model: ModelVersion | None) -> dict[str, Any] | None:

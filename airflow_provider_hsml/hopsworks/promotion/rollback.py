@@ -1,11 +1,10 @@
-"""Rolling a deployment back by hand: to what it was before the last promotion, or to one of its versions."""
+"""Roll a deployment back by hand: to its state before the last promotion, or to one of its versions."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import logging
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -16,24 +15,24 @@ from airflow_provider_hsml.hopsworks.domain.gate import Decision
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, SupersededError
-from airflow_provider_hsml.hopsworks.flow import Backoff, all_pages
+from airflow_provider_hsml.hopsworks.flow import all_pages
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
 
-from . import way_back
-from .guarded_change import GuardedChange, OutdatedDecision
+from .change_record import ChangeRecord, ManualRollback, OutdatedDecision
+from .guarded_change import GuardedChange
 from .promote import apply_and_record, roll_back
 from .record import EarlierTry, PromotionResult
 from .situation import read_situation
+from .way_back import find_way_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
     from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
-    from airflow_provider_hsml.hopsworks.flow import Clock
+    from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 
     from .situation import Situation
 
@@ -86,192 +85,167 @@ class PromotionReference:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """A wish to have a deployment be what it was."""
+    """A rollback of a deployment that a person asked for."""
 
-    name: str
-    to: int | str
+    run: Run
+    to: int | str = PREVIOUS
     """``previous``, or the number of a deployment version."""
-    timeout: float
-    interval: float
-    clock: Clock
     wait: bool = True
-    run_key: str = ""
     reject: bool = True
-    """Whether the model version that it takes away is not to be chosen as the best one again."""
+    """Whether the gate leaves out the replaced model version from now on."""
     promotion: PromotionReference | None = None
-    """The one that is to be undone; None: whatever was the last."""
+    """The promotion to undo; None: whichever was the last."""
     on_decided: Callable[[ModelVersion], object] = lambda _model: None
-    """Is given the version that is to serve, before anything is done."""
+    """Is called with the version that is to serve, before anything is changed."""
 
-    async def run(self, project: Project) -> PromotionResult:
+    async def roll_back(self) -> PromotionResult:
         """
-        Roll it back, and see that it serves; if it does not, what served before this serves again.
+        Roll the deployment back and verify it; if it does not serve then, what served before is restored.
 
-        :param project: the project
         :raises NotFoundError: there is no such deployment, or no such version
-        :raises InvalidInputError: nothing is known of what it was
+        :raises InvalidInputError: its previous state is unknown
         """
-        found = await read_situation(project, [self.name])
-        if found.pending is not None and found.pending.state is EntryState.ROLLING_BACK:
-            _, now = await roll_back(
-                project,
-                found,
-                found.pending,
-                timeout=self.timeout,
-                interval=self.interval,
-                recreate=False,
-                clock=self.clock,
-            )
+        run = self.run
+        situation = await read_situation(run.project, [run.name])
+        pending = situation.pending
+        if pending is not None and pending.state is EntryState.ROLLING_BACK:
+            _, now = await roll_back(run, situation, pending, recreate=False)
             if self.to == PREVIOUS:
-                # An earlier run had begun it.
-                model = None if now.deployment.status.is_down else await _served_by(project, now.deployment)
-                return self._promoted(found, dataclasses.replace(now, action="rolled_back"), model)
-            found = await read_situation(project, [self.name])
-        live, journal = found.live, found.journal
+                # An earlier run had begun this very rollback.
+                model = None if now.deployment.status.is_down else await self._served_by(now.deployment)
+                return self._result(situation, dataclasses.replace(now, action="rolled_back"), model)
+            situation = await read_situation(run.project, [run.name])
+        live = situation.live
         if live is None:
-            message = f"Deployment {self.name!r} does not exist in project {project.name!r}."
+            message = f"Deployment {run.name!r} does not exist in project {run.project.name!r}."
             raise NotFoundError(message)
-        begun = self._begun(found, live)
-        nothing = self.promotion.nothing_left(found, live) if self.promotion and not begun else None
+        begun = self._begun(situation, live)
+        nothing = self.promotion.nothing_left(situation, live) if self.promotion and not begun else None
         if nothing is not None:
             log.info("%s: nothing is rolled back: %s", live, nothing)
-            model = await _served_by(project, live)
-            return PromotionResult(
-                self.name, Outcome(live, "unchanged"), Decision(model, nothing), None, live, found.former
-            )
-        back_to, desired, model = await self._target(project, live, found, begun)
-        entry = found.pending
-        differing = diff.differences(live.raw, script_file.absolute(project, desired))
-        adopts = entry is not None and not differing and back_to in (None, live.version)
-        promoted = self._promoted(found, None, model)
-        transition = GuardedChange(
-            project,
-            self.name,
+            decision = Decision(await self._served_by(live), nothing)
+            return PromotionResult(run.name, Outcome(live, "unchanged"), decision, None, live, situation.former)
+        return await self._carry_out(situation, live, await self._desired(live, situation, begun))
+
+    async def _carry_out(self, situation: Situation, live: Deployment, desired: Desired) -> PromotionResult:
+        differing = diff.differences(live.raw, script_file.absolute(self.run.project, desired.settings))
+        is_live = not differing and desired.restore in (None, live.version)
+        record = ChangeRecord(
+            self.run,
             desired,
-            id=entry.id if entry and adopts else uuid.uuid4().hex,
-            run_key=self.run_key,
-            journal=journal,
-            decided_on=live,
-            timeout=self.timeout,
-            interval=self.interval,
-            model=model,
-            wait=self.wait,
-            back_to=back_to,
-            is_rollback=True,
-            rejects=self.reject,
-            is_unverified=found.is_unverified,
-            pending=entry,
-            adopts=adopts,
-            clock=self.clock,
+            situation.journal,
+            live,
+            situation.pending,
+            adopts=situation.pending is not None and is_live,
+            is_unverified=situation.is_unverified,
+            rollback=ManualRollback(self.reject),
         )
+        result = self._result(situation, None, desired.model)
         try:
-            return await apply_and_record(transition, promoted, None)
+            return await apply_and_record(GuardedChange(record, RolloutPolicy(wait=self.wait)), result, None)
         except OutdatedDecision as error:
-            message = f"{live} was changed by somebody else meanwhile. Nothing was rolled back: look, and try again."
+            message = (
+                f"{live} was changed by another client meanwhile. Nothing was rolled back.\n"
+                "Check the deployment, and run the task again."
+            )
             superseded = SupersededError(message)
-            superseded.record = dataclasses.replace(promoted, failure=superseded).record(None)
+            superseded.record = dataclasses.replace(result, failure=superseded).record(None)
             raise superseded from error
 
-    def _promoted(
-        self, found: Situation, arrived: Outcome | None, model: ModelVersion | None = None
+    def _result(
+        self, situation: Situation, outcome: Outcome | None, model: ModelVersion | None = None
     ) -> PromotionResult:
-        """Make what is known of it, once that is decided."""
+        """Return what is known of the rollback once it is decided."""
         if model is not None:
             self.on_decided(model)
         place = "what it was before" if self.to == PREVIOUS else f"deployment version {self.to}"
         what = f", with version {model.version} of model {model.name!r}" if model else ""
         decision = Decision(model, f"{place} was asked for{what}")
-        entry, done = found.journal.newest, None
-        if entry and self.run_key and (entry.run, entry.state) == (self.run_key, EntryState.VERIFIED):
-            # An earlier try has done it, and its worker died before it could tell.
+        entry, done = situation.journal.newest, None
+        if entry and self.run.key and (entry.run, entry.state) == (self.run.key, EntryState.VERIFIED):
+            # An earlier try has done it, and its worker died before it could report.
             done = EarlierTry("rolled_back", entry.before.served.version if entry.before else None, is_kept=False)
-        return PromotionResult(self.name, arrived, decision, None, found.live, found.former, done=done)
+        return PromotionResult(self.run.name, outcome, decision, None, situation.live, situation.former, done=done)
 
-    def _begun(self, found: Situation, live: Deployment) -> JournalEntry | None:
-        """Give the entry of an earlier run that began it: done once more, it would lead to where it came from."""
-        entry = found.journal.newest
+    def _begun(self, situation: Situation, live: Deployment) -> JournalEntry | None:
+        """Return the entry of an earlier run that began this rollback: repeated, it would lead back again."""
+        entry = situation.journal.newest
         if entry is None:
             return None
-        task = self.run_key.partition("@")[0]
+        task = self.run.key.partition("@")[0]
         if task and entry.task == task and entry.state in (EntryState.PROMOTING, EntryState.VERIFIED):
             # This task's own earlier try, or it was cleared.
             return entry
         if not entry.is_rollback or entry.state is not EntryState.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
             return None
-        is_still = entry is found.pending or (entry.before is not None and entry.before.is_still(live))
+        is_still = entry is situation.pending or (entry.before is not None and entry.before.is_still(live))
         return entry if is_still else None
 
-    async def _target(
-        self, project: Project, live: Deployment, found: Situation, begun: JournalEntry | None
-    ) -> tuple[int | None, SettingValues, ModelVersion | None]:
-        """Give the deployment version to roll back to, the settings to put back, and the model version of it."""
+    async def _desired(self, live: Deployment, situation: Situation, begun: JournalEntry | None) -> Desired:
+        """Return the state to restore: a deployment version, settings, and the model version that serves then."""
         if begun is not None:
-            served = begun.challenger
-            model = await _model(project, served.project, served.name, served.version)
-            return begun.back_to, diff.from_stored(begun.desired), model
-        entry = found.journal.newest
+            model = await self._model(begun.challenger)
+            return Desired(diff.from_stored(begun.desired), model, begun.back_to)
+        entry = situation.journal.newest
         if self.to == PREVIOUS and entry and entry.before and entry.state is EntryState.ROLLED_BACK:
-            if not (entry.is_rollback or found.is_unverified):
-                log.info("%s is what it was before the last promotion, which was taken back", live)
-                return None, {}, await _served_by(project, live)
+            if not (entry.is_rollback or situation.is_unverified):
+                log.info("%s is as it was before the last promotion, which was rolled back", live)
+                return Desired({}, await self._served_by(live))
         elif self.to == PREVIOUS and entry and entry.before:
             before = entry.before
             is_ours = not diff.differences(live.raw, diff.from_stored(entry.desired))
             if before.deployment_id == live.id and is_ours:
-                back_to, desired = await way_back.way_back(
-                    project,
+                version, settings = await find_way_back(
+                    self.run,
                     live,
                     before.version,
                     before.row,
-                    Backoff(first=1.0, most=self.interval, deadline=self.clock() + self.timeout, clock=self.clock),
                     also=entry.desired,
-                    hides=entry.touches_env_vars,
+                    hides_env_vars=entry.touches_env_vars,
                 )
-                served = before.served
-                return back_to, desired, await _model(project, served.project, served.name, served.version)
-        elif self.to == PREVIOUS and entry and entry.state is EntryState.VERIFIED and not found.is_unverified:
+                return Desired(settings, await self._model(before.served), version)
+        elif self.to == PREVIOUS and entry and entry.state is EntryState.VERIFIED and not situation.is_unverified:
             raise _nothing_before(live)
-        version = await self._version(project, live)
-        model = await _served_by(project, version)
-        return version.version, model_settings(model) if model else {}, model
+        kept = await self._kept_version(live)
+        model = await self._served_by(kept)
+        return Desired(model_settings(model) if model else {}, model, kept.version)
 
-    async def _version(self, project: Project, live: Deployment) -> DeploymentVersion:
-        versions = await all_pages(functools.partial(api.get_versions, project, live))
+    async def _kept_version(self, live: Deployment) -> DeploymentVersion:
+        """Return the deployment version to activate."""
+        versions = await all_pages(functools.partial(api.get_versions, self.run.project, live))
         if versions is None:
             message = (
-                f"{live}: what it was before is not known: this Hopsworks keeps no versions of deployments (5.2 and "
-                "later do), and no promotion of this provider has noted it. Give model_version instead."
+                f"{live}: its previous state is unknown: this Hopsworks keeps no versions of deployments (5.2 and "
+                "later do), and no promotion of this provider has recorded it.\nGive model_version instead."
             )
             raise InvalidInputError(message)
         active = live.version or 0
-        earlier = [version for version in versions if version.version < active]
-        desired = max((version.version for version in earlier), default=None) if self.to == PREVIOUS else self.to
-        if desired is None:
+        earlier = [version.version for version in versions if version.version < active]
+        number = max(earlier, default=None) if self.to == PREVIOUS else self.to
+        if number is None:
             raise _nothing_before(live)
-        found = next((version for version in versions if version.version == desired), None)
-        if found is None:
+        kept = next((version for version in versions if version.version == number), None)
+        if kept is None:
             known = ", ".join(str(version.version) for version in versions)
             message = f"{live} has no deployment version {self.to}: it has {known}; {active} is active."
             raise NotFoundError(message)
-        return found
+        return kept
+
+    async def _served_by(self, resource: Deployment | DeploymentVersion) -> ModelVersion | None:
+        served = ServedVersion(resource.model_project, resource.model_name, resource.model_version)
+        return await self._model(served)
+
+    async def _model(self, served: ServedVersion) -> ModelVersion | None:
+        if served.name is None or served.version is None:
+            return None
+        model = await lookup.find_served(self.run.project, served.project, served.name, served.version)
+        if model is None:
+            message = f"Version {served.version} of model {served.name!r}, which is to serve, is not in the registry."
+            raise NotFoundError(message)
+        return model
 
 
 def _nothing_before(live: Deployment) -> NotFoundError:
-    message = (
-        f"{live}: nothing served before, so there is nothing to roll back to. StopDeploymentOperator takes it down."
+    return NotFoundError(
+        f"{live}: nothing served before, so there is nothing to roll back to.\nStopDeploymentOperator stops it."
     )
-    return NotFoundError(message)
-
-
-async def _served_by(project: Project, row: Deployment | DeploymentVersion) -> ModelVersion | None:
-    return await _model(project, row.model_project, row.model_name, row.model_version)
-
-
-async def _model(project: Project, owner: str | None, name: str | None, version: int | None) -> ModelVersion | None:
-    if name is None or version is None:
-        return None
-    model = await lookup.find_served(project, owner, name, version)
-    if model is None:
-        message = f"Version {version} of model {name!r}, which is to serve, is not in the registry any more."
-        raise NotFoundError(message)
-    return model

@@ -62,8 +62,31 @@ class Situation:
         )
 
     @property
-    def is_to_be_taken_back(self) -> bool:
-        """Whether the unfinished change is to be undone before anything else."""
+    def to_compare_with(self) -> ServedVersion | None:
+        """The version that candidates are compared with: none that never served, or was rejected."""
+        entry, former = self.journal.newest, self.former
+        is_down = self.live is not None and self.live.status.is_down
+        if entry is not None and is_down and (entry.left_nothing or former in [one.served for one in entry.rejected]):
+            return None
+        return former
+
+    def rejected_versions(self, owner: str, model_name: str) -> dict[int, str]:
+        """
+        Return the versions of a model that were rejected, with the reason.
+
+        :param owner: the project that owns the model
+        :param model_name: the model's name
+        """
+        rejections = self.journal.newest.rejected if self.journal.newest else ()
+        return {
+            one.served.version: one.reason
+            for one in rejections
+            if (one.served.project, one.served.name) == (owner, model_name) and one.served.version is not None
+        }
+
+    @property
+    def has_to_be_rolled_back(self) -> bool:
+        """Whether the pending change has to be rolled back before anything else."""
         if self.pending is None or self.adopts:
             return False
         return self.pending.state is EntryState.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)

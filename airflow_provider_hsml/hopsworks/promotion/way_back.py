@@ -1,61 +1,170 @@
 """
-An earlier configuration as something to want again, from a row that was read before it was changed.
+The way back to an earlier configuration, which was read before a change.
 
-Where Hopsworks keeps versions of deployments it brings back what is in them itself; what is not in them, and all of it
-before 5.2, is put back by an update.
+Where Hopsworks keeps versions of deployments (5.2 and later), it restores by itself what they hold. Settings that they
+do not hold, and all settings before 5.2, are restored by an update.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff
-from airflow_provider_hsml.hopsworks.domain.diff import configuration
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, InvalidInputError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import read_patiently
+from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
+from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, Reconciler, reconcile
+from airflow_provider_hsml.hopsworks.rollout.stop import stop
+from airflow_provider_hsml.hopsworks.rollout.watch import FIRST_PAUSE_START
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-    from airflow_provider_hsml.hopsworks.domain.settings import (
-        SettingValues,
-    )
-    from airflow_provider_hsml.hopsworks.flow import Backoff
+    from airflow_provider_hsml.hopsworks.domain.journal_entry import PreviousState
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
+    from airflow_provider_hsml.hopsworks.rollout.inputs import ResumePoint, Run
+
+    from .change_record import ChangeRecord
+    from .resume import Resumption
+
+log = logging.getLogger(__name__)
 
 
-async def way_back(
-    project: Project,
+async def find_way_back(
+    run: Run,
     live: Deployment,
     version: int | None,
     former: Mapping[str, Any],
-    backoff: Backoff,
     *,
     also: Collection[str] = (),
-    hides: bool = False,
+    hides_env_vars: bool = False,
 ) -> tuple[int | None, SettingValues]:
     """
-    Tell how a deployment becomes again what it was: the version to roll back to, where it is kept, and what to update.
+    Return how a deployment becomes what it was: the version to activate, where it is kept, and the settings to update.
 
-    :param project: the deployment's project
-    :param live: the deployment as it is
-    :param version: the deployment version that was the active one
-    :param former: the deployment as it was
-    :param pace: how often to ask, and until when
-    :param also: settings beside those that have a name
-    :param hides: whether environment variables have changed and ``former`` does not have their values
-    :raises InvalidInputError: then, where Hopsworks keeps no versions
+    :param run: the run
+    :param live: the deployment
+    :param version: the deployment version that was active
+    :param former: the deployment resource as it was
+    :param also: settings to compare beside those that have a name
+    :param hides_env_vars: whether environment variables have changed and ``former`` does not have their values
+    :raises InvalidInputError: environment variables cannot be restored, because Hopsworks keeps no versions
     """
-    desired = configuration(project, former, also=also)
+    desired = diff.configuration(run.project, former, also=also)
     differing = diff.differences(live.raw, desired)
-    page = await read_patiently(api.get_versions(project, live), backoff)
+    page = await read_patiently(api.get_versions(run.project, live), run.backoff(FIRST_PAUSE_START))
     is_kept = page is not None and version in [kept.version for kept in page.items]
-    if hides and not is_kept:
+    if hides_env_vars and not is_kept:
         message = (
-            f"{live} cannot be put back: the change touched environment variables, whose former values are stored "
-            "nowhere. Deploy the former version with its environment variables in spec."
+            f"{live} cannot be rolled back: the change touched environment variables, whose former values are stored "
+            "nowhere.\nDeploy the former version with its environment variables in spec."
         )
         raise InvalidInputError(message)
     return version if is_kept else None, {name: desired[name] for name in differing}
+
+
+@dataclass(slots=True)
+class WayBack:
+    """The rollback of one recorded change to the state before it."""
+
+    record: ChangeRecord
+    resume_point: ResumePoint
+    """How another process resumes the rollback."""
+    recreate: bool
+    """Whether the deployment is stopped for it, without room for old and new at once."""
+    seen: Deployment | None = field(init=False, default=None)
+    """The deployment as it was read last."""
+
+    async def restore(self, ours: Deployment | None, resumption: Resumption | None = None) -> Outcome:
+        """
+        Make the previous state live again.
+
+        :param ours: the deployment as the change left it; None if that is not known
+        :param resumption: the end of the rollback's long wait, if that was deferred
+        :raises SupersededError: another client has changed the deployment, and their change is kept
+        :raises HopsworksError: the previous state does not come up
+        """
+        if resumption is not None:
+            try:
+                return await resumption.run()
+            except DeploymentFailedError as error:
+                log.warning("%s", error)
+        run, previous = self.record.run, self.record.previous
+        backoff = run.backoff(FIRST_PAUSE_START)
+        live = await read_patiently(api.get_deployment(run.project, run.name), backoff)
+        if live is None:
+            message = f"Deployment {run.name!r} was deleted by another client."
+            raise SupersededError(message)
+        if ours is not None:
+            self._check_ours(live, ours)
+        if previous is None or not previous.was_up:
+            log.warning("Stopping %s, which did not serve before", live)
+            stopped = await stop(run.project, run.name, backoff)
+            if stopped is not None:
+                self._check_ours(stopped, live)
+                live = stopped
+        if previous is None:
+            return Outcome(live, "stopped")
+        return await self._reconcile(await self._desired(live, previous), live, is_up=previous.was_up)
+
+    async def _desired(self, live: Deployment, previous: PreviousState) -> Desired:
+        record = self.record
+        entry, values = record.entry, record.env_vars
+        version, settings = await find_way_back(
+            record.run,
+            live,
+            previous.version,
+            {**previous.row, **(values or {})},
+            also=entry.desired if entry else (),
+            hides_env_vars=entry is not None and entry.touches_env_vars and values is None,
+        )
+        model = await self._previous_model(previous)
+        log.warning("Restoring deployment %r as it was before: %s", record.run.name, previous.served)
+        return Desired(settings, model, version, previous.was_up)
+
+    async def _previous_model(self, previous: PreviousState) -> ModelVersion | None:
+        run, served = self.record.run, previous.served
+        if served.name is None or served.version is None:
+            return None
+        backoff = run.backoff(FIRST_PAUSE_START)
+        return await lookup.find_served(run.project, served.project, served.name, served.version, backoff)
+
+    async def _reconcile(self, desired: Desired, live: Deployment, *, is_up: bool) -> Outcome:
+        policy = RolloutPolicy(trust=False, recreate=self.recreate and is_up)
+        reconciler = Reconciler(self.record.run, desired, policy, resume=self.resume_point)
+        try:
+            async with reconciler:
+                step = await reconciler.prepare()
+                while isinstance(step, PreparedChange):
+                    if step.needs_record:
+                        await self._record(step.live, reconciler.seen or live, reconciler.probe_inputs)
+                        reconciler.resume = self.resume_point
+                    step = await reconciler.apply(step)
+                return step
+        except DeploymentFailedError:
+            # The previous configuration does not come up either, and nothing answers: stop and start it.
+            reconciler = dataclasses.replace(reconciler)
+            return await reconcile(reconciler)
+        finally:
+            self.seen = reconciler.seen or self.seen
+
+    async def _record(self, now: Deployment | None, ours: Deployment, probe_inputs: Mapping[str, Any]) -> None:
+        """Check right before a request that no other client has changed the deployment, and write what verifies it."""
+        self._check_ours(now, ours)
+        if await self.record.write_probe_inputs(probe_inputs):
+            run = self.record.run
+            now = await read_patiently(api.get_deployment(run.project, run.name), run.backoff(FIRST_PAUSE_START))
+            self._check_ours(now, ours)
+
+    def _check_ours(self, now: Deployment | None, ours: Deployment) -> None:
+        if now is None or not diff.is_still(self.record.run.project, now, ours):
+            message = f"{now or ours} was changed by another client meanwhile, and their change is kept."
+            raise SupersededError(message)

@@ -1,4 +1,4 @@
-"""Getting a model's files out of the project."""
+"""Download of a model version's files."""
 
 from __future__ import annotations
 
@@ -22,18 +22,16 @@ log = logging.getLogger(__name__)
 
 async def download_model(project: Project, model: ModelVersion, folder: Path) -> None:
     """
-    Write a version's files into a folder of this machine, one after another.
+    Download a version's files into a folder of this machine, one after another.
 
-    :param project: the project that asks
-    :param model: the version
-    :param folder: it is made; what lies in it under the same names is replaced
+    :param folder: created if missing; files of the same names are replaced
     :raises NotFoundError: the version has no files
     """
     place = lookup.model_folder(project, model)
     root = f"{place}/Files"
     found = await sources.walk(project, root)
     if not found:
-        # Before 4.2 they lie beside what describes the version.
+        # Before 4.2, the files are beside the version's metadata files.
         root, found = place, await sources.walk(project, place)
         found = {name: entry for name, entry in found.items() if name not in BESIDE}
     if not found:

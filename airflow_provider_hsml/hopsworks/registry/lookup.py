@@ -1,4 +1,4 @@
-"""Finding versions of models in the registry."""
+"""Lookup of model versions, in the project's registry or a shared one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 async def find_registry(project: Project, owner: str | None) -> Registry | None:
     """
-    Find the registry of another project, which has to be shared with this one.
+    Find the registry of another project, which must be shared with this one.
 
-    :param project: the project that asks
-    :param owner: the project that owns the models; None for the one that asks
-    :return: None for the project's own
-    :raises NotFoundError: it is not shared; the message names those that are
+    :param owner: the project that owns the models; None for this project
+    :return: None for the project's own registry
+    :raises NotFoundError: the registry is not shared; the message names the shared ones
     """
     if owner in (None, project.name):
         return None
@@ -36,18 +35,18 @@ async def find_registry(project: Project, owner: str | None) -> Registry | None:
     names = ", ".join(sorted(other.name for other in shared if other.name != project.name)) or "none"
     message = (
         f"The model registry of project {owner!r} is not shared with project {project.name!r}; shared with it are: "
-        f"{names}. Its owner shares the dataset 'Models', and this project accepts it."
+        f"{names}.\nIts owner shares the dataset 'Models', and this project accepts it."
     )
     raise NotFoundError(message)
 
 
 async def served_model(project: Project, deployment: Deployment, backoff: Backoff | None = None) -> ModelVersion | None:
     """
-    Find the version that a deployment is set to serve; None when it serves no model, or the registry has it no more.
+    Find the model version that a deployment is configured to serve.
 
-    :param project: the deployment's project
-    :param deployment: the deployment
-    :param pace: how often to ask while the server is away, and until when; None: it has to answer
+    None when it serves no model, or the registry no longer has the version.
+
+    :param backoff: how to retry while the server is unavailable; None for no retry beyond the client's own
     """
     if deployment.model_name is None or deployment.model_version is None:
         return None
@@ -60,13 +59,10 @@ async def find_served(
     project: Project, owner: str | None, name: str, version: int, backoff: Backoff | None = None
 ) -> ModelVersion | None:
     """
-    Find a version that is or was served; None when the registry has it no more, or is not shared any more.
+    Find a version that is or was served; None when the registry no longer has it, or is no longer shared.
 
-    :param project: the deployment's project
-    :param owner: the project that owns the model; None for the deployment's
-    :param name: the model's name
-    :param version: its number
-    :param pace: how often to ask while the server is away, and until when; None: it has to answer
+    :param owner: the project that owns the model; None for the deployment's project
+    :param backoff: how to retry while the server is unavailable; None for no retry beyond the client's own
     """
     try:
         registry = await find_registry(project, owner)
@@ -80,9 +76,7 @@ async def list_versions(project: Project, name: str, registry: Registry | None =
     """
     List all versions of a model, page by page.
 
-    :param project: the project that asks
-    :param name: the model's name
-    :param registry: where they are; None for the project's own
+    :param registry: the registry to read; None for the project's own
     """
     page = functools.partial(api.get_models, project, name, limit=api.PAGE, registry=registry)
     return await all_pages(page) or []
@@ -94,11 +88,9 @@ async def find_version(
     """
     Find a version of a model.
 
-    :param project: the project that asks
-    :param name: the model's name
     :param version: its number; None for the newest
-    :param registry: where it is; None for the project's own
-    :raises NotFoundError: there is none; the message names those that are
+    :param registry: the registry to read; None for the project's own
+    :raises NotFoundError: the version does not exist; the message names the existing ones
     """
     if version is not None:
         model = await api.get_model(project, name, version, registry=registry)
@@ -112,10 +104,10 @@ async def find_version(
 
 def model_folder(project: Project, model: ModelVersion) -> str:
     """
-    Give the folder of a model version, as the project that asks has to name it.
+    Return the folder of a model version, as seen from a project.
 
-    :param project: the project that asks
-    :param model: the version, its own or one of a registry that is shared with it
+    :param project: the project that reads the folder
+    :param model: a version of this project, or of a registry that is shared with it
     """
     owner = "" if model.project == project.name else f"{model.project}::"
     return f"{owner}Models/{model.name}/{model.version}"
@@ -125,15 +117,13 @@ def no_version(
     name: str, project_name: str, version: int | None = None, *, known: Sequence[ModelVersion] = ()
 ) -> NotFoundError:
     """
-    Make the error for a model, or a version of it, that does not exist.
+    Build the error for a model, or a version of it, that does not exist.
 
-    :param name: the model's name
-    :param project_name: where it was looked for
-    :param version: its number
-    :param known: versions that do exist
+    :param project_name: the project whose registry was searched
+    :param known: versions that exist
     """
     numbers = ", ".join(str(number) for number in sorted(model.version for model in known)) or "none"
     subject = f"Version {version} of model {name!r}" if version is not None else f"Model {name!r}"
     place = f"the registry of project {project_name!r}"
     hint = "" if known else f" Is the name spelled as in the registry, and is {project_name!r} the project it is in?"
-    return NotFoundError(f"{subject} is not in {place}; versions there: {numbers}. Register it first.{hint}")
+    return NotFoundError(f"{subject} is not in {place}; versions there: {numbers}.\nRegister it first.{hint}")

@@ -1,9 +1,9 @@
 """
-Registering a model: the files into the project, then the version into the registry.
+Registration of a model version: upload the files into the project, then add the version to the registry.
 
-The number of a version is claimed by making its folder, which the server grants to one caller only; so tasks that
-register at the same time never share a number, nor clean up each other's files. A task's retry finds what the try
-before it claimed by a small file of its own, and registers once.
+A version's number is claimed by creating its folder, which the server confirms to one caller only. Tasks that register
+at the same time therefore never share a number, nor delete each other's files. A task writes its claim into a small
+file, so that its retry finds the number again and registers the version once.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AWAIT_REGISTRATION = 120.0
-"""Seconds within which the registry has to show a version that it accepted."""
+"""Seconds within which the registry must return a version that it accepted."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 SCHEMA = "model_schema.json"
 BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED})
-"""Files that describe a version, beside the model's own."""
+"""A version's metadata files, beside the model's own files."""
 _METRIC_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    """What is to be registered, checked when it is made."""
+    """A model version to register. Build it with ``read``, which checks the arguments."""
 
     name: str
     source: Source
-    """Where its files come from."""
+    """The source of its files."""
     framework: Framework
     metrics: Mapping[str, float] = field(default_factory=dict)
     version: int | None = None
     """None for the next free number."""
     description: str | None = None
     input_example: Any = None
-    """One row or several, as a request would have them."""
+    """One row or several, as in a request."""
     model_schema: Any = None
     expected: Mapping[str, Any] | None = None
-    """``{"instances": [...], "predictions": [...]}``: what this version answers, to know it by later."""
+    """``{"instances": [...], "predictions": [...]}``: this version's answers, by which verification identifies it."""
     environment: str | None = None
     feature_view: str | None = None
     training_dataset_version: int | None = None
@@ -71,14 +71,14 @@ class NewModel:
         cls, *, model_name: object, model_path: object, framework: object, metrics: object = None, **more: Any
     ) -> NewModel:
         """
-        Read what users give, strictly.
+        Parse and check the arguments of users.
 
         :param model_name: letters, digits, underscores
         :param model_path: a file or folder of this machine, or ``hopsfs:/Projects/...``
         :param framework: one of ``Framework``
         :param metrics: name -> finite number
         :param more: the other fields
-        :raises InvalidInputError: what is wrong, by the name of the argument
+        :raises InvalidInputError: an argument is wrong; the message names it
         """
         name = check_model_name(model_name)
         source = sources.read_source("model_path", model_path)
@@ -127,11 +127,11 @@ def _expected(value: object) -> Mapping[str, Any]:
 
 
 def _check_json(argument: str, value: object) -> None:
-    """Refuse what JSON cannot hold, before anything is sent."""
+    """Raise an error for values that JSON cannot hold, before anything is sent."""
     try:
         json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
-        message = f"{argument}: expected plain JSON values ({error}). Use .tolist() for arrays and data frames."
+        message = f"{argument}: expected plain JSON values ({error}).\nUse .tolist() for arrays and data frames."
         raise InvalidInputError(message) from error
 
 
@@ -141,10 +141,8 @@ async def register(
     """
     Register a model version; with a run key, only once for the same files.
 
-    :param project: the project to register in
-    :param model: what to register
-    :param run_key: what a retry of the same task has in common with the try before; None: register anew each time
-    :param clock: tells the seconds since 1970
+    :param run_key: identifies the task across its retries; None to register a new version each time
+    :param clock: returns the seconds since 1970
     :raises InvalidInputError: the version exists already
     """
     claim = None
@@ -165,7 +163,7 @@ async def register(
     try:
         await _upload_model(project, model, folder)
     except Exception:
-        # The folder is ours: making it was answered to us. The claim goes first, so that nobody takes it for live.
+        # The folder is ours, since the server confirmed it to us. The claim goes first, so that no retry reads it.
         for leftover in [*([claim.path] if claim else []), folder]:
             await _tidy(project, leftover)
         raise
@@ -182,7 +180,7 @@ async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -
 
 
 class _Claim:
-    """A small file by which a retry finds the number that the try before it took."""
+    """A small file in which a retry finds the version number that an earlier try claimed."""
 
     def __init__(self, path: str, model_name: str, files: str) -> None:
         self.path = path
@@ -191,19 +189,19 @@ class _Claim:
         self._is_there = False
 
     async def find(self, project: Project) -> int | None:
-        """Find the number that an earlier try took for the same files."""
+        """Return the number that an earlier try claimed for the same files; None when there is none."""
         content = await api.download(project, self.path)
         if content is None:
             return None
         self._is_there = True
         claim = json.loads(content)
         if (claim.get("files"), claim.get("model_name")) != (self.files, self.model_name):
-            log.info("The files are not those of the earlier try: registering a new version")
+            log.info("The files differ from those of the earlier try: registering a new version")
             return None
         return int(claim["model_version"])
 
     async def write(self, project: Project, version: int) -> None:
-        """Note the number, before any file is sent."""
+        """Record the number, before any file is uploaded."""
         if not await api.path_exists(project, CLAIMS):
             await api.make_folder(project, CLAIMS.rpartition("/")[0])
             await api.make_folder(project, CLAIMS)
@@ -214,7 +212,7 @@ class _Claim:
 
 
 async def _await_registered(project: Project, name: str, version: int, clock: Clock) -> ModelVersion:
-    """Wait until the registry shows a version that it accepted."""
+    """Wait until the registry returns a version that it accepted."""
     backoff = Backoff(first=0.5, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
     while True:
         registered = await read_patiently(api.get_model(project, name, version), backoff)
@@ -224,26 +222,26 @@ async def _await_registered(project: Project, name: str, version: int, clock: Cl
         if pause is None:
             message = (
                 f"Version {version} of model {name!r} was accepted, but the registry did not show it within "
-                f"{AWAIT_REGISTRATION:g} s. Try again: the same version is looked for."
+                f"{AWAIT_REGISTRATION:g} s. Retry the task: it looks for the same version."
             )
             raise DeadlineExceededError(message)
         await Sleep(pause)
 
 
 async def _take_number(project: Project, model: NewModel) -> int:
-    """Take a number by making its folder."""
+    """Claim a version number by creating its folder."""
     root = f"Models/{model.name}"
     if not await api.path_exists(project, root):
         await api.make_folder(project, root)
     if model.version is not None:
         if not await api.make_folder(project, f"{root}/{model.version}"):
             message = (
-                f"Version {model.version} of model {model.name!r} exists already. Leave model_version out to take the "
+                f"Version {model.version} of model {model.name!r} exists already.\nLeave model_version out to take the "
                 "next number."
             )
             raise InvalidInputError(message)
         return model.version
-    # A version may have lost its folder, and a folder may be claimed by a task that is not done yet: both count.
+    # A version may have lost its folder, and a running task may have claimed a folder: both count.
     registered = await lookup.list_versions(project, model.name)
     version = 1 + max([await _highest(project, root), *(known.version for known in registered)])
     while not await api.make_folder(project, f"{root}/{version}"):
@@ -252,7 +250,7 @@ async def _take_number(project: Project, model: NewModel) -> int:
 
 
 async def _highest(project: Project, root: str) -> int:
-    """Find the highest number among a model's folders."""
+    """Return the highest number among a model's folders."""
     highest = seen = 0
     while True:
         names = await api.list_folder(project, root, offset=seen) or []
@@ -263,7 +261,7 @@ async def _highest(project: Project, root: str) -> int:
 
 
 async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
-    """Bring all files there; anew, where an earlier try got part of the way."""
+    """Upload all files, and delete those of an incomplete earlier try first."""
     for leftover in await api.list_folder(project, folder) or []:
         await api.delete_path(project, f"{folder}/{leftover}")
     files = f"{folder}/Files" if project.has_files_folder else folder
@@ -281,7 +279,7 @@ async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
 
 
 async def _put(project: Project, model: NewModel, version: int, clock: Clock) -> None:
-    """Put the version into the registry. From here on nothing is deleted any more."""
+    """Add the version to the registry. From here on, a failure deletes no files."""
     description = {
         "description": model.description or f"A collection of models for {model.name}",
         "framework": model.framework.value,
@@ -298,7 +296,7 @@ async def _put(project: Project, model: NewModel, version: int, clock: Clock) ->
     except HopsworksError as error:
         if not error.in_doubt:
             raise
-        log.warning("%s; looking whether it was registered", error)
+        log.warning("%s; checking whether it was registered", error)
         backoff = Backoff(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
         if await read_patiently(api.get_model(project, model.name, version), backoff) is None:
             await call
@@ -308,4 +306,4 @@ async def _tidy(project: Project, path: str) -> None:
     try:
         await api.delete_path(project, path)
     except HopsworksError as error:
-        log.warning("%s; it is left where it is", error)
+        log.warning("%s; the leftover files are kept", error)

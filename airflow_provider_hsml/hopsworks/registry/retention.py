@@ -1,4 +1,4 @@
-"""Deleting old versions of a model, but none that is served or that a rollback may need."""
+"""Deletion of old versions of a model, except those that are served or that a rollback may need."""
 
 from __future__ import annotations
 
@@ -27,26 +27,24 @@ _MODEL_IN_USE = 360009
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """What became of the versions of a model."""
+    """The deleted and the kept versions of a model."""
 
     deleted: tuple[int, ...]
     kept: Mapping[int, str]
-    """Version -> why it was kept."""
+    """Version -> the reason for keeping it."""
 
 
 async def delete_versions(
     project: Project, name: str, *, keep: int, best_by: tuple[str, Direction] | None = None
 ) -> Retained:
     """
-    Delete the versions of a model but the newest, the best, and those that deployments of the project name.
+    Delete the versions of a model except the newest, the best, and those that the project's deployments use.
 
-    Where Hopsworks keeps versions of deployments, those that can be rolled back to count as well.
+    Where Hopsworks keeps deployment versions, their model versions count as used: a rollback may need them.
 
-    :param project: the project that owns the model
-    :param name: the model's name
-    :param keep: how many of the newest to keep
-    :param best_by: a metric and its good end, to keep the best as well
-    :raises InvalidInputError: no version has that metric; nothing was deleted
+    :param keep: number of newest versions to keep
+    :param best_by: a metric and its direction, to keep the best version as well
+    :raises InvalidInputError: no version has that metric; no version was deleted
     """
     versions = sorted(await lookup.list_versions(project, check_model_name(name)), key=_number, reverse=True)
     if not versions:
@@ -93,7 +91,7 @@ def _best(versions: list[ModelVersion], metric: str, direction: Direction) -> Mo
 
 
 async def _in_use(project: Project, name: str) -> dict[int, str]:
-    """Find the versions that deployments name: version -> which."""
+    """Return the versions that deployments use, each with its use."""
     found: dict[int, str] = {}
 
     def note(row: Deployment | DeploymentVersion, user: str) -> None:
@@ -101,7 +99,7 @@ async def _in_use(project: Project, name: str) -> dict[int, str]:
         if ours and row.model_name == name and row.model_version is not None:
             found.setdefault(row.model_version, user)
 
-    # All deployments, not only the model's: one that serves another model now may be rolled back to this one.
+    # All deployments, not only the model's: one that now serves another model may roll back to this one.
     deployments = await api.get_deployments(project)
     for deployment in deployments:
         note(deployment, f"set in deployment {deployment.name!r}")

@@ -1,4 +1,4 @@
-"""Where a model's files come from, and how they get into its folder in the project: uploaded, or copied there."""
+"""Sources of a model's files: this machine, or HopsFS; and their upload or copy into the version's folder."""
 
 from __future__ import annotations
 
@@ -24,38 +24,31 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COPY_SECONDS = 3600.0
-"""Seconds for which to wait for a copy to be complete."""
+"""Timeout of a copy, in seconds."""
 IN_DOUBT = 120.0
-"""Seconds for which to look for the beginning of a copy whose answer was lost."""
+"""Seconds within which a copy must have begun if the response to its request was lost."""
 _HOPSFS = re.compile(r"hopsfs:/{0,2}(?P<path>/Projects/.+)")
 
 
 class Source(Protocol):
-    """A model's files."""
+    """A source of a model's files."""
 
     async def fingerprint(self, project: Project) -> str:
-        """
-        Compute what changes whenever the files do.
-
-        :param project: the project to register in
-        """
+        """Return a hash that changes whenever the files change."""
 
     async def fill(self, project: Project, folder: str) -> None:
         """
-        Bring the files into a folder that exists and is empty.
+        Copy the files into a folder that exists and is empty.
 
-        :param project: the project to register in
-        :param folder: from the project's folder on
+        :param folder: relative to the project's folder
         """
 
 
 def read_source(what: str, value: object) -> Source:
     """
-    Read a path: of this machine, or ``hopsfs:/Projects/...``.
+    Read a path of this machine, or ``hopsfs:/Projects/...``.
 
-    :param what: the argument's name
-    :param value: what was given
-    :raises InvalidInputError: there is no such file or folder, or it is empty
+    :raises InvalidInputError: the file or folder does not exist or is empty
     """
     text = arguments.text(what, str(value) if isinstance(value, Path) else value)
     if text.startswith("hopsfs:"):
@@ -66,24 +59,24 @@ def read_source(what: str, value: object) -> Source:
     path = Path(text)
     if not path.exists():
         message = (
-            f"{what} {text!r}: no such file or folder on this machine. Tasks may run on different machines: train and "
+            f"{what} {text!r}: no such file or folder on this machine.\nTasks may run on different machines: train and "
             "register in one place, share the folder, or give a URL of object storage."
         )
         raise InvalidInputError(message)
     if path.is_dir() and not any(entry.is_file() for entry in path.rglob("*")):
-        message = f"{what} {text!r}: the folder is empty. Save the model into it before it is registered."
+        message = f"{what} {text!r}: the folder is empty.\nSave the model into it before it is registered."
         raise InvalidInputError(message)
     return LocalFiles(path)
 
 
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """A file, or a folder with all that the model needs, on this machine."""
+    """A file of this machine, or a folder with all files of the model."""
 
     path: Path
 
     def files(self) -> list[tuple[str, Path]]:
-        """List the files, by their path below the model's folder."""
+        """Return the files, each with its path relative to the model's folder."""
         if self.path.is_file():
             return [(self.path.name, self.path)]
         return sorted(
@@ -91,11 +84,7 @@ class LocalFiles:
         )
 
     async def fingerprint(self, project: Project) -> str:  # noqa: ARG002 - asked of every source
-        """
-        Compute the SHA-256 of all files, names and contents.
-
-        :param project: not needed
-        """
+        """Compute the SHA-256 of all files, names and contents."""
         total = hashlib.sha256()
         for name, path in self.files():
             with path.open("rb") as file:
@@ -106,8 +95,7 @@ class LocalFiles:
         """
         Upload the files.
 
-        :param project: the project to register in
-        :param folder: from the project's folder on
+        :param folder: relative to the project's folder
         """
         made: set[str] = set()
         for name, path in self.files():
@@ -124,7 +112,7 @@ class LocalFiles:
 
 @dataclass(frozen=True, slots=True)
 class HopsfsFiles:
-    """A file, or a folder with all that the model needs, in the cluster's own file system."""
+    """A file or folder in HopsFS, the cluster's own file system."""
 
     path: str
     """``/Projects/<project>/...``."""
@@ -132,10 +120,9 @@ class HopsfsFiles:
 
     async def fingerprint(self, project: Project) -> str:
         """
-        Compute the SHA-256 of names, sizes and times: no content goes through here.
+        Return the SHA-256 of names, sizes and times: the content stays in the cluster.
 
-        :param project: the project to register in
-        :raises InvalidInputError: there is nothing
+        :raises InvalidInputError: the file or folder does not exist or is empty
         """
         found = await self._files(project)
         rows = sorted(f"{name}\0{entry.size}\0{entry.modified}\n" for name, entry in found.items())
@@ -143,15 +130,17 @@ class HopsfsFiles:
 
     async def fill(self, project: Project, folder: str) -> None:
         """
-        Have the files copied, inside the cluster, and wait until the copy is complete.
+        Copy the files inside the cluster, and wait until the copy is complete.
 
-        :param project: the project to register in
-        :param folder: from the project's folder on
-        :raises DeadlineExceededError: it was not complete within an hour
+        :param folder: relative to the project's folder
+        :raises DeadlineExceededError: the copy was not complete within an hour
         """
         target = f"/Projects/{project.name}/{folder}"
         if f"{target}/".startswith(f"{self.path}/"):
-            message = f"model_path 'hopsfs:{self.path}': the model's own folder {target!r} lies in it. Give the files."
+            message = (
+                f"model_path 'hopsfs:{self.path}': the model's own folder {target!r} is inside it.\nSet the path of "
+                "the model's files themselves."
+            )
             raise InvalidInputError(message)
         expected = {name: entry.size for name, entry in (await self._files(project)).items()}
         top = await api.get_entry(project, self.path)
@@ -182,7 +171,7 @@ class HopsfsFiles:
         except HopsworksError as error:
             if not error.in_doubt:
                 raise
-            log.warning("%s; looking whether it is copied", error)
+            log.warning("%s; checking whether the copy exists", error)
             backoff = Backoff(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)
             while await api.get_entry(project, target) is None:
                 pause = backoff.next_delay()
@@ -205,9 +194,8 @@ class HopsfsFiles:
 
 async def walk(project: Project, folder: str) -> dict[str, FileEntry]:
     """
-    List all files below a folder, by their path in it; nothing when there is no such folder.
+    List all files below a folder, by their path in it; empty when there is no such folder.
 
-    :param project: whose files
     :param folder: from the project's folder on, or ``/Projects/...``
     """
     found: dict[str, FileEntry] = {}

@@ -1,4 +1,4 @@
-"""Files on their way into the project: cut into parts, each a multipart form that describes itself."""
+"""Uploads into the project: a file is split into parts, each with the form fields that describe it."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
 
 CHUNK = 10 * 1024 * 1024
-"""Bytes of a file that are sent at once."""
+"""Bytes per part."""
 
 
 async def upload_bytes(project: Project, path: str, content: bytes) -> None:
     """
     Upload a small file, in one part.
 
-    :param project: whose files
-    :param path: from the project's folder on
-    :param content: what is in it
+    :param path: relative to the project's folder
+    :param content: the file's content
     """
     folder, _, name = path.rpartition("/")
     upload = Upload(name, content, _fields(name, len(content), 1, len(content)))
@@ -33,11 +32,11 @@ async def upload_bytes(project: Project, path: str, content: bytes) -> None:
 
 def parts(name: str, size: int, path: Path) -> Iterator[Upload]:
     """
-    Cut a file into parts; an empty file is one empty part.
+    Split a file into parts; an empty file is one empty part.
 
-    :param name: its name there
+    :param name: the file's name in the project
     :param size: in bytes
-    :param path: where it is here
+    :param path: the file on this machine
     """
     with path.open("rb") as file:
         for number in range(1, max(1, math.ceil(size / CHUNK)) + 1):
@@ -46,7 +45,7 @@ def parts(name: str, size: int, path: Path) -> Iterator[Upload]:
 
 
 def _fields(name: str, size: int, number: int, length: int) -> dict[str, str]:
-    """Give the form fields that describe a part."""
+    """Return the form fields that describe a part."""
     return {
         "templateId": "-1",
         "flowChunkSize": str(CHUNK),

@@ -40,7 +40,7 @@ _ROUNDING = 1e-9
 class Bake:
     """Watches one deployment that has arrived. Drive ``run()``."""
 
-    verifier: Prober
+    prober: Prober
     deployment: Deployment
     """As it arrived, later as it was seen last."""
     asked: int = 0
@@ -59,7 +59,7 @@ class Bake:
         :raises SupersededError: somebody else changed, stopped or deleted it
         :raises DeadlineExceededError: the server has been away for too long
         """
-        checks, clock = self.verifier.checks, self.verifier.clock
+        checks, clock = self.prober.checks, self.prober.clock
         if not checks.bake_seconds:
             await self._look()
             return self.deployment
@@ -76,7 +76,7 @@ class Bake:
             # What takes longer than the interval leaves turns out, instead of making them up all at once.
             slot = max(slot + 1, math.ceil((clock() - begun) / interval))
             is_failed = self.deployment.status is Status.FAILED
-            if slot > planned and (self.asked or not self.verifier.can_ask) and not is_failed:
+            if slot > planned and (self.asked or not self.prober.can_ask) and not is_failed:
                 break
             if not is_failed and clock() > begun + checks.bake_seconds + predict.ROUTE_BUDGET:
                 message = f"{self.deployment} could not be asked once while it was watched."
@@ -97,14 +97,14 @@ class Bake:
 
     async def _look(self) -> None:
         """See that it is still ours, and still up."""
-        clock = self.verifier.clock
+        clock = self.prober.clock
         backoff = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
-        seen = await read_patiently(api.get_deployment_by_id(self.verifier.project, self.deployment.id), backoff)
+        seen = await read_patiently(api.get_deployment_by_id(self.prober.project, self.deployment.id), backoff)
         if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
-            message = f"{seen or self.deployment} was stopped or deleted by somebody else while it was watched."
+            message = f"{seen or self.deployment} was stopped or deleted by another client while it was watched."
             raise SupersededError(message)
         if seen.signature != self.deployment.signature:
-            message = f"{seen} was changed by somebody else while it was watched; what they set is left as it is."
+            message = f"{seen} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         self.deployment = seen
         if self._failed.stays(seen, clock()):
@@ -112,22 +112,22 @@ class Bake:
 
     async def _probe(self) -> str:
         """Ask once, count it, and say what was wrong."""
-        if not self.verifier.can_ask:
+        if not self.prober.can_ask:
             return ""
         if self.deployment.status is Status.IDLE:
-            await self.verifier.wake()
+            await self.prober.wake()
             return ""
         try:
-            answer, seconds = await timed(self.verifier.send(), self.verifier.clock)
+            answer, seconds = await timed(self.prober.send(), self.prober.clock)
         except HopsworksError as error:
-            if not await self.verifier.is_its_fault(self.deployment, error):
+            if not await self.prober.is_its_fault(self.deployment, error):
                 log.warning("%s; not counted", error)
                 return ""
             wrong = f"is not reached, or refuses: {error}"
         else:
             self.slowest = max(self.slowest, seconds)
-            verdict = self.verifier.judge.judge(answer, seconds)
-            wrong = "answers as the version before" if verdict.likeness is Attribution.CHAMPION else verdict.wrong
+            result = self.prober.judge.judge(answer, seconds)
+            wrong = "answers as the previous version" if result.attribution is Attribution.CHAMPION else result.wrong
         self.asked += 1
         if wrong:
             self.failed += 1
@@ -135,7 +135,7 @@ class Bake:
         return wrong
 
     def _not_verified(self, last: str) -> VerificationError:
-        checks = self.verifier.checks
+        checks = self.prober.checks
         message = (
             f"{self.deployment}: {self.failed} of {self.asked} probes failed while it was watched for "
             f"{checks.bake_seconds:g} s, and a share of {checks.max_error_rate:g} may. The last: it {last}"

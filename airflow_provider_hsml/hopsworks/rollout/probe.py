@@ -170,7 +170,7 @@ class Prober:
         try:
             self.judge.champion = await self.send()
         except HopsworksError as error:
-            log.info("What the version before answers is not known: %s", error)
+            log.info("The answer of the previous version is unknown: %s", error)
 
     async def ask_in_a_row(self, deployment: Deployment, roll: RolloutTracker) -> Attribution:
         """
@@ -178,28 +178,28 @@ class Prober:
 
         :param deployment: as it was seen last
         :param roll: the rollout that seems to be through
-        :raises VerificationError: an answer is not as it should be, nor that of the version before
+        :raises VerificationError: an answer is not as it should be, nor that of the previous version
         """
-        likeness = Attribution.UNKNOWN
+        attribution = Attribution.UNKNOWN
         for number in range(PROBES if self.can_ask else 0):
             if number:
                 await Sleep(predict.BETWEEN_PROBES)
-            verdict = await self.ask_once(deployment)
-            likeness = verdict.likeness
-            if verdict.wrong and not self._may_be_old(verdict, roll):
-                message = f"{deployment} {verdict.wrong}"
+            result = await self.ask_once(deployment)
+            attribution = result.attribution
+            if result.wrong and not self._may_be_old(result, roll):
+                message = f"{deployment} {result.wrong}"
                 raise VerificationError(message)
-            if verdict.wrong or likeness is Attribution.CHAMPION:
+            if result.wrong or attribution is Attribution.CHAMPION:
                 return Attribution.CHAMPION
-        return likeness
+        return attribution
 
-    def _may_be_old(self, verdict: ProbeResult, roll: RolloutTracker) -> bool:
+    def _may_be_old(self, result: ProbeResult, roll: RolloutTracker) -> bool:
         """Tell whether an answer may be that of the version before, as far as that is not known."""
         fresh = self.clock() - roll.since < predict.ROUTE_BUDGET
-        is_known = verdict.likeness is Attribution.CHALLENGER or (
-            verdict.likeness is Attribution.NEITHER and self.judge.champion is not None
+        is_known = result.attribution is Attribution.CHALLENGER or (
+            result.attribution is Attribution.NEITHER and self.judge.champion is not None
         )
-        return fresh and roll.moved is RolloutCause.CHANGE and not roll.names_are_new and not is_known
+        return fresh and roll.cause is RolloutCause.CHANGE and not roll.names_are_new and not is_known
 
     async def ask_once(self, deployment: Deployment) -> ProbeResult:
         """

@@ -1,450 +1,489 @@
 """
-Has the change arrived? Bring a deployment to a wanted configuration, and know that it really serves.
+Bring a deployment to a desired state, and prove that the new configuration really serves.
 
-What a GET says of version, revision and model is the row that our own PUT wrote; the cluster follows later, and a first
-'Running' may still be the old instances. So an arrival is only believed when the state has been stable for a while, the
-instances are new where their names are known, and the answers are right where answers were recorded.
+The states in which the live deployment can be found, and the change that each one leads to::
 
-``RolloutTracker`` judges one poll after another and says what to do next; ``Reconciler`` is the whole flow around it.
+    not there ──CREATE──> stopped
+    another configuration ──UPDATE──> rollout        (RESTORE first, if an earlier version is to be activated)
+    stopped ──START──> rollout
+    failed, and stays failed, and nothing answers ──REPLACE (stop, start)──> rollout
+    rollout in progress ──> watch it                 (nothing is sent)
+    as desired ──> one probe                         (nothing is sent)
+    rollout ──RolloutWatch──> live and verified
+
+Theory of operation:
+
+1. *Prepare* reads the deployment and does all checks, until one change can be sent or nothing has to be. Tags and
+   scripts are brought to Hopsworks here: they change nothing that runs.
+2. The caller *records* the change, if a journal is kept. ``PreparedChange.needs_record`` is False for the second step
+   of a change that is recorded already.
+3. *Apply* sends that one change against the state that was read, and watches the rollout. The result is the outcome,
+   or the next prepared change.
+4. A deployment that is not what was read raises ``Replan`` inside, and the change is prepared anew. A busy deployment
+   is waited for; after two concurrent changes of other clients, ours is given up.
+5. The response to our own PUT proves nothing: version, revision and model version in a GET are what that PUT stored,
+   and the cluster follows later. ``RolloutTracker`` says when a rollout is through, ``Prober`` whether the answers are
+   right.
+6. A deployment that was stopped to make room for a change is started again if the change is never sent
+   (``__aexit__``).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, script_file
-from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import START_GRACE, RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import (
-    BUSY_CODES,
     DeadlineExceededError,
     DeploymentError,
     DeploymentFailedError,
     HopsworksError,
-    RequestRefusedError,
     SupersededError,
     UnsupportedError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.flow import read_patiently
 
-from . import stop
+from .inputs import ResumePoint, RolloutPolicy
 from .probe import Prober
+from .restore_version import restore_version
+from .start import send_start, wait_for_start
 from .status import with_log_tail
+from .stop import stop
 from .update import Replan, Update
-from .watch import FIRST_PAUSE_START, FIRST_PAUSE_UPDATE, RolloutWatch, read_instance_names
+from .watch import FIRST_PAUSE_START, FIRST_PAUSE_UPDATE, RolloutWatch, SentChange, StartNeeded, read_instance_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
+    from types import TracebackType
+    from typing import Self
 
-    from airflow_provider_hsml.hopsworks.api import Project
-    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
-    from airflow_provider_hsml.hopsworks.flow import Clock
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.flow import Backoff
+
+    from .inputs import Desired, Run
 
 log = logging.getLogger(__name__)
 
-STRANGERS = 2
-"""How often somebody else may change it before a change of ours is given up."""
+CONCURRENT_CHANGES = 2
+"""How often another client may change the deployment before a change of ours is given up."""
 
 
-@dataclass
+class Kind(Enum):
+    """The kinds of change."""
+
+    CREATE = auto()
+    RESTORE = auto()
+    """Activate an earlier deployment version."""
+    UPDATE = auto()
+    START = auto()
+    REPLACE = auto()
+    """Stop a failed deployment of which nothing answers, and start it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedChange:
+    """The next change of a deployment: checked against the live deployment, and not sent yet."""
+
+    kind: Kind
+    live: Deployment | None
+    """The deployment that it was checked against; None if it is to be created."""
+    needs_record: bool
+    """Whether the journal has to hold it before it is sent."""
+    body: Mapping[str, Any] = field(default_factory=dict)
+    """The body that creates the deployment."""
+    newest_version: int | None = None
+    """Number of the newest deployment version, for an update; None where Hopsworks keeps none."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a reconciliation has come."""
+
+    has_changed: bool = False
+    """Whether a change of ours was carried out, as far as is known."""
+    seen: Deployment | None = None
+    """The deployment as it was read last."""
+    action: str = ""
+    """The action of the outcome, as far as it is decided."""
+    is_recorded: bool = False
+    is_stopped: bool = False
+    """Whether it was stopped for the change, and not started since."""
+    stopped_at: float | None = None
+    """When that was, in seconds since 1970."""
+    old_names: frozenset[str] = frozenset()
+    """Names of the instances before the change; empty if they are not known."""
+    concurrent: int = 0
+    """How many changes of other clients came in between."""
+
+
+@dataclass(slots=True)
 class Reconciler:
     """
-    Brings one deployment to a wanted configuration: creates, updates, starts, attaches, or does nothing.
+    Creates, updates or starts one deployment, adopts a rollout in progress, or finds that nothing has to be done.
 
-    Drive ``run()``. It reads first, and sends a change only against the state that it read.
+    Use it as an async context: ``prepare`` it, and ``apply`` each ``PreparedChange`` until an ``Outcome`` comes back.
+    ``reconcile`` does that where no journal is kept.
     """
 
-    project: Project
-    name: str
-    desired: SettingValues
-    """Settings asked for; none given: only that it serves."""
-    timeout: float
-    """Seconds for one change: sent, arrived, first prediction answered."""
-    interval: float
-    """Seconds between looks, once it takes longer."""
-    model: ModelVersion | None = None
-    """The version to serve; needed to create, and to find what to ask it."""
-    wait: bool = True
-    """Whether to wait for the last change to arrive."""
-    serve: bool = True
-    """Whether it is to serve afterwards; if not, what is down stays down."""
-    trusted: bool = True
-    """Whether what is as wanted already may be taken for one that has arrived; if not, it is followed and verified."""
-    recreate: bool = False
-    """Whether to stop it before a change and start it afterwards, where there is no room for old and new at once."""
-    back_to: int | None = None
-    """A deployment version to make the active one again first, where Hopsworks keeps them."""
+    run: Run
+    desired: Desired
+    policy: RolloutPolicy = RolloutPolicy()  # noqa: RUF009 - it is frozen
     checks: Checks | None = None
-    """What to ask of it; None: what was registered with the version."""
-    before_change: Callable[[Deployment | None], Flow[str | None]] | None = None
-    """What to do right before the first request that changes something, given what is there. It gives the journal's
-    entry with which another process can go on; None: none can."""
-    noted: str | None = None
-    """That entry, where it was written before."""
-    worker_only: bool = False
-    """Whether no other process can go on."""
-    told: Mapping[str, Any] | None = None
-    """What that has to know, in plain JSON."""
-    clock: Clock = time.time
-    has_changed: bool = field(init=False, default=False)
-    """Whether it has sent a change that was carried out, for all that is known."""
-    seen: Deployment | None = field(init=False, default=None)
-    """As it was seen last."""
-    _change: Update = field(init=False)
-    _verifier: Prober = field(init=False)
-    _old_names: frozenset[str] = frozenset()
-    _is_announced: bool = False
-    _is_taken_down: bool = False
-    """Whether it was stopped for the change, and not started since."""
-    _down_since: float | None = None
-    _action: str = ""
-    _deadline: float = 0.0
+    """How it is verified; None: by what was registered with the version."""
+    resume: ResumePoint = ResumePoint()  # noqa: RUF009 - it is frozen
+    progress: Progress = field(init=False, default_factory=Progress)
+    _deadline: float = field(init=False)
+    _prober: Prober = field(init=False)
+    _update: Update = field(init=False)
+    _replan_backoff: Backoff = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin; the timeout counts from here."""
+        run, desired = self.run, self.desired
+        self._deadline = run.clock() + run.timeout
+        self._prober = Prober(run.project, run.name, run.clock, self.checks or Checks())
+        settings = script_file.absolute(run.project, desired.settings)
+        self._update = Update(run, settings, desired.model, self._deadline)
+        self._replan_backoff = self._backoff(FIRST_PAUSE_UPDATE)
 
     @property
-    def asked(self) -> dict[str, Any]:
-        """What verifies it, and another process cannot find out by itself."""
-        return {"body": self._verifier.checks.body, "champion": self._verifier.judge.champion}
+    def probe_inputs(self) -> dict[str, Any]:
+        """The inputs of the verification that another process cannot find out by itself."""
+        return {"body": self._prober.checks.body, "champion": self._prober.judge.champion}
 
-    async def run(self) -> Outcome:
+    @property
+    def seen(self) -> Deployment | None:
+        """The deployment as it was read last."""
+        return self.progress.seen
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether a change of ours was carried out, as far as is known."""
+        return self.progress.has_changed
+
+    async def __aenter__(self) -> Self:
+        """Return this reconciler."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Start the deployment again if it was stopped for a change that is not sent."""
+        if isinstance(error, Exception) and self.progress.is_stopped and not self.progress.has_changed:
+            await self._start_again(error)
+
+    async def prepare(self) -> PreparedChange | Outcome:
         """
-        Bring it about.
+        Read the deployment and check the next change, until it can be sent or nothing has to be.
 
+        :raises InvalidInputError: the change is impossible; nothing was changed
+        :raises SupersededError: another client keeps changing the deployment
+        :raises DeadlineExceededError: the deployment was busy until the timeout
+        """
+        return await with_log_tail(self.run.project, self._prepare())
+
+    async def apply(self, change: PreparedChange) -> PreparedChange | Outcome:
+        """
+        Send a prepared change, and watch the rollout.
+
+        :param change: the change, which is recorded if it has to be
+        :return: the next change, or the outcome
         :raises DeploymentFailedError: its instances do not come up; with the end of the log
-        :raises VerificationError: it serves, but answers otherwise than recorded
-        :raises SupersededError: somebody else is changing it
-        :raises DeadlineExceededError: the timeout passed; asking again attaches to what is under way
+        :raises VerificationError: it serves, but does not answer as it should
+        :raises SupersededError: another client changed, stopped or deleted it
+        :raises DeadlineExceededError: the timeout passed; a retry adopts the rollout
         """
-        self._deadline = self.clock() + self.timeout
-        self._verifier = Prober(self.project, self.name, self.clock, self.checks or Checks())
-        desired = script_file.absolute(self.project, self.desired)
-        self._change = Update(self.project, self.name, desired, self.model, self.interval, self._deadline, self.clock)
-        try:
-            return await with_log_tail(self.project, self._converge())
-        except Exception as error:
-            if self._is_taken_down and not self.has_changed:
-                await self._bring_up(error)
-            raise
+        self.progress.is_recorded = True
+        return await with_log_tail(self.run.project, self._apply_or_replan(change))
 
-    async def _bring_up(self, why: Exception) -> None:
-        """
-        Start what was stopped for a change that does not come.
+    # --- Prepare ------------------------------------------------------------------------------------------------------
 
-        :raises DeploymentError: it is left stopped, and there is no other error to say so
-        """
-        log.warning("Starting what was stopped for a change that does not come: %s", str(why) or type(why).__name__)
-        self._deadline = self.clock() + self.timeout
-        self._change = dataclasses.replace(self._change, deadline=self._deadline)
-        try:
-            live = await self._change.look()
-            if live is not None and live.status is Status.STOPPING:
-                live = await self._change.stable(live)
-            while live is not None and live.status.is_down:
-                if self.clock() >= self._deadline:
-                    message = f"{live} could not be started within {self.timeout:g} s."
-                    raise DeadlineExceededError(message)
-                await self._send_start(live)
-                live = await self._may_be_starting(live)
-        except Replan:
-            log.warning("Deployment %r was deleted meanwhile", self.name)
-        except HopsworksError as error:
-            what = f"Deployment {self.name!r} is left stopped: {error} Start it with StartDeploymentOperator."
-            if not isinstance(why, HopsworksError):
-                raise DeploymentError(what) from error
-            why.args, why.without_logs = (f"{why}\n{what}",), f"{why.kept_text}\n{what}"
-
-    async def _converge(self) -> Outcome:
-        backoff = self._backoff(FIRST_PAUSE_UPDATE)
-        disturbed = 0
-        while disturbed < STRANGERS:
-            live = await self._change.look()
+    async def _prepare(self) -> PreparedChange | Outcome:
+        while True:
+            live = await self._update.read()
             if self.checks is not None:
-                self.model = await self._verifier.check(
-                    live, self.desired, self.model, self._backoff(FIRST_PAUSE_START)
-                )
+                await self._read_probe(live, check=True)
             try:
-                return await self._from(live if live is not None else await self._create())
-            except Replan as again:
-                disturbed += not again.is_busy
-                self._is_announced = False
-                pause = backoff.next_delay()
-                if pause is None:
-                    message = f"{live} was busy with something else until the timeout of {self.timeout:g} s."
-                    raise DeadlineExceededError(message) from again
-                await Sleep(pause)
-        message = (
-            f"Deployment {self.name!r} was changed by somebody else each time before a change of ours could be sent. "
-            "Run the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
-        )
-        raise SupersededError(message)
+                if live is not None:
+                    return await self._next(live)
+                body = await self._update.prepare_create()
+            except Replan as replan:
+                await self._replan(replan, live)
+            else:
+                return self._change(Kind.CREATE, None, body=body)
 
-    async def _from(self, live: Deployment) -> Outcome:
-        """Go on from what is there."""
+    async def _replan(self, replan: Replan, live: Deployment | None) -> None:
+        """Wait before the change is prepared anew."""
+        progress, run = self.progress, self.run
+        progress.concurrent += not replan.is_busy
+        progress.is_recorded = False
+        await self._replan_backoff.wait(f"{live} was busy with something else until the timeout of {run.timeout:g} s.")
+        if progress.concurrent >= CONCURRENT_CHANGES:
+            message = (
+                f"Deployment {run.name!r} was changed by another client each time before our change could be sent.\n"
+                "Run the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
+            )
+            raise SupersededError(message)
+
+    def _change(self, kind: Kind, live: Deployment | None, **more: Any) -> PreparedChange:
+        seen = self.progress.seen
+        # The live deployment may be the first step of this very change.
+        is_ours = bool(self.progress.has_changed and live and seen and live.signature == seen.signature)
+        return PreparedChange(kind, live, needs_record=not (is_ours or self.progress.is_recorded), **more)
+
+    async def _next(self, live: Deployment) -> PreparedChange | Outcome:
+        """Prepare the change that the live deployment needs next."""
+        policy, desired, progress = self.policy, self.desired, self.progress
         if live.status in (Status.CREATING, Status.STOPPING):
-            live = await self._change.stable(live)
-        if self.back_to not in (None, live.version):
-            return await self._go_back(live)
-        if self._change.differs(live):
-            return await self._update(live)
-        if await self._change.bring_tags(live):
-            self._action = self._action or "updated"
-        if live.status.is_down and self.serve and not (self.trusted or self.has_changed):
-            live = await self._may_be_starting(live)
+            live = await self._update.stable(live)
+        if desired.restore not in (None, live.version):
+            return await self._prepare_restore(live)
+        if self._update.differs(live):
+            return await self._prepare_update(live)
+        if await self._update.set_tags(live):
+            progress.action = progress.action or "updated"
+        if live.status.is_down and desired.serve and not (policy.trust or progress.has_changed):
+            live = await wait_for_start(self._update, live)
         if live.status.is_down:
-            return await self._start(live) if self.serve else Outcome(live, self._action or "unchanged")
-        if live.status is Status.FAILED:
-            return await self._revive(live)
+            if not desired.serve:
+                return Outcome(live, progress.action or "unchanged")
+            return await self._prepare_start(live, "started")
+        return await self._revive(live) if live.status is Status.FAILED else await self._adopt(live)
+
+    async def _adopt(self, live: Deployment) -> Outcome:
+        """Confirm a deployment that is as desired, or watch its rollout; nothing is sent."""
         is_up = live.status in (Status.RUNNING, Status.IDLE)
-        if self.trusted and is_up:
-            return await self._unchanged(live)
-        log.info("%s: %s", live, "seeing whether it has arrived" if is_up else "a rollout is under way; waiting for it")
-        return await self._arrive(live, RolloutCause.CHANGE, "unchanged" if is_up else "attached")
+        if self.policy.trust and is_up:
+            return await self._confirm(live)
+        log.info("%s: %s", live, "checking whether the rollout is complete" if is_up else "a rollout is in progress")
+        return await self._watch(live, RolloutCause.CHANGE, "unchanged" if is_up else "attached")
 
-    async def _announce(self, live: Deployment | None) -> None:
-        """Say that a change comes, once; what it is now may be the first step of that change."""
-        if self.has_changed and live and self.seen and live.signature == self.seen.signature:
-            return
-        if self.before_change is not None and not self._is_announced:
-            self._is_announced = True
-            self.noted = await self.before_change(live)
-            self.worker_only = self.noted is None
-
-    async def _may_be_starting(self, live: Deployment) -> Deployment:
-        """Give a START of somebody who was killed right after it the time to be seen."""
-        until = self.clock() + START_GRACE
-        while live.status.is_down and self.clock() < until:
-            await Sleep(FIRST_PAUSE_UPDATE)
-            live = await self._change.look() or live
-        return live
-
-    # --- Steps, each a change or none ---------------------------------------------------------------------------------
-
-    async def _create(self) -> Deployment:
-        try:
-            live, is_ours = await self._change.create(lambda: self._announce(None))
-        except UnsupportedError:
-            self.has_changed = True
-            raise
-        self.has_changed = True
-        self._action = "created" if is_ours else ""
-        return live
-
-    async def _unchanged(self, live: Deployment) -> Outcome:
-        action = self._action or "unchanged"
-        if live.status is Status.IDLE or not self.wait:
-            return Outcome(live, action, "status" if self.wait else None)
-        await self._read_probe(live)
-        verdict = await self._verifier.ask_served(live)
-        now = await self._change.look()
-        if now is None or now.signature != live.signature:
-            # Changed while it was asked: who answered is not known.
-            raise Replan
-        live = now
-        if verdict.wrong or verdict.likeness is Attribution.CHAMPION:
-            wrong = verdict.wrong or "answers as the version before"
-            log.warning("%s %s; a rollout may be under way", live, wrong)
-            self._action = "attached"
-            return await self._arrive(live, RolloutCause.CHANGE, self._action)
-        return Outcome(live, action, "fingerprint" if verdict.likeness is Attribution.CHALLENGER else "status")
-
-    async def _update(self, live: Deployment) -> Outcome:
-        """Change what is there, against the state that was read."""
-        await self._change.prepare_update(live)
-        # What is wrong with them is found before anything else is changed.
-        await self._change.bring_tags(live)
-        await self._read_probe(live)
-        settled = await self._change.stable(live)
-        if settled.signature != live.signature:
-            raise Replan
-        live = settled
-        newest = await read_patiently(api.get_newest_version(self.project, live), self._backoff(FIRST_PAUSE_UPDATE))
-        await self._remember(live)
-        await self._announce(live)
-        if self.recreate and not live.status.is_down:
-            live = await self._take_down(live)
-        try:
-            row = await self._change.update(live, newest_version=newest)
-        except HopsworksError as error:
-            self.has_changed = self.has_changed or isinstance(error, UnsupportedError)
-            raise
-        self.seen, self.has_changed = row, True
-        return await self._follow(row)
-
-    async def _follow(self, row: Deployment) -> Outcome:
-        """Go on from a row that a change of ours has left."""
-        if not row.status.is_down:
-            return await self._arrive(row, RolloutCause.CHANGE, "updated")
-        if not self.serve:
-            return Outcome(row, "updated")
-        return await self._start(row, "updated")
-
-    async def _go_back(self, live: Deployment) -> Outcome:
-        """Have Hopsworks make an earlier version the active one again; also while a rollout is under way."""
+    async def _prepare_restore(self, live: Deployment) -> PreparedChange:
         await self._read_probe(live)
         if live.status is Status.STARTING:
-            live = await self._change.stable(live)
+            live = await self._update.stable(live)
         await self._remember(live)
-        await self._announce(live)
-        if self.recreate and not live.status.is_down:
-            live = await self._take_down(live)
-        row = await self._send_rollback(live)
-        self.seen, self.has_changed = row, True
-        if self._change.differs(row):
-            # What versions do not hold is put back by an update, as soon as one is taken.
-            return await self._update(row)
-        return await self._follow(row)
+        return self._change(Kind.RESTORE, live)
 
-    async def _send_rollback(self, live: Deployment) -> Deployment:
-        if self.back_to is None:  # Nobody calls it then.
-            raise AssertionError
-        backoff = self._backoff(FIRST_PAUSE_UPDATE)
-        while True:
-            log.info("Rolling %s back to deployment version %s", live, self.back_to)
-            try:
-                await api.rollback_deployment(self.project, live, self.back_to)
-            except HopsworksError as error:
-                if not (error.in_doubt or error.transient):
-                    raise
-                log.warning("%s; looking what became of it", error)
-            row = await self._change.look()
-            if row is None:
-                message = f"{live} was deleted by somebody else while it was rolled back."
-                raise SupersededError(message)
-            if row.version == self.back_to:
-                return row
-            if row.signature != live.signature:
+    async def _prepare_update(self, live: Deployment) -> PreparedChange:
+        await self._update.prepare_update(live)
+        # Errors in the tags are found before anything else is changed.
+        await self._update.set_tags(live)
+        await self._read_probe(live)
+        settled = await self._update.stable(live)
+        if settled.signature != live.signature:
+            raise Replan
+        newest = api.get_newest_version(self.run.project, settled)
+        newest_version = await read_patiently(newest, self._backoff(FIRST_PAUSE_UPDATE))
+        await self._remember(settled)
+        return self._change(Kind.UPDATE, settled, newest_version=newest_version)
+
+    async def _prepare_start(self, live: Deployment, action: str) -> PreparedChange:
+        self.progress.action = self.progress.action or action
+        await self._read_probe(live)
+        return self._change(Kind.START, live)
+
+    async def _confirm(self, live: Deployment) -> Outcome:
+        """Probe a deployment that is as desired; watch it if it answers as the previous version."""
+        progress = self.progress
+        action = progress.action or "unchanged"
+        if live.status is Status.IDLE or not self.policy.wait:
+            return Outcome(live, action, "status" if self.policy.wait else None)
+        await self._read_probe(live)
+        result = await self._prober.ask_served(live)
+        now = await self._update.read()
+        if now is None or now.signature != live.signature:
+            # It changed during the probe: which configuration answered is unknown.
+            raise Replan
+        if result.wrong or result.attribution is Attribution.CHAMPION:
+            wrong = result.wrong or "answers as the previous version"
+            log.warning("%s %s; a rollout may be in progress", now, wrong)
+            progress.action = "attached"
+            return await self._watch(now, RolloutCause.CHANGE, progress.action)
+        return Outcome(now, action, "fingerprint" if result.attribution is Attribution.CHALLENGER else "status")
+
+    async def _revive(self, live: Deployment) -> PreparedChange | Outcome:
+        """Watch a failed deployment recover; if it does not, replace it unless its previous revision answers."""
+        self.resume = dataclasses.replace(self.resume, worker_only=True)
+        await self._read_probe(live)
+        action = self.progress.action
+        try:
+            return await self._watch(live, RolloutCause.CHANGE, "attached")
+        except DeploymentFailedError as error:
+            self.progress.action = action
+            if await self._prober.answers():
                 message = (
-                    f"{row} was changed by somebody else while it was rolled back; what they set is left as it is."
+                    f"{error.deployment}: the last change does not come up ({error.deployment.reason}), but the "
+                    "previous revision still serves. Nothing was changed, since a restart would stop that one too.\n"
+                    "Deploy another version."
                 )
-                raise SupersededError(message)
-            pause = backoff.next_delay(at_least=1.0)
-            if pause is None:
-                target = f"deployment version {self.back_to}"
-                message = f"{live} could not be rolled back to {target} within {self.timeout:g} s."
-                raise DeadlineExceededError(message)
-            await Sleep(pause)
+                raise VerificationError(message) from error
+        log.info("%s: nothing answers; stopping and starting it", live)
+        return self._change(Kind.REPLACE, live)
 
-    async def _take_down(self, live: Deployment) -> Deployment:
-        """Stop it, to make room for what is to come."""
-        log.info("Stopping %s to make room: it does not answer until the change has arrived", live)
-        self._is_taken_down = True
-        self._down_since = self.clock()
-        stopped = await stop.stop(self.project, live.name, self._backoff(FIRST_PAUSE_START))
-        if stopped is None or not diff.is_still(self.project, stopped, live):
+    # --- Apply --------------------------------------------------------------------------------------------------------
+
+    async def _apply_or_replan(self, change: PreparedChange) -> PreparedChange | Outcome:
+        try:
+            return await self._apply(change)
+        except Replan as replan:
+            await self._replan(replan, change.live)
+            return await self._prepare()
+
+    async def _apply(self, change: PreparedChange) -> PreparedChange | Outcome:
+        live = change.live
+        if change.kind is Kind.CREATE or live is None:
+            return await self._next(await self._create(change.body))
+        if change.kind is Kind.START:
+            self.progress.has_changed = True
+            await self._send_start(live)
+            return await self._watch(live, RolloutCause.START, self.progress.action)
+        if change.kind is Kind.REPLACE:
+            return await self._prepare_start(await self._stop(live), "started")
+        if self.policy.recreate and not live.status.is_down:
+            live = await self._stop(live)
+        stored = await self._store(change, live)
+        if change.kind is Kind.RESTORE and self._update.differs(stored):
+            # Settings that a deployment version does not hold follow by an update.
+            return await self._prepare_update(stored)
+        if stored.status.is_down:
+            return await self._prepare_start(stored, "updated") if self.desired.serve else Outcome(stored, "updated")
+        return await self._watch(stored, RolloutCause.CHANGE, "updated")
+
+    async def _store(self, change: PreparedChange, live: Deployment) -> Deployment:
+        """Send a restored version or an update, and return the deployment as it was stored."""
+        if change.kind is Kind.RESTORE and self.desired.restore is not None:
+            backoff = self._backoff(FIRST_PAUSE_UPDATE)
+            stored = await restore_version(self._update, live, self.desired.restore, backoff)
+        else:
+            try:
+                stored = await self._update.update(live, newest_version=change.newest_version)
+            except UnsupportedError:
+                self.progress.has_changed = True
+                raise
+        self.progress.seen, self.progress.has_changed = stored, True
+        return stored
+
+    async def _create(self, body: Mapping[str, Any]) -> Deployment:
+        try:
+            live, is_ours = await self._update.create(body)
+        except UnsupportedError:
+            self.progress.has_changed = True
+            raise
+        self.progress.has_changed = True
+        self.progress.action = "created" if is_ours else ""
+        return live
+
+    async def _stop(self, live: Deployment) -> Deployment:
+        """Stop the deployment, to make room for the change."""
+        log.info("Stopping %s to make room: it does not answer until the change is live", live)
+        self.progress.is_stopped = True
+        self.progress.stopped_at = self.run.clock()
+        stopped = await stop(self.run.project, live.name, self._backoff(FIRST_PAUSE_START))
+        if stopped is None or not diff.is_still(self.run.project, stopped, live):
             raise Replan
         return stopped
 
-    async def _start(self, live: Deployment, action: str = "started") -> Outcome:
-        """Start what is down."""
-        self._action = self._action or action
-        await self._read_probe(live)
-        await self._announce(live)
-        self.has_changed = True
-        await self._send_start(live)
-        return await self._arrive(live, RolloutCause.START, self._action)
-
     async def _send_start(self, live: Deployment) -> None:
-        log.info("Starting %s", live)
-        self._is_taken_down = False
-        backoff = self._backoff(FIRST_PAUSE_START)
-        while True:
-            try:
-                await api.start_deployment(self.project, live)
-            except HopsworksError as error:
-                if not (error.in_doubt or error.transient):
-                    raise
-                if not (isinstance(error, RequestRefusedError) and error.code in BUSY_CODES):
-                    # Whether it was carried out is seen in the looks that follow; they ask again if it was not.
-                    log.warning("%s; looking at what became of it", error)
-                    return
-                log.warning("%s; sending it again", error)
-                pause = backoff.next_delay(at_least=1.0)
-                if pause is None:
-                    message = f"{live} could not be started within {self.timeout:g} s: {error}"
-                    raise DeadlineExceededError(message) from error
-                await Sleep(pause)
-            else:
-                return
+        self.progress.is_stopped = False
+        await send_start(self.run, live, self._backoff(FIRST_PAUSE_START))
 
-    async def _revive(self, live: Deployment) -> Outcome:
-        """Bring a Failed deployment back without taking down what may still answer; here, whoever drives."""
-        self.worker_only = True
-        await self._read_probe(live)
-        action = self._action
+    async def _start_again(self, why: Exception) -> None:
+        """
+        Start a deployment that was stopped for a change that is not sent.
+
+        :raises DeploymentError: it is left stopped
+        """
+        log.warning("Starting what was stopped for a change that is not sent: %s", str(why) or type(why).__name__)
+        self._deadline = self.run.clock() + self.run.timeout
+        self._update = dataclasses.replace(self._update, deadline=self._deadline)
         try:
-            return await self._arrive(live, RolloutCause.CHANGE, "attached")
-        except DeploymentFailedError as failed:
-            self._action = action
-            if await self._verifier.answers():
-                message = (
-                    f"{failed.deployment}: the last change does not come up ({failed.deployment.reason}), but the "
-                    "revision before it still serves. Nothing was changed, since a restart would take that one down "
-                    "too. Deploy another version."
-                )
-                raise VerificationError(message) from failed
-        log.info("%s: nothing answers; stopping it to start it anew", live)
-        await self._announce(live)
-        return await self._start(await self._take_down(live))
+            live = await self._update.read()
+            if live is not None and live.status is Status.STOPPING:
+                live = await self._update.stable(live)
+            while live is not None and live.status.is_down:
+                if self.run.clock() >= self._deadline:
+                    message = f"{live} could not be started within {self.run.timeout:g} s."
+                    raise DeadlineExceededError(message)
+                await self._send_start(live)
+                live = await wait_for_start(self._update, live)
+        except Replan:
+            log.warning("Deployment %r was deleted meanwhile", self.run.name)
+        except HopsworksError as error:
+            what = f"Deployment {self.run.name!r} is left stopped: {error}\nStart it with StartDeploymentOperator."
+            raise (why.extended(what) if isinstance(why, HopsworksError) else DeploymentError(what)) from error
 
-    # --- Arriving -----------------------------------------------------------------------------------------------------
+    # --- Watch --------------------------------------------------------------------------------------------------------
 
-    async def _arrive(self, live: Deployment, moved: RolloutCause, action: str) -> Outcome:
-        """Follow the rollout until the wanted configuration is what answers."""
-        self._action = self._action or action
-        if not self.wait:
-            return Outcome(live, self._action)
+    async def _watch(self, live: Deployment, cause: RolloutCause, action: str) -> Outcome:
+        """Follow the rollout until the desired configuration answers."""
+        progress = self.progress
+        progress.action = progress.action or action
+        if not self.policy.wait:
+            return Outcome(live, progress.action)
         await self._read_probe(live)
         watch = RolloutWatch(
-            self.project,
             live.id,
             RolloutTracker(
-                moved,
-                since=self.clock(),
-                signature=None if moved is RolloutCause.START else live.signature,
-                old_names=self._old_names,
-                can_wake=self._verifier.can_ask,
+                cause,
+                since=self.run.clock(),
+                signature=None if cause is RolloutCause.START else live.signature,
+                old_names=progress.old_names,
+                can_wake=self._prober.can_ask,
             ),
-            self._verifier,
-            timeout=self.timeout,
+            self._prober,
+            SentChange(progress.action, progress.has_changed, progress.stopped_at),
+            self.resume,
+            timeout=self.run.timeout,
             deadline=self._deadline,
-            interval=self.interval,
-            action=self._action,
-            has_changed=self.has_changed,
-            start=self._send_start,
-            down_since=self._down_since,
-            noted=self.noted,
-            worker_only=self.worker_only,
-            told=self.told,
-            seen=self.seen,
+            interval=self.run.interval,
+            seen=progress.seen,
         )
-        try:
-            seen = await watch
-        finally:
-            self.seen = watch.seen
-        return Outcome(seen.deployment, self._action, seen.verified_by, seen.downtime)
-
-    # --- Looks --------------------------------------------------------------------------------------------------------
+        while True:
+            try:
+                result = await watch
+            finally:
+                progress.seen = watch.seen
+            if not isinstance(result, StartNeeded):
+                return Outcome(result.deployment, progress.action, result.verified_by, result.downtime)
+            await self._send_start(result.deployment)
 
     def _backoff(self, first: float) -> Backoff:
-        return Backoff(first=first, most=self.interval, deadline=self._deadline, clock=self.clock)
+        return self.run.backoff(first, self._deadline)
 
     async def _remember(self, live: Deployment) -> None:
-        """Note who serves before a change, and what they answer, where they may go on answering after it."""
-        if self.recreate or live.status is not Status.RUNNING:
+        """Keep which instances serve before a change and what they answer, where they may go on answering after it."""
+        if self.policy.recreate or live.status is not Status.RUNNING:
             return
-        self._old_names = await read_instance_names(self.project, live)
-        await self._verifier.remember_champion(live)
+        self.progress.old_names = await read_instance_names(self.run.project, live)
+        await self._prober.remember_champion(live)
 
-    async def _read_probe(self, live: Deployment) -> None:
-        """Find out what to ask of the version to come, once."""
-        if self.wait:
-            self.model = await self._verifier.prepare(live, self.desired, self.model, self._backoff(FIRST_PAUSE_START))
+    async def _read_probe(self, live: Deployment | None, *, check: bool = False) -> None:
+        """Find out how to probe the new version, once; with ``check``, refuse impossible checks first."""
+        desired, backoff = self.desired, self._backoff(FIRST_PAUSE_START)
+        if check:
+            model = await self._prober.check(live, desired.settings, desired.model, backoff)
+        elif self.policy.wait and live is not None:
+            model = await self._prober.prepare(live, desired.settings, desired.model, backoff)
+        else:
+            return
+        self.desired = dataclasses.replace(desired, model=model)
+
+
+async def reconcile(reconciler: Reconciler) -> Outcome:
+    """Bring a deployment to its desired state without a journal, and return the outcome."""
+    async with reconciler:
+        step = await reconciler.prepare()
+        while isinstance(step, PreparedChange):
+            step = await reconciler.apply(step)
+        return step

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,17 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError, UnsupportedEr
 from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
 from . import stop
-from .reconcile import Reconciler
+from .inputs import Desired, ResumePoint, RolloutPolicy
+from .reconcile import Reconciler, reconcile
+from .watch import FIRST_PAUSE_START
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-    from airflow_provider_hsml.hopsworks.flow import Clock
+
+    from .inputs import Run
 
 log = logging.getLogger(__name__)
 
@@ -29,81 +31,70 @@ STALE = 3.0
 """Seconds for which a state may still be that of before our STOP."""
 
 
-async def restart(
-    project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
-) -> Outcome:
+async def restart(run: Run, *, wait: bool = True) -> Outcome:
     """
-    Stop a deployment and start it; one that is down is only started.
+    Stop a deployment and start it; one that is stopped is only started.
 
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param timeout: seconds for the stop, and again for the start
-    :param interval: seconds between looks
+    :param run: the run; its timeout counts for the stop, and again for the start
     :param wait: whether to wait until it serves; the stop is waited for in any case
-    :param clock: tells the seconds since 1970
     """
-    backoff = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
-    before = await read_patiently(api.get_deployment(project, name), backoff)
-    await stop.stop(project, name, backoff)
-    told = {} if before is None or before.status.is_down else {"stopped_while": before.status.value}
-    arrival = Reconciler(project, name, {}, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
-    return await completed(arrival.run(), told)
+    backoff = run.backoff(FIRST_PAUSE_START)
+    before = await read_patiently(api.get_deployment(run.project, run.name), backoff)
+    await stop.stop(run.project, run.name, backoff)
+    context = {} if before is None or before.status.is_down else {"stopped_while": before.status.value}
+    return await _restarted(run, Desired({}), context, wait=wait)
 
 
-async def rolling_restart(
-    project: Project, name: str, *, timeout: float, interval: float, wait: bool = True, clock: Clock = time.time
-) -> Outcome:
+async def rolling_restart(run: Run, *, wait: bool = True) -> Outcome:
     """
-    Replace a deployment's instances while the old ones answer; one that is down is only started.
+    Replace a deployment's instances while the old ones answer; one that is stopped is only started.
 
-    Hopsworks has no such command, and an update that changes nothing does nothing: so an environment variable is
+    Hopsworks has no such command, and an update that changes nothing does nothing. So an environment variable is
     changed that nobody reads.
 
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param timeout: seconds until the new instances must serve
-    :param interval: seconds between looks
-    :param wait: whether to wait until they do
-    :param clock: tells the seconds since 1970
+    :param run: the run
+    :param wait: whether to wait until the new instances serve
     :raises UnsupportedError: this Hopsworks keeps no environment variables; nothing was changed
     :raises VerificationError: the change was stored, and no rollout followed
     """
-    backoff = Backoff(first=0.5, most=interval, deadline=clock() + timeout, clock=clock)
-    before = await read_patiently(api.get_deployment(project, name), backoff)
+    before = await read_patiently(api.get_deployment(run.project, run.name), run.backoff(FIRST_PAUSE_START))
     is_up = before is not None and not before.status.is_down
-    now = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="microseconds")
-    desired = {RESTART.name: now} if is_up else {}
-    told = {"revision": before.revision} if is_up and before is not None else {}
-    arrival = Reconciler(project, name, desired, timeout=timeout, interval=interval, wait=wait, told=told, clock=clock)
+    now = datetime.fromtimestamp(run.clock(), UTC).isoformat(timespec="microseconds")
+    context = {"revision": before.revision} if is_up and before is not None else {}
     try:
-        return await completed(arrival.run(), told)
+        return await _restarted(run, Desired({RESTART.name: now} if is_up else {}), context, wait=wait)
     except UnsupportedError as error:
         message = (
             f"{before}: this Hopsworks cannot restart it without a stop, since it keeps no environment variables (4.8 "
-            "and later do). Nothing was changed. Restart it with rolling=False."
+            "and later do). Nothing was changed.\nRestart it with rolling=False."
         )
         raise UnsupportedError(message) from error
 
 
-async def completed(arriving: Flow[Outcome], told: Mapping[str, Any]) -> Outcome:
-    """
-    See a start or a restart to its end.
+async def _restarted(run: Run, desired: Desired, context: Mapping[str, Any], *, wait: bool) -> Outcome:
+    resume = ResumePoint(context=context)
+    reconciler = Reconciler(run, desired, RolloutPolicy(wait=wait), resume=resume)
+    return await check_restarted(reconcile(reconciler), context)
 
-    :param arriving: how the deployment arrives
-    :param told: what was known of it before
+
+async def check_restarted(flow: Flow[Outcome], context: Mapping[str, Any]) -> Outcome:
+    """
+    Wait for a start or a restart, and check that it had an effect.
+
+    :param flow: the start, or the rest of one whose long wait was deferred
+    :param context: what was known of the deployment before, from ``ResumePoint.context``
     :raises VerificationError: the change was stored, and no rollout followed
     """
     try:
-        arrived = await arriving
+        outcome = await flow
     except HopsworksError as error:
-        if "stopped_while" in told:
-            # Its kind, and what hangs on it, stay as they are: only its words grow.
-            error.args = (f"{error}\nIt was {told['stopped_while']} before this restart stopped it.",)
-        raise
-    if "revision" in told and arrived.deployment.revision == told["revision"]:
-        message = f"{arrived.deployment}: no new rollout followed. Restart it with rolling=False."
+        if "stopped_while" not in context:
+            raise
+        raise error.extended(f"It was {context['stopped_while']} before this restart stopped it.") from error.__cause__
+    if "revision" in context and outcome.deployment.revision == context["revision"]:
+        message = f"{outcome.deployment}: no new rollout followed.\nRestart it with rolling=False."
         raise VerificationError(message)
-    return arrived
+    return outcome
 
 
 async def start_again(project: Project, name: str, backoff: Backoff) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
+from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, read_patiently
 
 from .status import GoneGoal, StatusWait, wait_until
 
@@ -95,12 +95,8 @@ async def _taken(call: Call[None], backoff: Backoff) -> bool:
     except HopsworksError as error:
         if not (error.in_doubt or error.transient):
             raise
-        log.warning("%s; looking again", error)
-        pause = backoff.next_delay(at_least=1.0)
-        if pause is None:
-            message = f"Gave up at the timeout: {error}"
-            raise DeadlineExceededError(message) from error
-        await Sleep(pause)
+        log.warning("%s; checking the deployment again", error)
+        await backoff.wait(f"Gave up at the timeout: {error}", at_least=1.0)
         return False
     return True
 

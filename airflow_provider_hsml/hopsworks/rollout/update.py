@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, legacy_artifacts, preconditions
@@ -18,20 +18,20 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     UnsupportedError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
 
 from . import scripts, tags
 from .preconditions import check_files, check_schema
 from .status import StatusWait, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
-    from airflow_provider_hsml.hopsworks.flow import Clock
+
+    from .inputs import Run
 
 log = logging.getLogger(__name__)
 
@@ -59,29 +59,23 @@ class _Settled:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What a deployment is to be like, and how to have the server write it down. Nothing here waits for instances."""
+    """A desired configuration, and how Hopsworks is made to store it. Nothing here waits for instances."""
 
-    project: Project
-    name: str
-    desired: SettingValues
-    """With the whole path of each script."""
+    run: Run
+    settings: SettingValues
+    """The desired settings, with the whole path of each script."""
     model: ModelVersion | None
-    """The version to serve, where it is to be another, or the deployment is new."""
-    interval: float
+    """The version to serve, if that changes or the deployment is new."""
     deadline: float
-    clock: Clock
+    """Seconds since 1970."""
 
-    def backoff(self, first: float = FIRST_PAUSE) -> Backoff:
-        """
-        Make the pace of a wait of this change.
+    def backoff(self) -> Backoff:
+        """Return how often to poll while the change is under way."""
+        return self.run.backoff(FIRST_PAUSE, self.deadline)
 
-        :param first: seconds before the second look
-        """
-        return Backoff(first=first, most=self.interval, deadline=self.deadline, clock=self.clock)
-
-    async def look(self) -> Deployment | None:
-        """Read the deployment."""
-        return await read_patiently(api.get_deployment(self.project, self.name), self.backoff())
+    async def read(self) -> Deployment | None:
+        """Read the live deployment."""
+        return await read_patiently(api.get_deployment(self.run.project, self.run.name), self.backoff())
 
     async def stable(self, live: Deployment) -> Deployment:
         """
@@ -92,9 +86,9 @@ class Update:
         """
         if live.status.is_stable:
             return live
-        what = f"deployment {self.name!r} to finish what is under way"
+        what = f"deployment {self.run.name!r} to finish what is under way"
         wait = StatusWait(_Settled(), self.backoff(), what, live)
-        deployment = await wait_until(wait, api.get_deployment_by_id(self.project, live.id))
+        deployment = await wait_until(wait, api.get_deployment_by_id(self.run.project, live.id))
         if deployment is None:
             raise Replan
         return deployment
@@ -105,54 +99,62 @@ class Update:
 
         :param deployment: as it was seen
         """
-        return bool(diff.differences(deployment.raw, self.desired))
+        return bool(diff.differences(deployment.raw, self.settings))
 
-    async def create(self, announce: Callable[[], Flow[None]]) -> tuple[Deployment, bool]:
+    async def prepare_create(self) -> Mapping[str, Any]:
         """
-        Create it; a stopped deployment with the wanted configuration is there afterwards.
+        Check that the deployment can be created, and upload its scripts.
 
-        :param announce: what to do when it is clear that it can be created, right before it is
-        :return: the deployment, and whether it was this that created it, for all that is known
-        :raises Replan: somebody else has created it meanwhile
-        :raises InvalidInputError: it cannot be created so; nothing was sent
-        :raises UnsupportedError: the server left out what it does not know
+        :return: the body that creates it
+        :raises InvalidInputError: it cannot be created so; nothing was changed
         """
-        if self.model is None and not self.desired.get("script_file"):
-            others = await api.get_deployments(self.project)
+        project, settings = self.run.project, self.settings
+        if self.model is None and not settings.get("script_file"):
+            others = await api.get_deployments(project)
             known = ", ".join(sorted(other.name for other in others)) or "none"
             message = (
-                f"Deployment {self.name!r} does not exist in project {self.project.name!r}; there are: {known}. To "
+                f"Deployment {self.run.name!r} does not exist in project {project.name!r}; there are: {known}. To "
                 "create it, name a model, or give a script_file in spec."
             )
             raise InvalidInputError(message)
         tool = "KSERVE" if await api.get_variable("kube_kserve_installed") == "true" else "DEFAULT"
-        tool = self.desired.get("serving_tool") or tool
+        tool = settings.get("serving_tool") or tool
         least = await api.get_variable("kube_serving_min_num_instances")
         minimum = 0 if least == "0" and tool == "KSERVE" else 1
-        body = diff.created(self.name, self.model, self.desired, serving_tool=tool, minimum=minimum)
-        given = {name for name, value in self.desired.items() if value is not None}
+        body = diff.created(self.run.name, self.model, settings, serving_tool=tool, minimum=minimum)
+        given = {name for name, value in settings.items() if value is not None}
         preconditions.check_combination(body, {*given, "framework", "script_file", "serving_tool"})
         preconditions.check_minimum(body, must_be_zero=least == "0")
-        await check_files(self.project, self.model, body)
-        await self._provide_scripts(self.desired)
-        await announce()
-        log.info("Creating deployment %r of %s", self.name, _what_of(self.model))
+        await check_files(project, self.model, body)
+        await self._provide_scripts(settings)
+        return body
+
+    async def create(self, body: Mapping[str, Any]) -> tuple[Deployment, bool]:
+        """
+        Create the deployment; afterwards it is stopped.
+
+        :param body: from ``prepare_create``
+        :return: the deployment, and whether this request created it, as far as is known
+        :raises Replan: another client has created it meanwhile
+        :raises UnsupportedError: the server left out what it does not know
+        """
+        log.info("Creating deployment %r of %s", self.run.name, _what_of(self.model))
         try:
-            await api.put_deployment(self.project, legacy_artifacts.for_creating(body))
+            await api.put_deployment(self.run.project, legacy_artifacts.for_creating(body))
         except HopsworksError as error:
             if isinstance(error, RequestRefusedError) and error.code == api.DUPLICATED_ENTRY:
-                log.warning("%s; going on from what is there", error)
+                log.warning("%s; continuing with the live deployment", error)
                 raise Replan from error
             if not error.in_doubt:
                 raise
-            log.warning("%s; looking whether it was created", error)
-            live = await self._look_in_doubt(lambda deployment: deployment is not None)
+            log.warning("%s; checking whether it was created", error)
+            live = await self._read_after_doubt(lambda deployment: deployment is not None)
             if live is None:
                 raise
             return live, False
-        live = await self.look()
+        live = await self.read()
         if live is None:
-            message = f"Deployment {self.name!r} was deleted by somebody else right after it was created."
+            message = f"Deployment {self.run.name!r} was deleted by another client right after it was created."
             raise SupersededError(message)
         self._check_stored(live, before=None)
         return live, True
@@ -167,33 +169,33 @@ class Update:
         :raises SupersededError: somebody else changed or deleted it meanwhile
         :raises UnsupportedError: the server left out what it does not know
         """
-        before = await self.look()
-        if before is None or not diff.is_still(self.project, before, live) or not self.differs(before):
+        before = await self.read()
+        if before is None or not diff.is_still(self.run.project, before, live) or not self.differs(before):
             raise Replan
         if not before.status.is_stable:
             raise Replan(is_busy=True)
-        differing = diff.differences(before.raw, self.desired)
+        differing = diff.differences(before.raw, self.settings)
         log.info("Updating %s: %s", before, diff.described(differing))
-        body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.desired), differing)
+        body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.settings), differing)
         new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
         try:
-            await api.put_deployment(self.project, body, new_version=new_version)
+            await api.put_deployment(self.run.project, body, new_version=new_version)
         except HopsworksError as error:
             if isinstance(error, RequestRefusedError) and (error.status == 409 or error.not_now):
-                log.warning("%s; looking again", error)
+                log.warning("%s; reading it again", error)
                 raise Replan(is_busy=error.status != 409) from error
             if not error.in_doubt:
                 raise
-            log.warning("%s; looking whether it was carried out", error)
-            row = await self._look_in_doubt(lambda deployment: deployment is None or not self.differs(deployment))
+            log.warning("%s; checking whether it was carried out", error)
+            row = await self._read_after_doubt(lambda deployment: deployment is None or not self.differs(deployment))
             if row is not None and self.differs(row):
                 if newest_version is not None and new_version:
                     await self._check_not_kept(row, newest_version)
                 raise Replan(is_busy=True) from error
         else:
-            row = await self.look()
+            row = await self.read()
         if row is None:
-            message = f"Deployment {self.name!r} was deleted by somebody else while it was updated."
+            message = f"Deployment {self.run.name!r} was deleted by another client while it was updated."
             raise SupersededError(message)
         self._check_stored(row, before)
         return row
@@ -205,33 +207,33 @@ class Update:
         :param live: the deployment
         :raises InvalidInputError: it cannot be changed so; nothing was sent
         """
-        differing = diff.differences(live.raw, self.desired)
+        differing = diff.differences(live.raw, self.settings)
         preconditions.check_live(live, self.model, differing)
-        body = diff.changed(live.raw, self.desired)
+        body = diff.changed(live.raw, self.settings)
         preconditions.check_combination(body, differing)
-        await check_schema(self.project, live, self.model)
-        await check_files(self.project, self.model, body)
-        await self._provide_scripts({name: self.desired[name] for name in differing})
+        await check_schema(self.run.project, live, self.model)
+        await check_files(self.run.project, self.model, body)
+        await self._provide_scripts({name: self.settings[name] for name in differing})
 
-    async def bring_tags(self, deployment: Deployment) -> bool:
+    async def set_tags(self, deployment: Deployment) -> bool:
         """
         Give the deployment the tags that were asked for.
 
         :param deployment: the deployment
         :return: whether any had to be changed
         """
-        if "tags" not in self.desired:
+        if "tags" not in self.settings:
             return False
-        return await tags.set_tags(self.project, deployment, self.desired["tags"])
+        return await tags.set_tags(self.run.project, deployment, self.settings["tags"])
 
     async def _provide_scripts(self, desired: SettingValues) -> None:
         for name, script in desired.items():
             if isinstance(script, Script):
-                await scripts.provide(self.project, name, script)
+                await scripts.provide(self.run.project, name, script)
 
     def _check_stored(self, row: Deployment, before: Deployment | None) -> None:
         """Refuse a row that is not what was sent: of a server that drops what it does not know, or of somebody else."""
-        missing = diff.differences(row.raw, self.desired)
+        missing = diff.differences(row.raw, self.settings)
         if not missing:
             return
         names = ", ".join(setting_of(name).field for name in missing)
@@ -249,7 +251,7 @@ class Update:
             )
             raise UnsupportedError(message)
         message = (
-            f"{row} was changed by somebody else right after our {'update' if before else 'creating it'}: {names}."
+            f"{row} was changed by another client right after our {'update' if before else 'creating it'}: {names}."
         )
         raise SupersededError(message)
 
@@ -259,30 +261,28 @@ class Update:
 
         :raises DeploymentError: it was; sent again, it would be kept twice
         """
-        page = await read_patiently(api.get_versions(self.project, row), self.backoff())
-        versioned = {name: value for name, value in self.desired.items() if setting_of(name).versioned}
+        page = await read_patiently(api.get_versions(self.run.project, row), self.backoff())
+        versioned = {name: value for name, value in self.settings.items() if setting_of(name).versioned}
         for version in page.items if page else []:
             is_newer = version.version > newest_before
-            if is_newer and not diff.differences({"name": self.name, **version.raw}, versioned):
+            if is_newer and not diff.differences({"name": self.run.name, **version.raw}, versioned):
                 message = (
                     f"{row}: the change was kept as deployment version {version.version}, which is not the active one. "
                     "It is not sent again, since that would keep it twice: roll back to that version."
                 )
                 raise DeploymentError(message)
 
-    async def _look_in_doubt(self, settled: Callable[[Deployment | None], bool]) -> Deployment | None:
-        """Look for a change whose answer was lost, for as long as a slow server may be at it."""
-        backoff = Backoff(
-            first=1.0, most=self.interval, deadline=min(self.deadline, self.clock() + IN_DOUBT), clock=self.clock
-        )
+    async def _read_after_doubt(self, is_done: Callable[[Deployment | None], bool]) -> Deployment | None:
+        """Poll for a change whose response was lost, for as long as a slow server may still carry it out."""
+        backoff = self.run.backoff(1.0, min(self.deadline, self.run.clock() + IN_DOUBT))
         while True:
-            deployment = await read_patiently(api.get_deployment(self.project, self.name), backoff)
-            if settled(deployment):
+            deployment = await read_patiently(api.get_deployment(self.run.project, self.run.name), backoff)
+            if is_done(deployment):
                 return deployment
-            pause = backoff.next_delay()
-            if pause is None:
+            delay = backoff.next_delay()
+            if delay is None:
                 return deployment
-            await Sleep(pause)
+            await Sleep(delay)
 
 
 def _what_of(model: ModelVersion | None) -> str:

@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import NextStep, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, SupersededError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Flow, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently
 
 from .bake import Bake
 from .status import describe_state, log_change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
+    from .inputs import ResumePoint
     from .probe import Prober
 
 log = logging.getLogger(__name__)
@@ -37,115 +36,129 @@ FIRST_PAUSE_UPDATE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WatchResult:
-    """What was seen at last."""
+    """The end of a rollout that is live and verified."""
 
     deployment: Deployment
+    """The deployment as it was read last."""
     verified_by: str
     """``fingerprint``, ``instances`` or ``status``."""
     downtime: float | None = None
-    """Seconds for which it did not answer, where it was stopped for the change."""
+    """Seconds for which it did not answer, if it was stopped for the change."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartNeeded:
+    """The watch ends because a START has shown no effect and has to be sent again, which a trigger may not do."""
+
+    deployment: Deployment
+
+
+@dataclass(frozen=True, slots=True)
+class SentChange:
+    """The change before a rollout."""
+
+    action: str
+    """The action of the outcome, as in the promotion record."""
+    has_changed: bool
+    """Whether a change of ours was carried out, as far as is known."""
+    stopped_at: float | None = None
+    """When the deployment was stopped for it, in seconds since 1970; None if it was not."""
 
 
 @dataclass(slots=True)
-class RolloutWatch(Defer[WatchResult]):
-    """Follows the rollout of one deployment, asks it, and bakes it. Drive ``run()``."""
+class RolloutWatch(Defer[WatchResult | StartNeeded]):
+    """The wait for a rollout: polls, probes and bakes one deployment. A trigger may run it, from ids and numbers."""
 
-    project: Project
     deployment_id: int
-    roll: RolloutTracker
-    verifier: Prober
+    tracker: RolloutTracker
+    prober: Prober
+    change: SentChange
+    resume: ResumePoint
     timeout: float
     """Seconds that it may take, for messages."""
     deadline: float
-    """When they are over, seconds since 1970."""
+    """When they are over, in seconds since 1970."""
     interval: float
-    """Seconds between looks."""
-    action: str
-    """What was done to the deployment before."""
-    has_changed: bool
-    """Whether that was a change of ours."""
-    start: Callable[[Deployment], Flow[None]]
-    """Sends the START again that was not seen to do anything."""
-    down_since: float | None = None
-    """When it was stopped for the change; None: it was not."""
-    noted: str | None = None
-    """The journal's entry that has what is not written down elsewhere; None: there is none."""
-    worker_only: bool = False
-    """Whether what may follow needs what only this process knows."""
-    told: Mapping[str, Any] | None = None
-    """What who goes on afterwards has to know, in plain JSON."""
-    said: str = ""
-    """The state that the log has said last."""
+    """The longest seconds between two polls."""
+    last_logged: str = ""
+    """The state that was logged last."""
     seen: Deployment | None = None
-    """As it was seen last."""
+    """The deployment as it was read last."""
     _backoff: Backoff = field(init=False)
 
-    async def run(self) -> WatchResult:
+    async def run(self) -> WatchResult | StartNeeded:
         """
-        See it through.
+        Poll until the rollout is through, probe the deployment, and bake it.
 
+        :return: the result; ``StartNeeded`` if only another START helps
         :raises DeploymentFailedError: its instances do not come up
         :raises VerificationError: it serves, but does not answer as it should
         :raises SupersededError: somebody else changed, stopped or deleted it
         :raises DeadlineExceededError: the timeout passed
         """
-        moved, clock = self.roll.moved, self.verifier.clock
-        first = FIRST_PAUSE_START if moved is RolloutCause.START else FIRST_PAUSE_UPDATE
+        cause, clock = self.tracker.cause, self.prober.clock
+        first = FIRST_PAUSE_START if cause is RolloutCause.START else FIRST_PAUSE_UPDATE
         self._backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         while True:
             deployment = await self._follow()
+            if isinstance(deployment, StartNeeded):
+                return deployment
             await self._prepare(deployment)
-            likeness = await self.verifier.ask_in_a_row(deployment, self.roll)
-            if likeness is not Attribution.CHAMPION:
+            attribution = await self.prober.ask_in_a_row(deployment, self.tracker)
+            if attribution is not Attribution.CHAMPION:
                 break
-            self.roll.not_yet()
-        if self.verifier.judge.is_fingerprint(likeness, can_be_old=moved is RolloutCause.CHANGE):
+            self.tracker.not_yet()
+        if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
-        elif self.roll.names_are_new or moved is RolloutCause.START:
+        elif self.tracker.names_are_new or cause is RolloutCause.START:
             verified_by = "instances"
         else:
             verified_by = "status"
-        downtime = None if self.down_since is None else clock() - self.down_since
+        downtime = None if self.change.stopped_at is None else clock() - self.change.stopped_at
         stopped = "" if downtime is None else f"; it did not answer for {downtime:.0f} s"
-        log.info("%s has arrived, verified by %s%s", deployment, verified_by, stopped)
-        self.seen = await Bake(self.verifier, deployment).run()
+        log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
+        self.seen = await Bake(self.prober, deployment).run()
         return WatchResult(self.seen, verified_by, downtime)
 
     async def _prepare(self, deployment: Deployment) -> None:
         """Find out what to ask, where that was not done when the change was made: another process sees it through."""
-        if not self.verifier.is_prepared:
-            await self.verifier.prepare(deployment, {}, None, self._backoff)
+        if not self.prober.is_prepared:
+            await self.prober.prepare(deployment, {}, None, self._backoff)
 
-    async def _follow(self) -> Deployment:
+    async def _follow(self) -> Deployment | StartNeeded:
         """Look until the rollout is through, as far as the states tell."""
-        roll = self.roll
+        tracker = self.tracker
         while True:
-            deployment = await read_patiently(api.get_deployment_by_id(self.project, self.deployment_id), self._backoff)
+            deployment = await read_patiently(
+                api.get_deployment_by_id(self.prober.project, self.deployment_id), self._backoff
+            )
             if deployment is None:
-                message = f"Deployment {self.verifier.name!r} was deleted by somebody else while it was rolled out."
+                message = f"Deployment {self.prober.name!r} was deleted by another client while it was rolled out."
                 raise SupersededError(message)
-            now = self.verifier.clock()
-            self.said = log_change(self.said or describe_state(self.seen), deployment, now - roll.since)
+            now = self.prober.clock()
+            self.last_logged = log_change(
+                self.last_logged or describe_state(self.seen), deployment, now - tracker.since
+            )
             self.seen = deployment
-            step = roll.next(deployment, now)
+            step = tracker.next(deployment, now)
             if step is NextStep.PROBE or (
-                step is NextStep.NAMES and roll.names(await read_instance_names(self.project, deployment))
+                step is NextStep.NAMES and tracker.names(await read_instance_names(self.prober.project, deployment))
             ):
                 return deployment
             if step is NextStep.START:
-                await self.start(deployment)
-            elif step is NextStep.WAKE:
+                return StartNeeded(deployment)
+            if step is NextStep.WAKE:
                 await self._prepare(deployment)
-                await self.verifier.wake()
+                await self.prober.wake()
             pause = self._backoff.next_delay()
             if pause is None:
                 raise DeadlineExceededError(self._too_late(deployment))
-            await Sleep(min(pause, roll.look_within))
+            await Sleep(min(pause, tracker.look_within))
 
     def _too_late(self, deployment: Deployment) -> str:
-        roll, message = self.roll, f"{deployment} has not arrived within {self.timeout:g} s"
-        if roll.old_answered or (roll.old_names and roll.stable_since is not None):
-            how = "answers are those of the version before" if roll.old_answered else "old instances still run"
+        tracker, message = self.tracker, f"{deployment} is not live within {self.timeout:g} s"
+        if tracker.old_answered or (tracker.old_names and tracker.stable_since is not None):
+            how = "the previous version still answers" if tracker.old_answered else "old instances still run"
             return f"{message}: {how}. The change may never have been applied: restart the deployment."
         reason = deployment.reason or "the server gives no reason"
         return f"{message}: {reason}. Allow more by 'timeout', or look at its log."

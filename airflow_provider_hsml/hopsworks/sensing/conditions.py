@@ -1,7 +1,7 @@
 """
-What sensors wait for: one look, the same in a worker and in the triggerer, and looking until it is there.
+Conditions of sensors: one poll, the same in a worker and in the triggerer, and polling until the condition is met.
 
-A lookout is made of names and numbers, so that a trigger makes the same one.
+A condition is built from names and numbers, so that a trigger can build the same one.
 """
 
 from __future__ import annotations
@@ -31,22 +31,20 @@ log = logging.getLogger(__name__)
 
 
 class SensorCondition(Protocol):
-    """What a sensor waits for."""
+    """A condition that a sensor waits for."""
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
         """
-        Look once.
+        Poll once.
 
-        :param access: where Hopsworks is
-        :param project: the project
-        :return: what the sensor returns, when it is there
-        :raises HopsworksError: it is not to be seen now, or never will be
+        :return: the sensor's result; None while the condition is not met
+        :raises HopsworksError: the poll failed, or the condition can never be met
         """
 
 
 @dataclass(slots=True)
 class StatusCondition:
-    """A deployment that is in one of some states."""
+    """A deployment that has one of some statuses."""
 
     goal: StatusGoal
 
@@ -55,9 +53,8 @@ class StatusCondition:
         """
         Read the arguments of ``DeploymentStatusSensor``.
 
-        :param name: the deployment's name
-        :param statuses: a state or several; ``Running`` is met by Idle, ``Stopped`` by Created
-        :raises InvalidInputError: one is wrong
+        :param statuses: one status or several; Idle also meets ``Running``, and Created meets ``Stopped``
+        :raises InvalidInputError: an argument is wrong
         """
         known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
         given = [statuses] if isinstance(statuses, str) else arguments.sequence("target_status", statuses)
@@ -65,7 +62,7 @@ class StatusCondition:
         return cls(StatusGoal.of(check_deployment_name(name), *targets))
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:  # noqa: ARG002
-        """Look once; at a Failed for as long as it takes to know whether it stays."""
+        """Poll once; in the status Failed, poll until it is known whether the failure stays."""
         clock = steady()
         backoff = Backoff(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
         deployment = await with_log_tail(project, poll_failed(project, self.goal, backoff))
@@ -80,89 +77,82 @@ class StatusCondition:
 
 @dataclass(slots=True)
 class VersionCondition:
-    """A version of a model that meets all that is asked for; of several the newest."""
+    """The newest version of a model that meets all criteria."""
 
     name: str
     criteria: Criteria
     owner: str | None = None
-    """The project that owns the model; None for the one that asks."""
-    _said: str = ""
+    """The project that owns the model; None for the connection's project."""
+    _last_logged: str = ""
 
     @classmethod
     def read(cls, name: object, *, model_project: str | None = None, **desired: Any) -> Self:
         """
         Read the arguments of ``ModelVersionSensor``.
 
-        :param name: the model's name
-        :param model_project: another project that owns it
-        :param desired: what the version has to meet
-        :raises InvalidInputError: one is wrong, or no version can ever meet them
+        :param model_project: another project that owns the model
+        :param desired: the arguments of ``Criteria.read``
+        :raises InvalidInputError: an argument is wrong, or no version can ever meet the criteria
         """
         return cls(check_model_name(name), criteria.Criteria.read(**desired), model_project)
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
-        """Look once; what is lacking is logged when that has changed."""
+        """Poll once; the missing criterion is logged when it has changed."""
         owner = await lookup.find_registry(project, self.owner)
         seen = await search.search(project, self.name, self.criteria, owner)
         if seen.models:
             return describe(access, seen.models[0], with_tags=bool(self.criteria.tags))
-        if seen.reason != self._said:
+        if seen.reason != self._last_logged:
             log.info("%s.", seen.reason)
-            self._said = seen.reason
+            self._last_logged = seen.reason
         return None
 
 
 def describe(access: Access, model: ModelVersion, *, with_tags: bool = False) -> dict[str, Any]:
     """
-    Give what tasks return of a model version.
+    Return the description of a model version that tasks push to XCom.
 
-    :param access: where Hopsworks is
-    :param model: the version
     :param with_tags: whether its tags were read
     """
-    told = {
+    description = {
         "model_name": model.name,
         "model_version": model.version,
         "model_id": model.id,
         "metrics": dict(model.metrics),
         "url": access.ui_url(model.registry_id, "models", model.name, model.version),
     }
-    return told | ({"tags": dict(model.tags)} if with_tags else {})
+    return description | ({"tags": dict(model.tags)} if with_tags else {})
 
 
 def may_pass(error: HopsworksError) -> bool:
     """
-    Tell whether to look again after a failure.
+    Return whether to poll again after an error.
 
-    A deployment that has failed was looked at for as long as was worth it: a retry of the task may find room for it.
-
-    :param error: how a look failed
+    A failed deployment was already polled for long enough: only a retry of the task may find room for it.
     """
     return error.transient and not isinstance(error, DeploymentError)
 
 
 async def wait_until_met(
-    lookout: SensorCondition, access: Access, project: Project, backoff: Backoff
+    condition: SensorCondition, access: Access, project: Project, backoff: Backoff
 ) -> dict[str, Any]:
     """
-    Look until it is there. The first look is at once.
+    Poll until the condition is met. The first poll is immediate.
 
-    :param lookout: what is looked for
-    :param access: where Hopsworks is
-    :param project: the project
-    :param pace: how often, and until when
+    :param condition: the condition to poll
+    :param backoff: the intervals and the deadline
     :raises DeadlineExceededError: the deadline has passed
     """
     while True:
         wait = 0.0
         try:
-            found = await lookout.look(access, project)
+            found = await condition.look(access, project)
             if found is not None:
                 return found
         except HopsworksError as error:
             if not may_pass(error):
                 raise
-            log.warning("%s; looking again", error)
+            log.warning("%s; polling again", error)
             wait = error.retry_after or 0.0
         pause = backoff.next_delay(at_least=wait)
         if pause is None:

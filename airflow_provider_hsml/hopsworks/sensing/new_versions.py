@@ -1,4 +1,4 @@
-"""Telling of each new version of a model once, also when whoever tells it is started again."""
+"""A feed of new model versions that returns each version once, even across restarts of the triggerer."""
 
 from __future__ import annotations
 
@@ -17,56 +17,54 @@ if TYPE_CHECKING:
     from .conditions import VersionCondition
 
 REMEMBERED = 20
-"""Versions that were told of and are remembered one by one; below them none is new any more."""
+"""Number of returned versions that are remembered one by one; versions below them never count as new."""
 
 
 @dataclass(slots=True)
 class NewVersionFeed:
-    """Tells of versions that were not there, or did not meet what is asked for, when it began."""
+    """Returns the versions that appear, or begin to meet the criteria, after the feed has begun."""
 
-    lookout: VersionCondition
-    told: set[int] = field(default_factory=set)
-    """Numbers of versions that are not told of any more."""
+    condition: VersionCondition
+    returned: set[int] = field(default_factory=set)
+    """Numbers of versions that were returned already."""
     has_begun: bool = False
-    """Whether what is there has been looked at before; not yet: it is not new, but for what ``newer_than`` says."""
+    """Whether the first poll is done. It returns existing versions only if ``newer_than`` is set."""
 
     def recall(self, state: object) -> None:
         """
-        Go on where an earlier one ended.
+        Resume where an earlier feed ended.
 
-        :param state: its ``state``; anything else begins anew
+        :param state: the earlier feed's ``state``; any other value is ignored
         """
         match state:
             case {"newer_than": int() as floor, "told": list() as told}:
                 self._raise(floor)
-                self.told = {number for number in told if isinstance(number, int)}
+                self.returned = {number for number in told if isinstance(number, int)}
                 self.has_begun = True
 
     @property
     def state(self) -> dict[str, Any]:
-        """What has to be remembered, as plain JSON."""
-        return {"newer_than": self.lookout.criteria.newer_than or 0, "told": sorted(self.told)}
+        """The state to store, as plain JSON."""
+        return {"newer_than": self.condition.criteria.newer_than or 0, "told": sorted(self.returned)}
 
     async def look(self, access: Access, project: Project) -> list[dict[str, Any]]:
         """
-        Look once.
+        Poll once.
 
-        :param access: where Hopsworks is
-        :param project: the project
-        :return: what is new, the oldest first, as sensors return it
+        :return: the new versions, the oldest first, as sensors return them
         """
-        desired, name = self.lookout.criteria, self.lookout.name
-        owner = await lookup.find_registry(project, self.lookout.owner)
-        seen = await search.search(project, name, desired, owner, but=self.told, is_one_enough=False)
-        self.told |= {model.version for model in seen.models}
+        desired, name = self.condition.criteria, self.condition.name
+        owner = await lookup.find_registry(project, self.condition.owner)
+        seen = await search.search(project, name, desired, owner, but=self.returned, is_one_enough=False)
+        self.returned |= {model.version for model in seen.models}
         is_news = self.has_begun or desired.newer_than is not None
         self.has_begun = True
-        if old := sorted(self.told)[:-REMEMBERED]:
+        if old := sorted(self.returned)[:-REMEMBERED]:
             self._raise(old[-1])
         found = reversed(seen.models) if is_news else ()
         return [describe(access, model, with_tags=bool(desired.tags)) for model in found]
 
     def _raise(self, floor: int) -> None:
-        """Forget what is not above a number."""
-        self.lookout.criteria = replace(self.lookout.criteria, newer_than=floor)
-        self.told = {number for number in self.told if number > floor}
+        """Forget the versions up to a number, which no longer count as new."""
+        self.condition.criteria = replace(self.condition.criteria, newer_than=floor)
+        self.returned = {number for number in self.returned if number > floor}

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """What was seen in the registry."""
+    """The result of one search of the registry."""
 
     models: tuple[ModelVersion, ...]
-    """Versions that will do, the newest first, with their tags where they were asked for."""
+    """Versions that meet the criteria, the newest first, with tags if the criteria have any."""
     reason: str = ""
-    """Why there is none yet."""
+    """Why no version meets them yet."""
 
 
 async def search(
@@ -37,14 +37,11 @@ async def search(
     is_one_enough: bool = True,
 ) -> SearchResult:
     """
-    Look for a version once. Tags are read only of those that meet the rest, the newest first.
+    Search the registry once. Tags are read only for versions that meet the other criteria, the newest first.
 
-    :param project: the project that asks
-    :param name: the model's name
-    :param criteria: what it has to meet
-    :param owner: the registry it is in; None for the project's own
-    :param but: numbers of versions that are passed over
-    :param is_one_enough: whether the newest is wanted alone, else all of them
+    :param owner: the registry to search; None for the project's own
+    :param but: numbers of versions to skip
+    :param is_one_enough: whether to return only the newest version, else all of them
     """
     if criteria.version is None:
         versions = await lookup.list_versions(project, name, owner)
@@ -75,7 +72,7 @@ async def search(
 async def _judge(
     project: Project, version: ModelVersion, criteria: Criteria, owner: Registry | None
 ) -> tuple[str | None, Mapping[str, Any]]:
-    """Tell what a version lacks, and its tags where they were asked for."""
+    """Return the criterion that a version misses, and its tags if the criteria have any."""
     lack, tags = criteria.shortcoming(version), version.tags
     if lack is not None or not criteria.tags:
         return lack, tags
@@ -84,5 +81,5 @@ async def _judge(
     except RequestRefusedError as error:
         if error.code != api.MODEL_NOT_FOUND:
             raise
-        tags = {}  # It was deleted since it was listed.
+        tags = {}  # The version was deleted after it was listed.
     return criteria.untagged(tags), tags

@@ -1,4 +1,4 @@
-"""Sends calls with ``httpx``: for the triggerer, where nothing may block."""
+"""The asynchronous client, which sends calls with ``httpx``. For the triggerer, where nothing may block."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ T = TypeVar("T")
 
 class Once(Generic[T]):
     """
-    Finds something out once. What failed is tried anew by who asks next.
+    A value that is computed once for all callers. After a failure, the next caller retries.
 
-    :param find: how to find it out
+    :param find: computes the value
     """
 
     def __init__(self, find: Callable[[], Coroutine[Any, Any, T]]) -> None:
@@ -40,26 +40,26 @@ class Once(Generic[T]):
 
     @property
     def is_found(self) -> bool:
-        """Whether it is there already."""
+        """Whether the value has been computed."""
         task = self._task
         return task is not None and task.done() and not task.cancelled() and task.exception() is None
 
     async def get(self) -> T:
-        """Give it, when it is there. Who is cancelled meanwhile leaves the others their answer."""
+        """Wait for the value. The cancellation of one caller leaves the others unaffected."""
         if self._task is None or (self._task.done() and not self.is_found):
             self._task = asyncio.create_task(self._find())
         return await asyncio.shield(self._task)
 
     def cancel(self) -> None:
-        """End a search that is under way."""
+        """Cancel a computation in progress."""
         if self._task is not None:
             self._task.cancel()
 
 
 AT_ONCE = 8
-"""Requests under way: what is asked for thousands of waits is no burst for the server."""
+"""Requests in progress at once: thousands of waits must not send a burst to the server."""
 _LARGE = 1 << 20
-"""Bytes of an answer that takes so long to read that the event loop does not wait for it: a list of 700 deployments."""
+"""Bytes above which a response is parsed off the event loop: as much as a list of 700 deployments."""
 
 
 async def _nothing(_key: str) -> None:
@@ -68,9 +68,9 @@ async def _nothing(_key: str) -> None:
 
 class AsyncClient:
     """
-    Talks to one project of one Hopsworks, on one event loop, for any number of tasks at once.
+    A client for one project of one Hopsworks, on one event loop, for any number of tasks at once.
 
-    Keeps its connections open, so make one for all triggers and not one for each.
+    It keeps its connections open: use one client for all triggers, not one for each.
     """
 
     def __init__(
@@ -81,52 +81,49 @@ class AsyncClient:
         on_new_key: Callable[[str], Awaitable[None]] = _nothing,
     ) -> None:
         """
-        Prepare, without talking to anybody.
+        Prepare the client, without any I/O on the network.
 
-        :param access: where Hopsworks is and how to get in
-        :param sleep: how to wait between attempts, in seconds; one that raises ends them
-        :param on_new_key: is given a key that was renewed, before it is used
-        :raises InvalidInputError: the CA cannot be read
+        :param sleep: waits the given seconds between attempts; an exception from it ends the attempts
+        :param on_new_key: called with a renewed key before the key is used
+        :raises InvalidInputError: the CA file cannot be read
         """
         self.access = access
         self._sleep = sleep
         self._key = access.key
         self._on_new_key = on_new_key
         trusted = request.trusted(access)
-        # Made once: it takes 20 ms.
+        # Created once: it takes 20 ms.
         self._tls = (
             request.context_of(trusted)
             if isinstance(trusted, str)
             else httpx.create_ssl_context(verify=trusted, trust_env=False)
         )
-        # Not left to httpx: it goes through all that wait for a connection whenever one is free.
+        # Not left to httpx, which walks through all waiting requests whenever a connection is free.
         self._few = asyncio.Semaphore(AT_ONCE)
         self._places: dict[str, httpx.AsyncClient] = {}
         with contextlib.suppress(ImportError, ValueError):
-            self._place(access.url)  # The first one imports httpcore: not to be left to the event loop.
+            self._place(access.url)  # The first one imports httpcore, which must not block the event loop later.
         self._project = Once(lambda: drive_async(find_project(access), self.send, sleep))
         self._poller = Poller(self.send, self.project)
 
     async def project(self) -> Project:
-        """Give the project, looked up once for all who ask."""
+        """Return the project, which is looked up once for all callers."""
         return await self._project.get()
 
     async def drive(self, flow: Flow[T], deadline: float) -> T:
         """
-        Do what a procedure says, and poll together with all others that are driven here.
+        Run a flow, and share its polls with all other flows of this client.
 
-        :param procedure: what to do
-        :param deadline: until when it waits, seconds since 1970; its pauses end by then, and so do failures to look
+        :param deadline: seconds since 1970, by which pauses end and a failing poll raises its error
         """
         ends = deadline - time.time() + time.monotonic()
         return await drive_async(flow, functools.partial(self._poller.send, deadline=ends), self._poller.sleep)
 
     async def send(self, call: Call[T]) -> T:
         """
-        Send a call and read its answer; again, where that does no harm and may help.
+        Send a call and return its result. Transient failures of repeatable calls are retried.
 
-        :param call: what to ask
-        :raises HopsworksError: what went wrong, by its kind
+        :raises HopsworksError: the call failed; the class tells how
         """
         attempts = tenacity.AsyncRetrying(sleep=self._sleep, **request.attempts(call))
         outcome: T = await attempts(self._send_once, call)
@@ -149,7 +146,7 @@ class AsyncClient:
         return call.outcome(answer)
 
     async def _renew(self, used: str) -> bool:
-        """Read the key anew, unless somebody has; tell whether there is another one than was used."""
+        """Reread the key, unless another task has; return whether it differs from the one that was used."""
         key = request.read_key(self.access)
         if self._key == used and key not in (None, used):
             await self._on_new_key(key)
@@ -158,7 +155,7 @@ class AsyncClient:
 
     async def _exchange(self, call: Call[Any]) -> Answer:
         async with self._few:
-            one = request.Exchange(self.access, call, self._key)
+            one = request.HttpRequest(self.access, call, self._key)
             try:
                 response = await self._place(one.base).request(
                     one.method,
@@ -181,7 +178,7 @@ class AsyncClient:
         return Answer(response.status_code, response.content, dict(response.headers))
 
     def _place(self, base: str) -> httpx.AsyncClient:
-        """Give the connections to one place: to Hopsworks, or to its ingress."""
+        """Return the connections to one address: Hopsworks or its ingress."""
         if base not in self._places:
             proxy = request.proxy_for(base)
             transport = httpx.AsyncHTTPTransport(

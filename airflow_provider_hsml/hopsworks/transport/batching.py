@@ -1,8 +1,8 @@
 """
-Polling together: thousands of waits on one event loop that look at the deployments of one project ask it once.
+Batched polling: thousands of waits on one event loop share the reads of one project's deployments.
 
-``Poller.send`` and ``Poller.sleep`` are what drives procedures there. ``sleep`` lets waits wake up together, and
-``send`` gathers what they ask then. No wait knows of another one; each joins and leaves when it likes.
+``Poller.send`` and ``Poller.sleep`` drive flows in the triggerer. ``sleep`` aligns the waits so that they wake up
+together, and ``send`` collects their reads into one list. Waits are independent: each joins and leaves at any time.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 GATHERING = 0.03
-"""Seconds from the first look that is asked for until those asked for meanwhile are sent together."""
+"""Seconds for which reads are collected after the first one, before they are sent together."""
 AT_ONCE = 3
 """
-Looks under way at once; and as many other calls, so that a probe that hangs holds up no look. With those of few they
-are as many as a client sends at once.
+Reads in progress at once; and the same number of other calls, so that a hanging probe delays no read. Together with
+``AT_ONCE_FEW`` that is the number of requests that a client sends at once.
 """
 FEW = 8
-"""Deployments that are always looked at one by one, and before all that queue: it is somebody in a hurry."""
+"""Up to this number, deployments are read one by one, before all queued reads: short waits need them."""
 AT_ONCE_FEW = 2
-"""Looks under way at once for those."""
+"""Reads in progress at once for those few."""
 LIST_COSTS = 0.5
 """
-What a list costs for each deployment of the project, in looks: the server asks the cluster as often for a row of a list
-as for a look, but a look is a request more.
+Cost of a list for each deployment of the project, in single reads. The server queries the cluster once per row of a
+list, as for a single read; but a single read costs a request as well.
 """
 LISTED_AGAIN = 300.0
-"""Seconds after which a list is tried again that was too long, or failed: deployments may have been deleted."""
+"""Seconds after which a list that was too long or failed is retried: deployments may have been deleted."""
 ALIGNED_FROM = 2.0
-"""Seconds of the shortest pause that is aligned: shorter ones are those of a wait that is in a hurry."""
+"""Seconds of the shortest pause that is aligned: a wait with shorter pauses must not be slowed down."""
 LONGEST_RETRY = 30.0
 
 
 @dataclass(slots=True, eq=False)
-class _Asked:
-    """Somebody who waits for an answer."""
+class _PendingRead:
+    """One pending read of a wait."""
 
     call: Call[Any]
     deadline: float
@@ -62,21 +62,21 @@ class _Asked:
     failures: int = 0
     error: BaseException | None = None
     end: asyncio.TimerHandle | None = None
-    """Tells the error at the deadline, once there is one."""
+    """Raises the error at the deadline, once there is one."""
 
     def fail(self) -> None:
-        """Tell the error, unless nobody listens any more."""
+        """Raise the error in the wait, unless the wait has ended."""
         if self.error is not None and not self.answer.done():
             self.answer.set_exception(self.error)
 
 
 class Poller:
     """
-    Sends the calls of all waits on one project, and lets them wait; on one event loop, for any number of tasks.
+    Sends the calls of all waits on one project, on one event loop, for any number of tasks.
 
-    :param send: sends one call and gives its answer, or raises HopsworksError
-    :param project: finds the project whose deployments are looked at
-    :param clock: tells the seconds in which deadlines are given
+    :param send: sends one call and returns its result, or raises HopsworksError
+    :param project: returns the project whose deployments are read
+    :param clock: returns seconds, on the scale of the deadlines
     """
 
     def __init__(
@@ -89,36 +89,35 @@ class Poller:
         self._send = send
         self._project = project
         self._clock = clock
-        # So that not every project, and every triggerer, is asked at the same instant.
+        # Different for each project and triggerer, so that they do not all send at the same instant.
         self._phase = random.uniform(0, 60)  # noqa: S311 - not a secret
-        self._looking = asyncio.Semaphore(AT_ONCE)
-        self._hurrying = asyncio.Semaphore(AT_ONCE_FEW)
+        self._reads = asyncio.Semaphore(AT_ONCE)
+        self._few_reads = asyncio.Semaphore(AT_ONCE_FEW)
         self._others = asyncio.Semaphore(AT_ONCE)
-        self._gathered: list[_Asked] = []
-        self._to_look: dict[int | str, list[_Asked]] = {}
-        self._to_list: dict[int | str, list[_Asked]] = {}
+        self._collected: list[_PendingRead] = []
+        self._to_read: dict[int | str, list[_PendingRead]] = {}
+        self._to_list: dict[int | str, list[_PendingRead]] = {}
         self._is_listing = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._count = math.inf
-        """How many deployments the project has, where it is known."""
+        """Number of deployments in the project; infinite while it is unknown."""
         self._list_again = -math.inf
 
     async def send(self, call: Call[T], deadline: float = math.inf) -> T:
         """
-        Send a call; a look at a deployment together with the looks of others.
+        Send a call. A read of a deployment is combined with the reads of other waits.
 
-        A look that fails and may succeed later is repeated, once for all who wait for it; each of them hears of the
-        failure at its own deadline.
+        A read with a transient failure is retried once for all waits that need it. Each wait raises the error at its
+        own deadline.
 
-        :param call: what to ask
         :param deadline: by the poller's clock
-        :raises HopsworksError: what went wrong
+        :raises HopsworksError: the call failed
         """
         if call.looks_at is None:
             async with self._others:
                 outcome: T = await self._send(call)
                 return outcome
-        asked = _Asked(call, deadline, asyncio.get_running_loop().create_future())
+        asked = _PendingRead(call, deadline, asyncio.get_running_loop().create_future())
         self._ask([asked])
         try:
             answer: T = await asked.answer
@@ -129,17 +128,15 @@ class Poller:
 
     async def sleep(self, seconds: float) -> None:
         """
-        Wait, for a pause of 2 s and more so that waits with the same interval wake up together.
+        Sleep; pauses of 2 s and more are aligned, so that waits with the same interval wake up together.
 
-        They wake up at the multiples of the interval. It may be less than asked for, down to a quarter, never
-        more: where a deadline has cut the pause, it is still met.
-
-        :param seconds: how long
+        Aligned pauses end at multiples of the interval. A pause may be shorter than requested, down to a quarter, but
+        never longer: if a deadline has cut the pause, the deadline is still met.
         """
         await asyncio.sleep(self._aligned(seconds))
 
     def close(self) -> None:
-        """End what is under way; for when nobody waits any more."""
+        """Cancel all reads in progress, once no wait is left."""
         for task in self._tasks:
             task.cancel()
 
@@ -150,33 +147,34 @@ class Poller:
         # Whole seconds, since the intervals of a rollout grow by fractions.
         step = math.floor(seconds)
         pause = math.floor(now / step + 1) * step - now
-        # Too soon is half an interval later, from where the next multiple is not too soon, unless looks take very long.
+        # If the next multiple is too soon, wait half an interval more: from there the following multiple is not too
+        # soon, unless reads take very long.
         return pause if pause >= step / 4 else pause + step / 2
 
-    # --- Looks --------------------------------------------------------------------------------------------------------
+    # --- Reads --------------------------------------------------------------------------------------------------------
 
-    def _ask(self, asked: list[_Asked]) -> None:
-        if asked and not self._gathered:
-            # In a context of nobody's: what is logged for all is no line of the task that happened to be first.
+    def _ask(self, asked: list[_PendingRead]) -> None:
+        if asked and not self._collected:
+            # In a context of its own: a log line for all waits must not go to the log of the first task alone.
             asyncio.get_running_loop().call_later(GATHERING, self._begin, context=contextvars.Context())
-        self._gathered += asked
+        self._collected += asked
 
     def _begin(self) -> None:
-        """Send what was gathered."""
-        looks: dict[int | str, list[_Asked]] = {}
-        for asked in self._gathered:
+        """Send the collected reads."""
+        looks: dict[int | str, list[_PendingRead]] = {}
+        for asked in self._collected:
             if not asked.answer.done() and asked.call.looks_at is not None:
                 looks.setdefault(asked.call.looks_at, []).append(asked)
-        self._gathered = []
-        if self._is_for_a_list(len(looks.keys() | self._to_look.keys())):
-            # With those that are still to be looked at: one by one, thousands would never catch up.
-            _add(self._to_look, to=self._to_list)
-            self._to_look.clear()
+        self._collected = []
+        if self._is_for_a_list(len(looks.keys() | self._to_read.keys())):
+            # Together with the queued reads: one by one, thousands would never catch up.
+            _add(self._to_read, to=self._to_list)
+            self._to_read.clear()
             _add(looks, to=self._to_list)
             if not self._is_listing:
                 self._start(self._list())
         else:
-            self._look(looks)
+            self._read(looks)
 
     def _is_for_a_list(self, looks: int) -> bool:
         is_time = asyncio.get_running_loop().time() >= self._list_again
@@ -187,23 +185,23 @@ class Poller:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _look(self, looks: dict[int | str, list[_Asked]]) -> None:
-        """Look at deployments one by one; at none twice that is still to be looked at."""
-        is_hurry = len(looks) <= FEW
-        queued = set() if is_hurry else set(self._to_look)
-        _add(looks, to=self._to_look)
+    def _read(self, looks: dict[int | str, list[_PendingRead]]) -> None:
+        """Read deployments one by one; a deployment that is already queued is not queued again."""
+        are_few = len(looks) <= FEW
+        queued = set() if are_few else set(self._to_read)
+        _add(looks, to=self._to_read)
         for which in looks:
             if which not in queued:
-                self._start(self._look_at(which, self._hurrying if is_hurry else self._looking))
+                self._start(self._read_one(which, self._few_reads if are_few else self._reads))
 
-    async def _look_at(self, which: int | str, turn: asyncio.Semaphore) -> None:
+    async def _read_one(self, which: int | str, turn: asyncio.Semaphore) -> None:
         async with turn:
-            asked = _listening(self._to_look.pop(which, []))
+            asked = _listening(self._to_read.pop(which, []))
             if not asked:
                 return
             try:
                 deployment = await self._send(_once(asked[0].call))
-            except Exception as error:  # noqa: BLE001 - those who wait are told
+            except Exception as error:  # noqa: BLE001 - the error is raised in the waits
                 self._start(self._fail(asked, error))
                 return
         await _answer([(one, deployment) for one in asked])
@@ -217,12 +215,12 @@ class Poller:
         finally:
             self._is_listing = False
 
-    async def _list_once(self, looks: dict[int | str, list[_Asked]]) -> None:
+    async def _list_once(self, looks: dict[int | str, list[_PendingRead]]) -> None:
         try:
-            async with self._looking:
+            async with self._reads:
                 deployments = await self._send(_once(get_deployments(await self._project())))
-        except Exception as error:  # noqa: BLE001 - those who wait are told
-            if not _is_away(error):
+        except Exception as error:  # noqa: BLE001 - the error is raised in the waits
+            if not _is_unavailable(error):
                 self._know(math.inf)
             self._start(self._fail([one for asked in looks.values() for one in asked], error))
             return
@@ -230,16 +228,16 @@ class Poller:
         found: dict[int | str, Deployment] = {}
         for deployment in deployments:
             found[deployment.id] = found[deployment.name] = deployment
-        # Nobody is told that a deployment is gone because a list lacks it.
-        self._look({which: asked for which, asked in looks.items() if which not in found})
+        # A list that lacks a deployment does not prove that the deployment is deleted: read it on its own.
+        self._read({which: asked for which, asked in looks.items() if which not in found})
         await _answer([(one, found[which]) for which in looks.keys() & found.keys() for one in looks[which]])
 
     def _know(self, count: float) -> None:
         self._count = count
         self._list_again = asyncio.get_running_loop().time() + LISTED_AGAIN
 
-    async def _fail(self, asked: list[_Asked], error: Exception) -> None:
-        """Ask again later, for those who have the time; tell the others."""
+    async def _fail(self, asked: list[_PendingRead], error: Exception) -> None:
+        """Retry later for waits whose deadline allows it; raise the error in the others."""
         if not (isinstance(error, HopsworksError) and error.transient):
             for one in asked:
                 one.error = error
@@ -247,7 +245,7 @@ class Poller:
             return
         loop, now = asyncio.get_running_loop(), self._clock()
         if not any(one.failures for one in asked):
-            log.warning("%s; asking again, for %d waits", error, len(asked))
+            log.warning("%s; retrying, for %d waits", error, len(asked))
         for one in asked:
             one.failures += 1
             one.error = error
@@ -260,29 +258,29 @@ class Poller:
 
 
 def _once(call: Call[T]) -> Call[T]:
-    """Make it a call that the client does not repeat: the poller does, while somebody waits."""
+    """Return a call that the client does not retry: the poller does, while a wait needs it."""
     return replace(call, repeatable=False)
 
 
-def _is_away(error: Exception) -> bool:
-    """Tell whether a list failed because the server is away, and not because it is too much for the server."""
+def _is_unavailable(error: Exception) -> bool:
+    """Return whether a list failed because the server is unavailable, not because the list is too long for it."""
     return (isinstance(error, NoResponseError) and not error.sent) or (
         isinstance(error, UnexpectedResponseError) and error.status != 200
     )
 
 
-def _add(looks: dict[int | str, list[_Asked]], *, to: dict[int | str, list[_Asked]]) -> None:
+def _add(looks: dict[int | str, list[_PendingRead]], *, to: dict[int | str, list[_PendingRead]]) -> None:
     for which, asked in looks.items():
         to.setdefault(which, []).extend(asked)
 
 
-def _listening(asked: list[_Asked]) -> list[_Asked]:
+def _listening(asked: list[_PendingRead]) -> list[_PendingRead]:
     return [one for one in asked if not one.answer.done()]
 
 
-async def _answer(answers: list[tuple[_Asked, Deployment | None]]) -> None:
+async def _answer(answers: list[tuple[_PendingRead, Deployment | None]]) -> None:
     for number, (one, deployment) in enumerate(answers, 1):
         if not one.answer.done():
             one.answer.set_result(deployment)
         if not number % 100:
-            await asyncio.sleep(0)  # Thousands wake up now; others have their turn in between.
+            await asyncio.sleep(0)  # Thousands wake up now: let other tasks run in between.

@@ -1,4 +1,4 @@
-"""Sends calls with ``requests``: for workers, where blocking is fine."""
+"""The synchronous client, which sends calls with ``requests``. For workers, where blocking is fine."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 class Client:
     """
-    Talks to one project of one Hopsworks.
+    A client for one project of one Hopsworks.
 
-    Keeps its connections open, so make one a task and not one a request. Not for use by several threads at once.
+    It keeps its connections open: use one client per task, not one per request. It is not thread-safe.
     """
 
     def __init__(
@@ -39,14 +39,13 @@ class Client:
         on_answer: Callable[[Any], object] = lambda _answer: None,
     ) -> None:
         """
-        Prepare, without talking to anybody.
+        Prepare the client, without any I/O on the network.
 
-        :param access: where Hopsworks is and how to get in
-        :param sleep: how to wait between attempts, in seconds; one that raises ends them
-        :param on_new_key: is given a key that was renewed, before it is used
-        :param attempts: how often a call is sent at the most; None: as for a task
-        :param on_answer: is given what each answer says
-        :raises InvalidInputError: the CA cannot be read
+        :param sleep: waits the given seconds between attempts; an exception from it ends the attempts
+        :param on_new_key: called with a renewed key before the key is used
+        :param attempts: maximum number of attempts per call; None for the default of tasks
+        :param on_answer: called with the parsed result of each call
+        :raises InvalidInputError: the CA file cannot be read
         """
         self.access = access
         self._sleep = sleep
@@ -58,7 +57,7 @@ class Client:
         self._session.trust_env = False
         self._verify = request.trusted(access)
         if isinstance(self._verify, str):
-            request.context_of(self._verify)  # Says what is wrong with it, where something is.
+            request.context_of(self._verify)  # Raises an error that explains the fault of a broken CA file.
         self._project: Project | None = None
 
     @property
@@ -70,10 +69,9 @@ class Client:
 
     def send(self, call: Call[T]) -> T:
         """
-        Send a call and read its answer; again, where that does no harm and may help.
+        Send a call and return its result. Transient failures of repeatable calls are retried.
 
-        :param call: what to ask
-        :raises HopsworksError: what went wrong, by its kind
+        :raises HopsworksError: the call failed; the class tells how
         """
         attempts = tenacity.Retrying(sleep=self._sleep, **request.attempts(call, self._attempts))
         outcome: T = attempts(self._send_once, call)
@@ -92,7 +90,7 @@ class Client:
         return call.outcome(answer)
 
     def _renew(self, used: str) -> bool:
-        """Read the key anew, unless somebody has; tell whether there is another one than was used."""
+        """Reread the key, and return whether it differs from the one that was used."""
         key = request.read_key(self.access)
         if self._key == used and key not in (None, used):
             self._on_new_key(key)
@@ -100,7 +98,7 @@ class Client:
         return self._key != used
 
     def _exchange(self, call: Call[Any]) -> Answer:
-        one = request.Exchange(self.access, call, self._key)
+        one = request.HttpRequest(self.access, call, self._key)
         proxy = request.proxy_for(one.base)
         try:
             response = self._session.request(

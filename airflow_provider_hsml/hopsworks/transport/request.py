@@ -1,7 +1,7 @@
 """
-What the two clients share: what is sent, what may be sent again, and what a failure is called.
+The shared part of both clients: the request to send, the retries, and the translation of failures into errors.
 
-What the environment may say (proxies, a CA) is read here, so that it means the same in a worker and in the triggerer.
+The environment's proxies and CA are read here, so that they mean the same in a worker and in the triggerer.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.access import Access
 
 ATTEMPTS = 4
-"""How often a call is sent before its failure is reported; those that wait for longer ask again themselves."""
+"""Attempts per call before its error is raised. Flows that wait for longer retry themselves."""
 _LONGEST_PAUSE = 30.0
 
 
-class Exchange:
+class HttpRequest:
     """
-    One request of a call, and what its failures are called.
+    One HTTP request of a call, and the errors for its failures.
 
-    :param access: where it goes, unless the call says so
-    :param call: what is asked
-    :param key: the API key or token as it is by now
-    :raises InvalidInputError: it cannot be one, or the body cannot be sent
+    :param access: the connection; the call may override the address
+    :param key: the current API key or token
+    :raises InvalidInputError: the key is malformed, or the body cannot be sent
     """
 
     def __init__(self, access: Access, call: Call[Any], key: str) -> None:
@@ -45,9 +44,9 @@ class Exchange:
         self.base = call.base or access.url
         self.url = f"{self.base}/{call.path}" + (f"?{urlencode(call.query)}" if call.query else "")
         if not (key.isascii() and key.isprintable() and " " not in key):
-            # Otherwise the library would say so, and show it.
+            # Otherwise the HTTP library would raise an error that shows the key.
             raise InvalidInputError(
-                "The API key has characters that no key has, such as a space or a line break. Put the key alone into "
+                "The API key has characters that no key has, such as a space or a line break.\nPut the key alone into "
                 "the connection's field 'password'."
             )
         self.headers = {"Authorization": f"{access.key_kind} {key}"}
@@ -60,51 +59,46 @@ class Exchange:
         self.fields = dict(call.upload.fields) if call.upload else None
         self.files = {"file": (call.upload.filename, call.upload.content)} if call.upload else None
         self.seconds = call.seconds or (access.write_timeout if call.is_write_slow else access.request_timeout)
-        """How long to wait for the answer."""
+        """Timeout of the response, in seconds."""
         self.connect_seconds = min(self.seconds, access.request_timeout)
         self._where = f"{call.what} at {self.base}"
 
     def not_connected(self) -> NoResponseError:
-        """Make the error of a connection that took too long."""
+        """Build the error for a connection timeout."""
         message = (
             f"{self._where}: no connection within {self.connect_seconds:g} s. Check the connection's host and port."
         )
         return NoResponseError(message, sent=False)
 
     def not_answered(self) -> NoResponseError:
-        """Make the error of an answer that took too long."""
+        """Build the error for a response timeout."""
         return NoResponseError(f"{self._where}: no answer within {self.seconds:g} s.")
 
     def not_sendable(self, error: Exception) -> InvalidInputError:
-        """
-        Make the error of what the library will not even try.
-
-        :param error: the library's
-        """
+        """Build the error for a request that the HTTP library does not even try to send."""
         return InvalidInputError(
-            f"{self._where}: cannot be sent ({error}). Check the proxies that the environment names."
+            f"{self._where}: cannot be sent ({error}).\nCheck the proxies that the environment names."
         )
 
     def failed(self, error: BaseException, *, unreached: bool) -> NoResponseError:
         """
-        Make the error of any other failure.
+        Build the error for any other failure.
 
-        :param error: the library's
-        :param unreached: whether the library says that there was no connection
+        :param unreached: whether the HTTP library reports that there was no connection
         """
         cause = _cause(error)
         how = f" ({_text(cause)})" if cause else ""
-        # A connection that ends while TLS begins says nothing of the certificate; one library calls it unreached.
+        # A connection that ends in the TLS handshake says nothing about the certificate; httpx calls it unreached.
         ended = isinstance(cause, ConnectionResetError | ssl.SSLEOFError)
         if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
             message = (
-                f"{self._where}: what answers there does not speak TLS. Check the connection's port; where it is plain "
-                "http that is spoken, the host begins with 'http://'."
+                f"{self._where}: the server there does not speak TLS.\nCheck the connection's port. If the server "
+                "speaks plain http, begin the host with 'http://'."
             )
             return CertificateError(message)
         if isinstance(cause, ssl.SSLError) and not ended:
             message = (
-                f"{self._where}: the server's TLS certificate does not verify{how}. If it is signed by a private CA, "
+                f"{self._where}: the server's TLS certificate does not verify{how}.\nIf it is signed by a private CA, "
                 "put the path of that CA's PEM file into the connection's extra 'ca_bundle'."
             )
             return CertificateError(message)
@@ -116,10 +110,9 @@ class Exchange:
 
 def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
     """
-    Say how often to send a call, and when again, as arguments for tenacity.
+    Return the retry policy of a call, as arguments for tenacity.
 
-    :param call: what is sent
-    :param most: how often at the most; None: as for a task
+    :param most: maximum number of attempts; None for the default of tasks
     """
 
     def may_repeat(error: BaseException) -> bool:
@@ -136,7 +129,7 @@ def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
 
 def pause_before_retry(state: tenacity.RetryCallState) -> float:
     """
-    Tell how long to wait before the next attempt: what the server asks for, else longer each time, with jitter.
+    Return the seconds until the next attempt: the server's Retry-After, else an exponential backoff with jitter.
 
     :param state: tenacity's account of the attempts so far
     """
@@ -147,11 +140,7 @@ def pause_before_retry(state: tenacity.RetryCallState) -> float:
 
 
 def read_key(access: Access) -> str | None:
-    """
-    Read the key anew, where it lies in a file: inside Hopsworks tokens are renewed there.
-
-    :param access: the connection
-    """
+    """Reread the key if it comes from a file: Hopsworks renews the tokens of its own jobs there."""
     try:
         return Path(access.key_path).read_text().strip() or None if access.key_path else None
     except OSError:
@@ -160,10 +149,9 @@ def read_key(access: Access) -> str | None:
 
 def trusted(access: Access) -> bool | str:
     """
-    Say what to verify TLS by: the connection's CA, else that of the environment, as everywhere in Python.
+    Return the CA that verifies TLS: the connection's, else that of the environment, as everywhere in Python.
 
-    :param access: the connection
-    :return: the path of a PEM file or of a folder; True for the public CAs, False for nothing
+    :return: the path of a PEM file or of a folder; True for the public CAs, False for no verification
     """
     if access.verify is True:
         return os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
@@ -172,10 +160,10 @@ def trusted(access: Access) -> bool | str:
 
 def context_of(trusted_path: str) -> ssl.SSLContext:
     """
-    Make the TLS context that trusts a CA, and nothing else.
+    Build a TLS context that trusts only one CA.
 
     :param trusted_path: a PEM file, or a folder of them
-    :raises InvalidInputError: it cannot be read
+    :raises InvalidInputError: the file cannot be read
     """
     folder = Path(trusted_path).is_dir()
     try:
@@ -189,7 +177,7 @@ def context_of(trusted_path: str) -> ssl.SSLContext:
 
 def proxy_for(url: str) -> str | None:
     """
-    Say which proxy of the environment to go through; none to this machine.
+    Return the environment's proxy for a URL; None for this machine, or without a proxy.
 
     :param url: ``scheme://host:port``
     """
@@ -203,7 +191,7 @@ def proxy_for(url: str) -> str | None:
 
 
 def _in_network(host: str, no_proxy: str) -> bool:
-    """Tell whether an address is in one of the networks (``10.0.0.0/8``) of NO_PROXY."""
+    """Return whether an address is in one of the networks (``10.0.0.0/8``) of NO_PROXY."""
     try:
         address = ipaddress.ip_address(host)
         networks = [ipaddress.ip_network(each.strip(), strict=False) for each in no_proxy.split(",") if "/" in each]
@@ -216,14 +204,14 @@ def _json(body: object) -> bytes:
     try:
         return json.dumps(body, allow_nan=False).encode()
     except ValueError as error:
-        message = f"{error}: JSON has no word for NaN and infinity."
+        message = f"{error}: JSON has no value for NaN and infinity."
         raise InvalidInputError(message) from error
 
 
 def _cause(error: BaseException | None) -> OSError | None:
-    """Find what the operating system said, below what two libraries made of it."""
+    """Return the operating system's error below the HTTP library's wrappers; None when there is none."""
     while error is not None and not isinstance(error, HopsworksError):
-        if isinstance(error, BaseExceptionGroup):  # One error an address of the host.
+        if isinstance(error, BaseExceptionGroup):  # One error per address of the host.
             error = error.exceptions[-1]
         elif isinstance(error, OSError) and error.errno is not None:
             return error
@@ -233,7 +221,7 @@ def _cause(error: BaseException | None) -> OSError | None:
 
 
 def _text(cause: OSError) -> str:
-    """Say what it said, in the same words whoever was told."""
+    """Return the error's text, in the same words for both HTTP libraries."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause.verify_message
     if isinstance(cause, ssl.SSLError | socket.gaierror):

@@ -1,5 +1,5 @@
 """
-The REST API's handlers, a module for each subject. Each reads its arguments, asks the world, and answers JSON.
+The handlers of the REST API, one module for each subject. A handler reads its arguments, calls the world, returns JSON.
 
-Each module has its table ``ROUTES``; ``app`` puts them together.
+Each module has a table ``ROUTES``; ``app`` combines them.
 """

@@ -1,4 +1,4 @@
-"""What every handler has to do with: a request that is in order, an answer, and a row of a table of routes."""
+"""The parts that all handlers share: a checked request, a response, and a row of a table of routes."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ if TYPE_CHECKING:
 
 PREFIX = "/hopsworks-api/api"
 PROJECT = "/project/{project:int}"
-"""The path of what belongs to a project, below ``PREFIX``."""
+"""The path of a project, below ``PREFIX``."""
 
 
 class ApiRoute(NamedTuple):
     """
     One row of a table of routes.
 
-    :param method: GET, POST, PUT, ...
-    :param path: below ``PREFIX``, as Starlette writes it; with ``{project}`` the project is checked as well
-    :param scopes: of which the API key needs one; empty: no key is needed
+    :param path: below ``PREFIX``, in Starlette's syntax; with ``{project}`` the project is checked as well
+    :param scopes: the API key needs one of them; empty if no key is needed
     :param handler: a plain function runs in a thread; a coroutine function runs in the event loop, and reads the body
-        by itself
-    :param takes_token: whether a session's token is looked at at all; where not, 400/250009 says so
-    :param for_owners: whether only a Data owner of the project may ask
-    :param since: the line of Hopsworks that brought it; earlier ones do not know the path
+        itself
+    :param takes_token: whether a session token is accepted; if not, it is refused with 400/250009
+    :param for_owners: whether only a Data owner of the project is allowed
+    :param since: the line of Hopsworks that introduced the route; in earlier lines it does not exist
     """
 
     method: str
@@ -48,7 +47,7 @@ class ApiRoute(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """A request whose key and project are in order. ``body`` is there for handlers that run in a thread."""
+    """A request whose key and project have been checked. ``body`` is set for handlers that run in a thread."""
 
     request: Request
     world: World
@@ -57,19 +56,19 @@ class Asking:
 
     @property
     def holdings(self) -> Holdings:
-        """What the project in the path has."""
+        """The files, models and deployments of the project in the path."""
         return self.world.project(self.request.path_params["project"])
 
     def param(self, name: str) -> Any:
-        """Give a part of the path."""
+        """Return a path parameter."""
         return self.request.path_params[name]
 
     def query(self, name: str, default: str | None = None) -> str | None:
-        """Give a query parameter."""
+        """Return a query parameter."""
         return self.request.query_params.get(name, default)
 
     def number(self, name: str, default: int) -> int:
-        """Read a query parameter that is a number."""
+        """Return a query parameter as a number."""
         text = self.query(name)
         if text is None:
             return default
@@ -79,20 +78,20 @@ class Asking:
             raise malformed(f"{name}={text!r} is not a number.") from None
 
     def text(self) -> str:
-        """Read the body as a text."""
+        """Return the body as text."""
         try:
             return self.body.decode()
         except UnicodeDecodeError as error:
             raise malformed(f"The body is not UTF-8: {error}.") from None
 
     def listed(self, items: list[Any]) -> Any:
-        """Give a list of what is served as the line has it: bare, or counted."""
+        """Return a list in the format of the line: bare, or with a count."""
         if not self.world.line.counts_lists:
             return items
         return {"count": len(items)} | ({"items": items} if items else {})
 
     def json_object(self) -> dict[str, Any]:
-        """Read the body as a JSON object."""
+        """Return the body as a JSON object."""
         body = read_json(self.body)
         if not isinstance(body, dict):
             raise malformed("The body is not a JSON object.")
@@ -100,7 +99,7 @@ class Asking:
 
 
 def read_json(body: bytes) -> Any:
-    """Read JSON, and refuse what cannot be written down again: text with half a surrogate pair."""
+    """Parse JSON, and refuse text that cannot be encoded again: half a surrogate pair."""
     try:
         content = json.loads(body)
         json.dumps(content, ensure_ascii=False).encode()
@@ -112,6 +111,6 @@ def read_json(body: bytes) -> Any:
 
 
 def json_answer(content: Any, status: int = 200) -> Response:
-    """Make an answer of JSON."""
-    # json.dumps and not JSONResponse: a metric that is NaN travels as Hopsworks' own JSON has it.
+    """Build a JSON response."""
+    # json.dumps instead of JSONResponse, which refuses NaN: Hopsworks sends a metric that is NaN as NaN.
     return Response(json.dumps(content), status, media_type="application/json")

@@ -21,7 +21,7 @@ _VIEW = ("DATASET_VIEW", "DATASET_CREATE", "DATASET_DELETE")
 
 def _entry(asking: Asking, entry: Entry) -> dict[str, Any]:
     project = asking.param("project")
-    # Only a dataset, right below the project, is one: the official SDK moves a dataset's own folder nowhere.
+    # Only a folder directly below the project is a dataset: the official SDK refuses to move such a folder.
     is_dataset = len(asking.holdings.files.parts(entry.path)) == 1
     return {
         "href": f"{PREFIX}/project/{project}/dataset/{quote(entry.path, safe='')}",
@@ -39,7 +39,7 @@ def _entry(asking: Asking, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _look_at_path(asking: Asking) -> Response:
+def _read_path(asking: Asking) -> Response:
     files, path = asking.holdings.files, asking.param("path")
     action = (asking.query("action") or "stat").lower()
     if action == "stat":
@@ -49,7 +49,7 @@ def _look_at_path(asking: Asking) -> Response:
     entries = files.listing(path, order=asking.query("sort_by") or "NAME:asc")
     offset, limit = max(asking.number("offset", 0), 0), asking.number("limit", 0)
     shown = entries[offset:][: limit if limit > 0 else None]
-    # Unlike a list of models, an empty folder has its items: the official SDK needs them.
+    # Unlike an empty list of models, an empty folder includes `items`: the official SDK needs it.
     return json_answer({"count": len(entries), "items": [_entry(asking, entry) for entry in shown]})
 
 
@@ -101,7 +101,7 @@ async def _upload(asking: Asking) -> Response:
 ROUTES = [
     ApiRoute("POST", f"{PROJECT}/dataset/upload/{{path:path}}", ("DATASET_CREATE",), _upload),
     ApiRoute("GET", f"{PROJECT}/dataset/download/with_auth/{{path:path}}", ("DATASET_VIEW",), _download),
-    ApiRoute("GET", f"{PROJECT}/dataset/{{path:path}}", _VIEW, _look_at_path),
+    ApiRoute("GET", f"{PROJECT}/dataset/{{path:path}}", _VIEW, _read_path),
     ApiRoute("POST", f"{PROJECT}/dataset/{{path:path}}", ("DATASET_CREATE",), _act_on_path),
     ApiRoute("DELETE", f"{PROJECT}/dataset/{{path:path}}", ("DATASET_DELETE",), _delete_path),
 ]

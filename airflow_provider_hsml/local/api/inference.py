@@ -1,4 +1,4 @@
-"""Predictions, and where else they can be asked for."""
+"""Predictions, and the list of inference endpoints."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from airflow_provider_hsml.local.cluster.engines import INSTANCE_HEADER, VERSION
 from .asking import PROJECT, ApiRoute, Asking, json_answer
 
 _PASSED_ON = ("content-type", VERSION_HEADER, INSTANCE_HEADER)
-"""All that the proxy keeps of the headers of an answer."""
+"""The response headers that the proxy passes on."""
 
 
 def _endpoints(asking: Asking) -> Response:
@@ -19,9 +19,9 @@ def _endpoints(asking: Asking) -> Response:
 
 
 async def _infer(asking: Asking) -> Response:
-    said = await asking.proxy.infer(asking.holdings, asking.param("target"), await asking.request.body())
-    headers = {name: value for name, value in said.headers.items() if name in _PASSED_ON}
-    return Response(said.content, said.status, headers)
+    answer = await asking.proxy.infer(asking.holdings, asking.param("target"), await asking.request.body())
+    headers = {name: value for name, value in answer.headers.items() if name in _PASSED_ON}
+    return Response(answer.content, answer.status, headers)
 
 
 ROUTES = [

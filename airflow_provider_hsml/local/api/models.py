@@ -39,12 +39,12 @@ def _registry_on_the_wire(asking: Asking, owner: Project) -> dict[str, Any]:
 
 
 def _shared(asking: Asking) -> Registry:
-    """Give the registry that is asked, to be read."""
+    """Return the registry in the path, for reading."""
     return asking.world.registry(asking.param("project"), asking.param("registry"))
 
 
 def _own(asking: Asking) -> Registry:
-    """Give the registry that is asked, to be written: only a project's own."""
+    """Return the registry in the path, for writing; a shared registry is refused."""
     registry = _shared(asking)
     if registry.project.id != asking.param("project"):
         raise Refusal(360007, f"Model registry {registry.project.name} is shared to be read, not to be written.")
@@ -64,7 +64,7 @@ def _model(asking: Asking) -> Response:
 def _put_model(asking: Asking) -> Response:
     registry, body = _own(asking), asking.json_object()
     if unknown := sorted(set(body) - FIELDS):
-        log.warning("PUT model: fields %s are not known, and dropped", ", ".join(unknown))
+        log.warning("PUT model: unknown fields %s are dropped", ", ".join(unknown))
     return json_answer(registry.put(asking.param("model"), body), 201)
 
 
@@ -83,8 +83,8 @@ def _tags(asking: Asking) -> Response:
 
 
 def _tag(asking: Asking) -> Response:
-    found = tags.named(_shared(asking).tags_of(asking.param("model")), asking.param("tag"))
-    return json_answer(tags.on_the_wire(found))
+    tag = tags.named(_shared(asking).tags_of(asking.param("model")), asking.param("tag"))
+    return json_answer(tags.on_the_wire(tag))
 
 
 def _put_tag(asking: Asking) -> Response:

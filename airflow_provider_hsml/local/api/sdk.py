@@ -1,4 +1,4 @@
-"""What only the official SDKs ask: certificates at login, a model's provenance, a deployment's schema."""
+"""Routes that only the official SDKs use: certificates at login, a model's provenance, a deployment's schema."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _SCHEMA_VARIABLE = "SERVING_SCHEMA_ID"
 
 def _credentials(asking: Asking) -> Response:
     """
-    Answer with what a client materializes at login.
+    Return the certificates that a client stores at login.
 
-    The chain is that of this server's own authority. Nothing here takes a client certificate: the stores are empty.
+    The chain is that of this server's own certificate authority. Client certificates are not used here, so the stores
+    are empty.
     """
     asking.world.project(asking.param("project"))
     bundle = asking.world.ca_bundle
@@ -40,13 +41,13 @@ def _credentials(asking: Asking) -> Response:
 
 
 def _provenance_of_model(asking: Asking) -> Response:
-    """Answer that a model has no links: there is no feature store here."""
+    """Return an empty list of links: there is no feature store here."""
     asking.holdings.registry.get(asking.param("model"))
     return json_answer({"count": 0})
 
 
 def _schema_of_deployment(asking: Asking) -> Response:
-    """Answer with a schema document that a client has published for a deployment."""
+    """Return a schema document that a client has published for a deployment."""
     kind = asking.query("format", "schema")
     if kind not in _SCHEMA_FORMATS:
         raise malformed(f"format {kind!r} is not known: expected one of {', '.join(_SCHEMA_FORMATS)}.")

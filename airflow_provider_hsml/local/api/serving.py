@@ -1,4 +1,4 @@
-"""Deployments: reading, changing, commanding them."""
+"""Deployments: read, change, start, stop, roll back, delete and tag them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _deployments(asking: Asking) -> Response:
     if name is not None:
         return json_answer(deployments.by_name(name))
     version = asking.number("modelVersion", -1) if asking.query("modelVersion") is not None else None
-    found = deployments.find(asking.query("model"), version, asking.query("status"))
-    return json_answer(asking.listed(found))
+    matching = deployments.find(asking.query("model"), version, asking.query("status"))
+    return json_answer(asking.listed(matching))
 
 
 def _put_deployment(asking: Asking) -> Response:
     new_version = (asking.query("newVersion") or "").lower() == "true"
-    return json_answer(asking.holdings.deployments.put(asking.json_object(), new_version=new_version), 201)
+    return json_answer(asking.holdings.deployments.changes.put(asking.json_object(), new_version=new_version), 201)
 
 
 def _deployment(asking: Asking) -> Response:
@@ -37,9 +37,9 @@ def _command(asking: Asking) -> Response:
     deployments, action = asking.holdings.deployments, asking.query("action")
     match (action or "").upper():
         case "START":
-            deployments.start(asking.param("deployment"))
+            deployments.lifecycle.start(asking.param("deployment"))
         case "STOP":
-            deployments.stop(asking.param("deployment"))
+            deployments.lifecycle.stop(asking.param("deployment"))
         case "":
             raise malformed("action is missing: expected START or STOP.")
         case _:
@@ -48,7 +48,7 @@ def _command(asking: Asking) -> Response:
 
 
 def _delete_deployment(asking: Asking) -> Response:
-    asking.holdings.deployments.delete(asking.param("deployment"))
+    asking.holdings.deployments.lifecycle.delete(asking.param("deployment"))
     return Response(status_code=200)
 
 
@@ -67,29 +67,29 @@ def _deployment_versions(asking: Asking) -> Response:
 
 def _roll_back(asking: Asking) -> Response:
     version = asking.json_object().get("version")
-    return json_answer(asking.holdings.deployments.roll_back(asking.param("deployment"), version))
+    return json_answer(asking.holdings.deployments.changes.roll_back(asking.param("deployment"), version))
 
 
 def _tags(asking: Asking) -> Response:
-    return json_answer(tags.on_the_wire(asking.holdings.deployments.tags_of(asking.param("deployment"))))
+    return json_answer(tags.on_the_wire(asking.holdings.deployments.stored.tags_of(asking.param("deployment"))))
 
 
 def _tag(asking: Asking) -> Response:
-    found = asking.holdings.deployments.tags_of(asking.param("deployment"))
-    return json_answer(tags.on_the_wire(tags.named(found, asking.param("tag"))))
+    existing = asking.holdings.deployments.stored.tags_of(asking.param("deployment"))
+    return json_answer(tags.on_the_wire(tags.named(existing, asking.param("tag"))))
 
 
 def _put_tag(asking: Asking) -> Response:
     deployments, deployment = asking.holdings.deployments, asking.param("deployment")
     schemas = asking.world.administration.tag_schemas
-    now = tags.put(deployments.tags_of(deployment), asking.param("tag"), asking.text(), schemas)
-    deployments.set_tags(deployment, now)
+    now = tags.put(deployments.stored.tags_of(deployment), asking.param("tag"), asking.text(), schemas)
+    deployments.stored.set_tags(deployment, now)
     return json_answer(tags.on_the_wire(now), 201)
 
 
 def _delete_tag(asking: Asking) -> Response:
     deployments, deployment = asking.holdings.deployments, asking.param("deployment")
-    deployments.set_tags(deployment, tags.without(deployments.tags_of(deployment), asking.param("tag")))
+    deployments.stored.set_tags(deployment, tags.without(deployments.stored.tags_of(deployment), asking.param("tag")))
     return Response(status_code=204)
 
 

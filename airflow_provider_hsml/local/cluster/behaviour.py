@@ -1,4 +1,4 @@
-"""How fast things change, and how much the server behaves like a cluster: both are settings, for tests to choose."""
+"""The settings of the cluster that tests choose: durations of transitions, and the ways of a real cluster."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from typing import Literal
 @dataclass(frozen=True, slots=True, order=True)
 class Looks:
     """
-    A pace that is not measured in seconds: the transition ends when the deployment was looked at so many times.
+    A pace in polls, not in seconds: the transition ends after clients have polled the deployment this often.
 
-    :param number: how many GETs see the old state
+    :param number: the number of GETs that see the old state
     """
 
     number: float
 
     def __truediv__(self, divisor: float) -> Looks:
-        """Give a part of the transition."""
+        """Return a part of the transition."""
         return Looks(self.number / divisor)
 
 
 @dataclass(frozen=True, slots=True)
 class Speeds:
     """
-    How long each transition lasts at the least, in seconds; what the model server itself needs comes on top.
+    The least duration of each transition, in seconds; the time of the model server itself comes on top.
 
-    The first five may be ``Looks`` as well: over after so many looks at the deployment.
+    The first five may be ``Looks`` as well: the transition ends after so many polls of the deployment.
 
-    The defaults are for unit tests with a callable engine. ``Speeds.of_a_cluster()`` is what ``hsml-local serve`` has.
+    The defaults are for unit tests with a callable engine. ``hsml-local serve`` uses ``Speeds.of_a_cluster()``.
 
     :param creating: from PUT until Created
     :param starting: from START until Running
-    :param stale: after a PUT or a rollback, how long the status and the instances stay the old ones
+    :param stale: after a PUT or a rollback, until status and instances begin to change
         (only in a profile with ``row_first``)
     :param updating: from then until Running
-    :param routing: from the first Running after a START until the ingress knows the way
-    :param handing_over: from Running after an update until the old instances answer no more
+    :param routing: from the first Running after a START until the ingress has a route
+    :param handing_over: from Running after an update until the old instances stop answering
     :param putting: until a PUT is carried out and answered (only in a profile with ``slow_put``)
-    :param reading_logs: how long reading logs takes (only in a profile with ``logs_lock``)
+    :param reading_logs: the duration of reading logs (only in a profile with ``logs_lock``)
     :param stopping: from STOP until Stopped
     :param idle_after: without a request, until a deployment with a minimum of 0 instances is Idle
-    :param load_timeout: until a model that does not get ready makes its deployment Failed
-    :param drain_timeout: how long an instance that is replaced may finish its requests
+    :param load_timeout: until a deployment whose model is not ready is Failed
+    :param drain_timeout: for a replaced instance to finish its requests
     """
 
     creating: float | Looks = 0.02
@@ -61,7 +61,7 @@ class Speeds:
     @classmethod
     def every(cls, pace: float | Looks) -> Speeds:
         """
-        Give one pace to every transition.
+        Return speeds with one pace for every transition.
 
         :param pace: seconds, 0 for at once; or ``Looks``
         """
@@ -70,7 +70,7 @@ class Speeds:
 
     @classmethod
     def of_a_cluster(cls) -> Speeds:
-        """Give a pace at which a person can watch, and a client can be wrong: stale for 2 s after a change."""
+        """Return speeds that people can watch, and that expose careless clients: stale for 2 s after a change."""
         return cls(
             creating=0.5,
             starting=0.6,
@@ -88,27 +88,26 @@ class Speeds:
 @dataclass(frozen=True, slots=True)
 class Profile:
     """
-    Which of a cluster's ways the server has: those in which a client that is not careful is wrong.
+    The ways of a real cluster that the server imitates: those in which a careless client fails.
 
     :param row_first: PUT and rollback write version, revision and modelVersion at once, while status and instances
         stay the old ones for ``Speeds.stale`` seconds
-    :param stale_status: what the status is meanwhile: Running (Kubernetes deployments), or Idle with 0 instances
-        (Knative), though the old instances answer
-    :param shows_updating: whether Updating is ever seen; the Standard mode of KServe may never show it
+    :param stale_status: the status meanwhile: Running (Kubernetes deployments), or Idle with 0 instances (Knative),
+        though the old instances answer
+    :param shows_updating: whether Updating is ever shown; the Standard mode of KServe may never show it
     :param put_without_state: PUT answers with status, condition, instances and paths null
     :param random_revisions: revisions are random, not counted up
-    :param gpus: how many the cluster has: who asks for one that is taken stays unschedulable until it is free;
-        None: as many as are asked for
-    :param late_route: Running is shown before the ingress knows the way, by ``Speeds.routing`` seconds
+    :param gpus: the GPUs of the cluster; a deployment stays unschedulable until enough of them are free; None: no limit
+    :param late_route: Running is shown ``Speeds.routing`` seconds before the ingress has a route
     :param shared_hand_over: while new instances replace old ones both answer, from before Running is shown until
         ``Speeds.handing_over`` seconds after it
-    :param hand_over_503_every: of the requests meanwhile, every how many-th gets a 503; 0: none
-    :param proxy_connections: how many predictions go through the proxy at once, of all clients together; further ones
-        wait; 0: any number
+    :param hand_over_503_every: during a hand-over every n-th request gets a 503; 0: none
+    :param proxy_connections: the predictions that go through the proxy at once, of all clients together; further ones
+        wait; 0: no limit
     :param logs_lock: reading logs takes ``Speeds.reading_logs`` seconds, and changes meanwhile are refused
-    :param slow_put: a PUT takes ``Speeds.putting`` seconds; meanwhile GET shows the old row, and other changes are
+    :param slow_put: a PUT takes ``Speeds.putting`` seconds; meanwhile GET shows the old settings, and other changes are
         refused
-    :param list_cost: seconds that a list of deployments takes for each of the project's
+    :param list_cost: seconds that a list of deployments takes for each deployment of the project
     """
 
     row_first: bool = True
@@ -128,9 +127,9 @@ class Profile:
     @classmethod
     def named(cls, name: str) -> Profile:
         """
-        Give a profile by its name.
+        Return a profile by its name.
 
-        :param name: ``real`` (all of it) or ``plain`` (none of it)
+        :param name: ``real`` (all of these ways) or ``plain`` (none of them)
         """
         if name == "real":
             return cls()
@@ -148,3 +147,11 @@ class Profile:
                 list_cost=0.0,
             )
         raise ValueError(f"profile {name!r} is not known: expected 'real', 'plain' or a Profile")
+
+
+@dataclass(slots=True)
+class Behaviour:
+    """The speeds and the profile in force. The parts of the cluster share one, and read it anew for each change."""
+
+    speeds: Speeds
+    profile: Profile

@@ -1,4 +1,4 @@
-"""A change of a deployment that is under way: its pace (seconds, or looks at it), its holds, its end before time."""
+"""One change of a deployment in progress: its pace (seconds, or polls), its holds, and its cancellation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _TICK = 0.01
 _CATCH_UP = 1.0
-"""Seconds for which a look waits for what an earlier look has set going."""
+"""Seconds that a poll waits for the effect of an earlier poll."""
 
 
 class CancelledError(Exception):
@@ -22,10 +22,10 @@ class CancelledError(Exception):
 
 class Change(threading.Event):
     """
-    One change of one deployment. It is set when a newer one replaces it.
+    One change of one deployment. The event is set when a newer change replaces this one.
 
     :param deployment: the deployment's name
-    :param faults: where it may be held
+    :param faults: its holds may keep the change from a status
     """
 
     def __init__(self, deployment: str, faults: Faults) -> None:
@@ -33,17 +33,17 @@ class Change(threading.Event):
         self._deployment = deployment
         self._faults = faults
         self._lock = threading.Lock()
-        self._looks = 0
+        self._polls = 0
         self._due = 0.0
         self._is_let_go = False
-        """Whether a look has ended a pause, and what comes after it is not seen yet."""
+        """Whether a poll has ended a pause whose effect is not visible yet."""
 
     def pause(self, pace: float | Looks) -> None:
         """
-        Let time go by.
+        Wait for a part of the change.
 
-        :param pace: seconds, or looks; fractions of looks add up
-        :raises CancelledError: a newer change has come
+        :param pace: seconds, or polls; fractions of polls add up
+        :raises CancelledError: a newer change has replaced this one
         """
         if not isinstance(pace, Looks):
             self._wait(max(0.0, pace))
@@ -51,37 +51,37 @@ class Change(threading.Event):
         self._due += pace.number
         while True:
             with self._lock:
-                if self._looks >= self._due:
+                if self._polls >= self._due:
                     return
                 self._is_let_go = False
             self._wait(_TICK)
 
     def reach(self, status: str) -> None:
         """
-        Wait while the deployment is held from a status.
+        Wait while a hold keeps the deployment from a status.
 
-        :raises CancelledError: a newer change has come
+        :raises CancelledError: a newer change has replaced this one
         """
         while self._faults.holds(self._deployment, status):
             self._is_let_go = False
             self._wait(_TICK)
 
     def end(self) -> None:
-        """Say that nothing more will change."""
+        """Mark the change as complete: nothing visible follows."""
         self._is_let_go = False
 
     def catch_up(self) -> None:
-        """Wait for what an earlier look has set going, so that the next one sees it."""
+        """Wait for the effect of an earlier poll, so that the next one sees it."""
         deadline = time.monotonic() + _CATCH_UP
         while self._is_let_go and time.monotonic() < deadline:
             time.sleep(0.001)
 
-    def count_look(self) -> None:
-        """Count a look at the deployment."""
+    def count_poll(self) -> None:
+        """Count a poll of the deployment."""
         with self._lock:
-            if self._looks < self._due <= self._looks + 1:
+            if self._polls < self._due <= self._polls + 1:
                 self._is_let_go = True
-            self._looks += 1
+            self._polls += 1
 
     def _wait(self, seconds: float) -> None:
         if self.wait(seconds):

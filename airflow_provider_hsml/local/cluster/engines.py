@@ -1,8 +1,8 @@
 """
-How a model is run: an ``Engine`` makes an ``Instance`` of it, which answers requests until it is stopped.
+Engines run models: an ``Engine`` starts an ``Instance``, which answers requests until it is stopped.
 
-There are two: ``CallableEngine`` here (a Python callable, in this process, for unit tests) and ``KServeEngine`` in
-``kserve_engine`` (KServe's model server, in a process and an environment of its own).
+There are two engines: ``CallableEngine`` here (a Python callable, in this process, for unit tests) and ``KServeEngine``
+in ``kserve_engine`` (KServe's model server, in a process and an environment of its own).
 """
 
 from __future__ import annotations
@@ -21,30 +21,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION_HEADER = "x-hsml-local-model-version"
-"""Which version of the model answered. Only the instance that did says it; no row is asked."""
+"""The header with the version of the model that answered, set by the instance itself."""
 INSTANCE_HEADER = "x-hsml-local-instance"
-"""Which instance answered."""
+"""The header with the name of the instance that answered."""
 CONNECTION_HEADERS = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"}
     | {"transfer-encoding", "upgrade", "content-length", "host", "date", "server"}
 )
-"""Headers that belong to one connection, not to what is passed on."""
+"""Headers that belong to one connection, and are not forwarded."""
 
 Stage = Literal["SCHEDULED", "INITIALIZED", "STARTED", "READY"]
 Component = Literal["predictor", "transformer"]
 Logs: TypeAlias = "Mapping[Component, InstanceLog]"
-"""Where each component writes what it prints."""
+"""The log of each component."""
 PredictFunction: TypeAlias = "Callable[[Any], Any]"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
     """
-    What an engine is given to run.
+    A model for an engine to run, with its scripts and environment variables.
 
     :param deployment: the deployment's name
     :param name: the model's name; None for a deployment without a model
-    :param version: its version
     :param path: the folder that holds the model's files
     :param framework: ``SKLEARN``, ``PYTHON``, ...
     :param server: ``PYTHON``, ``TENSORFLOW_SERVING`` or ``VLLM``
@@ -52,11 +51,11 @@ class ModelFiles:
     :param transformer: the transformer script, on this machine
     :param config: the configuration file, on this machine
     :param env: environment variables of Hopsworks' contract and of the deployment, MODEL_VERSION among them
-    :param environment: the name of the Python environment to run it in
+    :param environment: the name of the predictor's Python environment
     :param transformer_env: the transformer's own environment variables, on top of the contract's
     :param transformer_environment: the name of the transformer's Python environment
-    :param logged: what the inference logger writes: ALL, PREDICTIONS, MODEL_INPUTS or NONE
-    :param topic: the Kafka topic it writes to
+    :param logged: the mode of the inference logger: ALL, PREDICTIONS, MODEL_INPUTS or NONE
+    :param topic: the inference logger's Kafka topic
     """
 
     deployment: str
@@ -77,13 +76,13 @@ class ModelFiles:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """What it consists of: each is a process of its own in a cluster."""
+        """The components of the deployment: each is a process of its own in a cluster."""
         return ("predictor", "transformer") if self.transformer else ("predictor",)
 
 
 @dataclass(frozen=True, slots=True)
 class Forwarded:
-    """A request that is passed on to an instance as it came."""
+    """A request that is forwarded to an instance unchanged."""
 
     method: str
     path: str
@@ -93,13 +92,13 @@ class Forwarded:
 
     @classmethod
     def prediction(cls, deployment: str, body: bytes, verb: str = "predict") -> Forwarded:
-        """Make the request of the V1 protocol that asks for predictions."""
+        """Build a prediction request of the V1 protocol."""
         return cls("POST", f"/v1/models/{deployment}:{verb}", {"content-type": "application/json"}, body)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an instance answered."""
+    """The answer of an instance."""
 
     status: int
     content: bytes
@@ -111,7 +110,7 @@ class StartError(Exception):
     An instance did not come up: its deployment is Failed.
 
     :param stage: the condition that was not met
-    :param reason: for the condition: why, and what to do
+    :param reason: the text of the condition: the cause, and what to do
     """
 
     def __init__(self, stage: Stage, reason: str) -> None:
@@ -122,7 +121,7 @@ class StartError(Exception):
 
 class InstanceLog:
     """
-    What an instance printed: its last lines.
+    The last lines of an instance's output.
 
     :param instance: the instance's name
     """
@@ -130,7 +129,7 @@ class InstanceLog:
     LINES = 2000
     LINE_LENGTH = 4000
     BYTES = 50_000
-    """About as much as Hopsworks hands out at once."""
+    """About as much as Hopsworks returns at once."""
 
     def __init__(self, instance: str) -> None:
         self.instance = instance
@@ -141,30 +140,30 @@ class InstanceLog:
         self._lines.extend(line[: self.LINE_LENGTH] for line in text.splitlines())
 
     def tail(self, lines: int) -> str:
-        """Give the last lines, at most ``BYTES`` of them."""
+        """Return the last lines, at most ``BYTES`` of them."""
         kept = list(self._lines)[-lines:] if lines > 0 else []
         return "\n".join(kept)[-self.BYTES :]
 
 
 class Instance(Protocol):
-    """A model that is loaded and answers."""
+    """A loaded model that answers requests."""
 
     async def ask(self, request: Forwarded) -> Answer:
         """
         Answer a request.
 
-        :param request: as it is for the instance; headers that concern one connection only are left out
-        :raises ConnectionError: the instance is gone
+        :param request: without the headers that belong to one connection
+        :raises ConnectionError: the instance has ended
         :raises TimeoutError: it did not answer in time
         """
         ...
 
     def failure(self) -> str | None:
-        """Say why it has ended by itself; None while it is alive."""
+        """Return why the instance has ended by itself; None while it is alive."""
         ...
 
     def stop(self) -> None:
-        """End it, and return when it has ended."""
+        """End the instance, and return when it has ended."""
         ...
 
 
@@ -175,16 +174,15 @@ class Engine(Protocol):
         """
         Load a model, and return when it answers.
 
-        :param model: what to run
-        :param logs: where to write what its components print
-        :param cancelled: give up when it is set
-        :param timeout: seconds until it must be ready
-        :raises StartError: it does not come up
+        :param logs: receive the output of the components
+        :param cancelled: the start gives up when this is set
+        :param timeout: seconds until the model must be ready
+        :raises StartError: the model does not come up
         """
         ...
 
     async def aclose(self) -> None:
-        """Let go of what the engine holds for all instances."""
+        """Release the resources that all instances share."""
         ...
 
 
@@ -192,14 +190,14 @@ class CallableEngine:
     """
     Runs each model as a Python callable in this process, for unit tests.
 
-    :param load: given a ``ModelFiles``, returns the function that gets the value of ``instances`` and returns a list
+    :param load: takes a ``ModelFiles``, and returns a function from the value of ``instances`` to a list
     """
 
     def __init__(self, load: Callable[[ModelFiles], PredictFunction]) -> None:
         self._load = load
 
     def start(self, model: ModelFiles, logs: Logs, cancelled: threading.Event, timeout: float) -> Instance:  # noqa: ARG002
-        """Load a model; what it raises is in the log, and its deployment Failed. Scripts are the callable's to run."""
+        """Load a model. An exception is logged, and its deployment is Failed. Scripts are left to the callable."""
         log = logs["predictor"]
         log.write(f"Loading model {model.name} version {model.version}")
         try:
@@ -211,7 +209,7 @@ class CallableEngine:
         return _CallableInstance(predict, model, log)
 
     async def aclose(self) -> None:
-        """Hold nothing."""
+        """Do nothing: there are no shared resources."""
 
 
 class _CallableInstance:
@@ -224,7 +222,7 @@ class _CallableInstance:
             VERSION_HEADER: str(model.env.get("MODEL_VERSION", "")),
             INSTANCE_HEADER: log.instance,
         }
-        # As in Hopsworks: a plain function is asked for one prediction after the other.
+        # As in Hopsworks, a plain function gets one request after the other.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=log.instance)
 
     async def ask(self, request: Forwarded) -> Answer:
@@ -245,7 +243,7 @@ class _CallableInstance:
             result = await asyncio.get_running_loop().run_in_executor(self._thread, self._predict, value)
             answer = result if isinstance(result, dict) and "predictions" in result else {"predictions": result}
             return self._answer(200, answer)
-        except Exception as error:  # noqa: BLE001 - whatever a model raises is its answer
+        except Exception as error:  # noqa: BLE001 - any exception of a model becomes its answer
             self._log.write(traceback.format_exc())
             return self._answer(500, {"error": f"{type(error).__name__} : {error}"})
 

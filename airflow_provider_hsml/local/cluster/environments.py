@@ -1,5 +1,5 @@
 """
-The Python environments that model servers run in: built on demand, kept, one for each set of requirements.
+The Python environments of model servers: built on demand and kept, one for each set of requirements.
 
 KServe cannot be installed beside Airflow 3.2 or later (the two want different versions of psutil), and Hopsworks runs
 each deployment in an environment of its own as well.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 KSERVE = "kserve==0.21.0"
 _LOADED_FROM_PICKLES = ("scikit-learn", "joblib", "numpy", "scipy", "pandas")
 _MARK = "complete"
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 HOPSWORKS_ENVIRONMENTS = (
     *("minimal-inference-pipeline", "pandas-inference-pipeline", "tensorflow-inference-pipeline"),
     *("torch-inference-pipeline", "vllm-inference-pipeline"),
@@ -39,7 +39,7 @@ HOPSWORKS_ENVIRONMENTS = (
 
 
 class EnvironmentFailedError(Exception):
-    """An environment could not be built; the message holds what the installer said last."""
+    """An environment could not be built; the message ends with the installer's last output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Environments:
         self, requirements: tuple[str, ...], say: Callable[[str], None], cancelled: threading.Event | None = None
     ) -> Path:
         """
-        Give the interpreter of an environment, building it if it is not there.
+        Return the interpreter of an environment; build the environment where it does not exist.
 
-        :param requirements: what is installed in it
-        :param say: told, a line each, what is being done
-        :param cancelled: give up when it is set
-        :raises EnvironmentFailedError: it could not be built
+        :param requirements: the packages of the environment
+        :param say: receives progress, line by line
+        :param cancelled: the build gives up when this is set
+        :raises EnvironmentFailedError: the environment could not be built
         """
         place = self._place(requirements)
         interpreter = place / "bin" / "python"
@@ -72,12 +72,14 @@ class Environments:
             if not (place / _MARK).exists():
                 shutil.rmtree(place, ignore_errors=True)
                 _build(place, interpreter, requirements, say, cancelled or threading.Event())
-                (place / _MARK).write_text("\n".join(requirements) + "\n")  # Last: what is half built has none.
+                (place / _MARK).write_text(
+                    "\n".join(requirements) + "\n"
+                )  # Last: a half-built environment has no mark.
                 say(f"The model server's environment is ready: {place}")
         return interpreter
 
     def is_built(self, requirements: tuple[str, ...]) -> bool:
-        """Say whether an environment is there already."""
+        """Return whether an environment exists already."""
         return (self._place(requirements) / _MARK).exists()
 
     def _place(self, requirements: tuple[str, ...]) -> Path:
@@ -90,12 +92,11 @@ class Environments:
 @dataclass(frozen=True, slots=True)
 class NamedEnvironments:
     """
-    The environments that deployments name: Hopsworks' own, which all are the default one here, and people's.
+    The environments that deployments name: those of Hopsworks, which are all the default one here, and custom ones.
 
-    A file ``<name>.txt`` in ``folder`` makes an environment: a requirement a line, on top of the default ones.
+    A file ``<name>.txt`` in ``folder`` defines a custom environment: a requirement a line, on top of the default ones.
 
-    :param environments: where they are built
-    :param folder: the files; None: there are none
+    :param folder: holds the files; None: no custom environments
     """
 
     environments: Environments
@@ -103,12 +104,12 @@ class NamedEnvironments:
 
     def python(self, name: str | None, say: Callable[[str], None], cancelled: threading.Event | None = None) -> Path:
         """
-        Give the interpreter of an environment, building it if it is not there.
+        Return the interpreter of an environment; build the environment where it does not exist.
 
-        :param name: None for the default one
-        :param say: told, a line each, what is being done
-        :param cancelled: give up when it is set
-        :raises EnvironmentFailedError: there is none of that name, or it could not be built
+        :param name: None: the default environment
+        :param say: receives progress, line by line
+        :param cancelled: the build gives up when this is set
+        :raises EnvironmentFailedError: the name is unknown, or the environment could not be built
         """
         own = self._own()
         if name in own:
@@ -121,9 +122,9 @@ class NamedEnvironments:
 
     def build_all(self, say: Callable[[str], None]) -> list[Path]:
         """
-        Build all that are not there yet, and give their interpreters; the default one comes first.
+        Build all missing environments, and return the interpreters of all; the default one comes first.
 
-        :param say: told, a line each, what is being done
+        :param say: receives progress, line by line
         :raises EnvironmentFailedError: one could not be built
         """
         return [self.python(name, say) for name in (None, *self._own())]
@@ -133,7 +134,7 @@ class NamedEnvironments:
 
 
 def _with_defaults(file: Path) -> tuple[str, ...]:
-    """Give the requirements in a file, with the default ones of packages that it does not name."""
+    """Return the requirements in a file, with the default ones of all packages that the file does not name."""
     try:
         lines = [line.partition("#")[0].strip() for line in file.read_text("utf-8").splitlines()]
         own = {canonicalize_name(Requirement(line).name): line for line in lines if line}
@@ -147,10 +148,10 @@ def _with_defaults(file: Path) -> tuple[str, ...]:
 
 def default_requirements() -> tuple[str, ...]:
     """
-    Give the requirements of the environment that deployments run in if they name no other.
+    Return the requirements of the default environment.
 
-    A pickle needs the packages it was made with: those that are installed beside us, where the models are trained, are
-    installed there in the same version.
+    A pickle needs the packages that it was made with. Models are trained with the packages installed here, so the
+    environment gets the same versions.
     """
     pinned = []
     for name in _LOADED_FROM_PICKLES:
@@ -190,9 +191,9 @@ def _build(
 
 
 def _uv() -> str | None:
-    """Find uv: the one that is installed as a package, or else on the path."""
+    """Return the path of uv: the installed package, or else the one on PATH."""
     try:
-        from uv import find_uv_bin  # noqa: PLC0415 - the extra [local] brings it, but pip does as well
+        from uv import find_uv_bin  # noqa: PLC0415 - comes with the extra [local]; without, pip is used
 
         return find_uv_bin()
     except (ImportError, FileNotFoundError):
@@ -207,7 +208,7 @@ def _run(command: list[str], env: dict[str, str], cancelled: threading.Event) ->
         said = None
         while said is None:
             try:
-                said, _ = process.communicate(timeout=_LOOK_SECONDS)
+                said, _ = process.communicate(timeout=_POLL_SECONDS)
             except subprocess.TimeoutExpired:
                 if cancelled.is_set():
                     process.kill()

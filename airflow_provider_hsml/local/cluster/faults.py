@@ -1,8 +1,8 @@
 """
-Faults on command: what goes wrong next, said by a test in process (``serving.faults``) or over HTTP (``control``).
+Faults on command: failures that a test requests, in process (``serving.faults``) or over HTTP (``http.control``).
 
-A fault is a frozen dataclass; ``Faults`` holds those that are in force. Requests are spoiled by ``FaultMiddleware``,
-starts and changes by the cluster, which ask for the fault that meets them. Nothing here does any I/O.
+A fault is a frozen dataclass; ``Faults`` holds the active ones. ``FaultMiddleware`` applies those of requests, and the
+cluster those of starts and changes. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ HELD = ("Created", "Updating", "Running", "Stopped")
 @dataclass(frozen=True, slots=True)
 class RequestFault:
     """
-    What happens to requests instead of, or beside, their answer.
+    A failure of requests, instead of or beside their answer.
 
     :param method: ``PUT``, or ``*`` for any
     :param path: a pattern of the path below ``/hopsworks-api/api``, where ``*`` is one segment and ``**`` any number:
-        ``/project/*/serving``. With a ``?`` in it, it is compared with path and query: ``**/serving/*?action=START``
-    :param status: answer this, without carrying anything out
+        ``/project/*/serving``. A pattern with a ``?`` matches path and query: ``**/serving/*?action=START``
+    :param status: answer with this status, without carrying out the request
     :param body: of that answer: text as it is, anything else as JSON
     :param headers: of that answer
-    :param delay: wait so many seconds before anything else
+    :param delay: seconds to wait first
     :param drop: close the connection without an answer, ``before`` the request is carried out, or ``after`` it was
-    :param cut: carry it out, and send only so many bytes of the answer's body, fewer than its Content-Length says
-    :param times: so many requests; None: every one
+    :param cut: carry out the request, and send only this many bytes of the body, fewer than its Content-Length says
+    :param times: the number of requests; None: every one
     """
 
     kind: ClassVar[str] = "request"
@@ -68,7 +68,7 @@ class RequestFault:
             raise ValueError("status, drop and cut exclude each other.")
 
     def meets(self, method: str, path: str, query: str) -> bool:
-        """Say whether it is about a request."""
+        """Return whether the fault applies to a request."""
         if self.method.upper() not in ("*", method):
             return False
         return _pattern(self.path).fullmatch(f"{path}?{query}" if "?" in self.path else path) is not None
@@ -77,16 +77,16 @@ class RequestFault:
 @dataclass(frozen=True, slots=True)
 class StartFault:
     """
-    What happens to the next rollout of a deployment: a start, an update, or a rollback.
+    A failure of the next rollout of a deployment: a start, an update, or a rollback.
 
     :param deployment: its name; ``*`` for any
     :param stage: the condition that is not met: ``SCHEDULED`` (no room), ``INITIALIZED``, ``STARTED`` (the script
         fails), ``READY``
-    :param reason: what the condition says, after "Failed to ..."; for ``STARTED`` it is in the logs, too
-    :param lasts: seconds until it goes on from there by itself; None: Failed for good
-    :param crash_after: it gets Running, and crashes so many seconds later (``stage`` does not matter); with ``lasts``
-        it is started again after so many seconds
-    :param times: so many rollouts; None: every one
+    :param reason: the text of the condition, after "Failed to ..."; for ``STARTED`` it is in the logs, too
+    :param lasts: seconds until the rollout continues by itself; None: Failed for good
+    :param crash_after: the deployment is Running, and crashes this many seconds later (``stage`` is ignored); with
+        ``lasts`` it restarts after that many seconds
+    :param times: the number of rollouts; None: every one
     """
 
     kind: ClassVar[str] = "start"
@@ -110,11 +110,11 @@ class StartFault:
 @dataclass(frozen=True, slots=True)
 class Hold:
     """
-    A transition does not end before this is removed.
+    A transition that does not end before the hold is removed.
 
     :param deployment: its name; ``*`` for any
-    :param status: the status that it does not reach: ``Created`` (it stays Creating), ``Updating`` (stale after a
-        change), ``Running`` (Starting or Updating), ``Stopped`` (Stopping)
+    :param status: the status that the deployment does not reach: ``Created`` (it stays Creating), ``Updating`` (stale
+        after a change), ``Running`` (Starting or Updating), ``Stopped`` (Stopping)
     """
 
     kind: ClassVar[str] = "hold"
@@ -130,10 +130,10 @@ class Hold:
 @dataclass(frozen=True, slots=True)
 class LostChange:
     """
-    The next update or rollback of a running deployment is answered with 201, its row changes, and nothing else, ever.
+    The next update or rollback of a running deployment is lost: it is answered with 201 and stored, but never applied.
 
     :param deployment: its name; ``*`` for any
-    :param times: so many changes; None: every one
+    :param times: the number of changes; None: every one
     """
 
     kind: ClassVar[str] = "lost_change"
@@ -152,7 +152,7 @@ KINDS: dict[str, type[Fault]] = {kind.kind: kind for kind in (RequestFault, Star
 
 
 class Faults:
-    """The faults that are in force, oldest first. Thread-safe."""
+    """The active faults, oldest first. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -160,14 +160,14 @@ class Faults:
         self._active: dict[int, Fault] = {}
 
     def add(self, fault: Fault) -> int:
-        """Put a fault in force, and give the number by which it can be removed."""
+        """Activate a fault, and return the number by which it can be removed."""
         with self._lock:
             number, self._next = self._next, self._next + 1
             self._active[number] = fault
             return number
 
     def remove(self, number: int) -> None:
-        """End a fault, or release a hold. One that is used up is gone already: no error."""
+        """End a fault, or release a hold. A used-up fault has ended already: no error."""
         with self._lock:
             self._active.pop(number, None)
 
@@ -177,12 +177,12 @@ class Faults:
             self._active.clear()
 
     def active(self) -> dict[int, Fault]:
-        """Give the faults in force by their numbers; their ``times`` are what is left."""
+        """Return the active faults by their numbers; ``times`` counts the remaining uses."""
         with self._lock:
             return dict(self._active)
 
     def for_request(self, method: str, path: str, query: str) -> RequestFault | None:
-        """Use a fault up that meets a request."""
+        """Use up and return a fault that applies to a request."""
         with self._lock:
             for number, fault in self._active.items():
                 if isinstance(fault, RequestFault) and fault.meets(method, path, query):
@@ -190,15 +190,15 @@ class Faults:
         return None
 
     def for_start(self, deployment: str) -> StartFault | None:
-        """Use a fault up that meets a rollout."""
+        """Use up and return a fault that applies to a rollout."""
         return self._for(deployment, StartFault)
 
     def for_change(self, deployment: str) -> LostChange | None:
-        """Use a fault up that loses a change."""
+        """Use up and return a fault that loses a change."""
         return self._for(deployment, LostChange)
 
     def holds(self, deployment: str, status: str) -> bool:
-        """Say whether a deployment is kept from a status."""
+        """Return whether a hold keeps a deployment from a status."""
         with self._lock:
             return any(
                 isinstance(fault, Hold) and fault.status == status and fault.deployment in ("*", deployment)
@@ -222,9 +222,9 @@ class Faults:
 
 def fault_of(document: Mapping[str, Any]) -> Fault:
     """
-    Read a fault from JSON: its fields by name, and ``kind``.
+    Parse a fault from JSON: its fields by name, and ``kind``.
 
-    :raises ValueError: the kind or a field is not known, or a value is wrong
+    :raises ValueError: the kind or a field is unknown, or a value is wrong
     """
     fields = dict(document)
     kind = KINDS.get(str(fields.pop("kind", None)))
@@ -237,7 +237,7 @@ def fault_of(document: Mapping[str, Any]) -> Fault:
 
 
 def document_of(number: int, fault: Fault) -> dict[str, Any]:
-    """Give a fault as JSON, with its number."""
+    """Return a fault as JSON, with its number."""
     return {"id": number, "kind": fault.kind, **asdict(fault)}
 
 

@@ -1,8 +1,8 @@
 """
-The way from this server to the model servers: requests over connections that stay open, without a thread.
+A small HTTP client for the model servers on loopback: connections stay open, and no thread is needed.
 
-A prediction takes a model server a millisecond, of which a general HTTP client would take two. There is little to know
-here: loopback, no TLS, no redirects, no cookies. httptools reads the answers, as it reads the requests in uvicorn.
+A model server answers in a millisecond, and a general HTTP client would add two. Loopback needs no TLS, no redirects
+and no cookies. httptools parses the answers, as it parses the requests in uvicorn.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HOST = "127.0.0.1"
 _KEPT_SECONDS = 3.0
-"""Shorter than a model server keeps a connection that nobody uses: uvicorn's 5 s."""
+"""Shorter than the 5 s for which uvicorn keeps an idle connection of a model server."""
 _READ_BYTES = 1 << 16
 
 
@@ -30,7 +30,7 @@ class Hops:
     """
     Connections to HTTP servers on ports of loopback.
 
-    :param timeout: seconds until an answer must be there
+    :param timeout: seconds until the whole answer must have come
     """
 
     def __init__(self, timeout: float) -> None:
@@ -40,11 +40,10 @@ class Hops:
 
     async def ask(self, port: int, request: Forwarded) -> Answer:
         """
-        Send a request, and give its answer.
+        Send a request, and return its answer.
 
-        :param port: of the server
         :raises TimeoutError: there was no answer in time
-        :raises ConnectionError: it could not be sent, or the connection ended before the answer did
+        :raises ConnectionError: the request could not be sent, or the connection ended before the answer did
         """
         self._loop = asyncio.get_running_loop()
         connection = None
@@ -63,19 +62,19 @@ class Hops:
                 connection.close()
 
     def forget(self, port: int) -> None:
-        """Close the connections to a server that has ended. From any thread."""
+        """Close the connections to a server that has ended. Thread-safe."""
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # The loop has ended, and what it had was closed before.
+            with contextlib.suppress(RuntimeError):  # The loop has ended, and its connections were closed before.
                 self._loop.call_soon_threadsafe(self._close, port)
 
     async def aclose(self) -> None:
-        """Close the connections that nobody uses."""
+        """Close the idle connections."""
         for port in list(self._idle):
             self._close(port)
-        await asyncio.sleep(0)  # In which they are.
+        await asyncio.sleep(0)  # The loop closes them in this step.
 
     def _taken(self, port: int) -> _Connection | None:
-        """Take the connection that was used last, closing those that may be stale."""
+        """Return the most recently used idle connection, and close those that may be stale."""
         idle = self._idle[port]
         while idle:
             connection = idle.pop()
@@ -101,12 +100,12 @@ class _Connection:
         self._writer = writer
         self._host = host
         self._is_between = True
-        """Whether the last answer has come whole, and the server keeps the connection."""
+        """Whether the last answer was complete, and the server keeps the connection."""
         self.used = time.monotonic()
 
     @property
     def is_free(self) -> bool:
-        """Whether it can take a request."""
+        """Whether the connection can take a request."""
         return self._is_between and not self._reader.at_eof() and not self._writer.is_closing()
 
     async def ask(self, request: Forwarded) -> Answer:
@@ -133,7 +132,7 @@ class _Connection:
 
 
 class _Reply:
-    """What has come of an answer: httptools calls the methods whose names begin with ``on_``."""
+    """The parts of an answer so far. httptools calls the methods whose names begin with ``on_``."""
 
     def __init__(self, *, has_body: bool) -> None:
         self.parser = httptools.HttpResponseParser(self)
@@ -159,6 +158,6 @@ class _Reply:
         self.is_complete = True
 
     def end(self) -> None:
-        """Take the end of the connection as that of a body whose length was not told."""
+        """Complete a body without a declared length, at the end of the connection."""
         if not self.has_head or not {"content-length", "transfer-encoding"}.isdisjoint(self.headers):
             raise ConnectionError("the connection ended before the answer did")

@@ -1,4 +1,4 @@
-"""The inference logger: what is asked of a deployment and what it answers, as lines of JSON in a file a topic."""
+"""The inference logger: requests to a deployment and its answers, as lines of JSON in one file for each topic."""
 
 from __future__ import annotations
 
@@ -22,14 +22,13 @@ _PREDICTIONS = ("ALL", "PREDICTIONS")
 
 class InferenceLog:
     """
-    Writes down predictions, where Hopsworks would send them to Kafka.
+    Appends predictions to a file, where Hopsworks would send them to Kafka.
 
     A line is ``{"requestId", "time", "deployment", "modelVersion", "kind", "payload"}``: the time is in seconds since
     1970, the kind is ``request`` or ``response``.
 
-    :param file: is appended to
-    :param mode: what is written: ALL, MODEL_INPUTS or PREDICTIONS
-    :param about: what each line says of the deployment
+    :param mode: ALL, MODEL_INPUTS or PREDICTIONS
+    :param about: the fields of each line that describe the deployment
     """
 
     _writing = threading.Lock()
@@ -39,8 +38,8 @@ class InferenceLog:
         self._mode = mode
         self._about = about
 
-    def note(self, request: Forwarded, answer: Answer) -> None:
-        """Write a prediction of either protocol down; what is none, or was refused, is not."""
+    def record(self, request: Forwarded, answer: Answer) -> None:
+        """Append a prediction of either protocol. Other requests, and refused ones, are left out."""
         if not request.path.partition("?")[0].endswith((":predict", "/infer")) or answer.status >= 300:
             return
         both = [("request", request.body, _INPUTS), ("response", answer.content, _PREDICTIONS)]
@@ -53,12 +52,12 @@ class InferenceLog:
         try:
             with self._writing, self._file.open("a") as stream:
                 stream.writelines(f"{line}\n" for line in lines)
-        except OSError as error:  # The answer is there, and worth more than its trace.
+        except OSError as error:  # The answer matters more than its log.
             log.warning("A prediction of %s could not be logged: %s", self._about["deployment"], error)
 
 
 def _payload(body: bytes) -> Any:
-    """Give what a body holds: JSON, or what text there is in it."""
+    """Return the content of a body: JSON, or else its text."""
     try:
         return json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Runs each component of a deployment as a process of its own, in an environment of its own, on loopback."""
+"""The engine that runs each component of a deployment in a process and a Python environment of its own, on loopback."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ log = logging.getLogger(__name__)
 _PROGRAM = Path(__file__).with_name("model_server.py")
 _HOST = "127.0.0.1"
 _HOPSWORKS_PORT = 8080
-"""Where a program without a model listens in Hopsworks."""
-_LOOK_SECONDS = 0.05
+"""The port on which a program without a model listens in Hopsworks."""
+_POLL_SECONDS = 0.05
 _END_SECONDS = 15.0
 _LAST_WORDS_SECONDS = 1.0
-"""What a process has started may hold its output open."""
+"""The longest wait for the end of the output: a child of the process may hold it open."""
 _PREDICT_SECONDS = 300.0
 _ERROR = re.compile(r"(Error|Exception)\b|\bERROR\b")
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""All that a process gets of our environment: no AIRFLOW__ settings, no secrets."""
+"""The environment variables that a process inherits: no AIRFLOW__ settings, no secrets."""
 
 
 class KServeEngine:
     """
-    Runs models with KServe's model server, and deployments without a model as the programs that they are.
+    Runs models with KServe's model server, and deployments without a model as plain programs.
 
-    :param environments: where the Python environments are
-    :param store: where processes are noted, so that the next server ends what this one could not
-    :param folder: for the scripts of what runs, and the inference logger's files
-    :param env: what each process is told about where it runs
+    :param environments: the Python environments by name
+    :param store: records the processes, so that the next server can end those that this one left behind
+    :param folder: holds the scripts of running instances, and the files of the inference logger
+    :param env: environment variables for every process
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class KServeEngine:
                 process.wait_until_ready(cancelled, deadline)
         except BaseException as error:
             _Components(started, None).stop()
-            if isinstance(error, OSError | ValueError):  # A script that is gone, a variable that is none.
+            if isinstance(error, OSError | ValueError):  # A missing script, or an invalid variable.
                 raise StartError("INITIALIZED", f"it could not be started: {error}") from error
             raise
         return _Components(started, self._inference_log(model))
@@ -117,7 +117,7 @@ class KServeEngine:
         return InferenceLog(self._logged / f"{model.topic}.jsonl", model.logged, about)
 
     def artifacts(self, instance: str) -> Path:
-        """Make the folder of an instance's scripts."""
+        """Create the folder of an instance's scripts, and return its path."""
         folder = self._artifacts / instance
         folder.mkdir(parents=True)
         return folder
@@ -126,8 +126,8 @@ class KServeEngine:
         """Close the connections to the processes."""
         await self.hops.aclose()
 
-    def note(self, pid: int) -> None:
-        """Note a process that was started."""
+    def record(self, pid: int) -> None:
+        """Record a started process."""
         self._store.note_process(pid, process_groups.start_time(pid) or "")
 
     def forget(self, pid: int) -> None:
@@ -136,7 +136,7 @@ class KServeEngine:
 
 
 class _Components:
-    """The processes of one deployment: the transformer, where there is one, is asked, and asks the predictor."""
+    """The processes of one deployment. Requests go to its transformer, which calls the predictor, or else there."""
 
     def __init__(self, processes: Mapping[Component, _Process], inference_log: InferenceLog | None) -> None:
         self._processes = processes
@@ -146,7 +146,7 @@ class _Components:
         process = self._processes.get("transformer") or self._processes["predictor"]
         answer = await process.ask(request)
         if self._inference_log is not None:
-            self._inference_log.note(request, answer)
+            self._inference_log.record(request, answer)
         return answer
 
     def failure(self) -> str | None:
@@ -161,7 +161,7 @@ class _Components:
 class _Process:
     """One component's process."""
 
-    def __init__(  # noqa: PLR0917 - what makes it up
+    def __init__(  # noqa: PLR0917 - the parts of one process
         self,
         engine: KServeEngine,
         python: Path,
@@ -180,7 +180,7 @@ class _Process:
         self._is_program = model.path is None and component == "predictor"
         # In Hopsworks a program without a model has a network of its own, with that port.
         self._may_take = [_HOPSWORKS_PORT] if self._is_program and not _listens(_HOPSWORKS_PORT) else []
-        # Bound here and served there: no race for the port, and it refuses until the model is loaded.
+        # Bound here and served there: no race for the port, and connections are refused until the model is loaded.
         with socket.socket() as bound:
             bound.bind((_HOST, 0))
             self._port: int = bound.getsockname()[1]
@@ -194,7 +194,7 @@ class _Process:
             }
             env = model.env if component == "predictor" else model.transformer_env
             if self._is_program:
-                bound.close()  # It binds the port itself.
+                bound.close()  # The program binds the port itself.
             self._process = subprocess.Popen(
                 [str(python), "-P", "-u", str(_PROGRAM), json.dumps(told)],
                 stdin=subprocess.PIPE,
@@ -203,24 +203,24 @@ class _Process:
                 pass_fds=[] if self._is_program else [bound.fileno()],
                 env={**_inherited(), **engine.env, **env, **self._contract(own, config)},
                 cwd=self._folder,
-                start_new_session=True,  # Ctrl-C is for us: we end it in order.
+                start_new_session=True,  # Ctrl-C must reach only this server, which ends the process in order.
             )
         self._is_stopping = False
         self._reader = threading.Thread(target=self._read_output, name=log.instance, daemon=True)
         self._reader.start()
-        engine.note(self._process.pid)
+        engine.record(self._process.pid)
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which the process listens."""
         return self._port
 
     def _copied(self, file: Path | None) -> Path | None:
-        """Copy a script to where it runs: what becomes of it in the project does not concern what runs."""
+        """Copy a script to the instance's folder, so that a change in the project does not affect running instances."""
         return None if file is None else Path(shutil.copy(file, self._folder / file.name))
 
     def _contract(self, script: Path | None, config: Path | None) -> dict[str, str]:
-        """Give the environment variables of Hopsworks' contract that are this component's own."""
+        """Return the environment variables of Hopsworks' contract that belong to this component."""
         return {
             "ARTIFACT_FILES_PATH": str(self._folder),
             "SCRIPT_PATH": str(script or ""),
@@ -235,15 +235,15 @@ class _Process:
         while not self._is_ready():
             if self._process.poll() is not None:
                 self._reader.join(_LAST_WORDS_SECONDS)
-                raise StartError("STARTED", self._said(self._last_words()))
-            if cancelled.wait(_LOOK_SECONDS):
+                raise StartError("STARTED", self._with_name(self._last_words()))
+            if cancelled.wait(_POLL_SECONDS):
                 raise StartError("STARTED", "another change came before it was ready")
             if time.monotonic() > deadline:
-                what = f"it did not listen on $PORT or {_HOPSWORKS_PORT}" if self._is_program else "it was not ready"
-                raise StartError("STARTED", self._said(f"{what} in time: see the logs"))
+                cause = f"it did not listen on $PORT or {_HOPSWORKS_PORT}" if self._is_program else "it was not ready"
+                raise StartError("STARTED", self._with_name(f"{cause} in time: see the logs"))
 
     async def ask(self, request: Forwarded) -> Answer:
-        if self._is_program:  # When it closes a connection by itself is not known.
+        if self._is_program:  # A program may close idle connections at any time.
             request = replace(request, headers={**request.headers, "connection": "close"})
         answer = await self._engine.hops.ask(self._port, request)
         return Answer(answer.status, answer.content, {**answer.headers, **self._headers})
@@ -251,7 +251,7 @@ class _Process:
     def failure(self) -> str | None:
         if self._is_stopping or self._process.poll() is None:
             return None
-        return self._said(f"ended with exit code {self._process.returncode}: {self._last_words()}")
+        return self._with_name(f"ended with exit code {self._process.returncode}: {self._last_words()}")
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -292,18 +292,18 @@ class _Process:
             while line := output.readline(InstanceLog.LINE_LENGTH):
                 self._log.write(line.decode("utf-8", "replace").rstrip("\n"))
 
-    def _said(self, what: str) -> str:
-        """Name the component in a reason: clients look into the logs of the one that is named."""
-        return f"{self._component}: {what}"
+    def _with_name(self, reason: str) -> str:
+        """Return a reason with the component's name: clients read the logs of the named component."""
+        return f"{self._component}: {reason}"
 
     def _last_words(self) -> str:
-        """Give the last line that names an error, or else the last one."""
+        """Return the last line of output that names an error, or else the last line."""
         said = [line.strip() for line in self._log.tail(50).splitlines() if line.strip()]
         return next(filter(_ERROR.search, reversed(said)), said[-1] if said else "it printed nothing")
 
 
 def _check_runs_here(model: ModelFiles) -> None:
-    """Refuse what has no local server: at START, as a pod that cannot come up."""
+    """Refuse model servers that do not run locally: at START, as a pod that cannot come up."""
     if model.server != "PYTHON":
         raise StartError(
             "INITIALIZED",
@@ -319,12 +319,12 @@ def _listens(port: int) -> bool:
 
 def _inherited() -> dict[str, str]:
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    # One thread a model server: several at once on a laptop would fight for its cores.
+    # One thread for each model server: several of them share the cores of a laptop.
     return {**inherited, "OMP_NUM_THREADS": "1"}
 
 
 def _end_leftover(pid: int, started: str) -> None:
-    """End a process of an earlier run that did not see its parent go."""
+    """End a process of an earlier server that did not notice the end of its parent."""
     if started and process_groups.start_time(pid) == started:
         log.warning("Ending process %s, a model server that an earlier run left behind", pid)
         process_groups.kill(pid)

@@ -2,10 +2,10 @@
 The program that runs in the model server's environment: one component of a deployment, served by KServe's SDK.
 
 It is run by its path and imports nothing of this package, which is not installed there. Its one argument is JSON:
-``{"name", "files", "script", "role", "predictor", "descriptor"}``, where the role is ``predictor``, ``transformer`` (in
-front of the predictor at that address) or ``program`` (a deployment without a model: a server of its own, that is run).
-It serves the listening socket it inherits (KServe itself would bind all addresses, with a server that loads pickles),
-and ends when its standard input does: then its parent is gone.
+``{"name", "files", "script", "role", "predictor", "descriptor"}``. The role is ``predictor``, ``transformer`` (in front
+of the predictor at that address) or ``program`` (the script of a deployment without a model, which serves by itself).
+The program serves an inherited listening socket: KServe itself would bind all addresses, with a server that loads
+pickles. It ends when its standard input ends, because then its parent has ended.
 """
 
 # ruff: noqa: PLC0415 - sys.argv must be right before KServe is imported, and end_with_parent runs before anything.
@@ -37,21 +37,21 @@ _GRACE_SECONDS = 3.0
 
 
 def end_with_parent() -> None:
-    """Wait until the parent closes our standard input, and end with all that was started here: in order or at once."""
-    # Not through sys.stdin, whose lock would be held when a failing interpreter wants to close it.
+    """Wait for the end of standard input, and end this process and its children: in order, then at once."""
+    # Not through sys.stdin: a failing interpreter could not close it while this thread holds its lock.
     while os.read(0, 4096):
         pass
-    os.killpg(0, signal.SIGTERM)  # We lead a group of our own.
+    os.killpg(0, signal.SIGTERM)  # This process leads a group of its own.
     time.sleep(_GRACE_SECONDS)
     os.killpg(0, signal.SIGKILL)
 
 
 def model_file(folder: Path) -> Path:
     """
-    Find the file of a scikit-learn model.
+    Return the file of a scikit-learn model.
 
     :param folder: the model's files
-    :raises RuntimeError: there is none, or more than one
+    :raises RuntimeError: there is no such file, or more than one
     """
     found = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS)
     if len(found) == 1:
@@ -65,14 +65,14 @@ def model_file(folder: Path) -> Path:
 
 def loaded(script: str, *class_names: str) -> Any:
     """
-    Make the object of a script that answers.
+    Build the object of a script that answers requests.
 
-    Its ``__init__`` may take any of ``project``, ``deployment``, ``model`` (what each is called, and the model's and
-    deployment's version) and ``async_logger`` (None here).
+    Its ``__init__`` may take any of ``project``, ``deployment``, ``model`` (objects with a ``name``, and an ``id`` or
+    ``version``) and ``async_logger`` (None here).
 
     :param script: the script's path
-    :param class_names: what its class may be called
-    :raises RuntimeError: it has none of these classes
+    :param class_names: accepted names of its class
+    :raises RuntimeError: the script has none of these classes
     """
     path = Path(script)
     sys.path.insert(0, str(path.parent))
@@ -100,10 +100,9 @@ def loaded(script: str, *class_names: str) -> Any:
 
 def rows(payload: Any) -> Any:
     """
-    Give what a request of the V1 protocol asks about.
+    Return the rows of a request of the V1 protocol.
 
-    :param payload: the request
-    :raises kserve.errors.InvalidInput: nothing: a model would get None, and make something up
+    :raises kserve.errors.InvalidInput: there are none; the model would get None, and invent an answer
     """
     from kserve.errors import InvalidInput
 
@@ -114,31 +113,30 @@ def rows(payload: Any) -> Any:
 
 
 def as_list(result: Any) -> Any:
-    """Give an array as a list, and anything else as it is."""
+    """Return an array as a list, and anything else as it is."""
     return result.tolist() if hasattr(result, "tolist") else result
 
 
 def predictions(result: Any) -> Any:
     """
-    Give what a script returned as an answer of the V1 protocol.
+    Return the result of a script as an answer of the V1 protocol.
 
-    :param result: a mapping with ``predictions``, which passes, or anything else, which becomes them
+    :param result: a mapping with ``predictions``, which stays as it is, or else the predictions themselves
     """
     if isinstance(result, dict) and "predictions" in result:
         return result
     return {"predictions": as_list(result)}
 
 
-# As in Hopsworks a plain function is asked one thing after the other; the loop stays free for health.
+# As in Hopsworks, a plain function gets one request after the other; the loop stays free for health checks.
 _one_at_a_time = ThreadPoolExecutor(1)
 
 
 async def asked(function: Callable[[Any], Any], value: Any) -> Any:
     """
-    Ask a function that may be plain or async. KServe answers what it raises, and logs the traceback.
+    Call a function, plain or async, of a model or a script.
 
-    :param function: of a model or a script
-    :param value: its argument
+    KServe turns its exceptions into answers, and logs the traceback.
     """
     if inspect.iscoroutinefunction(function):
         return await function(value)
@@ -147,7 +145,7 @@ async def asked(function: Callable[[Any], Any], value: Any) -> Any:
 
 def scikit_learn_model(name: str, files: Path) -> Any:
     """
-    Load a model without a script, and do with it what KServe's own sklearnserver, which is not on PyPI, does.
+    Load a model without a script, and serve it as KServe's own sklearnserver does, which is not on PyPI.
 
     :param name: the deployment's name
     :param files: the model's files
@@ -169,7 +167,7 @@ def scikit_learn_model(name: str, files: Path) -> Any:
                 raise InferenceError(str(error)) from error
 
         def _predicted(self, payload: Any) -> Any:
-            # As lists, since KServe cannot put an array of texts into an answer of the V2 protocol.
+            # As lists: KServe cannot put an array of texts into an answer of the V2 protocol.
             return get_predict_response(payload, as_list(loaded_model.predict(get_predict_input(payload))), self.name)
 
     return Model(name)
@@ -177,7 +175,7 @@ def scikit_learn_model(name: str, files: Path) -> Any:
 
 def scripted_model(name: str, script: str) -> Any:
     """
-    Load a predictor script: it gets the rows, and returns what it makes of them.
+    Load a predictor script: its ``predict`` gets the rows, and returns the predictions.
 
     :param name: the deployment's name
     :param script: its path
@@ -201,7 +199,7 @@ def scripted_model(name: str, script: str) -> Any:
 
 def scripted_transformer(name: str, script: str) -> Any:
     """
-    Load a transformer script: it gets the whole request before, and the whole reply after, the predictor.
+    Load a transformer script: it changes the request before the predictor, and the reply after the predictor.
 
     :param name: the deployment's name
     :param script: its path
@@ -224,24 +222,22 @@ def scripted_transformer(name: str, script: str) -> Any:
 
 def keeping_connections(app: Any) -> Any:
     """
-    Make an application keep its connections after a 500.
+    Wrap an ASGI application, so that connections stay open after a 500.
 
-    Starlette raises again what it has answered with a 500, and uvicorn would cut the connection off, a moment later: in
-    the midst of the next request.
-
-    :param app: the application (ASGI)
+    Starlette raises an exception again after it has answered 500. uvicorn would close the connection a moment later, in
+    the middle of the next request.
     """
 
     async def keeping(scope: Any, receive: Any, send: Any) -> None:
         has_begun = False
 
-        async def noting(message: Any) -> None:
+        async def send_and_mark(message: Any) -> None:
             nonlocal has_begun
             has_begun = True
             await send(message)
 
         try:
-            await app(scope, receive, noting)
+            await app(scope, receive, send_and_mark)
         except Exception:
             if not has_begun:
                 raise
@@ -253,9 +249,9 @@ def serve(model: Any, predictor: str | None, descriptor: int) -> None:
     """
     Serve a model until the process is told to end.
 
-    :param model: KServe's
+    :param model: a ``kserve.Model``
     :param predictor: the predictor's address, for a transformer in front of it
-    :param descriptor: of the bound socket
+    :param descriptor: the file descriptor of the bound socket
     """
     import kserve
     from kserve import model_server
@@ -265,7 +261,7 @@ def serve(model: Any, predictor: str | None, descriptor: int) -> None:
 
     configure_logging()
     warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
-    # About four lines a request otherwise, in which what the model prints would drown.
+    # Otherwise about four lines for each request would hide the output of the model.
     for chatty in ("kserve.trace", "uvicorn.access", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     config = PredictorConfig(predictor) if predictor else None
@@ -283,8 +279,8 @@ def serve(model: Any, predictor: str | None, descriptor: int) -> None:
 
 
 def main() -> None:
-    """Read the argument, and serve or run."""
-    told = json.loads(sys.argv.pop())  # KServe reads what is left of sys.argv when it is imported.
+    """Parse the argument, and serve the model or run the program."""
+    told = json.loads(sys.argv.pop())  # KServe parses the rest of sys.argv when it is imported.
     threading.Thread(target=end_with_parent, daemon=True).start()
     name, script, predictor = told["name"], told["script"], told["predictor"]
     if told["role"] == "program":

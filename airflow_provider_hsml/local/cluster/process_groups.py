@@ -1,4 +1,4 @@
-"""What the system knows of a process that was started as the leader of a session, and of all that it has started."""
+"""Queries about a process that leads a session of its own, and about all processes that it has started."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 _LISTENS = "0A"
-"""The state of such a socket in /proc/net/tcp."""
+"""The state of a listening socket in /proc/net/tcp."""
 
 
 def start_time(pid: int) -> str | None:
-    """Say when a process started, in whatever words the system has: a pid alone may be somebody else's by now."""
+    """Return the start time of a process, in the format of the system. A pid alone may have been reused."""
     with contextlib.suppress(OSError):
         return _stat(Path(f"/proc/{pid}"))[19]
     with contextlib.suppress(OSError):
@@ -23,23 +23,23 @@ def start_time(pid: int) -> str | None:
 
 
 def kill(leader: int) -> None:
-    """Kill a leader, if it is still there, and what is left of its group."""
+    """Kill a leader, if it is alive, and the remaining processes of its group."""
     with contextlib.suppress(OSError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def listening_ports(leader: int) -> set[int] | None:
     """
-    Give the ports on which the processes of a session listen.
+    Return the ports on which the processes of a session listen.
 
-    :param leader: the session's
-    :return: None where the system does not tell: outside of Linux
+    :param leader: the pid of the session's leader
+    :return: None outside of Linux, where the system does not tell
     """
     if not Path("/proc/net/tcp").exists():
         return None
     own: set[str] = set()
     for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # It has ended, or is somebody else's.
+        with contextlib.suppress(OSError):  # The process has ended, or belongs to another user.
             if int(_stat(process)[3]) == leader:
                 own.update(str(each.readlink()) for each in (process / "fd").iterdir())
     rows = [row.split() for file in ("tcp", "tcp6") for row in _lines(Path("/proc/net", file))]
@@ -47,7 +47,7 @@ def listening_ports(leader: int) -> set[int] | None:
 
 
 def _stat(process: Path) -> list[str]:
-    """Give the fields that come after the command, which may hold blanks."""
+    """Return the fields after the command, which may contain blanks."""
     return (process / "stat").read_text().rpartition(")")[2].split()
 
 

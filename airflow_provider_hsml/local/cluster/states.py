@@ -25,18 +25,18 @@ class Status(enum.StrEnum):
 
     @property
     def is_up(self) -> bool:
-        """Whether it serves, and nothing is under way."""
+        """Whether the deployment serves, and no change is in progress."""
         return self in (Status.RUNNING, Status.IDLE)
 
     @property
     def has_logs(self) -> bool:
-        """Whether there are instances whose logs can be read."""
+        """Whether the logs of instances can be read."""
         return self in (Status.STARTING, Status.RUNNING, Status.UPDATING, Status.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Why a status is what it is: ``status`` None is under way, True is done, False has failed."""
+    """The reason for a status: a ``status`` of None is in progress, True is done, False has failed."""
 
     type: Stage | Literal["STOPPED"]
     status: bool | None
@@ -67,13 +67,13 @@ _FAILED: dict[Stage, str] = {
 
 
 def failed(stage: Stage, reason: str) -> Condition:
-    """Say which stage was not reached, and why."""
+    """Return the condition of a stage that was not reached."""
     return Condition(stage, False, f"{_FAILED[stage]}{reason}")
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is seen of a deployment at one look."""
+    """The state of a deployment at one moment, as clients see it."""
 
     status: Status
     condition: Condition

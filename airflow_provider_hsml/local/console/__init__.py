@@ -1,8 +1,9 @@
 """
-The console: pages of what there is, under the same paths as Hopsworks' own, so that links from Airflow land.
+The console: web pages for projects, deployments and models.
 
-It needs no key: the server listens on loopback only. What a browser could be tricked into is refused instead: a Host
-that is not this machine (a foreign name that resolves to 127.0.0.1), and a form that another site sends.
+The paths are those of Hopsworks' own UI, so that links from Airflow work. No key is needed, since the server listens on
+loopback only. Against attacks through a browser, it refuses Host headers other than this machine (a foreign name that
+resolves to 127.0.0.1), and forms sent from another site.
 """
 
 from __future__ import annotations
@@ -61,10 +62,10 @@ _templates.filters |= {"when": pages.when, "number": pages.number, "kind": pages
 
 def console_routes(world: World, proxy: Proxy) -> list[Route]:
     """
-    Give the console's routes.
+    Return the routes of the console.
 
-    :param world: what it shows
-    :param proxy: what its form asks
+    :param world: the state to show
+    :param proxy: answers the predictions of its form
     """
 
     def page(path: str, name: str, read: Callable[..., dict[str, Any]]) -> Route:
@@ -82,8 +83,8 @@ def console_routes(world: World, proxy: Proxy) -> list[Route]:
         context = await run_in_threadpool(lambda: pages.deployment(world, **arguments))
         async with request.form(max_part_size=_BODY_BYTES) as form:
             body = str(form.get("body", ""))
-        asked = await _asked(proxy, world.project(arguments["project"]), context["row"]["name"], body)
-        return _render("deployment", request, context | {"body": body, "asked": asked})
+        answer = await _predicted(proxy, world.project(arguments["project"]), context["row"]["name"], body)
+        return _render("deployment", request, context | {"body": body, "answer": answer})
 
     async def style(_request: Request) -> Response:
         text = (files(__name__) / "console.css").read_text()
@@ -110,30 +111,30 @@ def console_routes(world: World, proxy: Proxy) -> list[Route]:
     ]
 
 
-async def _asked(proxy: Proxy, holdings: Holdings, name: str, body: str) -> dict[str, Any]:
-    """Send a prediction as a client would, and say what came of it."""
-    begun = time.perf_counter()
+async def _predicted(proxy: Proxy, holdings: Holdings, name: str, body: str) -> dict[str, Any]:
+    """Send a prediction request as a client would, and return the answer for the template."""
+    started = time.perf_counter()
     try:
         answer = await proxy.infer(holdings, f"{name}:predict", body.encode())
     except Refusal as refusal:
         status, content, headers = refusal.status, json.dumps(refusal.body()), {}
     else:
         status, content, headers = answer.status, answer.content.decode("utf-8", "replace"), dict(answer.headers)
-    taken = (time.perf_counter() - begun) * 1000
-    return {"status": status, "content": pages.indented(content), "milliseconds": taken, "headers": headers}
+    milliseconds = (time.perf_counter() - started) * 1000
+    return {"status": status, "content": pages.indented(content), "milliseconds": milliseconds, "headers": headers}
 
 
 def _render(name: str, request: Request, context: dict[str, Any], status: int = 200) -> Response:
-    own = {"path": request.url.path, "is_moving": False, "body": None, "asked": None}
-    own["is_moving"] = any(row["status"] in _MOVING for row in context.get("deployments", ()))
-    return HTMLResponse(_templates.get_template(f"{name}.html").render(own | context), status, headers=_HEADERS)
+    defaults = {"path": request.url.path, "is_moving": False, "body": None, "answer": None}
+    defaults["is_moving"] = any(row["status"] in _MOVING for row in context.get("deployments", ()))
+    return HTMLResponse(_templates.get_template(f"{name}.html").render(defaults | context), status, headers=_HEADERS)
 
 
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Answer for this machine only, and say in words what is not there."""
+    """Wrap an endpoint: answer only for this machine, and turn errors into pages."""
 
     async def guarded(request: Request) -> Response:
-        # The header itself: `request.url` would name our own address where it cannot read the Host.
+        # The header itself, because `request.url` falls back to our own address if the Host is invalid.
         if _HERE.fullmatch(request.headers.get("host", "")) is None:
             return _render("missing", request, {"message": "This page is for http://127.0.0.1 only."}, 421)
         try:
@@ -144,15 +145,15 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
             return _render("missing", request, {"message": str(error)}, error.status)
         except Exception as error:
             log.exception("%s %s failed", request.method, request.url.path)
-            message = f"This page could not be made ({type(error).__name__}): see the server's log."
+            message = f"This page could not be built ({type(error).__name__}): see the server's log."
             return _render("missing", request, {"message": message}, 500)
 
     return guarded
 
 
 def _check_same_site(request: Request) -> None:
-    """Refuse a form that another site sends: browsers say where it comes from."""
-    origin, fetched = request.headers.get("origin"), request.headers.get("sec-fetch-site")
-    is_own = fetched == "same-origin" or (fetched is None and urlsplit(origin or "").netloc == request.url.netloc)
+    """Refuse a form that another site sent; browsers state the origin in a header."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+    is_own = site == "same-origin" or (site is None and urlsplit(origin or "").netloc == request.url.netloc)
     if not is_own:
-        raise pages.NoPageError("This form is sent from the console's own pages; programs use the REST API.", 403)
+        raise pages.NoPageError("Only the console's own pages can send this form; programs use the REST API.", 403)

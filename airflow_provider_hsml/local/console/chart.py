@@ -1,4 +1,4 @@
-"""A chart of one metric over the versions of a model: where its points are. The template draws it as SVG."""
+"""The layout of a chart of one metric over the versions of a model. The template draws it as SVG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 28, 22, 28
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A version's value, and its place in the chart."""
+    """The value of a version, and its position in the chart."""
 
     version: int
     value: float
@@ -38,11 +38,10 @@ class Chart:
     @classmethod
     def of(cls, metric: str, values: Mapping[int, float | None], served: Collection[int | None]) -> Self | None:
         """
-        Place the points; None where there are fewer than two.
+        Lay out the points; return None for fewer than two.
 
-        :param metric: its name
-        :param values: by version; those without a finite one are left out
-        :param served: the versions that are marked
+        :param values: by version; versions without a finite value are left out
+        :param served: the versions to highlight
         """
         known = {
             number: value for number, value in sorted(values.items()) if value is not None and math.isfinite(value)
@@ -66,5 +65,5 @@ class Chart:
 
     @property
     def line(self) -> str:
-        """The points, as SVG's polyline has them."""
+        """The points in the format of an SVG polyline."""
         return " ".join(f"{point.x},{point.y}" for point in self.points)

@@ -1,4 +1,4 @@
-"""What each page of the console shows: read from the world, without a client's locks, delays or side effects."""
+"""The content of the console's pages, read from the world without the locks, delays or side effects of a client."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LOG_LINES = 200
 
 class NoPageError(Exception):
     """
-    There is no such page.
+    The page does not exist, or is refused.
 
-    :param message: for people: what is there instead
-    :param status: of the answer
+    :param message: for people, with the existing alternatives
+    :param status: the HTTP status of the response
     """
 
     def __init__(self, message: str, status: int = 404) -> None:
@@ -33,16 +33,12 @@ _KINDS = {"Running": "up", "Idle": "up", "Failed": "failed", "Created": "down", 
 
 
 def projects(world: World) -> dict[str, Any]:
-    """
-    Show the projects.
-
-    :param world: what there is
-    """
+    """Return the content of the list of projects."""
     mine = [world.project(project.id) for project in world.accounts.projects if not project.is_foreign]
     return {
         "projects": [
-            {"id": one.project.id, "name": one.project.name, "deployments": len(one.deployments.all_shown())}
-            for one in mine
+            {"id": each.project.id, "name": each.project.name, "deployments": len(each.deployments.all_shown())}
+            for each in mine
         ],
         "version": world.line.release,
     }
@@ -50,9 +46,8 @@ def projects(world: World) -> dict[str, Any]:
 
 def project(world: World, project: int) -> dict[str, Any]:
     """
-    Show a project's deployments and models.
+    Return the content of a project's page: its deployments and models.
 
-    :param world: what there is
     :param project: the project's id
     """
     holdings = _holdings(world, project)
@@ -73,11 +68,10 @@ def project(world: World, project: int) -> dict[str, Any]:
 
 def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
     """
-    Show a deployment.
+    Return the content of a deployment's page.
 
-    :param world: what there is
     :param project: the project's id
-    :param deployment: its own
+    :param deployment: the deployment's id
     """
     holdings = _holdings(world, project)
     rows = {row["id"]: row for row in holdings.deployments.all_shown()}
@@ -104,9 +98,8 @@ def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
 
 def model(world: World, project: int, name: str) -> dict[str, Any]:
     """
-    Show a model: its versions, and how its metrics went over them.
+    Return the content of a model's page: its versions, and charts of its metrics.
 
-    :param world: what there is
     :param project: the project's id
     :param name: the model's name
     """
@@ -133,12 +126,10 @@ def model(world: World, project: int, name: str) -> dict[str, Any]:
 
 def version(world: World, project: int, name: str, version: int) -> dict[str, Any]:
     """
-    Show one version of a model.
+    Return the content of the page of a model version.
 
-    :param world: what there is
     :param project: the project's id
     :param name: the model's name
-    :param version: its number
     """
     holdings = _holdings(world, project)
     try:
@@ -157,7 +148,7 @@ def version(world: World, project: int, name: str, version: int) -> dict[str, An
 
 def when(value: Any) -> str:
     """
-    Write a time for people.
+    Format a time for people.
 
     :param value: milliseconds since 1970, or text in ISO format
     """
@@ -168,29 +159,17 @@ def when(value: Any) -> str:
 
 
 def number(value: Any) -> str:
-    """
-    Write a metric for people.
-
-    :param value: a number, or None
-    """
+    """Format a metric for people; None becomes an empty text."""
     return "" if value is None else f"{value:.6g}"
 
 
 def kind(status: str) -> str:
-    """
-    Give the kind of a status, which has a colour.
-
-    :param status: the status
-    """
+    """Return the kind of a status, which sets its colour."""
     return _KINDS.get(status, "moving")
 
 
 def indented(content: str) -> str:
-    """
-    Lay JSON out for people; what is none stays as it is.
-
-    :param content: the text
-    """
+    """Indent JSON for people; return other text unchanged."""
     try:
         return json.dumps(json.loads(content), indent=2, ensure_ascii=False)
     except ValueError:
@@ -205,12 +184,12 @@ def _holdings(world: World, project: int) -> Holdings:
 
 
 def _without_keys(world: World, row: dict[str, Any]) -> dict[str, Any]:
-    """Give a deployment without the keys that what failed has told."""
+    """Return a deployment without the API keys that a failure message may contain."""
     return row | {"condition": row["condition"] | {"reason": world.accounts.hide_keys(row["condition"]["reason"])}}
 
 
 def _by_path(world: World, holdings: Holdings) -> dict[Any, dict[str, Any]]:
-    """Give what a deployment may be set to by (model path, version): a registry that is shared may hold a namesake."""
+    """Return all readable model versions by (model path, version): a shared registry may hold a model of that name."""
     own = holdings.project
     registries = [world.registry(own.id, owner.id) for owner in world.accounts.shared_with(own)]
     rows = [row for registry in registries for row in registry.find().get("items", [])]
@@ -222,23 +201,23 @@ def _of(holdings: Holdings) -> dict[str, Any]:
 
 
 def _models(holdings: Holdings) -> list[dict[str, Any]]:
-    """Give all versions of all models, the newest of each last."""
+    """Return all versions of all models, the newest of each last."""
     rows: list[dict[str, Any]] = holdings.registry.find().get("items", [])
     return sorted(rows, key=lambda row: (row["name"], row["version"]))
 
 
 def _serving(holdings: Holdings, name: str) -> dict[int, list[dict[str, Any]]]:
-    """Give the deployments of each version that some deployment is set to."""
-    found: dict[int, list[dict[str, Any]]] = {}
+    """Return the deployments of each version of a model that has any."""
+    by_version: dict[int, list[dict[str, Any]]] = {}
     path = f"/Projects/{holdings.project.name}/Models/{name}"
     for row in holdings.deployments.all_shown():
         if row.get("modelPath") == path:
-            found.setdefault(row["modelVersion"], []).append(row)
-    return found
+            by_version.setdefault(row["modelVersion"], []).append(row)
+    return by_version
 
 
 def _settings(row: dict[str, Any]) -> list[tuple[str, str]]:
-    """Give what is configured; of environment variables the names, since values may be secrets."""
+    """Return the configuration; environment variables without values, which may be secrets."""
     shown: list[tuple[str, str]] = []
     for key, value in row.items():
         if key in _ELSEWHERE or value in (None, [], {}):
@@ -258,13 +237,13 @@ _ELSEWHERE = frozenset(
 
 
 def _example(holdings: Holdings, row: dict[str, Any]) -> str:
-    """Give the body of a prediction with the registered input example."""
+    """Return the body of a prediction request with the registered input example."""
     text = _text(holdings, f"Models/{row['name']}/{row['version']}/input_example.json")
     if text is None:
         return '{"instances": [[]]}'
     try:
         example = json.loads(text)
-    except ValueError:  # Whoever registered it wrote something else.
+    except ValueError:  # The registered example is not JSON.
         return text
     if isinstance(example, dict):
         return json.dumps(example if {"instances", "inputs"} & set(example) else {"instances": [example]})
@@ -278,7 +257,7 @@ def _text(holdings: Holdings, path: str) -> str | None:
 
 
 def _files(holdings: Holdings, folder: str) -> list[tuple[str, int]]:
-    """Give (path, bytes) of all files of a version."""
+    """Return (path, bytes) of all files of a version."""
     place = holdings.files.here(folder)
-    found = sorted(file for file in place.rglob("*") if file.is_file())
-    return [(file.relative_to(place).as_posix(), file.stat().st_size) for file in found]
+    paths = sorted(path for path in place.rglob("*") if path.is_file())
+    return [(path.relative_to(place).as_posix(), path.stat().st_size) for path in paths]

@@ -1,16 +1,20 @@
 """
-``hsml-local demo``, which is what ``make demo`` runs: from training to a live model, four nights of it, for real.
+``hsml-local demo``, the program behind ``make demo``: four real nights from training to a live model.
 
-In a checkout of the project: Airflow runs ``example_dags/retrain_and_deploy.py`` against a local Model Serving, whose
-model server answers predictions all the while. The first night trains weak candidates, and a deployment is created; the
-second one better ones, and the deployment is updated while a prober keeps asking it; the third one worse ones, and what
-is in production is kept; the fourth one one with a better number, whose file answers otherwise than it did in training:
-it fails verification, and production is what it was. Everything is below ``.demo/`` in the checkout, and made anew each
-time.
+In a checkout of the project, Airflow runs ``example_dags/retrain_and_deploy.py`` against a local Model Serving, which
+answers predictions all the time:
 
-Airflow, the server and the builder of its environment are processes of their own, each in a session of its own: Ctrl-C
-is for us, and we end them in order. What came of a night is asked of the server; what the task that deploys says of it
-comes from a line of JSON that the DAG prints: its last task, or what is told of a promotion that failed.
+1. Weak candidates: the deployment is created.
+2. Better candidates: the deployment is updated, while a prober sends requests.
+3. Worse candidates: the version in production is kept.
+4. A candidate with a better metric, whose saved file answers differently than in training: it fails verification, and
+   the deployment is rolled back.
+
+All files are below ``.demo/`` in the checkout, and are created again by each run.
+
+Airflow, the server and the builder of its environment run as processes in sessions of their own, so that Ctrl-C reaches
+only the demo, which ends them in order. The facts about a night are read from the server. The promotion record comes
+from a line of JSON that the DAG prints: in its last task, or in the callback of a promotion that was rolled back.
 """
 
 from __future__ import annotations
@@ -56,8 +60,10 @@ _PREPARE_SECONDS = 900.0
 _MIGRATE_SECONDS = 180.0
 _SERVE_SECONDS = 60.0
 _NIGHT_SECONDS = 300.0
-# What the provider logs, in a line of Airflow's: "<time> [info     ] <text> [<logger>] loc=...".
-_SAID = re.compile(r"\] (?P<text>(?!Uploading ).+?) +\[(?:airflow\.task\.operators\.)?airflow_provider_hsml\.[\w.]+\]")
+# A log message of the provider in a line of Airflow's log: "<time> [info     ] <text> [<logger>] loc=...".
+_MESSAGE = re.compile(
+    r"\] (?P<text>(?!Uploading ).+?) +\[(?:airflow\.task\.operators\.)?airflow_provider_hsml\.[\w.]+\]"
+)
 _NOT_INHERITED = re.compile(r"(AIRFLOW|HOPSWORKS|HSML)_.*|REST_ENDPOINT|SECRETS_DIR|PYTHONDONTWRITEBYTECODE|PYTHONPATH")
 
 
@@ -65,20 +71,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     Run the demo.
 
-    :param argv: its arguments; None: those of the process
+    :param argv: its arguments; None for those of the process
     :return: the exit code
     """
     parser = argparse.ArgumentParser(prog="hsml-local demo", description="Four nights of a real DAG on this machine.")
-    parser.add_argument("--keep", action="store_true", help="leave the local Model Serving up")
-    given = parser.parse_args(argv)
+    parser.add_argument("--keep", action="store_true", help="leave the local Model Serving running")
+    options = parser.parse_args(argv)
     demo = _CHECKOUT / ".demo"
     try:
         _check_checkout()
         with Interrupts() as interrupts, Lock(demo), ExitStack() as ends, interrupts.heeded():
-            _Demo(demo, interrupts, ends, keep=given.keep).run()
+            _Demo(demo, interrupts, ends, keep=options.keep).run()
     except DemoFailedError as error:
         if demo.is_dir():
-            print(f"Where to look: {', '.join(str(log) for log in sorted(demo.glob('*.log')))}", flush=True)
+            print(f"See the logs: {', '.join(str(log) for log in sorted(demo.glob('*.log')))}", flush=True)
         print(f"DEMO FAILED: {error}", flush=True)
         return 1
     except DemoInterruptedError as error:
@@ -89,10 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_checkout() -> None:
     if not (_CHECKOUT / "example_dags" / f"{DAG}.py").is_file():
-        raise DemoFailedError("it needs a checkout of the project, with its example_dags: clone it and run make demo.")
+        raise DemoFailedError(
+            "the demo needs a checkout of the project with its example_dags: clone the repository and run make demo."
+        )
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise DemoFailedError(
-            f"{sys.executable} cannot import {', '.join(missing)}: run make demo, which installs what it needs.",
+            f"{sys.executable} cannot import {', '.join(missing)}: run make demo, which installs all requirements.",
         )
 
 
@@ -100,9 +108,9 @@ class _Demo:
     """
     One run of the demo.
 
-    :param folder: everything is below it
-    :param ends: what is to be undone when it ends
-    :param keep: whether to leave the server up
+    :param folder: the folder of all its files
+    :param ends: receives the clean-up actions for the end
+    :param keep: whether to leave the server running
     """
 
     def __init__(self, folder: Path, interrupts: Interrupts, ends: ExitStack, *, keep: bool) -> None:
@@ -115,16 +123,16 @@ class _Demo:
 
     def run(self) -> None:
         """
-        Run it.
+        Run the four nights, and check and print their results.
 
-        :raises DemoFailedError: at the first thing that is not as it should be
+        :raises DemoFailedError: at the first result that differs from the expected one
         """
         self._ends.enter_context(self._voice)
         say = self._voice.say
-        say(f"Everything is below {self._folder}")
+        say(f"All files are below {self._folder}")
         end_kept_server(self._folder, say)
         empty(self._folder)
-        say("Airflow makes its database (SQLite), while the model server's environment is made ready")
+        say("Creating Airflow's database (SQLite) and the model server's environment")
         migrating = self._start("migrate", [sys.executable, "-m", "airflow", "db", "migrate"])
         self._finish(
             self._start("prepare", [sys.executable, "-m", "airflow_provider_hsml.local.cli", "prepare"]),
@@ -141,7 +149,7 @@ class _Demo:
                 prober = Prober(server, {"instances": server.input_example(outcomes[0].version)})
                 self._ends.callback(prober.end)
                 prober.start()
-                say("From now on a prober asks the deployment for a prediction ten times a second")
+                say("From now on a prober requests a prediction from the deployment ten times a second")
         assert prober is not None  # noqa: S101 - there are nights
         prober.end()
         check_prober(prober.answered, prober.failures, outcomes)
@@ -150,7 +158,7 @@ class _Demo:
         print()
         print(prober.report())
         if self._keep:
-            print(self._how_to_look_around(server))
+            print(self._next_steps(server))
         print(f"DEMO OK: four nights in {self._voice.seconds:.0f} s", flush=True)
 
     def _night(self, night: Night, server: Server, earlier: Sequence[Outcome]) -> Outcome:
@@ -163,17 +171,15 @@ class _Demo:
         results: list[Mapping[str, Any]] = []
 
         def hear(line: str) -> None:
-            if said := _SAID.search(line):
-                say(f"  {said['text']}")
+            if message := _MESSAGE.search(line):
+                say(f"  {message['text']}")
             if (result := read_result(line)) is not None:
                 results.append(result)
 
         program = self._start(f"night-{night.number}", command)
         self._finish(program, _NIGHT_SECONDS, hear, is_to_fail=night.is_to_fail)
         if not results:
-            raise DemoFailedError(
-                f"night {night.number}: the DAG said nothing of what became of it: see {program.log.name}."
-            )
+            raise DemoFailedError(f"night {night.number}: the DAG printed no promotion record: see {program.log.name}.")
         known = {candidate.version for outcome in earlier for candidate in outcome.candidates}
         outcome = Outcome(
             night=night,
@@ -187,12 +193,12 @@ class _Demo:
         )
         check_night(outcome, earlier)
         accuracy = outcome.served_accuracy
-        how = "as it did before" if accuracy is None else f"with accuracy {accuracy:.3f} on held-out images"
+        how = "as before" if accuracy is None else f"with accuracy {accuracy:.3f} on held-out images"
         say(f"Night {night.number}: {night.outcome}; version {outcome.version} answers, {how}")
         return outcome
 
     def _serve(self) -> Server:
-        """Start the local Model Serving, and return when it is ready."""
+        """Start the local Model Serving and wait until it is ready."""
         self._voice.say("Starting the local Model Serving")
         root = self._folder / "serving"
         command = [sys.executable, "-m", "airflow_provider_hsml.local.cli", "serve", "--root", str(root), "--port", "0"]
@@ -209,11 +215,11 @@ class _Demo:
 
     def _start(self, name: str, command: list[str], *, apart: Path | None = None, kept: bool = False) -> Program:
         """
-        Start a process in a session of its own, which is ended when the demo ends.
+        Start a process in a session of its own, to be ended with the demo.
 
-        :param name: of its log
-        :param apart: a file for its standard output; None: read by ``_finish``
-        :param kept: whether it stays when the demo succeeds
+        :param name: the name of its log
+        :param apart: a file for its standard output; None if ``_finish`` reads it
+        :param kept: whether it keeps running after a successful demo
         """
         with self._interrupts.held():
             with (self._folder / f"{name}.log").open("wb") as log, ExitStack() as files:
@@ -227,7 +233,7 @@ class _Demo:
                     start_new_session=True,
                 )
             log_path = self._folder / f"{name}.log"
-            # A run of Airflow may be cut off; the server has model servers to end.
+            # A run of Airflow can be cut off; the server needs time to end its model servers.
             program = Program(name, popen, log_path, _END_SECONDS if apart is None else END_SERVER_SECONDS)
 
             def end(kind: type[BaseException] | None, _error: object, _traceback: object) -> None:
@@ -246,11 +252,11 @@ class _Demo:
         is_to_fail: bool = False,
     ) -> None:
         """
-        Read what a process prints until it ends.
+        Read the output of a process until it ends.
 
-        :param seconds: how long it may take
-        :param hear: told each line
-        :param is_to_fail: whether it is meant to fail
+        :param seconds: time limit, after which the process is ended
+        :param hear: called with each line
+        :param is_to_fail: whether the process is expected to fail
         """
         timer = threading.Timer(seconds, program.end)
         timer.daemon = True
@@ -262,7 +268,7 @@ class _Demo:
         finally:
             timer.cancel()
         if code == 0 and is_to_fail:
-            raise DemoFailedError(f"{program.name} succeeded, but was to fail: see {program.log.name}.")
+            raise DemoFailedError(f"{program.name} succeeded, but was expected to fail: see {program.log.name}.")
         if code == int(is_to_fail):
             return
         if time.monotonic() - begin >= seconds:
@@ -271,11 +277,11 @@ class _Demo:
             print(f"    {line}")
         raise DemoFailedError(f"{program.name} ended with exit code {code}: see {program.log.name}.")
 
-    def _how_to_look_around(self, server: Server) -> str:
+    def _next_steps(self, server: Server) -> str:
         python = Path(sys.executable)
         _, _, export = (self._folder / "serve.out").read_text().partition("\n")
         return f"""
-The local Model Serving stays up at {server.url} (process {server.pid}), with all that the nights left. Look around:
+The local Model Serving keeps running at {server.url} (process {server.pid}), with the results of the nights. Try:
 
 export AIRFLOW_HOME={self._folder / "airflow"} AIRFLOW__CORE__LOAD_EXAMPLES=False \
 AIRFLOW__CORE__DAGS_FOLDER={_CHECKOUT / "example_dags"}
@@ -290,7 +296,7 @@ Stop it with: kill {server.pid}
 
 
 def _environment(airflow_home: Path) -> dict[str, str]:
-    """Give the environment of what we start: nobody's own Airflow, cluster or proxy gets into it."""
+    """Return the environment of the processes, without the user's own settings of Airflow, cluster or proxy."""
     inherited = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.fullmatch(name)}
     return inherited | {
         "AIRFLOW_HOME": str(airflow_home),
@@ -300,7 +306,7 @@ def _environment(airflow_home: Path) -> dict[str, str]:
         "NO_COLOR": "1",
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
-        # Several threads a process, on two cores that the model server wants as well, make training slower.
+        # Several threads per process slow training down, because the model server needs the cores as well.
         "OMP_NUM_THREADS": "1",
         "PYTHONUNBUFFERED": "1",
     }

@@ -1,4 +1,4 @@
-"""The nights of the demo: what each is to show, and the checks that it did."""
+"""The nights of the demo, with their expected results and the checks of the actual ones."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ if TYPE_CHECKING:
 
 CANDIDATES = 3
 CERTAIN = ("fingerprint", "instances")
-"""How a deployment can be verified by more than its status."""
+"""The values of ``verified_by`` that prove more than the status of a deployment."""
 
 
 class DemoFailedError(Exception):
-    """The demo did not show what it is there to show; the message says why."""
+    """A result differs from the expected one, or the demo cannot run; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Night:
     """
-    A night, and what is to come of it.
+    A night and its expected result.
 
-    :param number: which one
-    :param conf: the run's parameters, where they are not the DAG's own
-    :param kind: how good its candidates are
-    :param action: what the deploying task is to do
-    :param outcome: the same in words
+    :param number: from 1
+    :param conf: the parameters of the run that differ from the DAG's defaults
+    :param kind: a description of its candidates
+    :param action: the expected action of the deploying task
+    :param outcome: a description of that action
     """
 
     number: int
@@ -38,12 +38,12 @@ class Night:
 
     @property
     def date(self) -> str:
-        """The day that it belongs to."""
+        """The logical date of the run."""
         return f"2026-11-{self.number:02}"
 
     @property
     def is_to_fail(self) -> bool:
-        """Whether the deploying task is to fail, and the run with it."""
+        """Whether the deploying task is expected to fail, and the run with it."""
         return self.action == "rolled_back"
 
 
@@ -54,9 +54,9 @@ NIGHTS = (
     Night(
         4,
         {"scaling": "forgotten", "gamma": 0.3},
-        "better numbers, of files that lack a step",
+        "better metrics, but files without a preprocessing step",
         "rolled_back",
-        "the best number fails verification, and production is what it was",
+        "the candidate with the best metric fails verification and is rolled back",
     ),
 )
 
@@ -73,15 +73,15 @@ class Candidate:
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    What came of a night.
+    The actual result of a night.
 
-    :param promotion: the promotion record, as the deploying task returned it
-    :param served_accuracy: of the predictions that the deployment gave on held-out rows; None when the run failed
-    :param candidates: what was registered
-    :param deployments: ids of all deployments there are afterwards
-    :param answered_by: the version of the model in the process that answers afterwards
-    :param is_as_recorded: whether it answers what was recorded for that version when it was registered
-    :param seconds: how long Airflow took
+    :param promotion: the promotion record, as returned by the deploying task
+    :param served_accuracy: the accuracy of the deployment's predictions on held-out rows; None if the run failed
+    :param candidates: the registered versions
+    :param deployments: the ids of all deployments afterwards
+    :param answered_by: the model version of the process that answers afterwards
+    :param is_as_recorded: whether its predictions equal those recorded when that version was registered
+    :param seconds: the duration of the Airflow run
     """
 
     night: Night
@@ -95,20 +95,20 @@ class Outcome:
 
     @property
     def rejected(self) -> int | None:
-        """The version that was deployed and taken back, says the record."""
+        """The version that was deployed and rolled back, according to the record."""
         return int(self.promotion["model_version"]) if self.promotion["action"] == "rolled_back" else None
 
     @property
     def version(self) -> int:
-        """The version that is served, says the record."""
+        """The serving version, according to the record."""
         return int(self.promotion["model_version" if self.rejected is None else "previous_model_version"])
 
 
 def read_result(line: str) -> Mapping[str, Any] | None:
     """
-    Find the DAG's result in a line of its output: the promotion record, and the accuracy served where it was measured.
+    Return the DAG's result in a line of Airflow's output: the promotion record, and the served accuracy if measured.
 
-    :param line: what Airflow printed
+    None if the line holds no result.
     """
     start = line.find('{"promotion": ')
     if start < 0:
@@ -122,45 +122,48 @@ def read_result(line: str) -> Mapping[str, Any] | None:
 
 def check_night(outcome: Outcome, earlier: Sequence[Outcome]) -> None:
     """
-    Check that a night did what it is there to show.
+    Check that a night had the expected result.
 
-    :param outcome: the night
-    :param earlier: the nights before it
-    :raises DemoFailedError: it did not
+    :param outcome: the result of the night
+    :param earlier: the results of the nights before it
+    :raises DemoFailedError: a fact differs from the expected one
     """
     promotion, number = outcome.promotion, outcome.night.number
 
-    def expect(fact: object, what: str, wanted: object) -> None:
-        if fact != wanted:
-            raise DemoFailedError(f"night {number}: {what} is {fact!r}, expected {wanted!r}.")
+    def expect(actual: object, subject: str, expected: object) -> None:
+        if actual != expected:
+            raise DemoFailedError(f"night {number}: {subject} is {actual!r}, expected {expected!r}.")
 
     best = max((candidate.accuracy for candidate in outcome.candidates), default=None)
     expect(len(outcome.candidates), "the number of versions registered", CANDIDATES)
-    expect(promotion["action"], "what the deploying task did", outcome.night.action)
+    expect(promotion["action"], "the action of the deploying task", outcome.night.action)
     expect(outcome.answered_by, "the version in the process that answers", outcome.version)
-    expect(outcome.is_as_recorded, "that it answers what was recorded for it", wanted=True)
+    expect(outcome.is_as_recorded, "whether it answers as recorded", expected=True)
     expect(outcome.deployments, "the list of deployments", [promotion["deployment_id"]])
     if outcome.rejected is None:
         verified_by = promotion["verified_by"]
-        expect(verified_by in CERTAIN, f"verified_by={verified_by!r} in {CERTAIN}", wanted=True)
+        expect(verified_by in CERTAIN, f"verified_by={verified_by!r} in {CERTAIN}", expected=True)
         expect(_rounded(outcome.served_accuracy), "the accuracy served", _rounded(promotion["metric_value"]))
     else:
         served = promotion["previous_metric_value"]
         expect(outcome.version, "the version rolled back to", earlier[-1].version)
-        expect(best is not None and best > served, "that the best candidate has a better number", wanted=True)
-        expect("answers otherwise than recorded" in promotion["reason"], "that the record says why", wanted=True)
-        expect(f"version {outcome.version} of" in promotion["reason"], "that it says what serves now", wanted=True)
+        is_better = best is not None and best > served
+        expect(is_better, "whether the best candidate has a better metric", expected=True)
+        is_explained = "answers otherwise than recorded" in promotion["reason"]
+        expect(is_explained, "whether the record gives the reason", expected=True)
+        names_serving = f"version {outcome.version} of" in promotion["reason"]
+        expect(names_serving, "whether the record names the serving version", expected=True)
     if outcome.night.action == "kept":
         expect(outcome.version, "the version kept", earlier[-1].version)
         served = promotion["metric_value"]
-        expect(best is not None and best < served, "that all candidates are worse", wanted=True)
+        expect(best is not None and best < served, "whether all candidates are worse", expected=True)
     else:
         deployed = promotion["model_version"]
         expect(best, "the best accuracy of the night", promotion["metric_value"])
         expect(
             deployed in [candidate.version for candidate in outcome.candidates],
-            "that one of the night's candidates is deployed",
-            wanted=True,
+            "whether one of the night's candidates is deployed",
+            expected=True,
         )
     if earlier:
         expect(outcome.deployments, "the list of deployments", earlier[-1].deployments)
@@ -172,12 +175,12 @@ def _rounded(accuracy: float | None) -> float | None:
 
 def check_prober(answered: Mapping[int, int], failures: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     """
-    Check that requests were answered all the while, by the versions that were deployed.
+    Check that all requests were answered, by exactly the versions that were deployed.
 
-    :param answered: version -> how many requests it answered
-    :param failures: what was said to those that were not
-    :param outcomes: the nights
-    :raises DemoFailedError: they were not
+    :param answered: the number of answered requests by version
+    :param failures: the errors of the other requests
+    :param outcomes: the results of the nights
+    :raises DemoFailedError: a request failed, or other versions answered
     """
     if failures:
         raise DemoFailedError(f"{len(failures)} of the prober's requests failed, the first with: {failures[0]}")
@@ -187,11 +190,7 @@ def check_prober(answered: Mapping[int, int], failures: Sequence[str], outcomes:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """
-    Show the nights.
-
-    :param outcomes: the nights
-    """
+    """Return the results of the nights as a table."""
     head = ("night", "candidates, accuracy", "action", "serves", "verified by", "accuracy served", "seconds")
     rows: list[Sequence[str]] = [head]
     for outcome in outcomes:

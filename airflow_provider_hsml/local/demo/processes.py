@@ -1,4 +1,4 @@
-"""What the demo starts, and how it ends: programs, signals, the folder, and the words in between."""
+"""The processes of the demo: programs, signals, the lock of the folder, and progress messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SILENCE_SECONDS = 15.0
 
 
 class DemoInterruptedError(BaseException):
-    """A signal asks us to end."""
+    """A signal interrupted the demo."""
 
 
 @dataclass(slots=True)
@@ -38,16 +38,16 @@ class Program:
     popen: subprocess.Popen[bytes]
     log: Path
     end_seconds: float
-    """How long it may take to end in order."""
+    """Seconds between SIGTERM and SIGKILL."""
 
     def read(self, hear: Callable[[str], None]) -> list[str]:
         """
-        Read what it prints into its log, until it closes its output.
+        Copy the output of the process to its log until the output is closed.
 
-        :param hear: told each line
-        :return: the last lines that speak of errors
+        :param hear: called with each line
+        :return: the last lines that report errors
         """
-        assert self.popen.stdout is not None  # noqa: S101 - it was asked for
+        assert self.popen.stdout is not None  # noqa: S101 - opened with PIPE
         errors: list[str] = []
         with self.log.open("ab", buffering=0) as log:
             for line in self.popen.stdout:
@@ -59,8 +59,8 @@ class Program:
         return errors
 
     def end(self) -> None:
-        """End it and all in its session, and return when it has ended."""
-        if self.popen.poll() is not None:  # Once it has been waited for, its id may be somebody else's.
+        """End the process and all others in its session, and wait for it."""
+        if self.popen.poll() is not None:  # After the process was waited for, its id can belong to another one.
             return
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -75,9 +75,9 @@ class Program:
 
 class Lock:
     """
-    Keeps a second demo out of the folder.
+    A lock that keeps a second demo out of the folder.
 
-    :param folder: made where there is none
+    :param folder: created if it does not exist
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,7 +90,7 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise DemoFailedError(f"another demo is at work in {self._folder}: wait for it, or end it.") from None
+            raise DemoFailedError(f"another demo is running in {self._folder}: wait for it, or end it.") from None
         return self
 
     def __exit__(
@@ -100,7 +100,7 @@ class Lock:
 
 
 def empty(folder: Path) -> None:
-    """Remove what earlier demos left."""
+    """Remove the files of earlier demos."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -109,7 +109,7 @@ def empty(folder: Path) -> None:
 
 
 def ready_line(folder: Path) -> dict[str, Any] | None:
-    """Read what the server printed when it was ready; None when there is nothing yet."""
+    """Return the addresses that the server prints once it is ready; None before that."""
     with contextlib.suppress(OSError, ValueError):
         first, newline, _ = (folder / "serve.out").read_text().partition("\n")
         ready = json.loads(first) if newline else None
@@ -118,29 +118,27 @@ def ready_line(folder: Path) -> dict[str, Any] | None:
 
 
 def end_kept_server(folder: Path, say: Callable[[str], None]) -> None:
-    """End the server that an earlier demo left up. It holds the lock of its root for as long as it lives."""
+    """End the server that an earlier demo left running, which holds the lock of its root."""
     lock = folder / "serving" / "lock"
     if not lock.exists() or is_free(lock):
         return
     ready = ready_line(folder)
     if ready is None:
-        raise DemoFailedError(f"a local Model Serving has {lock.parent}: end it, and try again.")
-    say(f"Ending the local Model Serving that an earlier demo left up (process {ready['pid']})")
+        raise DemoFailedError(f"a local Model Serving is using {lock.parent}: end it, and try again.")
+    say(f"Ending the local Model Serving that an earlier demo left running (process {ready['pid']})")
     with contextlib.suppress(ProcessLookupError):
         os.kill(ready["pid"], signal.SIGTERM)
     deadline = time.monotonic() + END_SERVER_SECONDS
     while not is_free(lock):
         if time.monotonic() > deadline:
-            raise DemoFailedError(f"process {ready['pid']} has {lock.parent} and does not end: end it, and try again.")
+            raise DemoFailedError(
+                f"process {ready['pid']} is using {lock.parent} and does not end: end it, and try again."
+            )
         time.sleep(0.1)
 
 
 def is_free(lock: Path) -> bool:
-    """
-    Tell whether nobody holds a lock.
-
-    :param lock: its file
-    """
+    """Return whether no process holds a lock file."""
     with lock.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -150,21 +148,21 @@ def is_free(lock: Path) -> bool:
 
 
 class Voice:
-    """Says what is being done, with the seconds so far; and when nothing was said for a while, that it goes on."""
+    """Prints progress messages with the elapsed seconds, and a sign of life after a longer silence."""
 
     def __init__(self) -> None:
         self._begin = self._last = time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._go_on, name="voice", daemon=True)
+        self._thread = threading.Thread(target=self._break_silence, name="voice", daemon=True)
 
     @property
     def seconds(self) -> float:
-        """Seconds so far."""
+        """The elapsed seconds."""
         return time.monotonic() - self._begin
 
     def say(self, text: str) -> None:
         """
-        Say something.
+        Print a message.
 
         :param text: one line
         """
@@ -181,35 +179,35 @@ class Voice:
         self._ended.set()
         self._thread.join()
 
-    def _go_on(self) -> None:
+    def _break_silence(self) -> None:
         while not self._ended.wait(1.0):
             if time.monotonic() - self._last > _SILENCE_SECONDS:
                 self.say("  ...")
 
 
 class Interrupts:
-    """Turns SIGINT, SIGTERM and SIGHUP into an exception: once, and not while something must not be cut in two."""
+    """Turns the first SIGINT, SIGTERM or SIGHUP into an exception, and delays it during blocks that must complete."""
 
     _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
-        self._came: signal.Signals | None = None
+        self._received: signal.Signals | None = None
         self._is_held = True
 
     def __enter__(self) -> Self:
-        self._before = {number: signal.signal(number, self._arrived) for number in self._NUMBERS}
+        self._before = {number: signal.signal(number, self._receive) for number in self._NUMBERS}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            # Once one came, the process is about to end, and a second Ctrl-C is no reason to end in another way.
-            signal.signal(number, handler if self._came is None else signal.SIG_IGN)
+            # After the first signal the process is about to end in order; a second Ctrl-C must not cut that short.
+            signal.signal(number, handler if self._received is None else signal.SIG_IGN)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Hold what comes back until the block is left."""
+        """Delay signals until the end of the block."""
         self._is_held = True
         try:
             yield
@@ -219,18 +217,18 @@ class Interrupts:
 
     @contextlib.contextmanager
     def heeded(self) -> Iterator[None]:
-        """Raise what comes while the block is run. What comes later, while everything is ended, changes nothing."""
+        """Raise signals during the block. Later ones, during the clean-up, have no effect."""
         self._is_held = False
         try:
             yield
         finally:
             self._is_held = True
 
-    def _arrived(self, number: int, _frame: FrameType | None) -> None:
-        is_first, self._came = self._came is None, signal.Signals(number)
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        is_first, self._received = self._received is None, signal.Signals(number)
         if is_first and not self._is_held:
             self._raise()
 
     def _raise(self) -> None:
-        if self._came is not None:
-            raise DemoInterruptedError(f"interrupted by {self._came.name}; what it had started has been ended.")
+        if self._received is not None:
+            raise DemoInterruptedError(f"interrupted by {self._received.name}; all started processes have been ended.")

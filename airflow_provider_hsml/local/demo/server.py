@@ -1,4 +1,4 @@
-"""The local Model Serving as the demo asks it: a client that is not the provider, and a prober that keeps asking."""
+"""The demo's own client of the local Model Serving, independent of the provider, and a prober."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _PROBE_SECONDS = 10.0
 
 class Server:
     """
-    The local Model Serving, as a client that is not the provider sees it.
+    A client of the local Model Serving, independent of the provider.
 
-    :param ready: what it printed when it was ready
+    :param ready: the addresses that the server printed once it was ready
     """
 
     def __init__(self, ready: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ class Server:
         self._tls = ssl.create_default_context(cafile=self.ca_bundle)
 
     def connection(self) -> str:
-        """Give the JSON text of the Airflow connection; it holds the API key."""
+        """Return the Airflow connection as JSON text, including the API key."""
         return json.dumps(
             {
                 "conn_type": "hsml",
@@ -54,21 +54,16 @@ class Server:
         )
 
     def path(self, below: str) -> str:
-        """
-        Give the path of something in the project.
-
-        :param below: what comes after the project
-        """
+        """Return the whole path of a path below the project."""
         return f"/hopsworks-api/api/project/{self._project_id}/{below}"
 
     def send(self, method: str, below: str, body: Mapping[str, Any] | None = None) -> tuple[int, str | None, bytes]:
         """
         Send a request.
 
-        :param method: GET or POST
-        :param below: the path, below the project
+        :param below: the path below the project
         :param body: sent as JSON
-        :return: the status, the version of the model in the process that answered, and the content
+        :return: the status, the model version of the process that answered, and the content
         """
         connection = http.client.HTTPSConnection(self._host, self._port, timeout=_PROBE_SECONDS, context=self._tls)
         headers = {"authorization": f"ApiKey {self._key()}", "content-type": "application/json"}
@@ -81,9 +76,8 @@ class Server:
 
     def read(self, below: str) -> Any:
         """
-        Read JSON.
+        Read JSON from a path below the project.
 
-        :param below: the path, below the project
         :raises DemoFailedError: the server refuses
         """
         status, _, content = self.send("GET", below)
@@ -92,7 +86,7 @@ class Server:
         return json.loads(content)
 
     def candidates(self) -> list[Candidate]:
-        """List the versions of the model."""
+        """Return the versions of the model."""
         listed = self.read(f"modelregistries/{self._project_id}/models?filter_by=name_eq:{MODEL}&expand=metrics")
         return sorted(
             (
@@ -103,38 +97,30 @@ class Server:
         )
 
     def deployments(self) -> list[int]:
-        """List the ids of all deployments."""
+        """Return the ids of all deployments."""
         return [row["id"] for row in self.read("serving")]
 
     def input_example(self, version: int) -> Any:
-        """
-        Read a version's input example.
-
-        :param version: the version
-        """
+        """Read the input example of a version."""
         return self.read(f"dataset/download/with_auth/Models/{MODEL}/{version}/input_example.json")
 
     def is_as_recorded(self, version: int) -> bool:
-        """
-        Ask what was recorded for a version when it was registered, and tell whether the deployment answers that.
-
-        :param version: the version
-        """
+        """Return whether the deployment's predictions equal those recorded when this version was registered."""
         recorded = self.read(f"dataset/download/with_auth/Models/{MODEL}/{version}/expected.json")
-        _, answer = self._ask({"instances": recorded["instances"]})
+        _, answer = self._predict({"instances": recorded["instances"]})
         return bool(answer["predictions"] == recorded["predictions"])
 
     def answering_version(self, body: Mapping[str, Any]) -> int:
         """
-        Ask for a prediction, and give the version of the model in the process that answers.
+        Request a prediction and return the model version of the process that answers.
 
         :param body: of the request
-        :raises DemoFailedError: it is not answered
+        :raises DemoFailedError: the request fails
         """
-        return self._ask(body)[0]
+        return self._predict(body)[0]
 
-    def _ask(self, body: Mapping[str, Any]) -> tuple[int, Any]:
-        """Ask for a prediction, and give the version in the process that answers, and the answer."""
+    def _predict(self, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """Request a prediction and return the version of the process that answers, and the answer."""
         status, version, content = self.send("POST", f"inference/models/{DEPLOYMENT}:predict", body)
         if status != 200 or not version:
             raise DemoFailedError(f"the deployment answers {status} to a prediction: {content[:300]!r}")
@@ -146,9 +132,8 @@ class Server:
 
 class Prober(threading.Thread):
     """
-    Keeps asking the deployment for predictions.
+    A thread that keeps requesting predictions from the deployment.
 
-    :param server: where it is
     :param body: of the requests
     """
 
@@ -161,7 +146,7 @@ class Prober(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Ask until the end."""
+        """Request predictions until ``end`` is called."""
         while not self._ended.wait(_BETWEEN_PROBES):
             try:
                 self.answered[self._server.answering_version(self._body)] += 1
@@ -169,13 +154,13 @@ class Prober(threading.Thread):
                 self.failures.append(f"{type(error).__name__}: {error}")
 
     def end(self) -> None:
-        """End, and return when it has."""
+        """End the thread and wait for it."""
         self._ended.set()
         if self.is_alive():
             self.join()
 
     def report(self) -> str:
-        """Say how it went."""
+        """Return a summary of the requests."""
         versions = ", ".join(f"version {version}: {count}" for version, count in sorted(self.answered.items()))
-        asked = self.answered.total() + len(self.failures)
-        return f"Prober, during nights 2 to 4: {asked} requests, {len(self.failures)} failed; answered by {versions}"
+        sent = self.answered.total() + len(self.failures)
+        return f"Prober, during nights 2 to 4: {sent} requests, {len(self.failures)} failed; answered by {versions}"

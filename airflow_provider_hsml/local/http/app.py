@@ -1,8 +1,8 @@
 """
 HTTP: Hopsworks' REST API on top of the world.
 
-``api`` has the handlers, and the tables of all that is answered, with the API key scopes that open it. Whatever else is
-asked gets a loud 501 that says what it was.
+``api`` has the handlers, and the tables of all routes with the API key scopes that each needs. Any other request gets a
+501 that names the missing route.
 """
 
 from __future__ import annotations
@@ -39,17 +39,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FLAGGED = frozenset({"SERVING", "MODELREGISTRY"})
-"""What is behind a feature flag of the cluster: all that these scopes open."""
-# Predictions first: they are the many, and routes are compared one after the other.
+"""The scopes whose routes need a feature flag of the cluster."""
+# Predictions first: they are the most frequent, and routes are compared one after the other.
 _ROUTES = [*inference.ROUTES, *serving.ROUTES, *models.ROUTES, *files.ROUTES, *projects.ROUTES, *sdk.ROUTES]
 
 
 def make_app(world: World, controlled: Journal | None = None) -> Starlette:
     """
-    Make the application.
+    Build the application.
 
-    :param world: what it answers from
-    :param controlled: the journal, where faults, time and the journal can be commanded over HTTP, too
+    :param controlled: the journal, for control over HTTP; None: no control over HTTP
     """
     proxy = Proxy(world)
 
@@ -72,8 +71,8 @@ def make_app(world: World, controlled: Journal | None = None) -> Starlette:
             if row.for_owners and world.accounts.role(authorization) != OWNER:
                 raise Refusal(150068, f"{row.method} needs the role {OWNER}.")
             if is_async:
-                said: Response = await handler(Asking(request, world, proxy))
-                return said
+                answer: Response = await handler(Asking(request, world, proxy))
+                return answer
             return await run_in_threadpool(handler, Asking(request, world, proxy, await request.body()))
 
         return Route(f"{PREFIX}{row.path}", _guarded(endpoint), methods=[row.method], name=f"{row.method} {row.path}")
@@ -90,12 +89,12 @@ def make_app(world: World, controlled: Journal | None = None) -> Starlette:
             ClientDisconnect: _gone,
         },
     )
-    app.router.redirect_slashes = False  # A path with one more slash is another path, and nobody is sent elsewhere.
+    app.router.redirect_slashes = False  # A path with one more slash is another path: no redirects.
     return app
 
 
 def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    """Answer 500 to what nobody foresaw. Starlette's own handler would raise it again, which cuts the connection."""
+    """Answer 500 to unexpected exceptions. Starlette's own handler raises them again, which closes the connection."""
 
     async def guarded(request: Request) -> Response:
         try:
@@ -114,14 +113,14 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
 def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refusal)  # noqa: S101 - Starlette looks it up by its class
     log.info("%s %s: %s %s", request.method, request.url.path, error.status, error)
-    said = json_answer(error.body(), error.status)
+    answer = json_answer(error.body(), error.status)
     if error.status == 401:
-        said.headers["WWW-Authenticate"] = "ApiKey"
-    return said
+        answer.headers["WWW-Authenticate"] = "ApiKey"
+    return answer
 
 
 def _not_here(request: Request, error: Exception) -> Response:
-    """Answer what the local Model Serving lacks: loudly, so that nobody takes it for Hopsworks' own 404."""
+    """Answer 501 to a missing route, with a warning, so that it is not mistaken for Hopsworks' own 404."""
     assert isinstance(error, HTTPException)  # noqa: S101 - Starlette looks it up by its class
     asked = f"{request.method} {request.url.path}"
     if error.status_code == 413:

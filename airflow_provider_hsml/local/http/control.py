@@ -1,8 +1,8 @@
 """
-Faults, time and the journal over HTTP, below ``/_local``, where the server was started with ``--control``.
+Control over HTTP, below ``/_local``, when the server was started with ``--control``: faults, speeds and the journal.
 
-Each route does what is there in process, too: ``serving.faults``, ``serving.world.cluster.speeds``,
-``serving.requests``, ``serving.reset()``. All of them need a key with the scope ADMIN: the server's own has it.
+Each route has a counterpart in process: ``serving.faults``, ``serving.world.cluster.speeds``, ``serving.requests``,
+``serving.reset()``. All routes need a key with the scope ADMIN, which the server's own key has.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _PACED_BY_LOOKS = ("creating", "starting", "stale", "updating", "stopping")
 
 
 def control_routes(world: World, journal: Journal) -> list[Route]:
-    """Make the routes."""
+    """Build the routes."""
 
     def route(method: str, path: str, handler: _Handler) -> Route:
         async def endpoint(request: Request) -> Response:
@@ -119,7 +119,7 @@ def _speeds_on_the_wire(speeds: Speeds) -> dict[str, Any]:
 
 
 def _speeds_of(body: dict[str, Any], now: Speeds) -> Speeds:
-    """Read speeds: those that are given, and ``every`` for all transitions at once."""
+    """Parse new speeds: single ones, and ``every`` for all transitions at once."""
     known = [field.name for field in dataclasses.fields(now)]
     if unknown := sorted(set(body) - {*known, "every"}):
         raise malformed(f"{unknown[0]!r} is not a speed: expected some of every, {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Faults of requests: answers that are made up, late, cut short, or never sent."""
+"""Faults of requests: invented, late, truncated or missing answers."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _ADDRESS = tuple[str, int]
 
 
 class Connections:
-    """The open connections of a server by their client's address: ASGI itself has no way to close one."""
+    """The open connections of a server by client address: ASGI itself cannot close a connection."""
 
     def __init__(self) -> None:
         self._transports: dict[_ADDRESS, asyncio.Transport] = {}
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """Give the class for ``uvicorn.Config(http=...)``."""
+        """Return the class for ``uvicorn.Config(http=...)``."""
         transports = self._transports
 
-        class NotingProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+        class TrackingProtocol(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             def connection_made(self, transport: asyncio.Transport) -> None:
-                self.noted: _ADDRESS = transport.get_extra_info("peername")[:2]
-                transports[self.noted] = transport
+                self.client_address: _ADDRESS = transport.get_extra_info("peername")[:2]
+                transports[self.client_address] = transport
                 super().connection_made(transport)
 
             def connection_lost(self, exc: Exception | None) -> None:
-                transports.pop(self.noted, None)
+                transports.pop(self.client_address, None)
                 super().connection_lost(exc)
 
-        return NotingProtocol
+        return TrackingProtocol
 
     def abort(self, client: _ADDRESS) -> None:
-        """Close a connection at once, whatever is on its way."""
+        """Close a connection at once, without sending buffered data."""
         transport = self._transports.get(client)
         if transport is not None:
             transport.abort()
@@ -47,12 +47,11 @@ class Connections:
 
 class FaultMiddleware:
     """
-    Spoils the requests that a fault meets.
+    Applies faults to requests.
 
-    :param app: what answers
-    :param faults: those in force
-    :param connections: of the server that runs it
-    :param prefix: what is left out of the paths
+    :param app: answers the requests
+    :param connections: the connections of the server that runs this middleware
+    :param prefix: left out of the paths that faults match
     """
 
     def __init__(self, app: ASGIApp, faults: Faults, connections: Connections, prefix: str) -> None:
@@ -62,9 +61,9 @@ class FaultMiddleware:
         self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or spoil it."""
-        is_spoilt = scope["type"] == "http" and not scope["path"].startswith("/_local/")
-        fault = self._fault(scope) if is_spoilt else None
+        """Answer a request, or apply a fault to it."""
+        may_fail = scope["type"] == "http" and not scope["path"].startswith("/_local/")
+        fault = self._fault(scope) if may_fail else None
         if fault is None:
             await self._app(scope, receive, send)
             return
@@ -89,12 +88,12 @@ class FaultMiddleware:
 
     async def _drop(self, scope: Scope, receive: Receive) -> None:
         self._connections.abort(tuple(scope["client"]))
-        while (await receive())["type"] != "http.disconnect":  # The server has to know, or it answers 500.
+        while (await receive())["type"] != "http.disconnect":  # Else the server would answer 500.
             pass
 
 
 async def _read(receive: Receive) -> None:
-    """Take the whole request, so that the client has sent it before it learns anything."""
+    """Read the whole request, so that the client has sent it before it gets an answer."""
     while (await receive()).get("more_body"):
         pass
 
@@ -110,7 +109,7 @@ async def _answer(send: Send, fault: RequestFault) -> None:
 
 
 async def _cut(app: ASGIApp, scope: Scope, receive: Receive, send: Send, size: int) -> None:
-    """Send the head of the answer, and less of its body than the head says; then the server closes the connection."""
+    """Send the head of the answer, and less of its body than declared; then the server closes the connection."""
     start: dict[str, Any] = {}
     body = bytearray()
 
@@ -121,7 +120,7 @@ async def _cut(app: ASGIApp, scope: Scope, receive: Receive, send: Send, size: i
             body.extend(message.get("body", b""))
 
     await app(scope, receive, gather)
-    if not start:  # The client has gone.
+    if not start:  # The client has disconnected.
         return
     headers = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
     headers.append((b"content-length", str(max(len(body), size + 1)).encode()))
@@ -130,4 +129,4 @@ async def _cut(app: ASGIApp, scope: Scope, receive: Receive, send: Send, size: i
 
 
 async def _nowhere(_message: Message) -> None:
-    """Take an answer that nobody gets."""
+    """Discard an answer."""

@@ -1,4 +1,4 @@
-"""What the server was asked: for tests, which count requests."""
+"""The journal of requests, for tests that count them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _KEPT_BODY_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One request that has been answered."""
+    """One answered request."""
 
     method: str
     path: str
     """Below ``/hopsworks-api/api``, decoded: ``/project/119/serving``."""
     query: str
-    """As it came: ``expand=trainingdatasets&limit=1``."""
+    """Unchanged: ``expand=trainingdatasets&limit=1``."""
     body_bytes: int
     body: Any
-    """The JSON body; None where it was not JSON, or longer than a MB."""
+    """The JSON body; None if it was not JSON, or longer than a MB."""
     status: int
     """0 when the answer was never sent."""
     raw_path: str
-    """The whole path as it came, percent-encoded."""
+    """The whole path, percent-encoded."""
 
 
 class Journal(Sequence[Asked]):
@@ -45,7 +45,7 @@ class Journal(Sequence[Asked]):
         self._asked: deque[Asked] = deque(maxlen=10_000)
 
     def add(self, asked: Asked) -> None:
-        """Note a request."""
+        """Record a request."""
         with self._lock:
             self._asked.append(asked)
 
@@ -55,7 +55,7 @@ class Journal(Sequence[Asked]):
             self._asked.clear()
 
     def where(self, method: str | None = None, path: str = "") -> list[Asked]:
-        """Give the requests of a method whose path begins with ``path``."""
+        """Return the requests of a method whose path begins with ``path``."""
         return [a for a in self[:] if method in (None, a.method) and a.path.startswith(path)]
 
     def __len__(self) -> int:
@@ -75,11 +75,10 @@ class Journal(Sequence[Asked]):
 
 class JournalMiddleware:
     """
-    Notes each request when it has been answered, but for those that command the server.
+    Records each request when it has been answered, except those to ``/_local``.
 
-    :param app: what answers
-    :param journal: where to note
-    :param prefix: what is left out of the paths
+    :param app: answers the requests
+    :param prefix: left out of the recorded paths
     """
 
     def __init__(self, app: ASGIApp, journal: Journal, prefix: str) -> None:
@@ -88,14 +87,14 @@ class JournalMiddleware:
         self._prefix = prefix
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, and note it."""
+        """Answer a request, and record it."""
         if scope["type"] != "http" or scope["path"].startswith("/_local/"):
             await self._app(scope, receive, send)
             return
         chunks: list[bytes] = []
         size, status = 0, 0
 
-        async def receive_noting() -> Message:
+        async def receive_and_keep() -> Message:
             nonlocal size
             message = await receive()
             chunk = message.get("body", b"")
@@ -106,20 +105,20 @@ class JournalMiddleware:
                 chunks.clear()
             return message
 
-        async def send_noting(message: Message) -> None:
+        async def send_and_record(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._note(scope, size, b"".join(chunks), status)
+                self._record(scope, size, b"".join(chunks), status)
             await send(message)
 
         try:
-            await self._app(scope, receive_noting, send_noting)
+            await self._app(scope, receive_and_keep, send_and_record)
         finally:
             if not status:
-                self._note(scope, size, b"".join(chunks), 0)
+                self._record(scope, size, b"".join(chunks), 0)
 
-    def _note(self, scope: Scope, size: int, body: bytes, status: int) -> None:
+    def _record(self, scope: Scope, size: int, body: bytes, status: int) -> None:
         try:
             parsed = json.loads(body) if body else None
         except (ValueError, RecursionError):

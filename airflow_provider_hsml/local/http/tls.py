@@ -1,4 +1,4 @@
-"""HTTPS with a certificate authority of its own, made at the first start."""
+"""HTTPS with a certificate authority of the server's own, created at the first start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOSTS = ("localhost", "127.0.0.1")
 
 def certificate(folder: Path) -> tuple[Path, Path]:
     """
-    Give a certificate for loopback, making it and its authority where there is none.
+    Return a certificate for loopback; create it and its authority where there is none.
 
     :param folder: holds both; only its owner can read it
     :return: the CA bundle for clients, and the server's chain with its key
@@ -30,5 +30,5 @@ def certificate(folder: Path) -> tuple[Path, Path]:
         issued.private_key_and_cert_chain_pem.write_to_path(str(chain))
         staged = bundle.with_suffix(".new")
         authority.cert_pem.write_to_path(str(staged))
-        staged.replace(bundle)  # Comes last, as a whole: both are there, or are made anew.
+        staged.replace(bundle)  # Comes last, as a whole: either both files exist, or both are created again.
     return bundle, chain

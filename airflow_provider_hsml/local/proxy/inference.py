@@ -1,7 +1,7 @@
 """
 Hopsworks' proxy for predictions: from the REST API through the ingress to an instance, and back.
 
-No status of the other side survives it: what comes back is one of Hopsworks' codes, with the other side's text.
+The status of an instance never reaches the client: errors become Hopsworks' own codes, with the instance's text.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.cluster.engines import Forwarded
-from airflow_provider_hsml.local.cluster.rollouts import UnreachedError
 from airflow_provider_hsml.local.cluster.states import Status
+from airflow_provider_hsml.local.cluster.traffic import UnreachedError
 from airflow_provider_hsml.local.errors import Refusal
 
 from .ingress import relayed
@@ -32,11 +32,7 @@ _DOWN = (Status.CREATING, Status.CREATED, Status.STOPPING, Status.STOPPED)
 
 
 class Proxy:
-    """
-    Answers predictions, over the few connections that it has.
-
-    :param world: whose deployments it asks
-    """
+    """Forwards predictions to deployments, over a limited number of connections."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -47,17 +43,16 @@ class Proxy:
         """
         Answer a prediction.
 
-        :param holdings: the project's
-        :param target: what comes after ``inference/models/``: ``digits:predict``
+        :param target: the path after ``inference/models/``: ``digits:predict``
         :param body: JSON with one of ``instances`` and ``inputs``
-        :raises Refusal: everything but a 2xx of the instance
+        :raises Refusal: for any answer but a 2xx of the instance
         """
         match = _TARGET.fullmatch(target)
         if match is None or match["verb"] is None:
             raise Refusal(250005, "Expected inference/models/<deployment>:predict.")
         name, verb = match["name"], match["verb"]
-        deployment = holdings.deployments.id_of(name, code=250000)
-        config = holdings.deployments.config(deployment)
+        deployment = holdings.deployments.stored.id_of(name, code=250000)
+        config = holdings.deployments.stored.config(deployment)
         is_default = config["servingTool"] == "DEFAULT"
         _check_verb(verb, is_default=is_default)
         _check_has_route(name, config)
@@ -71,8 +66,8 @@ class Proxy:
 
     def _check_is_up(self, name: str, deployment: int) -> None:
         try:
-            state = self._world.cluster.state(deployment)
-        except KeyError:  # Deleted meanwhile.
+            state = self._world.cluster.slots.state(deployment)
+        except KeyError:  # It was deleted in the meantime.
             raise Refusal(250000, f"Deployment {name} not found.") from None
         if state.status in _DOWN:
             raise Refusal(250001, f"Deployment {name} is {state.status}.")
@@ -81,9 +76,9 @@ class Proxy:
 
 
 async def _directly(cluster: Cluster, deployment: int, request: Forwarded) -> Answer:
-    """Ask without the ingress, as with the tool DEFAULT."""
+    """Send a request to an instance without the ingress, as with the tool DEFAULT."""
     try:
-        async with cluster.asked(deployment) as instance:
+        async with cluster.traffic.instance(deployment) as instance:
             return await instance.ask(request)
     except (UnreachedError, OSError) as error:
         raise Refusal(250002, f"The instance could not be reached: {error}") from error
@@ -97,7 +92,7 @@ def _check_verb(verb: str, *, is_default: bool) -> None:
 
 
 def _check_has_route(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse what Hopsworks' proxy has no route for."""
+    """Refuse deployments that Hopsworks' proxy has no route for."""
     reasons = {
         "it speaks gRPC": config["apiProtocol"] == "GRPC",
         "it has no model": config["modelName"] is None,
@@ -108,19 +103,19 @@ def _check_has_route(name: str, config: Mapping[str, Any]) -> None:
 
 
 def _check_body(body: bytes) -> None:
-    """Refuse what a model would take for something else: without ``instances`` it would get None, and answer."""
+    """Refuse a body without rows: a model would get None instead, and answer."""
     try:
         request = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refusal(250004, f"The body is not JSON: {error}.") from None
     given = [key for key in ("instances", "inputs") if isinstance(request, dict) and key in request]
     if len(given) != 1:
-        what = " and ".join(given) or "neither"
-        raise Refusal(250004, f"Expected a JSON object with one of instances and inputs, got {what}.")
+        found = " and ".join(given) or "neither"
+        raise Refusal(250004, f"Expected a JSON object with one of instances and inputs, got {found}.")
 
 
 def _passed_on(answer: Answer) -> Answer:
-    """Give a 2xx, and say anything else in Hopsworks' codes."""
+    """Return a 2xx as it is; raise any other answer with one of Hopsworks' codes."""
     if answer.status < 300:
         return answer
     text = answer.content.decode("utf-8", "replace")

@@ -1,10 +1,10 @@
 """
 The ingress: Istio in front of the instances, with Knative's activator behind it.
 
-``relayed`` is what it answers to a request for a deployment; Hopsworks' proxy (``inference``) asks through it as well.
-``Ingress`` is its own listener, for clients that go there directly: it knows a deployment by the path
-``/v1/<namespace>/<deployment>/`` (from 4.8 on) or by the Host header (KServe's own way, on every line), and passes
-everything else on as it came.
+``relayed`` answers a request for a deployment; Hopsworks' proxy (``inference``) uses it as well. ``Ingress`` is the
+listener for clients that call the ingress directly. It recognizes a deployment by the path
+``/v1/<namespace>/<deployment>/`` (from 4.8 on) or by the Host header (KServe's own way, on every line). It forwards the
+rest of the request unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from airflow_provider_hsml.local.cluster.engines import CONNECTION_HEADERS, Answer, Forwarded
-from airflow_provider_hsml.local.cluster.rollouts import CUT_OFF, UnreachedError
+from airflow_provider_hsml.local.cluster.traffic import CUT_OFF, UnreachedError
 from airflow_provider_hsml.local.errors import Refusal
 
 if TYPE_CHECKING:
@@ -33,21 +33,15 @@ log = logging.getLogger(__name__)
 _PATH = re.compile(r"/v1/(?P<namespace>[^/]+)/(?P<name>[^/]+)(?P<rest>/.*)?")
 _NOT_GRPC = "upstream connect error or disconnect/reset before headers. reset reason: protocol error"
 _NOT_PASSED_ON = CONNECTION_HEADERS | {"authorization"}
-"""The key is for the ingress: no model, which may print what it gets, is told it."""
+"""The API key is for the ingress only: a model may print its headers."""
 
 
 async def relayed(cluster: Cluster, deployment: int, request: Forwarded) -> Answer:
-    """
-    Answer for a deployment: as its instance does, or in the words of Envoy where none is reached.
-
-    :param cluster: what runs
-    :param deployment: its id
-    :param request: as it is for the instance
-    """
-    if not cluster.is_routed(deployment):
+    """Forward a request to a deployment, and return its answer, or Envoy's where no instance is reached."""
+    if not cluster.traffic.is_routed(deployment):
         return _envoy(404)  # Empty: a 404 with a body comes from an instance.
     try:
-        async with cluster.asked(deployment) as instance:
+        async with cluster.traffic.instance(deployment) as instance:
             return await instance.ask(request)
     except UnreachedError as error:
         return _envoy(error.status, error.text)
@@ -62,11 +56,7 @@ def _envoy(status: int, text: str = "") -> Answer:
 
 
 class Ingress:
-    """
-    The ingress's listener, an ASGI application.
-
-    :param world: whose deployments it leads to
-    """
+    """The ingress's listener, an ASGI application."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -105,7 +95,7 @@ class Ingress:
         return await relayed(self._world.cluster, deployment, forwarded)
 
     def _by_path(self, request: Request) -> tuple[int, str] | None:
-        """Find (deployment, what is left of the path) for ``/v1/<namespace>/<deployment>/...``."""
+        """Return (deployment, rest of the path) for ``/v1/<namespace>/<deployment>/...``, or None."""
         match = _PATH.fullmatch(request.scope["raw_path"].decode("latin-1"))
         if match is None:
             return None
@@ -113,7 +103,7 @@ class Ingress:
         return None if deployment is None else (deployment, match["rest"] or "/")
 
     def _by_host(self, request: Request) -> tuple[int, str] | None:
-        """Find the same for the Host ``<deployment>.<namespace>.<domain>``, all in lower case; the path stays."""
+        """Return (deployment, whole path) for the Host ``<deployment>.<namespace>.<domain>`` in lower case, or None."""
         host = request.headers.get("host", "").partition(":")[0].lower()
         name, _, rest = host.partition(".")
         namespace, _, domain = rest.partition(".")
@@ -124,7 +114,7 @@ class Ingress:
 
     def _find(self, namespace: str, name: str, *, any_case: bool = False) -> int | None:
         """
-        Find a deployment that the ingress leads to.
+        Return the id of a deployment behind the ingress, or None.
 
         :raises Refusal: the user has no role in the project
         :raises UnreachedError: its instances answer gRPC only
@@ -133,9 +123,9 @@ class Ingress:
         if project is None:
             return None
         deployments = self._world.project(project.id).deployments
-        deployment = deployments.id_of(name, any_case=any_case)
-        config = deployments.config(deployment)
+        deployment = deployments.stored.id_of(name, any_case=any_case)
+        config = deployments.stored.config(deployment)
         if config["apiProtocol"] == "GRPC":
             raise UnreachedError(503, _NOT_GRPC)
-        # The tool DEFAULT does without Istio.
+        # Deployments of the tool DEFAULT do not use Istio.
         return deployment if config["servingTool"] == "KSERVE" else None

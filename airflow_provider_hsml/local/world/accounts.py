@@ -1,4 +1,4 @@
-"""Who may do what: API keys with their scopes, and the projects of their user."""
+"""Access control: API keys with their scopes, and the projects of their user."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ class Project:
 
     @property
     def namespace(self) -> str:
-        """Its Kubernetes namespace: the name, as far as Kubernetes takes it."""
+        """Its Kubernetes namespace: the name, with the characters that Kubernetes allows."""
         return self.name.lower().replace("_", "-")
 
 
 class Accounts:
     """
-    The projects, and the keys that open them.
+    The projects, and the keys with access to them.
 
     :param projects: names of the projects that the keys' user is a member of
     :param foreign: names of projects in which the user has no role
     :param keys: the scopes of each key
-    :param roles: what the user of a key is in the projects; Data owner where nothing is said
-    :param shared: names of projects that share their ``Models``, with those that they share it with
-    :param tokens: of the user's sessions; they have every scope
+    :param roles: the role of a key's user in the projects; Data owner by default
+    :param shared: for each project that shares its ``Models``, the names of the projects with access
+    :param tokens: the session tokens of the user; they have every scope
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Accounts:
         if unknown := {*shared, *(name for others in shared.values() for name in others)} - set(names):
             raise ValueError(f"projects {sorted(unknown)} are not known: expected some of {names}")
         if roles.keys() - keys.keys():
-            raise ValueError("roles has a key that there is not: expected those of keys, and api_key")
+            raise ValueError("roles has an unknown API key: expected those of keys, and api_key")
         if unknown := set(roles.values()) - set(ROLES):
             raise ValueError(f"roles {sorted(unknown)} are not known: expected some of {list(ROLES)}")
         self._roles = dict(roles)
@@ -92,8 +92,8 @@ class Accounts:
         Check the Authorization header of a request.
 
         :param authorization: the header's value, empty when there is none
-        :param allowed: scopes of which the key must have one
-        :raises Refusal: there is no key, it is not one of ours, or it lacks the scope
+        :param allowed: the key must have one of these scopes
+        :raises Refusal: there is no key, it is unknown, or it lacks the scope
         """
         if any(hmac.compare_digest(token, authorization.encode()) for token in self._tokens):
             return
@@ -101,51 +101,51 @@ class Accounts:
             raise Refusal(200003, "No API key: expected the header 'Authorization: ApiKey <key>'.")
         key = self._known(authorization)
         if key is None:
-            given = authorization.removeprefix(_HEADER).strip()
-            prefix, dot, _ = given.partition(".")
+            unknown_key = authorization.removeprefix(_HEADER).strip()
+            prefix, dot, _ = unknown_key.partition(".")
             is_prefix_known = bool(dot) and any(other.startswith(f"{prefix}.") for other in self._keys)
             raise Refusal(320012 if is_prefix_known else 320013)
         if allowed and not self._keys[key] & frozenset(allowed):
             raise Refusal(320004, f"The API key lacks the scope {' or '.join(sorted(allowed))}.")
 
     def role(self, authorization: str) -> str:
-        """Give what the user of a key is in the projects."""
+        """Return the role of a key's user in the projects."""
         return self._roles.get(self._known(authorization) or "", OWNER)
 
     def shared_with(self, project: Project) -> list[Project]:
-        """Give the projects whose registries a project reads: its own, and those that are shared with it."""
+        """Return the projects whose registries a project can read: its own, and those shared with it."""
         return [p for p in self.projects if p == project or project.name in self._shared.get(p.name, ())]
 
     def hide_keys(self, text: str) -> str:
-        """Make a text fit to be shown to somebody without a key: a script may have printed one."""
+        """Replace all API keys in a text, before it is shown to people without a key: a script may have printed one."""
         for key in self._keys:
             text = text.replace(key, "<API key>")
         return text
 
     def _known(self, authorization: str) -> str | None:
-        given = authorization.removeprefix(_HEADER).strip().encode()
-        return next((key for key in self._keys if hmac.compare_digest(key.encode(), given)), None)
+        sent = authorization.removeprefix(_HEADER).strip().encode()
+        return next((key for key in self._keys if hmac.compare_digest(key.encode(), sent)), None)
 
     def by_name(self, name: str) -> Project:
-        """Find a project by its name; refused when it is unknown or foreign."""
+        """Return a project by its name; refuse one that is unknown or foreign."""
         return self._member(next((project for project in self.projects if project.name == name), None), name)
 
     def by_id(self, project_id: int) -> Project:
-        """Find a project by its id; refused when it is unknown or foreign."""
+        """Return a project by its id; refuse one that is unknown or foreign."""
         return self._member(next((p for p in self.projects if p.id == project_id), None), str(project_id))
 
     @staticmethod
-    def _member(project: Project | None, asked: str) -> Project:
+    def _member(project: Project | None, requested: str) -> Project:
         if project is None:
-            raise Refusal(150004, f"Project {asked} not found.")
+            raise Refusal(150004, f"Project {requested} not found.")
         if project.is_foreign:
-            raise Refusal(160000, f"The user has no role in project {asked}.")
+            raise Refusal(160000, f"The user has no role in project {requested}.")
         return project
 
 
 def kept_key(file: Path) -> str:
     """
-    Give the API key that is kept in a file, making both where there is none.
+    Return the API key that is stored in a file; create both if the file does not exist.
 
     :param file: readable by its owner only
     """
@@ -161,8 +161,7 @@ def keep_key(file: Path, key: str) -> None:
     """
     Write an API key to a file that only its owner can read.
 
-    :param file: is replaced
-    :param key: the key
+    :param file: replaced if it exists
     """
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     staged = file.with_suffix(".new")

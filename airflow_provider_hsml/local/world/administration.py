@@ -1,4 +1,4 @@
-"""What the administrators of a cluster have set: variables, quotas, topics, schemas of tags."""
+"""The settings of a cluster's administrators: variables, quotas, Kafka topics, tag schemas."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _VARIABLES = {
 }
 _FOR_ADMINISTRATORS = frozenset({"kube_user", "kube_master_url", "kube_ca_certfile", "kube_client_certfile"})
 SCHEMA_OF_LOGS = "inferenceschema"
-"""The schema that the topic of an inference logger must have."""
+"""The required schema of an inference logger's topic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quota:
     """
-    How many deployments a project may have. None: as many as are asked for.
+    The limits on the number of deployments of a project. None for no limit.
 
     :param deployments: in any status
     :param running: started and not stopped; a Failed one counts
@@ -42,34 +42,25 @@ class Quota:
 @dataclass(frozen=True, slots=True)
 class Administration:
     """
-    What is set.
+    The settings of a cluster's administrators.
 
-    :param variables: the cluster's variables, by name; may be changed while it runs
+    :param variables: the cluster's variables that differ from the defaults, by name; may be changed while it runs
     :param quota: of each project
-    :param kafka_topics: that there are in each project, with their schemas
-    :param tag_schemas: JSON schemas by the name of the tag; None: every tag may have any value
+    :param kafka_topics: the existing topics of each project, with their schemas
+    :param tag_schemas: JSON schemas by the name of the tag; None if every tag may have any value
     """
 
-    variables: dict[str, str] = field(default_factory=_VARIABLES.copy)
+    variables: dict[str, str] = field(default_factory=dict)
     quota: Quota = Quota()
     kafka_topics: Mapping[str, str] = field(default_factory=dict)
     tag_schemas: Mapping[str, Mapping[str, Any]] | None = None
 
-    @classmethod
-    def of(
-        cls,
-        variables: Mapping[str, str] | None = None,
-        quota: Quota | None = None,
-        kafka_topics: Mapping[str, str] | None = None,
-        tag_schemas: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> Administration:
-        """Make one of what is given, and the defaults."""
-        administration = cls({**_VARIABLES, **(variables or {})}, quota or Quota(), kafka_topics or {}, tag_schemas)
-        administration.bounds()
-        return administration
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "variables", {**_VARIABLES, **self.variables})
+        self.bounds()
 
     def variable(self, name: str) -> str:
-        """Give the value of a variable to a user; refused when there is none, or it is the administrators' own."""
+        """Return the value of a variable to a user; refuse one that is unknown or for administrators only."""
         if name in _FOR_ADMINISTRATORS:
             raise Refusal(200014, f"Variable {name} is for administrators only.")
         value = self.variables.get(name)
@@ -78,11 +69,11 @@ class Administration:
         return value
 
     def is_on(self, variable: str) -> bool:
-        """Say whether a variable is "true"."""
+        """Return whether a variable is "true"."""
         return self.variables.get(variable) == "true"
 
     def bounds(self) -> tuple[int | None, int | None]:
-        """Give the least and the highest number of instances that are allowed; None: there is no bound."""
+        """Return the minimum and the maximum number of instances; None for no bound."""
         bounds = []
         for end in ("min", "max"):
             name = f"kube_serving_{end}_num_instances"

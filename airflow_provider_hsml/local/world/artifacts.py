@@ -1,8 +1,8 @@
 """
-Artifacts, which deployments serve up to Hopsworks 4.4: numbered folders of scripts, below a version of a model.
+Artifacts of model versions: numbered folders of scripts, which deployments serve up to Hopsworks 4.4.
 
-``Models/{model}/{version}/Artifacts/{number}`` holds ``predictor-{name}`` and ``transformer-{name}``. Number 0 has no
-script, -1 asks for a new one. A script of an artifact that is there is never changed.
+``Models/{model}/{version}/Artifacts/{number}`` holds ``predictor-{name}`` and ``transformer-{name}``. Artifact 0 has no
+scripts; -1 requests a new artifact. The scripts of an existing artifact never change.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _SCRIPTS = ("predictor", "transformer")
 
 def located(config: dict[str, Any], old: Mapping[str, Any] | None, files: ProjectFiles) -> dict[str, Any]:
     """
-    Find the artifact that a PUT means, and where the scripts are that it names.
+    Resolve the artifact of a PUT, and the paths of its scripts.
 
-    :param config: as it was given
-    :param old: what the deployment has; None when it is created
-    :param files: the project's
-    :return: the configuration, with the number (-1 for a new one) and with the whole paths of an artifact's scripts
+    :param config: from the request
+    :param old: the configuration of the deployment so far; None for a new deployment
+    :param files: of the project
+    :return: the configuration, with the artifact's number (-1 for a new one) and the whole paths of its scripts
     """
     number = _number(config, old)
     config = {**config, "artifactVersion": number}
@@ -47,35 +47,35 @@ def located(config: dict[str, Any], old: Mapping[str, Any] | None, files: Projec
         raise malformed(f"Artifact with version {number} does not exist.")
     for kind in _SCRIPTS:
         own = next((file.name for file in place.glob(f"{kind}-*")), None)
-        given = config[kind]
-        if given is None:  # It is not used any more; the artifact has it still.
+        script = config[kind]
+        if script is None:  # The deployment no longer uses the script, but the artifact still has it.
             continue
-        if "/" not in given:
-            named = _named(kind, given)
+        if "/" not in script:
+            named = _named(kind, script)
             if own != named:
-                raise Refusal(240016, f"Artifact {number} has no {kind} script {given}.")
+                raise Refusal(240016, f"Artifact {number} has no {kind} script {script}.")
             config[kind] = f"{folder}/{named}"
-        elif own is None or given != f"{folder}/{own}":
+        elif own is None or script != f"{folder}/{own}":
             raise Refusal(240019, f"The {kind} script of artifact {number} cannot be changed: ask for a new artifact.")
     return config
 
 
 def _number(config: Mapping[str, Any], old: Mapping[str, Any] | None) -> int:
-    """Give the number that is meant: null keeps what there is, and is a new one for another model version."""
-    given = config["artifactVersion"]
-    if given is None:
+    """Return the number of the artifact: null keeps the current one, or is a new one for another model version."""
+    number = config["artifactVersion"]
+    if number is None:
         is_same = old is not None and all(config[key] == old[key] for key in ("modelPath", "modelVersion"))
-        given = old["artifactVersion"] if old is not None and is_same else _NEW
-    if not isinstance(given, int) or isinstance(given, bool) or given < _NEW:
-        raise malformed(f"Artifact version {given!r} is not valid.")
-    return given
+        number = old["artifactVersion"] if old is not None and is_same else _NEW
+    if not isinstance(number, int) or isinstance(number, bool) or number < _NEW:
+        raise malformed(f"Artifact version {number!r} is not valid.")
+    return number
 
 
 def made(config: dict[str, Any], files: ProjectFiles) -> dict[str, Any]:
     """
-    Make the artifact that a checked configuration asks for.
+    Create the artifact that a checked configuration requests, if it is a new one.
 
-    :return: the configuration, with the artifact's number and the places of its scripts
+    :return: the configuration, with the artifact's number and the paths of its scripts
     """
     if config["artifactVersion"] != _NEW:
         return config
@@ -96,7 +96,7 @@ def made(config: dict[str, Any], files: ProjectFiles) -> dict[str, Any]:
                 config[kind] = f"{above}/{number}/{name}"
                 files.write(config[kind], content)
                 archived.writestr(name, content)
-    # The name by which hsml downloads it.
+    # hsml downloads the archive by this name.
     archive_name = f"{config['modelName']}_{config['modelVersion']}_{number}.zip"
     files.write(f"{above}/{number}/{archive_name}", archive.getvalue())
     return config
@@ -104,11 +104,12 @@ def made(config: dict[str, Any], files: ProjectFiles) -> dict[str, Any]:
 
 def keep(name: str, version: int, config: Mapping[str, Any], files: ProjectFiles) -> None:
     """
-    Keep what a version of a deployment is made of where newer clients download it. It runs from where it was given.
+    Copy the files of a deployment version to the folder from which newer clients download them.
 
-    :param name: the deployment's
-    :param version: the deployment's
-    :param config: its configuration
+    The deployment itself runs the original files.
+
+    :param name: of the deployment
+    :param version: of the deployment
     """
     for kind in (*_SCRIPTS, "configFile"):
         if path := config[kind]:
@@ -116,7 +117,7 @@ def keep(name: str, version: int, config: Mapping[str, Any], files: ProjectFiles
 
 
 def told(kind: str, path: str) -> str:
-    """Give the name by which a script is told: without what an artifact puts before it."""
+    """Return the name of a script as shown to clients: without the prefix that it has in an artifact."""
     name = path.rpartition("/")[2]
     return name.removeprefix(f"{kind}-") if f"/{FOLDER}/" in path else name
 

@@ -1,4 +1,4 @@
-"""What a PUT is refused for: the checks of a whole configuration, in the words of Hopsworks."""
+"""The checks of a PUT: a whole configuration is accepted or refused, with Hopsworks' error messages."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def checked_name(name: Any, tool: Any, line: Line) -> str:
 
 def check(config: dict[str, Any], files: ProjectFiles, line: Line, administration: Administration) -> None:
     """
-    Check a whole configuration, in the words of Hopsworks.
+    Check a whole configuration, and refuse it with Hopsworks' error messages.
 
-    :param config: with its defaults
+    :param config: including the defaults
     :param files: of the project
-    :param line: whose ways the server has
-    :param administration: what the cluster's administrators have set
+    :param line: the Hopsworks line to emulate
+    :param administration: the settings of the cluster's administrators
     """
     _check_fields(config, line)
     if config["servingTool"] == "KSERVE" and not administration.is_on("kube_kserve_installed"):
@@ -108,7 +108,7 @@ def _check_script(kind: str, script: str | None, files: ProjectFiles) -> None:
 
 
 def _check_fields(config: dict[str, Any], line: Line) -> None:
-    """Check the words of single fields."""
+    """Check the values of single fields."""
     if config["modelServer"] not in line.servers:
         raise malformed("Model server not provided or unsupported")
     if config["servingTool"] not in ("DEFAULT", "KSERVE"):
@@ -139,7 +139,7 @@ def _check_logger(config: dict[str, Any]) -> None:
 
 
 def _check_batching(config: dict[str, Any]) -> None:
-    """Check that the serving tool DEFAULT is not asked for KServe's batcher."""
+    """Check that a deployment with the serving tool DEFAULT does not request KServe's batcher."""
     batching = config["batchingConfiguration"]
     if config["servingTool"] != "DEFAULT":
         return
@@ -150,13 +150,13 @@ def _check_batching(config: dict[str, Any]) -> None:
 
 
 def _check_structure(config: dict[str, Any], files: Path, line: Line) -> None:
-    """Check that the model's files are what its server loads."""
-    found = [file for file in files.rglob("*") if ARTIFACTS not in file.relative_to(files).parts[:1]]
+    """Check that the model's files have the structure that its model server needs."""
+    paths = [path for path in files.rglob("*") if ARTIFACTS not in path.relative_to(files).parts[:1]]
     if config["modelServer"] == "TENSORFLOW_SERVING":
-        if not any(file.name == "variables" for file in found) or not any(file.suffix == ".pb" for file in found):
+        if not any(path.name == "variables" for path in paths) or not any(path.suffix == ".pb" for path in paths):
             raise Refusal(240017, "Model path does not respect the Tensorflow standard: variables/ and a .pb file.")
     elif config["modelServer"] == "PYTHON" and not config["predictor"]:
-        if not any(file.suffix in _MODEL_FILES for file in found):
+        if not any(path.suffix in _MODEL_FILES for path in paths):
             raise Refusal(240017, f"{config['modelPath']} has no file that ends {', '.join(_MODEL_FILES)}.")
         number = len([file for file in files.iterdir() if file.suffix in _LOADED_FILES])
         if line.one_model_file and number > 1:
@@ -188,13 +188,14 @@ def _check_instances(config: dict[str, Any]) -> None:
 
 
 def _check_bounds(config: dict[str, Any], least: int | None, highest: int | None) -> None:
-    """Check the numbers of instances against what the cluster allows."""
+    """Check the numbers of instances against the limits of the cluster."""
     if config["servingTool"] == "DEFAULT":
         return
     scaling = {key: config[key] or {} for key in ("predictorScalingConfig", "transformerScalingConfig")}
-    given = {key: config[key] for key in ("requestedInstances", "requestedTransformerInstances")}
-    given |= {f"{key}.{end}Instances": scaling[key].get(f"{end}Instances") for key in scaling for end in ("min", "max")}
-    for key, number in given.items():
+    numbers = {key: config[key] for key in ("requestedInstances", "requestedTransformerInstances")}
+    for key, limits in scaling.items():
+        numbers |= {f"{key}.{end}Instances": limits.get(f"{end}Instances") for end in ("min", "max")}
+    for key, number in numbers.items():
         if number is None:
             continue
         if least == 0 and number != 0 and not key.endswith("maxInstances"):
@@ -206,5 +207,5 @@ def _check_bounds(config: dict[str, Any], least: int | None, highest: int | None
 
 
 def model_folder(folder: Path, line: Line) -> Path:
-    """Give the folder of a version's files: ``Files``, or the version's own where older clients put them."""
+    """Return the folder of a version's files: ``Files``, or the version's own folder, which older clients use."""
     return folder / "Files" if line.has_files_folder and (folder / "Files").is_dir() else folder

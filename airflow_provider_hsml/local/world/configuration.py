@@ -1,8 +1,8 @@
 """
-A deployment's configuration: which fields there are, and what those stand for that are not given.
+A deployment's configuration: its fields and their defaults.
 
-It is held by its keys on the wire. ``VERSIONED`` belongs to a version and comes back with a rollback; ``UNVERSIONED``
-lives on the deployment and is edited in place either way.
+The keys are those on the wire. ``VERSIONED`` fields belong to a version and are restored by a rollback. ``UNVERSIONED``
+fields belong to the deployment and are always edited in place.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _ENVIRONMENTS = {
 
 
 def completed(body: Mapping[str, Any], line: Line) -> dict[str, Any]:
-    """Take what is known of a body, with the server's defaults. What the line does not know is None."""
+    """Return the configuration in a body, with the server's defaults. Fields that the line does not have are None."""
     config = {key: body.get(key) if line.knows(key) else None for key in (*VERSIONED, *UNVERSIONED)}
     _check_types(config)
     check_shapes(config)
@@ -93,16 +93,16 @@ def completed(body: Mapping[str, Any], line: Line) -> dict[str, Any]:
 
 
 def _make_single(config: dict[str, Any]) -> None:
-    """Set the number of instances that the serving tool DEFAULT has, whatever is asked for."""
+    """Set the number of instances to 1, which the serving tool DEFAULT enforces."""
     config["requestedInstances"] = 1
     if config["predictorScalingConfig"]:
         config["predictorScalingConfig"] = {**config["predictorScalingConfig"], "minInstances": 1}
 
 
 def _check_types(config: dict[str, Any]) -> None:
-    for key, (kind, what) in _TYPES.items():
+    for key, (kind, description) in _TYPES.items():
         if config[key] is not None and not isinstance(config[key], kind):
-            raise malformed(f"{key} {config[key]!r} is not {what}.")
+            raise malformed(f"{key} {config[key]!r} is not {description}.")
 
 
 def _default_resources(line: Line) -> dict[str, Any]:

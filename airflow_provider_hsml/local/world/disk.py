@@ -1,4 +1,4 @@
-"""What the disk says no with, in Hopsworks' codes: no room, gone meanwhile, a name that it does not take."""
+"""Errors of the disk, as refusals with Hopsworks' codes: a full disk, a concurrent change, an invalid name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _FULL = "The disk of the local Model Serving is full: nothing was changed. Make 
 
 
 def refusal_of(error: Exception) -> Refusal | None:
-    """Give what a failure of the disk means to a client; None for other failures."""
+    """Return the refusal for an error of the disk; None for other errors."""
     if isinstance(error, sqlite3.OperationalError):
-        # The code's lower byte is the primary one: writing past a limit is an I/O error with details above it.
+        # The lower byte is SQLite's primary code; the upper ones hold details, for example of a write past a limit.
         return Refusal(110055, _FULL) if (error.sqlite_errorcode & 0xFF) in _NO_ROOM_FOR_ROWS else None
     if not isinstance(error, OSError):
         return None

@@ -1,8 +1,8 @@
 """
 The files of the projects, as HopsFS holds them: ``/Projects/{project}/Models/...``, ``Resources/...``.
 
-Whatever is written is staged, synced and renamed into its place, so that a path either holds all of a file or is not
-there; what was acknowledged survives the end of the process.
+Files are staged, synced and renamed into place, so a path holds either the whole file or nothing. Acknowledged changes
+survive the end of the process.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DATASETS = ("Models", "Resources", "Deployments", "Logs")
-"""The datasets that a new project has."""
+"""The datasets of a new project."""
 _UPLOADS = "uploads"
 _UNUSABLE = re.compile(r"[\x00-\x1f\\\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file or folder, as it is listed."""
+    """A file or folder, as shown in a listing."""
 
     id: int
-    """The inode's number."""
+    """The number of the inode."""
     path: str
     """Absolute in HopsFS: ``/Projects/demo/Models/digits/1``."""
     name: str
@@ -48,14 +48,14 @@ class ProjectFiles:
     The files of one project.
 
     :param project: the project's name
-    :param folder: where its files lie on this machine
-    :param staging: a folder on the same disk, for what is not complete
+    :param folder: the folder of its files on this machine
+    :param staging: a folder on the same disk, for incomplete files
     """
 
     def __init__(self, project: str, folder: Path, staging: Path) -> None:
         self.project = project
         self.shared: dict[str, ProjectFiles] = {}
-        """The files of projects that let this one read their ``Models``, by name."""
+        """The files of other projects that share their ``Models`` with this one, by name."""
         self._folder = folder
         self._staging = staging
         for dataset in DATASETS:
@@ -67,10 +67,10 @@ class ProjectFiles:
 
     def parts(self, path: str) -> tuple[str, ...]:
         """
-        Read a path of the REST API: relative to the project, or absolute from ``/Projects`` or ``hdfs://`` on.
+        Parse a path of the REST API: relative to the project, or absolute with ``/Projects`` or ``hdfs://``.
 
-        :return: what is below the project, which may be one that shares its ``Models`` (``{owner}::Models`` as well)
-        :raises Refusal: it leads out of the project, or holds what no path may
+        :return: the parts below the project, which may be one that shares its ``Models`` (``{owner}::Models`` as well)
+        :raises Refusal: the path leads out of the project, or is not valid
         """
         return self._whose(path)[1]
 
@@ -79,7 +79,7 @@ class ProjectFiles:
         parts = [part for part in text.split("/") if part]
         if _UNUSABLE.search(text) or any(part in (".", "..") for part in parts):
             raise malformed(f"Path {path!r} is not valid: expected names without '.', '..' or control characters.")
-        # A name may have 255 bytes on this machine's disk, a path about 4000 with what is above it.
+        # This machine's disk allows names of 255 bytes, and whole paths of about 4000, including the root folder.
         if any(len(part.encode()) > 255 for part in parts) or len(text.encode()) > 2000:
             raise malformed(f"Path {path[:100]!r}... is too long: a name may have 255 bytes, a path 2000.")
         project = self.project
@@ -95,35 +95,34 @@ class ProjectFiles:
         raise Refusal(110011, f"Path {path!r} is not in project {self.project}.")
 
     def _check_own(self, path: str) -> None:
-        """Refuse to write to what is shared: it is shared to be read."""
+        """Refuse to write to the files of another project, which are shared for reading only."""
         if self._whose(path)[0] is not self:
             raise Refusal(110050, f"{path} is shared with project {self.project} to be read, not to be written.")
 
     def here(self, path: str) -> Path:
-        """Give the place of a path on this machine, whether or not there is something."""
+        """Return the location of a path on this machine, whether or not it exists."""
         owner, parts = self._whose(path)
         return owner._folder.joinpath(*parts)  # noqa: SLF001 - one of the same class
 
     def hopsfs(self, *parts: str) -> str:
-        """Give the absolute path in HopsFS."""
+        """Return the absolute path in HopsFS."""
         return "/".join(["", "Projects", self.project, *parts])
 
     def exists(self, path: str) -> bool:
-        """Say whether there is a file or folder."""
+        """Return whether a file or folder exists."""
         return self.here(path).exists()
 
     def stat(self, path: str) -> Entry:
-        """Look a path up; refused when nothing is there."""
-        return self._whose(path)[0]._entry(self._found(path))  # noqa: SLF001 - one of the same class
+        """Return the entry of a path; refuse one that does not exist."""
+        return self._whose(path)[0]._entry(self._existing(path))  # noqa: SLF001 - one of the same class
 
     def listing(self, path: str, *, order: str = "NAME:asc") -> list[Entry]:
         """
-        List a folder.
+        Return the entries of a folder.
 
-        :param path: the folder
         :param order: ``ID``, ``NAME``, ``SIZE`` or ``MODIFICATION_TIME``, with ``:asc`` or ``:desc``
         """
-        folder = self._found(path)
+        folder = self._existing(path)
         if not folder.is_dir():
             raise Refusal(110018, f"{path} is a file, not a folder.")
         key, _, direction = order.partition(":")
@@ -140,7 +139,7 @@ class ProjectFiles:
         return sorted(entries, key=keys[key.upper()], reverse=direction.lower() == "desc")
 
     def make_folder(self, path: str) -> Entry:
-        """Make a folder in one that exists. Only one of many callers makes it; the others are refused."""
+        """Create a folder in an existing one. Of several concurrent callers one succeeds; the others are refused."""
         place = self._new(path)
         try:
             place.mkdir()
@@ -150,7 +149,7 @@ class ProjectFiles:
         return self._entry(place)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write a whole file; the folders above it are made, and one that is there is replaced."""
+        """Write a whole file; replace an existing one, and create the folders above it."""
         place = self.here(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         staged = self._staged()
@@ -162,20 +161,18 @@ class ProjectFiles:
 
     def write_part(self, path: str, upload: str, part: BinaryIO, *, number: int, parts: int, part_bytes: int) -> None:
         """
-        Write one part of a file. The file appears when all parts are there; a part may come again.
+        Write one part of a file. The file appears once all parts are written; a part may be sent again.
 
-        :param path: the file
-        :param upload: what tells this upload from others of the same path
-        :param part: the content
+        :param upload: the identifier of this upload, which differs from other uploads to the same path
         :param number: of the part, from 1
-        :param parts: how many there are
+        :param parts: the number of parts
         :param part_bytes: size of all parts but the last
         """
         self._uploads.write_part(self._new(path), upload, part, number=number, parts=parts, part_bytes=part_bytes)
 
     def copy(self, path: str, destination: str) -> None:
-        """Copy a file or folder to a path where nothing is."""
-        source, place = self._found(path), self._new(destination, absent=True)
+        """Copy a file or folder to a path that does not exist yet."""
+        source, place = self._existing(path), self._new(destination, absent=True)
         staged = self._staged()
         if source.is_dir():
             shutil.copytree(source, staged)
@@ -187,9 +184,9 @@ class ProjectFiles:
         _sync(place.parent)
 
     def move(self, path: str, destination: str) -> None:
-        """Move a file or folder to a path where nothing is."""
+        """Move a file or folder to a path that does not exist yet."""
         self._check_own(path)
-        source, place = self._found(path), self._new(destination, absent=True)
+        source, place = self._existing(path), self._new(destination, absent=True)
         if len(self.parts(path)) < 2 or place.is_relative_to(source):
             raise malformed(f"{path} cannot be moved to {destination}: expected something in a dataset, to elsewhere.")
         source.rename(place)
@@ -197,17 +194,17 @@ class ProjectFiles:
         _sync(source.parent)
 
     def delete(self, path: str) -> None:
-        """Delete a file, or a folder with all that is in it."""
+        """Delete a file, or a folder with its content."""
         self._check_own(path)
         if len(self.parts(path)) < 2:
             raise malformed(f"{path!r} is a dataset of the project: only what is inside it can be deleted.")
-        place, gone = self._found(path), self._staged()
-        place.rename(gone)
+        place, removed = self._existing(path), self._staged()
+        place.rename(removed)
         _sync(place.parent)
-        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        shutil.rmtree(removed) if removed.is_dir() else removed.unlink()
 
     def file(self, path: str) -> Path | None:
-        """Give the place of a file on this machine; None when it is not there, or no path of this project."""
+        """Return the location of a file on this machine; None if it does not exist, or the path is not accessible."""
         try:
             place = self.here(path)
         except Refusal:
@@ -215,7 +212,7 @@ class ProjectFiles:
         return place if place.is_file() else None
 
     def folder(self, path: str) -> Path | None:
-        """Do the same for a folder."""
+        """Return the location of a folder on this machine; None as for ``file``."""
         try:
             place = self.here(path)
         except Refusal:
@@ -223,8 +220,8 @@ class ProjectFiles:
         return place if place.is_dir() else None
 
     def read(self, path: str) -> Path:
-        """Give the place of a file on this machine; refused when it is none."""
-        place = self._found(path)
+        """Return the location of a file on this machine; refuse a path that is not a file."""
+        place = self._existing(path)
         if not place.is_file():
             raise Refusal(110018, f"{path} is a folder, not a file.")
         return place
@@ -232,14 +229,14 @@ class ProjectFiles:
     def _staged(self) -> Path:
         return self._staging / uuid.uuid4().hex
 
-    def _found(self, path: str) -> Path:
+    def _existing(self, path: str) -> Path:
         place = self.here(path)
         if not place.exists():
             raise Refusal(110011 if len(self.parts(path)) == 1 else 110018, f"{path} not found.")
         return place
 
     def _new(self, path: str, *, absent: bool = False) -> Path:
-        """Give the place of something to be written: inside a dataset, in a folder that exists."""
+        """Return the location for a new file or folder: inside a dataset, in an existing folder."""
         self._check_own(path)
         place = self.here(path)
         if place == self._folder:
@@ -267,7 +264,7 @@ def _flush(stream: BinaryIO) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Make what was renamed into or out of a folder (or a file's content) last."""
+    """Flush a file, or the renames in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Topics of inference loggers: which there are, and what a PUT asks for."""
+"""Kafka topics of inference loggers: existing ones, and new ones that a PUT requests."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ if TYPE_CHECKING:
 _NEW = "CREATE"
 
 
-def topic_of(given: Mapping[str, Any] | None, deployment: str, known: Mapping[str, str]) -> dict[str, Any] | None:
+def topic_of(requested: Mapping[str, Any] | None, deployment: str, known: Mapping[str, str]) -> dict[str, Any] | None:
     """
-    Give the topic that a deployment logs to; None for none.
+    Return the topic that a deployment logs to; None if it does not log.
 
-    :param given: ``kafkaTopicDTO`` of a PUT
-    :param deployment: the deployment's name, after which a new topic is named
-    :param known: the topics that there are, with their schemas
+    :param requested: ``kafkaTopicDTO`` of a PUT
+    :param deployment: the deployment's name, which a new topic's name begins with
+    :param known: the existing topics, with their schemas
     """
-    name = (given or {}).get("name")
-    if given is None or name in (None, "NONE"):
+    name = (requested or {}).get("name")
+    if requested is None or name in (None, "NONE"):
         return None
     if name == _NEW:
-        numbers = [given.get(key, 1) for key in ("numOfReplicas", "numOfPartitions")]
+        numbers = [requested.get(key, 1) for key in ("numOfReplicas", "numOfPartitions")]
         if any(not isinstance(number, int) or isinstance(number, bool) or number < 1 for number in numbers):
             raise Refusal(190015, f"Topic of {deployment}: expected at least one replica and one partition.")
         name = f"{deployment}-inf{secrets.randbelow(10**4):04d}"
         while name in known:
             name = f"{deployment}-inf{secrets.randbelow(10**4):04d}"
-        return _told(name)
+        return _topic(name)
     if name not in known:
         raise Refusal(240022, f"Topic {name} not found.")
     if known[name] != SCHEMA_OF_LOGS:
         raise Refusal(240023, f"Topic {name} has the schema {known[name]}, not {SCHEMA_OF_LOGS}.")
-    return _told(name)
+    return _topic(name)
 
 
-def _told(name: str) -> dict[str, Any]:
-    # Without numbers of replicas and partitions: hsml 3.7 refuses to read them of a topic that is there.
+def _topic(name: str) -> dict[str, Any]:
+    # Without the numbers of replicas and partitions, which hsml 3.7 refuses to read for an existing topic.
     return {
         "name": name,
         "schemaName": SCHEMA_OF_LOGS,

@@ -1,7 +1,7 @@
 """
-The lock of a deployment: Hopsworks takes it for each change, and while it reads logs.
+The locks of deployments: Hopsworks takes a deployment's lock for each change, and while it reads logs.
 
-A change that finds it taken is refused, 500/240004. Reading takes it from changes, not from other readers.
+A change to a locked deployment is refused with 500/240004. Readers exclude changes, but not each other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Locks:
     @contextlib.contextmanager
     def changing(self, deployment: int) -> Iterator[None]:
         """
-        Hold it for a change.
+        Hold the lock of a deployment for a change.
 
         :raises Refusal: it is taken
         """
@@ -50,7 +50,7 @@ class Locks:
 
     @contextlib.contextmanager
     def reading(self, deployment: int) -> Iterator[None]:
-        """Hold it for reading logs."""
+        """Hold the lock of a deployment while its logs are read."""
         with self._lock:
             self._readers[deployment] = self._readers.get(deployment, 0) + 1
         try:
@@ -60,11 +60,11 @@ class Locks:
                 self._readers[deployment] -= 1
 
     def leave(self, deployment: int, seconds: float) -> None:
-        """Leave it behind for so long, as a server does that dies in a change."""
+        """Leave a stale lock behind for some seconds, like a server that crashes during a change."""
         with self._lock:
             self._left[deployment] = time.monotonic() + seconds
 
     def forget(self) -> None:
-        """End those that were left behind."""
+        """Remove all stale locks."""
         with self._lock:
             self._left.clear()

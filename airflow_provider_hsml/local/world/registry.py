@@ -1,4 +1,4 @@
-"""The Model Registry: versions of models, with their metrics. Their files lie in the project's ``Models`` dataset."""
+"""The Model Registry: versions of models, with their metrics. Their files are in the project's ``Models`` dataset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[a-zA-Z0-9_]+")
 _TEXTS = ("description", "environment", "program", "experimentId", "experimentProjectName", "featureView")
 FIELDS = frozenset(
     {*_TEXTS, "id", "name", "version", "projectName", "framework", "metrics", "trainingDatasetVersion", "tags"}
-    # What the server says, or clients send without meaning: taken without a warning.
+    # Fields that the server sets, or that clients send without effect: accepted without a warning.
     | {"modelSchema", "inputExample", "trainingDataset", "created", "creator", "userFullName", "type", "href", "items"}
     | {"count", "expand", "modelRegistryId", "sharedRegistryProjectName"},
 )
@@ -35,10 +35,7 @@ class Registry:
     """
     The model registry of one project.
 
-    :param project: the project
-    :param store: where the rows are
-    :param files: the project's files
-    :param line: whose ways it has
+    :param line: the Hopsworks line to emulate
     :param schemas: of tags
     """
 
@@ -51,11 +48,11 @@ class Registry:
 
     def put(self, model_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """
-        Register a version whose files lie there already, or replace what is known of it.
+        Register a version whose files have been uploaded, or replace its metadata.
 
         :param model_id: ``{name}_{version}``
-        :param body: as on the wire
-        :return: the model, as on the wire
+        :param body: in the format of the REST API
+        :return: the model, in the format of the REST API
         """
         name, version = split_id(model_id)
         if not _NAME.fullmatch(name):
@@ -84,13 +81,13 @@ class Registry:
         return self._on_the_wire(document)
 
     def get(self, model_id: str) -> dict[str, Any]:
-        """Give one version, as on the wire; refused (360000) when it is not there."""
+        """Return one version, in the format of the REST API; refuse an unknown one with 360000."""
         return self._on_the_wire(self._document(model_id))
 
     def tags_of(self, model_id: str) -> tags.Tags:
-        """Give the tags of one version."""
-        found: tags.Tags = self._document(model_id)["tags"]
-        return found
+        """Return the tags of one version."""
+        existing: tags.Tags = self._document(model_id)["tags"]
+        return existing
 
     def set_tags(self, model_id: str, now: tags.Tags) -> None:
         """Replace the tags of one version."""
@@ -114,23 +111,23 @@ class Registry:
             self._store.put_model(self.project.id, *split_id(model_id), document)
         return document
 
-    def _framework(self, given: Any) -> Any:
+    def _framework(self, name: Any) -> Any:
         known = self._line.frameworks
-        if given is not None and given not in known:
-            raise malformed(f"Framework {given!r} is not known: expected one of {', '.join(known)}.")
-        return given
+        if name is not None and name not in known:
+            raise malformed(f"Framework {name!r} is not known: expected one of {', '.join(known)}.")
+        return name
 
     def find(
         self, filters: Sequence[str] = (), sort_by: str | None = None, limit: int = 0, offset: int = 0
     ) -> dict[str, Any]:
         """
-        List versions.
+        Return versions, in the format of the REST API.
 
-        :param filters: ``name_eq:X``, ``name_like:X``, ``version:N``, ``latest_version``; all must hold
-        :param sort_by: ``name`` or a metric, with ``:asc`` or ``:desc``; rows without the metric come last, but come
-        :param limit: how many at the most; 0 for all
-        :param offset: how many to leave out
-        :return: ``count`` is of all that match; without any there is no ``items``
+        :param filters: ``name_eq:X``, ``name_like:X``, ``version:N``, ``latest_version``; all must match
+        :param sort_by: ``name`` or a metric, with ``:asc`` or ``:desc``; versions without the metric come last
+        :param limit: the maximum number of versions; 0 for all
+        :param offset: the number of versions to skip
+        :return: ``count`` is the number of all matching versions; ``items`` is missing if there are none
         """
         rows = self._store.models(self.project.id)
         newest = {row["name"]: row["version"] for row in rows}
@@ -155,7 +152,7 @@ class Registry:
         return {"href": href, "count": len(rows), **items}
 
     def delete(self, model_id: str) -> None:
-        """Delete a version and its files. A version that is not there is no error; a name that is not there is."""
+        """Delete a version and its files. An unknown version of a known model is no error; an unknown model is."""
         name, version = split_id(model_id)
         if not any(row["name"] == name for row in self._store.models(self.project.id)):
             raise Refusal(360000, f"Model {name} not found.")
@@ -196,17 +193,17 @@ def split_id(model_id: str) -> tuple[str, int]:
     return name, int(version)
 
 
-def _metrics(given: Any) -> dict[str, float] | None:
-    """Read metrics: an object of numbers, or of text that reads as one."""
-    if given is None:
+def _metrics(value: Any) -> dict[str, float] | None:
+    """Parse metrics: an object of numbers, or of texts that are numbers."""
+    if value is None:
         return None
-    attributes = given.get("attributes", given) if isinstance(given, dict) else None
+    attributes = value.get("attributes", value) if isinstance(value, dict) else None
     if not isinstance(attributes, dict):
-        raise malformed(f"metrics: expected an object of numbers, got {json.dumps(given)[:100]}.")
+        raise malformed(f"metrics: expected an object of numbers, got {json.dumps(value)[:100]}.")
     try:
-        metrics = {str(name): float(value) for name, value in attributes.items()}
+        metrics = {str(name): float(number) for name, number in attributes.items()}
     except (TypeError, ValueError):
-        raise Refusal(360002, f"metrics: expected numbers, got {json.dumps(given)[:100]}.") from None
+        raise Refusal(360002, f"metrics: expected numbers, got {json.dumps(value)[:100]}.") from None
     return metrics or None
 
 
@@ -223,5 +220,5 @@ def _sorted(rows: list[dict[str, Any]], sort_by: str) -> list[dict[str, Any]]:
 
 
 def _rank(value: float) -> float:
-    """Give a metric's place: that of NaN is at one end, where it does the most harm."""
+    """Return the sort key of a metric: NaN sorts as infinity, the worst case for clients."""
     return math.inf if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""What the objects inside a configuration hold: types that are read later, and checked when they come in."""
+"""The types of the fields in nested objects of a configuration, checked when a request arrives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _WORDS = {bool: "true or false", str: "a text", int: "a whole number from 0", _A
 
 
 def check_shapes(config: dict[str, Any]) -> None:
-    """Check the objects in a configuration; what is null or not known is not looked at."""
+    """Check the nested objects in a configuration; null and unknown fields are ignored."""
     for name, shape in _SHAPES.items():
         _check(name, config[name], shape)
 

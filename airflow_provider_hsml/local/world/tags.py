@@ -1,4 +1,4 @@
-"""Tags of models and deployments: a name, and a value that is JSON as text on the wire."""
+"""Tags of models and deployments: a name, and a value that is sent as JSON text."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Tags: TypeAlias = "Sequence[Mapping[str, str]]"
 Schemas: TypeAlias = "Mapping[str, Mapping[str, Any]] | None"
 
 
-def read(given: Any, schemas: Schemas) -> list[dict[str, str]]:
+def read(listed: Any, schemas: Schemas) -> list[dict[str, str]]:
     """
-    Read the tags of something that is created.
+    Read the tags of a new model or deployment.
 
-    :param given: ``{count, items}``, or None
-    :param schemas: by the name of the tag; None: every tag may have any value
+    :param listed: ``{count, items}``, or None
+    :param schemas: by the name of the tag; None if every tag may have any value
     """
-    if given is None:
+    if listed is None:
         return []
-    items = given.get("items") or [] if isinstance(given, dict) else None
+    items = listed.get("items") or [] if isinstance(listed, dict) else None
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise malformed("tags: expected an object with items, each with name and value.")
     tags: list[dict[str, str]] = []
@@ -39,11 +39,10 @@ def put(tags: Tags, name: Any, text: str, schemas: Schemas) -> list[dict[str, st
     """
     Set a tag.
 
-    :param tags: as they are
-    :param name: the tag's
-    :param text: its value: JSON, or else taken as a text
-    :param schemas: by the name of the tag; None: every tag may have any value
-    :return: as they are then
+    :param tags: the existing tags
+    :param text: the value: JSON, or otherwise plain text
+    :param schemas: by the name of the tag; None if every tag may have any value
+    :return: all tags, with the new one
     """
     if not isinstance(name, str) or not name.strip():
         raise Refusal(370004, f"{name!r} is not the name of a tag.")
@@ -63,19 +62,19 @@ def put(tags: Tags, name: Any, text: str, schemas: Schemas) -> list[dict[str, st
 
 
 def named(tags: Tags, name: str) -> Tags:
-    """Give the tag of this name; refused when there is none."""
-    found = [tag for tag in tags if tag["name"] == name]
-    if not found:
+    """Return the tag of this name, in a list; refuse an unknown name."""
+    matching = [tag for tag in tags if tag["name"] == name]
+    if not matching:
         raise Refusal(370002, f"Tag {name} not found.")
-    return found
+    return matching
 
 
 def without(tags: Tags, name: str) -> list[dict[str, str]]:
-    """Take a tag away."""
+    """Return the tags without the tag of this name; refuse an unknown name."""
     named(tags, name)
     return [dict(tag) for tag in tags if tag["name"] != name]
 
 
 def on_the_wire(tags: Tags) -> dict[str, Any]:
-    """Give tags as they are listed."""
+    """Return tags in the format of the REST API."""
     return {"count": len(tags)} | ({"items": list(tags)} if tags else {})

@@ -1,7 +1,7 @@
 """
-Uploads under way: a file comes in parts, in any order, and appears when all of them are there.
+Uploads in progress: the parts of a file are sent in any order, and the file appears once all of them are written.
 
-Parts that were acknowledged survive the end of the process: an upload goes on after a restart where it was.
+Acknowledged parts survive the end of the process, so an upload resumes after a restart.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 _COPY_BYTES = 1 << 20
 _MOST_PARTS = 100_000
 _KEPT_SECONDS = 86_400.0
-"""How long an upload that does not go on is kept over a restart."""
+"""The age after which a restart discards an upload without progress."""
 
 
 class Uploads:
     """
-    The uploads of one project. Each has a folder: ``content``, and an empty file for each part that is in it.
+    The uploads of one project. Each has a folder with ``content``, and an empty file for each part written to it.
 
-    :param folder: on the disk where the files will lie
+    :param folder: on the same disk as the files of the project
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,13 +43,12 @@ class Uploads:
 
     def write_part(self, place: Path, upload: str, part: BinaryIO, *, number: int, parts: int, part_bytes: int) -> None:
         """
-        Write one part. One that is there already may come again.
+        Write one part. A part may be sent again.
 
-        :param place: where the file will lie
-        :param upload: what tells this upload from others of the same file
-        :param part: the content
+        :param place: the location of the file
+        :param upload: the identifier of this upload, which differs from other uploads of the same file
         :param number: of the part, from 1
-        :param parts: how many there are; 0 for an empty file is taken as 1
+        :param parts: the number of parts; 0, sent for an empty file, counts as 1
         :param part_bytes: size of all parts but the last
         """
         parts = max(parts, 1)
@@ -65,7 +64,7 @@ class Uploads:
                 if key in self._complete:
                     return
                 raise Refusal(110012, f"{place.name} exists already.")
-            self._complete.discard(key)  # It was deleted since, and comes anew.
+            self._complete.discard(key)  # The file was deleted after its upload, and is uploaded again.
             folder.mkdir(exist_ok=True)
             stream = os.fdopen(os.open(content, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         with stream:

@@ -1,4 +1,4 @@
-"""What a deployment's row asks of the cluster: the model, its files and scripts, and what its process is told."""
+"""The desired state of a deployment for the cluster: the model, its files and scripts, and its environment."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def wanted(row: dict[str, Any], project: Project, files: ProjectFiles, line: Line) -> Wanted:
-    """Give what a row asks for, with the revision that it has."""
+    """Return the desired state of a deployment, with its revision."""
     config = row["config"]
     scaling = config["predictorScalingConfig"] or {}
     minimum = scaling.get("minInstances")
@@ -58,7 +58,7 @@ def wanted(row: dict[str, Any], project: Project, files: ProjectFiles, line: Lin
 
 
 def _gpus(resources: dict[str, Any]) -> int:
-    """Give how many GPUs an instance needs: what it may have is what it gets, as Kubernetes hands them out."""
+    """Return the number of GPUs of an instance: as in Kubernetes, it gets its whole limit."""
     numbers = [(resources.get(key) or {}).get("gpus") or 0 for key in ("requests", "limits")]
     return max(numbers)
 

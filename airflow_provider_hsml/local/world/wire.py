@@ -1,4 +1,4 @@
-"""A deployment as it is told to clients."""
+"""The representation of a deployment in the REST API."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from .accounts import Project
 
 _OF_TRANSFORMER = frozenset(key for key in VERSIONED if "ransformer" in key) - {"transformer"}
-"""Left out where there is no transformer: hsml 3.7 does not read a null among them."""
+"""Left out without a transformer, because hsml 3.7 cannot read null in these fields."""
 NOT_TOLD_BY_PUT = (
     *("status", "condition", "availableInstances", "availableTransformerInstances"),
     *("hopsworksInferencePath", "modelServerInferencePath"),
 )
-"""Null in the answer of a PUT."""
+"""Null in the response to a PUT."""
 
 
 def on_the_wire(deployment: int, row: dict[str, Any], state: State, project: Project, line: Line) -> dict[str, Any]:
-    """Give a deployment, as GET answers."""
+    """Return a deployment in the format of a GET response."""
     config = row["config"]
     path = f"/project/{project.id}/inference/models/{row['name']}"
     shown = config if config["transformer"] else {key: config[key] for key in config if key not in _OF_TRANSFORMER}
     whole = {
         **shown,
-        # Only the names of scripts are told, as newer servers do; they may be sent back so.
+        # Only the names of the scripts, as in newer servers; clients may send them back like this.
         **{key: config[key] and told(key, config[key]) for key in ("predictor", "transformer")},
         "id": deployment,
         "name": row["name"],

@@ -1,4 +1,4 @@
-"""All that there is, without HTTP: projects with their files, models and deployments, and what runs them."""
+"""The state of the server, without HTTP: projects with their files, models and deployments, and the cluster."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _LINE = "hopsworks-version"
 
 
 class RootInUseError(Exception):
-    """Another server has the root."""
+    """Another server uses the root."""
 
 
 class Root:
     """
-    The folder that holds everything, for one server at a time.
+    The data folder, for one server at a time.
 
-    :param folder: made where there is none
-    :raises RootInUseError: another server has it
+    :param folder: created if it does not exist
+    :raises RootInUseError: another server uses it
     """
 
     def __init__(self, folder: Path) -> None:
@@ -60,29 +60,31 @@ class Root:
 
     def keep_version(self, version: str) -> None:
         """
-        Note whose ways the server has, for the next one.
+        Record the emulated Hopsworks version in the root, or check it against the recorded one.
 
-        :raises ValueError: an earlier one had other ways: what it has kept cannot be read with these
+        :raises ValueError: the root was created with another version, so its data cannot be read with this one
         """
         file = self.folder / _LINE
-        has = (file.read_text().strip() if file.exists() else "") or version
-        if has != version:
-            raise ValueError(f"{self.folder} was made with --hopsworks-version {has}: give that, or another --root.")
+        recorded = (file.read_text().strip() if file.exists() else "") or version
+        if recorded != version:
+            raise ValueError(
+                f"{self.folder} was created with --hopsworks-version {recorded}: pass that version, or another --root."
+            )
         file.write_text(f"{version}\n")
 
     def say_who(self, owner: str) -> None:
-        """Write down who has the root, for those who ask in vain."""
+        """Record the owner of the root, for the error message of a second server."""
         os.ftruncate(self._lock, 0)
         os.pwrite(self._lock, f"{owner}\n".encode(), 0)
 
     def release(self) -> None:
-        """Let another server have it."""
+        """Release the root for another server."""
         os.close(self._lock)
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """What one project has."""
+    """A project with its files, models and deployments."""
 
     project: Project
     files: ProjectFiles
@@ -92,19 +94,19 @@ class Holdings:
 
 class World:
     """
-    The projects and what is in them. Thread-safe.
+    All projects and their content. Thread-safe.
 
-    :param root: the folder that holds everything
+    :param root: the data folder
     :param accounts: projects and keys
-    :param store: the rows, in ``root``
-    :param engine: how models are run
-    :param speeds: how long transitions last
-    :param profile: which of a cluster's ways it has
-    :param faults: what goes wrong on command
-    :param line: whose ways it has
-    :param administration: what the cluster's administrators have set
-    :param ca_bundle: what clients verify its certificate by; None: it speaks plain HTTP
-    :param ingress_port: where clients are told that the ingress is
+    :param store: the database in ``root``
+    :param engine: runs the models
+    :param speeds: the durations of transitions
+    :param profile: the simulated quirks of a cluster
+    :param faults: failures on command
+    :param line: the Hopsworks line to emulate
+    :param administration: the settings of the cluster's administrators
+    :param ca_bundle: the CA certificate for clients; None for plain HTTP
+    :param ingress_port: the port of the ingress, as reported to clients
     """
 
     def __init__(
@@ -143,14 +145,14 @@ class World:
             files = self._holdings[project.id].files
             others = [other for other in accounts.shared_with(project) if other != project]
             files.shared = {other.name: self._holdings[other.id].files for other in others}
-            self._holdings[project.id].deployments.restore()
+            self._holdings[project.id].deployments.lifecycle.restore()
 
     def project(self, project_id: int) -> Holdings:
-        """Give what a project has; refused when it is unknown, or the user has no role in it."""
+        """Return a project; refuse one that is unknown, or in which the user has no role."""
         return self._holdings[self.accounts.by_id(project_id).id]
 
     def registry(self, project_id: int, registry_id: int) -> Registry:
-        """Give a project's own registry, or one that is shared with it; refused when it is neither."""
+        """Return a project's own registry, or one that is shared with it; refuse any other."""
         project = self.accounts.by_id(project_id)
         if any(other.id == registry_id for other in self.accounts.shared_with(project)):
             return self._holdings[registry_id].registry
@@ -162,13 +164,14 @@ class World:
         """
         Lose the next update or rollback of a running deployment.
 
-        It is answered with 201 and its row changes, but the cluster never hears of it: the old instances go on.
+        The request is answered with 201 and the deployment resource changes, but the cluster never receives the change:
+        the old instances keep running.
         """
         self.faults.add(LostChange())
 
     def reset(self, *, everything: bool = False) -> None:
         """
-        End all faults and holds, and locks left behind, and set the speeds back: what a test leaves to the next.
+        Remove all faults, holds and stale locks, and reset the speeds, so that tests do not affect each other.
 
         :param everything: delete all deployments, models and files as well
         """
@@ -177,7 +180,7 @@ class World:
         for holdings in self._holdings.values():
             holdings.deployments.locks.forget()
         for holdings in self._holdings.values() if everything else ():
-            holdings.deployments.clear()
+            holdings.deployments.lifecycle.clear()
             for row in holdings.registry.find().get("items", []):
                 holdings.registry.delete(row["id"])
             for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
@@ -185,13 +188,13 @@ class World:
 
     def leave_lock(self, name: str, *, seconds: float = 60.0) -> None:
         """
-        Leave the lock of a deployment behind, as a server does that dies in a change: changes are refused until then.
+        Leave a stale lock on a deployment, like a server that crashes during a change; changes are refused.
 
         :param name: of a deployment of the first project
-        :param seconds: for how long
+        :param seconds: until the lock expires
         """
         deployments = self.project(self.accounts.projects[0].id).deployments
-        deployments.locks.leave(deployments.id_of(name), seconds)
+        deployments.locks.leave(deployments.stored.id_of(name), seconds)
 
     def register_model(
         self,
@@ -205,15 +208,13 @@ class World:
         project: str | None = None,
     ) -> int:
         """
-        Put a model into the registry without HTTP, for tests that need one to be there.
+        Register a model without HTTP, to set up tests.
 
-        :param name: the model's name
-        :param files: what its folder ``Files`` holds, by path relative to it
+        :param files: the content of its folder ``Files``, by path relative to it
         :param version: None for the next one
-        :param metrics: by name
-        :param framework: as on the wire
-        :param input_example: JSON
-        :param project: None for the first; one in which the user has no role will do, too
+        :param framework: one of Hopsworks' names, such as SKLEARN
+        :param input_example: a JSON value
+        :param project: None for the first; the user needs no role in it
         :return: the version
         """
         by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
@@ -232,16 +233,16 @@ class World:
         return version
 
     def delete_model(self, project_id: int, model_id: str) -> None:
-        """Delete a version of a model; refused when a deployment serves it."""
+        """Delete a version of a model; refuse one that a deployment uses."""
         holdings = self.project(project_id)
         name, version = split_id(model_id)
         path = holdings.files.hopsfs("Models", name)
         for other in self._holdings.values():
-            if user := other.deployments.uses(path, version):
+            if user := other.deployments.stored.uses(path, version):
                 raise Refusal(360009, f"Model {model_id} is used by deployment {user} of {other.project.name}.")
         holdings.registry.delete(model_id)
 
     def close(self) -> None:
-        """End all that runs, and close the files."""
+        """End all instances and close the database."""
         self.cluster.close()
         self._store.close()

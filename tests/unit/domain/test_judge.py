@@ -55,8 +55,8 @@ def judge(recorded: list[Any] | None, champion: Any = None, **verification: Any)
     )
 
 
-def likeness(judge: Judge, **answer: Any) -> Attribution:
-    return judge.judge(answer, 0.01).likeness
+def attribution(judge: Judge, **answer: Any) -> Attribution:
+    return judge.judge(answer, 0.01).attribution
 
 
 def wrong(judge: Judge, seconds: float = 0.01, **answer: Any) -> str:
@@ -77,14 +77,14 @@ def wrong(judge: Judge, seconds: float = 0.01, **answer: Any) -> str:
 )
 def test_by_what_is_recorded(answer: list[int], champion: list[int] | None, expected: Attribution) -> None:
     before = None if champion is None else {"predictions": champion, "took": 7}
-    verdict = judge([2], before).judge({"predictions": answer}, 0.01)
+    result = judge([2], before).judge({"predictions": answer}, 0.01)
 
-    assert verdict.likeness is expected
-    assert ("otherwise than recorded" in verdict.wrong) is (expected is Attribution.NEITHER)
+    assert result.attribution is expected
+    assert ("otherwise than recorded" in result.wrong) is (expected is Attribution.NEITHER)
 
 
 def test_without_a_recorded_answer_nothing_is_known() -> None:
-    assert likeness(judge(None), predictions=[1]) is Attribution.UNKNOWN
+    assert attribution(judge(None), predictions=[1]) is Attribution.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -106,18 +106,18 @@ def test_without_a_recorded_answer_nothing_is_known() -> None:
 )
 def test_by_the_version_in_the_answer(says: Any, champion: Any, expected: Attribution) -> None:
     one = judge(None, champion, version_path="model.version")
-    verdict = one.judge({"predictions": [1], "model": {"version": says}}, 0.01)
+    result = one.judge({"predictions": [1], "model": {"version": says}}, 0.01)
 
-    assert verdict.likeness is expected
-    assert bool(verdict.wrong) is (expected is Attribution.NEITHER)
+    assert result.attribution is expected
+    assert bool(result.wrong) is (expected is Attribution.NEITHER)
 
 
 @pytest.mark.parametrize("answer", [{}, {"model": None}, {"model": "2"}, {"model": {"versions": 2}}])
 def test_an_answer_without_a_version(answer: dict[str, Any]) -> None:
     """It may be that of a script of before; it may also be that the path is wrong."""
-    verdict = judge(None, {"predictions": [1]}, version_path="model.version").judge(answer, 0.01)
+    result = judge(None, {"predictions": [1]}, version_path="model.version").judge(answer, 0.01)
 
-    assert verdict == ProbeResult(Attribution.UNKNOWN, "answers without a model version at 'model.version'")
+    assert result == ProbeResult(Attribution.UNKNOWN, "answers without a model version at 'model.version'")
 
 
 @pytest.mark.parametrize(
@@ -134,9 +134,9 @@ def test_an_answer_without_a_version(answer: dict[str, Any]) -> None:
 )
 def test_both_have_to_be_right(says: int, predictions: list[int], expected: Attribution, is_wrong: bool) -> None:
     before = {"predictions": [1], "version": 1}
-    verdict = judge([2], before, version_path="version").judge({"predictions": predictions, "version": says}, 0.01)
+    result = judge([2], before, version_path="version").judge({"predictions": predictions, "version": says}, 0.01)
 
-    assert (verdict.likeness, bool(verdict.wrong)) == (expected, is_wrong)
+    assert (result.attribution, bool(result.wrong)) == (expected, is_wrong)
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ class TestChoice:
         ("host", "ports"), [("203.0.113.7", {}), ("hops.example.evil.com", {}), ("hops.example", {"HTTP": 80})]
     )
     def test_another_host_or_plain_http_does_not_get_the_key(self, host: str, ports: dict[str, int]) -> None:
-        with pytest.raises(InvalidInputError, match=f"{host}.*does not get the API key.*'ingress_url'"):
+        with pytest.raises(InvalidInputError, match=f"{host}.*does not get the API key.*\n.*'ingress_url'"):
             Ingress.of(self.access(), self.endpoints(host, **ports))
 
     def test_plain_http_where_it_is_allowed(self) -> None:

@@ -45,7 +45,7 @@ def test_says_what_serves_and_why() -> None:
     [
         ({"is_kept": True}, "  action      updated (what was served is kept)"),
         ({"action": "kept", "is_kept": True}, "  action      kept"),
-        ({"failure": "It failed.\nIt was taken back."}, "  failure     It failed.\n              It was taken back."),
+        ({"failure": "It failed.\nIt was rolled back."}, "  failure     It failed.\n              It was rolled back."),
         ({"downtime_seconds": 41.6}, "  downtime    42 s"),
         (
             {"metric_value": None, "previous_metric_value": None, "previous_model_version": None},
@@ -67,8 +67,8 @@ def test_what_was_taken_back_is_told_from_what_serves() -> None:
         action="rolled_back",
         verified_by=None,
         inference_url=None,
-        failure="It answers otherwise.\nIt was taken back.",
-        reason=f"{RECORD.reason}; It answers otherwise.\nIt was taken back.",
+        failure="It answers otherwise.\nIt was rolled back.",
+        reason=f"{RECORD.reason}; It answers otherwise.\nIt was rolled back.",
     )
     assert failed.summary().splitlines() == [
         "Deployment 'digits':",
@@ -76,7 +76,7 @@ def test_what_was_taken_back_is_told_from_what_serves() -> None:
         "  model       'digits': version 6 (accuracy 0.995) failed; version 3 (accuracy 0.665) serves again",
         "  state       Running",
         "  failure     It answers otherwise.",
-        "              It was taken back.",
+        "              It was rolled back.",
         "  was tried   version 6 (accuracy 0.995) beats the served version 3 (accuracy 0.665)",
         "  see         https://host/p/119/deployments/14",
     ]

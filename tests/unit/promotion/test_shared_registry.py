@@ -9,8 +9,9 @@ import pytest
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
 from airflow_provider_hsml.hopsworks.errors import NotFoundError
-from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
+from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from tests.support.fake import PROJECT, FakeHopsworks, row
 
 if TYPE_CHECKING:
@@ -51,15 +52,15 @@ def fake() -> FakeHopsworks:
 
 
 def promote(fake: FakeHopsworks, **more: Any) -> PromotionResult:
-    wish = Promotion("digits", {}, 600, 10, fake.clock, model_project="training", **more)
-    return fake.run(wish.run(PROJECT))
+    selection = Selection("digits", model_project="training", **more)
+    return fake.run(Promotion(Run(PROJECT, "", 600, 10, fake.clock), selection, {}).promote())
 
 
 def test_the_path_is_the_owners(fake: FakeHopsworks) -> None:
     done = promote(fake)
 
-    assert done.arrived is not None
-    assert done.arrived.action == "updated"
+    assert done.outcome is not None
+    assert done.outcome.action == "updated"
     assert fake.row is not None
     assert fake.row["modelPath"] == "/Projects/training/Models/digits"
     assert fake.row["modelVersion"] == 2

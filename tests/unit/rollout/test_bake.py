@@ -140,7 +140,7 @@ class TestHowManyMayFail:
         fake.on["PUT"] = fake.serves(["new"], [2])
         fake.after(45, fake.serves(["old"], [1]))
 
-        with pytest.raises(VerificationError, match="The last: it answers as the version before"):
+        with pytest.raises(VerificationError, match="The last: it answers as the previous version"):
             arrive(fake, VERIFICATION)
 
 
@@ -148,9 +148,9 @@ class TestWhatIsSeen:
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
-            ({"revision": "8"}, SupersededError, "was changed by somebody else while it was watched"),
-            ({"status": "Stopping"}, SupersededError, "was stopped or deleted by somebody else while it was watched"),
-            ({"status": "Stopped"}, SupersededError, "was stopped or deleted by somebody else"),
+            ({"revision": "8"}, SupersededError, "was changed by another client while it was watched"),
+            ({"status": "Stopping"}, SupersededError, "was stopped or deleted by another client while it was watched"),
+            ({"status": "Stopped"}, SupersededError, "was stopped or deleted by another client"),
         ],
     )
     def test_at_the_next_look(

@@ -16,7 +16,8 @@ from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, VerificationError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, Run
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 from tests.support.arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
 from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
 
@@ -41,17 +42,10 @@ def arrive(
     timeout: float = 600.0,
 ) -> Outcome:
     """Have a version served, with a verification."""
-    arrival = Reconciler(
-        project,
-        "digits",
-        (model_settings(model) if model else {}) | (desired or {}),
-        timeout=timeout,
-        interval=10.0,
-        model=model,
-        checks=Verification.read(verification, "verification").checks(),
-        clock=fake.clock,
-    )
-    return fake.run(arrival.run())
+    run = Run(project, "digits", timeout, 10.0, fake.clock)
+    settings = (model_settings(model) if model else {}) | (desired or {})
+    checks = Verification.read(verification, "verification").checks()
+    return fake.run(reconcile(Reconciler(run, Desired(settings, model), checks=checks)))
 
 
 def says(version: object = None, predictions: Any = (1,)) -> Answer:

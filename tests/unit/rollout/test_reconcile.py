@@ -14,11 +14,13 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     VerificationError,
 )
-from tests.support.arrivals import FILES, V1, V2, WITHOUT_EXPECTED, arrival, arrive, starts, stops
+from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy
+from airflow_provider_hsml.hopsworks.rollout.reconcile import reconcile
+from tests.support.arrivals import FILES, V1, V2, WITHOUT_EXPECTED, arrival, arrive, recorded, starts, stops
 from tests.support.fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
 
 class TestWhatIsThereAlready:
@@ -193,10 +195,10 @@ def test_what_was_stopped_for_a_change_that_does_not_come_is_started() -> None:
     stops(fake)
     starts(fake, answers=[1])
     down = arrival(fake, timeout=400.0)
-    down.recreate = True
+    down.policy = RolloutPolicy(recreate=True)
 
     with pytest.raises(DeadlineExceededError):
-        fake.run(down.run())
+        fake.run(reconcile(down))
 
     assert fake.sent == ["STOP", *["PUT"] * fake.sent.count("PUT"), "START"]
     assert fake.row is not None
@@ -207,27 +209,27 @@ class TestWhatWasStoppedForADecisionThatIsOutdated:
     class OutdatedDecision(Exception):
         """No error of ours: somebody else has changed what was decided on."""
 
-    def recreate(self, fake: FakeHopsworks) -> Reconciler:
-        """Make an arrival that stops it, meets somebody else, and gives way when it announces its change again."""
-        told: list[bool] = []
+    def recreate(self, fake: FakeHopsworks) -> Outcome:
+        """Stop it for a change, meet a concurrent change, and give way when the change is recorded again."""
+        records: list[object] = []
 
-        async def announce(_: object) -> None:
-            told.append(True)
-            if len(told) == 2:
+        def record(live: object) -> None:
+            records.append(live)
+            if len(records) == 2:
                 raise self.OutdatedDecision
 
         stops(fake)
         fake.faults["PUT"] = [refusal(409, 240000)]
         down = arrival(fake, timeout=400.0)
-        down.recreate, down.before_change = True, announce
-        return down
+        down.policy = RolloutPolicy(recreate=True)
+        return fake.run(recorded(down, record))
 
     def test_is_started_though_the_first_start_is_lost(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"START": [UNSENT, UNSENT]})
         starts(fake, answers=[1])
 
         with pytest.raises(self.OutdatedDecision):
-            fake.run(self.recreate(fake).run())
+            self.recreate(fake)
 
         assert fake.sent == ["STOP", "PUT", "START", "START", "START"]
         assert fake.row is not None
@@ -236,16 +238,18 @@ class TestWhatWasStoppedForADecisionThatIsOutdated:
     def test_is_an_error_that_says_so_where_it_cannot_be_started(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"START": [refusal(400, 240003, "quota")]})
 
-        with pytest.raises(DeploymentError, match=r"'digits' is left stopped: (.|\n)*quota.*StartDeploymentOperator"):
-            fake.run(self.recreate(fake).run())
+        with pytest.raises(
+            DeploymentError, match=r"'digits' is left stopped: (.|\n)*quota(.|\n)*StartDeploymentOperator"
+        ):
+            self.recreate(fake)
 
     def test_is_said_beside_the_error_that_there_is(self) -> None:
         faults = {"PUT": [refusal(400, 240026, "too much")], "START": [refusal(400, 240003, "quota")]}
         fake = FakeHopsworks(row=row(), files=FILES, faults=faults)
         stops(fake)
         down = arrival(fake)
-        down.recreate = True
+        down.policy = RolloutPolicy(recreate=True)
 
         with pytest.raises(RequestRefusedError, match=r"240026(.|\n)*is left stopped: (.|\n)*quota") as caught:
-            fake.run(down.run())
+            fake.run(reconcile(down))
         assert "left stopped" in caught.value.kept_text

@@ -96,7 +96,7 @@ class TestCreating:
         fake = FakeHopsworks(files=FILES)
         fake.on["CREATE"] = lambda: setattr(fake, "row", row("Running", modelVersion=5, version=2, revision="7"))
 
-        with pytest.raises(SupersededError, match="by somebody else right after our creating it: model_version"):
+        with pytest.raises(SupersededError, match="by another client right after our creating it: model_version"):
             arrive(fake)
         assert fake.sent == ["CREATE"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +18,20 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnsupportedError,
     VerificationError,
 )
-from tests.support.arrivals import FILES, V1, WITH_EXAMPLE, WITHOUT_EXPECTED, arrival, arrive, rolls, starts, stops
+from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy
+from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
+from tests.support.arrivals import (
+    FILES,
+    V1,
+    WITH_EXAMPLE,
+    WITHOUT_EXPECTED,
+    arrival,
+    arrive,
+    recorded,
+    rolls,
+    starts,
+    stops,
+)
 from tests.support.fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
@@ -76,7 +90,7 @@ class TestUpdating:
     def test_a_change_that_is_lost_seen_by_the_answers(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, names=[])
 
-        with pytest.raises(DeadlineExceededError, match="answers are those of the version before"):
+        with pytest.raises(DeadlineExceededError, match="the previous version still answers"):
             arrive(fake, timeout=120)
 
     def test_answers_of_neither(self) -> None:
@@ -205,7 +219,7 @@ class TestUpdating:
 
         assert arrive(fake).action == "updated"
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(409, 240038)] * 9})
-        with pytest.raises(SupersededError, match="changed by somebody else each time"):
+        with pytest.raises(SupersededError, match="changed by another client each time"):
             arrive(fake)
         assert fake.sent.count("PUT") == 2
 
@@ -292,16 +306,15 @@ class TestUpdating:
             assert fake.row is not None
             fake.row |= {"predictorResources": {"requests": {"cores": 2}}}
 
-        async def announce(live: Deployment | None) -> str | None:
+        def announce(live: Deployment | None) -> None:
             assert live is not None
             announced.append(live.raw.get("predictorResources"))
-            return None
 
         fake.on["versions"] = change
         update = arrival(fake)
-        update.before_change, update.serve = announce, False
+        update = Reconciler(update.run, replace(update.desired, serve=False))
 
-        assert fake.run(update.run()).action == "updated"
+        assert fake.run(recorded(update, announce)).action == "updated"
         assert announced == [None, {"requests": {"cores": 2}}]
 
     def test_somebody_changes_it_while_it_is_stopped_for_the_change(self) -> None:
@@ -315,16 +328,15 @@ class TestUpdating:
             assert fake.row is not None
             fake.row |= {"modelVersion": 1, "inferenceLogging": "ALL"}
 
-        async def announce(live: Deployment | None) -> str | None:
+        def announce(live: Deployment | None) -> None:
             assert live is not None
             announced.append((live.status, live.raw.get("inferenceLogging")))
-            return None
 
         fake.on["STOP"] = stop_and_change
         update = arrival(fake)
-        update.recreate, update.before_change = True, announce
+        update.policy = RolloutPolicy(recreate=True)
 
-        assert fake.run(update.run()).action == "updated"
+        assert fake.run(recorded(update, announce)).action == "updated"
         assert announced == [("Running", None), ("Stopped", "ALL")], "it is decided on anew"
         assert fake.sent[:2] == ["STOP", "PUT"]
 
@@ -338,7 +350,7 @@ class TestUpdating:
 
         fake.on["predict"] = change
 
-        with pytest.raises(SupersededError, match="changed by somebody else"):
+        with pytest.raises(SupersededError, match="changed by another client"):
             arrive(fake)
 
     def test_the_second_step_of_a_way_back_is_not_announced_as_a_change_of_its_own(self) -> None:
@@ -346,9 +358,8 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(version=2, modelVersion=2), files=FILES, answers=[2])
         announced = []
 
-        async def announce(live: Deployment | None) -> str | None:
+        def announce(live: Deployment | None) -> None:
             announced.append(live and live.version)
-            return None
 
         def roll_back() -> None:
             assert fake.row is not None
@@ -362,9 +373,9 @@ class TestUpdating:
 
         fake.on |= {"POST": roll_back, "PUT": fake.serves(["new"], [1])}
         back = arrival(fake, V1, environment="old")
-        back.back_to, back.before_change = 1, announce
+        back = Reconciler(back.run, replace(back.desired, restore=1))
 
-        assert fake.run(back.run()).action == "updated"
+        assert fake.run(recorded(back, announce)).action == "updated"
         assert announced == [2]
         assert [kind for kind in fake.sent if kind != "predict"] == ["POST", "PUT"]
 
@@ -373,7 +384,7 @@ class TestUpdating:
         rolls(fake)
         fake.after(4, lambda: fake.row.update(revision="stranger") if fake.row else None)
 
-        with pytest.raises(SupersededError, match="changed by somebody else"):
+        with pytest.raises(SupersededError, match="changed by another client"):
             arrive(fake)
         assert fake.sent.count("PUT") == 1
 
@@ -425,7 +436,7 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(), files=FILES)
         fake.on["PUT"] = lambda: fake.after(2, fake.becomes("Updating"))
 
-        with pytest.raises(DeadlineExceededError, match=r"has not arrived within 120 s.*Allow more by 'timeout'"):
+        with pytest.raises(DeadlineExceededError, match=r"is not live within 120 s.*Allow more by 'timeout'"):
             arrive(fake, timeout=120)
 
     def test_a_server_that_is_away_until_the_timeout(self) -> None:

@@ -68,8 +68,8 @@ def test_which_tag_a_version_lacks(tag: Any, tags: dict[str, Any], lack: str | N
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"at_least": 0.9}, "give its name as well"),
-        ({"at_most": 0.9}, "give its name as well"),
+        ({"at_least": 0.9}, "Give its name as well"),
+        ({"at_most": 0.9}, "Give its name as well"),
         ({"metric": "loss", "at_least": 2, "at_most": 1}, "No loss can be at_least 2 and at_most 1"),
         ({"metric": ""}, "metric: expected a text that is not empty"),
         ({"metric": "loss", "at_least": "much"}, "at_least: expected a finite number, got 'much'"),

@@ -109,8 +109,8 @@ ENDS: dict[str, tuple[Callable[[], AbstractContextManager[str]], str]] = {
     ),
     "silent": (silent, r"no answer within 0\.2 s\.$"),
     "ends in TLS": (lambda: in_tls(broken(lambda _connection: None)), r"the answer was cut off"),
-    "untrusted": (untrusted, r"does not verify \(unable to get local issuer certificate\)\. .* 'ca_bundle'\.$"),
-    "without TLS": (without_tls, r"does not speak TLS\. Check the connection's port"),
+    "untrusted": (untrusted, r"does not verify \(unable to get local issuer certificate\)\.\n.* 'ca_bundle'\.$"),
+    "without TLS": (without_tls, r"does not speak TLS\.\nCheck the connection's port"),
 }
 
 

@@ -1,7 +1,7 @@
 """
-The connection's form where Airflow asks the hook for it: up to 3.1. Later ones read it from the provider's description.
+The connection form for Airflow up to 3.1, which asks the hook for it. Later versions read ``provider_info``.
 
-Both have it from the one table there. Imported when a form is shown, never with the hook.
+Both use the one table of fields in ``provider_info``. This module is imported only when a form is shown.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from airflow_provider_hsml.provider_info import CONNECTION_FIELDS, UI_FIELD_BEHA
 
 def widgets() -> dict[str, Any]:
     """
-    Make the fields beyond host, port and password.
+    Build the form fields beyond host, port and password.
 
-    Airflow 3 puts fields of its own in the place of these, and makes a switch or a choice of them. Airflow 2 shows them
-    as they are. There a flag is a text: a box would be ticked for a stored ``false`` when the connection is edited, and
-    ``true`` be stored then. And a placeholder shows the default there: what nobody has typed is not stored.
+    Airflow 3 replaces them by its own fields, such as a switch or a choice. Airflow 2 shows them unchanged. There a
+    flag is a text field: a checkbox would be ticked for a stored ``false`` when the connection is edited, and would
+    then store ``true``. Airflow 2 shows a default only as a placeholder, so that it is not stored unless typed.
     """
-    from wtforms import BooleanField, IntegerField, StringField  # noqa: PLC0415 - not there on Airflow 3.2 and later
+    from wtforms import BooleanField, IntegerField, StringField  # noqa: PLC0415 - not installed with Airflow 3.2 and later
     from wtforms.validators import NumberRange, Optional, Regexp, any_of  # noqa: PLC0415
 
     kinds = {
@@ -29,7 +29,7 @@ def widgets() -> dict[str, Any]:
         "number": IntegerField,
         "boolean": BooleanField if AIRFLOW_V_3_0_PLUS else StringField,
     }
-    made = {}
+    fields = {}
     for name, field in CONNECTION_FIELDS.items():
         schema = field["schema"]
         kind = schema["type"][0]
@@ -39,17 +39,17 @@ def widgets() -> dict[str, Any]:
         if "minimum" in schema:
             checks.append(NumberRange(min=schema["minimum"]))
         if AIRFLOW_V_3_0_PLUS:
-            look = {"default": schema.get("default")}
+            options = {"default": schema.get("default")}
         else:
             from flask_appbuilder.fieldwidgets import BS3TextFieldWidget  # noqa: PLC0415
 
-            look = {"widget": BS3TextFieldWidget()}
+            options = {"widget": BS3TextFieldWidget()}
             if kind == "boolean":
                 checks.append(Regexp("(?i)(true|false)$", message="Expected true or false."))
-        made[name] = kinds[kind](field["label"], checks, description=field["description"], **look)
-    return made
+        fields[name] = kinds[kind](field["label"], checks, description=field["description"], **options)
+    return fields
 
 
 def behaviour() -> dict[str, Any]:
-    """Say what is hidden and what is called otherwise, in the names of this way."""
+    """Return the hidden and relabeled fields, under the keys that the hook's method has to use."""
     return {name.replace("-", "_"): value for name, value in UI_FIELD_BEHAVIOUR.items()}

@@ -1,4 +1,4 @@
-"""What sensors are deferred to."""
+"""The base of the triggers that sensors defer to."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.sensing.conditions import SensorCondition
 
-LEAST_INTERVAL = 0.5
-"""Seconds between looks at the least, whatever a sensor's poke_interval is."""
+MIN_POLL_INTERVAL = 0.5
+"""The shortest time between two polls in seconds, even if a sensor's poke_interval is shorter."""
 
 
 class SensorTrigger(HsmlTrigger):
     """
-    Looks until it is there, and tells the sensor how that ended. It only reads.
+    Poll until the sensor's condition is met, and send the result to the sensor. It only reads.
 
-    :param deadline: when it gives up, seconds since 1970, so that a restart of the triggerer does not begin anew
-    :param poll_interval: seconds between looks
-    :param longest_interval: seconds to which that grows; None: it does not
+    :param deadline: end of the wait in seconds since 1970, so that a restarted triggerer does not wait longer
+    :param poll_interval: seconds between polls
+    :param longest_interval: seconds to which the interval grows; None: it stays the same
     :param more: the arguments of ``HsmlTrigger``
     """
 
@@ -39,21 +39,21 @@ class SensorTrigger(HsmlTrigger):
         self.poll_interval = poll_interval
         self.longest_interval = longest_interval
 
-    def lookout(self) -> SensorCondition:
-        """Say what is looked for."""
+    def condition(self) -> SensorCondition:
+        """Return the condition to wait for."""
         raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look until it is there, cannot be there any more, or the deadline has passed."""
-        from airflow_provider_hsml.hopsworks.sensing.conditions import wait_until_met  # noqa: PLC0415 - not needed to make one
+        """Poll until the condition is met, can no longer be met, or the deadline has passed."""
+        from airflow_provider_hsml.hopsworks.sensing.conditions import wait_until_met  # noqa: PLC0415 - not needed to create a trigger
 
-        first = max(self.poll_interval, LEAST_INTERVAL)
+        first = max(self.poll_interval, MIN_POLL_INTERVAL)
         most = max(first, self.longest_interval or 0.0)
         backoff = Backoff(first=first, most=most, deadline=self.deadline, clock=steady())
         try:
             async with shared_client(self.hsml_conn_id, self.project) as client:
                 project = await find_project(client, backoff)
-                seen = wait_until_met(self.lookout(), client.access, project, backoff)
+                seen = wait_until_met(self.condition(), client.access, project, backoff)
                 found = await client.drive(seen, self.deadline)
         except HopsworksError as error:
             yield TriggerEvent(trigger_event.failure(error))  # type: ignore[no-untyped-call]

@@ -1,0 +1,211 @@
+"""The base of ``HsmlHook``: the connection, the client, running flows, and lookups that several mixins share."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
+
+from airflow_provider_hsml import logs
+from airflow_provider_hsml.connection import access_of, mask_key
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
+from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
+    NoResponseError,
+    NotFoundError,
+    UnexpectedResponseError,
+)
+from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
+from airflow_provider_hsml.hopsworks.rollout import restart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.flow import Defer, Flow
+    from airflow_provider_hsml.hopsworks.transport.client import Client
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_TEST_SECONDS = 10.0
+_START_AGAIN_SECONDS = 30.0
+"""Seconds for a Stopping deployment to become Stopped, when its restart was interrupted."""
+
+
+class HsmlBaseHook(BaseHook):
+    """
+    The connection and the client, for the mixins of ``HsmlHook``.
+
+    A mixin holds one subject and inherits this class only. A method that several mixins need is here.
+    """
+
+    conn_name_attr = "hsml_conn_id"
+    default_conn_name = "hsml_default"
+    conn_type = "hsml"
+    hook_name = "Hopsworks Model Serving"
+
+    def __init__(
+        self,
+        hsml_conn_id: str = default_conn_name,
+        project: str | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        leave: Callable[[Defer[Any]], bool] = lambda _wait: False,
+        on_answer: Callable[[Any], object] = lambda _answer: None,
+        on_decided: Callable[[ModelVersion], object] = lambda _model: None,
+    ) -> None:
+        super().__init__()
+        self.hsml_conn_id = hsml_conn_id
+        self.project = project
+        self._sleep = sleep
+        self._leave = leave
+        self._on_answer = on_answer
+        self._on_decided = on_decided
+        self._can_answer: set[str] = set()
+        """Deployments known to answer predictions: checked once, not at every prediction."""
+
+    @functools.cached_property
+    def access(self) -> Access:
+        """
+        The address of Hopsworks and the credentials, read once.
+
+        :raises InvalidInputError: a field of the connection is wrong, or there is no connection and no environment
+        """
+        try:
+            connection = self.get_connection(self.hsml_conn_id)
+        except AirflowNotFoundException:
+            access = access_of(self.hsml_conn_id, self.project, None)
+        else:
+            access = access_of(self.hsml_conn_id, self.project, connection, connection.extra_dejson)
+        mask_key(access.key)
+        logs.mask()
+        return access
+
+    @functools.cached_property
+    def client(self) -> Client:
+        """The client. It knows the project that it works in."""
+        from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415 - imports requests, which parsing a DAG does not need
+
+        return Client(self.access, sleep=self._sleep, on_new_key=mask_key, on_answer=self._on_answer)
+
+    def get_conn(self) -> Client:
+        """Return the client."""
+        return self.client
+
+    def run(self, flow: Flow[T]) -> T:
+        """
+        Drive a flow with this connection, and return its result.
+
+        :raises Deferred: a long wait in the flow is left to a trigger
+        """
+        try:
+            return drive(flow, self.client.send, self._sleep, self._watch)
+        finally:
+            flow.close()
+
+    def _watch(self, wait: Defer[T]) -> T:
+        """Run a long wait. Before it is deferred, poll once: a wait that is complete by then is not deferred."""
+        if self._leave(wait):
+            try:
+                return drive(wait.run(), self.client.send, _not_complete)
+            except _NotComplete:
+                raise Deferred(wait) from None
+        return drive(wait.run(), self.client.send, self._sleep)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """
+        Test the connection, for Airflow's Test button.
+
+        A person waits for the button: each request is sent once, with a timeout of ten seconds.
+
+        :return: whether it works, and a message: the server and project reached, or the error
+        """
+        from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415 - as above
+
+        try:
+            access = replace(self.access, request_timeout=min(self.access.request_timeout, _TEST_SECONDS))
+            with contextlib.closing(Client(access, on_new_key=mask_key, attempts=1)) as client:
+                project = client.project
+                version = client.send(api.get_server_version())
+                # The responses do not matter, only whether the key's scopes allow the requests.
+                client.send(api.get_models(project, limit=1))
+                client.send(api.get_deployments(project, model_name="nosuchmodel"))
+        except (HopsworksError, OSError) as error:
+            # The button tests a copy of the connection, under a generated id that the user has not seen.
+            text = str(error).replace(f"connection {self.hsml_conn_id!r}", "This connection")
+            if isinstance(error, NoResponseError | UnexpectedResponseError) and "the connection" not in text:
+                text = f"{text.removesuffix('.')}. Check the connection's host and port, and 'https://' or 'http://'."
+            return False, text
+        reached = f"Hopsworks {version or 'of unknown version'} at {access.url}"
+        return True, f"Reached {reached}, project {project.name!r} (id {project.id})."
+
+    def get_deployment(self, name: str) -> Deployment:
+        """
+        Return the deployment with this name.
+
+        :param name: matched exactly
+        :raises NotFoundError: there is none; the message lists the names that exist
+        """
+        deployment = self.client.send(api.get_deployment(self.client.project, name))
+        if deployment is None:
+            others = self.client.send(api.get_deployments(self.client.project))
+            known = ", ".join(sorted(other.name for other in others)) or "none"
+            message = f"Deployment {name!r} does not exist in project {self.client.project.name!r}; there are: {known}."
+            raise NotFoundError(message)
+        return deployment
+
+    def inference_url(self, name: str) -> str:
+        """
+        Return the URL that takes prediction requests.
+
+        :param name: the deployment's name
+        """
+        project = self.client.project
+        if project.ingress is not None:
+            return self.run(project.ingress.prediction_url(project, check_deployment_name(name)))
+        return f"{self.access.url}/{api.predict(project, name, {'instances': []}).path}"
+
+    def deployment_url(self, deployment: Deployment | int) -> str:
+        """
+        Return the URL of a deployment's page in the Hopsworks UI.
+
+        :param deployment: the deployment, or its id
+        """
+        number = deployment if isinstance(deployment, int) else deployment.id
+        return self.access.ui_url(self.client.project.id, "deployments", number)
+
+    def _start_again(self, name: str) -> None:
+        """Start a deployment that was left stopped, in the few seconds that a killed task still has."""
+        backoff = Backoff(first=0.2, most=1.0, deadline=time.time() + _START_AGAIN_SECONDS)
+        try:
+            drive(restart.start_again(self.client.project, name, backoff), self.client.send, time.sleep)
+        except Exception:
+            log.exception("Deployment %r may be left stopped: start it", name)
+
+
+def new_backoff(timeout: float, poll_interval: float) -> Backoff:
+    """
+    Return the delays of a wait that begins now.
+
+    :param timeout: seconds until the wait ends
+    :param poll_interval: seconds to which the delay between two polls grows
+    """
+    clock = steady()
+    return Backoff(first=0.5, most=poll_interval, deadline=clock() + timeout, clock=clock)
+
+
+class _NotComplete(Exception):
+    """The wait would have to sleep: it is not complete at the first read."""
+
+
+def _not_complete(_seconds: float) -> None:
+    raise _NotComplete

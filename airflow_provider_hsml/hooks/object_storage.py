@@ -1,0 +1,62 @@
+"""Files in object storage, read through Airflow's own ``ObjectStoragePath``: no further dependency."""
+
+from __future__ import annotations
+
+import contextlib
+import posixpath
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def local_copy(name: str, path: object) -> Iterator[object]:
+    """
+    Yield a local path. Files in object storage are downloaded into a temporary folder first, in chunks.
+
+    :param name: the argument's name, for the error message
+    :param path: a URL of object storage (``s3://connection@bucket/folder``, ``file:///...``); any other value is
+        yielded unchanged
+    :raises InvalidInputError: there is no such file, or Airflow cannot read such URLs here
+    """
+    if not isinstance(path, str) or "://" not in path or path.startswith("hopsfs:"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="airflow-provider-hsml-") as folder:
+        yield _download(name, path, Path(folder))
+
+
+def _download(name: str, url: str, folder: Path) -> Path:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath  # noqa: PLC0415 - rarely needed
+
+    paths: list[str] = []
+    try:
+        source = ObjectStoragePath(url)
+        files, root = source.fs, source.path.rstrip("/")
+        with contextlib.suppress(FileNotFoundError):
+            paths = files.find(root)
+    except (ImportError, TypeError, ValueError) as error:
+        # TypeError: Airflow 3.0 with a universal_pathlib that is too new for it.
+        message = (
+            f"{name} {url!r}: Airflow cannot read such URLs here ({error}). Install the provider of that storage, or "
+            "give a local path."
+        )
+        raise InvalidInputError(message) from error
+    if not paths:
+        message = f"{name} {url!r}: there is no such file, and no folder of that name with files in it."
+        raise InvalidInputError(message)
+    target = folder / posixpath.basename(root)
+    for path in paths:
+        inner = posixpath.relpath(path.lstrip("/"), root.lstrip("/"))
+        if inner.startswith(".."):
+            message = f"{name} {url!r}: it holds {path!r}, which would be written outside of its folder."
+            raise InvalidInputError(message)
+        copy = target if inner == "." else target / inner
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        files.get_file(path, str(copy))
+    return target

@@ -1,0 +1,231 @@
+"""The journal's entries of one change: written before it is sent, and again when it ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.domain import diff, script_file
+from airflow_provider_hsml.hopsworks.domain.journal_entry import (
+    EntryState,
+    JournalEntry,
+    PreviousState,
+    Rejection,
+    ServedVersion,
+)
+from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, VerificationError
+from airflow_provider_hsml.hopsworks.rollout.watch import FIRST_PAUSE_START
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, ResumePoint, Run
+
+    from .journal import Journal
+
+JOURNAL_SECONDS = 30.0
+"""Seconds for which the end of a change waits until the journal can be written; production waits no longer for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class ManualRollback:
+    """A rollback that a person asked for."""
+
+    rejects: bool
+    """Whether the model version that it replaces is recorded as rejected."""
+
+
+class OutdatedDecision(Exception):
+    """The deployment is not the one that the decision was made on. Nothing was changed; decide again. Not an error."""
+
+
+@dataclass(slots=True)
+class ChangeRecord:
+    """The record of one change in the journal, and the previous state that a rollback restores."""
+
+    run: Run
+    desired: Desired
+    journal: Journal
+    decided_on: Deployment | None
+    """The deployment that the decision was made on; None if there was none."""
+    pending: JournalEntry | None = None
+    """A change of ours that is live and not verified: a rollback restores the state before that one."""
+    adopts: bool = False
+    """Whether this change is that pending one: it is not sent again, only watched."""
+    is_unverified: bool = False
+    """Whether the live deployment was not verified for another reason: the journal does not know it."""
+    rollback: ManualRollback | None = None
+    entry: JournalEntry | None = field(init=False, default=None)
+    """The entry that was written last; None before the first."""
+    previous: PreviousState | None = field(init=False, default=None)
+    """The deployment before the change; None if there was none."""
+    env_vars: dict[str, Any] | None = field(init=False, default=None)
+    """Values of environment variables before the change, by their keys on the wire: they are never stored."""
+
+    def __post_init__(self) -> None:
+        """Take the previous state from the pending change."""
+        if self.pending is not None:
+            self.previous = self.pending.before
+            self.entry = self.pending if self.adopts else None
+
+    def resume(self, entry: JournalEntry) -> None:
+        """Continue an entry that another process has written."""
+        self.pending = self.entry = entry
+        self.previous = entry.before
+        if entry.is_rollback:
+            self.rollback = ManualRollback(rejects=False)
+
+    def resume_point(self, point: ResumePoint, body: Mapping[str, Any] | None) -> ResumePoint:
+        """
+        Return how another process resumes from the entry that was written last.
+
+        :param point: what is known of it without the journal
+        :param body: the request that verifies the change, if it was not registered with the model
+        """
+        journal_id, entry = None, self.entry
+        if entry is not None and not point.worker_only and self.journal.is_kept:
+            needs_env_vars = entry.touches_env_vars and entry.before is not None and entry.before.version is None
+            is_probed_alike = (entry.asked or {}).get("body") == body
+            if entry.state is EntryState.ROLLING_BACK or (is_probed_alike and not needs_env_vars):
+                journal_id = entry.id
+        return dataclasses.replace(point, journal_id=journal_id, worker_only=journal_id is None)
+
+    async def begin(self, live: Deployment | None, probe_inputs: Mapping[str, Any]) -> None:
+        """
+        Write that a change is about to be sent, and what was there before.
+
+        :param live: the deployment that the change was prepared against
+        :param probe_inputs: the inputs of its verification that another process cannot find out by itself
+        :raises OutdatedDecision: the decision was made on another state
+        """
+        was, project = self.decided_on, self.run.project
+        if (live is None) != (was is None) or (live and was and not diff.is_still(project, live, was)):
+            raise OutdatedDecision
+        earlier = self.pending
+        if earlier is None:
+            self.previous = self._previous(live)
+        if live is not None and not (earlier and earlier.touches_env_vars):
+            self.env_vars = {key: live.raw.get(key) for key in ENV_VAR_KEYS}
+        desired = script_file.absolute(project, self.desired.settings)
+        differing = set(desired) if live is None else set(diff.differences(live.raw, desired))
+        touches_env_vars = bool(differing & set(ENV_VAR_SETTINGS))
+        self.entry = JournalEntry(
+            id=self.entry.id if self.entry else uuid.uuid4().hex,
+            state=EntryState.PROMOTING,
+            run=self.run.key,
+            at=self.run.clock(),
+            challenger=self._challenger(live),
+            desired={
+                **(earlier.desired if earlier else {}),
+                **diff.stored({name: desired[name] for name in sorted(differing)}),
+            },
+            before=self.previous,
+            touches_env_vars=touches_env_vars or (earlier is not None and earlier.touches_env_vars),
+            is_rollback=self.rollback is not None,
+            back_to=self.desired.restore,
+            over=live.signature if live is not None and earlier is not None else None,
+            asked=probe_inputs,
+            rejected=self._known_rejections(live),
+        )
+        await self.journal.write(self.entry)
+
+    async def verified(self, live: Deployment) -> None:
+        """
+        Write that a deployment was verified, whoever has changed it: the next run may trust it.
+
+        :param live: the verified deployment
+        """
+        if self.entry is None and self.is_unverified and self.journal.newest is not None:
+            desired = script_file.absolute(self.run.project, self.desired.settings)
+            self.entry = dataclasses.replace(
+                self.journal.newest,
+                id=uuid.uuid4().hex,
+                run=self.run.key,
+                challenger=PreviousState.of(live).served,
+                desired=diff.stored(desired),
+            )
+        await self.write(EntryState.VERIFIED, "")
+
+    async def write(
+        self, state: EntryState, reason: str, rejection: Rejection | None = None, *, passes: bool | None = None
+    ) -> None:
+        """
+        Write a new state of the change; nothing if none was written before.
+
+        :param state: the state
+        :param reason: the reason for it, for people
+        :param rejection: a version that this state rejects
+        :param passes: whether the change may succeed later; None keeps what was written
+        """
+        if self.entry is None:
+            return
+        known = self.entry.rejected
+        if state is EntryState.VERIFIED:
+            known = tuple(one for one in known if one.served != self.entry.challenger)
+        if rejection is not None:
+            known = (*(one for one in known if one.served != rejection.served), rejection)
+        passes = self.entry.passes if passes is None else passes
+        now = self.run.clock()
+        self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=now, rejected=known, passes=passes)
+        deadline = now + min(JOURNAL_SECONDS, self.run.timeout)
+        await self.journal.write(self.entry, self.run.backoff(FIRST_PAUSE_START, deadline))
+
+    async def begin_rollback(self, why: HopsworksError) -> None:
+        """
+        Write that the change is being rolled back, and whether its version is rejected.
+
+        :param why: the failure
+        """
+        await self.write(EntryState.ROLLING_BACK, why.kept_text, self._rejection(why), passes=why.transient)
+
+    async def write_probe_inputs(self, probe_inputs: Mapping[str, Any]) -> bool:
+        """Write the inputs that verify a rollback, and return whether they had to be written."""
+        if self.entry is None or self.entry.asked == probe_inputs:
+            return False
+        self.entry = dataclasses.replace(self.entry, asked=probe_inputs)
+        await self.write(EntryState.ROLLING_BACK, self.entry.reason)
+        return True
+
+    def _previous(self, live: Deployment | None) -> PreviousState | None:
+        if live is None:
+            return None
+        previous, last = PreviousState.of(live), self.journal.newest
+        left = last.before if last is not None and last.is_pending else None
+        if left and left.was_up and left.is_still(live):
+            # It was stopped for this change, by this run or by one that was killed.
+            return dataclasses.replace(previous, was_up=True)
+        if last is not None and last.left_nothing:
+            return dataclasses.replace(previous, never_served=not previous.was_up)
+        return previous
+
+    def _rejection(self, why: HopsworksError) -> Rejection | None:
+        """Return the rejection of the new version if the failure is evidence against it."""
+        has_room = not (isinstance(why, DeploymentFailedError) and why.transient)
+        challenger = self.entry.challenger if self.entry else None
+        is_new = self.previous is None or not self.previous.was_up or challenger != self.previous.served
+        if challenger is None or challenger.version is None or not is_new or not has_room:
+            return None
+        if not isinstance(why, DeploymentFailedError | VerificationError):
+            return None
+        return Rejection(challenger, why.kept_text.splitlines()[0], self.run.clock())
+
+    def _known_rejections(self, live: Deployment | None) -> tuple[Rejection, ...]:
+        """Return the rejections until now, with the version that a manual rollback rejects."""
+        known = self.journal.newest.rejected if self.journal.newest else ()
+        if live is None or self.rollback is None or not self.rollback.rejects:
+            return known
+        left = PreviousState.of(live).served
+        if left.version is None or left == self._challenger(live):
+            return known
+        others = (one for one in known if one.served != left)
+        return (*others, Rejection(left, "it was rolled back from by hand", self.run.clock()))
+
+    def _challenger(self, live: Deployment | None) -> ServedVersion:
+        model = self.desired.model
+        if model is not None:
+            return ServedVersion(model.project, model.name, model.version)
+        return ServedVersion() if live is None else PreviousState.of(live).served

@@ -1,0 +1,82 @@
+"""The values that a change of a deployment is made from: the run, the desired state, and the policy."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.flow import Backoff
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.project import Project
+    from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
+    from airflow_provider_hsml.hopsworks.flow import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The work of one task on one deployment."""
+
+    project: Project
+    name: str
+    """The deployment's name."""
+    timeout: float
+    """Seconds for one change: sent, live, first prediction answered. A rollback has the same time again."""
+    interval: float
+    """The longest seconds between two polls."""
+    clock: Clock = time.time
+    key: str = ""
+    """Which task this is, the same in its retries; empty outside of Airflow."""
+
+    def backoff(self, first: float, deadline: float | None = None) -> Backoff:
+        """
+        Return how often to poll in this run.
+
+        :param first: seconds before the second poll
+        :param deadline: seconds since 1970; None: one timeout from now
+        """
+        if deadline is None:
+            deadline = self.clock() + self.timeout
+        return Backoff(first=first, most=self.interval, deadline=deadline, clock=self.clock)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The state that a deployment is brought to."""
+
+    settings: SettingValues
+    """The settings that were asked for; with none of them the deployment only has to serve."""
+    model: ModelVersion | None = None
+    """The version to serve: needed to create a deployment, and to know how to probe it."""
+    restore: int | None = None
+    """A deployment version to activate again first, where Hopsworks keeps them."""
+    serve: bool = True
+    """Whether the deployment has to serve; if not, one that is stopped stays stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """How a change is rolled out."""
+
+    wait: bool = True
+    """Whether to wait until the last change is live and verified."""
+    trust: bool = True
+    """Whether a deployment that already matches the desired state counts as verified; if not, it is watched."""
+    recreate: bool = False
+    """Whether to stop the deployment before a change and start it afterwards, without room for old and new at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """How another process resumes a change whose long wait was deferred."""
+
+    journal_id: str | None = None
+    """The id of the journal's entry that holds what a trigger may not know; None if there is none."""
+    worker_only: bool = False
+    """Whether the rest needs something that only this process knows."""
+    context: Mapping[str, Any] | None = None
+    """What the resuming task has to know, in plain JSON."""
