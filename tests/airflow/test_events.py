@@ -147,7 +147,6 @@ class Outlets:
         return SimpleNamespace(add=lambda asset, extra: self.told.append((asset.uri, extra)))
 
 
-@pytest.mark.xdist_group("asset events")
 class TestAssetEvents:
     def test_of_what_is_registered(self, nights: Told) -> None:
         assert [event for event in nights.events if event[0] == "register"] == [

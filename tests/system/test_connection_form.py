@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Tell = Callable[..., Any]
 
-pytestmark = [pytest.mark.airflow, pytest.mark.xdist_group("connection form")]
+pytestmark = pytest.mark.airflow
 
 DAG = """
 from airflow.providers.common.compat.sdk import DAG

@@ -230,7 +230,6 @@ def runs(retrain: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.mark.airflow
-@pytest.mark.xdist_group("example DAGs")
 class TestRuns:
     def result(self, runs: Runs, number: int) -> dict[str, Any]:
         from airflow_provider_hsml.local.demo.nights import read_result

@@ -12,7 +12,7 @@ from airflow_provider_hsml.local import LocalServing
 from tests.conftest import HOPSWORKS, run_model
 from tests.support import commands, pace
 
-pytestmark = [pytest.mark.airflow, pytest.mark.xdist_group("lineage")]
+pytestmark = pytest.mark.airflow
 
 DAG = """
 from pathlib import Path
