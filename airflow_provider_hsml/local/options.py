@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class AccessOptions:
     """
-    Who may do what: further keys, roles, and projects beside the user's own.
+    Access to the server: further keys, roles, and projects beside the user's own.
 
     :param keys: further API keys, with the scopes of each
     :param roles: the role of a key in its projects: "Data owner" (the default) or "Data scientist"

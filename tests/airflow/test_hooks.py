@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from airflow_provider_hsml import HsmlHook
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from tests.conftest import HOPSWORKS
 from tests.support.tasks import changes
@@ -296,3 +298,17 @@ class TestDeployments:
         with pytest.raises(InvalidInputError, match="component: expected one of"):
             hook.get_deployment_logs("nothere", component="sidecar")
         assert hook.stop_deployment("nothere") is None
+
+
+def test_a_flow_is_closed_when_its_driver_fails_before_the_first_step() -> None:
+    """Otherwise Python warns that it was never awaited."""
+
+    async def flow() -> None:
+        await Sleep(1)
+
+    hook = HsmlHook("nosuchconnection")
+    never_begun = flow()
+    with pytest.raises(InvalidInputError):
+        hook.run(never_begun)
+
+    assert inspect.getcoroutinestate(never_begun) == inspect.CORO_CLOSED

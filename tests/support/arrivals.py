@@ -32,12 +32,20 @@ WITH_EXAMPLE = WITHOUT_EXPECTED | {"Models/digits/2/input_example.json": [[0]]}
 
 
 def arrival(
-    fake: FakeHopsworks, model: ModelVersion | None = V2, *, timeout: float = 600.0, wait: bool = True, **desired: Any
+    fake: FakeHopsworks,
+    model: ModelVersion | None = V2,
+    *,
+    timeout: float = 600.0,
+    wait: bool = True,
+    recreate: bool = False,
+    serve: bool = True,
+    restore: int | None = None,
+    **settings: Any,
 ) -> Reconciler:
     """Return the reconciler with which the version is to be served."""
     run = Run(PROJECT, "digits", timeout, 10.0, fake.clock)
-    settings = (model_settings(model) if model else {}) | desired
-    return Reconciler(run, Desired(settings, model), RolloutPolicy(wait=wait))
+    settings = (model_settings(model) if model else {}) | settings
+    return Reconciler(run, Desired(settings, model, restore, serve), RolloutPolicy(wait=wait, recreate=recreate))
 
 
 async def recorded(reconciler: Reconciler, record: Callable[[Deployment | None], object]) -> Outcome:

@@ -23,14 +23,12 @@ from airflow_provider_hsml.hooks import HsmlHook  # noqa: E402
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker  # noqa: E402
 from airflow_provider_hsml.hopsworks.errors import HopsworksError  # noqa: E402
 from airflow_provider_hsml.hopsworks.inference import predict  # noqa: E402
-from airflow_provider_hsml.hopsworks.rollout import reconcile, start, watch  # noqa: E402
+from airflow_provider_hsml.hopsworks.rollout import inputs  # noqa: E402
 
 for _module, _name, _seconds in (
     (predict, "BETWEEN_PROBES", 0.1),
     (predict, "ROUTE_BUDGET", 10.0),
-    (reconcile, "FIRST_PAUSE_UPDATE", 0.5),
-    (start, "FIRST_PAUSE_UPDATE", 0.5),
-    (watch, "FIRST_PAUSE_UPDATE", 0.5),
+    (inputs, "FIRST_DELAY_UPDATE", 0.5),
     (rollout_tracker, "SETTLE_SEEN", 1.0),
     (rollout_tracker, "SETTLE_UNSEEN", 5.0),
     (rollout_tracker, "NAMES_AGAIN", 1.0),

@@ -10,15 +10,8 @@ if TYPE_CHECKING:
 _PACKAGE = "airflow_provider_hsml.hopsworks"
 WAITS = {
     f"{_PACKAGE}.inference.predict.BETWEEN_PROBES": 0.01,
-    f"{_PACKAGE}.rollout.reconcile.FIRST_PAUSE_START": 0.05,
-    f"{_PACKAGE}.rollout.watch.FIRST_PAUSE_START": 0.05,
-    f"{_PACKAGE}.rollout.reconcile.FIRST_PAUSE_UPDATE": 0.05,
-    f"{_PACKAGE}.rollout.start.FIRST_PAUSE_UPDATE": 0.05,
-    f"{_PACKAGE}.rollout.watch.FIRST_PAUSE_UPDATE": 0.05,
-    f"{_PACKAGE}.rollout.update.FIRST_PAUSE": 0.05,
-    f"{_PACKAGE}.rollout.restart.FIRST_PAUSE_START": 0.05,
-    f"{_PACKAGE}.promotion.change_record.FIRST_PAUSE_START": 0.05,
-    f"{_PACKAGE}.promotion.way_back.FIRST_PAUSE_START": 0.05,
+    f"{_PACKAGE}.rollout.inputs.FIRST_DELAY_START": 0.05,
+    f"{_PACKAGE}.rollout.inputs.FIRST_DELAY_UPDATE": 0.05,
     f"{_PACKAGE}.domain.rollout_tracker.SETTLE_SEEN": 0.2,
     f"{_PACKAGE}.domain.rollout_tracker.SETTLE_UNSEEN": 1.0,
     f"{_PACKAGE}.domain.rollout_tracker.NAMES_AGAIN": 0.1,

@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, VerificationError
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
-from airflow_provider_hsml.hopsworks.rollout import reconcile, start, watch
+from airflow_provider_hsml.hopsworks.rollout import inputs
 from airflow_provider_hsml.local import LocalServing, Speeds
 from airflow_provider_hsml.local.cluster.faults import Hold
 from tests.conftest import run_model
@@ -44,12 +44,8 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
         for module, name, seconds in (
             (predict, "BETWEEN_PROBES", 0.0),
             (predict, "ROUTE_BUDGET", 1.0),
-            (reconcile, "FIRST_PAUSE_START", 0.01),
-            (watch, "FIRST_PAUSE_START", 0.01),
-            (reconcile, "FIRST_PAUSE_UPDATE", 0.01),
-            (start, "FIRST_PAUSE_UPDATE", 0.01),
-            (watch, "FIRST_PAUSE_UPDATE", 0.01),
-            (start, "START_GRACE", 0.3),
+            (inputs, "FIRST_DELAY_START", 0.01),
+            (inputs, "FIRST_DELAY_UPDATE", 0.01),
             (rollout_tracker, "START_GRACE", 0.3),
             (rollout_tracker, "SETTLE_SEEN", 0.05),
             (rollout_tracker, "SETTLE_UNSEEN", 0.2),

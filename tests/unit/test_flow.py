@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, get_deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError
@@ -141,3 +142,29 @@ class TestDrivers:
             assert closed == [what]
 
         asyncio.run(cancel())
+
+
+class TestAwaitedByAsyncio:
+    """Only a driver can carry out a step; asyncio refuses it at once, and a request's body is in no message."""
+
+    def test_fails_at_the_first_step(self) -> None:
+        reached: list[str] = []
+
+        async def flow() -> None:
+            reached.append("before")
+            await api.predict(PROJECT, "digits", {"instances": [["a secret row"]]})
+            reached.append("after")
+
+        with pytest.raises(RuntimeError, match="Task got bad yield: Call") as caught:
+            asyncio.run(flow())
+
+        assert reached == ["before"]
+        assert "a secret row" not in str(caught.value)
+
+    @pytest.mark.parametrize("step", [Sleep(1), Coming(lambda: 0.0)])
+    def test_fails_for_every_kind_of_step(self, step: Sleep | Coming) -> None:
+        async def flow() -> None:
+            await step
+
+        with pytest.raises(RuntimeError, match="Task got bad yield"):
+            asyncio.run(flow())

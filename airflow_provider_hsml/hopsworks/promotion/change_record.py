@@ -17,7 +17,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
 )
 from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, VerificationError
-from airflow_provider_hsml.hopsworks.rollout.watch import FIRST_PAUSE_START
+from airflow_provider_hsml.hopsworks.rollout import inputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -172,7 +172,7 @@ class ChangeRecord:
         now = self.run.clock()
         self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=now, rejected=known, passes=passes)
         deadline = now + min(JOURNAL_SECONDS, self.run.timeout)
-        await self.journal.write(self.entry, self.run.backoff(FIRST_PAUSE_START, deadline))
+        await self.journal.write(self.entry, self.run.backoff(inputs.FIRST_DELAY_START, deadline))
 
     async def begin_rollback(self, why: HopsworksError) -> None:
         """

@@ -165,7 +165,7 @@ class GuardedChange:
             while isinstance(step, PreparedChange):
                 if step.needs_record:
                     await self.record.begin(step.live, reconciler.probe_inputs)
-                    reconciler.resume = self._resume_point()
+                    reconciler.progress.resume = self._resume_point()
                 step = await reconciler.apply(step)
             return step
 

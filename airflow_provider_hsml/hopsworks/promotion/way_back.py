@@ -7,7 +7,6 @@ do not hold, and all settings before 5.2, are restored by an update.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,10 @@ from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, InvalidInputError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import read_patiently
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout import inputs
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
 from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, Reconciler, reconcile
 from airflow_provider_hsml.hopsworks.rollout.stop import stop
-from airflow_provider_hsml.hopsworks.rollout.watch import FIRST_PAUSE_START
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -60,7 +59,7 @@ async def find_way_back(
     """
     desired = diff.configuration(run.project, former, also=also)
     differing = diff.differences(live.raw, desired)
-    page = await read_patiently(api.get_versions(run.project, live), run.backoff(FIRST_PAUSE_START))
+    page = await read_patiently(api.get_versions(run.project, live), run.backoff(inputs.FIRST_DELAY_START))
     is_kept = page is not None and version in [kept.version for kept in page.items]
     if hides_env_vars and not is_kept:
         message = (
@@ -98,7 +97,7 @@ class WayBack:
             except DeploymentFailedError as error:
                 log.warning("%s", error)
         run, previous = self.record.run, self.record.previous
-        backoff = run.backoff(FIRST_PAUSE_START)
+        backoff = run.backoff(inputs.FIRST_DELAY_START)
         live = await read_patiently(api.get_deployment(run.project, run.name), backoff)
         if live is None:
             message = f"Deployment {run.name!r} was deleted by another client."
@@ -134,7 +133,7 @@ class WayBack:
         run, served = self.record.run, previous.served
         if served.name is None or served.version is None:
             return None
-        backoff = run.backoff(FIRST_PAUSE_START)
+        backoff = run.backoff(inputs.FIRST_DELAY_START)
         return await lookup.find_served(run.project, served.project, served.name, served.version, backoff)
 
     async def _reconcile(self, desired: Desired, live: Deployment, *, is_up: bool) -> Outcome:
@@ -146,12 +145,13 @@ class WayBack:
                 while isinstance(step, PreparedChange):
                     if step.needs_record:
                         await self._record(step.live, reconciler.seen or live, reconciler.probe_inputs)
-                        reconciler.resume = self.resume_point
+                        reconciler.progress.resume = self.resume_point
                     step = await reconciler.apply(step)
                 return step
         except DeploymentFailedError:
             # The previous configuration does not come up either, and nothing answers: stop and start it.
-            reconciler = dataclasses.replace(reconciler)
+            resume = reconciler.progress.resume
+            reconciler = Reconciler(self.record.run, desired, policy, resume=resume)
             return await reconcile(reconciler)
         finally:
             self.seen = reconciler.seen or self.seen
@@ -161,7 +161,7 @@ class WayBack:
         self._check_ours(now, ours)
         if await self.record.write_probe_inputs(probe_inputs):
             run = self.record.run
-            now = await read_patiently(api.get_deployment(run.project, run.name), run.backoff(FIRST_PAUSE_START))
+            now = await read_patiently(api.get_deployment(run.project, run.name), run.backoff(inputs.FIRST_DELAY_START))
             self._check_ours(now, ours)
 
     def _check_ours(self, now: Deployment | None, ours: Deployment) -> None:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, model_version
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
+from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 
 from . import lookup, sources, upload
 
@@ -218,14 +218,10 @@ async def _await_registered(project: Project, name: str, version: int, clock: Cl
         registered = await read_patiently(api.get_model(project, name, version), backoff)
         if registered is not None:
             return registered
-        pause = backoff.next_delay()
-        if pause is None:
-            message = (
-                f"Version {version} of model {name!r} was accepted, but the registry did not show it within "
-                f"{AWAIT_REGISTRATION:g} s. Retry the task: it looks for the same version."
-            )
-            raise DeadlineExceededError(message)
-        await Sleep(pause)
+        await backoff.wait(
+            f"Version {version} of model {name!r} was accepted, but the registry did not show it within "
+            f"{AWAIT_REGISTRATION:g} s.\nRetry the task: it looks for the same version."
+        )
 
 
 async def _take_number(project: Project, model: NewModel) -> int:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
 
 from . import upload as upload_
@@ -174,10 +174,10 @@ class HopsfsFiles:
             log.warning("%s; checking whether the copy exists", error)
             backoff = Backoff(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)
             while await api.get_entry(project, target) is None:
-                pause = backoff.next_delay()
-                if pause is None:
+                delay = backoff.next_delay()
+                if delay is None:
                     raise
-                await Sleep(pause)
+                await Sleep(delay)
 
     async def _complete(self, project: Project, target: str, expected: dict[str, int]) -> None:
         backoff = Backoff(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
@@ -185,11 +185,7 @@ class HopsfsFiles:
             there = {name: entry.size for name, entry in (await walk(project, target)).items()}
             if there == expected:
                 return
-            pause = backoff.next_delay()
-            if pause is None:
-                message = f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s."
-                raise DeadlineExceededError(message)
-            await Sleep(pause)
+            await backoff.wait(f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s.")
 
 
 async def walk(project: Project, folder: str) -> dict[str, FileEntry]:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
     from airflow_provider_hsml.hopsworks.flow import Clock
 
+FIRST_DELAY_START = 0.5
+"""Seconds before the second poll after a START."""
+FIRST_DELAY_UPDATE = 2.0
+"""The same after an update: the first polls would only show the previous state."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

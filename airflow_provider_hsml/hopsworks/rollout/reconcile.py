@@ -25,7 +25,7 @@ Theory of operation:
    and the cluster follows later. ``RolloutTracker`` says when a rollout is through, ``Prober`` whether the answers are
    right.
 6. A deployment that was stopped to make room for a change is started again if the change is never sent
-   (``__aexit__``).
+   (``Reconciler.__aexit__``).
 """
 
 from __future__ import annotations
@@ -37,30 +37,19 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import diff, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause, RolloutTracker
-from airflow_provider_hsml.hopsworks.errors import (
-    DeadlineExceededError,
-    DeploymentError,
-    DeploymentFailedError,
-    HopsworksError,
-    SupersededError,
-    UnsupportedError,
-    VerificationError,
-)
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
 from airflow_provider_hsml.hopsworks.flow import read_patiently
 
-from .inputs import ResumePoint, RolloutPolicy
-from .probe import Prober
-from .restore_version import restore_version
-from .start import send_start, wait_for_start
+from . import inputs
+from .inputs import Desired, ResumePoint, RolloutPolicy, Run
+from .start import wait_for_start
 from .status import with_log_tail
-from .stop import stop
-from .update import Replan, Update
-from .watch import FIRST_PAUSE_START, FIRST_PAUSE_UPDATE, RolloutWatch, SentChange, StartNeeded, read_instance_names
+from .steps import Progress, Steps
+from .update import Replan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,8 +58,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Backoff
-
-    from .inputs import Desired, Run
 
 log = logging.getLogger(__name__)
 
@@ -105,61 +92,40 @@ class PreparedChange:
     """Number of the newest deployment version, for an update; None where Hopsworks keeps none."""
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a reconciliation has come."""
-
-    has_changed: bool = False
-    """Whether a change of ours was carried out, as far as is known."""
-    seen: Deployment | None = None
-    """The deployment as it was read last."""
-    action: str = ""
-    """The action of the outcome, as far as it is decided."""
-    is_recorded: bool = False
-    is_stopped: bool = False
-    """Whether it was stopped for the change, and not started since."""
-    stopped_at: float | None = None
-    """When that was, in seconds since 1970."""
-    old_names: frozenset[str] = frozenset()
-    """Names of the instances before the change; empty if they are not known."""
-    concurrent: int = 0
-    """How many changes of other clients came in between."""
-
-
-@dataclass(slots=True)
 class Reconciler:
     """
     Creates, updates or starts one deployment, adopts a rollout in progress, or finds that nothing has to be done.
 
     Use it as an async context: ``prepare`` it, and ``apply`` each ``PreparedChange`` until an ``Outcome`` comes back.
     ``reconcile`` does that where no journal is kept.
+
+    :param run: the run
+    :param desired: the state that the deployment is brought to
+    :param policy: how the change is rolled out
+    :param checks: how the deployment is verified; None: by what was registered with the version
+    :param resume: how another process resumes the change
     """
 
-    run: Run
-    desired: Desired
-    policy: RolloutPolicy = RolloutPolicy()  # noqa: RUF009 - it is frozen
-    checks: Checks | None = None
-    """How it is verified; None: by what was registered with the version."""
-    resume: ResumePoint = ResumePoint()  # noqa: RUF009 - it is frozen
-    progress: Progress = field(init=False, default_factory=Progress)
-    _deadline: float = field(init=False)
-    _prober: Prober = field(init=False)
-    _update: Update = field(init=False)
-    _replan_backoff: Backoff = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Begin; the timeout counts from here."""
-        run, desired = self.run, self.desired
-        self._deadline = run.clock() + run.timeout
-        self._prober = Prober(run.project, run.name, run.clock, self.checks or Checks())
-        settings = script_file.absolute(run.project, desired.settings)
-        self._update = Update(run, settings, desired.model, self._deadline)
-        self._replan_backoff = self._backoff(FIRST_PAUSE_UPDATE)
+    def __init__(
+        self,
+        run: Run,
+        desired: Desired,
+        policy: RolloutPolicy = RolloutPolicy(),  # noqa: B008 - it is frozen
+        checks: Checks | None = None,
+        resume: ResumePoint = ResumePoint(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self.progress = Progress(resume=resume)
+        self._run = run
+        self._policy = policy
+        self._steps = Steps(run, desired, policy, checks, self.progress)
+        self._update = self._steps.update
+        self._replan_backoff: Backoff = self._steps.backoff(inputs.FIRST_DELAY_UPDATE)
 
     @property
     def probe_inputs(self) -> dict[str, Any]:
         """The inputs of the verification that another process cannot find out by itself."""
-        return {"body": self._prober.checks.body, "champion": self._prober.judge.champion}
+        prober = self._steps.prober
+        return {"body": prober.checks.body, "champion": prober.judge.champion}
 
     @property
     def seen(self) -> Deployment | None:
@@ -180,7 +146,7 @@ class Reconciler:
     ) -> None:
         """Start the deployment again if it was stopped for a change that is not sent."""
         if isinstance(error, Exception) and self.progress.is_stopped and not self.progress.has_changed:
-            await self._start_again(error)
+            await self._steps.start_again(error)
 
     async def prepare(self) -> PreparedChange | Outcome:
         """
@@ -190,7 +156,7 @@ class Reconciler:
         :raises SupersededError: another client keeps changing the deployment
         :raises DeadlineExceededError: the deployment was busy until the timeout
         """
-        return await with_log_tail(self.run.project, self._prepare())
+        return await with_log_tail(self._run.project, self._prepare())
 
     async def apply(self, change: PreparedChange) -> PreparedChange | Outcome:
         """
@@ -204,15 +170,14 @@ class Reconciler:
         :raises DeadlineExceededError: the timeout passed; a retry adopts the rollout
         """
         self.progress.is_recorded = True
-        return await with_log_tail(self.run.project, self._apply_or_replan(change))
+        return await with_log_tail(self._run.project, self._apply_or_replan(change))
 
     # --- Prepare ------------------------------------------------------------------------------------------------------
 
     async def _prepare(self) -> PreparedChange | Outcome:
         while True:
             live = await self._update.read()
-            if self.checks is not None:
-                await self._read_probe(live, check=True)
+            await self._steps.check_verification(live)
             try:
                 if live is not None:
                     return await self._next(live)
@@ -224,11 +189,11 @@ class Reconciler:
 
     async def _replan(self, replan: Replan, live: Deployment | None) -> None:
         """Wait before the change is prepared anew."""
-        progress, run = self.progress, self.run
-        progress.concurrent += not replan.is_busy
+        progress, run = self.progress, self._run
+        progress.concurrent_changes += not replan.is_busy
         progress.is_recorded = False
         await self._replan_backoff.wait(f"{live} was busy with something else until the timeout of {run.timeout:g} s.")
-        if progress.concurrent >= CONCURRENT_CHANGES:
+        if progress.concurrent_changes >= CONCURRENT_CHANGES:
             message = (
                 f"Deployment {run.name!r} was changed by another client each time before our change could be sent.\n"
                 "Run the task again when they are done; a pool with one slot keeps tasks of one Airflow apart."
@@ -243,7 +208,7 @@ class Reconciler:
 
     async def _next(self, live: Deployment) -> PreparedChange | Outcome:
         """Prepare the change that the live deployment needs next."""
-        policy, desired, progress = self.policy, self.desired, self.progress
+        desired, progress = self._steps.desired, self.progress
         if live.status in (Status.CREATING, Status.STOPPING):
             live = await self._update.stable(live)
         if desired.restore not in (None, live.version):
@@ -252,7 +217,7 @@ class Reconciler:
             return await self._prepare_update(live)
         if await self._update.set_tags(live):
             progress.action = progress.action or "updated"
-        if live.status.is_down and desired.serve and not (policy.trust or progress.has_changed):
+        if live.status.is_down and desired.serve and not (self._policy.trust or progress.has_changed):
             live = await wait_for_start(self._update, live)
         if live.status.is_down:
             if not desired.serve:
@@ -260,47 +225,47 @@ class Reconciler:
             return await self._prepare_start(live, "started")
         return await self._revive(live) if live.status is Status.FAILED else await self._adopt(live)
 
-    async def _adopt(self, live: Deployment) -> Outcome:
-        """Confirm a deployment that is as desired, or watch its rollout; nothing is sent."""
-        is_up = live.status in (Status.RUNNING, Status.IDLE)
-        if self.policy.trust and is_up:
-            return await self._confirm(live)
-        log.info("%s: %s", live, "checking whether the rollout is complete" if is_up else "a rollout is in progress")
-        return await self._watch(live, RolloutCause.CHANGE, "unchanged" if is_up else "attached")
-
     async def _prepare_restore(self, live: Deployment) -> PreparedChange:
-        await self._read_probe(live)
+        await self._steps.read_probe(live)
         if live.status is Status.STARTING:
             live = await self._update.stable(live)
-        await self._remember(live)
+        await self._steps.remember_previous(live)
         return self._change(Kind.RESTORE, live)
 
     async def _prepare_update(self, live: Deployment) -> PreparedChange:
         await self._update.prepare_update(live)
         # Errors in the tags are found before anything else is changed.
         await self._update.set_tags(live)
-        await self._read_probe(live)
+        await self._steps.read_probe(live)
         settled = await self._update.stable(live)
         if settled.signature != live.signature:
             raise Replan
-        newest = api.get_newest_version(self.run.project, settled)
-        newest_version = await read_patiently(newest, self._backoff(FIRST_PAUSE_UPDATE))
-        await self._remember(settled)
+        newest = api.get_newest_version(self._run.project, settled)
+        newest_version = await read_patiently(newest, self._steps.backoff(inputs.FIRST_DELAY_UPDATE))
+        await self._steps.remember_previous(settled)
         return self._change(Kind.UPDATE, settled, newest_version=newest_version)
 
     async def _prepare_start(self, live: Deployment, action: str) -> PreparedChange:
         self.progress.action = self.progress.action or action
-        await self._read_probe(live)
+        await self._steps.read_probe(live)
         return self._change(Kind.START, live)
+
+    async def _adopt(self, live: Deployment) -> Outcome:
+        """Confirm a deployment that is as desired, or watch its rollout; nothing is sent."""
+        is_up = live.status in (Status.RUNNING, Status.IDLE)
+        if self._policy.trust and is_up:
+            return await self._confirm(live)
+        log.info("%s: %s", live, "checking whether the rollout is complete" if is_up else "a rollout is in progress")
+        return await self._steps.watch(live, RolloutCause.CHANGE, "unchanged" if is_up else "attached")
 
     async def _confirm(self, live: Deployment) -> Outcome:
         """Probe a deployment that is as desired; watch it if it answers as the previous version."""
         progress = self.progress
         action = progress.action or "unchanged"
-        if live.status is Status.IDLE or not self.policy.wait:
-            return Outcome(live, action, "status" if self.policy.wait else None)
-        await self._read_probe(live)
-        result = await self._prober.ask_served(live)
+        if live.status is Status.IDLE or not self._policy.wait:
+            return Outcome(live, action, "status" if self._policy.wait else None)
+        await self._steps.read_probe(live)
+        result = await self._steps.prober.ask_served(live)
         now = await self._update.read()
         if now is None or now.signature != live.signature:
             # It changed during the probe: which configuration answered is unknown.
@@ -309,19 +274,19 @@ class Reconciler:
             wrong = result.wrong or "answers as the previous version"
             log.warning("%s %s; a rollout may be in progress", now, wrong)
             progress.action = "attached"
-            return await self._watch(now, RolloutCause.CHANGE, progress.action)
+            return await self._steps.watch(now, RolloutCause.CHANGE, progress.action)
         return Outcome(now, action, "fingerprint" if result.attribution is Attribution.CHALLENGER else "status")
 
     async def _revive(self, live: Deployment) -> PreparedChange | Outcome:
         """Watch a failed deployment recover; if it does not, replace it unless its previous revision answers."""
-        self.resume = dataclasses.replace(self.resume, worker_only=True)
-        await self._read_probe(live)
+        self.progress.resume = dataclasses.replace(self.progress.resume, worker_only=True)
+        await self._steps.read_probe(live)
         action = self.progress.action
         try:
-            return await self._watch(live, RolloutCause.CHANGE, "attached")
+            return await self._steps.watch(live, RolloutCause.CHANGE, "attached")
         except DeploymentFailedError as error:
             self.progress.action = action
-            if await self._prober.answers():
+            if await self._steps.prober.answers():
                 message = (
                     f"{error.deployment}: the last change does not come up ({error.deployment.reason}), but the "
                     "previous revision still serves. Nothing was changed, since a restart would stop that one too.\n"
@@ -341,143 +306,23 @@ class Reconciler:
             return await self._prepare()
 
     async def _apply(self, change: PreparedChange) -> PreparedChange | Outcome:
-        live = change.live
+        steps, live = self._steps, change.live
         if change.kind is Kind.CREATE or live is None:
-            return await self._next(await self._create(change.body))
+            return await self._next(await steps.create(change.body))
         if change.kind is Kind.START:
             self.progress.has_changed = True
-            await self._send_start(live)
-            return await self._watch(live, RolloutCause.START, self.progress.action)
+            await steps.start(live)
+            return await steps.watch(live, RolloutCause.START, self.progress.action)
         if change.kind is Kind.REPLACE:
-            return await self._prepare_start(await self._stop(live), "started")
-        if self.policy.recreate and not live.status.is_down:
-            live = await self._stop(live)
-        stored = await self._store(change, live)
+            return await self._prepare_start(await steps.stop(live), "started")
+        restore = steps.desired.restore if change.kind is Kind.RESTORE else None
+        stored = await steps.store(live, restore=restore, newest_version=change.newest_version)
         if change.kind is Kind.RESTORE and self._update.differs(stored):
             # Settings that a deployment version does not hold follow by an update.
             return await self._prepare_update(stored)
-        if stored.status.is_down:
-            return await self._prepare_start(stored, "updated") if self.desired.serve else Outcome(stored, "updated")
-        return await self._watch(stored, RolloutCause.CHANGE, "updated")
-
-    async def _store(self, change: PreparedChange, live: Deployment) -> Deployment:
-        """Send a restored version or an update, and return the deployment as it was stored."""
-        if change.kind is Kind.RESTORE and self.desired.restore is not None:
-            backoff = self._backoff(FIRST_PAUSE_UPDATE)
-            stored = await restore_version(self._update, live, self.desired.restore, backoff)
-        else:
-            try:
-                stored = await self._update.update(live, newest_version=change.newest_version)
-            except UnsupportedError:
-                self.progress.has_changed = True
-                raise
-        self.progress.seen, self.progress.has_changed = stored, True
-        return stored
-
-    async def _create(self, body: Mapping[str, Any]) -> Deployment:
-        try:
-            live, is_ours = await self._update.create(body)
-        except UnsupportedError:
-            self.progress.has_changed = True
-            raise
-        self.progress.has_changed = True
-        self.progress.action = "created" if is_ours else ""
-        return live
-
-    async def _stop(self, live: Deployment) -> Deployment:
-        """Stop the deployment, to make room for the change."""
-        log.info("Stopping %s to make room: it does not answer until the change is live", live)
-        self.progress.is_stopped = True
-        self.progress.stopped_at = self.run.clock()
-        stopped = await stop(self.run.project, live.name, self._backoff(FIRST_PAUSE_START))
-        if stopped is None or not diff.is_still(self.run.project, stopped, live):
-            raise Replan
-        return stopped
-
-    async def _send_start(self, live: Deployment) -> None:
-        self.progress.is_stopped = False
-        await send_start(self.run, live, self._backoff(FIRST_PAUSE_START))
-
-    async def _start_again(self, why: Exception) -> None:
-        """
-        Start a deployment that was stopped for a change that is not sent.
-
-        :raises DeploymentError: it is left stopped
-        """
-        log.warning("Starting what was stopped for a change that is not sent: %s", str(why) or type(why).__name__)
-        self._deadline = self.run.clock() + self.run.timeout
-        self._update = dataclasses.replace(self._update, deadline=self._deadline)
-        try:
-            live = await self._update.read()
-            if live is not None and live.status is Status.STOPPING:
-                live = await self._update.stable(live)
-            while live is not None and live.status.is_down:
-                if self.run.clock() >= self._deadline:
-                    message = f"{live} could not be started within {self.run.timeout:g} s."
-                    raise DeadlineExceededError(message)
-                await self._send_start(live)
-                live = await wait_for_start(self._update, live)
-        except Replan:
-            log.warning("Deployment %r was deleted meanwhile", self.run.name)
-        except HopsworksError as error:
-            what = f"Deployment {self.run.name!r} is left stopped: {error}\nStart it with StartDeploymentOperator."
-            raise (why.extended(what) if isinstance(why, HopsworksError) else DeploymentError(what)) from error
-
-    # --- Watch --------------------------------------------------------------------------------------------------------
-
-    async def _watch(self, live: Deployment, cause: RolloutCause, action: str) -> Outcome:
-        """Follow the rollout until the desired configuration answers."""
-        progress = self.progress
-        progress.action = progress.action or action
-        if not self.policy.wait:
-            return Outcome(live, progress.action)
-        await self._read_probe(live)
-        watch = RolloutWatch(
-            live.id,
-            RolloutTracker(
-                cause,
-                since=self.run.clock(),
-                signature=None if cause is RolloutCause.START else live.signature,
-                old_names=progress.old_names,
-                can_wake=self._prober.can_ask,
-            ),
-            self._prober,
-            SentChange(progress.action, progress.has_changed, progress.stopped_at),
-            self.resume,
-            timeout=self.run.timeout,
-            deadline=self._deadline,
-            interval=self.run.interval,
-            seen=progress.seen,
-        )
-        while True:
-            try:
-                result = await watch
-            finally:
-                progress.seen = watch.seen
-            if not isinstance(result, StartNeeded):
-                return Outcome(result.deployment, progress.action, result.verified_by, result.downtime)
-            await self._send_start(result.deployment)
-
-    def _backoff(self, first: float) -> Backoff:
-        return self.run.backoff(first, self._deadline)
-
-    async def _remember(self, live: Deployment) -> None:
-        """Keep which instances serve before a change and what they answer, where they may go on answering after it."""
-        if self.policy.recreate or live.status is not Status.RUNNING:
-            return
-        self.progress.old_names = await read_instance_names(self.run.project, live)
-        await self._prober.remember_champion(live)
-
-    async def _read_probe(self, live: Deployment | None, *, check: bool = False) -> None:
-        """Find out how to probe the new version, once; with ``check``, refuse impossible checks first."""
-        desired, backoff = self.desired, self._backoff(FIRST_PAUSE_START)
-        if check:
-            model = await self._prober.check(live, desired.settings, desired.model, backoff)
-        elif self.policy.wait and live is not None:
-            model = await self._prober.prepare(live, desired.settings, desired.model, backoff)
-        else:
-            return
-        self.desired = dataclasses.replace(desired, model=model)
+        if not stored.status.is_down:
+            return await steps.watch(stored, RolloutCause.CHANGE, "updated")
+        return await self._prepare_start(stored, "updated") if steps.desired.serve else Outcome(stored, "updated")
 
 
 async def reconcile(reconciler: Reconciler) -> Outcome:

@@ -12,10 +12,9 @@ from airflow_provider_hsml.hopsworks.domain.settings import RESTART
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, UnsupportedError, VerificationError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
 
-from . import stop
+from . import inputs, stop
 from .inputs import Desired, ResumePoint, RolloutPolicy
 from .reconcile import Reconciler, reconcile
-from .watch import FIRST_PAUSE_START
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +37,7 @@ async def restart(run: Run, *, wait: bool = True) -> Outcome:
     :param run: the run; its timeout counts for the stop, and again for the start
     :param wait: whether to wait until it serves; the stop is waited for in any case
     """
-    backoff = run.backoff(FIRST_PAUSE_START)
+    backoff = run.backoff(inputs.FIRST_DELAY_START)
     before = await read_patiently(api.get_deployment(run.project, run.name), backoff)
     await stop.stop(run.project, run.name, backoff)
     context = {} if before is None or before.status.is_down else {"stopped_while": before.status.value}
@@ -57,7 +56,7 @@ async def rolling_restart(run: Run, *, wait: bool = True) -> Outcome:
     :raises UnsupportedError: this Hopsworks keeps no environment variables; nothing was changed
     :raises VerificationError: the change was stored, and no rollout followed
     """
-    before = await read_patiently(api.get_deployment(run.project, run.name), run.backoff(FIRST_PAUSE_START))
+    before = await read_patiently(api.get_deployment(run.project, run.name), run.backoff(inputs.FIRST_DELAY_START))
     is_up = before is not None and not before.status.is_down
     now = datetime.fromtimestamp(run.clock(), UTC).isoformat(timespec="microseconds")
     context = {"revision": before.revision} if is_up and before is not None else {}

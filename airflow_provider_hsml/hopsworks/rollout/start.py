@@ -6,11 +6,11 @@ import logging
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import START_GRACE
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import BUSY_CODES, HopsworksError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 
-from .watch import FIRST_PAUSE_UPDATE
+from . import inputs
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -59,8 +59,8 @@ async def wait_for_start(update: Update, live: Deployment) -> Deployment:
     :return: the deployment as it was read last
     """
     clock = update.run.clock
-    until = clock() + START_GRACE
+    until = clock() + rollout_tracker.START_GRACE
     while live.status.is_down and clock() < until:
-        await Sleep(FIRST_PAUSE_UPDATE)
+        await Sleep(inputs.FIRST_DELAY_UPDATE)
         live = await update.read() or live
     return live

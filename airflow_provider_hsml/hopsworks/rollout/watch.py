@@ -17,6 +17,7 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import NextStep, Rol
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently
 
+from . import inputs
 from .bake import Bake
 from .status import describe_state, log_change
 
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from .probe import Prober
 
 log = logging.getLogger(__name__)
-
-FIRST_PAUSE_START = 0.5
-FIRST_PAUSE_UPDATE = 2.0
-"""Faster looks after an update buy only stale answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +94,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         :raises DeadlineExceededError: the timeout passed
         """
         cause, clock = self.tracker.cause, self.prober.clock
-        first = FIRST_PAUSE_START if cause is RolloutCause.START else FIRST_PAUSE_UPDATE
+        first = inputs.FIRST_DELAY_START if cause is RolloutCause.START else inputs.FIRST_DELAY_UPDATE
         self._backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         while True:
             deployment = await self._follow()

@@ -14,8 +14,8 @@ from airflow_provider_hsml.hopsworks.domain import arguments, criteria
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE_STAYS
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, DeploymentError, HopsworksError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, steady
+from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
+from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, poll_failed, with_log_tail
 
@@ -154,7 +154,4 @@ async def wait_until_met(
                 raise
             log.warning("%s; polling again", error)
             wait = error.retry_after or 0.0
-        pause = backoff.next_delay(at_least=wait)
-        if pause is None:
-            raise DeadlineExceededError("It was not there in time.")
-        await Sleep(pause)
+        await backoff.wait("The condition was not met before the deadline.", at_least=wait)

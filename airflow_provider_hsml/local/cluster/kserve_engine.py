@@ -184,7 +184,7 @@ class _Process:
         with socket.socket() as bound:
             bound.bind((_HOST, 0))
             self._port: int = bound.getsockname()[1]
-            told = {
+            argument = {
                 "name": model.deployment,
                 "files": str(model.path or ""),
                 "script": str(own or ""),
@@ -196,7 +196,7 @@ class _Process:
             if self._is_program:
                 bound.close()  # The program binds the port itself.
             self._process = subprocess.Popen(
-                [str(python), "-P", "-u", str(_PROGRAM), json.dumps(told)],
+                [str(python), "-P", "-u", str(_PROGRAM), json.dumps(argument)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

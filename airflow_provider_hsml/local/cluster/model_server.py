@@ -84,7 +84,7 @@ def loaded(script: str, *class_names: str) -> Any:
     made_by = next((getattr(module, name) for name in class_names if hasattr(module, name)), None)
     if made_by is None:
         raise RuntimeError(f"{path.name} has no class {' or '.join(class_names)}.")
-    told = {
+    context = {
         "project": SimpleNamespace(
             name=os.environ.get("HOPSWORKS_PROJECT_NAME"), id=os.environ.get("HOPSWORKS_PROJECT_ID")
         ),
@@ -95,7 +95,7 @@ def loaded(script: str, *class_names: str) -> Any:
         "async_logger": None,
     }
     wanted = inspect.signature(made_by).parameters
-    return made_by(**{name: value for name, value in told.items() if name in wanted})
+    return made_by(**{name: value for name, value in context.items() if name in wanted})
 
 
 def rows(payload: Any) -> Any:
@@ -280,10 +280,10 @@ def serve(model: Any, predictor: str | None, descriptor: int) -> None:
 
 def main() -> None:
     """Parse the argument, and serve the model or run the program."""
-    told = json.loads(sys.argv.pop())  # KServe parses the rest of sys.argv when it is imported.
+    argument = json.loads(sys.argv.pop())  # KServe parses the rest of sys.argv when it is imported.
     threading.Thread(target=end_with_parent, daemon=True).start()
-    name, script, predictor = told["name"], told["script"], told["predictor"]
-    if told["role"] == "program":
+    name, script, predictor = argument["name"], argument["script"], argument["predictor"]
+    if argument["role"] == "program":
         sys.argv = [script]
         sys.path.insert(0, str(Path(script).parent))
         runpy.run_path(script, run_name="__main__")
@@ -293,8 +293,8 @@ def main() -> None:
     elif script:
         model = scripted_model(name, script)
     else:
-        model = scikit_learn_model(name, Path(told["files"]))
-    serve(model, predictor, told["descriptor"])
+        model = scikit_learn_model(name, Path(argument["files"]))
+    serve(model, predictor, argument["descriptor"])
 
 
 if __name__ == "__main__":

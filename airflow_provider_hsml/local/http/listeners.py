@@ -125,5 +125,7 @@ def _bind(option: str, port: int) -> socket.socket:
         # and the body of an answer waits 40 ms for the client to acknowledge the head.
         return socket.socket(fileno=socket.create_server((HOST, port), backlog=256).detach())
     except OSError as error:
-        text = f"port {port} cannot be used ({error.strerror}): end what has it, or give another --{option}."
+        text = (
+            f"port {port} cannot be used ({error.strerror}): end the program that uses it, or give another --{option}."
+        )
         raise OSError(error.errno, text) from error

@@ -14,7 +14,6 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy
 from airflow_provider_hsml.hopsworks.rollout.reconcile import reconcile
 from tests.support.arrivals import FILES, V1, V2, WITHOUT_EXPECTED, arrival, arrive, recorded, starts, stops
 from tests.support.fake import LOST, UNSENT, FakeHopsworks, refusal, row
@@ -194,8 +193,7 @@ def test_what_was_stopped_for_a_change_that_does_not_come_is_started() -> None:
     fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(503, 120009)] * 9})
     stops(fake)
     starts(fake, answers=[1])
-    down = arrival(fake, timeout=400.0)
-    down.policy = RolloutPolicy(recreate=True)
+    down = arrival(fake, timeout=400.0, recreate=True)
 
     with pytest.raises(DeadlineExceededError):
         fake.run(reconcile(down))
@@ -220,8 +218,7 @@ class TestWhatWasStoppedForADecisionThatIsOutdated:
 
         stops(fake)
         fake.faults["PUT"] = [refusal(409, 240000)]
-        down = arrival(fake, timeout=400.0)
-        down.policy = RolloutPolicy(recreate=True)
+        down = arrival(fake, timeout=400.0, recreate=True)
         return fake.run(recorded(down, record))
 
     def test_is_started_though_the_first_start_is_lost(self) -> None:
@@ -247,8 +244,7 @@ class TestWhatWasStoppedForADecisionThatIsOutdated:
         faults = {"PUT": [refusal(400, 240026, "too much")], "START": [refusal(400, 240003, "quota")]}
         fake = FakeHopsworks(row=row(), files=FILES, faults=faults)
         stops(fake)
-        down = arrival(fake)
-        down.policy = RolloutPolicy(recreate=True)
+        down = arrival(fake, recreate=True)
 
         with pytest.raises(RequestRefusedError, match=r"240026(.|\n)*is left stopped: (.|\n)*quota") as caught:
             fake.run(reconcile(down))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +17,6 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnsupportedError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy
-from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
 from tests.support.arrivals import (
     FILES,
     V1,
@@ -311,8 +308,7 @@ class TestUpdating:
             announced.append(live.raw.get("predictorResources"))
 
         fake.on["versions"] = change
-        update = arrival(fake)
-        update = Reconciler(update.run, replace(update.desired, serve=False))
+        update = arrival(fake, serve=False)
 
         assert fake.run(recorded(update, announce)).action == "updated"
         assert announced == [None, {"requests": {"cores": 2}}]
@@ -333,8 +329,7 @@ class TestUpdating:
             announced.append((live.status, live.raw.get("inferenceLogging")))
 
         fake.on["STOP"] = stop_and_change
-        update = arrival(fake)
-        update.policy = RolloutPolicy(recreate=True)
+        update = arrival(fake, recreate=True)
 
         assert fake.run(recorded(update, announce)).action == "updated"
         assert announced == [("Running", None), ("Stopped", "ALL")], "it is decided on anew"
@@ -372,8 +367,7 @@ class TestUpdating:
             fake.after(5, fake.becomes("Running"))
 
         fake.on |= {"POST": roll_back, "PUT": fake.serves(["new"], [1])}
-        back = arrival(fake, V1, environment="old")
-        back = Reconciler(back.run, replace(back.desired, restore=1))
+        back = arrival(fake, V1, environment="old", restore=1)
 
         assert fake.run(recorded(back, announce)).action == "updated"
         assert announced == [2]

@@ -1,0 +1,255 @@
+"""The requests and waits that a reconciliation is made of; ``reconcile`` decides which of them come in which order."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.domain import diff, script_file
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
+from airflow_provider_hsml.hopsworks.domain.judge import Checks
+from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    DeploymentError,
+    HopsworksError,
+    UnsupportedError,
+)
+
+from . import inputs
+from .inputs import ResumePoint
+from .probe import Prober
+from .restore_version import restore_version
+from .start import send_start, wait_for_start
+from .stop import stop
+from .update import Replan, Update
+from .watch import RolloutWatch, SentChange, StartNeeded, read_instance_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.flow import Backoff
+
+    from .inputs import Desired, RolloutPolicy, Run
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a reconciliation has come."""
+
+    has_changed: bool = False
+    """Whether a change of ours was carried out, as far as is known."""
+    seen: Deployment | None = None
+    """The deployment as it was read last."""
+    action: str = ""
+    """The action of the outcome, as far as it is decided."""
+    is_recorded: bool = False
+    """Whether the journal holds the change."""
+    is_stopped: bool = False
+    """Whether the deployment was stopped for the change, and not started since."""
+    stopped_at: float | None = None
+    """When that was, in seconds since 1970."""
+    old_names: frozenset[str] = frozenset()
+    """Names of the instances before the change; empty if they are not known."""
+    concurrent_changes: int = 0
+    """How many changes of other clients came in between."""
+    resume: ResumePoint = ResumePoint()  # noqa: RUF009 - it is frozen
+    """How another process resumes the change."""
+
+
+@dataclass(slots=True)
+class Steps:
+    """The steps of one reconciliation, each of which sends one change, or watches one. The timeout counts from here."""
+
+    run: Run
+    desired: Desired
+    policy: RolloutPolicy
+    checks: Checks | None
+    """How the deployment is verified; None: by what was registered with the version."""
+    progress: Progress
+    prober: Prober = field(init=False)
+    update: Update = field(init=False)
+    deadline: float = field(init=False)
+    """Seconds since 1970."""
+
+    def __post_init__(self) -> None:
+        """Begin; the timeout counts from here."""
+        run, desired = self.run, self.desired
+        self.deadline = run.clock() + run.timeout
+        self.prober = Prober(run.project, run.name, run.clock, self.checks or Checks())
+        settings = script_file.absolute(run.project, desired.settings)
+        self.update = Update(run, settings, desired.model, self.deadline)
+
+    def backoff(self, first: float) -> Backoff:
+        """
+        Return how often to poll until the deadline.
+
+        :param first: seconds before the second poll
+        """
+        return self.run.backoff(first, self.deadline)
+
+    async def read_probe(self, live: Deployment) -> None:
+        """
+        Find out how to probe the new version, once.
+
+        :param live: the deployment
+        """
+        if self.policy.wait:
+            desired, backoff = self.desired, self.backoff(inputs.FIRST_DELAY_START)
+            model = await self.prober.prepare(live, desired.settings, desired.model, backoff)
+            self.desired = dataclasses.replace(desired, model=model)
+
+    async def check_verification(self, live: Deployment | None) -> None:
+        """
+        Refuse checks that cannot be made, before anything is changed.
+
+        :param live: the deployment; None if it is to be created
+        :raises InvalidInputError: which check, and why
+        """
+        if self.checks is not None:
+            desired, backoff = self.desired, self.backoff(inputs.FIRST_DELAY_START)
+            model = await self.prober.check(live, desired.settings, desired.model, backoff)
+            self.desired = dataclasses.replace(desired, model=model)
+
+    async def remember_previous(self, live: Deployment) -> None:
+        """
+        Read which instances serve before a change and what they answer, if they may go on answering after it.
+
+        :param live: the deployment
+        """
+        if self.policy.recreate or live.status is not Status.RUNNING:
+            return
+        self.progress.old_names = await read_instance_names(self.run.project, live)
+        await self.prober.remember_champion(live)
+
+    async def create(self, body: Mapping[str, Any]) -> Deployment:
+        """
+        Create the deployment.
+
+        :param body: from ``Update.prepare_create``
+        """
+        try:
+            live, is_ours = await self.update.create(body)
+        except UnsupportedError:
+            self.progress.has_changed = True
+            raise
+        self.progress.has_changed = True
+        self.progress.action = "created" if is_ours else ""
+        return live
+
+    async def store(self, live: Deployment, *, restore: int | None, newest_version: int | None) -> Deployment:
+        """
+        Have Hopsworks store a configuration; with the policy ``recreate``, stop the deployment first.
+
+        :param live: the deployment that the change was prepared against
+        :param restore: the deployment version to activate; None sends the desired settings
+        :param newest_version: number of the newest deployment version; None where Hopsworks keeps none
+        :return: the deployment as it was stored
+        """
+        if self.policy.recreate and not live.status.is_down:
+            live = await self.stop(live)
+        if restore is not None:
+            stored = await restore_version(self.update, live, restore, self.backoff(inputs.FIRST_DELAY_UPDATE))
+        else:
+            try:
+                stored = await self.update.update(live, newest_version=newest_version)
+            except UnsupportedError:
+                self.progress.has_changed = True
+                raise
+        self.progress.seen, self.progress.has_changed = stored, True
+        return stored
+
+    async def stop(self, live: Deployment) -> Deployment:
+        """
+        Stop the deployment, to make room for the change.
+
+        :param live: the deployment
+        :raises Replan: it was changed or deleted meanwhile
+        """
+        log.info("Stopping %s to make room: it does not answer until the change is live", live)
+        self.progress.is_stopped = True
+        self.progress.stopped_at = self.run.clock()
+        stopped = await stop(self.run.project, live.name, self.backoff(inputs.FIRST_DELAY_START))
+        if stopped is None or not diff.is_still(self.run.project, stopped, live):
+            raise Replan
+        return stopped
+
+    async def start(self, live: Deployment) -> None:
+        """
+        Send a START.
+
+        :param live: the deployment, which is stopped
+        """
+        self.progress.is_stopped = False
+        await send_start(self.run, live, self.backoff(inputs.FIRST_DELAY_START))
+
+    async def start_again(self, why: Exception) -> None:
+        """
+        Start a deployment that was stopped for a change that is not sent.
+
+        :param why: the reason that it is not sent
+        :raises DeploymentError: it is left stopped
+        """
+        log.warning("Starting what was stopped for a change that is not sent: %s", str(why) or type(why).__name__)
+        self.deadline = self.run.clock() + self.run.timeout
+        self.update = dataclasses.replace(self.update, deadline=self.deadline)
+        try:
+            live = await self.update.read()
+            if live is not None and live.status is Status.STOPPING:
+                live = await self.update.stable(live)
+            while live is not None and live.status.is_down:
+                if self.run.clock() >= self.deadline:
+                    message = f"{live} could not be started within {self.run.timeout:g} s."
+                    raise DeadlineExceededError(message)
+                await self.start(live)
+                live = await wait_for_start(self.update, live)
+        except Replan:
+            log.warning("Deployment %r was deleted meanwhile", self.run.name)
+        except HopsworksError as error:
+            what = f"Deployment {self.run.name!r} is left stopped: {error}\nStart it with StartDeploymentOperator."
+            raise (why.extended(what) if isinstance(why, HopsworksError) else DeploymentError(what)) from error
+
+    async def watch(self, live: Deployment, cause: RolloutCause, action: str) -> Outcome:
+        """
+        Follow the rollout until the desired configuration answers.
+
+        :param live: the deployment
+        :param cause: what has set the rollout in motion
+        :param action: the action of the outcome, unless an earlier step has decided it
+        """
+        progress = self.progress
+        progress.action = progress.action or action
+        if not self.policy.wait:
+            return Outcome(live, progress.action)
+        await self.read_probe(live)
+        watch = RolloutWatch(
+            live.id,
+            RolloutTracker(
+                cause,
+                since=self.run.clock(),
+                signature=None if cause is RolloutCause.START else live.signature,
+                old_names=progress.old_names,
+                can_wake=self.prober.can_ask,
+            ),
+            self.prober,
+            SentChange(progress.action, progress.has_changed, progress.stopped_at),
+            progress.resume,
+            timeout=self.run.timeout,
+            deadline=self.deadline,
+            interval=self.run.interval,
+            seen=progress.seen,
+        )
+        while True:
+            try:
+                result = await watch
+            finally:
+                progress.seen = watch.seen
+            if not isinstance(result, StartNeeded):
+                return Outcome(result.deployment, progress.action, result.verified_by, result.downtime)
+            await self.start(result.deployment)
