@@ -23,14 +23,14 @@ os.environ |= {
     "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{_HOME}/airflow.db",
 }
+# What is made once for all tests lies here: the workers of xdist get the name from the process that starts them.
+os.environ.setdefault("HSML_TEST_SHARED", _HOME)
 for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR"):
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402 - Airflow reads its environment when it is first imported
 
-from airflow_provider_hsml.hopsworks.domain import rollout_tracker  # noqa: E402
-from airflow_provider_hsml.hopsworks.inference import predict  # noqa: E402
-from airflow_provider_hsml.hopsworks.rollout import inputs  # noqa: E402
+from tests.support.pace import WAITS  # noqa: E402
 
 HOPSWORKS = os.environ.get("HSML_TEST_HOPSWORKS", "5.2")
 """Whose ways the local Model Serving has in these tests; ``make check-all`` runs them with each."""
@@ -76,16 +76,8 @@ def local_serving() -> Iterator[LocalServing]:
 def serving(local_serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> LocalServing:
     """The local Model Serving as the default connection, and a provider that waits for less long."""
     monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", local_serving.connection)
-    for module, name, seconds in (
-        (predict, "BETWEEN_PROBES", 0.01),
-        (inputs, "FIRST_DELAY_START", 0.05),
-        (inputs, "FIRST_DELAY_UPDATE", 0.05),
-        (rollout_tracker, "SETTLE_SEEN", 0.2),
-        (rollout_tracker, "SETTLE_UNSEEN", 1.0),
-        (rollout_tracker, "NAMES_AGAIN", 0.1),
-        (rollout_tracker, "FAILED_STAYS", 2.0),
-    ):
-        monkeypatch.setattr(module, name, seconds)
+    for name, seconds in WAITS.items():
+        monkeypatch.setattr(name, seconds)
     local_serving.requests.clear()
     return local_serving
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.local import LocalServing
 
-pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 
 _numbers = itertools.count()
 
@@ -71,6 +71,7 @@ def test_a_guard_holds_the_best_one_back(champion: str, register: Callable[..., 
     assert (record["action"], record["model_version"]) == ("updated", 3)
 
 
+@pytest.mark.airflow
 @pytest.mark.parametrize(("if_not_better", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)])
 def test_not_better(champion: str, register: Callable[..., int], if_not_better: str, error: type[Exception]) -> None:
     """The record is there when it matters most."""
@@ -83,6 +84,7 @@ def test_not_better(champion: str, register: Callable[..., int], if_not_better: 
     assert (ti.pushed["promotion"]["action"], ti.pushed["model_version"]) == ("kept", 1)
 
 
+@pytest.mark.airflow
 @pytest.mark.parametrize("if_not_better", ["keep", "skip", "fail"])
 def test_better_is_a_success_in_any_case(champion: str, register: Callable[..., int], if_not_better: str) -> None:
     register(champion, 2, accuracy=0.9)
@@ -116,6 +118,7 @@ def test_a_downgrade_only_where_it_is_allowed(name: str, register: Callable[...,
     assert execute(best(name, gate=Gate(allow_downgrade=True)))["model_version"] == 1
 
 
+@pytest.mark.airflow
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -133,6 +136,7 @@ def test_what_is_wrong_is_said_before_anything_is_asked(
     assert changes(serving) == []
 
 
+@pytest.mark.airflow
 def test_a_dataclass_is_templated_as_a_mapping(name: str) -> None:
     operator = best(name, gate=Gate(floor="{{ params.floor }}"))
 

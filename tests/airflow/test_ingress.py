@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.local import LocalServing
 
-pytestmark = pytest.mark.airflow
+pytestmark = pytest.mark.hopsworks
 
 _numbers = itertools.count()
 

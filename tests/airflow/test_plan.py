@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
-pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 
 SECRET = "open-sesame"
 LARGER = {"resources": {"limits": {"memory": 2048}}}
@@ -84,6 +84,7 @@ class TestPlanning:
             execute(best(name, plan_only=plan_only, verification={"health_path": "/health"}))
         assert changes(serving) == []
 
+    @pytest.mark.airflow
     def test_of_an_update(self, name: str, serving: LocalServing, register: Callable[..., int]) -> None:
         register(name, 1, auc=0.8)
         live = execute(best(name))
@@ -105,6 +106,7 @@ class TestPlanning:
         kept = planned(best(name, plan_only=True), serving)
         assert (kept["is_kept"], kept["plan"]["changes"]) == (True, {})
 
+    @pytest.mark.airflow
     def test_skips_where_nobody_has_to_be_asked(
         self, name: str, serving: LocalServing, register: Callable[..., int]
     ) -> None:
@@ -132,6 +134,7 @@ class TestPlanning:
         assert list(record["plan"]["changes"]) == ["resources.limits.memory"]
         assert (done["action"], done["model_version"]) == ("updated", 1)
 
+    @pytest.mark.airflow
     def test_is_in_the_log(
         self,
         name: str,
@@ -158,6 +161,7 @@ class TestPlanning:
         assert record["status"] == "Stopped"
         assert apply(name, record)["action"] == "started"
 
+    @pytest.mark.airflow
     @pytest.mark.since_hopsworks("5.2")
     def test_values_of_environment_variables_are_nowhere(
         self, name: str, serving: LocalServing, register: Callable[..., int], caplog: pytest.LogCaptureFixture
@@ -187,6 +191,7 @@ class TestPlanning:
         assert record["plan"]["model_version"] is None
         assert record["plan"]["changes"]["script_file"][1].startswith("program-")
 
+    @pytest.mark.airflow
     @pytest.mark.parametrize("flag", ["True", "true", True])
     def test_a_flag_from_a_template(
         self, name: str, flag: Any, serving: LocalServing, register: Callable[..., int]
@@ -195,6 +200,7 @@ class TestPlanning:
 
         planned(deploy(name, plan_only=flag), serving)
 
+    @pytest.mark.airflow
     def test_no_flag_is_no_plan(self, name: str, register: Callable[..., int]) -> None:
         register(name, 1)
 
@@ -212,6 +218,7 @@ class TestApplying:
         register(name, 2, auc=0.9)
         return planned(best(name, plan_only=True), serving)
 
+    @pytest.mark.airflow
     @pytest.mark.parametrize(
         "form",
         [json.dumps, lambda record: record["plan"], lambda record: json.loads(json.dumps(record))],
@@ -423,6 +430,7 @@ class TestApplying:
 
         self.refused(serving, "Give both tasks the same spec, or make a new plan", other)
 
+    @pytest.mark.airflow
     @pytest.mark.parametrize("plan", ["yes", "[]", "{}", {"action": "planned"}, {"plan": None}, {"plan": {}}, 3])
     def test_what_is_no_plan(self, name: str, plan: Any, serving: LocalServing, register: Callable[..., int]) -> None:
         register(name, 1)

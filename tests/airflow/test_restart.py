@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.local import LocalServing
 
-pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 
 _numbers = itertools.count()
 
@@ -56,6 +56,7 @@ def asked(serving: LocalServing) -> list[str]:
     return [one.query.removeprefix("action=") for one in serving.requests if one.query.startswith("action=")]
 
 
+@pytest.mark.airflow
 def test_stops_and_starts(hook: HsmlHook, serving: LocalServing, name: str) -> None:
     before = hook.get_deployment(name)
     done = execute(restart(name))
@@ -103,6 +104,7 @@ def test_a_start_that_fails_says_what_was_before(
         execute(restart(name))
 
 
+@pytest.mark.airflow
 @pytest.mark.usefixtures("slow_stop")
 def test_a_task_killed_in_between_starts_it_all_the_same(hook: HsmlHook, serving: LocalServing, name: str) -> None:
     operator = restart(name)
@@ -238,6 +240,7 @@ class TestRolling:
             execute(restart(name, rolling=True))
         assert hook.get_deployment(name) == before
 
+    @pytest.mark.airflow
     def test_a_flag_that_is_none(self, name: str) -> None:
         with pytest.raises(AirflowFailException, match="rolling: expected true or false"):
             execute(rendered(restart(name), rolling="perhaps"))
@@ -253,6 +256,7 @@ class Store(dict[str, Any]):
         self.pop(key, None)
 
 
+@pytest.mark.airflow
 @pytest.mark.parametrize("rolling", [pytest.param(True, marks=pytest.mark.since_hopsworks("4.8")), False])
 def test_a_retry_after_a_worker_died_waits_for_the_restart_that_is_under_way(
     hook: HsmlHook, serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch, rolling: bool
@@ -272,6 +276,7 @@ def test_a_retry_after_a_worker_died_waits_for_the_restart_that_is_under_way(
     assert store == {}
 
 
+@pytest.mark.airflow
 def test_a_retry_after_a_worker_died_before_it_had_stopped_anything(
     hook: HsmlHook, serving: LocalServing, name: str
 ) -> None:

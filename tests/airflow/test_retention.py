@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
-pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 
 _numbers = itertools.count()
 
@@ -46,6 +46,7 @@ def left(hook: HsmlHook, name: str) -> list[int]:
     return sorted(model.version for model in hook.get_models(name))
 
 
+@pytest.mark.airflow
 def test_keeps_the_newest_and_the_best(hook: HsmlHook, serving: LocalServing, name: str) -> None:
     assert delete(name, keep="2", keep_best=("accuracy", "max")) == {"deleted": [1, 3, 4], "kept": [2, 5, 6]}
     assert left(hook, name) == [2, 5, 6]
@@ -110,6 +111,7 @@ def test_one_that_hopsworks_says_is_in_use_is_kept(hook: HsmlHook, name: str, mo
     assert done.kept[2] == "in use, as Hopsworks says"
 
 
+@pytest.mark.airflow
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.judge import ProbeResult
 
 
-pytestmark = pytest.mark.airflow
+pytestmark = pytest.mark.hopsworks
 
 _numbers = itertools.count()
 
@@ -66,6 +66,7 @@ def best(name: str, **given: Any) -> DeployBestModelOperator:
 
 
 class TestAChallengerThatFails:
+    @pytest.mark.airflow
     def test_is_taken_back_and_not_tried_again(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]
     ) -> None:
@@ -202,6 +203,7 @@ class TestWhatWasNeverVerified:
 
 
 class TestByHand:
+    @pytest.mark.airflow
     def test_to_what_it_was_and_forth_again(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
     ) -> None:
@@ -299,6 +301,7 @@ class TestOfOnePromotion:
         record: dict[str, Any] = execute(back)
         return record
 
+    @pytest.mark.airflow
     def test_what_it_has_changed_is_rolled_back(
         self, promoted: tuple[str, dict[str, Any]], serving: LocalServing
     ) -> None:
@@ -385,6 +388,7 @@ class TestOfOnePromotion:
             self.roll_back("one", record)
         assert serving_version(serving, "one") == 1
 
+    @pytest.mark.airflow
     @pytest.mark.parametrize("promotion", ["", "None", "[]", {"action": "updated"}])
     def test_what_is_no_record_is_refused(self, promotion: Any, promoted: tuple[str, dict[str, Any]]) -> None:
         with pytest.raises(AirflowFailException, match="promotion: expected"):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.local import LocalServing
 
-pytestmark = pytest.mark.airflow
+pytestmark = pytest.mark.hopsworks
 
 DOCS = Path(__file__).parents[2] / "docs" / "deployments.md"
 _numbers = itertools.count()

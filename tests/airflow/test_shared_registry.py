@@ -15,7 +15,7 @@ from tests.support.tasks import execute
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks import HsmlHook
 
-pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 
 _numbers = itertools.count()
 
@@ -58,6 +58,7 @@ def deploy(name: str | None, **more: Any) -> DeployModelOperator:
 
 
 class TestScripts:
+    @pytest.mark.airflow
     def test_is_uploaded_and_a_second_run_changes_nothing(
         self, hook: HsmlHook, serving: LocalServing, name: str, script: Path, register: Callable[..., int]
     ) -> None:
@@ -232,6 +233,7 @@ def test_a_schema_goes_along_with_a_model_of_the_same_training_dataset(
 
 
 class TestChecked:
+    @pytest.mark.airflow
     @pytest.mark.parametrize("given", [{}, {"deployment_name": "x"}, {"spec": {"script_file": "x.py"}}])
     def test_without_a_model_when_the_dag_is_parsed(self, given: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="Task 'task': without model_name it needs deployment_name"):
@@ -258,6 +260,7 @@ class TestChecked:
             execute(deploy(name, spec=spec))
         assert changes(serving) == []
 
+    @pytest.mark.airflow
     def test_texts_as_templates_give_them(self, hook: HsmlHook, name: str, register: Callable[..., int]) -> None:
         register(name, 1)
         spec = {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-pytestmark = [pytest.mark.airflow, pytest.mark.usefixtures("serving")]
+pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 
 _numbers = itertools.count()
 
@@ -62,6 +62,7 @@ class TestWhatIsAsked:
         assert (record["action"], record["verified_by"]) == ("updated", "instances")
         assert changes(serving).count(("POST", f"{champion}:predict")) == 5
 
+    @pytest.mark.airflow
     def test_what_fails_it_takes_the_version_back(self, champion: str, register: Callable[..., int]) -> None:
         register(champion, 6, recorded=False)
         ti = FakeTaskInstance()
@@ -305,6 +306,7 @@ class TestWhatIsRefused:
 
         assert changes(serving) == []
 
+    @pytest.mark.airflow
     def test_when_the_dag_is_parsed(self, name: str) -> None:
         with pytest.raises(ValueError, match="'task': verification needs wait_for_completion=True"):
             deploy(name, verification=Verification(), wait_for_completion=False)
@@ -313,6 +315,7 @@ class TestWhatIsRefused:
         with pytest.raises(ValueError, match=r"'task': verification.expect: expected a text"):
             deploy(name, verification={"expect": below_five})
 
+    @pytest.mark.airflow
     def test_grpc_that_a_template_brings(self, serving: LocalServing, name: str, register: Callable[..., int]) -> None:
         register(name, 3)
         task = deploy(name, verification={}, spec={"api_protocol": "{{ params.protocol }}"})
@@ -337,6 +340,7 @@ class TestWhatIsRefused:
         assert changes(serving) == []
 
 
+@pytest.mark.airflow
 class TestExpectIsNotTemplated:
     @pytest.mark.parametrize("is_written", [True, False])
     def test_a_mapped_task(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 # Runs them in one process: it takes a while to start.
 _RUN = """
@@ -53,6 +56,20 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
     }
     return kept | own | more
+
+
+def migrate(home: Path) -> None:
+    """Make the database of an Airflow of its own, as ``airflow db migrate`` does: a copy of one for all tests."""
+    shared = Path(os.environ["HSML_TEST_SHARED"])
+    migrated = shared / "migrated" / "airflow.db"
+    with FileLock(shared / "migrated.lock"):
+        if not migrated.exists():
+            migrating = shared / "migrating"
+            (ran,) = run([("db", "migrate")], environment(migrating))
+            assert ran.code == "0", ran.output
+            migrating.rename(migrated.parent)
+    home.mkdir(exist_ok=True)
+    shutil.copyfile(migrated, home / "airflow.db")
 
 
 def run(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[Ran]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conftest import HOPSWORKS
-from tests.support import commands
+from tests.support import commands, pace
 from tests.system.test_example_dags import EXAMPLES, HAS_APPROVAL
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Airflow:
     def run(self, *runs: tuple[str, str, int]) -> None:
         """Run DAGs: their names, dates, and images to learn from."""
         given = [("dags", "test", dag, day, "--conf", f'{{"training_images": {n}}}') for dag, day, n in runs]
-        self.ran = commands.run([("db", "migrate"), *given], self.environment)[1:]
+        self.ran = commands.run(given, self.environment)
 
     def served(self) -> int | None:
         return self.hook.get_deployment(DEPLOYMENT).model_version
@@ -97,6 +97,8 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
             "AIRFLOW_CONN_HSML_DEFAULT": serving.connection,
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         }
+        commands.migrate(tmp_path)
+        pace.hurry(tmp_path)
         yield Airflow(HsmlHook(), serving, commands.environment(tmp_path, **more))
 
 
@@ -118,7 +120,6 @@ def test_approved_by_a_tag(airflow: Airflow) -> None:
 
 @pytest.mark.skipif(not HAS_APPROVAL, reason="Airflow 3.1 and later ask people")
 def test_rejected_and_approved_in_airflow(airflow: Airflow) -> None:
-    commands.run([("db", "migrate")], airflow.environment)
     person = subprocess.Popen(
         [sys.executable, "-c", PERSON, "Reject", "Approve"],
         stdout=subprocess.PIPE,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support import commands
+from tests.support import commands, pace
 from tests.support.real_airflow import Airflow
 from tests.system.test_example_dags import FOLDER
 
@@ -20,20 +20,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.airflow
 
-HURRY = """
-from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.inference import predict
-rollout_tracker.SETTLE_SEEN = rollout_tracker.SETTLE_UNSEEN = 0.2
-predict.BETWEEN_PROBES = 0.01
-"""
-
 
 @pytest.fixture
 def airflow(serving: LocalServing, tmp_path: Path) -> Airflow:
     """An Airflow whose tasks wait for less long, as the tests do."""
-    settings = tmp_path / "config" / "airflow_local_settings.py"
-    settings.parent.mkdir()
-    settings.write_text(HURRY)
+    commands.migrate(tmp_path)
+    pace.hurry(tmp_path)
     return Airflow.beside(serving, tmp_path, FOLDER)
 
 
@@ -47,9 +39,8 @@ def test_back_by_hand_then_what_is_old_is_deleted_and_what_is_named_is_restarted
         hook.save_deployment(deployment_name=name, model_name="digits", model_version=versions[0])
     names = json.dumps({"keep": 1, "retire": ["shadow1", "shadow2"], "restart": ["digits"]})
 
-    _, back, weekly, by_hand = commands.run(
+    back, weekly, by_hand = commands.run(
         [
-            ("db", "migrate"),
             ("dags", "test", "roll_back"),
             ("dags", "test", "maintenance"),
             ("dags", "test", "maintenance", "2026-11-01", "--conf", names),

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_hsml.local import LocalServing
 from tests.conftest import HOPSWORKS, run_model
-from tests.support import commands
+from tests.support import commands, pace
 
 pytestmark = pytest.mark.airflow
 
@@ -20,9 +20,6 @@ from pathlib import Path
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, RegisterModelOperator
-from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-
-rollout_tracker.SETTLE_SEEN = rollout_tracker.SETTLE_UNSEEN = 0.2
 
 with DAG("night", schedule=None):
     register = RegisterModelOperator(
@@ -80,7 +77,9 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Heard:
             AIRFLOW__OPENLINEAGE__TRANSPORT=json.dumps(transport),
             AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
         )
-        todo = [("db", "migrate"), ("dags", "reserialize"), ("dags", "test", "night", "2026-11-01")]
+        commands.migrate(home)
+        pace.hurry(home)
+        todo = [("dags", "reserialize"), ("dags", "test", "night", "2026-11-01")]
         log = commands.run(todo, environment)[-1].output
     text = (home / "events").read_text()
     ended = {

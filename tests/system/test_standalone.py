@@ -69,7 +69,7 @@ def airflow(tmp_path: Path) -> Iterator[Airflow]:
             AIRFLOW__CORE__PARALLELISM="1",
             AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
         )
-        assert [one.code for one in commands.run([("db", "migrate")], airflow.environment)] == ["0"]
+        commands.migrate(tmp_path)
         for program in ("api-server", "dag-processor", "scheduler"):
             stack.enter_context(airflow.started(program))
         airflow.until(airflow.answers)

@@ -215,11 +215,6 @@ def test_a_champion_of_another_model() -> None:
     assert decision.chosen.name == "digits"
 
 
-def test_there_are_many_cases() -> None:
-    assert len(CASES) >= 60
-    assert len({case.what for case in CASES}) == len(CASES)
-
-
 def test_a_rejected_version_with_the_best_metric_is_named_with_its_reason_when_another_is_compared() -> None:
     known = [version(number, accuracy) for number, accuracy in enumerate([0.9, 0.7, 0.95], 1)]
     by = gate.Metric("accuracy", Direction.MAX, None)
