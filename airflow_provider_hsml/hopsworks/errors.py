@@ -78,6 +78,8 @@ class HopsworksError(Exception):
     """Seconds after which the server asks for a retry; None when it does not say."""
     without_logs: str = ""
     """The message without the lines of a log; empty when the message has no such lines."""
+    is_unverified = False
+    """Whether a change of ours is live and could not be verified: it stays pending, and a retry verifies it."""
     record: Any = None
     """The ``promotion.record.Record`` of the promotion that ended with this error; None for other errors."""
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.verification import Verification
     from airflow_provider_hsml.hopsworks.promotion.record import Record
 
-    OnRollback = Callable[[Context], Any]
+    OnFailedPromotion = Callable[[Context], Any]
 
 
 class _PromotingOperator(SpecOperator, PromotionRecordOperator):
@@ -44,7 +44,8 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         rollout: str = "rolling",
         plan_only: bool | str = False,
         when_killed: str = "leave",
-        on_rollback: OnRollback | Sequence[OnRollback] | None = None,
+        on_rollback: OnFailedPromotion | Sequence[OnFailedPromotion] | None = None,
+        on_unverified: OnFailedPromotion | Sequence[OnFailedPromotion] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -68,31 +69,38 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         self.verification = verification
         if verification is not None:
             self._check_can_verify()
-        self.on_rollback: Sequence[Any] = ()
-        if on_rollback is not None:
-            self.on_rollback = on_rollback if isinstance(on_rollback, list | tuple) else (on_rollback,)
-        if not all(map(callable, self.on_rollback)):
-            message = f"Task {self.task_id!r}: on_rollback: expected a callable or a list of them, got {on_rollback!r}."
+        self.on_rollback = self._callables("on_rollback", on_rollback)
+        self.on_unverified = self._callables("on_unverified", on_unverified)
+
+    def _callables(self, name: str, value: Any) -> Sequence[Any]:
+        """Read a callable, or a list of them."""
+        callables: Sequence[Any] = value if isinstance(value, list | tuple) else () if value is None else (value,)
+        if not all(map(callable, callables)):
+            message = f"Task {self.task_id!r}: {name}: expected a callable or a list of them, got {value!r}."
             raise ValueError(message)
+        return callables
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
-        """Promote, and call ``on_rollback`` after a rollback."""
+        """Promote, and call ``on_rollback`` after a rollback, ``on_unverified`` after a change that stays pending."""
         try:
             return super()._promote(context, promote, *args, **kwargs)
         except HopsworksError as error:
-            if error.record is not None and error.record.action == "rolled_back":
-                self._notify_rollback(context, error.record)
+            if error.record is not None:
+                self._notify(context, error.record)
             raise
 
-    def _notify_rollback(self, context: Context, record: Record) -> None:
-        """Call each function of ``on_rollback``. Their exceptions are only logged: the task fails anyway."""
+    def _notify(self, context: Context, record: Record) -> None:
+        """Call the functions for the record's action. Their exceptions are only logged: the task fails anyway."""
+        name = {"rolled_back": "on_rollback", "unverified": "on_unverified"}.get(record.action)
+        if name is None:
+            return
         extended = cast("dict[str, Any]", context)  # Extended in place: in Airflow 2 it is more than a dict.
         extended["promotion"] = as_xcom(record)
-        for call in self.on_rollback:
+        for call in getattr(self, name):
             try:
                 call(context)
             except Exception:
-                self.log.exception("on_rollback: %r failed", call)
+                self.log.exception("%s: %r failed", name, call)
 
     def _check_can_verify(self) -> None:
         """
@@ -183,6 +191,7 @@ class DeployModelOperator(_PromotingOperator):
         or ``stop`` it. An existing deployment keeps serving in any case
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
         failed and was rolled back; the record is under ``promotion`` in the context
+    :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 
     template_fields: Sequence[str] = (
@@ -269,6 +278,7 @@ class DeployBestModelOperator(_PromotingOperator):
         or ``stop`` it. An existing deployment keeps serving in any case
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
         failed and was rolled back; the record is under ``promotion`` in the context
+    :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 
     template_fields: Sequence[str] = (

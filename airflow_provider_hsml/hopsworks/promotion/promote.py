@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_n
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
-    from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
     from airflow_provider_hsml.hopsworks.domain.project import Project
@@ -102,8 +102,7 @@ class Promotion:
             situation, result = await self._decided()
             try:
                 self._check_not_rolled_back(situation)
-                if situation.pending is not None and not self.plan_only and situation.has_to_be_rolled_back:
-                    await self._roll_back(situation)
+                if not self.plan_only and await self._settle(situation, result):
                     situation, result = await self._decided()
                 return await self._carry_out(situation, result)
             except OutdatedDecision:
@@ -188,6 +187,35 @@ class Promotion:
         if self.run.key and entry.run == self.run.key:
             what = "It was rolled back by an earlier try of this task, which has failed with that for good."
             raise entry.failure().followed_by(RolledBackError, what)
+
+    async def _settle(self, situation: Situation, result: PromotionResult) -> bool:
+        """
+        End the pending change of an earlier run, and return whether there was one to end.
+
+        :raises HopsworksError: it could not be verified, so that no other version may replace it
+        """
+        if situation.has_to_be_rolled_back:
+            await self._roll_back(situation)
+            return True
+        entry = situation.pending
+        if entry is None or self.selection.by is None or not situation.has_to_be_settled:
+            return False
+        log.info("Deployment %r: verifying the pending change to %s first", situation.name, entry.challenger)
+        run = dataclasses.replace(self.run, name=situation.name, key=entry.run)
+        model = await _find(run.project, dataclasses.asdict(entry.challenger))
+        desired = Desired(diff.settings_from_json(entry.desired), model, entry.back_to)
+        record = ChangeRecord(run, desired, situation.journal, situation.live, entry, adopts=True)
+        checks = Checks(body=(entry.asked or {}).get("body"))
+        change = GuardedChange(record, RolloutPolicy(recreate=self.policy.recreate), checks)
+        try:
+            await change.apply()
+        except RolledBackError as error:
+            if self.run.key and entry.run == self.run.key and change.restored is not None:
+                failed = dataclasses.replace(result, failure=error, now=change.restored.deployment)
+                error.record = failed.record(self.selection.by)
+                raise
+            log.warning("%s", error)
+        return True
 
     async def _roll_back(self, situation: Situation) -> None:
         """
@@ -362,6 +390,6 @@ def metric_of(context: Mapping[str, Any]) -> Metric | None:
 
 
 async def _find(project: Project, served: Mapping[str, Any] | None) -> ModelVersion | None:
-    if served is None:
+    if served is None or served["name"] is None or served["version"] is None:
         return None
     return await lookup.find_served(project, served["project"], served["name"], served["version"])

@@ -88,7 +88,13 @@ class Situation:
         """Whether the pending change has to be rolled back before anything else."""
         if self.pending is None or self.adopts:
             return False
-        return self.pending.state is EntryState.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)
+        is_kept = self.decision is not None and self.decision.is_kept
+        return self.pending.state is EntryState.ROLLING_BACK or (self.pending.state is EntryState.FAILED and is_kept)
+
+    @property
+    def has_to_be_settled(self) -> bool:
+        """Whether the pending change has to be verified before the gate may choose another version."""
+        return self.pending is not None and self.pending.state is EntryState.PROMOTING and not self.adopts
 
 
 async def read_situation(project: Project, names: Sequence[str]) -> Situation:
