@@ -52,6 +52,7 @@ class PromotionsMixin(HsmlBaseHook):
         plan_only: bool | str = False,
         plan: Mapping[str, Any] | str | None = None,
         when_killed: str = "leave",
+        unschedulable_grace: float | str = 300.0,
         run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -74,6 +75,7 @@ class PromotionsMixin(HsmlBaseHook):
         :param plan: the record of an earlier ``plan_only``: exactly that plan is applied; ``latest`` then means the
             planned version
         :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
+        :param unschedulable_grace: seconds for which a cluster without room for the instances may find some
         :param run_key: identifies the task; a retry uses the same
         :param timeout: seconds for one change, and again for its rollback
         :param poll_interval: seconds between polls
@@ -92,7 +94,7 @@ class PromotionsMixin(HsmlBaseHook):
                 model_project=model_project or None,
             ),
             DeploymentSpec.read(spec or {}).setting_values(),
-            RolloutPolicy(wait=wait, recreate=_is_recreate(rollout)),
+            RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
             _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
             plan=planned,
@@ -116,6 +118,7 @@ class PromotionsMixin(HsmlBaseHook):
         rollout: str = "rolling",
         plan_only: bool | str = False,
         when_killed: str = "leave",
+        unschedulable_grace: float | str = 300.0,
         run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -139,6 +142,7 @@ class PromotionsMixin(HsmlBaseHook):
             for old and new instances
         :param plan_only: decide and return the planned change in the record's ``plan``, without changing anything
         :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
+        :param unschedulable_grace: seconds for which a cluster without room for the instances may find some
         :param run_key: identifies the task; a retry uses the same
         :param timeout: seconds for one change, and again for its rollback
         :param poll_interval: seconds between polls
@@ -153,7 +157,7 @@ class PromotionsMixin(HsmlBaseHook):
             Run(self.client.project, deployment_name or "", timeout, poll_interval, steady(), run_key),
             Selection(model_name, by=by, rules=rules, model_project=model_project or None),
             DeploymentSpec.read(spec or {}).setting_values(),
-            RolloutPolicy(wait=wait, recreate=_is_recreate(rollout)),
+            RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
             _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
             stop_when_killed=stops_when_killed(when_killed),
@@ -287,6 +291,10 @@ class PromotionsMixin(HsmlBaseHook):
 
 def _is_recreate(rollout: str) -> bool:
     return arguments.choice("rollout", rollout, ("rolling", "recreate")) == "recreate"
+
+
+def _grace(value: float | str) -> float:
+    return arguments.number("unschedulable_grace", value, least=0)
 
 
 def stops_when_killed(given: str) -> bool:

@@ -44,6 +44,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         rollout: str = "rolling",
         plan_only: bool | str = False,
         when_killed: str = "leave",
+        unschedulable_grace: float | str = 300.0,
         on_rollback: OnFailedPromotion | Sequence[OnFailedPromotion] | None = None,
         on_unverified: OnFailedPromotion | Sequence[OnFailedPromotion] | None = None,
         **kwargs: Any,
@@ -53,11 +54,13 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         self._check_literal(arguments.choice, "rollout", rollout, allowed=("rolling", "recreate"))
         self._check_literal(arguments.boolean, "plan_only", plan_only)
         self._check_literal(arguments.choice, "when_killed", when_killed, allowed=("leave", "stop"))
+        self._check_literal(arguments.number, "unschedulable_grace", unschedulable_grace, least=0)
         self.deployment_name = deployment_name
         self.model_project = model_project
         self.rollout = rollout
         self.plan_only = plan_only
         self.when_killed = when_killed
+        self.unschedulable_grace = unschedulable_grace
         # Airflow renders a mapping, resolves XComs in it and masks it, but does none of that for a dataclass.
         self.spec = spec.given() if is_dataclass(spec) else spec
         verification = verification.given() if is_dataclass(verification) else verification
@@ -153,6 +156,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
             "rollout": self.rollout,
             "plan_only": self.plan_only,
             "when_killed": self.when_killed,
+            "unschedulable_grace": self.unschedulable_grace,
             **self._wait_arguments(),
         }
 
@@ -189,6 +193,8 @@ class DeployModelOperator(_PromotingOperator):
         was changed after the plan was made
     :param when_killed: if a person kills the task while it creates a deployment: ``leave`` the deployment to start up,
         or ``stop`` it. An existing deployment keeps serving in any case
+    :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
+        of GPU nodes takes longer than the default of 300
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
         failed and was rolled back; the record is under ``promotion`` in the context
     :param on_unverified: the same, called after a promotion whose change is live but could not be verified
@@ -205,6 +211,7 @@ class DeployModelOperator(_PromotingOperator):
         "rollout",
         "plan_only",
         "when_killed",
+        "unschedulable_grace",
         "plan",
     )
     template_fields_renderers = {"spec": "json", "verification": "json", "plan": "json"}  # noqa: RUF012
@@ -276,6 +283,8 @@ class DeployBestModelOperator(_PromotingOperator):
         differences
     :param when_killed: if a person kills the task while it creates a deployment: ``leave`` the deployment to start up,
         or ``stop`` it. An existing deployment keeps serving in any case
+    :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
+        of GPU nodes takes longer than the default of 300
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
         failed and was rolled back; the record is under ``promotion`` in the context
     :param on_unverified: the same, called after a promotion whose change is live but could not be verified
@@ -296,6 +305,7 @@ class DeployBestModelOperator(_PromotingOperator):
         "rollout",
         "plan_only",
         "when_killed",
+        "unschedulable_grace",
     )
     template_fields_renderers = {  # noqa: RUF012
         "spec": "json",

@@ -11,6 +11,8 @@ from airflow_provider_hsml.hopsworks.domain.judge import Probe
 from airflow_provider_hsml.hopsworks.domain.model_version import EXPECTED, INPUT_EXAMPLE
 from airflow_provider_hsml.hopsworks.domain.verification import wrapped
 from airflow_provider_hsml.hopsworks.errors import (
+    MODEL_4XX,
+    MODEL_5XX,
     HopsworksError,
     InferenceError,
     InvalidInputError,
@@ -99,6 +101,28 @@ async def _read_json(project: Project, path: str) -> Any:
             f"{path!r} in project {project.name!r}: expected JSON, which is what registering writes there ({error})."
         )
         raise InvalidInputError(message) from error
+
+
+def is_model_refusal(error: HopsworksError) -> bool:
+    """
+    Return whether the model itself refused a request, and not Hopsworks, the ingress or our own client.
+
+    :param error: the error of the request
+    """
+    if isinstance(error, InferenceError):
+        # The ingress checks the API key before the request reaches the model.
+        return error.status not in (401, 403)
+    return isinstance(error, RequestRefusedError) and error.code in (MODEL_4XX, MODEL_5XX)
+
+
+def is_schema_refusal(error: HopsworksError) -> bool:
+    """
+    Return whether a deployment's schema refused the rows of a request, before the model saw them.
+
+    :param error: the error of the request
+    """
+    text = error.text if isinstance(error, InferenceError | RequestRefusedError) else ""
+    return "SCHEMA_VALIDATION" in text or "BATCH_TOO_LARGE" in text
 
 
 def is_unreached(error: HopsworksError) -> bool:

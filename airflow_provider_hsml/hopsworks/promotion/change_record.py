@@ -16,7 +16,12 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     ServedVersion,
 )
 from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
+    DeploymentFailedError,
+    HopsworksError,
+    VerificationError,
+)
 from airflow_provider_hsml.hopsworks.rollout import inputs
 
 if TYPE_CHECKING:
@@ -210,6 +215,8 @@ class ChangeRecord:
         if challenger is None or challenger.version is None or not is_new or not has_room:
             return None
         if not isinstance(why, DeploymentFailedError | VerificationError):
+            return None
+        if isinstance(why, AmbiguousVerificationError):
             return None
         return Rejection(challenger, why.kept_text.splitlines()[0], self.run.clock())
 

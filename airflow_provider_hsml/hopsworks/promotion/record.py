@@ -152,7 +152,7 @@ class Record:
     deployment_id: int | None
     """None when there is no deployment, since no candidate was good enough to be the first."""
     action: str
-    """One of: created, updated, started, attached, unchanged, kept; planned; rolled_back, unverified, superseded or failed."""
+    """created, updated, started, attached, unchanged, kept; planned; rolled_back, unverified, superseded or failed."""
     reason: str
     model_name: str | None
     model_version: int | None

@@ -71,6 +71,8 @@ class RolloutPolicy:
     """Whether to wait until the last change is live and verified."""
     trust: bool = True
     """Whether a deployment that already matches the desired state counts as verified; if not, it is watched."""
+    unschedulable_grace: float | None = None
+    """Seconds for which a cluster without room for the instances may find some; None: 300."""
     recreate: bool = False
     """Whether to stop the deployment before a change and start it afterwards, without room for old and new at once."""
 

@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
     DeadlineExceededError,
     DeploymentError,
     DeploymentFailedError,
@@ -87,7 +88,7 @@ class TestUpdating:
     def test_a_change_that_is_lost_seen_by_the_answers(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, names=[])
 
-        with pytest.raises(DeadlineExceededError, match="the previous version still answers"):
+        with pytest.raises(AmbiguousVerificationError, match="still answers as the previous version, a minute after"):
             arrive(fake, timeout=120)
 
     def test_answers_of_neither(self) -> None:
