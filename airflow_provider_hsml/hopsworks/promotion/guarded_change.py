@@ -213,7 +213,7 @@ class GuardedChange:
         """Return the error of a change that is live and could not be verified; the journal keeps it as pending."""
         unverified = error.extended(
             f"Deployment {self.record.run.name!r}: the change is live but unverified, and stays pending.\n"
-            "Run the task again: it verifies the change. To accept it as it is, call HsmlHook().accept_pending()."
+            "Run the task again: it verifies the change. To accept it as it is: HsmlHook().accept_pending(...)."
         )
         unverified.is_unverified = unverified.transient = True
         return unverified
