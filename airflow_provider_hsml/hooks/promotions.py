@@ -127,26 +127,14 @@ class PromotionsMixin(HsmlBaseHook):
         """
         Deploy the best version of a model, if it is better than the serving version.
 
-        See ``DeployBestModelOperator`` for the details of the arguments.
+        See ``DeployBestModelOperator`` for details, and ``deploy_model`` for arguments not listed here.
 
         :param model_name: the model's name
         :param metric: the metric to compare by
         :param direction: ``max`` or ``min``: which end is better
         :param candidates: numbers of versions, or mappings with the key ``model_version``; None for all
-        :param deployment_name: None derives the name from the model's
-        :param spec: the deployment's configuration
         :param gate: the conditions for replacing the serving version; None: a better metric suffices
         :param verification: the checks that the new version has to pass; None for those registered with it
-        :param model_project: the project that owns the model and shares its registry; None for this project
-        :param rollout: ``rolling``, or ``recreate`` to stop the deployment for the change, when the cluster has no room
-            for old and new instances
-        :param plan_only: decide and return the planned change in the record's ``plan``, without changing anything
-        :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
-        :param unschedulable_grace: seconds for which a cluster without room for the instances may find some
-        :param run_key: identifies the task; a retry uses the same
-        :param timeout: seconds for one change, and again for its rollback
-        :param poll_interval: seconds between polls
-        :param wait: whether to wait until the version is live and verified
         :raises RolledBackError: the change failed and the previous version serves again; the error has the record
         """
         rules = Gate.read(gate or {}, "gate").rules()

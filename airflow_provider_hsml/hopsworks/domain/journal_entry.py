@@ -50,6 +50,8 @@ class Rejection:
     reason: str
     at: float
     """Seconds since 1970."""
+    key: str | None = None
+    """The configuration that it failed with (``rejection_key``); None: the version is rejected with every one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     Rejection,
     ServedVersion,
 )
+from airflow_provider_hsml.hopsworks.domain.rejection_key import rejection_key
 from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS
 from airflow_provider_hsml.hopsworks.errors import (
     AmbiguousVerificationError,
@@ -172,20 +173,22 @@ class ChangeRecord:
         if state is EntryState.VERIFIED:
             known = tuple(one for one in known if one.served != self.entry.challenger)
         if rejection is not None:
-            known = (*(one for one in known if one.served != rejection.served), rejection)
+            same = (rejection.served, rejection.key)
+            known = (*(one for one in known if (one.served, one.key) != same), rejection)
         passes = self.entry.passes if passes is None else passes
         now = self.run.clock()
         self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=now, rejected=known, passes=passes)
         deadline = now + min(JOURNAL_SECONDS, self.run.timeout)
         await self.journal.write(self.entry, self.run.backoff(inputs.FIRST_DELAY_START, deadline))
 
-    async def begin_rollback(self, why: HopsworksError) -> None:
+    async def begin_rollback(self, why: HopsworksError, ours: Deployment | None) -> None:
         """
         Write that the change is being rolled back, and whether its version is rejected.
 
         :param why: the failure
+        :param ours: the deployment as the change left it; None if that is not known
         """
-        await self.write(EntryState.ROLLING_BACK, why.kept_text, self._rejection(why), passes=why.transient)
+        await self.write(EntryState.ROLLING_BACK, why.kept_text, self._rejection(why, ours), passes=why.transient)
 
     async def write_probe_inputs(self, probe_inputs: Mapping[str, Any]) -> bool:
         """Write the inputs that verify a rollback, and return whether they had to be written."""
@@ -207,7 +210,7 @@ class ChangeRecord:
             return dataclasses.replace(previous, never_served=not previous.was_up)
         return previous
 
-    def _rejection(self, why: HopsworksError) -> Rejection | None:
+    def _rejection(self, why: HopsworksError, ours: Deployment | None) -> Rejection | None:
         """Return the rejection of the new version if the failure is evidence against it."""
         has_room = not (isinstance(why, DeploymentFailedError) and why.transient)
         challenger = self.entry.challenger if self.entry else None
@@ -218,7 +221,9 @@ class ChangeRecord:
             return None
         if isinstance(why, AmbiguousVerificationError):
             return None
-        return Rejection(challenger, why.kept_text.splitlines()[0], self.run.clock())
+        has_failed = isinstance(why, DeploymentFailedError)
+        key = None if ours is None else rejection_key(ours.raw, with_resources=has_failed)
+        return Rejection(challenger, why.kept_text.splitlines()[0], self.run.clock(), key)
 
     def _known_rejections(self, live: Deployment | None) -> tuple[Rejection, ...]:
         """Return the rejections until now, with the version that a manual rollback rejects."""

@@ -143,7 +143,7 @@ class GuardedChange:
             log.error("%s", why)
             if isinstance(why, DeploymentFailedError) and not self.policy.recreate and _waits_for_a_gpu(why):
                 why = why.extended("The old instance may hold the GPU: rollout='recreate' stops that instance first.")
-            await record.begin_rollback(why)
+            await record.begin_rollback(why, ours)
         way_back = WayBack(record, self._resume_point(), recreate=self.policy.recreate)
         try:
             outcome = await way_back.restore(ours, resumption)

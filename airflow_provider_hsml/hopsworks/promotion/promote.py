@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import diff, gate
+from airflow_provider_hsml.hopsworks.domain import diff, gate, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
@@ -28,6 +28,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
 )
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.registry.trained_until import read_trained_until
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, ResumePoint, RolloutPolicy, Run
 from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.hopsworks.rollout.reconcile import CONCURRENT_CHANGES
@@ -123,6 +124,10 @@ class Promotion:
         """Return the name of the deployment, and its journal."""
         name, _ = await find_deployment(self.run.project, self._names())
         return name, await open_journal(self.run.project, name)
+
+    def _absolute_settings(self) -> SettingValues:
+        """Return the settings beside the model, with the whole path of each script."""
+        return script_file.absolute(self.run.project, self.settings)
 
     def _names(self) -> list[str]:
         """Return the names that the deployment may have."""
@@ -265,9 +270,27 @@ class Promotion:
         if not versions:
             raise lookup.no_version(model_name, owner)
         champion = await find_champion(project, situation.to_compare_with, versions, situation.name)
-        rejected = situation.rejected_versions(owner, model_name)
-        decision = gate.decide(versions, champion, selection.by, selection.rules, rejected)
+        rejected = situation.rejected_versions(versions, self._absolute_settings())
+        outdated: set[int] = set()
+        while True:
+            decision = gate.decide(versions, champion, selection.by, selection.rules, rejected, outdated=outdated)
+            chosen = decision.chosen
+            if chosen is None or champion is None or decision.is_kept or selection.rules.allow_downgrade:
+                break
+            if not await self._is_older(chosen, champion):
+                break
+            outdated.add(chosen.version)
         return dataclasses.replace(situation, decision=decision, champion=champion)
+
+    async def _is_older(self, candidate: ModelVersion, champion: ModelVersion) -> bool:
+        """Return whether a candidate was trained on older data than the champion, as far as both say."""
+        if (candidate.path, candidate.version) == (champion.path, champion.version):
+            return False
+        newest = await read_trained_until(self.run.project, champion)
+        if newest is None:
+            return False
+        own = await read_trained_until(self.run.project, candidate)
+        return own is not None and own < newest
 
 
 def _result_before(situation: Situation, run_key: str) -> PromotionResult:

@@ -178,10 +178,27 @@ class Rollback:
         if task and entry.task == task and entry.state in (EntryState.PROMOTING, EntryState.VERIFIED):
             # This task's own earlier try, or it was cleared.
             return entry
+        if entry.is_rollback and entry.state is EntryState.SUPERSEDED and self.to in (PREVIOUS, entry.back_to):
+            return self._superseded(entry, live)
         if not entry.is_rollback or entry.state is not EntryState.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
             return None
         is_still = entry is situation.pending or (entry.before is not None and entry.before.matches(live))
         return entry if is_still else None
+
+    @staticmethod
+    def _superseded(entry: JournalEntry, live: Deployment) -> JournalEntry:
+        """
+        Resume a rollback that ended because another client changed the deployment.
+
+        :raises SupersededError: another version serves meanwhile: "previous" would be the one that was rolled back
+        """
+        if PreviousState.of(live).served == entry.challenger:
+            return entry
+        message = (
+            f"{live}: the last rollback ended because another client changed the deployment, and another version "
+            "serves meanwhile. Nothing was changed.\nName the target: 'to' as a deployment version, or 'model_version'."
+        )
+        raise SupersededError(message)
 
     async def _desired(self, live: Deployment, situation: Situation, begun: JournalEntry | None) -> Desired:
         """Return the state to restore: a deployment version, settings, and the model version that serves then."""

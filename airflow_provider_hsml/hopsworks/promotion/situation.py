@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.rejection_key import is_same_configuration
 from airflow_provider_hsml.hopsworks.errors import NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .journal import Journal, open_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -70,18 +71,25 @@ class Situation:
             return None
         return previous
 
-    def rejected_versions(self, owner: str, model_name: str) -> dict[int, str]:
+    def rejected_versions(self, candidates: Iterable[ModelVersion], settings: SettingValues) -> dict[int, str]:
         """
-        Return the rejected versions of a model, version -> reason.
+        Return the candidates that were rejected with the configuration that they would get, version -> reason.
 
-        :param owner: the project that owns the model
+        A version that was rejected with two configurations is rejected with every one.
+
+        :param candidates: versions of one model
+        :param settings: the settings that were asked for beside the model
         """
         rejections = self.journal.newest.rejected if self.journal.newest else ()
-        return {
-            one.served.version: one.reason
-            for one in rejections
-            if (one.served.project, one.served.name) == (owner, model_name) and one.served.version is not None
-        }
+        rejected: dict[int, str] = {}
+        for model in candidates if rejections else ():
+            served = ServedVersion(model.project, model.name, model.version)
+            own = [one for one in rejections if one.served == served]
+            raw = {} if self.live is None else diff.update_body(self.live.raw, settings | diff.model_settings(model))
+            same = [one for one in own if self.live is None or is_same_configuration(one.key, raw)]
+            if same or len({one.key for one in own}) > 1:
+                rejected[model.version] = (same or own)[-1].reason
+        return rejected
 
     @property
     def has_to_be_rolled_back(self) -> bool:

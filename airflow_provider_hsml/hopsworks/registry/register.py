@@ -22,7 +22,7 @@ from airflow_provider_hsml.hopsworks.domain.model_version import Framework, Mode
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 
-from . import lookup, sources, upload
+from . import lookup, sources, trained_until, upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +38,7 @@ AWAIT_REGISTRATION = 120.0
 """Seconds within which the registry must return a version that it accepted."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 SCHEMA = "model_schema.json"
-BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED})
+BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED, trained_until.FILE})
 """A version's metadata files, beside the model's own files."""
 _METRIC_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
@@ -63,6 +63,8 @@ class NewModel:
     environment: str | None = None
     feature_view: str | None = None
     training_dataset_version: int | None = None
+    trained_until: str | None = None
+    """The end of the training data's interval, ISO 8601 in UTC."""
     tags: Mapping[str, Any] = field(default_factory=dict)
     """Name -> value. Hopsworks must have a schema for each."""
 
@@ -94,6 +96,8 @@ class NewModel:
             )
         if more.get("expected") is not None:
             more["expected"] = _expected(more["expected"])
+        if more.get("trained_until") is not None:
+            more["trained_until"] = trained_until.read_argument(more["trained_until"])
         return cls(
             name,
             source,
@@ -268,6 +272,7 @@ async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
         (model_version.INPUT_EXAMPLE, model.input_example),
         (SCHEMA, model.model_schema),
         (model_version.EXPECTED, model.expected),
+        (trained_until.FILE, trained_until.content(model.trained_until)),
     )
     for name, content in beside:
         if content is not None:

@@ -161,29 +161,12 @@ class Prober:
         try:
             answer = await self.send()
         except HopsworksError as error:
-            self._check_may_probe(error)
+            _check_refusal(self.name, self.checks, error)
             log.info("The answer of the previous version is unknown: %s", error)
             return
         probe = self.judge.probe
         if (probe is not None and probe.predictions is not None) or self.checks.version_path is not None:
             self.judge.champion = answer
-
-    def _check_may_probe(self, error: HopsworksError) -> None:
-        """
-        Refuse a request that no version would get to see: found after the change, it would say nothing about it.
-
-        :param error: the error with which the request was refused
-        :raises HopsworksError: the request is refused by Hopsworks, the ingress or the deployment's schema
-        """
-        if self.checks.body is not None and predict.is_schema_refusal(error):
-            message = (
-                f"verification: the schema of deployment {self.name!r} refuses the rows of the request: {error}\n"
-                "Correct the rows in 'verification'."
-            )
-            raise InvalidInputError(message) from error
-        is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in (401, 403, 422)
-        if is_refused and not predict.is_model_refusal(error):
-            raise error
 
     async def probe_rollout(self, deployment: Deployment, tracker: RolloutTracker) -> Attribution:
         """
@@ -235,7 +218,7 @@ class Prober:
                 message = f"{deployment} does not answer, although it should: {error}"
                 is_its_fault = await is_deployments_fault(self.project, deployment, error)
                 raise (VerificationError if is_its_fault else DeadlineExceededError)(message) from error
-            self._check_may_probe(error)
+            _check_refusal(self.name, self.checks, error)
             if not predict.is_model_refusal(error):
                 raise
             request = self._health_path or "a request with its registered example"
@@ -300,6 +283,24 @@ class Prober:
             await self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes deployment %r failed: %s", self.name, error)
+
+
+def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
+    """
+    Refuse a request that no version would get to see: found after the change, it would say nothing about it.
+
+    :param error: the error with which the request was refused
+    :raises HopsworksError: the request is refused by Hopsworks, the ingress or the deployment's schema
+    """
+    if checks.body is not None and predict.is_schema_refusal(error):
+        message = (
+            f"verification: the schema of deployment {name!r} refuses the rows of the request: {error}\n"
+            "Correct the rows in 'verification'."
+        )
+        raise InvalidInputError(message) from error
+    is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in (401, 403, 422)
+    if is_refused and not predict.is_model_refusal(error):
+        raise error
 
 
 async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:
