@@ -1,28 +1,29 @@
 """
-What can go wrong between us and Hopsworks.
+The exceptions of this package.
 
 ::
 
     HopsworksError
-    ├── InvalidInput        what was asked for is wrong; found before anything was changed
-    │   └── NotFound        ... because it names something that does not exist
-    ├── Unsupported         this Hopsworks does not know what was asked for; found by what it did
-    ├── NoAnswer            nobody answered, or not to the end
-    │   └── Untrusted       TLS: the server's certificate is not trusted; nothing was sent
-    ├── NotUnderstood       an answer that is not Hopsworks': HTML, empty, a redirect, a key missing
-    ├── Refused             Hopsworks said no, with its errorCode
-    ├── ModelRefused        the ingress, or a model asked through it, said no
-    ├── NotInTime           the deadline passed
-    └── DeploymentError     what became of a deployment
-        ├── DeploymentFailed    its instances do not come up
-        ├── NotVerified         it serves, but does not answer as it should
-        ├── TakenBack           a change failed and was rolled back
-        └── Superseded          somebody else changed, stopped or deleted it meanwhile
+    ├── InvalidInputError           An argument is wrong. Nothing was changed.
+    │   └── NotFoundError           An argument names a model, version or deployment that does not exist.
+    ├── UnsupportedError            This version of Hopsworks does not support a requested feature.
+    ├── NoResponseError             Hopsworks is unreachable, or the connection ended before the whole response.
+    │   └── CertificateError        The server's TLS certificate does not verify. Nothing was sent.
+    ├── UnexpectedResponseError     The response is not from Hopsworks: HTML, empty, a redirect, a missing key.
+    ├── RequestRefusedError         Hopsworks refused the request, with an errorCode.
+    ├── InferenceError              The ingress, or the model behind it, refused an inference request.
+    ├── DeadlineExceededError       The timeout passed before the expected state was reached.
+    └── DeploymentError             A deployment did not reach the requested state.
+        ├── DeploymentFailedError   The instances of the deployment do not come up.
+        ├── VerificationError       The deployment runs, but its answers are wrong.
+        ├── RolledBackError         A change failed and was rolled back.
+        └── SupersededError         Another client changed, stopped or deleted the deployment meanwhile.
 
-Two questions decide what happens next, and every error answers both:
+Two attributes of every error decide how it is handled:
 
-- ``transient``: can the same thing succeed later, unchanged? (Airflow should retry the task.)
-- ``in_doubt``: may a change that was being sent have been carried out all the same? (Look before sending it again.)
+- ``transient``: whether the same request can succeed later, unchanged. Airflow should retry the task.
+- ``outcome_unknown``: whether a change may have been carried out although the request failed. Read the current state
+  before sending the change again.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
 
 _QUOTA = "quota"
 
-# Codes of hopsworks-api with which the server says 'not now': the deployment is moving, or its instances do not answer
-# yet.
+# Codes of hopsworks-api for a deployment that is busy: it is changing its state, or its instances do not answer yet.
 BUSY_CODES = frozenset({240001, 240002, 240004})
 LIFECYCLE_CODE = 240003
 SCOPE_MISSING = 320004
 _PASSING_CODES = BUSY_CODES | {LIFECYCLE_CODE}
 _LASTING_CODES = frozenset({360008})
-# The instances cannot be reached yet. 250008 and 250007 carry the model's own refusals too: the text tells them apart.
+# The instances cannot be reached yet. 250008 and 250007 are also the codes of the model's own refusals: only the text
+# tells these apart.
 _UNREACHED_CODES = frozenset({250001, 250002, 250003, 250006, 250012})
 _MODEL_4XX, _MODEL_5XX = 250008, 250007
 _GATEWAY_TEXTS = ("no healthy upstream", "upstream connect error", "upstream request timeout", "service unavailable")
@@ -52,7 +53,7 @@ _HINTS = {
     160000: "Ask the project's owner to add the API key's user to the project.",
     150068: "Changing deployments needs the role 'Data owner' in the project.",
     200003: "Check the API key in the connection's password.",
-    240003: "Look at the deployment's state in the Hopsworks UI.",
+    240003: "Check the deployment's state in the Hopsworks UI.",
     240006: "Register the model version first, or name one that exists.",
     240011: "Choose another deployment name.",
     240013: "A deployment keeps its model server for life: deploy this model under another deployment name.",
@@ -69,99 +70,115 @@ _HINTS = {
 
 
 class HopsworksError(Exception):
-    """Any failure in talking to Hopsworks. Catch this one to catch all."""
+    """The base class of all errors of this package. Catch it to catch any of them."""
 
     transient = False
-    in_doubt = False
+    outcome_unknown = False
     retry_after: float | None = None
-    """Seconds after which the server asks to try again, where it said so."""
+    """Seconds after which the server asks for a retry; None when it does not say."""
     without_logs: str = ""
-    """Its text without lines of logs; empty where it has none."""
+    """The message without the lines of a log; empty when the message has no such lines."""
     record: Any = None
-    """The ``promotion.record.Record`` of the promotion that this error ended; None if it ended none."""
+    """The ``promotion.record.Record`` of the promotion that ended with this error; None for other errors."""
 
     @property
     def kept_text(self) -> str:
-        """Its text as it may be kept, in a record or a journal: nobody knows what a script prints into its log."""
+        """The message for a record or a journal, without log lines: a script may print secrets into its log."""
         return self.without_logs or str(self)
 
     def with_text(self, text: str) -> Self:
-        """Return a copy of this error that says ``text``."""
+        """Return a copy of this error with another message."""
         copy = type(self).__new__(type(self), text)
         copy.__dict__.update(self.__dict__)
         return copy
 
     def extended(self, line: str) -> Self:
-        """Return a copy of this error that says one more line."""
+        """Return a copy of this error whose message has one more line."""
         copy = self.with_text(f"{self}\n{line}")
         copy.without_logs = f"{self.kept_text}\n{line}"
         return copy
 
-    def followed_by(self, kind: type[HopsworksError], what: str) -> HopsworksError:
+    def followed_by(self, kind: type[HopsworksError], event: str) -> HopsworksError:
         """
-        Make the error that ends it: of this, and of what came after it. Lines of logs stay in the task's log.
+        Build the error that reports this failure and a later event. Log lines are left out: the task's log has them.
 
-        :param kind: the class of the new one
-        :param what: what came after it, a sentence
+        :param kind: the class of the new error
+        :param event: a sentence about the later event
         """
-        return kind(f"{self.kept_text}\n{what}")
+        return kind(f"{self.kept_text}\n{event}")
 
 
 class InvalidInputError(HopsworksError):
-    """What was asked for is wrong, and was refused before anything was changed."""
+    """Raised when an argument is wrong, before anything is changed. Correct the argument: a retry does not help."""
 
 
 class NotFoundError(InvalidInputError):
-    """The model, version or deployment that was named does not exist."""
+    """Raised when an argument names a model, model version, deployment or project that does not exist."""
 
 
 class UnsupportedError(HopsworksError):
-    """This Hopsworks does not know something that was asked for, and left it out of what it did."""
+    """
+    Raised when this version of Hopsworks does not support a requested feature or setting.
+
+    Some servers ignore a setting that they do not know and carry out the rest of the request.
+    """
 
 
 class NoResponseError(HopsworksError):
-    """Nobody answered: connection refused, name unknown, timeout, or an answer that was cut off."""
+    """
+    Raised when Hopsworks is unreachable or its response is incomplete.
+
+    The connection was refused, the host name does not resolve, a timeout passed, or the response was cut off. Check the
+    connection's host and port, and firewalls and proxies in between.
+    """
 
     transient = True
 
     def __init__(self, message: str, *, sent: bool = True) -> None:
         """
-        Remember whether the request can have reached the server.
+        Record whether the request may have reached the server.
 
-        :param message: what was asked of whom, and how it ended
-        :param sent: False when no connection was made at all, so that nothing can have happened there
+        :param message: the request, the server, and the failure
+        :param sent: False when no connection was made at all, so that the request had no effect
         """
         super().__init__(message)
         self.sent = sent
-        self.in_doubt = sent
+        self.outcome_unknown = sent
 
 
 class CertificateError(NoResponseError):
-    """The server's TLS certificate does not verify. Nothing was sent."""
+    """
+    Raised when the server's TLS certificate does not verify. Nothing was sent.
+
+    Put the path of the private authority's PEM file into the connection's *CA bundle*, or correct the host name.
+    """
 
     transient = False
 
     def __init__(self, message: str) -> None:
         """
-        Say whose certificate it was.
+        Build the error of a request that was not sent.
 
-        :param message: the host, and what to do
+        :param message: the host, and a way to trust its certificate
         """
         super().__init__(message, sent=False)
 
 
 class UnexpectedResponseError(HopsworksError):
-    """An answer, but not one of Hopsworks: from a proxy in between, or of another program."""
+    """
+    Raised when a response is not one of Hopsworks: a proxy or another program answered, or a key is missing.
+
+    Check the connection's host and port if it persists.
+    """
 
     transient = True
-    in_doubt = True
+    outcome_unknown = True
 
     def __init__(self, message: str, *, status: int, retry_after: float | None = None) -> None:
         """
-        Keep what little is known of the answer.
+        Record the HTTP status of the response.
 
-        :param message: what was asked, and how the answer began
-        :param status: HTTP status
+        :param message: the request, and the beginning of the response
         :param retry_after: seconds, from the header of that name
         """
         super().__init__(message)
@@ -170,16 +187,19 @@ class UnexpectedResponseError(HopsworksError):
 
 
 class RequestRefusedError(HopsworksError):
-    """Hopsworks refused the request and said why, by an error code of its own."""
+    """
+    Raised when Hopsworks refuses a request, with its error code and its reason.
+
+    The message ends with a remedy for the codes that have a known one, such as a missing scope or role.
+    """
 
     def __init__(self, what: str, *, status: int, code: int, text: str, retry_after: float | None = None) -> None:
         """
         Classify the refusal by Hopsworks' error code, which is more reliable than the HTTP status.
 
-        :param what: what was asked, for the message
-        :param status: HTTP status
+        :param what: a description of the request, for the message
         :param code: Hopsworks' errorCode
-        :param text: Hopsworks' own words (usrMsg, else errorMsg)
+        :param text: the reason that Hopsworks gives: usrMsg, else errorMsg
         :param retry_after: seconds, from the header of that name
         """
         hint = "" if self._is_quota(code, text) else _HINTS.get(code, "")
@@ -193,15 +213,15 @@ class RequestRefusedError(HopsworksError):
         quota = self._is_quota(code, text)
         passing = code in _PASSING_CODES or status >= 500 or status in (408, 429)
         self.not_now = not quota and code in _PASSING_CODES
-        """Whether the deployment is moving: nothing was changed, and the same request will do later."""
+        """Whether the deployment is busy: nothing was changed, and the same request can succeed later."""
         self.not_ready = (
             code in _UNREACHED_CODES
             or (code == _MODEL_4XX and not text)
             or (code == _MODEL_5XX and (not text or any(words in text.lower() for words in _GATEWAY_TEXTS)))
         )
-        """Whether a prediction did not get to the model: its route or its instances are not there yet."""
+        """Whether a prediction did not reach the model: its route or its instances do not exist yet."""
         self.transient = self.not_ready or (passing and not quota and code not in _LASTING_CODES)
-        self.in_doubt = not self.not_now and (status >= 500 or status in (408, 429))
+        self.outcome_unknown = not self.not_now and (status >= 500 or status in (408, 429))
 
     @staticmethod
     def _is_quota(code: int, text: str) -> bool:
@@ -209,15 +229,18 @@ class RequestRefusedError(HopsworksError):
 
 
 class InferenceError(HopsworksError):
-    """A request at the ingress was refused: by the ingress, or by the model itself, whose status this is then."""
+    """
+    Raised when an inference request through the ingress is refused, by the ingress or by the model.
+
+    ``status`` is the HTTP status of whichever refused.
+    """
 
     def __init__(self, what: str, *, status: int, text: str, retry_after: float | None = None) -> None:
         """
-        Tell a model that cannot be reached from one that refused.
+        Classify the refusal: a model that cannot be reached yet, or one that refused.
 
-        :param what: what was asked, for the message
-        :param status: HTTP status
-        :param text: the beginning of the answer
+        :param what: a description of the request, for the message
+        :param text: the beginning of the response
         :param retry_after: seconds, from the header of that name
         """
         hint = " Check the API key's scope SERVING, and the role of its user in the project."
@@ -227,20 +250,24 @@ class InferenceError(HopsworksError):
         self.text = text
         self.retry_after = retry_after
         self.not_routed = status == 404 and not text
-        """Whether the ingress does not know the deployment, or not yet."""
+        """Whether the ingress has no route to the deployment, or none yet."""
         self.not_ready = self.not_routed or status in (502, 503, 504)
-        """Whether the request did not get to the model."""
+        """Whether the request did not reach the model."""
         self.transient = self.not_ready or status >= 500 or status in (408, 429)
 
 
 class DeadlineExceededError(HopsworksError):
-    """The deadline passed before what was waited for had happened. A retry attaches to what is under way."""
+    """
+    Raised when the timeout passes before the expected state is reached.
+
+    Hopsworks continues with the change, and a retry attaches to it. Raise the ``timeout`` if rollouts take longer.
+    """
 
     transient = True
 
 
 class DeploymentError(HopsworksError):
-    """What became of a deployment, when it is not what was asked for."""
+    """The base class of errors about the state of a deployment; raised itself when none of its subclasses applies."""
 
 
 class FailedDeployment(Protocol):
@@ -248,23 +275,23 @@ class FailedDeployment(Protocol):
 
     @property
     def id(self) -> int:
-        """Hopsworks' number for it."""
+        """The id in Hopsworks."""
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the deployment."""
 
     @property
     def reason(self) -> str:
-        """The reason that the server gives, or an empty text."""
+        """The reason that the server gives; empty when it gives none."""
 
     @property
     def failed_component(self) -> str:
-        """``predictor`` or ``transformer``."""
+        """The component at fault, ``predictor`` or ``transformer``."""
 
     @property
     def is_unschedulable(self) -> bool:
-        """Whether the cluster has no room for its instances."""
+        """Whether the cluster has too few resources for the instances."""
 
     @property
     def raw(self) -> Mapping[str, Any]:
@@ -272,13 +299,17 @@ class FailedDeployment(Protocol):
 
 
 class DeploymentFailedError(DeploymentError):
-    """The deployment's instances do not come up. Carries the server's reason and the end of the log."""
+    """
+    Raised when the deployment's instances do not come up, with the server's reason and the end of the log.
+
+    Transient only if the cluster has too few resources.
+    """
 
     def __init__(self, deployment: FailedDeployment, *, log_tail: Sequence[str] = ()) -> None:
         """
-        Put the end of the log into the message, so that nobody has to look for it elsewhere.
+        Put the server's reason and the end of the log into the message.
 
-        :param deployment: as it was seen last
+        :param deployment: the state that was read last
         :param log_tail: last lines of the component at fault, oldest first
         """
         reason = deployment.reason or "the server gives no reason"
@@ -291,12 +322,24 @@ class DeploymentFailedError(DeploymentError):
 
 
 class VerificationError(DeploymentError):
-    """The deployment runs, but its answers are not those that were expected."""
+    """
+    Raised when a deployment runs, but its answers are not the expected ones, or a change has had no effect on it.
+
+    The message shows the unexpected answer. Compare it with the answers that were registered with the model version.
+    """
 
 
 class RolledBackError(DeploymentError):
-    """A change failed, and what was there before is there again: trying again would only bring the bad one back."""
+    """
+    Raised when a change failed and was rolled back: the previous version serves again, or the deployment is stopped.
+
+    A retry would deploy the same failing version: register a better version, or correct its settings.
+    """
 
 
 class SupersededError(DeploymentError):
-    """Somebody else changed, stopped or deleted the deployment while it was being worked on."""
+    """
+    Raised when another client changes, stops or deletes the deployment while a task works on it.
+
+    Their change is kept. Check the deployment, then run the task again.
+    """

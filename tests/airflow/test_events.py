@@ -241,7 +241,7 @@ class TestAssetEvents:
             kept = ("action", "model_version", "previous_model_version", "metric_value", "is_kept")
 
             assert [again[name] for name in kept] == [first[name] for name in kept]
-            assert again["reason"] == "an earlier try of this task has brought it about"
+            assert again["reason"] == "an earlier try of this task made the change"
         with pytest.raises(AirflowSkipException):
             execute(deploy, outlet_events=outlets)
         with pytest.raises(AirflowSkipException):

@@ -490,7 +490,7 @@ class TestPredict:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"instances": [[1]], "inputs": [1]}, "give one of instances, inputs and payload"),
+            ({"instances": [[1]], "inputs": [1]}, "pass one of instances, inputs and payload"),
             ({"payload": {}}, "exactly one of the keys"),
             ({"instances": "[[1]]"}, "at least one row"),
             ({"deployment_name": "my_model"}, "letters and digits only"),

@@ -80,7 +80,7 @@ class TestPlanning:
     ) -> None:
         register(name, 1, auc=0.8)
         serving.requests.clear()
-        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not go there"):
+        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not use the ingress"):
             execute(best(name, plan_only=plan_only, verification={"health_path": "/health"}))
         assert changes(serving) == []
 
@@ -327,7 +327,7 @@ class TestApplying:
     ) -> None:
         register(name, 3, auc=0.85)
         execute(deploy(name, 3))
-        message = rf"version 3 of model '{name}'\) {CHANGED}; it served version 1 then\. .*Plan anew"
+        message = rf"version 3 of model '{name}'\) {CHANGED}; it served version 1 then\. .*\nMake a new plan"
 
         self.refused(serving, message, deploy(name, 2, plan=update))
         assert hook.get_deployment(name).model_version == 3
@@ -400,7 +400,7 @@ class TestApplying:
         register(name, 2)
         execute(deploy(name, 2))
 
-        self.refused(serving, f"{CHANGED}; it was not there then", deploy(name, 1, plan=record))
+        self.refused(serving, f"{CHANGED}; it did not exist then", deploy(name, 1, plan=record))
 
     def test_another_version_than_planned(
         self, name: str, serving: LocalServing, update: dict[str, Any], register: Callable[..., int]
@@ -408,7 +408,9 @@ class TestApplying:
         register(name, 3)
 
         self.refused(
-            serving, "it is for version 2 .* is version 3 .*Give what the plan names", deploy(name, 3, plan=update)
+            serving,
+            "it is for version 2 .* asks for version 3 .*\nUse the arguments of the plan",
+            deploy(name, 3, plan=update),
         )
 
     def test_without_a_version_it_is_the_planned_one(
@@ -421,12 +423,12 @@ class TestApplying:
     def test_another_deployment_than_planned(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
         other = deploy(name, 2, deployment_name="other", plan=update)
 
-        self.refused(serving, f"in deployment '{name}', and .*in deployment 'other'", other)
+        self.refused(serving, f"in deployment '{name}', but .*in deployment 'other'", other)
 
     def test_another_spec_than_planned(self, name: str, serving: LocalServing, update: dict[str, Any]) -> None:
         other = deploy(name, 2, spec=LARGER, plan=update)
 
-        self.refused(serving, "Give both tasks the same spec, or plan anew", other)
+        self.refused(serving, "Give both tasks the same spec, or make a new plan", other)
 
     @pytest.mark.airflow
     @pytest.mark.parametrize("plan", ["yes", "[]", "{}", {"action": "planned"}, {"plan": None}, {"plan": {}}, 3])

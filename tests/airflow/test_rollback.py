@@ -195,7 +195,7 @@ class TestWhatWasNeverVerified:
             raise SupersededError("somebody else did it")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Prober, "ask_in_a_row", stop_and_start)
+            patch.setattr(Prober, "probe_rollout", stop_and_start)
             with pytest.raises(AirflowFailException, match="somebody else"):
                 execute(best("left2"))
         with pytest.raises(AirflowFailException, match="answers otherwise"):

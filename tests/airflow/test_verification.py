@@ -67,7 +67,7 @@ class TestWhatIsAsked:
         register(champion, 6, recorded=False)
         ti = FakeTaskInstance()
 
-        with pytest.raises(AirflowFailException, match=r"below_five gave False for \[6, 6\]"):
+        with pytest.raises(AirflowFailException, match=r"below_five returned False for \[6, 6\]"):
             execute(deploy(champion, verification={"expect": f"{__name__}.below_five"}), ti)
 
         assert ti.pushed["promotion"]["action"] == "rolled_back"
@@ -77,7 +77,7 @@ class TestWhatIsAsked:
         register(champion, 6, recorded=False)
         verification = Verification(expect=f"{__name__}.below_five", on_failure="leave")
 
-        with pytest.raises(AirflowFailException, match="gave False"):
+        with pytest.raises(AirflowFailException, match="returned False"):
             execute(deploy(champion, verification=verification))
 
         assert HsmlHook().predict(champion, inputs=[1]) == {"predictions": [6]}
@@ -179,7 +179,7 @@ class TestTheBake:
         with pytest.raises(AirflowFailException, match=r"3 of 3 probes failed while it was watched for 2 s"):
             execute(deploy(champion, verification=verification))
 
-        assert "right_five_times gave False" in caplog.text
+        assert "right_five_times returned False" in caplog.text
         assert HsmlHook().predict(champion, inputs=[1]) == {"predictions": [1]}
 
 
@@ -202,7 +202,7 @@ class TestTheIngress:
         register(name, 3)
         serving.requests.clear()
 
-        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not go there"):
+        with pytest.raises(AirflowFailException, match=r"health_path: .* the connection does not use the ingress"):
             execute(deploy(name, verification={"health_path": "/health"}))
 
         assert changes(serving) == []
@@ -268,8 +268,8 @@ class TestWhatIsRefused:
             ({"max_error_rate": 1.5}, "verification.max_error_rate: expected a share"),
             ({"bake_seconds": "long"}, "verification.bake_seconds: expected a finite number"),
             ({"on_failure": "panic"}, "verification.on_failure: expected one of rollback, leave"),
-            ({"instances": [[1]], "inputs": [1]}, "verification: give one of instances, inputs"),
-            ({"instances": [[1]], "health_path": "/health"}, "verification.health_path: expected it alone"),
+            ({"instances": [[1]], "inputs": [1]}, "verification: pass one of instances, inputs"),
+            ({"instances": [[1]], "health_path": "/health"}, "verification.health_path: expected health_path alone"),
             ({"health_path": "/../up"}, "health_path: expected a path like"),
         ],
     )
@@ -286,8 +286,8 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("verification", "message"),
         [
-            ({"expect": "equal"}, "'equal' needs recorded answers"),
-            ({"expect": "equal", "instances": [[9.0]]}, "'equal' needs recorded answers for the rows"),
+            ({"expect": "equal"}, "'equal' needs recorded predictions"),
+            ({"expect": "equal", "instances": [[9.0]]}, "'equal' needs recorded predictions for the rows"),
         ],
     )
     def test_what_cannot_be_compared(
@@ -322,7 +322,7 @@ class TestWhatIsRefused:
         task.render_template_fields({"params": {"protocol": "GRPC"}})
         serving.requests.clear()
 
-        with pytest.raises(AirflowFailException, match="answers GRPC, which needs a GRPC client"):
+        with pytest.raises(AirflowFailException, match="uses GRPC, which needs a GRPC client"):
             execute(task)
 
         assert changes(serving) == []
@@ -334,7 +334,7 @@ class TestWhatIsRefused:
         register(name, 4)
         serving.requests.clear()
 
-        with pytest.raises(AirflowFailException, match="answers GRPC, which needs a GRPC client"):
+        with pytest.raises(AirflowFailException, match="uses GRPC, which needs a GRPC client"):
             execute(deploy(name, verification={}))
 
         assert changes(serving) == []
@@ -359,7 +359,9 @@ class TestExpectIsNotTemplated:
             )
         serving.requests.clear()
 
-        with pytest.raises(AirflowFailException, match="gave False" if is_written else "taken from the DAG file only"):
+        with pytest.raises(
+            AirflowFailException, match="returned False" if is_written else "taken from the DAG file only"
+        ):
             execute(dag.get_task("task").unmap(mapped))
 
         assert bool(changes(serving)) is is_written

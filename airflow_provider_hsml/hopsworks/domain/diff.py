@@ -68,7 +68,7 @@ def differences(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, tup
     }
 
 
-def described(changes: Mapping[str, tuple[Any, Any]]) -> str:
+def describe_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
     """
     Describe changes in one line, without the values of environment variables, which may be secrets.
 
@@ -78,9 +78,9 @@ def described(changes: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {show(old)} -> {show(new)}" for name, show, (old, new) in shows)
 
 
-def shown(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
+def changes_as_json(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
     """
-    Return changes as plain JSON for people, setting -> [live, desired], by the same rule as ``described``.
+    Return changes as plain JSON for people, setting -> [live, desired], by the same rule as ``describe_changes``.
 
     :param changes: the result of ``differences``
     """
@@ -92,7 +92,7 @@ def shown(changes: Mapping[str, tuple[Any, Any]]) -> dict[str, list[Any]]:
     return found
 
 
-def changed(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, Any]:
+def update_body(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, Any]:
     """
     Build the body of an update: the live deployment with the differing settings replaced and all else kept.
 
@@ -126,18 +126,18 @@ def _completed(body: dict[str, Any], desired: SettingValues) -> dict[str, Any]:
     return body
 
 
-def _with_defaults(given: Any) -> dict[str, Any]:
+def _with_defaults(resources: Any) -> dict[str, Any]:
     """Fill in the SDK's default resources, with no request above its limit and no limit below its request."""
-    given = given or {}
-    requests, limits = dict(given.get("requests") or {}), dict(given.get("limits") or {})
+    resources = resources or {}
+    requests, limits = dict(resources.get("requests") or {}), dict(resources.get("limits") or {})
     for unit in COMPUTE:
         most = limits.get(unit)
         requests.setdefault(unit, DEFAULT_REQUESTS[unit] if most is None else min(DEFAULT_REQUESTS[unit], most))
         limits.setdefault(unit, max(DEFAULT_LIMITS[unit], requests[unit]))
-    return {**given, "requests": requests, "limits": limits}
+    return {**resources, "requests": requests, "limits": limits}
 
 
-def created(
+def creation_body(
     name: str, model: ModelVersion | None, desired: SettingValues, *, serving_tool: str, minimum: int
 ) -> dict[str, Any]:
     """
@@ -155,15 +155,15 @@ def created(
         "apiProtocol": "REST",
         "batchingConfiguration": {"batchingEnabled": False},
     }
-    given: SettingValues = {"scaling.min_instances": minimum} | (model_settings(model) if model else {}) | desired
-    body = changed(body, {name: value for name, value in given.items() if value is not None})
+    settings: SettingValues = {"scaling.min_instances": minimum} | (model_settings(model) if model else {}) | desired
+    body = update_body(body, {name: value for name, value in settings.items() if value is not None})
     if desired.get("tags"):
         SETTINGS["tags"].write(body, desired["tags"])
     body["predictorResources"] = _with_defaults(body.get("predictorResources"))
     return body
 
 
-def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[str] = ()) -> SettingValues:
+def read_settings(project: Project, raw: Mapping[str, Any], *, also: Collection[str] = ()) -> SettingValues:
     """
     Return the whole configuration of a deployment, as desired settings.
 
@@ -183,23 +183,23 @@ def configuration(project: Project, raw: Mapping[str, Any], *, also: Collection[
     return found
 
 
-def is_still(project: Project, now: Deployment, was: Deployment) -> bool:
+def is_unchanged(project: Project, now: Deployment, was: Deployment) -> bool:
     """
     Return whether a deployment is unchanged since an earlier read.
 
     The signature alone does not tell: where Hopsworks keeps no versions, a change of a stopped deployment keeps it.
     """
     is_same = (now.id, now.signature) == (was.id, was.signature)
-    return is_same and not differences(now.raw, configuration(project, was.raw))
+    return is_same and not differences(now.raw, read_settings(project, was.raw))
 
 
-def stored(desired: SettingValues) -> dict[str, Any]:
+def settings_to_json(desired: SettingValues) -> dict[str, Any]:
     """Return settings as plain JSON, without environment variables, whose values may be secrets."""
     return {name: _plain(value) for name, value in desired.items() if name not in ENV_VAR_SETTINGS}
 
 
-def from_stored(values: Mapping[str, Any]) -> SettingValues:
-    """Read settings that ``stored`` wrote; unknown ones are left out."""
+def settings_from_json(values: Mapping[str, Any]) -> SettingValues:
+    """Read settings that ``settings_to_json`` wrote; unknown ones are left out."""
     known = {name: value for name, value in values.items() if name in SETTINGS or name.startswith(EXTRA)}
     return {name: _desired(setting_of(name), value) for name, value in known.items()}
 

@@ -79,7 +79,7 @@ class PreviousState:
             row={key: value for key, value in live.raw.items() if key not in ENV_VAR_KEYS},
         )
 
-    def is_still(self, live: Deployment) -> bool:
+    def matches(self, live: Deployment) -> bool:
         """Return whether id, version and revision of the deployment are unchanged."""
         return (self.deployment_id, self.version, self.revision) == (live.id, *live.signature)
 

@@ -9,6 +9,7 @@ from enum import Enum
 from typing import Any
 
 TOLERANCE = 1e-6
+"""The default tolerance for numbers, relative and absolute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,8 @@ class Attribution(Enum):
 
     CHALLENGER = "as recorded for this version"
     CHAMPION = "as the previous version answered"
-    NEITHER = "neither the recorded one nor that of the previous version"
-    UNKNOWN = "an answer that does not tell whose it is"
+    NEITHER = "neither as recorded nor as the previous version answered"
+    UNKNOWN = "not attributable to a version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class ProbeResult:
 
 @dataclass(slots=True)
 class Judge:
-    """Judges answers: which version gave them, and whether they are as expected."""
+    """Judges answers: which version gave them, and whether they are as expected. Does no I/O."""
 
     checks: Checks
     probe: Probe | None = None
@@ -62,19 +63,20 @@ class Judge:
         if path is not None and _at(answer, path) is None:
             # The previous version's script may answer like this, but so may a new one with a wrong path.
             return ProbeResult(Attribution.UNKNOWN, f"answers without a model version at {path!r}")
-        numbered = Attribution.UNKNOWN if path is None else self._by_version(answer, path)
-        recorded = self._by_record(answer)
-        if Attribution.CHAMPION in (numbered, recorded) and Attribution.CHALLENGER not in (numbered, recorded):
+        by_version = Attribution.UNKNOWN if path is None else self._by_version(answer, path)
+        by_record = self._by_record(answer)
+        both = (by_version, by_record)
+        if Attribution.CHAMPION in both and Attribution.CHALLENGER not in both:
             return ProbeResult(Attribution.CHAMPION)
-        if numbered is Attribution.NEITHER or (numbered is Attribution.CHAMPION and recorded is Attribution.CHALLENGER):
+        if by_version is Attribution.NEITHER or both == (Attribution.CHAMPION, Attribution.CHALLENGER):
             found = _at(answer, path or "")
             wrong = f"answers as version {found}, not as version {self.version} (at {path!r})"
             return ProbeResult(Attribution.NEITHER, wrong)
-        whose = recorded if numbered is Attribution.UNKNOWN else numbered
-        if recorded in (Attribution.NEITHER, Attribution.CHAMPION):
+        attribution = by_record if by_version is Attribution.UNKNOWN else by_version
+        if by_record in (Attribution.NEITHER, Attribution.CHAMPION):
             shown = str(answer.get("predictions"))[:200]
-            return ProbeResult(whose, f"answers otherwise than recorded for this version: {shown}")
-        return ProbeResult(whose, self._not_as_expected(answer) or self._too_slow(seconds))
+            return ProbeResult(attribution, f"answers otherwise than recorded for this version: {shown}")
+        return ProbeResult(attribution, self._not_as_expected(answer) or self._too_slow(seconds))
 
     def is_fingerprint(self, attribution: Attribution, *, can_be_old: bool) -> bool:
         """
@@ -82,13 +84,13 @@ class Judge:
 
         :param can_be_old: whether instances of the previous version may still answer
         """
-        is_told_apart = self.checks.version_path is not None or self.champion is not None or not can_be_old
-        return attribution is Attribution.CHALLENGER and is_told_apart
+        is_conclusive = self.checks.version_path is not None or self.champion is not None or not can_be_old
+        return attribution is Attribution.CHALLENGER and is_conclusive
 
     def _by_version(self, answer: Mapping[str, Any], path: str) -> Attribution:
         """Attribute the answer by the version in it."""
         found, wanted = _at(answer, path), str(self.version)
-        # The previous version's script may put another version than the registry's into its answers, or none.
+        # The previous version's script may answer with another version than the registry's, or without one.
         if self.champion is not None:
             is_old = found == _at(self.champion, path)
         else:
@@ -102,11 +104,11 @@ class Judge:
         if self.probe is None or self.probe.predictions is None:
             return Attribution.UNKNOWN
         found, recorded, tolerance = answer.get("predictions"), self.probe.predictions, self.checks.tolerance
-        before = self.champion.get("predictions") if self.champion is not None else None
-        alike = self.champion is not None and same(before, recorded, tolerance)
+        previous = self.champion.get("predictions") if self.champion is not None else None
+        are_alike = self.champion is not None and same(previous, recorded, tolerance)
         if same(found, recorded, tolerance):
-            return Attribution.UNKNOWN if alike else Attribution.CHALLENGER
-        is_old = self.champion is not None and not alike and same(found, before, tolerance)
+            return Attribution.UNKNOWN if are_alike else Attribution.CHALLENGER
+        is_old = self.champion is not None and not are_alike and same(found, previous, tolerance)
         return Attribution.CHAMPION if is_old else Attribution.NEITHER
 
     def _not_as_expected(self, answer: Mapping[str, Any]) -> str:
@@ -117,18 +119,19 @@ class Judge:
         predictions = answer.get("predictions", answer.get("outputs"))
         rows = self.probe.body.get("instances", self.probe.body.get("inputs"))
         try:
-            said = expect.holds(predictions, rows)
+            result = expect.holds(predictions, rows)
         except Exception as error:  # noqa: BLE001 - the user's function may assert, and may raise anything
-            how = f"raised {type(error).__name__}: {error}"
+            fault = f"raised {type(error).__name__}: {error}"
         else:
-            if said is None or said:
+            if result is None or result:
                 return ""
-            how = f"gave {said!r}"
-        return f"answers otherwise than expected: {expect.name} {how} for {str(predictions)[:200]}"
+            fault = f"returned {result!r}"
+        return f"answers otherwise than expected: {expect.name} {fault} for {str(predictions)[:200]}"
 
     def _too_slow(self, seconds: float) -> str:
-        limit, took = self.checks.max_latency_ms, seconds * 1000
-        return "" if limit is None or took <= limit else f"answered in {took:.0f} ms; {limit:g} ms are allowed"
+        """Compare the latency with ``max_latency_ms``, and return the fault; empty when there is none."""
+        limit, latency = self.checks.max_latency_ms, seconds * 1000
+        return "" if limit is None or latency <= limit else f"answered in {latency:.0f} ms; {limit:g} ms are allowed"
 
 
 def _at(answer: Mapping[str, Any], path: str) -> str | None:
@@ -165,8 +168,8 @@ class Expectation:
     name: str
     holds: Callable[[Any, Any], Any] | None = None
     """Called with the predictions and the rows; None for ``equal``: recorded predictions are always compared."""
-    is_theirs: bool = False
-    """Whether the check is a function of the user."""
+    is_user_function: bool = False
+    """Whether the check is the user's own function, which runs in a worker only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,12 @@
 """
-Checks before a change is sent, which refuse settings that Hopsworks refuses, or whose instances cannot start.
+Checks before a change is sent: for settings that Hopsworks refuses, or with which the instances cannot start.
 
 ``check_combination`` checks the whole body of the request, so that requested and live settings are checked together.
 """
 
 from __future__ import annotations
 
-import logging
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from .deployment import Deployment
     from .model_version import ModelVersion
 
-log = logging.getLogger(__name__)
-
 _ELSEWHERE = "Deploy it under another deployment_name."
 
 
@@ -33,24 +31,30 @@ def check_combination(body: Mapping[str, Any], changes: Collection[str]) -> None
     :param changes: names of the settings that change; a contradiction counts only if one of them takes part
     :raises InvalidInputError: the first contradiction; the message names the field
     """
-    for bad, names, message in _rules(body):
-        if bad and any(change.startswith(name) for name in names for change in changes):
+    is_default = body.get("servingTool") == "DEFAULT"
+    rules = itertools.chain(
+        _rules_of_scripts(body, is_default=is_default),
+        _rules_of_tools(body, is_default=is_default),
+        _rules_of_components(body),
+    )
+    for is_violated, names, message in rules:
+        if is_violated and any(change.startswith(name) for name in names for change in changes):
             raise InvalidInputError(message)
 
 
 _Rule = tuple[bool, tuple[str, ...], str]
+"""Whether the rule is violated, the settings that take part, and the error message."""
+_ON_DEFAULT = "on the serving tool DEFAULT"
 
 
-def _rules(body: Mapping[str, Any]) -> Iterator[_Rule]:
-    """Yield (is it violated, settings that take part, error message) for each rule."""
+def _rules_of_scripts(body: Mapping[str, Any], *, is_default: bool) -> Iterator[_Rule]:
+    """Yield the rules about the predictor script and the configuration file."""
     server, framework = body.get("modelServer"), body.get("modelFramework")
-    is_default = body.get("servingTool") == "DEFAULT"
     script, config = body.get("predictor"), body.get("configFile")
-    on = "on the serving tool DEFAULT"
     yield (
         server == "TENSORFLOW_SERVING" and bool(script),
         ("script_file", "framework"),
-        "spec.script_file: TensorFlow Serving takes no predictor script.\nLeave it out, or give False.",
+        "spec.script_file: TensorFlow Serving takes no predictor script.\nLeave it out, or set it to False.",
     )
     yield (
         server == "PYTHON" and not script and framework in (None, "PYTHON", "TORCH"),
@@ -60,74 +64,73 @@ def _rules(body: Mapping[str, Any]) -> Iterator[_Rule]:
     yield (
         server == "PYTHON" and not script and is_default,
         ("script_file", "framework", "serving_tool"),
-        f"spec.script_file: {on} a model of framework {framework} needs a predictor script.",
+        f"spec.script_file: expected one, since {framework} models need a predictor script {_ON_DEFAULT}.",
     )
     yield (
         bool(config) and server != "VLLM" and not script,
         ("config_file", "script_file"),
-        "spec.config_file: only vLLM and predictor scripts read one.\nGive script_file as well, or leave it out.",
+        "spec.config_file: only vLLM and predictor scripts read one.\nAdd a script_file, or leave the config_file out.",
     )
-    yield from _rules_of_tools(body, server=server, on=on, is_default=is_default)
-    yield from _rules_of_components(body)
 
 
-def _rules_of_tools(body: Mapping[str, Any], *, server: object, on: str, is_default: bool) -> Iterator[_Rule]:
+def _rules_of_tools(body: Mapping[str, Any], *, is_default: bool) -> Iterator[_Rule]:
     """Yield the rules about serving tool, server and protocol."""
+    server = body.get("modelServer")
     is_grpc = body.get("apiProtocol") == "GRPC"
     mode = SETTINGS["inference_logger.mode"].read(body)
     batching = dict(body.get("batchingConfiguration") or {})
     enabled = batching.pop("batchingEnabled", False)
-    fine = [key for key, value in batching.items() if value is not None]
+    tuning = [key for key, value in batching.items() if value is not None]
     yield (
         is_default and bool(body.get("transformer")),
         ("transformer.", "serving_tool"),
-        f"spec.transformer: there are no transformers {on}; KSERVE has them.",
+        f"spec.transformer: there are no transformers {_ON_DEFAULT}.\nUse KSERVE.",
     )
     yield (
         is_default and server == "VLLM",
         ("framework", "serving_tool"),
-        "spec.serving_tool: vLLM needs KSERVE.",
+        "spec.serving_tool: expected KSERVE, since vLLM serves the model.",
     )
     yield (
         is_default and is_grpc,
         ("api_protocol", "serving_tool"),
-        f"spec.api_protocol: there is no GRPC {on}; KSERVE has it.",
+        f"spec.api_protocol: there is no GRPC {_ON_DEFAULT}.\nUse KSERVE.",
     )
     yield (
         is_grpc and server == "VLLM",
         ("api_protocol", "framework"),
-        "spec.api_protocol: vLLM serves OpenAI's API, by REST only.",
+        "spec.api_protocol: expected REST, since vLLM serves OpenAI's API by REST only.",
     )
     yield (
         is_default and SETTINGS["scaling.min_instances"].read(body) != 1,
         ("scaling.min_instances", "serving_tool"),
-        f"spec.scaling.min_instances: {on} there is exactly one instance.",
+        f"spec.scaling.min_instances: expected 1, since there is exactly one instance {_ON_DEFAULT}.",
     )
     yield (
         is_default and mode not in ("ALL", "NONE"),
         ("inference_logger.", "serving_tool"),
-        f"spec.inference_logger.mode: {on} all is logged or nothing; expected ALL or NONE, got {mode!r}.",
+        f"spec.inference_logger.mode: expected ALL or NONE {_ON_DEFAULT}, got {mode!r}.",
     )
     yield (
         is_default and bool(enabled) and server == "PYTHON",
         ("inference_batcher.", "serving_tool"),
-        f"spec.inference_batcher.enabled: Python deployments {on} have no batcher; KSERVE has it.",
+        f"spec.inference_batcher.enabled: Python deployments {_ON_DEFAULT} have no batcher.\nUse KSERVE.",
     )
     yield (
-        is_default and bool(fine),
+        is_default and bool(tuning),
         ("inference_batcher.", "serving_tool"),
-        f"spec.inference_batcher: {on} it can only be enabled; {', '.join(fine)} need KSERVE.",
+        f"spec.inference_batcher: it can only be enabled {_ON_DEFAULT}; {', '.join(tuning)} need KSERVE.",
     )
     yield (
-        bool(fine) and not enabled,
+        bool(tuning) and not enabled,
         tuple(f"inference_batcher.{name}" for name in ("max_batch_size", "max_latency", "timeout")),
-        "spec.inference_batcher.enabled: expected true, since its other fields are given.",
+        "spec.inference_batcher.enabled: expected true, since its other fields are set.",
     )
     vllm_only = [key for key in ("vllmVariant", "vllmImageTag") if body.get(key) is not None]
     yield (
         bool(vllm_only) and server != "VLLM",
         tuple(f"extra.{key}" for key in vllm_only),
-        f"spec.extra: {', '.join(vllm_only)} is for models of framework LLM, which vLLM serves.",
+        f"spec.extra: {', '.join(vllm_only)} applies only to models of framework LLM, which vLLM serves.",
     )
 
 
@@ -145,7 +148,7 @@ def _rules_of_components(body: Mapping[str, Any]) -> Iterator[_Rule]:
             yield (
                 request is not None and limit is not None and limit < request,
                 names,
-                f"spec.{names[1]}: expected at least what is requested ({request}), got {limit}.",
+                f"spec.{names[1]}: expected at least the request ({request}), got {limit}.",
             )
         least, most, idle, metric = (
             SETTINGS[f"{prefix}scaling.{name}"].read(body)
@@ -159,12 +162,12 @@ def _rules_of_components(body: Mapping[str, Any]) -> Iterator[_Rule]:
         yield (
             bool(idle and least),
             (f"{prefix}scaling.min_instances", f"{prefix}scaling.idle_scale_to_zero"),
-            f"spec.{prefix}scaling.min_instances: expected 0, since idle_scale_to_zero is given; got {least}.",
+            f"spec.{prefix}scaling.min_instances: expected 0, since idle_scale_to_zero is set; got {least}.",
         )
         yield (
             metric in VLLM_METRICS and body.get("modelServer") != "VLLM",
             (f"{prefix}scaling.metric",),
-            f"spec.{prefix}scaling.metric: {metric} is measured by vLLM only.",
+            f"spec.{prefix}scaling.metric: only vLLM measures {metric}.",
         )
 
 
@@ -174,23 +177,21 @@ def _needs_script(body: Mapping[str, Any]) -> str:
         return "spec.script_file: expected one, since a deployment without a model serves a script."
     return (
         f"spec.script_file: version {body.get('modelVersion')} of model {body['modelName']!r} is of framework "
-        f"{body.get('modelFramework')}, which Hopsworks serves by a predictor script, and there is none.\nIf "
-        "scikit-learn can load the model, register it as SKLEARN."
+        f"{body.get('modelFramework')}, which needs a predictor script.\nAdd one, or register the model as SKLEARN if "
+        "scikit-learn can load it."
     )
 
 
 def check_live(live: Deployment, model: ModelVersion | None, changes: Mapping[str, tuple[Any, Any]]) -> None:
     """
-    Raise an error if a change touches what Hopsworks cannot change in an existing deployment.
+    Raise an error if a change includes a setting that Hopsworks cannot change in an existing deployment.
 
     :param model: the version to serve; None for a script alone
     :param changes: setting -> (live, desired)
     :raises InvalidInputError: the serving tool or the model server would change
     """
     if tool := changes.get("serving_tool"):
-        message = (
-            f"spec.serving_tool: {live} has {tool[0]}, and Hopsworks cannot change that to {tool[1]}.\n{_ELSEWHERE}"
-        )
+        message = f"spec.serving_tool: {live} has {tool[0]}, which Hopsworks cannot change to {tool[1]}.\n{_ELSEWHERE}"
         raise InvalidInputError(message)
     framework = model.framework if model is not None else None
     if model is not None and framework is not None and framework.model_server != live.model_server:
@@ -203,7 +204,7 @@ def check_live(live: Deployment, model: ModelVersion | None, changes: Mapping[st
 
 def check_minimum(body: Mapping[str, Any], *, must_be_zero: bool) -> None:
     """
-    Raise an error if a new deployment keeps instances on a cluster that wants all to scale to zero.
+    Raise an error if a new deployment keeps instances on a cluster where all deployments must scale to zero.
 
     :param body: the body of the request
     :param must_be_zero: whether the cluster requires a minimum of 0 instances
@@ -211,5 +212,8 @@ def check_minimum(body: Mapping[str, Any], *, must_be_zero: bool) -> None:
     """
     least = SETTINGS["scaling.min_instances"].read(body)
     if must_be_zero and body.get("servingTool") == "KSERVE" and least:
-        message = f"spec.scaling.min_instances: this Hopsworks wants 0 (scale to zero) of all deployments, got {least}."
+        message = (
+            f"spec.scaling.min_instances: expected 0, since all deployments of this Hopsworks must scale to zero; got "
+            f"{least}."
+        )
         raise InvalidInputError(message)

@@ -1,28 +1,68 @@
 """
 The rollout tracker: from each poll of a deployment it decides the next step of a rollout.
 
-``RolloutTracker`` gets the time and the deployment as arguments and does no I/O. A table of polls can test all of it.
+Hopsworks stores a change at once, and the cluster follows later. A GET returns the stored version, revision and model
+version, and right after a change a stale status: old instances may still answer under Running or Idle. Some modes
+never show Updating, and a change that is lost on the way to the cluster is never reported. So no single observation
+proves that a rollout is over. Every poll is evaluated by these rules, in this order:
+
+1. Created, Stopped or Stopping: another client stopped the deployment, which is an error. After our own START they mean
+   "not started yet" for ``START_GRACE`` seconds; then the START is sent once more (``START``).
+2. Another version or revision than that of our change: another client changed the deployment, which is an error. After
+   a START, the first revision that is read is ours.
+3. Failed: poll again, since Hopsworks computes the status at each read and one crash may pass. It is an error once it
+   has stayed for ``FAILED_STAYS`` seconds, or ``UNSCHEDULABLE_STAYS`` if the cluster has no room.
+4. Idle with a minimum of instances: poll again; after ``NEVER_APPLIED`` seconds the change counts as lost, an error.
+5. Idle with a minimum of 0: send a request that wakes the deployment (``WAKE``), again every ``WAKE_AGAIN`` seconds.
+   Without such a request, Idle is as good as Running.
+6. Any other status than Running, or fewer instances than the minimum: poll again. The settle time starts over.
+7. Running: wait for the settle time. It is 0 after a START, since no old instance can answer. After a change it is
+   ``SETTLE_SEEN`` if a poll saw the rollout in progress, and ``SETTLE_UNSEEN`` if none did; for the serving tool
+   DEFAULT it is always ``SETTLE_DEFAULT_TOOL``.
+8. Settled, and the names of the previous instances are known: read the current names (``READ_NAMES``), every
+   ``NAMES_AGAIN`` seconds until all of them are new or unknown.
+9. Settled, and no previous instance is known to run: probe the deployment (``PROBE``). If the previous version
+   answers, the settle time starts over.
+
+``RolloutTracker`` gets the time and the deployment as arguments and does no I/O, so a table of polls tests all of it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
 
-from .deployment import Deployment, DeploymentStatus
+from .deployment import Deployment
 from .deployment import DeploymentStatus as Status
 
 log = logging.getLogger(__name__)
 
+POLL_AGAIN = 2.0
+"""Seconds between two polls at the beginning of a rollout."""
+POLL_SHARE = 0.25
+"""Seconds between two polls in a longer rollout, as a share of the time so far."""
+START_GRACE = 10.0
+"""Seconds after a START for which Created or Stopped means that it has not started yet."""
 FAILED_STAYS = 30.0
 """Seconds of Failed that count as a failure: Hopsworks computes the status at each read, and one crash may pass."""
-
-
 UNSCHEDULABLE_STAYS = 300.0
 """The same when the cluster has no room: a new node may be starting."""
+NEVER_APPLIED = 60.0
+"""Seconds of Idle despite a minimum of instances, after which the change counts as lost."""
+WAKE_AGAIN = 30.0
+"""Seconds between two requests that wake an Idle deployment."""
+SETTLE_SEEN = 5.0
+"""Seconds of stable status that are enough if a poll saw the rollout in progress."""
+SETTLE_UNSEEN = 20.0
+"""The same if no poll saw it: it may not have begun."""
+SETTLE_DEFAULT_TOOL = 10.0
+"""The same for the serving tool DEFAULT, that is without KServe, whether or not a poll saw the rollout."""
+NAMES_AGAIN = 10.0
+"""Seconds between two reads of the names of the instances."""
 
 
 class FailureTracker:
@@ -34,37 +74,68 @@ class FailureTracker:
 
     def stays(self, deployment: Deployment, now: float) -> bool:
         """
-        Evaluate one poll.
+        Evaluate one poll, and return whether the deployment has been Failed for too long.
 
         :param now: seconds since 1970
-        :return: whether the deployment has been Failed for too long
         """
-        if deployment.status is not DeploymentStatus.FAILED:
+        if deployment.status is not Status.FAILED:
             self.since = None
             return False
         if self.since is None:
             self.since = now
             log.warning(
-                "%s: %s; reading it again, since this may pass", deployment, deployment.reason or "no reason given"
+                "%s: %s; polling again, since this may pass", deployment, deployment.reason or "no reason given"
             )
         return now - self.since >= (UNSCHEDULABLE_STAYS if deployment.is_unschedulable else FAILED_STAYS)
 
 
-SETTLE_SEEN = 5.0
-"""Seconds of stable status that are enough if a poll saw the rollout in progress."""
-SETTLE_UNSEEN = 20.0
-"""The same if no poll saw it: it may not have begun."""
-SETTLE_DEFAULT_TOOL = 10.0
-START_GRACE = 10.0
-"""Seconds after a START for which 'Created' or 'Stopped' means 'not yet'."""
-NEVER_APPLIED = 60.0
-"""Seconds of Idle despite a minimum of instances, after which the change counts as lost."""
-WAKE_AGAIN = 30.0
-NAMES_AGAIN = 10.0
-LOOK_AGAIN = 2.0
-"""Seconds between two polls at the beginning of a rollout."""
-LATE = 0.25
-"""Seconds between two polls in a longer rollout, as a share of the time so far."""
+@dataclass(slots=True)
+class IdleTracker:
+    """Tracks for how long a deployment has been Idle, and when it was woken."""
+
+    since: float | None = None
+    """The first poll of the current Idle, seconds since 1970; None while the deployment is not Idle."""
+    woken_at: float | None = None
+
+    def seconds(self, now: float) -> float:
+        """Return for how many seconds the deployment has been Idle, counted from the first call."""
+        if self.since is None:
+            self.since = now
+        return now - self.since
+
+    def wakes(self, now: float) -> bool:
+        """Return whether a request to wake the deployment is due, and record that it is sent now."""
+        is_due = self.woken_at is None or now - self.woken_at >= WAKE_AGAIN
+        if is_due:
+            self.woken_at = now
+        return is_due
+
+
+@dataclass(slots=True)
+class InstanceTracker:
+    """Compares the instances that run now with those before the rollout, by their names."""
+
+    previous: frozenset[str] = frozenset()
+    """Names of the instances before the rollout; empty when unknown."""
+    all_new: bool = False
+    """Whether the last read showed names, and none of the previous ones."""
+    read_due: float = -math.inf
+    """When the names may be read again, seconds since 1970."""
+
+    @property
+    def may_be_previous(self) -> bool:
+        """Whether previous instances are known, and may still run."""
+        return bool(self.previous) and not self.all_new
+
+    def record(self, current: frozenset[str]) -> bool:
+        """
+        Record the names of the instances that run now.
+
+        :param current: their names; empty when unknown
+        :return: whether all instances are new, as far as known
+        """
+        self.all_new = bool(current and self.previous) and not current & self.previous
+        return self.all_new or not current
 
 
 class RolloutCause(Enum):
@@ -79,41 +150,41 @@ class RolloutCause(Enum):
 class NextStep(Enum):
     """The step to take after a poll."""
 
-    LOOK = auto()
+    POLL = auto()
+    """Poll again, within ``RolloutTracker.poll_within`` seconds."""
     WAKE = auto()
+    """Send a request that wakes an Idle deployment, then poll again."""
     START = auto()
-    NAMES = auto()
+    """Send the START once more."""
+    READ_NAMES = auto()
+    """Read the names of the instances, and probe if all are new or unknown."""
     PROBE = auto()
+    """Probe the deployment: as far as the polls show, the rollout is over."""
 
 
 @dataclass(slots=True)
 class RolloutTracker:
-    """
-    Follows a rollout from poll to poll.
-
-    The time is an argument, so that a table of polls is a complete test.
-    """
+    """Follows a rollout from poll to poll, by the rules at the top of this module."""
 
     cause: RolloutCause
     since: float
     """When the rollout was started, seconds since 1970."""
     signature: tuple[int | None, str | None] | None = None
     """The signature of our change; None until it is known, since a START creates a new revision."""
-    old_names: frozenset[str] = frozenset()
-    """Names of the instances before the rollout; empty when unknown."""
+    instances: InstanceTracker = field(default_factory=InstanceTracker)
     can_wake: bool = True
     """Whether there is a request that can wake an Idle deployment."""
     started_again: bool = False
     """Whether the START was sent a second time."""
     saw_transition: bool = False
-    names_are_new: bool = False
-    old_answered: bool = False
+    """Whether a poll or a probe saw the rollout in progress."""
+    previous_answered: bool = False
+    """Whether the previous version answered a probe."""
     stable_since: float | None = None
-    look_within: float = LOOK_AGAIN
+    """Since when every poll has shown a stable status, seconds since 1970."""
+    poll_within: float = POLL_AGAIN
     """Seconds until the next poll, at the most."""
-    _idle_since: float | None = None
-    _woken_at: float | None = None
-    _names_at: float | None = None
+    _idle: IdleTracker = field(default_factory=IdleTracker)
     _failed: FailureTracker = field(default_factory=FailureTracker)
 
     def next(self, deployment: Deployment, now: float) -> NextStep:
@@ -122,10 +193,10 @@ class RolloutTracker:
 
         :param now: seconds since 1970
         :raises SupersededError: another client changed or stopped the deployment
-        :raises DeploymentFailedError: it is Failed and stays so
+        :raises DeploymentFailedError: the deployment stays Failed
         :raises VerificationError: the change was stored but never reached the cluster
         """
-        self.look_within = max(LOOK_AGAIN, LATE * (now - self.since))
+        self.poll_within = max(POLL_AGAIN, POLL_SHARE * (now - self.since))
         status = deployment.status
         if status.is_down or status is Status.STOPPING:
             return self._down(deployment, now)
@@ -133,28 +204,18 @@ class RolloutTracker:
         if self._failed.stays(deployment, now):
             raise DeploymentFailedError(deployment)
         if status is Status.IDLE:
-            return self._idle(deployment, now)
-        self._idle_since = None
+            return self._while_idle(deployment, now)
+        self._idle.since = None
         if status is not Status.RUNNING or deployment.available_instances < max(1, deployment.minimum_instances):
             self.saw_transition = self.saw_transition or status is not Status.RUNNING
             self.stable_since = None
-            return NextStep.LOOK
+            return NextStep.POLL
         return self._stable(deployment, now)
 
-    def names(self, current: frozenset[str]) -> bool:
-        """
-        Record the names of the instances that run now.
-
-        :param current: their names; empty when unknown
-        :return: whether all instances are new, as far as known
-        """
-        self.names_are_new = bool(current and self.old_names) and not current & self.old_names
-        return self.names_are_new or not current
-
-    def not_yet(self) -> None:
-        """Restart the settle time, since an old instance has answered."""
+    def record_previous_answer(self) -> None:
+        """Restart the settle time, since the previous version has answered a probe."""
         self.stable_since = None
-        self.saw_transition = self.old_answered = True
+        self.saw_transition = self.previous_answered = True
 
     def _check_signature(self, deployment: Deployment) -> None:
         if self.signature is None:
@@ -164,53 +225,49 @@ class RolloutTracker:
             raise SupersededError(message)
 
     def _down(self, deployment: Deployment, now: float) -> NextStep:
-        ours = self.cause is RolloutCause.START
-        if ours and now - self.since < START_GRACE:
-            return NextStep.LOOK
-        if ours and deployment.status.is_down and not self.started_again:
+        is_our_start = self.cause is RolloutCause.START
+        if is_our_start and now - self.since < START_GRACE:
+            return NextStep.POLL
+        if is_our_start and deployment.status.is_down and not self.started_again:
             self.started_again, self.since = True, now
             return NextStep.START
         message = (
-            f"{deployment} was stopped by another client while it was rolled out. Start it again if that was a mistake."
+            f"{deployment} was stopped by another client during the rollout. Start it again if that was a mistake."
         )
         raise SupersededError(message)
 
-    def _idle(self, deployment: Deployment, now: float) -> NextStep:
-        if self._idle_since is None:
-            self._idle_since = now
+    def _while_idle(self, deployment: Deployment, now: float) -> NextStep:
+        seconds = self._idle.seconds(now)
         if deployment.minimum_instances > 0:
             self.stable_since = None
-            if now - self._idle_since >= NEVER_APPLIED:
+            if seconds >= NEVER_APPLIED:
                 message = (
                     f"{deployment}: the change was stored, but never applied to the cluster: still Idle after "
-                    f"{NEVER_APPLIED:g} s, with {deployment.minimum_instances} instances asked for. Restart the "
-                    "deployment."
+                    f"{NEVER_APPLIED:g} s, although its minimum of instances is {deployment.minimum_instances}. "
+                    "Restart the deployment."
                 )
                 raise VerificationError(message)
-            return NextStep.LOOK
+            return NextStep.POLL
         if not self.can_wake:
             return self._stable(deployment, now)
-        if self._woken_at is None or now - self._woken_at >= WAKE_AGAIN:
-            self._woken_at = now
-            return NextStep.WAKE
-        return NextStep.LOOK
+        return NextStep.WAKE if self._idle.wakes(now) else NextStep.POLL
 
     def _stable(self, deployment: Deployment, now: float) -> NextStep:
         if self.stable_since is None:
             self.stable_since = now
-        due = self.stable_since + self._settle(deployment)
-        if now >= due and self.old_names and not self.names_are_new:
-            if self._names_at is None or now >= self._names_at + NAMES_AGAIN:
-                self._names_at, self.look_within = now, NAMES_AGAIN
-                return NextStep.NAMES
-            due = self._names_at + NAMES_AGAIN
+        due = self.stable_since + self._settle_time(deployment)
+        if now >= due and self.instances.may_be_previous:
+            due = self.instances.read_due
+            if now >= due:
+                self.instances.read_due, self.poll_within = now + NAMES_AGAIN, NAMES_AGAIN
+                return NextStep.READ_NAMES
         if now < due:
-            # Where nothing was seen to move yet, it may still begin to.
-            self.look_within = due - now if self.saw_transition else min(due - now, self.look_within)
-            return NextStep.LOOK
+            # If no poll saw the rollout in progress, it may still begin: do not sleep through that.
+            self.poll_within = due - now if self.saw_transition else min(due - now, self.poll_within)
+            return NextStep.POLL
         return NextStep.PROBE
 
-    def _settle(self, deployment: Deployment) -> float:
+    def _settle_time(self, deployment: Deployment) -> float:
         if self.cause is RolloutCause.START:
             return 0.0
         if deployment.serving_tool == "DEFAULT":

@@ -1,8 +1,8 @@
 """
 The verification of a new version: ``Verification`` as users write it, and its parser into ``Checks``.
 
-Parsing happens before anything is changed, and imports the callable of ``expect``: a mistake must not come to light
-when production has been changed already.
+Parsing happens before anything is changed, and imports the function of ``expect``: a mistake must not show up after
+production has changed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Verification(Arguments):
         """
         body = request_body("verification", instances=self.instances, inputs=self.inputs, payload=self.payload)
         if body is not None and self.health_path is not None:
-            arguments.refuse("verification.health_path", "it alone, or rows to ask", self.health_path)
+            arguments.refuse("verification.health_path", "health_path alone, or rows to send", self.health_path)
         path, limit = self.version_path, self.max_latency_ms
         rate = arguments.number("verification.max_error_rate", self.max_error_rate, least=0)
         if rate > 1:
@@ -111,21 +111,21 @@ _EXPECTATIONS = {
 }
 
 
-def _expectation(given: str) -> Expectation:
+def _expectation(name: str) -> Expectation:
     """Return a built-in expectation by its name, or import a function by its dotted path."""
-    if given in _EXPECTATIONS:
-        return _EXPECTATIONS[given]
+    if name in _EXPECTATIONS:
+        return _EXPECTATIONS[name]
     expected = f"one of {', '.join(_EXPECTATIONS)}, or the dotted path of a function"
-    if not _DOTTED.fullmatch(given):
-        arguments.refuse("verification.expect", expected, given)
-    module, _, name = given.rpartition(".")
+    if not _DOTTED.fullmatch(name):
+        arguments.refuse("verification.expect", expected, name)
+    module, _, attribute = name.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # noqa: BLE001 - the user's module may raise anything when it is imported
-        arguments.refuse("verification.expect", f"{expected} ({type(error).__name__}: {error})", given)
-    if not callable(found):
-        arguments.refuse("verification.expect", expected, given)
-    return Expectation(given, found, is_theirs=True)
+        arguments.refuse("verification.expect", f"{expected} ({type(error).__name__}: {error})", name)
+    if not callable(function):
+        arguments.refuse("verification.expect", expected, name)
+    return Expectation(name, function, is_user_function=True)
 
 
 def check_path(path: object) -> str:
@@ -142,7 +142,7 @@ def check_path(path: object) -> str:
 
 
 def request_body(
-    what: str,
+    subject: str,
     *,
     instances: Any = None,
     inputs: Any = None,
@@ -151,40 +151,40 @@ def request_body(
     """
     Build the body of a prediction request from one of three arguments; None when all are None.
 
-    :param what: the beginning of messages
+    :param subject: the beginning of messages
     :param instances: a list of rows, each a list or a mapping
     :param inputs: one row or several, wrapped as the SDK wraps it
     :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
     :raises InvalidInputError: more than one is set, or the body is no valid request
     """
-    given = {
+    present = {
         key: value
         for key, value in (("instances", instances), ("inputs", inputs), ("payload", payload))
         if value is not None
     }
-    if len(given) > 1:
-        message = f"{what}: give one of instances, inputs and payload, not {' and '.join(given)}."
+    if len(present) > 1:
+        message = f"{subject}: pass one of instances, inputs and payload, not {' and '.join(present)}."
         raise InvalidInputError(message)
     if inputs is not None:
         return {"instances": wrapped(inputs)}
-    body = payload if payload is not None else given or None
+    body = payload if payload is not None else present or None
     if body is None:
         return None
     if not isinstance(body, Mapping) or len({"instances", "inputs"} & set(body)) != 1:
-        message = f"{what}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
+        message = f"{subject}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
         raise InvalidInputError(message)
     rows = body.get("instances", body.get("inputs"))
     if "instances" in body and (not isinstance(rows, list) or not rows):
-        message = f"{what}: expected instances to be a list with at least one row, got {rows!r}."
+        message = f"{subject}: expected instances to be a list with at least one row, got {rows!r}."
         raise InvalidInputError(message)
     return dict(body)
 
 
 def wrapped(inputs: Any) -> list[Any]:
     """
-    Return a list of rows: a mapping or a flat list is one row, a list of those is several.
+    Return the SDK's argument ``inputs`` as a list of rows.
 
-    :param inputs: as the SDK's argument of that name
+    A mapping or a flat list is one row; a list of those is several.
     """
     if not isinstance(inputs, list):
         return [inputs if isinstance(inputs, Mapping) else [inputs]]

@@ -103,7 +103,7 @@ class ChangeRecord:
         :raises OutdatedDecision: the decision was made on another state
         """
         was, project = self.decided_on, self.run.project
-        if (live is None) != (was is None) or (live and was and not diff.is_still(project, live, was)):
+        if (live is None) != (was is None) or (live and was and not diff.is_unchanged(project, live, was)):
             raise OutdatedDecision
         earlier = self.pending
         if earlier is None:
@@ -121,7 +121,7 @@ class ChangeRecord:
             challenger=self._challenger(live),
             desired={
                 **(earlier.desired if earlier else {}),
-                **diff.stored({name: desired[name] for name in sorted(differing)}),
+                **diff.settings_to_json({name: desired[name] for name in sorted(differing)}),
             },
             before=self.previous,
             touches_env_vars=touches_env_vars or (earlier is not None and earlier.touches_env_vars),
@@ -146,7 +146,7 @@ class ChangeRecord:
                 id=uuid.uuid4().hex,
                 run=self.run.key,
                 challenger=PreviousState.of(live).served,
-                desired=diff.stored(desired),
+                desired=diff.settings_to_json(desired),
             )
         await self.write(EntryState.VERIFIED, "")
 
@@ -195,7 +195,7 @@ class ChangeRecord:
             return None
         previous, last = PreviousState.of(live), self.journal.newest
         left = last.before if last is not None and last.is_pending else None
-        if left and left.was_up and left.is_still(live):
+        if left and left.was_up and left.matches(live):
             # It was stopped for this change, by this run or by one that was killed.
             return dataclasses.replace(previous, was_up=True)
         if last is not None and last.left_nothing:

@@ -1,10 +1,10 @@
 """
-What has to be remembered of a deployment's promotions from task to task: a small journal in the project's own files.
+The journal of a deployment's promotions, which carries their state from task to task, in files of the project.
 
-A worker that is killed between a change and its verification leaves a version that nobody has verified; a rejected one
-is the best by its metric again tomorrow; and before Hopsworks 5.2 nobody else remembers what was there before. So each
-promotion notes what it is about to do, and how it ended: each time in a new file, of which the newest counts. Values of
-environment variables are never written down.
+Three cases need it. A worker that is killed between a change and its verification leaves an unverified version. A
+rejected version is the best by its metric again the next day. And Hopsworks before 5.2 does not keep the previous
+configuration. So each promotion records its intention and its result, each in a new file; the newest file counts.
+Values of environment variables are never written.
 """
 
 from __future__ import annotations
@@ -30,49 +30,49 @@ log = logging.getLogger(__name__)
 
 FOLDER = "Resources/airflow-provider-hsml/journal"
 KEPT = 20
-"""Files of a deployment that are not deleted when a promotion ends."""
+"""The number of files of a deployment that are kept when a promotion ends."""
 _DELETED_AT_ONCE = 3
 _READ_AT_MOST = 5
-"""Files that cannot be read before the journal is taken for an empty one."""
+"""The number of unreadable files after which the journal counts as empty."""
 
 
 @dataclass(slots=True)
 class Journal:
-    """The journal of one deployment, as it was when it was opened."""
+    """The journal of one deployment, as read when it was opened. Use ``open_journal`` to get one."""
 
     project: Project
     deployment_name: str
     names: list[str] = field(default_factory=list)
-    """Its files, newest first."""
+    """The names of its files, newest first."""
     newest: JournalEntry | None = None
     is_kept: bool = True
-    """Whether the key may write it; without, nothing is remembered."""
+    """Whether the API key may read and write the journal. Without a journal, no state is carried from run to run."""
     has_folder: bool = False
+    """Whether the deployment's folder exists."""
 
     async def write(self, entry: JournalEntry, backoff: Backoff | None = None) -> None:
         """
-        Write a new entry. One with which a promotion ends also has old ones deleted.
+        Write a new entry. An entry that ends a promotion also deletes old files.
 
-        One that does not begin a change is left out when another run has written since this was opened: what that
-        one has begun, and not verified, is to stay the newest.
+        An entry that does not begin a change is skipped if another run has written since the journal was opened: the
+        unverified change of that run must stay the newest entry.
 
-        :param entry: the entry
-        :param pace: how long to try; None: it has to be written now
-        :raises HopsworksError: it cannot be written; with a pace it is only warned about
+        :param backoff: how long to retry; None to write at once or fail
+        :raises HopsworksError: the entry cannot be written; with a backoff this is only a warning
         """
         if self.is_kept:
             try:
                 await self._write(entry)
             except HopsworksError as error:
                 if isinstance(error, RequestRefusedError) and error.code == SCOPE_MISSING:
-                    self._give_up(error)
+                    self._disable(error)
                 elif backoff is None:
                     raise
                 else:
-                    await self._try_again(entry, error, backoff)
+                    await self._retry(entry, error, backoff)
         self.newest = entry
 
-    async def _try_again(self, entry: JournalEntry, error: HopsworksError, backoff: Backoff) -> None:
+    async def _retry(self, entry: JournalEntry, error: HopsworksError, backoff: Backoff) -> None:
         call = api.path_exists(self.project, "Resources")
         try:
             if not error.transient:
@@ -91,9 +91,10 @@ class Journal:
         begins = entry.state is EntryState.PROMOTING
         there = await _list(self.project, folder)
         if not begins and set(there or ()) - set(self.names):
-            log.warning("Deployment %r: another run has noted something meanwhile, which counts", self.deployment_name)
+            log.warning("Deployment %r: another run wrote to the journal; its entry is kept", self.deployment_name)
             return
-        # Two runs at once may take the same number: then a change that begins is newer than one that ends.
+        # Two concurrent runs may choose the same number: the names then sort a change that begins ("b") as newer than
+        # one that ends ("a").
         number = 1 + max((int(name[:8]) for name in (*self.names, *(there or ()))), default=0)
         name = f"{number:08d}-{'b' if begins else 'a'}{uuid.uuid4().hex[:8]}.json"
         self.names.insert(0, name)
@@ -103,24 +104,23 @@ class Journal:
                 try:
                     await api.delete_path(self.project, f"{folder}/{old}")
                 except HopsworksError as error:
-                    log.info("An old file of the journal stays: %s", error)
+                    log.info("An old file of the journal was not deleted: %s", error)
                     return
 
-    def _give_up(self, error: HopsworksError) -> None:
+    def _disable(self, error: HopsworksError) -> None:
         self.is_kept = False
         log.warning(
-            "%s Without it, what is verified, rejected or half done is not remembered from one run to the next: it is "
-            "verified each time, and a version that failed is tried again.",
+            "%s Without it the journal is not kept from one run to the next: each run verifies the deployment again, "
+            "cannot continue an interrupted change, and may deploy a rejected version again.",
             error,
         )
 
 
 async def open_journal(project: Project, deployment_name: str) -> Journal:
     """
-    Read the newest entry of a deployment's journal: two requests, unless files in it are broken.
+    Open a deployment's journal and read its newest entry, with two requests unless files are unreadable.
 
-    :param project: the deployment's project
-    :param deployment_name: the deployment's name
+    If the API key may not read files, the journal is empty and is not written.
     """
     journal = Journal(project, deployment_name)
     folder = f"{FOLDER}/{deployment_name}"
@@ -136,28 +136,26 @@ async def open_journal(project: Project, deployment_name: str) -> Journal:
     except RequestRefusedError as error:
         if error.code != SCOPE_MISSING:
             raise
-        journal._give_up(error)  # noqa: SLF001 - its own module
+        journal._disable(error)  # noqa: SLF001 - its own module
     return journal
 
 
 async def read_probe_inputs(project: Project, deployment_name: str, entry_id: str) -> Mapping[str, Any]:
     """
-    Read what verifies a change that another process has made.
+    Read the probe inputs of a change that another process has sent, from its journal entry.
 
-    :param project: the deployment's project
-    :param deployment_name: the deployment's name
-    :param entry_id: the change
-    :raises SupersededError: another change has been noted since
+    :param entry_id: the id of the promotion
+    :raises SupersededError: another change has been recorded since
     """
     journal = await open_journal(project, deployment_name)
     if journal.newest is None or journal.newest.id != entry_id:
-        message = f"Deployment {deployment_name!r}: the journal holds another change meanwhile, which is kept."
+        message = f"Deployment {deployment_name!r}: the journal holds a newer change of another run, which is kept."
         raise SupersededError(message)
     return journal.newest.asked or {}
 
 
 async def _list(project: Project, folder: str) -> list[str] | None:
-    """Give the journal's files, newest first; None: there is no such folder."""
+    """Return the names of the journal's files, newest first; None when there is no folder."""
     names = await api.list_folder(project, folder)
     return None if names is None else sorted(filter(_is_ours, names), reverse=True)
 
@@ -170,5 +168,5 @@ def _read(content: bytes | None, name: str) -> JournalEntry | None:
     try:
         return JournalEntry.from_json(json.loads(content or b""))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        log.warning("The journal's file %r cannot be read, and the one before it is taken: %r", name, error)
+        log.warning("File %r of the journal cannot be read; using the previous file: %r", name, error)
         return None

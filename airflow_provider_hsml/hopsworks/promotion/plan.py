@@ -1,4 +1,4 @@
-"""A plan: what a promotion would do, for somebody to approve; and what is applied later is that and nothing else."""
+"""The plan of a promotion, for a person to approve. Applying it makes exactly the planned change, or none."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What would be done, and the state that it was planned against."""
+    """The planned change, and the state of the deployment when the plan was made."""
 
     deployment_name: str
     deployment_id: int | None
-    """None: it would be created."""
+    """None when the deployment would be created."""
     version: int | None
-    """The deployment's own version, and its revision, that the plan was made against."""
+    """The deployment version when the plan was made."""
     revision: str | None
+    """The revision when the plan was made."""
     previous_model_version: int | None
     model_version: int | None
     changes: Mapping[str, list[Any]]
-    """Setting -> [live, planned]; of environment variables the names alone. Empty: no setting would change."""
+    """Setting -> [live, planned], with only the names of environment variables. Empty when no setting would change."""
 
     @classmethod
     def of(cls, found: Situation, chosen: ModelVersion | None, differing: Mapping[str, tuple[Any, Any]]) -> Self:
         """
-        Make the plan.
+        Build the plan.
 
-        :param found: what there is
+        :param found: the situation of the deployment
         :param chosen: the version that would be served
-        :param differing: what would change
+        :param differing: the settings that would change, setting -> (live, desired)
         """
         live = found.live
         return cls(
@@ -47,61 +48,62 @@ class Plan:
             revision=live.revision if live else None,
             previous_model_version=live.model_version if live else None,
             model_version=chosen.version if chosen else None,
-            changes=diff.shown(differing),
+            changes=diff.changes_as_json(differing),
         )
 
     @classmethod
     def read(cls, value: object) -> Self:
         """
-        Read what a planning task returned: its whole record, or the plan in it.
+        Read a plan from the result of a planning task: its whole record, or the plan in it.
 
-        :param value: the record, also as JSON text
-        :raises InvalidInputError: it is no such thing
+        :param value: the record or the plan, also as JSON text
+        :raises InvalidInputError: the value is neither
         """
-        expected = "what a task with plan_only=True returned, or that as JSON text"
-        given = arguments.json_mapping("plan", arguments.json_text("plan", expected, value))
-        if isinstance(given.get("plan"), Mapping):
-            given = given["plan"]
+        expected = "the result of a task with plan_only=True, or its JSON text"
+        plan = arguments.json_mapping("plan", arguments.json_text("plan", expected, value))
+        if isinstance(plan.get("plan"), Mapping):
+            plan = plan["plan"]
         names = [field.name for field in fields(cls)]
-        if set(names) - set(given):
-            arguments.refuse("plan", "what a task with plan_only=True returned", value)
-        return cls(**{name: given[name] for name in names})
+        if set(names) - set(plan):
+            arguments.refuse("plan", "the result of a task with plan_only=True", value)
+        return cls(**{name: plan[name] for name in names})
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as plain JSON values."""
+        """Return the plan as plain JSON values."""
         return asdict(self)
 
     def check(self, found: Situation, differing: Mapping[str, tuple[Any, Any]]) -> None:
         """
-        Refuse to apply it to anything but what it was made for.
+        Raise an error unless the plan still fits the deployment and the requested change.
 
-        :param found: what there is now
-        :param differing: what would change now
-        :raises InvalidInputError: the deployment is another, or another change would be made; nothing was changed
+        :param found: the situation now
+        :param differing: the settings that would change now, setting -> (live, desired)
+        :raises InvalidInputError: it is another deployment or another change; nothing was changed
         """
         live = found.live
         chosen = found.decision.chosen if found.decision else None
         if found.name != self.deployment_name or (chosen.version if chosen else None) != self.model_version:
             planned = f"version {self.model_version} in deployment {self.deployment_name!r}"
             asked = f"version {chosen.version if chosen else None} in deployment {found.name!r}"
-            message = f"plan: it is for {planned}, and what is asked for now is {asked}. Give what the plan names."
+            message = f"plan: it is for {planned}, but this task asks for {asked}.\nUse the arguments of the plan."
             raise InvalidInputError(message)
         if not differing or found.adopts:
-            # It is done already, or under way: a task that is tried again.
+            # A retry of this task: the change is made already, or in progress.
             return
         was = (self.deployment_id, self.version, self.revision)
         if was != ((live.id, live.version, live.revision) if live else (None, None, None)):
             then = (
-                f"served version {self.previous_model_version}" if self.deployment_id is not None else "was not there"
+                f"served version {self.previous_model_version}" if self.deployment_id is not None else "did not exist"
             )
             message = (
                 f"plan: {live or f'deployment {found.name!r}'} was changed, restarted or replaced since the plan was "
-                f"made; it {then} then. Nothing was changed. Plan anew."
+                f"made; it {then} then. Nothing was changed.\nMake a new plan."
             )
             raise InvalidInputError(message)
-        if diff.shown(differing) != self.changes:
+        changes = diff.changes_as_json(differing)
+        if changes != self.changes:
             message = (
-                f"plan: it was made for {dict(self.changes)}, and what would change now is {diff.shown(differing)}. "
-                "Nothing was changed. Give both tasks the same spec, or plan anew."
+                f"plan: it was made for the changes {dict(self.changes)}, and the changes would now be {changes}. "
+                "Nothing was changed.\nGive both tasks the same spec, or make a new plan."
             )
             raise InvalidInputError(message)

@@ -169,7 +169,7 @@ class Promotion:
         if self.checks is not None:
             prober = Prober(run.project, run.name, run.clock, self.checks)
             await prober.check(live, desired.settings, desired.model, run.backoff(1.0))
-        what = diff.described(differs) or "no setting would change"
+        what = diff.describe_changes(differs) or "no setting would change"
         if live is not None and live.status.is_down:
             what += "; it would be started"
         elif live is not None and self.policy.recreate and differs:
@@ -250,8 +250,8 @@ def _result_before(situation: Situation, run_key: str) -> PromotionResult:
         situation.decision,
         situation.champion,
         situation.live,
-        situation.former,
-        done=_done_by_earlier_try(situation, run_key),
+        situation.previous,
+        earlier_try=_done_by_earlier_try(situation, run_key),
     )
 
 
@@ -344,7 +344,7 @@ async def resume_promotion(resumption: Resumption, context: Mapping[str, Any]) -
     champion = await _find(project, context["champion"])
     former = None if context["former"] is None else ServedVersion(**context["former"])
     done = None if context["done"] is None else EarlierTry(**context["done"])
-    result = PromotionResult(name, None, decision, champion, None, former, done=done)
+    result = PromotionResult(name, None, decision, champion, None, former, earlier_try=done)
     run = Run(project, name, watch.timeout, watch.interval, prober.clock, context["run_key"])
     desired = Desired({}, decision.chosen if decision else None)
     record = ChangeRecord(run, desired, await open_journal(project, name), None)

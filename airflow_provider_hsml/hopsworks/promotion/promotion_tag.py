@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.rollout.tags import log
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.promotion.record import Record
-
+log = logging.getLogger(__name__)
 
 PROMOTION = "hsml_promotion"
-"""The tag that notes a promotion on a model version."""
+"""The name of the tag."""
 
 
 async def tag_promotion(
     project: Project, model: ModelVersion | None, record: Record, *, at: float, run_key: str
 ) -> None:
     """
-    Put what became of a promotion on the model version, as a tag, where Hopsworks has a schema for it.
+    Record a promotion as a tag of the model version, if Hopsworks has a schema for this tag.
 
-    It is a note: where it cannot be made (no schema, another shape, another project's model), nothing fails.
+    The tag is optional: without a schema, with another schema, or for another project's model, nothing fails.
 
-    :param project: the project
-    :param model: the version that was to be served
-    :param record: what became of it
-    :param at: when, in seconds since 1970
-    :param run_key: which task it was
+    :param model: the version to serve; None for a script alone
+    :param record: the result of the promotion
+    :param at: the time of the promotion, in seconds since 1970
+    :param run_key: the task and its round of tries
     """
     if not record.has_changed or model is None or model.project != project.name:
         return
@@ -44,8 +43,8 @@ async def tag_promotion(
         "verified_by": record.verified_by,
         "reason": record.reason,
     }
-    given = {name: item for name, item in value.items() if item is not None}
+    filled = {name: item for name, item in value.items() if item is not None}
     try:
-        await api.put_model_tag(project, model.name, model.version, PROMOTION, given)
+        await api.put_model_tag(project, model.name, model.version, PROMOTION, filled)
     except HopsworksError as error:
-        log.debug("No tag %r: %s", PROMOTION, error)
+        log.debug("Tag %r was not set: %s", PROMOTION, error)

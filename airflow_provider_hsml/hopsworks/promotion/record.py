@@ -1,4 +1,4 @@
-"""The record of a promotion: what was decided and done, for XCom, the task's log, and a tag of the model version."""
+"""The record of a promotion, its decision and its result, for XCom, the task's log and a tag of the model version."""
 
 from __future__ import annotations
 
@@ -16,57 +16,59 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
-_SCRIPT = "the script was asked for"
+_SCRIPT = "the script was requested"
 
 
 @dataclass(frozen=True, slots=True)
 class EarlierTry:
-    """What an earlier try of the same task brought about; its worker died before it could tell."""
+    """The result of an earlier try of the same task, whose worker died before it could report."""
 
     action: str
+    """The action of its record."""
     previous_model_version: int | None
     is_kept: bool
+    """Whether it kept the champion."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromotionResult:
-    """How a promotion ended."""
+    """The result of a promotion: its decision, the states before and after, and its failure."""
 
     name: str
-    """The deployment's."""
+    """The name of the deployment."""
     outcome: Outcome | None
-    """None: no candidate is good enough to be the first, and there is no deployment."""
+    """The result of the rollout; None without one: not started, failed, or no candidate for a first deployment."""
     decision: Decision | None
     """None for a script alone."""
     champion: ModelVersion | None
-    """The version that was served before, where it was compared with."""
+    """The previous version, if the candidates were compared with it."""
     before: Deployment | None
-    """The deployment as it was."""
-    former: ServedVersion | None = None
-    """What served then, verified."""
+    """The deployment before the promotion; None when there was none."""
+    previous: ServedVersion | None = None
+    """The version that served before the promotion. An unverified change before it does not count."""
     plan: Plan | None = None
-    """What would be done, where that was all that was asked for."""
+    """The plan, if only a plan was requested."""
     failure: HopsworksError | None = None
-    """How it failed."""
+    """The error that the promotion failed with."""
     now: Deployment | None = None
-    """As it is after a failure, where that is known."""
-    done: EarlierTry | None = None
-    """What this one finds done."""
+    """The deployment after a failure; None when it is unknown."""
+    earlier_try: EarlierTry | None = None
+    """The result of an earlier try of the same task, if that had made this change already."""
 
     def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
         """
-        Make the record of it.
+        Build the record.
 
-        :param by: what was compared by
-        :param inference_url: the address that answers predictions
-        :param url: the deployment's page
+        :param by: the metric that versions were compared by
+        :param inference_url: the address for inference requests
+        :param url: the deployment's page in the Hopsworks UI
         """
         outcome, model = self.outcome, self.decision.chosen if self.decision else None
         deployment = outcome.deployment if outcome else self.now or self.before
         reason = self.decision.reason if self.decision else _SCRIPT
-        done = self._done
-        if done is not None:
-            reason = "an earlier try of this task has brought it about"
+        earlier = self._reported_try
+        if earlier is not None:
+            reason = "an earlier try of this task made the change"
         return Record(
             deployment_name=self.name,
             deployment_id=deployment.id if deployment else None,
@@ -75,19 +77,19 @@ class PromotionResult:
             model_name=model.name if model else None,
             model_version=model.version if model else None,
             model_project=model.project if model else None,
-            previous_model_version=done.previous_model_version
-            if done
-            else self.former.version
-            if self.former
+            previous_model_version=earlier.previous_model_version
+            if earlier
+            else self.previous.version
+            if self.previous
             else None,
             metric=by.name if by else None,
             metric_value=model.metric(by.name) if by and model else None,
-            previous_metric_value=self.champion.metric(by.name) if by and self.champion and not done else None,
+            previous_metric_value=self.champion.metric(by.name) if by and self.champion and not earlier else None,
             verified_by=outcome.verified_by if outcome else None,
             status=deployment.status.value if deployment else None,
             inference_url=inference_url,
             url=url,
-            is_kept=done.is_kept if done else self.decision is not None and self.decision.is_kept,
+            is_kept=earlier.is_kept if earlier else self.decision is not None and self.decision.is_kept,
             plan=self.plan.to_dict() if self.plan else None,
             downtime_seconds=outcome.downtime if outcome else None,
             failure=self.failure.kept_text if self.failure else None,
@@ -95,9 +97,9 @@ class PromotionResult:
 
     def resume_context(self, by: Metric | None) -> dict[str, Any]:
         """
-        Give it as plain JSON, for another process to go on with.
+        Return the decision as plain JSON, for another process to continue with.
 
-        :param by: what was compared by
+        :param by: the metric that versions were compared by
         """
         decision = self.decision
         return {
@@ -106,16 +108,16 @@ class PromotionResult:
             if decision is None
             else {"reason": decision.reason, "is_kept": decision.is_kept, "chosen": _served(decision.chosen)},
             "champion": _served(self.champion),
-            "former": None if self.former is None else asdict(self.former),
+            "former": None if self.previous is None else asdict(self.previous),
             "metric": by.name if by else None,
-            "done": None if self.done is None else asdict(self.done),
+            "done": None if self.earlier_try is None else asdict(self.earlier_try),
         }
 
     @property
-    def _done(self) -> EarlierTry | None:
-        """What is told of an earlier try, where this one had nothing to do."""
+    def _reported_try(self) -> EarlierTry | None:
+        """The earlier try to report, if this try had nothing to do."""
         is_idle = self.failure is None and self.outcome is not None and self.outcome.action == "unchanged"
-        return self.done if is_idle else None
+        return self.earlier_try if is_idle else None
 
     def _action(self) -> str:
         if self.failure is not None:
@@ -124,8 +126,8 @@ class PromotionResult:
             return "superseded" if isinstance(self.failure, SupersededError) else "failed"
         if self.plan is not None:
             return "planned"
-        if self._done is not None:
-            return self._done.action
+        if self._reported_try is not None:
+            return self._reported_try.action
         is_kept = self.decision is not None and self.decision.is_kept
         if self.outcome is None or (is_kept and self.outcome.action == "unchanged"):
             return "kept"
@@ -138,13 +140,13 @@ def _served(model: ModelVersion | None) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a deploying task did: pushed to XCom as plain JSON."""
+    """The record of a promotion. A task pushes it to XCom as plain JSON, so its field names are public."""
 
     deployment_name: str
     deployment_id: int | None
-    """None: there is no deployment, since no candidate was good enough to be the first."""
+    """None when there is no deployment, since no candidate was good enough to be the first."""
     action: str
-    """created, updated, started, attached, unchanged, kept; planned; rolled_back, superseded or failed."""
+    """One of: created, updated, started, attached, unchanged, kept; planned; rolled_back, superseded or failed."""
     reason: str
     model_name: str | None
     model_version: int | None
@@ -153,34 +155,34 @@ class Record:
     metric_value: float | None
     previous_metric_value: float | None
     verified_by: str | None
-    """fingerprint, instances, status, or None when nothing was waited for."""
+    """The evidence that the change is live: fingerprint, instances or status; None without a wait."""
     status: str | None
     inference_url: str | None
     url: str | None
     """The deployment's page in the Hopsworks UI."""
     is_kept: bool = False
-    """Whether no candidate took the place of what is served, be its configuration changed or not."""
+    """Whether the champion was kept, with or without a change of the configuration."""
     plan: dict[str, Any] | None = None
-    """What would be done, where a plan was all that was asked for."""
+    """The plan, if only a plan was requested."""
     model_project: str | None = None
-    """The one that owns the model."""
+    """The project that owns the model."""
     downtime_seconds: float | None = None
-    """For how long it did not answer, where it was stopped for the change."""
+    """Seconds without answers, if the deployment was stopped for the change."""
     failure: str | None = None
-    """What it failed with, and what was done about it."""
+    """The error that the promotion failed with, and how the failure was handled."""
 
     @property
     def has_changed(self) -> bool:
-        """Whether something else serves than before, or failed to."""
+        """Whether the deployment was changed, or a change of it was rolled back."""
         return self.action in ("created", "updated", "started", "attached", "rolled_back")
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as plain JSON values."""
+        """Return the record as plain JSON values."""
         return asdict(self)
 
     def summary(self) -> str:
-        """Give it as a few lines for people."""
-        kept = " (what was served is kept)" if self.is_kept and self.action != "kept" else ""
+        """Return the record as a few lines for people."""
+        kept = " (the served version is kept)" if self.is_kept and self.action != "kept" else ""
         rows = {
             "action": f"{self.action}{kept}",
             "model": self._model(),
@@ -188,8 +190,8 @@ class Record:
             "downtime": None if self.downtime_seconds is None else f"{self.downtime_seconds:.0f} s",
             "state": self.status,
             "failure": None if self.failure is None else self.failure.replace("\n", f"\n{'':14}"),
-            "why" if self.failure is None else "was tried": self.reason.removesuffix(f"; {self.failure}"),
-            "ask it at": self.inference_url if self.action not in ("planned", "kept") else None,
+            "why" if self.failure is None else "attempted": self.reason.removesuffix(f"; {self.failure}"),
+            "inference": self.inference_url if self.action not in ("planned", "kept") else None,
             "see": self.url,
         }
         lines = [f"  {name:<12}{value}" for name, value in rows.items() if value is not None]

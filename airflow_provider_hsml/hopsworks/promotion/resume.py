@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import InstanceTracker, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.domain.trigger_event import Failure, Success
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, SupersededError
@@ -58,7 +58,7 @@ def why_not_deferrable(watch: RolloutWatch) -> str:
         return "the rest of the change needs what only this worker knows"
     if watch.resume.journal_id is None and (checks.body is not None or judge.champion is not None):
         return "there is no journal to keep the inputs of its verification"
-    if checks.expect is not None and checks.expect.is_theirs:
+    if checks.expect is not None and checks.expect.is_user_function:
         return f"{checks.expect.name} is code of yours, which runs in a worker only"
     return ""
 
@@ -79,7 +79,7 @@ def to_json(watch: RolloutWatch) -> dict[str, Any]:
         "cause": tracker.cause.name,
         "since": tracker.since,
         "signature": list(tracker.signature) if tracker.signature else None,
-        "old_names": sorted(tracker.old_names),
+        "old_names": sorted(tracker.instances.previous),
         "can_wake": tracker.can_wake,
         "started_again": tracker.started_again,
         "timeout": watch.timeout,
@@ -109,7 +109,7 @@ def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> Rollou
         RolloutCause[data["cause"]],
         since=data["since"],
         signature=tuple(data["signature"]) if data["signature"] else None,
-        old_names=frozenset(data["old_names"]),
+        instances=InstanceTracker(frozenset(data["old_names"])),
         can_wake=data["can_wake"],
         started_again=data["started_again"],
     )

@@ -124,7 +124,7 @@ class Rollback:
         if nothing is not None:
             log.info("%s: nothing is rolled back: %s", live, nothing)
             decision = Decision(await self._served_by(live), nothing)
-            return PromotionResult(run.name, Outcome(live, "unchanged"), decision, None, live, situation.former)
+            return PromotionResult(run.name, Outcome(live, "unchanged"), decision, None, live, situation.previous)
         return await self._carry_out(situation, live, await self._desired(live, situation, begun))
 
     async def _carry_out(self, situation: Situation, live: Deployment, desired: Desired) -> PromotionResult:
@@ -165,7 +165,9 @@ class Rollback:
         if entry and self.run.key and (entry.run, entry.state) == (self.run.key, EntryState.VERIFIED):
             # An earlier try has done it, and its worker died before it could report.
             done = EarlierTry("rolled_back", entry.before.served.version if entry.before else None, is_kept=False)
-        return PromotionResult(self.run.name, outcome, decision, None, situation.live, situation.former, done=done)
+        return PromotionResult(
+            self.run.name, outcome, decision, None, situation.live, situation.previous, earlier_try=done
+        )
 
     def _begun(self, situation: Situation, live: Deployment) -> JournalEntry | None:
         """Return the entry of an earlier run that began this rollback: repeated, it would lead back again."""
@@ -178,14 +180,14 @@ class Rollback:
             return entry
         if not entry.is_rollback or entry.state is not EntryState.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
             return None
-        is_still = entry is situation.pending or (entry.before is not None and entry.before.is_still(live))
+        is_still = entry is situation.pending or (entry.before is not None and entry.before.matches(live))
         return entry if is_still else None
 
     async def _desired(self, live: Deployment, situation: Situation, begun: JournalEntry | None) -> Desired:
         """Return the state to restore: a deployment version, settings, and the model version that serves then."""
         if begun is not None:
             model = await self._model(begun.challenger)
-            return Desired(diff.from_stored(begun.desired), model, begun.back_to)
+            return Desired(diff.settings_from_json(begun.desired), model, begun.back_to)
         entry = situation.journal.newest
         if self.to == PREVIOUS and entry and entry.before and entry.state is EntryState.ROLLED_BACK:
             if not (entry.is_rollback or situation.is_unverified):
@@ -193,7 +195,7 @@ class Rollback:
                 return Desired({}, await self._served_by(live))
         elif self.to == PREVIOUS and entry and entry.before:
             before = entry.before
-            is_ours = not diff.differences(live.raw, diff.from_stored(entry.desired))
+            is_ours = not diff.differences(live.raw, diff.settings_from_json(entry.desired))
             if before.deployment_id == live.id and is_ours:
                 version, settings = await find_way_back(
                     self.run,

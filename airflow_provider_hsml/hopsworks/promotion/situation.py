@@ -1,4 +1,4 @@
-"""What there is of a deployment, and what an earlier run may have left of it: what a promotion decides on."""
+"""The situation of a deployment: its live state and the journal of earlier runs, the basis of every promotion."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What there is, and what is to become of it."""
+    """The live state of a deployment, its journal, and the decision of the gate."""
 
     name: str
-    """The deployment's."""
+    """The name of the deployment."""
     live: Deployment | None
-    """As it is."""
+    """The live deployment; None when there is none."""
     journal: Journal
     pending: JournalEntry | None
-    """A change of ours that is live, and that nobody has verified."""
+    """Our own change that is live but unverified."""
     is_unverified: bool = False
-    """Whether the journal does not say that what is live was verified: somebody else has changed it, or two at once."""
+    """Whether the journal does not confirm that the live state was verified: another client or run changed it."""
     decision: Decision | None = None
     """None for a script alone."""
     champion: ModelVersion | None = None
-    """The version to compare with."""
+    """The version that candidates are compared with."""
 
     @property
-    def former(self) -> ServedVersion | None:
-        """What was verified last: what is served, or was before an unfinished change; None: nothing."""
+    def previous(self) -> ServedVersion | None:
+        """The serving version, or the one before a pending change; None when there was no deployment."""
         if self.pending is not None:
             before = self.pending.before
         else:
@@ -52,7 +52,7 @@ class Situation:
 
     @property
     def adopts(self) -> bool:
-        """Whether what is to serve is what an unfinished change has put there."""
+        """Whether the chosen version is the one that a pending change has already made live."""
         chosen = self.decision.chosen if self.decision else None
         entry = self.pending
         if entry is None or entry.state is EntryState.ROLLING_BACK:
@@ -63,19 +63,18 @@ class Situation:
 
     @property
     def to_compare_with(self) -> ServedVersion | None:
-        """The version that candidates are compared with: none that never served, or was rejected."""
-        entry, former = self.journal.newest, self.former
+        """The version to compare candidates with; None if it never served or was rejected, and is down."""
+        entry, previous = self.journal.newest, self.previous
         is_down = self.live is not None and self.live.status.is_down
-        if entry is not None and is_down and (entry.left_nothing or former in [one.served for one in entry.rejected]):
+        if entry is not None and is_down and (entry.left_nothing or previous in [one.served for one in entry.rejected]):
             return None
-        return former
+        return previous
 
     def rejected_versions(self, owner: str, model_name: str) -> dict[int, str]:
         """
-        Return the versions of a model that were rejected, with the reason.
+        Return the rejected versions of a model, version -> reason.
 
         :param owner: the project that owns the model
-        :param model_name: the model's name
         """
         rejections = self.journal.newest.rejected if self.journal.newest else ()
         return {
@@ -94,57 +93,61 @@ class Situation:
 
 async def read_situation(project: Project, names: Sequence[str]) -> Situation:
     """
-    Find a deployment, and what an earlier run may have left of it.
+    Read a deployment and its journal, and find out whether an earlier run left a pending change.
 
-    :param project: the project
-    :param names: the names that it may have
+    :param names: the possible names of the deployment
     """
     name, live = await find_deployment(project, names)
     journal = await open_journal(project, name)
-    pending = _unfinished(project, journal, live)
-    is_unverified = pending is None and live is not None and not _is_vouched_for(project, journal.newest, live)
+    pending = _find_pending(project, journal, live)
+    is_unverified = pending is None and live is not None and not _is_confirmed(project, journal.newest, live)
     is_broken = journal.newest is None and bool(journal.names)
     return Situation(name, live, journal, pending, is_unverified or is_broken)
 
 
-def _is_vouched_for(project: Project, entry: JournalEntry | None, live: Deployment) -> bool:
+def _is_confirmed(project: Project, entry: JournalEntry | None, live: Deployment) -> bool:
     """
-    Tell whether the last entry says of what is live that it was verified; of what nobody noted, nothing is to be said.
+    Return whether the last entry confirms the live state as verified; True without an entry.
 
-    Two runs may write at once, and then the entry of either may be the newest.
+    Two runs may write concurrently, so the newest entry may be of either run.
     """
     if entry is None:
         return True
     if entry.state is EntryState.ROLLED_BACK and entry.before is not None:
-        former = diff.configuration(project, entry.before.row, also=entry.desired)
-        return entry.before.deployment_id == live.id and not diff.differences(live.raw, former)
-    return entry.state is EntryState.VERIFIED and not diff.differences(live.raw, diff.from_stored(entry.desired))
+        previous = diff.read_settings(project, entry.before.row, also=entry.desired)
+        return entry.before.deployment_id == live.id and not diff.differences(live.raw, previous)
+    return entry.state is EntryState.VERIFIED and not diff.differences(live.raw, diff.settings_from_json(entry.desired))
 
 
-def _unfinished(project: Project, journal: Journal, live: Deployment | None) -> JournalEntry | None:
-    """Give the last entry where it tells of a change that is live, or half taken back, and not verified."""
+def _find_pending(project: Project, journal: Journal, live: Deployment | None) -> JournalEntry | None:
+    """Return the last entry if its change is live or partly rolled back, and unverified."""
     entry = journal.newest
     if entry is None or live is None or not entry.is_pending:
         return None
-    before, desired, is_begun = entry.before, diff.from_stored(entry.desired), entry.state is EntryState.ROLLING_BACK
+    before, desired, is_begun = (
+        entry.before,
+        diff.settings_from_json(entry.desired),
+        entry.state is EntryState.ROLLING_BACK,
+    )
     if entry.over == live.signature or _is_live(project, entry, live):
         return entry
     if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
         return None
-    if before.is_still(live) and not is_begun:
+    if before.matches(live) and not is_begun:
         return None
-    # Going back takes two steps: some settings may be as they are to be, and others as they were.
-    away = diff.differences(live.raw, diff.configuration(project, before.row, also=desired))
-    half = {name: desired[name] for name in away if name in desired}
-    return entry if set(half) == set(away) and not diff.differences(live.raw, half) else None
+    # A rollback takes two steps: some settings may have the previous value already, and others the changed one.
+    not_back = diff.differences(live.raw, diff.read_settings(project, before.row, also=desired))
+    still_changed = {name: desired[name] for name in not_back if name in desired}
+    is_partly_back = set(still_changed) == set(not_back) and not diff.differences(live.raw, still_changed)
+    return entry if is_partly_back else None
 
 
 def _is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
     """
-    Tell whether a deployment is what a change has made of it, and that alone.
+    Return whether a deployment has the settings of a change, and all others as before.
 
-    Environment variables are stored nowhere, and compared by nobody; where nothing but those changed, a new deployment
-    version tells.
+    The journal stores no environment variables, so they are not compared. If only they changed, a new deployment
+    version shows the change.
     """
     before = entry.before
     if not _is_challenger(entry, live):
@@ -153,47 +156,44 @@ def _is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
         return True
     if not entry.desired and entry.touches_env_vars and before.version == live.version:
         return False
-    made = diff.changed(before.row, diff.from_stored(entry.desired))
-    return not diff.differences(live.raw, diff.configuration(project, made, also=entry.desired))
+    changed = diff.update_body(before.row, diff.settings_from_json(entry.desired))
+    return not diff.differences(live.raw, diff.read_settings(project, changed, also=entry.desired))
 
 
 def _is_challenger(entry: JournalEntry, live: Deployment) -> bool:
     """
-    Tell whether a deployment has all that a change was to give it.
+    Return whether a deployment has all settings of a change.
 
-    One that is stopped has the same signature after a change, where Hopsworks keeps no versions.
+    If Hopsworks keeps no versions, the signature of a stopped deployment does not change with its settings.
     """
     before = entry.before
-    if before is not None and (before.deployment_id != live.id or (before.is_still(live) and not entry.desired)):
+    if before is not None and (before.deployment_id != live.id or (before.matches(live) and not entry.desired)):
         return False
-    return not diff.differences(live.raw, diff.from_stored(entry.desired))
+    return not diff.differences(live.raw, diff.settings_from_json(entry.desired))
 
 
 def differing(project: Project, found: Situation, desired: SettingValues) -> dict[str, tuple[Any, Any]]:
     """
-    Tell what would change: setting -> (live, wanted).
+    Return the settings that would change, setting -> (live, desired).
 
-    :param project: the project
-    :param found: what there is
-    :param desired: what is asked for
-    :raises InvalidInputError: it would be refused
+    :param found: the situation of the deployment
+    :raises InvalidInputError: Hopsworks would refuse the change
     """
     desired = script_file.absolute(project, desired)
     if found.live is None:
         return {name: (None, value) for name, value in desired.items() if value is not None}
     found_differences = diff.differences(found.live.raw, desired)
     preconditions.check_live(found.live, found.decision.chosen if found.decision else None, found_differences)
-    preconditions.check_combination(diff.changed(found.live.raw, desired), found_differences)
+    preconditions.check_combination(diff.update_body(found.live.raw, desired), found_differences)
     return found_differences
 
 
 async def find_deployment(project: Project, names: Sequence[str]) -> tuple[str, Deployment | None]:
     """
-    Find a model's deployment under one of the names that it may have.
+    Find a model's deployment under one of its possible names.
 
-    :param project: the project
-    :param names: the first that exists counts; the last is the one to create
-    :return: the name to use, and the deployment where there is one
+    :param names: the first one that exists is used; a new deployment gets the last one
+    :return: the name to use, and the deployment if there is one
     """
     for name in names:
         deployment = await api.get_deployment(project, name)
@@ -206,13 +206,12 @@ async def find_champion(
     project: Project, served: ServedVersion | None, known: Sequence[ModelVersion], deployment_name: str
 ) -> ModelVersion | None:
     """
-    Find the version that a deployment serves; None when there is no deployment, or it serves no model.
+    Return the model version that a deployment serves; None when it serves no model.
 
-    :param project: the project
-    :param served: what it serves
+    :param served: the served version; None when there is no deployment
     :param known: versions that were read already
-    :param deployment_name: the deployment's name
-    :raises NotFoundError: the registry does not have it any more
+    :param deployment_name: for the error message
+    :raises NotFoundError: the version was deleted from the registry
     """
     if served is None or served.name is None or served.version is None:
         return None
@@ -224,7 +223,7 @@ async def find_champion(
     if champion is None:
         message = (
             f"Deployment {deployment_name!r} is set to version {served.version} of model {served.name!r}, which is not "
-            "in the registry any more, so nothing can be compared with it. Deploy a version by number with "
+            "in the registry any more: no version can be compared with it.\nDeploy a version by number with "
             "DeployModelOperator."
         )
         raise NotFoundError(message)

@@ -57,7 +57,7 @@ async def find_way_back(
     :param hides_env_vars: whether environment variables have changed and ``former`` does not have their values
     :raises InvalidInputError: environment variables cannot be restored, because Hopsworks keeps no versions
     """
-    desired = diff.configuration(run.project, former, also=also)
+    desired = diff.read_settings(run.project, former, also=also)
     differing = diff.differences(live.raw, desired)
     page = await read_patiently(api.get_versions(run.project, live), run.backoff(inputs.FIRST_DELAY_START))
     is_kept = page is not None and version in [kept.version for kept in page.items]
@@ -165,6 +165,6 @@ class WayBack:
             self._check_ours(now, ours)
 
     def _check_ours(self, now: Deployment | None, ours: Deployment) -> None:
-        if now is None or not diff.is_still(self.record.run.project, now, ours):
+        if now is None or not diff.is_unchanged(self.record.run.project, now, ours):
             message = f"{now or ours} was changed by another client meanwhile, and their change is kept."
             raise SupersededError(message)

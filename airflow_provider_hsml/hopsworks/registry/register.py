@@ -290,7 +290,7 @@ async def _put(project: Project, model: NewModel, version: int, clock: Clock) ->
     try:
         await call
     except HopsworksError as error:
-        if not error.in_doubt:
+        if not error.outcome_unknown:
             raise
         log.warning("%s; checking whether it was registered", error)
         backoff = Backoff(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)

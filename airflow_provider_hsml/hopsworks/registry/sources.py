@@ -169,7 +169,7 @@ class HopsfsFiles:
         try:
             await api.copy_path(project, source, target)
         except HopsworksError as error:
-            if not error.in_doubt:
+            if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether the copy exists", error)
             backoff = Backoff(first=1.0, most=10.0, deadline=self.clock() + IN_DOUBT, clock=self.clock)

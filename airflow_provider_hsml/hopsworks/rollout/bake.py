@@ -1,8 +1,8 @@
 """
-The bake: after it has arrived, a deployment is asked for a while longer, as production will ask it.
+The bake: after a rollout is live and verified, the deployment is probed for a while longer.
 
-A probe counts once it may have reached the deployment. What says nothing of it, a server that is away or the request
-that wakes an Idle one, is counted nowhere.
+A probe counts once it may have reached the deployment. Requests that say nothing about the deployment are not counted:
+those to an unavailable server, and the one that wakes an Idle deployment.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 
+from .probe import is_deployments_fault
+
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
@@ -38,65 +40,67 @@ _ROUNDING = 1e-9
 
 @dataclass(slots=True)
 class Bake:
-    """Watches one deployment that has arrived. Drive ``run()``."""
+    """Watches one deployment after its rollout. Drive ``run()``."""
 
     prober: Prober
     deployment: Deployment
-    """As it arrived, later as it was seen last."""
-    asked: int = 0
+    """The deployment as it was read last."""
+    sent: int = 0
+    """Probes that count."""
     failed: int = 0
+    """Of these, probes that failed."""
     slowest: float = 0.0
-    """Seconds."""
+    """The longest latency in seconds."""
     _failed: FailureTracker = field(default_factory=FailureTracker)
 
     async def run(self) -> Deployment:
         """
-        Ask it now and then until the time is over, and see at the end that it is still the one that was asked.
+        Probe at the interval until the time is over, then check that the deployment is still the same.
 
-        :return: the deployment as it was seen last
-        :raises VerificationError: more probes failed than may
-        :raises DeploymentFailedError: it is Failed and stays so
-        :raises SupersededError: somebody else changed, stopped or deleted it
-        :raises DeadlineExceededError: the server has been away for too long
+        :return: the deployment as it was read last
+        :raises VerificationError: a larger share of the probes failed than is allowed
+        :raises DeploymentFailedError: the deployment stays Failed
+        :raises SupersededError: another client changed, stopped or deleted the deployment
+        :raises DeadlineExceededError: the server was unavailable for too long
         """
         checks, clock = self.prober.checks, self.prober.clock
         if not checks.bake_seconds:
-            await self._look()
+            await self._poll()
             return self.deployment
         interval = min(checks.probe_interval, checks.bake_seconds)
         planned = int(checks.bake_seconds / interval + _ROUNDING)
         log.info(
-            "%s: watching it for %g s, asking it every %g s",
+            "%s: watching it for %g s, probing every %g s",
             self.deployment,
             checks.bake_seconds,
             checks.probe_interval,
         )
         begun, slot = clock(), 0
         while True:
-            # What takes longer than the interval leaves turns out, instead of making them up all at once.
+            # A probe that takes longer than the interval skips slots: they are not made up for in a burst.
             slot = max(slot + 1, math.ceil((clock() - begun) / interval))
             is_failed = self.deployment.status is Status.FAILED
-            if slot > planned and (self.asked or not self.prober.can_ask) and not is_failed:
+            if slot > planned and (self.sent or not self.prober.can_probe) and not is_failed:
                 break
             if not is_failed and clock() > begun + checks.bake_seconds + predict.ROUTE_BUDGET:
-                message = f"{self.deployment} could not be asked once while it was watched."
+                message = f"{self.deployment} could not be probed once while it was watched."
                 raise DeadlineExceededError(message)
             await Sleep(max(0.0, begun + slot * interval - clock()))
-            await self._look()
+            await self._poll()
             wrong = await self._probe()
             if self.failed > checks.max_error_rate * planned + _ROUNDING:
-                raise self._not_verified(wrong)
-        if self.failed > checks.max_error_rate * self.asked + _ROUNDING:
-            raise self._not_verified("too few of the rest were asked in that time")
-        await self._look()
+                raise self._failure(wrong)
+        if self.failed > checks.max_error_rate * self.sent + _ROUNDING:
+            raise self._failure("was not probed often enough in that time")
+        await self._poll()
         log.info(
             "%s: watched for %g s; %d probes, %d failed, the slowest took %.0f ms",
-            *(self.deployment, checks.bake_seconds, self.asked, self.failed, self.slowest * 1000),
+            *(self.deployment, checks.bake_seconds, self.sent, self.failed, self.slowest * 1000),
         )
         return self.deployment
 
-    async def _look(self) -> None:
-        """See that it is still ours, and still up."""
+    async def _poll(self) -> None:
+        """Read the deployment, and check that it is still our change and still up."""
         clock = self.prober.clock
         backoff = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
         seen = await read_patiently(api.get_deployment_by_id(self.prober.project, self.deployment.id), backoff)
@@ -111,8 +115,8 @@ class Bake:
             raise DeploymentFailedError(seen)
 
     async def _probe(self) -> str:
-        """Ask once, count it, and say what was wrong."""
-        if not self.prober.can_ask:
+        """Send one probe and count it; return the fault of its answer, or an empty text."""
+        if not self.prober.can_probe:
             return ""
         if self.deployment.status is Status.IDLE:
             await self.prober.wake()
@@ -120,24 +124,24 @@ class Bake:
         try:
             answer, seconds = await timed(self.prober.send(), self.prober.clock)
         except HopsworksError as error:
-            if not await self.prober.is_its_fault(self.deployment, error):
+            if not await is_deployments_fault(self.prober.project, self.deployment, error):
                 log.warning("%s; not counted", error)
                 return ""
-            wrong = f"is not reached, or refuses: {error}"
+            wrong = f"is unreachable, or refuses the request: {error}"
         else:
             self.slowest = max(self.slowest, seconds)
             result = self.prober.judge.judge(answer, seconds)
             wrong = "answers as the previous version" if result.attribution is Attribution.CHAMPION else result.wrong
-        self.asked += 1
+        self.sent += 1
         if wrong:
             self.failed += 1
             log.warning("%s %s", self.deployment, wrong)
         return wrong
 
-    def _not_verified(self, last: str) -> VerificationError:
+    def _failure(self, last: str) -> VerificationError:
         checks = self.prober.checks
         message = (
-            f"{self.deployment}: {self.failed} of {self.asked} probes failed while it was watched for "
-            f"{checks.bake_seconds:g} s, and a share of {checks.max_error_rate:g} may. The last: it {last}"
+            f"{self.deployment}: {self.failed} of {self.sent} probes failed while it was watched for "
+            f"{checks.bake_seconds:g} s; the allowed share is {checks.max_error_rate:g}. The last: it {last}"
         )
         return VerificationError(message)

@@ -1,4 +1,4 @@
-"""Verifying a deployment: what it is asked, whose answers it gives, and what follows from them."""
+"""Probe a deployment: find the request to send, send it, and judge which version answered and whether correctly."""
 
 from __future__ import annotations
 
@@ -36,13 +36,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROBES = 5
+"""Probes in a row that must succeed after a rollout."""
 VLLM_HEALTH = "/v1/models"
-"""Of OpenAI's API, which is what Hopsworks leads to."""
+"""The health path of vLLM deployments: Hopsworks routes to their OpenAI API."""
 
 
 @dataclass(slots=True)
 class Prober:
-    """Asks one deployment, and tells whose answers it gives."""
+    """Probes one deployment and judges its answers. First call ``check`` or ``prepare``, which find the request."""
 
     project: Project
     name: str
@@ -51,81 +52,86 @@ class Prober:
     judge: Judge = field(init=False)
     _health_path: str | None = None
     is_prepared: bool = False
-    """Whether it is known what to ask."""
+    """Whether the request to send was looked for."""
 
     def __post_init__(self) -> None:
-        """Begin with nothing to ask, until ``prepare``."""
+        """Begin without a request, until ``prepare``."""
         self.judge = Judge(self.checks)
 
     @property
-    def can_ask(self) -> bool:
-        """Whether there is a request that every instance must have an answer to."""
+    def can_probe(self) -> bool:
+        """Whether there is a request that every instance must be able to answer."""
         return self.judge.probe is not None or self._health_path is not None
 
     async def check(
         self, live: Deployment | None, desired: SettingValues, model: ModelVersion | None, backoff: Backoff
     ) -> ModelVersion | None:
         """
-        Refuse checks that cannot be made, before anything is changed, and ``prepare``.
+        Prepare the probe, and refuse impossible checks before anything is changed.
 
-        :param live: the deployment as it is
-        :param desired: settings that were asked for
-        :param model: the version to come; None for the one that is served
-        :param pace: how often to try to read that one
-        :return: the version to come, where it was looked up
-        :raises InvalidInputError: which check, and why
+        :param live: the live deployment; None before it is created
+        :param desired: the desired settings
+        :param model: the new version; None for the serving version
+        :param backoff: how often to retry the read of the serving version
+        :return: the version to probe, if it was looked up
+        :raises InvalidInputError: a check is impossible; the message names it and the reason
         """
         checks = self.checks
         if _protocol(live, desired) == "GRPC":
-            message = f"verification: deployment {self.name!r} answers GRPC, which needs a GRPC client. Leave it out."
+            message = (
+                f"verification: deployment {self.name!r} uses GRPC, which needs a GRPC client. Leave verification out."
+            )
             raise InvalidInputError(message)
         if checks.health_path is not None and self.project.ingress is None:
             message = (
-                "verification.health_path: such a path is asked for at the ingress, and the connection does not go "
-                "there. Put inference_route: istio into its extra."
+                "verification.health_path: such a path is requested at the ingress, but the connection does not use "
+                "the ingress. Put inference_route: istio into its extra."
             )
             raise InvalidInputError(message)
         model = await self.prepare(live, desired, model, backoff)
         probe = self.judge.probe
-        asked = {
+        is_unmet = {
             "instances": checks.body is not None and probe is None,
             "expect": checks.expect is not None and probe is None,
-            "version_path": checks.version_path is not None and (not self.can_ask or self.judge.version is None),
-            "max_latency_ms": checks.max_latency_ms is not None and not self.can_ask,
+            "version_path": checks.version_path is not None and (not self.can_probe or self.judge.version is None),
+            "max_latency_ms": checks.max_latency_ms is not None and not self.can_probe,
         }
-        if in_vain := [name for name, is_in_vain in asked.items() if is_in_vain]:
-            message = f"verification.{in_vain[0]}: {self._why_not_asked(live, model)}"
+        if unmet := [name for name, is_impossible in is_unmet.items() if is_impossible]:
+            message = f"verification.{unmet[0]}: {self._why_not_probed(live, model)}"
             raise InvalidInputError(message)
         if checks.expect is not None and checks.expect.holds is None and (probe is None or probe.predictions is None):
             message = (
-                "verification.expect: 'equal' needs recorded answers for the rows that are asked: register the model "
-                "with expected."
+                "verification.expect: 'equal' needs recorded predictions for the rows that are sent. Register the "
+                "model with expected."
             )
             raise InvalidInputError(message)
-        if not self.can_ask:
-            log.info("Deployment %r will not be asked: %s", self.name, self._why_not_asked(live, model))
+        if not self.can_probe:
+            log.info("Deployment %r will not be probed: %s", self.name, self._why_not_probed(live, model))
         return model
 
-    def _why_not_asked(self, live: Deployment | None, model: ModelVersion | None) -> str:
+    def _why_not_probed(self, live: Deployment | None, model: ModelVersion | None) -> str:
         if _server(live, model) == "VLLM":
-            what = "vLLM is asked in the words of OpenAI's API, at the ingress"
+            reason = "vLLM is probed with OpenAI's API, at the ingress"
         elif self.judge.version is None:
-            what = "a script without a model is asked at the ingress, where 'health_path' says what for"
+            reason = "a script without a model is probed at the ingress, with the path in 'health_path'"
         else:
-            return "nothing is known to ask this model version: give 'instances', or register it with an input example."
-        return what + (", and the connection does not go there." if self.project.ingress is None else ".")
+            return (
+                "there is no example request for this model version. Pass 'instances', or register the version with "
+                "an input example."
+            )
+        return reason + (", but the connection does not use the ingress." if self.project.ingress is None else ".")
 
     async def prepare(
         self, live: Deployment | None, desired: SettingValues, model: ModelVersion | None, backoff: Backoff
     ) -> ModelVersion | None:
         """
-        Find out what to ask of the version to come, once.
+        Find the request with which to probe the new version, once.
 
-        :param live: the deployment
-        :param desired: settings that were asked for
-        :param model: the version to come; None for the one that is served
-        :param pace: how often to try to read that one
-        :return: the version to come, where it was looked up
+        :param live: the live deployment; None before it is created
+        :param desired: the desired settings
+        :param model: the new version; None for the serving version
+        :param backoff: how often to retry the read of the serving version
+        :return: the version to probe, if it was looked up
         """
         if self.is_prepared or _protocol(live, desired) != "REST":
             return model
@@ -135,33 +141,16 @@ class Prober:
         self.judge.version = model.version if model else live.model_version if live else None
         is_vllm = _server(live, model) == "VLLM"
         if self.checks.health_path is None and not is_vllm:
-            self.judge.probe = await self._find_probe(model)
+            self.judge.probe = await _find_probe(self.project, model, self.checks.body)
         if self.judge.probe is None and self.project.ingress is not None:
             self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
         return model
 
-    async def _find_probe(self, model: ModelVersion | None) -> Probe | None:
-        body = self.checks.body
-        if model is None:
-            return None if body is None or self.project.ingress is None else Probe(body)
-        try:
-            if body is None:
-                return await predict.registered_probe(self.project, model)
-            recorded = await predict.recorded_probe(self.project, model)
-        except RequestRefusedError as error:
-            if error.code != SCOPE_MISSING:
-                raise
-            log.warning("%s; what was registered with the version is not asked", error)
-            recorded = None
-        if body is None or (recorded is not None and recorded.body == body):
-            return recorded
-        return Probe(body)
-
-    async def remember_champion(self, live: Deployment) -> None:
+    async def record_champion(self, live: Deployment) -> None:
         """
-        Note who serves before the change, and what they answer to the probe.
+        Record the serving version before the change, and its answer to the probe.
 
-        :param live: the deployment
+        :param live: the live deployment
         """
         self.judge.champion_version = live.model_version
         probe = self.judge.probe
@@ -172,85 +161,86 @@ class Prober:
         except HopsworksError as error:
             log.info("The answer of the previous version is unknown: %s", error)
 
-    async def ask_in_a_row(self, deployment: Deployment, roll: RolloutTracker) -> Attribution:
+    async def probe_rollout(self, deployment: Deployment, tracker: RolloutTracker) -> Attribution:
         """
-        Ask several times; an answer of the version before means that the rollout is not through.
+        Send several probes in a row after a rollout.
 
-        :param deployment: as it was seen last
-        :param roll: the rollout that seems to be through
-        :raises VerificationError: an answer is not as it should be, nor that of the previous version
+        :param deployment: the deployment as it was read last
+        :param tracker: the rollout, which is over as far as the polls show
+        :return: the version that gave the last answer; ``CHAMPION`` means that the rollout is not over
+        :raises VerificationError: an answer is wrong, and cannot be the previous version's
         """
         attribution = Attribution.UNKNOWN
-        for number in range(PROBES if self.can_ask else 0):
+        for number in range(PROBES if self.can_probe else 0):
             if number:
                 await Sleep(predict.BETWEEN_PROBES)
-            result = await self.ask_once(deployment)
+            result = await self.probe_once(deployment)
             attribution = result.attribution
-            if result.wrong and not self._may_be_old(result, roll):
+            if result.wrong and not self._may_be_previous(result, tracker):
                 message = f"{deployment} {result.wrong}"
                 raise VerificationError(message)
             if result.wrong or attribution is Attribution.CHAMPION:
                 return Attribution.CHAMPION
         return attribution
 
-    def _may_be_old(self, result: ProbeResult, roll: RolloutTracker) -> bool:
-        """Tell whether an answer may be that of the version before, as far as that is not known."""
-        fresh = self.clock() - roll.since < predict.ROUTE_BUDGET
+    def _may_be_previous(self, result: ProbeResult, tracker: RolloutTracker) -> bool:
+        """Return whether the previous version may have given an answer, as far as that is unknown."""
+        is_recent = self.clock() - tracker.since < predict.ROUTE_BUDGET
         is_known = result.attribution is Attribution.CHALLENGER or (
             result.attribution is Attribution.NEITHER and self.judge.champion is not None
         )
-        return fresh and roll.cause is RolloutCause.CHANGE and not roll.names_are_new and not is_known
+        return is_recent and tracker.cause is RolloutCause.CHANGE and not tracker.instances.all_new and not is_known
 
-    async def ask_once(self, deployment: Deployment) -> ProbeResult:
+    async def probe_once(self, deployment: Deployment) -> ProbeResult:
         """
-        Send one probe, again while the deployment cannot be reached, and judge the answer.
+        Send one probe, retry it while the deployment is unreachable, and judge the answer.
 
-        :param deployment: as it was seen last
-        :raises VerificationError: the model refused it, or is not reached although it should
-        :raises DeadlineExceededError: the server itself is not there
+        :param deployment: the deployment as it was read last
+        :raises VerificationError: the model refused the probe, or is unreachable although it should serve
+        :raises DeadlineExceededError: the server itself is unavailable
         """
-        if not self.can_ask:
+        if not self.can_probe:
             return ProbeResult(Attribution.UNKNOWN)
-        asking = predict.until_reached(
+        probing = predict.until_reached(
             self.project, self.name, self.send, timeout=predict.ROUTE_BUDGET, clock=self.clock
         )
         try:
-            answer, seconds = await timed(asking, self.clock)
+            answer, seconds = await timed(probing, self.clock)
         except HopsworksError as error:
             if predict.is_unreached(error):
                 message = f"{deployment} does not answer, although it should: {error}"
-                is_its_fault = await self.is_its_fault(deployment, error)
+                is_its_fault = await is_deployments_fault(self.project, deployment, error)
                 raise (VerificationError if is_its_fault else DeadlineExceededError)(message) from error
-            asked = self._health_path or "a request with its registered example"
+            request = self._health_path or "a request with its registered example"
             if self.checks.body is not None:
-                asked = "the request that 'verification' gives"
-            message = f"{deployment} refused the probe, {asked}: {error}"
+                request = "the request from 'verification'"
+            message = f"{deployment} refused the probe, {request}: {error}"
             raise VerificationError(message) from error
         return self.judge.judge(answer, seconds)
 
-    async def ask_served(self, deployment: Deployment) -> ProbeResult:
+    async def probe_serving(self, deployment: Deployment) -> ProbeResult:
         """
-        Ask what has served for a while: a model that fails is asked again a few times, before it is believed.
+        Probe a deployment that has served for a while, and retry a model that fails a few times.
 
-        :param deployment: as it was seen last
-        :raises VerificationError: as ``ask_once``
+        :param deployment: the deployment as it was read last
+        :raises VerificationError: as ``probe_once``
         """
         for _ in range(PROBES - 1):
             try:
-                return await self.ask_once(deployment)
+                return await self.probe_once(deployment)
             except VerificationError as error:
                 cause = error.__cause__
                 if not isinstance(cause, HopsworksError) or not cause.transient or predict.is_unreached(cause):
                     raise
-                log.warning("%s; asking again", error)
+                log.warning("%s; retrying", error)
             await Sleep(predict.BETWEEN_PROBES)
-        return await self.ask_once(deployment)
+        return await self.probe_once(deployment)
 
     async def send(self, seconds: float | None = None) -> Mapping[str, Any]:
         """
-        Ask once.
+        Send the request once.
 
-        :param seconds: how long to wait for the answer
+        :param seconds: the timeout of the request; None for the default
         """
         if self.judge.probe is not None:
             return await predict.ask_model(self.project, self.name, self.judge.probe.body, seconds=seconds)
@@ -260,30 +250,13 @@ class Prober:
             return await self.project.ingress.get(self.project, self.name, self._health_path, seconds=seconds)
         except InferenceError as error:
             if error.status == 404 and not error.not_routed and self.checks.health_path is None:
-                log.info("%s; it does answer, so it counts as healthy", error)
+                log.info("%s; this is an answer, so the deployment counts as healthy", error)
                 return {}
             raise
 
-    async def is_its_fault(self, deployment: Deployment, error: HopsworksError) -> bool:
-        """
-        Tell a deployment that does not answer from a server that is not there.
-
-        :param deployment: as it was seen last
-        :param error: how a request ended
-        """
-        if not isinstance(error, NoResponseError | UnexpectedResponseError):
-            return True
-        if isinstance(error, NoResponseError) and not error.sent:
-            return False
-        try:
-            await api.get_deployment_by_id(self.project, deployment.id)
-        except HopsworksError:
-            return False
-        return True
-
-    async def answers(self) -> bool:
-        """Tell whether anything answers at all."""
-        if not self.can_ask:
+    async def is_reachable(self) -> bool:
+        """Return whether the deployment answers at all, be it with an error; False without a request to send."""
+        if not self.can_probe:
             return False
         try:
             await self.send()
@@ -292,23 +265,63 @@ class Prober:
         return True
 
     async def wake(self) -> None:
-        """Wake an Idle deployment by one request; how it ends does not matter."""
-        if not self.can_ask:
+        """Wake an Idle deployment with one request; its result does not matter."""
+        if not self.can_probe:
             return
-        log.info("Waking deployment %r by a request", self.name)
+        log.info("Waking deployment %r with a request", self.name)
         try:
             await self.send(WAKE_AGAIN)
         except HopsworksError as error:
-            log.info("The request that wakes it: %s", error)
+            log.info("The request that wakes deployment %r failed: %s", self.name, error)
+
+
+async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:
+    """
+    Return whether the deployment caused a failed request; if not, the server itself is unavailable.
+
+    :param deployment: the deployment as it was read last
+    :param error: the failure of the request
+    """
+    if not isinstance(error, NoResponseError | UnexpectedResponseError):
+        return True
+    if isinstance(error, NoResponseError) and not error.sent:
+        return False
+    try:
+        await api.get_deployment_by_id(project, deployment.id)
+    except HopsworksError:
+        return False
+    return True
+
+
+async def _find_probe(project: Project, model: ModelVersion | None, body: Mapping[str, Any] | None) -> Probe | None:
+    """
+    Find the request to send, and the predictions that were recorded for it.
+
+    :param body: the request from ``Verification``; None for the one that was registered with the version
+    """
+    if model is None:
+        return None if body is None or project.ingress is None else Probe(body)
+    try:
+        if body is None:
+            return await predict.registered_probe(project, model)
+        recorded = await predict.recorded_probe(project, model)
+    except RequestRefusedError as error:
+        if error.code != SCOPE_MISSING:
+            raise
+        log.warning("%s; the examples that were registered with the version are not used", error)
+        recorded = None
+    if body is None or (recorded is not None and recorded.body == body):
+        return recorded
+    return Probe(body)
 
 
 def _protocol(live: Deployment | None, desired: SettingValues) -> str:
-    """Tell what it will answer: REST or GRPC."""
+    """Return the protocol that the deployment will use: REST or GRPC."""
     return str(desired.get("api_protocol") or (live.api_protocol if live else "REST"))
 
 
 def _server(live: Deployment | None, model: ModelVersion | None) -> str:
-    """Tell what it will run on."""
+    """Return the model server on which the deployment will run."""
     if live is not None:
         return live.model_server
     return model.framework.model_server if model and model.framework else "PYTHON"

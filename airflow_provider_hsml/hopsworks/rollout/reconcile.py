@@ -265,7 +265,7 @@ class Reconciler:
         if live.status is Status.IDLE or not self._policy.wait:
             return Outcome(live, action, "status" if self._policy.wait else None)
         await self._steps.read_probe(live)
-        result = await self._steps.prober.ask_served(live)
+        result = await self._steps.prober.probe_serving(live)
         now = await self._update.read()
         if now is None or now.signature != live.signature:
             # It changed during the probe: which configuration answered is unknown.
@@ -286,7 +286,7 @@ class Reconciler:
             return await self._steps.watch(live, RolloutCause.CHANGE, "attached")
         except DeploymentFailedError as error:
             self.progress.action = action
-            if await self._steps.prober.answers():
+            if await self._steps.prober.is_reachable():
                 message = (
                     f"{error.deployment}: the last change does not come up ({error.deployment.reason}), but the "
                     "previous revision still serves. Nothing was changed, since a restart would stop that one too.\n"

@@ -1,4 +1,4 @@
-"""Restarting a deployment, so that what served before serves afterwards."""
+"""Restarts of a deployment, with or without a stop. The same version serves before and after."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STALE = 3.0
-"""Seconds for which a state may still be that of before our STOP."""
+"""Seconds after our STOP during which a read may still return the state before it."""
 
 
 async def restart(run: Run, *, wait: bool = True) -> Outcome:
     """
-    Stop a deployment and start it; one that is stopped is only started.
+    Stop a deployment and start it again. Only start it if it is stopped.
 
-    :param run: the run; its timeout counts for the stop, and again for the start
-    :param wait: whether to wait until it serves; the stop is waited for in any case
+    :param run: the run; its timeout applies to the stop, and again to the start
+    :param wait: whether to wait until the deployment serves; the wait for the stop is not optional
     """
     backoff = run.backoff(inputs.FIRST_DELAY_START)
     before = await read_patiently(api.get_deployment(run.project, run.name), backoff)
@@ -46,12 +46,11 @@ async def restart(run: Run, *, wait: bool = True) -> Outcome:
 
 async def rolling_restart(run: Run, *, wait: bool = True) -> Outcome:
     """
-    Replace a deployment's instances while the old ones answer; one that is stopped is only started.
+    Replace a deployment's instances while the old ones still answer. Only start it if it is stopped.
 
-    Hopsworks has no such command, and an update that changes nothing does nothing. So an environment variable is
-    changed that nobody reads.
+    Hopsworks has no such command, and an update without a change has no effect. So this changes an environment variable
+    that no program reads.
 
-    :param run: the run
     :param wait: whether to wait until the new instances serve
     :raises UnsupportedError: this Hopsworks keeps no environment variables; nothing was changed
     :raises VerificationError: the change was stored, and no rollout followed
@@ -78,10 +77,10 @@ async def _restarted(run: Run, desired: Desired, context: Mapping[str, Any], *, 
 
 async def check_restarted(flow: Flow[Outcome], context: Mapping[str, Any]) -> Outcome:
     """
-    Wait for a start or a restart, and check that it had an effect.
+    Wait for a start or a restart, and check that a rollout followed.
 
     :param flow: the start, or the rest of one whose long wait was deferred
-    :param context: what was known of the deployment before, from ``ResumePoint.context``
+    :param context: the state of the deployment before, from ``ResumePoint.context``
     :raises VerificationError: the change was stored, and no rollout followed
     """
     try:
@@ -91,24 +90,22 @@ async def check_restarted(flow: Flow[Outcome], context: Mapping[str, Any]) -> Ou
             raise
         raise error.extended(f"It was {context['stopped_while']} before this restart stopped it.") from error.__cause__
     if "revision" in context and outcome.deployment.revision == context["revision"]:
-        message = f"{outcome.deployment}: no new rollout followed.\nRestart it with rolling=False."
+        message = f"{outcome.deployment}: no new rollout followed the change.\nRestart it with rolling=False."
         raise VerificationError(message)
     return outcome
 
 
 async def start_again(project: Project, name: str, backoff: Backoff) -> None:
     """
-    Start what a restart has left stopped or stopping, without waiting until it serves.
+    Start a deployment that an interrupted restart has left stopped or stopping. Do not wait until it serves.
 
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param pace: how often to look, and until when
+    :param backoff: the pauses between reads, and the deadline
     """
     begun = backoff.clock()
     while True:
         deployment = await api.get_deployment(project, name)
         if deployment is not None and deployment.status.is_down:
-            log.warning("%s was left down by a restart that did not end; starting it", deployment)
+            log.warning("%s was left stopped by an interrupted restart; starting it", deployment)
             await api.start_deployment(project, deployment)
             return
         pause = backoff.next_delay()

@@ -35,7 +35,7 @@ async def restore_version(update: Update, live: Deployment, version: int, backof
         try:
             await api.rollback_deployment(run.project, live, version)
         except HopsworksError as error:
-            if not (error.in_doubt or error.transient):
+            if not (error.outcome_unknown or error.transient):
                 raise
             log.warning("%s; checking whether it was carried out", error)
         now = await update.read()

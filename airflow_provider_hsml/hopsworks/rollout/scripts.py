@@ -1,8 +1,8 @@
 """
-Scripts and configuration files of deployments: which file is meant, and getting a local one into the project.
+Uploads of local scripts and configuration files of deployments into the project.
 
-A local file is uploaded under a name that carries its content's hash, and never overwritten: so the name alone tells
-whether the content is the same, a retry uploads nothing, and a rollback finds the old content.
+A local file is uploaded under a name that contains the hash of its content, and is never overwritten. So equal names
+mean equal content, a retry uploads nothing, and a rollback finds the previous content.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ log = logging.getLogger(__name__)
 
 async def provide(project: Project, name: str, script: Script) -> None:
     """
-    See that a script is in the project: look for it, and upload it if it is ours to upload.
+    Upload a script with content; check that any other script exists in the project.
 
-    :param project: the project
     :param name: the setting's name, for messages
-    :param script: with its whole path
-    :raises InvalidInputError: it is not there, another file has its name, or the key may not look
+    :param script: the script, with its whole path
+    :raises InvalidInputError: the script does not exist, another file has its name, or the key may not upload files
     """
     below = script.path.removeprefix(f"/Projects/{project.name}/")
     try:
         if script.content is None:
             if not await api.path_exists(project, below):
-                message = f"spec.{name}: there is no {script.path!r} in project {project.name!r}."
+                message = (
+                    f"spec.{name}: there is no {script.path!r} in project {project.name!r}.\n"
+                    "Upload the file, or correct the path."
+                )
                 raise InvalidInputError(message)
             return
         await _upload(project, name, below, script.content)
@@ -43,11 +45,11 @@ async def provide(project: Project, name: str, script: Script) -> None:
         if error.code != SCOPE_MISSING:
             raise
         if script.content is None:
-            log.warning("%s; whether %r exists is left to the server to say", error, script.path)
+            log.warning("%s; not checked whether %r exists: the server will check it", error, script.path)
             return
         message = (
-            f"spec.{name}: uploading it needs an API key with the scopes DATASET_VIEW and DATASET_CREATE, and this one "
-            "has not got them. Use one that has, or put the file into the project and name it as "
+            f"spec.{name}: the upload needs an API key with the scopes DATASET_VIEW and DATASET_CREATE, which this key "
+            "does not have.\nUse a key with these scopes, or upload the file yourself and give its path "
             f"/Projects/{project.name}/..."
         )
         raise InvalidInputError(message) from error
@@ -61,15 +63,15 @@ async def _upload(project: Project, name: str, path: str, content: bytes) -> Non
         try:
             await upload_bytes(project, path, content)
         except HopsworksError as error:
-            # Another task may have uploaded the same meanwhile.
+            # Another task may have uploaded the same file meanwhile.
             there = await api.download(project, path)
             if there is None:
                 raise
-            log.info("%s; it is there", error)
+            log.info("%s; the file exists", error)
     if there is not None and there != content:
         message = (
-            f"spec.{name}: {path!r} in project {project.name!r} is named by the hash of its content, and holds "
-            "something else. Delete it, and run the task again."
+            f"spec.{name}: the name of {path!r} in project {project.name!r} contains the hash of its content, but the "
+            "file has another content.\nDelete the file, and run the task again."
         )
         raise InvalidInputError(message)
 

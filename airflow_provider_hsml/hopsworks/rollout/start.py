@@ -39,7 +39,7 @@ async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
         try:
             await api.start_deployment(run.project, live)
         except HopsworksError as error:
-            if not (error.in_doubt or error.transient):
+            if not (error.outcome_unknown or error.transient):
                 raise
             if not (isinstance(error, RequestRefusedError) and error.code in BUSY_CODES):
                 log.warning("%s; checking whether it was carried out", error)

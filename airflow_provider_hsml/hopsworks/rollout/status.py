@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,46 +10,46 @@ from airflow_provider_hsml.hopsworks.api import Call, Project, get_deployment, g
 from airflow_provider_hsml.hopsworks.domain.deployment import Condition, Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailureTracker
 from airflow_provider_hsml.hopsworks.errors import (
-    DeadlineExceededError,
     DeploymentFailedError,
     HopsworksError,
     SupersededError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, T, log, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, T, read_patiently
+
+log = logging.getLogger(__name__)
 
 LOG_TAIL = 20
 """Lines of each instance's log that the message of a failure carries."""
 
 
 class Goal(Protocol):
-    """What is waited for."""
+    """The goal of a wait."""
 
     def reached(self, deployment: Deployment | None, now: float) -> bool:
         """
-        Judge one look.
+        Evaluate one poll, and return whether the goal is reached.
 
-        :param deployment: what was seen; None when there is no such deployment
+        :param deployment: None when the deployment does not exist
         :param now: seconds since 1970
-        :raises DeploymentError: it cannot be reached any more
+        :raises DeploymentError: the goal cannot be reached any more
         """
 
 
 @dataclass(slots=True)
 class StatusGoal:
-    """The goal of being in one of some states."""
+    """The goal that a deployment has one of several statuses."""
 
     name: str
-    """The deployment's."""
+    """The deployment's name."""
     statuses: frozenset[DeploymentStatus]
     failed: FailureTracker = field(default_factory=FailureTracker)
 
     @classmethod
     def of(cls, name: str, *statuses: DeploymentStatus) -> StatusGoal:
         """
-        Make the goal, with what counts as the same: Idle as Running, Created as Stopped.
+        Build the goal. Idle counts as Running, and Created as Stopped.
 
-        :param name: the deployment's name
-        :param statuses: the states, one of which is enough
+        :param statuses: one of these is enough
         """
         desired = set(statuses)
         desired |= {DeploymentStatus.IDLE} if DeploymentStatus.RUNNING in desired else set()
@@ -57,12 +58,11 @@ class StatusGoal:
 
     def reached(self, deployment: Deployment | None, now: float) -> bool:
         """
-        Judge one look.
+        Evaluate one poll, and return whether the goal is reached.
 
-        :param deployment: what was seen
         :param now: seconds since 1970
-        :raises SupersededError: it was deleted
-        :raises DeploymentFailedError: it is Failed and stays so
+        :raises SupersededError: the deployment was deleted
+        :raises DeploymentFailedError: the deployment stays Failed
         """
         if deployment is None:
             message = f"Deployment {self.name!r} was deleted while it was waited for."
@@ -75,94 +75,85 @@ class StatusGoal:
 
 
 class GoneGoal:
-    """The goal of not being there."""
+    """The goal that a deployment does not exist."""
 
-    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
-        """
-        Judge one look.
-
-        :param deployment: what was seen
-        :param now: not needed
-        """
+    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - part of the protocol
+        """Return whether the deployment is gone."""
         return deployment is None
 
 
 @dataclass(slots=True)
 class StatusWait:
-    """A goal, how often to look for it, and until when."""
+    """A wait for a goal, with the backoff of its polls. Run it with ``wait_until``."""
 
     goal: Goal
     backoff: Backoff
     what: str
-    """What is waited for, for the message when it does not come: "deployment 'digits' to stop"."""
+    """The goal, for the message at the timeout: "deployment 'digits' to stop"."""
     seen: Deployment | None = None
+    """The deployment as it was read last."""
     _begun: float | None = None
-    _said: str = ""
+    _last_logged: str = ""
 
-    def pause_after(self, deployment: Deployment | None) -> float | None:
+    def evaluate(self, deployment: Deployment | None) -> bool:
         """
-        Judge a look.
+        Evaluate one poll, and return whether the goal is reached.
 
-        :param deployment: what was seen; None when there is no such deployment
-        :return: seconds before the next look; None when the goal is reached
-        :raises DeploymentError: it cannot be reached any more
-        :raises DeadlineExceededError: the deadline has passed
+        :param deployment: None when the deployment does not exist
+        :raises DeploymentError: the goal cannot be reached any more
         """
         now = self.backoff.clock()
         self._begun = now if self._begun is None else self._begun
-        self._said = log_change(self._said or describe_state(self.seen), deployment, now - self._begun)
+        self._last_logged = log_change(self._last_logged or describe_state(self.seen), deployment, now - self._begun)
         self.seen = deployment
-        if self.goal.reached(deployment, now):
-            return None
-        pause = self.backoff.next_delay()
-        if pause is None:
-            state = f"now: {deployment}, {deployment.reason or 'no reason given'}" if deployment else "it is not there"
-            message = f"Waited for {self.what} until the timeout; {state}."
-            raise DeadlineExceededError(message)
-        return pause
+        return self.goal.reached(deployment, now)
+
+    @property
+    def too_late(self) -> str:
+        """The message for the timeout."""
+        seen = self.seen
+        state = f"now: {seen}, {seen.reason or 'no reason given'}" if seen else "the deployment does not exist"
+        return f"Waited for {self.what} until the timeout; {state}."
 
 
-async def wait_until(wait: StatusWait, look: Call[Deployment | None]) -> Deployment | None:
+async def wait_until(wait: StatusWait, read: Call[Deployment | None]) -> Deployment | None:
     """
-    Look until a goal is reached. The first look is at once.
+    Poll until a goal is reached, first at once.
 
-    :param wait: the goal
-    :param look: how to look
-    :return: what was seen last
+    :param read: the call that reads the deployment
+    :return: the deployment as it was read last
+    :raises DeploymentError: the goal cannot be reached any more
+    :raises DeadlineExceededError: the deadline has passed
     """
     while True:
-        deployment = await read_patiently(look, wait.backoff)
-        pause = wait.pause_after(deployment)
-        if pause is None:
+        deployment = await read_patiently(read, wait.backoff)
+        if wait.evaluate(deployment):
             return deployment
-        await Sleep(pause)
+        await wait.backoff.wait(wait.too_late)
 
 
-async def poll_failed(project: Project, goal: StatusGoal, backoff: Backoff) -> Deployment | None:
+async def check_goal(project: Project, goal: StatusGoal, backoff: Backoff) -> Deployment | None:
     """
-    Look once; at a Failed for as long as it takes to know whether it stays.
+    Check a goal with one poll; poll a Failed deployment again until it is known whether it stays Failed.
 
-    :param project: the deployment's project
-    :param goal: the goal
-    :param pace: how often to look at a Failed
-    :return: the deployment when the goal is reached, else None
+    :param backoff: how often to poll a Failed deployment, and until when
+    :return: the deployment if the goal is reached, else None
     """
     while True:
         deployment = await get_deployment(project, goal.name)
         if goal.reached(deployment, backoff.clock()):
             return deployment
-        pause = backoff.next_delay()
-        if deployment is None or deployment.status is not DeploymentStatus.FAILED or pause is None:
+        delay = backoff.next_delay()
+        if deployment is None or deployment.status is not DeploymentStatus.FAILED or delay is None:
             return None
-        await Sleep(pause)
+        await Sleep(delay)
 
 
 async def with_log_tail(project: Project, flow: Flow[T]) -> T:
     """
-    Run a procedure, and put the end of the log into its error where a deployment failed.
+    Run a flow, and add the end of the deployment's log to a ``DeploymentFailedError``.
 
-    :param project: the deployment's project
-    :param procedure: what to run
+    :param flow: the flow; its result is returned
     """
     try:
         return await flow
@@ -182,28 +173,23 @@ async def with_log_tail(project: Project, flow: Flow[T]) -> T:
 
 
 def describe_state(deployment: Deployment | None) -> str:
-    """
-    Give what is worth a line in the log when it changes; empty where there is nothing.
-
-    :param deployment: what was seen
-    """
+    """Return the part of a deployment's state whose changes are logged; empty if there is no deployment."""
     if deployment is None:
         return ""
     condition = deployment.condition or Condition("")
     return f"{deployment.status.value} {condition.type} {condition.status}"
 
 
-def log_change(said: str, now: Deployment | None, seconds: float) -> str:
+def log_change(last_logged: str, deployment: Deployment | None, seconds: float) -> str:
     """
-    Say once in the log what changed between two looks.
+    Log a deployment's state if it has changed since it was logged last.
 
-    :param said: the state that was said last
-    :param now: what is seen
+    :param last_logged: the state that was logged last
     :param seconds: since the wait began
-    :return: the state that is said now
+    :return: the state that is logged now
     """
-    state = describe_state(now)
-    if now is not None and state != said:
+    state = describe_state(deployment)
+    if deployment is not None and state != last_logged:
         after = f" (after {seconds:.0f} s)" if seconds >= 1 else ""
-        log.info("%s%s%s", now, f": {now.reason}" if now.reason else "", after)
-    return state or said
+        log.info("%s%s%s", deployment, f": {deployment.reason}" if deployment.reason else "", after)
+    return state or last_logged

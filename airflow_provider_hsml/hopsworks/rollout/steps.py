@@ -11,7 +11,7 @@ from airflow_provider_hsml.hopsworks.domain import diff, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import InstanceTracker, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     DeploymentError,
@@ -126,7 +126,7 @@ class Steps:
         if self.policy.recreate or live.status is not Status.RUNNING:
             return
         self.progress.old_names = await read_instance_names(self.run.project, live)
-        await self.prober.remember_champion(live)
+        await self.prober.record_champion(live)
 
     async def create(self, body: Mapping[str, Any]) -> Deployment:
         """
@@ -176,7 +176,7 @@ class Steps:
         self.progress.is_stopped = True
         self.progress.stopped_at = self.run.clock()
         stopped = await stop(self.run.project, live.name, self.backoff(inputs.FIRST_DELAY_START))
-        if stopped is None or not diff.is_still(self.run.project, stopped, live):
+        if stopped is None or not diff.is_unchanged(self.run.project, stopped, live):
             raise Replan
         return stopped
 
@@ -234,8 +234,8 @@ class Steps:
                 cause,
                 since=self.run.clock(),
                 signature=None if cause is RolloutCause.START else live.signature,
-                old_names=progress.old_names,
-                can_wake=self.prober.can_ask,
+                instances=InstanceTracker(progress.old_names),
+                can_wake=self.prober.can_probe,
             ),
             self.prober,
             SentChange(progress.action, progress.has_changed, progress.stopped_at),

@@ -1,4 +1,4 @@
-"""Taking deployments down: stop and delete, whatever state they are in."""
+"""Stopping and deleting deployments, in whatever state they are."""
 
 from __future__ import annotations
 
@@ -30,70 +30,68 @@ class StopWait(Defer[Deployment | None]):
     seen: Deployment
 
     async def run(self) -> Deployment | None:
-        """Wait; one that is gone is stopped."""
+        """Wait until the deployment is stopped or gone."""
         wait = StatusWait(_Down(), self.backoff, f"deployment {self.name!r} to stop", self.seen)
         return await wait_until(wait, api.get_deployment(self.project, self.name))
 
 
 async def stop(project: Project, name: str, backoff: Backoff, *, wait: bool = True) -> Deployment | None:
     """
-    Stop a deployment, whatever state it is in. One that is stopped, or not there, is fine as it is.
+    Stop a deployment, in whatever state it is. Do nothing if it is stopped or does not exist.
 
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param pace: how often to look, and until when
-    :param wait: whether to wait until it is stopped
-    :return: as it was seen last; None when there is no such deployment
+    :param backoff: the pauses between reads, and the deadline
+    :param wait: whether to wait until the deployment is stopped
+    :return: the state that was read last; None when there is no such deployment
     """
-    look = api.get_deployment(project, name)
+    read = api.get_deployment(project, name)
     while True:
-        deployment = await read_patiently(look, backoff)
+        deployment = await read_patiently(read, backoff)
         if deployment is None or deployment.status.is_down:
             return deployment
         if deployment.status is not Status.STOPPING:
             log.info("Stopping %s", deployment)
-            if not await _taken(api.stop_deployment(project, deployment), backoff):
+            if not await _send_change(api.stop_deployment(project, deployment), backoff):
                 continue
         if not wait:
-            return await read_patiently(look, backoff)
+            return await read_patiently(read, backoff)
         return await StopWait(project, name, backoff, deployment)
 
 
 async def delete(project: Project, name: str, backoff: Backoff, *, force: bool = False) -> Deployment | None:
     """
-    Delete a deployment and wait until it is gone. One that is not there is deleted already.
+    Delete a deployment and wait until it is gone. Do nothing if it does not exist.
 
-    :param project: the deployment's project
-    :param name: the deployment's name
-    :param pace: how often to look, and until when
-    :param force: delete it also when it is neither Created nor Stopped
-    :return: as it was before; None when there was none
-    :raises InvalidInputError: it runs, and ``force`` was not given
+    :param backoff: the pauses between reads, and the deadline
+    :param force: also delete a deployment that is neither Created nor Stopped
+    :return: the state before; None when there was no deployment
+    :raises InvalidInputError: the deployment runs, and ``force`` is not set
     """
-    look = api.get_deployment(project, name)
-    before = deployment = await read_patiently(look, backoff)
+    read = api.get_deployment(project, name)
+    before = deployment = await read_patiently(read, backoff)
     while deployment is not None:
         if not (force or deployment.status.is_down):
-            message = f"{deployment} is not stopped. Stop it first, or give force=True to delete it as it is."
+            message = f"{deployment} is not stopped.\nStop it first, or set force=True to delete it while it runs."
             raise InvalidInputError(message)
         log.info("Deleting %s", deployment)
-        if await _taken(api.delete_deployment(project, deployment), backoff):
-            await wait_until(StatusWait(GoneGoal(), backoff, f"deployment {name!r} to be gone", deployment), look)
+        if await _send_change(api.delete_deployment(project, deployment), backoff):
+            await wait_until(StatusWait(GoneGoal(), backoff, f"deployment {name!r} to be gone", deployment), read)
             break
-        deployment = await read_patiently(look, backoff)
+        deployment = await read_patiently(read, backoff)
     return before
 
 
-async def _taken(call: Call[None], backoff: Backoff) -> bool:
+async def _send_change(call: Call[None], backoff: Backoff) -> bool:
     """
-    Send a change; tell whether it was taken. When it was not, or may not have been, pause: then it is time to look.
+    Send a change, and return whether the server accepted it. If not, or if this is unknown, pause before returning.
+
+    After False, read the deployment before sending anything again.
 
     :raises DeadlineExceededError: the deadline has passed
     """
     try:
         await call
     except HopsworksError as error:
-        if not (error.in_doubt or error.transient):
+        if not (error.outcome_unknown or error.transient):
             raise
         log.warning("%s; checking the deployment again", error)
         await backoff.wait(f"Gave up at the timeout: {error}", at_least=1.0)
@@ -102,7 +100,7 @@ async def _taken(call: Call[None], backoff: Backoff) -> bool:
 
 
 class _Down:
-    """The goal of being stopped, or gone."""
+    """The goal of a deployment that is stopped or gone."""
 
     def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
         return deployment is None or deployment.status.is_down

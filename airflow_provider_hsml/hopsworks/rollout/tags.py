@@ -1,4 +1,4 @@
-"""Tags: values by name, whose schemas Hopsworks knows; those of a deployment, and the note on a model version."""
+"""The tags of a deployment: values by name, each with a schema in Hopsworks."""
 
 from __future__ import annotations
 
@@ -21,14 +21,12 @@ log = logging.getLogger(__name__)
 
 async def set_tags(project: Project, deployment: Deployment, desired: Mapping[str, Any]) -> bool:
     """
-    Give a deployment these tags, and no others. They are no part of what runs: nothing restarts.
+    Set exactly these tags on a deployment, and remove all others. No instance restarts.
 
-    :param project: the project
-    :param deployment: the deployment
     :param desired: the values by name
-    :return: whether anything had to be changed
+    :return: whether a tag was set or removed
     :raises UnsupportedError: this Hopsworks has no tags of deployments (before 5.0)
-    :raises RequestRefusedError: a tag has no schema, or not this value
+    :raises RequestRefusedError: a tag has no schema, or its schema does not allow the value
     """
     try:
         live = await api.get_deployment_tags(project, deployment)
@@ -37,7 +35,7 @@ async def set_tags(project: Project, deployment: Deployment, desired: Mapping[st
             raise
         if not desired:
             return False
-        message = f"spec.tags: this Hopsworks has no tags of deployments. Leave them out of spec. ({deployment})"
+        message = f"spec.tags: this Hopsworks has no tags of deployments ({deployment}).\nLeave them out of spec."
         raise UnsupportedError(message) from error
     added = {
         name: value for name, value in desired.items() if name not in live or live[name] != tag_value(tag_text(value))

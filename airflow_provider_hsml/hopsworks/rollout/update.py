@@ -1,4 +1,4 @@
-"""Sending a change of a deployment once, and finding the row that it wrote."""
+"""Send the change of a deployment once, and read back the deployment resource that it stored."""
 
 from __future__ import annotations
 
@@ -36,41 +36,42 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IN_DOUBT = 120.0
-"""Seconds for which to look for a change whose answer was lost: a slow server may still be at it."""
+"""Seconds for which to poll for a change whose response was lost: a slow server may still carry it out."""
 FIRST_PAUSE = 0.5
+"""Seconds between the first two polls."""
 _NEW = (DeploymentStatus.CREATING, DeploymentStatus.CREATED)
 
 
 class Replan(Exception):
-    """The deployment is not what was read: begin again with what it is now. Not an error."""
+    """Raised to plan again, since the deployment is no longer as it was read. Not an error."""
 
     def __init__(self, *, is_busy: bool = False) -> None:
         super().__init__()
         self.is_busy = is_busy
-        """Whether it is only moving, which passes; else somebody has changed it."""
+        """Whether the deployment is only busy, which passes; else another client has changed it."""
 
 
 class _Settled:
-    """The goal of being in a state in which the server accepts changes, or of being gone."""
+    """The goal that the server accepts changes of a deployment, or that the deployment is gone."""
 
-    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - asked of every goal
+    def reached(self, deployment: Deployment | None, now: float) -> bool:  # noqa: ARG002 - part of the protocol
         return deployment is None or deployment.status.is_stable
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A desired configuration, and how Hopsworks is made to store it. Nothing here waits for instances."""
+    """Stores a desired configuration in Hopsworks. Nothing here waits for instances."""
 
     run: Run
     settings: SettingValues
     """The desired settings, with the whole path of each script."""
     model: ModelVersion | None
-    """The version to serve, if that changes or the deployment is new."""
+    """The version to serve, if it changes or the deployment is new."""
     deadline: float
     """Seconds since 1970."""
 
     def backoff(self) -> Backoff:
-        """Return how often to poll while the change is under way."""
+        """Return the backoff for polls while the change is in progress."""
         return self.run.backoff(FIRST_PAUSE, self.deadline)
 
     async def read(self) -> Deployment | None:
@@ -81,12 +82,12 @@ class Update:
         """
         Wait until the server accepts changes.
 
-        :param live: as it was seen
-        :raises Replan: it was deleted meanwhile
+        :param live: the deployment as it was read last
+        :raises Replan: the deployment was deleted meanwhile
         """
         if live.status.is_stable:
             return live
-        what = f"deployment {self.run.name!r} to finish what is under way"
+        what = f"deployment {self.run.name!r} to finish the change in progress"
         wait = StatusWait(_Settled(), self.backoff(), what, live)
         deployment = await wait_until(wait, api.get_deployment_by_id(self.run.project, live.id))
         if deployment is None:
@@ -94,11 +95,7 @@ class Update:
         return deployment
 
     def differs(self, deployment: Deployment) -> bool:
-        """
-        Tell whether it is not yet what is wanted.
-
-        :param deployment: as it was seen
-        """
+        """Return whether a deployment differs from the desired settings."""
         return bool(diff.differences(deployment.raw, self.settings))
 
     async def prepare_create(self) -> Mapping[str, Any]:
@@ -106,7 +103,7 @@ class Update:
         Check that the deployment can be created, and upload its scripts.
 
         :return: the body that creates it
-        :raises InvalidInputError: it cannot be created so; nothing was changed
+        :raises InvalidInputError: the deployment cannot be created; nothing was changed
         """
         project, settings = self.run.project, self.settings
         if self.model is None and not settings.get("script_file"):
@@ -114,16 +111,16 @@ class Update:
             known = ", ".join(sorted(other.name for other in others)) or "none"
             message = (
                 f"Deployment {self.run.name!r} does not exist in project {project.name!r}; there are: {known}. To "
-                "create it, name a model, or give a script_file in spec."
+                "create it, name a model, or set script_file in spec."
             )
             raise InvalidInputError(message)
         tool = "KSERVE" if await api.get_variable("kube_kserve_installed") == "true" else "DEFAULT"
         tool = settings.get("serving_tool") or tool
         least = await api.get_variable("kube_serving_min_num_instances")
         minimum = 0 if least == "0" and tool == "KSERVE" else 1
-        body = diff.created(self.run.name, self.model, settings, serving_tool=tool, minimum=minimum)
-        given = {name for name, value in settings.items() if value is not None}
-        preconditions.check_combination(body, {*given, "framework", "script_file", "serving_tool"})
+        body = diff.creation_body(self.run.name, self.model, settings, serving_tool=tool, minimum=minimum)
+        present = {name for name, value in settings.items() if value is not None}
+        preconditions.check_combination(body, {*present, "framework", "script_file", "serving_tool"})
         preconditions.check_minimum(body, must_be_zero=least == "0")
         await check_files(project, self.model, body)
         await self._provide_scripts(settings)
@@ -134,21 +131,21 @@ class Update:
         Create the deployment; afterwards it is stopped.
 
         :param body: from ``prepare_create``
-        :return: the deployment, and whether this request created it, as far as is known
-        :raises Replan: another client has created it meanwhile
-        :raises UnsupportedError: the server left out what it does not know
+        :return: the deployment, and whether this request created it, as far as known
+        :raises Replan: another client has created the deployment meanwhile
+        :raises UnsupportedError: the server left out settings that it does not know
         """
-        log.info("Creating deployment %r of %s", self.run.name, _what_of(self.model))
+        log.info("Creating deployment %r of %s", self.run.name, _served(self.model))
         try:
             await api.put_deployment(self.run.project, legacy_artifacts.for_creating(body))
         except HopsworksError as error:
             if isinstance(error, RequestRefusedError) and error.code == api.DUPLICATED_ENTRY:
                 log.warning("%s; continuing with the live deployment", error)
                 raise Replan from error
-            if not error.in_doubt:
+            if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether it was created", error)
-            live = await self._read_after_doubt(lambda deployment: deployment is not None)
+            live = await self._read_unknown_outcome(lambda deployment: deployment is not None)
             if live is None:
                 raise
             return live, False
@@ -161,22 +158,22 @@ class Update:
 
     async def update(self, live: Deployment, *, newest_version: int | None) -> Deployment:
         """
-        Send the change once, against the state that it was checked with, and find its row.
+        Send the change once, if the deployment is still as it was checked, and read back the stored resource.
 
-        :param live: the deployment, in a state in which it can be changed, as it was checked
-        :param newest_version: number of the newest version; None where the server keeps none
-        :raises Replan: it is not like that any more, or busy
-        :raises SupersededError: somebody else changed or deleted it meanwhile
-        :raises UnsupportedError: the server left out what it does not know
+        :param live: the deployment as it was checked, in a state in which the server accepts changes
+        :param newest_version: number of the newest deployment version; None if the server keeps no versions
+        :raises Replan: the deployment has changed since, or is busy
+        :raises SupersededError: another client changed or deleted the deployment meanwhile
+        :raises UnsupportedError: the server left out settings that it does not know
         """
         before = await self.read()
-        if before is None or not diff.is_still(self.run.project, before, live) or not self.differs(before):
+        if before is None or not diff.is_unchanged(self.run.project, before, live) or not self.differs(before):
             raise Replan
         if not before.status.is_stable:
             raise Replan(is_busy=True)
         differing = diff.differences(before.raw, self.settings)
-        log.info("Updating %s: %s", before, diff.described(differing))
-        body = legacy_artifacts.for_changing(before.raw, diff.changed(before.raw, self.settings), differing)
+        log.info("Updating %s: %s", before, diff.describe_changes(differing))
+        body = legacy_artifacts.for_changing(before.raw, diff.update_body(before.raw, self.settings), differing)
         new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
         try:
             await api.put_deployment(self.run.project, body, new_version=new_version)
@@ -184,32 +181,34 @@ class Update:
             if isinstance(error, RequestRefusedError) and (error.status == 409 or error.not_now):
                 log.warning("%s; reading it again", error)
                 raise Replan(is_busy=error.status != 409) from error
-            if not error.in_doubt:
+            if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether it was carried out", error)
-            row = await self._read_after_doubt(lambda deployment: deployment is None or not self.differs(deployment))
-            if row is not None and self.differs(row):
+            stored = await self._read_unknown_outcome(
+                lambda deployment: deployment is None or not self.differs(deployment)
+            )
+            if stored is not None and self.differs(stored):
                 if newest_version is not None and new_version:
-                    await self._check_not_kept(row, newest_version)
+                    await self._check_not_kept(stored, newest_version)
                 raise Replan(is_busy=True) from error
         else:
-            row = await self.read()
-        if row is None:
+            stored = await self.read()
+        if stored is None:
             message = f"Deployment {self.run.name!r} was deleted by another client while it was updated."
             raise SupersededError(message)
-        self._check_stored(row, before)
-        return row
+        self._check_stored(stored, before)
+        return stored
 
     async def prepare_update(self, live: Deployment) -> None:
         """
-        Check the change against what is there, and bring its scripts into the project.
+        Check the change against the live deployment, and upload its scripts.
 
-        :param live: the deployment
-        :raises InvalidInputError: it cannot be changed so; nothing was sent
+        :param live: the live deployment
+        :raises InvalidInputError: the deployment cannot be changed like this; no change was sent
         """
         differing = diff.differences(live.raw, self.settings)
         preconditions.check_live(live, self.model, differing)
-        body = diff.changed(live.raw, self.settings)
+        body = diff.update_body(live.raw, self.settings)
         preconditions.check_combination(body, differing)
         await check_schema(self.run.project, live, self.model)
         await check_files(self.run.project, self.model, body)
@@ -217,10 +216,9 @@ class Update:
 
     async def set_tags(self, deployment: Deployment) -> bool:
         """
-        Give the deployment the tags that were asked for.
+        Set the desired tags of the deployment.
 
-        :param deployment: the deployment
-        :return: whether any had to be changed
+        :return: whether any tag had to be changed
         """
         if "tags" not in self.settings:
             return False
@@ -231,48 +229,53 @@ class Update:
             if isinstance(script, Script):
                 await scripts.provide(self.run.project, name, script)
 
-    def _check_stored(self, row: Deployment, before: Deployment | None) -> None:
-        """Refuse a row that is not what was sent: of a server that drops what it does not know, or of somebody else."""
-        missing = diff.differences(row.raw, self.settings)
+    def _check_stored(self, stored: Deployment, before: Deployment | None) -> None:
+        """
+        Check that the stored resource is as desired.
+
+        :raises UnsupportedError: the server dropped settings that it does not know
+        :raises SupersededError: another client changed the deployment
+        """
+        missing = diff.differences(stored.raw, self.settings)
         if not missing:
             return
         names = ", ".join(setting_of(name).field for name in missing)
-        # What is dropped reads as before, or as the default: a value that nobody asked for is somebody's change.
+        # A dropped setting keeps its earlier value, or reads as the default. Any other value is another client's.
         dropped = all(
             live == (setting_of(name).read(before.raw) if before else setting_of(name).default)
-            for name, (live, _wanted) in missing.items()
+            for name, (live, _desired) in missing.items()
         )
-        # Nobody starts what is new before we have looked but somebody else.
-        is_untouched = row.status in _NEW if before is None else row.signature == before.signature
+        # A new deployment that is not new any more was started by another client: we have not started it yet.
+        is_untouched = stored.status in _NEW if before is None else stored.signature == before.signature
         if is_untouched or dropped:
             message = (
-                f"{row}: this Hopsworks does not know {names}: it accepted the change and left that out. Leave it out "
-                "of spec, or use a newer Hopsworks."
+                f"{stored}: this Hopsworks does not know {names}: it accepted the change, but did not store that. "
+                "Remove it from spec, or use a newer Hopsworks."
             )
             raise UnsupportedError(message)
         message = (
-            f"{row} was changed by another client right after our {'update' if before else 'creating it'}: {names}."
+            f"{stored} was changed by another client right after our {'update' if before else 'creating it'}: {names}."
         )
         raise SupersededError(message)
 
-    async def _check_not_kept(self, row: Deployment, newest_before: int) -> None:
+    async def _check_not_kept(self, live: Deployment, newest_before: int) -> None:
         """
-        See that a change in doubt was not kept as a version that is yet to become the active one.
+        Check that a change with an unknown outcome was not stored as a version that is not active yet.
 
-        :raises DeploymentError: it was; sent again, it would be kept twice
+        :raises DeploymentError: it was; sending it again would store it twice
         """
-        page = await read_patiently(api.get_versions(self.run.project, row), self.backoff())
+        page = await read_patiently(api.get_versions(self.run.project, live), self.backoff())
         versioned = {name: value for name, value in self.settings.items() if setting_of(name).versioned}
         for version in page.items if page else []:
             is_newer = version.version > newest_before
             if is_newer and not diff.differences({"name": self.run.name, **version.raw}, versioned):
                 message = (
-                    f"{row}: the change was kept as deployment version {version.version}, which is not the active one. "
-                    "It is not sent again, since that would keep it twice: roll back to that version."
+                    f"{live}: the change was stored as deployment version {version.version}, which is not the active "
+                    "one. It is not sent again, since that would store it twice: roll back to that version."
                 )
                 raise DeploymentError(message)
 
-    async def _read_after_doubt(self, is_done: Callable[[Deployment | None], bool]) -> Deployment | None:
+    async def _read_unknown_outcome(self, is_done: Callable[[Deployment | None], bool]) -> Deployment | None:
         """Poll for a change whose response was lost, for as long as a slow server may still carry it out."""
         backoff = self.run.backoff(1.0, min(self.deadline, self.run.clock() + IN_DOUBT))
         while True:
@@ -285,5 +288,5 @@ class Update:
             await Sleep(delay)
 
 
-def _what_of(model: ModelVersion | None) -> str:
+def _served(model: ModelVersion | None) -> str:
     return "a script" if model is None else f"version {model.version} of model {model.name!r}"

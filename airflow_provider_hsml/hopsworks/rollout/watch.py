@@ -1,8 +1,8 @@
 """
-Watching a rollout until what was asked for is what answers: the part of an arrival that takes long.
+Watch a rollout until the desired configuration answers: the long part of a change.
 
-It only reads and probes. So it need not hold a worker: ``handover`` writes it down as ids, names and numbers, and a
-trigger may see it through.
+A watch only reads and probes, so it need not hold a worker: ``promotion.resume`` stores it as ids, names and numbers,
+and a trigger runs it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class WatchResult:
     verified_by: str
     """``fingerprint``, ``instances`` or ``status``."""
     downtime: float | None = None
-    """Seconds for which it did not answer, if it was stopped for the change."""
+    """Seconds without answers, if the deployment was stopped for the change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +72,11 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
     change: SentChange
     resume: ResumePoint
     timeout: float
-    """Seconds that it may take, for messages."""
+    """Seconds that the whole change may take, for messages."""
     deadline: float
-    """When they are over, in seconds since 1970."""
+    """The end of the timeout, in seconds since 1970."""
     interval: float
-    """The longest seconds between two polls."""
+    """The longest delay between two polls, in seconds."""
     last_logged: str = ""
     """The state that was logged last."""
     seen: Deployment | None = None
@@ -85,52 +85,52 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
 
     async def run(self) -> WatchResult | StartNeeded:
         """
-        Poll until the rollout is through, probe the deployment, and bake it.
+        Poll until the rollout is over, probe the deployment, and bake it.
 
         :return: the result; ``StartNeeded`` if only another START helps
-        :raises DeploymentFailedError: its instances do not come up
-        :raises VerificationError: it serves, but does not answer as it should
-        :raises SupersededError: somebody else changed, stopped or deleted it
+        :raises DeploymentFailedError: the deployment's instances do not come up
+        :raises VerificationError: the deployment serves, but its answers are wrong
+        :raises SupersededError: another client changed, stopped or deleted the deployment
         :raises DeadlineExceededError: the timeout passed
         """
         cause, clock = self.tracker.cause, self.prober.clock
         first = inputs.FIRST_DELAY_START if cause is RolloutCause.START else inputs.FIRST_DELAY_UPDATE
         self._backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         while True:
-            deployment = await self._follow()
+            deployment = await self._poll()
             if isinstance(deployment, StartNeeded):
                 return deployment
             await self._prepare(deployment)
-            attribution = await self.prober.ask_in_a_row(deployment, self.tracker)
+            attribution = await self.prober.probe_rollout(deployment, self.tracker)
             if attribution is not Attribution.CHAMPION:
                 break
-            self.tracker.not_yet()
+            self.tracker.record_previous_answer()
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
-        elif self.tracker.names_are_new or cause is RolloutCause.START:
+        elif self.tracker.instances.all_new or cause is RolloutCause.START:
             verified_by = "instances"
         else:
             verified_by = "status"
         downtime = None if self.change.stopped_at is None else clock() - self.change.stopped_at
-        stopped = "" if downtime is None else f"; it did not answer for {downtime:.0f} s"
+        stopped = "" if downtime is None else f"; it was down for {downtime:.0f} s"
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
         self.seen = await Bake(self.prober, deployment).run()
         return WatchResult(self.seen, verified_by, downtime)
 
     async def _prepare(self, deployment: Deployment) -> None:
-        """Find out what to ask, where that was not done when the change was made: another process sees it through."""
+        """Find the request to send, unless this process made the change and has found it before."""
         if not self.prober.is_prepared:
             await self.prober.prepare(deployment, {}, None, self._backoff)
 
-    async def _follow(self) -> Deployment | StartNeeded:
-        """Look until the rollout is through, as far as the states tell."""
+    async def _poll(self) -> Deployment | StartNeeded:
+        """Poll until the rollout is over, as far as the statuses and instance names show."""
         tracker = self.tracker
         while True:
             deployment = await read_patiently(
                 api.get_deployment_by_id(self.prober.project, self.deployment_id), self._backoff
             )
             if deployment is None:
-                message = f"Deployment {self.prober.name!r} was deleted by another client while it was rolled out."
+                message = f"Deployment {self.prober.name!r} was deleted by another client during the rollout."
                 raise SupersededError(message)
             now = self.prober.clock()
             self.last_logged = log_change(
@@ -139,7 +139,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             self.seen = deployment
             step = tracker.next(deployment, now)
             if step is NextStep.PROBE or (
-                step is NextStep.NAMES and tracker.names(await read_instance_names(self.prober.project, deployment))
+                step is NextStep.READ_NAMES
+                and tracker.instances.record(await read_instance_names(self.prober.project, deployment))
             ):
                 return deployment
             if step is NextStep.START:
@@ -147,30 +148,25 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             if step is NextStep.WAKE:
                 await self._prepare(deployment)
                 await self.prober.wake()
-            pause = self._backoff.next_delay()
-            if pause is None:
+            delay = self._backoff.next_delay()
+            if delay is None:
                 raise DeadlineExceededError(self._too_late(deployment))
-            await Sleep(min(pause, tracker.look_within))
+            await Sleep(min(delay, tracker.poll_within))
 
     def _too_late(self, deployment: Deployment) -> str:
         tracker, message = self.tracker, f"{deployment} is not live within {self.timeout:g} s"
-        if tracker.old_answered or (tracker.old_names and tracker.stable_since is not None):
-            how = "the previous version still answers" if tracker.old_answered else "old instances still run"
-            return f"{message}: {how}. The change may never have been applied: restart the deployment."
+        if tracker.previous_answered or (tracker.instances.previous and tracker.stable_since is not None):
+            why = "the previous version still answers" if tracker.previous_answered else "old instances still run"
+            return f"{message}: {why}. The change may never have been applied: restart the deployment."
         reason = deployment.reason or "the server gives no reason"
-        return f"{message}: {reason}. Allow more by 'timeout', or look at its log."
+        return f"{message}: {reason}. Allow more time with 'timeout', or read the deployment's log."
 
 
 async def read_instance_names(project: Project, deployment: Deployment) -> frozenset[str]:
-    """
-    Read the names of a deployment's instances; none when the server does not tell.
-
-    :param project: the deployment's project
-    :param deployment: the deployment
-    """
+    """Read the names of a deployment's instances; an empty set when the server does not return them."""
     try:
         logs = await api.get_logs(project, deployment, tail=1)
     except HopsworksError as error:
-        log.info("The names of the instances are not known: %s", error)
+        log.info("The names of the instances are unknown: %s", error)
         return frozenset()
     return frozenset(instance.instance for instance in logs or [])

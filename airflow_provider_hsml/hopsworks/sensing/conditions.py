@@ -17,7 +17,7 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 from airflow_provider_hsml.hopsworks.registry import lookup
-from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, poll_failed, with_log_tail
+from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, check_goal, with_log_tail
 
 from . import search
 
@@ -65,7 +65,7 @@ class StatusCondition:
         """Poll once; in the status Failed, poll until it is known whether the failure stays."""
         clock = steady()
         backoff = Backoff(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
-        deployment = await with_log_tail(project, poll_failed(project, self.goal, backoff))
+        deployment = await with_log_tail(project, check_goal(project, self.goal, backoff))
         if deployment is None:
             return None
         return {

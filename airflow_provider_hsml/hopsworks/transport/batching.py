@@ -70,9 +70,42 @@ class _PendingRead:
             self.answer.set_exception(self.error)
 
 
+class _Turns:
+    """The limits of the requests that one poller has in progress at once."""
+
+    def __init__(self) -> None:
+        self.reads = asyncio.Semaphore(AT_ONCE)
+        self.few_reads = asyncio.Semaphore(AT_ONCE_FEW)
+        self.other_calls = asyncio.Semaphore(AT_ONCE)
+
+
+class _ListCost:
+    """The choice between one list and single reads, by the number of deployments in the project."""
+
+    def __init__(self) -> None:
+        self._count = math.inf
+        """Number of deployments in the project; infinite while it is unknown."""
+        self._ask_again_at = -math.inf
+        """Loop time from which a list is sent to find out the number, however high its cost."""
+
+    def is_lower(self, reads: int) -> bool:
+        """Return whether a list is sent in place of this number of single reads."""
+        is_time = asyncio.get_running_loop().time() >= self._ask_again_at
+        return reads > FEW and (reads >= LIST_COSTS * self._count or is_time)
+
+    def learn(self, count: float) -> None:
+        """
+        Record the number of deployments in a list.
+
+        :param count: the number; infinite after a list that was too long or failed
+        """
+        self._count = count
+        self._ask_again_at = asyncio.get_running_loop().time() + LISTED_AGAIN
+
+
 class Poller:
     """
-    Sends the calls of all waits on one project, on one event loop, for any number of tasks.
+    The poller of one project and one event loop, which sends the calls of all waits of any number of tasks.
 
     :param send: sends one call and returns its result, or raises HopsworksError
     :param project: returns the project whose deployments are read
@@ -91,17 +124,13 @@ class Poller:
         self._clock = clock
         # Different for each project and triggerer, so that they do not all send at the same instant.
         self._phase = random.uniform(0, 60)  # noqa: S311 - not a secret
-        self._reads = asyncio.Semaphore(AT_ONCE)
-        self._few_reads = asyncio.Semaphore(AT_ONCE_FEW)
-        self._others = asyncio.Semaphore(AT_ONCE)
+        self._turns = _Turns()
+        self._list_cost = _ListCost()
         self._collected: list[_PendingRead] = []
         self._to_read: dict[int | str, list[_PendingRead]] = {}
         self._to_list: dict[int | str, list[_PendingRead]] = {}
         self._is_listing = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._count = math.inf
-        """Number of deployments in the project; infinite while it is unknown."""
-        self._list_again = -math.inf
 
     async def send(self, call: Call[T], deadline: float = math.inf) -> T:
         """
@@ -114,17 +143,17 @@ class Poller:
         :raises HopsworksError: the call failed
         """
         if call.looks_at is None:
-            async with self._others:
+            async with self._turns.other_calls:
                 outcome: T = await self._send(call)
                 return outcome
-        asked = _PendingRead(call, deadline, asyncio.get_running_loop().create_future())
-        self._ask([asked])
+        read = _PendingRead(call, deadline, asyncio.get_running_loop().create_future())
+        self._collect([read])
         try:
-            answer: T = await asked.answer
+            answer: T = await read.answer
             return answer
         finally:
-            if asked.end is not None:
-                asked.end.cancel()
+            if read.end is not None:
+                read.end.cancel()
 
     async def sleep(self, seconds: float) -> None:
         """
@@ -153,108 +182,101 @@ class Poller:
 
     # --- Reads --------------------------------------------------------------------------------------------------------
 
-    def _ask(self, asked: list[_PendingRead]) -> None:
-        if asked and not self._collected:
+    def _collect(self, pending: list[_PendingRead]) -> None:
+        if pending and not self._collected:
             # In a context of its own: a log line for all waits must not go to the log of the first task alone.
             asyncio.get_running_loop().call_later(GATHERING, self._begin, context=contextvars.Context())
-        self._collected += asked
+        self._collected += pending
 
     def _begin(self) -> None:
         """Send the collected reads."""
-        looks: dict[int | str, list[_PendingRead]] = {}
-        for asked in self._collected:
-            if not asked.answer.done() and asked.call.looks_at is not None:
-                looks.setdefault(asked.call.looks_at, []).append(asked)
+        reads: dict[int | str, list[_PendingRead]] = {}
+        for read in self._collected:
+            if not read.answer.done() and read.call.looks_at is not None:
+                reads.setdefault(read.call.looks_at, []).append(read)
         self._collected = []
-        if self._is_for_a_list(len(looks.keys() | self._to_read.keys())):
+        if self._list_cost.is_lower(len(reads.keys() | self._to_read.keys())):
             # Together with the queued reads: one by one, thousands would never catch up.
             _add(self._to_read, to=self._to_list)
             self._to_read.clear()
-            _add(looks, to=self._to_list)
+            _add(reads, to=self._to_list)
             if not self._is_listing:
                 self._start(self._list())
         else:
-            self._read(looks)
-
-    def _is_for_a_list(self, looks: int) -> bool:
-        is_time = asyncio.get_running_loop().time() >= self._list_again
-        return looks > FEW and (looks >= LIST_COSTS * self._count or is_time)
+            self._read(reads)
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _read(self, looks: dict[int | str, list[_PendingRead]]) -> None:
+    def _read(self, reads: dict[int | str, list[_PendingRead]]) -> None:
         """Read deployments one by one; a deployment that is already queued is not queued again."""
-        are_few = len(looks) <= FEW
+        are_few = len(reads) <= FEW
+        turn = self._turns.few_reads if are_few else self._turns.reads
         queued = set() if are_few else set(self._to_read)
-        _add(looks, to=self._to_read)
-        for which in looks:
+        _add(reads, to=self._to_read)
+        for which in reads:
             if which not in queued:
-                self._start(self._read_one(which, self._few_reads if are_few else self._reads))
+                self._start(self._read_one(which, turn))
 
     async def _read_one(self, which: int | str, turn: asyncio.Semaphore) -> None:
         async with turn:
-            asked = _listening(self._to_read.pop(which, []))
-            if not asked:
+            pending = _still_waiting(self._to_read.pop(which, []))
+            if not pending:
                 return
             try:
-                deployment = await self._send(_once(asked[0].call))
+                deployment = await self._send(_once(pending[0].call))
             except Exception as error:  # noqa: BLE001 - the error is raised in the waits
-                self._start(self._fail(asked, error))
+                self._start(self._fail(pending, error))
                 return
-        await _answer([(one, deployment) for one in asked])
+        await _answer([(one, deployment) for one in pending])
 
     async def _list(self) -> None:
         self._is_listing = True
         try:
             while self._to_list:
-                looks, self._to_list = self._to_list, {}
-                await self._list_once(looks)
+                reads, self._to_list = self._to_list, {}
+                await self._list_once(reads)
         finally:
             self._is_listing = False
 
-    async def _list_once(self, looks: dict[int | str, list[_PendingRead]]) -> None:
+    async def _list_once(self, reads: dict[int | str, list[_PendingRead]]) -> None:
         try:
-            async with self._reads:
+            async with self._turns.reads:
                 deployments = await self._send(_once(get_deployments(await self._project())))
         except Exception as error:  # noqa: BLE001 - the error is raised in the waits
             if not _is_unavailable(error):
-                self._know(math.inf)
-            self._start(self._fail([one for asked in looks.values() for one in asked], error))
+                self._list_cost.learn(math.inf)
+            self._start(self._fail([one for pending in reads.values() for one in pending], error))
             return
-        self._know(len(deployments))
+        self._list_cost.learn(len(deployments))
         found: dict[int | str, Deployment] = {}
         for deployment in deployments:
             found[deployment.id] = found[deployment.name] = deployment
         # A list that lacks a deployment does not prove that the deployment is deleted: read it on its own.
-        self._read({which: asked for which, asked in looks.items() if which not in found})
-        await _answer([(one, found[which]) for which in looks.keys() & found.keys() for one in looks[which]])
+        self._read({which: pending for which, pending in reads.items() if which not in found})
+        await _answer([(one, found[which]) for which in reads.keys() & found.keys() for one in reads[which]])
 
-    def _know(self, count: float) -> None:
-        self._count = count
-        self._list_again = asyncio.get_running_loop().time() + LISTED_AGAIN
-
-    async def _fail(self, asked: list[_PendingRead], error: Exception) -> None:
+    async def _fail(self, pending: list[_PendingRead], error: Exception) -> None:
         """Retry later for waits whose deadline allows it; raise the error in the others."""
         if not (isinstance(error, HopsworksError) and error.transient):
-            for one in asked:
+            for one in pending:
                 one.error = error
                 one.fail()
             return
         loop, now = asyncio.get_running_loop(), self._clock()
-        if not any(one.failures for one in asked):
-            log.warning("%s; retrying, for %d waits", error, len(asked))
-        for one in asked:
+        if not any(one.failures for one in pending):
+            log.warning("%s; retrying, for %d waits", error, len(pending))
+        for one in pending:
             one.failures += 1
             one.error = error
             if one.end is None and one.deadline < math.inf:
                 one.end = loop.call_later(max(0.0, one.deadline - now), one.fail)
-        failures = max(one.failures for one in asked)
+        failures = max(one.failures for one in pending)
         backoff = self._aligned(min(2.0**failures, LONGEST_RETRY))
         await asyncio.sleep(max(backoff, error.retry_after or 0.0))
-        self._ask(_listening(asked))
+        self._collect(_still_waiting(pending))
 
 
 def _once(call: Call[T]) -> Call[T]:
@@ -269,13 +291,13 @@ def _is_unavailable(error: Exception) -> bool:
     )
 
 
-def _add(looks: dict[int | str, list[_PendingRead]], *, to: dict[int | str, list[_PendingRead]]) -> None:
-    for which, asked in looks.items():
-        to.setdefault(which, []).extend(asked)
+def _add(reads: dict[int | str, list[_PendingRead]], *, to: dict[int | str, list[_PendingRead]]) -> None:
+    for which, pending in reads.items():
+        to.setdefault(which, []).extend(pending)
 
 
-def _listening(asked: list[_PendingRead]) -> list[_PendingRead]:
-    return [one for one in asked if not one.answer.done()]
+def _still_waiting(pending: list[_PendingRead]) -> list[_PendingRead]:
+    return [one for one in pending if not one.answer.done()]
 
 
 async def _answer(answers: list[tuple[_PendingRead, Deployment | None]]) -> None:

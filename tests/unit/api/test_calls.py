@@ -43,7 +43,9 @@ class TestWhatIsSent:
             (
                 "create",
                 0,
-                api.put_deployment(PROJECT, diff.created("mnistdigits", MODEL, {}, serving_tool="KSERVE", minimum=1)),
+                api.put_deployment(
+                    PROJECT, diff.creation_body("mnistdigits", MODEL, {}, serving_tool="KSERVE", minimum=1)
+                ),
             ),
             ("list", 0, api.get_deployments(PROJECT)),
             ("state", 0, api.get_deployment_by_id(PROJECT, 14)),
@@ -63,7 +65,7 @@ class TestWhatIsSent:
     def test_an_update_sends_all_that_the_sdk_sends(self, verb: str) -> None:
         """And what the SDK drops of the live deployment, which a newer server may want back."""
         theirs = next(request for request in sdk_requests(verb) if request["method"] == "PUT")
-        body = diff.changed(LIVE.raw, {"model_version": theirs["body"]["modelVersion"]})
+        body = diff.update_body(LIVE.raw, {"model_version": theirs["body"]["modelVersion"]})
         ours = as_sent(api.put_deployment(PROJECT, body, new_version=verb == "update_new_version"))
 
         assert (ours["method"], ours["path"]) == (theirs["method"], theirs["path"])
@@ -239,9 +241,9 @@ ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "transient", "in_doubt", "not_ready"), ERRORS, ids=[row[0] for row in ERRORS])
+@pytest.mark.parametrize(("name", "transient", "outcome_unknown", "not_ready"), ERRORS, ids=[row[0] for row in ERRORS])
 def test_errors_are_told_apart_by_their_code(
-    name: str, transient: bool | None, in_doubt: bool | None, not_ready: bool | None
+    name: str, transient: bool | None, outcome_unknown: bool | None, not_ready: bool | None
 ) -> None:
     with pytest.raises(HopsworksError) as caught:
         api.put_deployment(PROJECT, {"name": "x"}).outcome(answer(f"errors/{name}"))
@@ -249,7 +251,7 @@ def test_errors_are_told_apart_by_their_code(
     error = caught.value
     assert str(error).startswith("create deployment 'x'")
     if transient is not None:
-        assert (error.transient, error.in_doubt) == (transient, in_doubt)
+        assert (error.transient, error.outcome_unknown) == (transient, outcome_unknown)
     if not_ready is not None:
         assert isinstance(error, RequestRefusedError)
         assert error.not_ready == not_ready

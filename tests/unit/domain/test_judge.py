@@ -1,4 +1,4 @@
-"""Whose an answer is, and what is wrong with it: a table of answers."""
+"""The judge: which version gave an answer, and whether it is as expected; a table of answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_the_tolerance_is_for_numbers(tolerance: float, expected: bool) -> None:
 
 
 def judge(recorded: list[Any] | None, champion: Any = None, **verification: Any) -> Judge:
-    """Make the judge of version 2; the champion is its answer, or its version alone."""
+    """Build the judge of version 2; the champion is its answer, or its version alone."""
     return Judge(
         Verification(**verification).checks(),
         Probe({"instances": [[0], [1]]}, recorded),
@@ -75,7 +75,9 @@ def wrong(judge: Judge, seconds: float = 0.01, **answer: Any) -> str:
         ([1], None, Attribution.NEITHER),
     ],
 )
-def test_by_what_is_recorded(answer: list[int], champion: list[int] | None, expected: Attribution) -> None:
+def test_attribution_by_the_recorded_predictions(
+    answer: list[int], champion: list[int] | None, expected: Attribution
+) -> None:
     before = None if champion is None else {"predictions": champion, "took": 7}
     result = judge([2], before).judge({"predictions": answer}, 0.01)
 
@@ -83,7 +85,7 @@ def test_by_what_is_recorded(answer: list[int], champion: list[int] | None, expe
     assert ("otherwise than recorded" in result.wrong) is (expected is Attribution.NEITHER)
 
 
-def test_without_a_recorded_answer_nothing_is_known() -> None:
+def test_without_recorded_predictions_the_version_is_unknown() -> None:
     assert attribution(judge(None), predictions=[1]) is Attribution.UNKNOWN
 
 
@@ -96,15 +98,15 @@ def test_without_a_recorded_answer_nothing_is_known() -> None:
         (7, 1, Attribution.NEITHER),
         (2, None, Attribution.CHALLENGER),
         (1, None, Attribution.NEITHER),
-        # The version before was asked: what it said counts, be it nothing, or not its number in the registry.
+        # The previous version was probed: its answer counts, even without a version or with a custom one.
         (2, {"predictions": [1]}, Attribution.CHALLENGER),
         ("v1", {"predictions": [1], "model": {"version": "v1"}}, Attribution.CHAMPION),
-        # The same version in another configuration tells nothing.
+        # The same version in another configuration cannot be told apart.
         (2, {"predictions": [1], "model": {"version": 2}}, Attribution.UNKNOWN),
         (2, 2, Attribution.UNKNOWN),
     ],
 )
-def test_by_the_version_in_the_answer(says: Any, champion: Any, expected: Attribution) -> None:
+def test_attribution_by_the_version_in_the_answer(says: Any, champion: Any, expected: Attribution) -> None:
     one = judge(None, champion, version_path="model.version")
     result = one.judge({"predictions": [1], "model": {"version": says}}, 0.01)
 
@@ -114,7 +116,7 @@ def test_by_the_version_in_the_answer(says: Any, champion: Any, expected: Attrib
 
 @pytest.mark.parametrize("answer", [{}, {"model": None}, {"model": "2"}, {"model": {"versions": 2}}])
 def test_an_answer_without_a_version(answer: dict[str, Any]) -> None:
-    """It may be that of a script of before; it may also be that the path is wrong."""
+    """The previous version's script may have given it; the path may also be wrong."""
     result = judge(None, {"predictions": [1]}, version_path="model.version").judge(answer, 0.01)
 
     assert result == ProbeResult(Attribution.UNKNOWN, "answers without a model version at 'model.version'")
@@ -132,7 +134,9 @@ def test_an_answer_without_a_version(answer: dict[str, Any]) -> None:
         (7, [3], Attribution.NEITHER, True),
     ],
 )
-def test_both_have_to_be_right(says: int, predictions: list[int], expected: Attribution, is_wrong: bool) -> None:
+def test_version_and_predictions_must_both_be_right(
+    says: int, predictions: list[int], expected: Attribution, is_wrong: bool
+) -> None:
     before = {"predictions": [1], "version": 1}
     result = judge([2], before, version_path="version").judge({"predictions": predictions, "version": says}, 0.01)
 
@@ -154,36 +158,36 @@ def test_both_have_to_be_right(says: int, predictions: list[int], expected: Attr
         ("equal", [1], True),
     ],
 )
-def test_what_is_expected(expect: str, predictions: Any, is_right: bool) -> None:
+def test_built_in_expectations(expect: str, predictions: Any, is_right: bool) -> None:
     assert (wrong(judge(None, expect=expect), predictions=predictions) == "") is is_right
 
 
-def test_columns_have_a_length_too() -> None:
+def test_columns_have_a_length() -> None:
     one = judge(None, expect="same_length")
     one.probe = Probe({"inputs": {"x": [1, 2, 3], "name": "a"}})
 
     assert wrong(one, outputs=[1, 2, 3]) == ""
-    assert "same_length gave False" in wrong(one, outputs=[1])
+    assert "same_length returned False" in wrong(one, outputs=[1])
 
 
 def below_ten(predictions: list[int], rows: list[Any]) -> bool:
-    """An expectation of a user's own."""
+    """Check predictions as a user's own function."""
     return all(one < 10 for one in predictions) and rows == [[0], [1]]
 
 
 def asserts_one(predictions: list[int], _rows: list[Any]) -> None:
-    """Another, in the words of a test."""
+    """Check predictions with an assert, as in a test."""
     assert predictions == [1], f"expected 1, got {predictions}"
 
 
-def test_a_function_of_their_own() -> None:
+def test_a_user_function() -> None:
     one = judge(None, expect=f"{__name__}.below_ten")
 
     assert wrong(one, predictions=[1, 2]) == ""
-    assert f"{__name__}.below_ten gave False for [11, 2]" in wrong(one, predictions=[11, 2])
+    assert f"{__name__}.below_ten returned False for [11, 2]" in wrong(one, predictions=[11, 2])
 
 
-def test_a_function_that_raises() -> None:
+def test_a_user_function_that_raises() -> None:
     one = judge(None, expect=f"{__name__}.asserts_one")
 
     assert wrong(one, predictions=[1]) == ""
@@ -206,7 +210,7 @@ def test_too_slow() -> None:
         (None, "version", True, True),
     ],
 )
-def test_what_is_a_fingerprint(champion: Any, version_path: str | None, can_be_old: bool, expected: bool) -> None:
+def test_is_fingerprint(champion: Any, version_path: str | None, can_be_old: bool, expected: bool) -> None:
     one = judge([2], champion, version_path=version_path)
 
     assert one.is_fingerprint(Attribution.CHALLENGER, can_be_old=can_be_old) is expected

@@ -17,7 +17,7 @@ def live(**more: Any) -> dict[str, Any]:
 
 
 def sent(raw: dict[str, Any], desired: SettingValues) -> dict[str, Any]:
-    return legacy_artifacts.for_changing(raw, diff.changed(raw, desired), diff.differences(raw, desired))
+    return legacy_artifacts.for_changing(raw, diff.update_body(raw, desired), diff.differences(raw, desired))
 
 
 def test_a_new_deployment_asks_for_a_new_artifact() -> None:

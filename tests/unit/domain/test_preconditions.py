@@ -26,7 +26,7 @@ def check_new(spec: dict[str, Any], framework: str | None = "SKLEARN", tool: str
     """Check what would create a deployment."""
     desired = DeploymentSpec.read(spec).setting_values()
     tool = desired.get("serving_tool", tool)
-    body = diff.created("digits", model(framework) if framework else None, desired, serving_tool=tool, minimum=1)
+    body = diff.creation_body("digits", model(framework) if framework else None, desired, serving_tool=tool, minimum=1)
     preconditions.check_combination(body, {*desired, "framework", "script_file", "serving_tool"})
 
 
@@ -57,7 +57,12 @@ class TestCombinations:
             ("PYTHON", "KSERVE", {}, "spec.script_file: version 2 of model 'digits' is of framework PYTHON"),
             ("TORCH", "KSERVE", {}, "framework TORCH"),
             (None, "KSERVE", {}, "spec.script_file: expected one, since a deployment without a model"),
-            ("SKLEARN", "DEFAULT", {}, "spec.script_file: on the serving tool DEFAULT"),
+            (
+                "SKLEARN",
+                "DEFAULT",
+                {},
+                "spec.script_file: .* SKLEARN models need a predictor script on the serving tool",
+            ),
             ("SKLEARN", "KSERVE", {"config_file": CONFIG}, "spec.config_file: only vLLM and predictor scripts"),
             (
                 "SKLEARN",
@@ -65,8 +70,8 @@ class TestCombinations:
                 {"script_file": SCRIPT, "transformer": {"script_file": SCRIPT}},
                 "spec.transformer: there are no transformers on the serving tool DEFAULT",
             ),
-            ("LLM", "DEFAULT", {}, "spec.serving_tool: vLLM needs KSERVE"),
-            ("LLM", "KSERVE", {"api_protocol": "GRPC"}, "spec.api_protocol: vLLM"),
+            ("LLM", "DEFAULT", {}, "spec.serving_tool: expected KSERVE, since vLLM"),
+            ("LLM", "KSERVE", {"api_protocol": "GRPC"}, "spec.api_protocol: expected REST, since vLLM"),
             ("TENSORFLOW", "DEFAULT", {"api_protocol": "GRPC"}, "spec.api_protocol: there is no GRPC"),
             ("TENSORFLOW", "DEFAULT", {"scaling": {"min_instances": 2}}, "spec.scaling.min_instances"),
             (
@@ -93,7 +98,7 @@ class TestCombinations:
                 {"inference_batcher": {"timeout": 3}},
                 "spec.inference_batcher.enabled: expected",
             ),
-            ("SKLEARN", "KSERVE", {"extra": {"vllmVariant": "VLLM"}}, "spec.extra: vllmVariant is for models"),
+            ("SKLEARN", "KSERVE", {"extra": {"vllmVariant": "VLLM"}}, "spec.extra: vllmVariant applies only to models"),
             (
                 "SKLEARN",
                 "KSERVE",
@@ -119,7 +124,12 @@ class TestCombinations:
                 {"scaling": {"min_instances": 1, "idle_scale_to_zero": True}},
                 "spec.scaling.min_instances: expected 0",
             ),
-            ("SKLEARN", "KSERVE", {"scaling": {"metric": "QUEUE_TIME"}}, "spec.scaling.metric: QUEUE_TIME"),
+            (
+                "SKLEARN",
+                "KSERVE",
+                {"scaling": {"metric": "QUEUE_TIME"}},
+                "spec.scaling.metric: only vLLM measures QUEUE_TIME",
+            ),
         ],
     )
     def test_what_does_not(self, framework: str | None, tool: str, spec: dict[str, Any], message: str) -> None:
@@ -130,8 +140,8 @@ class TestCombinations:
         live = row(predictorResources={"requests": {"memory": 100}, "limits": {"memory": 200}})
         desired = DeploymentSpec.read({"resources": {"requests": {"memory": 300}}}).setting_values()
 
-        with pytest.raises(InvalidInputError, match=r"at least what is requested \(300\), got 200"):
-            preconditions.check_combination(diff.changed(live, desired), desired)
+        with pytest.raises(InvalidInputError, match=r"at least the request \(300\), got 200"):
+            preconditions.check_combination(diff.update_body(live, desired), desired)
 
     def test_what_is_live_and_not_touched_is_left_to_the_server(self) -> None:
         live = row(predictorResources={"requests": {"memory": 300}, "limits": {"memory": 200}})
@@ -142,14 +152,16 @@ class TestCombinations:
         live = Deployment.from_json(row())
         differing = diff.differences(live.raw, {"serving_tool": "DEFAULT"})
 
-        with pytest.raises(InvalidInputError, match=r"spec.serving_tool: .* has KSERVE, and Hopsworks cannot change"):
+        with pytest.raises(InvalidInputError, match=r"spec.serving_tool: .* has KSERVE, which Hopsworks cannot change"):
             preconditions.check_live(live, None, differing)
 
     def test_a_cluster_that_wants_zero_instances(self) -> None:
         body = {"servingTool": "KSERVE", "requestedInstances": 2}
 
         preconditions.check_minimum(body, must_be_zero=False)
-        with pytest.raises(InvalidInputError, match=r"spec.scaling.min_instances: this Hopsworks wants 0"):
+        with pytest.raises(
+            InvalidInputError, match=r"spec.scaling.min_instances: expected 0, since all deployments of this Hopsworks"
+        ):
             preconditions.check_minimum(body, must_be_zero=True)
 
 
@@ -181,7 +193,7 @@ class TestSchema:
     )
     def test_another_training_dataset(self, challenger: ModelVersion) -> None:
         with pytest.raises(
-            InvalidInputError, match=r"schema of training dataset 3, .* Save it once with Hopsworks' SDK"
+            InvalidInputError, match=r"schema of training dataset 3, .*\nSave it once with Hopsworks' SDK"
         ):
             self.check(challenger)
 
@@ -197,5 +209,5 @@ class TestSchema:
         live = row(predictorEnvVars=list(self.SCHEMA))
 
         assert diff.differences(live, {"env_vars": {"OWN": "1"}}) == {}
-        body = diff.changed(live, {"env_vars": {"OTHER": "2"}})
+        body = diff.update_body(live, {"env_vars": {"OTHER": "2"}})
         assert body["predictorEnvVars"] == [*self.SCHEMA[:3], "OTHER=2"]

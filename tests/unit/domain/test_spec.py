@@ -140,7 +140,7 @@ class TestDeploymentSpec:
         with pytest.raises(InvalidInputError) as caught:
             DeploymentSpec.read({"env_vars": {"PASSWORD": ["hunter2"]}}).setting_values()
         live = dict(RAW, predictorEnvVars=["PASSWORD=hunter1"])
-        said = diff.described(diff.differences(live, {"env_vars": {"PASSWORD": "hunter2", "MORE": "3"}}))
+        said = diff.describe_changes(diff.differences(live, {"env_vars": {"PASSWORD": "hunter2", "MORE": "3"}}))
 
         assert "hunter" not in str(caught.value)
         assert said == "env_vars (PASSWORD) -> (MORE, PASSWORD)"
@@ -185,13 +185,13 @@ class TestDifferences:
         assert diff.differences({"predictorEnvironment": {"name": "env"}}, {"environment": "env"}) == {}
 
     def test_both_minimums_are_written(self) -> None:
-        body = diff.changed(RAW, {"scaling.min_instances": 3})
+        body = diff.update_body(RAW, {"scaling.min_instances": 3})
 
         assert body["requestedInstances"] == body["predictorScalingConfig"]["minInstances"] == 3
         assert RAW["requestedInstances"] == 1, "what was read is not changed"
 
     def test_what_is_not_known_is_kept(self) -> None:
-        body = diff.changed(dict(RAW, newer={"key": 1}), {"description": "why", "environment": "env"})
+        body = diff.update_body(dict(RAW, newer={"key": 1}), {"description": "why", "environment": "env"})
 
         assert body["newer"] == {"key": 1}
         assert body["description"] == "why"
@@ -205,13 +205,13 @@ class TestTopics:
         return DeploymentSpec.read({"inference_logger": given}).setting_values()
 
     def test_one_to_be_created(self) -> None:
-        body = diff.changed({"name": "digits"}, self.read(kafka_topic="CREATE", partitions="2", replicas=3))
+        body = diff.update_body({"name": "digits"}, self.read(kafka_topic="CREATE", partitions="2", replicas=3))
 
         assert body["kafkaTopicDTO"] == {"name": "CREATE", "numOfReplicas": 3, "numOfPartitions": 2}
         assert body["inferenceLogging"] == "ALL"
 
     def test_a_mode_alone_creates_one(self) -> None:
-        body = diff.changed({"name": "digits"}, self.read(mode="PREDICTIONS"))
+        body = diff.update_body({"name": "digits"}, self.read(mode="PREDICTIONS"))
 
         assert (body["kafkaTopicDTO"]["name"], body["inferenceLogging"]) == ("CREATE", "PREDICTIONS")
 
@@ -219,14 +219,14 @@ class TestTopics:
         live = {"name": "digits", "inferenceLogging": "ALL", "kafkaTopicDTO": {"name": "digits-inf0042"}}
 
         assert diff.differences(live, self.read(kafka_topic="CREATE")) == {}
-        assert diff.changed(live, self.read(mode="PREDICTIONS"))["kafkaTopicDTO"] == {"name": "digits-inf0042"}
+        assert diff.update_body(live, self.read(mode="PREDICTIONS"))["kafkaTopicDTO"] == {"name": "digits-inf0042"}
         assert diff.differences(live, self.read(kafka_topic="own"))
         assert diff.differences(live | {"name": "other"}, self.read(kafka_topic="CREATE"))
 
     @pytest.mark.parametrize("given", [{"mode": "NONE"}, {"kafka_topic": "NONE"}])
     def test_none_any_more(self, given: dict[str, Any]) -> None:
         live = {"name": "digits", "inferenceLogging": "ALL", "kafkaTopicDTO": {"name": "own"}}
-        body = diff.changed(live, self.read(**given))
+        body = diff.update_body(live, self.read(**given))
 
         assert body["inferenceLogging"] == "NONE"
         assert "kafkaTopicDTO" not in body
@@ -253,13 +253,13 @@ class TestNormalised:
     def test_extra_is_put_into_what_is_there(self) -> None:
         live = {"tracing": {"enabled": True, "price": 1}}
 
-        body = diff.changed(live, DeploymentSpec.read({"extra": {"tracing": {"enabled": False}}}).setting_values())
+        body = diff.update_body(live, DeploymentSpec.read({"extra": {"tracing": {"enabled": False}}}).setting_values())
 
         assert body["tracing"] == {"enabled": False, "price": 1}
 
     def test_a_limit_below_the_default_request(self) -> None:
         desired = {"resources.limits.cores": 0.1, "resources.requests.memory": 4096}
-        body = diff.created("digits", None, desired, serving_tool="KSERVE", minimum=1)
+        body = diff.creation_body("digits", None, desired, serving_tool="KSERVE", minimum=1)
 
         assert body["predictorResources"] == {
             "requests": {"cores": 0.1, "memory": 4096, "gpus": 0},

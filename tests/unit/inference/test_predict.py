@@ -44,7 +44,7 @@ def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"instances": [[1]], "inputs": [1]}, "give one of instances, inputs and payload, not instances and inputs"),
+        ({"instances": [[1]], "inputs": [1]}, "pass one of instances, inputs and payload, not instances and inputs"),
         ({"payload": {"rows": [1]}}, "exactly one of the keys"),
         ({"payload": {"instances": [1], "inputs": [1]}}, "exactly one of the keys"),
         ({"payload": [1]}, "exactly one of the keys"),

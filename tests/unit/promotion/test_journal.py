@@ -194,7 +194,7 @@ class TestAJournal:
         hook = HsmlHook()
 
         assert hook.deploy_model("unkept").action == "created"
-        assert caplog.text.count("is not remembered from one run to the next") == 1
+        assert caplog.text.count("the journal is not kept from one run to the next") == 1
         assert not any("unkept" in text for text in files(serving))
         assert hook.deploy_model("unkept").verified_by is not None
 

@@ -35,7 +35,7 @@ def test_says_what_serves_and_why() -> None:
         "  verified by fingerprint",
         "  state       Running",
         "  why         version 6 (accuracy 0.995) beats the served version 3 (accuracy 0.665)",
-        "  ask it at   https://host/predict",
+        "  inference   https://host/predict",
         "  see         https://host/p/119/deployments/14",
     ]
 
@@ -43,7 +43,7 @@ def test_says_what_serves_and_why() -> None:
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"is_kept": True}, "  action      updated (what was served is kept)"),
+        ({"is_kept": True}, "  action      updated (the served version is kept)"),
         ({"action": "kept", "is_kept": True}, "  action      kept"),
         ({"failure": "It failed.\nIt was rolled back."}, "  failure     It failed.\n              It was rolled back."),
         ({"downtime_seconds": 41.6}, "  downtime    42 s"),
@@ -77,7 +77,7 @@ def test_what_was_taken_back_is_told_from_what_serves() -> None:
         "  state       Running",
         "  failure     It answers otherwise.",
         "              It was rolled back.",
-        "  was tried   version 6 (accuracy 0.995) beats the served version 3 (accuracy 0.665)",
+        "  attempted   version 6 (accuracy 0.995) beats the served version 3 (accuracy 0.665)",
         "  see         https://host/p/119/deployments/14",
     ]
     first = dataclasses.replace(failed, previous_model_version=None, previous_metric_value=None)

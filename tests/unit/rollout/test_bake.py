@@ -1,4 +1,4 @@
-"""The bake, from the arrival on, against a Hopsworks whose clock and faults the test commands."""
+"""The bake after a rollout, against a Hopsworks whose clock and faults the test controls."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from tests.support.arrivals import FILES, V2, WITHOUT_EXPECTED
 from tests.support.fake import LOST, UNSENT, FakeHopsworks, refusal, row
-from tests.unit.rollout.test_probe import arrive
+from tests.unit.rollout.test_probe import deploy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,30 +25,30 @@ if TYPE_CHECKING:
 VERIFICATION = {"bake_seconds": 60, "probe_interval": 5}
 OK, WRONG = None, Answer(200, b'{"predictions": [3]}')
 BROKEN, NOT_READY = refusal(400, 250008, "no"), refusal(400, 250008)
-LOOK = "14"
-"""What the fake calls a look at the deployment."""
-ARRIVED = ["predict"] * 5
-"""What an arrival after a START sends."""
+POLL = "14"
+"""The fake's name for a poll of the deployment."""
+PROBES = ["predict"] * 5
+"""The probes after a START."""
 
 
 @pytest.fixture
 def fake() -> FakeHopsworks:
-    """A stopped deployment of version 2, which is running as soon as it is started."""
+    """A stopped deployment of version 2, which runs as soon as it is started."""
     fake = FakeHopsworks(row=row("Stopped", modelVersion=2), files=FILES, answers=[2])
     fake.on["START"] = fake.becomes("Running", revision="7")
     return fake
 
 
 def baked(fake: FakeHopsworks, *outcomes: Any, **more: Any) -> float:
-    """Have it arrive and baked, with what befalls the probes; give the seconds that the bake took."""
+    """Deploy and bake it, with these outcomes of the probes, and return the seconds that the bake took."""
     fake.faults["predict"] = [*[OK] * 5, *outcomes]
     begun = fake.now + 4  # Five probes, one second apart.
-    arrive(fake, VERIFICATION | more, timeout=30)
+    deploy(fake, VERIFICATION | more, timeout=30)
     return fake.now - begun
 
 
 def when(fake: FakeHopsworks, seconds: float, action: Callable[[], None]) -> None:
-    """Let something happen so many seconds after the bake began."""
+    """Let something happen some seconds after the bake has begun."""
     fake.on["START"] = _both(fake.on["START"], lambda: fake.after(4 + seconds, action))
 
 
@@ -60,55 +60,55 @@ def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], No
     return both
 
 
-def asked(fake: FakeHopsworks) -> int:
+def probed(fake: FakeHopsworks) -> int:
     return fake.sent.count("predict") - 5
 
 
-class TestHowOften:
+class TestInterval:
     def test_a_probe_every_interval_on_top_of_the_timeout(
         self, fake: FakeHopsworks, caplog: pytest.LogCaptureFixture
     ) -> None:
         caplog.set_level(logging.INFO)
 
         assert baked(fake) == 60
-        assert asked(fake) == 12
+        assert probed(fake) == 12
         assert "watched for 60 s; 12 probes, 0 failed, the slowest took 0 ms" in caplog.text
 
     @pytest.mark.parametrize(("seconds", "interval", "probes"), [(2, 5, 1), (5, 5, 1), (9, 5, 1), (0.3, 0.1, 3)])
-    def test_short_ones(self, fake: FakeHopsworks, seconds: float, interval: float, probes: int) -> None:
+    def test_short_bakes(self, fake: FakeHopsworks, seconds: float, interval: float, probes: int) -> None:
         assert baked(fake, bake_seconds=seconds, probe_interval=interval) <= seconds + 1e-6
-        assert asked(fake) == probes
+        assert probed(fake) == probes
 
     def test_slow_probes_are_not_made_up_for(self, fake: FakeHopsworks) -> None:
         slow = iter([0.0] * 5)
         fake.on["predict"] = lambda: fake.sleep(next(slow, 12.0))
 
-        assert baked(fake) == 62, "asked at 5, 20, 35 and 50 seconds"
-        assert asked(fake) == 4
+        assert baked(fake) == 62, "probed at 5, 20, 35 and 50 seconds"
+        assert probed(fake) == 4
 
-    def test_what_cannot_be_asked_is_looked_at(self, fake: FakeHopsworks) -> None:
+    def test_a_deployment_without_a_probe_is_polled(self, fake: FakeHopsworks) -> None:
         fake.files = WITHOUT_EXPECTED
 
-        arrive(fake, VERIFICATION)
+        deploy(fake, VERIFICATION)
 
         assert fake.now == 1060
         assert "predict" not in fake.sent
-        assert fake.reads.count(LOOK) == 1 + 12 + 1
+        assert fake.reads.count(POLL) == 1 + 12 + 1
 
 
-class TestHowManyMayFail:
+class TestErrorRate:
     @pytest.mark.parametrize("outcome", [WRONG, BROKEN, NOT_READY, LOST, refusal(500, 250007, "no healthy upstream")])
-    def test_none_by_default(self, fake: FakeHopsworks, outcome: Any) -> None:
+    def test_no_probe_may_fail_by_default(self, fake: FakeHopsworks, outcome: Any) -> None:
         with pytest.raises(
-            VerificationError, match="1 of 3 probes failed while it was watched for 60 s, and a share of 0"
+            VerificationError, match="1 of 3 probes failed while it was watched for 60 s; the allowed share is 0"
         ):
             baked(fake, OK, OK, outcome)
         assert fake.now == 1004 + 15, "it can only get worse"
 
-    def test_a_share(self, fake: FakeHopsworks) -> None:
+    def test_a_share_of_the_probes_may_fail(self, fake: FakeHopsworks) -> None:
         assert baked(fake, WRONG, OK, BROKEN, NOT_READY, max_error_rate=0.25) == 60
 
-    def test_more_than_that_fails_as_soon_as_it_is_certain(self, fake: FakeHopsworks) -> None:
+    def test_a_larger_share_fails_as_soon_as_it_is_certain(self, fake: FakeHopsworks) -> None:
         with pytest.raises(VerificationError, match="4 of 5 probes failed"):
             baked(fake, WRONG, OK, BROKEN, NOT_READY, WRONG, max_error_rate=0.25)
 
@@ -116,8 +116,8 @@ class TestHowManyMayFail:
         """0.29 * 100 is a little less than 29."""
         assert baked(fake, *[WRONG] * 29, bake_seconds=100, probe_interval=1, max_error_rate=0.29) == 100
 
-    def test_of_those_that_were_asked(self, fake: FakeHopsworks) -> None:
-        """One of twelve may fail, but slow probes leave but four."""
+    def test_the_share_is_of_the_probes_that_were_sent(self, fake: FakeHopsworks) -> None:
+        """One of twelve may fail, but slow probes leave time for only four."""
         slow = iter([0.0] * 5)
         fake.on["predict"] = lambda: fake.sleep(next(slow, 12.0))
         when(fake, 18, lambda: setattr(fake, "answers", [3]))
@@ -126,7 +126,7 @@ class TestHowManyMayFail:
         with pytest.raises(VerificationError, match="1 of 4 probes failed"):
             baked(fake, max_error_rate=0.1)
 
-    def test_too_slow_is_failed(self, fake: FakeHopsworks) -> None:
+    def test_a_slow_answer_is_a_failed_probe(self, fake: FakeHopsworks) -> None:
         slow = iter([0.0] * 6)
         fake.on["predict"] = lambda: fake.sleep(next(slow, 0.5))
 
@@ -135,16 +135,16 @@ class TestHowManyMayFail:
         ):
             baked(fake, max_latency_ms=200)
 
-    def test_an_answer_of_the_champion_is_failed(self) -> None:
+    def test_an_answer_of_the_champion_is_a_failed_probe(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)
         fake.on["PUT"] = fake.serves(["new"], [2])
         fake.after(45, fake.serves(["old"], [1]))
 
         with pytest.raises(VerificationError, match="The last: it answers as the previous version"):
-            arrive(fake, VERIFICATION)
+            deploy(fake, VERIFICATION)
 
 
-class TestWhatIsSeen:
+class TestPolls:
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
@@ -153,7 +153,7 @@ class TestWhatIsSeen:
             ({"status": "Stopped"}, SupersededError, "was stopped or deleted by another client"),
         ],
     )
-    def test_at_the_next_look(
+    def test_a_change_is_seen_at_the_next_poll(
         self, fake: FakeHopsworks, changes: dict[str, Any], error: type[DeploymentError], message: str
     ) -> None:
         when(fake, 12, lambda: fake.row.update(changes) if fake.row else None)
@@ -161,7 +161,7 @@ class TestWhatIsSeen:
         with pytest.raises(error, match=message):
             baked(fake)
         assert fake.now == 1004 + 15
-        assert asked(fake) == 2
+        assert probed(fake) == 2
 
     def test_a_failed_that_stays(self, fake: FakeHopsworks) -> None:
         when(fake, 12, lambda: fake.row.update(status="Failed") if fake.row else None)
@@ -171,27 +171,27 @@ class TestWhatIsSeen:
         assert fake.now == 1004 + 15 + 30
 
     def test_a_failed_that_passes(self, fake: FakeHopsworks) -> None:
-        """It is computed anew at each look: one more instance that finds no room is enough for it."""
+        """The status is computed at each read: one more instance that finds no room is enough for Failed."""
         when(fake, 12, fake.becomes("Failed"))
         when(fake, 22, fake.becomes("Running"))
 
         assert baked(fake) == 60
 
-    def test_it_is_deleted(self, fake: FakeHopsworks) -> None:
+    def test_a_deleted_deployment(self, fake: FakeHopsworks) -> None:
         when(fake, 12, lambda: setattr(fake, "row", None))
 
         with pytest.raises(SupersededError, match="stopped or deleted"):
             baked(fake)
 
     def test_an_instance_that_is_replaced(self, fake: FakeHopsworks) -> None:
-        """What counts is what is answered meanwhile."""
+        """Only the answers meanwhile count."""
         when(fake, 12, fake.becomes("Starting"))
         when(fake, 22, fake.becomes("Running"))
 
         assert baked(fake) == 60
-        assert asked(fake) == 12
+        assert probed(fake) == 12
 
-    def test_one_that_is_idle_is_woken_and_that_is_not_counted(self, fake: FakeHopsworks) -> None:
+    def test_an_idle_deployment_is_woken_and_that_is_not_counted(self, fake: FakeHopsworks) -> None:
         assert fake.row is not None
         fake.row |= {"requestedInstances": 0, "predictorScalingConfig": {"minInstances": 0}}
         when(fake, 12, fake.becomes("Idle"))
@@ -205,43 +205,43 @@ class TestWhatIsSeen:
         fake.on["predict"] = ask
 
         assert baked(fake, max_latency_ms=100) == 60
-        assert asked(fake) == 2 + 1 + 5
+        assert probed(fake) == 2 + 1 + 5
 
 
-class TestAServerThatIsAway:
-    """It says nothing of the deployment."""
+class TestUnavailableServer:
+    """An unavailable server says nothing about the deployment."""
 
     def test_probes_that_were_not_sent_are_not_counted(self, fake: FakeHopsworks) -> None:
         assert baked(fake, UNSENT, UNSENT) == 60
 
-    def test_nor_is_one_that_was_lost_when_it_went(self, fake: FakeHopsworks) -> None:
-        when(fake, 4.5, lambda: fake.faults.update({LOOK: [OK, UNSENT, UNSENT]}))
+    def test_a_probe_that_was_lost_when_it_went_down_is_not_counted(self, fake: FakeHopsworks) -> None:
+        when(fake, 4.5, lambda: fake.faults.update({POLL: [OK, UNSENT, UNSENT]}))
 
         assert baked(fake, LOST) == 60
 
-    def test_it_comes_back(self, fake: FakeHopsworks) -> None:
-        when(fake, 4.5, lambda: fake.faults.update({LOOK: [UNSENT] * 8}))
+    def test_the_server_comes_back(self, fake: FakeHopsworks) -> None:
+        when(fake, 4.5, lambda: fake.faults.update({POLL: [UNSENT] * 8}))
 
         assert baked(fake) <= 65
-        assert 3 <= asked(fake) < 12
+        assert 3 <= probed(fake) < 12
 
-    def test_it_does_not(self, fake: FakeHopsworks) -> None:
-        when(fake, 4.5, lambda: fake.faults.update({LOOK: [UNSENT] * 100}))
+    def test_the_server_stays_away(self, fake: FakeHopsworks) -> None:
+        when(fake, 4.5, lambda: fake.faults.update({POLL: [UNSENT] * 100}))
 
         with pytest.raises(DeadlineExceededError, match="nobody answers"):
             baked(fake)
         assert fake.now >= 1060
 
-    def test_when_nothing_was_asked_it_goes_on_for_a_while(self, fake: FakeHopsworks) -> None:
+    def test_without_any_probe_the_bake_continues_for_a_while(self, fake: FakeHopsworks) -> None:
         assert baked(fake, *[UNSENT] * 14) == 75
-        assert asked(fake) == 15
+        assert probed(fake) == 15
 
-    def test_but_not_for_ever(self, fake: FakeHopsworks) -> None:
-        with pytest.raises(DeadlineExceededError, match="could not be asked once while it was watched"):
+    def test_without_any_probe_the_bake_fails_in_the_end(self, fake: FakeHopsworks) -> None:
+        with pytest.raises(DeadlineExceededError, match="could not be probed once while it was watched"):
             baked(fake, *[UNSENT] * 100)
 
 
 def test_no_bake_by_default(fake: FakeHopsworks) -> None:
-    arrive(fake, {}, V2)
+    deploy(fake, {}, V2)
 
-    assert fake.sent == ["START", *ARRIVED]
+    assert fake.sent == ["START", *PROBES]

@@ -196,7 +196,7 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(503, 120009)]})
         fake.on["predict"] = lambda: fake.after(1, lambda: fake.kept.append(row(version=2, modelVersion=2)))
 
-        with pytest.raises(DeploymentError, match="kept as deployment version 2, which is not the active one"):
+        with pytest.raises(DeploymentError, match="stored as deployment version 2, which is not the active one"):
             arrive(fake)
         assert fake.sent.count("PUT") == 1
 
@@ -430,7 +430,7 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(), files=FILES)
         fake.on["PUT"] = lambda: fake.after(2, fake.becomes("Updating"))
 
-        with pytest.raises(DeadlineExceededError, match=r"is not live within 120 s.*Allow more by 'timeout'"):
+        with pytest.raises(DeadlineExceededError, match=r"is not live within 120 s.*Allow more time with 'timeout'"):
             arrive(fake, timeout=120)
 
     def test_a_server_that_is_away_until_the_timeout(self) -> None:

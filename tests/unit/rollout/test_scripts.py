@@ -158,7 +158,7 @@ class TestProviding:
     def test_something_else_has_its_name(self, file: Path) -> None:
         files = Files(there={OURS.removeprefix("/Projects/demo/"): b"# half"})
 
-        with pytest.raises(InvalidInputError, match=r"holds something else\. Delete it"):
+        with pytest.raises(InvalidInputError, match=r"has another content\.\nDelete the file"):
             files.provide(ours(file))
         assert files.sent == [], "it is not overwritten"
 

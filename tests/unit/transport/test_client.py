@@ -64,7 +64,7 @@ def test_changes_are_sent_once(connect: Connect) -> None:
     with serving(seen) as url, pytest.raises(UnexpectedResponseError) as caught:
         connect(url).send(PUT)
     assert len(seen.paths) == 1
-    assert caught.value.in_doubt
+    assert caught.value.outcome_unknown
 
 
 def test_a_no_is_not_asked_again(connect: Connect) -> None:
@@ -86,7 +86,7 @@ def test_an_answer_that_is_cut_off(connect: Connect) -> None:
         pytest.raises(NoResponseError, match="cut off") as caught,
     ):
         connect(url).send(PUT)
-    assert caught.value.in_doubt
+    assert caught.value.outcome_unknown
 
 
 def test_nobody_there(connect: Connect) -> None:
@@ -94,7 +94,7 @@ def test_nobody_there(connect: Connect) -> None:
         port = server.getsockname()[1]
     with pytest.raises(NoResponseError, match=r"nobody answers there\. Check the connection's host and port") as caught:
         connect(f"http://127.0.0.1:{port}").send(PUT)
-    assert not caught.value.in_doubt
+    assert not caught.value.outcome_unknown
     assert " at 0x" not in str(caught.value)
 
 
@@ -109,7 +109,7 @@ def test_somebody_who_does_not_answer(connect: Connect) -> None:
         pytest.raises(NoResponseError, match=r"no answer within 0.1 s") as caught,
     ):
         connect(f"http://127.0.0.1:{server.getsockname()[1]}", request_timeout=0.1, write_timeout=0.1).send(PUT)
-    assert caught.value.in_doubt
+    assert caught.value.outcome_unknown
 
 
 def test_tls_is_verified(connect: Connect, tmp_path: Path) -> None:

@@ -81,9 +81,9 @@ class Waits:
         waits = self
 
         class Counted(StatusWait):
-            def pause_after(self, deployment: Deployment | None) -> float | None:
+            def evaluate(self, deployment: Deployment | None) -> bool:
                 waits.looks += 1
-                return super().pause_after(deployment)
+                return super().evaluate(deployment)
 
         goal = StatusGoal.of(deployment.name, DeploymentStatus.RUNNING)
         wait = Counted(goal, Backoff(first=first, most=2.0, deadline=deadline), f"{deployment.name} to run")

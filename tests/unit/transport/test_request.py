@@ -128,7 +128,7 @@ def test_both_clients_say_the_same(name: str, call: Call[Any]) -> None:
             client.close()
         assert str(caught.value).startswith(f"{call.what} at {url}: ")
         error = caught.value
-        ends.append((type(error), str(error).replace(url, ""), error.transient, error.in_doubt))
+        ends.append((type(error), str(error).replace(url, ""), error.transient, error.outcome_unknown))
 
     assert ends[0] == ends[1]
     assert re.search(words, ends[0][1])
