@@ -2,7 +2,8 @@
 Masking of this provider's log records before they reach Airflow's handlers.
 
 Airflow masks a task's log when it writes the log file. With the LocalExecutor, its scheduler also prints the lines,
-unmasked. A message of Hopsworks about a deployment may contain a secret value from a template.
+unmasked. A message of Hopsworks about a deployment may contain a secret value from a template. Airflow masks the values
+that it knows to be secret; ``connection.mask_key`` adds the API key to them.
 """
 
 from __future__ import annotations

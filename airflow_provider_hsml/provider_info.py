@@ -50,7 +50,10 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "schema": {"type": ["boolean", "null"], "default": False},
     },
 }
-"""The only table of the connection fields beyond host, port and password. Airflow stores them in ``extra``."""
+"""
+The table of the connection fields beyond host, port and password, from which the form is built. Airflow stores them in
+``extra``. A test keeps the names in ``hopsworks.domain.access.EXTRA_KEYS`` equal to these.
+"""
 
 UI_FIELD_BEHAVIOUR: dict[str, Any] = {
     "hidden-fields": ["schema", "login"],

@@ -25,7 +25,7 @@ os.environ |= {
 }
 # What is made once for all tests lies here: the workers of xdist get the name from the process that starts them.
 os.environ.setdefault("HSML_TEST_SHARED", _HOME)
-for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR"):
+for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402 - Airflow reads its environment when it is first imported

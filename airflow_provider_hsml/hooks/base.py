@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _TEST_SECONDS = 10.0
-_START_AGAIN_SECONDS = 30.0
+_START_BEFORE_EXIT_SECONDS = 30.0
 """Seconds for a Stopping deployment to become Stopped, when its restart was interrupted."""
 
 
@@ -183,11 +183,11 @@ class HsmlBaseHook(BaseHook):
         number = deployment if isinstance(deployment, int) else deployment.id
         return self.access.ui_url(self.client.project.id, "deployments", number)
 
-    def _start_again(self, name: str) -> None:
+    def _start_before_exit(self, name: str) -> None:
         """Start a deployment that was left stopped, in the few seconds that a killed task still has."""
-        backoff = Backoff(first=0.2, most=1.0, deadline=time.time() + _START_AGAIN_SECONDS)
+        backoff = Backoff(first=0.2, most=1.0, deadline=time.time() + _START_BEFORE_EXIT_SECONDS)
         try:
-            drive(restart.start_again(self.client.project, name, backoff), self.client.send, time.sleep)
+            drive(restart.start_if_left_stopped(self.client.project, name, backoff), self.client.send, time.sleep)
         except Exception:
             log.exception("Deployment %r may be left stopped: start it", name)
 

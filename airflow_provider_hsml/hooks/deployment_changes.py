@@ -149,7 +149,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         except BaseException:
             # Airflow 2 ends a killed task by an exception that is not an Exception.
             if not (rolling or before.status.is_down):
-                self._start_again(name)
+                self._start_before_exit(name)
             raise
 
     def resume_start(self, left: Mapping[str, Any], event: Event) -> Deployment:

@@ -268,7 +268,7 @@ class PromotionsMixin(HsmlBaseHook):
                 return
             if entry.before is not None:
                 if promotion.policy.recreate and entry.before.was_up:
-                    self._start_again(name)
+                    self._start_before_exit(name)
             elif promotion.stop_when_killed:
                 self.run(stop.stop(self.client.project, name, new_backoff(600.0, 10.0), wait=False))
             else:

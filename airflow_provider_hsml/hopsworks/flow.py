@@ -125,7 +125,7 @@ async def drive_async(
     sleep: Callable[[float], Awaitable[object]],
 ) -> T:
     """
-    Carry out the steps of a flow on an event loop, as ``drive`` does in a thread. Defer waits are never deferred.
+    Carry out the steps of a flow on an event loop, as ``drive`` does in a thread. A ``Defer`` wait runs here as well.
 
     :param flow: closed at the end, also when this is cancelled
     :param send: sends a call and returns what its response says

@@ -15,15 +15,16 @@ process. The rooms, each with the modules to begin with:
   ``checks``, ``artifacts``, ``kafka``), ``lifecycle`` is START, STOP and DELETE, ``wire`` is the answer of GET,
   ``wanted`` the desired state for the cluster, ``locks`` the lock of a change. ``administration`` has the settings of
   administrators
-- ``cluster/``: the running instances, as in Kubernetes. ``cluster`` has the commands, ``change_runner`` runs each in a
-  thread (``changes``), ``rollout_controller`` replaces instances (``rollouts``), ``watch`` finds crashed and idle ones,
-  ``traffic`` leads requests to instances, ``slots`` answers reads (``states``). ``behaviour`` has speeds and profiles,
+- ``cluster/``: the running instances, as in Kubernetes; its docstring has a table of the modules of a change.
+  ``cluster`` has the commands, ``change_runner`` runs each in a thread (``changes``), ``rollout_controller`` replaces
+  instances (``rollouts``), ``watch`` finds crashed and idle ones, ``traffic`` leads requests to instances, ``slots``
+  answers reads (``states``). ``behaviour`` has speeds and profiles,
   ``faults`` the failures on command. ``engines`` and ``kserve_engine`` run models, in ``environments``, with the
   program ``model_server``; ``hops`` sends requests to it
 - ``demo/``: the program behind ``make demo``
 - ``cli`` is the command ``hsml-local``, ``options`` the grouped options of ``LocalServing``, ``store`` the SQLite file,
-  ``lines`` the differences between Hopsworks versions, ``errors`` the refusals with Hopsworks' codes, ``limits`` the
-  bounds of requests
+  ``lines`` the Hopsworks release lines (3.7, 4.6, 5.2) and their differences, ``errors`` the refusals with Hopsworks'
+  codes, ``limits`` the bounds of requests
 
 This package imports nothing of the provider in this distribution: a wrong path in both would pass every test.
 """

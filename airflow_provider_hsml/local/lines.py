@@ -1,5 +1,5 @@
 """
-The release lines of Hopsworks that the server can emulate: one ``Line`` each, a table of their differences.
+Hopsworks release lines (3.7, 4.6, 5.2): one ``Line`` for each that the server can emulate, a table of differences.
 
 Code for behaviour that differs between releases checks an attribute of the line, never a version number.
 """

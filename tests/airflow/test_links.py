@@ -307,7 +307,7 @@ class Pages:
             if links and holds(links):
                 return links
             assert time.monotonic() < deadline, (task, state, links)
-            time.sleep(0.1)
+            time.sleep(0.5)
 
 
 @contextmanager

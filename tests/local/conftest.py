@@ -64,7 +64,7 @@ class Client:
         deadline = time.monotonic() + seconds
         while (seen := self.see(number))["status"] not in statuses:
             assert time.monotonic() < deadline, f"{seen['status']} and not {statuses}: {seen['condition']}"
-            time.sleep(0.005)
+            time.sleep(0.02)
         return seen
 
     def running(self, name: str = "digits", **fields: Any) -> int:
@@ -81,7 +81,7 @@ class Client:
         deadline = time.monotonic() + 10
         while not self.serving.world.cluster.traffic.is_routed(number):
             assert time.monotonic() < deadline
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     def until_answered_by(self, version: int, name: str = "digits", **body: Any) -> None:
         """Wait until one instance has handed over to another: ten answers in a row are of this version."""

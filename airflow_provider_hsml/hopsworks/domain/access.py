@@ -35,6 +35,10 @@ EXTRA_KEYS = (
     "write_timeout",
     "allow_http",
 )
+"""
+The fields that are read from a connection's ``extra``. A test keeps them equal to the table
+``provider_info.CONNECTION_FIELDS``, which describes them for Airflow's form.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,16 +106,19 @@ class JournalEntry:
     """Whether the change sets environment variables, so that ``before`` does not hold every value it replaces."""
     reason: str = ""
     passes: bool = False
-    """Whether the promotion may succeed later, unchanged."""
+    """Whether the failure was transient, so that the same promotion may succeed later."""
     is_rollback: bool = False
     """Whether this is a requested rollback."""
     back_to: int | None = None
     """The deployment version that the requested rollback activates again."""
     over: tuple[int | None, str | None] | None = None
-    """The signature of the live deployment that the change replaced, where that was unverified, too."""
+    """The signature of the live deployment before this change, if an unverified change of ours was live; else None."""
     asked: Mapping[str, Any] | None = None
-    """The probe, for another process to resume with: ``body`` is the request, where none was registered with the
-    model, and ``champion`` is the previous version's answer."""
+    """
+    The inputs of the probe, for the process that resumes the change.
+
+    ``body`` is the request; None if it was registered with the model. ``champion`` is the previous version's answer.
+    """
     rejected: tuple[Rejection, ...] = ()
     """All versions that were rejected and not verified since, copied from entry to entry."""
 

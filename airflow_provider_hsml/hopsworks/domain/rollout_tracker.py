@@ -14,15 +14,15 @@ proves that a rollout is over. Every poll is evaluated by these rules, in this o
    has stayed for ``FAILED_STAYS`` seconds, or ``UNSCHEDULABLE_STAYS`` if the cluster has no room.
 4. Idle with a minimum of instances: poll again; after ``NEVER_APPLIED`` seconds the change counts as lost, an error.
 5. Idle with a minimum of 0: send a request that wakes the deployment (``WAKE``), again every ``WAKE_AGAIN`` seconds.
-   Without such a request, Idle is as good as Running.
+   If no request can be sent (``can_wake`` is False), Idle is handled as Running.
 6. Any other status than Running, or fewer instances than the minimum: poll again. The settle time starts over.
 7. Running: wait for the settle time. It is 0 after a START, since no old instance can answer. After a change it is
    ``SETTLE_SEEN`` if a poll saw the rollout in progress, and ``SETTLE_UNSEEN`` if none did; for the serving tool
    DEFAULT it is always ``SETTLE_DEFAULT_TOOL``.
-8. Settled, and the names of the previous instances are known: read the current names (``READ_NAMES``), every
-   ``NAMES_AGAIN`` seconds until all of them are new or unknown.
-9. Settled, and no previous instance is known to run: probe the deployment (``PROBE``). If the previous version
-   answers, the settle time starts over.
+8. The settle time has passed, and the names of the previous instances are known: read the current names
+   (``READ_NAMES``). Repeat it every ``NAMES_AGAIN`` seconds until no previous name is left, or no names are returned.
+9. The settle time has passed, and no previous instance is known to run: probe the deployment (``PROBE``). If the
+   previous version answers, the settle time starts over.
 
 ``RolloutTracker`` gets the time and the deployment as arguments and does no I/O, so a table of polls tests all of it.
 """

@@ -29,7 +29,7 @@ _CODES: dict[str, type[HopsworksError]] = {
     "rolled_back": errors.RolledBackError,
     "superseded": errors.SupersededError,
 }
-"""The errors that a message is enough to make again."""
+"""The errors that the task rebuilds from their code and message alone."""
 _FAILED = "deployment_failed"
 _OTHER = "hopsworks"
 
@@ -111,10 +111,10 @@ def failure(error: HopsworksError, result: Mapping[str, Any] | None = None) -> d
 
 def read(event: object) -> Event:
     """
-    Read an event; nothing in it is taken for granted.
+    Parse an event, and check its shape: another version of the provider may have written it.
 
     :param event: the event that a trigger ended with
-    :raises HopsworksError: it is none of ours, which is no success; a retry finds what has come about
+    :raises HopsworksError: it is not an event of this provider. The error is transient: a retry reads the current state
     """
     match event:
         case {"status": "success", "result": dict() as result}:

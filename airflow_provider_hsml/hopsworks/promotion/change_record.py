@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from .journal import Journal
 
 JOURNAL_SECONDS = 30.0
-"""Seconds for which the end of a change waits until the journal can be written; production waits no longer for that."""
+"""Seconds for which a write to the journal is retried after a change was sent. Then it is given up with a warning."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class ChangeRecord:
     pending: JournalEntry | None = None
     """A change of ours that is live and not verified: a rollback restores the state before that one."""
     adopts: bool = False
-    """Whether this change is that pending one: it is not sent again, only watched."""
+    """Whether the pending change is the one that is desired now: it is only watched, not sent again."""
     is_unverified: bool = False
     """Whether the live deployment was not verified for another reason: the journal does not know it."""
     rollback: ManualRollback | None = None

@@ -54,8 +54,8 @@ class Journal:
         """
         Write a new entry. An entry that ends a promotion also deletes old files.
 
-        An entry that does not begin a change is skipped if another run has written since the journal was opened: the
-        unverified change of that run must stay the newest entry.
+        If another run has written since the journal was opened, only an entry that begins a change is written. Others
+        are skipped: the unverified change of that run must stay the newest entry.
 
         :param backoff: how long to retry; None to write at once or fail
         :raises HopsworksError: the entry cannot be written; with a backoff this is only a warning
@@ -93,8 +93,8 @@ class Journal:
         if not begins and set(there or ()) - set(self.names):
             log.warning("Deployment %r: another run wrote to the journal; its entry is kept", self.deployment_name)
             return
-        # Two concurrent runs may choose the same number: the names then sort a change that begins ("b") as newer than
-        # one that ends ("a").
+        # Two concurrent runs may choose the same number. Then the letter decides: "b", for an entry that begins a
+        # change, sorts as newer than "a", for any other entry.
         number = 1 + max((int(name[:8]) for name in (*self.names, *(there or ()))), default=0)
         name = f"{number:08d}-{'b' if begins else 'a'}{uuid.uuid4().hex[:8]}.json"
         self.names.insert(0, name)

@@ -2,7 +2,21 @@
 Defer the long wait of a change to a trigger, and resume the change from the trigger's event.
 
 A trigger stores ids, names and numbers only. The rest is in the deployment's journal: the request that verifies the
-change, and the answer of the previous version to it.
+change, and the answer of the previous version to it. A deferral takes these steps:
+
+1. ``ChangeRecord.begin`` writes these probe inputs to the journal, before the change is sent.
+2. ``_defer`` in operators/base.py calls ``to_json``: the result is an argument of the trigger. Airflow keeps it for the
+   task as well, with ``ResumePoint.context``, which holds the decision.
+3. ``RolloutTrigger`` in triggers/rollouts.py rebuilds the watch with ``from_json``, and drives ``run_in_trigger``. This
+   reads the probe inputs from the journal.
+4. ``run_in_trigger`` returns the event, in a shape of domain/trigger_event.py.
+5. Airflow calls the operator's ``resume``, which parses the event with ``trigger_event.read`` and calls the hook.
+6. ``resume_promotion`` of the hook rebuilds the watch and builds a ``Resumption``.
+7. ``promote.resume_promotion`` rebuilds the decision from the context.
+8. ``GuardedChange.resume`` finds the change in the journal by its id, and writes the end of the change there.
+9. ``Resumption.run`` returns the outcome, raises the error of the event, or sends another START and watches on.
+
+A start or restart keeps no journal: its hook method ``resume_start`` goes from step 5 to step 9.
 """
 
 from __future__ import annotations
@@ -25,8 +39,9 @@ from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.inference.predict import ROUTE_BUDGET
-from airflow_provider_hsml.hopsworks.rollout.inputs import ResumePoint
+from airflow_provider_hsml.hopsworks.rollout.inputs import FIRST_DELAY_START, ResumePoint, Run
 from airflow_provider_hsml.hopsworks.rollout.probe import Prober
+from airflow_provider_hsml.hopsworks.rollout.start import send_start
 from airflow_provider_hsml.hopsworks.rollout.status import with_log_tail
 from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch, SentChange, StartNeeded
 
@@ -102,7 +117,7 @@ def to_json(watch: RolloutWatch) -> dict[str, Any]:
 
 def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> RolloutWatch:
     """
-    Return the watch that ``to_json`` was given.
+    Rebuild a watch from the result of ``to_json``.
 
     :param project: the deployment's project
     :param data: the watch as a trigger stores it
@@ -196,7 +211,8 @@ class Resumption:
             raise SupersededError(message)
         if isinstance(event, Success):
             return Outcome(live, watch.change.action, event.result["verified_by"], event.result["downtime"])
-        await api.start_deployment(project, live)
+        run = Run(project, live.name, watch.timeout, watch.interval, clock)
+        await send_start(run, live, run.backoff(FIRST_DELAY_START, watch.deadline))
         tracker = dataclasses.replace(watch.tracker, since=clock(), started_again=True)
         result = await dataclasses.replace(watch, tracker=tracker, seen=live)
         if isinstance(result, StartNeeded):

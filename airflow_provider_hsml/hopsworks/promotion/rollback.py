@@ -1,4 +1,9 @@
-"""Roll a deployment back by hand: to its state before the last promotion, or to one of its versions."""
+"""
+The manual rollback that a person asks for: to the state before the last promotion, or to a deployment version.
+
+``way_back.py`` is the automatic way back of a failed change. ``rollout/restore_version.py`` is the one request that
+activates an earlier deployment version.
+"""
 
 from __future__ import annotations
 
@@ -43,13 +48,13 @@ PREVIOUS = "previous"
 
 @dataclass(frozen=True, slots=True)
 class PromotionReference:
-    """A promotion that is to be undone, as its record tells of it."""
+    """A promotion to undo, as read from its record."""
 
     deployment_name: str
     deployment_id: int | None
     action: str
     served: ServedVersion
-    """What it was to have the deployment serve."""
+    """The model version that the promotion was to deploy."""
 
     @classmethod
     def read(cls, value: object) -> Self:
@@ -57,7 +62,7 @@ class PromotionReference:
         Read a promotion record.
 
         :param value: the record, also as JSON text
-        :raises InvalidInputError: it is no such thing
+        :raises InvalidInputError: the value is not a promotion record
         """
         expected = "the record of a promoting task, <task>.output['promotion']"
         given = arguments.json_mapping("promotion", arguments.json_text("promotion", expected, value))
@@ -68,12 +73,7 @@ class PromotionReference:
         return cls(name, id_, action, ServedVersion(*served))
 
     def nothing_left(self, found: Situation, live: Deployment) -> str | None:
-        """
-        Say why there is nothing of it to undo; None: there is.
-
-        :param found: what there is
-        :param live: the deployment
-        """
+        """Return the reason why the promotion has left nothing to undo; None if there is something to undo."""
         if self.action not in ("created", "updated", "started", "attached", "failed"):
             return f"the promotion ended with {self.action!r}: it has left nothing to roll back"
         if self.action == "failed" and found.pending is None:

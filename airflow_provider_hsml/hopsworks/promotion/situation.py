@@ -64,7 +64,11 @@ class Situation:
 
     @property
     def to_compare_with(self) -> ServedVersion | None:
-        """The version to compare candidates with; None if it never served or was rejected, and is down."""
+        """
+        The version to compare candidates with.
+
+        None if the deployment is down and the version never served or was rejected.
+        """
         entry, previous = self.journal.newest, self.previous
         is_down = self.live is not None and self.live.status.is_down
         if entry is not None and is_down and (entry.left_nothing or previous in [one.served for one in entry.rejected]):
@@ -134,7 +138,7 @@ def _is_confirmed(project: Project, entry: JournalEntry | None, live: Deployment
 
 
 def _find_pending(project: Project, journal: Journal, live: Deployment | None) -> JournalEntry | None:
-    """Return the last entry if its change is live or partly rolled back, and unverified."""
+    """Return the newest entry if its change is unverified, and is live or partly rolled back; else None."""
     entry = journal.newest
     if entry is None or live is None or not entry.is_pending:
         return None

@@ -1,5 +1,8 @@
 """
-The way back to an earlier configuration, which was read before a change.
+The automatic way back of a failed change: restore the configuration that was read before the change.
+
+``rollback.py`` is the manual rollback that a person asks for; it finds its target with ``find_way_back``.
+``rollout/restore_version.py`` is the one request that activates an earlier deployment version.
 
 Where Hopsworks keeps versions of deployments (5.2 and later), it restores by itself what they hold. Settings that they
 do not hold, and all settings before 5.2, are restored by an update.
@@ -78,7 +81,7 @@ class WayBack:
     resume_point: ResumePoint
     """How another process resumes the rollback."""
     recreate: bool
-    """Whether the deployment is stopped for it, without room for old and new at once."""
+    """Whether to stop the deployment first, because old and new instances do not fit at once."""
     seen: Deployment | None = field(init=False, default=None)
     """The deployment as it was read last."""
 

@@ -2,8 +2,8 @@
 Registration of a model version: upload the files into the project, then add the version to the registry.
 
 A version's number is claimed by creating its folder, which the server confirms to one caller only. Tasks that register
-at the same time therefore never share a number, nor delete each other's files. A task writes its claim into a small
-file, so that its retry finds the number again and registers the version once.
+at the same time therefore never share a number, nor delete each other's files. A task also records its number in a
+small file, so that its retry finds the number again and registers the version once.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 AWAIT_REGISTRATION = 120.0
 """Seconds within which the registry must return a version that it accepted."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
+"""The folder of the notes for retries. Its path is stored in projects and must not change."""
 SCHEMA = "model_schema.json"
 BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED, trained_until.FILE})
 """A version's metadata files, beside the model's own files."""
@@ -149,11 +150,11 @@ async def register(
     :param clock: returns the seconds since 1970
     :raises InvalidInputError: the version exists already
     """
-    claim = None
+    note = None
     if run_key:
         path = f"{CLAIMS}/{hashlib.sha256(run_key.encode()).hexdigest()}.json"
-        claim = _Claim(path, model.name, await model.source.fingerprint(project))
-    version = await claim.find(project) if claim else None
+        note = _RetryNote(path, model.name, await model.source.fingerprint(project))
+    version = await note.find(project) if note else None
     if version is not None:
         registered = await api.get_model(project, model.name, version)
         if registered is not None:
@@ -161,14 +162,15 @@ async def register(
             return await _tagged(project, model, registered)
     else:
         version = await _take_number(project, model)
-        if claim:
-            await claim.write(project, version)
+        if note:
+            await note.write(project, version)
     folder = f"Models/{model.name}/{version}"
     try:
         await _upload_model(project, model, folder)
     except Exception:
-        # The folder is ours, since the server confirmed it to us. The claim goes first, so that no retry reads it.
-        for leftover in [*([claim.path] if claim else []), folder]:
+        # The folder is ours, since the server confirmed it to us. Delete the note first: then no retry finds a number
+        # whose folder is deleted.
+        for leftover in [*([note.path] if note else []), folder]:
             await _tidy(project, leftover)
         raise
     await _put(project, model, version, clock)
@@ -183,8 +185,8 @@ async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -
     return replace(registered, tags={**registered.tags, **model.tags})
 
 
-class _Claim:
-    """A small file in which a retry finds the version number that an earlier try claimed."""
+class _RetryNote:
+    """A small file in which a retry finds the version number that an earlier try took. It keeps no other task away."""
 
     def __init__(self, path: str, model_name: str, files: str) -> None:
         self.path = path
@@ -193,16 +195,16 @@ class _Claim:
         self._is_there = False
 
     async def find(self, project: Project) -> int | None:
-        """Return the number that an earlier try claimed for the same files; None when there is none."""
+        """Return the number that an earlier try took for the same files; None when there is none."""
         content = await api.download(project, self.path)
         if content is None:
             return None
         self._is_there = True
-        claim = json.loads(content)
-        if (claim.get("files"), claim.get("model_name")) != (self.files, self.model_name):
+        recorded = json.loads(content)
+        if (recorded.get("files"), recorded.get("model_name")) != (self.files, self.model_name):
             log.info("The files differ from those of the earlier try: registering a new version")
             return None
-        return int(claim["model_version"])
+        return int(recorded["model_version"])
 
     async def write(self, project: Project, version: int) -> None:
         """Record the number, before any file is uploaded."""
@@ -241,7 +243,8 @@ async def _take_number(project: Project, model: NewModel) -> int:
             )
             raise InvalidInputError(message)
         return model.version
-    # A version may have lost its folder, and a running task may have claimed a folder: both count.
+    # Both sources count: a registered version may have lost its folder, and a running task may have created a folder
+    # whose version is not registered yet.
     registered = await lookup.list_versions(project, model.name)
     version = 1 + max([await _highest(project, root), *(known.version for known in registered)])
     while not await api.make_folder(project, f"{root}/{version}"):

@@ -82,8 +82,8 @@ class ResumePoint:
     """How another process resumes a change whose long wait was deferred."""
 
     journal_id: str | None = None
-    """The id of the journal's entry that holds what a trigger may not know; None if there is none."""
+    """The id of the journal entry with the inputs of the probe, which no trigger stores; None if there is none."""
     worker_only: bool = False
     """Whether the rest needs something that only this process knows."""
     context: Mapping[str, Any] | None = None
-    """What the resuming task has to know, in plain JSON."""
+    """The state that the resuming task needs, such as the decision of a promotion, in plain JSON."""

@@ -174,7 +174,8 @@ class Prober:
 
         :param deployment: the deployment as it was read last
         :param tracker: the rollout, which is over as far as the polls show
-        :return: the version that gave the last answer; ``CHAMPION`` means that the rollout is not over
+        :return: the version that gave the last answer. ``CHAMPION`` means that the rollout is not over: the previous
+            version answered, or an answer is wrong that may be the previous version's
         :raises VerificationError: an answer is wrong, and cannot be the previous version's
         """
         attribution = Attribution.UNKNOWN
@@ -191,7 +192,7 @@ class Prober:
         return attribution
 
     def _may_be_previous(self, result: ProbeResult, tracker: RolloutTracker) -> bool:
-        """Return whether the previous version may have given an answer, as far as that is unknown."""
+        """Return whether an answer may be the previous version's: soon after a change, unless evidence excludes it."""
         is_recent = self.clock() - tracker.since < predict.ROUTE_BUDGET
         is_known = result.attribution is Attribution.CHALLENGER or (
             result.attribution is Attribution.NEITHER and self.judge.champion is not None

@@ -15,8 +15,8 @@ Theory of operation:
 
 1. *Prepare* reads the deployment and does all checks, until one change can be sent or nothing has to be. Tags and
    scripts are brought to Hopsworks here: they change nothing that runs.
-2. The caller *records* the change, if a journal is kept. ``PreparedChange.needs_record`` is False for the second step
-   of a change that is recorded already.
+2. The caller *records* the change in the journal, if there is one. A change of two steps is recorded once:
+   ``PreparedChange.needs_record`` is False for its second step.
 3. *Apply* sends that one change against the state that was read, and watches the rollout. The result is the outcome,
    or the next prepared change.
 4. A deployment that is not what was read raises ``Replan`` inside, and the change is prepared anew. A busy deployment
@@ -146,7 +146,7 @@ class Reconciler:
     ) -> None:
         """Start the deployment again if it was stopped for a change that is not sent."""
         if isinstance(error, Exception) and self.progress.is_stopped and not self.progress.has_changed:
-            await self._steps.start_again(error)
+            await self._steps.undo_stop(error)
 
     async def prepare(self) -> PreparedChange | Outcome:
         """
@@ -202,7 +202,7 @@ class Reconciler:
 
     def _change(self, kind: Kind, live: Deployment | None, **more: Any) -> PreparedChange:
         seen = self.progress.seen
-        # The live deployment may be the first step of this very change.
+        # If the live deployment is as our own first step left it, this is the second step of the recorded change.
         is_ours = bool(self.progress.has_changed and live and seen and live.signature == seen.signature)
         return PreparedChange(kind, live, needs_record=not (is_ours or self.progress.is_recorded), **more)
 

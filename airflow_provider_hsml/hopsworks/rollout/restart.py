@@ -95,7 +95,7 @@ async def check_restarted(flow: Flow[Outcome], context: Mapping[str, Any]) -> Ou
     return outcome
 
 
-async def start_again(project: Project, name: str, backoff: Backoff) -> None:
+async def start_if_left_stopped(project: Project, name: str, backoff: Backoff) -> None:
     """
     Start a deployment that an interrupted restart has left stopped or stopping. Do not wait until it serves.
 

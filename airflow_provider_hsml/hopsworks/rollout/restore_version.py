@@ -1,4 +1,9 @@
-"""Activate an earlier version of a deployment again, where Hopsworks keeps them (5.2 and later)."""
+"""
+The one request that activates an earlier deployment version, where Hopsworks keeps versions (5.2 and later).
+
+``promotion/rollback.py`` is the manual rollback that a person asks for, and ``promotion/way_back.py`` the automatic way
+back of a failed change. Both may send this request.
+"""
 
 from __future__ import annotations
 

@@ -39,13 +39,14 @@ async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
         try:
             await api.start_deployment(run.project, live)
         except HopsworksError as error:
-            if not (error.outcome_unknown or error.transient):
-                raise
-            if not (isinstance(error, RequestRefusedError) and error.code in BUSY_CODES):
+            if isinstance(error, RequestRefusedError) and error.code in BUSY_CODES:
+                log.warning("%s; retrying", error)
+                await backoff.wait(f"{live} could not be started within {run.timeout:g} s: {error}", at_least=1.0)
+            elif error.outcome_unknown or error.transient:
                 log.warning("%s; checking whether it was carried out", error)
                 return
-            log.warning("%s; retrying", error)
-            await backoff.wait(f"{live} could not be started within {run.timeout:g} s: {error}", at_least=1.0)
+            else:
+                raise
         else:
             return
 

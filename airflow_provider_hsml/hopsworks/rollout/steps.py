@@ -124,7 +124,9 @@ class Steps:
 
     async def remember_previous(self, live: Deployment) -> None:
         """
-        Read which instances serve before a change and what they answer, if they may go on answering after it.
+        Record the names of the running instances and their answer to the probe, before a change.
+
+        Nothing is recorded unless the deployment is Running, or if it is stopped for the change (``recreate``).
 
         :param live: the deployment
         """
@@ -194,7 +196,7 @@ class Steps:
         self.progress.is_stopped = False
         await send_start(self.run, live, self.backoff(inputs.FIRST_DELAY_START))
 
-    async def start_again(self, why: Exception) -> None:
+    async def undo_stop(self, why: Exception) -> None:
         """
         Start a deployment that was stopped for a change that is not sent.
 

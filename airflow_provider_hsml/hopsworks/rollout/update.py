@@ -240,12 +240,13 @@ class Update:
         if not missing:
             return
         names = ", ".join(setting_of(name).field for name in missing)
-        # A dropped setting keeps its earlier value, or reads as the default. Any other value is another client's.
+        # A setting that the server dropped has its value from before, or the default in a new deployment. Any other
+        # value was set by another client.
         dropped = all(
             live == (setting_of(name).read(before.raw) if before else setting_of(name).default)
             for name, (live, _desired) in missing.items()
         )
-        # A new deployment that is not new any more was started by another client: we have not started it yet.
+        # We have not started a new deployment yet. If it is neither Creating nor Created, another client started it.
         is_untouched = stored.status in _NEW if before is None else stored.signature == before.signature
         if is_untouched or dropped:
             message = (

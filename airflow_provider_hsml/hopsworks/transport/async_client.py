@@ -56,7 +56,7 @@ class Once(Generic[T]):
             self._task.cancel()
 
 
-AT_ONCE = 8
+MAX_REQUESTS = 8
 """Requests in progress at once: thousands of waits must not send a burst to the server."""
 _LARGE = 1 << 20
 """Bytes above which a response is parsed off the event loop: as much as a list of 700 deployments."""
@@ -99,7 +99,7 @@ class AsyncClient:
             else httpx.create_ssl_context(verify=trusted, trust_env=False)
         )
         # Not left to httpx, which walks through all waiting requests whenever a connection is free.
-        self._few = asyncio.Semaphore(AT_ONCE)
+        self._few = asyncio.Semaphore(MAX_REQUESTS)
         self._places: dict[str, httpx.AsyncClient] = {}
         with contextlib.suppress(ImportError, ValueError):
             self._place(access.url)  # The first one imports httpcore, which must not block the event loop later.
@@ -183,7 +183,7 @@ class AsyncClient:
             proxy = request.proxy_for(base)
             transport = httpx.AsyncHTTPTransport(
                 verify=self._tls,
-                limits=httpx.Limits(max_connections=AT_ONCE, keepalive_expiry=60),
+                limits=httpx.Limits(max_connections=MAX_REQUESTS, keepalive_expiry=60),
                 trust_env=False,
                 proxy=httpx.Proxy(proxy) if proxy else None,
             )

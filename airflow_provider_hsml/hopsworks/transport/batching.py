@@ -31,22 +31,27 @@ T = TypeVar("T")
 
 GATHERING = 0.03
 """Seconds for which reads are collected after the first one, before they are sent together."""
-AT_ONCE = 3
+READS_AT_ONCE = 3
+"""Queued reads in progress at once."""
+OTHER_CALLS_AT_ONCE = 3
+"""Other calls in progress at once. They have a limit of their own, so that a hanging probe delays no read."""
+FEW_READS = 8
 """
-Reads in progress at once; and the same number of other calls, so that a hanging probe delays no read. Together with
-``AT_ONCE_FEW`` that is the number of requests that a client sends at once.
+The largest number of collected reads that counts as few. Few reads are sent one by one and do not wait for the queued
+reads, so that short waits stay short.
 """
-FEW = 8
-"""Up to this number, deployments are read one by one, before all queued reads: short waits need them."""
-AT_ONCE_FEW = 2
-"""Reads in progress at once for those few."""
+FEW_READS_AT_ONCE = 2
+"""Few reads in progress at once. The three limits add up to ``async_client.MAX_REQUESTS``."""
 LIST_COSTS = 0.5
 """
-Cost of a list for each deployment of the project, in single reads. The server queries the cluster once per row of a
-list, as for a single read; but a single read costs a request as well.
+Cost of one deployment in a list, where one single read costs 1. In both cases the server queries the cluster once for
+each deployment, but single reads also cost one request each.
 """
 LISTED_AGAIN = 300.0
-"""Seconds after which a list that was too long or failed is retried: deployments may have been deleted."""
+"""
+Seconds after a list until the next one is sent whatever it costs: deployments may have been deleted since, so it may
+work where the last one failed or was too long.
+"""
 ALIGNED_FROM = 2.0
 """Seconds of the shortest pause that is aligned: a wait with shorter pauses must not be slowed down."""
 LONGEST_RETRY = 30.0
@@ -74,9 +79,9 @@ class _Turns:
     """The limits of the requests that one poller has in progress at once."""
 
     def __init__(self) -> None:
-        self.reads = asyncio.Semaphore(AT_ONCE)
-        self.few_reads = asyncio.Semaphore(AT_ONCE_FEW)
-        self.other_calls = asyncio.Semaphore(AT_ONCE)
+        self.reads = asyncio.Semaphore(READS_AT_ONCE)
+        self.few_reads = asyncio.Semaphore(FEW_READS_AT_ONCE)
+        self.other_calls = asyncio.Semaphore(OTHER_CALLS_AT_ONCE)
 
 
 class _ListCost:
@@ -91,7 +96,7 @@ class _ListCost:
     def is_lower(self, reads: int) -> bool:
         """Return whether a list is sent in place of this number of single reads."""
         is_time = asyncio.get_running_loop().time() >= self._ask_again_at
-        return reads > FEW and (reads >= LIST_COSTS * self._count or is_time)
+        return reads > FEW_READS and (reads >= LIST_COSTS * self._count or is_time)
 
     def learn(self, count: float) -> None:
         """
@@ -176,8 +181,8 @@ class Poller:
         # Whole seconds, since the intervals of a rollout grow by fractions.
         step = math.floor(seconds)
         pause = math.floor(now / step + 1) * step - now
-        # If the next multiple is too soon, wait half an interval more: from there the following multiple is not too
-        # soon, unless reads take very long.
+        # A pause below a quarter is too short: wait half an interval more. The pause after that ends at a multiple
+        # again, and is long enough unless reads take very long.
         return pause if pause >= step / 4 else pause + step / 2
 
     # --- Reads --------------------------------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ class Poller:
 
     def _read(self, reads: dict[int | str, list[_PendingRead]]) -> None:
         """Read deployments one by one; a deployment that is already queued is not queued again."""
-        are_few = len(reads) <= FEW
+        are_few = len(reads) <= FEW_READS
         turn = self._turns.few_reads if are_few else self._turns.reads
         queued = set() if are_few else set(self._to_read)
         _add(reads, to=self._to_read)

@@ -1,4 +1,4 @@
-"""One change of a deployment in progress: its pace (seconds, or polls), its holds, and its cancellation."""
+"""One change of a deployment in progress: its pauses (seconds, or polls), its holds, and its cancellation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Change(threading.Event):
         self._polls = 0
         self._due = 0.0
         self._is_let_go = False
-        """Whether a poll has ended a pause whose effect is not visible yet."""
+        """Whether a poll has just ended a pause, and clients do not see the effect yet. ``catch_up`` waits for it."""
 
     def pause(self, pace: float | Looks) -> None:
         """

@@ -1,4 +1,4 @@
-"""The steps of a rollout: bring up new instances, let them answer, and drain the old ones."""
+"""The steps of a change, in its thread: bring up the instance of a new rollout, let it answer, drain the old one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``Rollout`` of one revision of a deployment: its desired settings, instances and logs."""
+"""The ``Rollout`` of one revision of a deployment: its desired settings, instance and logs. Data, without steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The deployments on the cluster: a ``Slot`` for each, and ``Slots``, the table that clients' reads go to."""
+"""The state of each deployment on the cluster: a ``Slot``, and ``Slots``, the table that clients' reads go to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Slot:
     """When the ingress gets its route (monotonic); None before the first Running since a START."""
     draining: list[Rollout] = field(default_factory=list)
     change: Change | None = None
-    """The change in progress, or the last one. It is set when a newer one replaces it."""
+    """The change in progress, or the last one. A newer one cancels it by setting this event, and replaces it."""
     pretends_idle: bool = False
     """Whether the status is Idle only because a change has not reached the status yet."""
 

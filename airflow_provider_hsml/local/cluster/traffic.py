@@ -101,7 +101,7 @@ class Traffic:
 
 def _next_in_turn(slot: Slot, *, unreached_every: int) -> Rollout:
     """
-    Return the instances that answer the next request: during a hand-over the old and the new ones in turn.
+    Return the rollout whose instance answers the next request: during a hand-over the old and the new one in turn.
 
     :param unreached_every: during a hand-over every n-th request reaches no instance; 0: each reaches one
     :raises UnreachedError: no instance answers

@@ -127,7 +127,7 @@ def test_a_number_that_was_perhaps_claimed_is_not_deleted(fake: FakeHopsworks, m
     assert not any(kind.startswith("DELETE") for kind in fake.sent)
 
 
-def test_a_claim_of_other_files_is_not_taken(fake: FakeHopsworks, model: NewModel) -> None:
+def test_a_retry_note_of_other_files_is_ignored(fake: FakeHopsworks, model: NewModel) -> None:
     fake.files["registered"] = {}
     fake.files[".json"] = {"files": "others", "model_name": "digits", "model_version": 7}
 

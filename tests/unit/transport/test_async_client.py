@@ -84,7 +84,7 @@ def test_who_is_cancelled_leaves_the_others_their_project() -> None:
 
 
 def test_few_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_client, "AT_ONCE", 3)
+    monkeypatch.setattr(async_client, "MAX_REQUESTS", 3)
     free, three, too_many = threading.Semaphore(3), threading.Barrier(3), []
 
     def count(request: Request) -> tuple[int, dict[str, str], bytes]:
@@ -104,7 +104,7 @@ def test_few_are_asked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_to_wait_for_ones_turn_is_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_client, "AT_ONCE", 1)
+    monkeypatch.setattr(async_client, "MAX_REQUESTS", 1)
 
     def slow(_request: Request) -> tuple[int, dict[str, str], bytes]:
         threading.Event().wait(0.1)
@@ -118,7 +118,7 @@ def test_to_wait_for_ones_turn_is_no_timeout(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_who_is_cancelled_takes_no_connection_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_client, "AT_ONCE", 1)
+    monkeypatch.setattr(async_client, "MAX_REQUESTS", 1)
     asked, go_on = threading.Event(), threading.Event()
 
     def late(_request: Request) -> tuple[int, dict[str, str], bytes]:
@@ -139,7 +139,7 @@ def test_who_is_cancelled_takes_no_connection_from_the_others(monkeypatch: pytes
 
 
 def test_a_pause_between_attempts_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(async_client, "AT_ONCE", 1)
+    monkeypatch.setattr(async_client, "MAX_REQUESTS", 1)
 
     def away(request: Request) -> tuple[int, dict[str, str], bytes]:
         return OK if request.path.endswith("/serving") else (503, {"retry-after": "30"}, b"")

@@ -21,12 +21,13 @@ from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.errors import NoResponseError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.transport.batching import (
-    AT_ONCE,
-    AT_ONCE_FEW,
-    FEW,
+    FEW_READS,
+    FEW_READS_AT_ONCE,
     GATHERING,
     LISTED_AGAIN,
     LONGEST_RETRY,
+    OTHER_CALLS_AT_ONCE,
+    READS_AT_ONCE,
     Poller,
 )
 from tests.support.fake import PROJECT, refusal, row
@@ -138,11 +139,11 @@ def test_waits_that_look_at_the_same_deployment_at_the_same_time_ask_once() -> N
 
 
 def test_few_deployments_are_looked_at_one_by_one_and_not_all_at_once() -> None:
-    scene = Scene(deployments=FEW)
-    found = scene.run(scene.looks(*range(1, FEW + 1)))
-    assert [deployment.id for deployment in found] == list(range(1, FEW + 1))
-    assert sorted(scene.server.what) == [str(number) for number in range(1, FEW + 1)]
-    assert scene.server.most_at_once == AT_ONCE_FEW
+    scene = Scene(deployments=FEW_READS)
+    found = scene.run(scene.looks(*range(1, FEW_READS + 1)))
+    assert [deployment.id for deployment in found] == list(range(1, FEW_READS + 1))
+    assert sorted(scene.server.what) == [str(number) for number in range(1, FEW_READS + 1)]
+    assert scene.server.most_at_once == FEW_READS_AT_ONCE
 
 
 def test_few_looks_pass_a_long_queue() -> None:
@@ -160,7 +161,7 @@ def test_few_looks_pass_a_long_queue() -> None:
 
     assert scene.run(look()) < 1.1
     assert scene.server.what.count("399") == 1
-    assert scene.server.most_at_once == AT_ONCE + AT_ONCE_FEW
+    assert scene.server.most_at_once == READS_AT_ONCE + FEW_READS_AT_ONCE
 
 
 def test_looks_at_many_of_the_projects_deployments_are_one_list_by_id_or_by_name() -> None:
@@ -233,7 +234,7 @@ def test_other_calls_are_sent_as_they_are_and_hold_up_no_look() -> None:
     async def look() -> float:
         probes = [asyncio.create_task(scene.poller.send(logs)) for _ in range(100)]
         await asyncio.sleep(1)
-        assert scene.server.under_way == AT_ONCE
+        assert scene.server.under_way == OTHER_CALLS_AT_ONCE
         await scene.look(1)
         for probe in probes:
             probe.cancel()
