@@ -287,7 +287,7 @@ class TestDeployBest:
             ({"candidates": [99]}, "not in the registry"),
             ({"candidates": ["x"]}, "candidates: expected a whole number"),
             ({"candidates": "3"}, "candidates: expected a list"),
-            ({"model_name": "nothere"}, "not in the registry of project 'demo'.*Is the name spelled"),
+            ({"model_name": "nothere"}, "not in the registry of project 'demo'(.|\n)*Is the name spelled"),
             ({"model_name": "a/b"}, "letters, digits and underscores"),
             ({"deployment_name": "my_digits"}, "Deployment name 'my_digits'.*'mydigits' would do"),
             ({"deployment_name": "a/../b"}, "letters and digits only"),
@@ -430,7 +430,7 @@ class TestStartStopDelete:
         register(name, 1)
         execute(deploy(name))
 
-        with pytest.raises(AirflowFailException, match=r"not stopped\. Stop it first, or give force=True"):
+        with pytest.raises(AirflowFailException, match=r"not stopped\.\nStop it first, or set force=True"):
             execute(DeleteDeploymentOperator(task_id="task", deployment_name=name, force="False"))
         with pytest.raises(AirflowFailException, match="force: expected true or false"):
             execute(rendered(DeleteDeploymentOperator(task_id="task", deployment_name=name), force="perhaps"))
