@@ -180,7 +180,7 @@ _FLOWS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], Any]] = {
     "expected.json": (lambda: predict.recorded_probe(PROJECT, MODEL), {"instances": [[1.0]], "predictions": [1]}),
     "input_example.json": (lambda: predict.input_example(PROJECT, MODEL), [[1.0], [2.0]]),
     "the claim of a version": (
-        lambda: register._Claim("Resources/claim.json", "mnist", "hash").find(PROJECT),
+        lambda: register._RetryNote("Resources/claim.json", "mnist", "hash").find(PROJECT),
         {"model_name": "mnist", "model_version": 2, "files": "hash"},
     ),
 }
