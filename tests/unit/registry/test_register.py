@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, NoResponseError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.api import Answer
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    NoResponseError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
 
@@ -139,3 +145,28 @@ def test_numbers_that_only_the_registry_knows_are_taken(fake: FakeHopsworks, mod
     fake.files["models/digits_7"] = MODEL | {"id": "digits_7", "version": 7}
 
     assert run(fake, model) == 7
+
+
+@pytest.mark.parametrize("answer", [Answer(200, b""), Answer(204, b""), Answer(200, b"null"), Answer(200, b"{}")])
+def test_an_empty_answer_to_a_claim_is_no_number_that_another_has_taken(
+    fake: FakeHopsworks, model: NewModel, answer: Answer
+) -> None:
+    fake.faults["POST dataset/Models/digits/1"] = [answer]
+
+    with pytest.raises(UnexpectedResponseError):
+        run(fake, model)
+    assert "POST dataset/Models/digits/2" not in fake.sent
+
+
+@pytest.mark.parametrize("content", [Answer(200, b""), Answer(200, b"{"), Answer(200, b"[]"), Answer(200, b"null")])
+def test_a_claim_that_cannot_be_read_is_no_missing_claim(fake: FakeHopsworks, model: NewModel, content: Answer) -> None:
+    """Else the retry would register the same files as another version."""
+    run(fake, model)
+    claim = next(path for path in fake.reads if path.endswith(".json"))
+    fake.files[claim] = {"attributes": {"name": "claim.json", "size": len(content.content)}}
+    fake.faults[f"download/with_auth/{claim}"] = [content]
+    fake.sent.clear()
+
+    with pytest.raises(UnexpectedResponseError):
+        run(fake, model)
+    assert fake.sent == []
