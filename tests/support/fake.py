@@ -185,6 +185,8 @@ class FakeHopsworks:
         return next((content for name, content in self.files.items() if path.endswith(name)), None)
 
     def _file(self, path: str) -> Answer:
+        if path.endswith("/tags") and self._found(path) is None:
+            return _json({"count": 0})
         found = self._found(path)
         if found is None:
             return refusal(404, 100050 if "variables" in path else 110008 if path.startswith("dataset") else 360000)

@@ -23,7 +23,7 @@ from airflow_provider_hsml.hopsworks.domain.model_version import Framework, Mode
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 
-from . import lookup, sources, upload
+from . import lookup, sources, tags, upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,8 +175,7 @@ async def register(
 
 async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> ModelVersion:
     """Set the tags; a retry sets them again."""
-    for tag, value in model.tags.items():
-        await api.put_model_tag(project, registered.name, registered.version, tag, value)
+    await tags.set_tags(project, registered.name, registered.version, model.tags)
     return replace(registered, tags={**registered.tags, **model.tags})
 
 

@@ -265,7 +265,7 @@ class Update:
 
         :raises DeploymentError: it was; sending it again would store it twice
         """
-        versions = await self.run.routes.versions(self.run.project, live, backoff=self.backoff())
+        versions = await self.run.routes.versions(self.run.project, live, complete=True, backoff=self.backoff())
         versioned = {name: value for name, value in self.settings.items() if setting_of(name).versioned}
         for version in versions or []:
             is_newer = version.version > newest_before

@@ -13,6 +13,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     NoResponseError,
     RequestRefusedError,
     UnexpectedResponseError,
+    UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
@@ -75,6 +76,20 @@ class TestTags:
 
         assert fake.sent[-2:] == [PUT, self.TAG]
         assert registered.tags == {"approval": "approved"}
+
+    @pytest.mark.parametrize("answer", [Answer(404, b""), refusal(404, 120004)])
+    def test_a_hopsworks_without_them(self, fake: FakeHopsworks, tagged: NewModel, answer: Answer) -> None:
+        fake.faults["tags"] = [answer] * 3
+
+        with pytest.raises(UnsupportedError, match="no tags of models"):
+            run(fake, tagged)
+        assert self.TAG not in fake.sent
+
+    def test_a_proxy_that_is_lost_for_a_moment(self, fake: FakeHopsworks, tagged: NewModel) -> None:
+        fake.faults["tags"] = [Answer(404, b"")]
+
+        run(fake, tagged)
+        assert fake.sent[-1] == self.TAG
 
     def test_without_a_schema(self, fake: FakeHopsworks, tagged: NewModel) -> None:
         """The version is there, and a retry, once the schema is, sets the tag and no more."""
