@@ -73,7 +73,8 @@ class ChangeRecord:
     """Values of environment variables before the change, by their keys on the wire: they are never stored."""
 
     def __post_init__(self) -> None:
-        """Take the previous state from the pending change."""
+        """Take the previous state from the pending change, and the known routes from the journal."""
+        self.run.routes.recall(self.journal.used_routes)
         if self.pending is not None:
             self.previous = self.pending.before
             self.entry = self.pending if self.adopts else None
@@ -135,6 +136,7 @@ class ChangeRecord:
             back_to=self.desired.restore,
             over=live.signature if live is not None and earlier is not None else None,
             asked=probe_inputs,
+            routes=tuple(sorted(self.run.routes.used | set(self.journal.used_routes))),
             rejected=self._known_rejections(live),
         )
         await self.journal.write(self.entry)

@@ -122,7 +122,7 @@ class Promotion:
 
     async def read_journal(self) -> tuple[str, Journal]:
         """Return the name of the deployment, and its journal."""
-        name, _ = await find_deployment(self.run.project, self._names())
+        name, _ = await find_deployment(self.run.project, self._names(), is_derived=not self.run.name)
         return name, await open_journal(self.run.project, name)
 
     def _absolute_settings(self) -> SettingValues:
@@ -249,7 +249,7 @@ class Promotion:
         """Read the situation, and choose the version that is to serve."""
         project, selection, names = self.run.project, self.selection, self._names()
         if selection.model_name is None:
-            situation = await read_situation(project, names)
+            situation = await read_situation(project, names)  # Without a model, the user has written the name.
             if situation.live is not None and situation.live.model_name is not None:
                 message = (
                     f"model_name: {situation.live} serves a model and cannot be made to serve a script alone: name one."
@@ -260,12 +260,12 @@ class Promotion:
         source = await lookup.find_registry(project, selection.model_project)
         if selection.by is None:
             model = await lookup.find_version(project, model_name, selection.version, source)
-            situation = await read_situation(project, names)
+            situation = await read_situation(project, names, is_derived=not self.run.name)
             why = "is the newest" if selection.version is None else "was asked for"
             decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
             return dataclasses.replace(situation, decision=decision)
         versions = await lookup.list_versions(project, model_name, source)
-        situation = await read_situation(project, names)
+        situation = await read_situation(project, names, is_derived=not self.run.name)
         owner = source.name if source else project.name
         if not versions:
             raise lookup.no_version(model_name, owner)

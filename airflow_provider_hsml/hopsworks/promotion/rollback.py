@@ -8,19 +8,16 @@ activates an earlier deployment version.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, diff, script_file
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, SupersededError
-from airflow_provider_hsml.hopsworks.flow import all_pages
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
 
@@ -107,6 +104,7 @@ class Rollback:
         """
         run = self.run
         situation = await read_situation(run.project, [run.name])
+        run.routes.recall(situation.journal.used_routes)
         pending = situation.pending
         if pending is not None and pending.state is EntryState.ROLLING_BACK:
             _, now = await roll_back(run, situation, pending, recreate=False)
@@ -231,7 +229,7 @@ class Rollback:
 
     async def _kept_version(self, live: Deployment) -> DeploymentVersion:
         """Return the deployment version to activate."""
-        versions = await all_pages(functools.partial(api.get_versions, self.run.project, live))
+        versions = await self.run.routes.versions(self.run.project, live, complete=True)
         if versions is None:
             message = (
                 f"{live}: its previous state is unknown: this Hopsworks keeps no versions of deployments (5.2 and "

@@ -109,18 +109,18 @@ class Situation:
         return self.pending is not None and self.pending.state is EntryState.PROMOTING and not self.adopts
 
 
-async def read_situation(project: Project, names: Sequence[str]) -> Situation:
+async def read_situation(project: Project, names: Sequence[str], *, is_derived: bool = False) -> Situation:
     """
     Read a deployment and its journal, and find out whether an earlier run left a pending change.
 
     :param names: the possible names of the deployment
+    :param is_derived: whether the names come from the model, and not from the user
     """
-    name, live = await find_deployment(project, names)
+    name, live = await find_deployment(project, names, is_derived=is_derived)
     journal = await open_journal(project, name)
     pending = _find_pending(project, journal, live)
     is_unverified = pending is None and live is not None and not _is_confirmed(project, journal.newest, live)
-    is_broken = journal.newest is None and bool(journal.names)
-    return Situation(name, live, journal, pending, is_unverified or is_broken)
+    return Situation(name, live, journal, pending, is_unverified)
 
 
 def _is_confirmed(project: Project, entry: JournalEntry | None, live: Deployment) -> bool:
@@ -206,17 +206,20 @@ def differing(project: Project, found: Situation, desired: SettingValues) -> dic
     return found_differences
 
 
-async def find_deployment(project: Project, names: Sequence[str]) -> tuple[str, Deployment | None]:
+async def find_deployment(
+    project: Project, names: Sequence[str], *, is_derived: bool = False
+) -> tuple[str, Deployment | None]:
     """
     Find a model's deployment under one of its possible names.
 
     :param names: the first one that exists is used; a new deployment gets the last one
+    :param is_derived: whether the names come from the model: a deployment is then used under its own name, in any case
     :return: the name to use, and the deployment if there is one
     """
     for name in names:
-        deployment = await api.get_deployment(project, name)
+        deployment = await api.get_deployment(project, name, any_case=is_derived)
         if deployment is not None:
-            return name, deployment
+            return deployment.name, deployment
     return names[-1], None
 
 

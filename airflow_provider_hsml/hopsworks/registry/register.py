@@ -8,21 +8,22 @@ small file, so that its retry finds the number again and registers the version o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import re
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import arguments, model_version
+from airflow_provider_hsml.hopsworks.domain import arguments, model_version, wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 
-from . import lookup, sources, trained_until, upload
+from . import lookup, sources, tags, trained_until, upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,8 +181,7 @@ async def register(
 
 async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> ModelVersion:
     """Set the tags; a retry sets them again."""
-    for tag, value in model.tags.items():
-        await api.put_model_tag(project, registered.name, registered.version, tag, value)
+    await tags.set_tags(project, registered.name, registered.version, model.tags)
     return replace(registered, tags={**registered.tags, **model.tags})
 
 
@@ -195,16 +195,17 @@ class _RetryNote:
         self._is_there = False
 
     async def find(self, project: Project) -> int | None:
-        """Return the number that an earlier try took for the same files; None when there is none."""
-        content = await api.download(project, self.path)
-        if content is None:
+        """Return the number that an earlier try claimed for the same files; None when there is none."""
+        entry = await api.get_entry(project, self.path)
+        read = functools.partial(wire.resource, required={"model_version": int}, optional={})
+        claim = None if entry is None else await api.read_json(project, self.path, read, size=entry.size)
+        if claim is None:
             return None
         self._is_there = True
-        recorded = json.loads(content)
-        if (recorded.get("files"), recorded.get("model_name")) != (self.files, self.model_name):
+        if (claim.get("files"), claim.get("model_name")) != (self.files, self.model_name):
             log.info("The files differ from those of the earlier try: registering a new version")
             return None
-        return int(recorded["model_version"])
+        return cast("int", claim["model_version"])
 
     async def write(self, project: Project, version: int) -> None:
         """Record the number, before any file is uploaded."""
@@ -254,19 +255,14 @@ async def _take_number(project: Project, model: NewModel) -> int:
 
 async def _highest(project: Project, root: str) -> int:
     """Return the highest number among a model's folders."""
-    highest = seen = 0
-    while True:
-        names = await api.list_folder(project, root, offset=seen) or []
-        if not names:
-            return highest
-        seen += len(names)
-        highest = max([highest, *(int(name) for name in names if name.isdecimal())])
+    entries = await sources.list_all(project, root)
+    return max((int(entry.name) for entry in entries if entry.name.isdecimal()), default=0)
 
 
 async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
     """Upload all files, and delete those of an incomplete earlier try first."""
-    for leftover in await api.list_folder(project, folder) or []:
-        await api.delete_path(project, f"{folder}/{leftover}")
+    for leftover in await sources.list_all(project, folder):
+        await api.delete_path(project, f"{folder}/{leftover.name}")
     files = f"{folder}/Files" if project.has_files_folder else folder
     if files != folder:
         await api.make_folder(project, files)

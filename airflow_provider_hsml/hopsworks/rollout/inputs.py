@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.flow import Backoff
+from airflow_provider_hsml.hopsworks.routes import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,8 @@ class Run:
     clock: Clock = time.time
     key: str = ""
     """Which task this is, the same in its retries; empty outside of Airflow."""
+    routes: Routes = field(default_factory=Routes, compare=False, repr=False)
+    """The optional routes of Hopsworks, as far as this run knows them."""
 
     def backoff(self, first: float, deadline: float | None = None) -> Backoff:
         """

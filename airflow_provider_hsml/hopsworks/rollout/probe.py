@@ -247,7 +247,7 @@ class Prober:
             await Sleep(predict.BETWEEN_PROBES)
         return await self.probe_once(deployment)
 
-    async def send(self, seconds: float | None = None) -> Mapping[str, Any]:
+    async def send(self, seconds: float | None = None) -> Any:
         """
         Send the request once.
 
