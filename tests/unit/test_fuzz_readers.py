@@ -67,6 +67,8 @@ _NAMED: dict[str, Any] = {
     "description": {},
     "address": api.Address.by_path("demo", "mnist"),
     "body": {"name": "mnist", "instances": [[1.0]]},
+    "read": lambda value: value,
+    "size": 1000,
 }
 
 
