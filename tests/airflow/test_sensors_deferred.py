@@ -26,8 +26,13 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_hsml import DeploymentStatusSensor, ModelVersionSensor
-from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker, trigger_event
+from airflow_provider_hsml.hopsworks.errors import (
+    CertificateError,
+    DeadlineExceededError,
+    DeploymentFailedError,
+    HopsworksError,
+)
 from airflow_provider_hsml.local.cluster.faults import RequestFault, StartFault
 from tests.support.tasks import FakeTaskInstance, begin, reads
 
@@ -343,7 +348,7 @@ class TestDeferring:
         assert deferred.value.trigger.deadline < time.time() + 20 - 4
 
         with pytest.raises(AirflowTaskTimeout, match="execution_timeout of 20 s"):
-            sensor.execute_complete(context(), {"status": "timeout", "message": ""}, time.time() + 40)
+            sensor.execute_complete(context(), trigger_event.failure(DeadlineExceededError("")), time.time() + 40)
 
     def test_is_over_when_there_is_no_time(self) -> None:
         with pytest.raises(AirflowSensorTimeout):
@@ -355,7 +360,7 @@ class TestDeferring:
         time.sleep(1.0)
         begun = time.monotonic()
 
-        assert asyncio.run(first_event(deferred.value.trigger))["status"] == "timeout"
+        assert asyncio.run(first_event(deferred.value.trigger))["code"] == "deadline_exceeded"
         assert time.monotonic() - begun < 1.0
 
     def test_no_two_looks_at_once(self, serving: LocalServing) -> None:
@@ -375,18 +380,19 @@ class TestDeferring:
     def test_what_is_not_known_is_no_success(self, stage: Stage, kind: Any, event: Any) -> None:
         sensor = kind(stage.stopped("dunknown"), newer_than=1) if kind is version else kind(stage.stopped("dunknown"))
 
-        with pytest.raises(AirflowFailException, match="which says nothing"):
+        with pytest.raises(HopsworksError, match="which is no event of this provider") as failed:
             sensor.execute_complete(context(), event, time.time() + 20)
+        assert failed.value.transient, "a retry reads the current state"
 
     def test_an_error_of_the_triggerer_alone_is_one(self) -> None:
-        event = {"status": "error", "message": "the certificate does not verify", "transient": False}
+        event = trigger_event.failure(CertificateError("the certificate does not verify"))
 
         with pytest.raises(AirflowFailException, match="the certificate does not verify"):
             version("dnobodys", deferrable=True).execute_complete(context(), event, time.time() + 20)
 
     def test_one_that_has_passed_is_none(self, register: Callable[..., int]) -> None:
         register("dpassed", 1)
-        event = {"status": "error", "message": "no", "transient": False}
+        event = trigger_event.failure(CertificateError("no"))
 
         assert version("dpassed").execute_complete(context(), event, time.time() + 20)["model_version"] == 1
 
