@@ -70,6 +70,12 @@ _NAMED: dict[str, Any] = {
     "read": lambda value: value,
     "size": 1000,
 }
+_OF_ONE: dict[str, dict[str, Any]] = {
+    "get_at": {"path": "/health"},
+    "get_deployment": {"name": "mnistdigits"},
+    "get_project": {"name": "demo"},
+}
+"""Parameters of single endpoints, so that they fit the samples."""
 
 
 def _calls() -> dict[str, Call[Any]]:
@@ -79,7 +85,7 @@ def _calls() -> dict[str, Call[Any]]:
         function = getattr(api, name)
         if inspect.isfunction(function) and str(inspect.signature(function).return_annotation).startswith("Call"):
             given = {each: _NAMED[each] for each in _needed(function)}
-            made[name] = function(**given | ({"path": "/health"} if name == "get_at" else {}))
+            made[name] = function(**given | _OF_ONE.get(name, {}))
     return made
 
 

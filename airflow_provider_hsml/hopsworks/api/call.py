@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -296,10 +297,10 @@ def encoded(*segments: str | int) -> str:
     Return a path below another base, with each segment percent-encoded.
 
     :param segments: names and ids, not encoded
-    :raises InvalidInputError: a segment would lead to another path
+    :raises InvalidInputError: a segment would lead to another path, or is no text that can be sent
     """
     for segment in segments:
-        if str(segment) in ("", ".", ".."):
+        if str(segment) in ("", ".", "..") or re.search(r"[\ud800-\udfff]", str(segment)):
             message = f"{segment!r} can be no part of a path."
             raise InvalidInputError(message)
     return "/".join(quote(str(segment), safe=":") for segment in segments)

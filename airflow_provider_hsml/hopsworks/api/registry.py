@@ -84,10 +84,11 @@ def get_model(
 
     :param registry: the registry to read; None for the project's own
     """
+    name = check_model_name(name)
     return Call(
         f"get version {version} of model {name!r}",
         "GET",
-        _models(project, registry, f"{check_model_name(name)}_{int(version)}"),
+        _models(project, registry, f"{name}_{int(version)}"),
         _reader(project, registry, name, int(version)),
         query=(("expand", "trainingdatasets"), ("expand", "mandatorytags")),
         repeatable=True,

@@ -112,7 +112,7 @@ class NewModel:
 def _metrics(value: object) -> dict[str, float]:
     """Read metrics: names that the registry can sort by, and finite numbers."""
     found = {}
-    for name, number in arguments.mapping("metrics", value or {}).items():
+    for name, number in arguments.mapping("metrics", {} if value is None else value).items():
         if not _METRIC_NAME.fullmatch(name):
             arguments.refuse(
                 "metrics", "names of letters, digits and underscores, which the registry can sort by", name
