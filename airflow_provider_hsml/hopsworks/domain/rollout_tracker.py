@@ -9,7 +9,7 @@ proves that a rollout is over. Every poll is evaluated by these rules, in this o
 1. Created, Stopped or Stopping: another client stopped the deployment, which is an error. After our own START they mean
    "not started yet" for ``START_GRACE`` seconds; then the START is sent once more (``START``).
 2. Another version or revision than that of our change: another client changed the deployment, which is an error. After
-   a START, the first revision that is read is ours.
+   a START, the first revision that is read is ours, unless it is of another model version.
 3. Failed: poll again, since Hopsworks computes the status at each read and one crash may pass. It is an error once it
    has stayed for ``FAILED_STAYS`` seconds, or ``UNSCHEDULABLE_STAYS`` if the cluster has no room.
 4. Idle with a minimum of instances: poll again; after ``NEVER_APPLIED`` seconds the change counts as lost, an error.
@@ -171,6 +171,8 @@ class RolloutTracker:
     """When the rollout was started, seconds since 1970."""
     signature: tuple[int | None, str | None] | None = None
     """The signature of our change; None until it is known, since a START creates a new revision."""
+    model_version: int | None = None
+    """The model version that our change or START made live; None if unknown."""
     instances: InstanceTracker = field(default_factory=InstanceTracker)
     can_wake: bool = True
     """Whether there is a request that can wake an Idle deployment."""
@@ -218,9 +220,10 @@ class RolloutTracker:
         self.saw_transition = self.previous_answered = True
 
     def _check_signature(self, deployment: Deployment) -> None:
-        if self.signature is None:
+        is_another = self.model_version is not None and deployment.model_version != self.model_version
+        if self.signature is None and not is_another:
             self.signature = deployment.signature
-        elif deployment.signature != self.signature:
+        elif is_another or deployment.signature != self.signature:
             message = f"{deployment} was changed by another client during the rollout; their change is kept."
             raise SupersededError(message)
 

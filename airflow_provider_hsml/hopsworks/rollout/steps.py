@@ -236,6 +236,7 @@ class Steps:
                 cause,
                 since=self.run.clock(),
                 signature=None if cause is RolloutCause.START else live.signature,
+                model_version=live.model_version,
                 instances=InstanceTracker(progress.old_names),
                 can_wake=self.prober.can_probe,
             ),

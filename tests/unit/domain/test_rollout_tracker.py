@@ -144,6 +144,9 @@ AFTER_A_START: dict[str, Script] = {
         (1, poll("Starting", revision="7"), POLL),
         (2, poll("Running", revision="8"), SupersededError),
     ],
+    "another model version is another client's": [
+        (1, poll("Running", modelVersion=77), SupersededError),
+    ],
     "a START without effect is sent once more": [
         (0, STOPPED, POLL),
         (9, STOPPED, POLL),
@@ -159,7 +162,7 @@ AFTER_A_START: dict[str, Script] = {
 
 @pytest.mark.parametrize("script", AFTER_A_START.values(), ids=AFTER_A_START)
 def test_after_a_start(script: Script) -> None:
-    play(RolloutTracker(RolloutCause.START, since=0), script)
+    play(RolloutTracker(RolloutCause.START, since=0, model_version=RUNNING.model_version), script)
 
 
 def test_the_default_tool_has_its_own_settle_time() -> None:
