@@ -260,7 +260,7 @@ def start_not_in_time(stage: Stage) -> Any:
 
 
 def start_with_hardly_any_time(stage: Stage) -> Any:
-    stage.stopped().fault(StartFault(stage.name, stage="SCHEDULED", lasts=30))
+    stage.stopped().fault(StartFault(stage.name, stage="INITIALIZED", lasts=30))
     return stage.of(StartDeploymentOperator, timeout=0, poll_interval=5)
 
 

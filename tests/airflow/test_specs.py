@@ -100,7 +100,7 @@ class TestScripts:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(connection))
         serving.requests.clear()
 
-        with pytest.raises(AirflowFailException, match=r"spec.script_file: uploading it needs .* DATASET_VIEW"):
+        with pytest.raises(AirflowFailException, match=r"spec.script_file: the upload needs .* DATASET_VIEW"):
             execute(deploy(name, spec={"script_file": str(script)}))
         assert changes(serving) == []
 
