@@ -107,6 +107,11 @@ demo: ## Run four nights of the main DAG on this machine; KEEP=1 leaves the loca
 test: .venv/.made model-server ## Run the tests on Airflow 3.3.2
 	@$(alone) $(python) $(pytest) $(spread) -m "$(quick)"
 
+.PHONY: fuzz
+fuzz: .venv/.made ## Try 200,000 random and mutated answers, files and arguments on every reader of the provider
+	@$(alone) HSML_TEST_CASES=200000 $(if $(HSML_TEST_SEED),HSML_TEST_SEED=$(HSML_TEST_SEED)) \
+	    $(python) $(pytest) -n 3 -o faulthandler_timeout=1800 tests/unit/test_fuzz_readers.py
+
 .PHONY: check
 check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## Run what CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2 and 3.0.6
 	@echo "== tests on Airflow 3.3.2, with coverage"
@@ -117,7 +122,7 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## Run what CI run
 	@$(alone) .venv-3.0.6/bin/python $(pytest) $(spread) -m "airflow and $(quick)"
 
 .PHONY: check-all
-check-all: check conformance integration docs ## Run everything before a release: check, conformance, integration, the site, and the slow tests
+check-all: check fuzz conformance integration docs ## Run everything before a release: check, fuzz, conformance, integration, the site, and the slow tests
 	@echo "== slow tests, including browser tests (skipped without chromium on PATH)"
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800

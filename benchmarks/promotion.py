@@ -53,7 +53,7 @@ MODEL, PLAIN = "bench", "plain"
 LOADING = 4.0
 """Seconds that a model takes to load, as in KServe's server with scikit-learn."""
 MARGIN = 2.0
-MOST_READS = 8
+MOST_READS = 9
 BETWEEN = 0.1
 QUIET = 3.0
 """Seconds without an answer of another version, after which the rollout counts as finished."""

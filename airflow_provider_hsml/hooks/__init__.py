@@ -14,13 +14,20 @@ from .deployment_changes import DeploymentChangesMixin
 from .deployment_queries import DeploymentQueriesMixin
 from .models import ModelsMixin
 from .predictions import PredictionsMixin
+from .promotion_state import PromotionStateMixin
 from .promotions import PromotionsMixin
 
 __all__ = ["HsmlHook"]
 
 
 class HsmlHook(
-    PromotionsMixin, PredictionsMixin, DeploymentChangesMixin, DeploymentQueriesMixin, ModelsMixin, HsmlBaseHook
+    PromotionsMixin,
+    PromotionStateMixin,
+    PredictionsMixin,
+    DeploymentChangesMixin,
+    DeploymentQueriesMixin,
+    ModelsMixin,
+    HsmlBaseHook,
 ):
     """
     A client for Hopsworks Model Serving: read and change models and deployments, and send prediction requests.

@@ -136,6 +136,7 @@ class HsmlBaseHook(BaseHook):
             with contextlib.closing(Client(access, on_new_key=mask_key, attempts=1)) as client:
                 project = client.project
                 version = client.send(api.get_server_version())
+                version = version if isinstance(version, str) else None
                 # The responses do not matter, only whether the key's scopes allow the requests.
                 client.send(api.get_models(project, limit=1))
                 client.send(api.get_deployments(project, model_name="nosuchmodel"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
-from airflow_provider_hsml.hopsworks.flow import all_pages
+from airflow_provider_hsml.hopsworks.routes import Routes
 
 from .base import HsmlBaseHook
 
@@ -74,7 +73,7 @@ class DeploymentQueriesMixin(HsmlBaseHook):
         :raises InvalidInputError: this Hopsworks keeps no versions of deployments (5.2 and later do)
         """
         deployment = self.get_deployment(name)
-        versions = self.run(all_pages(functools.partial(api.get_versions, self.client.project, deployment)))
+        versions = self.run(Routes().versions(self.client.project, deployment))
         if versions is None:
             message = f"{deployment}: this Hopsworks keeps no versions of deployments; 5.2 and later do."
             raise InvalidInputError(message)

@@ -9,7 +9,8 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, gate
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
-from airflow_provider_hsml.hopsworks.registry import download, lookup, retention
+from airflow_provider_hsml.hopsworks.registry import download, lookup, retention, tags
+from airflow_provider_hsml.hopsworks.routes import Routes
 
 from .base import HsmlBaseHook
 from .object_storage import local_copy
@@ -118,8 +119,11 @@ class ModelsMixin(HsmlBaseHook):
 
         :raises NotFoundError: there is no such version; the message lists the versions that exist
         """
-        model = self.get_model(name, version)
-        return self.client.send(api.get_model_tags(self.client.project, model.name, model.version))
+        project, model = self.client.project, self.get_model(name, version)
+        witness = api.get_model(project, model.name, model.version)
+        flow = Routes().read(api.get_model_tags(project, model.name, model.version), witness)
+        found = self.run(flow)
+        return {} if found is None else found
 
     def set_model_tag(self, name: str, version: int, tag: str, value: Any) -> None:
         """
@@ -132,7 +136,7 @@ class ModelsMixin(HsmlBaseHook):
         :raises NotFoundError: there is no such version; the message lists the versions that exist
         """
         model = self.get_model(name, version)
-        self.client.send(api.put_model_tag(self.client.project, model.name, model.version, tag, value))
+        self.run(tags.set_tags(self.client.project, model.name, model.version, {tag: value}))
 
     def model_url(self, model: ModelVersion) -> str:
         """Return the URL of a model version's page in the Hopsworks UI."""

@@ -30,7 +30,7 @@ class PredictionsMixin(HsmlBaseHook):
         inputs: Any = None,
         payload: Any = None,
         timeout: float = 600.0,
-    ) -> dict[str, Any]:
+    ) -> Any:
         """
         Send a prediction request and return the response.
 
@@ -42,7 +42,7 @@ class PredictionsMixin(HsmlBaseHook):
         :param inputs: one row or several, as in the SDK's argument of the same name
         :param payload: the whole request body
         :param timeout: seconds; an Idle deployment has to wake up within them
-        :return: the response, such as ``{"predictions": [...]}``
+        :return: the response, such as ``{"predictions": [...]}``; any JSON that the model answers
         :raises InvalidInputError: the deployment serves GRPC, a language model, or a script without a model
         """
         check_deployment_name(name)

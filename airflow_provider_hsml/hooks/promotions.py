@@ -52,6 +52,7 @@ class PromotionsMixin(HsmlBaseHook):
         plan_only: bool | str = False,
         plan: Mapping[str, Any] | str | None = None,
         when_killed: str = "leave",
+        unschedulable_grace: float | str = 300.0,
         run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -74,6 +75,7 @@ class PromotionsMixin(HsmlBaseHook):
         :param plan: the record of an earlier ``plan_only``: exactly that plan is applied; ``latest`` then means the
             planned version
         :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
+        :param unschedulable_grace: seconds for which a cluster without room for the instances may find some
         :param run_key: identifies the task; a retry uses the same
         :param timeout: seconds for one change, and again for its rollback
         :param poll_interval: seconds between polls
@@ -92,7 +94,7 @@ class PromotionsMixin(HsmlBaseHook):
                 model_project=model_project or None,
             ),
             DeploymentSpec.read(spec or {}).setting_values(),
-            RolloutPolicy(wait=wait, recreate=_is_recreate(rollout)),
+            RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
             _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
             plan=planned,
@@ -116,6 +118,7 @@ class PromotionsMixin(HsmlBaseHook):
         rollout: str = "rolling",
         plan_only: bool | str = False,
         when_killed: str = "leave",
+        unschedulable_grace: float | str = 300.0,
         run_key: str = "",
         timeout: float = 600.0,
         poll_interval: float = 10.0,
@@ -124,25 +127,14 @@ class PromotionsMixin(HsmlBaseHook):
         """
         Deploy the best version of a model, if it is better than the serving version.
 
-        See ``DeployBestModelOperator`` for the details of the arguments.
+        See ``DeployBestModelOperator`` for details, and ``deploy_model`` for arguments not listed here.
 
         :param model_name: the model's name
         :param metric: the metric to compare by
         :param direction: ``max`` or ``min``: which end is better
         :param candidates: numbers of versions, or mappings with the key ``model_version``; None for all
-        :param deployment_name: None derives the name from the model's
-        :param spec: the deployment's configuration
         :param gate: the conditions for replacing the serving version; None: a better metric suffices
         :param verification: the checks that the new version has to pass; None for those registered with it
-        :param model_project: the project that owns the model and shares its registry; None for this project
-        :param rollout: ``rolling``, or ``recreate`` to stop the deployment for the change, when the cluster has no room
-            for old and new instances
-        :param plan_only: decide and return the planned change in the record's ``plan``, without changing anything
-        :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
-        :param run_key: identifies the task; a retry uses the same
-        :param timeout: seconds for one change, and again for its rollback
-        :param poll_interval: seconds between polls
-        :param wait: whether to wait until the version is live and verified
         :raises RolledBackError: the change failed and the previous version serves again; the error has the record
         """
         rules = Gate.read(gate or {}, "gate").rules()
@@ -153,7 +145,7 @@ class PromotionsMixin(HsmlBaseHook):
             Run(self.client.project, deployment_name or "", timeout, poll_interval, steady(), run_key),
             Selection(model_name, by=by, rules=rules, model_project=model_project or None),
             DeploymentSpec.read(spec or {}).setting_values(),
-            RolloutPolicy(wait=wait, recreate=_is_recreate(rollout)),
+            RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
             _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
             stop_when_killed=stops_when_killed(when_killed),
@@ -287,6 +279,10 @@ class PromotionsMixin(HsmlBaseHook):
 
 def _is_recreate(rollout: str) -> bool:
     return arguments.choice("rollout", rollout, ("rolling", "recreate")) == "recreate"
+
+
+def _grace(value: float | str) -> float:
+    return arguments.number("unschedulable_grace", value, least=0)
 
 
 def stops_when_killed(given: str) -> bool:

@@ -44,7 +44,7 @@ _LASTING_CODES = frozenset({360008})
 # The instances cannot be reached yet. 250008 and 250007 are also the codes of the model's own refusals: only the text
 # tells these apart.
 _UNREACHED_CODES = frozenset({250001, 250002, 250003, 250006, 250012})
-_MODEL_4XX, _MODEL_5XX = 250008, 250007
+MODEL_4XX, MODEL_5XX = 250008, 250007
 _GATEWAY_TEXTS = ("no healthy upstream", "upstream connect error", "upstream request timeout", "service unavailable")
 
 _HINTS = {
@@ -78,6 +78,8 @@ class HopsworksError(Exception):
     """Seconds after which the server asks for a retry; None when it does not say."""
     without_logs: str = ""
     """The message without the lines of a log; empty when the message has no such lines."""
+    is_unverified = False
+    """Whether a change of ours is live and could not be verified: it stays pending, and a retry verifies it."""
     record: Any = None
     """The ``promotion.record.Record`` of the promotion that ended with this error; None for other errors."""
 
@@ -216,8 +218,8 @@ class RequestRefusedError(HopsworksError):
         """Whether the deployment is busy: nothing was changed, and the same request can succeed later."""
         self.not_ready = (
             code in _UNREACHED_CODES
-            or (code == _MODEL_4XX and not text)
-            or (code == _MODEL_5XX and (not text or any(words in text.lower() for words in _GATEWAY_TEXTS)))
+            or (code == MODEL_4XX and not text)
+            or (code == MODEL_5XX and (not text or any(words in text.lower() for words in _GATEWAY_TEXTS)))
         )
         """Whether a prediction did not reach the model: its route or its instances do not exist yet."""
         self.transient = self.not_ready or (passing and not quota and code not in _LASTING_CODES)
@@ -326,6 +328,14 @@ class VerificationError(DeploymentError):
     Raised when a deployment runs, but its answers are not the expected ones, or a change has had no effect on it.
 
     The message shows the unexpected answer. Compare it with the answers that were registered with the model version.
+    """
+
+
+class AmbiguousVerificationError(VerificationError):
+    """
+    Raised when answers are wrong, but may not be the new version's.
+
+    The change is rolled back, and the version is not rejected: deploy it again once its instances can be told apart.
     """
 
 

@@ -20,13 +20,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from .api import Call, Page
-from .errors import DeadlineExceededError, HopsworksError
+from .errors import DeadlineExceededError, HopsworksError, UnexpectedResponseError
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Clock: TypeAlias = Callable[[], float]
 """Returns the seconds since 1970."""
+MOST_PAGES = 1000
+"""Pages after which a list counts as endless."""
 
 
 def steady() -> Clock:
@@ -180,21 +182,32 @@ def timed(flow: Flow[T], clock: Clock) -> Generator[Step, Any, tuple[T, float]]:
         flow.close()
 
 
-async def all_pages(page: Callable[..., Call[Page[T]] | Call[Page[T] | None]]) -> list[T] | None:
+async def all_pages(
+    page: Callable[[int], Flow[Page[T] | None] | Call[Page[T]] | Call[Page[T] | None]],
+) -> list[T] | None:
     """
     Read a list that comes in pages; None if the server has no such list.
 
-    :param page: returns the call for the page that begins at ``offset``
+    :param page: returns the step that reads the page beginning at an offset
+    :raises UnexpectedResponseError: the list does not end, such as one that ignores the offset
     """
     items: list[T] = []
-    while True:
-        call: Call[Any] = page(offset=len(items))
-        rows: Page[T] | None = await call
+    firsts: list[T] = []
+    seen = 0
+    for _ in range(MOST_PAGES):
+        step: Any = page(seen)
+        rows: Page[T] | None = await step
         if rows is None:
             return None
+        seen += len(rows.items) + rows.unreadable
+        if rows.items and rows.items[0] in firsts:
+            break
+        firsts += rows.items[:1]
         items += rows.items
-        if not rows.items or len(items) >= rows.count:
+        if not (rows.items or rows.unreadable) or (rows.count is not None and seen >= rows.count):
             return items
+    message = f"A list does not end: after {len(items)} rows the server repeats them, or goes on for ever."
+    raise UnexpectedResponseError(message, status=200)
 
 
 class Backoff:

@@ -24,6 +24,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .logs import escaped
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -110,15 +112,17 @@ def _serve(options: argparse.Namespace) -> int:
             root=options.root,
             port=options.port,
             project=options.project,
-            api_key=options.api_key or os.environ.get(KEY_VARIABLE) or None,
+            api_key=os.environ.get(KEY_VARIABLE) or None if options.api_key is None else options.api_key,
             tls=options.tls,
             hopsworks_version=options.hopsworks_version,
             profile=options.profile,
-            options=ServerOptions(options.ingress_port, control=options.control, cache=options.cache),
+            options=ServerOptions(
+                options.ingress_port, control=options.control, cache=options.cache, keep_bodies=options.control
+            ),
         )
         serving.start()
     except (OSError, RootInUseError, StoreTooNewError, StoreUnusableError, ValueError) as error:
-        print(f"hsml-local serve: {_reason(error, options.root)}", file=sys.stderr)
+        print(f"hsml-local serve: {escaped(_reason(error, options.root))}", file=sys.stderr)
         return 2
     try:
         _say_ready(serving)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING
 
+from python_multipart.exceptions import FormParserError
 from starlette.exceptions import HTTPException
 
 from .errors import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.datastructures import FormData
+    from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_BYTES = 32 << 20
@@ -17,7 +23,9 @@ BODY_BYTES = 32 << 20
 UPLOAD_BYTES = 128 << 20
 """Limit of one part of an upload, which is streamed to disk; clients send parts of 10 MB."""
 FIELD_BYTES = 1 << 16
-"""Limit of a form field that is not a file."""
+"""Limit of a field in the form of an upload that is not a file."""
+_FIELDS = 50
+"""Limit of the number of such fields in a form."""
 
 
 class LimitMiddleware:
@@ -51,6 +59,33 @@ class LimitMiddleware:
             return message
 
         await self._app(scope, counted, send)
+
+
+@contextlib.asynccontextmanager
+async def limited_form(request: Request, field_bytes: int) -> AsyncIterator[FormData]:
+    """
+    Read a form, of either encoding.
+
+    :param field_bytes: the limit of a field that is not a file; files have only the limit of the whole body
+    :raises HTTPException: 413 for a field that is too long, 400 for a malformed form
+    """
+    too_long_field = HTTPException(413, f"A text field of the form is longer than {field_bytes >> 10} kB.")
+    is_url_encoded = "urlencoded" in request.headers.get("content-type", "").lower()
+    try:
+        # Up to three bytes of an encoded field are one byte of its text.
+        form = await request.form(max_fields=_FIELDS, max_part_size=(3 if is_url_encoded else 1) * field_bytes)
+    except HTTPException as error:
+        # Starlette has one error for all faults of a form; only its text tells them apart.
+        raise (too_long_field if "exceeded maximum size" in error.detail else error) from None
+    except FormParserError as error:
+        raise HTTPException(400, f"The form is malformed: {error}") from None
+    try:
+        texts = [value for _, value in form.multi_items() if isinstance(value, str)]
+        if any(len(text.encode("utf-8", "surrogatepass")) > field_bytes for text in texts):
+            raise too_long_field
+        yield form
+    finally:
+        await form.close()
 
 
 def too_long(text: str) -> dict[str, object]:

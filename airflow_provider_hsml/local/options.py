@@ -37,8 +37,11 @@ class ServerOptions:
     :param ingress_port: the port of the ingress, which is plain HTTP; 0: a free one
     :param control: also serve faults, speeds and the journal over HTTP, below ``/_local``
     :param cache: where the model server's environments are built; None: the user's cache folder
+    :param keep_bodies: also keep the JSON bodies of requests in the journal, up to a limit; ``hsml-local serve`` keeps
+        them only with ``--control``, since nothing else can read them
     """
 
     ingress_port: int = 0
     control: bool = False
     cache: str | Path | None = None
+    keep_bodies: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
@@ -38,13 +39,14 @@ class Store:
 
     Rows are documents (JSON objects); their meaning belongs to ``registry`` and ``deployments``.
 
-    :param file: created if it does not exist
+    :param file: created if it does not exist; only its owner can read it, since deployments have secrets in variables
     :raises StoreTooNewError: the file was written by a newer version
     :raises StoreUnusableError: the file is damaged or not SQLite, or the disk is full
     """
 
     def __init__(self, file: Path) -> None:
         self._lock = threading.RLock()
+        _make_private(file)
         self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         try:
             self._prepare(file)
@@ -172,3 +174,10 @@ class Store:
     def _all(self, query: str, *values: object) -> list[Any]:
         with self._lock:
             return self._db.execute(query, values).fetchall()
+
+
+def _make_private(file: Path) -> None:
+    """Create the file for its owner only. SQLite gives the files beside it, such as ``-wal``, the same permissions."""
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    for existing in file.parent.glob(f"{file.name}*"):
+        existing.chmod(0o600)

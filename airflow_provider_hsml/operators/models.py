@@ -15,6 +15,7 @@ from .base import HsmlOperator
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -46,6 +47,9 @@ class RegisterModelOperator(HsmlOperator):
     :param environment: name of the Python environment that the model was trained in
     :param feature_view: name of the feature view that the model was trained on
     :param training_dataset_version: version number of the training dataset
+    :param trained_until: the end of the training data's interval, a datetime or ISO 8601 text; None: the run's
+        ``data_interval_end``, where it has one. ``DeployBestModelOperator`` leaves out a version that was trained on
+        older data than the served one
     :param tags: values by tag name, set after the registration; an administrator must have created a schema for each
     """
 
@@ -64,6 +68,7 @@ class RegisterModelOperator(HsmlOperator):
         "environment",
         "feature_view",
         "training_dataset_version",
+        "trained_until",
         "tags",
     )
     template_fields_renderers = {  # noqa: RUF012 - as in Airflow
@@ -92,6 +97,7 @@ class RegisterModelOperator(HsmlOperator):
         environment: str | None = None,
         feature_view: str | None = None,
         training_dataset_version: int | str | None = None,
+        trained_until: datetime | str | None = None,
         tags: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -112,6 +118,7 @@ class RegisterModelOperator(HsmlOperator):
         self.environment = environment
         self.feature_view = feature_view
         self.training_dataset_version = training_dataset_version
+        self.trained_until = trained_until
         self.tags = tags
 
     def act(self, context: Context) -> dict[str, Any]:
@@ -133,6 +140,7 @@ class RegisterModelOperator(HsmlOperator):
             environment=self.environment,
             feature_view=self.feature_view,
             training_dataset_version=self.training_dataset_version,
+            trained_until=self.trained_until or context.get("data_interval_end"),
             tags=self.tags,
         )
         self._registered = model

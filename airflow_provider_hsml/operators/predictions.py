@@ -23,7 +23,8 @@ class PredictOperator(HsmlOperator):
     The request wakes up an Idle deployment, and is retried when no response arrives. Give at most one of ``instances``,
     ``inputs`` and ``payload``. Without any, the served model's input example is sent.
 
-    Returns the response, such as ``{"predictions": [...]}``; with ``output_path`` only ``{"rows", "output_path"}``.
+    Returns the response, such as ``{"predictions": [...]}``, or any other JSON that the model answers. With
+    ``output_path`` it returns ``{"rows", "output_path"}`` only.
     Fails for a deployment of GRPC, of a language model, or of a script without a model: these answer no such request.
 
     :param deployment_name: the name of the deployment
@@ -65,7 +66,7 @@ class PredictOperator(HsmlOperator):
         self.timeout = self._check_argument(arguments.number, "timeout", timeout, least=0)
         self.output_path = output_path
 
-    def act(self, context: Context) -> dict[str, Any]:  # noqa: ARG002
+    def act(self, context: Context) -> Any:  # noqa: ARG002
         """Send the request."""
         answer = self.hook.predict(
             self.deployment_name,
@@ -81,5 +82,5 @@ class PredictOperator(HsmlOperator):
         path = ObjectStoragePath(self.output_path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(answer))
-        predictions = answer.get("predictions")
+        predictions = answer.get("predictions") if isinstance(answer, dict) else answer
         return {"rows": len(predictions) if isinstance(predictions, list) else None, "output_path": self.output_path}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.verification import Verification
     from airflow_provider_hsml.hopsworks.promotion.record import Record
 
-    OnRollback = Callable[[Context], Any]
+    OnFailedPromotion = Callable[[Context], Any]
 
 
 class _PromotingOperator(SpecOperator, PromotionRecordOperator):
@@ -44,7 +44,9 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         rollout: str = "rolling",
         plan_only: bool | str = False,
         when_killed: str = "leave",
-        on_rollback: OnRollback | Sequence[OnRollback] | None = None,
+        unschedulable_grace: float | str = 300.0,
+        on_rollback: OnFailedPromotion | Sequence[OnFailedPromotion] | None = None,
+        on_unverified: OnFailedPromotion | Sequence[OnFailedPromotion] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -52,11 +54,13 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         self._check_literal(arguments.choice, "rollout", rollout, allowed=("rolling", "recreate"))
         self._check_literal(arguments.boolean, "plan_only", plan_only)
         self._check_literal(arguments.choice, "when_killed", when_killed, allowed=("leave", "stop"))
+        self._check_literal(arguments.number, "unschedulable_grace", unschedulable_grace, least=0)
         self.deployment_name = deployment_name
         self.model_project = model_project
         self.rollout = rollout
         self.plan_only = plan_only
         self.when_killed = when_killed
+        self.unschedulable_grace = unschedulable_grace
         # Airflow renders a mapping, resolves XComs in it and masks it, but does none of that for a dataclass.
         self.spec = spec.given() if is_dataclass(spec) else spec
         verification = verification.given() if is_dataclass(verification) else verification
@@ -68,31 +72,38 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         self.verification = verification
         if verification is not None:
             self._check_can_verify()
-        self.on_rollback: Sequence[Any] = ()
-        if on_rollback is not None:
-            self.on_rollback = on_rollback if isinstance(on_rollback, list | tuple) else (on_rollback,)
-        if not all(map(callable, self.on_rollback)):
-            message = f"Task {self.task_id!r}: on_rollback: expected a callable or a list of them, got {on_rollback!r}."
+        self.on_rollback = self._callables("on_rollback", on_rollback)
+        self.on_unverified = self._callables("on_unverified", on_unverified)
+
+    def _callables(self, name: str, value: Any) -> Sequence[Any]:
+        """Read a callable, or a list of them."""
+        callables: Sequence[Any] = value if isinstance(value, list | tuple) else () if value is None else (value,)
+        if not all(map(callable, callables)):
+            message = f"Task {self.task_id!r}: {name}: expected a callable or a list of them, got {value!r}."
             raise ValueError(message)
+        return callables
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
-        """Promote, and call ``on_rollback`` after a rollback."""
+        """Promote, and call ``on_rollback`` after a rollback, ``on_unverified`` after a change that stays pending."""
         try:
             return super()._promote(context, promote, *args, **kwargs)
         except HopsworksError as error:
-            if error.record is not None and error.record.action == "rolled_back":
-                self._notify_rollback(context, error.record)
+            if error.record is not None:
+                self._notify(context, error.record)
             raise
 
-    def _notify_rollback(self, context: Context, record: Record) -> None:
-        """Call each function of ``on_rollback``. Their exceptions are only logged: the task fails anyway."""
+    def _notify(self, context: Context, record: Record) -> None:
+        """Call the functions for the record's action. Their exceptions are only logged: the task fails anyway."""
+        name = {"rolled_back": "on_rollback", "unverified": "on_unverified"}.get(record.action)
+        if name is None:
+            return
         extended = cast("dict[str, Any]", context)  # Extended in place: in Airflow 2 it is more than a dict.
         extended["promotion"] = as_xcom(record)
-        for call in self.on_rollback:
+        for call in getattr(self, name):
             try:
                 call(context)
             except Exception:
-                self.log.exception("on_rollback: %r failed", call)
+                self.log.exception("%s: %r failed", name, call)
 
     def _check_can_verify(self) -> None:
         """
@@ -145,6 +156,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
             "rollout": self.rollout,
             "plan_only": self.plan_only,
             "when_killed": self.when_killed,
+            "unschedulable_grace": self.unschedulable_grace,
             **self._wait_arguments(),
         }
 
@@ -181,8 +193,11 @@ class DeployModelOperator(_PromotingOperator):
         was changed after the plan was made
     :param when_killed: if a person kills the task while it creates a deployment: ``leave`` the deployment to start up,
         or ``stop`` it. An existing deployment keeps serving in any case
+    :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
+        of GPU nodes takes longer than the default of 300
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
         failed and was rolled back; the record is under ``promotion`` in the context
+    :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 
     template_fields: Sequence[str] = (
@@ -196,6 +211,7 @@ class DeployModelOperator(_PromotingOperator):
         "rollout",
         "plan_only",
         "when_killed",
+        "unschedulable_grace",
         "plan",
     )
     template_fields_renderers = {"spec": "json", "verification": "json", "plan": "json"}  # noqa: RUF012
@@ -267,8 +283,11 @@ class DeployBestModelOperator(_PromotingOperator):
         differences
     :param when_killed: if a person kills the task while it creates a deployment: ``leave`` the deployment to start up,
         or ``stop`` it. An existing deployment keeps serving in any case
+    :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
+        of GPU nodes takes longer than the default of 300
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
         failed and was rolled back; the record is under ``promotion`` in the context
+    :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 
     template_fields: Sequence[str] = (
@@ -286,6 +305,7 @@ class DeployBestModelOperator(_PromotingOperator):
         "rollout",
         "plan_only",
         "when_killed",
+        "unschedulable_grace",
     )
     template_fields_renderers = {  # noqa: RUF012
         "spec": "json",

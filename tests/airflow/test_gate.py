@@ -9,12 +9,16 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml import DeployBestModelOperator
-from airflow_provider_hsml.hopsworks import Gate
+from airflow_provider_hsml.hopsworks import Gate, api
+from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from tests.support.tasks import FakeTaskInstance, changes, execute, reads, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
+    from airflow_provider_hsml import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
@@ -49,7 +53,7 @@ def test_a_gate_that_is_not_passed(serving: LocalServing, champion: str, registe
     assert (record["action"], record["model_version"], record["is_kept"]) == ("kept", 1, True)
     assert "by less than the 0.05 that the gate asks for" in record["reason"]
     assert changes(serving) == [("POST", f"{champion}:predict")], "one probe, and nothing else"
-    assert reads(serving) <= 8
+    assert reads(serving) <= 9
 
 
 def test_a_gate_that_is_passed(champion: str, register: Callable[..., int]) -> None:
@@ -144,3 +148,48 @@ def test_a_dataclass_is_templated_as_a_mapping(name: str) -> None:
 
     assert isinstance(operator.gate, dict)
     assert operator.gate["floor"] == "0.5"
+
+
+class TestOlderData:
+    """A backfill gets the highest number, and does not replace a model trained on newer data."""
+
+    def register(self, hook: HsmlHook, model_file: Callable[..., Path], name: str, answer: int, until: str) -> int:
+        return hook.register_model(
+            model_name=name,
+            model_path=model_file(answer=answer),
+            framework="SKLEARN",
+            metrics={"accuracy": 0.8 + answer / 100},
+            trained_until=until,
+        ).version
+
+    def best(self, name: str, **more: Any) -> dict[str, Any]:
+        record: dict[str, Any] = execute(
+            DeployBestModelOperator(task_id="best", model_name=name, metric="accuracy", direction="max", **more)
+        )
+        return record
+
+    def test_is_left_out(self, hook: HsmlHook, model_file: Callable[..., Path]) -> None:
+        name = "backfilled"
+        self.register(hook, model_file, name, 1, "2026-11-02T00:00:00+00:00")
+        assert self.best(name, poll_interval=0.1)["action"] == "created"
+        self.register(hook, model_file, name, 9, "2026-10-01T00:00:00+02:00")
+
+        record = self.best(name, poll_interval=0.1)
+        assert (record["action"], record["model_version"]) == ("kept", 1)
+        assert "it was trained on older data than the served one" in record["reason"]
+
+        self.register(hook, model_file, name, 5, "2026-11-02T00:00:00")
+        assert self.best(name, poll_interval=0.1)["model_version"] == 3, "equal is not older; the next one is taken"
+        assert self.best(name, gate={"allow_downgrade": True}, poll_interval=0.1)["model_version"] == 2
+
+    def test_that_cannot_be_read_is_not_unknown(self, hook: HsmlHook, model_file: Callable[..., Path]) -> None:
+        name = "unreadableage"
+        self.register(hook, model_file, name, 1, "2026-11-02")
+        self.best(name, poll_interval=0.1)
+        self.register(hook, model_file, name, 2, "2026-11-03")
+        project, path = hook.client.project, f"Models/{name}/1/airflow.json"
+        hook.client.send(api.delete_path(project, path))
+        hook.run(upload_bytes(project, path, b'{"trained_until": "yesterday"}'))
+
+        with pytest.raises(UnexpectedResponseError, match="expected JSON with the time 'trained_until'"):
+            self.best(name, poll_interval=0.1)

@@ -239,7 +239,7 @@ class TestDeployBest:
         assert (third["action"], third["model_version"]) == ("kept", 3)
         assert "does not beat the served version 3" in third["reason"]
         assert changes(serving) == [("POST", f"{name}:predict")], "one probe, and nothing else"
-        assert reads(serving) <= 8
+        assert reads(serving) <= 9
 
     def test_a_second_call_with_nothing_new_sends_nothing(
         self, serving: LocalServing, name: str, register: Callable[..., int]
@@ -250,7 +250,7 @@ class TestDeployBest:
 
         assert execute(best(name))["action"] == "kept"
         assert changes(serving) == [("POST", f"{name}:predict")]
-        assert reads(serving) <= 8
+        assert reads(serving) <= 9
 
     @pytest.mark.since_hopsworks("4.6")
     def test_a_changed_configuration_is_applied_though_the_champion_stays(

@@ -60,11 +60,11 @@ class Stage:
 
     def deploy(self, version: int | str = "latest", **how: Any) -> DeployModelOperator:
         given = HOW | {"model_name": self.name, "model_version": version, "deferrable": self.deferrable} | how
-        return DeployModelOperator(**given)
+        return DeployModelOperator(unschedulable_grace=1.0, **given)
 
     def best(self, **how: Any) -> DeployBestModelOperator:
         given = HOW | {"model_name": self.name, "metric": "auc", "deferrable": self.deferrable} | how
-        return DeployBestModelOperator(**given)
+        return DeployBestModelOperator(unschedulable_grace=1.0, **given)
 
     def of(self, kind: Callable[..., Any], **how: Any) -> Any:
         return kind(**HOW | {"deployment_name": self.name, "deferrable": self.deferrable} | how)

@@ -127,7 +127,7 @@ class TestArguments:
 
     def test_what_can_carry_a_template_does(self, task: Any) -> None:
         """All but how to wait, and code to call."""
-        plain = {"wait_for_completion", "poll_interval", "timeout", "deferrable", "on_rollback"}
+        plain = {"wait_for_completion", "poll_interval", "timeout", "deferrable", "on_rollback", "on_unverified"}
         own = {
             name
             for kind in task.__mro__

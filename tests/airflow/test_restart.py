@@ -53,7 +53,8 @@ def restart(name: str, **more: Any) -> RestartDeploymentOperator:
 
 def asked(serving: LocalServing) -> list[str]:
     """Give the commands that were sent, in their order."""
-    return [one.query.removeprefix("action=") for one in serving.requests if one.query.startswith("action=")]
+    sent = [one for one in serving.requests if one.method == "POST" and one.query.startswith("action=")]
+    return [one.query.removeprefix("action=") for one in sent]
 
 
 @pytest.mark.airflow

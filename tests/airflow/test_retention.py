@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeleteModelVersionsOperator, DeployModelOperator
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.registry import retention
 from tests.support.tasks import changes, execute, rendered
 
@@ -86,15 +87,43 @@ def test_a_deployment_of_another_model_now(hook: HsmlHook, name: str, register: 
     assert delete(name, keep=1) == {"deleted": [1, 3, 4, 5], "kept": [2, 6]}
 
 
-def test_a_server_without_versions_of_deployments(hook: HsmlHook, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = api.get_versions
-    monkeypatch.setattr(
-        api, "get_versions", lambda *one, **more: dataclasses.replace(real(*one, **more), read=lambda _data: None)
-    )
+@pytest.fixture
+def has_no_versions(name: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A model of a server that lists no versions of deployments; one of its versions is served, one was."""
     deploy(name, 1)
     deploy(name, 3)
+    real = api.get_versions
+    missing = api.MissingRoute.CERTAIN
+    monkeypatch.setattr(
+        api, "get_versions", lambda *one, **more: dataclasses.replace(real(*one, **more), read=lambda _data: missing)
+    )
+    return name
 
-    assert delete(name, keep=1) == {"deleted": [1, 2, 4, 5], "kept": [3, 6]}
+
+def says(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    real = api.get_server_version()
+    monkeypatch.setattr(api, "get_server_version", lambda: dataclasses.replace(real, read=lambda _data: version))
+
+
+@pytest.mark.parametrize("version", ["4.6.0", "5.1.3-SNAPSHOT", "3.7"])
+def test_a_server_without_versions_of_deployments(
+    has_no_versions: str, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(monkeypatch, version)
+
+    assert delete(has_no_versions, keep=1) == {"deleted": [1, 2, 4, 5], "kept": [3, 6]}
+
+
+@pytest.mark.parametrize("version", ["5.2.0", "6.0.1", None, "unknown"])
+def test_nothing_is_deleted_where_versions_should_be(
+    has_no_versions: str, hook: HsmlHook, version: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rollback may need the model versions that deployment versions name."""
+    says(monkeypatch, version)
+
+    with pytest.raises(UnexpectedResponseError, match="Nothing was deleted"):
+        hook.delete_model_versions(has_no_versions, keep=1)
+    assert left(hook, has_no_versions) == [1, 2, 3, 4, 5, 6]
 
 
 def test_one_that_hopsworks_says_is_in_use_is_kept(hook: HsmlHook, name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,11 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import SupersededError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.local import Administration, LocalServing
 from airflow_provider_hsml.local.cluster.faults import RequestFault
@@ -489,3 +491,29 @@ class TestTheNoteOnTheModelVersion:
         assert (good["action"], good["deployment"], good["verified_by"]) == ("created", "noted", "fingerprint")
         assert (bad["action"], bad["previous_model_version"]) == ("rolled_back", 1)
         assert "answers otherwise" in bad["reason"]
+
+
+def test_one_that_ended_as_superseded_is_resumed_and_never_turned_around(
+    hook: HsmlHook, serving: LocalServing, register: Callable[..., int]
+) -> None:
+    """Another client scales the deployment meanwhile. Run again, "previous" must not lead to what was rolled back."""
+    name = "supersededback"
+    for answer in (1, 2):
+        register(name, answer, accuracy=0.8)
+        hook.deploy_model(name, answer, poll_interval=0.1)
+    hook.rollback_deployment(name, poll_interval=0.1)
+    journal = hook.run(open_journal(hook.client.project, name))
+    assert journal.newest is not None
+    hook.run(journal.write(dataclasses.replace(journal.newest, state=EntryState.SUPERSEDED)))
+
+    record = hook.rollback_deployment(name, poll_interval=0.1)
+    assert (record.model_version, hook.get_deployment(name).model_version) == (1, 1)
+
+    journal = hook.run(open_journal(hook.client.project, name))
+    assert journal.newest is not None
+    hook.run(journal.write(dataclasses.replace(journal.newest, state=EntryState.SUPERSEDED)))
+    register(name, 3, accuracy=0.8)
+    hook.save_deployment(deployment_name=name, model_name=name, model_version=3)
+    with pytest.raises(SupersededError, match="another version serves meanwhile"):
+        hook.rollback_deployment(name, poll_interval=0.1)
+    assert hook.get_deployment(name).model_version == 3

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local import LocalServing
-from airflow_provider_hsml.local.limits import BODY_BYTES, UPLOAD_BYTES
+from airflow_provider_hsml.local.limits import BODY_BYTES, FIELD_BYTES, UPLOAD_BYTES
 from tests.local.conftest import Client, deployment, load
 
 if TYPE_CHECKING:
@@ -76,12 +76,44 @@ class TestLongBodies:
         assert client.give("GET", "/dataset/Resources?action=listing")["count"] == 0
 
     def test_a_field_of_a_form(self, client: Client) -> None:
-        form = {"flowFilename": "f" * _MB}
+        form = {"flowFilename": "f", "flowIdentifier": "f" * (FIELD_BYTES + 1)}
 
-        assert client.refused("POST", "/dataset/upload/Resources", data=form, files={"file": ("f", b"")}) == (
-            422,
-            120001,
-        )
+        answer = client.ask("POST", "/dataset/upload/Resources", data=form, files={"file": ("f", b"")})
+
+        assert (answer.status_code, answer.json()["errorCode"]) == (413, 120004)
+        assert "64 kB" in answer.json()["usrMsg"]
+
+    def test_a_field_of_a_form_that_is_just_short_enough(self, client: Client) -> None:
+        """The limit is of the fields alone: the file beside them is larger."""
+        form = {"flowFilename": "f", "flowRelativePath": "\u00e9" * (FIELD_BYTES // 2)}
+
+        client.give("POST", "/dataset/upload/Resources", data=form, files={"file": ("f", b"x" * (3 * _MB))})
+
+        assert client.give("GET", "/dataset/Resources/f")["attributes"]["size"] == 3 * _MB
+
+    @pytest.mark.parametrize(
+        ("kind", "body"),
+        [
+            ("multipart/form-data", b"--x"),
+            ("multipart/form-data; boundary=x", b"not what a form looks like"),
+            ("multipart/form-data; boundary=x", b"--x\r\nContent-Disposition: form-data\r\n\r\n1\r\n--x--\r\n"),
+            ("application/x-www-form-urlencoded", b"&&&=%zz"),
+            ("application/x-www-form-urlencoded", b"file=" + b"%5B" * 1000),
+            ("text/plain", b"file"),
+        ],
+    )
+    def test_a_broken_form(self, unchanged: Client, kind: str, body: bytes) -> None:
+        url = f"{unchanged.serving.url}/hopsworks-api/api/project/119/dataset/upload/Resources"
+        headers = {"Authorization": f"ApiKey {unchanged.serving.api_key}", "Content-Type": kind}
+
+        answer = unchanged.session.post(url, data=body, headers=headers, timeout=30, verify=True)
+
+        assert (answer.status_code, answer.json()["errorCode"]) == (422, 120001)
+
+    def test_too_many_fields(self, unchanged: Client) -> None:
+        form = {f"field{number}": "1" for number in range(1000)}
+
+        assert unchanged.refused("POST", "/dataset/upload/Resources", data=form, files={"file": b""}) == (422, 120001)
 
 
 class TestBrokenBodies:

@@ -127,6 +127,14 @@ def test_what_serve_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         assert "give another --port" in _refusal(capsys, "--root", str(tmp_path / "other"), "--port", port)
     (tmp_path / "file").touch()
     assert "give another --root" in _refusal(capsys, "--root", str(tmp_path / "file" / "root"), "--port", "0")
+    for number, project in enumerate(("", "my project", "../../up\n")):
+        said = _refusal(capsys, "--root", str(tmp_path / str(number)), "--port", "0", "--project", project)
+        assert "expected letters, digits and underscores" in said
+        assert not (tmp_path / str(number)).exists()
+    for key in ("", " ", "two words", "caf\u00e9.x"):
+        said = _refusal(capsys, "--root", str(tmp_path / "other"), "--port", "0", "--api-key", key)
+        assert "api_key: expected API keys of printable ASCII characters" in said
+        assert not key.strip() or key not in said
     assert "expected one of 3.7, 4.6, 5.2" in _refusal(capsys, "--root", str(tmp_path), "--hopsworks-version", "3.6")
 
 

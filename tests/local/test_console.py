@@ -100,6 +100,29 @@ def test_the_form_sends_a_prediction(client: Client) -> None:
     assert "with one of instances and inputs, got neither" in words(refused.text)
 
 
+@pytest.mark.parametrize("files", [None, {"other": ("a file", b"x" * (2 << 20))}])
+def test_the_form_takes_a_megabyte(client: Client, files: Any) -> None:
+    """In either encoding, of which the one of browsers makes three bytes of a bracket; files are no fields."""
+    number = client.running()
+    url, origin = f"{client.serving.url}{PROJECT}/deployments/{number}", {"origin": client.serving.url}
+
+    def sent(length: int) -> requests.Response:
+        body = '{"instances": [1]}'.ljust(length // 2) + "[" * (length - length // 2)
+        return client.session.post(url, data={"body": body}, files=files, headers=origin, timeout=30, verify=True)
+
+    assert sent(1 << 20).status_code == 200
+    refused = sent((1 << 20) + 1)
+    assert refused.status_code == 413
+    assert "longer than 1024 kB" in refused.text
+
+
+def test_a_broken_form(client: Client) -> None:
+    headers = {"origin": client.serving.url, "content-type": "multipart/form-data; boundary=x"}
+    url = f"{client.serving.url}{PROJECT}/deployments/{client.running()}"
+
+    assert client.session.post(url, data=b"no form", headers=headers, timeout=30, verify=True).status_code == 400
+
+
 @pytest.mark.parametrize(
     "headers",
     [

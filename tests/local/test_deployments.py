@@ -300,6 +300,61 @@ def test_logs(client: Client) -> None:
     assert client.refused("GET", "/serving/99/logs") == (404, 240000)
 
 
+def _archived(client: Client, name: str = "digits") -> dict[str, str]:
+    """Give the archived logs of a deployment by the instance's name."""
+    answer = client.ask("GET", f"/dataset/Logs/Serving/{name}?action=listing")
+    names = [each["attributes"]["name"] for each in answer.json()["items"]] if answer.ok else []
+    download = f"/dataset/download/with_auth/Logs/Serving/{name}"
+    return {each.removesuffix(".log"): client.ask("GET", f"{download}/{each}").text for each in names}
+
+
+def test_the_last_log_of_a_failed_deployment_outlives_its_stop(client: Client) -> None:
+    number = client.put(modelVersion=3)["id"]
+    client.until(number, "Created")
+    for times in (1, 2):
+        client.give("POST", f"/serving/{number}?action=START")
+        client.until(number, "Failed")
+        (log,) = client.give("GET", f"/serving/{number}/logs?tail=1000")
+        client.give("POST", f"/serving/{number}?action=STOP")
+
+        archived = _archived(client)
+        assert len(archived) == times, "a file for each instance"
+        assert archived[log["instanceName"]].rstrip() == log["content"]
+        assert "the pickle is broken" in log["content"]
+        client.until(number, "Stopped")
+        assert client.refused("GET", f"/serving/{number}/logs") == (404, 240027)
+    client.give("DELETE", f"/serving/{number}")
+    assert len(_archived(client)) == 2
+
+
+def test_a_failed_update_leaves_both_logs(client: Client) -> None:
+    number = client.running()
+    client.give("PUT", "/serving?newVersion=true", json=client.see(number) | {"modelVersion": 3})
+    client.until(number, "Failed")
+    client.give("POST", f"/serving/{number}?action=STOP")
+
+    assert sorted("broken" in text for text in _archived(client).values()) == [False, True]
+
+
+def test_a_deployment_that_never_failed_leaves_no_log(client: Client) -> None:
+    number = client.running()
+    client.give("POST", f"/serving/{number}?action=STOP")
+
+    assert _archived(client) == {}
+
+
+def test_a_log_that_cannot_be_kept_does_not_prevent_a_stop(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    client.serving.world.project(119).files.write("Logs/Serving", b"a file in the way")
+    number = client.put(modelVersion=3)["id"]
+    client.until(number, "Created")
+    client.give("POST", f"/serving/{number}?action=START")
+    client.until(number, "Failed")
+    client.give("POST", f"/serving/{number}?action=STOP")
+
+    client.until(number, "Stopped")
+    assert "could not be archived" in caplog.text
+
+
 def test_scripts_are_told_by_their_names(client: Client, serving: LocalServing) -> None:
     files = serving.world.project(serving.project_id).files
     files.write("Resources/predict.py", b"class Predict: ...")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.local.cluster import environments
+from airflow_provider_hsml.local.cluster import environments, inherited
 from airflow_provider_hsml.local.cluster.environments import (
     EnvironmentFailedError,
     Environments,
@@ -57,6 +57,52 @@ def test_built_once(tmp_path: Path, commands: list[list[str]]) -> None:
     assert kept.python(REQUIREMENTS, said.append) == interpreter
     assert len(commands) == 3
     assert kept.python(("other",), said.append) != interpreter
+
+
+_SECRETS = (
+    "AIRFLOW__CORE__FERNET_KEY",
+    "AIRFLOW_CONN_HSML_DEFAULT",
+    "AIRFLOW_VAR_X",
+    "AIRFLOW_HOME",
+    "AIRFLOW_CTX_DAG_ID",
+)
+_OTHERS = (
+    "HSML_LOCAL_API_KEY",
+    "HOPSWORKS_API_KEY",
+    "SECRETS_DIR",
+    "AWS_SECRET_ACCESS_KEY",
+    "PGPASSWORD",
+    "PYTHONPATH",
+)
+
+
+def test_processes_that_run_other_peoples_code_get_no_settings_of_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*_SECRETS, *_OTHERS):
+        monkeypatch.setenv(name, "a secret")
+    monkeypatch.setenv("UV_INDEX_URL", "https://index.example.com")
+    monkeypatch.setenv("https_proxy", "http://proxy.example.com")
+
+    assert "a secret" not in {**inherited.of_installer(), **inherited.of_model_server()}.values()
+    assert inherited.of_installer()["UV_INDEX_URL"] == "https://index.example.com"
+    assert inherited.of_installer()["https_proxy"] == "http://proxy.example.com"
+    assert inherited.of_installer()["PATH"] == inherited.of_model_server()["PATH"] == os.environ["PATH"]
+
+
+def test_a_build_gets_no_settings_of_airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that is built from source runs its own code: each command of a build says its environment here."""
+    program = tmp_path / "uv"
+    program.write_text(f'#!/bin/sh\nenv >> "{tmp_path}/said"\nfor last; do :; done\n'
+                       'case "$1" in venv) mkdir -p "$last/bin"; cp "$0" "$last/bin/python";; esac\n')  # fmt: skip
+    program.chmod(0o700)
+    monkeypatch.setattr(environments, "_uv", lambda: str(program))
+    for name in (*_SECRETS, *_OTHERS):
+        monkeypatch.setenv(name, "a secret")
+
+    Environments(tmp_path / "cache").python(REQUIREMENTS, print)
+
+    said = (tmp_path / "said").read_text()
+    assert said.count("PATH=") >= 3
+    assert "a secret" not in said
 
 
 def test_two_at_once_build_once(tmp_path: Path, commands: list[list[str]]) -> None:

@@ -84,12 +84,54 @@ def test_register_over_http(client: Client) -> None:
         ("digits_1", {"framework": "SPARK"}, (422, 120001)),
         ("digits_1", {"metrics": [1]}, (422, 120001)),
         ("digits_1", {"metrics": {"accuracy": "good"}}, (400, 360002)),
+        ("digits_1", {"metrics": {"accuracy": True}}, (400, 360002)),
+        ("digits_1", {"metrics": {"accuracy": None}}, (400, 360002)),
+        ("digits_1", {"metrics": {"accuracy": [0.5]}}, (400, 360002)),
+        ("digits_1", {"metrics": {"accuracy": 10**400}}, (400, 360002)),
+        ("digits_1", {"metrics": {"accuracy": "1_000"}}, (400, 360002)),
+        ("digits_1", {"metrics": {"accuracy": "\u0661"}}, (400, 360002)),
+        ("digits_1", {"tags": {"items": {}}}, (422, 120001)),
+        ("digits_1", {"tags": {"items": "abc"}}, (422, 120001)),
+        ("digits_1", {"tags": []}, (422, 120001)),
+        ("digits_1", {"tags": {"items": [{"value": 1}]}}, (400, 370004)),
+        ("digits_1", {"version": True}, (422, 120001)),
+        ("digits_1", {"version": 1.0}, (422, 120001)),
+        ("digits_1", {"featureView": {"name": 5}}, (422, 120001)),
     ],
 )
 def test_what_cannot_be_registered(
     unchanged: Client, model_id: str, body: dict[str, Any], expected: tuple[int, int]
 ) -> None:
     assert unchanged.refused("PUT", f"{MODELS}/{model_id}", json=body) == expected
+
+
+_FIELDS: dict[str, Any] = {
+    **dict.fromkeys(("name", "framework", "description", "environment", "program", "projectName"), "text"),
+    **dict.fromkeys(("experimentId", "experimentProjectName", "id", "type"), "text"),
+    **dict.fromkeys(("trainingDatasetVersion", "modelRegistryId", "created"), 1),
+    **{key: {} for key in ("featureView", "modelSchema", "inputExample", "trainingDataset", "metrics", "tags")},
+}
+
+
+@pytest.mark.parametrize("wrong", ["text", 7, -1, 1.5, True, False, [], ["a"], {}, {"a": 1}])
+def test_wrong_types(unchanged: Client, wrong: Any) -> None:
+    for name, right in _FIELDS.items():
+        if type(wrong) is type(right) and wrong != -1:
+            continue
+        answer = unchanged.ask("PUT", f"{MODELS}/digits_1", json={name: wrong})
+
+        assert (answer.status_code, answer.json()["errorCode"]) == (422, 120001), f"{name}: {answer.text}"
+        assert name in answer.json()["usrMsg"]
+    assert unchanged.give("GET", f"{MODELS}/digits_1")["metrics"] == {"accuracy": pytest.approx(0.91)}
+
+
+def test_a_feature_view_is_an_object(client: Client) -> None:
+    view = {"featurestoreId": 67, "name": "transactions_view", "version": 1}
+    client.give("PUT", f"{MODELS}/digits_1", json={"featureView": view, "trainingDatasetVersion": 2})
+
+    assert client.give("GET", f"{MODELS}/digits_1")["featureView"] == view
+    page = client.session.get(f"{client.serving.url}/p/119/models/digits/1", timeout=10, verify=True)
+    assert "<dd>transactions_view</dd>" in page.text
 
 
 def test_the_input_example_shows_once_it_is_there(client: Client) -> None:

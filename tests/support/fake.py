@@ -145,11 +145,13 @@ class FakeHopsworks:
             return action or ("CREATE" if call.method == "PUT" and "id" not in call.body else call.method)
         return f"{call.method} {path}"
 
-    def _answer(self, call: Call[Any], kind: str, path: str) -> Answer:
+    def _answer(self, call: Call[Any], kind: str, path: str) -> Answer:  # noqa: PLR0911
         if kind == "predict":
             return self.answers if isinstance(self.answers, Answer) else _json({"predictions": self.answers})
         if path.startswith(("dataset", "modelregistries")) or "variables" in path:
-            return self._file(path) if call.method == "GET" else _json(call.body or {"attributes": {"path": path}})
+            if call.method == "GET":
+                return self._listing(path) if ("action", "listing") in call.query else self._file(path)
+            return _json(call.body or {"attributes": {"path": path}})
         if kind == "CREATE":
             self.bodies.append(call.body)
             self.row = (
@@ -171,11 +173,29 @@ class FakeHopsworks:
             return _json({"count": len(rows), "items": rows}) if self.has_versions else Answer(404, b"")
         return _json(dict(self.row or {}, condition=(self.row or {}).get("condition")))
 
+    def _listing(self, path: str) -> Answer:
+        """List the metadata files of a model version; other folders are what the test has put there."""
+        names = [name for name in ("input_example.json", "expected.json") if self._found(f"{path}/{name}") is not None]
+        if not names:
+            found = self._found(path)
+            return refusal(404, 110008) if found is None else _json(found)
+        return _json({"count": len(names), "items": [_entry(name, self._found(f"{path}/{name}")) for name in names]})
+
+    def _found(self, path: str) -> Any:
+        return next((content for name, content in self.files.items() if path.endswith(name)), None)
+
     def _file(self, path: str) -> Answer:
-        found = next((content for name, content in self.files.items() if path.endswith(name)), None)
+        if path.endswith("/tags") and self._found(path) is None:
+            return _json({"count": 0})
+        found = self._found(path)
         if found is None:
             return refusal(404, 100050 if "variables" in path else 110008 if path.startswith("dataset") else 360000)
-        return _json(found)
+        is_stat = path.startswith("dataset") and "with_auth" not in path and "attributes" not in found
+        return _json(_entry(path.rpartition("/")[2], found) if is_stat else found)
+
+
+def _entry(name: str, content: Any) -> dict[str, Any]:
+    return {"attributes": {"name": name, "size": len(json.dumps(content))}}
 
 
 def _json(value: Any) -> Answer:

@@ -282,7 +282,7 @@ class TestSomebodyElse:
             is_now = {
                 "right after our update": has_changed,
                 "while we ask": has_changed and call.what.startswith("ask"),
-                "while we take it back": is_back and "versions" in call.path,
+                "while we take it back": is_back and call.what.startswith("get deployment"),
             }[when]
             if is_now and "interfered" not in seen:
                 seen.append("interfered")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, get_deployment
+from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, Page, get_deployment, get_deployments
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, drive, drive_async
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, all_pages, drive, drive_async
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, StatusWait, wait_until, with_log_tail
 from tests.support.fake import PROJECT, UNSENT, FakeHopsworks, refusal, row
 
@@ -168,3 +168,41 @@ class TestAwaitedByAsyncio:
 
         with pytest.raises(RuntimeError, match="Task got bad yield"):
             asyncio.run(flow())
+
+
+class TestPages:
+    """Lists that come in pages."""
+
+    @staticmethod
+    def read(*pages: Page[int]) -> list[int] | None:
+        sent: list[int] = []
+
+        def send(_call: Call[Any]) -> Page[int]:
+            return pages[min(len(sent), len(pages)) - 1]
+
+        def page(offset: int) -> Call[Page[int]]:
+            sent.append(offset)
+            return get_deployments(PROJECT)  # type: ignore[return-value]
+
+        return drive(all_pages(page), send, lambda _: None)
+
+    def test_end_with_the_count(self) -> None:
+        assert self.read(Page([1, 2], 3), Page([3], 3)) == [1, 2, 3]
+
+    def test_without_a_count_end_with_an_empty_page(self) -> None:
+        assert self.read(Page([1, 2], None), Page([3], None), Page([], None)) == [1, 2, 3]
+
+    def test_count_rows_that_were_left_out(self) -> None:
+        assert self.read(Page([1], 3, unreadable=1), Page([3], 3)) == [1, 3]
+
+    def test_may_shift_by_a_row_meanwhile(self) -> None:
+        assert self.read(Page([2, 1], 4), Page([1, 0], 4)) == [2, 1, 1, 0]
+
+    @pytest.mark.parametrize("count", [3, None, 10**9])
+    def test_that_ignore_the_offset_are_an_error(self, count: int | None) -> None:
+        with pytest.raises(UnexpectedResponseError, match="does not end"):
+            self.read(Page([1, 2], count))
+
+    def test_of_rows_that_cannot_be_read_are_an_error_in_the_end(self) -> None:
+        with pytest.raises(UnexpectedResponseError, match="does not end"):
+            self.read(Page([], None, unreadable=2))

@@ -7,11 +7,14 @@ A client, sync or async, sends a ``Call``. Clients know nothing about endpoints.
 from __future__ import annotations
 
 import functools
-import json
+import logging
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
+from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
     InvalidInputError,
@@ -22,6 +25,8 @@ from airflow_provider_hsml.hopsworks.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 API = "hopsworks-api/api"
@@ -30,7 +35,16 @@ PAGE = 1000
 INSTANCE_NOT_FOUND = 240000
 MODEL_NOT_FOUND = 360000
 TAG_NOT_FOUND = 370002
-_OBJECT_NOT_FOUND = frozenset({INSTANCE_NOT_FOUND, MODEL_NOT_FOUND})
+_ROUTE_NOT_FOUND = 120004
+
+
+class MissingRoute(Enum):
+    """The result of a call whose route this Hopsworks may lack. ``routes.Routes`` decides whether it does."""
+
+    CERTAIN = auto()
+    """Hopsworks says so, by its own error code."""
+    LIKELY = auto()
+    """A 404 without an error code: of an older Hopsworks, or of a proxy for a moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +81,8 @@ class Call(Generic[T]):
     method: str
     path: str
     """Percent-encoded, below the host."""
-    read: Callable[[Any], T]
-    """Parses the response's JSON, or None when it is empty, into the result."""
+    read: Callable[[Any], T] | None
+    """Parses the response's JSON, which is never null, into the result. None: the response has no content to read."""
     query: tuple[tuple[str, str], ...] = ()
     body: Any = field(default=None, repr=False)
     upload: Upload | None = field(default=None, repr=False)
@@ -77,11 +91,13 @@ class Call(Generic[T]):
     is_write_slow: bool = False
     """Whether the server may take minutes to respond."""
     raw: bool = False
-    """Whether the response is bytes, not JSON."""
+    """Whether ``read`` gets the response as bytes, whatever they are."""
     absent: frozenset[int] = frozenset()
-    """Error codes for 'does not exist': read as None, not raised."""
-    optional: bool = False
-    """Whether some servers lack the endpoint: the 404 for a missing route is then read as None."""
+    """Error codes by which Hopsworks says that the thing does not exist."""
+    absence: Any = None
+    """The result then."""
+    optional: str = ""
+    """Name of the route if some servers lack it: without the route, the result is a ``MissingRoute``."""
     seconds: float | None = None
     """Timeout of the response; None for the connection's."""
     base: str | None = None
@@ -101,26 +117,39 @@ class Call(Generic[T]):
         """
         Parse a response.
 
-        :return: the result of ``read``
+        :return: the result of ``read``, or ``absence``
         :raises RequestRefusedError: Hopsworks refused the request
         :raises UnexpectedResponseError: the response does not come from Hopsworks, or has an unknown form
+        :raises InvalidInputError: the thing has a name in another case
         """
         if not 200 <= answer.status < 300:
             error = (self.error or error_of)(self.what, answer)
-            code = error.code if isinstance(error, RequestRefusedError) else None
-            if code in self.absent or (self.optional and answer.status == 404 and code not in _OBJECT_NOT_FOUND):
-                return self.read(None)
+            if isinstance(error, RequestRefusedError) and error.code in self.absent and error.status < 500:
+                return cast("T", self.absence)
+            if self.optional and answer.status == 404 and (missing := _missing_route(answer, error)):
+                return cast("T", missing)
             raise error
-        if self.raw:
-            return self.read(answer.content)
         try:
-            return self.read(json.loads(answer.content) if answer.content.strip() else None)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            return self._read(answer.content)
+        except HopsworksError:
+            raise
+        except Exception as error:
             message = (
-                f"{self.what}: the answer is not what Hopsworks gives ({type(error).__name__}: {error}). It began: "
-                f"{beginning_of(answer)}"
+                f"{self.what}: the answer is not what Hopsworks gives ({printable(f'{type(error).__name__}: {error}')})"
+                f". It began: {beginning_of(answer)}"
             )
             raise UnexpectedResponseError(message, status=answer.status) from error
+
+    def _read(self, content: bytes) -> T:
+        if self.raw and self.read is not None:
+            return self.read(content)
+        data = wire.load(content) if content.strip() else None
+        if self.read is None:
+            return cast("T", None)
+        if data is None:
+            message = "it says nothing"
+            raise ValueError(message)
+        return self.read(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +157,103 @@ class Page(Generic[T]):
     """Some rows of a list, with the total number of rows."""
 
     items: list[T]
-    count: int
+    count: int | None
+    """None if it is not known: the list then ends with an empty page."""
+    unreadable: int = 0
+    """Rows of the page that are left out, since they cannot be read."""
+
+
+def rows_of(data: Any) -> list[Any]:
+    """
+    Return the rows of a list: a bare one, or ``{"count", "items"}``, where an empty one has no items.
+
+    :raises ValueError: ``data`` is no list
+    """
+    if isinstance(data, dict):
+        wire.check(data, {"count": int})
+        data = data.get("items", [] if data.get("count") == 0 else None)
+    if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
+        message = "expected a list of objects"
+        raise ValueError(message)
+    return data
+
+
+def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: bool = False) -> list[T]:
+    """
+    Read the rows of a list; one that cannot be read is logged and left out.
+
+    :param what: the request, for the log
+    :param complete: raise the error of such a row instead
+    """
+    found = []
+    for row in rows:
+        try:
+            found.append(read(row))
+        except HopsworksError:
+            raise
+        except Exception as error:
+            if complete:
+                raise
+            name = row.get("name", row.get("id"))
+            log.warning("%s: left out %s, which cannot be read: %s", what, printable(repr(name)), printable(str(error)))
+    return found
+
+
+def page_of(what: str, data: Any, read: Callable[[Any], T], *, complete: bool = False) -> Page[T]:
+    """
+    Read one page of a list, as ``readable`` does.
+
+    :raises ValueError: ``data`` is no page
+    """
+    rows = rows_of(data)
+    items = readable(what, rows, read, complete=complete)
+    count = data.get("count") if isinstance(data, dict) else len(rows)
+    return Page(items, count, len(rows) - len(items))
+
+
+def check_same(what: str, asked: str, found: str) -> None:
+    """
+    Raise an error if a response is about a thing of another name.
+
+    :param what: the kind of thing, for the message
+    :raises InvalidInputError: the names differ only in case; the message has the real one
+    :raises ValueError: it is another thing
+    """
+    if found == asked:
+        return
+    if found.lower() == asked.lower():
+        message = f"{what} {asked!r} does not exist: its name is {found!r}.\nUse that name; upper and lower case count."
+        raise InvalidInputError(message)
+    message = f"it is about {found!r}"
+    raise ValueError(message)
+
+
+def check_number(key: str, asked: int, found: int) -> None:
+    """
+    Raise an error if a response is about a thing of another number.
+
+    :raises ValueError: it is
+    """
+    if found != asked:
+        message = f"its {key} is {found}"
+        raise ValueError(message)
 
 
 def beginning_of(answer: Answer) -> str:
     """Return the beginning of a response, for a message."""
     return repr(answer.content[:200].decode("utf-8", "replace")) if answer.content else "nothing, it is empty"
+
+
+def printable(text: str) -> str:
+    """Return the beginning of a text from outside that any log can hold."""
+    return text[:200].encode("utf-8", "backslashreplace").decode()
+
+
+def _missing_route(answer: Answer, error: HopsworksError) -> MissingRoute | None:
+    if isinstance(error, RequestRefusedError):
+        return MissingRoute.CERTAIN if error.code == _ROUTE_NOT_FOUND else None
+    is_html = answer.content.lstrip()[:1] == b"<" or "html" in (answer.headers.get("content-type") or "").lower()
+    return None if is_html else MissingRoute.LIKELY
 
 
 def error_of(what: str, answer: Answer) -> HopsworksError:
@@ -145,10 +265,10 @@ def error_of(what: str, answer: Answer) -> HopsworksError:
         )
         return UnexpectedResponseError(message, status=answer.status)
     try:
-        body = json.loads(answer.content)
-        body = json.loads(body) if isinstance(body, str) else body
-        code = int(body["errorCode"])
-    except (KeyError, TypeError, ValueError):
+        body = wire.load(answer.content)
+        body = wire.load(body) if isinstance(body, str) else body
+        code = wire.resource(body, {"errorCode": int}, {})["errorCode"]
+    except ValueError:
         message = (
             f"{what}: HTTP {answer.status} from something that is not Hopsworks, such as a proxy. It began: "
             f"{beginning_of(answer)}"
@@ -157,6 +277,7 @@ def error_of(what: str, answer: Answer) -> HopsworksError:
     text = str(body.get("usrMsg") or body.get("errorMsg") or "")
     if 250000 <= code < 260000:
         text = str(body.get("usrMsg") or "")
+    text = text.encode("utf-8", "backslashreplace").decode()
     return RequestRefusedError(what, status=answer.status, code=code, text=text, retry_after=answer.retry_after)
 
 
@@ -176,14 +297,10 @@ def encoded(*segments: str | int) -> str:
     Return a path below another base, with each segment percent-encoded.
 
     :param segments: names and ids, not encoded
-    :raises InvalidInputError: a segment would lead to another path
+    :raises InvalidInputError: a segment would lead to another path, or is no text that can be sent
     """
     for segment in segments:
-        if str(segment) in ("", ".", ".."):
+        if str(segment) in ("", ".", "..") or re.search(r"[\ud800-\udfff]", str(segment)):
             message = f"{segment!r} can be no part of a path."
             raise InvalidInputError(message)
     return "/".join(quote(str(segment), safe=":") for segment in segments)
-
-
-def nothing(_data: object) -> None:
-    """Ignore the response's content."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-from .call import PAGE, Call, nothing, path_of
+from .call import PAGE, Call, Page, page_of, path_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from airflow_provider_hsml.hopsworks.domain.project import Project
 
@@ -29,32 +30,48 @@ def _dataset(project: Project, path: str, *before: str) -> str:
     return path_of("project", project.id, "dataset", *before, path)
 
 
-def path_exists(project: Project, path: str) -> Call[bool]:
-    """
-    Return whether a file or folder exists.
-
-    :param path: relative to the project's folder
-    """
-    return Call(f"look for {path!r}", "GET", _dataset(project, path), bool, repeatable=True, absent=_PATH_NOT_FOUND)
-
-
 @dataclass(frozen=True, slots=True)
 class FileEntry:
     """A file or folder."""
 
     name: str
     is_folder: bool
-    size: int
-    """Bytes."""
+    size: int | None
+    """Bytes; None if the server does not say."""
     modified: str
     """Time of the last change, in the server's format."""
 
+    @classmethod
+    def from_json(cls, data: Any) -> Self:
+        """
+        Build an entry from a response of the dataset endpoints.
 
-def _file_entry(data: Mapping[str, Any]) -> FileEntry:
-    row = data["attributes"]
-    is_folder = bool(row.get("dir"))
-    name = str(row.get("name") or row["path"].rpartition("/")[2])
-    return FileEntry(name, is_folder, int(row.get("size") or 0), str(row.get("modificationTime")))
+        :raises ValueError: ``data`` is not an entry
+        """
+        row = wire.resource(data, {"attributes": dict}, {})["attributes"]
+        wire.check(row, {"name": str, "path": str, "dir": bool, "size": int})
+        name = row.get("name") or (row.get("path") or "").rpartition("/")[2]
+        if not name:
+            message = "it has no name"
+            raise ValueError(message)
+        return cls(name, bool(row.get("dir")), row.get("size"), str(row.get("modificationTime")))
+
+
+def path_exists(project: Project, path: str) -> Call[bool]:
+    """
+    Return whether a file or folder exists.
+
+    :param path: relative to the project's folder
+    """
+    return Call(
+        f"look for {path!r}",
+        "GET",
+        _dataset(project, path),
+        lambda data: bool(FileEntry.from_json(data).name),
+        repeatable=True,
+        absent=_PATH_NOT_FOUND,
+        absence=False,
+    )
 
 
 def get_entry(project: Project, path: str) -> Call[FileEntry | None]:
@@ -67,25 +84,28 @@ def get_entry(project: Project, path: str) -> Call[FileEntry | None]:
         f"look at {path!r}",
         "GET",
         _dataset(project, path),
-        lambda data: data and _file_entry(data),
+        FileEntry.from_json,
         repeatable=True,
         absent=_PATH_NOT_FOUND,
     )
 
 
-def list_entries(project: Project, path: str, *, offset: int = 0) -> Call[list[FileEntry]]:
+def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[Page[FileEntry] | None]:
     """
-    List one page of a folder; empty when there is no such folder.
+    List one page of a folder, by name in descending order; None when there is no such folder.
 
     :param path: relative to the project's folder, or ``/Projects/...``
     :param offset: number of rows to skip
     """
-    return _listing(project, path, offset, lambda data: [_file_entry(row) for row in (data or {}).get("items") or []])
+    what = f"list {path!r}"
 
+    def read(data: Any) -> Page[FileEntry]:
+        page = page_of(what, data, FileEntry.from_json, complete=True)
+        # Whether the number is that of the folder or that of the page shows only where the page is not full.
+        return replace(page, count=None) if len(page.items) >= PAGE else page
 
-def _listing(project: Project, path: str, offset: int, read: Callable[[Any], T]) -> Call[T]:
     return Call(
-        f"list {path!r}",
+        what,
         "GET",
         _dataset(project, path),
         read,
@@ -112,24 +132,9 @@ def copy_path(project: Project, path: str, destination: str) -> Call[None]:
         f"copy {path!r} to {destination!r}",
         "POST",
         _dataset(project, path),
-        nothing,
+        None,
         query=(("action", "copy"), ("destination_path", destination)),
         is_write_slow=True,
-    )
-
-
-def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[list[str] | None]:
-    """
-    List one page of the names in a folder; None when there is no such folder.
-
-    :param path: relative to the project's folder
-    :param offset: number of rows to skip
-    """
-    return _listing(
-        project,
-        path,
-        offset,
-        lambda data: None if data is None else [str(row["attributes"]["name"]) for row in data.get("items") or []],
     )
 
 
@@ -145,9 +150,10 @@ def make_folder(project: Project, path: str) -> Call[bool]:
         f"make folder {path!r}",
         "POST",
         _dataset(project, path),
-        lambda data: data is not None,
+        lambda data: bool(FileEntry.from_json(data).name),
         query=query,
         absent=_PATH_EXISTS,
+        absence=False,
     )
 
 
@@ -161,24 +167,46 @@ def upload_part(project: Project, folder: str, upload: Upload) -> Call[None]:
         f"upload {upload.filename!r} to {folder!r}",
         "POST",
         _dataset(project, folder, "upload"),
-        nothing,
+        None,
         upload=upload,
         repeatable=True,
         is_write_slow=True,
     )
 
 
-def download(project: Project, path: str) -> Call[bytes | None]:
+def download(project: Project, path: str, *, size: int | None = None) -> Call[bytes | None]:
     """
     Read a small file; None when there is none.
 
     :param path: relative to the project's folder
+    :param size: its size in a listing: content of another size is an unexpected response
     """
+    return _download(project, path, size, lambda content: content)
+
+
+def read_json(project: Project, path: str, read: Callable[[Any], T], *, size: int | None) -> Call[T | None]:
+    """
+    Read a file that holds JSON; None when there is none.
+
+    :param path: relative to the project's folder
+    :param read: parses the JSON; a ValueError from it makes the response an unexpected one
+    :param size: its size in a listing: content of another size is an unexpected response
+    """
+    return _download(project, path, size, lambda content: read(wire.load(content)))
+
+
+def _download(project: Project, path: str, size: int | None, read: Callable[[bytes], T]) -> Call[T | None]:
+    def checked(content: bytes) -> T:
+        if size is not None and len(content) != size:
+            message = f"got {len(content)} bytes of a file that was listed with {size}"
+            raise ValueError(message)
+        return read(content)
+
     return Call(
         f"read {path!r}",
         "GET",
         _dataset(project, path, "download", "with_auth"),
-        lambda data: data,
+        checked,
         query=(("type", "DATASET"),),
         repeatable=True,
         raw=True,
@@ -192,4 +220,4 @@ def delete_path(project: Project, path: str) -> Call[None]:
 
     :param path: relative to the project's folder
     """
-    return Call(f"delete {path!r}", "DELETE", _dataset(project, path), nothing, repeatable=True, absent=_PATH_NOT_FOUND)
+    return Call(f"delete {path!r}", "DELETE", _dataset(project, path), None, repeatable=True, absent=_PATH_NOT_FOUND)

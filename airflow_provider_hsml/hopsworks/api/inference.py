@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.verification import check_path
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
 
-from .call import Call, encoded, error_of, path_of
+from .call import Call, encoded, error_of, path_of, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,14 +37,15 @@ def get_endpoints(project: Project) -> Call[list[Endpoint]]:
         "list the inference endpoints",
         "GET",
         path_of("project", project.id, "inference", "endpoints"),
-        lambda data: [_endpoint(row) for row in (data if isinstance(data, list) else data.get("items") or [])],
+        lambda data: [_endpoint(row) for row in rows_of(data)],
         repeatable=True,
     )
 
 
-def _endpoint(row: Mapping[str, Any]) -> Endpoint:
-    ports = {str(port["name"]): int(port["number"]) for port in row.get("ports") or [] if port.get("number")}
-    return Endpoint(str(row["type"]), tuple(map(str, row.get("hosts") or [])), ports)
+def _endpoint(data: Any) -> Endpoint:
+    row = wire.resource(data, {"type": str}, {"hosts": [str], "ports": [{"name": str, "number": int}]})
+    ports = {port["name"]: port["number"] for port in row.get("ports") or [] if port.get("name") and port.get("number")}
+    return Endpoint(row["type"], tuple(row.get("hosts") or []), ports)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,7 @@ class Address:
         return f"{self.base}{path}".removeprefix("/")
 
 
-def predict(
-    project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
-) -> Call[dict[str, Any]]:
+def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None) -> Call[Any]:
     """
     Request predictions from a deployment, through Hopsworks.
 
@@ -104,15 +103,14 @@ def predict(
         f"ask deployment {name!r} for predictions",
         "POST",
         path_of("project", project.id, "inference", "models", f"{check_deployment_name(name)}:predict"),
-        _predictions,
+        wire.load,  # Any JSON is an answer: the model decides.
+        raw=True,
         body=_checked(name, body),
         seconds=seconds,
     )
 
 
-def predict_at(
-    url: str, address: Address, body: Mapping[str, Any], *, seconds: float | None = None
-) -> Call[dict[str, Any]]:
+def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: float | None = None) -> Call[Any]:
     """
     Request predictions from a deployment, at the ingress.
 
@@ -125,7 +123,8 @@ def predict_at(
         f"ask deployment {address.name!r} for predictions at the ingress",
         "POST",
         address.path,
-        _predictions,
+        wire.load,
+        raw=True,
         body=_checked(address.name, body),
         seconds=seconds,
         base=url,
@@ -159,7 +158,7 @@ def get_at(url: str, address: Address, path: str, *, seconds: float | None = Non
 
 def _object_or_nothing(content: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(content)
+        data = wire.load(content)
     except ValueError:
         return {}
     return data if isinstance(data, dict) else {}
@@ -180,10 +179,3 @@ def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
         return error_of(what, answer)
     text = answer.content[:2000].decode("utf-8", "replace").strip()
     return InferenceError(what, status=answer.status, text=text, retry_after=answer.retry_after)
-
-
-def _predictions(data: Any) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        message = "expected a JSON object"
-        raise TypeError(message)
-    return data

@@ -2,38 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.project import Project
 
-from .call import Call, path_of
+from .call import Call, MissingRoute, check_same, path_of, rows_of
 
 VARIABLE_NOT_FOUND = 100050
 
 
 def get_project(name: str) -> Call[Project]:
     """Find a project by its name."""
-    return Call(
-        f"find project {name!r}",
-        "GET",
-        path_of("project", "getProjectInfo", name),
+
+    def read(data: Any) -> Project:
+        row = wire.resource(data, {"projectId": int, "projectName": str}, {})
+        check_same("Project", name, row["projectName"])
         # Only servers after Hopsworks 3 return a Kubernetes namespace.
-        lambda data: Project(int(data["projectId"]), str(data["projectName"]), has_files_folder="namespace" in data),
-        repeatable=True,
-    )
+        return Project(row["projectId"], row["projectName"], has_files_folder="namespace" in row)
+
+    return Call(f"find project {name!r}", "GET", path_of("project", "getProjectInfo", name), read, repeatable=True)
 
 
-def get_server_version() -> Call[str | None]:
-    """Read the Hopsworks version, for messages only: features are detected by the responses of their endpoints."""
+def get_server_version() -> Call[str | MissingRoute | None]:
+    """Read the Hopsworks version; None if the server does not say. Features are detected by their endpoints."""
+
+    def read(data: Any) -> str | None:
+        rows = [wire.resource(row, {"software": str}, {"version": str}) for row in rows_of(data)]
+        return next((row.get("version") for row in rows if row["software"] == "hopsworks"), None)
+
     return Call(
         "ask for the Hopsworks version",
         "GET",
         path_of("variables", "versions"),
-        lambda data: next((row.get("version") for row in data or [] if row.get("software") == "hopsworks"), None),
+        read,
         repeatable=True,
-        optional=True,
+        optional="versions of the software",
     )
 
 
-def get_variable(name: str) -> Call[str | None]:
+def get_variable(name: str) -> Call[str | MissingRoute | None]:
     """
     Read a setting of the cluster; None when it is not set.
 
@@ -43,8 +51,8 @@ def get_variable(name: str) -> Call[str | None]:
         f"ask for the cluster's setting {name!r}",
         "GET",
         path_of("variables", name),
-        lambda data: data and data.get("successMessage"),
+        lambda data: wire.resource(data, {}, {"successMessage": str}).get("successMessage"),
         repeatable=True,
         absent=frozenset({VARIABLE_NOT_FOUND}),
-        optional=True,
+        optional="variables",
     )

@@ -5,9 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, check_model_name, tags_of
 
-from .call import MODEL_NOT_FOUND, TAG_NOT_FOUND, Call, Page, nothing, path_of
+from .call import (
+    MODEL_NOT_FOUND,
+    TAG_NOT_FOUND,
+    Call,
+    MissingRoute,
+    Page,
+    check_number,
+    check_same,
+    page_of,
+    path_of,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,9 +42,14 @@ def get_registries(project: Project) -> Call[list[Registry]]:
         "list the model registries",
         "GET",
         path_of("project", project.id, "modelregistries"),
-        lambda data: [Registry(int(row["id"]), str(row["name"])) for row in data.get("items") or []],
+        lambda data: [_registry(row) for row in rows_of(data)],
         repeatable=True,
     )
+
+
+def _registry(data: Any) -> Registry:
+    row = wire.resource(data, {"id": int, "name": str}, {})
+    return Registry(row["id"], row["name"])
 
 
 def _models(project: Project, registry: Registry | None, *more: str | int) -> str:
@@ -40,13 +57,23 @@ def _models(project: Project, registry: Registry | None, *more: str | int) -> st
     return path_of("project", project.id, "modelregistries", owner, "models", *more)
 
 
-def _reader(project: Project, registry: Registry | None) -> Callable[[Mapping[str, Any]], ModelVersion]:
-    if registry is None:
-        return lambda data: ModelVersion.from_json(data, project=project.name, registry_id=project.id)
-    # Whichever project the response names: the models of a registry belong to the project that owns the registry.
-    return lambda data: replace(
-        ModelVersion.from_json(data, project=registry.name, registry_id=registry.id), project=registry.name
-    )
+def _reader(
+    project: Project, registry: Registry | None, name: str | None = None, version: int | None = None
+) -> Callable[[Any], ModelVersion]:
+    """Return the reader of a version, which has this name and number if they are known."""
+
+    def read(data: Any) -> ModelVersion:
+        if registry is None:
+            found = ModelVersion.from_json(data, project=project.name, registry_id=project.id)
+        else:
+            # Whichever project the response names: the models of a registry belong to the project that owns it.
+            found = ModelVersion.from_json(data, project=registry.name, registry_id=registry.id)
+            found = replace(found, project=registry.name)
+        check_same("Model", found.name if name is None else name, found.name)
+        check_number("version", found.version if version is None else version, found.version)
+        return found
+
+    return read
 
 
 def get_model(
@@ -57,12 +84,12 @@ def get_model(
 
     :param registry: the registry to read; None for the project's own
     """
-    read = _reader(project, registry)
+    name = check_model_name(name)
     return Call(
         f"get version {version} of model {name!r}",
         "GET",
-        _models(project, registry, f"{check_model_name(name)}_{int(version)}"),
-        lambda data: data and read(data),
+        _models(project, registry, f"{name}_{int(version)}"),
+        _reader(project, registry, name, int(version)),
         query=(("expand", "trainingdatasets"), ("expand", "mandatorytags")),
         repeatable=True,
         absent=frozenset({MODEL_NOT_FOUND}),
@@ -80,7 +107,7 @@ def get_models(
     registry: Registry | None = None,
 ) -> Call[Page[ModelVersion]]:
     """
-    List versions of models.
+    List versions of models. A version that cannot be read is logged and left out.
 
     :param name: return versions of this model only
     :param sort_by: a metric; versions without it are listed last
@@ -89,7 +116,8 @@ def get_models(
     :param offset: number of rows to skip
     :param registry: the registry to read; None for the project's own
     """
-    read = _reader(project, registry)
+    what = "list models" if name is None else f"list the versions of model {name!r}"
+    read = _reader(project, registry, name)
     order = "desc" if direction is Direction.MAX else "asc"
     query = [("expand", "trainingdatasets")]
     query += [("filter_by", f"name_eq:{check_model_name(name)}")] if name is not None else []
@@ -97,10 +125,10 @@ def get_models(
     query += [("limit", str(limit))] if limit is not None else []
     query += [("offset", str(offset))] if offset else []
     return Call(
-        "list models" if name is None else f"list the versions of model {name!r}",
+        what,
         "GET",
         _models(project, registry),
-        lambda data: Page([read(row) for row in data.get("items") or []], int(data.get("count") or 0)),
+        lambda data: page_of(what, data, read),
         query=tuple(query),
         repeatable=True,
     )
@@ -117,7 +145,7 @@ def put_model(project: Project, name: str, version: int, description: Mapping[st
         f"register version {version} of model {name!r}",
         "PUT",
         _models(project, None, model_id),
-        _reader(project, None),
+        _reader(project, None, name, int(version)),
         body={"id": model_id, "projectName": project.name, "name": name, "version": version, **description},
         is_write_slow=True,
     )
@@ -129,7 +157,7 @@ def delete_model(project: Project, name: str, version: int) -> Call[None]:
         f"delete version {version} of model {name!r}",
         "DELETE",
         _models(project, None, f"{check_model_name(name)}_{int(version)}"),
-        nothing,
+        None,
         repeatable=True,
         absent=frozenset({MODEL_NOT_FOUND}),
     )
@@ -137,9 +165,9 @@ def delete_model(project: Project, name: str, version: int) -> Call[None]:
 
 def get_model_tags(
     project: Project, name: str, version: int, *, registry: Registry | None = None
-) -> Call[dict[str, Any]]:
+) -> Call[dict[str, Any] | MissingRoute]:
     """
-    Read the tags of a version as name -> value; empty on a server without tags, too.
+    Read the tags of a version as name -> value.
 
     :param registry: the registry to read; None for the project's own
     """
@@ -147,10 +175,11 @@ def get_model_tags(
         f"read the tags of version {version} of model {name!r}",
         "GET",
         _models(project, registry, f"{check_model_name(name)}_{int(version)}", "tags"),
-        tags_of,
+        lambda data: tags_of(rows_of(data)),
         repeatable=True,
         absent=frozenset({TAG_NOT_FOUND}),
-        optional=True,
+        absence={},
+        optional="tags of models",
     )
 
 
@@ -165,7 +194,7 @@ def put_model_tag(project: Project, name: str, version: int, tag: str, value: An
         f"set tag {tag!r} of version {version} of model {name!r}",
         "PUT",
         _models(project, None, f"{check_model_name(name)}_{int(version)}", "tags", tag),
-        nothing,
+        None,
         body=value,
         repeatable=True,
     )

@@ -5,10 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion, check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name, tags_of
 
-from .call import INSTANCE_NOT_FOUND, PAGE, TAG_NOT_FOUND, Call, Page, nothing, path_of
+from .call import (
+    INSTANCE_NOT_FOUND,
+    PAGE,
+    TAG_NOT_FOUND,
+    Call,
+    MissingRoute,
+    Page,
+    check_number,
+    check_same,
+    page_of,
+    path_of,
+    readable,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,46 +33,57 @@ if TYPE_CHECKING:
 DUPLICATED_ENTRY = 240011
 LOGS_NOT_AVAILABLE = 240027
 KUBERNETES_NOT_INSTALLED = 240014
+VERSIONS, TAGS = "versions", "tags"
+"""Routes that some servers lack."""
 
 
 def _serving(project: Project, *more: str | int) -> str:
     return path_of("project", project.id, "serving", *more)
 
 
-def _deployment(data: Any) -> Deployment | None:
-    return None if data is None else Deployment.from_json(data)
-
-
 def get_deployments(
-    project: Project, *, model_name: str | None = None, status: str | None = None
+    project: Project, *, model_name: str | None = None, status: str | None = None, complete: bool = False
 ) -> Call[list[Deployment]]:
     """
     List deployments. The server computes the status of each, which is costly in a project with hundreds.
 
+    A deployment that cannot be read is logged and left out.
+
     :param model_name: return deployments of this model only
     :param status: return deployments in this status only
+    :param complete: raise an error for a deployment that cannot be read
     """
+    what = "list deployments"
     query = [("model", check_model_name(model_name))] if model_name is not None else []
     query += [("status", status)] if status is not None else []
     return Call(
-        "list deployments",
+        what,
         "GET",
         _serving(project),
-        lambda data: [
-            Deployment.from_json(row) for row in (data if isinstance(data, list) else data.get("items") or [])
-        ],
+        lambda data: readable(what, rows_of(data), Deployment.from_json, complete=complete),
         query=tuple(query),
         repeatable=True,
     )
 
 
-def get_deployment(project: Project, name: str) -> Call[Deployment | None]:
-    """Get a deployment by its exact name; None when there is none."""
+def get_deployment(project: Project, name: str, *, any_case: bool = False) -> Call[Deployment | None]:
+    """
+    Get a deployment by its name; None when there is none.
+
+    :param any_case: accept one whose name differs only in case: for a name that no user has written
+    """
+
+    def read(data: Any) -> Deployment:
+        found = Deployment.from_json(data)
+        if not (any_case and found.name.lower() == name.lower()):
+            check_same("Deployment", name, found.name)
+        return found
+
     return Call(
         f"get deployment {name!r}",
         "GET",
         _serving(project),
-        _deployment,
+        read,
         query=(("name", check_deployment_name(name)),),
         repeatable=True,
         absent=frozenset({INSTANCE_NOT_FOUND}),
@@ -72,11 +97,17 @@ def get_deployment_by_id(project: Project, deployment_id: int) -> Call[Deploymen
 
     :param deployment_id: Hopsworks' number for it
     """
+
+    def read(data: Any) -> Deployment:
+        found = Deployment.from_json(data)
+        check_number("id", int(deployment_id), found.id)
+        return found
+
     return Call(
         f"get deployment {int(deployment_id)}",
         "GET",
         _serving(project, int(deployment_id)),
-        _deployment,
+        read,
         repeatable=True,
         absent=frozenset({INSTANCE_NOT_FOUND}),
         looks_at=int(deployment_id),
@@ -92,12 +123,19 @@ def put_deployment(project: Project, body: Mapping[str, Any], *, new_version: bo
     :param body: the whole deployment resource
     :param new_version: keep the previous deployment version, so that a rollback can activate it again
     """
-    verb = "update" if body.get("id") is not None else "create"
+    name, id_ = check_deployment_name(body.get("name")), body.get("id")
+
+    def read(data: Any) -> Deployment:
+        found = Deployment.from_json(data)
+        check_same("Deployment", name, found.name)
+        check_number("id", found.id if id_ is None else id_, found.id)
+        return found
+
     return Call(
-        f"{verb} deployment {check_deployment_name(body.get('name'))!r}",
+        f"{'create' if id_ is None else 'update'} deployment {name!r}",
         "PUT",
         _serving(project),
-        Deployment.from_json,
+        read,
         query=(("newVersion", "true"),) if new_version else (),
         body=dict(body),
         is_write_slow=True,
@@ -109,7 +147,7 @@ def _action(project: Project, deployment: Deployment, action: str) -> Call[None]
         f"{action.lower()} deployment {deployment.name!r}",
         "POST",
         _serving(project, deployment.id),
-        nothing,
+        None,
         query=(("action", action),),
     )
 
@@ -130,7 +168,7 @@ def delete_deployment(project: Project, deployment: Deployment) -> Call[None]:
         f"delete deployment {deployment.name!r}",
         "DELETE",
         _serving(project, deployment.id),
-        nothing,
+        None,
         absent=frozenset({INSTANCE_NOT_FOUND}),
     )
 
@@ -158,42 +196,42 @@ def get_logs(
         f"read the {component} log of deployment {deployment.name!r}",
         "GET",
         _serving(project, deployment.id, "logs"),
-        lambda data: (
-            None
-            if data is None
-            else [InstanceLog(str(row["instanceName"]), str(row.get("content") or "")) for row in data]
-        ),
+        lambda data: [_instance_log(row) for row in rows_of(data)],
         query=(("component", component), ("tail", str(tail))),
         repeatable=True,
         absent=frozenset({LOGS_NOT_AVAILABLE, KUBERNETES_NOT_INSTALLED}),
     )
 
 
-def get_versions(project: Project, deployment: Deployment, *, offset: int = 0) -> Call[Page[DeploymentVersion] | None]:
-    """
-    List the current and past configurations of a deployment, newest first.
+def _instance_log(data: Any) -> InstanceLog:
+    row = wire.resource(data, {"instanceName": str}, {"content": str})
+    return InstanceLog(row["instanceName"], row.get("content") or "")
 
-    None where the server keeps none (before 5.2).
+
+def get_versions(
+    project: Project, deployment: Deployment, *, offset: int = 0, complete: bool = False
+) -> Call[Page[DeploymentVersion] | MissingRoute]:
+    """
+    List the current and past configurations of a deployment, newest first. Servers before 5.2 keep none.
 
     :param offset: number of rows to skip
+    :param complete: raise an error for a version that cannot be read; else it is logged and left out
     """
+    what = f"list the versions of deployment {deployment.name!r}"
     return Call(
-        f"list the versions of deployment {deployment.name!r}",
+        what,
         "GET",
         _serving(project, deployment.id, "versions"),
-        lambda data: (
-            data
-            and Page([DeploymentVersion.from_json(row) for row in data.get("items") or []], int(data.get("count") or 0))
-        ),
+        lambda data: page_of(what, data, DeploymentVersion.from_json, complete=complete),
         query=(("offset", str(offset)), ("limit", str(PAGE))),
         repeatable=True,
-        optional=True,
+        optional=VERSIONS,
     )
 
 
-def get_newest_version(project: Project, deployment: Deployment) -> Call[int | None]:
+def get_newest_version(project: Project, deployment: Deployment) -> Call[int | MissingRoute]:
     """
-    Return the number of a deployment's newest version; None where the server keeps none.
+    Return the number of a deployment's newest version.
 
     Servers before 5.2 keep none, and silently ignore ``new_version``.
     """
@@ -201,10 +239,10 @@ def get_newest_version(project: Project, deployment: Deployment) -> Call[int | N
         f"list the versions of deployment {deployment.name!r}",
         "GET",
         _serving(project, deployment.id, "versions"),
-        lambda data: None if data is None else max([int(row["version"]) for row in data.get("items") or []], default=0),
+        lambda data: max([DeploymentVersion.from_json(row).version for row in rows_of(data)], default=0),
         query=(("offset", "0"), ("limit", "1")),
         repeatable=True,
-        optional=True,
+        optional=VERSIONS,
     )
 
 
@@ -218,21 +256,23 @@ def rollback_deployment(project: Project, deployment: Deployment, version: int) 
         f"roll deployment {deployment.name!r} back to its version {int(version)}",
         "POST",
         _serving(project, deployment.id, "rollback"),
-        nothing,
+        None,
         body={"version": int(version)},
         is_write_slow=True,
     )
 
 
-def get_deployment_tags(project: Project, deployment: Deployment) -> Call[dict[str, Any]]:
-    """Read the tags of a deployment as name -> value. A server without them (before 5.0) responds with 404."""
+def get_deployment_tags(project: Project, deployment: Deployment) -> Call[dict[str, Any] | MissingRoute]:
+    """Read the tags of a deployment as name -> value. Servers before 5.0 have none."""
     return Call(
         f"read the tags of deployment {deployment.name!r}",
         "GET",
         _serving(project, deployment.id, "tags"),
-        tags_of,
+        lambda data: tags_of(rows_of(data)),
         repeatable=True,
         absent=frozenset({TAG_NOT_FOUND}),
+        absence={},
+        optional=TAGS,
     )
 
 
@@ -247,7 +287,7 @@ def put_deployment_tag(project: Project, deployment: Deployment, tag: str, value
         f"set tag {tag!r} of deployment {deployment.name!r}",
         "PUT",
         _serving(project, deployment.id, "tags", tag),
-        nothing,
+        None,
         body=value,
         repeatable=True,
     )
@@ -259,7 +299,7 @@ def delete_deployment_tag(project: Project, deployment: Deployment, tag: str) ->
         f"remove tag {tag!r} of deployment {deployment.name!r}",
         "DELETE",
         _serving(project, deployment.id, "tags", tag),
-        nothing,
+        None,
         repeatable=True,
         absent=frozenset({TAG_NOT_FOUND}),
     )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, NoReturn, Self, TypeVar
@@ -21,6 +21,20 @@ T = TypeVar("T")
 
 _DEPLOYMENT_NAME = re.compile(r"[a-zA-Z0-9]+")
 _MODEL_NAME = re.compile(r"[a-zA-Z0-9_]+")
+_LONGEST_SHOWN = 200
+"""Characters of a refused value that a message quotes."""
+_LONGEST_INTEGER = 100
+"""Characters of a whole number as text."""
+_MAX_FLOAT = sys.float_info.max
+
+
+def shown(value: object) -> str:
+    """Return a value for a message: shortened, and its type alone if it cannot be printed."""
+    try:
+        found = repr(value)
+    except Exception:  # noqa: BLE001 - anything may be given, also an integer too long to print or a list in itself
+        return f"a value of type {type(value).__name__}"
+    return found if len(found) <= _LONGEST_SHOWN else f"{found[:_LONGEST_SHOWN]}..."
 
 
 def refuse(what: str, expected: str, value: object) -> NoReturn:
@@ -31,7 +45,7 @@ def refuse(what: str, expected: str, value: object) -> NoReturn:
     :param expected: the allowed values, completing "expected ..."
     :raises InvalidInputError: always
     """
-    message = f"{what}: expected {expected}, got {value!r}."
+    message = f"{what}: expected {expected}, got {shown(value)}."
     raise InvalidInputError(message)
 
 
@@ -42,7 +56,7 @@ def integer(what: str, value: object, *, least: int | None = None) -> int:
     :param least: the smallest value allowed
     """
     expected = "a whole number" if least is None else f"a whole number of {least} or more"
-    if isinstance(value, str) and value.strip().removeprefix("-").isdecimal():
+    if isinstance(value, str) and len(value) <= _LONGEST_INTEGER and value.strip().removeprefix("-").isdecimal():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
         refuse(what, expected, value)
@@ -62,14 +76,12 @@ def number(what: str, value: object, *, least: float | None = None) -> float:
             value = float(value)
         except ValueError:
             refuse(what, expected, given)
-    if type(value).__module__ == "numpy":
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         value = getattr(value, "item", lambda: given)()
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or (least is not None and value < least)
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        refuse(what, expected, given)
+    # An integer beyond the range of float is infinite where it is compared or sent.
+    if not -_MAX_FLOAT <= value <= _MAX_FLOAT or (least is not None and value < least):
         refuse(what, expected, given)
     return value
 
@@ -93,7 +105,7 @@ def text(what: str, value: object) -> str:
 def choice(what: str, value: object, allowed: Iterable[str]) -> str:
     """Read one of several allowed words."""
     words = list(allowed)
-    if value not in words:
+    if not isinstance(value, str) or value not in words:
         refuse(what, f"one of {', '.join(words)}", value)
     return str(value)
 
@@ -105,9 +117,9 @@ def deployment_name(what: str, value: object) -> str:
     :param what: the argument's name, for messages
     """
     if not isinstance(value, str) or not _DEPLOYMENT_NAME.fullmatch(value):
-        without = re.sub(r"[^a-zA-Z0-9]", "", str(value))
+        without = re.sub(r"[^a-zA-Z0-9]", "", shown(value))
         advice = f" {without!r} would do." if without else ""
-        message = f"{what} {value!r}: expected letters and digits only, no underscore, dash or space.{advice}"
+        message = f"{what} {shown(value)}: expected letters and digits only, no underscore, dash or space.{advice}"
         raise InvalidInputError(message)
     return value
 
@@ -119,7 +131,7 @@ def model_name(what: str, value: object) -> str:
     :param what: the argument's name, for messages
     """
     if not isinstance(value, str) or not _MODEL_NAME.fullmatch(value):
-        message = f"{what} {value!r}: expected letters, digits and underscores only."
+        message = f"{what} {shown(value)}: expected letters, digits and underscores only."
         raise InvalidInputError(message)
     return value
 
@@ -161,7 +173,7 @@ def json_text(what: str, expected: str, value: object) -> object:
     """
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         refuse(what, expected, value)
 
 
@@ -170,7 +182,7 @@ def json_mapping(what: str, value: object) -> Mapping[str, Any]:
     given = mapping(what, value)
     try:
         json.dumps(dict(given), allow_nan=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         refuse(what, f"plain JSON values ({error})", sorted(given))
     return given
 
@@ -185,15 +197,18 @@ class Arguments:
         """
         Read an instance of this class, a mapping with the same keys, or such a mapping as JSON text.
 
+        :param value: None reads as one without fields
         :param what: the argument's name, for messages
         :raises InvalidInputError: an unknown key (the message suggests the nearest known one), or another type
         """
+        if value is None:
+            return cls()
         if isinstance(value, cls):
             return value
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 # The message leaves the text out, since it may hold values of environment variables.
                 message = f"{what}: expected a {cls.__name__}, a mapping, or JSON text of one, got other text: {error}."
                 raise InvalidInputError(message) from None

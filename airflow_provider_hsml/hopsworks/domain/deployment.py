@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from . import arguments
+from . import arguments, wire
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,6 +73,31 @@ class Condition:
         return "transformer" if "transformer" in self.reason.lower() else "predictor"
 
 
+_COMPONENTS = ("predictor", "transformer")
+_AMOUNTS: dict[str, wire.Shape] = {"cores": float, "memory": float, "gpus": float}
+_CONFIGURATION: dict[str, wire.Shape] = {
+    **dict.fromkeys(("modelName", "modelPath", "modelFramework", "modelServer", "description", "apiProtocol"), str),
+    **dict.fromkeys(("servingTool", "predictor", "transformer", "configFile", "inferenceLogging"), str),
+    **dict.fromkeys(("modelVersion", "requestedInstances", "requestedTransformerInstances", "artifactVersion"), int),
+    **{f"{component}EnvVars": [str] for component in _COMPONENTS},
+    **{f"{component}Resources": {"requests": _AMOUNTS, "limits": _AMOUNTS} for component in _COMPONENTS},
+    **{f"{component}ScalingConfig": {"minInstances": int, "maxInstances": int} for component in _COMPONENTS},
+    **{f"{component}Environment": {"name": str} for component in _COMPONENTS},
+    "environmentDTO": {"name": str},
+    "kafkaTopicDTO": {"name": str},
+    "batchingConfiguration": {"batchingEnabled": bool},
+}
+"""Types of the keys that our code reads in a deployment and in its versions."""
+_STATE: dict[str, wire.Shape] = {
+    "status": str,
+    "version": int,
+    "revision": str,
+    "condition": {"type": str, "status": bool, "reason": str},
+    "availableInstances": int,
+    "projectNamespace": str,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """A deployment as Hopsworks describes it at one read."""
@@ -101,21 +126,23 @@ class Deployment:
         Build a deployment from a response of the serving endpoints.
 
         :param data: a ServingView
-        :raises KeyError, TypeError, ValueError: ``data`` is not a deployment
+        :raises ValueError: ``data`` is not a deployment, or a key that our code reads has a wrong type
         """
-        condition = data.get("condition")
+        wire.resource(data, {"id": int, "name": str}, {**_CONFIGURATION, **_STATE})
+        wire.sendable(data)
+        condition = data.get("condition") or {}
         return cls(
-            id=int(data["id"]),
-            name=str(data["name"]),
+            id=data["id"],
+            name=data["name"],
             status=DeploymentStatus.read(data.get("status")),
             model_name=data.get("modelName"),
-            model_version=None if data.get("modelVersion") is None else int(data["modelVersion"]),
+            model_version=data.get("modelVersion"),
             version=data.get("version"),
             revision=data.get("revision"),
             condition=Condition(condition["type"], condition.get("status"), condition.get("reason") or "")
-            if condition
+            if condition.get("type")
             else None,
-            available_instances=int(data.get("availableInstances") or 0),
+            available_instances=data.get("availableInstances") or 0,
             serving_tool=data.get("servingTool") or "KSERVE",
             model_server=data.get("modelServer") or "PYTHON",
             api_protocol=data.get("apiProtocol") or "REST",
@@ -180,13 +207,14 @@ class DeploymentVersion:
         Build a version from a response of ``/versions``.
 
         :param data: one item of the list
-        :raises KeyError, TypeError, ValueError: ``data`` is not a version
+        :raises ValueError: ``data`` is not a version, or a key that our code reads has a wrong type
         """
+        wire.resource(data, {"version": int}, {**_CONFIGURATION, "active": bool})
         return cls(
-            version=int(data["version"]),
+            version=data["version"],
             is_active=bool(data.get("active")),
             model_name=data.get("modelName"),
-            model_version=None if data.get("modelVersion") is None else int(data["modelVersion"]),
+            model_version=data.get("modelVersion"),
             model_project=_owner(data.get("modelPath")),
             created=data.get("created"),
             raw=data,

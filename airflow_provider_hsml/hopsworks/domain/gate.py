@@ -20,7 +20,7 @@ from .arguments import Arguments
 from .model_version import Direction, ModelVersion, best_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 _MISSING = ("fail", "challenger", "champion")
 _ROUNDING = 1e-9
@@ -135,6 +135,8 @@ def decide(
     by: Metric,
     rules: Rules,
     rejected: Mapping[int, str] | None = None,
+    *,
+    outdated: Collection[int] = (),
 ) -> Decision:
     """
     Decide which version to serve.
@@ -142,6 +144,7 @@ def decide(
     :param versions: all versions of the model; at least one
     :param champion: the version being served; None at a first deployment, where only the floor counts
     :param rejected: versions that were deployed before and failed, with the reason
+    :param outdated: versions that were trained on older data than the champion
     :raises NotFoundError: a candidate does not exist
     :raises InvalidInputError: no candidate has the metric; or the champion lacks one, and ``missing`` is ``fail``
     """
@@ -149,6 +152,7 @@ def decide(
     best = best_candidate(rows, by)
     failed = {} if rules.retry_rejected or rejected is None else rejected
     left_out = {row.version: why for row in rows if (why := _why_not(row, champion, by, rules, failed))}
+    left_out |= dict.fromkeys(outdated, "it was trained on older data than the served one")
     challenger = best_of([row for row in rows if row.version not in left_out], by.name, by.direction)
     if challenger is None:
         return _none_admissible(best, champion, by, left_out)

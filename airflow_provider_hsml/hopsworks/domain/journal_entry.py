@@ -50,6 +50,8 @@ class Rejection:
     reason: str
     at: float
     """Seconds since 1970."""
+    key: str | None = None
+    """The configuration that it failed with (``rejection_key``); None: the version is rejected with every one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class JournalEntry:
     """
     rejected: tuple[Rejection, ...] = ()
     """All versions that were rejected and not verified since, copied from entry to entry."""
+    routes: tuple[str, ...] = ()
+    """Optional routes of Hopsworks that were used for this deployment: they cannot vanish."""
 
     @property
     def task(self) -> str:
@@ -161,6 +165,7 @@ class JournalEntry:
                 "desired": data["wanted"],
                 "state": EntryState(data["state"]),
                 "challenger": _served_version(data["challenger"]),
+                "routes": tuple(data.get("routes") or ()),
                 "over": tuple(data["over"]) if data.get("over") else None,
                 "before": before
                 and PreviousState(**_fields(PreviousState, before) | {"served": _served_version(before["served"])}),

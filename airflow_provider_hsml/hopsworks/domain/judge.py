@@ -48,12 +48,12 @@ class Judge:
     """None for deployments without predictions, whose health route is probed."""
     version: int | None = None
     """The model version that should answer."""
-    champion: Mapping[str, Any] | None = None
+    champion: Any = None
     """The previous version's answer to the probe; None when unknown."""
     champion_version: int | None = None
     """The previous model version; None when unknown."""
 
-    def judge(self, answer: Mapping[str, Any], seconds: float) -> ProbeResult:
+    def judge(self, answer: Any, seconds: float) -> ProbeResult:
         """
         Judge an answer.
 
@@ -74,7 +74,7 @@ class Judge:
             return ProbeResult(Attribution.NEITHER, wrong)
         attribution = by_record if by_version is Attribution.UNKNOWN else by_version
         if by_record in (Attribution.NEITHER, Attribution.CHAMPION):
-            shown = str(answer.get("predictions"))[:200]
+            shown = str(predictions_of(answer))[:200]
             return ProbeResult(attribution, f"answers otherwise than recorded for this version: {shown}")
         return ProbeResult(attribution, self._not_as_expected(answer) or self._too_slow(seconds))
 
@@ -87,7 +87,7 @@ class Judge:
         is_conclusive = self.checks.version_path is not None or self.champion is not None or not can_be_old
         return attribution is Attribution.CHALLENGER and is_conclusive
 
-    def _by_version(self, answer: Mapping[str, Any], path: str) -> Attribution:
+    def _by_version(self, answer: Any, path: str) -> Attribution:
         """Attribute the answer by the version in it."""
         found, wanted = _at(answer, path), str(self.version)
         # The previous version's script may answer with another version than the registry's, or without one.
@@ -99,24 +99,24 @@ class Judge:
             return Attribution.UNKNOWN if is_old else Attribution.CHALLENGER
         return Attribution.CHAMPION if is_old else Attribution.NEITHER
 
-    def _by_record(self, answer: Mapping[str, Any]) -> Attribution:
+    def _by_record(self, answer: Any) -> Attribution:
         """Attribute the answer by its predictions, where the expected ones are recorded."""
         if self.probe is None or self.probe.predictions is None:
             return Attribution.UNKNOWN
-        found, recorded, tolerance = answer.get("predictions"), self.probe.predictions, self.checks.tolerance
-        previous = self.champion.get("predictions") if self.champion is not None else None
+        found, recorded, tolerance = predictions_of(answer), self.probe.predictions, self.checks.tolerance
+        previous = predictions_of(self.champion)
         are_alike = self.champion is not None and same(previous, recorded, tolerance)
         if same(found, recorded, tolerance):
             return Attribution.UNKNOWN if are_alike else Attribution.CHALLENGER
         is_old = self.champion is not None and not are_alike and same(found, previous, tolerance)
         return Attribution.CHAMPION if is_old else Attribution.NEITHER
 
-    def _not_as_expected(self, answer: Mapping[str, Any]) -> str:
+    def _not_as_expected(self, answer: Any) -> str:
         """Apply ``expect`` to the predictions, and return the fault; empty when there is none."""
         expect = self.checks.expect
         if self.probe is None or expect is None or expect.holds is None:
             return ""
-        predictions = answer.get("predictions", answer.get("outputs"))
+        predictions = predictions_of(answer)
         rows = self.probe.body.get("instances", self.probe.body.get("inputs"))
         try:
             result = expect.holds(predictions, rows)
@@ -134,9 +134,14 @@ class Judge:
         return "" if limit is None or latency <= limit else f"answered in {latency:.0f} ms; {limit:g} ms are allowed"
 
 
-def _at(answer: Mapping[str, Any], path: str) -> str | None:
+def predictions_of(answer: Any) -> Any:
+    """Return the predictions of an answer: those of an object by its keys, else the answer itself, such as a list."""
+    return answer.get("predictions", answer.get("outputs")) if isinstance(answer, Mapping) else answer
+
+
+def _at(answer: Any, path: str) -> str | None:
     """Return the value at a dotted path of an answer, as text; None when there is none."""
-    found: Any = answer
+    found = answer
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
     return None if found is None else str(found)

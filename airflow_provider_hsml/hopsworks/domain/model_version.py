@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from . import arguments
+from . import arguments, wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,13 +72,14 @@ class ModelVersion:
         :param data: a ModelDTO
         :param project: the owner to assume if the response names none
         :param registry_id: the registry that was read
-        :raises KeyError, TypeError, ValueError: ``data`` is not a model
+        :raises ValueError: ``data`` is not a model, or a key that our code reads has a wrong type
         """
+        wire.resource(data, {"name": str, "version": int, "id": str}, _OPTIONAL)
         framework = data.get("framework")
         return cls(
-            name=str(data["name"]),
-            version=int(data["version"]),
-            id=str(data["id"]),
+            name=data["name"],
+            version=data["version"],
+            id=data["id"],
             project=data.get("projectName") or project,
             registry_id=data.get("modelRegistryId") or registry_id,
             metrics=_metrics(data.get("metrics")),
@@ -87,9 +87,9 @@ class ModelVersion:
             description=data.get("description"),
             environment=data.get("environment"),
             training_dataset_version=data.get("trainingDatasetVersion") or None,
-            feature_view=view.get("name") if isinstance(view := data.get("featureView"), dict) else None,
+            feature_view=(data.get("featureView") or {}).get("name"),
             created=data.get("created"),
-            tags=tags_of(data.get("tags")),
+            tags=tags_of((data.get("tags") or {}).get("items") or []),
         )
 
     @property
@@ -105,22 +105,30 @@ class ModelVersion:
         return float(value)
 
 
-def _metrics(data: Any) -> Mapping[str, Any]:
+_OPTIONAL: dict[str, wire.Shape] = {
+    **dict.fromkeys(("projectName", "framework", "description", "environment"), str),
+    **dict.fromkeys(("modelRegistryId", "trainingDatasetVersion", "created"), int),
+    "metrics": dict,
+    "featureView": {"name": str},
+    "tags": {"items": [dict]},
+}
+"""Types of the keys that our code reads in a model version, beside those that identify it."""
+
+
+def _metrics(data: dict[str, Any] | None) -> Mapping[str, Any]:
     """Read metrics, which some servers wrap into ``attributes``."""
-    if not isinstance(data, dict):
-        return {}
-    attributes = data.get("attributes")
-    return attributes if isinstance(attributes, dict) else data
+    attributes = (data or {}).get("attributes")
+    return attributes if isinstance(attributes, dict) else data or {}
 
 
-def tags_of(data: Any) -> dict[str, Any]:
+def tags_of(rows: Iterable[Any]) -> dict[str, Any]:
     """
     Read tags as name -> value. In the response, each value is JSON text.
 
-    :param data: ``{"items": [{"name", "value"}]}``, or None
+    :param rows: ``{"name", "value"}`` of each
+    :raises ValueError: a row is not a tag
     """
-    rows = data.get("items") or [] if isinstance(data, dict) else []
-    return {str(row["name"]): tag_value(row.get("value")) for row in rows}
+    return {row["name"]: tag_value(row.get("value")) for row in rows if wire.resource(row, {"name": str}, {})}
 
 
 def tag_value(value: Any) -> Any:
@@ -130,8 +138,8 @@ def tag_value(value: Any) -> Any:
     :param value: JSON text; any other string is returned unchanged
     """
     try:
-        return json.loads(value)
-    except (TypeError, ValueError):
+        return wire.load(value) if isinstance(value, str) else value
+    except ValueError:
         return value
 
 

@@ -14,7 +14,7 @@ class ModelRoute(Protocol):
 
     def predict(
         self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
-    ) -> Coroutine[Any, Any, dict[str, Any]]:
+    ) -> Coroutine[Any, Any, Any]:
         """Send a request for predictions, with a timeout in seconds."""
 
     def get(

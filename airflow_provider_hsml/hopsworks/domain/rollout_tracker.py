@@ -66,11 +66,15 @@ NAMES_AGAIN = 10.0
 
 
 class FailureTracker:
-    """Distinguishes a Failed status that stays from one that passes."""
+    """
+    Distinguishes a Failed status that stays from one that passes.
 
-    def __init__(self) -> None:
-        """Begin without a Failed status."""
+    :param unschedulable_grace: seconds for which a cluster without room may find some; None: ``UNSCHEDULABLE_STAYS``
+    """
+
+    def __init__(self, unschedulable_grace: float | None = None) -> None:
         self.since: float | None = None
+        self.unschedulable_grace = unschedulable_grace
 
     def stays(self, deployment: Deployment, now: float) -> bool:
         """
@@ -86,7 +90,10 @@ class FailureTracker:
             log.warning(
                 "%s: %s; polling again, since this may pass", deployment, deployment.reason or "no reason given"
             )
-        return now - self.since >= (UNSCHEDULABLE_STAYS if deployment.is_unschedulable else FAILED_STAYS)
+        if not deployment.is_unschedulable:
+            return now - self.since >= FAILED_STAYS
+        grace = self.unschedulable_grace
+        return now - self.since >= (UNSCHEDULABLE_STAYS if grace is None else grace)
 
 
 @dataclass(slots=True)
@@ -187,7 +194,7 @@ class RolloutTracker:
     poll_within: float = POLL_AGAIN
     """Seconds until the next poll, at the most."""
     _idle: IdleTracker = field(default_factory=IdleTracker)
-    _failed: FailureTracker = field(default_factory=FailureTracker)
+    failure: FailureTracker = field(default_factory=FailureTracker)
 
     def next(self, deployment: Deployment, now: float) -> NextStep:
         """
@@ -203,7 +210,7 @@ class RolloutTracker:
         if status.is_down or status is Status.STOPPING:
             return self._down(deployment, now)
         self._check_signature(deployment)
-        if self._failed.stays(deployment, now):
+        if self.failure.stays(deployment, now):
             raise DeploymentFailedError(deployment)
         if status is Status.IDLE:
             return self._while_idle(deployment, now)

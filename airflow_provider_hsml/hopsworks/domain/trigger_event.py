@@ -25,6 +25,7 @@ _CODES: dict[str, type[HopsworksError]] = {
     "deadline_exceeded": errors.DeadlineExceededError,
     "deployment": errors.DeploymentError,
     "verification": errors.VerificationError,
+    "verification_ambiguous": errors.AmbiguousVerificationError,
     "rolled_back": errors.RolledBackError,
     "superseded": errors.SupersededError,
 }

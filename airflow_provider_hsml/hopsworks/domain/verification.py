@@ -136,7 +136,9 @@ def check_path(path: object) -> str:
     :raises InvalidInputError: the path is invalid, or leads outside the deployment's address
     """
     if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
-        message = f"health_path: expected a path like '/health', without '..', query or spaces, got {path!r}."
+        message = (
+            f"health_path: expected a path like '/health', without '..', query or spaces, got {arguments.shown(path)}."
+        )
         raise InvalidInputError(message)
     return path
 

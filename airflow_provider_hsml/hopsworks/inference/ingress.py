@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Address
 from airflow_provider_hsml.hopsworks.domain.access import is_loopback
 from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputError, NotFoundError
+from airflow_provider_hsml.hopsworks.routes import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_hsml.hopsworks.api import Call, Endpoint, Project
     from airflow_provider_hsml.hopsworks.domain.access import Access
+
+T = TypeVar("T")
 
 _HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 
@@ -79,7 +82,7 @@ class Ingress:
 
     async def predict(
         self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
-    ) -> dict[str, Any]:
+    ) -> Any:
         """
         Request predictions from a deployment, once at each address that it may have.
 
@@ -101,9 +104,7 @@ class Ingress:
         """
         return await self._ask(project, name, lambda address: api.get_at(self.url, address, path, seconds=seconds))
 
-    async def _ask(
-        self, project: Project, name: str, call: Callable[[Address], Call[dict[str, Any]]]
-    ) -> dict[str, Any]:
+    async def _ask(self, project: Project, name: str, call: Callable[[Address], Call[T]]) -> T:
         known = self._known.pop(name, None)
         addresses = [known] if known else await self._addresses(project, name)
         for number, address in enumerate(addresses, 1):
@@ -141,7 +142,8 @@ class Ingress:
         # The namespace since 5.1, the project's name from 4.8 on.
         spaces = dict.fromkeys([namespace, project.name]) if namespace else {}
         found = [Address.by_path(space, name) for space in spaces]
-        domain = await api.get_variable("kube_knative_domain_name")
+        witness = api.get_deployment(project, name)
+        domain = await Routes().read(api.get_variable("kube_knative_domain_name"), witness)
         if domain:
             host = f"{name}.{namespace or project.name.replace('_', '-')}.{domain}".lower()
             if _HOST_NAME.fullmatch(host):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,6 +10,8 @@ from airflow_provider_hsml.hopsworks.domain.judge import Probe
 from airflow_provider_hsml.hopsworks.domain.model_version import EXPECTED, INPUT_EXAMPLE
 from airflow_provider_hsml.hopsworks.domain.verification import wrapped
 from airflow_provider_hsml.hopsworks.errors import (
+    MODEL_4XX,
+    MODEL_5XX,
     HopsworksError,
     InferenceError,
     InvalidInputError,
@@ -20,6 +21,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.flow import Flow, Sleep
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.registry.sources import list_all
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
@@ -67,16 +69,21 @@ def example_body(example: Any) -> dict[str, Any]:
 
 async def registered_probe(project: Project, model: ModelVersion) -> Probe | None:
     """Return the probe of a model version: its recorded answers, else its input example; None when it has neither."""
-    expected = await recorded_probe(project, model)
+    sizes = await _files(project, model)
+    expected = await _recorded_probe(project, model, sizes)
     if expected is not None:
         return expected
-    example = await input_example(project, model)
-    return None if example is None else Probe(example)
+    example = await _read_json(project, model, INPUT_EXAMPLE, sizes)
+    return None if example is None else Probe(example_body(example))
 
 
 async def recorded_probe(project: Project, model: ModelVersion) -> Probe | None:
     """Read the answers that were recorded when a model version was registered; None when there are none."""
-    expected = await _read_json(project, f"{lookup.model_folder(project, model)}/{EXPECTED}")
+    return await _recorded_probe(project, model, await _files(project, model))
+
+
+async def _recorded_probe(project: Project, model: ModelVersion, sizes: Mapping[str, int | None]) -> Probe | None:
+    expected = await _read_json(project, model, EXPECTED, sizes)
     if isinstance(expected, Mapping) and isinstance(expected.get("predictions"), list):
         return Probe({"instances": expected.get("instances")}, expected["predictions"])
     return None
@@ -84,21 +91,44 @@ async def recorded_probe(project: Project, model: ModelVersion) -> Probe | None:
 
 async def input_example(project: Project, model: ModelVersion) -> dict[str, Any] | None:
     """Read a model version's input example as the body of a request; None when it has none."""
-    example = await _read_json(project, f"{lookup.model_folder(project, model)}/{INPUT_EXAMPLE}")
+    example = await _read_json(project, model, INPUT_EXAMPLE, await _files(project, model))
     return None if example is None else example_body(example)
 
 
-async def _read_json(project: Project, path: str) -> Any:
-    content = await api.download(project, path)
-    if content is None:
+async def _files(project: Project, model: ModelVersion) -> dict[str, int | None]:
+    """Return the names of a version's metadata files with their sizes."""
+    entries = await list_all(project, lookup.model_folder(project, model))
+    return {entry.name: entry.size for entry in entries if not entry.is_folder}
+
+
+async def _read_json(project: Project, model: ModelVersion, name: str, sizes: Mapping[str, int | None]) -> Any:
+    """Read a metadata file of a version; None when it is not among the listed ones, or holds null."""
+    if name not in sizes:
         return None
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        message = (
-            f"{path!r} in project {project.name!r}: expected JSON, which is what registering writes there ({error})."
-        )
-        raise InvalidInputError(message) from error
+    path = f"{lookup.model_folder(project, model)}/{name}"
+    return await api.read_json(project, path, lambda data: data, size=sizes[name])
+
+
+def is_model_refusal(error: HopsworksError) -> bool:
+    """
+    Return whether the model itself refused a request, and not Hopsworks, the ingress or our own client.
+
+    :param error: the error of the request
+    """
+    if isinstance(error, InferenceError):
+        # The ingress checks the API key before the request reaches the model.
+        return error.status not in (401, 403)
+    return isinstance(error, RequestRefusedError) and error.code in (MODEL_4XX, MODEL_5XX)
+
+
+def is_schema_refusal(error: HopsworksError) -> bool:
+    """
+    Return whether a deployment's schema refused the rows of a request, before the model saw them.
+
+    :param error: the error of the request
+    """
+    text = error.text if isinstance(error, InferenceError | RequestRefusedError) else ""
+    return "SCHEMA_VALIDATION" in text or "BATCH_TOO_LARGE" in text
 
 
 def is_unreached(error: HopsworksError) -> bool:
@@ -114,9 +144,7 @@ def is_unreached(error: HopsworksError) -> bool:
     return isinstance(error, NoResponseError | UnexpectedResponseError) and error.transient
 
 
-async def ask_model(
-    project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
-) -> dict[str, Any]:
+async def ask_model(project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None) -> Any:
     """
     Send one request by the connection's route: through Hopsworks, or straight to the ingress.
 
@@ -127,9 +155,7 @@ async def ask_model(
     return await api.predict(project, name, body, seconds=seconds)
 
 
-async def predict(
-    project: Project, name: str, body: Mapping[str, Any], *, timeout: float, clock: Clock
-) -> dict[str, Any]:
+async def predict(project: Project, name: str, body: Mapping[str, Any], *, timeout: float, clock: Clock) -> Any:
     """
     Request predictions, and retry while the deployment is unreachable.
 

@@ -15,8 +15,14 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     Rejection,
     ServedVersion,
 )
+from airflow_provider_hsml.hopsworks.domain.rejection_key import rejection_key
 from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
+    DeploymentFailedError,
+    HopsworksError,
+    VerificationError,
+)
 from airflow_provider_hsml.hopsworks.rollout import inputs
 
 if TYPE_CHECKING:
@@ -67,7 +73,8 @@ class ChangeRecord:
     """Values of environment variables before the change, by their keys on the wire: they are never stored."""
 
     def __post_init__(self) -> None:
-        """Take the previous state from the pending change."""
+        """Take the previous state from the pending change, and the known routes from the journal."""
+        self.run.routes.recall(self.journal.used_routes)
         if self.pending is not None:
             self.previous = self.pending.before
             self.entry = self.pending if self.adopts else None
@@ -129,6 +136,7 @@ class ChangeRecord:
             back_to=self.desired.restore,
             over=live.signature if live is not None and earlier is not None else None,
             asked=probe_inputs,
+            routes=tuple(sorted(self.run.routes.used | set(self.journal.used_routes))),
             rejected=self._known_rejections(live),
         )
         await self.journal.write(self.entry)
@@ -167,20 +175,22 @@ class ChangeRecord:
         if state is EntryState.VERIFIED:
             known = tuple(one for one in known if one.served != self.entry.challenger)
         if rejection is not None:
-            known = (*(one for one in known if one.served != rejection.served), rejection)
+            same = (rejection.served, rejection.key)
+            known = (*(one for one in known if (one.served, one.key) != same), rejection)
         passes = self.entry.passes if passes is None else passes
         now = self.run.clock()
         self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=now, rejected=known, passes=passes)
         deadline = now + min(JOURNAL_SECONDS, self.run.timeout)
         await self.journal.write(self.entry, self.run.backoff(inputs.FIRST_DELAY_START, deadline))
 
-    async def begin_rollback(self, why: HopsworksError) -> None:
+    async def begin_rollback(self, why: HopsworksError, ours: Deployment | None) -> None:
         """
         Write that the change is being rolled back, and whether its version is rejected.
 
         :param why: the failure
+        :param ours: the deployment as the change left it; None if that is not known
         """
-        await self.write(EntryState.ROLLING_BACK, why.kept_text, self._rejection(why), passes=why.transient)
+        await self.write(EntryState.ROLLING_BACK, why.kept_text, self._rejection(why, ours), passes=why.transient)
 
     async def write_probe_inputs(self, probe_inputs: Mapping[str, Any]) -> bool:
         """Write the inputs that verify a rollback, and return whether they had to be written."""
@@ -202,7 +212,7 @@ class ChangeRecord:
             return dataclasses.replace(previous, never_served=not previous.was_up)
         return previous
 
-    def _rejection(self, why: HopsworksError) -> Rejection | None:
+    def _rejection(self, why: HopsworksError, ours: Deployment | None) -> Rejection | None:
         """Return the rejection of the new version if the failure is evidence against it."""
         has_room = not (isinstance(why, DeploymentFailedError) and why.transient)
         challenger = self.entry.challenger if self.entry else None
@@ -211,7 +221,11 @@ class ChangeRecord:
             return None
         if not isinstance(why, DeploymentFailedError | VerificationError):
             return None
-        return Rejection(challenger, why.kept_text.splitlines()[0], self.run.clock())
+        if isinstance(why, AmbiguousVerificationError):
+            return None
+        has_failed = isinstance(why, DeploymentFailedError)
+        key = None if ours is None else rejection_key(ours.raw, with_resources=has_failed)
+        return Rejection(challenger, why.kept_text.splitlines()[0], self.run.clock(), key)
 
     def _known_rejections(self, live: Deployment | None) -> tuple[Rejection, ...]:
         """Return the rejections until now, with the version that a manual rollback rejects."""

@@ -13,8 +13,10 @@ Theory of operation:
 
 1. A change is *prepared*, *recorded* as PROMOTING with the state before it, and *applied* (``rollout/reconcile.py``).
    Whatever ends the worker in between, journal and deployment together tell the next run what is left to do.
-2. Only evidence about the new configuration rolls it back: its instances do not come up, or its answers are wrong. A
-   transient failure leaves the entry as it is: a retry adopts the change.
+2. Only evidence about the new configuration rolls it back (``EVIDENCE``): its instances do not come up, its answers
+   are wrong, or Hopsworks stored something else. Any other failure says nothing about it: the entry stays PROMOTING,
+   which is a *pending* change, and the error says "live but unverified". A retry adopts the change, and the next
+   promotion verifies it before it considers new candidates.
 3. A rollback restores the previous configuration and verifies it. A deployment that was stopped before is stopped
    again; one that did not exist is stopped. A change of another client is never overwritten.
 4. The long waits of both may be deferred: ``resume`` continues from the trigger's event and the journal.
@@ -37,6 +39,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RolledBackError,
     SupersededError,
     UnsupportedError,
+    VerificationError,
 )
 from airflow_provider_hsml.hopsworks.rollout.inputs import ResumePoint, RolloutPolicy
 from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, Reconciler
@@ -52,6 +55,9 @@ if TYPE_CHECKING:
     from .resume import Resumption
 
 log = logging.getLogger(__name__)
+
+EVIDENCE = (DeploymentFailedError, VerificationError, UnsupportedError)
+"""The errors that say something about a version and its configuration: only these roll a change back."""
 
 
 @dataclass(slots=True)
@@ -137,7 +143,7 @@ class GuardedChange:
             log.error("%s", why)
             if isinstance(why, DeploymentFailedError) and not self.policy.recreate and _waits_for_a_gpu(why):
                 why = why.extended("The old instance may hold the GPU: rollout='recreate' stops that instance first.")
-            await record.begin_rollback(why)
+            await record.begin_rollback(why, ours)
         way_back = WayBack(record, self._resume_point(), recreate=self.policy.recreate)
         try:
             outcome = await way_back.restore(ours, resumption)
@@ -194,14 +200,23 @@ class GuardedChange:
         if isinstance(error, SupersededError):
             await record.write(EntryState.SUPERSEDED, str(error))
             return error
-        passes = error.transient and not isinstance(error, DeploymentFailedError)
-        is_evidence = record.adopts and isinstance(error, DeploymentError | UnsupportedError)
-        if passes or record.entry is None or not (attempt.has_changed or is_evidence):
+        if record.entry is None or not (attempt.has_changed or record.adopts):
             return error
+        if not isinstance(error, EVIDENCE):
+            return self._unverified(error)
         if self.checks is not None and not self.checks.rolls_back:
             await record.write(EntryState.FAILED, error.kept_text)
             return error
         return await self.roll_back(error, attempt.seen)
+
+    def _unverified(self, error: HopsworksError) -> HopsworksError:
+        """Return the error of a change that is live and could not be verified; the journal keeps it as pending."""
+        unverified = error.extended(
+            f"Deployment {self.record.run.name!r}: the change is live but unverified, and stays pending.\n"
+            "Run the task again: it verifies the change. To accept it as it is: HsmlHook().accept_pending(...)."
+        )
+        unverified.is_unverified = unverified.transient = True
+        return unverified
 
     def _rolled_back(self, why: HopsworksError, outcome: Outcome) -> HopsworksError:
         previous, now = self.record.previous, outcome.deployment

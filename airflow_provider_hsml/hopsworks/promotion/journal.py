@@ -17,8 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry
-from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, HopsworksError, RequestRefusedError, SupersededError
-from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
+from airflow_provider_hsml.hopsworks.errors import (
+    SCOPE_MISSING,
+    HopsworksError,
+    RequestRefusedError,
+    SupersededError,
+    UnexpectedResponseError,
+)
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 
 if TYPE_CHECKING:
@@ -32,8 +38,8 @@ FOLDER = "Resources/airflow-provider-hsml/journal"
 KEPT = 20
 """The number of files of a deployment that are kept when a promotion ends."""
 _DELETED_AT_ONCE = 3
-_READ_AT_MOST = 5
-"""The number of unreadable files after which the journal counts as empty."""
+_READ_AGAIN = 2.0
+"""Seconds after which a newest file that is not whole is read once more: another run may be writing it."""
 
 
 @dataclass(slots=True)
@@ -49,6 +55,14 @@ class Journal:
     """Whether the API key may read and write the journal. Without a journal, no state is carried from run to run."""
     has_folder: bool = False
     """Whether the deployment's folder exists."""
+
+    @property
+    def used_routes(self) -> tuple[str, ...]:
+        """The optional routes of Hopsworks that were used for this deployment."""
+        entry = self.newest
+        if entry is None:
+            return ()
+        return entry.routes if entry.back_to is None else (*entry.routes, api.VERSIONS)
 
     async def write(self, entry: JournalEntry, backoff: Backoff | None = None) -> None:
         """
@@ -118,21 +132,20 @@ class Journal:
 
 async def open_journal(project: Project, deployment_name: str) -> Journal:
     """
-    Open a deployment's journal and read its newest entry, with two requests unless files are unreadable.
+    Open a deployment's journal and read its newest entry, with two requests.
 
     If the API key may not read files, the journal is empty and is not written.
+
+    :raises UnexpectedResponseError: the newest entry cannot be read; it may hold an unverified change or a rejection
     """
     journal = Journal(project, deployment_name)
-    folder = f"{FOLDER}/{deployment_name}"
     try:
-        names = await _list(project, folder)
-        journal.has_folder = names is not None
-        journal.names = names or []
-        for name in journal.names[:_READ_AT_MOST]:
-            content = await api.download(project, f"{folder}/{name}")
-            journal.newest = _read(content, name)
-            if journal.newest is not None:
-                break
+        try:
+            await _read(journal)
+        except UnexpectedResponseError:
+            log.warning("The journal of deployment %r is not whole; reading it again", deployment_name)
+            await Sleep(_READ_AGAIN)
+            await _read(journal)
     except RequestRefusedError as error:
         if error.code != SCOPE_MISSING:
             raise
@@ -154,19 +167,34 @@ async def read_probe_inputs(project: Project, deployment_name: str, entry_id: st
     return journal.newest.asked or {}
 
 
-async def _list(project: Project, folder: str) -> list[str] | None:
-    """Return the names of the journal's files, newest first; None when there is no folder."""
-    names = await api.list_folder(project, folder)
-    return None if names is None else sorted(filter(_is_ours, names), reverse=True)
+async def _list(project: Project, folder: str) -> dict[str, int | None] | None:
+    """Return the names of the journal's files with their sizes, newest first; None when there is no folder."""
+    page = await api.list_folder(project, folder)
+    if page is None:
+        return None
+    sizes = {entry.name: entry.size for entry in page.items if _is_ours(entry.name)}
+    return {name: sizes[name] for name in sorted(sizes, reverse=True)}
 
 
 def _is_ours(name: str) -> bool:
     return name.endswith(".json") and name[:8].isdecimal() and name[8:9] == "-"
 
 
-def _read(content: bytes | None, name: str) -> JournalEntry | None:
+async def _read(journal: Journal) -> None:
+    """Read the list of files and the newest entry."""
+    folder = f"{FOLDER}/{journal.deployment_name}"
+    sizes = await _list(journal.project, folder)
+    journal.has_folder = sizes is not None
+    journal.names = list(sizes or {})
+    if not sizes:
+        return
+    name, size = next(iter(sizes.items()))
+    path = f"{folder}/{name}"
     try:
-        return JournalEntry.from_json(json.loads(content or b""))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        log.warning("File %r of the journal cannot be read; using the previous file: %r", name, error)
-        return None
+        journal.newest = await api.read_json(journal.project, path, JournalEntry.from_json, size=size)
+    except UnexpectedResponseError as error:
+        hint = f"If this remains, delete the file {path!r}: the entry before it counts then, and may be out of date."
+        raise error.extended(hint) from error
+    if journal.newest is None:
+        message = f"read {path!r}: the file is listed, and does not exist."
+        raise UnexpectedResponseError(message, status=404)

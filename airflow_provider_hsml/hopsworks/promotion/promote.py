@@ -13,11 +13,12 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import diff, gate
+from airflow_provider_hsml.hopsworks.domain import diff, gate, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
@@ -27,6 +28,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
 )
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.registry.trained_until import read_trained_until
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, ResumePoint, RolloutPolicy, Run
 from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.hopsworks.rollout.reconcile import CONCURRENT_CHANGES
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
-    from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
     from airflow_provider_hsml.hopsworks.domain.project import Project
@@ -102,8 +103,7 @@ class Promotion:
             situation, result = await self._decided()
             try:
                 self._check_not_rolled_back(situation)
-                if situation.pending is not None and not self.plan_only and situation.has_to_be_rolled_back:
-                    await self._roll_back(situation)
+                if not self.plan_only and await self._settle(situation, result):
                     situation, result = await self._decided()
                 return await self._carry_out(situation, result)
             except OutdatedDecision:
@@ -122,8 +122,12 @@ class Promotion:
 
     async def read_journal(self) -> tuple[str, Journal]:
         """Return the name of the deployment, and its journal."""
-        name, _ = await find_deployment(self.run.project, self._names())
+        name, _ = await find_deployment(self.run.project, self._names(), is_derived=not self.run.name)
         return name, await open_journal(self.run.project, name)
+
+    def _absolute_settings(self) -> SettingValues:
+        """Return the settings beside the model, with the whole path of each script."""
+        return script_file.absolute(self.run.project, self.settings)
 
     def _names(self) -> list[str]:
         """Return the names that the deployment may have."""
@@ -189,6 +193,35 @@ class Promotion:
             what = "It was rolled back by an earlier try of this task, which has failed with that for good."
             raise entry.failure().followed_by(RolledBackError, what)
 
+    async def _settle(self, situation: Situation, result: PromotionResult) -> bool:
+        """
+        End the pending change of an earlier run, and return whether there was one to end.
+
+        :raises HopsworksError: it could not be verified, so that no other version may replace it
+        """
+        if situation.has_to_be_rolled_back:
+            await self._roll_back(situation)
+            return True
+        entry = situation.pending
+        if entry is None or self.selection.by is None or not situation.has_to_be_settled:
+            return False
+        log.info("Deployment %r: verifying the pending change to %s first", situation.name, entry.challenger)
+        run = dataclasses.replace(self.run, name=situation.name, key=entry.run)
+        model = await _find(run.project, dataclasses.asdict(entry.challenger))
+        desired = Desired(diff.settings_from_json(entry.desired), model, entry.back_to)
+        record = ChangeRecord(run, desired, situation.journal, situation.live, entry, adopts=True)
+        checks = Checks(body=(entry.asked or {}).get("body"))
+        change = GuardedChange(record, RolloutPolicy(recreate=self.policy.recreate), checks)
+        try:
+            await change.apply()
+        except RolledBackError as error:
+            if self.run.key and entry.run == self.run.key and change.restored is not None:
+                failed = dataclasses.replace(result, failure=error, now=change.restored.deployment)
+                error.record = failed.record(self.selection.by)
+                raise
+            log.warning("%s", error)
+        return True
+
     async def _roll_back(self, situation: Situation) -> None:
         """
         Roll back what an earlier run has left unverified.
@@ -216,7 +249,7 @@ class Promotion:
         """Read the situation, and choose the version that is to serve."""
         project, selection, names = self.run.project, self.selection, self._names()
         if selection.model_name is None:
-            situation = await read_situation(project, names)
+            situation = await read_situation(project, names)  # Without a model, the user has written the name.
             if situation.live is not None and situation.live.model_name is not None:
                 message = (
                     f"model_name: {situation.live} serves a model and cannot be made to serve a script alone: name one."
@@ -227,19 +260,37 @@ class Promotion:
         source = await lookup.find_registry(project, selection.model_project)
         if selection.by is None:
             model = await lookup.find_version(project, model_name, selection.version, source)
-            situation = await read_situation(project, names)
+            situation = await read_situation(project, names, is_derived=not self.run.name)
             why = "is the newest" if selection.version is None else "was asked for"
             decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
             return dataclasses.replace(situation, decision=decision)
         versions = await lookup.list_versions(project, model_name, source)
-        situation = await read_situation(project, names)
+        situation = await read_situation(project, names, is_derived=not self.run.name)
         owner = source.name if source else project.name
         if not versions:
             raise lookup.no_version(model_name, owner)
         champion = await find_champion(project, situation.to_compare_with, versions, situation.name)
-        rejected = situation.rejected_versions(owner, model_name)
-        decision = gate.decide(versions, champion, selection.by, selection.rules, rejected)
+        rejected = situation.rejected_versions(versions, self._absolute_settings())
+        outdated: set[int] = set()
+        while True:
+            decision = gate.decide(versions, champion, selection.by, selection.rules, rejected, outdated=outdated)
+            chosen = decision.chosen
+            if chosen is None or champion is None or decision.is_kept or selection.rules.allow_downgrade:
+                break
+            if not await self._is_older(chosen, champion):
+                break
+            outdated.add(chosen.version)
         return dataclasses.replace(situation, decision=decision, champion=champion)
+
+    async def _is_older(self, candidate: ModelVersion, champion: ModelVersion) -> bool:
+        """Return whether a candidate was trained on older data than the champion, as far as both say."""
+        if (candidate.path, candidate.version) == (champion.path, champion.version):
+            return False
+        newest = await read_trained_until(self.run.project, champion)
+        if newest is None:
+            return False
+        own = await read_trained_until(self.run.project, candidate)
+        return own is not None and own < newest
 
 
 def _result_before(situation: Situation, run_key: str) -> PromotionResult:
@@ -362,6 +413,6 @@ def metric_of(context: Mapping[str, Any]) -> Metric | None:
 
 
 async def _find(project: Project, served: Mapping[str, Any] | None) -> ModelVersion | None:
-    if served is None:
+    if served is None or served["name"] is None or served["version"] is None:
         return None
     return await lookup.find_served(project, served["project"], served["name"], served["version"])

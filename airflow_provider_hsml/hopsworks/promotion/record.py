@@ -121,9 +121,7 @@ class PromotionResult:
 
     def _action(self) -> str:
         if self.failure is not None:
-            if isinstance(self.failure, RolledBackError):
-                return "rolled_back"
-            return "superseded" if isinstance(self.failure, SupersededError) else "failed"
+            return _failed_action(self.failure)
         if self.plan is not None:
             return "planned"
         if self._reported_try is not None:
@@ -132,6 +130,14 @@ class PromotionResult:
         if self.outcome is None or (is_kept and self.outcome.action == "unchanged"):
             return "kept"
         return self.outcome.action
+
+
+def _failed_action(failure: HopsworksError) -> str:
+    if failure.is_unverified:
+        return "unverified"
+    if isinstance(failure, RolledBackError):
+        return "rolled_back"
+    return "superseded" if isinstance(failure, SupersededError) else "failed"
 
 
 def _served(model: ModelVersion | None) -> dict[str, Any] | None:
@@ -146,7 +152,7 @@ class Record:
     deployment_id: int | None
     """None when there is no deployment, since no candidate was good enough to be the first."""
     action: str
-    """One of: created, updated, started, attached, unchanged, kept; planned; rolled_back, superseded or failed."""
+    """created, updated, started, attached, unchanged, kept; planned; rolled_back, unverified, superseded or failed."""
     reason: str
     model_name: str | None
     model_version: int | None

@@ -28,7 +28,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import InstanceTracker, RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
+    FailureTracker,
+    InstanceTracker,
+    RolloutCause,
+    RolloutTracker,
+)
 from airflow_provider_hsml.hopsworks.domain.trigger_event import Failure, Success
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, SupersededError
@@ -98,6 +103,7 @@ def to_json(watch: RolloutWatch) -> dict[str, Any]:
         "old_names": sorted(tracker.instances.previous),
         "can_wake": tracker.can_wake,
         "started_again": tracker.started_again,
+        "unschedulable_grace": tracker.failure.unschedulable_grace,
         "timeout": watch.timeout,
         "deadline": watch.deadline,
         "poll_interval": watch.interval,
@@ -129,6 +135,7 @@ def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> Rollou
         instances=InstanceTracker(frozenset(data["old_names"])),
         can_wake=data["can_wake"],
         started_again=data["started_again"],
+        failure=FailureTracker(data["unschedulable_grace"]),
     )
     return RolloutWatch(
         data["deployment_id"],

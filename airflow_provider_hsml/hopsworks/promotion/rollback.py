@@ -8,19 +8,16 @@ activates an earlier deployment version.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, diff, script_file
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, SupersededError
-from airflow_provider_hsml.hopsworks.flow import all_pages
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
 
@@ -107,6 +104,7 @@ class Rollback:
         """
         run = self.run
         situation = await read_situation(run.project, [run.name])
+        run.routes.recall(situation.journal.used_routes)
         pending = situation.pending
         if pending is not None and pending.state is EntryState.ROLLING_BACK:
             _, now = await roll_back(run, situation, pending, recreate=False)
@@ -178,10 +176,27 @@ class Rollback:
         if task and entry.task == task and entry.state in (EntryState.PROMOTING, EntryState.VERIFIED):
             # This task's own earlier try, or it was cleared.
             return entry
+        if entry.is_rollback and entry.state is EntryState.SUPERSEDED and self.to in (PREVIOUS, entry.back_to):
+            return self._superseded(entry, live)
         if not entry.is_rollback or entry.state is not EntryState.PROMOTING or self.to not in (PREVIOUS, entry.back_to):
             return None
         is_still = entry is situation.pending or (entry.before is not None and entry.before.matches(live))
         return entry if is_still else None
+
+    @staticmethod
+    def _superseded(entry: JournalEntry, live: Deployment) -> JournalEntry:
+        """
+        Resume a rollback that ended because another client changed the deployment.
+
+        :raises SupersededError: another version serves meanwhile: "previous" would be the one that was rolled back
+        """
+        if PreviousState.of(live).served == entry.challenger:
+            return entry
+        message = (
+            f"{live}: the last rollback ended because another client changed the deployment, and another version "
+            "serves meanwhile. Nothing was changed.\nName the target: 'to' as a deployment version, or 'model_version'."
+        )
+        raise SupersededError(message)
 
     async def _desired(self, live: Deployment, situation: Situation, begun: JournalEntry | None) -> Desired:
         """Return the state to restore: a deployment version, settings, and the model version that serves then."""
@@ -214,7 +229,7 @@ class Rollback:
 
     async def _kept_version(self, live: Deployment) -> DeploymentVersion:
         """Return the deployment version to activate."""
-        versions = await all_pages(functools.partial(api.get_versions, self.run.project, live))
+        versions = await self.run.routes.versions(self.run.project, live, complete=True)
         if versions is None:
             message = (
                 f"{live}: its previous state is unknown: this Hopsworks keeps no versions of deployments (5.2 and "

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.rejection_key import is_same_configuration
 from airflow_provider_hsml.hopsworks.errors import NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .journal import Journal, open_journal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -74,39 +75,52 @@ class Situation:
             return None
         return previous
 
-    def rejected_versions(self, owner: str, model_name: str) -> dict[int, str]:
+    def rejected_versions(self, candidates: Iterable[ModelVersion], settings: SettingValues) -> dict[int, str]:
         """
-        Return the rejected versions of a model, version -> reason.
+        Return the candidates that were rejected with the configuration that they would get, version -> reason.
 
-        :param owner: the project that owns the model
+        A version that was rejected with two configurations is rejected with every one.
+
+        :param candidates: versions of one model
+        :param settings: the settings that were asked for beside the model
         """
         rejections = self.journal.newest.rejected if self.journal.newest else ()
-        return {
-            one.served.version: one.reason
-            for one in rejections
-            if (one.served.project, one.served.name) == (owner, model_name) and one.served.version is not None
-        }
+        rejected: dict[int, str] = {}
+        for model in candidates if rejections else ():
+            served = ServedVersion(model.project, model.name, model.version)
+            own = [one for one in rejections if one.served == served]
+            raw = {} if self.live is None else diff.update_body(self.live.raw, settings | diff.model_settings(model))
+            same = [one for one in own if self.live is None or is_same_configuration(one.key, raw)]
+            if same or len({one.key for one in own}) > 1:
+                rejected[model.version] = (same or own)[-1].reason
+        return rejected
 
     @property
     def has_to_be_rolled_back(self) -> bool:
         """Whether the pending change has to be rolled back before anything else."""
         if self.pending is None or self.adopts:
             return False
-        return self.pending.state is EntryState.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)
+        is_kept = self.decision is not None and self.decision.is_kept
+        return self.pending.state is EntryState.ROLLING_BACK or (self.pending.state is EntryState.FAILED and is_kept)
+
+    @property
+    def has_to_be_settled(self) -> bool:
+        """Whether the pending change has to be verified before the gate may choose another version."""
+        return self.pending is not None and self.pending.state is EntryState.PROMOTING and not self.adopts
 
 
-async def read_situation(project: Project, names: Sequence[str]) -> Situation:
+async def read_situation(project: Project, names: Sequence[str], *, is_derived: bool = False) -> Situation:
     """
     Read a deployment and its journal, and find out whether an earlier run left a pending change.
 
     :param names: the possible names of the deployment
+    :param is_derived: whether the names come from the model, and not from the user
     """
-    name, live = await find_deployment(project, names)
+    name, live = await find_deployment(project, names, is_derived=is_derived)
     journal = await open_journal(project, name)
     pending = _find_pending(project, journal, live)
     is_unverified = pending is None and live is not None and not _is_confirmed(project, journal.newest, live)
-    is_broken = journal.newest is None and bool(journal.names)
-    return Situation(name, live, journal, pending, is_unverified or is_broken)
+    return Situation(name, live, journal, pending, is_unverified)
 
 
 def _is_confirmed(project: Project, entry: JournalEntry | None, live: Deployment) -> bool:
@@ -192,17 +206,20 @@ def differing(project: Project, found: Situation, desired: SettingValues) -> dic
     return found_differences
 
 
-async def find_deployment(project: Project, names: Sequence[str]) -> tuple[str, Deployment | None]:
+async def find_deployment(
+    project: Project, names: Sequence[str], *, is_derived: bool = False
+) -> tuple[str, Deployment | None]:
     """
     Find a model's deployment under one of its possible names.
 
     :param names: the first one that exists is used; a new deployment gets the last one
+    :param is_derived: whether the names come from the model: a deployment is then used under its own name, in any case
     :return: the name to use, and the deployment if there is one
     """
     for name in names:
-        deployment = await api.get_deployment(project, name)
+        deployment = await api.get_deployment(project, name, any_case=is_derived)
         if deployment is not None:
-            return name, deployment
+            return deployment.name, deployment
     return names[-1], None
 
 

@@ -62,8 +62,8 @@ async def find_way_back(
     """
     desired = diff.read_settings(run.project, former, also=also)
     differing = diff.differences(live.raw, desired)
-    page = await read_patiently(api.get_versions(run.project, live), run.backoff(inputs.FIRST_DELAY_START))
-    is_kept = page is not None and version in [kept.version for kept in page.items]
+    versions = await run.routes.versions(run.project, live, backoff=run.backoff(inputs.FIRST_DELAY_START))
+    is_kept = version in [kept.version for kept in versions or []]
     if hides_env_vars and not is_kept:
         message = (
             f"{live} cannot be rolled back: the change touched environment variables, whose former values are stored "

@@ -42,7 +42,7 @@ async def download_model(project: Project, model: ModelVersion, folder: Path) ->
         if not target.resolve().is_relative_to(folder.resolve()):
             message = f"list {root!r}: a file named {name!r}, which would be written outside of {str(folder)!r}"
             raise UnexpectedResponseError(message, status=200)
-        content = await api.download(project, f"{root}/{name}")
+        content = await api.download(project, f"{root}/{name}", size=found[name].size)
         if content is None:
             message = f"{root}/{name} was deleted while the model was downloaded."
             raise NotFoundError(message)

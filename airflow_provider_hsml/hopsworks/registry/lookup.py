@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
@@ -78,8 +77,10 @@ async def list_versions(project: Project, name: str, registry: Registry | None =
 
     :param registry: the registry to read; None for the project's own
     """
-    page = functools.partial(api.get_models, project, name, limit=api.PAGE, registry=registry)
-    return await all_pages(page) or []
+    return (
+        await all_pages(lambda offset: api.get_models(project, name, limit=api.PAGE, offset=offset, registry=registry))
+        or []
+    )
 
 
 async def find_version(

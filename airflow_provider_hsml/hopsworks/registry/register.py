@@ -8,21 +8,22 @@ small file, so that its retry finds the number again and registers the version o
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import re
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import arguments, model_version
+from airflow_provider_hsml.hopsworks.domain import arguments, model_version, wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 
-from . import lookup, sources, upload
+from . import lookup, sources, tags, trained_until, upload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +40,7 @@ AWAIT_REGISTRATION = 120.0
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 """The folder of the notes for retries. Its path is stored in projects and must not change."""
 SCHEMA = "model_schema.json"
-BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED})
+BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED, trained_until.FILE})
 """A version's metadata files, beside the model's own files."""
 _METRIC_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
@@ -64,6 +65,8 @@ class NewModel:
     environment: str | None = None
     feature_view: str | None = None
     training_dataset_version: int | None = None
+    trained_until: str | None = None
+    """The end of the training data's interval, ISO 8601 in UTC."""
     tags: Mapping[str, Any] = field(default_factory=dict)
     """Name -> value. Hopsworks must have a schema for each."""
 
@@ -95,6 +98,8 @@ class NewModel:
             )
         if more.get("expected") is not None:
             more["expected"] = _expected(more["expected"])
+        if more.get("trained_until") is not None:
+            more["trained_until"] = trained_until.read_argument(more["trained_until"])
         return cls(
             name,
             source,
@@ -107,7 +112,7 @@ class NewModel:
 def _metrics(value: object) -> dict[str, float]:
     """Read metrics: names that the registry can sort by, and finite numbers."""
     found = {}
-    for name, number in arguments.mapping("metrics", value or {}).items():
+    for name, number in arguments.mapping("metrics", {} if value is None else value).items():
         if not _METRIC_NAME.fullmatch(name):
             arguments.refuse(
                 "metrics", "names of letters, digits and underscores, which the registry can sort by", name
@@ -176,8 +181,7 @@ async def register(
 
 async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> ModelVersion:
     """Set the tags; a retry sets them again."""
-    for tag, value in model.tags.items():
-        await api.put_model_tag(project, registered.name, registered.version, tag, value)
+    await tags.set_tags(project, registered.name, registered.version, model.tags)
     return replace(registered, tags={**registered.tags, **model.tags})
 
 
@@ -191,16 +195,17 @@ class _RetryNote:
         self._is_there = False
 
     async def find(self, project: Project) -> int | None:
-        """Return the number that an earlier try took for the same files; None when there is none."""
-        content = await api.download(project, self.path)
-        if content is None:
+        """Return the number that an earlier try claimed for the same files; None when there is none."""
+        entry = await api.get_entry(project, self.path)
+        read = functools.partial(wire.resource, required={"model_version": int}, optional={})
+        claim = None if entry is None else await api.read_json(project, self.path, read, size=entry.size)
+        if claim is None:
             return None
         self._is_there = True
-        recorded = json.loads(content)
-        if (recorded.get("files"), recorded.get("model_name")) != (self.files, self.model_name):
+        if (claim.get("files"), claim.get("model_name")) != (self.files, self.model_name):
             log.info("The files differ from those of the earlier try: registering a new version")
             return None
-        return int(recorded["model_version"])
+        return cast("int", claim["model_version"])
 
     async def write(self, project: Project, version: int) -> None:
         """Record the number, before any file is uploaded."""
@@ -250,19 +255,14 @@ async def _take_number(project: Project, model: NewModel) -> int:
 
 async def _highest(project: Project, root: str) -> int:
     """Return the highest number among a model's folders."""
-    highest = seen = 0
-    while True:
-        names = await api.list_folder(project, root, offset=seen) or []
-        if not names:
-            return highest
-        seen += len(names)
-        highest = max([highest, *(int(name) for name in names if name.isdecimal())])
+    entries = await sources.list_all(project, root)
+    return max((int(entry.name) for entry in entries if entry.name.isdecimal()), default=0)
 
 
 async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
     """Upload all files, and delete those of an incomplete earlier try first."""
-    for leftover in await api.list_folder(project, folder) or []:
-        await api.delete_path(project, f"{folder}/{leftover}")
+    for leftover in await sources.list_all(project, folder):
+        await api.delete_path(project, f"{folder}/{leftover.name}")
     files = f"{folder}/Files" if project.has_files_folder else folder
     if files != folder:
         await api.make_folder(project, files)
@@ -271,6 +271,7 @@ async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
         (model_version.INPUT_EXAMPLE, model.input_example),
         (SCHEMA, model.model_schema),
         (model_version.EXPECTED, model.expected),
+        (trained_until.FILE, trained_until.content(model.trained_until)),
     )
     for name, content in beside:
         if content is not None:

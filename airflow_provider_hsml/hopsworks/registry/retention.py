@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of, check_model_name
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError
-from airflow_provider_hsml.hopsworks.flow import all_pages
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.routes import Routes
 
 from . import lookup
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MODEL_IN_USE = 360009
+_KEEPS_VERSIONS = (5, 2)
+"""The first Hopsworks that keeps versions of deployments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +102,31 @@ async def _in_use(project: Project, name: str) -> dict[int, str]:
             found.setdefault(row.model_version, user)
 
     # All deployments, not only the model's: one that now serves another model may roll back to this one.
-    deployments = await api.get_deployments(project)
+    deployments = await api.get_deployments(project, complete=True)
+    routes = Routes()
     for deployment in deployments:
         note(deployment, f"set in deployment {deployment.name!r}")
     for deployment in deployments:
-        versions = await all_pages(functools.partial(api.get_versions, project, deployment))
+        versions = await routes.versions(project, deployment, complete=True)
         if versions is None:
+            await _check_keeps_none(project, routes)
             break
         for version in versions:
             note(version, f"named by version {version.version} of deployment {deployment.name!r}")
     return found
+
+
+async def _check_keeps_none(project: Project, routes: Routes) -> None:
+    """
+    Raise an error unless Hopsworks is of a version that keeps no versions of deployments.
+
+    :raises UnexpectedResponseError: it is newer, or does not say its version
+    """
+    version = await routes.read(api.get_server_version(), api.get_project(project.name))
+    numbers = re.match(r"(\d+)\.(\d+)", version or "")
+    if numbers is None or (int(numbers[1]), int(numbers[2])) >= _KEEPS_VERSIONS:
+        message = (
+            f"The versions of deployments cannot be listed, and Hopsworks {version or 'of unknown version'} may keep "
+            "some: a rollback may need the model versions that they name. Nothing was deleted.\nRun the task again."
+        )
+        raise UnexpectedResponseError(message, status=404)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, all_pages
 
 from . import upload as upload_
 
@@ -179,13 +179,22 @@ class HopsfsFiles:
                     raise
                 await Sleep(delay)
 
-    async def _complete(self, project: Project, target: str, expected: dict[str, int]) -> None:
+    async def _complete(self, project: Project, target: str, expected: dict[str, int | None]) -> None:
         backoff = Backoff(first=0.5, most=10.0, deadline=self.clock() + COPY_SECONDS, clock=self.clock)
         while True:
             there = {name: entry.size for name, entry in (await walk(project, target)).items()}
             if there == expected:
                 return
             await backoff.wait(f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s.")
+
+
+async def list_all(project: Project, folder: str) -> list[FileEntry]:
+    """
+    List all files and folders in a folder; empty when there is no such folder.
+
+    :param folder: from the project's folder on, or ``/Projects/...``
+    """
+    return await all_pages(lambda offset: api.list_folder(project, folder, offset=offset)) or []
 
 
 async def walk(project: Project, folder: str) -> dict[str, FileEntry]:
@@ -198,13 +207,10 @@ async def walk(project: Project, folder: str) -> dict[str, FileEntry]:
     below = [""]
     while below:
         inner = below.pop()
-        seen = 0
-        while entries := await api.list_entries(project, f"{folder}/{inner}".rstrip("/"), offset=seen):
-            seen += len(entries)
-            for entry in entries:
-                name = f"{inner}{entry.name}"
-                if entry.is_folder:
-                    below.append(f"{name}/")
-                else:
-                    found[name] = entry
+        for entry in await list_all(project, f"{folder}/{inner}".rstrip("/")):
+            name = f"{inner}{entry.name}"
+            if entry.is_folder:
+                below.append(f"{name}/")
+            else:
+                found[name] = entry
     return found

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.flow import Backoff
+from airflow_provider_hsml.hopsworks.routes import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +37,8 @@ class Run:
     clock: Clock = time.time
     key: str = ""
     """Which task this is, the same in its retries; empty outside of Airflow."""
+    routes: Routes = field(default_factory=Routes, compare=False, repr=False)
+    """The optional routes of Hopsworks, as far as this run knows them."""
 
     def backoff(self, first: float, deadline: float | None = None) -> Backoff:
         """
@@ -71,6 +74,8 @@ class RolloutPolicy:
     """Whether to wait until the last change is live and verified."""
     trust: bool = True
     """Whether a deployment that already matches the desired state counts as verified; if not, it is watched."""
+    unschedulable_grace: float | None = None
+    """Seconds for which a cluster without room for the instances may find some; None: 300."""
     recreate: bool = False
     """Whether to stop the deployment before a change and start it afterwards, without room for old and new at once."""
 

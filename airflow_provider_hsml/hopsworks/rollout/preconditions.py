@@ -36,15 +36,15 @@ async def check_files(project: Project, model: ModelVersion | None, body: Mappin
     folder = lookup.model_folder(project, model)
     files = f"{folder}/Files" if project.has_files_folder else folder
     try:
-        names = await api.list_folder(project, files)
+        page = await api.list_folder(project, files)
     except RequestRefusedError as error:
         if error.code != SCOPE_MISSING:
             raise
         log.warning("%s; not checked whether the model server can load the model's file", error)
         return
-    if names is None:
+    if page is None:
         return
-    loadable = [name for name in names if name.endswith((".joblib", ".pkl", ".pickle"))]
+    loadable = [entry.name for entry in page.items if entry.name.endswith((".joblib", ".pkl", ".pickle"))]
     if len(loadable) != 1:
         found = ", ".join(sorted(loadable)) or "none"
         message = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -135,15 +136,17 @@ class Prober:
         """
         if self.is_prepared or _protocol(live, desired) != "REST":
             return model
-        self.is_prepared = True
         if model is None and live is not None and _server(live, model) != "VLLM":
             model = await lookup.served_model(self.project, live, backoff)
         self.judge.version = model.version if model else live.model_version if live else None
         is_vllm = _server(live, model) == "VLLM"
         if self.checks.health_path is None and not is_vllm:
-            self.judge.probe = await _find_probe(self.project, model, self.checks.body)
+            body = self.checks.body
+            probe = await _find_probe(self.project, model, body)
+            self.judge.probe = _check_sendable(probe, is_registered=body is None)
         if self.judge.probe is None and self.project.ingress is not None:
             self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
+        self.is_prepared = True
         return model
 
     async def record_champion(self, live: Deployment) -> None:
@@ -153,13 +156,17 @@ class Prober:
         :param live: the live deployment
         """
         self.judge.champion_version = live.model_version
-        probe = self.judge.probe
-        if (probe is None or probe.predictions is None) and self.checks.version_path is None:
+        if not self.can_probe:
             return
         try:
-            self.judge.champion = await self.send()
+            answer = await self.send()
         except HopsworksError as error:
+            _check_refusal(self.name, self.checks, error)
             log.info("The answer of the previous version is unknown: %s", error)
+            return
+        probe = self.judge.probe
+        if (probe is not None and probe.predictions is not None) or self.checks.version_path is not None:
+            self.judge.champion = answer
 
     async def probe_rollout(self, deployment: Deployment, tracker: RolloutTracker) -> Attribution:
         """
@@ -198,7 +205,7 @@ class Prober:
 
         :param deployment: the deployment as it was read last
         :raises VerificationError: the model refused the probe, or is unreachable although it should serve
-        :raises DeadlineExceededError: the server itself is unavailable
+        :raises HopsworksError: the probe did not get to the model, which says nothing about it
         """
         if not self.can_probe:
             return ProbeResult(Attribution.UNKNOWN)
@@ -212,6 +219,9 @@ class Prober:
                 message = f"{deployment} does not answer, although it should: {error}"
                 is_its_fault = await is_deployments_fault(self.project, deployment, error)
                 raise (VerificationError if is_its_fault else DeadlineExceededError)(message) from error
+            _check_refusal(self.name, self.checks, error)
+            if not predict.is_model_refusal(error):
+                raise
             request = self._health_path or "a request with its registered example"
             if self.checks.body is not None:
                 request = "the request from 'verification'"
@@ -237,7 +247,7 @@ class Prober:
             await Sleep(predict.BETWEEN_PROBES)
         return await self.probe_once(deployment)
 
-    async def send(self, seconds: float | None = None) -> Mapping[str, Any]:
+    async def send(self, seconds: float | None = None) -> Any:
         """
         Send the request once.
 
@@ -274,6 +284,24 @@ class Prober:
             await self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes deployment %r failed: %s", self.name, error)
+
+
+def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
+    """
+    Refuse a request that no version would get to see: found after the change, it would say nothing about it.
+
+    :param error: the error with which the request was refused
+    :raises HopsworksError: the request is refused by Hopsworks, the ingress or the deployment's schema
+    """
+    if checks.body is not None and predict.is_schema_refusal(error):
+        message = (
+            f"verification: the schema of deployment {name!r} refuses the rows of the request: {error}\n"
+            "Correct the rows in 'verification'."
+        )
+        raise InvalidInputError(message) from error
+    is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in (401, 403, 422)
+    if is_refused and not predict.is_model_refusal(error):
+        raise error
 
 
 async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:
@@ -314,6 +342,23 @@ async def _find_probe(project: Project, model: ModelVersion | None, body: Mappin
     if body is None or (recorded is not None and recorded.body == body):
         return recorded
     return Probe(body)
+
+
+def _check_sendable(probe: Probe | None, *, is_registered: bool) -> Probe | None:
+    """
+    Return a probe that can be sent as JSON; None for a registered example that cannot.
+
+    :raises InvalidInputError: the rows of ``verification`` cannot be sent
+    """
+    try:
+        json.dumps(None if probe is None else probe.body, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        if not is_registered:
+            message = f"verification: its rows cannot be sent as JSON ({error}).\nReplace NaN and infinity."
+            raise InvalidInputError(message) from error
+        log.warning("The input example that was registered with the version cannot be sent (%s): it is not used", error)
+        return None
+    return probe
 
 
 def _protocol(live: Deployment | None, desired: SettingValues) -> str:

@@ -42,7 +42,6 @@ from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
-from airflow_provider_hsml.hopsworks.flow import read_patiently
 
 from . import inputs
 from .inputs import Desired, ResumePoint, RolloutPolicy, Run
@@ -240,8 +239,9 @@ class Reconciler:
         settled = await self._update.stable(live)
         if settled.signature != live.signature:
             raise Replan
-        newest = api.get_newest_version(self._run.project, settled)
-        newest_version = await read_patiently(newest, self._steps.backoff(inputs.FIRST_DELAY_UPDATE))
+        run, backoff = self._run, self._steps.backoff(inputs.FIRST_DELAY_UPDATE)
+        witness = api.get_deployment_by_id(run.project, settled.id)
+        newest_version = await run.routes.read(api.get_newest_version(run.project, settled), witness, backoff)
         await self._steps.remember_previous(settled)
         return self._change(Kind.UPDATE, settled, newest_version=newest_version)
 

@@ -56,7 +56,7 @@ async def provide(project: Project, name: str, script: Script) -> None:
 
 
 async def _upload(project: Project, name: str, path: str, content: bytes) -> None:
-    there = await api.download(project, path)
+    there = await _content(project, path)
     if there is None:
         await _make_folder(project)
         log.info("Uploading %s (%s bytes)", path, len(content))
@@ -64,7 +64,7 @@ async def _upload(project: Project, name: str, path: str, content: bytes) -> Non
             await upload_bytes(project, path, content)
         except HopsworksError as error:
             # Another task may have uploaded the same file meanwhile.
-            there = await api.download(project, path)
+            there = await _content(project, path)
             if there is None:
                 raise
             log.info("%s; the file exists", error)
@@ -74,6 +74,11 @@ async def _upload(project: Project, name: str, path: str, content: bytes) -> Non
             "file has another content.\nDelete the file, and run the task again."
         )
         raise InvalidInputError(message)
+
+
+async def _content(project: Project, path: str) -> bytes | None:
+    entry = await api.get_entry(project, path)
+    return None if entry is None else await api.download(project, path, size=entry.size)
 
 
 async def _make_folder(project: Project) -> None:

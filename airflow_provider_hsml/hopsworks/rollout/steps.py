@@ -11,7 +11,12 @@ from airflow_provider_hsml.hopsworks.domain import diff, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import InstanceTracker, RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
+    FailureTracker,
+    InstanceTracker,
+    RolloutCause,
+    RolloutTracker,
+)
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     DeploymentError,
@@ -239,6 +244,7 @@ class Steps:
                 model_version=live.model_version,
                 instances=InstanceTracker(progress.old_names),
                 can_wake=self.prober.can_probe,
+                failure=FailureTracker(self.policy.unschedulable_grace),
             ),
             self.prober,
             SentChange(progress.action, progress.has_changed, progress.stopped_at),

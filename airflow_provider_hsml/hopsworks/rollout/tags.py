@@ -8,35 +8,35 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.model_version import tag_value
 from airflow_provider_hsml.hopsworks.domain.settings import tag_text
-from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, UnexpectedResponseError, UnsupportedError
+from airflow_provider_hsml.hopsworks.errors import UnsupportedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.routes import Routes
 
 log = logging.getLogger(__name__)
 
 
-async def set_tags(project: Project, deployment: Deployment, desired: Mapping[str, Any]) -> bool:
+async def set_tags(project: Project, deployment: Deployment, desired: Mapping[str, Any], routes: Routes) -> bool:
     """
     Set exactly these tags on a deployment, and remove all others. No instance restarts.
 
     :param desired: the values by name
+    :param routes: the optional routes of Hopsworks
     :return: whether a tag was set or removed
     :raises UnsupportedError: this Hopsworks has no tags of deployments (before 5.0)
     :raises RequestRefusedError: a tag has no schema, or its schema does not allow the value
     """
-    try:
-        live = await api.get_deployment_tags(project, deployment)
-    except (UnexpectedResponseError, RequestRefusedError) as error:
-        if error.status != 404 or (isinstance(error, RequestRefusedError) and error.code == api.INSTANCE_NOT_FOUND):
-            raise
+    witness = api.get_deployment_by_id(project, deployment.id)
+    live = await routes.read(api.get_deployment_tags(project, deployment), witness)
+    if live is None:
         if not desired:
             return False
         message = f"spec.tags: this Hopsworks has no tags of deployments ({deployment}).\nLeave them out of spec."
-        raise UnsupportedError(message) from error
+        raise UnsupportedError(message)
     added = {
         name: value for name, value in desired.items() if name not in live or live[name] != tag_value(tag_text(value))
     }

@@ -114,9 +114,10 @@ class Update:
                 "create it, name a model, or set script_file in spec."
             )
             raise InvalidInputError(message)
-        tool = "KSERVE" if await api.get_variable("kube_kserve_installed") == "true" else "DEFAULT"
-        tool = settings.get("serving_tool") or tool
-        least = await api.get_variable("kube_serving_min_num_instances")
+        routes, witness = self.run.routes, api.get_project(project.name)
+        has_kserve = await routes.read(api.get_variable("kube_kserve_installed"), witness) == "true"
+        tool = settings.get("serving_tool") or ("KSERVE" if has_kserve else "DEFAULT")
+        least = await routes.read(api.get_variable("kube_serving_min_num_instances"), witness)
         minimum = 0 if least == "0" and tool == "KSERVE" else 1
         body = diff.creation_body(self.run.name, self.model, settings, serving_tool=tool, minimum=minimum)
         present = {name for name, value in settings.items() if value is not None}
@@ -222,7 +223,7 @@ class Update:
         """
         if "tags" not in self.settings:
             return False
-        return await tags.set_tags(self.run.project, deployment, self.settings["tags"])
+        return await tags.set_tags(self.run.project, deployment, self.settings["tags"], self.run.routes)
 
     async def _provide_scripts(self, desired: SettingValues) -> None:
         for name, script in desired.items():
@@ -265,9 +266,9 @@ class Update:
 
         :raises DeploymentError: it was; sending it again would store it twice
         """
-        page = await read_patiently(api.get_versions(self.run.project, live), self.backoff())
+        versions = await self.run.routes.versions(self.run.project, live, complete=True, backoff=self.backoff())
         versioned = {name: value for name, value in self.settings.items() if setting_of(name).versioned}
-        for version in page.items if page else []:
+        for version in versions or []:
             is_newer = version.version > newest_before
             if is_newer and not diff.differences({"name": self.run.name, **version.raw}, versioned):
                 message = (

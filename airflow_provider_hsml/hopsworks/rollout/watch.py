@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import NextStep, RolloutCause, RolloutTracker
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, SupersededError
+from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
+    DeadlineExceededError,
+    HopsworksError,
+    SupersededError,
+    VerificationError,
+)
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently
 
 from . import inputs
@@ -29,6 +35,13 @@ if TYPE_CHECKING:
     from .probe import Prober
 
 log = logging.getLogger(__name__)
+
+STALE_PROBES = 5
+"""Answers of the previous version in a row, from instances known to be new, that are evidence of its files."""
+BETWEEN_STALE_PROBES = 2.5
+"""Seconds between them."""
+AMBIGUOUS_SECONDS = 60.0
+"""Seconds after a rollout for which the previous version may answer from instances that are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
     """The state that was logged last."""
     seen: Deployment | None = None
     """The deployment as it was read last."""
+    previous_since: float | None = field(init=False, default=None)
+    """Since when the previous version answers although the rollout seems over, in seconds since 1970."""
     _backoff: Backoff = field(init=False)
 
     async def run(self) -> WatchResult | StartNeeded:
@@ -104,6 +119,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             attribution = await self.prober.probe_rollout(deployment, self.tracker)
             if attribution is not Attribution.CHAMPION:
                 break
+            await self._check_previous_answers(deployment)
             self.tracker.record_previous_answer()
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
@@ -116,6 +132,34 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
         self.seen = await Bake(self.prober, deployment).run()
         return WatchResult(self.seen, verified_by, downtime)
+
+    async def _check_previous_answers(self, deployment: Deployment) -> None:
+        """
+        Check that the previous version's answers may come from its own instances.
+
+        :raises VerificationError: all instances are new and answer so: the new version has the previous one's files
+        :raises AmbiguousVerificationError: which instances answer so is unknown, and the rollout was over a minute ago
+        """
+        instances, now = self.tracker.instances, self.prober.clock()
+        self.previous_since = now if self.previous_since is None else self.previous_since
+        is_known = bool(instances.previous) and not deployment.raw.get("transformer")
+        if is_known and instances.all_new:
+            for _ in range(STALE_PROBES - 1):
+                await Sleep(BETWEEN_STALE_PROBES)
+                if (await self.prober.probe_once(deployment)).attribution is not Attribution.CHAMPION:
+                    return
+            message = (
+                f"{deployment}: all its instances are new, and answer as the previous version, not as recorded for "
+                "this version.\nCheck the files that were registered with it: 'model_path' may be stale."
+            )
+            raise VerificationError(message)
+        if not is_known and now - self.previous_since >= AMBIGUOUS_SECONDS:
+            message = (
+                f"{deployment} still answers as the previous version, a minute after its rollout: either old "
+                "instances still answer, or the new version has the previous one's files.\n"
+                "Check 'model_path' of the version, and deploy it again."
+            )
+            raise AmbiguousVerificationError(message)
 
     async def _prepare(self, deployment: Deployment) -> None:
         """Find the request to send, unless this process made the change and has found it before."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.routes import Routes
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -50,11 +51,11 @@ async def search(
         model = await api.get_model(project, name, criteria.version, registry=owner)
         versions = [] if model is None else [model]
         subject = f"Version {criteria.version} of model {name!r}"
-    found, reasons = [], []
+    found, reasons, routes = [], [], Routes()
     for version in sorted(versions, key=lambda model: model.version, reverse=True):
         if version.version in but:
             continue
-        lack, tags = await _judge(project, version, criteria, owner)
+        lack, tags = await _judge(project, version, criteria, owner, routes)
         if lack is not None:
             reasons.append(f"version {version.version} {lack}")
             continue
@@ -70,16 +71,18 @@ async def search(
 
 
 async def _judge(
-    project: Project, version: ModelVersion, criteria: Criteria, owner: Registry | None
+    project: Project, version: ModelVersion, criteria: Criteria, owner: Registry | None, routes: Routes
 ) -> tuple[str | None, Mapping[str, Any]]:
     """Return the criterion that a version misses, and its tags if the criteria have any."""
     lack, tags = criteria.shortcoming(version), version.tags
     if lack is not None or not criteria.tags:
         return lack, tags
+    call = api.get_model_tags(project, version.name, version.version, registry=owner)
+    witness = api.get_model(project, version.name, version.version, registry=owner)
     try:
-        tags = await api.get_model_tags(project, version.name, version.version, registry=owner)
+        found = await routes.read(call, witness)
     except RequestRefusedError as error:
         if error.code != api.MODEL_NOT_FOUND:
             raise
-        tags = {}  # The version was deleted after it was listed.
-    return criteria.untagged(tags), tags
+        found = None  # The version was deleted after it was listed.
+    return criteria.untagged(found or {}), found or {}

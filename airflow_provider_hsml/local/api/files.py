@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, Response
 
 from airflow_provider_hsml.local.errors import malformed
-from airflow_provider_hsml.local.limits import FIELD_BYTES
+from airflow_provider_hsml.local.limits import FIELD_BYTES, limited_form
 
 from .asking import PREFIX, PROJECT, ApiRoute, Asking, json_answer
 
@@ -78,7 +78,7 @@ def _download(asking: Asking) -> Response:
 
 async def _upload(asking: Asking) -> Response:
     files = asking.holdings.files
-    async with asking.request.form(max_part_size=FIELD_BYTES) as form:
+    async with limited_form(asking.request, FIELD_BYTES) as form:
         part = form.get("file")
         if part is None or isinstance(part, str):
             raise malformed("The form has no file: expected multipart/form-data with the part 'file'.")

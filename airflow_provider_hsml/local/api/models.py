@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
 from airflow_provider_hsml.local.errors import Refusal
+from airflow_provider_hsml.local.logs import logger
 from airflow_provider_hsml.local.world import tags
 from airflow_provider_hsml.local.world.registry import FIELDS
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local.world.accounts import Project
     from airflow_provider_hsml.local.world.registry import Registry
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _REGISTRY = f"{PROJECT}/modelregistries/{{registry:int}}"
 

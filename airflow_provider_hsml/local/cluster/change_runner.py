@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.local.logs import logger
 
 from .changes import CancelledError, Change
 from .states import Condition, Status
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from .faults import Faults
     from .slots import Slot, Slots
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class ChangeRunner:

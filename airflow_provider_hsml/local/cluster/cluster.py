@@ -130,8 +130,12 @@ class Cluster:
                 self.runner.begin(slot, work)
 
     def stop(self, deployment: int) -> None:
-        """Stop a deployment: Stopping, then Stopped."""
+        """Stop a deployment: Stopping, then Stopped. The logs of one that is Failed are archived first."""
         slot = self.slots[deployment]
+        with self.slots.lock:
+            failed = slot.rollouts if slot.status is Status.FAILED else []
+        for rollout in failed:
+            rollout.archive_logs()
 
         def work(change: Change) -> None:
             with self.slots.lock:

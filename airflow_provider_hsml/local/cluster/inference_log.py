@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.local.logs import logger
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from .engines import Answer, Forwarded
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _INPUTS = ("ALL", "MODEL_INPUTS")
 _PREDICTIONS = ("ALL", "PREDICTIONS")

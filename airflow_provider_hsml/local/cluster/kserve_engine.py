@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import logging
-import os
 import re
 import shutil
 import socket
@@ -17,7 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import process_groups
+from airflow_provider_hsml.local.logs import logger
+
+from . import inherited, process_groups
 from .engines import (
     INSTANCE_HEADER,
     VERSION_HEADER,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .engines import Component, Logs
     from .environments import NamedEnvironments
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _PROGRAM = Path(__file__).with_name("model_server.py")
 _HOST = "127.0.0.1"
@@ -52,8 +52,6 @@ _LAST_WORDS_SECONDS = 1.0
 """The longest wait for the end of the output: a child of the process may hold it open."""
 _PREDICT_SECONDS = 300.0
 _ERROR = re.compile(r"(Error|Exception)\b|\bERROR\b")
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""The environment variables that a process inherits: no AIRFLOW__ settings, no secrets."""
 
 
 class KServeEngine:
@@ -201,7 +199,7 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=[] if self._is_program else [bound.fileno()],
-                env={**_inherited(), **engine.env, **env, **self._contract(own, config)},
+                env={**inherited.of_model_server(), **engine.env, **env, **self._contract(own, config)},
                 cwd=self._folder,
                 start_new_session=True,  # Ctrl-C must reach only this server, which ends the process in order.
             )
@@ -315,12 +313,6 @@ def _listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
         return True
     return False
-
-
-def _inherited() -> dict[str, str]:
-    inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-    # One thread for each model server: several of them share the cores of a laptop.
-    return {**inherited, "OMP_NUM_THREADS": "1"}
 
 
 def _end_leftover(pid: int, started: str) -> None:

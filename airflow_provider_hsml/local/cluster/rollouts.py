@@ -9,11 +9,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_hsml.local.logs import logger
+
 from .engines import InstanceLog
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .engines import Component, Instance, ModelFiles
     from .faults import StartFault
+
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,8 @@ class Wanted:
     """The least number of instances; 0: none without requests."""
     gpus: int = 0
     """The GPUs that an instance needs."""
+    archive: Path | None = None
+    """The folder that keeps the logs of a failed deployment after its stop, on this machine."""
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +58,17 @@ class Rollout:
             return self.instance.failure() if self.instance is not None else None
         self.logs["predictor"].write(self.fault.reason)
         return self.fault.reason
+
+    def archive_logs(self) -> None:
+        """Keep the last lines of each component in a file. A full disk must not prevent a stop."""
+        texts = {each.instance: each.tail(InstanceLog.LINES) for each in self.logs.values()}
+        try:
+            for instance, text in texts.items():
+                if text and self.wanted.archive is not None:
+                    self.wanted.archive.mkdir(parents=True, exist_ok=True)
+                    (self.wanted.archive / f"{instance}.log").write_text(f"{text}\n", "utf-8", "replace")
+        except OSError as error:
+            log.warning("The logs of %s could not be archived: %s", self.wanted.model.deployment, error)
 
 
 def new_logs(wanted: Wanted) -> dict[Component, InstanceLog]:

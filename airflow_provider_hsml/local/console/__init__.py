@@ -9,7 +9,6 @@ resolves to 127.0.0.1), and forms sent from another site.
 from __future__ import annotations
 
 import json
-import logging
 import re
 import time
 from importlib.resources import files
@@ -18,11 +17,14 @@ from urllib.parse import urlsplit
 
 import jinja2
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from airflow_provider_hsml.local.errors import Refusal
+from airflow_provider_hsml.local.limits import limited_form
+from airflow_provider_hsml.local.logs import logger
 
 from . import pages
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local.proxy.inference import Proxy
     from airflow_provider_hsml.local.world.world import Holdings, World
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _HEADERS = {
     "content-security-policy": (
@@ -81,7 +83,7 @@ def console_routes(world: World, proxy: Proxy) -> list[Route]:
         _check_same_site(request)
         arguments = request.path_params
         context = await run_in_threadpool(lambda: pages.deployment(world, **arguments))
-        async with request.form(max_part_size=_BODY_BYTES) as form:
+        async with limited_form(request, _BODY_BYTES) as form:
             body = str(form.get("body", ""))
         answer = await _predicted(proxy, world.project(arguments["project"]), context["row"]["name"], body)
         return _render("deployment", request, context | {"body": body, "answer": answer})
@@ -141,6 +143,8 @@ def _guarded(endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
             return await endpoint(request)
         except ClientDisconnect:
             raise
+        except HTTPException as error:
+            return _render("missing", request, {"message": error.detail}, error.status_code)
         except pages.NoPageError as error:
             return _render("missing", request, {"message": str(error)}, error.status)
         except Exception as error:

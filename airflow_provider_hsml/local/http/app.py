@@ -8,7 +8,6 @@ HTTP: Hopsworks' REST API on top of the world.
 from __future__ import annotations
 
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
@@ -23,6 +22,7 @@ from airflow_provider_hsml.local.api.asking import PREFIX, ApiRoute, Asking, jso
 from airflow_provider_hsml.local.console import console_routes
 from airflow_provider_hsml.local.errors import Refusal, malformed
 from airflow_provider_hsml.local.limits import too_long
+from airflow_provider_hsml.local.logs import logger
 from airflow_provider_hsml.local.proxy.inference import Proxy
 from airflow_provider_hsml.local.world.accounts import OWNER
 from airflow_provider_hsml.local.world.disk import refusal_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from .journal import Journal
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _FLAGGED = frozenset({"SERVING", "MODELREGISTRY"})
 """The scopes whose routes need a feature flag of the cluster."""

@@ -90,7 +90,7 @@ def _of_time(world: World) -> list[tuple[str, str, _Handler]]:
 def _of_requests(world: World, journal: Journal) -> list[tuple[str, str, _Handler]]:
     def show(request: Request, _body: Any) -> Any:
         asked = journal.where(request.query_params.get("method"), request.query_params.get("path", ""))
-        return {"requests": [dataclasses.asdict(one) for one in asked]}
+        return {"requests": [one.document() for one in asked]}
 
     def clear(request: Request, body: Any) -> Any:
         journal.clear()

@@ -20,7 +20,14 @@ from airflow_provider_hsml.local.lines import LINES
 from airflow_provider_hsml.local.options import AccessOptions, ServerOptions
 from airflow_provider_hsml.local.proxy.ingress import Ingress
 from airflow_provider_hsml.local.store import Store
-from airflow_provider_hsml.local.world.accounts import SCOPES, Accounts, keep_key, kept_key
+from airflow_provider_hsml.local.world.accounts import (
+    SCOPES,
+    Accounts,
+    check_keys,
+    check_projects,
+    keep_key,
+    kept_key,
+)
 from airflow_provider_hsml.local.world.administration import Administration
 from airflow_provider_hsml.local.world.world import Root, World
 
@@ -78,6 +85,7 @@ class LocalServing:
     :param access: further keys, their roles, and other projects; None: none of them
     :param administration: variables, quotas, topics and tag schemas of the cluster; None: Hopsworks' defaults
     :param options: the ingress's port, control over HTTP, and the cache of environments; None: the defaults
+    :raises ValueError: an argument is not valid, such as a project or a key that no client can use
     :raises RootInUseError: another server has the root
     :raises OSError: the port is in use, or the root cannot be written
     """
@@ -106,21 +114,29 @@ class LocalServing:
         for name, number in (("port", port), ("ingress_port", options.ingress_port)):
             if not 0 <= number <= 65535:
                 raise ValueError(f"{name} {number} is out of range: expected 0 (a free port) to 65535.")
-        self.requests = Journal()
+        access = access or AccessOptions()
+        projects = [project] if isinstance(project, str) else list(project)
+        # Before anything is written: a key is kept in the root, and a project's name is the name of a folder.
+        check_projects([*projects, *access.foreign_projects])
+        api_key = None if api_key is None else api_key.strip()
+        check_keys("api_key", [] if api_key is None else [api_key])
+        check_keys("access.keys", access.keys)
+        check_keys("access.tokens", access.tokens)
+        self.requests = Journal(keep_bodies=options.keep_bodies)
         """The requests so far."""
         self.faults = Faults()
         """The failures on command."""
         self._settings = _Settings(
             root=None if root is None else Path(root).expanduser().resolve(),
             port=port,
-            projects=[project] if isinstance(project, str) else list(project),
+            projects=projects,
             api_key=api_key,
             tls=tls,
             hopsworks_version=hopsworks_version,
             engine=engine,
             profile=Profile.named(profile) if isinstance(profile, str) else profile,
             speeds=speeds or (Speeds.of_a_cluster() if engine == "kserve" else Speeds()),
-            access=access or AccessOptions(),
+            access=access,
             # A copy: the variables of a running server may be changed.
             administration=dataclasses.replace(administration or Administration()),
             options=options,

@@ -9,7 +9,6 @@ rest of the request unchanged.
 
 from __future__ import annotations
 
-import logging
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -21,6 +20,7 @@ from starlette.responses import Response
 from airflow_provider_hsml.local.cluster.engines import CONNECTION_HEADERS, Answer, Forwarded
 from airflow_provider_hsml.local.cluster.traffic import CUT_OFF, UnreachedError
 from airflow_provider_hsml.local.errors import Refusal
+from airflow_provider_hsml.local.logs import logger
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local.cluster.cluster import Cluster
     from airflow_provider_hsml.local.world.world import World
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _PATH = re.compile(r"/v1/(?P<namespace>[^/]+)/(?P<name>[^/]+)(?P<rest>/.*)?")
 _NOT_GRPC = "upstream connect error or disconnect/reset before headers. reset reason: protocol error"

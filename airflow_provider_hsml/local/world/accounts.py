@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
+import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.local.errors import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
 SCOPES = frozenset(
@@ -32,6 +33,7 @@ OWNER = "Data owner"
 ROLES = (OWNER, "Data scientist")
 FIRST_PROJECT_ID = 119
 _HEADER = "ApiKey "
+_PROJECT = re.compile(r"[A-Za-z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,18 +145,47 @@ class Accounts:
         return project
 
 
+def check_projects(names: Sequence[str]) -> None:
+    """
+    Refuse projects that no client can name: the name is also a segment of paths and a part of host names.
+
+    :raises ValueError: there are none, two have the same name, or a name is not valid
+    """
+    if not names:
+        raise ValueError("project is missing: expected the name of one project, or several.")
+    for name in names:
+        if not _PROJECT.fullmatch(name):
+            raise ValueError(f"project {name!r} is not valid: expected letters, digits and underscores.")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"projects {twice} are given twice: expected each name once.")
+
+
+def check_keys(what: str, keys: Iterable[str]) -> None:
+    """
+    Refuse API keys and tokens that no client can send. The message does not repeat them.
+
+    :param what: their origin, for the message
+    :raises ValueError: one is empty, or has a character that no key has
+    """
+    for key in keys:
+        if not key or not (key.isascii() and key.isprintable()) or " " in key:
+            raise ValueError(f"{what}: expected API keys of printable ASCII characters, without spaces.")
+
+
 def kept_key(file: Path) -> str:
     """
     Return the API key that is stored in a file; create both if the file does not exist.
 
     :param file: readable by its owner only
+    :raises ValueError: the file has no key
     """
     try:
-        return file.read_text().strip()
+        key = file.read_text(errors="replace").strip()
     except FileNotFoundError:
         key = f"{secrets.token_hex(8)}.{secrets.token_hex(32)}"
         keep_key(file, key)
-        return key
+    check_keys(str(file), [key])
+    return key
 
 
 def keep_key(file: Path, key: str) -> None:

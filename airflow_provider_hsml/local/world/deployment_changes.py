@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.cluster.states import Status
 from airflow_provider_hsml.local.errors import Refusal, malformed
+from airflow_provider_hsml.local.logs import logger
 
 from . import artifacts, tags
 from .administration import SCHEMA_OF_LOGS
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .locks import Locks
     from .stored_deployments import StoredDeployments
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class DeploymentChanges:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.errors import Refusal, malformed
 
 from . import tags
+from .shapes import check_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,9 +24,10 @@ if TYPE_CHECKING:
     from .files import ProjectFiles
 
 _NAME = re.compile(r"[a-zA-Z0-9_]+")
-_TEXTS = ("description", "environment", "program", "experimentId", "experimentProjectName", "featureView")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|NaN|Infinity)")
+_KEPT = ("description", "environment", "program", "experimentId", "experimentProjectName", "featureView")
 FIELDS = frozenset(
-    {*_TEXTS, "id", "name", "version", "projectName", "framework", "metrics", "trainingDatasetVersion", "tags"}
+    {*_KEPT, "id", "name", "version", "projectName", "framework", "metrics", "trainingDatasetVersion", "tags"}
     # Fields that the server sets, or that clients send without effect: accepted without a warning.
     | {"modelSchema", "inputExample", "trainingDataset", "created", "creator", "userFullName", "type", "href", "items"}
     | {"count", "expand", "modelRegistryId", "sharedRegistryProjectName"},
@@ -57,6 +60,7 @@ class Registry:
         name, version = split_id(model_id)
         if not _NAME.fullmatch(name):
             raise malformed("Model name must conform to regex: [a-zA-Z0-9_]+")
+        check_model(body)
         if body.get("name", name) != name or body.get("version", version) != version:
             raise malformed(f"The body is of model {body.get('name')}_{body.get('version')}, the path of {model_id}.")
         framework = self._framework(body.get("framework"))
@@ -64,7 +68,7 @@ class Registry:
         if not self._files.exists(folder):
             raise Refusal(110018, f"{folder} not found: upload the model's files before registering it.")
         document = {
-            **{key: str(body[key]) for key in _TEXTS if body.get(key) is not None},
+            **{key: body[key] for key in _KEPT if body.get(key) is not None},
             "name": name,
             "version": version,
             "framework": framework,
@@ -200,11 +204,17 @@ def _metrics(value: Any) -> dict[str, float] | None:
     attributes = value.get("attributes", value) if isinstance(value, dict) else None
     if not isinstance(attributes, dict):
         raise malformed(f"metrics: expected an object of numbers, got {json.dumps(value)[:100]}.")
-    try:
-        metrics = {str(name): float(number) for name, number in attributes.items()}
-    except (TypeError, ValueError):
-        raise Refusal(360002, f"metrics: expected numbers, got {json.dumps(value)[:100]}.") from None
+    if not all(_is_number(number) for number in attributes.values()):
+        raise Refusal(360002, f"metrics: expected numbers, got {json.dumps(value)[:100]}.")
+    metrics = {name: float(number) for name, number in attributes.items()}
     return metrics or None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a metric is a number, or a text that is one; an integer beyond a double's range is none."""
+    if isinstance(value, str):
+        return _NUMBER.fullmatch(value) is not None
+    return isinstance(value, float) or (type(value) is int and abs(value) <= sys.float_info.max)
 
 
 def _sorted(rows: list[dict[str, Any]], sort_by: str) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The types of the fields in nested objects of a configuration, checked when a request arrives."""
+"""The types of the fields in registrations of models and in configurations, checked when a request arrives."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ _SHAPES: dict[str, dict[str, Any]] = {
     "kafkaTopicDTO": {"name": str},
     "batchingConfiguration": {"batchingEnabled": bool, "maxBatchSize": int, "maxLatency": int, "timeout": int},
 }
+_MODEL: dict[str, Any] = {
+    **dict.fromkeys(("id", "name", "projectName", "description", "framework", "environment", "program"), str),
+    **dict.fromkeys(("experimentId", "experimentProjectName", "userFullName", "type", "href"), str),
+    **dict.fromkeys(("version", "trainingDatasetVersion", "created", "modelRegistryId"), int),
+    **{key: {} for key in ("modelSchema", "inputExample", "trainingDataset", "creator")},
+    "featureView": {"name": str, "version": int, "featurestoreId": int},
+}
 _WORDS = {bool: "true or false", str: "a text", int: "a whole number from 0", _Amount: "a number from 0"}
 
 
@@ -33,6 +40,12 @@ def check_shapes(config: dict[str, Any]) -> None:
     """Check the nested objects in a configuration; null and unknown fields are ignored."""
     for name, shape in _SHAPES.items():
         _check(name, config[name], shape)
+
+
+def check_model(body: dict[str, Any]) -> None:
+    """Check the fields of a registration; null and unknown fields are ignored."""
+    for name, shape in _MODEL.items():
+        _check(name, body.get(name), shape)
 
 
 def _check(name: str, value: Any, shape: Any) -> None:

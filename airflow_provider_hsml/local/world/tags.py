@@ -25,8 +25,9 @@ def read(listed: Any, schemas: Schemas) -> list[dict[str, str]]:
     """
     if listed is None:
         return []
-    items = listed.get("items") or [] if isinstance(listed, dict) else None
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+    items = listed.get("items") if isinstance(listed, dict) else listed
+    items = [] if items is None else items
+    if not isinstance(listed, dict) or not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise malformed("tags: expected an object with items, each with name and value.")
     tags: list[dict[str, str]] = []
     for item in items:

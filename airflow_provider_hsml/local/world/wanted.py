@@ -54,7 +54,8 @@ def wanted(row: dict[str, Any], project: Project, files: ProjectFiles, line: Lin
         topic=_name(config["kafkaTopicDTO"]),
     )
     minimum = config["requestedInstances"] if minimum is None else minimum
-    return Wanted(row["revision"], model, minimum, _gpus(config["predictorResources"]))
+    archive = files.here(f"Logs/Serving/{row['name']}")
+    return Wanted(row["revision"], model, minimum, _gpus(config["predictorResources"]), archive)
 
 
 def _gpus(resources: dict[str, Any]) -> int:

@@ -229,7 +229,8 @@ class World:
             holdings.files.write(f"{folder}/{'Files/' if self.line.has_files_folder else ''}{path}", content)
         if input_example is not None:
             holdings.files.write(f"{folder}/input_example.json", json.dumps(input_example).encode())
-        holdings.registry.put(f"{name}_{version}", {"framework": framework, "metrics": dict(metrics or {})})
+        numbers = {key: float(number) for key, number in (metrics or {}).items()}
+        holdings.registry.put(f"{name}_{version}", {"framework": framework, "metrics": numbers})
         return version
 
     def delete_model(self, project_id: int, model_id: str) -> None:

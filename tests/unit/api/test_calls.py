@@ -147,7 +147,8 @@ class TestDeployments:
         call = api.get_newest_version(PROJECT, LIVE)
 
         assert call.outcome(answer("serving/versions")) == 2
-        assert call.outcome(answer("serving/versions_unknown_route")) is None
+        assert call.outcome(answer("serving/versions_unknown_route")) is api.MissingRoute.LIKELY
+        assert call.outcome(answer("errors/120004_unmatched_route")) is api.MissingRoute.CERTAIN
         with pytest.raises(RequestRefusedError):
             call.outcome(answer("errors/240000_not_found"))
 
@@ -155,12 +156,12 @@ class TestDeployments:
         call = api.get_versions(PROJECT, LIVE)
         page = call.outcome(answer("serving/versions"))
 
-        assert page is not None
+        assert isinstance(page, api.Page)
         assert [(row.version, row.is_active, row.model_version, row.model_project) for row in page.items] == [
             (2, True, 3, "demo"),
             (1, False, 2, "demo"),
         ]
-        assert call.outcome(answer("serving/versions_unknown_route")) is None
+        assert call.outcome(answer("serving/versions_unknown_route")) is api.MissingRoute.LIKELY
 
     def test_logs(self) -> None:
         call = api.get_logs(PROJECT, LIVE)
@@ -190,14 +191,14 @@ class TestModels:
         assert model.metric("accuracy") is None
 
     def test_a_model_of_a_newer_server(self) -> None:
-        assert api.get_model(PROJECT, "mnist", 1).outcome(answer("registry/model_newer_server"))
+        assert api.get_model(PROJECT, "mnist", 2).outcome(answer("registry/model_newer_server"))
 
     def test_registries(self) -> None:
         own, shared = api.get_registries(PROJECT).outcome(answer("registry/registries"))
 
         assert (own, shared) == (api.Registry(119, "demo"), api.Registry(120, "shared"))
-        call = api.get_model(PROJECT, "mnist", 1, registry=shared)
-        assert "/project/119/modelregistries/120/models/mnist_1" in call.path
+        call = api.get_model(PROJECT, "mnist", 2, registry=shared)
+        assert "/project/119/modelregistries/120/models/mnist_2" in call.path
         model = call.outcome(answer("registry/model"))
         assert model is not None
         assert (model.project, model.path) == ("shared", "/Projects/shared/Models/mnist")
@@ -206,7 +207,7 @@ class TestModels:
         call = api.get_model_tags(PROJECT, "mnist", 1)
 
         assert call.outcome(answer("registry/tags")) == {"approval": "approved"}
-        assert call.outcome(answer("errors/empty_404")) == {}, "a server without tags"
+        assert call.outcome(answer("errors/empty_404")) is api.MissingRoute.LIKELY, "a server without tags"
         with pytest.raises(RequestRefusedError):
             call.outcome(answer("errors/360000_model_not_found"))
         sent = api.put_model_tag(PROJECT, "mnist", 1, "a/b", {"by": "me"})
@@ -305,9 +306,19 @@ def test_a_prediction_without_one_of_the_keys_is_not_sent(body: dict[str, Any]) 
         _ = api.predict(PROJECT, "x", body)
 
 
-def test_a_prediction_that_is_no_object() -> None:
+@pytest.mark.parametrize("reply", [[1], {}, [], None, 0, "", {"predictions": None}])
+def test_a_models_reply_is_any_json(reply: Any) -> None:
+    content = json.dumps(reply).encode()
+    address = api.Address.by_path("demo", "x")
+
+    assert api.predict(PROJECT, "x", {"instances": [1]}).outcome(api.Answer(200, content)) == reply
+    assert api.predict_at("https://ingress", address, {"instances": [1]}).outcome(api.Answer(200, content)) == reply
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"[1", b"[" * 200_000])
+def test_a_reply_that_is_no_json(content: bytes) -> None:
     with pytest.raises(UnexpectedResponseError, match="not what Hopsworks gives"):
-        api.predict(PROJECT, "x", {"instances": [1]}).outcome(api.Answer(200, b"[1]"))
+        api.predict(PROJECT, "x", {"instances": [1]}).outcome(api.Answer(200, content))
 
 
 def test_retry_after() -> None:

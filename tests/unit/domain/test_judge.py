@@ -215,3 +215,12 @@ def test_is_fingerprint(champion: Any, version_path: str | None, can_be_old: boo
 
     assert one.is_fingerprint(Attribution.CHALLENGER, can_be_old=can_be_old) is expected
     assert not one.is_fingerprint(Attribution.UNKNOWN, can_be_old=can_be_old)
+
+
+@pytest.mark.parametrize(("answer", "right"), [([7], True), ([8], False), (None, False), (7, False), ("7", False)])
+def test_an_answer_that_is_no_object(answer: Any, *, right: bool) -> None:
+    """It is the predictions themselves."""
+    result = judge([7]).judge(answer, 0.01)
+
+    assert (result.attribution is Attribution.CHALLENGER, not result.wrong) == (right, right)
+    assert judge([7], version_path="version").judge(answer, 0.01).wrong.startswith("answers without a model version")

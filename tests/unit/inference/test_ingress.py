@@ -14,7 +14,7 @@ from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputE
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
-from tests.support.fake import PROJECT, row
+from tests.support.fake import PROJECT, refusal, row
 
 BODY = {"instances": [[1]]}
 NOT_ROUTED = Answer(404, b"")
@@ -36,7 +36,8 @@ class Cluster:
 
     def send(self, call: Call[Any]) -> Any:
         if call.base is None:
-            return call.read({"successMessage": self.domain} if "variables" in call.path else self.deployment)
+            held = {"successMessage": self.domain} if "variables" in call.path else self.deployment
+            return call.outcome(refusal(404, 240000) if held is None else Answer(200, json.dumps(held).encode()))
         where = f"{call.base}/{call.path}" + (f" as {call.host}" if call.host else "")
         self.asked.append(where)
         return call.outcome(self.answers.pop(0) if where == self.answers_at else NOT_ROUTED)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain import verification
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.inference import predict
 from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
 
@@ -102,3 +104,42 @@ class TestPredict:
         with pytest.raises(RequestRefusedError):
             self.ask(fake)
         assert fake.sent == ["predict"]
+
+
+class TestRegisteredFiles:
+    """The metadata files of a version: found by one listing, and as long as listed."""
+
+    MODEL = ModelVersion("digits", 2, "digits_2", "demo", 119)
+    FOLDER = "Models/digits/2"
+    EXPECTED: ClassVar[dict[str, Any]] = {"instances": [[1]], "predictions": [2]}
+    FILES: ClassVar[dict[str, Any]] = {"2/expected.json": EXPECTED, "2/input_example.json": [[3]]}
+
+    def test_are_listed_and_no_file_is_asked_for_that_is_not_there(self) -> None:
+        fake = FakeHopsworks()
+
+        assert fake.run(predict.registered_probe(PROJECT, self.MODEL)) is None
+        assert fake.reads == [self.FOLDER]
+
+    def test_recorded_answers_come_first(self) -> None:
+        fake = FakeHopsworks(files=self.FILES)
+
+        probe = fake.run(predict.registered_probe(PROJECT, self.MODEL))
+        assert probe is not None
+        assert (probe.body, probe.predictions) == ({"instances": [[1]]}, [2])
+        assert fake.reads == [self.FOLDER, f"download/with_auth/{self.FOLDER}/expected.json"]
+
+    @pytest.mark.parametrize("name", ["expected.json", "input_example.json"])
+    @pytest.mark.parametrize("answer", [Answer(200, b""), Answer(200, b"<html>"), Answer(200, b"{}"), Answer(404, b"")])
+    def test_of_another_size_or_without_json_are_no_missing_ones(self, name: str, answer: Answer) -> None:
+        files = {f"2/{name}": self.FILES[f"2/{name}"]}
+        fake = FakeHopsworks(files=files, faults={f"download/with_auth/{self.FOLDER}/{name}": [answer]})
+
+        with pytest.raises(UnexpectedResponseError):
+            fake.run(predict.registered_probe(PROJECT, self.MODEL))
+
+    @pytest.mark.parametrize("answer", [Answer(200, b""), Answer(204, b""), Answer(200, b"null"), Answer(404, b"")])
+    def test_a_listing_that_is_not_one(self, answer: Answer) -> None:
+        fake = FakeHopsworks(files=self.FILES, faults={self.FOLDER: [answer]})
+
+        with pytest.raises(UnexpectedResponseError):
+            fake.run(predict.recorded_probe(PROJECT, self.MODEL))

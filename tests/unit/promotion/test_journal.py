@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     EntryState,
@@ -18,10 +19,9 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     Rejection,
     ServedVersion,
 )
-from airflow_provider_hsml.hopsworks.errors import NoResponseError
+from airflow_provider_hsml.hopsworks.errors import NoResponseError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, open_journal
-from airflow_provider_hsml.hopsworks.promotion.situation import read_situation
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, row
 
@@ -35,7 +35,7 @@ UPLOAD = f"POST dataset/upload/{FOLDER}/digits"
 
 
 def entry(state: EntryState = EntryState.PROMOTING, **changes: Any) -> JournalEntry:
-    live = Deployment.from_json(row() | {"predictorEnvVars": [{"name": "TOKEN", "value": SECRET}]})
+    live = Deployment.from_json(row() | {"predictorEnvVars": [f"TOKEN={SECRET}"]})
     whole = JournalEntry(
         id="0123456789abcdef",
         state=state,
@@ -96,19 +96,20 @@ class TestAJournal:
         assert hook.run(open_journal(hook.client.project, "last")).newest == entry(EntryState.VERIFIED)
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"id": 1}', b"\xff\xfe", b'{"before": 3}'])
-    def test_gives_the_one_before_a_broken_one(
-        self, hook: HsmlHook, content: bytes, caplog: pytest.LogCaptureFixture
+    def test_with_a_broken_newest_entry_is_not_taken_for_an_older_one(
+        self, hook: HsmlHook, content: bytes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        """The newest entry may hold a change that is not verified, or the rejection of a version."""
         name = f"broken{len(content)}{content[-1:].hex()}"
         hook.run(hook.run(open_journal(hook.client.project, name)).write(entry()))
         hook.run(upload_bytes(hook.client.project, f"{FOLDER}/{name}/00000009-0000.json", content))
+        monkeypatch.setattr(hook.client, "_attempts", 1)
 
-        journal = hook.run(open_journal(hook.client.project, name))
-
-        assert journal.newest == entry()
-        assert "00000009-0000.json" in caplog.text
-        hook.run(journal.write(entry(EntryState.VERIFIED)))
-        assert hook.run(open_journal(hook.client.project, name)).newest == entry(EntryState.VERIFIED)
+        with pytest.raises(UnexpectedResponseError, match=r"delete the file .*00000009-0000\.json") as caught:
+            hook.run(open_journal(hook.client.project, name))
+        assert caught.value.transient
+        hook.client.send(api.delete_path(hook.client.project, f"{FOLDER}/{name}/00000009-0000.json"))
+        assert hook.run(open_journal(hook.client.project, name)).newest == entry()
 
     def test_leaves_files_of_others_alone(self, hook: HsmlHook) -> None:
         journal = hook.run(open_journal(hook.client.project, "others"))
@@ -155,17 +156,6 @@ class TestAJournal:
 
         assert hook.run(open_journal(hook.client.project, name)).newest == entry()
 
-    def test_of_broken_files_alone_is_not_read_for_ever(self, hook: HsmlHook, serving: LocalServing) -> None:
-        hook.run(hook.run(open_journal(hook.client.project, "ruin")).write(entry()))
-        for number in range(2, 14):
-            hook.run(upload_bytes(hook.client.project, f"{FOLDER}/ruin/{number:08d}-0000.json", b"{"))
-        serving.requests.clear()
-
-        assert hook.run(open_journal(hook.client.project, "ruin")).newest is None
-        assert len(serving.requests) < 12
-        found = hook.run(read_situation(hook.client.project, ["ruin"]))
-        assert found.is_unverified, "nothing says that what is live was verified"
-
     def test_holds_no_value_of_an_environment_variable(
         self, hook: HsmlHook, serving: LocalServing, register: Callable[..., int]
     ) -> None:
@@ -197,6 +187,49 @@ class TestAJournal:
         assert caplog.text.count("the journal is not kept from one run to the next") == 1
         assert not any("unkept" in text for text in files(serving))
         assert hook.deploy_model("unkept").verified_by is not None
+
+
+LISTED = "dataset/Resources/airflow-provider-hsml/journal/digits"
+READ = f"dataset/download/with_auth/{LISTED.removeprefix('dataset/')}/00000001-b1.json"
+
+
+class TestAFileThatIsNotWhole:
+    WHOLE = json.dumps(entry(rejected=()).to_json()).encode()
+
+    def fake(self, *contents: bytes) -> FakeHopsworks:
+        attributes = {"name": "00000001-b1.json", "size": len(self.WHOLE)}
+        files = {"journal/digits": {"count": 1, "items": [{"attributes": attributes}]}}
+        faults = {LISTED.partition("/")[2]: [], READ.partition("/")[2]: [Answer(200, one) for one in contents]}
+        return FakeHopsworks(files=files, faults=faults)
+
+    def test_is_read_again_while_another_run_may_be_writing_it(self) -> None:
+        fake = self.fake(self.WHOLE[:-9], self.WHOLE)
+
+        newest = fake.run(open_journal(PROJECT, "digits")).newest
+        assert newest is not None
+        assert newest.state is EntryState.PROMOTING
+        assert fake.now == 1002
+
+    @pytest.mark.parametrize("content", [b"", b"{}", b"<html>a login page</html>", WHOLE[:-9], WHOLE + b" "])
+    def test_is_no_empty_journal(self, content: bytes) -> None:
+        with pytest.raises(UnexpectedResponseError):
+            self.fake(content, content).run(open_journal(PROJECT, "digits"))
+
+    @pytest.mark.parametrize("answer", [Answer(200, b""), Answer(204, b""), Answer(200, b"null"), Answer(404, b"")])
+    def test_a_listing_that_is_not_one(self, answer: Answer) -> None:
+        fake = self.fake()
+        fake.faults[LISTED.partition("/")[2]] = [answer, answer]
+
+        with pytest.raises(UnexpectedResponseError):
+            fake.run(open_journal(PROJECT, "digits"))
+
+    def test_a_route_that_was_used_is_remembered(self) -> None:
+        old: Any = json.loads(json.dumps(entry().to_json()))
+        del old["routes"]
+
+        assert JournalEntry.from_json(old).routes == ()
+        assert Journal(PROJECT, "digits", newest=entry(back_to=3)).used_routes == ("versions",)
+        assert Journal(PROJECT, "digits", newest=entry(routes=("tags",))).used_routes == ("tags",)
 
 
 class TestAServerThatIsAway:

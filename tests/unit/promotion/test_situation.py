@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.journal_entry import PreviousState
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
-from airflow_provider_hsml.hopsworks.errors import NotFoundError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.promotion import situation
 from airflow_provider_hsml.hopsworks.registry.lookup import find_version, list_versions
 from tests.support.fake import PROJECT, FakeHopsworks, row
@@ -66,14 +66,19 @@ class TestLookingUp:
 
     def test_pages(self) -> None:
         """The count is of all rows, also of those that a page leaves out."""
-        fake = FakeHopsworks(files={"models": self.MODELS["models"] | {"count": 4}})
+        first, second = (
+            {"items": [{"id": f"digits_{number}", "name": "digits", "version": number} for number in page], "count": 4}
+            for page in ((1, 2), (3, 4))
+        )
+        fake = FakeHopsworks(files={"models": first})
+        fake.on["models"] = lambda: fake.files.update(models=second)
 
-        assert len(fake.run(list_versions(PROJECT, "digits"))) == 4
+        assert [model.version for model in fake.run(list_versions(PROJECT, "digits"))] == [1, 2, 3, 4]
         assert len(fake.reads) == 2
 
     def test_the_name_that_the_sdk_gives_comes_first(self) -> None:
         names = default_deployment_names("My_Digits")
-        fake = FakeHopsworks(row=row())
+        fake = FakeHopsworks(row=row(name="MyDigits"))
 
         assert names == ["MyDigits", "mydigits"]
         assert fake.run(situation.find_deployment(PROJECT, names))[0] == "MyDigits"
@@ -82,7 +87,7 @@ class TestLookingUp:
 
     def test_the_champion_is_read_where_it_is_not_known(self) -> None:
         fake = FakeHopsworks(files={"models/digits_1": {"id": "digits_1", "name": "digits", "version": 1}})
-        live = fake.run(situation.find_deployment(PROJECT, ["x"]))[1]
+        live = fake.run(situation.find_deployment(PROJECT, ["digits"]))[1]
 
         assert champion_of(fake, live, []) is None
         fake.row = row()
@@ -98,3 +103,16 @@ class TestLookingUp:
 
         with pytest.raises(NotFoundError, match="not in the registry any more"):
             champion_of(fake, live, [])
+
+    def test_a_derived_name_finds_the_deployment_in_any_case(self) -> None:
+        fake = FakeHopsworks(row=row(name="Digits"))
+
+        name, live = fake.run(situation.find_deployment(PROJECT, ["digits"], is_derived=True))
+        assert live is not None
+        assert name == live.name == "Digits"
+
+    def test_a_given_name_has_to_be_the_real_one(self) -> None:
+        fake = FakeHopsworks(row=row(name="Digits"))
+
+        with pytest.raises(InvalidInputError, match=r"'digits' does not exist: its name is 'Digits'"):
+            fake.run(situation.find_deployment(PROJECT, ["digits"]))

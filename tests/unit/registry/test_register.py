@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, NoResponseError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.api import Answer
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    NoResponseError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+    UnsupportedError,
+)
 from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
 
@@ -69,6 +76,20 @@ class TestTags:
 
         assert fake.sent[-2:] == [PUT, self.TAG]
         assert registered.tags == {"approval": "approved"}
+
+    @pytest.mark.parametrize("answer", [Answer(404, b""), refusal(404, 120004)])
+    def test_a_hopsworks_without_them(self, fake: FakeHopsworks, tagged: NewModel, answer: Answer) -> None:
+        fake.faults["tags"] = [answer] * 3
+
+        with pytest.raises(UnsupportedError, match="no tags of models"):
+            run(fake, tagged)
+        assert self.TAG not in fake.sent
+
+    def test_a_proxy_that_is_lost_for_a_moment(self, fake: FakeHopsworks, tagged: NewModel) -> None:
+        fake.faults["tags"] = [Answer(404, b"")]
+
+        run(fake, tagged)
+        assert fake.sent[-1] == self.TAG
 
     def test_without_a_schema(self, fake: FakeHopsworks, tagged: NewModel) -> None:
         """The version is there, and a retry, once the schema is, sets the tag and no more."""
@@ -139,3 +160,28 @@ def test_numbers_that_only_the_registry_knows_are_taken(fake: FakeHopsworks, mod
     fake.files["models/digits_7"] = MODEL | {"id": "digits_7", "version": 7}
 
     assert run(fake, model) == 7
+
+
+@pytest.mark.parametrize("answer", [Answer(200, b""), Answer(204, b""), Answer(200, b"null"), Answer(200, b"{}")])
+def test_an_empty_answer_to_a_claim_is_no_number_that_another_has_taken(
+    fake: FakeHopsworks, model: NewModel, answer: Answer
+) -> None:
+    fake.faults["POST dataset/Models/digits/1"] = [answer]
+
+    with pytest.raises(UnexpectedResponseError):
+        run(fake, model)
+    assert "POST dataset/Models/digits/2" not in fake.sent
+
+
+@pytest.mark.parametrize("content", [Answer(200, b""), Answer(200, b"{"), Answer(200, b"[]"), Answer(200, b"null")])
+def test_a_claim_that_cannot_be_read_is_no_missing_claim(fake: FakeHopsworks, model: NewModel, content: Answer) -> None:
+    """Else the retry would register the same files as another version."""
+    run(fake, model)
+    claim = next(path for path in fake.reads if path.endswith(".json"))
+    fake.files[claim] = {"attributes": {"name": "claim.json", "size": len(content.content)}}
+    fake.faults[f"download/with_auth/{claim}"] = [content]
+    fake.sent.clear()
+
+    with pytest.raises(UnexpectedResponseError):
+        run(fake, model)
+    assert fake.sent == []

@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
     DeadlineExceededError,
     DeploymentError,
     DeploymentFailedError,
@@ -87,7 +88,7 @@ class TestUpdating:
     def test_a_change_that_is_lost_seen_by_the_answers(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, names=[])
 
-        with pytest.raises(DeadlineExceededError, match="the previous version still answers"):
+        with pytest.raises(AmbiguousVerificationError, match="still answers as the previous version, a minute after"):
             arrive(fake, timeout=120)
 
     def test_answers_of_neither(self) -> None:
@@ -486,3 +487,60 @@ class TestUpdating:
         fake.on["predict"] = wake
 
         assert arrive(fake).deployment.status.value == "Running"
+
+
+class TestAnswersOfThePreviousVersion:
+    """Its own recorded answers differ from them: the version was registered with stale files."""
+
+    def test_from_new_instances_are_evidence(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, names=["old"])
+        rolls(fake, answers=[1], names=("new",))
+
+        with pytest.raises(VerificationError, match=r"all its instances are new, and answer as the previous") as caught:
+            arrive(fake)
+        assert not isinstance(caught.value, AmbiguousVerificationError)
+        assert fake.now < 1000 + 120, "it is not waited for until the timeout"
+
+    def test_from_unknown_instances_are_ambiguous_after_a_minute(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, names=[])
+        rolls(fake, answers=[1], names=())
+
+        with pytest.raises(AmbiguousVerificationError, match=r"'model_path'"):
+            arrive(fake)
+        assert 1000 + 60 < fake.now < 1000 + 200
+
+    def test_from_old_instances_are_waited_for(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, names=["old"])
+        rolls(fake, answers=[1], names=("old",))
+        fake.after(100, fake.serves(["new"], [2]))
+
+        assert arrive(fake).verified_by == "fingerprint"
+
+
+class TestTheProbeBeforeAChange:
+    def test_that_hopsworks_refuses_ends_it_with_nothing_changed(self) -> None:
+        fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE, faults={"predict": [refusal(403, 320004, "scope")] * 9})
+
+        with pytest.raises(RequestRefusedError, match="320004"):
+            arrive(fake)
+        assert "PUT" not in fake.sent
+
+    def test_that_the_serving_model_refuses_is_no_reason(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"predict": [refusal(400, 250008, "no such column")]})
+        rolls(fake)
+
+        assert arrive(fake).action == "updated"
+
+    def test_after_the_change_such_a_refusal_is_no_evidence(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        rolls(fake)
+        rolled = fake.on["PUT"]
+
+        def revoke() -> None:
+            rolled()
+            fake.faults["predict"] = [refusal(401, 320002, "no key")] * 50
+
+        fake.on["PUT"] = revoke
+
+        with pytest.raises(RequestRefusedError, match="320002"):
+            arrive(fake)

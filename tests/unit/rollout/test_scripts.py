@@ -41,7 +41,9 @@ class Files:
             name = below.removeprefix("download/with_auth/")
             found = self.there.get(name)
             return call.outcome(
-                refusal(400, 110011) if found is None else Answer(200, found if call.raw else b'{"attributes": {}}')
+                refusal(400, 110011)
+                if found is None
+                else Answer(200, found if call.raw else b'{"attributes": {"name": "a"}}')
             )
         self.sent.append(below)
         if call.upload is not None:
@@ -51,7 +53,7 @@ class Files:
                 self.upload()
                 return call.outcome(refusal(400, 110012))
             self.there[f"{below.removeprefix('upload/')}/{call.upload.filename}"] = call.upload.content
-        return call.outcome(Answer(200, b"{}"))
+        return call.outcome(Answer(200, b'{"attributes": {"name": "a"}}'))
 
     def provide(self, script: Script) -> None:
         drive(scripts.provide(PROJECT, "script_file", script), self.send, lambda _: None)

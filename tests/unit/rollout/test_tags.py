@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, UnsupportedError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.rollout import tags
+from airflow_provider_hsml.hopsworks.routes import Routes
 from tests.support.fake import PROJECT, refusal, row
 
 LIVE = b'{"count": 2, "items": [{"name": "team", "value": "fraud"}, {"name": "tier", "value": "3"}]}'
@@ -22,12 +24,12 @@ def bring(desired: dict[str, Any], answer: Answer) -> tuple[bool, list[tuple[str
 
     def send(call: Call[Any]) -> Any:
         if call.method == "GET":
-            return call.outcome(answer)
+            return call.outcome(answer if "tags" in call.path else Answer(200, json.dumps(row()).encode()))
         sent.append((call.method, call.path.removeprefix(f"{API}/project/119/serving/14/tags/"), call.body))
         return call.outcome(Answer(204, b""))
 
     deployment = Deployment.from_json(row())
-    return drive(tags.set_tags(PROJECT, deployment, desired), send, lambda _: None), sent
+    return drive(tags.set_tags(PROJECT, deployment, desired, Routes()), send, lambda _: None), sent
 
 
 @pytest.mark.parametrize("desired", [{"team": "fraud", "tier": 3}, {"tier": "3", "team": "fraud"}])

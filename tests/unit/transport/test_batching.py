@@ -19,7 +19,7 @@ import pytest
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-from airflow_provider_hsml.hopsworks.errors import NoResponseError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.errors import NoResponseError, RequestRefusedError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.transport.batching import (
     FEW_READS,
     FEW_READS_AT_ONCE,
@@ -64,6 +64,7 @@ class Hopsworks:
     away_until: float = 0.0
     gone: set[int] = field(default_factory=set)
     unlisted: set[int] = field(default_factory=set)
+    odd: set[int] = field(default_factory=set)
     under_way: int = 0
     most_at_once: int = 0
 
@@ -91,6 +92,8 @@ class Hopsworks:
         rows = {number: row(id=number, name=f"d{number}") for number in range(1, self.deployments + 1)}
         for number in self.gone:
             del rows[number]
+        for number in self.odd:
+            rows[number]["modelVersion"] = "many"
         if call.looks_at is None:
             return _json([each for number, each in rows.items() if number not in self.unlisted])
         number = int(str(call.looks_at).removeprefix("d"))
@@ -212,6 +215,18 @@ def test_a_deployment_that_a_list_lacks_is_looked_at_before_anybody_is_told_that
     assert found[6].id == 7
     assert found[7] is None
     assert sorted(scene.server.what) == ["7", "8", "list"]
+
+
+def test_one_odd_deployment_does_not_fail_the_waits_for_the_others() -> None:
+    scene = Scene(deployments=20, odd={7})
+
+    async def some() -> list[Any]:
+        looks = [scene.look(number, BEGIN + 30) for number in range(1, 21)]
+        return list(await asyncio.gather(*looks, return_exceptions=True))
+
+    found = scene.run(some())
+    assert isinstance(found.pop(6), UnexpectedResponseError)
+    assert [one.id for one in found] == [number for number in range(1, 21) if number != 7]
 
 
 def test_who_asks_while_a_look_is_under_way_gets_a_later_one() -> None:

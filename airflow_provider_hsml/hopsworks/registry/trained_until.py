@@ -1,0 +1,58 @@
+"""How recent a version's training data is: written when it is registered, compared before it is promoted."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
+
+from . import lookup
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.domain.project import Project
+
+FILE = "airflow.json"
+"""The file beside a version's own, ``{"trained_until": ISO 8601 in UTC}``."""
+_KEY = "trained_until"
+
+
+def read_argument(value: object) -> str:
+    """
+    Read the argument ``trained_until``.
+
+    :param value: a datetime, or ISO 8601 text; UTC without an offset
+    :return: ISO 8601 in UTC
+    :raises InvalidInputError: it is neither
+    """
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        arguments.refuse(_KEY, "a datetime, or ISO 8601 text such as '2026-11-29T00:00:00+00:00'", value)
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC).isoformat()
+
+
+def content(trained_until: str | None) -> dict[str, str] | None:
+    """Return the content of the file; None without a time."""
+    return None if trained_until is None else {_KEY: trained_until}
+
+
+async def read_trained_until(project: Project, model: ModelVersion) -> datetime | None:
+    """
+    Read until when the training data of a version goes; None if that was not registered.
+
+    :raises UnexpectedResponseError: the file cannot be read: an unknown age is not a missing one
+    """
+    path = f"{lookup.model_folder(project, model)}/{FILE}"
+    data = await api.download(project, path)
+    if data is None:
+        return None
+    try:
+        return datetime.fromisoformat(json.loads(data)[_KEY]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"{path!r}: expected JSON with the time {_KEY!r} ({type(error).__name__}: {error})."
+        raise UnexpectedResponseError(message, status=200) from error
