@@ -103,6 +103,8 @@ class IdleTracker:
     since: float | None = None
     """The first poll of the current Idle, seconds since 1970; None while the deployment is not Idle."""
     woken_at: float | None = None
+    can_wake: bool = True
+    """Whether there is a request that can wake the deployment."""
 
     def seconds(self, now: float) -> float:
         """Return for how many seconds the deployment has been Idle, counted from the first call."""
@@ -181,8 +183,6 @@ class RolloutTracker:
     model_version: int | None = None
     """The model version that our change or START made live; None if unknown."""
     instances: InstanceTracker = field(default_factory=InstanceTracker)
-    can_wake: bool = True
-    """Whether there is a request that can wake an Idle deployment."""
     started_again: bool = False
     """Whether the START was sent a second time."""
     saw_transition: bool = False
@@ -193,7 +193,7 @@ class RolloutTracker:
     """Since when every poll has shown a stable status, seconds since 1970."""
     poll_within: float = POLL_AGAIN
     """Seconds until the next poll, at the most."""
-    _idle: IdleTracker = field(default_factory=IdleTracker)
+    idle: IdleTracker = field(default_factory=IdleTracker)
     failure: FailureTracker = field(default_factory=FailureTracker)
 
     def next(self, deployment: Deployment, now: float) -> NextStep:
@@ -214,7 +214,7 @@ class RolloutTracker:
             raise DeploymentFailedError(deployment)
         if status is Status.IDLE:
             return self._while_idle(deployment, now)
-        self._idle.since = None
+        self.idle.since = None
         if status is not Status.RUNNING or deployment.available_instances < max(1, deployment.minimum_instances):
             self.saw_transition = self.saw_transition or status is not Status.RUNNING
             self.stable_since = None
@@ -247,7 +247,7 @@ class RolloutTracker:
         raise SupersededError(message)
 
     def _while_idle(self, deployment: Deployment, now: float) -> NextStep:
-        seconds = self._idle.seconds(now)
+        seconds = self.idle.seconds(now)
         if deployment.minimum_instances > 0:
             self.stable_since = None
             if seconds >= NEVER_APPLIED:
@@ -258,9 +258,9 @@ class RolloutTracker:
                 )
                 raise VerificationError(message)
             return NextStep.POLL
-        if not self.can_wake:
+        if not self.idle.can_wake:
             return self._stable(deployment, now)
-        return NextStep.WAKE if self._idle.wakes(now) else NextStep.POLL
+        return NextStep.WAKE if self.idle.wakes(now) else NextStep.POLL
 
     def _stable(self, deployment: Deployment, now: float) -> NextStep:
         if self.stable_since is None:

@@ -30,6 +30,7 @@ from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     FailureTracker,
+    IdleTracker,
     InstanceTracker,
     RolloutCause,
     RolloutTracker,
@@ -101,7 +102,7 @@ def to_json(watch: RolloutWatch) -> dict[str, Any]:
         "signature": list(tracker.signature) if tracker.signature else None,
         "model_version": tracker.model_version,
         "old_names": sorted(tracker.instances.previous),
-        "can_wake": tracker.can_wake,
+        "can_wake": tracker.idle.can_wake,
         "started_again": tracker.started_again,
         "unschedulable_grace": tracker.failure.unschedulable_grace,
         "timeout": watch.timeout,
@@ -133,7 +134,7 @@ def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> Rollou
         signature=tuple(data["signature"]) if data["signature"] else None,
         model_version=data["model_version"],
         instances=InstanceTracker(frozenset(data["old_names"])),
-        can_wake=data["can_wake"],
+        idle=IdleTracker(can_wake=data["can_wake"]),
         started_again=data["started_again"],
         failure=FailureTracker(data["unschedulable_grace"]),
     )

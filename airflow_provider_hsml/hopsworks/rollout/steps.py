@@ -13,6 +13,7 @@ from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     FailureTracker,
+    IdleTracker,
     InstanceTracker,
     RolloutCause,
     RolloutTracker,
@@ -243,7 +244,7 @@ class Steps:
                 signature=None if cause is RolloutCause.START else live.signature,
                 model_version=live.model_version,
                 instances=InstanceTracker(progress.old_names),
-                can_wake=self.prober.can_probe,
+                idle=IdleTracker(can_wake=self.prober.can_probe),
                 failure=FailureTracker(self.policy.unschedulable_grace),
             ),
             self.prober,

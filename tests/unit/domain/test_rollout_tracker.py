@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
+    IdleTracker,
     InstanceTracker,
     NextStep,
     RolloutCause,
@@ -225,6 +226,6 @@ def test_an_answer_of_the_previous_version_restarts_the_settle_time() -> None:
 
 
 def test_idle_without_a_request_to_wake_it_settles() -> None:
-    tracker = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE, can_wake=False)
+    tracker = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE, idle=IdleTracker(can_wake=False))
 
     play(tracker, [(0, IDLE_ZERO, POLL), (20, IDLE_ZERO, PROBE)])
