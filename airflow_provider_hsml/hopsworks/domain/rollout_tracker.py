@@ -227,7 +227,8 @@ class RolloutTracker:
         self.saw_transition = self.previous_answered = True
 
     def _check_signature(self, deployment: Deployment) -> None:
-        is_another = self.model_version is not None and deployment.model_version != self.model_version
+        ours, now = self.model_version, deployment.model_version
+        is_another = None not in (ours, now) and now != ours
         if self.signature is None and not is_another:
             self.signature = deployment.signature
         elif is_another or deployment.signature != self.signature:

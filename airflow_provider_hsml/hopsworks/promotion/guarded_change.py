@@ -213,7 +213,8 @@ class GuardedChange:
         """Return the error of a change that is live and could not be verified; the journal keeps it as pending."""
         unverified = error.extended(
             f"Deployment {self.record.run.name!r}: the change is live but unverified, and stays pending.\n"
-            "Run the task again: it verifies the change. To accept it as it is: HsmlHook().accept_pending(...)."
+            "Run the task again: it verifies the change. To accept it as it is: "
+            f"HsmlHook(...).accept_pending({self.record.run.name!r})."
         )
         unverified.is_unverified = unverified.transient = True
         return unverified

@@ -148,6 +148,10 @@ AFTER_A_START: dict[str, Script] = {
     "another model version is another client's": [
         (1, poll("Running", modelVersion=77), SupersededError),
     ],
+    "a response without a model version is no other client's": [
+        (1, poll("Starting", modelVersion=None), POLL),
+        (2, RUNNING, PROBE),
+    ],
     "a START without effect is sent once more": [
         (0, STOPPED, POLL),
         (9, STOPPED, POLL),
