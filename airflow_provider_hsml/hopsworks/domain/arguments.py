@@ -185,9 +185,12 @@ class Arguments:
         """
         Read an instance of this class, a mapping with the same keys, or such a mapping as JSON text.
 
+        :param value: None when the argument is not given
         :param what: the argument's name, for messages
         :raises InvalidInputError: an unknown key (the message suggests the nearest known one), or another type
         """
+        if value is None:
+            return cls()
         if isinstance(value, cls):
             return value
         if isinstance(value, str):

@@ -62,7 +62,7 @@ class Resources(Arguments):
         if self.instances is not None:
             found["scaling.min_instances"] = arguments.integer(f"{what}.instances", self.instances, least=0)
         for kind, given in (("requests", self.requests), ("limits", self.limits)):
-            for unit, value in arguments.mapping(f"{what}.{kind}", given or {}, COMPUTE).items():
+            for unit, value in arguments.mapping(f"{what}.{kind}", {} if given is None else given, COMPUTE).items():
                 found[f"resources.{kind}.{unit}"] = _COMPUTE[unit](f"{what}.{kind}.{unit}", value)
         return found
 
@@ -286,8 +286,8 @@ class DeploymentSpec(Arguments):
                 if away
                 else TransformerSpec.read(self.transformer, "spec.transformer").setting_values()
             )
-        found |= InferenceLogger.read(self.inference_logger or {}, "spec.inference_logger").setting_values()
-        found |= Batcher.read(self.inference_batcher or {}, "spec.inference_batcher").setting_values()
+        found |= InferenceLogger.read(self.inference_logger, "spec.inference_logger").setting_values()
+        found |= Batcher.read(self.inference_batcher, "spec.inference_batcher").setting_values()
         for name, words in (("api_protocol", ("REST", "GRPC")), ("serving_tool", ("KSERVE", "DEFAULT"))):
             if (value := getattr(self, name)) is not None:
                 found[name] = arguments.choice(f"spec.{name}", value, words)
@@ -295,7 +295,7 @@ class DeploymentSpec(Arguments):
             found["description"] = arguments.text("spec.description", self.description)
         if self.tags is not None:
             found["tags"] = dict(arguments.json_mapping("spec.tags", self.tags))
-        return found | _extra(self.extra or {})
+        return found | _extra({} if self.extra is None else self.extra)
 
 
 def _is_false(value: object) -> bool:
@@ -310,8 +310,8 @@ def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> SettingValu
         found["environment"] = arguments.text(f"{what}.environment", spec.environment)
     if spec.env_vars is not None:
         found["env_vars"] = _env_vars(f"{what}.env_vars", spec.env_vars)
-    resources = Resources.read(spec.resources or {}, f"{what}.resources").setting_values(f"{what}.resources")
-    scaling = Scaling.read(spec.scaling or {}, f"{what}.scaling").setting_values(f"{what}.scaling")
+    resources = Resources.read(spec.resources, f"{what}.resources").setting_values(f"{what}.resources")
+    scaling = Scaling.read(spec.scaling, f"{what}.scaling").setting_values(f"{what}.scaling")
     one, other = (half.get("scaling.min_instances") for half in (resources, scaling))
     if one is not None and other is not None and one != other:
         expected = f"the same as scaling.min_instances ({other}), or only one of them"

@@ -82,7 +82,7 @@ class NewModel:
         """
         name = check_model_name(model_name)
         source = sources.read_source("model_path", model_path)
-        more["tags"] = arguments.mapping("tags", more.get("tags") or {})
+        more["tags"] = arguments.mapping("tags", {} if more.get("tags") is None else more["tags"])
         for argument in ("input_example", "model_schema", "expected", "tags"):
             if more.get(argument) is not None:
                 _check_json(argument, more[argument])
@@ -106,7 +106,7 @@ class NewModel:
 def _metrics(value: object) -> dict[str, float]:
     """Read metrics: names that the registry can sort by, and finite numbers."""
     found = {}
-    for name, number in arguments.mapping("metrics", value or {}).items():
+    for name, number in arguments.mapping("metrics", {} if value is None else value).items():
         if not _METRIC_NAME.fullmatch(name):
             arguments.refuse(
                 "metrics", "names of letters, digits and underscores, which the registry can sort by", name
