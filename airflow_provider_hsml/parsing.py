@@ -1,15 +1,28 @@
-"""Parsing of DAG files, for operators and sensors: checks of arguments, and names of mapped tasks."""
+"""
+Arguments of operators and sensors: checks at parse time, checks of values from outside, and names of mapped tasks.
+
+A literal None in the DAG file means that an argument is not given. A value that the DAG file takes from elsewhere (an
+XCom, a template, ``expand``) and that arrives empty is an error: otherwise a task behind a skipped one would run with
+the default. So the assignment of a template field records the source of each such value in it.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
+    from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
+
+    Path = tuple[str | int, ...]
 
 T = TypeVar("T")
 
@@ -17,17 +30,23 @@ BY_DEPLOYMENT = "deployment {{ task.deployment_name }}"
 BY_MODEL = "model {{ task.model_name }}"
 _TEMPLATE_CHARACTERS = frozenset("{}[]<>$%#")
 """Characters of template delimiters. A DAG may define its own delimiters."""
+_SHOWN = 100
+"""Characters of a template that a message shows."""
 
 
 class TaskMixin:
     """Argument checks and mapped task names, for operators and sensors."""
 
     task_id: str
+    template_fields: Sequence[str]
     map_index_template_default: ClassVar[str] = BY_DEPLOYMENT
     """
     The default name of a mapped task in Airflow's UI. It begins with a word: a DAG may render templates natively, which
     would turn a name of digits into a number.
     """
+    _sources: Mapping[Path, str] = {}
+    """The source of each value in a template field that the DAG file takes from elsewhere, by its path."""
+    _is_rendered = False
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -42,6 +61,71 @@ class TaskMixin:
         partial: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]
         return partial
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute. Until Airflow renders the template fields, record the sources of a template field."""
+        super().__setattr__(name, value)
+        if name in self.template_fields and not self._is_rendered:
+            self.__dict__["_sources"] = {**self._sources, **dict(_sources_in(value, (name,)))}
+
+    def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
+        """Render. From here on, the template fields hold values and no sources."""
+        self.__dict__["_is_rendered"] = True
+        super()._do_render_template_fields(*args, **kwargs)  # type: ignore[misc]
+
+    def _check_arrived(self) -> None:
+        """
+        Check that each value from an XCom, a template or ``expand`` has arrived. Call it before anything else is done.
+
+        :raises InvalidInputError: a value is None, blank or "None"; the message names the argument and the source
+        """
+        mapped: dict[Path, str] = {(name,): "an argument of expand" for name in self._mapped_fields()}
+        for path, source in {**mapped, **self._sources}.items():
+            value = self._value_at(path)
+            if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
+                message = (
+                    f"{_shown(path)}: expected a value from {source}, got {value!r}.\nCheck why it is empty: a task "
+                    "may have been skipped or may have failed. Only a literal None in the DAG file means 'not given'."
+                )
+                raise InvalidInputError(message)
+
+    def _value_at(self, path: Path) -> Any:
+        """Return the value at a path of a template field; the value on the way where the path ends earlier."""
+        value = self._field(str(path[0]))
+        for key in path[1:]:
+            value = _from_json(value)
+            try:
+                value = value[key]
+            except (KeyError, IndexError, TypeError):
+                break
+        return value
+
+    def _field(self, name: str) -> Any:
+        """Return the value of a template field."""
+        return getattr(self, name)
+
+    @property
+    def _is_from_mapped(self) -> bool:
+        """Whether this is one of several mapped tasks, whose arguments may come from outside."""
+        return bool(getattr(self, "_BaseOperator__from_mapped", False))
+
+    def _mapped_fields(self) -> Iterator[str]:
+        """Yield the template fields that ``expand`` or ``expand_kwargs`` filled."""
+        task = cast("BaseOperator", self)
+        if not self._is_from_mapped or not task.has_dag():  # type: ignore[no-untyped-call]
+            return
+        written = getattr(task.dag.get_task(self.task_id), "partial_kwargs", None)
+        if written is None:
+            return
+        given = getattr(self, "_BaseOperator__init_kwargs", {})
+        defaults = {**task.dag.default_args, **(task.task_group.default_args if task.task_group else {})}
+        for name in self.template_fields:
+            if name in given and name not in written and (name not in defaults or defaults[name] is not given[name]):
+                yield name
+
+    def _invalid(self, message: str) -> Exception:
+        """Return the error for an invalid argument: of the DAG file, or of a mapped task, which no retry can help."""
+        return (AirflowFailException if self._is_from_mapped else ValueError)(f"Task {self.task_id!r}: {message}")
+
     def _check_argument(self, read: Callable[..., T], name: str, value: object, **limits: Any) -> T:
         """
         Check an argument when the DAG is parsed, and return its value.
@@ -53,8 +137,7 @@ class TaskMixin:
         try:
             return read(name, value, **limits)
         except InvalidInputError as error:
-            message = f"Task {self.task_id!r}: {error}"
-            raise ValueError(message) from error
+            raise self._invalid(str(error)) from error
 
     def _check_literal(self, read: Callable[..., object], name: str, value: object, **limits: Any) -> None:
         """
@@ -64,8 +147,46 @@ class TaskMixin:
         :param limits: further arguments of ``read``
         :raises ValueError: naming the task, the argument and the expected value
         """
-        is_template = isinstance(value, str) and (not value or bool(_TEMPLATE_CHARACTERS & set(value)))
         # A mapped argument's value comes from outside as well, so the running task checks it.
-        is_mapped = getattr(self, "_BaseOperator__from_mapped", False)
-        if isinstance(value, bool | int | float | str) and not is_template and not is_mapped:
+        is_literal = isinstance(value, bool | int | float | str) and not any(_sources_in(value, (name,)))
+        if is_literal and value != "" and not self._is_from_mapped:
             self._check_argument(read, name, value, **limits)
+
+
+def _sources_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the source of each value that is an XCom or a template."""
+    if hasattr(value, "iter_references"):
+        yield path, _source(value)
+    elif isinstance(value, str) and _TEMPLATE_CHARACTERS & set(value):
+        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
+        yield path, f"the template {shown!r}"
+        yield from () if (parsed := _from_json(value)) is value else _sources_in(parsed, path)
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _sources_in(item, (*path, key))
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            yield from _sources_in(item, (*path, number))
+
+
+def _source(value: Any) -> str:
+    """Return the source of a value that Airflow resolves when the task runs."""
+    for operator, key in value.iter_references():
+        return f"the XCom {'' if key == 'return_value' else f'{key!r} '}of task {operator.task_id!r}"
+    return {"DagParam": "a parameter of the DAG"}.get(type(value).__name__, "an argument of expand")
+
+
+def _from_json(value: Any) -> Any:
+    """Parse JSON text of a mapping or a list; return any other value unchanged."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def _shown(path: Path) -> str:
+    """Return the name of an argument or of a value in it: ``spec.environment``, ``candidates[0]``."""
+    name, *inner = path
+    return str(name) + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inner)

@@ -97,6 +97,7 @@ with DAG(
         task_id="plan",
         model_name=MODEL,
         metric="accuracy",
+        direction="max",
         candidates=[register.output],
         plan_only=True,
         if_not_better="skip",

@@ -40,6 +40,10 @@ with DAG(
     tags=["hsml"],
 ):
     DeployBestModelOperator(
-        task_id="deploy", model_name=MODEL, metric="accuracy", outlets=[AssetAlias("digits_in_production")]
+        task_id="deploy",
+        model_name=MODEL,
+        metric="accuracy",
+        direction="max",
+        outlets=[AssetAlias("digits_in_production")],
     )
 # [END promote_on_new_version]

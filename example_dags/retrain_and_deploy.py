@@ -143,7 +143,12 @@ with DAG(
 
     # [START retrain_and_deploy_deploy]
     deploy = DeployBestModelOperator(
-        task_id="deploy", model_name=MODEL, metric="accuracy", candidates=register.output, on_rollback=tell
+        task_id="deploy",
+        model_name=MODEL,
+        metric="accuracy",
+        direction="max",
+        candidates=register.output,
+        on_rollback=tell,
     )
     # [END retrain_and_deploy_deploy]
 

@@ -51,7 +51,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         model = None
         if model_name is not None:
             model = self.run(lookup.find_version(self.client.project, model_name, model_version))
-        desired = DeploymentSpec.read(spec or {}).setting_values()
+        desired = DeploymentSpec.read(spec).setting_values()
         return self._reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment
 
     def _reconcile(

@@ -39,7 +39,7 @@ class ModelsMixin(HsmlBaseHook):
         """
         return self.run(lookup.find_version(self.client.project, name, version))
 
-    def get_best_model(self, name: str, metric: str, direction: str = "max") -> ModelVersion:
+    def get_best_model(self, name: str, metric: str, direction: str) -> ModelVersion:
         """
         Return the version with the best value of a metric.
 

@@ -87,13 +87,13 @@ class PromotionsMixin(HsmlBaseHook):
         if newest and planned is not None:
             newest, model_version = planned.model_version is None, planned.model_version or "latest"
         promotion = Promotion(
-            Run(self.client.project, deployment_name or "", timeout, poll_interval, steady(), run_key),
+            Run(self.client.project, _name(deployment_name), timeout, poll_interval, steady(), run_key),
             Selection(
                 model_name,
                 None if newest else arguments.integer("model_version", model_version, least=1),
-                model_project=model_project or None,
+                model_project=_optional_text("model_project", model_project),
             ),
-            DeploymentSpec.read(spec or {}).setting_values(),
+            DeploymentSpec.read(spec).setting_values(),
             RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
             _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
@@ -107,7 +107,7 @@ class PromotionsMixin(HsmlBaseHook):
         self,
         model_name: str,
         metric: str,
-        direction: str = "max",
+        direction: str,
         *,
         candidates: Sequence[int | str | Mapping[str, Any]] | None = None,
         deployment_name: str | None = None,
@@ -137,14 +137,14 @@ class PromotionsMixin(HsmlBaseHook):
         :param verification: the checks that the new version has to pass; None for those registered with it
         :raises RolledBackError: the change failed and the previous version serves again; the error has the record
         """
-        rules = Gate.read(gate or {}, "gate").rules()
+        rules = Gate.read(gate, "gate").rules()
         by = Metric(
             arguments.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
         )
         promotion = Promotion(
-            Run(self.client.project, deployment_name or "", timeout, poll_interval, steady(), run_key),
-            Selection(model_name, by=by, rules=rules, model_project=model_project or None),
-            DeploymentSpec.read(spec or {}).setting_values(),
+            Run(self.client.project, _name(deployment_name), timeout, poll_interval, steady(), run_key),
+            Selection(model_name, by=by, rules=rules, model_project=_optional_text("model_project", model_project)),
+            DeploymentSpec.read(spec).setting_values(),
             RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
             _checks(verification, wait=wait),
             plan_only=arguments.boolean("plan_only", plan_only),
@@ -275,6 +275,15 @@ class PromotionsMixin(HsmlBaseHook):
                 log.warning("Deployment %r, which was being created, is left as it is", name)
         except HopsworksError:
             log.exception("The cleanup after a killed task failed: check the state of its deployment")
+
+
+def _name(deployment_name: str | None) -> str:
+    """Read ``deployment_name``; empty to derive the name from the model's."""
+    return "" if deployment_name is None else check_deployment_name(deployment_name)
+
+
+def _optional_text(what: str, value: object) -> str | None:
+    return None if value is None else arguments.text(what, value)
 
 
 def _is_recreate(rollout: str) -> bool:

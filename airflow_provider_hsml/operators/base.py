@@ -57,7 +57,11 @@ class HsmlOperator(TaskMixin, BaseOperator):
         :raises HopsworksError: a retry may succeed
         """
         self._links = Links(context["ti"])
-        return self._map_errors(functools.partial(self.act, context))
+        return self._map_errors(functools.partial(self._act, context))
+
+    def _act(self, context: Context) -> dict[str, Any]:
+        self._check_arrived()
+        return self.act(context)
 
     def _map_errors(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Call ``act``. Turn a permanent error into ``AirflowFailException``, so that Airflow does not retry it."""

@@ -79,8 +79,8 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         """Read a callable, or a list of them."""
         callables: Sequence[Any] = value if isinstance(value, list | tuple) else () if value is None else (value,)
         if not all(map(callable, callables)):
-            message = f"Task {self.task_id!r}: {name}: expected a callable or a list of them, got {value!r}."
-            raise ValueError(message)
+            message = f"{name}: expected a callable or a list of them, got {value!r}."
+            raise self._invalid(message)
         return callables
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
@@ -112,21 +112,21 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         :raises ValueError: naming the argument that does
         """
         if not self.wait_for_completion:
-            message = f"Task {self.task_id!r}: verification needs wait_for_completion=True."
-            raise ValueError(message)
+            message = "verification needs wait_for_completion=True."
+            raise self._invalid(message)
         if isinstance(self.spec, Mapping) and self.spec.get("api_protocol") == "GRPC":
-            message = f"Task {self.task_id!r}: verification cannot ask a deployment of api_protocol GRPC. Leave it out."
-            raise ValueError(message)
+            message = "verification cannot ask a deployment of api_protocol GRPC.\nLeave it out."
+            raise self._invalid(message)
         if self.expect is not None:
             self._check_argument(arguments.text, "verification.expect", self.expect)
 
     def _verification(self) -> Verification | None:
         """Read ``verification``. Its ``expect`` is taken from the DAG file only."""
-        if self.verification in (None, "") and self.expect is None:
+        if self.verification is None and self.expect is None:
             return None
         from airflow_provider_hsml.hopsworks import Verification  # noqa: PLC0415 - not needed to parse a DAG
 
-        read = Verification.read(self.verification or {}, "verification")
+        read = Verification.read(self.verification, "verification")
         if read.expect is not None or not self._is_expect_written():
             message = (
                 "verification.expect: this names code to run, so it is taken from the DAG file only: write "
@@ -149,7 +149,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
     def _promotion_arguments(self, context: Context) -> dict[str, Any]:
         return {
             "run_key": run_key(context),
-            "deployment_name": self.deployment_name or None,
+            "deployment_name": self.deployment_name,
             "spec": self._unmasked_spec(),
             "verification": self._verification(),
             "model_project": self.model_project,
@@ -225,7 +225,7 @@ class DeployModelOperator(_PromotingOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if model_name is None and not (self.deployment_name and self.spec):
+        if model_name is None and not (self.deployment_name and self.spec) and not self._is_from_mapped:
             message = (
                 f"Task {self.task_id!r}: without model_name it needs deployment_name, and spec with a script_file."
             )
@@ -244,7 +244,7 @@ class DeployModelOperator(_PromotingOperator):
             self.hook.deploy_model,
             self.model_name,
             self.model_version,
-            plan=self.plan or None,
+            plan=self.plan,
             **self._promotion_arguments(context),
         )
         return self._push_record(context, record)
@@ -319,7 +319,7 @@ class DeployBestModelOperator(_PromotingOperator):
         *,
         model_name: str,
         metric: str,
-        direction: str = "max",
+        direction: str,
         candidates: Sequence[int | Mapping[str, Any]] | None = None,
         gate: Gate | Mapping[str, Any] | str | None = None,
         if_not_better: str = "keep",

@@ -58,6 +58,10 @@ class SpecOperator(WaitingOperator):
             ):
                 mask_secret(value)
 
+    def _field(self, name: str) -> Any:
+        """Return the value of a template field, with the real values of environment variables."""
+        return self._unmasked_spec() if name == "spec" else super()._field(name)
+
     def _unmasked_spec(self) -> Any:
         """Return the spec with the real values."""
         return _replace_values(

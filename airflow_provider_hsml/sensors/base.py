@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
 from airflow_provider_hsml.parsing import TaskMixin
 
@@ -90,7 +90,15 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
         raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
-        """Wait until the condition is met, and return its result."""
+        """
+        Wait until the condition is met, and return its result.
+
+        :raises AirflowFailException: an argument from an XCom, a template or ``expand`` is empty; also with soft_fail
+        """
+        try:
+            self._check_arrived()
+        except InvalidInputError as error:
+            raise AirflowFailException(str(error)) from None
         self._deadline, self._links = time.time() + self.timeout, Links(context["ti"])
         return super().execute(context)
 

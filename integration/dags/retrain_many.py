@@ -72,6 +72,7 @@ for where in ("default", "other"):
                 hsml_conn_id=f"hsml_{where}",
                 model_name="{{ params.model }}",
                 metric="accuracy",
+                direction="max",
                 candidates=register.output,
                 deferrable=how == "triggerer",
             )

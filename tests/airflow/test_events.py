@@ -76,14 +76,18 @@ with DAG("night", schedule=None, render_template_as_native_obj=True):
         outlets=[AssetAlias("registered")],
     )
     deploy = DeployBestModelOperator(
-        task_id="deploy", model_name="churn", metric="auc", outlets=[AssetAlias("in_production"), Asset("plain")]
+        task_id="deploy",
+        model_name="churn",
+        metric="auc",
+        direction="max",
+        outlets=[AssetAlias("in_production"), Asset("plain")],
     )
     register >> deploy
 
 with DAG(
     "consumer", start_date=datetime(2026, 1, 1), catchup=False, schedule=[Asset("hopsworks://demo/deployments/churn")]
 ):
-    DeployBestModelOperator(task_id="promote_elsewhere", model_name="churn", metric="auc")
+    DeployBestModelOperator(task_id="promote_elsewhere", model_name="churn", metric="auc", direction="max")
 """
 
 
@@ -231,7 +235,12 @@ class TestAssetEvents:
         """Its worker died after it had verified all: the retry tells, and is not skipped for changing nothing."""
         outlets = Outlets("in_production")
         deploy: Any = DeployBestModelOperator(
-            task_id="deploy", model_name="lost", metric="auc", if_not_better="skip", outlets=[outlets.alias]
+            task_id="deploy",
+            model_name="lost",
+            metric="auc",
+            direction="max",
+            if_not_better="skip",
+            outlets=[outlets.alias],
         )
         ti = FakeTaskInstance()
         for auc in (0.8, 0.9):
@@ -282,7 +291,7 @@ class TestOnRollback:
         notifier, ti = Notifier("{{ promotion.model_version }}: {{ promotion.reason }}"), FakeTaskInstance()
         called: list[Any] = []
         operator = DeployBestModelOperator(
-            task_id="deploy", model_name="told1", metric="auc", on_rollback=[called.append, notifier]
+            task_id="deploy", model_name="told1", metric="auc", direction="max", on_rollback=[called.append, notifier]
         )
 
         with pytest.raises(AirflowFailException, match="serves again"):

@@ -41,7 +41,9 @@ def champion(name: str, register: Callable[..., int]) -> str:
 
 
 def best(name: str, **more: Any) -> DeployBestModelOperator:
-    return DeployBestModelOperator(task_id="task", model_name=name, metric="accuracy", poll_interval=0.2, **more)
+    return DeployBestModelOperator(
+        task_id="task", model_name=name, metric="accuracy", poll_interval=0.2, **{"direction": "max", **more}
+    )
 
 
 def test_a_gate_that_is_not_passed(serving: LocalServing, champion: str, register: Callable[..., int]) -> None:

@@ -198,7 +198,7 @@ class TestModels:
         assert hook.get_model("hooked").version == 3
         assert hook.get_model("hooked", 2).metrics == {"accuracy": 0.6}
         serving.requests.clear()
-        assert hook.get_best_model("hooked", "accuracy").version == 1
+        assert hook.get_best_model("hooked", "accuracy", "max").version == 1
         assert len(serving.requests) == 1
         assert hook.get_best_model("hooked", "accuracy", "min").version == 2
 
@@ -207,9 +207,9 @@ class TestModels:
         register("metricless", 1, accuracy=0.7)
 
         with pytest.raises(InvalidInputError, match="metrics there: accuracy"):
-            hook.get_best_model("metricless", "f1")
+            hook.get_best_model("metricless", "f1", "max")
         with pytest.raises(NotFoundError, match="Model 'nothere' is not in the registry"):
-            hook.get_best_model("nothere", "f1")
+            hook.get_best_model("nothere", "f1", "max")
         with pytest.raises(InvalidInputError, match="direction"):
             hook.get_best_model("metricless", "accuracy", "up")
 

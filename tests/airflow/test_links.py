@@ -193,7 +193,7 @@ def test_a_promotion_that_is_skipped_or_taken_back(
     name = served("judged")
     register(name, 2, auc=0.1)
     skipped, failed, back = TaskInstance(), TaskInstance(), TaskInstance()
-    best: dict[str, Any] = {**QUICK, "model_name": name, "metric": "auc"}
+    best: dict[str, Any] = {**QUICK, "model_name": name, "metric": "auc", "direction": "max"}
     with pytest.raises(AirflowSkipException):
         execute(DeployBestModelOperator(**best, if_not_better="skip"), skipped)
     hook.register_model(
@@ -241,7 +241,9 @@ with DAG("linked", schedule=None, default_args={"trigger_rule": "all_done"}):
     running = DeployModelOperator(task_id="running", model_name="first", deferrable=False, **how)
     # Not a promotion: "dags test" loses what Airflow otherwise hands to a task that goes on.
     deferred = DeploymentStatusSensor(task_id="deferred", deployment_name="awaited", deferrable=True)
-    skipped = DeployBestModelOperator(task_id="skipped", model_name="first", metric="auc", if_not_better="skip")
+    skipped = DeployBestModelOperator(
+        task_id="skipped", model_name="first", metric="auc", direction="max", if_not_better="skip"
+    )
     failed = DeployModelOperator(task_id="failed", model_name="broken", **how)
     retried = StartDeploymentOperator(
         task_id="retried", deployment_name="retried", poll_interval=0.1, timeout=2, retries=50, retry_delay=timedelta(0)

@@ -51,7 +51,9 @@ def name() -> str:
 
 
 def best(name: str, **more: Any) -> DeployBestModelOperator:
-    return DeployBestModelOperator(task_id="task", model_name=name, metric="accuracy", poll_interval=0.2, **more)
+    return DeployBestModelOperator(
+        task_id="task", model_name=name, metric="accuracy", poll_interval=0.2, **{"direction": "max", **more}
+    )
 
 
 def deploy(name: str, version: Any = "latest", **more: Any) -> DeployModelOperator:

@@ -63,7 +63,9 @@ class Stage:
         return DeployModelOperator(unschedulable_grace=1.0, **given)
 
     def best(self, **how: Any) -> DeployBestModelOperator:
-        given = HOW | {"model_name": self.name, "metric": "auc", "deferrable": self.deferrable} | how
+        given = (
+            HOW | {"model_name": self.name, "metric": "auc", "direction": "max", "deferrable": self.deferrable} | how
+        )
         return DeployBestModelOperator(unschedulable_grace=1.0, **given)
 
     def of(self, kind: Callable[..., Any], **how: Any) -> Any:

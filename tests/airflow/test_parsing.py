@@ -47,7 +47,7 @@ def make(name: str, **given: Any) -> Any:
     kind = getattr(operators, name, None) or getattr(sensors, name)
     right = {
         "RegisterModelOperator": {"model_path": "/x", "framework": "PYTHON"},
-        "DeployBestModelOperator": {"metric": "x"},
+        "DeployBestModelOperator": {"metric": "x", "direction": "max"},
     }
     about = {"deployment_name": "x"} if "Deployment" in name or name == "PredictOperator" else {"model_name": "x"}
     return kind(**{"task_id": "task", **about, **right.get(name, {}), **given})

@@ -39,7 +39,9 @@ def name() -> str:
 
 
 def best(name: str, **more: Any) -> DeployBestModelOperator:
-    return DeployBestModelOperator(task_id="task", model_name=name, metric="auc", poll_interval=0.1, **more)
+    return DeployBestModelOperator(
+        task_id="task", model_name=name, metric="auc", poll_interval=0.1, **{"direction": "max", **more}
+    )
 
 
 def deploy(name: str | None, version: Any = "latest", **more: Any) -> DeployModelOperator:

@@ -139,7 +139,14 @@ class TestArguments:
         assert own - plain == set(task.template_fields)
 
     def test_templated_ones_are_attributes(self, task: Any) -> None:
-        required = {"deployment_name": "x", "model_name": "x", "model_path": "x", "framework": "PYTHON", "metric": "x"}
+        required = {
+            "deployment_name": "x",
+            "model_name": "x",
+            "model_path": "x",
+            "framework": "PYTHON",
+            "metric": "x",
+            "direction": "max",
+        }
         names = {
             name
             for kind in task.__mro__

@@ -64,7 +64,7 @@ def serving_version(serving: LocalServing, name: str) -> Any:
 
 
 def best(name: str, **given: Any) -> DeployBestModelOperator:
-    return DeployBestModelOperator(task_id="deploy", model_name=name, metric="auc", **given)
+    return DeployBestModelOperator(task_id="deploy", model_name=name, metric="auc", **{"direction": "max", **given})
 
 
 class TestAChallengerThatFails:

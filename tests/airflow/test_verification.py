@@ -128,6 +128,7 @@ class TestWhatIsAsked:
             task_id="task",
             model_name=champion,
             metric="accuracy",
+            direction="max",
             poll_interval=0.1,
             verification={"expect": "finite", "bake_seconds": 0.3, "probe_interval": "0.1"},
         )

@@ -178,7 +178,9 @@ class PromotionMachine(RuleBasedStateMachine):
         """See what would happen, which changes nothing."""
 
         def do(worker: Worker, key: str) -> Record:
-            return worker.deploy_best_model(self.name, "accuracy", gate=gate, plan_only=True, run_key=key, timeout=300)
+            return worker.deploy_best_model(
+                self.name, "accuracy", "max", gate=gate, plan_only=True, run_key=key, timeout=300
+            )
 
         before = self.scene.settle(self.name)
         worker = Worker(self.scene, Fate(), self.name)
@@ -237,7 +239,9 @@ class PromotionMachine(RuleBasedStateMachine):
         def do(worker: Worker, key: str) -> Record:
             record: Record | HopsworksError
             try:
-                record = worker.deploy_best_model(self.name, "accuracy", gate=gate, spec=spec, run_key=key, timeout=300)
+                record = worker.deploy_best_model(
+                    self.name, "accuracy", "max", gate=gate, spec=spec, run_key=key, timeout=300
+                )
                 self._check_rejected(record, gate)
             except HopsworksError as error:
                 self._check_rejected(error.record, gate)

@@ -29,9 +29,9 @@ with DAG("night", schedule=None):
         framework="SKLEARN",
         metrics={"auc": 0.8},
     )
-    plan = DeployBestModelOperator(task_id="plan", model_name="churn", metric="auc", plan_only=True)
-    deploy = DeployBestModelOperator(task_id="deploy", model_name="churn", metric="auc")
-    again = DeployBestModelOperator(task_id="again", model_name="churn", metric="auc")
+    plan = DeployBestModelOperator(task_id="plan", model_name="churn", metric="auc", direction="max", plan_only=True)
+    deploy = DeployBestModelOperator(task_id="deploy", model_name="churn", metric="auc", direction="max")
+    again = DeployBestModelOperator(task_id="again", model_name="churn", metric="auc", direction="max")
     refused = DeployModelOperator(task_id="refused", model_name="churn", model_version=9)
     register >> plan >> deploy >> again >> refused
 """

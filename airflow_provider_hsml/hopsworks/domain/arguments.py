@@ -197,7 +197,7 @@ class Arguments:
         """
         Read an instance of this class, a mapping with the same keys, or such a mapping as JSON text.
 
-        :param value: None reads as one without fields
+        :param value: None when the argument is not given
         :param what: the argument's name, for messages
         :raises InvalidInputError: an unknown key (the message suggests the nearest known one), or another type
         """

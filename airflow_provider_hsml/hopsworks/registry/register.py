@@ -86,7 +86,7 @@ class NewModel:
         """
         name = check_model_name(model_name)
         source = sources.read_source("model_path", model_path)
-        more["tags"] = arguments.mapping("tags", more.get("tags") or {})
+        more["tags"] = arguments.mapping("tags", {} if more.get("tags") is None else more["tags"])
         for argument in ("input_example", "model_schema", "expected", "tags"):
             if more.get(argument) is not None:
                 _check_json(argument, more[argument])
