@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_hsml.hopsworks.domain.plain import place
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
-    Path = tuple[str | int, ...]
+    from airflow_provider_hsml.hopsworks.domain.plain import Path
 
 T = TypeVar("T")
 
@@ -83,7 +84,7 @@ class TaskMixin:
             value = self._value_at(path)
             if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
                 message = (
-                    f"{_shown(path)}: expected a value from {source}, got {value!r}.\nCheck why it is empty: a task "
+                    f"{place(path)}: expected a value from {source}, got {value!r}.\nCheck why it is empty: a task "
                     "may have been skipped or may have failed. Only a literal None in the DAG file means 'not given'."
                 )
                 raise InvalidInputError(message)
@@ -152,6 +153,21 @@ class TaskMixin:
         if is_literal and value != "" and not self._is_from_mapped:
             self._check_argument(read, name, value, **limits)
 
+    def _check_fields(self, check: Callable[[str, Any], object], name: str, value: object) -> None:
+        """
+        Check the literal fields of a templated mapping, or a templated list without values from elsewhere.
+
+        :param check: a function that raises ``InvalidInputError``, called with the name and the literal fields
+        :raises ValueError: naming the task, the field and the expected value
+        """
+        if value is None or self._is_from_mapped:
+            return
+        if isinstance(value, Mapping):
+            literal = {key: item for key, item in value.items() if not any(_sources_in(item, (key,)))}
+            self._check_argument(check, name, literal)
+        elif not any(_sources_in(value, (name,))):
+            self._check_argument(check, name, value)
+
 
 def _sources_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     """Yield the path and the source of each value that is an XCom or a template."""
@@ -184,9 +200,3 @@ def _from_json(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
     return value
-
-
-def _shown(path: Path) -> str:
-    """Return the name of an argument or of a value in it: ``spec.environment``, ``candidates[0]``."""
-    name, *inner = path
-    return str(name) + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in inner)

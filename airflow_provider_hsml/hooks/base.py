@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import access_of, mask_key
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
@@ -23,6 +24,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.rollout import restart
+from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+MIN_POLL_INTERVAL = 0.01
+"""Seconds. The operators allow 0.1 and more."""
 _TEST_SECONDS = 10.0
 _START_BEFORE_EXIT_SECONDS = 30.0
 """Seconds for a Stopping deployment to become Stopped, when its restart was interrupted."""
@@ -184,6 +188,20 @@ class HsmlBaseHook(BaseHook):
         number = deployment if isinstance(deployment, int) else deployment.id
         return self.access.ui_url(self.client.project.id, "deployments", number)
 
+    def _new_run(self, name: str, timeout: object, poll_interval: object, key: str = "") -> Run:
+        """
+        Return a run that begins now.
+
+        :param name: the deployment's name; empty to derive it from the model's
+        :param timeout: seconds, or a ``timedelta``
+        :param poll_interval: seconds, or a ``timedelta``
+        :param key: identifies the task
+        :raises InvalidInputError: an argument is wrong
+        """
+        seconds = arguments.seconds("timeout", timeout)
+        interval = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
+        return Run(self.client.project, name and check_deployment_name(name), seconds, interval, steady(), key)
+
     def _start_before_exit(self, name: str) -> None:
         """Start a deployment that was left stopped, in the few seconds that a killed task still has."""
         backoff = Backoff(first=0.2, most=1.0, deadline=time.time() + _START_BEFORE_EXIT_SECONDS)
@@ -193,15 +211,26 @@ class HsmlBaseHook(BaseHook):
             log.exception("Deployment %r may be left stopped: start it", name)
 
 
-def new_backoff(timeout: float, poll_interval: float) -> Backoff:
+def new_backoff(timeout: object, poll_interval: object) -> Backoff:
     """
     Return the delays of a wait that begins now.
 
-    :param timeout: seconds until the wait ends
-    :param poll_interval: seconds to which the delay between two polls grows
+    :param timeout: seconds until the wait ends, or a ``timedelta``
+    :param poll_interval: seconds to which the delay between two polls grows, or a ``timedelta``
+    :raises InvalidInputError: an argument is no duration
     """
     clock = steady()
-    return Backoff(first=0.5, most=poll_interval, deadline=clock() + timeout, clock=clock)
+    most = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
+    return Backoff(first=0.5, most=most, deadline=clock() + arguments.seconds("timeout", timeout), clock=clock)
+
+
+def read_version(version: object) -> int:
+    """
+    Read the number of a model version.
+
+    :raises InvalidInputError: it is no whole number of 1 or more; True is none either
+    """
+    return arguments.integer("version", version, least=1)
 
 
 class _NotComplete(Exception):

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
+from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.routes import Routes
 
@@ -26,6 +28,11 @@ class DeploymentQueriesMixin(HsmlBaseHook):
         :param model_name: only those of one model
         :param status: only those in one state, such as ``Running``
         """
+        if model_name is not None:
+            check_model_name(model_name)
+        if status is not None:
+            known = [one.value for one in DeploymentStatus if one is not DeploymentStatus.UNKNOWN]
+            arguments.choice("status", status, known)
         return self.client.send(api.get_deployments(self.client.project, model_name=model_name, status=status))
 
     def get_deployment_by_id(self, deployment_id: int) -> Deployment:
@@ -35,6 +42,7 @@ class DeploymentQueriesMixin(HsmlBaseHook):
         :param deployment_id: the number that Hopsworks gave it
         :raises NotFoundError: there is none
         """
+        deployment_id = arguments.integer("deployment_id", deployment_id, least=1)
         deployment = self.client.send(api.get_deployment_by_id(self.client.project, deployment_id))
         if deployment is None:
             message = f"There is no deployment with id {deployment_id} in project {self.client.project.name!r}."
@@ -60,6 +68,7 @@ class DeploymentQueriesMixin(HsmlBaseHook):
         :raises NotFoundError: there is no such deployment; the message lists the names that exist
         """
         arguments.choice("component", component, ("predictor", "transformer"))
+        tail = arguments.integer("tail", tail, least=1)
         logs = self.client.send(
             api.get_logs(self.client.project, self.get_deployment(name), component=component, tail=tail)
         )

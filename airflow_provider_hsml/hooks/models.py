@@ -9,10 +9,11 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, gate
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
+from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain
 from airflow_provider_hsml.hopsworks.registry import download, lookup, retention, tags
 from airflow_provider_hsml.hopsworks.routes import Routes
 
-from .base import HsmlBaseHook
+from .base import HsmlBaseHook, read_version
 from .object_storage import local_copy
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ class ModelsMixin(HsmlBaseHook):
         :param version: the version's number; None for the newest (the SDK takes version 1 then)
         :raises NotFoundError: there is none; the message lists the versions that exist
         """
-        return self.run(lookup.find_version(self.client.project, name, version))
+        number = None if version is None else read_version(version)
+        return self.run(lookup.find_version(self.client.project, name, number))
 
     def get_best_model(self, name: str, metric: str, direction: str) -> ModelVersion:
         """
@@ -52,7 +54,7 @@ class ModelsMixin(HsmlBaseHook):
         :raises NotFoundError: the model has no version
         :raises InvalidInputError: no version has the metric
         """
-        end = direction_of("direction", direction)
+        end, metric = direction_of("direction", direction), arguments.text("metric", metric)
         page = self.client.send(api.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
         if page.items and page.items[0].metric(metric) is not None:
             return page.items[0]
@@ -91,7 +93,7 @@ class ModelsMixin(HsmlBaseHook):
 
     def delete_model(self, name: str, version: int) -> None:
         """Delete a version with its files. Nothing happens when it does not exist."""
-        self.client.send(api.delete_model(self.client.project, name, version))
+        self.client.send(api.delete_model(self.client.project, name, read_version(version)))
 
     def delete_model_versions(
         self, name: str, *, keep: int = 5, keep_best: Sequence[str] | None = None
@@ -106,7 +108,7 @@ class ModelsMixin(HsmlBaseHook):
         """
         best_by = None
         if keep_best is not None:
-            pair = arguments.sequence("keep_best", keep_best)
+            pair = arguments.sequence("keep_best", from_text("keep_best", keep_best, '["accuracy", "max"]'))
             if len(pair) != 2:
                 arguments.refuse("keep_best", "a metric and a direction, as in ('accuracy', 'max')", keep_best)
             best_by = (arguments.text("keep_best", pair[0]), direction_of("keep_best", pair[1]))
@@ -119,7 +121,7 @@ class ModelsMixin(HsmlBaseHook):
 
         :raises NotFoundError: there is no such version; the message lists the versions that exist
         """
-        project, model = self.client.project, self.get_model(name, version)
+        project, model = self.client.project, self.get_model(name, read_version(version))
         witness = api.get_model(project, model.name, model.version)
         flow = Routes().read(api.get_model_tags(project, model.name, model.version), witness)
         found = self.run(flow)
@@ -135,7 +137,8 @@ class ModelsMixin(HsmlBaseHook):
         :param value: any value that the schema allows
         :raises NotFoundError: there is no such version; the message lists the versions that exist
         """
-        model = self.get_model(name, version)
+        tag, value = arguments.resource_name("tag", tag), plain("value", value)
+        model = self.get_model(name, read_version(version))
         self.run(tags.set_tags(self.client.project, model.name, model.version, {tag: value}))
 
     def model_url(self, model: ModelVersion) -> str:

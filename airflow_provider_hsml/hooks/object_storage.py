@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import posixpath
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 
 @contextlib.contextmanager
@@ -20,15 +24,54 @@ def local_copy(name: str, path: object) -> Iterator[object]:
     Yield a local path. Files in object storage are downloaded into a temporary folder first, in chunks.
 
     :param name: the argument's name, for the error message
-    :param path: a URL of object storage (``s3://connection@bucket/folder``, ``file:///...``); any other value is
-        yielded unchanged
+    :param path: an ``ObjectStoragePath``, or its URL (``s3://connection@bucket/folder``, ``file:///...``); any other
+        value is yielded unchanged
     :raises InvalidInputError: there is no such file, or Airflow cannot read such URLs here
     """
+    if hasattr(path, "protocol") and hasattr(path, "fs"):
+        path = str(path)  # An ObjectStoragePath.
     if not isinstance(path, str) or "://" not in path or path.startswith("hopsfs:"):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="airflow-provider-hsml-") as folder:
         yield _download(name, path, Path(folder))
+
+
+def writable(name: str, path: object) -> ObjectStoragePath:
+    """
+    Return the path of a file to write, after checking that it can be written. Its folder is created.
+
+    :param name: the argument's name, for the error message
+    :param path: a local path, an ``ObjectStoragePath``, or its URL
+    :raises InvalidInputError: it cannot be written to, or Airflow cannot read such URLs here
+    """
+    from airflow.providers.common.compat.sdk import ObjectStoragePath  # noqa: PLC0415 - rarely needed
+
+    text = arguments.text(name, str(path) if isinstance(path, os.PathLike) or hasattr(path, "protocol") else path)
+    local = Path(text.removeprefix("file://")) if text.startswith("file://") or "://" not in text else None
+    try:
+        target = ObjectStoragePath(text)
+        if target.is_dir():
+            arguments.refuse(name, "a file to write, not a folder", text)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if local is not None:
+            is_new = not local.exists()
+            with local.open("ab"):
+                pass
+            if is_new:
+                local.unlink()
+    except (ImportError, TypeError, ValueError) as error:
+        message = (
+            f"{name} {text!r}: Airflow cannot use such URLs here ({error}).\nInstall the provider of that storage, or "
+            "give a local path."
+        )
+        raise InvalidInputError(message) from error
+    except OSError as error:
+        if local is None:
+            raise
+        message = f"{name} {text!r}: the file cannot be written ({error}).\nGive a path that this task may write to."
+        raise InvalidInputError(message) from error
+    return target
 
 
 def _download(name: str, url: str, folder: Path) -> Path:

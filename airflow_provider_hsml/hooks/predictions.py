@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import verification
+from airflow_provider_hsml.hopsworks.domain import arguments, verification
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import DeploymentError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import steady
 from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .base import HsmlBaseHook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+
+log = logging.getLogger(__name__)
 
 
 class PredictionsMixin(HsmlBaseHook):
@@ -29,7 +34,7 @@ class PredictionsMixin(HsmlBaseHook):
         instances: Any = None,
         inputs: Any = None,
         payload: Any = None,
-        timeout: float = 600.0,
+        timeout: float | timedelta = 600.0,
     ) -> Any:
         """
         Send a prediction request and return the response.
@@ -41,20 +46,35 @@ class PredictionsMixin(HsmlBaseHook):
         :param instances: rows, sent as ``{"instances": ...}``
         :param inputs: one row or several, as in the SDK's argument of the same name
         :param payload: the whole request body
-        :param timeout: seconds; an Idle deployment has to wake up within them
+        :param timeout: seconds, or a ``timedelta``; an Idle deployment has to wake up within them
         :return: the response, such as ``{"predictions": [...]}``; any JSON that the model answers
         :raises InvalidInputError: the deployment serves GRPC, a language model, or a script without a model
         """
         check_deployment_name(name)
+        seconds = arguments.seconds("timeout", timeout)
         body: Mapping[str, Any] | None = verification.request_body(
-            f"Request to deployment {name!r}", instances=instances, inputs=inputs, payload=payload
+            "", instances=instances, inputs=inputs, payload=payload
         )
         if body is None or name not in self._can_answer:
             deployment = self.get_deployment(name)
             predict.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
             self._can_answer.add(name)
             body = body or self._input_example(deployment)
-        return self.run(predict.predict(self.client.project, name, body, timeout=timeout, clock=steady()))
+        clock = steady()
+        deadline = clock() + seconds
+        while True:
+            try:
+                left = max(deadline - clock(), 0.0)
+                return self.run(predict.predict(self.client.project, name, body, timeout=left, clock=clock))
+            except DeploymentError as error:
+                if clock() >= deadline or not self._is_changing(name):
+                    raise
+                log.info("%s", f"{error}".partition("\n")[0] + " A change of it is in progress; retrying")
+
+    def _is_changing(self, name: str) -> bool:
+        """Return whether the journal shows a change in progress, such as a stop that a start follows."""
+        newest = self.run(open_journal(self.client.project, name)).newest
+        return newest is not None and newest.is_pending
 
     def _input_example(self, deployment: Deployment) -> Mapping[str, Any]:
         """Return the registered input example of the served model."""

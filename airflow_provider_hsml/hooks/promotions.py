@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.gate import Gate, Metric
+from airflow_provider_hsml.hopsworks.domain.plain import from_text
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
@@ -27,6 +28,7 @@ from .models import direction_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
@@ -54,7 +56,7 @@ class PromotionsMixin(HsmlBaseHook):
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
         run_key: str = "",
-        timeout: float = 600.0,
+        timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
     ) -> Record:
@@ -77,17 +79,18 @@ class PromotionsMixin(HsmlBaseHook):
         :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
         :param unschedulable_grace: seconds for which a cluster without room for the instances may find some
         :param run_key: identifies the task; a retry uses the same
-        :param timeout: seconds for one change, and again for its rollback
+        :param timeout: seconds, or a ``timedelta``, for one change, and again for its rollback
         :param poll_interval: seconds between polls
         :param wait: whether to wait until the version is live and verified
         :raises RolledBackError: the change failed and the previous version serves again; the error has the record
         """
+        wait = arguments.boolean("wait", wait)
         planned = None if plan is None else Plan.read(plan)
         newest = model_version == "latest"
         if newest and planned is not None:
             newest, model_version = planned.model_version is None, planned.model_version or "latest"
         promotion = Promotion(
-            Run(self.client.project, _name(deployment_name), timeout, poll_interval, steady(), run_key),
+            self._new_run(_name(deployment_name), timeout, poll_interval, run_key),
             Selection(
                 model_name,
                 None if newest else arguments.integer("model_version", model_version, least=1),
@@ -120,7 +123,7 @@ class PromotionsMixin(HsmlBaseHook):
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
         run_key: str = "",
-        timeout: float = 600.0,
+        timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
     ) -> Record:
@@ -137,12 +140,13 @@ class PromotionsMixin(HsmlBaseHook):
         :param verification: the checks that the new version has to pass; None for those registered with it
         :raises RolledBackError: the change failed and the previous version serves again; the error has the record
         """
+        wait = arguments.boolean("wait", wait)
         rules = Gate.read(gate, "gate").rules()
         by = Metric(
             arguments.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
         )
         promotion = Promotion(
-            Run(self.client.project, _name(deployment_name), timeout, poll_interval, steady(), run_key),
+            self._new_run(_name(deployment_name), timeout, poll_interval, run_key),
             Selection(model_name, by=by, rules=rules, model_project=_optional_text("model_project", model_project)),
             DeploymentSpec.read(spec).setting_values(),
             RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
@@ -162,7 +166,7 @@ class PromotionsMixin(HsmlBaseHook):
         reject: bool | str = True,
         promotion: Mapping[str, Any] | str | None = None,
         run_key: str = "",
-        timeout: float = 600.0,
+        timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
     ) -> Record:
@@ -178,7 +182,7 @@ class PromotionsMixin(HsmlBaseHook):
             ``model_version``
         :param promotion: the record of the promotion to undo; a newer one is not undone. Not with ``model_version``
         :param run_key: identifies the task; a retry uses the same
-        :param timeout: seconds for one change, and again for its rollback
+        :param timeout: seconds, or a ``timedelta``, for one change, and again for its rollback
         :param poll_interval: seconds between polls
         :param wait: whether to wait until the previous version is live and verified
         """
@@ -193,8 +197,15 @@ class PromotionsMixin(HsmlBaseHook):
             target = to if to == PREVIOUS else arguments.integer("to", to, least=1)
             name = check_deployment_name(name)
             reject = arguments.boolean("reject", reject)
-            run = Run(self.client.project, name, timeout, poll_interval, steady(), run_key)
-            rollback = Rollback(run, target, wait=wait, reject=reject, promotion=undone, on_decided=self._on_decided)
+            run = self._new_run(name, timeout, poll_interval, run_key)
+            rollback = Rollback(
+                run,
+                target,
+                wait=arguments.boolean("wait", wait),
+                reject=reject,
+                promotion=undone,
+                on_decided=self._on_decided,
+            )
             return self._promote(rollback.roll_back())
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
@@ -306,13 +317,20 @@ def _checks(given: object, *, wait: bool) -> Checks | None:
     if not wait:
         message = "verification: it needs wait=True, since a version is verified while the call waits."
         raise InvalidInputError(message)
-    return Verification.read(given, "verification").checks()
+    read = Verification.read(given, "verification")
+    if isinstance(given, str) and read.expect is not None:
+        message = (
+            "verification.expect: it names code to run, so it is not taken from JSON text.\nPass 'verification' as a "
+            "Verification or a mapping."
+        )
+        raise InvalidInputError(message)
+    return read.checks()
 
 
 def _version_numbers(given: object) -> list[int] | None:
     """Read ``candidates``: numbers, or results of registering a model."""
     if given is None:
         return None
-    rows = arguments.sequence("candidates", given)
+    rows = arguments.sequence("candidates", from_text("candidates", given, "[1, 2]"))
     numbers = [row.get("model_version") if isinstance(row, Mapping) else row for row in rows]
     return [arguments.integer("candidates", number, least=1) for number in numbers]

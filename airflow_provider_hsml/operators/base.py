@@ -17,6 +17,7 @@ from airflow_provider_hsml.parsing import TaskMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -113,8 +114,9 @@ class WaitingOperator(HsmlOperator):
     The base of the operators that wait for a change to complete.
 
     :param wait_for_completion: whether to wait until the change is complete; False returns once it was requested
-    :param poll_interval: seconds between polls of a long wait; the first polls follow each other faster
-    :param timeout: seconds for one change: sent, live, first prediction answered
+    :param poll_interval: seconds, or a ``timedelta``, between polls of a long wait; the first polls follow each other
+        faster
+    :param timeout: seconds, or a ``timedelta``, for one change: sent, live, first prediction answered
     :param deferrable: whether to wait in the triggerer, which frees the worker slot; None: as configured in Airflow,
         ``[operators] default_deferrable``
     """
@@ -123,8 +125,8 @@ class WaitingOperator(HsmlOperator):
         self,
         *,
         wait_for_completion: bool = True,
-        poll_interval: float = 10.0,
-        timeout: float = 600.0,
+        poll_interval: float | timedelta = 10.0,
+        timeout: float | timedelta = 600.0,
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
@@ -132,8 +134,8 @@ class WaitingOperator(HsmlOperator):
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.wait_for_completion = self._check_argument(arguments.boolean, "wait_for_completion", wait_for_completion)
-        self.poll_interval = self._check_argument(arguments.number, "poll_interval", poll_interval, least=0.1)
-        self.timeout = self._check_argument(arguments.number, "timeout", timeout, least=0)
+        self.poll_interval = self._check_argument(arguments.seconds, "poll_interval", poll_interval, least=0.1)
+        self.timeout = self._check_argument(arguments.seconds, "timeout", timeout)
         self.deferrable = self._check_argument(arguments.boolean, "deferrable", deferrable)
         self._execution_deadline: float | None = None
 

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.links import ModelVersionLink
 from airflow_provider_hsml.parsing import BY_MODEL
 
@@ -150,7 +151,7 @@ class RegisterModelOperator(HsmlOperator):
             "model_name": model.name,
             "model_version": model.version,
             "model_id": model.id,
-            "metrics": dict(model.metrics),
+            "metrics": finite(dict(model.metrics))[0],
             "url": self.hook.model_url(model),
         }
 

@@ -70,6 +70,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
             self.expect = verification.get("expect")
             verification = {name: value for name, value in verification.items() if name != "expect"}
         self.verification = verification
+        self._check_fields(_check_spec, "spec", self.spec)
         if verification is not None:
             self._check_can_verify()
         self.on_rollback = self._callables("on_rollback", on_rollback)
@@ -117,8 +118,12 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         if isinstance(self.spec, Mapping) and self.spec.get("api_protocol") == "GRPC":
             message = "verification cannot ask a deployment of api_protocol GRPC.\nLeave it out."
             raise self._invalid(message)
+        given = self.verification if isinstance(self.verification, Mapping) else {}
+        rows = {name: given.get(name) for name in ("instances", "inputs", "payload")}
+        self._check_argument(_check_only_one, "verification.", rows)
+        self._check_fields(_check_verification, "verification", self.verification)
         if self.expect is not None:
-            self._check_argument(arguments.text, "verification.expect", self.expect)
+            self._check_argument(_check_expect, "verification.expect", self.expect)
 
     def _verification(self) -> Verification | None:
         """Read ``verification``. Its ``expect`` is taken from the DAG file only."""
@@ -334,6 +339,7 @@ class DeployBestModelOperator(_PromotingOperator):
         self.direction = direction
         self.candidates = candidates
         self.gate = gate.given() if is_dataclass(gate) else gate
+        self._check_fields(_check_gate, "gate", self.gate)
         self.if_not_better = if_not_better
 
     def act(self, context: Context) -> dict[str, Any]:
@@ -359,3 +365,34 @@ class DeployBestModelOperator(_PromotingOperator):
         if record.is_kept and self.if_not_better == "fail":
             raise AirflowFailException(record.reason)
         return plain
+
+
+# A DAG file that passes none of these arguments does not pay for the imports of their readers.
+
+
+def _check_spec(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.spec import check_literals  # noqa: PLC0415 - as above
+
+    check_literals(what, value)
+
+
+def _check_gate(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.gate import Gate  # noqa: PLC0415 - as above
+
+    Gate.read(value, what).rules()
+
+
+def _check_verification(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.verification import Verification  # noqa: PLC0415 - as above
+
+    Verification.read(value, what).literal_checks()
+
+
+def _check_only_one(what: str, value: Mapping[str, Any]) -> None:
+    arguments.only_one(what, **value)
+
+
+def _check_expect(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.verification import expect_name  # noqa: PLC0415 - as above
+
+    expect_name(what, value)

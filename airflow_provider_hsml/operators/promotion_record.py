@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 
@@ -96,7 +97,8 @@ def as_xcom(record: Record) -> dict[str, Any]:
     """Return the record for XCom. Airflow masks no XComs, and a message of Hopsworks may contain a secret value."""
     from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - not needed to parse a DAG
 
-    return record.to_dict() | {"reason": redact(record.reason), "failure": record.failure and redact(record.failure)}
+    plain, _ = finite(record.to_dict())
+    return plain | {"reason": redact(record.reason), "failure": record.failure and redact(record.failure)}  # type: ignore[no-any-return]
 
 
 def run_key(context: Context) -> str:

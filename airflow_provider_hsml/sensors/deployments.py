@@ -39,6 +39,8 @@ class DeploymentStatusSensor(HsmlSensor):
     def __init__(self, *, deployment_name: str, target_status: str | Sequence[str] = "Running", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
+        if target_status != "Running":
+            self._check_fields(_check_statuses, "target_status", target_status)
         self.deployment_name = deployment_name
         self.target_status = target_status
         self._is_known = False
@@ -52,9 +54,10 @@ class DeploymentStatusSensor(HsmlSensor):
 
     def trigger(self, **how: Any) -> DeploymentTrigger:
         """Build the trigger that waits for the status."""
-        from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415 - not needed to parse a DAG
+        from airflow_provider_hsml.hopsworks.domain.deployment import read_statuses  # noqa: PLC0415 - not needed to parse a DAG
+        from airflow_provider_hsml.triggers import DeploymentTrigger  # noqa: PLC0415
 
-        statuses = [self.target_status] if isinstance(self.target_status, str) else list(self.target_status)
+        statuses = [status.value for status in read_statuses("target_status", self.target_status)]
         return DeploymentTrigger(deployment_name=self.deployment_name, target_status=statuses, **how)
 
     def execute_complete(self, context: Context, event: Any = None, deadline: float = 0.0) -> Any:
@@ -75,3 +78,9 @@ class DeploymentStatusSensor(HsmlSensor):
             self.hook.get_deployment(self.condition.goal.name)
             self._is_known = True
         return super().poll()
+
+
+def _check_statuses(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.deployment import read_statuses  # noqa: PLC0415 - not needed to parse most DAGs
+
+    read_statuses(what, value)

@@ -63,7 +63,7 @@ class ModelVersionSensor(HsmlSensor):
         metric: str | None = None,
         at_least: float | str | None = None,
         at_most: float | str | None = None,
-        tag: Mapping[str, Any] | None = None,
+        tag: Mapping[str, Any] | str | None = None,
         model_project: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -94,7 +94,19 @@ class ModelVersionSensor(HsmlSensor):
         """Build the trigger that waits for the version."""
         from airflow_provider_hsml.triggers.models import AwaitModelVersionTrigger  # noqa: PLC0415 - not needed to parse a DAG
 
-        return AwaitModelVersionTrigger(model_name=self.model_name, wanted=self._criteria(), **how)
+        # As read: Airflow stores the arguments of a trigger, so they are numbers and text of Python.
+        desired, owner = self.condition.criteria, self.condition.owner
+        wanted = {
+            "model_version": desired.version,
+            "newer_than": desired.newer_than,
+            "metric": desired.metric,
+            "at_least": desired.at_least,
+            "at_most": desired.at_most,
+            "tag": dict(desired.tags) or None,
+            "model_project": owner,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return AwaitModelVersionTrigger(model_name=self.model_name, wanted=given, **how)
 
     def _criteria(self) -> dict[str, Any]:
         criteria = {

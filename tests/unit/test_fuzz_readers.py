@@ -25,6 +25,7 @@ from airflow_provider_hsml.hopsworks.domain import (
     gate,
     journal_entry,
     model_version,
+    plain,
     script_file,
     spec,
     trigger_event,
@@ -375,10 +376,13 @@ _EVENTS = [
 
 
 def _simple_readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
-    """Find the functions of ``arguments`` that read one value: ``read(what, value)``."""
-    more = {"what": "x", "allowed": ("a", "b"), "expected": "something else"}
+    """Find the functions of ``arguments`` and ``plain`` that read one value: ``read(what, value)``."""
+    more = {"what": "x", "allowed": ("a", "b"), "example": '["a"]'}
     found: dict[str, tuple[Callable[[Any], Any], Any]] = {}
-    for name, function in inspect.getmembers(arguments, inspect.isfunction):
+    for name, function in [
+        *inspect.getmembers(plain, inspect.isfunction),
+        *inspect.getmembers(arguments, inspect.isfunction),
+    ]:
         needed = _needed(function)
         if not name.startswith("_") and name != "refuse" and {"what", "value"} <= set(needed):
             given = {each: more[each] for each in needed if each != "value"}

@@ -99,10 +99,11 @@ def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: fl
         invent predictions for it
     :param seconds: timeout of the response
     """
+    check_deployment_name(name)
     return Call(
         f"ask deployment {name!r} for predictions",
         "POST",
-        path_of("project", project.id, "inference", "models", f"{check_deployment_name(name)}:predict"),
+        path_of("project", project.id, "inference", "models", f"{name}:predict"),
         wire.load,  # Any JSON is an answer: the model decides.
         raw=True,
         body=_checked(name, body),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import wire
+from airflow_provider_hsml.hopsworks.domain import arguments, wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, check_model_name, tags_of
 
 from .call import (
@@ -76,6 +76,11 @@ def _reader(
     return read
 
 
+def _model_id(name: str, version: int) -> str:
+    """Return the id of a model version, from a name and a number that are checked."""
+    return f"{check_model_name(name)}_{arguments.integer('version', version, least=1)}"
+
+
 def get_model(
     project: Project, name: str, version: int, *, registry: Registry | None = None
 ) -> Call[ModelVersion | None]:
@@ -84,11 +89,11 @@ def get_model(
 
     :param registry: the registry to read; None for the project's own
     """
-    name = check_model_name(name)
+    model_id = _model_id(name, version)
     return Call(
         f"get version {version} of model {name!r}",
         "GET",
-        _models(project, registry, f"{name}_{int(version)}"),
+        _models(project, registry, model_id),
         _reader(project, registry, name, int(version)),
         query=(("expand", "trainingdatasets"), ("expand", "mandatorytags")),
         repeatable=True,
@@ -116,11 +121,13 @@ def get_models(
     :param offset: number of rows to skip
     :param registry: the registry to read; None for the project's own
     """
+    if name is not None:
+        check_model_name(name)
     what = "list models" if name is None else f"list the versions of model {name!r}"
     read = _reader(project, registry, name)
     order = "desc" if direction is Direction.MAX else "asc"
     query = [("expand", "trainingdatasets")]
-    query += [("filter_by", f"name_eq:{check_model_name(name)}")] if name is not None else []
+    query += [("filter_by", f"name_eq:{name}")] if name is not None else []
     query += [("sort_by", f"{check_model_name(sort_by)}:{order}")] if sort_by is not None else []
     query += [("limit", str(limit))] if limit is not None else []
     query += [("offset", str(offset))] if offset else []
@@ -140,7 +147,7 @@ def put_model(project: Project, name: str, version: int, description: Mapping[st
 
     :param description: framework, metrics and other properties, by their keys in the request
     """
-    model_id = f"{check_model_name(name)}_{int(version)}"
+    model_id = _model_id(name, version)
     return Call(
         f"register version {version} of model {name!r}",
         "PUT",
@@ -153,10 +160,11 @@ def put_model(project: Project, name: str, version: int, description: Mapping[st
 
 def delete_model(project: Project, name: str, version: int) -> Call[None]:
     """Delete a version with its files. A missing version counts as deleted."""
+    model_id = _model_id(name, version)
     return Call(
         f"delete version {version} of model {name!r}",
         "DELETE",
-        _models(project, None, f"{check_model_name(name)}_{int(version)}"),
+        _models(project, None, model_id),
         None,
         repeatable=True,
         absent=frozenset({MODEL_NOT_FOUND}),
@@ -171,10 +179,11 @@ def get_model_tags(
 
     :param registry: the registry to read; None for the project's own
     """
+    model_id = _model_id(name, version)
     return Call(
         f"read the tags of version {version} of model {name!r}",
         "GET",
-        _models(project, registry, f"{check_model_name(name)}_{int(version)}", "tags"),
+        _models(project, registry, model_id, "tags"),
         lambda data: tags_of(rows_of(data)),
         repeatable=True,
         absent=frozenset({TAG_NOT_FOUND}),
@@ -190,10 +199,11 @@ def put_model_tag(project: Project, name: str, version: int, tag: str, value: An
     :param tag: the tag's name, which must have a schema in Hopsworks
     :param value: any JSON value that the tag's schema allows
     """
+    model_id = _model_id(name, version)
     return Call(
         f"set tag {tag!r} of version {version} of model {name!r}",
         "PUT",
-        _models(project, None, f"{check_model_name(name)}_{int(version)}", "tags", tag),
+        _models(project, None, model_id, "tags", tag),
         None,
         body=value,
         repeatable=True,

@@ -72,6 +72,7 @@ def get_deployment(project: Project, name: str, *, any_case: bool = False) -> Ca
 
     :param any_case: accept one whose name differs only in case: for a name that no user has written
     """
+    check_deployment_name(name)
 
     def read(data: Any) -> Deployment:
         found = Deployment.from_json(data)
@@ -84,7 +85,7 @@ def get_deployment(project: Project, name: str, *, any_case: bool = False) -> Ca
         "GET",
         _serving(project),
         read,
-        query=(("name", check_deployment_name(name)),),
+        query=(("name", name),),
         repeatable=True,
         absent=frozenset({INSTANCE_NOT_FOUND}),
         looks_at=name,

@@ -13,14 +13,19 @@ import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any, NoReturn, Self, TypeVar
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+
+from .plain import from_text, plain
 
 T = TypeVar("T")
 
 _DEPLOYMENT_NAME = re.compile(r"[a-zA-Z0-9]+")
 _MODEL_NAME = re.compile(r"[a-zA-Z0-9_]+")
+_NAME = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,254}")
 _LONGEST_SHOWN = 200
 """Characters of a refused value that a message quotes."""
 _LONGEST_INTEGER = 100
@@ -56,10 +61,11 @@ def integer(what: str, value: object, *, least: int | None = None) -> int:
     :param least: the smallest value allowed
     """
     expected = "a whole number" if least is None else f"a whole number of {least} or more"
+    given, value = value, _python(value)
     if isinstance(value, str) and len(value) <= _LONGEST_INTEGER and value.strip().removeprefix("-").isdecimal():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
-        refuse(what, expected, value)
+        refuse(what, expected, given)
     return value
 
 
@@ -70,14 +76,12 @@ def number(what: str, value: object, *, least: float | None = None) -> float:
     :param least: the smallest value allowed
     """
     expected = "a finite number" if least is None else f"a finite number of {least:g} or more"
-    given = value
-    if isinstance(value, str):
+    given, value = value, _python(value)
+    if isinstance(value, str | Decimal):
         try:
             value = float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             refuse(what, expected, given)
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = getattr(value, "item", lambda: given)()
     if isinstance(value, bool) or not isinstance(value, int | float):
         refuse(what, expected, given)
     # An integer beyond the range of float is infinite where it is compared or sent.
@@ -86,8 +90,18 @@ def number(what: str, value: object, *, least: float | None = None) -> float:
     return value
 
 
+def seconds(what: str, value: object, *, least: float = 0) -> float:
+    """
+    Read a duration: a ``timedelta``, or a number of seconds.
+
+    :param least: the smallest value allowed, in seconds
+    """
+    return number(what, value.total_seconds() if isinstance(value, timedelta) else value, least=least)
+
+
 def boolean(what: str, value: object) -> bool:
     """Read a flag, or 'true' and 'false' as text from a template."""
+    value = _python(value)
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     if not isinstance(value, bool):
@@ -136,6 +150,30 @@ def model_name(what: str, value: object) -> str:
     return value
 
 
+def only_one(subject: str, **given: Any) -> None:
+    """
+    Raise an error if more than one of several arguments is given.
+
+    :param subject: the beginning of the arguments' names, for messages
+    :param given: the arguments' values; None is not given
+    """
+    present = [f"{subject}{name}" for name, value in given.items() if value is not None]
+    if len(present) > 1:
+        message = f"{' and '.join(present)}: expected only one of {', '.join(given)}.\nLeave the others out."
+        raise InvalidInputError(message)
+
+
+def resource_name(what: str, value: object) -> str:
+    """
+    Read the name of a tag, an environment or a topic, as Hopsworks can have it.
+
+    :param what: the argument's name, for messages
+    """
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        refuse(what, "a name of letters, digits, '_', '-' and '.', which begins with a letter, digit or '_'", value)
+    return value
+
+
 def mapping(what: str, value: object, keys: Iterable[str] | None = None) -> Mapping[str, Any]:
     """
     Read a mapping. The error for any other value shows its type alone, since the value may hold a secret.
@@ -165,26 +203,26 @@ def sequence(what: str, value: object) -> Sequence[Any]:
     return list(value)
 
 
-def json_text(what: str, expected: str, value: object) -> object:
+def json_mapping(what: str, value: object, example: str | None = None) -> dict[str, Any]:
     """
-    Parse a value that may be JSON text.
+    Read a mapping of plain JSON values.
 
-    :param expected: the allowed values, completing "expected ..."
+    :param example: what to write instead of text that is no JSON; None: text is not parsed
     """
-    try:
-        return json.loads(value) if isinstance(value, str) else value
-    except (ValueError, RecursionError):
-        refuse(what, expected, value)
+    given = value if example is None else from_text(what, value, example)
+    return dict(plain(what, mapping(what, given)))
 
 
-def json_mapping(what: str, value: object) -> Mapping[str, Any]:
-    """Read a mapping of plain JSON values."""
-    given = mapping(what, value)
-    try:
-        json.dumps(dict(given), allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        refuse(what, f"plain JSON values ({error})", sorted(given))
-    return given
+def tags(what: str, value: object) -> dict[str, Any]:
+    """Read tags: values by name, also as JSON text."""
+    return {resource_name(what, name): tag for name, tag in json_mapping(what, value, '{"team": "risk"}').items()}
+
+
+def _python(value: object) -> object:
+    """Return a scalar of numpy as Python's own; any other value unchanged."""
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return getattr(value, "item", lambda: value)()
+    return value
 
 
 class Arguments:

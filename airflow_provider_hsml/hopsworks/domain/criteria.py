@@ -54,7 +54,8 @@ class Criteria:
         if least is not None and most is not None and least > most:
             message = f"No {metric} can be at_least {least:g} and at_most {most:g}."
             raise InvalidInputError(message)
-        if tag is not None and not arguments.json_mapping("tag", tag):
+        tags = {} if tag is None else arguments.tags("tag", tag)
+        if tag is not None and not tags:
             arguments.refuse("tag", "at least one tag, as in {'approval': 'approved'}", tag)
         return cls(
             version=None if model_version is None else arguments.integer("model_version", model_version, least=1),
@@ -62,7 +63,7 @@ class Criteria:
             metric=None if metric is None else arguments.text("metric", metric),
             at_least=least,
             at_most=most,
-            tags={name: tag_value(tag_text(value)) for name, value in (tag or {}).items()},
+            tags={name: tag_value(tag_text(value)) for name, value in tags.items()},
         )
 
     def shortcoming(self, model: ModelVersion) -> str | None:

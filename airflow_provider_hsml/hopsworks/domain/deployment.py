@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from . import arguments, wire
+from .plain import from_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,22 @@ class DeploymentStatus(StrEnum):
     def is_stable(self) -> bool:
         """Whether the server accepts changes in this state."""
         return self.is_down or self in (DeploymentStatus.RUNNING, DeploymentStatus.IDLE, DeploymentStatus.FAILED)
+
+
+def read_statuses(what: str, value: object) -> list[DeploymentStatus]:
+    """
+    Read one status or several, also as JSON text of a list.
+
+    :param what: the argument's name, for messages
+    :raises InvalidInputError: there is none, or a word is no status
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = from_text(what, value, '["Running", "Stopped"]')
+    given = [value] if isinstance(value, str) else arguments.sequence(what, value)
+    known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
+    if not given:
+        arguments.refuse(what, "at least one status", value)
+    return [DeploymentStatus(arguments.choice(what, status, known)) for status in given]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ deployment resource. A field that is None is not requested: an update keeps the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from . import arguments
@@ -189,7 +189,7 @@ class InferenceLogger(Arguments):
             for name in ("partitions", "replicas")
             if (value := getattr(self, name)) is not None
         }
-        topic = None if self.kafka_topic is None else arguments.text(f"{what}.kafka_topic", self.kafka_topic)
+        topic = None if self.kafka_topic is None else arguments.resource_name(f"{what}.kafka_topic", self.kafka_topic)
         if numbers and topic != CREATE_TOPIC:
             arguments.refuse(f"{what}.kafka_topic", f"{CREATE_TOPIC!r}, with {' and '.join(numbers)}", topic)
         if found.get("mode") == "NONE" or topic == "NONE":
@@ -294,8 +294,23 @@ class DeploymentSpec(Arguments):
         if self.description is not None:
             found["description"] = arguments.text("spec.description", self.description)
         if self.tags is not None:
-            found["tags"] = dict(arguments.json_mapping("spec.tags", self.tags))
+            found["tags"] = arguments.tags("spec.tags", self.tags)
         return found | _extra({} if self.extra is None else self.extra)
+
+
+def check_literals(what: str, value: object) -> None:
+    """
+    Check a spec without its scripts, which are files of the machine where the task runs.
+
+    :param what: the argument's name, for messages
+    :param value: a mapping of fields
+    :raises InvalidInputError: a field is wrong; the message names it
+    """
+    spec = replace(DeploymentSpec.read(value, what), script_file=None, config_file=None)
+    if spec.transformer is not None and not _is_false(spec.transformer):
+        transformer = TransformerSpec.read(spec.transformer, f"{what}.transformer")
+        spec = replace(spec, transformer=replace(transformer, script_file=None))
+    spec.setting_values()
 
 
 def _is_false(value: object) -> bool:
@@ -307,7 +322,7 @@ def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> SettingValu
     """Read the fields that predictor and transformer have in common."""
     found: SettingValues = {}
     if spec.environment is not None:
-        found["environment"] = arguments.text(f"{what}.environment", spec.environment)
+        found["environment"] = arguments.resource_name(f"{what}.environment", spec.environment)
     if spec.env_vars is not None:
         found["env_vars"] = _env_vars(f"{what}.env_vars", spec.env_vars)
     resources = Resources.read(spec.resources, f"{what}.resources").setting_values(f"{what}.resources")

@@ -11,7 +11,7 @@ import importlib
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
@@ -19,6 +19,7 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from . import arguments
 from .arguments import Arguments
 from .judge import TOLERANCE, Checks, Expectation
+from .plain import rows
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
@@ -67,7 +68,16 @@ class Verification(Arguments):
 
         :raises InvalidInputError: a field is wrong; the message names it
         """
-        body = request_body("verification", instances=self.instances, inputs=self.inputs, payload=self.payload)
+        expect = None if self.expect is None else _expectation(expect_name("verification.expect", self.expect))
+        return replace(self.literal_checks(), expect=expect)
+
+    def literal_checks(self) -> Checks:
+        """
+        Parse and check all fields but ``expect``, whose function is imported only when the task runs.
+
+        :raises InvalidInputError: a field is wrong; the message names it
+        """
+        body = request_body("verification.", instances=self.instances, inputs=self.inputs, payload=self.payload)
         if body is not None and self.health_path is not None:
             arguments.refuse("verification.health_path", "health_path alone, or rows to send", self.health_path)
         path, limit = self.version_path, self.max_latency_ms
@@ -77,7 +87,6 @@ class Verification(Arguments):
         on_failure = arguments.choice("verification.on_failure", self.on_failure, ("rollback", "leave"))
         return Checks(
             body=body,
-            expect=None if self.expect is None else _expectation(arguments.text("verification.expect", self.expect)),
             tolerance=arguments.number("verification.tolerance", self.tolerance, least=0),
             version_path=None if path is None else arguments.text("verification.version_path", path),
             health_path=None if self.health_path is None else check_path(self.health_path),
@@ -111,20 +120,42 @@ _EXPECTATIONS = {
 }
 
 
+_EXPECT = f"one of {', '.join(_EXPECTATIONS)}, or the dotted path of a function"
+
+
+def expect_name(what: str, value: object) -> str:
+    """
+    Read ``expect``, without importing anything.
+
+    :param what: the argument's name, for messages
+    :raises InvalidInputError: it is none of the words, and no dotted path
+    """
+    name = arguments.text(what, value)
+    if name not in _EXPECTATIONS and not _DOTTED.fullmatch(name):
+        arguments.refuse(what, _EXPECT, name)
+    return name
+
+
+def built_in(name: object) -> Expectation | None:
+    """
+    Return a built-in expectation by its name. A trigger knows no others: its arguments name no code.
+
+    :param name: None when there is no expectation
+    """
+    return None if name is None else _EXPECTATIONS[arguments.choice("expect", name, _EXPECTATIONS)]
+
+
 def _expectation(name: str) -> Expectation:
     """Return a built-in expectation by its name, or import a function by its dotted path."""
     if name in _EXPECTATIONS:
         return _EXPECTATIONS[name]
-    expected = f"one of {', '.join(_EXPECTATIONS)}, or the dotted path of a function"
-    if not _DOTTED.fullmatch(name):
-        arguments.refuse("verification.expect", expected, name)
     module, _, attribute = name.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # noqa: BLE001 - the user's module may raise anything when it is imported
-        arguments.refuse("verification.expect", f"{expected} ({type(error).__name__}: {error})", name)
+        arguments.refuse("verification.expect", f"{_EXPECT} ({type(error).__name__}: {error})", name)
     if not callable(function):
-        arguments.refuse("verification.expect", expected, name)
+        arguments.refuse("verification.expect", _EXPECT, name)
     return Expectation(name, function, is_user_function=True)
 
 
@@ -153,33 +184,34 @@ def request_body(
     """
     Build the body of a prediction request from one of three arguments; None when all are None.
 
-    :param subject: the beginning of messages
-    :param instances: a list of rows, each a list or a mapping
+    :param subject: the beginning of the arguments' names, for messages: ``verification.``
+    :param instances: a list of rows, an array or a frame
     :param inputs: one row or several, wrapped as the SDK wraps it
     :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
     :raises InvalidInputError: more than one is set, or the body is no valid request
     """
-    present = {
-        key: value
-        for key, value in (("instances", instances), ("inputs", inputs), ("payload", payload))
-        if value is not None
-    }
-    if len(present) > 1:
-        message = f"{subject}: pass one of instances, inputs and payload, not {' and '.join(present)}."
-        raise InvalidInputError(message)
+    arguments.only_one(subject, instances=instances, inputs=inputs, payload=payload)
     if inputs is not None:
-        return {"instances": wrapped(inputs)}
-    body = payload if payload is not None else present or None
-    if body is None:
+        return {"instances": wrapped(rows(f"{subject}inputs", inputs))}
+    if instances is not None:
+        read = rows(f"{subject}instances", instances)
+        if not isinstance(read, list):
+            arguments.refuse(f"{subject}instances", "a list with at least one row", type(instances).__name__)
+        return {"instances": read}
+    if payload is None:
         return None
-    if not isinstance(body, Mapping) or len({"instances", "inputs"} & set(body)) != 1:
-        message = f"{subject}: expected exactly one of the keys 'instances' and 'inputs' in the payload."
+    what = f"{subject}payload"
+    body = arguments.json_mapping(what, payload, '{"instances": [...]}')
+    keys = {"instances", "inputs"} & set(body)
+    if len(keys) != 1:
+        message = f"{what}: expected exactly one of the keys 'instances' and 'inputs', got {sorted(body)}."
         raise InvalidInputError(message)
-    rows = body.get("instances", body.get("inputs"))
-    if "instances" in body and (not isinstance(rows, list) or not rows):
-        message = f"{subject}: expected instances to be a list with at least one row, got {rows!r}."
+    # Rows in a payload may have any form that the model takes, but there have to be some.
+    key = keys.pop()
+    if body[key] in (None, [], {}, ""):
+        message = f"{what}.{key}: expected at least one row, got no rows.\nCheck why there are none."
         raise InvalidInputError(message)
-    return dict(body)
+    return body
 
 
 def wrapped(inputs: Any) -> list[Any]:

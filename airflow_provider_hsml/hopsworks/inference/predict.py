@@ -12,6 +12,7 @@ from airflow_provider_hsml.hopsworks.domain.verification import wrapped
 from airflow_provider_hsml.hopsworks.errors import (
     MODEL_4XX,
     MODEL_5XX,
+    DeploymentError,
     HopsworksError,
     InferenceError,
     InvalidInputError,
@@ -34,6 +35,8 @@ T = TypeVar("T")
 ROUTE_BUDGET = 60.0
 """Seconds for which a running deployment may be unreachable: its route is set up after its instances."""
 BETWEEN_PROBES = 1.0
+STOPPED_SECONDS = 10.0
+"""Seconds after which a stopped deployment is expected to stay stopped."""
 _INTERNAL_ERROR = 120000
 
 
@@ -163,11 +166,47 @@ async def predict(project: Project, name: str, body: Mapping[str, Any], *, timeo
 
     :param timeout: seconds
     :param clock: returns the seconds since 1970
+    :raises DeploymentError: the deployment is Stopped, and stays so for ten seconds
     :raises HopsworksError: the last error at the timeout; or at once, if the model itself refused the request
     """
-    return await until_reached(
-        project, name, lambda seconds: ask_model(project, name, body, seconds=seconds), timeout=timeout, clock=clock
+    stopped_since: float | None = None
+
+    async def ask_once(seconds: float) -> Any:
+        nonlocal stopped_since
+        try:
+            return await ask_model(project, name, body, seconds=seconds)
+        except HopsworksError as error:
+            if not is_unreached(error):
+                raise
+            if not await _is_stopped(project, name):
+                stopped_since = None
+            elif stopped_since is None:
+                stopped_since = clock()
+            elif clock() - stopped_since >= STOPPED_SECONDS:
+                raise _stopped(name) from error
+            raise
+
+    return await until_reached(project, name, ask_once, timeout=timeout, clock=clock)
+
+
+async def _is_stopped(project: Project, name: str) -> bool:
+    """Return whether a deployment has no instances, as far as it can be read."""
+    try:
+        deployment = await api.get_deployment(project, name)
+    except HopsworksError:
+        return False
+    return deployment is not None and deployment.status.is_down
+
+
+def _stopped(name: str) -> DeploymentError:
+    """Return the error for a deployment that is stopped. A retry may succeed, if it is started meanwhile."""
+    message = (
+        f"Deployment {name!r} is stopped, so it answers no requests.\nStart it with StartDeploymentOperator before "
+        "this task."
     )
+    error = DeploymentError(message)
+    error.transient = True
+    return error
 
 
 async def until_reached(

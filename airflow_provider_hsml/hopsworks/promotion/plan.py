@@ -59,13 +59,12 @@ class Plan:
         :param value: the record or the plan, also as JSON text
         :raises InvalidInputError: the value is neither
         """
-        expected = "the result of a task with plan_only=True, or its JSON text"
-        plan = arguments.json_mapping("plan", arguments.json_text("plan", expected, value))
+        plan: Mapping[str, Any] = arguments.json_mapping("plan", value, "the result of a task with plan_only=True")
         if isinstance(plan.get("plan"), Mapping):
             plan = plan["plan"]
         names = [field.name for field in fields(cls)]
         if set(names) - set(plan):
-            arguments.refuse("plan", "the result of a task with plan_only=True", value)
+            arguments.refuse("plan", "the result of a task with plan_only=True", sorted(plan))
         return cls(**{name: plan[name] for name in names})
 
     def to_dict(self) -> dict[str, Any]:

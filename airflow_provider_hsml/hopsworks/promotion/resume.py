@@ -36,7 +36,7 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     RolloutTracker,
 )
 from airflow_provider_hsml.hopsworks.domain.trigger_event import Failure, Success
-from airflow_provider_hsml.hopsworks.domain.verification import Verification
+from airflow_provider_hsml.hopsworks.domain.verification import Verification, built_in
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.inference.predict import ROUTE_BUDGET
@@ -125,7 +125,8 @@ def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> Rollou
     :param data: the watch as a trigger stores it
     :param clock: returns the seconds since 1970
     """
-    checks = Verification(**{name: data[name] for name in ("expect", "on_failure", *_CHECKS)}).checks()
+    verification = Verification(**{name: data[name] for name in ("on_failure", *_CHECKS)})
+    checks = dataclasses.replace(verification.literal_checks(), expect=built_in(data["expect"]))
     prober = Prober(project, data["deployment_name"], clock, checks)
     prober.judge.champion_version = data["champion_version"]
     tracker = RolloutTracker(

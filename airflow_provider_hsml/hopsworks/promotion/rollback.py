@@ -62,10 +62,10 @@ class PromotionReference:
         :raises InvalidInputError: the value is not a promotion record
         """
         expected = "the record of a promoting task, <task>.output['promotion']"
-        given = arguments.json_mapping("promotion", arguments.json_text("promotion", expected, value))
+        given = arguments.json_mapping("promotion", value, expected)
         keys = ("deployment_name", "deployment_id", "action", "model_project", "model_name", "model_version")
         if set(keys) - set(given):
-            arguments.refuse("promotion", expected, value)
+            arguments.refuse("promotion", expected, sorted(given))
         name, id_, action, *served = (given[key] for key in keys)
         return cls(name, id_, action, ServedVersion(*served))
 

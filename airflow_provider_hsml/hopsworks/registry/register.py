@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, model_version, wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
+from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain, rows
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 
 from . import lookup, sources, tags, trained_until, upload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.flow import Clock
@@ -86,33 +87,23 @@ class NewModel:
         """
         name = check_model_name(model_name)
         source = sources.read_source("model_path", model_path)
-        more["tags"] = arguments.mapping("tags", {} if more.get("tags") is None else more["tags"])
-        for argument in ("input_example", "model_schema", "expected", "tags"):
-            if more.get(argument) is not None:
-                _check_json(argument, more[argument])
-        if more.get("version") is not None:
-            more["version"] = arguments.integer("model_version", more["version"], least=1)
-        if more.get("training_dataset_version") is not None:
-            more["training_dataset_version"] = arguments.integer(
-                "training_dataset_version", more["training_dataset_version"], least=1
-            )
-        if more.get("expected") is not None:
-            more["expected"] = _expected(more["expected"])
-        if more.get("trained_until") is not None:
-            more["trained_until"] = trained_until.read_argument(more["trained_until"])
+        given = {argument: value for argument, value in more.items() if value is not None}
+        for argument, reader in _READERS.items():
+            if argument in given:
+                given[argument] = reader("model_version" if argument == "version" else argument, given[argument])
         return cls(
             name,
             source,
             Framework(arguments.choice("framework", framework, [one.value for one in Framework])),
-            _metrics(metrics),
-            **more,
+            {} if metrics is None else _metrics(metrics),
+            **given,
         )
 
 
 def _metrics(value: object) -> dict[str, float]:
     """Read metrics: names that the registry can sort by, and finite numbers."""
     found = {}
-    for name, number in arguments.mapping("metrics", {} if value is None else value).items():
+    for name, number in arguments.mapping("metrics", from_text("metrics", value, '{"accuracy": 0.9}')).items():
         if not _METRIC_NAME.fullmatch(name):
             arguments.refuse(
                 "metrics", "names of letters, digits and underscores, which the registry can sort by", name
@@ -121,24 +112,39 @@ def _metrics(value: object) -> dict[str, float]:
     return found
 
 
-def _expected(value: object) -> Mapping[str, Any]:
+def _expected(what: str, value: object) -> Mapping[str, Any]:
     """Read recorded answers: one prediction a row."""
-    given = arguments.mapping("expected", value, ("instances", "predictions"))
-    rows, answers = given.get("instances"), given.get("predictions")
-    if not isinstance(rows, list) or not isinstance(answers, list) or not rows or len(rows) != len(answers):
+    read = from_text(what, value, '{"instances": [...], "predictions": [...]}')
+    given = plain(what, arguments.mapping(what, read, ("instances", "predictions")))
+    asked, answers = given.get("instances"), given.get("predictions")
+    if not isinstance(asked, list) or not isinstance(answers, list) or not asked or len(asked) != len(answers):
         arguments.refuse(
-            "expected", "the keys instances and predictions, lists of the same length and not empty", sorted(given)
+            what, "the keys instances and predictions, lists of the same length and not empty", sorted(given)
         )
-    return given
+    return given  # type: ignore[no-any-return]
 
 
-def _check_json(argument: str, value: object) -> None:
-    """Raise an error for values that JSON cannot hold, before anything is sent."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        message = f"{argument}: expected plain JSON values ({error}).\nUse .tolist() for arrays and data frames."
-        raise InvalidInputError(message) from error
+def _schema(what: str, value: object) -> Any:
+    return plain(what, from_text(what, value, '{"input_schema": {...}}'))
+
+
+def _version(what: str, value: object) -> int:
+    return arguments.integer(what, value, least=1)
+
+
+_READERS: Mapping[str, Callable[[str, object], Any]] = {
+    "version": _version,
+    "description": arguments.text,
+    "input_example": rows,
+    "model_schema": _schema,
+    "expected": _expected,
+    "environment": arguments.resource_name,
+    "feature_view": arguments.text,
+    "training_dataset_version": _version,
+    "trained_until": lambda _, value: trained_until.read_argument(value),
+    "tags": arguments.tags,
+}
+"""The readers of the optional arguments."""
 
 
 async def register(

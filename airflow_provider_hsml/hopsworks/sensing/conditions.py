@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from airflow_provider_hsml.hopsworks.domain import arguments, criteria
-from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, read_statuses
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name
+from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE_STAYS
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, steady
@@ -56,10 +57,7 @@ class StatusCondition:
         :param statuses: one status or several; Idle also meets ``Running``, and Created meets ``Stopped``
         :raises InvalidInputError: an argument is wrong
         """
-        known = [status.value for status in DeploymentStatus if status is not DeploymentStatus.UNKNOWN]
-        given = [statuses] if isinstance(statuses, str) else arguments.sequence("target_status", statuses)
-        targets = [DeploymentStatus(arguments.choice("target_status", status, known)) for status in given]
-        return cls(StatusGoal.of(check_deployment_name(name), *targets))
+        return cls(StatusGoal.of(check_deployment_name(name), *read_statuses("target_status", statuses)))
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:  # noqa: ARG002
         """Poll once; in the status Failed, poll until it is known whether the failure stays."""
@@ -94,7 +92,8 @@ class VersionCondition:
         :param desired: the arguments of ``Criteria.read``
         :raises InvalidInputError: an argument is wrong, or no version can ever meet the criteria
         """
-        return cls(check_model_name(name), criteria.Criteria.read(**desired), model_project)
+        owner = None if model_project is None else arguments.text("model_project", model_project)
+        return cls(check_model_name(name), criteria.Criteria.read(**desired), owner)
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
         """Poll once; the missing criterion is logged when it has changed."""
@@ -121,7 +120,12 @@ def describe(access: Access, model: ModelVersion, *, with_tags: bool = False) ->
         "metrics": dict(model.metrics),
         "url": access.ui_url(model.registry_id, "models", model.name, model.version),
     }
-    return description | ({"tags": dict(model.tags)} if with_tags else {})
+    found, replaced = finite(description | ({"tags": dict(model.tags)} if with_tags else {}))
+    if replaced:
+        log.warning(
+            "Version %s of model %r: %s values of NaN or infinity become null", model.version, model.name, replaced
+        )
+    return found  # type: ignore[no-any-return]
 
 
 def may_pass(error: HopsworksError) -> bool:

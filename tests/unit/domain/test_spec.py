@@ -125,11 +125,11 @@ class TestDeploymentSpec:
             ({"inference_batcher": {"max_batch_size": 0}}, "spec.inference_batcher.max_batch_size"),
             ({"api_protocol": "grpc"}, "spec.api_protocol: expected one of REST, GRPC"),
             ({"serving_tool": "KFSERVING"}, "spec.serving_tool"),
-            ({"tags": {"when": object()}}, "spec.tags: expected plain JSON values"),
+            ({"tags": {"when": object()}}, "spec.tags.when: expected plain JSON values"),
             ({"extra": {"predictorResources": {}}}, "use spec.resources.requests.cores instead"),
             ({"extra": {"modelVersion": 2}}, "spec.extra: expected no key that follows from something else"),
             ({"extra": {"status": "Running"}}, "spec.extra: expected no key that follows from something else"),
-            ({"extra": {"tracing": float("nan")}}, "spec.extra: expected plain JSON values"),
+            ({"extra": {"tracing": float("nan")}}, "spec.extra.tracing: expected plain JSON values"),
         ],
     )
     def test_what_cannot_be(self, given: dict[str, Any], message: str) -> None:

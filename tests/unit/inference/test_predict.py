@@ -7,7 +7,12 @@ import pytest
 from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain import verification
 from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.errors import (
+    DeploymentError,
+    InvalidInputError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.inference import predict
 from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
 
@@ -40,23 +45,23 @@ def test_input_examples(example: Any, body: dict[str, Any]) -> None:
     ],
 )
 def test_bodies(given: dict[str, Any], body: dict[str, Any] | None) -> None:
-    assert verification.request_body("Request", **given) == body
+    assert verification.request_body("x.", **given) == body
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"instances": [[1]], "inputs": [1]}, "pass one of instances, inputs and payload, not instances and inputs"),
+        ({"instances": [[1]], "inputs": [1]}, "x.instances and x.inputs: expected only one of instances, inputs"),
         ({"payload": {"rows": [1]}}, "exactly one of the keys"),
         ({"payload": {"instances": [1], "inputs": [1]}}, "exactly one of the keys"),
-        ({"payload": [1]}, "exactly one of the keys"),
+        ({"payload": [1]}, "x.payload: expected a mapping"),
         ({"instances": []}, "at least one row"),
-        ({"instances": "rows"}, "at least one row"),
+        ({"instances": "rows"}, "x.instances: text as the whole value is read as JSON"),
     ],
 )
 def test_no_bodies(given: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        verification.request_body("Request", **given)
+        verification.request_body("x.", **given)
 
 
 class TestPredict:
@@ -83,12 +88,13 @@ class TestPredict:
 
         assert self.ask(fake) == {"predictions": [7]}
 
-    def test_a_stopped_one_for_a_minute(self) -> None:
+    def test_a_stopped_one_for_ten_seconds(self) -> None:
         fake = FakeHopsworks(row=row("Stopped"), answers=refusal(400, 250001))
 
-        with pytest.raises(RequestRefusedError):
+        with pytest.raises(DeploymentError, match="is stopped, so it answers no requests") as caught:
             self.ask(fake)
-        assert fake.now == 1060
+        assert caught.value.transient
+        assert 1010 <= fake.now <= 1013
 
     def test_the_timeout_may_be_shorter(self) -> None:
         fake = FakeHopsworks(row=row("Idle"), answers=refusal(400, 250008))

@@ -79,8 +79,8 @@ def test_which_tag_a_version_lacks(tag: Any, tags: dict[str, Any], lack: str | N
         ({"model_version": 0}, "model_version: expected a whole number of 1 or more"),
         ({"model_version": "latest"}, "model_version: expected a whole number of 1 or more, got 'latest'"),
         ({"tag": {}}, "tag: expected at least one tag"),
-        ({"tag": "approved"}, "tag: expected a mapping with text keys"),
-        ({"tag": {"tier": NAN}}, "tag: expected plain JSON values"),
+        ({"tag": "approved"}, "tag: text as the whole value is read as JSON"),
+        ({"tag": {"tier": NAN}}, "tag.tier: expected plain JSON values"),
     ],
 )
 def test_what_cannot_be_wanted(wanted: dict[str, Any], message: str) -> None:

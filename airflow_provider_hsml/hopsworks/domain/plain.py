@@ -1,0 +1,192 @@
+"""
+Plain JSON values: of arguments on their way to Hopsworks, and of responses on their way to XCom.
+
+No library of arrays or frames is imported: their values are recognized by their methods. A value that JSON cannot hold
+is refused with its place, before anything is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time
+from decimal import Decimal
+from typing import Any, NoReturn
+
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+
+Path = tuple[Any, ...]
+"""The place of a value: the argument's name, then keys and indexes."""
+
+_BYTES = bytes | bytearray | memoryview
+_LONGEST_INTEGER = 1000
+"""Bits of an integer. Python writes no integer with more than 4,300 digits."""
+_JSON = "Numbers, text, lists and mappings can be sent; arrays and frames are converted into lists."
+_IN_A_ROW = 'a list of rows. Text for a model is inside a row: [["great film"]]'
+_CONVERSIONS = ("to_pylist", "to_list", "tolist", "as_py")
+"""Methods of arrays, columns and scalars that return Python values."""
+
+
+def place(path: Path) -> str:
+    """Return the name of an argument, or of a value in it: ``spec.environment``, ``instances[2]``."""
+    name, *inner = path
+    return str(name) + "".join(
+        f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]" for key in inner
+    )
+
+
+def from_text(what: str, value: object, example: str) -> Any:
+    """
+    Parse an argument as JSON if its whole value is text. Return any other value unchanged.
+
+    Text inside a list or a mapping is never parsed: it may be a model's input. The message does not show the text,
+    which may be a secret.
+
+    :param what: the argument's name, for messages
+    :param example: what to write, for messages
+    :raises InvalidInputError: the text is no JSON, or is ``null``
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        message = f"{what}: text as the whole value is read as JSON, but this text is no JSON.\nExpected {example}."
+        raise InvalidInputError(message) from None
+    if parsed is None:
+        message = f"{what}: expected a value, got the JSON text 'null'.\nCheck why the value is empty."
+        raise InvalidInputError(message)
+    return parsed
+
+
+def plain(what: str, value: object) -> Any:
+    """
+    Return a value as plain JSON values: sequences, arrays and columns as lists, a frame as a list of its rows.
+
+    The values of a frame's row are in the order of the columns. Dates become text in ISO format, decimals numbers.
+
+    :param what: the argument's name, for messages
+    :raises InvalidInputError: NaN, infinity, bytes, or another value that JSON cannot hold; the message has its place
+    """
+    try:
+        return _plain(value, (what,))
+    except RecursionError:
+        message = f"{what}: the values are nested too deeply, or hold themselves.\n{_JSON}"
+        raise InvalidInputError(message) from None
+
+
+def rows(what: str, value: object) -> Any:
+    """
+    Read an argument with one row or several.
+
+    :param what: the argument's name, for messages
+    :raises InvalidInputError: as ``from_text`` and ``plain``, or there are no rows
+    """
+    read = plain(what, from_text(what, value, _IN_A_ROW))
+    if read in (None, [], {}):
+        message = f"{what}: expected at least one row, got no rows.\nCheck why there are none."
+        raise InvalidInputError(message)
+    return read
+
+
+def finite(value: Any) -> tuple[Any, int]:
+    """
+    Replace NaN and infinity, which XCom and JSON files cannot hold, by None.
+
+    :param value: plain Python values
+    :return: the value, and the number of replacements
+    """
+    if isinstance(value, float):
+        return (value, 0) if math.isfinite(value) else (None, 1)
+    if isinstance(value, Mapping):
+        replaced = {key: finite(item) for key, item in value.items()}
+        return {key: item for key, (item, _) in replaced.items()}, sum(count for _, count in replaced.values())
+    if isinstance(value, list | tuple):
+        items = [finite(item) for item in value]
+        return [item for item, _ in items], sum(count for _, count in items)
+    return value, 0
+
+
+def _plain(value: Any, path: Path) -> Any:
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float | Decimal):
+        return _number(value, path)
+    if isinstance(value, date | time):
+        # The missing date of pandas does not equal itself.
+        return value.isoformat() if value == value else _refuse(path, "a missing date")  # noqa: PLR0124
+    if isinstance(value, Mapping):
+        return {_key(key, path): _plain(item, (*path, key)) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, _BYTES):
+        return _list(value, path)
+    return _converted(value, path)
+
+
+def _list(items: Iterable[Any], path: Path) -> list[Any]:
+    return [
+        # Most items are text or finite numbers.
+        item if type(item) is str or (type(item) is float and math.isfinite(item)) else _plain(item, (*path, number))
+        for number, item in enumerate(items)
+    ]
+
+
+def _converted(value: Any, path: Path) -> Any:
+    """Convert a frame, an array, a column or a scalar of another library."""
+    if isinstance(value, _BYTES):
+        _refuse(path, "bytes", "Encode them as text, for example with base64, as the model expects it.")
+    if hasattr(value, "columns"):
+        return _list(_rows_of(value, path), path)
+    kind = getattr(getattr(value, "dtype", None), "kind", "") if type(value).__module__ == "numpy" else ""
+    if kind == "m":
+        _refuse(path, "a time difference", "Use a number, for example of seconds.")
+    if kind == "M":
+        missing = value != value  # noqa: PLR0124 - true where a date is missing
+        if missing.any():
+            _refuse((*path, *(int(at[0]) for at in missing.nonzero())) if value.shape else path, "a missing date")
+        # Python's dates have no nanoseconds: these would become integers.
+        value = value.astype("datetime64[us]")
+    method = next((found for name in _CONVERSIONS if callable(found := getattr(value, name, None))), None)
+    if method is None:
+        _refuse(path, f"a value of the type {type(value).__name__}")
+    found = method()
+    # numpy's long double is returned unchanged.
+    return _plain(found, path) if type(found) is not type(value) else _number(float(found), path)
+
+
+def _rows_of(frame: Any, path: Path) -> Iterable[Any]:
+    """Return the rows of a frame: of pandas, of polars, or a table of Arrow."""
+    if hasattr(frame, "itertuples"):
+        rows: Iterable[Any] = frame.itertuples(index=False, name=None)
+    elif hasattr(frame, "rows"):
+        rows = frame.rows()
+    elif hasattr(frame, "to_pylist"):
+        rows = zip(*(column.to_pylist() for column in frame.columns), strict=True)
+    else:
+        _refuse(path, f"a value of the type {type(frame).__name__}", "Collect it into a frame first.")
+    return rows
+
+
+def _number(value: float | Decimal, path: Path) -> float:
+    if isinstance(value, Decimal):
+        exponent = value.as_tuple().exponent
+        is_whole = isinstance(exponent, int) and 0 <= exponent < _LONGEST_INTEGER
+        value = int(value) if is_whole else float("nan" if value.is_nan() else value)
+    if isinstance(value, int):
+        return int(value) if value.bit_length() <= _LONGEST_INTEGER else _refuse(path, "so long an integer")
+    if not math.isfinite(value):
+        _refuse(path, str(value), "Replace it, by a number or by None, or leave its row out.")
+    return float(value)
+
+
+def _key(key: Any, path: Path) -> str:
+    if not isinstance(key, str):
+        _refuse(path, f"the key {key!r}", "Keys are text.")
+    return str(key)
+
+
+def _refuse(path: Path, got: str, advice: str = _JSON) -> NoReturn:
+    """Raise the error for a value that JSON cannot hold."""
+    row = next((f" (row {key}, the first is row 0)" for key in path if isinstance(key, int)), "")
+    message = f"{place(path)}: expected plain JSON values, got {got}{row}.\n{advice}"
+    raise InvalidInputError(message)
