@@ -25,6 +25,7 @@ from .files import (
     copy_path,
     delete_path,
     download,
+    download_to,
     get_entry,
     list_entries,
     list_folder,
@@ -44,6 +45,7 @@ from .registry import (
     put_model,
     put_model_tag,
 )
+from .response import LIMITS, MB, ResponseKind
 from .serving import (
     DUPLICATED_ENTRY,
     InstanceLog,
@@ -67,6 +69,8 @@ __all__ = [
     "API",
     "DUPLICATED_ENTRY",
     "INSTANCE_NOT_FOUND",
+    "LIMITS",
+    "MB",
     "MODEL_NOT_FOUND",
     "PAGE",
     "Address",
@@ -78,6 +82,7 @@ __all__ = [
     "Page",
     "Project",
     "Registry",
+    "ResponseKind",
     "Upload",
     "check_path",
     "copy_path",
@@ -86,6 +91,7 @@ __all__ = [
     "delete_model",
     "delete_path",
     "download",
+    "download_to",
     "get_at",
     "get_deployment",
     "get_deployment_by_id",

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .call import PAGE, Call, nothing, path_of
+from .response import ResponseKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from airflow_provider_hsml.hopsworks.domain.project import Project
 
@@ -168,11 +170,12 @@ def upload_part(project: Project, folder: str, upload: Upload) -> Call[None]:
     )
 
 
-def download(project: Project, path: str) -> Call[bytes | None]:
+def download(project: Project, path: str, *, kind: ResponseKind = ResponseKind.RESOURCE) -> Call[bytes | None]:
     """
     Read a small file; None when there is none.
 
     :param path: relative to the project's folder
+    :param kind: decides the largest size
     """
     return Call(
         f"read {path!r}",
@@ -183,6 +186,31 @@ def download(project: Project, path: str) -> Call[bytes | None]:
         repeatable=True,
         raw=True,
         absent=_PATH_NOT_FOUND,
+        kind=kind,
+    )
+
+
+def download_to(project: Project, path: str, target: Path, *, size: int | None = None) -> Call[bool]:
+    """
+    Download a file of any size to a file of this machine, without holding it in memory.
+
+    :param path: relative to the project's folder
+    :param target: written when the whole file has arrived; its folder exists
+    :param size: the listed size in bytes; more bytes are not accepted
+    :return: False when there is no such file
+    """
+    return Call(
+        f"download {path!r}",
+        "GET",
+        _dataset(project, path, "download", "with_auth"),
+        lambda data: data is not None,
+        query=(("type", "DATASET"),),
+        repeatable=True,
+        raw=True,
+        absent=_PATH_NOT_FOUND,
+        kind=ResponseKind.MODEL_FILE,
+        into=target,
+        size=size,
     )
 
 

@@ -319,11 +319,19 @@ def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
 
 
 def test_it_is_not_asked_again_before_the_time_that_the_server_gives() -> None:
-    busy = Answer(503, refusal(503, 120000).content, {"retry-after": "45"})
+    busy = Answer(503, refusal(503, 120000).content, {"retry-after": "25"})
     scene = Scene(faults={"1": [busy]})
     scene.run(scene.looks(1))
     (first, _), (second, _) = scene.server.asked
-    assert 45 <= second - first < 46
+    assert 25 <= second - first < 26
+
+
+def test_a_server_cannot_ask_for_a_pause_of_more_than_half_a_minute() -> None:
+    busy = Answer(503, refusal(503, 120000).content, {"retry-after": "3600"})
+    scene = Scene(faults={"1": [busy]})
+    scene.run(scene.looks(1))
+    (first, _), (second, _) = scene.server.asked
+    assert 30 <= second - first < 31
 
 
 def test_a_list_that_is_too_much_for_the_server_is_left_and_a_server_that_is_away_is_not() -> None:
