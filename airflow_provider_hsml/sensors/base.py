@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -141,8 +142,11 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
 
     def poll(self) -> dict[str, Any] | None:
         """Read the current state once. Return the sensor's result, or None if the condition is not met."""
-        hook = self.hook
-        return hook.run(self.condition.look(hook.access, hook.client.project))
+        from airflow_provider_hsml.hopsworks.flow import within  # noqa: PLC0415 - not needed to parse a DAG
+
+        hook, deadline = self.hook, self._deadline or math.inf
+        project = hook.client.project_by(deadline)
+        return hook.run(within(self.condition.look(hook.access, project), deadline, time.time))
 
     def _on_answer(self, answer: Any) -> None:
         """Push the link to the deployment in a response. A sensor reads no other deployment."""

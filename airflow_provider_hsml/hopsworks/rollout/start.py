@@ -45,7 +45,10 @@ async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
                 log.warning("%s; checking whether it was carried out", error)
                 return
             log.warning("%s; retrying", error)
-            await backoff.wait(f"{live} could not be started within {run.timeout:g} s: {error}", at_least=1.0)
+            await backoff.wait(
+                f"{live} could not be started within {run.timeout:g} s: {error}",
+                at_least=max(1.0, error.retry_after or 0.0),
+            )
         else:
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,7 +11,7 @@ import tenacity
 
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.flow import drive, within
 from airflow_provider_hsml.hopsworks.inference.ingress import find_project
 
 from . import request
@@ -69,8 +70,17 @@ class Client:
     @property
     def project(self) -> Project:
         """The project, looked up on first use."""
+        return self.project_by(math.inf)
+
+    def project_by(self, deadline: float) -> Project:
+        """
+        Return the project, and end its lookup on first use with a wait that needs it.
+
+        :param deadline: the end of the wait, in seconds since 1970
+        """
         if self._project is None:
-            self._project = drive(find_project(self.access), self.send, self._sleep)
+            finding = within(find_project(self.access), deadline, time.time)
+            self._project = drive(finding, self.send, self._sleep)
         return self._project
 
     def send(self, call: Call[T]) -> T:
