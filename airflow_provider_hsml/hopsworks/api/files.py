@@ -196,7 +196,7 @@ def download_to(project: Project, path: str, target: Path, *, size: int | None =
 
     :param path: relative to the project's folder
     :param target: written when the whole file has arrived; its folder exists
-    :param size: the listed size in bytes; more bytes are not accepted
+    :param size: the listed size in bytes, which the file has to have; None or 0 if it is unknown
     :return: False when there is no such file
     """
     return Call(

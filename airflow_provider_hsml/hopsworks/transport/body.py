@@ -34,7 +34,7 @@ class Body:
 
     :param where: the request and its address, for messages
     :param encoding: the header Content-Encoding
-    :param limit: unpacked bytes that are accepted; None for any number
+    :param limit: unpacked bytes that are accepted; a file has to have exactly as many; None for any number
     :param too_long: the error for a longer body
     :param path: the file to write to; None to keep the body in memory
     :raises UnexpectedResponseError: the encoding was not asked for
@@ -95,7 +95,8 @@ class Body:
         """
         Return the complete body; nothing if it was written to a file, which now has its name.
 
-        :raises UnexpectedResponseError: parsed as JSON, the body would take too much memory
+        :raises UnexpectedResponseError: parsed as JSON, the body would take too much memory; or the file is shorter
+            than it is listed
         :raises NoResponseError: its end is missing
         """
         if self._inflate is not None and self._has_begun and not self._inflate.eof:
@@ -106,6 +107,9 @@ class Body:
             if self._limit is not None and cost > self._limit * _CONTAINERS_COST:
                 raise self._too_long
             return content
+        if self._limit is not None and self._size < self._limit:
+            message = f"{self._where}: the answer has {self._size} bytes, but {self._limit} are listed."
+            raise UnexpectedResponseError(message, status=self._too_long.status)
         if self._part is not None and self._path is not None:
             with _disk_errors(self._path):
                 self._kept.close()

@@ -118,14 +118,11 @@ class Client:
         with Watchdog(one.seconds) as watchdog:
             self._adapter.watchdog = watchdog
             try:
-                answer = self._receive(one, watchdog)
+                return self._receive(one, watchdog)
             except (HopsworksError, OSError) as error:
                 if watchdog.has_cut:
                     raise one.not_in_time(is_connected=watchdog.is_connected) from error
                 raise
-            if watchdog.has_cut:  # A body without a length just ends with its connection.
-                raise one.not_answered()
-            return answer
 
     def _receive(self, one: request.HttpRequest, watchdog: Watchdog) -> Answer:
         proxy = request.proxy_for(one.base)
@@ -149,6 +146,8 @@ class Client:
                 while data := read(PIECE, decode_content=False):
                     if body.add(data) and one.is_file:
                         watchdog.extend()
+                if watchdog.has_cut:  # A body without a length just ends with its connection.
+                    raise one.not_answered()
                 return Answer(response.status_code, body.finish(), headers)
         except requests.exceptions.ConnectTimeout as error:
             raise one.not_connected() from error

@@ -85,7 +85,7 @@ class HttpRequest:
             self.seconds = min(self.seconds, max(call.at_most, _SHORTEST_TIMEOUT))
         self.connect_seconds = min(self.seconds, access.request_timeout)
         self._where = f"{call.what} at {self.base}"
-        self._limit = call.size if call.into else LIMITS.get(call.kind)
+        self._limit = (call.size or None) if call.into else LIMITS.get(call.kind)
         if call.kind is ResponseKind.PREDICTION:
             self._limit = int(access.max_response_mb * MB)
 
