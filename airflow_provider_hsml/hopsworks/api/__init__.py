@@ -45,7 +45,7 @@ from .registry import (
     put_model,
     put_model_tag,
 )
-from .response import LIMITS, MB, ResponseKind
+from .response import LIMITS, MB, ResponseKind, is_within
 from .serving import (
     DUPLICATED_ENTRY,
     InstanceLog,
@@ -109,6 +109,7 @@ __all__ = [
     "get_server_version",
     "get_variable",
     "get_versions",
+    "is_within",
     "list_entries",
     "list_folder",
     "make_folder",

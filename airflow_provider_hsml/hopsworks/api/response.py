@@ -26,6 +26,21 @@ class ResponseKind(Enum):
 
 
 LIMITS = {ResponseKind.RESOURCE: 16 * MB, ResponseKind.JOURNAL: 4 * MB}
+_LIST_COST, _OBJECT_COST = 96, 200
+"""Bytes of memory for a JSON list and object, with their share of the container that holds them."""
+_CONTAINERS_COST = 14
+"""Memory for lists and objects, as a multiple of the limit. With their content, the parsed JSON stays below 30."""
+
+
+def is_within(limit: int, content: bytes) -> bool:
+    """
+    Whether a content is within a limit of bytes, and takes no more than 30 times as much memory once it is parsed.
+
+    :param limit: in bytes
+    :param content: JSON, or anything else
+    """
+    cost = content.count(b"[") * _LIST_COST + content.count(b"{") * _OBJECT_COST
+    return len(content) <= limit and cost <= limit * _CONTAINERS_COST
 
 
 def retry_after(value: str) -> float | None:

@@ -98,7 +98,8 @@ class Journal:
         number = 1 + max((int(name[:8]) for name in (*self.names, *(there or ()))), default=0)
         name = f"{number:08d}-{'b' if begins else 'a'}{uuid.uuid4().hex[:8]}.json"
         self.names.insert(0, name)
-        await upload_bytes(self.project, f"{folder}/{name}", json.dumps(entry.to_json()).encode())
+        content = json.dumps(entry.to_json()).encode()
+        await upload_bytes(self.project, f"{folder}/{name}", content, kind=api.ResponseKind.JOURNAL)
         if entry.state not in (EntryState.PROMOTING, EntryState.ROLLING_BACK):
             for old in self.names[KEPT:][:_DELETED_AT_ONCE]:
                 try:
@@ -129,7 +130,7 @@ async def open_journal(project: Project, deployment_name: str) -> Journal:
         journal.has_folder = names is not None
         journal.names = names or []
         for name in journal.names[:_READ_AT_MOST]:
-            content = await api.download(project, f"{folder}/{name}")
+            content = await api.download(project, f"{folder}/{name}", kind=api.ResponseKind.JOURNAL)
             journal.newest = _read(content, name)
             if journal.newest is not None:
                 break

@@ -183,7 +183,7 @@ class AsyncClient:
                     headers = dict(response.headers)
                     with one.receive(response.status_code, headers) as body:
                         async for data in response.aiter_raw():
-                            if body.add(data) and one.is_file:
+                            if body.add(data) and body.is_file:
                                 deadline.reschedule(asyncio.get_running_loop().time() + one.seconds)
                         return Answer(response.status_code, body.finish(), headers)
             except TimeoutError as error:

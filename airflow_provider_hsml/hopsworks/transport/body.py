@@ -12,6 +12,7 @@ import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, BinaryIO, Self
 
+from airflow_provider_hsml.hopsworks.api import is_within
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NoResponseError, UnexpectedResponseError
 
 if TYPE_CHECKING:
@@ -22,10 +23,6 @@ PIECE = 1 << 16
 """Bytes that are read or unpacked at once. A file has stalled if no more than these arrive within the timeout."""
 ENCODING = "gzip"
 """The encoding that is asked for."""
-_LIST_COST, _OBJECT_COST = 96, 200
-"""Bytes of memory for a JSON list and object, with their share of the container that holds them."""
-_CONTAINERS_COST = 14
-"""Memory for lists and objects, as a multiple of the limit. With their content, the parsed JSON stays below 30."""
 
 
 class Body:
@@ -71,6 +68,11 @@ class Body:
         if self._part is not None:
             self._part.unlink(missing_ok=True)
 
+    @property
+    def is_file(self) -> bool:
+        """Whether the body is written to a file, so that its deadline moves on with each ``PIECE``."""
+        return self._path is not None
+
     def add(self, data: bytes) -> bool:
         """
         Unpack and keep what has arrived.
@@ -103,8 +105,7 @@ class Body:
             raise self._cut_off()
         if isinstance(self._kept, io.BytesIO):
             content = self._kept.getvalue()
-            cost = content.count(b"[") * _LIST_COST + content.count(b"{") * _OBJECT_COST
-            if self._limit is not None and cost > self._limit * _CONTAINERS_COST:
+            if self._limit is not None and not is_within(self._limit, content):
                 raise self._too_long
             return content
         if self._limit is not None and self._size < self._limit:

@@ -144,7 +144,7 @@ class Client:
                 # With a chunk of the size -1, read would take everything. Before 2.1, urllib3 has no read1.
                 read = getattr(response.raw, "read1", response.raw.read)
                 while data := read(PIECE, decode_content=False):
-                    if body.add(data) and one.is_file:
+                    if body.add(data) and body.is_file:
                         watchdog.extend()
                 if watchdog.has_cut:  # A body without a length just ends with its connection.
                     raise one.not_answered()

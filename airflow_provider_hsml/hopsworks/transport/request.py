@@ -89,11 +89,6 @@ class HttpRequest:
         if call.kind is ResponseKind.PREDICTION:
             self._limit = int(access.max_response_mb * MB)
 
-    @property
-    def is_file(self) -> bool:
-        """Whether the response is streamed to disk, so that its deadline moves on with each ``PIECE``."""
-        return self._call.into is not None
-
     def receive(self, status: int, headers: Mapping[str, str]) -> Body:
         """
         Prepare for the body of the response.
@@ -102,16 +97,17 @@ class HttpRequest:
         :raises UnexpectedResponseError: the body has an encoding that was not asked for
         """
         into = self._call.into if 200 <= status < 300 else None
-        limit = LIMITS[ResponseKind.RESOURCE] if self.is_file and into is None else self._limit
-        size = "listed" if into else f"{(limit or 0) / MB:g} MB"
-        message = f"{self._where}: the answer (HTTP {status}) is longer than {size}.\n"
+        limit = LIMITS[ResponseKind.RESOURCE] if self._call.into and into is None else self._limit
         is_large_prediction = self._call.kind is ResponseKind.PREDICTION and 200 <= status < 300
-        if is_large_prediction:
-            message += "Send fewer rows in one request, or raise the connection's extra 'max_response_mb'."
-        elif into:
-            message += "Check whether the file was changed meanwhile, or a proxy answers in place of Hopsworks."
+        if into:
+            message = "is longer than listed.\nCheck whether the file was changed, or a proxy answers for Hopsworks."
+        elif is_large_prediction:
+            message = (
+                "is beyond the limit of {} MB.\nSend fewer rows, or raise the connection's extra 'max_response_mb'."
+            )
         else:
-            message += "Hopsworks sends less: check whether a proxy or another program answers in its place."
+            message = "is beyond the limit of {} MB.\nCheck whether a proxy or another program answers for Hopsworks."
+        message = f"{self._where}: the answer (HTTP {status}) {message.format(f'{(limit or 0) / MB:g}')}"
         too_long = UnexpectedResponseError(message, status=status)
         too_long.transient = not is_large_prediction
         return Body(self._where, headers.get("content-encoding", ""), limit=limit, too_long=too_long, path=into)

@@ -9,6 +9,7 @@ import threading
 import time
 import tracemalloc
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def _benchmark() -> ModuleType:
 
 
 hostile = _benchmark()
-BEYOND_THE_LIMIT = "is longer than 1 MB"
+BEYOND_THE_LIMIT = "is beyond the limit of 1 MB"
 EXPECTED = {
     "endless chunks": BEYOND_THE_LIMIT,
     "endless, without a length": BEYOND_THE_LIMIT,
@@ -140,7 +141,7 @@ def test_a_prediction_has_a_limit_of_its_own(connect: Connect, limit: int) -> No
     predict = api.predict(PROJECT, "digits", ROWS)
     with serving(lambda _: (200, {}, large)) as url:
         assert connect(url, max_response_mb=2).send(predict) == {"predictions": [1]}
-        with pytest.raises(UnexpectedResponseError, match=r"longer than 1 MB\.\n.*'max_response_mb'") as caught:
+        with pytest.raises(UnexpectedResponseError, match=r"beyond the limit of 1 MB\.\n.*'max_response_mb'") as caught:
             connect(url, max_response_mb=1).send(predict)
     assert not caught.value.transient
 
@@ -245,7 +246,7 @@ class TestTimeLeft:
 
 
 def _within(call: Any, seconds: float) -> Any:
-    return request.replace(call, at_most=seconds)
+    return replace(call, at_most=seconds)
 
 
 class TestFiles:
@@ -305,7 +306,7 @@ class TestFiles:
     def test_an_error_is_none_of_them(self, connect: Connect, tmp_path: Path, limit: int) -> None:
         with (
             hostile.serving("an endless error") as url,
-            pytest.raises(UnexpectedResponseError, match="longer than 1 MB"),
+            pytest.raises(UnexpectedResponseError, match="beyond the limit of 1 MB"),
         ):
             connect(url).send(api.download_to(PROJECT, "Models/m/1/w", tmp_path / "w", size=10 * MB))
         assert not list(tmp_path.iterdir())
