@@ -121,6 +121,7 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
         """Poll once. A deferrable sensor defers if the condition is not met."""
         error, self._trigger_error = self._trigger_error, None
         try:
+            self.hook.client.deadline = self._deadline or math.inf
             found = self.poll()
             if found is None and error is not None:
                 raise error
@@ -142,11 +143,8 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
 
     def poll(self) -> dict[str, Any] | None:
         """Read the current state once. Return the sensor's result, or None if the condition is not met."""
-        from airflow_provider_hsml.hopsworks.flow import within  # noqa: PLC0415 - not needed to parse a DAG
-
-        hook, deadline = self.hook, self._deadline or math.inf
-        project = hook.client.project_by(deadline)
-        return hook.run(within(self.condition.look(hook.access, project), deadline, time.time))
+        hook = self.hook
+        return hook.run(self.condition.look(hook.access, hook.client.project))
 
     def _on_answer(self, answer: Any) -> None:
         """Push the link to the deployment in a response. A sensor reads no other deployment."""

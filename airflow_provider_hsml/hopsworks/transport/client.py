@@ -11,7 +11,7 @@ import tenacity
 
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.flow import drive, within
+from airflow_provider_hsml.hopsworks.flow import bounded, drive
 from airflow_provider_hsml.hopsworks.inference.ingress import find_project
 
 from . import request
@@ -52,6 +52,8 @@ class Client:
         :raises InvalidInputError: the CA file cannot be read
         """
         self.access = access
+        self.deadline = math.inf
+        """The end of the wait that this client reads for, in seconds since 1970: its calls end by then."""
         self._sleep = sleep
         self._key = access.key
         self._on_new_key = on_new_key
@@ -70,17 +72,8 @@ class Client:
     @property
     def project(self) -> Project:
         """The project, looked up on first use."""
-        return self.project_by(math.inf)
-
-    def project_by(self, deadline: float) -> Project:
-        """
-        Return the project, and end its lookup on first use with a wait that needs it.
-
-        :param deadline: the end of the wait, in seconds since 1970
-        """
         if self._project is None:
-            finding = within(find_project(self.access), deadline, time.time)
-            self._project = drive(finding, self.send, self._sleep)
+            self._project = drive(find_project(self.access), self.send, self._sleep)
         return self._project
 
     def send(self, call: Call[T]) -> T:
@@ -89,6 +82,7 @@ class Client:
 
         :raises HopsworksError: the call failed; the class tells how
         """
+        call = bounded(call, self.deadline, time.time)
         attempts = tenacity.Retrying(sleep=self._sleep, **request.attempts(call, self._attempts))
         outcome: T = attempts(self._send_once, call, time.monotonic())
         self._on_answer(outcome)

@@ -474,7 +474,7 @@ def test_a_read_is_not_cut_short_for_the_others_by_the_wait_that_began_it() -> N
         return await scene.poller.send(replace(api.get_deployment_by_id(PROJECT, 1), at_most=at_most), BEGIN + 60)
 
     async def wait_both() -> list[Any]:
-        return await asyncio.gather(wait(5), wait(60), return_exceptions=True)
+        return list(await asyncio.gather(wait(5), wait(60), return_exceptions=True))
 
     short, long = scene.run(wait_both())
     assert isinstance(short, NoResponseError)
