@@ -35,13 +35,18 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "request_timeout": {
         "label": "Request timeout",
-        "description": "Seconds for one response.",
+        "description": "Seconds for one request, until the whole response has arrived.",
         "schema": {"type": ["number", "null"], "default": 60, "minimum": 1},
     },
     "write_timeout": {
         "label": "Write timeout",
         "description": "Seconds for the response to one PUT; older servers copy the model's files meanwhile.",
         "schema": {"type": ["number", "null"], "default": 300, "minimum": 1},
+    },
+    "max_response_mb": {
+        "label": "Largest prediction response",
+        "description": "MB, after unpacking. A larger response of a model is an error.",
+        "schema": {"type": ["number", "null"], "default": 64, "minimum": 1},
     },
     "allow_http": {
         "label": "Allow http",
@@ -69,6 +74,7 @@ UI_FIELD_BEHAVIOUR: dict[str, Any] = {
         "ingress_url": "https://ingress.example.com",
         "request_timeout": "60",
         "write_timeout": "300",
+        "max_response_mb": "64",
         "allow_http": "false",
     },
 }

@@ -79,7 +79,7 @@ class ModelsMixin(HsmlBaseHook):
 
     def download_model(self, name: str, version: int | None = None, *, folder: str | os.PathLike[str]) -> Path:
         """
-        Download a version's files into a local folder. Each file is held in memory as a whole.
+        Download a version's files into a local folder. A file has its name once it has arrived as a whole.
 
         :param name: the model's name
         :param version: the version's number; None for the newest

@@ -12,11 +12,12 @@ A step yields itself to the driver; asyncio cannot await one. A flow is driven o
 from __future__ import annotations
 
 import logging
+import math
 import time
 import types
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from .api import Call, Page
@@ -25,6 +26,9 @@ from .errors import DeadlineExceededError, HopsworksError, UnexpectedResponseErr
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+LAST_READ = 5.0
+"""Seconds that a read of a wait has at least: the last one is sent at the deadline, and its response counts."""
 Clock: TypeAlias = Callable[[], float]
 """Returns the seconds since 1970."""
 MOST_PAGES = 1000
@@ -182,6 +186,44 @@ def timed(flow: Flow[T], clock: Clock) -> Generator[Step, Any, tuple[T, float]]:
         flow.close()
 
 
+def bounded(call: Call[T], deadline: float, clock: Clock) -> Call[T]:
+    """
+    Return a read that ends with the wait that needs it, whatever the server does.
+
+    :param deadline: the end of the wait, in seconds since 1970
+    :param clock: returns the seconds since 1970
+    """
+    if deadline == math.inf:
+        return call
+    left = max(deadline - clock(), LAST_READ)
+    return replace(call, at_most=left if call.at_most is None else min(left, call.at_most))
+
+
+@types.coroutine
+def within(flow: Flow[T], deadline: float, clock: Clock) -> Generator[Step, Any, T]:
+    """
+    Run a flow that only reads, and end each of its reads with the wait that needs it.
+
+    :param flow: the flow; its steps are passed on to the driver
+    :param deadline: the end of the wait, in seconds since 1970
+    :param clock: returns the seconds since 1970
+    """
+    try:
+        step: Step = flow.send(None)
+        while True:
+            try:
+                answer = yield (bounded(step, deadline, clock) if isinstance(step, Call) else step)
+            except HopsworksError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
 async def all_pages(
     page: Callable[[int], Flow[Page[T] | None] | Call[Page[T]] | Call[Page[T] | None]],
 ) -> list[T] | None:
@@ -263,9 +305,11 @@ async def read_patiently(call: Call[T], backoff: Backoff) -> T:
     """
     while True:
         try:
-            return await call
+            answer: T = await bounded(call, backoff.deadline, backoff.clock)
         except HopsworksError as error:
             if not error.transient:
                 raise
             log.warning("%s; retrying", error)
             await backoff.wait(f"Gave up at the timeout: {error}", at_least=error.retry_after or 0.0)
+        else:
+            return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,7 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
         """Poll once. A deferrable sensor defers if the condition is not met."""
         error, self._trigger_error = self._trigger_error, None
         try:
+            self.hook.client.deadline = self._deadline or math.inf
             found = self.poll()
             if found is None and error is not None:
                 raise error

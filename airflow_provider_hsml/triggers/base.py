@@ -14,7 +14,9 @@ from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 
 from airflow_provider_hsml.connection import access_of, mask_key
+from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
+from airflow_provider_hsml.hopsworks.flow import LAST_READ
 from airflow_provider_hsml.hopsworks.transport.async_client import Once
 
 if TYPE_CHECKING:
@@ -60,6 +62,23 @@ class HsmlTrigger(BaseTrigger):
         ours = kind.__module__.startswith(f"{__package__}.")
         return f"{__package__ if ours else kind.__module__}.{kind.__name__}", dict(self._arguments)
 
+    def failure(self, error: Exception) -> dict[str, Any]:
+        """
+        Return the event for an exception. The task sees any exception as a failure that a retry may avoid.
+
+        :param error: the exception that ended the wait
+        """
+        if isinstance(error, HopsworksError):
+            return trigger_event.failure(error)
+        self.log.error("The wait ended with an unexpected exception", exc_info=error)
+        # Only the class of the exception: its text may hold anything that a response holds.
+        unexpected = HopsworksError(
+            f"The wait in the triggerer ended with an unexpected {type(error).__name__}.\n"
+            "Read the triggerer's log, and run the task again."
+        )
+        unexpected.transient = True
+        return trigger_event.failure(unexpected)
+
     def __repr__(self) -> str:
         shown = (
             f"{name}={value!r}" if value is None or isinstance(value, str | int | float) else f"{name}=..."
@@ -100,7 +119,11 @@ async def find_project(client: AsyncClient, backoff: Backoff) -> Project:
     """
     while True:
         try:
-            return await client.project()
+            async with asyncio.timeout(max(backoff.deadline - backoff.clock(), LAST_READ)):
+                return await client.project()
+        except TimeoutError:
+            message = f"Gave up at the timeout: the project of {client.access} could not be read."
+            raise DeadlineExceededError(message) from None
         except HopsworksError as error:
             if not error.transient:
                 raise

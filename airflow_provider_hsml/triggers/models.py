@@ -112,6 +112,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         feed, last_logged = self._feed(), ""
         store = await self._restore(feed)
         while True:
+            pause = self.poll_interval
             try:
                 async with shared_client(self.hsml_conn_id, self.project) as client:
                     project = await client.project()
@@ -125,12 +126,17 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
                             await store.aset(self._key, feed.state)
                         last_logged = ""
                         await asyncio.sleep(self.poll_interval)
-            except HopsworksError as error:
-                # There is no task that could fail. The connection is read again: its key may have been replaced.
-                if str(error) != last_logged:
-                    last_logged = str(error)
-                    self.log.warning("%s; polling again every %g s", last_logged, self.poll_interval)
-            await asyncio.sleep(self.poll_interval)
+            except Exception as error:
+                # There is no task that could fail, and the next response may be good, whatever this one has caused. The
+                # connection is read again: its key may have been replaced.
+                known = isinstance(error, HopsworksError)
+                pause = max(pause, (error.retry_after if isinstance(error, HopsworksError) else None) or 0.0)
+                text = str(error) if known else f"The poll ended with an unexpected {type(error).__name__}"
+                if text != last_logged:
+                    last_logged = text
+                    shown = None if known else error
+                    self.log.warning("%s; polling again every %g s", text, self.poll_interval, exc_info=shown)
+            await asyncio.sleep(pause)
 
     def _feed(self) -> NewVersionFeed:
         from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition  # noqa: PLC0415

@@ -10,7 +10,7 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import trigger_event
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
 from .base import HsmlTrigger, find_project, shared_client
@@ -54,8 +54,8 @@ class RolloutTrigger(HsmlTrigger):
         except TimeoutError:
             message = f"Deployment {self.watch['deployment_name']!r}: the task's execution_timeout has passed."
             event = trigger_event.failure(DeadlineExceededError(message))
-        except HopsworksError as error:
-            event = trigger_event.failure(error)
+        except Exception as error:  # noqa: BLE001 - a task must hear of any end
+            event = self.failure(error)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _finish_watch(self) -> dict[str, Any]:

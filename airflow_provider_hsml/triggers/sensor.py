@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks.domain import trigger_event
-from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
 from .base import HsmlTrigger, find_project, shared_client
@@ -55,7 +54,7 @@ class SensorTrigger(HsmlTrigger):
                 project = await find_project(client, backoff)
                 seen = wait_until_met(self.condition(), client.access, project, backoff)
                 found = await client.drive(seen, self.deadline)
-        except HopsworksError as error:
-            yield TriggerEvent(trigger_event.failure(error))  # type: ignore[no-untyped-call]
+        except Exception as error:  # noqa: BLE001 - a task must hear of any end
+            yield TriggerEvent(self.failure(error))  # type: ignore[no-untyped-call]
         else:
             yield TriggerEvent(trigger_event.success(found))  # type: ignore[no-untyped-call]

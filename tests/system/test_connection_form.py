@@ -121,6 +121,7 @@ class TestAirflow2:
             "verify": "false",
             "request_timeout": None,
             "write_timeout": 9,
+            "max_response_mb": None,
         }
         assert second["extra"] == {
             "project": "demo",
@@ -128,6 +129,7 @@ class TestAirflow2:
             "inference_route": "hopsworks",
             "request_timeout": None,
             "write_timeout": None,
+            "max_response_mb": None,
         }
         assert second["password"] == first["password"], "a key that is not typed again stays"
         assert third == second, "a form with mistakes is not stored"
@@ -202,6 +204,7 @@ class TestAirflow3:
         "ingress_url": None,
         "request_timeout": 60,
         "write_timeout": 300,
+        "max_response_mb": 64,
         "allow_http": False,
     }
     """What a browser was seen to send of a form in which the project alone was filled in."""

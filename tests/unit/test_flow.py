@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,16 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, Page, get_deployment, get_deployments
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, UnexpectedResponseError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, all_pages, drive, drive_async
+from airflow_provider_hsml.hopsworks.flow import (
+    Backoff,
+    Defer,
+    Sleep,
+    all_pages,
+    drive,
+    drive_async,
+    read_patiently,
+    within,
+)
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, StatusWait, wait_until, with_log_tail
 from tests.support.fake import PROJECT, UNSENT, FakeHopsworks, refusal, row
 
@@ -206,3 +217,70 @@ class TestPages:
     def test_of_rows_that_cannot_be_read_are_an_error_in_the_end(self) -> None:
         with pytest.raises(UnexpectedResponseError, match="does not end"):
             self.read(Page([], None, unreadable=2))
+
+
+class TestWithin:
+    """A read ends with the wait that needs it."""
+
+    @staticmethod
+    def at_most(flow: Any) -> list[float | None]:
+        seen: list[float | None] = []
+
+        def send(call: Call[Any]) -> Any:
+            seen.append(call.at_most)
+            raise UnexpectedResponseError("busy", status=503, retry_after=10.0)
+
+        clock.now = 1000.0
+        with pytest.raises(HopsworksError):
+            drive(flow, send, clock.sleep)
+        return seen
+
+    def test_patient_reads_get_the_time_that_is_left(self) -> None:
+        backoff = Backoff(first=10, most=10, deadline=1032, clock=clock)
+
+        assert self.at_most(read_patiently(get_deployment(PROJECT, "digits"), backoff)) == [32, 22, 12, 5, 5]
+
+    def test_so_does_every_read_of_a_flow(self) -> None:
+        async def reads() -> None:
+            for _ in range(3):
+                with suppress(UnexpectedResponseError):
+                    await get_deployment(PROJECT, "digits")
+                await Sleep(8)
+            await get_deployment(PROJECT, "digits")
+
+        assert self.at_most(within(reads(), 1020, clock)) == [20, 12, 5, 5]
+        assert self.at_most(within(reads(), math.inf, clock)) == [None] * 4
+
+    def test_within_another_the_shorter_time_holds(self) -> None:
+        backoff = Backoff(first=10, most=10, deadline=1005, clock=clock)
+        reading = read_patiently(get_deployment(PROJECT, "digits"), backoff)
+
+        assert self.at_most(within(reading, 2000, clock)) == [5, 5]
+
+    def test_its_result_and_its_errors_are_the_flows(self) -> None:
+        async def flow() -> str:
+            try:
+                await get_deployment(PROJECT, "digits")
+            except UnexpectedResponseError:
+                return "gave up"
+            return "found"
+
+        def send(call: Call[Any]) -> Any:
+            raise UnexpectedResponseError(call.what, status=503)
+
+        assert drive(within(flow(), 1020, clock), send, clock.sleep) == "gave up"
+
+
+class _Clock:
+    """A clock that goes on where somebody sleeps."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+clock = _Clock()

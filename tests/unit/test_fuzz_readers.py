@@ -13,6 +13,7 @@ import inspect
 import json
 from dataclasses import fields, is_dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -59,6 +60,7 @@ _NAMED: dict[str, Any] = {
     "version": 2,
     "deployment_id": 14,
     "tag": "approval",
+    "target": Path("model.bin"),
     "path": "Resources/file",
     "folder": "Resources",
     "destination": "/Projects/demo/Resources/other",

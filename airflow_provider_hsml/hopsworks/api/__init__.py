@@ -26,6 +26,7 @@ from .files import (
     copy_path,
     delete_path,
     download,
+    download_to,
     get_entry,
     list_folder,
     make_folder,
@@ -45,6 +46,7 @@ from .registry import (
     put_model,
     put_model_tag,
 )
+from .response import LIMITS, MB, ResponseKind, is_within
 from .serving import (
     DUPLICATED_ENTRY,
     TAGS,
@@ -70,6 +72,8 @@ __all__ = [
     "API",
     "DUPLICATED_ENTRY",
     "INSTANCE_NOT_FOUND",
+    "LIMITS",
+    "MB",
     "MODEL_NOT_FOUND",
     "PAGE",
     "TAGS",
@@ -84,6 +88,7 @@ __all__ = [
     "Page",
     "Project",
     "Registry",
+    "ResponseKind",
     "Upload",
     "check_path",
     "copy_path",
@@ -92,6 +97,7 @@ __all__ = [
     "delete_model",
     "delete_path",
     "download",
+    "download_to",
     "get_at",
     "get_deployment",
     "get_deployment_by_id",
@@ -109,6 +115,7 @@ __all__ = [
     "get_server_version",
     "get_variable",
     "get_versions",
+    "is_within",
     "list_folder",
     "make_folder",
     "path_exists",

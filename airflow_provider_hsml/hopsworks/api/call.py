@@ -22,8 +22,11 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnexpectedResponseError,
 )
 
+from .response import ResponseKind, retry_after
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +61,8 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds of the Retry-After header; None without the header, or if it is a date."""
-        value = self.headers.get("retry-after", "")
-        return float(value) if value.isdecimal() else None
+        """Seconds of the Retry-After header, cut to 30; None without a header that can be read."""
+        return retry_after(self.headers.get("retry-after", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,14 @@ class Call(Generic[T]):
     """Builds the error of a response that does not come from Hopsworks itself."""
     looks_at: int | str | None = None
     """Id or name of the deployment to read, for reads that a list of all deployments can answer as well."""
+    kind: ResponseKind = ResponseKind.RESOURCE
+    """The kind of the response, which decides how many bytes of it are accepted."""
+    into: Path | None = None
+    """The file to which a ``MODEL_FILE`` is written; its call reads an empty response then."""
+    size: int | None = None
+    """The listed size of a ``MODEL_FILE`` in bytes, of which no more are accepted; None if it is unknown."""
+    at_most: float | None = None
+    """Seconds that the caller has left, for all attempts; None if the call's own timeout alone applies."""
 
     def __await__(self) -> Generator[Call[T], T, T]:
         """Yield this step to the driver of a flow."""

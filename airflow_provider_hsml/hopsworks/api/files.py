@@ -9,9 +9,11 @@ from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .call import PAGE, Call, Page, page_of, path_of
+from .response import ResponseKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from airflow_provider_hsml.hopsworks.domain.project import Project
 
@@ -181,21 +183,29 @@ def download(project: Project, path: str, *, size: int | None = None) -> Call[by
     :param path: relative to the project's folder
     :param size: its size in a listing: content of another size is an unexpected response
     """
-    return _download(project, path, size, lambda content: content)
+    return _download(project, path, lambda content: content, size=size)
 
 
-def read_json(project: Project, path: str, read: Callable[[Any], T], *, size: int | None) -> Call[T | None]:
+def read_json(
+    project: Project,
+    path: str,
+    read: Callable[[Any], T],
+    *,
+    size: int | None,
+    kind: ResponseKind = ResponseKind.RESOURCE,
+) -> Call[T | None]:
     """
     Read a file that holds JSON; None when there is none.
 
     :param path: relative to the project's folder
     :param read: parses the JSON; a ValueError from it makes the response an unexpected one
     :param size: its size in a listing: content of another size is an unexpected response
+    :param kind: decides the largest size
     """
-    return _download(project, path, size, lambda content: read(wire.load(content)))
+    return replace(_download(project, path, lambda content: read(wire.load(content)), size=size), kind=kind)
 
 
-def _download(project: Project, path: str, size: int | None, read: Callable[[bytes], T]) -> Call[T | None]:
+def _download(project: Project, path: str, read: Callable[[bytes], T], *, size: int | None) -> Call[T | None]:
     def checked(content: bytes) -> T:
         if size is not None and len(content) != size:
             message = f"got {len(content)} bytes of a file that was listed with {size}"
@@ -211,6 +221,31 @@ def _download(project: Project, path: str, size: int | None, read: Callable[[byt
         repeatable=True,
         raw=True,
         absent=_PATH_NOT_FOUND,
+    )
+
+
+def download_to(project: Project, path: str, target: Path, *, size: int | None = None) -> Call[bool]:
+    """
+    Download a file of any size to a file of this machine, without holding it in memory.
+
+    :param path: relative to the project's folder
+    :param target: written when the whole file has arrived; its folder exists
+    :param size: the listed size in bytes, which the file has to have; None or 0 if it is unknown
+    :return: False when there is no such file
+    """
+    return Call(
+        f"download {path!r}",
+        "GET",
+        _dataset(project, path, "download", "with_auth"),
+        lambda data: data is not None,
+        query=(("type", "DATASET"),),
+        repeatable=True,
+        raw=True,
+        absent=_PATH_NOT_FOUND,
+        absence=False,
+        kind=ResponseKind.MODEL_FILE,
+        into=target,
+        size=size,
     )
 
 

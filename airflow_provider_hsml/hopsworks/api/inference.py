@@ -11,6 +11,7 @@ from airflow_provider_hsml.hopsworks.domain.verification import check_path
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
 
 from .call import Call, encoded, error_of, path_of, rows_of
+from .response import ResponseKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -108,6 +109,7 @@ def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: fl
         raw=True,
         body=_checked(name, body),
         seconds=seconds,
+        kind=ResponseKind.PREDICTION,
     )
 
 
@@ -128,6 +130,7 @@ def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: 
         raw=True,
         body=_checked(address.name, body),
         seconds=seconds,
+        kind=ResponseKind.PREDICTION,
         base=url,
         host=address.host,
         error=_refused_at_ingress,

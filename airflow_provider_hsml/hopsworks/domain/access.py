@@ -33,6 +33,7 @@ EXTRA_KEYS = (
     "ingress_url",
     "request_timeout",
     "write_timeout",
+    "max_response_mb",
     "allow_http",
 )
 """
@@ -62,9 +63,11 @@ class Access:
     allow_http: bool = False
     """Whether the key may be sent over plain http to a host other than this machine."""
     request_timeout: float = 60.0
-    """Timeout of one response, in seconds."""
+    """Seconds from the connection attempt to the last byte of the response."""
     write_timeout: float = 300.0
-    """Timeout of the response to a PUT, in seconds. Older servers copy the model's files before they respond."""
+    """The same for a PUT or an upload. Older servers copy the model's files before they respond to a PUT."""
+    max_response_mb: float = 64.0
+    """The largest answer of a model that is accepted, in MB, after unpacking."""
 
     @classmethod
     def from_connection(
@@ -111,6 +114,9 @@ class Access:
                 f"{name}, extra 'request_timeout'", given.get("request_timeout", 60), least=1
             ),
             write_timeout=arguments.number(f"{name}, extra 'write_timeout'", given.get("write_timeout", 300), least=1),
+            max_response_mb=arguments.number(
+                f"{name}, extra 'max_response_mb'", given.get("max_response_mb", 64), least=1
+            ),
         )
 
     @classmethod

@@ -20,7 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Flow, Sleep
+from airflow_provider_hsml.hopsworks.flow import Flow, Sleep, bounded
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.sources import list_all
 
@@ -229,9 +229,10 @@ async def until_reached(
             if not is_unreached(error) or waited >= timeout:
                 raise
             if waited >= min(ROUTE_BUDGET, timeout):
-                deployment = await api.get_deployment(project, name)
+                deployment = await bounded(api.get_deployment(project, name), begun + timeout, clock)
                 if deployment is None or deployment.status.is_down or deployment.status.value in ("Running", "Failed"):
                     raise
-            await Sleep(BETWEEN_PROBES)
+            left = max(begun + timeout - clock(), 0.0)
+            await Sleep(min(max(BETWEEN_PROBES, error.retry_after or 0.0), max(left, BETWEEN_PROBES)))
         else:
             return answer

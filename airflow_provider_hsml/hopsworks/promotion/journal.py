@@ -112,7 +112,8 @@ class Journal:
         number = 1 + max((int(name[:8]) for name in (*self.names, *(there or ()))), default=0)
         name = f"{number:08d}-{'b' if begins else 'a'}{uuid.uuid4().hex[:8]}.json"
         self.names.insert(0, name)
-        await upload_bytes(self.project, f"{folder}/{name}", json.dumps(entry.to_json()).encode())
+        content = json.dumps(entry.to_json()).encode()
+        await upload_bytes(self.project, f"{folder}/{name}", content, kind=api.ResponseKind.JOURNAL)
         if entry.state not in (EntryState.PROMOTING, EntryState.ROLLING_BACK):
             for old in self.names[KEPT:][:_DELETED_AT_ONCE]:
                 try:
@@ -191,7 +192,9 @@ async def _read(journal: Journal) -> None:
     name, size = next(iter(sizes.items()))
     path = f"{folder}/{name}"
     try:
-        journal.newest = await api.read_json(journal.project, path, JournalEntry.from_json, size=size)
+        journal.newest = await api.read_json(
+            journal.project, path, JournalEntry.from_json, size=size, kind=api.ResponseKind.JOURNAL
+        )
     except UnexpectedResponseError as error:
         hint = f"If this remains, delete the file {path!r}: the entry before it counts then, and may be out of date."
         raise error.extended(hint) from error

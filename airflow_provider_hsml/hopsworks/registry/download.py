@@ -42,10 +42,9 @@ async def download_model(project: Project, model: ModelVersion, folder: Path) ->
         if not target.resolve().is_relative_to(folder.resolve()):
             message = f"list {root!r}: a file named {name!r}, which would be written outside of {str(folder)!r}"
             raise UnexpectedResponseError(message, status=200)
-        content = await api.download(project, f"{root}/{name}", size=found[name].size)
-        if content is None:
+        size = found[name].size
+        log.info("Downloading %s (%s bytes)", target, size)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not await api.download_to(project, f"{root}/{name}", target, size=size):
             message = f"{root}/{name} was deleted while the model was downloaded."
             raise NotFoundError(message)
-        log.info("Writing %s (%s bytes)", target, len(content))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content)

@@ -6,7 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.api import Upload
+from airflow_provider_hsml.hopsworks.api import ResponseKind, Upload
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,13 +19,24 @@ CHUNK = 10 * 1024 * 1024
 """Bytes per part."""
 
 
-async def upload_bytes(project: Project, path: str, content: bytes) -> None:
+async def upload_bytes(
+    project: Project, path: str, content: bytes, *, kind: ResponseKind = ResponseKind.RESOURCE
+) -> None:
     """
     Upload a small file, in one part.
 
     :param path: relative to the project's folder
     :param content: the file's content
+    :param kind: decides the largest size, with which the file can be read again
+    :raises InvalidInputError: the file is too large
     """
+    limit = api.LIMITS[kind]
+    if not api.is_within(limit, content):
+        message = (
+            f"{path!r}: {len(content)} bytes are too many to be read again, of which at most {limit // api.MB} MB are "
+            "accepted.\nUse fewer rows as example."
+        )
+        raise InvalidInputError(message)
     folder, _, name = path.rpartition("/")
     upload = Upload(name, content, _fields(name, len(content), 1, len(content)))
     await api.upload_part(project, folder, upload)

@@ -94,7 +94,7 @@ async def _send_change(call: Call[None], backoff: Backoff) -> bool:
         if not (error.outcome_unknown or error.transient):
             raise
         log.warning("%s; checking the deployment again", error)
-        await backoff.wait(f"Gave up at the timeout: {error}", at_least=1.0)
+        await backoff.wait(f"Gave up at the timeout: {error}", at_least=max(1.0, error.retry_after or 0.0))
         return False
     return True
 

@@ -21,7 +21,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently, within
 
 from . import inputs
 from .bake import Bake
@@ -183,8 +183,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             self.seen = deployment
             step = tracker.next(deployment, now)
             if step is NextStep.PROBE or (
-                step is NextStep.READ_NAMES
-                and tracker.instances.record(await read_instance_names(self.prober.project, deployment))
+                step is NextStep.READ_NAMES and tracker.instances.record(await self._read_instance_names(deployment))
             ):
                 return deployment
             if step is NextStep.START:
@@ -196,6 +195,10 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             if delay is None:
                 raise DeadlineExceededError(self._too_late(deployment))
             await Sleep(min(delay, tracker.poll_within))
+
+    async def _read_instance_names(self, deployment: Deployment) -> frozenset[str]:
+        reading = read_instance_names(self.prober.project, deployment)
+        return await within(reading, self.deadline, self.prober.clock)
 
     def _too_late(self, deployment: Deployment) -> str:
         tracker, message = self.tracker, f"{deployment} is not live within {self.timeout:g} s"

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.domain.model_version import check_model_nam
 from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE_STAYS
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
-from airflow_provider_hsml.hopsworks.flow import Backoff, steady
+from airflow_provider_hsml.hopsworks.flow import Backoff, steady, within
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, check_goal, with_log_tail
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.access import Access
     from airflow_provider_hsml.hopsworks.domain.criteria import Criteria
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.flow import Flow
 
 log = logging.getLogger(__name__)
 
@@ -34,9 +35,9 @@ log = logging.getLogger(__name__)
 class SensorCondition(Protocol):
     """A condition that a sensor waits for."""
 
-    async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
+    def look(self, access: Access, project: Project) -> Flow[dict[str, Any] | None]:
         """
-        Poll once.
+        Poll once, with reads only.
 
         :return: the sensor's result; None while the condition is not met
         :raises HopsworksError: the poll failed, or the condition can never be met
@@ -150,7 +151,7 @@ async def wait_until_met(
     while True:
         wait = 0.0
         try:
-            found = await condition.look(access, project)
+            found = await within(condition.look(access, project), backoff.deadline, backoff.clock)
             if found is not None:
                 return found
         except HopsworksError as error:

@@ -19,7 +19,7 @@ from . import request
 from .batching import Poller
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from airflow_provider_hsml.hopsworks.domain.access import Access
     from airflow_provider_hsml.hopsworks.flow import Flow
@@ -100,6 +100,8 @@ class AsyncClient:
         )
         # Not left to httpx, which walks through all waiting requests whenever a connection is free.
         self._few = asyncio.Semaphore(MAX_REQUESTS)
+        # Parsed JSON takes up to 30 times the memory of a response: one large response at a time.
+        self._parsing = asyncio.Lock()
         self._places: dict[str, httpx.AsyncClient] = {}
         with contextlib.suppress(ImportError, ValueError):
             self._place(access.url)  # The first one imports httpcore, which must not block the event loop later.
@@ -126,7 +128,7 @@ class AsyncClient:
         :raises HopsworksError: the call failed; the class tells how
         """
         attempts = tenacity.AsyncRetrying(sleep=self._sleep, **request.attempts(call))
-        outcome: T = await attempts(self._send_once, call)
+        outcome: T = await attempts(self._send_once, call, time.monotonic())
         return outcome
 
     async def close(self) -> None:
@@ -136,13 +138,14 @@ class AsyncClient:
         for place in self._places.values():
             await place.aclose()
 
-    async def _send_once(self, call: Call[T]) -> T:
+    async def _send_once(self, call: Call[T], begun: float) -> T:
         used = self._key
-        answer = await self._exchange(call)
+        answer = await self._exchange(request.within_time(call, begun))
         if answer.status == 401 and await self._renew(used):
-            answer = await self._exchange(call)
+            answer = await self._exchange(request.within_time(call, begun))
         if len(answer.content) > _LARGE:
-            return await asyncio.to_thread(call.outcome, answer)
+            async with self._parsing:
+                return await asyncio.to_thread(call.outcome, answer)
         return call.outcome(answer)
 
     async def _renew(self, used: str) -> bool:
@@ -156,17 +159,35 @@ class AsyncClient:
     async def _exchange(self, call: Call[Any]) -> Answer:
         async with self._few:
             one = request.HttpRequest(self.access, call, self._key)
+            is_connected = False
+
+            async def trace(event: str, _info: Mapping[str, Any]) -> None:
+                nonlocal is_connected
+                is_connected = is_connected or event == "http11.send_request_headers.started"
+
             try:
-                response = await self._place(one.base).request(
-                    one.method,
-                    one.url,
-                    headers=one.headers,
-                    content=one.content,
-                    data=one.fields,
-                    files=one.files,
-                    timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds),
-                    follow_redirects=False,
-                )
+                async with (
+                    asyncio.timeout(one.seconds) as deadline,
+                    self._place(one.base).stream(
+                        one.method,
+                        one.url,
+                        headers=one.headers,
+                        content=one.content,
+                        data=one.fields,
+                        files=one.files,
+                        timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds),
+                        follow_redirects=False,
+                        extensions={"trace": trace},
+                    ) as response,
+                ):
+                    headers = dict(response.headers)
+                    with one.receive(response.status_code, headers) as body:
+                        async for data in response.aiter_raw():
+                            if body.add(data) and body.is_file:
+                                deadline.reschedule(asyncio.get_running_loop().time() + one.seconds)
+                        return Answer(response.status_code, body.finish(), headers)
+            except TimeoutError as error:
+                raise one.not_in_time(is_connected=is_connected) from error
             except httpx.ConnectTimeout as error:
                 raise one.not_connected() from error
             except httpx.TimeoutException as error:
@@ -175,7 +196,6 @@ class AsyncClient:
                 raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
             except (ImportError, ValueError, httpx.InvalidURL) as error:
                 raise one.not_sendable(error) from error
-        return Answer(response.status_code, response.content, dict(response.headers))
 
     def _place(self, base: str) -> httpx.AsyncClient:
         """Return the connections to one address: Hopsworks or its ingress."""

@@ -67,7 +67,7 @@ class _PendingRead:
     failures: int = 0
     error: BaseException | None = None
     end: asyncio.TimerHandle | None = None
-    """Raises the error at the deadline, once there is one."""
+    """Raises the error at the end of the wait."""
 
     def fail(self) -> None:
         """Raise the error in the wait, unless the wait has ended."""
@@ -145,13 +145,21 @@ class Poller:
         own deadline.
 
         :param deadline: by the poller's clock
-        :raises HopsworksError: the call failed
+        :raises HopsworksError: the call failed, or has taken all the time that it may take, waiting for its turn
+            included
         """
+        too_late = NoResponseError(f"{call.what}: no answer within {call.at_most or 0.0:.0f} s, the end of the wait.")
         if call.looks_at is None:
-            async with self._turns.other_calls:
-                outcome: T = await self._send(call)
-                return outcome
-        read = _PendingRead(call, deadline, asyncio.get_running_loop().create_future())
+            try:
+                async with asyncio.timeout(call.at_most), self._turns.other_calls:
+                    outcome: T = await self._send(call)
+                    return outcome
+            except TimeoutError:
+                raise too_late from None
+        loop = asyncio.get_running_loop()
+        read = _PendingRead(call, deadline, loop.create_future(), error=too_late)
+        if call.at_most is not None:
+            read.end = loop.call_later(call.at_most, read.fail)
         self._collect([read])
         try:
             answer: T = await read.answer
@@ -276,7 +284,9 @@ class Poller:
         for one in pending:
             one.failures += 1
             one.error = error
-            if one.end is None and one.deadline < math.inf:
+            if one.failures == 1 and one.deadline < math.inf:
+                if one.end is not None:
+                    one.end.cancel()
                 one.end = loop.call_later(max(0.0, one.deadline - now), one.fail)
         failures = max(one.failures for one in pending)
         backoff = self._aligned(min(2.0**failures, LONGEST_RETRY))
@@ -285,8 +295,8 @@ class Poller:
 
 
 def _once(call: Call[T]) -> Call[T]:
-    """Return a call that the client does not retry: the poller does, while a wait needs it."""
-    return replace(call, repeatable=False)
+    """Return a call that the client does not retry or end early: it is for all waits, and each ends by itself."""
+    return replace(call, repeatable=False, at_most=None)
 
 
 def _is_unavailable(error: Exception) -> bool:

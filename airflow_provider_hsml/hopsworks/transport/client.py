@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,10 +10,13 @@ import requests
 import tenacity
 
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
-from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.flow import bounded, drive
 from airflow_provider_hsml.hopsworks.inference.ingress import find_project
 
 from . import request
+from .body import PIECE
+from .watchdog import GuardedConnection, Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,13 +52,18 @@ class Client:
         :raises InvalidInputError: the CA file cannot be read
         """
         self.access = access
+        self.deadline = math.inf
+        """The end of the wait that this client reads for, in seconds since 1970: its calls end by then."""
         self._sleep = sleep
         self._key = access.key
         self._on_new_key = on_new_key
         self._attempts = attempts
         self._on_answer = on_answer
-        self._session = requests.Session()
+        self._session: requests.Session = _Session()
         self._session.trust_env = False
+        self._adapter = _Adapter()
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, self._adapter)
         self._verify = request.trusted(access)
         if isinstance(self._verify, str):
             request.context_of(self._verify)  # Raises an error that explains the fault of a broken CA file.
@@ -73,8 +82,9 @@ class Client:
 
         :raises HopsworksError: the call failed; the class tells how
         """
+        call = bounded(call, self.deadline, time.time)
         attempts = tenacity.Retrying(sleep=self._sleep, **request.attempts(call, self._attempts))
-        outcome: T = attempts(self._send_once, call)
+        outcome: T = attempts(self._send_once, call, time.monotonic())
         self._on_answer(outcome)
         return outcome
 
@@ -82,11 +92,11 @@ class Client:
         """Close the connections."""
         self._session.close()
 
-    def _send_once(self, call: Call[T]) -> T:
+    def _send_once(self, call: Call[T], begun: float) -> T:
         used = self._key
-        answer = self._exchange(call)
+        answer = self._exchange(request.within_time(call, begun))
         if answer.status == 401 and self._renew(used):
-            answer = self._exchange(call)
+            answer = self._exchange(request.within_time(call, begun))
         return call.outcome(answer)
 
     def _renew(self, used: str) -> bool:
@@ -99,6 +109,16 @@ class Client:
 
     def _exchange(self, call: Call[Any]) -> Answer:
         one = request.HttpRequest(self.access, call, self._key)
+        with Watchdog(one.seconds) as watchdog:
+            self._adapter.watchdog = watchdog
+            try:
+                return self._receive(one, watchdog)
+            except (HopsworksError, OSError) as error:
+                if watchdog.has_cut:
+                    raise one.not_in_time(is_connected=watchdog.is_connected) from error
+                raise
+
+    def _receive(self, one: request.HttpRequest, watchdog: Watchdog) -> Answer:
         proxy = request.proxy_for(one.base)
         try:
             response = self._session.request(
@@ -111,7 +131,18 @@ class Client:
                 allow_redirects=False,
                 proxies={"all": proxy} if proxy else None,
                 verify=self._verify,
+                stream=True,
             )
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            with response, one.receive(response.status_code, headers) as body:
+                # With a chunk of the size -1, read would take everything. Before 2.1, urllib3 has no read1.
+                read = getattr(response.raw, "read1", response.raw.read)
+                while data := read(PIECE, decode_content=False):
+                    if body.add(data) and body.is_file:
+                        watchdog.extend()
+                if watchdog.has_cut:  # A body without a length just ends with its connection.
+                    raise one.not_answered()
+                return Answer(response.status_code, body.finish(), headers)
         except requests.exceptions.ConnectTimeout as error:
             raise one.not_connected() from error
         except requests.exceptions.Timeout as error:
@@ -121,6 +152,40 @@ class Client:
                 raise one.not_sendable(error) from error
             unreached = "NewConnectionError" in repr(error.args) or "NameResolutionError" in repr(error.args)
             raise one.failed(error, unreached=unreached) from error
-        return Answer(
-            response.status_code, response.content, {name.lower(): value for name, value in response.headers.items()}
-        )
+        except requests.exceptions.BaseHTTPError as error:  # type: ignore[attr-defined]  # urllib3's, from the body
+            raise (
+                one.not_answered() if "Read timed out" in str(error) else one.failed(error, unreached=False)
+            ) from error
+
+
+class _Session(requests.Session):
+    """A session that follows no redirect. Even to offer one for later, ``requests`` would read its whole body."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return None: there is none."""
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Makes connections that are guarded by the watchdog of the current exchange."""
+
+    watchdog: Watchdog | None = None
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Create the connections without a proxy."""
+        super().init_poolmanager(*args, **kwargs)
+        self._guard(self.poolmanager)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        """Create, or return, the connections through a proxy."""
+        return self._guard(super().proxy_manager_for(*args, **kwargs))
+
+    def _guard(self, manager: Any) -> Any:
+        pools = manager.pool_classes_by_scheme
+        if not any(issubclass(pool.ConnectionCls, GuardedConnection) for pool in pools.values()):
+            manager.pool_classes_by_scheme = {scheme: self._guarded(pool) for scheme, pool in pools.items()}
+        return manager
+
+    def _guarded(self, pool: Any) -> Any:
+        current = staticmethod(lambda: self.watchdog)
+        connection = type("Connection", (GuardedConnection, pool.ConnectionCls), {"watchdog": current})
+        return type(pool.__name__, (pool,), {"ConnectionCls": connection})

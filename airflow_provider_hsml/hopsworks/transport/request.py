@@ -11,23 +11,40 @@ import json
 import os
 import socket
 import ssl
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import tenacity
 
+from airflow_provider_hsml.hopsworks.api import LIMITS, MB, ResponseKind
 from airflow_provider_hsml.hopsworks.domain.access import is_loopback
-from airflow_provider_hsml.hopsworks.errors import CertificateError, HopsworksError, InvalidInputError, NoResponseError
+from airflow_provider_hsml.hopsworks.errors import (
+    CertificateError,
+    HopsworksError,
+    InvalidInputError,
+    NoResponseError,
+    UnexpectedResponseError,
+)
+
+from .body import ENCODING, Body
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_hsml.hopsworks.api import Call
     from airflow_provider_hsml.hopsworks.domain.access import Access
+
+T = TypeVar("T")
 
 ATTEMPTS = 4
 """Attempts per call before its error is raised. Flows that wait for longer retry themselves."""
 _LONGEST_PAUSE = 30.0
+_SHORTEST_TIMEOUT = 0.1
+"""Seconds that an attempt has at least: no timeout at all means to wait for ever, to one of the HTTP libraries."""
 
 
 class HttpRequest:
@@ -40,6 +57,7 @@ class HttpRequest:
     """
 
     def __init__(self, access: Access, call: Call[Any], key: str) -> None:
+        self._call = call
         self.method = call.method
         self.base = call.base or access.url
         self.url = f"{self.base}/{call.path}" + (f"?{urlencode(call.query)}" if call.query else "")
@@ -49,7 +67,7 @@ class HttpRequest:
                 "The API key has characters that no key has, such as a space or a line break.\nPut the key alone into "
                 "the connection's field 'password'."
             )
-        self.headers = {"Authorization": f"{access.key_kind} {key}"}
+        self.headers = {"Authorization": f"{access.key_kind} {key}", "Accept-Encoding": ENCODING}
         if call.host:
             self.headers["Host"] = call.host
         self.content: bytes | None = None
@@ -59,9 +77,44 @@ class HttpRequest:
         self.fields = dict(call.upload.fields) if call.upload else None
         self.files = {"file": (call.upload.filename, call.upload.content)} if call.upload else None
         self.seconds = call.seconds or (access.write_timeout if call.is_write_slow else access.request_timeout)
-        """Timeout of the response, in seconds."""
+        """
+        Timeout of the whole exchange, from the connection to the last byte of the response. For a file that is
+        streamed to disk: of each ``PIECE`` of it.
+        """
+        if call.at_most is not None:
+            self.seconds = min(self.seconds, max(call.at_most, _SHORTEST_TIMEOUT))
         self.connect_seconds = min(self.seconds, access.request_timeout)
         self._where = f"{call.what} at {self.base}"
+        self._limit = (call.size or None) if call.into else LIMITS.get(call.kind)
+        if call.kind is ResponseKind.PREDICTION:
+            self._limit = int(access.max_response_mb * MB)
+
+    def receive(self, status: int, headers: Mapping[str, str]) -> Body:
+        """
+        Prepare for the body of the response.
+
+        :param headers: with lower-case names
+        :raises UnexpectedResponseError: the body has an encoding that was not asked for
+        """
+        into = self._call.into if 200 <= status < 300 else None
+        limit = LIMITS[ResponseKind.RESOURCE] if self._call.into and into is None else self._limit
+        is_large_prediction = self._call.kind is ResponseKind.PREDICTION and 200 <= status < 300
+        if into:
+            message = "is longer than listed.\nCheck whether the file was changed, or a proxy answers for Hopsworks."
+        elif is_large_prediction:
+            message = (
+                "is beyond the limit of {} MB.\nSend fewer rows, or raise the connection's extra 'max_response_mb'."
+            )
+        else:
+            message = "is beyond the limit of {} MB.\nCheck whether a proxy or another program answers for Hopsworks."
+        message = f"{self._where}: the answer (HTTP {status}) {message.format(f'{(limit or 0) / MB:g}')}"
+        too_long = UnexpectedResponseError(message, status=status)
+        too_long.transient = not is_large_prediction
+        return Body(self._where, headers.get("content-encoding", ""), limit=limit, too_long=too_long, path=into)
+
+    def not_in_time(self, *, is_connected: bool) -> NoResponseError:
+        """Build the error for an exchange that the deadline has ended."""
+        return self.not_answered() if is_connected else self.not_connected()
 
     def not_connected(self) -> NoResponseError:
         """Build the error for a connection timeout."""
@@ -119,12 +172,28 @@ def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
         unsent = isinstance(error, NoResponseError) and not error.sent
         return isinstance(error, HopsworksError) and error.transient and (call.repeatable or unsent)
 
+    def is_over(state: tenacity.RetryCallState) -> bool:
+        if state.attempt_number >= (most or ATTEMPTS):
+            return True
+        error = state.outcome and state.outcome.exception()
+        asked_for = (error.retry_after if isinstance(error, HopsworksError) else None) or 0.0
+        return call.at_most is not None and (state.seconds_since_start or 0.0) + asked_for >= call.at_most
+
     return {
-        "stop": tenacity.stop_after_attempt(most or ATTEMPTS),
+        "stop": is_over,
         "retry": tenacity.retry_if_exception(may_repeat),
         "wait": pause_before_retry,
         "reraise": True,
     }
+
+
+def within_time(call: Call[T], begun: float) -> Call[T]:
+    """
+    Return the call for one attempt, with the seconds that its caller still has.
+
+    :param begun: when the first attempt began, by ``time.monotonic``
+    """
+    return call if call.at_most is None else replace(call, at_most=call.at_most - (time.monotonic() - begun))
 
 
 def pause_before_retry(state: tenacity.RetryCallState) -> float:

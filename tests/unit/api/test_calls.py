@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import email.utils
 import json
+import time
 from typing import Any
 
 import pytest
@@ -321,8 +323,32 @@ def test_a_reply_that_is_no_json(content: bytes) -> None:
         api.predict(PROJECT, "x", {"instances": [1]}).outcome(api.Answer(200, content))
 
 
-def test_retry_after() -> None:
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("0", 0),
+        ("3600", 30),
+        ("9" * 5000, 30),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Fri, 31 Dec 9999 23:59:59 -0000", 30),
+        ("-5", None),
+        ("1.5", None),
+        ("soon", None),
+        ("\x00", None),
+        ("", None),
+    ],
+)
+def test_retry_after(value: str, seconds: float | None) -> None:
     with pytest.raises(UnexpectedResponseError) as caught:
-        api.get_deployments(PROJECT).outcome(api.Answer(503, b"", {"retry-after": "7"}))
+        api.get_deployments(PROJECT).outcome(api.Answer(503, b"", {"retry-after": value}))
 
-    assert caught.value.retry_after == 7
+    assert caught.value.retry_after == seconds
+
+
+def test_retry_after_may_be_a_date() -> None:
+    date = email.utils.formatdate(time.time() + 20, usegmt=True)
+    with pytest.raises(UnexpectedResponseError) as caught:
+        api.get_deployments(PROJECT).outcome(api.Answer(503, b"", {"retry-after": date}))
+
+    assert caught.value.retry_after == pytest.approx(20, abs=2)

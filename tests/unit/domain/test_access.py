@@ -72,6 +72,8 @@ def test_plain_http_only_to_this_machine_or_by_choice() -> None:
         ({"verify": "no"}, "extra 'verify': expected true or false"),
         ({"request_timeout": "soon"}, "extra 'request_timeout': expected a finite number"),
         ({"write_timeout": 0}, "extra 'write_timeout'"),
+        ({"max_response_mb": 0}, "extra 'max_response_mb': expected a finite number of 1 or more"),
+        ({"max_response_mb": "inf"}, "extra 'max_response_mb'"),
         ({"inference_route": "http"}, "extra 'inference_route': expected one of hopsworks, istio"),
         ({"inference_route": "istio", "ingress_url": "https://h/path"}, "extra 'ingress_url': .*without path"),
         ({"inference_route": "istio", "ingress_url": "http://203.0.113.7"}, "allow_http"),
@@ -89,11 +91,16 @@ def test_all_fields(tmp_path: Path) -> None:
     bundle.touch()
 
     found = access(
-        ca_bundle=str(bundle), request_timeout="5", write_timeout=7, ingress_url="https://in.example", other="ignored"
+        ca_bundle=str(bundle),
+        request_timeout="5",
+        write_timeout=7,
+        max_response_mb="8",
+        ingress_url="https://in.example",
+        other="ignored",
     )
 
     assert found.verify == str(bundle)
-    assert (found.request_timeout, found.write_timeout) == (5, 7)
+    assert (found.request_timeout, found.write_timeout, found.max_response_mb) == (5, 7, 8)
     assert found.ingress_url == "https://in.example:443"
     assert access(verify="False").verify is False
     assert access().verify is True
@@ -103,6 +110,7 @@ def test_what_a_form_stores_of_empty_fields_is_not_given() -> None:
     empty: dict[str, Any] = dict.fromkeys(EXTRA_KEYS, "") | {
         "project": " demo\n",
         "write_timeout": None,
+        "max_response_mb": None,
         "ca_bundle": "  ",
     }
 

@@ -11,7 +11,8 @@ import itertools
 import json
 import selectors
 import statistics
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -19,7 +20,12 @@ import pytest
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-from airflow_provider_hsml.hopsworks.errors import NoResponseError, RequestRefusedError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
+    NoResponseError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.transport.batching import (
     FEW_READS,
     FEW_READS_AT_ONCE,
@@ -335,11 +341,19 @@ def test_a_mistake_of_ours_leaves_nobody_waiting() -> None:
 
 
 def test_it_is_not_asked_again_before_the_time_that_the_server_gives() -> None:
-    busy = Answer(503, refusal(503, 120000).content, {"retry-after": "45"})
+    busy = Answer(503, refusal(503, 120000).content, {"retry-after": "25"})
     scene = Scene(faults={"1": [busy]})
     scene.run(scene.looks(1))
     (first, _), (second, _) = scene.server.asked
-    assert 45 <= second - first < 46
+    assert 25 <= second - first < 26
+
+
+def test_a_server_cannot_ask_for_a_pause_of_more_than_half_a_minute() -> None:
+    busy = Answer(503, refusal(503, 120000).content, {"retry-after": "3600"})
+    scene = Scene(faults={"1": [busy]})
+    scene.run(scene.looks(1))
+    (first, _), (second, _) = scene.server.asked
+    assert 30 <= second - first < 31
 
 
 def test_a_list_that_is_too_much_for_the_server_is_left_and_a_server_that_is_away_is_not() -> None:
@@ -451,3 +465,59 @@ def test_a_short_pause_is_as_long_as_asked_for() -> None:
     scene = Scene()
     scene.run(scene.poller.sleep(0.75))
     assert scene.clock() - BEGIN == pytest.approx(0.75)
+
+
+# --- What never ends --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("deployments", [1, 20])
+def test_a_wait_ends_by_itself_while_its_read_does_not(deployments: int) -> None:
+    scene = Scene(deployments=deployments, takes=600.0)
+    numbers = range(1, deployments + 1)
+
+    async def wait(number: int) -> float:
+        call = replace(api.get_deployment_by_id(PROJECT, number), at_most=10.0 + number)
+        with pytest.raises(NoResponseError, match="the end of the wait") as caught:
+            await scene.poller.send(call, BEGIN + 10 + number)
+        assert caught.value.transient
+        return scene.clock() - BEGIN - 10
+
+    async def wait_all() -> list[float]:
+        return await asyncio.gather(*map(wait, numbers))
+
+    assert scene.run(wait_all()) == pytest.approx(list(numbers), abs=0.05)
+
+
+def test_a_read_is_not_cut_short_for_the_others_by_the_wait_that_began_it() -> None:
+    scene = Scene(takes=20.0)
+
+    async def wait(at_most: float) -> Any:
+        return await scene.poller.send(replace(api.get_deployment_by_id(PROJECT, 1), at_most=at_most), BEGIN + 60)
+
+    async def wait_both() -> list[Any]:
+        return list(await asyncio.gather(wait(5), wait(60), return_exceptions=True))
+
+    short, long = scene.run(wait_both())
+    assert isinstance(short, NoResponseError)
+    assert long.id == 1
+    assert scene.server.what == ["1"]
+
+
+def test_a_call_that_waits_for_its_turn_ends_with_its_wait() -> None:
+    scene = Scene(takes=600.0)
+    call = api.get_endpoints(PROJECT)
+
+    async def ask(at_most: float | None) -> float:
+        with suppress(HopsworksError):
+            await scene.poller.send(replace(call, at_most=at_most))
+        return scene.clock() - BEGIN
+
+    async def ask_all() -> float:
+        others = [asyncio.create_task(ask(None)) for _ in range(OTHER_CALLS_AT_ONCE)]
+        await asyncio.sleep(1)
+        ended = await ask(30)
+        for other in others:
+            other.cancel()
+        return ended
+
+    assert scene.run(ask_all()) == pytest.approx(31)
