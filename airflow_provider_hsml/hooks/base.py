@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_hsml import logs
-from airflow_provider_hsml.connection import access_of, mask_key
+from airflow_provider_hsml.connection import DEFAULT_CONN_ID, access_of, advice_of, mask_key, not_readable
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import (
@@ -26,6 +26,8 @@ from airflow_provider_hsml.hopsworks.rollout import restart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_hsml.hopsworks.domain.access import Access
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -49,7 +51,7 @@ class HsmlBaseHook(BaseHook):
     """
 
     conn_name_attr = "hsml_conn_id"
-    default_conn_name = "hsml_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = "hsml"
     hook_name = "Hopsworks Model Serving"
 
@@ -80,15 +82,20 @@ class HsmlBaseHook(BaseHook):
 
         :raises InvalidInputError: a field of the connection is wrong, or there is no connection and no environment
         """
-        try:
-            connection = self.get_connection(self.hsml_conn_id)
-        except AirflowNotFoundException:
-            access = access_of(self.hsml_conn_id, self.project, None)
-        else:
-            access = access_of(self.hsml_conn_id, self.project, connection, connection.extra_dejson)
+        access = access_of(self.hsml_conn_id, self.project, self._connection)
         mask_key(access.key)
         logs.mask()
         return access
+
+    @functools.cached_property
+    def _connection(self) -> Connection | None:
+        """The Airflow connection; None if there is none."""
+        try:
+            return self.get_connection(self.hsml_conn_id)
+        except AirflowNotFoundException:
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever a secrets backend or Airflow's API raises
+            raise not_readable(self.hsml_conn_id, error) from None
 
     @functools.cached_property
     def client(self) -> Client:
@@ -144,9 +151,17 @@ class HsmlBaseHook(BaseHook):
             text = str(error).replace(f"connection {self.hsml_conn_id!r}", "This connection")
             if isinstance(error, NoResponseError | UnexpectedResponseError) and "the connection" not in text:
                 text = f"{text.removesuffix('.')}. Check the connection's host and port, and 'https://' or 'http://'."
-            return False, text
+            return False, "\n".join([text, *self._advice()])
         reached = f"Hopsworks {version or 'of unknown version'} at {access.url}"
-        return True, f"Reached {reached}, project {project.name!r} (id {project.id})."
+        text = f"Reached {reached}, project {project.name!r} (id {project.id})."
+        return True, "\n".join([text, *self._advice()])
+
+    def _advice(self) -> list[str]:
+        """Return sentences about extras of the connection that are ignored."""
+        try:
+            return advice_of(self._connection)
+        except HopsworksError:  # It is the error that the test reports.
+            return []
 
     def get_deployment(self, name: str) -> Deployment:
         """

@@ -122,18 +122,18 @@ class Promotion:
 
     async def read_journal(self) -> tuple[str, Journal]:
         """Return the name of the deployment, and its journal."""
-        name, _ = await find_deployment(self.run.project, self._names())
+        name, _ = await find_deployment(self.run.project, *self._names())
         return name, await open_journal(self.run.project, name)
 
-    def _names(self) -> list[str]:
-        """Return the names that the deployment may have."""
+    def _names(self) -> tuple[list[str], str | None]:
+        """Return the names that the deployment may have, and the model that they were derived from."""
         model_name = self.selection.model_name
         if self.run.name:
-            return [check_deployment_name(self.run.name)]
+            return [check_deployment_name(self.run.name)], None
         if model_name is None:
             message = "deployment_name: expected one, since there is no model to name the deployment after."
             raise InvalidInputError(message)
-        return default_deployment_names(check_model_name(model_name))
+        return default_deployment_names(check_model_name(model_name)), model_name
 
     async def _carry_out(self, situation: Situation, result: PromotionResult) -> PromotionResult:
         decision = situation.decision
@@ -216,7 +216,7 @@ class Promotion:
         """Read the situation, and choose the version that is to serve."""
         project, selection, names = self.run.project, self.selection, self._names()
         if selection.model_name is None:
-            situation = await read_situation(project, names)
+            situation = await read_situation(project, *names)
             if situation.live is not None and situation.live.model_name is not None:
                 message = (
                     f"model_name: {situation.live} serves a model and cannot be made to serve a script alone: name one."
@@ -227,12 +227,12 @@ class Promotion:
         source = await lookup.find_registry(project, selection.model_project)
         if selection.by is None:
             model = await lookup.find_version(project, model_name, selection.version, source)
-            situation = await read_situation(project, names)
+            situation = await read_situation(project, *names)
             why = "is the newest" if selection.version is None else "was asked for"
             decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
             return dataclasses.replace(situation, decision=decision)
         versions = await lookup.list_versions(project, model_name, source)
-        situation = await read_situation(project, names)
+        situation = await read_situation(project, *names)
         owner = source.name if source else project.name
         if not versions:
             raise lookup.no_version(model_name, owner)

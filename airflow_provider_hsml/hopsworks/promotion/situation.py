@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
-from airflow_provider_hsml.hopsworks.errors import NotFoundError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .journal import Journal, open_journal
@@ -91,13 +91,14 @@ class Situation:
         return self.pending.state is EntryState.ROLLING_BACK or (self.decision is not None and self.decision.is_kept)
 
 
-async def read_situation(project: Project, names: Sequence[str]) -> Situation:
+async def read_situation(project: Project, names: Sequence[str], named_after: str | None = None) -> Situation:
     """
     Read a deployment and its journal, and find out whether an earlier run left a pending change.
 
     :param names: the possible names of the deployment
+    :param named_after: the model that the names were derived from; None if the user gave the name
     """
-    name, live = await find_deployment(project, names)
+    name, live = await find_deployment(project, names, named_after)
     journal = await open_journal(project, name)
     pending = _find_pending(project, journal, live)
     is_unverified = pending is None and live is not None and not _is_confirmed(project, journal.newest, live)
@@ -188,17 +189,34 @@ def differing(project: Project, found: Situation, desired: SettingValues) -> dic
     return found_differences
 
 
-async def find_deployment(project: Project, names: Sequence[str]) -> tuple[str, Deployment | None]:
+async def find_deployment(
+    project: Project, names: Sequence[str], named_after: str | None = None
+) -> tuple[str, Deployment | None]:
     """
     Find a model's deployment under one of its possible names.
 
+    Names derived from models collide: ``demand_1_12`` and ``demand_11_2`` both become ``demand112``. So a derived name
+    never takes over a deployment of another model. The same model name is the same model, whichever project owns it.
+
     :param names: the first one that exists is used; a new deployment gets the last one
+    :param named_after: the model that the names were derived from; None if the user gave the name
     :return: the name to use, and the deployment if there is one
+    :raises InvalidInputError: under a derived name there is a deployment of another model, or of a script alone
     """
+    others: list[Deployment] = []
     for name in names:
         deployment = await api.get_deployment(project, name)
-        if deployment is not None:
+        if deployment is not None and named_after in (None, deployment.model_name):
             return name, deployment
+        others += [deployment] if deployment is not None else []
+    if others:
+        other = others[-1]
+        served = "a script without a model" if other.model_name is None else f"model {other.model_name!r}"
+        message = (
+            f"Deployment {other.name!r} serves {served}, and the name derived from model {named_after!r} is the same.\n"
+            f'Choose another deployment_name; to replace {served} there, set deployment_name="{other.name}".'
+        )
+        raise InvalidInputError(message)
     return names[-1], None
 
 

@@ -7,7 +7,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.journal_entry import PreviousState
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
-from airflow_provider_hsml.hopsworks.errors import NotFoundError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.promotion import situation
 from airflow_provider_hsml.hopsworks.registry.lookup import find_version, list_versions
 from tests.support.fake import PROJECT, FakeHopsworks, row
@@ -79,6 +79,23 @@ class TestLookingUp:
         assert fake.run(situation.find_deployment(PROJECT, names))[0] == "MyDigits"
         fake.row = None
         assert fake.run(situation.find_deployment(PROJECT, names)) == ("mydigits", None)
+
+    @pytest.mark.parametrize(("model", "served"), [("other", "model 'other'"), (None, "a script without a model")])
+    def test_a_derived_name_takes_over_nothing_else(self, model: str | None, served: str) -> None:
+        """Two models may lead to the same name: ``demand_1_12`` and ``demand_11_2``."""
+        fake = FakeHopsworks(row("Stopped", name="demand112", modelName=model))
+        names = default_deployment_names("demand_1_12")
+
+        with pytest.raises(InvalidInputError, match=rf"serves {served}") as caught:
+            fake.run(situation.find_deployment(PROJECT, names, "demand_1_12"))
+
+        assert 'set deployment_name="demand112"' in str(caught.value)
+        assert fake.run(situation.find_deployment(PROJECT, names))[0] == "demand112", "a name that was given may"
+
+    def test_the_same_model_of_another_project_is_the_same(self) -> None:
+        fake = FakeHopsworks(row(name="digits", modelPath="/Projects/other/Models/digits"))
+
+        assert fake.run(situation.find_deployment(PROJECT, ["digits"], "digits"))[1] is not None
 
     def test_the_champion_is_read_where_it_is_not_known(self) -> None:
         fake = FakeHopsworks(files={"models/digits_1": {"id": "digits_1", "name": "digits", "version": 1}})
