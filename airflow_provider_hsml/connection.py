@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import conf, mask_secret
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 
 from .hopsworks.domain.access import Access, misspelled_extras
+from .hopsworks.untrusted_text import hide
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
@@ -142,10 +143,11 @@ _MIN_MASKED_LENGTH = 5
 
 def mask_key(key: str) -> None:
     """
-    Mask a key in Airflow's logs: the whole key, and its secret part after the dot.
+    Mask a key in Airflow's logs, and in our own texts: the whole key, and its secret part after the dot.
 
     :param key: the API key or token
     """
+    hide(key)
     for secret in (key, key.rpartition(".")[2]):
         if len(secret) >= _MIN_MASKED_LENGTH:  # Airflow 2 would mask every occurrence of a short word.
             mask_secret(secret)

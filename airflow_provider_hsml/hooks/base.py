@@ -23,6 +23,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.rollout import restart
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,7 +149,7 @@ class HsmlBaseHook(BaseHook):
                 client.send(api.get_deployments(project, model_name="nosuchmodel"))
         except (HopsworksError, OSError) as error:
             # The button tests a copy of the connection, under a generated id that the user has not seen.
-            text = str(error).replace(f"connection {self.hsml_conn_id!r}", "This connection")
+            text = clean(str(error)).replace(f"connection {self.hsml_conn_id!r}", "This connection")
             if isinstance(error, NoResponseError | UnexpectedResponseError) and "the connection" not in text:
                 text = f"{text.removesuffix('.')}. Check the connection's host and port, and 'https://' or 'http://'."
             return False, "\n".join([text, *self._advice()])
@@ -170,6 +171,10 @@ class HsmlBaseHook(BaseHook):
         :param name: matched exactly
         :raises NotFoundError: there is none; the message lists the names that exist
         """
+        return self._find_deployment(name).public
+
+    def _find_deployment(self, name: str) -> Deployment:
+        """Return the deployment with all that Hopsworks says of it, for other methods of the hook."""
         deployment = self.client.send(api.get_deployment(self.client.project, name))
         if deployment is None:
             others = self.client.send(api.get_deployments(self.client.project))

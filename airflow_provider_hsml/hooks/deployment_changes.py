@@ -52,7 +52,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         if model_name is not None:
             model = self.run(lookup.find_version(self.client.project, model_name, model_version))
         desired = DeploymentSpec.read(spec or {}).setting_values()
-        return self._reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment
+        return self._reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment.public
 
     def _reconcile(
         self,
@@ -100,7 +100,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         """
         return self._reconcile(
             name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait, trust=trusted
-        ).deployment
+        ).deployment.public
 
     def stop_deployment(
         self, name: str, *, timeout: float = 600.0, poll_interval: float = 10.0, wait: bool = True
@@ -114,9 +114,9 @@ class DeploymentChangesMixin(HsmlBaseHook):
         :param wait: whether to wait until it is stopped
         :return: the deployment after the stop; None when it does not exist
         """
-        return self.run(
-            stop.stop(self.client.project, check_deployment_name(name), new_backoff(timeout, poll_interval), wait=wait)
-        )
+        backoff = new_backoff(timeout, poll_interval)
+        stopped = self.run(stop.stop(self.client.project, check_deployment_name(name), backoff, wait=wait))
+        return stopped and stopped.public
 
     def restart_deployment(
         self,
@@ -143,7 +143,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         how = restart.rolling_restart if rolling else restart.restart
         try:
             run = Run(self.client.project, name, timeout, poll_interval, steady())
-            return self.run(how(run, wait=wait)).deployment
+            return self.run(how(run, wait=wait)).deployment.public
         except (Deferred, SupersededError):
             raise
         except BaseException:
@@ -161,7 +161,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         """
         watch = resume.from_json(self.client.project, left["watch"], steady())
         flow = resume.Resumption(watch, event).run()
-        return self.run(restart.check_restarted(flow, left["context"] or {})).deployment
+        return self.run(restart.check_restarted(flow, left["context"] or {})).deployment.public
 
     def delete_deployment(
         self, name: str, *, force: bool = False, timeout: float = 600.0, poll_interval: float = 10.0
@@ -177,4 +177,5 @@ class DeploymentChangesMixin(HsmlBaseHook):
         :raises InvalidInputError: it is neither Created nor Stopped, and ``force`` is false
         """
         backoff = new_backoff(timeout, poll_interval)
-        return self.run(stop.delete(self.client.project, check_deployment_name(name), backoff, force=force))
+        deleted = self.run(stop.delete(self.client.project, check_deployment_name(name), backoff, force=force))
+        return deleted and deleted.public

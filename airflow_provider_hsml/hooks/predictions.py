@@ -50,7 +50,7 @@ class PredictionsMixin(HsmlBaseHook):
             f"Request to deployment {name!r}", instances=instances, inputs=inputs, payload=payload
         )
         if body is None or name not in self._can_answer:
-            deployment = self.get_deployment(name)
+            deployment = self._find_deployment(name)
             predict.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
             self._can_answer.add(name)
             body = body or self._input_example(deployment)

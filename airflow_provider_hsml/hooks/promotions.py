@@ -207,7 +207,7 @@ class PromotionsMixin(HsmlBaseHook):
         if to != PREVIOUS:
             message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
             raise InvalidInputError(message)
-        live = self.get_deployment(name)
+        live = self._find_deployment(name)
         if live.model_name is None:
             message = f"{live} serves no model: give to, a deployment version."
             raise InvalidInputError(message)

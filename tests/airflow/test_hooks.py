@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import importlib
 import inspect
 import json
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,8 @@ from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.triggers.base import shared_client
 from tests.conftest import HOPSWORKS
-from tests.support.tasks import changes
+from tests.support.secrecy import Search
+from tests.support.tasks import changes, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +32,18 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
+
+
+def serialize(value: Any) -> Any:
+    """Serialize a value as Airflow does for an XCom."""
+    try:
+        module = importlib.import_module("airflow.sdk.serde")
+    except ImportError:
+        module = importlib.import_module("airflow.serialization.serde")
+    return module.serialize(value)
+
+
+SECRET = "secret.value-of a variable"
 
 
 class Failing(BaseSecretsBackend):
@@ -372,7 +387,7 @@ class TestDeployments:
         assert saved.name == "lively"
         assert hook.start_deployment("lively", poll_interval=0.1).status.value == "Running"
         found = hook.get_deployment("lively")
-        assert found.raw["predictorResources"]["limits"]["memory"] == 2048
+        assert resource(hook, "lively")["predictorResources"]["limits"]["memory"] == 2048
         assert hook.get_deployment_by_id(found.id) == found
         assert hook.get_deployment_state("lively") == "Running"
         assert "lively" in [deployment.name for deployment in hook.get_deployments()]
@@ -384,7 +399,8 @@ class TestDeployments:
         assert hook.predict("lively", inputs=[0]) == {"predictions": [1]}
         assert len(serving.requests) == 1, "what it serves was looked at before"
         hook.save_deployment({"resources": {"requests": {"cores": 1}}}, deployment_name="lively")
-        assert hook.start_deployment("lively", poll_interval=0.1).raw["predictorResources"]["requests"]["cores"] == 1
+        assert hook.start_deployment("lively", poll_interval=0.1).status == "Running"
+        assert resource(hook, "lively")["predictorResources"]["requests"]["cores"] == 1
 
         stopped = hook.stop_deployment("lively", poll_interval=0.1)
         assert stopped is not None
@@ -394,6 +410,32 @@ class TestDeployments:
         assert changes(serving) == []
         assert hook.delete_deployment("lively") is not None
         assert hook.delete_deployment("lively") is None
+
+    def test_results_hold_no_value_of_a_variable(self, hook: HsmlHook, register: Callable[..., int]) -> None:
+        """A ``@task`` may return each of them: Airflow stores all fields of a dataclass."""
+        register("kept", 1)
+        search = Search()
+        env = {"env_vars": {"TOKEN": SECRET}}
+        results: dict[str, Any] = {
+            "save_deployment": hook.save_deployment(env, deployment_name="kept", model_name="kept"),
+            "start_deployment": hook.start_deployment("kept", poll_interval=0.1),
+            "restart_deployment": hook.restart_deployment("kept", poll_interval=0.1),
+            "get_deployment": hook.get_deployment("kept"),
+            "get_deployment_by_id": hook.get_deployment_by_id(hook.get_deployment("kept").id),
+            "get_deployments": hook.get_deployments(),
+            "deploy_model": hook.deploy_model("kept", poll_interval=0.1),
+            "get_models": hook.get_models("kept"),
+            "get_model": hook.get_model("kept"),
+        }
+        with contextlib.suppress(InvalidInputError):
+            results["get_deployment_versions"] = hook.get_deployment_versions("kept")
+        results["stop_deployment"] = hook.stop_deployment("kept", poll_interval=0.1)
+        results["delete_deployment"] = hook.delete_deployment("kept")
+        for name, result in results.items():
+            search.add(name, json.dumps(serialize(result), default=str))
+
+        assert search.places_of("kept") >= {name for name, result in results.items() if result is not None}
+        assert search.places_of(SECRET) == set()
 
     def test_what_is_not_there(self, hook: HsmlHook) -> None:
         with pytest.raises(NotFoundError, match="Deployment 'nothere' does not exist in project 'demo'; there are:"):

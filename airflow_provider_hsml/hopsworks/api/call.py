@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 API = "hopsworks-api/api"
+_MOST_READ = 1 << 16
+"""Bytes of an unexpected response that are looked at."""
 PAGE = 1000
 """Rows per page of a paged list."""
 INSTANCE_NOT_FOUND = 240000
@@ -116,10 +119,7 @@ class Call(Generic[T]):
         try:
             return self.read(json.loads(answer.content) if answer.content.strip() else None)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            message = (
-                f"{self.what}: the answer is not what Hopsworks gives ({type(error).__name__}: {error}). It began: "
-                f"{beginning_of(answer)}"
-            )
+            message = f"{self.what}: the answer is not what Hopsworks gives ({_fault(error)}). {_outline_of(answer)}"
             raise UnexpectedResponseError(message, status=answer.status) from error
 
 
@@ -132,8 +132,33 @@ class Page(Generic[T]):
 
 
 def beginning_of(answer: Answer) -> str:
-    """Return the beginning of a response, for a message."""
-    return repr(answer.content[:200].decode("utf-8", "replace")) if answer.content else "nothing, it is empty"
+    """Return the beginning of a response, for a message. Keys are removed before it is cut."""
+    if not answer.content:
+        return "nothing, it is empty"
+    return repr(clean(answer.content[:_MOST_READ].decode("utf-8", "replace"))[:200])
+
+
+def _outline_of(answer: Answer) -> str:
+    """Return a sentence about a response that cannot be read: of JSON the keys alone, since values may be secrets."""
+    try:
+        data = json.loads(answer.content)
+    except (ValueError, RecursionError):
+        return f"It began: {beginning_of(answer)}"
+    is_list = isinstance(data, list) and bool(data)
+    row = data[0] if is_list else data
+    keys = f" with the keys {', '.join(map(repr, list(row)[:50]))}" if isinstance(row, dict) else ""
+    return f"It is {'a list, the first item ' if is_list else ''}{_kind(row)}{keys}"
+
+
+def _kind(value: object) -> str:
+    """Return the word that JSON has for a value."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def _fault(error: Exception) -> str:
+    """Return a text about an error of a parser, without the value that it may quote."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else type(error).__name__
 
 
 def error_of(what: str, answer: Answer) -> HopsworksError:

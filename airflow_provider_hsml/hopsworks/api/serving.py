@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion, check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name, tags_of
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 from .call import INSTANCE_NOT_FOUND, PAGE, TAG_NOT_FOUND, Call, Page, nothing, path_of
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 DUPLICATED_ENTRY = 240011
 LOGS_NOT_AVAILABLE = 240027
+_MOST_OF_LOG = 1 << 20
+"""Characters of an instance's log that are kept."""
 KUBERNETES_NOT_INSTALLED = 240014
 
 
@@ -161,7 +164,10 @@ def get_logs(
         lambda data: (
             None
             if data is None
-            else [InstanceLog(str(row["instanceName"]), str(row.get("content") or "")) for row in data]
+            else [
+                InstanceLog(str(row["instanceName"]), clean(str(row.get("content") or ""), _MOST_OF_LOG))
+                for row in data
+            ]
         ),
         query=(("component", component), ("tail", str(tail))),
         repeatable=True,

@@ -55,6 +55,7 @@ class Client:
         self._on_answer = on_answer
         self._session = requests.Session()
         self._session.trust_env = False
+        self._session.cookies.set_policy(request.NO_COOKIES)
         self._verify = request.trusted(access)
         if isinstance(self._verify, str):
             request.context_of(self._verify)  # Raises an error that explains the fault of a broken CA file.

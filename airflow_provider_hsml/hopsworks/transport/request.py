@@ -9,8 +9,10 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import socket
 import ssl
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -18,8 +20,9 @@ from urllib.request import getproxies, proxy_bypass
 
 import tenacity
 
-from airflow_provider_hsml.hopsworks.domain.access import is_loopback
+from airflow_provider_hsml.hopsworks.domain.access import is_host, is_loopback
 from airflow_provider_hsml.hopsworks.errors import CertificateError, HopsworksError, InvalidInputError, NoResponseError
+from airflow_provider_hsml.hopsworks.untrusted_text import hide
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Call
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 ATTEMPTS = 4
 """Attempts per call before its error is raised. Flows that wait for longer retry themselves."""
 _LONGEST_PAUSE = 30.0
+_OLD_TLS = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE", "WRONG_SSL_VERSION")
+_PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
 class HttpRequest:
@@ -49,6 +54,7 @@ class HttpRequest:
                 "The API key has characters that no key has, such as a space or a line break.\nPut the key alone into "
                 "the connection's field 'password'."
             )
+        hide(key)  # A server may echo the request's headers.
         self.headers = {"Authorization": f"{access.key_kind} {key}"}
         if call.host:
             self.headers["Host"] = call.host
@@ -77,7 +83,8 @@ class HttpRequest:
     def not_sendable(self, error: Exception) -> InvalidInputError:
         """Build the error for a request that the HTTP library does not even try to send."""
         return InvalidInputError(
-            f"{self._where}: cannot be sent ({error}).\nCheck the proxies that the environment names."
+            f"{self._where}: cannot be sent ({_PASSWORD.sub('//***@', str(error))}).\n"
+            "Check the proxies that the environment names."
         )
 
     def failed(self, error: BaseException, *, unreached: bool) -> NoResponseError:
@@ -94,6 +101,12 @@ class HttpRequest:
             message = (
                 f"{self._where}: the server there does not speak TLS.\nCheck the connection's port. If the server "
                 "speaks plain http, begin the host with 'http://'."
+            )
+            return CertificateError(message)
+        if isinstance(cause, ssl.SSLError) and cause.reason in _OLD_TLS:
+            message = (
+                f"{self._where}: the server offers no version of TLS that is secure, such as TLS 1.1 or older only"
+                f"{how}.\nHave TLS 1.2 or later enabled on the server, or on the proxy in front of it."
             )
             return CertificateError(message)
         if isinstance(cause, ssl.SSLError) and not ended:
@@ -180,14 +193,43 @@ def proxy_for(url: str) -> str | None:
     Return the environment's proxy for a URL; None for this machine, or without a proxy.
 
     :param url: ``scheme://host:port``
+    :raises InvalidInputError: the proxy's host or port cannot be one
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxies = getproxies()
     if is_loopback(host) or proxy_bypass(parts.netloc) or _in_network(host, proxies.get("no", "")):
         return None
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    proxy = proxies.get(name)
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    _check_proxy(f"{name}_proxy".upper(), proxy)
+    return proxy
+
+
+def _check_proxy(variable: str, proxy: str) -> None:
+    """
+    Check the address of a proxy: each HTTP library has other errors for a wrong one.
+
+    :raises InvalidInputError: without the value, which may hold a password
+    """
+    try:
+        parts = urlsplit(proxy)
+        valid = is_host(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        message = (
+            f"The proxy in the environment variable {variable} has a host or port that cannot be one.\n"
+            "Set it to an address such as 'http://proxy.example.com:3128'."
+        )
+        raise InvalidInputError(message)
+
+
+NO_COOKIES = DefaultCookiePolicy(allowed_domains=[])
+"""No cookie is kept: a session of one user or ingress would otherwise go along with later requests."""
 
 
 def _in_network(host: str, no_proxy: str) -> bool:
