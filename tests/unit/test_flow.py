@@ -12,7 +12,7 @@ import pytest
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, get_deployment
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, DeploymentFailedError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, drive, drive_async
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, StatusWait, wait_until, with_log_tail
 from tests.support.fake import PROJECT, UNSENT, FakeHopsworks, refusal, row
@@ -168,3 +168,24 @@ class TestAwaitedByAsyncio:
 
         with pytest.raises(RuntimeError, match="Task got bad yield"):
             asyncio.run(flow())
+
+
+def test_a_wait_logs_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """A log that stands still for ten minutes looks like a task that hangs."""
+    caplog.set_level("INFO")
+    now = [1000.0]
+    backoff = Backoff(first=1.0, most=10.0, deadline=1600.0, clock=lambda: now[0])
+
+    async def wait() -> None:
+        while True:
+            await backoff.wait("too late", about="deployment 'digits'")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.raises(DeadlineExceededError):
+        drive(wait(), lambda _call: None, sleep)
+
+    lines = [line for line in caplog.messages if "still waiting" in line]
+    assert 8 <= len(lines) <= 10
+    assert lines[0].startswith("deployment 'digits': still waiting, for at most 5")

@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Flow, Sleep
+from airflow_provider_hsml.hopsworks.flow import Flow, Heartbeat, Sleep
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ async def until_reached(
     :param timeout: seconds
     :param clock: returns the seconds since 1970
     """
-    begun = clock()
+    begun, heartbeat = clock(), Heartbeat(clock)
     while True:
         left = begun + timeout - clock()
         try:
@@ -167,6 +167,7 @@ async def until_reached(
                 deployment = await api.get_deployment(project, name)
                 if deployment is None or deployment.status.is_down or deployment.status.value in ("Running", "Failed"):
                     raise
+            heartbeat.log(f"Deployment {name!r}", begun + timeout)
             await Sleep(BETWEEN_PROBES)
         else:
             return answer

@@ -45,7 +45,8 @@ async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
                 log.warning("%s; checking whether it was carried out", error)
                 return
             log.warning("%s; retrying", error)
-            await backoff.wait(f"{live} could not be started within {run.timeout:g} s: {error}", at_least=1.0)
+            too_late = f"{live} could not be started within {run.timeout:g} s: {error}"
+            await backoff.wait(too_late, at_least=1.0, about=live)
         else:
             return
 

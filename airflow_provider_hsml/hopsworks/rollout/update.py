@@ -282,7 +282,7 @@ class Update:
             deployment = await read_patiently(api.get_deployment(self.run.project, self.run.name), backoff)
             if is_done(deployment):
                 return deployment
-            delay = backoff.next_delay()
+            delay = backoff.next_delay(about=deployment or self.run.name)
             if delay is None:
                 return deployment
             await Sleep(delay)
