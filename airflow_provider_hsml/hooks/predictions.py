@@ -63,5 +63,5 @@ class PredictionsMixin(HsmlBaseHook):
             example = self.run(predict.input_example(self.client.project, model))
             if example is not None:
                 return example
-        message = f"{deployment} has no registered input example. Give instances, inputs or payload."
+        message = f"{deployment} has no registered input example.\nGive instances, inputs or payload."
         raise InvalidInputError(message)

@@ -205,11 +205,13 @@ class PromotionsMixin(HsmlBaseHook):
             rollback = Rollback(run, target, wait=wait, reject=reject, promotion=undone, on_decided=self._on_decided)
             return self._promote(rollback.roll_back())
         if to != PREVIOUS:
-            message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
+            message = (
+                f"Deployment {name!r}: to ({to!r}) and model_version ({model_version!r}) were given.\nGive one of them."
+            )
             raise InvalidInputError(message)
         live = self._find_deployment(name)
         if live.model_name is None:
-            message = f"{live} serves no model: give to, a deployment version."
+            message = f"{live} serves no model.\nGive to, a deployment version, in place of model_version."
             raise InvalidInputError(message)
         return self.deploy_model(
             live.model_name,

@@ -218,7 +218,7 @@ class RequestRefusedError(HopsworksError):
         hint = "" if self._is_quota(code, text) else _HINTS.get(code, "")
         reason = text or "no reason given"
         said = f"(HTTP {status}, errorCode {code}): {reason}{'.' if hint and reason[-1] not in '.!?' else ''}"
-        super().__init__(f"{what}: refused by Hopsworks {said} {hint}".rstrip())
+        super().__init__(f"{what}: refused by Hopsworks {said}\n{hint}".rstrip())
         self.status = status
         self.code = code
         self.text = text
@@ -257,7 +257,7 @@ class InferenceError(HopsworksError):
         :param retry_after: seconds, from the header of that name
         """
         text = clean(text, _MOST_OF_REASON)
-        hint = " Check the API key's scope SERVING, and the role of its user in the project."
+        hint = "\nCheck the API key's scope SERVING, and the role of its user in the project."
         said = text or ("there is no route to it" if status == 404 else "no reason given")
         super().__init__(f"{what}: HTTP {status}: {said}{hint if status in (401, 403) else ''}")
         self.status = status

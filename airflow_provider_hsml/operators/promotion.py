@@ -104,7 +104,9 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
             message = f"Task {self.task_id!r}: verification needs wait_for_completion=True."
             raise ValueError(message)
         if isinstance(self.spec, Mapping) and self.spec.get("api_protocol") == "GRPC":
-            message = f"Task {self.task_id!r}: verification cannot ask a deployment of api_protocol GRPC. Leave it out."
+            message = (
+                f"Task {self.task_id!r}: verification cannot ask a deployment of api_protocol GRPC.\nLeave it out."
+            )
             raise ValueError(message)
         if self.expect is not None:
             self._check_argument(arguments.text, "verification.expect", self.expect)

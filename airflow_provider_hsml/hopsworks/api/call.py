@@ -165,7 +165,7 @@ def error_of(what: str, answer: Answer) -> HopsworksError:
     """Build the error for a response with an HTTP error status."""
     if 300 <= answer.status < 400:
         message = (
-            f"{what}: redirected (HTTP {answer.status}), which is not followed, since the API key would go along. Put "
+            f"{what}: redirected (HTTP {answer.status}), which is not followed, since the API key would go along.\nPut "
             "the host that answers into the connection."
         )
         return UnexpectedResponseError(message, status=answer.status)

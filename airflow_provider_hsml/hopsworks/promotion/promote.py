@@ -292,7 +292,8 @@ async def apply_and_record(
         outcome = await (change.resume(resumption) if resumption else change.apply())
     except HopsworksError as error:
         now = change.restored.deployment if change.restored else change.seen
-        error.record = dataclasses.replace(result, failure=error, now=now).record(by)
+        script = change.record.changed_script
+        error.record = dataclasses.replace(result, failure=error, now=now, script=script).record(by)
         await tag(error.record, at=run.clock())
         raise
     done = dataclasses.replace(result, outcome=outcome)

@@ -271,7 +271,7 @@ class Update:
             if is_newer and not diff.differences({"name": self.run.name, **version.raw}, versioned):
                 message = (
                     f"{live}: the change was stored as deployment version {version.version}, which is not the active "
-                    "one. It is not sent again, since that would store it twice: roll back to that version."
+                    "one. It is not sent again, since that would store it twice.\nRoll back to that version."
                 )
                 raise DeploymentError(message)
 

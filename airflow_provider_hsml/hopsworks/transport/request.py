@@ -72,7 +72,7 @@ class HttpRequest:
     def not_connected(self) -> NoResponseError:
         """Build the error for a connection timeout."""
         message = (
-            f"{self._where}: no connection within {self.connect_seconds:g} s. Check the connection's host and port."
+            f"{self._where}: no connection within {self.connect_seconds:g} s.\nCheck the connection's host and port."
         )
         return NoResponseError(message, sent=False)
 
@@ -116,7 +116,7 @@ class HttpRequest:
             )
             return CertificateError(message)
         if unreached and not ended:
-            message = f"{self._where}: nobody answers there. Check the connection's host and port{how}."
+            message = f"{self._where}: nobody answers there.\nCheck the connection's host and port{how}."
             return NoResponseError(message, sent=False)
         return NoResponseError(f"{self._where}: the answer was cut off{how}.")
 

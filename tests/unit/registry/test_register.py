@@ -81,7 +81,9 @@ class TestTags:
         """The version is there, and a retry, once the schema is, sets the tag and no more."""
         fake.faults[self.TAG] = [refusal(404, 370000)]
 
-        with pytest.raises(RequestRefusedError, match=r"set tag 'approval'.*ask an administrator to make it") as caught:
+        with pytest.raises(
+            RequestRefusedError, match=r"set tag 'approval'.*\n.*ask an administrator to make it"
+        ) as caught:
             run(fake, tagged)
         assert not caught.value.transient
         claim = next(path for path in fake.reads if "registered" in path).rpartition("/")[2]
