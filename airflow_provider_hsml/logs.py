@@ -1,5 +1,5 @@
 """
-Masking of this provider's log records before they reach Airflow's handlers.
+Masking of this provider's log records, and escaping of control characters, before they reach Airflow's handlers.
 
 Airflow masks a task's log when it writes the log file. With the LocalExecutor, its scheduler also prints the lines,
 unmasked. A message of Hopsworks about a deployment may contain a secret value from a template. Airflow masks the values
@@ -12,6 +12,11 @@ import logging
 
 from airflow.providers.common.compat.sdk import redact
 
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
+
+_MOST = 1 << 16
+"""Characters of a log record that are kept."""
+
 
 class _Masking(logging.Handler):
     """A handler that writes nothing, but masks each record before the root logger's handlers receive it."""
@@ -19,7 +24,7 @@ class _Masking(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Replace the record's message by the masked one."""
         try:
-            record.msg, record.args = redact(record.getMessage()), ()
+            record.msg, record.args = redact(clean(record.getMessage(), _MOST)), ()
         except Exception:  # noqa: BLE001 - as in all handlers
             self.handleError(record)
 

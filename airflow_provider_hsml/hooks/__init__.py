@@ -36,8 +36,8 @@ class HsmlHook(
     ``airflow_provider_hsml.hopsworks.errors``. The operators use this hook; use it directly in a ``@task`` for work
     that no operator does.
 
-    :param hsml_conn_id: the Airflow connection. If it does not exist, all values come from the environment:
-        ``HOPSWORKS_HOST``, ``HOPSWORKS_PROJECT``, ``HOPSWORKS_API_KEY`` and so on
+    :param hsml_conn_id: the Airflow connection. If the default one does not exist and no secrets backend is configured,
+        all values come from the environment: ``HOPSWORKS_HOST``, ``HOPSWORKS_PROJECT``, ``HOPSWORKS_API_KEY`` and so on
     :param project: the project to use instead of the connection's
     :param sleep: called with seconds to wait; an exception that it raises ends the wait
     :param leave: called with a long wait; if it returns true, the method raises ``Deferred``, so that a trigger waits

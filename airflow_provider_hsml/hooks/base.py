@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_hsml import logs
-from airflow_provider_hsml.connection import access_of, mask_key
+from airflow_provider_hsml.connection import DEFAULT_CONN_ID, access_of, advice_of, mask_key, not_readable
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
@@ -25,9 +25,12 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.rollout import restart
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_hsml.hopsworks.domain.access import Access
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -53,7 +56,7 @@ class HsmlBaseHook(BaseHook):
     """
 
     conn_name_attr = "hsml_conn_id"
-    default_conn_name = "hsml_default"
+    default_conn_name = DEFAULT_CONN_ID
     conn_type = "hsml"
     hook_name = "Hopsworks Model Serving"
 
@@ -84,15 +87,20 @@ class HsmlBaseHook(BaseHook):
 
         :raises InvalidInputError: a field of the connection is wrong, or there is no connection and no environment
         """
-        try:
-            connection = self.get_connection(self.hsml_conn_id)
-        except AirflowNotFoundException:
-            access = access_of(self.hsml_conn_id, self.project, None)
-        else:
-            access = access_of(self.hsml_conn_id, self.project, connection, connection.extra_dejson)
+        access = access_of(self.hsml_conn_id, self.project, self._connection)
         mask_key(access.key)
         logs.mask()
         return access
+
+    @functools.cached_property
+    def _connection(self) -> Connection | None:
+        """The Airflow connection; None if there is none."""
+        try:
+            return self.get_connection(self.hsml_conn_id)
+        except AirflowNotFoundException:
+            return None
+        except Exception as error:  # noqa: BLE001 - whatever a secrets backend or Airflow's API raises
+            raise not_readable(self.hsml_conn_id, error) from None
 
     @functools.cached_property
     def client(self) -> Client:
@@ -146,12 +154,20 @@ class HsmlBaseHook(BaseHook):
                 client.send(api.get_deployments(project, model_name="nosuchmodel"))
         except (HopsworksError, OSError) as error:
             # The button tests a copy of the connection, under a generated id that the user has not seen.
-            text = str(error).replace(f"connection {self.hsml_conn_id!r}", "This connection")
+            text = clean(str(error)).replace(f"connection {self.hsml_conn_id!r}", "This connection")
             if isinstance(error, NoResponseError | UnexpectedResponseError) and "the connection" not in text:
                 text = f"{text.removesuffix('.')}. Check the connection's host and port, and 'https://' or 'http://'."
-            return False, text
+            return False, "\n".join([text, *self._advice()])
         reached = f"Hopsworks {version or 'of unknown version'} at {access.url}"
-        return True, f"Reached {reached}, project {project.name!r} (id {project.id})."
+        text = f"Reached {reached}, project {project.name!r} (id {project.id})."
+        return True, "\n".join([text, *self._advice()])
+
+    def _advice(self) -> list[str]:
+        """Return sentences about extras of the connection that are ignored."""
+        try:
+            return advice_of(self._connection)
+        except HopsworksError:  # It is the error that the test reports.
+            return []
 
     def get_deployment(self, name: str) -> Deployment:
         """
@@ -160,6 +176,10 @@ class HsmlBaseHook(BaseHook):
         :param name: matched exactly
         :raises NotFoundError: there is none; the message lists the names that exist
         """
+        return self._find_deployment(name).public
+
+    def _find_deployment(self, name: str) -> Deployment:
+        """Return the deployment with all that Hopsworks says of it, for other methods of the hook."""
         deployment = self.client.send(api.get_deployment(self.client.project, name))
         if deployment is None:
             others = self.client.send(api.get_deployments(self.client.project))

@@ -59,7 +59,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         model = None
         if model_name is not None:
             model = self.run(lookup.find_version(self.client.project, model_name, number))
-        return self._reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment
+        return self._reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment.public
 
     def _reconcile(
         self,
@@ -107,7 +107,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         """
         return self._reconcile(
             name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait, trust=trusted
-        ).deployment
+        ).deployment.public
 
     def stop_deployment(
         self, name: str, *, timeout: float | timedelta = 600.0, poll_interval: float = 10.0, wait: bool = True
@@ -122,7 +122,8 @@ class DeploymentChangesMixin(HsmlBaseHook):
         :return: the deployment after the stop; None when it does not exist
         """
         backoff, wait = new_backoff(timeout, poll_interval), arguments.boolean("wait", wait)
-        return self.run(stop.stop(self.client.project, check_deployment_name(name), backoff, wait=wait))
+        stopped = self.run(stop.stop(self.client.project, check_deployment_name(name), backoff, wait=wait))
+        return stopped and stopped.public
 
     def restart_deployment(
         self,
@@ -150,7 +151,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         before = self.get_deployment(name)
         how = restart.rolling_restart if rolling else restart.restart
         try:
-            return self.run(how(run, wait=wait)).deployment
+            return self.run(how(run, wait=wait)).deployment.public
         except (Deferred, SupersededError):
             raise
         except BaseException:
@@ -168,7 +169,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         """
         watch = resume.from_json(self.client.project, left["watch"], steady())
         flow = resume.Resumption(watch, event).run()
-        return self.run(restart.check_restarted(flow, left["context"] or {})).deployment
+        return self.run(restart.check_restarted(flow, left["context"] or {})).deployment.public
 
     def delete_deployment(
         self, name: str, *, force: bool = False, timeout: float | timedelta = 600.0, poll_interval: float = 10.0
@@ -184,4 +185,5 @@ class DeploymentChangesMixin(HsmlBaseHook):
         :raises InvalidInputError: it is neither Created nor Stopped, and ``force`` is false
         """
         backoff, force = new_backoff(timeout, poll_interval), arguments.boolean("force", force)
-        return self.run(stop.delete(self.client.project, check_deployment_name(name), backoff, force=force))
+        deleted = self.run(stop.delete(self.client.project, check_deployment_name(name), backoff, force=force))
+        return deleted and deleted.public

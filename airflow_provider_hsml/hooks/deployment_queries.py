@@ -33,7 +33,8 @@ class DeploymentQueriesMixin(HsmlBaseHook):
         if status is not None:
             known = [one.value for one in DeploymentStatus if one is not DeploymentStatus.UNKNOWN]
             arguments.choice("status", status, known)
-        return self.client.send(api.get_deployments(self.client.project, model_name=model_name, status=status))
+        found = self.client.send(api.get_deployments(self.client.project, model_name=model_name, status=status))
+        return [deployment.public for deployment in found]
 
     def get_deployment_by_id(self, deployment_id: int) -> Deployment:
         """
@@ -47,7 +48,7 @@ class DeploymentQueriesMixin(HsmlBaseHook):
         if deployment is None:
             message = f"There is no deployment with id {deployment_id} in project {self.client.project.name!r}."
             raise NotFoundError(message)
-        return deployment
+        return deployment.public
 
     def get_deployment_state(self, name: str) -> str:
         """
@@ -70,7 +71,7 @@ class DeploymentQueriesMixin(HsmlBaseHook):
         arguments.choice("component", component, ("predictor", "transformer"))
         tail = arguments.integer("tail", tail, least=1)
         logs = self.client.send(
-            api.get_logs(self.client.project, self.get_deployment(name), component=component, tail=tail)
+            api.get_logs(self.client.project, self._find_deployment(name), component=component, tail=tail)
         )
         return {log.instance: log.content for log in logs or []}
 
@@ -81,12 +82,12 @@ class DeploymentQueriesMixin(HsmlBaseHook):
         :param name: the deployment's name
         :raises InvalidInputError: this Hopsworks keeps no versions of deployments (5.2 and later do)
         """
-        deployment = self.get_deployment(name)
+        deployment = self._find_deployment(name)
         versions = self.run(Routes().versions(self.client.project, deployment))
         if versions is None:
             message = f"{deployment}: this Hopsworks keeps no versions of deployments; 5.2 and later do."
             raise InvalidInputError(message)
-        return versions
+        return [version.public for version in versions]
 
     def get_inference_endpoints(self) -> list[Endpoint]:
         """List the addresses where the cluster takes inference requests, beside Hopsworks' REST API."""

@@ -86,7 +86,7 @@ def _download(name: str, url: str, folder: Path) -> Path:
     except (ImportError, TypeError, ValueError) as error:
         # TypeError: Airflow 3.0 with a universal_pathlib that is too new for it.
         message = (
-            f"{name} {url!r}: Airflow cannot read such URLs here ({error}). Install the provider of that storage, or "
+            f"{name} {url!r}: Airflow cannot read such URLs here ({error}).\nInstall the provider of that storage, or "
             "give a local path."
         )
         raise InvalidInputError(message) from error

@@ -56,7 +56,7 @@ class PredictionsMixin(HsmlBaseHook):
             "", instances=instances, inputs=inputs, payload=payload
         )
         if body is None or name not in self._can_answer:
-            deployment = self.get_deployment(name)
+            deployment = self._find_deployment(name)
             predict.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
             self._can_answer.add(name)
             body = body or self._input_example(deployment)
@@ -83,5 +83,5 @@ class PredictionsMixin(HsmlBaseHook):
             example = self.run(predict.input_example(self.client.project, model))
             if example is not None:
                 return example
-        message = f"{deployment} has no registered input example. Give instances, inputs or payload."
+        message = f"{deployment} has no registered input example.\nGive instances, inputs or payload."
         raise InvalidInputError(message)

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
-from airflow_provider_hsml.hopsworks.promotion import promote, resume
+from airflow_provider_hsml.hopsworks.promotion import promote, resume, unreported
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, PromotionReference, Rollback
@@ -208,11 +208,13 @@ class PromotionsMixin(HsmlBaseHook):
             )
             return self._promote(rollback.roll_back())
         if to != PREVIOUS:
-            message = f"Deployment {name!r}: give one of to ({to!r}) and model_version ({model_version!r})."
+            message = (
+                f"Deployment {name!r}: to ({to!r}) and model_version ({model_version!r}) were given.\nGive one of them."
+            )
             raise InvalidInputError(message)
-        live = self.get_deployment(name)
+        live = self._find_deployment(name)
         if live.model_name is None:
-            message = f"{live} serves no model: give to, a deployment version."
+            message = f"{live} serves no model.\nGive to, a deployment version, in place of model_version."
             raise InvalidInputError(message)
         return self.deploy_model(
             live.model_name,
@@ -241,6 +243,24 @@ class PromotionsMixin(HsmlBaseHook):
             RolloutPolicy(recreate=context["recreate"]),
         )
         return self._promote(promote.resume_promotion(resume.Resumption(watch, event), context), promotion)
+
+    def fail_unreported(
+        self, error: HopsworksError, *, deployment_name: str | None, model_name: str | None = None
+    ) -> Record:
+        """
+        Raise the error of a deferred wait that was never reported, with the record of its pending change.
+
+        :param error: the error
+        :param deployment_name: None: the name that is derived from the model's
+        :param model_name: the model that was to be deployed
+        """
+        run = Run(self.client.project, deployment_name or "", 60.0, 10.0, steady())
+        promotion = Promotion(run, Selection(model_name), {}, on_decided=self._on_decided)
+
+        async def fail() -> PromotionResult:
+            raise await unreported.add_record(promotion, error)
+
+        return self._promote(fail())
 
     def _promote(self, flow: Flow[PromotionResult], promotion: Promotion | None = None) -> Record:
         """Drive a promotion, and return its record with the deployment's URLs."""

@@ -30,10 +30,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from .untrusted_text import clean
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _QUOTA = "quota"
+_MOST_OF_REASON = 2048
+"""Characters of a reason that are kept, so that the whole message has room for the rest."""
 
 # Codes of hopsworks-api for a deployment that is busy: it is changing its state, or its instances do not answer yet.
 BUSY_CODES = frozenset({240001, 240002, 240004})
@@ -83,6 +87,14 @@ class HopsworksError(Exception):
     record: Any = None
     """The ``promotion.record.Record`` of the promotion that ended with this error; None for other errors."""
 
+    def __init__(self, message: str = "") -> None:
+        """
+        Keep the message in a form that is safe to log and to store.
+
+        :param message: what is wrong with which thing, and, on the next line, what to do
+        """
+        super().__init__(clean(message))
+
     @property
     def kept_text(self) -> str:
         """The message for a record or a journal, without log lines: a script may print secrets into its log."""
@@ -90,14 +102,14 @@ class HopsworksError(Exception):
 
     def with_text(self, text: str) -> Self:
         """Return a copy of this error with another message."""
-        copy = type(self).__new__(type(self), text)
+        copy = type(self).__new__(type(self), clean(text))
         copy.__dict__.update(self.__dict__)
         return copy
 
     def extended(self, line: str) -> Self:
         """Return a copy of this error whose message has one more line."""
         copy = self.with_text(f"{self}\n{line}")
-        copy.without_logs = f"{self.kept_text}\n{line}"
+        copy.without_logs = clean(f"{self.kept_text}\n{line}")
         return copy
 
     def followed_by(self, kind: type[HopsworksError], event: str) -> HopsworksError:
@@ -204,10 +216,11 @@ class RequestRefusedError(HopsworksError):
         :param text: the reason that Hopsworks gives: usrMsg, else errorMsg
         :param retry_after: seconds, from the header of that name
         """
+        text = clean(text, _MOST_OF_REASON)
         hint = "" if self._is_quota(code, text) else _HINTS.get(code, "")
         reason = text or "no reason given"
         said = f"(HTTP {status}, errorCode {code}): {reason}{'.' if hint and reason[-1] not in '.!?' else ''}"
-        super().__init__(f"{what}: refused by Hopsworks {said} {hint}".rstrip())
+        super().__init__(f"{what}: refused by Hopsworks {said}\n{hint}".rstrip())
         self.status = status
         self.code = code
         self.text = text
@@ -245,7 +258,8 @@ class InferenceError(HopsworksError):
         :param text: the beginning of the response
         :param retry_after: seconds, from the header of that name
         """
-        hint = " Check the API key's scope SERVING, and the role of its user in the project."
+        text = clean(text, _MOST_OF_REASON)
+        hint = "\nCheck the API key's scope SERVING, and the role of its user in the project."
         said = text or ("there is no route to it" if status == 404 else "no reason given")
         super().__init__(f"{what}: HTTP {status}: {said}{hint if status in (401, 403) else ''}")
         self.status = status
@@ -315,7 +329,7 @@ class DeploymentFailedError(DeploymentError):
         :param log_tail: last lines of the component at fault, oldest first
         """
         reason = deployment.reason or "the server gives no reason"
-        self.without_logs = f"{deployment}: its instances do not come up: {reason}"
+        self.without_logs = clean(f"{deployment}: its instances do not come up: {reason}")
         lines = [self.without_logs]
         lines += [f"Last lines of the {deployment.failed_component}'s log:", *log_tail] if log_tail else []
         super().__init__("\n".join(lines))

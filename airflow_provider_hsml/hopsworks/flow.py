@@ -252,8 +252,36 @@ async def all_pages(
     raise UnexpectedResponseError(message, status=200)
 
 
+LOGGED_EVERY = 60.0
+"""Seconds between two log lines of a wait in which nothing changes."""
+
+
+class Heartbeat:
+    """Tells once a minute that a wait still goes on: a log that stands still looks like a task that hangs."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._logged = clock()
+
+    def log(self, about: object, deadline: float) -> None:
+        """
+        Log that the wait goes on, if nothing was logged for a minute.
+
+        :param about: the thing that is waited for
+        :param deadline: the end of the wait, in seconds since 1970
+        """
+        now = self._clock()
+        if now - self._logged >= LOGGED_EVERY:
+            self._logged = now
+            log.info("%s: still waiting, for at most %.0f s more", about, max(0.0, deadline - now))
+
+
 class Backoff:
-    """How often to poll, and until when. The delays grow by half each time; no poll is after the deadline."""
+    """
+    How often to poll, and until when. The delays grow by half each time; no poll is after the deadline.
+
+    Each minute, a log line tells that the wait still goes on.
+    """
 
     def __init__(self, *, first: float, most: float, deadline: float, clock: Clock = time.time) -> None:
         """
@@ -268,29 +296,33 @@ class Backoff:
         self._most = most
         self.deadline = deadline
         self.clock = clock
+        self._heartbeat = Heartbeat(clock)
 
-    def next_delay(self, *, at_least: float = 0.0) -> float | None:
+    def next_delay(self, *, at_least: float = 0.0, about: object = "Hopsworks") -> float | None:
         """
         Return the seconds to sleep before the next poll; None once the deadline has passed.
 
         :param at_least: seconds that the server asked for
+        :param about: the thing that is waited for, for the log
         """
         left = self.deadline - self.clock()
         if left <= 0:
             return None
+        self._heartbeat.log(about, self.deadline)
         seconds = max(self._next, at_least)
         self._next = min(self._next * 1.5, self._most)
         return min(seconds, left)
 
-    async def wait(self, too_late: str, *, at_least: float = 0.0) -> None:
+    async def wait(self, too_late: str, *, at_least: float = 0.0, about: object = "Hopsworks") -> None:
         """
         Sleep until the next poll.
 
         :param too_late: the message of the error when the deadline has passed
         :param at_least: seconds that the server asked for
+        :param about: the thing that is waited for, for the log
         :raises DeadlineExceededError: the deadline has passed
         """
-        delay = self.next_delay(at_least=at_least)
+        delay = self.next_delay(at_least=at_least, about=about)
         if delay is None:
             raise DeadlineExceededError(too_late)
         await Sleep(delay)

@@ -6,18 +6,18 @@ import functools
 import logging
 import threading
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
 from airflow_provider_hsml.parsing import TaskMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DEFER_MARGIN = 600.0
+"""Seconds after the end of a deferred wait, probes and bake included, at which Airflow ends it for the triggerer."""
+_FAIL = "__fail__"
+"""The method that Airflow resumes a task with when its trigger failed, or did not end in time."""
 EXECUTION_TIMEOUT_MARGIN = 5.0
 """Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 kills it at the timeout."""
 
@@ -147,6 +151,42 @@ class WaitingOperator(HsmlOperator):
             self._execution_deadline = begun + self.execution_timeout.total_seconds() - EXECUTION_TIMEOUT_MARGIN
         return super().execute(context)
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Resume the task. If the trigger has not reported, end it with an error that says so.
+
+        :param next_method: the method that was named when the task was deferred, or Airflow's word for a failure
+        :param next_kwargs: its arguments
+        :raises HopsworksError: the trigger failed, or did not end in time
+        """
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except AirflowException as error:
+            if next_method != _FAIL:
+                raise
+            reason = str(getattr(error.args[0], "value", error.args[0]) if error.args else error)
+        self._links = Links(context["ti"])
+        return self._map_errors(functools.partial(self.act_without_event, context, reason))
+
+    def act_without_event(self, context: Context, reason: str) -> dict[str, Any]:  # noqa: ARG002
+        """
+        End the task after a trigger that has not reported. A change that was sent stays pending.
+
+        :param reason: Airflow's reason
+        :raises HopsworksError: a retry attaches to the change
+        """
+        name = getattr(self, "deployment_name", None)
+        if name:
+            self._push_link(name)
+        raise unreported(reason)
+
+    def _push_link(self, name: str) -> None:
+        """Push the link to a deployment, which reading it does."""
+        try:
+            self.hook.get_deployment(name)
+        except HopsworksError as error:
+            self.log.warning("%s", error)
+
     def resume(self, context: Context, event: Any = None, left: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """
         Resume after the wait in the triggerer.
@@ -229,10 +269,33 @@ class WaitingOperator(HsmlOperator):
             stop_when_killed=wait.change.action == "created" and getattr(self, "when_killed", "leave") == "stop",
         )
         left = {"watch": watch, "context": wait.resume.context, "cut_off": self._execution_deadline}
-        self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
+        ends = watch["deadline"] + watch["bake_seconds"]
+        self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=defer_timeout(ends))
 
     def _on_decided(self, model: ModelVersion) -> None:
         self._links.push(ModelVersionLink(), self.hook.model_url(model))
 
     def _wait_arguments(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "poll_interval": self.poll_interval, "wait": self.wait_for_completion}
+
+
+def defer_timeout(ends: float) -> timedelta:
+    """
+    Return the time after which Airflow ends a deferral, some way after the trigger should have ended it.
+
+    :param ends: the end of the wait in the triggerer, in seconds since 1970
+    """
+    return timedelta(seconds=max(ends - time.time(), 0.0) + DEFER_MARGIN)
+
+
+def unreported(reason: str) -> HopsworksError:
+    """
+    Return the error for a trigger that has not reported.
+
+    :param reason: Airflow's reason
+    """
+    return DeadlineExceededError(
+        f"The triggerer has not reported the end of this task's wait ({reason}), so it is unknown how the wait ended.\n"
+        "Check that 'airflow triggerer' runs, is not overloaded, and has no error in its log. A change that was sent "
+        "stays pending; a retry of the task attaches to it."
+    )

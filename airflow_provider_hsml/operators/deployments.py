@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.links import DeploymentLink
 
-from .base import HsmlOperator, WaitingOperator
+from .base import HsmlOperator, WaitingOperator, defer_timeout, unreported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,7 +102,16 @@ class StopDeploymentOperator(WaitingOperator):
             poll_interval=self.poll_interval,
         )
         left = {"deadline": deadline, "cut_off": self._execution_deadline}
-        self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=None)
+        self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=defer_timeout(deadline))
+
+    def act_without_event(self, context: Context, reason: str) -> dict[str, Any]:  # noqa: ARG002
+        """
+        Read the state after a trigger that has not reported.
+
+        :param reason: Airflow's reason
+        """
+        self.log.warning("%s", unreported(reason))
+        return self._stop(time.time())
 
     def _resume(self, context: Context, event: Any, left: Mapping[str, Any] | None) -> dict[str, Any]:  # noqa: ARG002
         # The event does not matter: the worker reads the deployment's state again.

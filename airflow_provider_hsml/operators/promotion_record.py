@@ -9,7 +9,7 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 
 from . import events
-from .base import WaitingOperator
+from .base import WaitingOperator, unreported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,6 +52,15 @@ class PromotionRecordOperator(WaitingOperator):
         :param event: the result of the wait
         """
         return self._end(context, self._promote(context, self.hook.resume_promotion, left, event))
+
+    def act_without_event(self, context: Context, reason: str) -> dict[str, Any]:
+        """
+        End the task after a trigger that has not reported, with the record of the pending change.
+
+        :param reason: Airflow's reason
+        """
+        names = {name: getattr(self, name, None) or None for name in ("deployment_name", "model_name")}
+        return self._end(context, self._promote(context, self.hook.fail_unreported, unreported(reason), **names))
 
     def _end(self, context: Context, record: Record) -> dict[str, Any]:
         """End the task after its promotion, and return the result."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.sensing.conditions import SensorCondition
     from airflow_provider_hsml.triggers.sensor import SensorTrigger
 
+LOGGED_EVERY = 60.0
+"""Seconds between two log lines of a wait in the worker."""
 EXECUTION_TIMEOUT_MARGIN = 5.0
 """Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 kills it at the timeout."""
 
@@ -67,6 +69,7 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
         self.hsml_conn_id = hsml_conn_id
         self.project = project
         self._deadline = 0.0
+        self._logged = 0.0
         self._trigger_error: HopsworksError | None = None
         self._links: Links | None = None
 
@@ -125,6 +128,20 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
         # poke() raises the error, so that Airflow's own loop applies soft_fail and similar arguments.
         return super().execute(context)
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """
+        Resume the sensor. If its trigger has not reported, say so; Airflow decides how the sensor ends.
+
+        :param next_method: the method that was named when the sensor was deferred, or Airflow's word for a failure
+        :param next_kwargs: its arguments
+        """
+        if next_method == "__fail__":
+            self.log.error(
+                "The triggerer has not reported the end of this sensor's wait.\n"
+                "Check that 'airflow triggerer' runs, is not overloaded, and has no error in its log."
+            )
+        return super().resume_execution(next_method, next_kwargs, context)
+
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Poll once. A deferrable sensor defers if the condition is not met."""
         error, self._trigger_error = self._trigger_error, None
@@ -147,6 +164,9 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
             return PokeReturnValue(is_done=True, xcom_value=self._push_version_link(found))
         if self.deferrable and time.time() < self._deadline:
             self._defer(context)
+        if time.time() - self._logged >= LOGGED_EVERY:
+            self._logged = time.time()
+            self.log.info("The condition is not met; polling again every %g s", self.poke_interval)
         return False
 
     def poll(self) -> dict[str, Any] | None:

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 
-from airflow_provider_hsml.connection import access_of, mask_key
+from airflow_provider_hsml.connection import access_of, mask_key, not_readable
 from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import LAST_READ
@@ -156,9 +156,10 @@ async def _connect(hsml_conn_id: str, project: str | None) -> AsyncClient:
     try:
         connection = await get_async_connection(hsml_conn_id)
     except AirflowNotFoundException:
-        access = access_of(hsml_conn_id, project, None)
-    else:
-        access = access_of(hsml_conn_id, project, connection, await get_async_extra_dejson(connection))
+        connection = None
+    except Exception as error:  # noqa: BLE001 - whatever a secrets backend or the API raises
+        raise not_readable(hsml_conn_id, error) from None
+    access = access_of(hsml_conn_id, project, connection)
     await _mask(access.key)
     return await asyncio.to_thread(_client, access)
 

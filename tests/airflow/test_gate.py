@@ -110,7 +110,7 @@ def test_a_first_deployment_below_the_floor(serving: LocalServing, name: str, re
     assert (record["model_version"], record["status"], record["url"]) == (None, None, None)
     assert ti.pushed["promotion"] == record
     assert changes(serving) == []
-    with pytest.raises(AirflowSkipException, match=r"beyond the floor of 0\.7"):
+    with pytest.raises(AirflowSkipException, match=r"below the floor of 0\.7"):
         execute(best(name, gate=Gate(floor=0.7), if_not_better="skip"))
     assert execute(best(name, gate=Gate(floor=0.5)))["action"] == "created"
 

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_hsml import DeployModelOperator
 from airflow_provider_hsml.local import StartFault
-from tests.support.tasks import FakeTaskInstance, execute
+from tests.support.tasks import FakeTaskInstance, execute, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +82,7 @@ def test_what_is_deployed(hook: HsmlHook, register: Callable[..., int]) -> None:
 
     assert record["action"] == "created"
     assert SECRET not in str(record)
-    assert f"TOKEN={SECRET}" in hook.get_deployment(str(operator.deployment_name)).raw["predictorEnvVars"]
+    assert f"TOKEN={SECRET}" in resource(hook, str(operator.deployment_name))["predictorEnvVars"]
     assert operator.spec["scaling"] == {"min_instances": "1"}
 
 

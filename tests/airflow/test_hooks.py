@@ -1,17 +1,29 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import importlib
 import inspect
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.secrets import BaseSecretsBackend
 
 from airflow_provider_hsml import HsmlHook
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
+    InvalidInputError,
+    NotFoundError,
+    RequestRefusedError,
+)
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.local.cluster.faults import RequestFault
+from airflow_provider_hsml.triggers.base import shared_client
 from tests.conftest import HOPSWORKS
-from tests.support.tasks import changes
+from tests.support.secrecy import Search
+from tests.support.tasks import changes, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +32,31 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
+
+
+def serialize(value: Any) -> Any:
+    """Serialize a value as Airflow does for an XCom."""
+    try:
+        module = importlib.import_module("airflow.sdk.serde")
+    except ImportError:
+        module = importlib.import_module("airflow.serialization.serde")
+    return module.serialize(value)
+
+
+SECRET = "secret.value-of a variable"
+
+
+class Failing(BaseSecretsBackend):
+    """A secrets backend that cannot be reached: Airflow then says that there is no such connection."""
+
+    def get_connection(self, *_: Any, **__: Any) -> None:
+        raise ConnectionError
+
+
+async def connect(conn_id: str) -> None:
+    """Connect as a trigger does."""
+    async with shared_client(conn_id):
+        pass
 
 
 class TestConnection:
@@ -117,7 +154,89 @@ class TestConnection:
         monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT", raising=False)
 
         with pytest.raises(InvalidInputError, match="set HOPSWORKS_HOST"):
-            _ = HsmlHook("nothere").access
+            _ = HsmlHook().access
+
+    @pytest.mark.parametrize(
+        ("conn_id", "environment", "message"),
+        [
+            ("hsml_defualt", {}, "connection 'hsml_defualt': Airflow has no such connection"),
+            ("hsml_default", {"AIRFLOW_CONN_HSML_DEFAULT": "{broken"}, "AIRFLOW_CONN_HSML_DEFAULT is set, but"),
+            ("hsml_default", {"AIRFLOW_CONN_HSML_DEFAULT": "hsml://h:port"}, "AIRFLOW_CONN_HSML_DEFAULT is set, but"),
+            ("hsml_default", {"AIRFLOW_CONN_HSML_DEFAULT": ""}, "AIRFLOW_CONN_HSML_DEFAULT is set, but"),
+            ("hsml_default", {"AIRFLOW_CONN__RED___HSML_DEFAULT": "{"}, "AIRFLOW_CONN__RED___HSML_DEFAULT is set, but"),
+            ("hsml_default", {"AIRFLOW__SECRETS__BACKEND": f"{__name__}.Failing"}, "neither the secrets backend"),
+            ("hsml_default", {"AIRFLOW__WORKERS__SECRETS_BACKEND": f"{__name__}.Failing"}, "neither the secrets backe"),
+        ],
+    )
+    def test_the_environment_stands_in_for_nothing_else(
+        self,
+        serving: LocalServing,
+        monkeypatch: pytest.MonkeyPatch,
+        conn_id: str,
+        environment: dict[str, str],
+        message: str,
+    ) -> None:
+        """Inside Hopsworks the environment is complete: a task with another connection would write to its project."""
+        monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
+        inside = {"REST_ENDPOINT": serving.url, "HOPSWORKS_PROJECT": "demo", "HOPSWORKS_API_KEY": serving.api_key}
+        for name, value in (inside | environment).items():
+            monkeypatch.setenv(name, value)
+
+        with pytest.raises(InvalidInputError, match=message) as caught:
+            _ = HsmlHook(conn_id).access
+        assert f"connection {conn_id!r}" in str(caught.value)
+        assert serving.api_key not in str(caught.value)
+        with pytest.raises(InvalidInputError, match=message):
+            asyncio.run(connect(conn_id))
+        works, said = HsmlHook(conn_id).test_connection()
+        assert not works
+        assert "This connection" in said
+
+    @pytest.mark.parametrize("extra", ["prefix.secretpart", '["prefix.secretpart"]', '"prefix.secretpart"', "[" * 9999])
+    def test_an_extra_that_is_no_object(
+        self, monkeypatch: pytest.MonkeyPatch, extra: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fields = {"host": "h.example", "port": None, "password": "x.y", "schema": None, "extra": extra}
+        connection = SimpleNamespace(conn_id="typed", **fields)  # Airflow itself warns of such an extra, or fails.
+        monkeypatch.setattr(HsmlHook, "get_connection", lambda *_: connection)
+
+        with pytest.raises(InvalidInputError, match="'typed', field 'extra': expected a JSON object") as caught:
+            _ = HsmlHook("typed").access
+        assert "secretpart" not in str(caught.value) + caplog.text
+
+    def test_an_error_of_airflow_is_ours_and_not_repeated(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Airflow's own message for a URI that it cannot parse is the whole URI."""
+
+        def fail(*_: object) -> None:
+            message = "Invalid connection string: hsml://:prefix.secretpart@h"
+            raise ValueError(message)
+
+        monkeypatch.setattr(HsmlHook, "get_connection", fail)
+
+        with pytest.raises(
+            HopsworksError, match=r"connection 'hsml_default': Airflow cannot read it \(ValueError\)"
+        ) as c:
+            _ = HsmlHook().access
+        assert "secretpart" not in str(c.value)
+        assert c.value.__cause__ is None
+        assert c.value.transient
+
+    @pytest.mark.parametrize("works", [True, False])
+    def test_a_misspelled_extra_is_named(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, works: bool
+    ) -> None:
+        fields = json.loads(serving.connection)
+        fields["extra"] |= {"verfy": "prefix.secretpart", "unrelated": 1}
+        fields |= {} if works else {"port": 1}
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields))
+
+        worked, said = HsmlHook().test_connection()
+
+        assert worked is works
+        for text in (said, caplog.text):
+            assert "Extra 'verfy' is unknown and ignored; did you mean 'verify'?" in text
+            assert "unrelated" not in text
+            assert "secretpart" not in text
 
     def test_over_tls(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from airflow_provider_hsml.local import LocalServing
@@ -147,9 +266,10 @@ class TestConnection:
         masked: list[str] = []
         monkeypatch.setattr("airflow_provider_hsml.connection.mask_secret", masked.append)
         (tmp_path / "api.key").write_text("old.expired")
+        monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
         for name, value in (("REST_ENDPOINT", serving.url), ("SECRETS_DIR", tmp_path), ("HOPSWORKS_PROJECT", "demo")):
             monkeypatch.setenv(name, str(value))
-        hook = HsmlHook("nothere")
+        hook = HsmlHook()
         assert hook.access.key == "old.expired"
         (tmp_path / "api.key").write_text(serving.api_key)
 
@@ -174,7 +294,8 @@ class TestConnection:
                 ("HOPSWORKS_PROJECT", "demo"),
             ):
                 monkeypatch.setenv(name, str(value))
-            hook = HsmlHook("nothere")
+            monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT", raising=False)
+            hook = HsmlHook()
             assert "Check the API key" in hook.test_connection()[1]
             _ = hook.access
             token.write_text("a.session.token")
@@ -267,7 +388,7 @@ class TestDeployments:
         assert saved.name == "lively"
         assert hook.start_deployment("lively", poll_interval=0.1).status.value == "Running"
         found = hook.get_deployment("lively")
-        assert found.raw["predictorResources"]["limits"]["memory"] == 2048
+        assert resource(hook, "lively")["predictorResources"]["limits"]["memory"] == 2048
         assert hook.get_deployment_by_id(found.id) == found
         assert hook.get_deployment_state("lively") == "Running"
         assert "lively" in [deployment.name for deployment in hook.get_deployments()]
@@ -279,7 +400,8 @@ class TestDeployments:
         assert hook.predict("lively", inputs=[0]) == {"predictions": [1]}
         assert len(serving.requests) == 1, "what it serves was looked at before"
         hook.save_deployment({"resources": {"requests": {"cores": 1}}}, deployment_name="lively")
-        assert hook.start_deployment("lively", poll_interval=0.1).raw["predictorResources"]["requests"]["cores"] == 1
+        assert hook.start_deployment("lively", poll_interval=0.1).status == "Running"
+        assert resource(hook, "lively")["predictorResources"]["requests"]["cores"] == 1
 
         stopped = hook.stop_deployment("lively", poll_interval=0.1)
         assert stopped is not None
@@ -289,6 +411,32 @@ class TestDeployments:
         assert changes(serving) == []
         assert hook.delete_deployment("lively") is not None
         assert hook.delete_deployment("lively") is None
+
+    def test_results_hold_no_value_of_a_variable(self, hook: HsmlHook, register: Callable[..., int]) -> None:
+        """A ``@task`` may return each of them: Airflow stores all fields of a dataclass."""
+        register("kept", 1)
+        search = Search()
+        env = {"env_vars": {"TOKEN": SECRET}}
+        results: dict[str, Any] = {
+            "save_deployment": hook.save_deployment(env, deployment_name="kept", model_name="kept"),
+            "start_deployment": hook.start_deployment("kept", poll_interval=0.1),
+            "restart_deployment": hook.restart_deployment("kept", poll_interval=0.1),
+            "get_deployment": hook.get_deployment("kept"),
+            "get_deployment_by_id": hook.get_deployment_by_id(hook.get_deployment("kept").id),
+            "get_deployments": hook.get_deployments(),
+            "deploy_model": hook.deploy_model("kept", poll_interval=0.1),
+            "get_models": hook.get_models("kept"),
+            "get_model": hook.get_model("kept"),
+        }
+        with contextlib.suppress(InvalidInputError):
+            results["get_deployment_versions"] = hook.get_deployment_versions("kept")
+        results["stop_deployment"] = hook.stop_deployment("kept", poll_interval=0.1)
+        results["delete_deployment"] = hook.delete_deployment("kept")
+        for name, result in results.items():
+            search.add(name, json.dumps(serialize(result), default=str))
+
+        assert search.places_of("kept") >= {name for name, result in results.items() if result is not None}
+        assert search.places_of(SECRET) == set()
 
     def test_what_is_not_there(self, hook: HsmlHook) -> None:
         with pytest.raises(NotFoundError, match="Deployment 'nothere' does not exist in project 'demo'; there are:"):

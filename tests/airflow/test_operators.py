@@ -558,7 +558,7 @@ class TestAccess:
     def test_a_wrong_key(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", _with(serving, password="wrong.key"))
 
-        with pytest.raises(AirflowFailException, match=r"HTTP 401.*Check the API key") as caught:
+        with pytest.raises(AirflowFailException, match=r"HTTP 401.*\nCheck the API key") as caught:
             execute(best("x"))
         assert "wrong.key" not in str(caught.value)
 

@@ -30,7 +30,7 @@ from airflow_provider_hsml.operators import (
     StartDeploymentOperator,
     StopDeploymentOperator,
 )
-from tests.support.tasks import FakeTaskInstance, execute
+from tests.support.tasks import FakeTaskInstance, execute, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,7 +117,7 @@ class Stage:
 
     def shows(self, status: str, times: int | None) -> None:
         """Have the server give a status to its next answers about the deployment."""
-        row = dict(self.hook.get_deployment(self.name).raw) | {"status": status, "condition": None}
+        row = resource(self.hook, self.name) | {"status": status, "condition": None}
         self.fault(RequestFault("GET", f"/project/*/serving/{row['id']}", status=200, body=row, times=times))
 
     def jumps(self, seconds: float) -> None:
@@ -128,8 +128,7 @@ class Stage:
     def somebody_changes_it(self) -> None:
         """Have somebody else deploy version 3, by REST, once the server takes it."""
         while True:
-            live = self.hook.get_deployment(self.name)
-            body = dict(live.raw) | {"modelVersion": 3}
+            body = resource(self.hook, self.name) | {"modelVersion": 3}
             with contextlib.suppress(RequestRefusedError):
                 self.hook.client.send(api.put_deployment(self.hook.client.project, body))
                 return

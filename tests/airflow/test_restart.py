@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, RestartDeploymentOperator
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, NoResponseError
-from tests.support.tasks import FakeTaskInstance, changes, execute, rendered
+from tests.support.tasks import FakeTaskInstance, changes, execute, rendered, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,7 +213,7 @@ class TestRolling:
 
         record = execute(DeployModelOperator(task_id="task", model_name=name, spec=spec, poll_interval=0.1))
         assert record["action"] == "unchanged"
-        variables = hook.get_deployment(name).raw["predictorEnvVars"]
+        variables = resource(hook, name)["predictorEnvVars"]
         assert [text.partition("=")[0] for text in sorted(variables)] == ["HSML_RESTARTED_AT", "MINE"]
 
     def test_what_is_stopped_is_started(self, hook: HsmlHook, serving: LocalServing, name: str) -> None:

@@ -26,7 +26,7 @@ from airflow_provider_hsml.operators import (
     RollbackDeploymentOperator,
 )
 from tests.conftest import HOPSWORKS, run_model
-from tests.support.tasks import FakeTaskInstance, changes, execute
+from tests.support.tasks import FakeTaskInstance, changes, execute, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,13 +140,13 @@ class TestAChallengerThatFails:
     ) -> None:
         register("back4", 1, auc=0.8)
         execute(best("back4", spec={"resources": {"instances": 1}, "inference_batcher": {"enabled": False}}))
-        before = hook.get_deployment("back4").raw
+        before = resource(hook, "back4")
         liar("back4", auc=0.9)
 
         with pytest.raises(AirflowFailException, match="serves again"):
             execute(best("back4", spec={"resources": {"instances": 2}, "inference_batcher": {"enabled": True}}))
 
-        after = hook.get_deployment("back4").raw
+        after = resource(hook, "back4")
         for key in ("requestedInstances", "batchingConfiguration", "modelVersion"):
             assert after[key] == before[key]
 

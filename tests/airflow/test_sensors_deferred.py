@@ -34,7 +34,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
 )
 from airflow_provider_hsml.local.cluster.faults import RequestFault, StartFault
-from tests.support.tasks import FakeTaskInstance, begin, reads
+from tests.support.tasks import FakeTaskInstance, begin, reads, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,7 +182,7 @@ def project_vanishes(stage: Stage) -> Any:
 def status_is_unknown(stage: Stage) -> Any:
     """For a while the server tells a status that we do not know."""
     name = stage.stopped("dunheard")
-    row = dict(stage.hook.get_deployment(name).raw) | {"status": "Hibernating"}
+    row = resource(stage.hook, name) | {"status": "Hibernating"}
     unknown = RequestFault("GET", "/project/*/serving", status=200, body=row, times=2)
     stage.serving.faults.add(unknown)
     stage.later(stage.hook.start_deployment, name, wait=False)

@@ -6,7 +6,7 @@ import itertools
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import UnsupportedError
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from airflow_provider_hsml.hopsworks.rollout.update import Update
+from tests.support.tasks import whole
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hooks import HsmlHook
@@ -154,7 +155,7 @@ class Saver:
 
     @property
     def live(self) -> Deployment:
-        return self.hook.get_deployment(self.name)
+        return cast("Deployment", whole(self.hook, self.name))
 
     def differs(self, spec: dict[str, Any]) -> bool:
         return self.change(spec).differs(self.live)

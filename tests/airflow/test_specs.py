@@ -21,7 +21,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import script_file
 from airflow_provider_hsml.local import LocalServing, Speeds
 from tests.support import tasks
-from tests.support.tasks import execute
+from tests.support.tasks import execute, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ class TestScripts:
         spec = {"script_file": str(script), "transformer": {"script_file": str(script)}}
 
         assert execute(deploy(name, spec=spec))["action"] == "created"
-        live = hook.get_deployment(name).raw
+        live = resource(hook, name)
         assert live["predictor"] == live["transformer"]
         serving.requests.clear()
         assert execute(deploy(name, spec=spec))["action"] == "unchanged"
@@ -74,7 +74,7 @@ class TestScripts:
 
         script.write_text("class Predict: ...  # better\n")
         assert execute(deploy(name, spec=spec))["action"] == "updated"
-        assert hook.get_deployment(name).raw["predictor"] != live["predictor"]
+        assert resource(hook, name)["predictor"] != live["predictor"]
 
     def test_the_transformer_is_taken_away(
         self, hook: HsmlHook, name: str, script: Path, register: Callable[..., int]
@@ -83,7 +83,7 @@ class TestScripts:
         execute(deploy(name, spec=DeploymentSpec(transformer=TransformerSpec(script_file=str(script)))))
 
         assert execute(deploy(name, spec={"transformer": False}))["action"] == "updated"
-        live = hook.get_deployment(name).raw
+        live = resource(hook, name)
         assert not any(live.get(key) for key in live if key.lower().find("transformer") >= 0)
         assert execute(deploy(name, spec={"transformer": "False"}))["action"] == "unchanged"
 
@@ -216,14 +216,14 @@ def test_a_schema_goes_along_with_a_model_of_the_same_training_dataset(
     register(3)
     execute(deploy(name, spec={"env_vars": {"OWN": "1"}}))
     published = ["SERVING_SCHEMA_ID=7", "SERVING_TRAINING_DATASET_VERSION=3", "SERVING_FEATURE_VIEW_NAME=pixels"]
-    live = hook.get_deployment(name).raw
+    live = resource(hook, name)
     hook.client.send(
         api.put_deployment(hook.client.project, {**live, "predictorEnvVars": [*live["predictorEnvVars"], *published]})
     )
 
     register(3)
     assert execute(deploy(name, spec={"env_vars": {"OWN": "2"}}))["action"] == "updated"
-    assert sorted(hook.get_deployment(name).raw["predictorEnvVars"]) == sorted(["OWN=2", *published])
+    assert sorted(resource(hook, name)["predictorEnvVars"]) == sorted(["OWN=2", *published])
 
     register(4)
     serving.requests.clear()
@@ -271,7 +271,7 @@ class TestChecked:
 
         assert execute(deploy(name, spec=json.dumps(spec)))["action"] == "created"
         assert execute(deploy(name, spec=spec))["action"] == "unchanged"
-        live = hook.get_deployment(name).raw
+        live = resource(hook, name)
         assert live["batchingConfiguration"]["batchingEnabled"] is True
         assert live["requestedInstances"] == 2
 
@@ -279,7 +279,7 @@ class TestChecked:
 def test_a_script_in_the_project(hook: HsmlHook, name: str, script: Path, register: Callable[..., int]) -> None:
     register(name, 1)
     execute(deploy(name, spec={"script_file": str(script)}))
-    path = f"/Projects/demo/{script_file.FOLDER}/{hook.get_deployment(name).raw['predictor']}"
+    path = f"/Projects/demo/{script_file.FOLDER}/{resource(hook, name)['predictor']}"
 
     assert execute(deploy(name, spec={"script_file": f"hopsfs:{path}"}))["action"] == "unchanged"
     with pytest.raises(AirflowFailException, match=r"spec.script_file: there is no '/Projects/demo/Resources/no.py'"):

@@ -311,14 +311,19 @@ class TestBadInput:
         assert failure(lambda: run(look)) == failure(lambda: HsmlHook().get_deployment("digits"))
 
     def test_no_connection(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(InvalidInputError, match="Airflow has no connection 'nothere'") as caught:
-            run(look, "nothere")
-        assert str(caught.value) == failure(lambda: HsmlHook("nothere").access)
+        monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
+        with pytest.raises(
+            InvalidInputError, match="connection 'hsml_default': Airflow has no such connection"
+        ) as caught:
+            run(look)
+        assert str(caught.value) == failure(lambda: HsmlHook().access)
 
         fields = json.loads(serving.connection)
         for name, value in (("HOST", serving.url), ("PROJECT", "demo"), ("API_KEY", fields["password"])):
             monkeypatch.setenv(f"HOPSWORKS_{name}", value)
-        assert run(look, "nothere") is None
+        assert run(look) is None
+        with pytest.raises(InvalidInputError, match="connection 'nothere': Airflow has no such connection"):
+            run(look, "nothere")
 
     def test_a_key_that_is_revoked_in_the_middle(self, serving: LocalServing) -> None:
         """The first answer that says so is the last."""
@@ -371,6 +376,7 @@ class TestKeys:
         """Inside Hopsworks the key is renewed in its file, and read anew after a 401; by all who got one at once."""
         masked: list[str] = []
         monkeypatch.setattr("airflow_provider_hsml.connection.mask_secret", masked.append)
+        monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
         (tmp_path / "api.key").write_text(serving.api_key)
         for name, value in (("REST_ENDPOINT", serving.url), ("SECRETS_DIR", tmp_path), ("HOPSWORKS_PROJECT", "demo")):
             monkeypatch.setenv(name, str(value))
@@ -379,5 +385,5 @@ class TestKeys:
             client._key = "old.expired"
             return await asyncio.gather(*(look(client, project) for _ in range(20)))
 
-        assert run(renewed, "nothere") == [None] * 20
+        assert run(renewed) == [None] * 20
         assert serving.api_key in masked

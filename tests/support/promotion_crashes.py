@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.promotion.journal import Journal, open_jour
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback
 from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
+from tests.support.tasks import resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -151,7 +152,7 @@ class World:
         """Change a deployment as somebody who knows of nothing: another version, in two instances."""
         project = self.hook.client.project
         while True:
-            row = {**self.hook.get_deployment(name).raw, "modelVersion": version, "requestedInstances": 2}
+            row = {**resource(self.hook, name), "modelVersion": version, "requestedInstances": 2}
             row["predictorScalingConfig"] = {**(row.get("predictorScalingConfig") or {}), "minInstances": 2}
             try:
                 self.hook.client.send(api.put_deployment(project, row, new_version=row.get("version") is not None))

@@ -13,6 +13,8 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_provider_hsml.hopsworks import api
+
 _numbers = itertools.count()
 
 
@@ -80,3 +82,15 @@ def changes(serving: Any) -> list[tuple[str, str]]:
 def reads(serving: Any) -> int:
     """Count what was read."""
     return sum(asked.method == "GET" for asked in serving.requests)
+
+
+def resource(hook: Any, name: str) -> dict[str, Any]:
+    """Give a deployment as Hopsworks describes it, which no method of the hook does."""
+    return dict(whole(hook, name).raw)
+
+
+def whole(hook: Any, name: str) -> Any:
+    """Give a deployment as the provider reads it, with all that Hopsworks says of it."""
+    found = hook.client.send(api.get_deployment(hook.client.project, name))
+    assert found is not None
+    return found

@@ -14,7 +14,12 @@ import pytest
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Call, InstanceLog, Page, get_deployment, get_deployments
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    DeploymentFailedError,
+    HopsworksError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.flow import (
     Backoff,
     Defer,
@@ -284,3 +289,24 @@ class _Clock:
 
 
 clock = _Clock()
+
+
+def test_a_wait_logs_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    """A log that stands still for ten minutes looks like a task that hangs."""
+    caplog.set_level("INFO")
+    now = [1000.0]
+    backoff = Backoff(first=1.0, most=10.0, deadline=1600.0, clock=lambda: now[0])
+
+    async def wait() -> None:
+        while True:
+            await backoff.wait("too late", about="deployment 'digits'")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    with pytest.raises(DeadlineExceededError):
+        drive(wait(), lambda _call: None, sleep)
+
+    lines = [line for line in caplog.messages if "still waiting" in line]
+    assert 8 <= len(lines) <= 10
+    assert lines[0].startswith("deployment 'digits': still waiting, for at most 5")

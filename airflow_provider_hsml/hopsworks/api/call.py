@@ -7,6 +7,7 @@ A client, sync or async, sends a ``Call``. Clients know nothing about endpoints.
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import re
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 from .response import ResponseKind, retry_after
 
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 API = "hopsworks-api/api"
+_MOST_READ = 1 << 16
+"""Bytes of an unexpected response that are looked at."""
 PAGE = 1000
 """Rows per page of a paged list."""
 INSTANCE_NOT_FOUND = 240000
@@ -144,10 +148,7 @@ class Call(Generic[T]):
         except HopsworksError:
             raise
         except Exception as error:
-            message = (
-                f"{self.what}: the answer is not what Hopsworks gives ({printable(f'{type(error).__name__}: {error}')})"
-                f". It began: {beginning_of(answer)}"
-            )
+            message = f"{self.what}: the answer is not what Hopsworks gives ({_fault(error)}). {_outline_of(answer)}"
             raise UnexpectedResponseError(message, status=answer.status) from error
 
     def _read(self, content: bytes) -> T:
@@ -158,7 +159,7 @@ class Call(Generic[T]):
             return cast("T", None)
         if data is None:
             message = "it says nothing"
-            raise ValueError(message)
+            raise wire.FormError(message)
         return self.read(data)
 
 
@@ -184,7 +185,7 @@ def rows_of(data: Any) -> list[Any]:
         data = data.get("items", [] if data.get("count") == 0 else None)
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         message = "expected a list of objects"
-        raise ValueError(message)
+        raise wire.FormError(message)
     return data
 
 
@@ -205,7 +206,9 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
             if complete:
                 raise
             name = row.get("name", row.get("id"))
-            log.warning("%s: left out %s, which cannot be read: %s", what, printable(repr(name)), printable(str(error)))
+            log.warning(
+                "%s: left out %s, which cannot be read: %s", what, clean(repr(name))[:200], clean(str(error))[:200]
+            )
     return found
 
 
@@ -235,7 +238,7 @@ def check_same(what: str, asked: str, found: str) -> None:
         message = f"{what} {asked!r} does not exist: its name is {found!r}.\nUse that name; upper and lower case count."
         raise InvalidInputError(message)
     message = f"it is about {found!r}"
-    raise ValueError(message)
+    raise wire.FormError(message)
 
 
 def check_number(key: str, asked: int, found: int) -> None:
@@ -246,17 +249,34 @@ def check_number(key: str, asked: int, found: int) -> None:
     """
     if found != asked:
         message = f"its {key} is {found}"
-        raise ValueError(message)
+        raise wire.FormError(message)
 
 
 def beginning_of(answer: Answer) -> str:
-    """Return the beginning of a response, for a message."""
-    return repr(answer.content[:200].decode("utf-8", "replace")) if answer.content else "nothing, it is empty"
+    """Return the beginning of a response, for a message. Keys are removed before it is cut."""
+    if not answer.content:
+        return "nothing, it is empty"
+    return repr(clean(answer.content[:_MOST_READ].decode("utf-8", "replace"))[:200])
 
 
-def printable(text: str) -> str:
-    """Return the beginning of a text from outside that any log can hold."""
-    return text[:200].encode("utf-8", "backslashreplace").decode()
+def _outline_of(answer: Answer) -> str:
+    """Return a sentence about a response that cannot be read: of JSON the keys alone, since values may be secrets."""
+    try:
+        data = wire.load(answer.content)
+    except ValueError:
+        return f"It began: {beginning_of(answer)}"
+    is_list = isinstance(data, list) and bool(data)
+    row = data[0] if is_list else data
+    keys = f" with the keys {', '.join(map(repr, list(row)[:50]))}" if isinstance(row, dict) else ""
+    return f"It is {'a list, the first item ' if is_list else ''}{wire.kind_of(row)}{keys}"
+
+
+def _fault(error: Exception) -> str:
+    """Return a text about an error of a parser. The types are those whose messages quote no value."""
+    kind = type(error).__name__
+    if isinstance(error, wire.FormError | KeyError | UnicodeError | json.JSONDecodeError):
+        return f"{kind}: {clean(str(error))[:200]}"
+    return kind
 
 
 def _missing_route(answer: Answer, error: HopsworksError) -> MissingRoute | None:
@@ -270,7 +290,7 @@ def error_of(what: str, answer: Answer) -> HopsworksError:
     """Build the error for a response with an HTTP error status."""
     if 300 <= answer.status < 400:
         message = (
-            f"{what}: redirected (HTTP {answer.status}), which is not followed, since the API key would go along. Put "
+            f"{what}: redirected (HTTP {answer.status}), which is not followed, since the API key would go along.\nPut "
             "the host that answers into the connection."
         )
         return UnexpectedResponseError(message, status=answer.status)

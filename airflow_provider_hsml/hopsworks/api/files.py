@@ -55,7 +55,7 @@ class FileEntry:
         name = row.get("name") or (row.get("path") or "").rpartition("/")[2]
         if not name:
             message = "it has no name"
-            raise ValueError(message)
+            raise wire.FormError(message)
         return cls(name, bool(row.get("dir")), row.get("size"), str(row.get("modificationTime")))
 
 
@@ -209,7 +209,7 @@ def _download(project: Project, path: str, read: Callable[[bytes], T], *, size: 
     def checked(content: bytes) -> T:
         if size is not None and len(content) != size:
             message = f"got {len(content)} bytes of a file that was listed with {size}"
-            raise ValueError(message)
+            raise wire.FormError(message)
         return read(content)
 
     return Call(

@@ -9,6 +9,7 @@ from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.verification import check_path
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 from .call import Call, encoded, error_of, path_of, rows_of
 from .response import ResponseKind
@@ -178,8 +179,12 @@ def _checked(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
     return dict(body)
 
 
+_MOST_READ = 1 << 16
+"""Bytes of a refusal that are looked at."""
+
+
 def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
     if 300 <= answer.status < 400:
         return error_of(what, answer)
-    text = answer.content[:2000].decode("utf-8", "replace").strip()
+    text = clean(answer.content[:_MOST_READ].decode("utf-8", "replace"))[:2000].strip()
     return InferenceError(what, status=answer.status, text=text, retry_after=answer.retry_after)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DUPLICATED_ENTRY = 240011
 LOGS_NOT_AVAILABLE = 240027
+_MOST_OF_LOG = 1 << 20
+"""Characters of an instance's log that are kept."""
 KUBERNETES_NOT_INSTALLED = 240014
 VERSIONS, TAGS = "versions", "tags"
 """Routes that some servers lack."""

@@ -7,6 +7,7 @@ host.
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _PROJECT = re.compile(r"[A-Za-z0-9_]+")
+_LAST_PORT = 65535
 
 EXTRA_KEYS = (
     "project",
@@ -87,27 +89,32 @@ class Access:
         :param host: host name, or ``https://host``; ``http://host`` for loopback or with the extra ``allow_http``
         :param port: 443 when None
         :param password: the API key
-        :param extra: the keys of ``EXTRA_KEYS``; others are ignored
+        :param extra: the keys of ``EXTRA_KEYS``; others are ignored, see ``misspelled_extras``
         :param project: overrides the extra of that name
         :param schema: ``http`` or ``https``, as a connection URI may give it
         :param name: the connection's name in messages
-        :raises InvalidInputError: a field is wrong; the message says which, and what is expected
+        :raises InvalidInputError: a field is wrong; the message says which, and what is expected, but does not repeat
+            the value, which may be a key that was pasted into the wrong field
         """
         key = (password or "").strip()
         if not key:
             message = f"{name}: no API key.\nPut a Hopsworks API key into the field 'password'."
             raise InvalidInputError(message)
-        given = {key: value for key in EXTRA_KEYS if (value := _stripped(extra.get(key))) not in (None, "")}
+        given = {key: value for key in EXTRA_KEYS if (value := _field(extra.get(key))) not in (None, "")}
+        for field_name, value in {"field 'host'": host, **{f"extra {one!r}": given[one] for one in given}}.items():
+            if "." in key and key in str(value):
+                message = f"{name}, {field_name}: it holds the API key.\nPut the key into the field 'password' alone."
+                raise InvalidInputError(message)
         allow_http = arguments.boolean(f"{name}, extra 'allow_http'", given.get("allow_http", False))
         ingress = given.get("ingress_url")
         route = given.get("inference_route", "hopsworks")
-        arguments.choice(f"{name}, extra 'inference_route'", route, ("hopsworks", "istio"))
+        own_port = _port(f"{name}, field 'port'", port)
         return cls(
-            url=_base_url(f"{name}, field 'host'", host, port=port, scheme=schema, allow_http=allow_http),
+            url=_base_url(f"{name}, field 'host'", host, port=own_port, scheme=schema, allow_http=allow_http),
             project=_project(f"{name}, extra 'project'", project or given.get("project")),
             key=key,
             verify=_verify(name, given),
-            inference_route=route,
+            inference_route=arguments.choice(f"{name}, extra 'inference_route'", route, ("hopsworks", "istio")),
             ingress_url=ingress and _base_url(f"{name}, extra 'ingress_url'", ingress, allow_http=allow_http),
             allow_http=allow_http,
             request_timeout=arguments.number(
@@ -143,11 +150,12 @@ class Access:
             url=_base_url(
                 f"{name}, {'HOPSWORKS_HOST' if host else 'REST_ENDPOINT'}",
                 host or inside,
-                port=arguments.integer(f"{name}, HOPSWORKS_PORT", port, least=1) if port else None,
+                port=_port(f"{name}, HOPSWORKS_PORT", port or None),
             ),
             project=_project(
                 f"{name}, HOPSWORKS_PROJECT",
-                project or environment.get("HOPSWORKS_PROJECT") or environment.get("HOPSWORKS_PROJECT_NAME"),
+                project
+                or _field(environment.get("HOPSWORKS_PROJECT") or environment.get("HOPSWORKS_PROJECT_NAME") or None),
             ),
             key=key,
             key_kind=kind,
@@ -168,9 +176,30 @@ class Access:
         return f"{self.url}, project {self.project!r}"
 
 
-def _stripped(value: Any) -> Any:
+def misspelled_extras(extra: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each unknown key that is close to a known one. Their values are not repeated."""
+    near = {
+        key: difflib.get_close_matches(key.lower(), EXTRA_KEYS, n=1, cutoff=0.7)
+        for key in extra
+        if key not in EXTRA_KEYS
+    }
+    return [f"Extra {key!r} is unknown and ignored; did you mean {known[0]!r}?" for key, known in near.items() if known]
+
+
+class _Field(str):
+    """The text of a field, which no message repeats: it may be a key, pasted into the wrong field."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "another value"
+
+
+def _field(value: Any) -> Any:
     """Strip whitespace: the connection form stores it, and stores an emptied field as an empty string."""
-    return value.strip() if isinstance(value, str) else value
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return _Field(str(value).strip())
 
 
 def _verify(name: str, given: Mapping[str, Any]) -> bool | str:
@@ -190,8 +219,13 @@ def _environment_key(environment: Mapping[str, str]) -> tuple[str, str, str | No
         return "ApiKey", key.strip(), None
     secrets = Path(environment.get("SECRETS_DIR") or "/nonexistent")
     for kind, name in (("ApiKey", "api.key"), ("Bearer", "token.jwt")):
-        if (secrets / name).is_file():
-            return kind, (secrets / name).read_text().strip(), str(secrets / name)
+        path = secrets / name
+        try:
+            if path.is_file():
+                return kind, path.read_text().strip(), str(path)
+        except (OSError, ValueError):
+            message = f"environment: the key's file {path} cannot be read.\nCheck who may read it."
+            raise InvalidInputError(message) from None
     message = (
         "environment: a Hopsworks host is named, but no API key.\nSet HOPSWORKS_API_KEY, or make an Airflow connection."
     )
@@ -202,7 +236,17 @@ def _project(what: str, value: object) -> str:
     """Read a project's name."""
     if not isinstance(value, str) or not _PROJECT.fullmatch(value):
         arguments.refuse(what, "the name of a Hopsworks project (letters, digits, underscores)", value)
-    return value
+    return str(value)
+
+
+def _port(what: str, value: object) -> int | None:
+    """Read a port; None if it was not set."""
+    if value is None:
+        return None
+    port = arguments.integer(what, _field(value), least=1)
+    if port > _LAST_PORT:
+        arguments.refuse(what, f"a port, at most {_LAST_PORT}", _field(str(port)))
+    return port
 
 
 def is_loopback(host: str) -> bool:
@@ -226,26 +270,27 @@ def _base_url(
         parts = urlsplit(given if "://" in given else f"{scheme}://{given}")
         host, own_port = parts.hostname or "", parts.port
     except ValueError:
-        arguments.refuse(what, expected, value)
+        parts, host, own_port = urlsplit(""), "", None
     plain = parts.netloc.rpartition("@")[2] == parts.netloc and not (parts.path or parts.query or parts.fragment)
-    if parts.scheme not in ("http", "https") or not plain or set("?#@\\") & set(given) or not _is_host(host):
+    if parts.scheme not in ("http", "https") or not plain or set("?#@\\") & set(given) or not is_host(host):
         # The value may hold a password, so the message does not repeat it.
         message = f"{what}: expected {expected}."
         raise InvalidInputError(message)
     if parts.scheme == "http" and not allow_http and not is_loopback(host):
         message = (
-            f"{what}: plain http to {host!r} would send the API key readable over the network.\nUse https, or set the "
-            "connection's extra 'allow_http' to true if that network is trusted."
+            f"{what}: plain http would send the API key readable over the network.\nUse https, or set the connection's "
+            "extra 'allow_http' to true if that network is trusted."
         )
         raise InvalidInputError(message)
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}:{own_port or port or (443 if parts.scheme == 'https' else 80)}"
 
 
-def _is_host(host: str) -> bool:
-    """Return whether a string is a host name or an IP address."""
+def is_host(host: str) -> bool:
+    """Return whether a string is a host name or an IP address, as DNS and both HTTP libraries can take it."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return bool(_HOST.fullmatch(host)) and ".." not in host
+        labels = host.split(".")
+        return bool(_HOST.fullmatch(host)) and len(host) <= 253 and all(1 <= len(label) <= 63 for label in labels)
     return True

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 from . import arguments, wire
 from .plain import from_text
@@ -134,8 +136,15 @@ class Deployment:
     serving_tool: str = "KSERVE"
     model_server: str = "PYTHON"
     api_protocol: str = "REST"
+    model_project: str | None = None
+    """The project that owns the model being served."""
+    minimum_instances: int = 0
+    """The minimum number of instances; 0 means that the deployment may scale to zero (Idle)."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
-    """The whole response: an update sends back the keys that this class does not know."""
+    """
+    The whole response: an update sends back the keys that this class does not know. It holds the values of environment
+    variables, so it stays inside this package: see ``public``.
+    """
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Deployment:
@@ -156,32 +165,27 @@ class Deployment:
             model_version=data.get("modelVersion"),
             version=data.get("version"),
             revision=data.get("revision"),
-            condition=Condition(condition["type"], condition.get("status"), condition.get("reason") or "")
+            condition=Condition(condition["type"], condition.get("status"), clean(condition.get("reason") or "", 2048))
             if condition.get("type")
             else None,
             available_instances=data.get("availableInstances") or 0,
             serving_tool=data.get("servingTool") or "KSERVE",
             model_server=data.get("modelServer") or "PYTHON",
             api_protocol=data.get("apiProtocol") or "REST",
+            model_project=_owner(data.get("modelPath")),
+            minimum_instances=_minimum_instances(data),
             raw=data,
         )
+
+    @property
+    def public(self) -> Deployment:
+        """The deployment without ``raw``, for users: Airflow stores everything that a ``@task`` returns."""
+        return replace(self, raw={})
 
     @property
     def signature(self) -> tuple[int | None, str | None]:
         """Version and revision: one of them changes with every change of the deployment, by any client."""
         return (self.version, self.revision)
-
-    @property
-    def model_project(self) -> str | None:
-        """The project that owns the model being served."""
-        return _owner(self.raw.get("modelPath"))
-
-    @property
-    def minimum_instances(self) -> int:
-        """The minimum number of instances; 0 means that the deployment may scale to zero (Idle)."""
-        scaling = self.raw.get("predictorScalingConfig") or {}
-        minimum = scaling.get("minInstances")
-        return int(self.raw.get("requestedInstances") or 0) if minimum is None else int(minimum)
 
     @property
     def reason(self) -> str:
@@ -236,6 +240,16 @@ class DeploymentVersion:
             created=data.get("created"),
             raw=data,
         )
+
+    @property
+    def public(self) -> DeploymentVersion:
+        """The version without ``raw``, for users."""
+        return replace(self, raw={})
+
+
+def _minimum_instances(data: Mapping[str, Any]) -> int:
+    minimum = (data.get("predictorScalingConfig") or {}).get("minInstances")
+    return int(data.get("requestedInstances") or 0) if minimum is None else int(minimum)
 
 
 def _owner(model_path: object) -> str | None:

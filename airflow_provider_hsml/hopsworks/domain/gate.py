@@ -109,8 +109,8 @@ class Metric:
 
     @property
     def limit(self) -> str:
-        """The word for ``Gate.floor`` of this metric, in messages."""
-        return "floor" if self.direction is Direction.MAX else "ceiling"
+        """Where a value is that ``Gate.floor`` of this metric refuses, in messages."""
+        return "below the floor" if self.direction is Direction.MAX else "above the ceiling"
 
     def is_better(self, value: float, mark: float) -> bool:
         """Return whether a value is better than another."""
@@ -212,7 +212,7 @@ def _why_not(
     if value is None:
         return f"it has no finite metric {by.name!r}"
     if rules.floor is not None and by.is_better(rules.floor, value):
-        return f"its {by.name} {value:g} is beyond the {by.limit} of {rules.floor:g}"
+        return f"its {by.name} {value:g} is {by.limit} of {rules.floor:g}"
     if champion is not None and (why := _why_not_after(row, champion, rules)):
         return why
     if row.version in failed:

@@ -10,6 +10,8 @@ from typing import Any
 
 TOLERANCE = 1e-6
 """The default tolerance for numbers, relative and absolute."""
+_MOST_SHOWN = 200
+"""Characters of a value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +76,9 @@ class Judge:
             return ProbeResult(Attribution.NEITHER, wrong)
         attribution = by_record if by_version is Attribution.UNKNOWN else by_version
         if by_record in (Attribution.NEITHER, Attribution.CHAMPION):
-            shown = str(predictions_of(answer))[:200]
-            return ProbeResult(attribution, f"answers otherwise than recorded for this version: {shown}")
+            recorded = None if self.probe is None else self.probe.predictions
+            where = _difference(predictions_of(answer), recorded, self.checks.tolerance)
+            return ProbeResult(attribution, f"answers otherwise than recorded for this version: {where}")
         return ProbeResult(attribution, self._not_as_expected(answer) or self._too_slow(seconds))
 
     def is_fingerprint(self, attribution: Attribution, *, can_be_old: bool) -> bool:
@@ -164,6 +167,22 @@ def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
             math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance) or (math.isnan(one) and math.isnan(other))
         )
     return type(one) is type(other) and bool(one == other)
+
+
+def _difference(found: Any, recorded: Any, tolerance: float) -> str:
+    """Return where predictions differ: the first row, with the expected and the actual value."""
+    if not isinstance(found, list) or not isinstance(recorded, list):
+        return f"expected {_shown(recorded)}, got {_shown(found)}"
+    for number, (one, other) in enumerate(zip(found, recorded, strict=False), 1):
+        if not same(one, other, tolerance):
+            return f"row {number} of {len(recorded)}: expected {_shown(other)}, got {_shown(one)}"
+    return f"expected {len(recorded)} predictions, got {len(found)}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message, cut after some characters."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 @dataclass(frozen=True, slots=True)

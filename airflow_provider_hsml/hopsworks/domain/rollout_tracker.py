@@ -243,7 +243,7 @@ class RolloutTracker:
             self.started_again, self.since = True, now
             return NextStep.START
         message = (
-            f"{deployment} was stopped by another client during the rollout. Start it again if that was a mistake."
+            f"{deployment} was stopped by another client during the rollout.\nStart it again if that was a mistake."
         )
         raise SupersededError(message)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FOLDER = "Resources/airflow-provider-hsml/scripts"
 """Where scripts are uploaded to, relative to the project's folder."""
 MOST_BYTES = 10 * 1024 * 1024
+_HASH = re.compile(r"-[0-9a-f]{16}(?=\.)")
 _IN_THE_PROJECT = re.compile(r"(?:hopsfs:|hdfs:)?(?://[^/]*)?(/Projects/.*)")
 
 
@@ -47,6 +48,18 @@ def read(what: str, value: object) -> Script:
         arguments.refuse(what, f"a file of 1 to {MOST_BYTES} bytes", f"{text}: {len(content)} bytes")
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", file.stem)
     return Script(f"{FOLDER}/{stem}-{hashlib.sha256(content).hexdigest()[:16]}{file.suffix}", content)
+
+
+def describe_change(old: object, new: object) -> str:
+    """
+    Return a change of scripts by their names: with the hashes of uploaded ones only if the names are the same.
+
+    :param old: the path of the script before; None if there was none
+    :param new: the path of the script after the change
+    """
+    names = [str(path or "none").rpartition("/")[2] for path in (old, new)]
+    plain = [_HASH.sub("", name) for name in names]
+    return " -> ".join(names if plain[0] == plain[1] else plain)
 
 
 def absolute(project: Project, desired: SettingValues) -> SettingValues:

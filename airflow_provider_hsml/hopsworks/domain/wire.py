@@ -14,6 +14,10 @@ Shape: TypeAlias = "type | list[Shape] | dict[str, Shape]"
 """A type, a list of one shape, or the shapes of an object's keys. ``float`` stands for any finite number."""
 
 
+class FormError(ValueError):
+    """A response has another form than expected. The message quotes none of its values, which may be secret."""
+
+
 def load(content: bytes | str) -> Any:
     """
     Parse JSON of any form.
@@ -24,7 +28,7 @@ def load(content: bytes | str) -> Any:
         return json.loads(content)
     except RecursionError:
         message = "nested too deeply"
-        raise ValueError(message) from None
+        raise FormError(message) from None
 
 
 def resource(data: Any, required: dict[str, type], optional: dict[str, Shape]) -> dict[str, Any]:
@@ -36,12 +40,12 @@ def resource(data: Any, required: dict[str, type], optional: dict[str, Shape]) -
     :raises ValueError: ``data`` is no such object; the message names the key
     """
     if not isinstance(data, dict):
-        message = f"expected an object, got {_kind(data)}"
-        raise ValueError(message)  # noqa: TRY004 - a reader has one error for whatever is wrong
+        message = f"expected an object, got {kind_of(data)}"
+        raise FormError(message)
     for key in required:
         if data.get(key) in (None, ""):
             message = f"{key} is missing"
-            raise ValueError(message)
+            raise FormError(message)
     check(data, {**required, **optional})
     return data
 
@@ -63,10 +67,10 @@ def check(value: Any, shape: Shape, where: str = "") -> None:
             check(item, shape[0], where)
             if item is None:
                 message = f"{where} holds null"
-                raise ValueError(message)
+                raise FormError(message)
     elif not _is(value, shape):
-        message = f"{where} is {_kind(value)}"
-        raise ValueError(message)
+        message = f"{where} is {kind_of(value)}"
+        raise FormError(message)
     elif isinstance(value, str):
         value.encode()  # Half of a pair of surrogates can be written to no log, file or database.
 
@@ -79,7 +83,8 @@ def _is(value: Any, shape: Shape) -> bool:
     return isinstance(value, shape)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """Return the kind of a JSON value, for a message."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")
 

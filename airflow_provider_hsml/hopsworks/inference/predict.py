@@ -20,7 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Flow, Sleep, bounded
+from airflow_provider_hsml.hopsworks.flow import Flow, Heartbeat, Sleep, bounded
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.sources import list_all
 
@@ -219,7 +219,7 @@ async def until_reached(
     :param timeout: seconds
     :param clock: returns the seconds since 1970
     """
-    begun = clock()
+    begun, heartbeat = clock(), Heartbeat(clock)
     while True:
         left = begun + timeout - clock()
         try:
@@ -233,6 +233,7 @@ async def until_reached(
                 if deployment is None or deployment.status.is_down or deployment.status.value in ("Running", "Failed"):
                     raise
             left = max(begun + timeout - clock(), 0.0)
+            heartbeat.log(f"Deployment {name!r}", begun + timeout)
             await Sleep(min(max(BETWEEN_PROBES, error.retry_after or 0.0), max(left, BETWEEN_PROBES)))
         else:
             return answer

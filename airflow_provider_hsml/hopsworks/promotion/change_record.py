@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     ServedVersion,
 )
 from airflow_provider_hsml.hopsworks.domain.rejection_key import rejection_key
-from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS
+from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS, SETTINGS
 from airflow_provider_hsml.hopsworks.errors import (
     AmbiguousVerificationError,
     DeploymentFailedError,
@@ -140,6 +140,18 @@ class ChangeRecord:
             rejected=self._known_rejections(live),
         )
         await self.journal.write(self.entry)
+
+    @property
+    def changed_script(self) -> str | None:
+        """The change in words, if it keeps the model's version and replaces a script only; else None."""
+        entry = self.entry
+        if entry is None or entry.before is None or entry.challenger != entry.before.served:
+            return None
+        names = [name for name in ("script_file", "transformer.script_file") if name in entry.desired]
+        if not names or len(names) != len(entry.desired) or entry.touches_env_vars:
+            return None
+        changes = ((SETTINGS[name].read(entry.before.row), entry.desired[name]) for name in names)
+        return f"script {', '.join(script_file.describe_change(old, new) for old, new in changes)}"
 
     async def verified(self, live: Deployment) -> None:
         """

@@ -122,22 +122,22 @@ class Promotion:
 
     async def read_journal(self) -> tuple[str, Journal]:
         """Return the name of the deployment, and its journal."""
-        name, _ = await find_deployment(self.run.project, self._names(), is_derived=not self.run.name)
+        name, _ = await find_deployment(self.run.project, *self._names())
         return name, await open_journal(self.run.project, name)
 
     def _absolute_settings(self) -> SettingValues:
         """Return the settings beside the model, with the whole path of each script."""
         return script_file.absolute(self.run.project, self.settings)
 
-    def _names(self) -> list[str]:
-        """Return the names that the deployment may have."""
+    def _names(self) -> tuple[list[str], str | None]:
+        """Return the names that the deployment may have, and the model that they were derived from."""
         model_name = self.selection.model_name
         if self.run.name:
-            return [check_deployment_name(self.run.name)]
+            return [check_deployment_name(self.run.name)], None
         if model_name is None:
             message = "deployment_name: expected one, since there is no model to name the deployment after."
             raise InvalidInputError(message)
-        return default_deployment_names(check_model_name(model_name))
+        return default_deployment_names(check_model_name(model_name)), model_name
 
     async def _carry_out(self, situation: Situation, result: PromotionResult) -> PromotionResult:
         decision = situation.decision
@@ -249,7 +249,7 @@ class Promotion:
         """Read the situation, and choose the version that is to serve."""
         project, selection, names = self.run.project, self.selection, self._names()
         if selection.model_name is None:
-            situation = await read_situation(project, names)  # Without a model, the user has written the name.
+            situation = await read_situation(project, *names)
             if situation.live is not None and situation.live.model_name is not None:
                 message = (
                     f"model_name: {situation.live} serves a model and cannot be made to serve a script alone: name one."
@@ -260,12 +260,12 @@ class Promotion:
         source = await lookup.find_registry(project, selection.model_project)
         if selection.by is None:
             model = await lookup.find_version(project, model_name, selection.version, source)
-            situation = await read_situation(project, names, is_derived=not self.run.name)
+            situation = await read_situation(project, *names)
             why = "is the newest" if selection.version is None else "was asked for"
             decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
             return dataclasses.replace(situation, decision=decision)
         versions = await lookup.list_versions(project, model_name, source)
-        situation = await read_situation(project, names, is_derived=not self.run.name)
+        situation = await read_situation(project, *names)
         owner = source.name if source else project.name
         if not versions:
             raise lookup.no_version(model_name, owner)
@@ -343,7 +343,8 @@ async def apply_and_record(
         outcome = await (change.resume(resumption) if resumption else change.apply())
     except HopsworksError as error:
         now = change.restored.deployment if change.restored else change.seen
-        error.record = dataclasses.replace(result, failure=error, now=now).record(by)
+        script = change.record.changed_script
+        error.record = dataclasses.replace(result, failure=error, now=now, script=script).record(by)
         await tag(error.record, at=run.clock())
         raise
     done = dataclasses.replace(result, outcome=outcome)

@@ -54,6 +54,8 @@ class PromotionResult:
     """The deployment after a failure; None when it is unknown."""
     earlier_try: EarlierTry | None = None
     """The result of an earlier try of the same task, if that had made this change already."""
+    script: str | None = None
+    """The change in words, if it failed and replaced a script only: ``script a.py -> b.py``."""
 
     def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
         """
@@ -93,6 +95,7 @@ class PromotionResult:
             plan=self.plan.to_dict() if self.plan else None,
             downtime_seconds=outcome.downtime if outcome else None,
             failure=self.failure.kept_text if self.failure else None,
+            script=self.script,
         )
 
     def resume_context(self, by: Metric | None) -> dict[str, Any]:
@@ -176,6 +179,8 @@ class Record:
     """Seconds without answers, if the deployment was stopped for the change."""
     failure: str | None = None
     """The error that the promotion failed with, and how the failure was handled."""
+    script: str | None = None
+    """The change in words, if it failed and replaced a script only: ``script a.py -> b.py``."""
 
     @property
     def has_changed(self) -> bool:
@@ -215,5 +220,5 @@ class Record:
             return f"{self.model_name!r}: {chosen}, as before"
         if self.failure is not None and self.action == "rolled_back":
             serves = "nothing served before" if self.previous_model_version is None else f"{before} serves again"
-            return f"{self.model_name!r}: {chosen} failed; {serves}"
+            return f"{self.model_name!r}: {self.script or chosen} failed; {serves}"
         return f"{self.model_name!r}: {chosen}; before: {before}"

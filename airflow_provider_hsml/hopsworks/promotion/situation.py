@@ -9,7 +9,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.rejection_key import is_same_configuration
-from airflow_provider_hsml.hopsworks.errors import NotFoundError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .journal import Journal, open_journal
@@ -109,14 +109,14 @@ class Situation:
         return self.pending is not None and self.pending.state is EntryState.PROMOTING and not self.adopts
 
 
-async def read_situation(project: Project, names: Sequence[str], *, is_derived: bool = False) -> Situation:
+async def read_situation(project: Project, names: Sequence[str], named_after: str | None = None) -> Situation:
     """
     Read a deployment and its journal, and find out whether an earlier run left a pending change.
 
     :param names: the possible names of the deployment
-    :param is_derived: whether the names come from the model, and not from the user
+    :param named_after: the model that the names were derived from; None if the user gave the name
     """
-    name, live = await find_deployment(project, names, is_derived=is_derived)
+    name, live = await find_deployment(project, names, named_after)
     journal = await open_journal(project, name)
     pending = _find_pending(project, journal, live)
     is_unverified = pending is None and live is not None and not _is_confirmed(project, journal.newest, live)
@@ -207,19 +207,33 @@ def differing(project: Project, found: Situation, desired: SettingValues) -> dic
 
 
 async def find_deployment(
-    project: Project, names: Sequence[str], *, is_derived: bool = False
+    project: Project, names: Sequence[str], named_after: str | None = None
 ) -> tuple[str, Deployment | None]:
     """
     Find a model's deployment under one of its possible names.
 
+    Names derived from models collide: ``demand_1_12`` and ``demand_11_2`` both become ``demand112``. So a derived name
+    never takes over a deployment of another model. The same model name is the same model, whichever project owns it.
+
     :param names: the first one that exists is used; a new deployment gets the last one
-    :param is_derived: whether the names come from the model: a deployment is then used under its own name, in any case
+    :param named_after: the model that the names were derived from; None if the user gave the name
     :return: the name to use, and the deployment if there is one
+    :raises InvalidInputError: under a derived name there is a deployment of another model, or of a script alone
     """
+    others: list[Deployment] = []
     for name in names:
-        deployment = await api.get_deployment(project, name, any_case=is_derived)
-        if deployment is not None:
+        deployment = await api.get_deployment(project, name, any_case=named_after is not None)
+        if deployment is not None and named_after in (None, deployment.model_name):
             return deployment.name, deployment
+        others += [deployment] if deployment is not None else []
+    if others:
+        other = others[-1]
+        served = "a script without a model" if other.model_name is None else f"model {other.model_name!r}"
+        message = (
+            f"Deployment {other.name!r} serves {served}, and the name derived from model {named_after!r} is the same.\n"
+            f'Choose another deployment_name; to replace {served} there, set deployment_name="{other.name}".'
+        )
+        raise InvalidInputError(message)
     return names[-1], None
 
 

@@ -167,22 +167,45 @@ async def register(
         if registered is not None:
             log.info("Version %s of model %r was registered by an earlier try of this task", version, model.name)
             return await _tagged(project, model, registered)
-    else:
+    is_ours = version is None
+    if version is None:
         version = await _take_number(project, model)
-        if note:
-            await note.write(project, version)
     folder = f"Models/{model.name}/{version}"
     try:
+        if note and is_ours:
+            await note.write(project, version)
         await _upload_model(project, model, folder)
     except Exception:
-        # The folder is ours, since the server confirmed it to us. Delete the note first: then no retry finds a number
-        # whose folder is deleted.
-        for leftover in [*([note.path] if note else []), folder]:
-            await _tidy(project, leftover)
+        await _clean_up(project, note, folder)
         raise
-    await _put(project, model, version, clock)
+    try:
+        await _put(project, model, version, clock)
+    except HopsworksError as error:
+        if not (error.transient or error.outcome_unknown) and await _is_unknown(project, model.name, version):
+            await _clean_up(project, note, folder)
+        raise
     registered = await _await_registered(project, model.name, version, clock)
     return await _tagged(project, model, registered)
+
+
+async def _clean_up(project: Project, note: _RetryNote | None, folder: str) -> None:
+    """
+    Delete the files of a version that was not registered, so that its number is free again.
+
+    The folder is ours, since the server confirmed it to us. The note goes first: then no retry finds a number whose
+    folder is deleted.
+    """
+    for leftover in [*([note.path] if note else []), folder]:
+        await _tidy(project, leftover)
+
+
+async def _is_unknown(project: Project, name: str, version: int) -> bool:
+    """Return whether the registry says that it lacks a version: its files are not deleted otherwise."""
+    try:
+        return await api.get_model(project, name, version) is None
+    except HopsworksError as error:
+        log.warning("%s; the uploaded files are kept", error)
+        return False
 
 
 async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> ModelVersion:
@@ -233,7 +256,8 @@ async def _await_registered(project: Project, name: str, version: int, clock: Cl
             return registered
         await backoff.wait(
             f"Version {version} of model {name!r} was accepted, but the registry did not show it within "
-            f"{AWAIT_REGISTRATION:g} s.\nRetry the task: it looks for the same version."
+            f"{AWAIT_REGISTRATION:g} s.\nRetry the task: it looks for the same version.",
+            about=f"Version {version} of model {name!r}",
         )
 
 
@@ -285,7 +309,7 @@ async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
 
 
 async def _put(project: Project, model: NewModel, version: int, clock: Clock) -> None:
-    """Add the version to the registry. From here on, a failure deletes no files."""
+    """Add the version to the registry. From here on, files are deleted only if the registry refused the version."""
     description = {
         "description": model.description or f"A collection of models for {model.name}",
         "framework": model.framework.value,

@@ -185,7 +185,8 @@ class HopsfsFiles:
             there = {name: entry.size for name, entry in (await walk(project, target)).items()}
             if there == expected:
                 return
-            await backoff.wait(f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s.")
+            late = f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s."
+            await backoff.wait(late, about=f"The copy of hopsfs:{self.path}")
 
 
 async def list_all(project: Project, folder: str) -> list[FileEntry]:

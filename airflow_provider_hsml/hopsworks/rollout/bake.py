@@ -23,7 +23,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently, timed
+from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, Sleep, read_patiently, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 
 from .probe import is_deployments_fault
@@ -75,7 +75,7 @@ class Bake:
             checks.bake_seconds,
             checks.probe_interval,
         )
-        begun, slot = clock(), 0
+        begun, slot, heartbeat = clock(), 0, Heartbeat(clock)
         while True:
             # A probe that takes longer than the interval skips slots: they are not made up for in a burst.
             slot = max(slot + 1, math.ceil((clock() - begun) / interval))
@@ -88,6 +88,7 @@ class Bake:
             await Sleep(max(0.0, begun + slot * interval - clock()))
             await self._poll()
             wrong = await self._probe()
+            heartbeat.log(f"{self.deployment}, {self.sent} probes, {self.failed} failed", begun + checks.bake_seconds)
             if self.failed > checks.max_error_rate * planned + _ROUNDING:
                 raise self._failure(wrong)
         if self.failed > checks.max_error_rate * self.sent + _ROUNDING:

@@ -80,13 +80,13 @@ class Prober:
         checks = self.checks
         if _protocol(live, desired) == "GRPC":
             message = (
-                f"verification: deployment {self.name!r} uses GRPC, which needs a GRPC client. Leave verification out."
+                f"verification: deployment {self.name!r} uses GRPC, which needs a GRPC client.\nLeave verification out."
             )
             raise InvalidInputError(message)
         if checks.health_path is not None and self.project.ingress is None:
             message = (
                 "verification.health_path: such a path is requested at the ingress, but the connection does not use "
-                "the ingress. Put inference_route: istio into its extra."
+                "the ingress.\nPut inference_route: istio into its extra."
             )
             raise InvalidInputError(message)
         model = await self.prepare(live, desired, model, backoff)
@@ -102,7 +102,7 @@ class Prober:
             raise InvalidInputError(message)
         if checks.expect is not None and checks.expect.holds is None and (probe is None or probe.predictions is None):
             message = (
-                "verification.expect: 'equal' needs recorded predictions for the rows that are sent. Register the "
+                "verification.expect: 'equal' needs recorded predictions for the rows that are sent.\nRegister the "
                 "model with expected."
             )
             raise InvalidInputError(message)

@@ -191,7 +191,8 @@ class Reconciler:
         progress, run = self.progress, self._run
         progress.concurrent_changes += not replan.is_busy
         progress.is_recorded = False
-        await self._replan_backoff.wait(f"{live} was busy with something else until the timeout of {run.timeout:g} s.")
+        too_late = f"{live} was busy with something else until the timeout of {run.timeout:g} s."
+        await self._replan_backoff.wait(too_late, about=live)
         if progress.concurrent_changes >= CONCURRENT_CHANGES:
             message = (
                 f"Deployment {run.name!r} was changed by another client each time before our change could be sent.\n"

@@ -41,10 +41,8 @@ async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
         except HopsworksError as error:
             if isinstance(error, RequestRefusedError) and error.code in BUSY_CODES:
                 log.warning("%s; retrying", error)
-                await backoff.wait(
-                    f"{live} could not be started within {run.timeout:g} s: {error}",
-                    at_least=max(1.0, error.retry_after or 0.0),
-                )
+                too_late = f"{live} could not be started within {run.timeout:g} s: {error}"
+                await backoff.wait(too_late, at_least=max(1.0, error.retry_after or 0.0), about=live)
             elif error.outcome_unknown or error.transient:
                 log.warning("%s; checking whether it was carried out", error)
                 return

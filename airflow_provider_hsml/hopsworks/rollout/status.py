@@ -129,7 +129,7 @@ async def wait_until(wait: StatusWait, read: Call[Deployment | None]) -> Deploym
         deployment = await read_patiently(read, wait.backoff)
         if wait.evaluate(deployment):
             return deployment
-        await wait.backoff.wait(wait.too_late)
+        await wait.backoff.wait(wait.too_late, about=deployment or wait.what)
 
 
 async def check_goal(project: Project, goal: StatusGoal, backoff: Backoff) -> Deployment | None:

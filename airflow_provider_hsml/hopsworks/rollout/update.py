@@ -273,7 +273,7 @@ class Update:
             if is_newer and not diff.differences({"name": self.run.name, **version.raw}, versioned):
                 message = (
                     f"{live}: the change was stored as deployment version {version.version}, which is not the active "
-                    "one. It is not sent again, since that would store it twice: roll back to that version."
+                    "one. It is not sent again, since that would store it twice.\nRoll back to that version."
                 )
                 raise DeploymentError(message)
 
@@ -284,7 +284,7 @@ class Update:
             deployment = await read_patiently(api.get_deployment(self.run.project, self.run.name), backoff)
             if is_done(deployment):
                 return deployment
-            delay = backoff.next_delay()
+            delay = backoff.next_delay(about=deployment or self.run.name)
             if delay is None:
                 return deployment
             await Sleep(delay)

@@ -42,6 +42,8 @@ BETWEEN_STALE_PROBES = 2.5
 """Seconds between them."""
 AMBIGUOUS_SECONDS = 60.0
 """Seconds after a rollout for which the previous version may answer from instances that are not known."""
+_LATE = 10.0
+"""Seconds after the deadline from which a first read was too late to tell anything about the rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
     previous_since: float | None = field(init=False, default=None)
     """Since when the previous version answers although the rollout seems over, in seconds since 1970."""
     _backoff: Backoff = field(init=False)
+    _first_read: float | None = field(init=False, default=None)
+    """When this process read the deployment first, in seconds since 1970."""
 
     async def run(self) -> WatchResult | StartNeeded:
         """
@@ -177,6 +181,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 message = f"Deployment {self.prober.name!r} was deleted by another client during the rollout."
                 raise SupersededError(message)
             now = self.prober.clock()
+            self._first_read = now if self._first_read is None else self._first_read
             self.last_logged = log_change(
                 self.last_logged or describe_state(self.seen), deployment, now - tracker.since
             )
@@ -191,7 +196,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             if step is NextStep.WAKE:
                 await self._prepare(deployment)
                 await self.prober.wake()
-            delay = self._backoff.next_delay()
+            delay = self._backoff.next_delay(about=deployment)
             if delay is None:
                 raise DeadlineExceededError(self._too_late(deployment))
             await Sleep(min(delay, tracker.poll_within))
@@ -201,12 +206,19 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         return await within(reading, self.deadline, self.prober.clock)
 
     def _too_late(self, deployment: Deployment) -> str:
+        late = (self._first_read or 0.0) - self.deadline
+        if late > _LATE:
+            return (
+                f"{deployment}: the deployment was not read once before the timeout of {self.timeout:g} s, but first "
+                f"{late:.0f} s after it, so it is unknown whether the change is live.\nIf the task was deferred, check "
+                "that the triggerer runs and is not overloaded. A retry of the task attaches to the change."
+            )
         tracker, message = self.tracker, f"{deployment} is not live within {self.timeout:g} s"
         if tracker.previous_answered or (tracker.instances.previous and tracker.stable_since is not None):
             why = "the previous version still answers" if tracker.previous_answered else "old instances still run"
-            return f"{message}: {why}. The change may never have been applied: restart the deployment."
+            return f"{message}: {why}.\nThe change may never have been applied: restart the deployment."
         reason = deployment.reason or "the server gives no reason"
-        return f"{message}: {reason}. Allow more time with 'timeout', or read the deployment's log."
+        return f"{message}: {reason}.\nAllow more time with 'timeout', or read the deployment's log."
 
 
 async def read_instance_names(project: Project, deployment: Deployment) -> frozenset[str]:

@@ -159,4 +159,4 @@ async def wait_until_met(
                 raise
             log.warning("%s; polling again", error)
             wait = error.retry_after or 0.0
-        await backoff.wait("The condition was not met before the deadline.", at_least=wait)
+        await backoff.wait("The condition was not met before the deadline.", at_least=wait, about="The condition")

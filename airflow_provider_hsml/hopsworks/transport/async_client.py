@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import functools
 import time
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import httpx
 import tenacity
 
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import drive_async
 from airflow_provider_hsml.hopsworks.inference.ingress import find_project
 
@@ -103,7 +105,7 @@ class AsyncClient:
         # Parsed JSON takes up to 30 times the memory of a response: one large response at a time.
         self._parsing = asyncio.Lock()
         self._places: dict[str, httpx.AsyncClient] = {}
-        with contextlib.suppress(ImportError, ValueError):
+        with contextlib.suppress(ImportError, ValueError, InvalidInputError):
             self._place(access.url)  # The first one imports httpcore, which must not block the event loop later.
         self._project = Once(lambda: drive_async(find_project(access), self.send, sleep))
         self._poller = Poller(self.send, self.project)
@@ -207,5 +209,7 @@ class AsyncClient:
                 trust_env=False,
                 proxy=httpx.Proxy(proxy) if proxy else None,
             )
-            self._places[base] = httpx.AsyncClient(transport=transport, trust_env=False)
+            self._places[base] = httpx.AsyncClient(
+                transport=transport, trust_env=False, cookies=CookieJar(request.NO_COOKIES)
+            )
         return self._places[base]

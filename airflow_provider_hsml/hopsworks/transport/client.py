@@ -64,6 +64,7 @@ class Client:
         self._adapter = _Adapter()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, self._adapter)
+        self._session.cookies.set_policy(request.NO_COOKIES)
         self._verify = request.trusted(access)
         if isinstance(self._verify, str):
             request.context_of(self._verify)  # Raises an error that explains the fault of a broken CA file.

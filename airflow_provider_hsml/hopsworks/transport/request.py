@@ -9,10 +9,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import re
 import socket
 import ssl
 import time
 from dataclasses import replace
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -21,7 +23,7 @@ from urllib.request import getproxies, proxy_bypass
 import tenacity
 
 from airflow_provider_hsml.hopsworks.api import LIMITS, MB, ResponseKind
-from airflow_provider_hsml.hopsworks.domain.access import is_loopback
+from airflow_provider_hsml.hopsworks.domain.access import is_host, is_loopback
 from airflow_provider_hsml.hopsworks.errors import (
     CertificateError,
     HopsworksError,
@@ -29,6 +31,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     NoResponseError,
     UnexpectedResponseError,
 )
+from airflow_provider_hsml.hopsworks.untrusted_text import hide
 
 from .body import ENCODING, Body
 
@@ -45,6 +48,8 @@ ATTEMPTS = 4
 _LONGEST_PAUSE = 30.0
 _SHORTEST_TIMEOUT = 0.1
 """Seconds that an attempt has at least: no timeout at all means to wait for ever, to one of the HTTP libraries."""
+_OLD_TLS = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE", "WRONG_SSL_VERSION")
+_PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
 class HttpRequest:
@@ -67,6 +72,7 @@ class HttpRequest:
                 "The API key has characters that no key has, such as a space or a line break.\nPut the key alone into "
                 "the connection's field 'password'."
             )
+        hide(key)  # A server may echo the request's headers.
         self.headers = {"Authorization": f"{access.key_kind} {key}", "Accept-Encoding": ENCODING}
         if call.host:
             self.headers["Host"] = call.host
@@ -119,7 +125,7 @@ class HttpRequest:
     def not_connected(self) -> NoResponseError:
         """Build the error for a connection timeout."""
         message = (
-            f"{self._where}: no connection within {self.connect_seconds:g} s. Check the connection's host and port."
+            f"{self._where}: no connection within {self.connect_seconds:g} s.\nCheck the connection's host and port."
         )
         return NoResponseError(message, sent=False)
 
@@ -130,7 +136,8 @@ class HttpRequest:
     def not_sendable(self, error: Exception) -> InvalidInputError:
         """Build the error for a request that the HTTP library does not even try to send."""
         return InvalidInputError(
-            f"{self._where}: cannot be sent ({error}).\nCheck the proxies that the environment names."
+            f"{self._where}: cannot be sent ({_PASSWORD.sub('//***@', str(error))}).\n"
+            "Check the proxies that the environment names."
         )
 
     def failed(self, error: BaseException, *, unreached: bool) -> NoResponseError:
@@ -149,6 +156,12 @@ class HttpRequest:
                 "speaks plain http, begin the host with 'http://'."
             )
             return CertificateError(message)
+        if isinstance(cause, ssl.SSLError) and cause.reason in _OLD_TLS:
+            message = (
+                f"{self._where}: the server offers no version of TLS that is secure, such as TLS 1.1 or older only"
+                f"{how}.\nHave TLS 1.2 or later enabled on the server, or on the proxy in front of it."
+            )
+            return CertificateError(message)
         if isinstance(cause, ssl.SSLError) and not ended:
             message = (
                 f"{self._where}: the server's TLS certificate does not verify{how}.\nIf it is signed by a private CA, "
@@ -156,7 +169,7 @@ class HttpRequest:
             )
             return CertificateError(message)
         if unreached and not ended:
-            message = f"{self._where}: nobody answers there. Check the connection's host and port{how}."
+            message = f"{self._where}: nobody answers there.\nCheck the connection's host and port{how}."
             return NoResponseError(message, sent=False)
         return NoResponseError(f"{self._where}: the answer was cut off{how}.")
 
@@ -249,14 +262,43 @@ def proxy_for(url: str) -> str | None:
     Return the environment's proxy for a URL; None for this machine, or without a proxy.
 
     :param url: ``scheme://host:port``
+    :raises InvalidInputError: the proxy's host or port cannot be one
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxies = getproxies()
     if is_loopback(host) or proxy_bypass(parts.netloc) or _in_network(host, proxies.get("no", "")):
         return None
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    name = parts.scheme if proxies.get(parts.scheme) else "all"
+    proxy = proxies.get(name)
+    if not proxy:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    _check_proxy(f"{name}_proxy".upper(), proxy)
+    return proxy
+
+
+def _check_proxy(variable: str, proxy: str) -> None:
+    """
+    Check the address of a proxy: each HTTP library has other errors for a wrong one.
+
+    :raises InvalidInputError: without the value, which may hold a password
+    """
+    try:
+        parts = urlsplit(proxy)
+        valid = is_host(parts.hostname or "") and parts.port != 0
+    except ValueError:
+        valid = False
+    if not valid:
+        message = (
+            f"The proxy in the environment variable {variable} has a host or port that cannot be one.\n"
+            "Set it to an address such as 'http://proxy.example.com:3128'."
+        )
+        raise InvalidInputError(message)
+
+
+NO_COOKIES = DefaultCookiePolicy(allowed_domains=[])
+"""No cookie is kept: a session of one user or ingress would otherwise go along with later requests."""
 
 
 def _in_network(host: str, no_proxy: str) -> bool:

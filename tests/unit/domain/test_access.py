@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
+from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access, misspelled_extras
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -50,6 +50,10 @@ def test_hosts(host: str, port: int | None, url: str) -> None:
         "a..b",
         "https://host:port",
         "https://good.example\\@evil.example",
+        "https://host:99999",
+        f"{'a' * 64}.example",
+        f"prefix.{'s' * 64}",
+        ".".join(["a" * 50] * 6),
     ],
 )
 def test_what_could_lead_the_key_elsewhere_is_no_host(host: str | None) -> None:
@@ -84,6 +88,38 @@ def test_plain_http_only_to_this_machine_or_by_choice() -> None:
 def test_a_wrong_field_is_named(extra: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         access(**extra)
+
+
+@pytest.mark.parametrize("name", [*EXTRA_KEYS, "port", "host"])
+@pytest.mark.parametrize("pasted", [KEY, [KEY], {"a": KEY}])
+def test_a_key_in_another_field_is_not_repeated(name: str, pasted: Any) -> None:
+    """Each field refuses what is no value of it, without showing it."""
+    given: dict[str, Any] = {
+        "port": None,
+        "host": "h.example",
+        name: pasted if name != "host" else f"https://u:{KEY}@h",
+    }
+
+    with pytest.raises(InvalidInputError, match=name) as caught:
+        access(given.pop("host"), port=given.pop("port"), inference_route="istio", **given) if (
+            name != "inference_route"
+        ) else access(**{name: pasted})
+    assert "secretpart" not in str(caught.value)
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, "99999"])
+def test_a_port_that_is_none(port: Any) -> None:
+    with pytest.raises(InvalidInputError, match="field 'port'"):
+        access(port=port)
+
+
+def test_misspelled_extras() -> None:
+    given = {"verfy": 1, "Project": 2, "ca-bundle": 3, "request_timeuot": 4, "verify": 5, "unrelated": 6, KEY: 7}
+
+    said = misspelled_extras(given)
+
+    assert [line.split("'")[1] for line in said] == ["verfy", "Project", "ca-bundle", "request_timeuot"]
+    assert said[1] == "Extra 'Project' is unknown and ignored; did you mean 'project'?"
 
 
 def test_all_fields(tmp_path: Path) -> None:

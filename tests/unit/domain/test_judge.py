@@ -85,6 +85,23 @@ def test_attribution_by_the_recorded_predictions(
     assert ("otherwise than recorded" in result.wrong) is (expected is Attribution.NEITHER)
 
 
+@pytest.mark.parametrize(
+    ("recorded", "answer", "where"),
+    [
+        ([1, 2, 3], [1, 5, 6], "row 2 of 3: expected 2, got 5"),
+        ([[1.0]], [[1.5]], "row 1 of 1: expected [1.0], got [1.5]"),
+        ([1, 2], [1], "expected 2 predictions, got 1"),
+        ([1], "no", "expected [1], got 'no'"),
+        (["a"], ["b" * 999], "..."),
+    ],
+)
+def test_the_first_difference_is_shown(recorded: list[Any], answer: Any, where: str) -> None:
+    said = wrong(judge(recorded), predictions=answer)
+
+    assert said.endswith(where)
+    assert len(said) < 400
+
+
 def test_without_recorded_predictions_the_version_is_unknown() -> None:
     assert attribution(judge(None), predictions=[1]) is Attribution.UNKNOWN
 

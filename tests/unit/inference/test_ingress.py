@@ -139,7 +139,7 @@ class TestAnswers:
         assert cluster.predict(ingress) == {"predictions": [7]}
 
     def test_a_key_that_is_not_let_in(self, ingress: Ingress) -> None:
-        with pytest.raises(InferenceError, match=r"RBAC: access denied.*scope SERVING") as caught:
+        with pytest.raises(InferenceError, match=r"RBAC: access denied\n.*scope SERVING") as caught:
             Cluster(answers=[Answer(403, b"RBAC: access denied")]).predict(ingress)
         assert not caught.value.transient
 

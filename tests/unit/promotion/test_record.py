@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState
+from airflow_provider_hsml.hopsworks.promotion.change_record import ChangeRecord
+from airflow_provider_hsml.hopsworks.promotion.journal import Journal
 from airflow_provider_hsml.hopsworks.promotion.record import Record
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, Run
+from tests.support.fake import PROJECT, row
 
 RECORD = Record(
     deployment_name="digits",
@@ -54,6 +60,10 @@ def test_says_what_serves_and_why() -> None:
         ({"model_version": None, "action": "kept"}, "'digits': none; before: version 3"),
         ({"model_version": 3, "is_kept": True}, "'digits': version 3 (accuracy 0.995), as before"),
         ({"model_version": 3, "action": "unchanged"}, "'digits': version 3 (accuracy 0.995), as before"),
+        (
+            {"action": "rolled_back", "failure": "wrong", "model_version": 3, "script": "script a.py -> b.py"},
+            "'digits': script a.py -> b.py failed; version 3 (accuracy 0.665) serves again",
+        ),
         ({"action": "rolled_back"}, "'digits': version 6 (accuracy 0.995); before: version 3 (accuracy 0.665)"),
     ],
 )
@@ -96,3 +106,28 @@ def test_what_counts_as_a_change(action: str) -> None:
 @pytest.mark.parametrize("action", ["kept", "unchanged", "planned", "failed", "superseded"])
 def test_what_does_not(action: str) -> None:
     assert not dataclasses.replace(RECORD, action=action).has_changed
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "shown"),
+    [
+        ("/Projects/demo/x/a.py", "/Projects/demo/x/b-0123456789abcdef.py", "script a.py -> b.py"),
+        ("a-0123456789abcdef.py", "a-fedcba9876543210.py", "script a-0123456789abcdef.py -> a-fedcba9876543210.py"),
+        (None, "b.py", "script none -> b.py"),
+    ],
+)
+def test_a_change_of_a_script_alone(old: str | None, new: str, shown: str) -> None:
+    assert changed_script(old, {"script_file": new}, same_version=True) == shown
+    assert changed_script(old, {"script_file": new}, same_version=False) is None
+    assert changed_script(old, {"script_file": new, "environment": "x"}, same_version=True) is None
+    assert changed_script(old, {}, same_version=True) is None
+
+
+def changed_script(old: str | None, desired: dict[str, Any], *, same_version: bool) -> str | None:
+    """What a change of a deployment that serves version 1 says of its script."""
+    before = PreviousState.of(Deployment.from_json(row(predictor=old)))
+    served = before.served if same_version else dataclasses.replace(before.served, version=2)
+    entry = JournalEntry("id", EntryState.ROLLED_BACK, "run", 1.0, served, desired, before, touches_env_vars=False)
+    record = ChangeRecord(Run(PROJECT, "digits", 60.0, 1.0), Desired({}), Journal(PROJECT, "digits"), None)
+    record.entry = entry
+    return record.changed_script

@@ -85,6 +85,23 @@ class TestLookingUp:
         fake.row = None
         assert fake.run(situation.find_deployment(PROJECT, names)) == ("mydigits", None)
 
+    @pytest.mark.parametrize(("model", "served"), [("other", "model 'other'"), (None, "a script without a model")])
+    def test_a_derived_name_takes_over_nothing_else(self, model: str | None, served: str) -> None:
+        """Two models may lead to the same name: ``demand_1_12`` and ``demand_11_2``."""
+        fake = FakeHopsworks(row("Stopped", name="demand112", modelName=model))
+        names = default_deployment_names("demand_1_12")
+
+        with pytest.raises(InvalidInputError, match=rf"serves {served}") as caught:
+            fake.run(situation.find_deployment(PROJECT, names, "demand_1_12"))
+
+        assert 'set deployment_name="demand112"' in str(caught.value)
+        assert fake.run(situation.find_deployment(PROJECT, names))[0] == "demand112", "a name that was given may"
+
+    def test_the_same_model_of_another_project_is_the_same(self) -> None:
+        fake = FakeHopsworks(row(name="digits", modelPath="/Projects/other/Models/digits"))
+
+        assert fake.run(situation.find_deployment(PROJECT, ["digits"], "digits"))[1] is not None
+
     def test_the_champion_is_read_where_it_is_not_known(self) -> None:
         fake = FakeHopsworks(files={"models/digits_1": {"id": "digits_1", "name": "digits", "version": 1}})
         live = fake.run(situation.find_deployment(PROJECT, ["digits"]))[1]
@@ -107,7 +124,7 @@ class TestLookingUp:
     def test_a_derived_name_finds_the_deployment_in_any_case(self) -> None:
         fake = FakeHopsworks(row=row(name="Digits"))
 
-        name, live = fake.run(situation.find_deployment(PROJECT, ["digits"], is_derived=True))
+        name, live = fake.run(situation.find_deployment(PROJECT, ["digits"], named_after="digits"))
         assert live is not None
         assert name == live.name == "Digits"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
+    HopsworksError,
     NoResponseError,
     RequestRefusedError,
     UnexpectedResponseError,
@@ -95,7 +97,9 @@ class TestTags:
         """The version is there, and a retry, once the schema is, sets the tag and no more."""
         fake.faults[self.TAG] = [refusal(404, 370000)]
 
-        with pytest.raises(RequestRefusedError, match=r"set tag 'approval'.*ask an administrator to make it") as caught:
+        with pytest.raises(
+            RequestRefusedError, match=r"set tag 'approval'.*\n.*ask an administrator to make it"
+        ) as caught:
             run(fake, tagged)
         assert not caught.value.transient
         claim = next(path for path in fake.reads if "registered" in path).rpartition("/")[2]
@@ -106,11 +110,48 @@ class TestTags:
         assert fake.sent == [self.TAG]
 
 
-def test_a_refused_put(fake: FakeHopsworks, model: NewModel) -> None:
+FOLDER = "DELETE dataset/Models/digits/1"
+
+
+def test_a_refused_put_leaves_no_version(fake: FakeHopsworks, model: NewModel) -> None:
+    """Neither an empty version nor a number that the next one skips, nor a claim that a retry would read."""
     fake.faults[PUT] = [refusal(422, 120001, "no")]
 
     with pytest.raises(RequestRefusedError):
         run(fake, model)
+    assert fake.sent[-1] == FOLDER
+    assert fake.sent[-2].startswith("DELETE dataset/Resources/airflow-provider-hsml/registered/")
+
+
+@pytest.mark.parametrize("read", [refusal(500, 120000), Answer(200, json.dumps(MODEL).encode())])
+def test_a_refused_put_deletes_nothing_that_may_be_registered(
+    fake: FakeHopsworks, model: NewModel, read: Answer
+) -> None:
+    fake.faults[PUT] = [refusal(422, 120001, "it exists already")]
+    fake.faults["digits_1"] = [read]
+
+    with pytest.raises(RequestRefusedError, match="it exists already"):
+        run(fake, model)
+    assert FOLDER not in fake.sent
+
+
+@pytest.mark.parametrize("fault", [UNSENT, refusal(429, 120001)])
+def test_a_put_that_may_succeed_later_keeps_the_files(fake: FakeHopsworks, model: NewModel, fault: Any) -> None:
+    fake.faults[PUT] = [fault] * 3
+
+    with pytest.raises(HopsworksError):
+        run(fake, model)
+    assert FOLDER not in fake.sent
+
+
+@pytest.mark.parametrize("fault", [refusal(403, 110050, "not yours"), LOST])
+def test_a_claim_that_cannot_be_written_leaves_no_folder(fake: FakeHopsworks, model: NewModel, fault: Any) -> None:
+    fake.faults["POST dataset/upload/Resources/airflow-provider-hsml/registered"] = [fault]
+
+    with pytest.raises(HopsworksError):
+        run(fake, model)
+    assert fake.sent[-1] == FOLDER
+    assert PUT not in fake.sent
 
 
 def test_a_registry_that_is_late(fake: FakeHopsworks, model: NewModel) -> None:

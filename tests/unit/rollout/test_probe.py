@@ -273,7 +273,7 @@ class TestRefusedBeforeAnythingIsChanged:
             ({"max_latency_ms": 5}, WITHOUT_EXPECTED, r"verification\.max_latency_ms: there is no example request"),
             ({"expect": "equal"}, WITH_EXAMPLE, "'equal' needs recorded predictions for the rows that are sent"),
             ({"expect": "equal", "instances": [[9]]}, FILES, "'equal' needs recorded predictions for the rows"),
-            ({"health_path": "/health"}, FILES, r"verification\.health_path: .* Put inference_route: istio into its"),
+            ({"health_path": "/health"}, FILES, r"verification\.health_path: .*\nPut inference_route: istio into its"),
         ],
     )
     @pytest.mark.parametrize("live", [None, row()])

@@ -431,7 +431,7 @@ class TestUpdating:
         fake = FakeHopsworks(row=row(), files=FILES)
         fake.on["PUT"] = lambda: fake.after(2, fake.becomes("Updating"))
 
-        with pytest.raises(DeadlineExceededError, match=r"is not live within 120 s.*Allow more time with 'timeout'"):
+        with pytest.raises(DeadlineExceededError, match=r"is not live within 120 s.*\nAllow more time with 'timeout'"):
             arrive(fake, timeout=120)
 
     def test_a_server_that_is_away_until_the_timeout(self) -> None:

@@ -92,7 +92,9 @@ def test_an_answer_that_is_cut_off(connect: Connect) -> None:
 def test_nobody_there(connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(NoResponseError, match=r"nobody answers there\. Check the connection's host and port") as caught:
+    with pytest.raises(
+        NoResponseError, match=r"nobody answers there\.\nCheck the connection's host and port"
+    ) as caught:
         connect(f"http://127.0.0.1:{port}").send(PUT)
     assert not caught.value.outcome_unknown
     assert " at 0x" not in str(caught.value)

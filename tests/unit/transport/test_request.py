@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import ssl
@@ -16,6 +17,7 @@ import trustme
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Call
+from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.errors import CertificateError, HopsworksError, InvalidInputError, NoResponseError
 from airflow_provider_hsml.hopsworks.transport import request as request_
@@ -183,6 +185,60 @@ def test_a_key_that_can_be_none_is_refused_and_not_shown(connect: Connect, key: 
     assert key not in str(caught.value)
 
 
+ECHOES: dict[str, Callable[[str], tuple[int, dict[str, str], bytes]]] = {
+    "an error of Hopsworks": lambda key: (400, {}, json.dumps({"errorCode": 1, "usrMsg": key}).encode()),
+    "an error of a proxy": lambda key: (502, {}, f"<pre>{key}".encode()),
+    "beyond what is quoted": lambda key: (502, {}, f"{'x' * 190}{key}".encode()),
+    "no JSON": lambda key: (200, {}, f"Authorization: {key}".encode()),
+    "an unreadable resource": lambda key: (200, {}, json.dumps({"items": [key]}).encode()),
+    "a redirect": lambda key: (302, {"location": f"https://h.example/{key}"}, key.encode()),
+}
+
+
+@pytest.mark.parametrize("echo", ECHOES)
+@pytest.mark.parametrize("how", [str, str.lower, lambda key: key.partition(" ")[2].partition(".")[2]])
+def test_a_key_that_a_response_echoes_is_in_no_error(connect: Connect, echo: str, how: Callable[[str], str]) -> None:
+    """Many proxies answer with the headers of the request."""
+    with serving(lambda request: ECHOES[echo](how(request.headers["authorization"]))) as url:
+        asked = api.predict_at(url, api.Address.by_path("demo", "digits"), {"instances": [[1]]})
+        # Any JSON is the answer of a model.
+        calls: list[Call[Any]] = [LIST] if echo == "an unreadable resource" else [LIST, asked]
+        for call in calls:
+            with pytest.raises(HopsworksError) as caught:
+                connect(url).send(call)
+            error = caught.value
+            for text in (str(error), error.kept_text, repr(trigger_event.failure(error)), repr(vars(error))):
+                assert not re.search("secretpar", text, re.IGNORECASE)
+
+
+def test_no_cookie_is_sent_back(connect: Connect) -> None:
+    cookies = []
+
+    def answer(request: Request) -> tuple[int, dict[str, str], bytes]:
+        cookies.append(request.headers["cookie"])
+        return 200, {"set-cookie": "session=of-somebody; Path=/"}, b"[]"
+
+    with serving(answer) as url:
+        client = connect(url)
+        client.send(LIST)
+        client.send(LIST)
+
+    assert cookies == [None, None]
+
+
+@pytest.mark.parametrize("reason", ["TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"])
+def test_an_old_tls_is_named(reason: str) -> None:
+    """What OpenSSL says of a server that speaks TLS 1.1 only."""
+    cause = ssl.SSLError(1, "an alert")
+    cause.reason = reason
+
+    error = request_.HttpRequest(Access("https://h.example:443", "demo", KEY), LIST, KEY).failed(cause, unreached=True)
+
+    assert isinstance(error, CertificateError)
+    assert "such as TLS 1.1 or older only" in str(error)
+    assert "Have TLS 1.2 or later enabled" in str(error)
+
+
 class TestEnvironment:
     """What the environment says of proxies and CAs means the same to both."""
 
@@ -216,6 +272,27 @@ class TestEnvironment:
         monkeypatch.delenv("NO_PROXY", raising=False)
         with serving(Seen(OK)) as url:
             assert connect(url).send(LIST) == []
+
+    @pytest.mark.parametrize(
+        "proxy",
+        [
+            "http://me:hidden@proxy.example.com:99999",
+            "http://me:hidden@proxy.example.com:port",
+            "me:hidden@proxy.example.com:0",
+            f"http://me:hidden@{'a' * 64}.example.com:3128",
+            "http://me:hidden@:3128",
+        ],
+    )
+    @pytest.mark.parametrize("variable", ["http_proxy", "all_proxy"])
+    def test_a_proxy_that_cannot_be_one(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, proxy: str, variable: str
+    ) -> None:
+        monkeypatch.setenv(variable, proxy)
+        monkeypatch.delenv("no_proxy", raising=False)
+
+        with pytest.raises(InvalidInputError, match=f"environment variable {variable.upper()}") as caught:
+            connect("http://hopsworks.invalid:8080").send(LIST)
+        assert "hidden" not in str(caught.value)
 
     @pytest.mark.parametrize(
         ("host", "no_proxy", "through"),
