@@ -13,6 +13,7 @@ After each step the process is asked who answers, and that is compared with the 
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -125,7 +126,8 @@ class PromotionMachine(RuleBasedStateMachine):
         """What was there when all was well and known, which a failed task is to bring back; None: it is not known."""
         self.before = Seen()
         """What was there before the task that runs, or was the last."""
-        self.rejected: set[int] = set()
+        self.rejected: dict[int, set[str | None]] = {}
+        """The keys under which each version was rejected: its resources; None where these do not matter."""
         self.strange: dict[str, Any] = {}
         """Settings that only strangers change, as the last of them left them."""
         self.theirs: list[tuple[str, int | None]] = []
@@ -254,7 +256,9 @@ class PromotionMachine(RuleBasedStateMachine):
         is_allowed = gate.get("retry_rejected") or self.theirs
         if record is None or is_allowed or (record.is_kept and self.before.is_up):
             return
-        assert record.model_version not in self.rejected, "a rejected version was deployed again"
+        keys = self.rejected.get(record.model_version or 0, set())
+        is_another = bool(self.before.row) and not {None, _resources(self.before)} & keys and len(keys) == 1
+        assert not keys or is_another, "a rejected version was deployed again"
 
     def _fate(self, data: st.DataObject, spec: dict[str, Any]) -> Fate:
         what = data.draw(st.sampled_from(_IN_A_TASK))
@@ -418,7 +422,7 @@ class PromotionMachine(RuleBasedStateMachine):
             return
         if self.former is None:
             return
-        self._reject(end, is_faulty=is_faulty)
+        self._reject(after, end, is_faulty=is_faulty)
         if self.former.version is not None:
             assert _who(after) == _who(self.former), "not what served before"
         else:
@@ -448,7 +452,7 @@ class PromotionMachine(RuleBasedStateMachine):
         elif record.action not in ("kept", "unchanged"):
             self.previous = None
         self.former, self.may_be_down = after, False
-        self.rejected.discard(after.version or 0)
+        self.rejected.pop(after.version or 0, None)
 
     def _judge_disturbed(self, after: Seen, worker: Worker) -> None:
         writes = [at for at, sent in enumerate(worker.sent, 1) if sent.is_write]
@@ -482,13 +486,14 @@ class PromotionMachine(RuleBasedStateMachine):
         now = {key: after.row.get(key) for key in self.strange}
         assert now == self.strange, "a stranger's change is gone"
 
-    def _reject(self, end: RolledBackError, *, is_faulty: bool) -> None:
+    def _reject(self, after: Seen, end: RolledBackError, *, is_faulty: bool) -> None:
         why, version = end.__cause__, end.record.model_version if end.record else None
         served = self.former.row.get("modelVersion") if self.former else None
         if not isinstance(why, VerificationError | DeploymentFailedError) or why.transient or is_faulty:
             return
         if version is not None and version != served:
-            self.rejected.add(version)
+            key = _resources(after) if isinstance(why, DeploymentFailedError) else None
+            self.rejected.setdefault(version, set()).add(key)
 
 
 def is_definite(end: Record | BaseException) -> bool:
@@ -502,6 +507,10 @@ def _name(end: Record | BaseException) -> str:
 
 def _who(seen: Seen) -> tuple[int | None, Any]:
     return seen.version, seen.answer
+
+
+def _resources(seen: Seen) -> str:
+    return json.dumps(seen.row["predictorResources"], sort_keys=True)
 
 
 def _configuration(seen: Seen) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .settings import base_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_RESOURCES = ("predictorResources", "requestedInstances", "transformerResources", "requestedTransformerInstances")
+_RESOURCES = ("predictorResources", "transformerResources")
 _ENVIRONMENTS = ("predictorEnvironment", "environmentDTO", "transformerEnvironment")
 _WITH_RESOURCES = "resources:"
 

@@ -42,5 +42,11 @@ def test_covers_resources_where_instances_did_not_come_up() -> None:
     assert is_same_configuration(rejection_key(live(), with_resources=False), live(**more))
 
 
+def test_leaves_out_the_number_of_instances() -> None:
+    more = {"requestedInstances": 3, "requestedTransformerInstances": 2}
+
+    assert is_same_configuration(rejection_key(live(), with_resources=True), live(**more))
+
+
 def test_without_a_key_every_configuration_is_the_same() -> None:
     assert is_same_configuration(None, live(predictor="b.py"))
