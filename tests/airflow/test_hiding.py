@@ -122,11 +122,25 @@ def test_mapped_tasks(masked: list[str]) -> None:
     assert masked == [SECRET]
 
 
-@pytest.mark.parametrize(
-    "spec", [SECRET, [SECRET], {"env_vars": SECRET}, {"env_vars": [SECRET]}, {"env_vars": {"A": [SECRET]}}]
-)
-def test_what_cannot_be_read_is_not_told(spec: Any) -> None:
-    operator = rendered(spec)
+UNREADABLE: list[Callable[[str], Any]] = [
+    lambda text: text,
+    lambda text: [text],
+    lambda text: {"env_vars": text},
+    lambda text: {"env_vars": [text]},
+    lambda text: {"env_vars": {"A": [text]}},
+]
+
+
+@pytest.mark.parametrize("spec", UNREADABLE)
+def test_what_cannot_be_read_is_not_told_when_the_dag_is_parsed(spec: Callable[[str], Any]) -> None:
+    with pytest.raises(ValueError, match="spec") as caught:
+        rendered(spec(SECRET))
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", UNREADABLE)
+def test_what_cannot_be_read_is_not_told(spec: Callable[[str], Any]) -> None:
+    operator = rendered(spec("{{ token }}"))
 
     assert SECRET not in str(operator.spec)
     with pytest.raises(AirflowFailException, match="spec") as caught:

@@ -127,7 +127,7 @@ def test_times_out(register: Callable[..., int]) -> None:
         ("my-model", {}, "letters, digits and underscores only"),
         ("x", {"at_least": 1}, "Give its name as well"),
         ("x", {"newer_than": "None"}, "newer_than: expected a whole number"),
-        ("x", {"tag": "approved"}, "tag: expected a mapping"),
+        ("x", {"tag": "approved"}, "tag: text as the whole value is read as JSON"),
         ("x", {"model_project": "nothere"}, "'nothere' is not shared with project 'demo'"),
     ],
 )

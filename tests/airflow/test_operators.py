@@ -492,9 +492,12 @@ class TestPredict:
     @pytest.mark.parametrize(
         ("given", "message"),
         [
-            ({"instances": [[1]], "inputs": [1]}, "pass one of instances, inputs and payload"),
+            (
+                {"instances": [[1]], "inputs": [1]},
+                "instances and inputs: expected only one of instances, inputs, payload",
+            ),
             ({"payload": {}}, "exactly one of the keys"),
-            ({"instances": "[[1]]"}, "at least one row"),
+            ({"instances": "[]"}, "instances: expected at least one row"),
             ({"deployment_name": "my_model"}, "letters and digits only"),
             ({"deployment_name": "x/../y"}, "letters and digits only"),
         ],

@@ -437,4 +437,4 @@ class TestApplying:
     def test_what_is_no_plan(self, name: str, plan: Any, serving: LocalServing, register: Callable[..., int]) -> None:
         register(name, 1)
 
-        self.refused(serving, "plan: expected ", deploy(name, 1, plan=plan))
+        self.refused(serving, r"plan: (expected |text as the whole value is read as JSON)", deploy(name, 1, plan=plan))

@@ -146,7 +146,7 @@ def test_one_that_hopsworks_says_is_in_use_is_kept(hook: HsmlHook, name: str, mo
     [
         ({"keep": 0}, "keep: expected a whole number of 1 or more"),
         ({"keep": "few"}, "keep: expected a whole number"),
-        ({"keep_best": "accuracy"}, "keep_best: expected a list"),
+        ({"keep_best": "accuracy"}, "keep_best: text as the whole value is read as JSON"),
         ({"keep_best": ("accuracy",)}, "a metric and a direction"),
         ({"keep_best": ("accuracy", "up")}, "keep_best: expected one of max, min"),
         ({"keep_best": ("auc", "max")}, r"no version .* has a finite metric 'auc'.* metrics there: accuracy"),

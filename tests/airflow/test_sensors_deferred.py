@@ -320,7 +320,7 @@ class TestDeferring:
             "hsml_conn_id": "hsml_default",
             "project": None,
             "model_name": "dnobodys",
-            "wanted": {"newer_than": "3", "tag": {"approval": "approved"}},
+            "wanted": {"newer_than": 3, "tag": {"approval": "approved"}},
             "poll_interval": 0.1,
             "longest_interval": None,
         }

@@ -48,11 +48,11 @@ def deploy(**more: Any) -> Any:
 
 def test_its_models_are_served(hook: HsmlHook) -> None:
     first = deploy(model_version=1)
-    best = deploy(metric="accuracy")
+    best = deploy(metric="accuracy", direction="max")
 
     assert (first["action"], first["model_version"]) == ("created", 1)
     assert (best["action"], best["model_version"], best["previous_metric_value"]) == ("updated", 2, 0.8)
-    assert deploy(metric="accuracy")["action"] == "kept"
+    assert deploy(metric="accuracy", direction="max")["action"] == "kept"
     deployment = hook.get_deployment("churn")
     assert deployment.model_project == "training"
     assert execute(PredictOperator(task_id="task", deployment_name="churn")) == {"predictions": [2]}, "its example"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -21,7 +21,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import script_file
 from airflow_provider_hsml.local import LocalServing, Speeds
 from tests.support import tasks
-from tests.support.tasks import execute, resource
+from tests.support.tasks import execute, rendered, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -239,13 +239,23 @@ class TestChecked:
         with pytest.raises(ValueError, match="Task 'task': without model_name it needs deployment_name"):
             deploy(None, **given)
 
+    WRONG: ClassVar[list[tuple[dict[str, Any], str]]] = [
+        ({"enviroment": "x"}, "did you mean 'environment'"),
+        ({"env_vars": {"SERVING_SCHEMA_ID": "1"}}, r"spec.env_vars"),
+        ({"extra": {"revision": "7"}}, r"spec.extra"),
+    ]
+
+    @pytest.mark.airflow
+    @pytest.mark.parametrize(("spec", "message"), WRONG)
+    def test_literals_when_the_dag_is_parsed(self, spec: dict[str, Any], message: str) -> None:
+        with pytest.raises(ValueError, match=f"Task 'task': .*({message})"):
+            deploy("x", spec=spec)
+
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
-            ({"enviroment": "x"}, "did you mean 'environment'"),
-            ({"env_vars": {"SERVING_SCHEMA_ID": "1"}}, r"spec.env_vars"),
+            *WRONG,
             ({"scaling": {"min_instances": 3, "max_instances": "2"}}, r"spec.scaling.max_instances"),
-            ({"extra": {"revision": "7"}}, r"spec.extra"),
             ({"script_file": "/Projects/other/Resources/x.py"}, r"spec.script_file: expected a file in project"),
             ({"config_file": "/Projects/demo/Resources/x.yml"}, r"spec.config_file: only vLLM"),
         ],
@@ -257,7 +267,7 @@ class TestChecked:
         serving.requests.clear()
 
         with pytest.raises(AirflowFailException, match=message):
-            execute(deploy(name, spec=spec))
+            execute(rendered(deploy(name), spec=spec))
         assert changes(serving) == []
 
     @pytest.mark.airflow
