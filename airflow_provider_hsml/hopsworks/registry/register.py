@@ -296,16 +296,17 @@ async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
     files = f"{folder}/Files" if project.has_files_folder else folder
     if files != folder:
         await api.make_folder(project, files)
-    await model.source.fill(project, files)
-    beside = (
-        (model_version.INPUT_EXAMPLE, model.input_example),
-        (SCHEMA, model.model_schema),
-        (model_version.EXPECTED, model.expected),
-        (trained_until.FILE, trained_until.content(model.trained_until)),
-    )
-    for name, content in beside:
-        if content is not None:
-            await upload.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
+    beside = {
+        model_version.INPUT_EXAMPLE: model.input_example,
+        SCHEMA: model.model_schema,
+        model_version.EXPECTED: model.expected,
+        trained_until.FILE: trained_until.content(model.trained_until),
+    }
+    given = {name: content for name, content in beside.items() if content is not None}
+    # Before 4.2 both are in one folder: there the argument wins over a file of the same name.
+    await model.source.fill(project, files, leave_out=given if files == folder else ())
+    for name, content in given.items():
+        await upload.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
 
 
 async def _put(project: Project, model: NewModel, version: int, clock: Clock) -> None:

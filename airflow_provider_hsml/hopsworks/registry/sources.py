@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
@@ -18,6 +19,9 @@ from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, all_pages
 from . import upload as upload_
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from io import BufferedReader
+
     from airflow_provider_hsml.hopsworks.api import FileEntry, Project
     from airflow_provider_hsml.hopsworks.flow import Clock
 
@@ -36,11 +40,12 @@ class Source(Protocol):
     async def fingerprint(self, project: Project) -> str:
         """Return a hash that changes whenever the files change."""
 
-    async def fill(self, project: Project, folder: str) -> None:
+    async def fill(self, project: Project, folder: str, *, leave_out: Collection[str] = ()) -> None:
         """
         Copy the files into a folder that exists and is empty.
 
         :param folder: relative to the project's folder
+        :param leave_out: names of files at the top that are not copied
         """
 
 
@@ -48,25 +53,33 @@ def read_source(what: str, value: object) -> Source:
     """
     Read a path of this machine, or ``hopsfs:/Projects/...``.
 
-    :raises InvalidInputError: the file or folder does not exist or is empty
+    :raises InvalidInputError: the file or folder does not exist or is empty, or holds what cannot be uploaded
     """
-    text = arguments.text(what, str(value) if isinstance(value, Path) else value)
+    text = arguments.text(what, os.fspath(value) if isinstance(value, os.PathLike) else value)
     if text.startswith("hopsfs:"):
         match = _HOPSFS.fullmatch(text.rstrip("/"))
         if match is None:
             arguments.refuse(what, "a path such as 'hopsfs:/Projects/<project>/Resources/model'", value)
         return HopsfsFiles(match["path"])
     path = Path(text)
-    if not path.exists():
+    if not _exists(path):
         message = (
             f"{what} {text!r}: no such file or folder on this machine.\nTasks may run on different machines: train and "
             "register in one place, share the folder, or give a URL of object storage."
         )
         raise InvalidInputError(message)
-    if path.is_dir() and not any(entry.is_file() for entry in path.rglob("*")):
+    source = LocalFiles(path)
+    if not source.files():
         message = f"{what} {text!r}: the folder is empty.\nSave the model into it before it is registered."
         raise InvalidInputError(message)
-    return LocalFiles(path)
+    return source
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # The text is too long for a path, or holds a NUL.
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,29 +89,35 @@ class LocalFiles:
     path: Path
 
     def files(self) -> list[tuple[str, Path]]:
-        """Return the files, each with its path relative to the model's folder."""
-        if self.path.is_file():
+        """
+        Return the files, each with its path relative to the model's folder. Links are followed.
+
+        :raises InvalidInputError: the folder holds what cannot be uploaded; the message names it
+        """
+        if not self.path.is_dir():
+            _check_file(self.path)
             return [(self.path.name, self.path)]
-        return sorted(
-            (entry.relative_to(self.path).as_posix(), entry) for entry in self.path.rglob("*") if entry.is_file()
-        )
+        return sorted((path.relative_to(self.path).as_posix(), path) for path in _files_below(self.path))
 
     async def fingerprint(self, project: Project) -> str:  # noqa: ARG002 - asked of every source
         """Compute the SHA-256 of all files, names and contents."""
         total = hashlib.sha256()
         for name, path in self.files():
-            with path.open("rb") as file:
+            with _opened(path) as file:
                 total.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
         return total.hexdigest()
 
-    async def fill(self, project: Project, folder: str) -> None:
+    async def fill(self, project: Project, folder: str, *, leave_out: Collection[str] = ()) -> None:
         """
         Upload the files.
 
         :param folder: relative to the project's folder
+        :param leave_out: names of files at the top that are not uploaded
         """
         made: set[str] = set()
         for name, path in self.files():
+            if name in leave_out:
+                continue
             for parent in reversed(Path(name).parents):
                 below = parent.as_posix()
                 if below != "." and below not in made:
@@ -108,6 +127,48 @@ class LocalFiles:
             log.info("Uploading %s (%s bytes)", target, path.stat().st_size)
             for upload in upload_.parts(path.name, path.stat().st_size, path):
                 await api.upload_part(project, target.rpartition("/")[0], upload)
+
+
+def _files_below(top: Path) -> Iterator[Path]:
+    """Yield the files below a folder, also below folders that are links."""
+    folders: list[tuple[Path, frozenset[Path]]] = [(top, frozenset())]
+    while folders:
+        folder, above = folders.pop()
+        real = folder.resolve()
+        if real in above:
+            _refuse(folder, "it is a link to a folder that holds it")
+        try:
+            entries = list(folder.iterdir())
+        except OSError as error:
+            _refuse(folder, f"the folder cannot be read ({error.strerror})")
+        for path in entries:
+            if path.is_dir():
+                folders.append((path, above | {real}))
+            else:
+                _check_file(path)
+                yield path
+
+
+def _check_file(path: Path) -> None:
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        _refuse(path, f"its name {os.fsencode(path.name)!r} is not UTF-8")
+    if not path.is_file():
+        _refuse(path, "it is a link to nothing" if path.is_symlink() else "it is no file and no folder")
+
+
+def _opened(path: Path) -> BufferedReader:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        _refuse(path, f"the file cannot be read ({error.strerror})")
+
+
+def _refuse(path: Path, why: str) -> NoReturn:
+    shown = os.fspath(path).encode("utf-8", "backslashreplace").decode()
+    message = f"model_path: '{shown}' cannot be uploaded: {why}.\nRemove it from the model's folder, or repair it."
+    raise InvalidInputError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +189,12 @@ class HopsfsFiles:
         rows = sorted(f"{name}\0{entry.size}\0{entry.modified}\n" for name, entry in found.items())
         return hashlib.sha256("".join(rows).encode()).hexdigest()
 
-    async def fill(self, project: Project, folder: str) -> None:
+    async def fill(self, project: Project, folder: str, *, leave_out: Collection[str] = ()) -> None:
         """
         Copy the files inside the cluster, and wait until the copy is complete.
 
         :param folder: relative to the project's folder
+        :param leave_out: names of files at the top that are not copied
         :raises DeadlineExceededError: the copy was not complete within an hour
         """
         target = f"/Projects/{project.name}/{folder}"
@@ -142,9 +204,10 @@ class HopsfsFiles:
                 "the model's files themselves."
             )
             raise InvalidInputError(message)
-        expected = {name: entry.size for name, entry in (await self._files(project)).items()}
+        found = await self._files(project)
+        expected = {name: entry.size for name, entry in found.items() if name not in leave_out}
         top = await api.get_entry(project, self.path)
-        if top is not None and not top.is_folder:
+        if top is not None and not top.is_folder and expected:
             await self._copy(project, self.path, f"{target}/{top.name}")
         else:
             for name in sorted({name.partition("/")[0] for name in expected}):

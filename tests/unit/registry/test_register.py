@@ -17,11 +17,14 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnexpectedResponseError,
     UnsupportedError,
 )
+from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from airflow_provider_hsml.hopsworks.api import Call
 
 PUT = "PUT modelregistries/119/models/digits_1"
 MODEL = {"id": "digits_1", "name": "digits", "version": 1}
@@ -64,6 +67,28 @@ def test_a_put_that_was_not_carried_out_is_sent_again(fake: FakeHopsworks, model
 
     assert run(fake, model) == 1
     assert fake.sent.count(PUT) == 2
+
+
+def test_before_4_2_the_argument_wins_over_the_folders_own_file(fake: FakeHopsworks, tmp_path: Path) -> None:
+    """There the model's files and the files beside them are in one folder."""
+    (tmp_path / "model.joblib").write_text("weights")
+    (tmp_path / "input_example.json").write_text("[[0]]")
+    (tmp_path / "expected.json").write_text("{}")
+    model = NewModel.read(model_name="digits", model_path=tmp_path, framework="SKLEARN", input_example=[[1]])
+
+    uploaded: list[tuple[str, bytes]] = []
+
+    def send(call: Call[Any]) -> Any:
+        if call.upload is not None:
+            uploaded.append((call.upload.filename, call.upload.content))
+        return fake.send(call)
+
+    drive(register(replace(PROJECT, has_files_folder=False), model, clock=fake.clock), send, fake.sleep)
+    assert sorted(uploaded) == [
+        ("expected.json", b"{}"),
+        ("input_example.json", b"[[1]]"),
+        ("model.joblib", b"weights"),
+    ]
 
 
 class TestTags:
