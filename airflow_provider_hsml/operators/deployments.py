@@ -82,7 +82,7 @@ class StopDeploymentOperator(WaitingOperator):
         return self._stop(time.time() + self.timeout)
 
     def _stop(self, deadline: float) -> dict[str, Any]:
-        waits = {**self._wait_arguments(), "timeout": deadline - time.time()}
+        waits = {**self._wait_arguments(), "timeout": max(deadline - time.time(), 0.0)}
         deployment = self.hook.stop_deployment(self.deployment_name, **waits)
         return _summary(self.hook, self.deployment_name, deployment)
 

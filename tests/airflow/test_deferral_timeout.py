@@ -63,6 +63,7 @@ def test_a_promotion(hook: HsmlHook, serving: LocalServing, register: Callable[.
     assert "airflow triggerer" in str(caught.value).splitlines()[1]
     record = ti.pushed["promotion"]
     assert (record["deployment_name"], record["model_version"], record["previous_model_version"]) == ("unheard", 2, 1)
+    assert record["action"] == "unverified"
     assert TRIGGERER in record["failure"]
     assert {"hsml_deployment_url", "hsml_model_version_url", "url"} <= set(ti.pushed)
     again = execute(operator, ti)

@@ -42,6 +42,7 @@ async def _record(promotion: Promotion, error: HopsworksError) -> Record:
     name, _ = await promotion.read_journal()
     situation = await read_situation(project, [name])
     entry, decision = situation.pending, None
+    error.is_unverified = entry is not None
     if entry is not None and entry.challenger.name is not None and entry.challenger.version is not None:
         served = entry.challenger
         model = await lookup.find_served(project, served.project, entry.challenger.name, entry.challenger.version)
