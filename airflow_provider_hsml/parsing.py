@@ -8,8 +8,10 @@ the default. So the assignment of a template field records the source of each su
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_provider_hsml.hopsworks.domain.plain import Path
+
+    Check = Callable[[str, Any], object]
 
 T = TypeVar("T")
 
@@ -45,6 +49,11 @@ class TaskMixin:
     The default name of a mapped task in Airflow's UI. It begins with a word: a DAG may render templates natively, which
     would turn a name of digits into a number.
     """
+    structured: ClassVar[Mapping[str, Check]] = {}
+    """
+    The checks of templated arguments that are mappings or lists. Each is called with the argument's name and its
+    literal fields when the DAG file is parsed, for a mapped task too.
+    """
     _sources: Mapping[Path, str] = {}
     """The source of each value in a template field that the DAG file takes from elsewhere, by its path."""
     _is_rendered = False
@@ -57,7 +66,14 @@ class TaskMixin:
         Airflow before 3.3 ignores an operator's default for it.
 
         :param kwargs: the arguments that the mapped tasks share
+        :raises ValueError: a literal field is wrong; the message names the task, the field and the expected value
         """
+        for name in kwargs.keys() & cls.structured.keys():
+            try:
+                _check_fields(cls.structured[name], name, kwargs[name])
+            except InvalidInputError as error:
+                message = f"Task {kwargs.get('task_id')!r}: {error}"
+                raise ValueError(message) from error
         kwargs.setdefault("map_index_template", cls.map_index_template_default)
         partial: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]
         return partial
@@ -153,20 +169,22 @@ class TaskMixin:
         if is_literal and value != "" and not self._is_from_mapped:
             self._check_argument(read, name, value, **limits)
 
-    def _check_fields(self, check: Callable[[str, Any], object], name: str, value: object) -> None:
+    def _check_structured(self, name: str, value: object) -> None:
         """
         Check the literal fields of a templated mapping, or a templated list without values from elsewhere.
 
-        :param check: a function that raises ``InvalidInputError``, called with the name and the literal fields
         :raises ValueError: naming the task, the field and the expected value
         """
-        if value is None or self._is_from_mapped:
-            return
-        if isinstance(value, Mapping):
-            literal = {key: item for key, item in value.items() if not any(_sources_in(item, (key,)))}
-            self._check_argument(check, name, literal)
-        elif not any(_sources_in(value, (name,))):
-            self._check_argument(check, name, value)
+        if not self._is_from_mapped:
+            self._check_argument(functools.partial(_check_fields, self.structured[name]), name, value)
+
+
+def _check_fields(check: Check, name: str, value: Any) -> None:
+    given = value.given() if is_dataclass(value) and hasattr(value, "given") else value
+    if isinstance(given, Mapping):
+        check(name, {key: item for key, item in given.items() if not any(_sources_in(item, (key,)))})
+    elif given is not None and not any(_sources_in(given, (name,))):
+        check(name, given)
 
 
 def _sources_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:

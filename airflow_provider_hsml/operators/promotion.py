@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
@@ -29,10 +29,45 @@ if TYPE_CHECKING:
     OnFailedPromotion = Callable[[Context], Any]
 
 
+# A DAG file that passes none of these arguments does not pay for the imports of their readers.
+
+
+def _check_spec(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.spec import check_literals  # noqa: PLC0415 - as above
+
+    check_literals(what, value)
+
+
+def _check_gate(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.gate import Gate  # noqa: PLC0415 - as above
+
+    Gate.read(value, what).rules()
+
+
+def _check_verification(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.verification import Verification  # noqa: PLC0415 - as above
+
+    read = Verification.read(value, what)
+    read.literal_checks()
+    if read.expect is not None:
+        _check_expect(f"{what}.expect", read.expect)
+
+
+def _check_only_one(what: str, value: Mapping[str, Any]) -> None:
+    arguments.only_one(what, **value)
+
+
+def _check_expect(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.verification import expect_name  # noqa: PLC0415 - as above
+
+    expect_name(what, value)
+
+
 class _PromotingOperator(SpecOperator, PromotionRecordOperator):
     """The base of the operators that promote a model version to a deployment."""
 
     map_index_template_default = f"{{% if task.deployment_name %}}{BY_DEPLOYMENT}{{% else %}}{BY_MODEL}{{% endif %}}"
+    structured: ClassVar = {"spec": _check_spec, "verification": _check_verification}
 
     def __init__(
         self,
@@ -70,7 +105,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
             self.expect = verification.get("expect")
             verification = {name: value for name, value in verification.items() if name != "expect"}
         self.verification = verification
-        self._check_fields(_check_spec, "spec", self.spec)
+        self._check_structured("spec", self.spec)
         if verification is not None:
             self._check_can_verify()
         self.on_rollback = self._callables("on_rollback", on_rollback)
@@ -121,7 +156,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         given = self.verification if isinstance(self.verification, Mapping) else {}
         rows = {name: given.get(name) for name in ("instances", "inputs", "payload")}
         self._check_argument(_check_only_one, "verification.", rows)
-        self._check_fields(_check_verification, "verification", self.verification)
+        self._check_structured("verification", self.verification)
         if self.expect is not None:
             self._check_argument(_check_expect, "verification.expect", self.expect)
 
@@ -319,6 +354,8 @@ class DeployBestModelOperator(_PromotingOperator):
         "verification": "json",
     }
 
+    structured: ClassVar = {**_PromotingOperator.structured, "gate": _check_gate}
+
     def __init__(
         self,
         *,
@@ -339,7 +376,7 @@ class DeployBestModelOperator(_PromotingOperator):
         self.direction = direction
         self.candidates = candidates
         self.gate = gate.given() if is_dataclass(gate) else gate
-        self._check_fields(_check_gate, "gate", self.gate)
+        self._check_structured("gate", self.gate)
         self.if_not_better = if_not_better
 
     def act(self, context: Context) -> dict[str, Any]:
@@ -365,34 +402,3 @@ class DeployBestModelOperator(_PromotingOperator):
         if record.is_kept and self.if_not_better == "fail":
             raise AirflowFailException(record.reason)
         return plain
-
-
-# A DAG file that passes none of these arguments does not pay for the imports of their readers.
-
-
-def _check_spec(what: str, value: object) -> None:
-    from airflow_provider_hsml.hopsworks.domain.spec import check_literals  # noqa: PLC0415 - as above
-
-    check_literals(what, value)
-
-
-def _check_gate(what: str, value: object) -> None:
-    from airflow_provider_hsml.hopsworks.domain.gate import Gate  # noqa: PLC0415 - as above
-
-    Gate.read(value, what).rules()
-
-
-def _check_verification(what: str, value: object) -> None:
-    from airflow_provider_hsml.hopsworks.domain.verification import Verification  # noqa: PLC0415 - as above
-
-    Verification.read(value, what).literal_checks()
-
-
-def _check_only_one(what: str, value: Mapping[str, Any]) -> None:
-    arguments.only_one(what, **value)
-
-
-def _check_expect(what: str, value: object) -> None:
-    from airflow_provider_hsml.hopsworks.domain.verification import expect_name  # noqa: PLC0415 - as above
-
-    expect_name(what, value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.links import DeploymentLink
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition
     from airflow_provider_hsml.triggers import DeploymentTrigger
+
+
+def _check_statuses(what: str, value: object) -> None:
+    from airflow_provider_hsml.hopsworks.domain.deployment import read_statuses  # noqa: PLC0415 - not needed to parse most DAGs
+
+    read_statuses(what, value)
 
 
 class DeploymentStatusSensor(HsmlSensor):
@@ -36,11 +42,13 @@ class DeploymentStatusSensor(HsmlSensor):
     operator_extra_links = (DeploymentLink(),)
     template_fields: Sequence[str] = (*HsmlSensor.template_fields, "deployment_name", "target_status")
 
+    structured: ClassVar = {"target_status": _check_statuses}
+
     def __init__(self, *, deployment_name: str, target_status: str | Sequence[str] = "Running", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         if target_status != "Running":
-            self._check_fields(_check_statuses, "target_status", target_status)
+            self._check_structured("target_status", target_status)
         self.deployment_name = deployment_name
         self.target_status = target_status
         self._is_known = False
@@ -78,9 +86,3 @@ class DeploymentStatusSensor(HsmlSensor):
             self.hook.get_deployment(self.condition.goal.name)
             self._is_known = True
         return super().poll()
-
-
-def _check_statuses(what: str, value: object) -> None:
-    from airflow_provider_hsml.hopsworks.domain.deployment import read_statuses  # noqa: PLC0415 - not needed to parse most DAGs
-
-    read_statuses(what, value)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, XComArg
 
-from airflow_provider_hsml import operators, sensors
+from airflow_provider_hsml import DeploymentSpec, operators, sensors
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework
 from airflow_provider_hsml.operators import StartDeploymentOperator
 from airflow_provider_hsml.operators.models import FRAMEWORKS
@@ -58,6 +58,43 @@ def test_what_is_written_is_checked_at_once(name: str, given: dict[str, Any], me
     make(name)
     with pytest.raises(ValueError, match=f"Task 'task': .*{message}"):
         make(name, **given)
+
+
+STRUCTURED: list[tuple[str, dict[str, Any], str]] = [
+    ("DeployModelOperator", {"spec": {"enviroment": "x"}}, "did you mean 'environment'"),
+    ("DeployModelOperator", {"spec": {"resources": {"requests": {"cores": -1}}}}, "spec.resources.requests.cores"),
+    ("DeployModelOperator", {"spec": DeploymentSpec(environment="a b")}, "spec.environment"),
+    ("DeployModelOperator", {"verification": {"tolerance": -1}}, "verification.tolerance"),
+    ("DeployModelOperator", {"verification": {"instances": [[1]], "payload": {}}}, "only one of instances, inputs"),
+    ("DeployModelOperator", {"verification": {"expect": "finit"}}, "verification.expect: expected one of finite"),
+    ("DeployBestModelOperator", {"gate": {"min_improvment": 1}}, "did you mean 'min_improvement'"),
+    ("DeployBestModelOperator", {"gate": {"min_improvement": float("nan")}}, "gate.min_improvement"),
+    ("DeploymentStatusSensor", {"target_status": "Runing"}, "target_status"),
+    ("DeploymentStatusSensor", {"target_status": ["Running", "Up"]}, "target_status"),
+]
+
+
+@pytest.mark.parametrize(("name", "given", "message"), STRUCTURED, ids=str)
+def test_what_is_written_inside_a_mapping_is_checked_too(name: str, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"Task 'task': .*{message}"):
+        make(name, **given)
+    kind = getattr(operators, name, None) or getattr(sensors, name)
+    with pytest.raises(ValueError, match=f"Task 'task': .*{message}"):
+        kind.partial(task_id="task", **given)
+
+
+def test_templates_inside_a_mapping_are_not_known_yet() -> None:
+    spec = {"env_vars": {"A": "{{ params.a }}"}, "scaling": {"min_instances": "{{ params.few }}"}}
+    gate = {"floor": "{{ params.floor }}", "min_improvement": 0.1}
+
+    make("DeployBestModelOperator", spec=spec, gate=gate)
+    with DAG("dag", schedule=None):
+        operators.DeployBestModelOperator.partial(
+            task_id="best", metric="x", direction="max", spec=spec, gate=gate
+        ).expand(model_name=["x"])
+        operators.DeployModelOperator.partial(task_id="one", spec="{{ params.spec }}", verification=None).expand(
+            model_name=["x"]
+        )
 
 
 @pytest.mark.parametrize("template", ["{{ params.it }}", "{% if a %}b{% endif %}", "[[ params.it ]]", "<% it %>", ""])
