@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.links import ModelVersionLink
 from airflow_provider_hsml.parsing import BY_MODEL
 
@@ -124,6 +123,8 @@ class RegisterModelOperator(HsmlOperator):
 
     def act(self, context: Context) -> dict[str, Any]:
         """Register the version."""
+        from airflow_provider_hsml.hopsworks.sensing.conditions import describe  # noqa: PLC0415 - not needed to parse a DAG
+
         ti = context["ti"]
         model = self.hook.register_model(
             run_key=json.dumps(
@@ -141,19 +142,13 @@ class RegisterModelOperator(HsmlOperator):
             environment=self.environment,
             feature_view=self.feature_view,
             training_dataset_version=self.training_dataset_version,
-            trained_until=self.trained_until or context.get("data_interval_end"),
+            trained_until=context.get("data_interval_end") if self.trained_until is None else self.trained_until,
             tags=self.tags,
         )
         self._registered = model
         self.log.info("Registered version %s of model %r", model.version, model.name)
         events.emit_registration(self, context, model)
-        return {
-            "model_name": model.name,
-            "model_version": model.version,
-            "model_id": model.id,
-            "metrics": finite(dict(model.metrics))[0],
-            "url": self.hook.model_url(model),
-        }
+        return describe(self.hook.access, model)
 
     def _on_answer(self, answer: Any) -> None:
         """Push the link to the version as soon as the registry has it: setting its tags may still fail."""

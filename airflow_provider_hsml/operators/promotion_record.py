@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 
@@ -106,8 +105,7 @@ def as_xcom(record: Record) -> dict[str, Any]:
     """Return the record for XCom. Airflow masks no XComs, and a message of Hopsworks may contain a secret value."""
     from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - not needed to parse a DAG
 
-    plain, _ = finite(record.to_dict())
-    return plain | {"reason": redact(record.reason), "failure": record.failure and redact(record.failure)}  # type: ignore[no-any-return]
+    return record.to_dict() | {"reason": redact(record.reason), "failure": record.failure and redact(record.failure)}
 
 
 def run_key(context: Context) -> str:
