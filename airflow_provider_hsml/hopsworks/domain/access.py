@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _PROJECT = re.compile(r"[A-Za-z0-9_]+")
 _LAST_PORT = 65535
+_SHORTEST_KEY = 12
+"""Characters from which a key is looked for in other fields: a shorter one may be part of a name."""
 
 EXTRA_KEYS = (
     "project",
@@ -102,7 +104,7 @@ class Access:
             raise InvalidInputError(message)
         given = {key: value for key in EXTRA_KEYS if (value := _field(extra.get(key))) not in (None, "")}
         for field_name, value in {"field 'host'": host, **{f"extra {one!r}": given[one] for one in given}}.items():
-            if "." in key and key in str(value):
+            if len(key) >= _SHORTEST_KEY and key in str(value):
                 message = f"{name}, {field_name}: it holds the API key.\nPut the key into the field 'password' alone."
                 raise InvalidInputError(message)
         allow_http = arguments.boolean(f"{name}, extra 'allow_http'", given.get("allow_http", False))
