@@ -136,6 +136,8 @@ class PromotionMachine(RuleBasedStateMachine):
         """How tasks ended that ran in the middle of this one."""
         self.previous: int | None = None
         """The version that the last promotion took the place of; None: it is not known."""
+        self.is_unverified = self.was_unverified = False
+        """Whether the last task, and the one before it, left a change that is not verified."""
         self.may_be_down = False
         """Whether a task that stops the deployment for its change was broken off."""
         self.exists = False
@@ -335,12 +337,14 @@ class PromotionMachine(RuleBasedStateMachine):
     def _play(self, task: Task, fate: Fate) -> Record | BaseException:
         """Run a task, and see whether what is there then is what was promised."""
         before = self.before = self.scene.settle(self.name)
+        self.was_unverified, self.is_unverified = self.is_unverified, False
         self.last, self.theirs, self.others = task, [], []
         worker = Worker(self.scene, fate, self.name)
         with self.scene.spoilt(fate.faults) as faults_left:
             end = self._run(task, worker)
             is_faulty = faults_left() != list(fate.faults) or any(isinstance(fault, Hold) for fault in fate.faults)
         after = self.scene.settle(self.name)
+        self.is_unverified = isinstance(end, HopsworksError) and end.is_unverified
         self.steps[task.what.partition(",")[0].partition(" 1")[0].rstrip("0123456789 ")] += 1
         self.ends[_name(end)] += 1
         story = [
@@ -423,12 +427,15 @@ class PromotionMachine(RuleBasedStateMachine):
         if self.former is None:
             return
         self._reject(after, end, is_faulty=is_faulty)
-        if self.former.version is not None:
-            assert _who(after) == _who(self.former), "not what served before"
+        # An unverified change is settled first: then it is what served before.
+        is_settled = self.was_unverified and self._is_served(before) and _who(after) == _who(before)
+        former = before if is_settled else self.former
+        if former.version is not None:
+            assert _who(after) == _who(former), "not what served before"
         else:
             assert after.status in ("Created", "Stopped"), "nothing served before"
-        if self.former.row:
-            was, now = _configuration(self.former), _configuration(after)
+        if former.row:
+            was, now = _configuration(former), _configuration(after)
             assert now == was, "not as it was"
         self.former, self.may_be_down = after, False
 

@@ -119,6 +119,7 @@ class Scene:
             "deploy_best_model",
             model_name="killed",
             metric="auc",
+            direction="max",
             candidates=versions,
             deployment_name=name,
             run_key=run,
