@@ -9,6 +9,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.rejection_key import is_same_configuration
+from airflow_provider_hsml.hopsworks.domain.settings import setting_of
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
 
@@ -165,16 +166,20 @@ def _is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
     Return whether a deployment has the settings of a change, and all others as before.
 
     The journal stores no environment variables, so they are not compared. If only they changed, a new deployment
-    version shows the change.
+    version shows the change. Where Hopsworks keeps versions, a change of ours that is live has made one: without it,
+    another client has set the same values.
     """
     before = entry.before
     if not _is_challenger(entry, live):
         return False
     if before is None:
         return True
-    if not entry.desired and entry.touches_env_vars and before.version == live.version:
+    desired = diff.settings_from_json(entry.desired)
+    changes = diff.differences(before.row, desired)
+    makes_version = api.VERSIONS in entry.routes and any(setting_of(name).versioned for name in changes)
+    if before.version == live.version and (makes_version or (not desired and entry.touches_env_vars)):
         return False
-    changed = diff.update_body(before.row, diff.settings_from_json(entry.desired))
+    changed = diff.update_body(before.row, desired)
     return not diff.differences(live.raw, diff.read_settings(project, changed, also=entry.desired))
 
 

@@ -5,10 +5,11 @@ from typing import Any, ClassVar
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
-from airflow_provider_hsml.hopsworks.domain.journal_entry import PreviousState
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.promotion import situation
+from airflow_provider_hsml.hopsworks.promotion.journal import Journal
 from airflow_provider_hsml.hopsworks.registry.lookup import find_version, list_versions
 from tests.support.fake import PROJECT, FakeHopsworks, row
 
@@ -46,6 +47,32 @@ def champion_of(fake: FakeHopsworks, live: Deployment | None, known: list[ModelV
     """Find what a deployment serves."""
     served = None if live is None else PreviousState.of(live).served
     return fake.run(situation.find_champion(PROJECT, served, known, "digits"))
+
+
+class TestPending:
+    """A worker died after it had recorded its change of version 1 to version 2."""
+
+    @staticmethod
+    def pending(live: dict[str, Any], **recorded: Any) -> bool:
+        before = PreviousState.of(Deployment.from_json(row(modelVersion=1, version=1, revision="1")))
+        served = ServedVersion("demo", "digits", 2)
+        entry = JournalEntry("id", EntryState.PROMOTING, "run", 1.0, served, {"model_version": 2}, before, **recorded)
+        journal = Journal(PROJECT, "digits", newest=entry)
+        return situation._find_pending(PROJECT, journal, Deployment.from_json(row(**live))) is not None
+
+    def test_a_change_that_is_live_is_ours(self) -> None:
+        live = {"modelVersion": 2, "version": 2, "revision": "2"}
+
+        assert self.pending(live, touches_env_vars=True, routes=("versions",))
+        assert self.pending(live | {"version": 1}, touches_env_vars=False), "a Hopsworks that keeps no versions"
+
+    def test_the_same_values_without_a_version_of_their_own_are_another_clients(self) -> None:
+        live = {"modelVersion": 2, "version": 1, "revision": "2"}
+
+        assert not self.pending(live, touches_env_vars=True, routes=("versions",))
+
+    def test_one_that_was_not_sent_is_not_live(self) -> None:
+        assert not self.pending({"modelVersion": 1, "version": 1, "revision": "1"}, touches_env_vars=False)
 
 
 class TestLookingUp:
