@@ -9,13 +9,15 @@ the default. So the assignment of a template field records the source of each su
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.arguments import Arguments
 from airflow_provider_hsml.hopsworks.domain.plain import place
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
@@ -57,6 +59,12 @@ class TaskMixin:
     _sources: Mapping[Path, str] = {}
     """The source of each value in a template field that the DAG file takes from elsewhere, by its path."""
     _is_rendered = False
+    _gives_none = False
+    """Whether an expression of the template that was rendered last gives None."""
+    _with_none: tuple[str, ...] = ()
+    """The templates with an expression that gives None."""
+    exclusive: ClassVar[tuple[str, ...]] = ()
+    """The arguments of which only one may be given."""
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -68,12 +76,13 @@ class TaskMixin:
         :param kwargs: the arguments that the mapped tasks share
         :raises ValueError: a literal field is wrong; the message names the task, the field and the expected value
         """
-        for name in kwargs.keys() & cls.structured.keys():
-            try:
+        try:
+            for name in kwargs.keys() & cls.structured.keys():
                 _check_fields(cls.structured[name], name, kwargs[name])
-            except InvalidInputError as error:
-                message = f"Task {kwargs.get('task_id')!r}: {error}"
-                raise ValueError(message) from error
+            arguments.only_one("", **{name: kwargs.get(name) for name in cls.exclusive})
+        except InvalidInputError as error:
+            message = f"Task {kwargs.get('task_id')!r}: {error}"
+            raise ValueError(message) from error
         kwargs.setdefault("map_index_template", cls.map_index_template_default)
         partial: OperatorPartial = super().partial(**kwargs)  # type: ignore[misc]
         return partial
@@ -82,28 +91,66 @@ class TaskMixin:
         """Set an attribute. Until Airflow renders the template fields, record the sources of a template field."""
         super().__setattr__(name, value)
         if name in self.template_fields and not self._is_rendered:
-            self.__dict__["_sources"] = {**self._sources, **dict(_sources_in(value, (name,)))}
+            others = {path: source for path, source in self._sources.items() if path[0] != name}
+            self.__dict__["_sources"] = {**others, **dict(_sources_in(value, (name,)))}
 
-    def _do_render_template_fields(self, *args: Any, **kwargs: Any) -> None:
-        """Render. From here on, the template fields hold values and no sources."""
+    def _do_render_template_fields(
+        self, parent: Any, template_fields: Any, context: Any, jinja_env: Any, seen_oids: Any
+    ) -> None:
+        """
+        Render. From here on, the template fields hold values and no sources.
+
+        An expression in longer text that gives None would become the word "None" in it, so each one is recorded.
+        """
         self.__dict__["_is_rendered"] = True
-        super()._do_render_template_fields(*args, **kwargs)  # type: ignore[misc]
+        finalize = jinja_env.finalize
+        jinja_env.finalize = self._record_none
+        try:
+            super()._do_render_template_fields(  # type: ignore[misc]
+                parent, template_fields, context, jinja_env, seen_oids
+            )
+        finally:
+            jinja_env.finalize = finalize
+
+    def _record_none(self, value: Any) -> Any:
+        """Record that an expression of the template that is being rendered gives None."""
+        if value is None:
+            self.__dict__["_gives_none"] = True
+        return value
+
+    def render_template(self, content: Any, *args: Any, **kwargs: Any) -> Any:
+        """
+        Render a value, as Airflow does for each template field and each value in one.
+
+        :param content: text with templates, or any other value
+        :param args: the context, and Airflow's own further arguments
+        :param kwargs: Airflow's own further arguments
+        """
+        self.__dict__["_gives_none"] = False
+        rendered = super().render_template(content, *args, **kwargs)  # type: ignore[misc]
+        if isinstance(content, str) and self._gives_none:
+            self.__dict__["_with_none"] = (*self._with_none, content)
+        return rendered
 
     def _check_arrived(self) -> None:
         """
         Check that each value from an XCom, a template or ``expand`` has arrived. Call it before anything else is done.
 
-        :raises InvalidInputError: a value is None, blank or "None"; the message names the argument and the source
+        :raises InvalidInputError: a value is None, blank or "None", or holds the word "None" where an expression gave
+            None; the message names the argument and the source
         """
         mapped: dict[Path, str] = {(name,): "an argument of expand" for name in self._mapped_fields()}
         for path, source in {**mapped, **self._sources}.items():
             value = self._value_at(path)
-            if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
-                message = (
-                    f"{place(path)}: expected a value from {source}, got {value!r}.\nCheck why it is empty: a task "
-                    "may have been skipped or may have failed. Only a literal None in the DAG file means 'not given'."
-                )
-                raise InvalidInputError(message)
+            _refuse_empty(path, source, value)
+            if len(path) == 1 and path[0] in self.structured:
+                _refuse_nulls(path, source, _from_json(value))
+        for template in self._with_none:
+            message = (
+                f"An expression in the template {_shortened(template)} gives None.\nCheck why it is empty: a task may "
+                "have been skipped or may have failed. For a value that may be missing, write 'or' and a default."
+            )
+            raise InvalidInputError(message)
 
     def _value_at(self, path: Path) -> Any:
         """Return the value at a path of a template field; the value on the way where the path ends earlier."""
@@ -130,11 +177,14 @@ class TaskMixin:
         task = cast("BaseOperator", self)
         if not self._is_from_mapped or not task.has_dag():  # type: ignore[no-untyped-call]
             return
-        written = getattr(task.dag.get_task(self.task_id), "partial_kwargs", None)
+        mapped = task.dag.get_task(self.task_id)
+        written = getattr(mapped, "partial_kwargs", None)
         if written is None:
             return
         given = getattr(self, "_BaseOperator__init_kwargs", {})
-        defaults = {**task.dag.default_args, **(task.task_group.default_args if task.task_group else {})}
+        # In Airflow 2, only the mapped task itself knows its group.
+        group = mapped.task_group
+        defaults = {**task.dag.default_args, **(group.default_args if group else {})}
         for name in self.template_fields:
             if name in given and name not in written and (name not in defaults or defaults[name] is not given[name]):
                 yield name
@@ -169,6 +219,17 @@ class TaskMixin:
         if is_literal and value != "" and not self._is_from_mapped:
             self._check_argument(read, name, value, **limits)
 
+    def _check_exclusive(self, **given: Any) -> None:
+        """
+        Check that only one of several arguments is given.
+
+        :raises ValueError: more than one is
+        """
+        try:
+            arguments.only_one("", **given)
+        except InvalidInputError as error:
+            raise self._invalid(str(error)) from error
+
     def _check_structured(self, name: str, value: object) -> None:
         """
         Check the literal fields of a templated mapping, or a templated list without values from elsewhere.
@@ -179,21 +240,51 @@ class TaskMixin:
             self._check_argument(functools.partial(_check_fields, self.structured[name]), name, value)
 
 
+def as_mappings(value: Any) -> Any:
+    """Return an argument with its dataclasses as mappings: Airflow renders and resolves those, and no dataclass."""
+    if isinstance(value, Arguments):
+        return as_mappings(value.given())
+    return {key: as_mappings(item) for key, item in value.items()} if type(value) is dict else value
+
+
 def _check_fields(check: Check, name: str, value: Any) -> None:
-    given = value.given() if is_dataclass(value) and hasattr(value, "given") else value
-    if isinstance(given, Mapping):
-        check(name, {key: item for key, item in given.items() if not any(_sources_in(item, (key,)))})
-    elif given is not None and not any(_sources_in(given, (name,))):
-        check(name, given)
+    literal = _literal(as_mappings(value))
+    if literal is not None:
+        check(name, literal)
+
+
+def _literal(value: Any) -> Any:
+    """Return a value without what comes from elsewhere; None if nothing else is in it."""
+    if not any(_sources_in(value, ())):
+        return value
+    if not isinstance(value, Mapping):
+        return None
+    return {key: kept for key, item in value.items() if (kept := _literal(item)) is not None}
+
+
+def _refuse_empty(path: Path, source: str, value: Any) -> None:
+    if value is None or (isinstance(value, str) and value.strip() in ("", "None")):
+        message = (
+            f"{place(path)}: expected a value from {source}, got {value!r}.\nCheck why it is empty: a task may have "
+            "been skipped or may have failed. Only a literal None in the DAG file means 'not given'."
+        )
+        raise InvalidInputError(message)
+
+
+def _refuse_nulls(path: Path, source: str, value: Any) -> None:
+    """Raise an error for a field without a value, in a mapping that came from elsewhere as a whole."""
+    for key, item in value.items() if isinstance(value, Mapping) else ():
+        if item is None:
+            _refuse_empty((*path, key), source, item)
+        _refuse_nulls((*path, key), source, item)
 
 
 def _sources_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the path and the source of each value that is an XCom or a template."""
+    """Yield the path and the source of each value that is an XCom, a template, or a function that Airflow calls."""
     if hasattr(value, "iter_references"):
         yield path, _source(value)
     elif isinstance(value, str) and _TEMPLATE_CHARACTERS & set(value):
-        shown = value if len(value) <= _SHOWN else f"{value[:_SHOWN]}..."
-        yield path, f"the template {shown!r}"
+        yield path, f"the template {_shortened(value)}"
         yield from () if (parsed := _from_json(value)) is value else _sources_in(parsed, path)
     elif isinstance(value, Mapping):
         for key, item in value.items():
@@ -201,6 +292,15 @@ def _sources_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             yield from _sources_in(item, (*path, number))
+    elif isinstance(value, set | frozenset):
+        for item in value:
+            yield from _sources_in(item, path)
+    elif inspect.isroutine(value):
+        yield path, f"the function {getattr(value, '__name__', value)!r}"
+
+
+def _shortened(template: str) -> str:
+    return repr(template if len(template) <= _SHOWN else f"{template[:_SHOWN]}...")
 
 
 def _source(value: Any) -> str:

@@ -15,7 +15,7 @@ from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import DEFAULT_CONN_ID, access_of, advice_of, mask_key, not_readable
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
     NoResponseError,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_hsml.hopsworks.domain.access import Access
-    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.flow import Defer, Flow
     from airflow_provider_hsml.hopsworks.transport.client import Client
@@ -205,7 +204,7 @@ class HsmlBaseHook(BaseHook):
 
         :param deployment: the deployment, or its id
         """
-        number = deployment if isinstance(deployment, int) else deployment.id
+        number = deployment.id if isinstance(deployment, Deployment) else arguments.integer("deployment", deployment)
         return self.access.ui_url(self.client.project.id, "deployments", number)
 
     def _new_run(self, name: str, timeout: object, poll_interval: object, key: str = "") -> Run:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, gate
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
-from airflow_provider_hsml.hopsworks.domain.model_version import Direction
+from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain
 from airflow_provider_hsml.hopsworks.registry import download, lookup, retention, tags
 from airflow_provider_hsml.hopsworks.routes import Routes
@@ -17,7 +18,6 @@ from .base import HsmlBaseHook, read_version
 from .object_storage import local_copy
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Sequence
 
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
@@ -28,7 +28,7 @@ class ModelsMixin(HsmlBaseHook):
 
     def get_models(self, name: str) -> list[ModelVersion]:
         """List all versions of a model."""
-        return self.run(lookup.list_versions(self.client.project, name))
+        return self.run(lookup.list_versions(self.client.project, check_model_name(name)))
 
     def get_model(self, name: str, version: int | None = None) -> ModelVersion:
         """
@@ -39,7 +39,7 @@ class ModelsMixin(HsmlBaseHook):
         :raises NotFoundError: there is none; the message lists the versions that exist
         """
         number = None if version is None else read_version(version)
-        return self.run(lookup.find_version(self.client.project, name, number))
+        return self.run(lookup.find_version(self.client.project, check_model_name(name), number))
 
     def get_best_model(self, name: str, metric: str, direction: str) -> ModelVersion:
         """
@@ -54,7 +54,11 @@ class ModelsMixin(HsmlBaseHook):
         :raises NotFoundError: the model has no version
         :raises InvalidInputError: no version has the metric
         """
-        end, metric = direction_of("direction", direction), arguments.text("metric", metric)
+        name, end, metric = (
+            check_model_name(name),
+            direction_of("direction", direction),
+            arguments.text("metric", metric),
+        )
         page = self.client.send(api.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
         if page.items and page.items[0].metric(metric) is not None:
             return page.items[0]
@@ -73,6 +77,8 @@ class ModelsMixin(HsmlBaseHook):
         """
         from airflow_provider_hsml.hopsworks.registry.register import NewModel, register  # noqa: PLC0415 - not needed to parse a DAG
 
+        if run_key is not None:
+            arguments.text("run_key", run_key)
         with local_copy("model_path", model.pop("model_path", None)) as path:
             new = NewModel.read(model_path=path, **model)
             return self.run(register(self.client.project, new, run_key=run_key))
@@ -87,7 +93,7 @@ class ModelsMixin(HsmlBaseHook):
         :return: the folder
         :raises NotFoundError: there is no such version, or it has no files
         """
-        target = Path(folder)
+        target = Path(arguments.text("folder", os.fspath(folder) if isinstance(folder, os.PathLike) else folder))
         self.run(download.download_model(self.client.project, self.get_model(name, version), target))
         return target
 

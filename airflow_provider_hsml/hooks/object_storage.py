@@ -30,6 +30,8 @@ def local_copy(name: str, path: object) -> Iterator[object]:
     """
     if hasattr(path, "protocol") and hasattr(path, "fs"):
         path = str(path)  # An ObjectStoragePath.
+    if isinstance(path, str) and path.startswith("file:///"):
+        path = path.removeprefix("file://")
     if not isinstance(path, str) or "://" not in path or path.startswith("hopsfs:"):
         yield path
         return
@@ -48,11 +50,13 @@ def writable(name: str, path: object) -> ObjectStoragePath:
     from airflow.providers.common.compat.sdk import ObjectStoragePath  # noqa: PLC0415 - rarely needed
 
     text = arguments.text(name, str(path) if isinstance(path, os.PathLike) or hasattr(path, "protocol") else path)
-    local = Path(text.removeprefix("file://")) if text.startswith("file://") or "://" not in text else None
+    local = None
     try:
         target = ObjectStoragePath(text)
-        if target.is_dir():
-            arguments.refuse(name, "a file to write, not a folder", text)
+        # A link may lead to a file that does not exist yet.
+        local = Path(target.path).resolve() if target.protocol in ("", "file", "local") else None
+        if target.is_dir() or (local is not None and local.exists() and not local.is_file()):
+            arguments.refuse(name, "a file to write, not a folder or a pipe", text)
         target.parent.mkdir(parents=True, exist_ok=True)
         if local is not None:
             is_new = not local.exists()

@@ -143,7 +143,9 @@ class PromotionsMixin(HsmlBaseHook):
         wait = arguments.boolean("wait", wait)
         rules = Gate.read(gate, "gate").rules()
         by = Metric(
-            arguments.text("metric", metric), direction_of("direction", direction), _version_numbers(candidates)
+            arguments.text("metric", metric),
+            direction_of("direction", direction),
+            _version_numbers(candidates, model_name),
         )
         promotion = Promotion(
             self._new_run(_name(deployment_name), timeout, poll_interval, run_key),
@@ -187,6 +189,7 @@ class PromotionsMixin(HsmlBaseHook):
         :param wait: whether to wait until the previous version is live and verified
         """
         undone = None if promotion is None else PromotionReference.read(promotion)
+        reject = arguments.boolean("reject", reject)
         if undone is not None and (model_version is not None or undone.deployment_name != name):
             message = (
                 f"promotion: the record is of deployment {undone.deployment_name!r}; expected one of {name!r}, and no "
@@ -196,7 +199,6 @@ class PromotionsMixin(HsmlBaseHook):
         if model_version is None:
             target = to if to == PREVIOUS else arguments.integer("to", to, least=1)
             name = check_deployment_name(name)
-            reject = arguments.boolean("reject", reject)
             run = self._new_run(name, timeout, poll_interval, run_key)
             rollback = Rollback(
                 run,
@@ -322,7 +324,7 @@ def _is_recreate(rollout: str) -> bool:
 
 
 def _grace(value: float | str) -> float:
-    return arguments.number("unschedulable_grace", value, least=0)
+    return arguments.seconds("unschedulable_grace", value)
 
 
 def stops_when_killed(given: str) -> bool:
@@ -347,10 +349,18 @@ def _checks(given: object, *, wait: bool) -> Checks | None:
     return read.checks()
 
 
-def _version_numbers(given: object) -> list[int] | None:
-    """Read ``candidates``: numbers, or results of registering a model."""
+def _version_numbers(given: object, model_name: str) -> list[int] | None:
+    """
+    Read ``candidates``: numbers, or results of registering a model.
+
+    :param model_name: the model of which they have to be versions
+    """
     if given is None:
         return None
-    rows = arguments.sequence("candidates", from_text("candidates", given, "[1, 2]"))
-    numbers = [row.get("model_version") if isinstance(row, Mapping) else row for row in rows]
-    return [arguments.integer("candidates", number, least=1) for number in numbers]
+    numbers = []
+    for row in arguments.sequence("candidates", from_text("candidates", given, "[1, 2]")):
+        if isinstance(row, Mapping) and row.get("model_name") not in (None, model_name):
+            arguments.refuse("candidates", f"versions of model {model_name!r}", row["model_name"])
+        number = row.get("model_version") if isinstance(row, Mapping) else row
+        numbers.append(arguments.integer("candidates", number, least=1))
+    return numbers

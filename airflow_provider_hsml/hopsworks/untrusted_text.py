@@ -41,12 +41,17 @@ def clean(text: str, most: int = MOST) -> str:
 
     :param most: the number of characters that are kept, half of them from the end
     """
-    for secret in list(_hidden.values()):
-        text = secret.sub("***", text)
-    text = _bounded(text, most)
+    text = _bounded(without_keys(text), most)
     if text.isprintable():
         return text
     return _bounded("".join(map(_printable, text.replace("\r\n", "\n"))), most)
+
+
+def without_keys(text: str) -> str:
+    """Return a text without keys, and else as it is: for data, where ``clean`` would change too much."""
+    for secret in list(_hidden.values()):
+        text = secret.sub("***", text)
+    return text
 
 
 def _bounded(text: str, most: int) -> str:

@@ -6,11 +6,11 @@ import functools
 import logging
 import threading
 import time
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
+from airflow_provider_hsml.deferral import EXECUTION_TIMEOUT_MARGIN, defer_timeout
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
@@ -18,6 +18,7 @@ from airflow_provider_hsml.parsing import TaskMixin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import timedelta
 
     from airflow.providers.common.compat.sdk import Context
 
@@ -28,12 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFER_MARGIN = 600.0
-"""Seconds after the end of a deferred wait, probes and bake included, at which Airflow ends it for the triggerer."""
 _FAIL = "__fail__"
 """The method that Airflow resumes a task with when its trigger failed, or did not end in time."""
-EXECUTION_TIMEOUT_MARGIN = 5.0
-"""Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 kills it at the timeout."""
 
 
 class HsmlOperator(TaskMixin, BaseOperator):
@@ -62,16 +59,17 @@ class HsmlOperator(TaskMixin, BaseOperator):
         :raises HopsworksError: a retry may succeed
         """
         self._links = Links(context["ti"])
-        return self._map_errors(functools.partial(self._act, context))
-
-    def _act(self, context: Context) -> dict[str, Any]:
-        self._check_arrived()
-        return self.act(context)
+        return self._map_errors(functools.partial(self.act, context))
 
     def _map_errors(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Call ``act``. Turn a permanent error into ``AirflowFailException``, so that Airflow does not retry it."""
+        """
+        Check that the arguments have arrived, also those of a task that is resumed, and call ``act``.
+
+        A permanent error becomes an ``AirflowFailException``, so that Airflow does not retry it.
+        """
         self._killed = threading.Event()
         try:
+            self._check_arrived()
             return act()
         except HopsworksError as error:
             from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - not needed to parse a DAG
@@ -277,15 +275,6 @@ class WaitingOperator(HsmlOperator):
 
     def _wait_arguments(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "poll_interval": self.poll_interval, "wait": self.wait_for_completion}
-
-
-def defer_timeout(ends: float) -> timedelta:
-    """
-    Return the time after which Airflow ends a deferral, some way after the trigger should have ended it.
-
-    :param ends: the end of the wait in the triggerer, in seconds since 1970
-    """
-    return timedelta(seconds=max(ends - time.time(), 0.0) + DEFER_MARGIN)
 
 
 def unreported(reason: str) -> HopsworksError:

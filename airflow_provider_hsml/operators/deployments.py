@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.deferral import defer_timeout
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.links import DeploymentLink
 
-from .base import HsmlOperator, WaitingOperator, defer_timeout, unreported
+from .base import HsmlOperator, WaitingOperator, unreported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

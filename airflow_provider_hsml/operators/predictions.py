@@ -54,6 +54,8 @@ class PredictOperator(HsmlOperator):
     )
     template_fields_renderers = {"instances": "json", "inputs": "json", "payload": "json"}  # noqa: RUF012
 
+    exclusive = ("instances", "inputs", "payload")
+
     def __init__(
         self,
         *,
@@ -67,8 +69,7 @@ class PredictOperator(HsmlOperator):
     ) -> None:
         super().__init__(**kwargs)
         self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
-        rows = {"instances": instances, "inputs": inputs, "payload": payload}
-        self._check_argument(lambda subject, given: arguments.only_one(subject, **given), "", rows)
+        self._check_exclusive(instances=instances, inputs=inputs, payload=payload)
         self.deployment_name = deployment_name
         self.instances = instances
         self.inputs = inputs
@@ -110,7 +111,7 @@ class PredictOperator(HsmlOperator):
             self.log.info("Deployment %r: rows %s, %.0f ms, status %s", self.deployment_name, rows, taken, status)
         if replaced:
             self.log.warning(
-                "Deployment %r: %s values of NaN or infinity in the response become null",
+                "Deployment %r: %s values of the response that XCom cannot hold were replaced, such as NaN by null",
                 self.deployment_name,
                 replaced,
             )

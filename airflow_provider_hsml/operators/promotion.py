@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
-from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL
+from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL, as_mappings
 
 from .base import WaitingOperator
 from .promotion_record import PromotionRecordOperator, as_xcom, run_key
@@ -89,7 +89,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         self._check_literal(arguments.choice, "rollout", rollout, allowed=("rolling", "recreate"))
         self._check_literal(arguments.boolean, "plan_only", plan_only)
         self._check_literal(arguments.choice, "when_killed", when_killed, allowed=("leave", "stop"))
-        self._check_literal(arguments.number, "unschedulable_grace", unschedulable_grace, least=0)
+        self._check_literal(arguments.seconds, "unschedulable_grace", unschedulable_grace)
         self.deployment_name = deployment_name
         self.model_project = model_project
         self.rollout = rollout
@@ -97,8 +97,8 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         self.when_killed = when_killed
         self.unschedulable_grace = unschedulable_grace
         # Airflow renders a mapping, resolves XComs in it and masks it, but does none of that for a dataclass.
-        self.spec = spec.given() if is_dataclass(spec) else spec
-        verification = verification.given() if is_dataclass(verification) else verification
+        self.spec = as_mappings(spec)
+        verification = as_mappings(verification)
         self.expect = None
         if isinstance(verification, Mapping):
             # expect names code to run, so it must not come from a template, whose values are from outside.
@@ -179,10 +179,12 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         """Whether ``expect`` is written in the DAG file, and does not come from a mapped argument."""
         if self.expect is None or not self.has_dag():  # type: ignore[no-untyped-call]
             return True
-        partial = getattr(self.dag.get_task(self.task_id), "partial_kwargs", None)
+        task = self.dag.get_task(self.task_id)
+        partial = getattr(task, "partial_kwargs", None)
         if partial is None:  # The task is not mapped.
             return True
-        written = partial.get("verification")
+        defaults = {**self.dag.default_args, **(task.task_group.default_args if task.task_group else {})}
+        written = partial.get("verification", defaults.get("verification"))
         expect = written.get("expect") if isinstance(written, Mapping) else getattr(written, "expect", None)
         return bool(expect == self.expect)
 
@@ -375,7 +377,7 @@ class DeployBestModelOperator(_PromotingOperator):
         self.metric = metric
         self.direction = direction
         self.candidates = candidates
-        self.gate = gate.given() if is_dataclass(gate) else gate
+        self.gate = as_mappings(gate)
         self._check_structured("gate", self.gate)
         self.if_not_better = if_not_better
 

@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
+from airflow_provider_hsml.deferral import EXECUTION_TIMEOUT_MARGIN, defer_timeout
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError, InvalidInputError
 from airflow_provider_hsml.links import DeploymentLink, Links, ModelVersionLink
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 LOGGED_EVERY = 60.0
 """Seconds between two log lines of a wait in the worker."""
-EXECUTION_TIMEOUT_MARGIN = 5.0
-"""Seconds before the task's execution_timeout at which a deferred wait ends: Airflow 2 kills it at the timeout."""
 
 
 class HsmlSensor(TaskMixin, BaseSensorOperator):
@@ -99,10 +98,7 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
 
         :raises AirflowFailException: an argument from an XCom, a template or ``expand`` is empty; also with soft_fail
         """
-        try:
-            self._check_arrived()
-        except InvalidInputError as error:
-            raise AirflowFailException(str(error)) from None
+        self._fail_if_empty()
         self._deadline, self._links = time.time() + self.timeout, Links(context["ti"])
         return super().execute(context)
 
@@ -134,13 +130,21 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
 
         :param next_method: the method that was named when the sensor was deferred, or Airflow's word for a failure
         :param next_kwargs: its arguments
+        :raises AirflowFailException: an argument from an XCom, a template or ``expand`` is empty now
         """
         if next_method == "__fail__":
             self.log.error(
                 "The triggerer has not reported the end of this sensor's wait.\n"
                 "Check that 'airflow triggerer' runs, is not overloaded, and has no error in its log."
             )
+        self._fail_if_empty()
         return super().resume_execution(next_method, next_kwargs, context)
+
+    def _fail_if_empty(self) -> None:
+        try:
+            self._check_arrived()
+        except InvalidInputError as error:
+            raise AirflowFailException(str(error)) from None
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Poll once. A deferrable sensor defers if the condition is not met."""
@@ -203,7 +207,12 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
             poll_interval=self.poke_interval,
             longest_interval=longest,
         )
-        self.defer(trigger=trigger, method_name="execute_complete", kwargs={"deadline": self._deadline}, timeout=None)
+        self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            kwargs={"deadline": self._deadline},
+            timeout=defer_timeout(deadline),
+        )
 
     def _fail_at_timeout(self) -> None:
         """Raise the exception of Airflow's own loop: for the sensor's timeout, or the task's if that is shorter."""

@@ -19,6 +19,7 @@ from .sensor import MIN_POLL_INTERVAL, SensorTrigger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
     from airflow_provider_hsml.hopsworks.sensing.new_versions import NewVersionFeed
@@ -72,7 +73,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
     :param tag: only versions with these tags, values by tag name; a version counts as new once it has them. Each
         version's tags are read separately, so set ``newer_than`` for a model with many versions
     :param model_project: another project that owns the model and shares its registry with this one
-    :param poll_interval: seconds between polls
+    :param poll_interval: seconds between polls, or a ``timedelta``
     :param more: the arguments of ``HsmlTrigger``: ``hsml_conn_id``, ``project``
     :raises TypeError: an argument is invalid
     """
@@ -87,7 +88,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         at_most: float | None = None,
         tag: Mapping[str, Any] | None = None,
         model_project: str | None = None,
-        poll_interval: float = 60.0,
+        poll_interval: float | timedelta = 60.0,
         **more: Any,
     ) -> None:
         super().__init__(**more)
@@ -98,14 +99,18 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         self.at_most = at_most
         self.tag = tag
         self.model_project = model_project
-        self.poll_interval = poll_interval
         try:
-            arguments.number("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
-            self._feed()
+            self.poll_interval = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
+            read = self._feed().condition.criteria
         except InvalidInputError as error:
             # Airflow's triggerer survives no other error than TypeError here.
             message = f"ModelVersionTrigger: {error}"
             raise TypeError(message) from error
+        self.newer_than, self.at_least, self.at_most = read.newer_than, read.at_least, read.at_most
+        self.tag = dict(read.tags) or None
+        # As read: Airflow stores the arguments of a trigger, so they have to be numbers and text of Python.
+        as_read = {name: value for name, value in self._criteria().items() if name in self._arguments}
+        self._arguments = {**self._arguments, **as_read, "poll_interval": self.poll_interval}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll and send events, until Airflow stops the trigger."""

@@ -15,9 +15,9 @@ from airflow_provider_hsml import (
     StartDeploymentOperator,
     StopDeploymentOperator,
 )
+from airflow_provider_hsml.deferral import DEFER_MARGIN
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError
 from airflow_provider_hsml.local.cluster.faults import StartFault
-from airflow_provider_hsml.operators.base import DEFER_MARGIN
 from tests.support.tasks import FakeTaskInstance, begin, execute
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, XComArg
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskGroup, XComArg
 from airflow.providers.common.compat.standard.operators import PythonOperator
 
 from airflow_provider_hsml import operators, sensors
@@ -18,8 +18,9 @@ from airflow_provider_hsml.operators import (
     PredictOperator,
     RollbackDeploymentOperator,
     StartDeploymentOperator,
+    StopDeploymentOperator,
 )
-from airflow_provider_hsml.sensors import ModelVersionSensor
+from airflow_provider_hsml.sensors import DeploymentStatusSensor, ModelVersionSensor
 from tests.support.tasks import FakeTaskInstance, changes, execute, rendered
 
 if TYPE_CHECKING:
@@ -175,6 +176,76 @@ class TestWithAirflowsOwnRendering:
 
         self.refuses(task, f"^{path}: expected a value from the {'XCom of task' if kind == 'xcom' else 'template'}")
 
+    @pytest.mark.parametrize("where", ["template", "native template", "xcom"])
+    @pytest.mark.parametrize(
+        ("field", "value", "path"),
+        [
+            ("gate", {"floor": None, "min_improvement": 0.1}, "gate.floor"),
+            ("verification", {"instances": None}, "verification.instances"),
+            ("spec", {"scaling": {"min_instances": None}}, "spec.scaling.min_instances"),
+            ("spec", {"env_vars": {"LEVEL": None}}, "spec.env_vars.LEVEL"),
+        ],
+    )
+    def test_a_field_of_a_whole_argument(self, field: str, value: Any, path: str, where: str, returned: Any) -> None:
+        """Else a gate whose floor is missing would promote without one."""
+        native = DAG("native", schedule=None, render_template_as_native_obj=where == "native template")
+        with returned.operator.dag if where == "xcom" else native:
+            source = {"template": "{{ x | tojson }}", "native template": "{{ x }}", "xcom": returned}[where]
+            task = make(DeployBestModelOperator, **{field: source})
+        if where == "xcom":
+            rendered(task, **{field: value})
+        else:
+            task.render_template_fields(context() | {"x": value})
+
+        with pytest.raises(AirflowFailException, match=f"{path}: expected a value from the"):
+            task.execute(context())
+
+    def test_a_function(self, dag: DAG) -> None:
+        """Airflow calls a function in a template field with the context."""
+
+        def pulled(context: Any, jinja_env: Any) -> Any:
+            return context["ti"].xcom_pull("before")
+
+        with dag:
+            task = DeployModelOperator(task_id="task", model_name="x", plan=pulled)  # type: ignore[arg-type]
+
+        self.refuses(task, "^plan: expected a value from the function 'pulled', got None")
+
+    @pytest.mark.parametrize("template", ["churn{{ x }}", "{{ x }}churn", "a{% if true %}{{ x }}{% endif %}"])
+    @pytest.mark.parametrize("native", [False, True])
+    def test_an_expression_in_longer_text(self, template: str, native: bool) -> None:
+        with DAG("native", schedule=None, render_template_as_native_obj=native):
+            task = DeployModelOperator(task_id="task", model_name="x", deployment_name=template)
+        task.render_template_fields(context() | {"x": None})
+
+        with pytest.raises(AirflowFailException, match=r"An expression in the template .* gives None.\n"):
+            task.execute(context())
+
+    def test_an_expression_with_a_default(self) -> None:
+        task = DeployModelOperator(task_id="task", model_name="x", deployment_name="churn{{ x or '' }}{# note #}")
+        task.render_template_fields(context() | {"x": None})
+
+        task._check_arrived()
+        assert task.deployment_name == "churn"
+
+    @pytest.mark.parametrize("kind", [DeployModelOperator, StopDeploymentOperator])
+    def test_a_task_that_is_resumed(self, kind: Any, returned: Any, dag: DAG) -> None:
+        """Its arguments are rendered again: it must not go on with others than it began with."""
+        with dag:
+            task = make(kind, project=returned, deferrable=True)
+        task.render_template_fields(context(dag))
+
+        with pytest.raises(AirflowFailException, match=r"^project: expected a value from the XCom"):
+            task.resume_execution("resume", {"event": {}, "left": {}}, context(dag))
+
+    def test_a_sensor_that_is_resumed(self, returned: Any, dag: DAG) -> None:
+        with dag:
+            task = DeploymentStatusSensor(task_id="task", deployment_name=returned, deferrable=True)
+        task.render_template_fields(context(dag))
+
+        with pytest.raises(AirflowFailException, match=r"^deployment_name: expected a value from the XCom"):
+            task.resume_execution("execute_complete", {"event": {}, "deadline": 0.0}, context(dag))
+
     def test_in_json_text(self) -> None:
         task = DeployModelOperator(task_id="task", model_name="x", spec='{"environment": "{{ ti.xcom_pull(1) }}"}')
 
@@ -238,6 +309,20 @@ class TestNotGiven:
         one: Any = dag.get_task("mapped").unmap({"hsml_conn_id": "x"})
         one._check_arrived()
 
+    def test_a_literal_none_in_the_default_args_of_a_group(self, dag: DAG) -> None:
+        given: Any = {"model_project": None}
+        with dag, TaskGroup("group", default_args=given):
+            DeployModelOperator.partial(task_id="mapped", model_name="m").expand(model_version=[1])
+
+        one: Any = dag.get_task("group.mapped").unmap({"model_version": 1})
+        one._check_arrived()
+
+    def test_a_source_that_is_replaced(self, returned: Any) -> None:
+        task = DeployModelOperator(task_id="task", model_name="x", plan=returned)
+        task.plan = None
+
+        task._check_arrived()
+
     def test_a_literal_that_looks_empty(self) -> None:
         make(DeployModelOperator, model_name="None")._check_arrived()
 
@@ -289,7 +374,7 @@ def test_nothing_is_sent(serving: LocalServing, returned: Any) -> None:
 
 
 @pytest.mark.parametrize("empty", ["", {}, []], ids=repr)
-@pytest.mark.parametrize("name", ["plan", "deployment_name", "model_project", "spec", "verification"])
+@pytest.mark.parametrize("name", ["project", "plan", "deployment_name", "model_project", "spec", "verification"])
 def test_an_empty_value_is_none_of_those_that_mean_not_given(serving: LocalServing, name: str, empty: Any) -> None:
     if (name, empty) in [("spec", {}), ("verification", {})]:
         pytest.skip("no field is given")

@@ -460,3 +460,32 @@ def test_a_flow_is_closed_when_its_driver_fails_before_the_first_step() -> None:
         hook.run(never_begun)
 
     assert inspect.getcoroutinestate(never_begun) == inspect.CORO_CLOSED
+
+
+@pytest.mark.usefixtures("serving")
+@pytest.mark.parametrize("name", [None, "", "a b", 3])
+def test_a_name_that_is_none_is_no_name_of_every_model(hook: HsmlHook, tmp_path: Path, name: Any) -> None:
+    for read in (
+        lambda: hook.get_models(name),
+        lambda: hook.get_model(name),
+        lambda: hook.get_best_model(name, "accuracy", "max"),
+        lambda: hook.download_model(name, folder=tmp_path),
+        lambda: hook.delete_model_versions(name),
+    ):
+        with pytest.raises(InvalidInputError, match="Model name"):
+            read()
+
+
+@pytest.mark.usefixtures("serving")
+def test_candidates_of_another_model(hook: HsmlHook) -> None:
+    candidates = [{"model_name": "other", "model_version": 3}]
+
+    with pytest.raises(InvalidInputError, match="candidates: expected versions of model 'mine', got 'other'"):
+        hook.deploy_best_model("mine", "accuracy", "max", candidates=candidates)
+
+
+@pytest.mark.usefixtures("serving")
+@pytest.mark.parametrize("project", ["", 0, False])
+def test_a_project_that_is_empty_is_not_the_connections(project: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"^project: expected the name of a Hopsworks project"):
+        HsmlHook(project=project).get_deployments()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from datetime import date, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -184,3 +186,26 @@ def test_a_server_that_is_away_and_a_key_that_is_revoked_are_no_end(
 def test_what_cannot_be_watched_for_is_said_when_the_file_is_parsed(given: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         ModelVersionTrigger(**given)
+
+
+def test_stores_numbers_and_text_of_python() -> None:
+    trigger = ModelVersionTrigger(
+        model_name="x",
+        newer_than="3",  # type: ignore[arg-type]
+        metric="accuracy",
+        at_least=Decimal("0.9"),  # type: ignore[arg-type]
+        tag={"since": date(2026, 1, 2)},
+        poll_interval=timedelta(minutes=1),
+    )
+    _, kwargs = trigger.serialize()
+
+    assert json.loads(json.dumps(kwargs)) == kwargs
+    assert (kwargs["newer_than"], kwargs["at_least"], kwargs["poll_interval"]) == (3, 0.9, 60)
+    assert kwargs["tag"] == {"since": "2026-01-02"}
+
+
+@pytest.mark.parametrize("given", [{"poll_interval": 0}, {"newer_than": "last"}, {"at_least": 1}])
+def test_what_cannot_be_watched(given: dict[str, Any]) -> None:
+    """Airflow's triggerer survives no other error than TypeError there."""
+    with pytest.raises(TypeError, match="ModelVersionTrigger: "):
+        ModelVersionTrigger(model_name="x", **given)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, XComArg
 
-from airflow_provider_hsml import DeploymentSpec, operators, sensors
+from airflow_provider_hsml import DeploymentSpec, TransformerSpec, operators, sensors
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework
 from airflow_provider_hsml.operators import StartDeploymentOperator
 from airflow_provider_hsml.operators.models import FRAMEWORKS
@@ -81,6 +82,35 @@ def test_what_is_written_inside_a_mapping_is_checked_too(name: str, given: dict[
     kind = getattr(operators, name, None) or getattr(sensors, name)
     with pytest.raises(ValueError, match=f"Task 'task': .*{message}"):
         kind.partial(task_id="task", **given)
+
+
+def test_two_of_three_ways_to_give_rows() -> None:
+    given: Any = {"instances": [[1]], "payload": "{{ params.it }}"}
+    message = "Task 'task': instances and payload: expected only one of instances, inputs, payload"
+
+    with pytest.raises(ValueError, match=message):
+        make("PredictOperator", **given)
+    with pytest.raises(ValueError, match=message):
+        operators.PredictOperator.partial(task_id="task", **given)
+
+
+def test_a_template_beside_a_literal_mistake_hides_nothing() -> None:
+    with pytest.raises(ValueError, match=r"spec.resources: unknown key 'requestz'"):
+        make("DeployModelOperator", spec={"resources": {"instances": "{{ x }}", "requestz": {}}})
+
+
+def test_a_dataclass_inside_a_mapping_is_rendered() -> None:
+    task = make("DeployModelOperator", spec={"transformer": TransformerSpec(env_vars={"RUN": "{{ run }}"})})
+    task.render_template_fields({"run": "nightly"})
+
+    assert task._unmasked_spec() == {"transformer": {"env_vars": {"RUN": "nightly"}}}
+
+
+@pytest.mark.parametrize("timeout", [1e10, timedelta.max, timedelta(days=400)])
+def test_longer_than_a_year_no_task_waits(timeout: Any) -> None:
+    for name in ("DeployModelOperator", "PredictOperator"):
+        with pytest.raises(ValueError, match="timeout: expected at most 31622400 seconds, which is a year"):
+            make(name, timeout=timeout)
 
 
 def test_templates_inside_a_mapping_are_not_known_yet() -> None:

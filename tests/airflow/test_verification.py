@@ -382,6 +382,14 @@ class TestExpectIsNotTemplated:
         }
         assert task.expect == "finite"
 
+    def test_in_the_default_args_of_a_mapped_task(self) -> None:
+        given = {"verification": Verification(expect="finite")}
+        with DAG("mapped", schedule=None, default_args=given) as dag:
+            DeployModelOperator.partial(task_id="task", model_name="x").expand(deployment_name=["a"])
+        task: Any = dag.get_task("task").unmap({"deployment_name": "a"})
+
+        assert task._verification().expect == "finite"
+
     def test_a_template_is_refused(self, name: str) -> None:
         with pytest.raises(ValueError, match=r"verification.expect: expected one of finite"):
             deploy(name, verification=Verification(expect="{{ params.evil }}"))

@@ -36,6 +36,7 @@ class FakeTaskInstance:
 
 def rendered(operator: Any, **values: Any) -> Any:
     """Give an operator as it is once Airflow has rendered templates: with values that no DAG file had."""
+    operator.__dict__["_is_rendered"] = True
     for name, value in values.items():
         setattr(operator, name, value)
     return operator

@@ -113,16 +113,16 @@ class Access:
         own_port = _port(f"{name}, field 'port'", port)
         return cls(
             url=_base_url(f"{name}, field 'host'", host, port=own_port, scheme=schema, allow_http=allow_http),
-            project=_project(f"{name}, extra 'project'", project or given.get("project")),
+            project=_project(project, f"{name}, extra 'project'", given.get("project")),
             key=key,
             verify=_verify(name, given),
             inference_route=arguments.choice(f"{name}, extra 'inference_route'", route, ("hopsworks", "istio")),
             ingress_url=ingress and _base_url(f"{name}, extra 'ingress_url'", ingress, allow_http=allow_http),
             allow_http=allow_http,
-            request_timeout=arguments.number(
+            request_timeout=arguments.seconds(
                 f"{name}, extra 'request_timeout'", given.get("request_timeout", 60), least=1
             ),
-            write_timeout=arguments.number(f"{name}, extra 'write_timeout'", given.get("write_timeout", 300), least=1),
+            write_timeout=arguments.seconds(f"{name}, extra 'write_timeout'", given.get("write_timeout", 300), least=1),
             max_response_mb=arguments.number(
                 f"{name}, extra 'max_response_mb'", given.get("max_response_mb", 64), least=1
             ),
@@ -155,9 +155,9 @@ class Access:
                 port=_port(f"{name}, HOPSWORKS_PORT", port or None),
             ),
             project=_project(
+                project,
                 f"{name}, HOPSWORKS_PROJECT",
-                project
-                or _field(environment.get("HOPSWORKS_PROJECT") or environment.get("HOPSWORKS_PROJECT_NAME") or None),
+                _field(environment.get("HOPSWORKS_PROJECT") or environment.get("HOPSWORKS_PROJECT_NAME") or None),
             ),
             key=key,
             key_kind=kind,
@@ -234,8 +234,15 @@ def _environment_key(environment: Mapping[str, str]) -> tuple[str, str, str | No
     raise InvalidInputError(message)
 
 
-def _project(what: str, value: object) -> str:
-    """Read a project's name."""
+def _project(argument: object, what: str, value: object) -> str:
+    """
+    Read a project's name.
+
+    :param argument: overrides ``value``, unless it is None
+    :param what: the origin of ``value``, for messages
+    """
+    if argument is not None:
+        what, value = "project", argument
     if not isinstance(value, str) or not _PROJECT.fullmatch(value):
         arguments.refuse(what, "the name of a Hopsworks project (letters, digits, underscores)", value)
     return str(value)

@@ -18,6 +18,7 @@ from decimal import Decimal
 from typing import Any, NoReturn, Self, TypeVar
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.untrusted_text import without_keys
 
 from .plain import from_text, plain
 
@@ -31,12 +32,14 @@ _LONGEST_SHOWN = 200
 _LONGEST_INTEGER = 100
 """Characters of a whole number as text."""
 _MAX_FLOAT = sys.float_info.max
+_LONGEST_SECONDS = 366 * 24 * 3600
+"""A longer wait overflows clocks and timers somewhere below."""
 
 
 def shown(value: object) -> str:
-    """Return a value for a message: shortened, and its type alone if it cannot be printed."""
+    """Return a value for a message: without keys, shortened, and its type alone if it cannot be printed."""
     try:
-        found = repr(value)
+        found = without_keys(repr(value))
     except Exception:  # noqa: BLE001 - anything may be given, also an integer too long to print or a list in itself
         return f"a value of type {type(value).__name__}"
     return found if len(found) <= _LONGEST_SHOWN else f"{found[:_LONGEST_SHOWN]}..."
@@ -61,7 +64,7 @@ def integer(what: str, value: object, *, least: int | None = None) -> int:
     :param least: the smallest value allowed
     """
     expected = "a whole number" if least is None else f"a whole number of {least} or more"
-    given, value = value, _python(value)
+    given, value = value, python_value(value)
     if isinstance(value, str) and len(value) <= _LONGEST_INTEGER and value.strip().removeprefix("-").isdecimal():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or (least is not None and value < least):
@@ -76,7 +79,7 @@ def number(what: str, value: object, *, least: float | None = None) -> float:
     :param least: the smallest value allowed
     """
     expected = "a finite number" if least is None else f"a finite number of {least:g} or more"
-    given, value = value, _python(value)
+    given, value = value, python_value(value)
     if isinstance(value, str | Decimal):
         try:
             value = float(value)
@@ -92,16 +95,19 @@ def number(what: str, value: object, *, least: float | None = None) -> float:
 
 def seconds(what: str, value: object, *, least: float = 0) -> float:
     """
-    Read a duration: a ``timedelta``, or a number of seconds.
+    Read a duration of at most a year: a ``timedelta``, or a number of seconds.
 
     :param least: the smallest value allowed, in seconds
     """
-    return number(what, value.total_seconds() if isinstance(value, timedelta) else value, least=least)
+    found = number(what, value.total_seconds() if isinstance(value, timedelta) else value, least=least)
+    if found > _LONGEST_SECONDS:
+        refuse(what, f"at most {_LONGEST_SECONDS} seconds, which is a year", value)
+    return found
 
 
 def boolean(what: str, value: object) -> bool:
     """Read a flag, or 'true' and 'false' as text from a template."""
-    value = _python(value)
+    value = python_value(value)
     if isinstance(value, str) and value.strip().lower() in ("true", "false"):
         return value.strip().lower() == "true"
     if not isinstance(value, bool):
@@ -200,7 +206,10 @@ def sequence(what: str, value: object) -> Sequence[Any]:
     """Read any iterable but strings and mappings, including Airflow's lazy sequences of mapped outputs."""
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         refuse(what, "a list", value)
-    return list(value)
+    try:
+        return list(value)
+    except TypeError:  # An array without dimensions.
+        refuse(what, "a list", value)
 
 
 def json_mapping(what: str, value: object, example: str | None = None) -> dict[str, Any]:
@@ -218,11 +227,12 @@ def tags(what: str, value: object) -> dict[str, Any]:
     return {resource_name(what, name): tag for name, tag in json_mapping(what, value, '{"team": "risk"}').items()}
 
 
-def _python(value: object) -> object:
+def python_value(value: Any) -> Any:
     """Return a scalar of numpy as Python's own; any other value unchanged."""
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        return getattr(value, "item", lambda: value)()
-    return value
+    if type(value).__module__ != "numpy" or getattr(value, "shape", None) != ():
+        return value
+    # numpy's item() returns a long double unchanged.
+    return float(value) if value.dtype.kind == "f" else value.item()
 
 
 class Arguments:

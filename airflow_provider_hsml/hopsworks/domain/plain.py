@@ -14,14 +14,20 @@ from datetime import date, time
 from decimal import Decimal
 from typing import Any, NoReturn
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.untrusted_text import without_keys
 
 Path = tuple[Any, ...]
 """The place of a value: the argument's name, then keys and indexes."""
 
 _BYTES = bytes | bytearray | memoryview
+_DEEPEST = 100
+"""Levels of lists and mappings in a response."""
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
+"""The integers that Airflow can send to its API server."""
 _LONGEST_INTEGER = 1000
 """Bits of an integer. Python writes no integer with more than 4,300 digits."""
+_LAST_YEAR = 9999
 _JSON = "Numbers, text, lists and mappings can be sent; arrays and frames are converted into lists."
 _IN_A_ROW = 'a list of rows. Text for a model is inside a row: [["great film"]]'
 _CONVERSIONS = ("to_pylist", "to_list", "tolist", "as_py")
@@ -92,25 +98,48 @@ def rows(what: str, value: object) -> Any:
 
 def finite(value: Any) -> tuple[Any, int]:
     """
-    Replace NaN and infinity, which XCom and JSON files cannot hold, by None.
+    Replace the values of a response that XCom, events and JSON files cannot hold.
+
+    NaN and infinity become None, integers of more than 64 bits become text, and halves of surrogate pairs are escaped.
+    The API key is removed from text.
 
     :param value: plain Python values
-    :return: the value, and the number of replacements
+    :return: the value, and the number of values that could not be held
+    :raises UnexpectedResponseError: it nests too deeply
     """
+    return _finite(value, _DEEPEST)
+
+
+def _finite(value: Any, deepest: int) -> tuple[Any, int]:
+    if deepest == 0:
+        message = (
+            f"The response nests deeper than {_DEEPEST} levels, which XCom cannot hold.\nCheck the model's answer."
+        )
+        raise UnexpectedResponseError(message, status=200)
     if isinstance(value, float):
         return (value, 0) if math.isfinite(value) else (None, 1)
+    if isinstance(value, int):
+        return (value, 0) if _SMALLEST <= value <= _LARGEST else (str(value), 1)
+    if isinstance(value, str):
+        text = without_keys(value)
+        return (text, 0) if text.isascii() else _encodable(text)
     if isinstance(value, Mapping):
-        replaced = {key: finite(item) for key, item in value.items()}
+        replaced = {_finite(key, deepest)[0]: _finite(item, deepest - 1) for key, item in value.items()}
         return {key: item for key, (item, _) in replaced.items()}, sum(count for _, count in replaced.values())
     if isinstance(value, list | tuple):
-        items = [finite(item) for item in value]
+        items = [_finite(item, deepest - 1) for item in value]
         return [item for item, _ in items], sum(count for _, count in items)
     return value, 0
 
 
+def _encodable(text: str) -> tuple[str, int]:
+    encodable = text.encode("utf-8", "backslashreplace").decode()
+    return encodable, int(encodable != text)
+
+
 def _plain(value: Any, path: Path) -> Any:
     if value is None or isinstance(value, bool | str):
-        return value
+        return str(value) if isinstance(value, str) else value
     if isinstance(value, int | float | Decimal):
         return _number(value, path)
     if isinstance(value, date | time):
@@ -135,23 +164,46 @@ def _converted(value: Any, path: Path) -> Any:
     """Convert a frame, an array, a column or a scalar of another library."""
     if isinstance(value, _BYTES):
         _refuse(path, "bytes", "Encode them as text, for example with base64, as the model expects it.")
-    if hasattr(value, "columns"):
+    if hasattr(type(value), "columns"):
         return _list(_rows_of(value, path), path)
-    kind = getattr(getattr(value, "dtype", None), "kind", "") if type(value).__module__ == "numpy" else ""
+    if hasattr(value, "mask") and getattr(value.mask, "any", bool)():
+        _refuse(path, "masked values", "Replace them, by a number or by None, or leave their rows out.")
+    dtype = getattr(value, "dtype", None)
+    kind, names = getattr(dtype, "kind", ""), getattr(dtype, "names", None)
+    if names and hasattr(value, "shape"):
+        return _records(value, names, path)
     if kind == "m":
         _refuse(path, "a time difference", "Use a number, for example of seconds.")
-    if kind == "M":
-        missing = value != value  # noqa: PLR0124 - true where a date is missing
-        if missing.any():
-            _refuse((*path, *(int(at[0]) for at in missing.nonzero())) if value.shape else path, "a missing date")
-        # Python's dates have no nanoseconds: these would become integers.
-        value = value.astype("datetime64[us]")
+    if kind == "c":
+        _refuse(path, "a complex number")
+    if kind == "M" and hasattr(value, "astype") and not hasattr(value, "to_list"):
+        return _dates(value, path)
     method = next((found for name in _CONVERSIONS if callable(found := getattr(value, name, None))), None)
     if method is None:
         _refuse(path, f"a value of the type {type(value).__name__}")
     found = method()
     # numpy's long double is returned unchanged.
     return _plain(found, path) if type(found) is not type(value) else _number(float(found), path)
+
+
+def _records(value: Any, names: Iterable[str], path: Path) -> Any:
+    """Return the rows of a structured array, each in the order of its fields; of a single record, its row."""
+    if value.shape == ():
+        return [_plain(value[name], (*path, name)) for name in names]
+    columns = [_plain(value[name], (*path, name)) for name in names]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def _dates(value: Any, path: Path) -> Any:
+    """Convert an array of dates, or a single one."""
+    missing = value != value  # noqa: PLR0124 - true where a date is missing
+    if missing.any():
+        _refuse((*path, *(int(at[0]) for at in missing.nonzero())) if value.shape else path, "a missing date")
+    years = value.astype("datetime64[Y]").astype("int64") + 1970
+    if ((years < 1) | (years > _LAST_YEAR)).any():
+        _refuse(path, f"a date outside of the years 1 to {_LAST_YEAR}")
+    # Python's dates have no nanoseconds: these would become integers.
+    return _plain(value.astype("datetime64[us]").tolist(), path)
 
 
 def _rows_of(frame: Any, path: Path) -> Iterable[Any]:

@@ -337,7 +337,8 @@ def _component(spec: DeploymentSpec | TransformerSpec, what: str) -> SettingValu
 def _env_vars(what: str, given: object) -> dict[str, str]:
     """Read environment variables. Messages never show their values."""
     found = {}
-    for name, value in arguments.mapping(what, given).items():
+    for name, item in arguments.mapping(what, given).items():
+        value = arguments.python_value(item)
         if name.startswith(RESERVED):
             arguments.refuse(what, f"no name that begins with {RESERVED}: Hopsworks sets those itself", name)
         if not _ENV_VAR.fullmatch(name):

@@ -91,8 +91,8 @@ class Verification(Arguments):
             version_path=None if path is None else arguments.text("verification.version_path", path),
             health_path=None if self.health_path is None else check_path(self.health_path),
             max_latency_ms=None if limit is None else arguments.number("verification.max_latency_ms", limit, least=0),
-            bake_seconds=arguments.number("verification.bake_seconds", self.bake_seconds, least=0),
-            probe_interval=arguments.number("verification.probe_interval", self.probe_interval, least=0.01),
+            bake_seconds=arguments.seconds("verification.bake_seconds", self.bake_seconds),
+            probe_interval=arguments.seconds("verification.probe_interval", self.probe_interval, least=0.01),
             max_error_rate=rate,
             rolls_back=on_failure == "rollback",
         )

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
+ACTIONS = (
+    *("created", "updated", "started", "attached", "unchanged", "kept", "planned"),
+    *("rolled_back", "unverified", "superseded", "failed"),
+)
+"""The values of a record's ``action``. The last four are those of a promotion that failed."""
 _SCRIPT = "the script was requested"
 
 
@@ -155,7 +160,7 @@ class Record:
     deployment_id: int | None
     """None when there is no deployment, since no candidate was good enough to be the first."""
     action: str
-    """created, updated, started, attached, unchanged, kept; planned; rolled_back, unverified, superseded or failed."""
+    """One of ``ACTIONS``."""
     reason: str
     model_name: str | None
     model_version: int | None

@@ -24,7 +24,7 @@ from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolic
 from .change_record import ChangeRecord, ManualRollback, OutdatedDecision
 from .guarded_change import GuardedChange
 from .promote import apply_and_record, roll_back
-from .record import EarlierTry, PromotionResult
+from .record import ACTIONS, EarlierTry, PromotionResult
 from .situation import read_situation
 from .way_back import find_way_back
 
@@ -41,6 +41,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREVIOUS = "previous"
+_LEAVE_A_CHANGE = ("created", "updated", "started", "attached", "failed", "unverified")
+"""The actions of promotions whose change may be live."""
+_TYPES = {
+    "deployment_name": str,
+    "deployment_id": int,
+    "action": str,
+    "model_project": str,
+    "model_name": str,
+    "model_version": int,
+}
+"""The keys of a promotion record that are read, with the types of their values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +74,20 @@ class PromotionReference:
         """
         expected = "the record of a promoting task, <task>.output['promotion']"
         given = arguments.json_mapping("promotion", value, expected)
-        keys = ("deployment_name", "deployment_id", "action", "model_project", "model_name", "model_version")
-        if set(keys) - set(given):
+        if set(_TYPES) - set(given):
             arguments.refuse("promotion", expected, sorted(given))
-        name, id_, action, *served = (given[key] for key in keys)
+        for key, kind in _TYPES.items():
+            if given[key] is not None and (not isinstance(given[key], kind) or isinstance(given[key], bool)):
+                arguments.refuse(f"promotion.{key}", expected, given[key])
+        arguments.choice("promotion.action", given["action"], ACTIONS)
+        name, id_, action, *served = (given[key] for key in _TYPES)
         return cls(name, id_, action, ServedVersion(*served))
 
     def nothing_left(self, found: Situation, live: Deployment) -> str | None:
         """Return the reason why the promotion has left nothing to undo; None if there is something to undo."""
-        if self.action not in ("created", "updated", "started", "attached", "failed"):
+        if self.action not in _LEAVE_A_CHANGE:
             return f"the promotion ended with {self.action!r}: it has left nothing to roll back"
-        if self.action == "failed" and found.pending is None:
+        if self.action in ("failed", "unverified") and found.pending is None:
             return "the promotion failed, and has left nothing to roll back"
         if (live.id, PreviousState.of(live).served) != (self.deployment_id, self.served):
             return f"what the promotion has changed was changed again since: {live}"

@@ -142,6 +142,7 @@ def _files_below(top: Path) -> Iterator[Path]:
         except OSError as error:
             _refuse(folder, f"the folder cannot be read ({error.strerror})")
         for path in entries:
+            _check_name(path)
             if path.is_dir():
                 folders.append((path, above | {real}))
             else:
@@ -149,11 +150,15 @@ def _files_below(top: Path) -> Iterator[Path]:
                 yield path
 
 
-def _check_file(path: Path) -> None:
+def _check_name(path: Path) -> None:
     try:
         path.name.encode()
     except UnicodeEncodeError:
         _refuse(path, f"its name {os.fsencode(path.name)!r} is not UTF-8")
+
+
+def _check_file(path: Path) -> None:
+    _check_name(path)
     if not path.is_file():
         _refuse(path, "it is a link to nothing" if path.is_symlink() else "it is no file and no folder")
 

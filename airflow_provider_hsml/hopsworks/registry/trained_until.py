@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
@@ -30,10 +30,12 @@ def read_argument(value: object) -> str:
     :raises InvalidInputError: it is neither
     """
     try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError:
+        if isinstance(value, date):
+            value = value.isoformat()
+        moment = datetime.fromisoformat(arguments.text(_KEY, value))
+        return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
         arguments.refuse(_KEY, "a datetime, or ISO 8601 text such as '2026-11-29T00:00:00+00:00'", value)
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC).isoformat()
 
 
 def content(trained_until: str | None) -> dict[str, str] | None:

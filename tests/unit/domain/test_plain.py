@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_hsml.hopsworks import untrusted_text
 from airflow_provider_hsml.hopsworks.domain import plain
 from airflow_provider_hsml.hopsworks.domain.verification import request_body
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, UnexpectedResponseError
 
 numpy: Any = pytest.importorskip("numpy")
 NAN, INFINITY = float("nan"), float("inf")
@@ -81,6 +82,10 @@ class Missing(datetime):
         return False
 
     __hash__ = datetime.__hash__
+
+
+class OwnArray(numpy.ndarray):  # type: ignore[misc]
+    """An array of a class of its own."""
 
 
 class Whole(list[Any]):
@@ -169,7 +174,11 @@ _cycle.append(_cycle)
         ([timedelta(1)], "a value of the type timedelta"),
         (numpy.array([1], "timedelta64[s]"), "a time difference"),
         ([1j], "a value of the type complex"),
-        (numpy.array([1j]), "a value of the type complex"),
+        (numpy.array([1j]), "a complex number"),
+        ([numpy.clongdouble(1j)], r"instances\[0\]: .* got a complex number"),
+        (numpy.ma.array([1, 2], mask=[0, 1]), "masked values"),
+        (numpy.array([5], "m8[s]").view(OwnArray), "a time difference"),
+        (numpy.array(["20000-01-01"], "M8[D]"), "a date outside of the years 1 to 9999"),
         ([{1: 2}], "the key 1"),
         ([10**5000], "so long an integer"),
         (_cycle, "nested too deeply, or hold themselves"),
@@ -254,9 +263,33 @@ class TestRequests:
             request_body("x.", **given)
 
 
+RECORDS = numpy.array(
+    [(1, "x", numpy.datetime64("2026-01-02", "ns"))], dtype=[("a", int), ("b", "U3"), ("d", "datetime64[ns]")]
+)
+
+
+def test_records_of_a_structured_array_are_rows() -> None:
+    row = [1, "x", "2026-01-02T00:00:00"]
+
+    assert plain.rows("instances", RECORDS) == [row]
+    assert plain.rows("instances", RECORDS.view(numpy.recarray)) == [row]
+    assert plain.rows("instances", list(RECORDS)) == [row]
+    assert type(plain.rows("instances", list(RECORDS))[0][1]) is str
+
+
+def test_dates_in_an_array_of_a_class_of_its_own() -> None:
+    dates = numpy.array(["2026-01-02"], "M8[ns]")
+
+    assert plain.rows("instances", dates.view(OwnArray)) == ["2026-01-02T00:00:00"]
+    assert plain.rows("instances", numpy.ma.array(dates, mask=[0])) == ["2026-01-02T00:00:00"]
+
+
 @pytest.mark.parametrize(
     ("given", "expected", "count"),
     [
+        ([2**63, -(2**63), 2**64], [2**63, -(2**63), str(2**64)], 1),
+        ({"a": "\ud800"}, {"a": "\\ud800"}, 1),
+        (["\U0001f40d", "\x1b\x00"], ["\U0001f40d", "\x1b\x00"], 0),
         ({"predictions": [1.0, NAN, [INFINITY, "NaN"]]}, {"predictions": [1.0, None, [None, "NaN"]]}, 2),
         ([NAN], [None], 1),
         (-INFINITY, None, 1),
@@ -265,6 +298,24 @@ class TestRequests:
 )
 def test_nan_on_the_way_to_xcom(given: Any, expected: Any, count: int) -> None:
     assert plain.finite(given) == (expected, count)
+
+
+def test_a_key_in_a_response_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some models answer with the headers of their request."""
+    monkeypatch.setattr(untrusted_text, "_hidden", {})
+    untrusted_text.hide("prefix.secret-part-1")
+
+    assert plain.finite({"headers": ["ApiKey prefix.secret-part-1"]}) == ({"headers": ["ApiKey ***"]}, 0)
+
+
+@pytest.mark.parametrize("levels", [101, 5000])
+def test_a_response_that_nests_too_deeply(levels: int) -> None:
+    deep: Any = 1
+    for _ in range(levels):
+        deep = [deep]
+
+    with pytest.raises(UnexpectedResponseError, match="nests deeper than 100 levels"):
+        plain.finite(deep)
 
 
 def test_large_lists_take_little_time() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +13,14 @@ from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     HopsworksError,
+    InvalidInputError,
     NoResponseError,
     RequestRefusedError,
     UnexpectedResponseError,
     UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.registry import trained_until
 from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
 
@@ -25,6 +28,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_hsml.hopsworks.api import Call
+
+
+class NotATime(datetime):
+    """The missing date of pandas."""
+
+    def isoformat(self, *_: Any, **__: Any) -> str:
+        return "NaT"
+
 
 PUT = "PUT modelregistries/119/models/digits_1"
 MODEL = {"id": "digits_1", "name": "digits", "version": 1}
@@ -89,6 +100,24 @@ def test_before_4_2_the_argument_wins_over_the_folders_own_file(fake: FakeHopswo
         ("input_example.json", b"[[1]]"),
         ("model.joblib", b"weights"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (date(2026, 1, 2), "2026-01-02T00:00:00+00:00"),
+        (datetime(2026, 1, 2, 3), "2026-01-02T03:00:00+00:00"),  # noqa: DTZ001 - UTC without an offset
+        ("2026-01-02T03:00:00+02:00", "2026-01-02T01:00:00+00:00"),
+    ],
+)
+def test_times_of_training_data(given: Any, expected: str) -> None:
+    assert trained_until.read_argument(given) == expected
+
+
+@pytest.mark.parametrize("given", ["9999-12-31T23:59:59-05:00", "yesterday", "", 20240101, 1.5, NotATime(2026, 1, 1)])
+def test_no_times_of_training_data(given: Any) -> None:
+    with pytest.raises(InvalidInputError, match="trained_until"):
+        trained_until.read_argument(given)
 
 
 class TestTags:

@@ -104,3 +104,12 @@ def test_a_folder_of_folders_is_empty(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidInputError, match="the folder is empty"):
         names(tmp_path)
+
+
+def test_a_name_of_a_folder_that_is_not_utf_8(folder: Path) -> None:
+    below = Path(os.fsdecode(os.fsencode(folder) + b"/sub\xff"))
+    below.mkdir()
+    (below / "a.pkl").write_text("x")
+
+    with pytest.raises(InvalidInputError, match=r"its name b'sub\\xff' is not UTF-8"):
+        names(folder)
