@@ -8,6 +8,7 @@ the default. So the assignment of a template field records the source of each su
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -37,6 +38,7 @@ BY_DEPLOYMENT = "deployment {{ task.deployment_name }}"
 BY_MODEL = "model {{ task.model_name }}"
 _TEMPLATE_CHARACTERS = frozenset("{}[]<>$%#")
 """Characters of template delimiters. A DAG may define its own delimiters."""
+_NO_SOURCES = (int, float, bool, type(None))
 _SHOWN = 100
 """Characters of a template that a message shows."""
 
@@ -91,8 +93,10 @@ class TaskMixin:
         """Set an attribute. Until Airflow renders the template fields, record the sources of a template field."""
         super().__setattr__(name, value)
         if name in self.template_fields and not self._is_rendered:
-            others = {path: source for path, source in self._sources.items() if path[0] != name}
-            self.__dict__["_sources"] = {**others, **dict(_sources_in(value, (name,)))}
+            found = {path: source for path, source in self._sources.items() if path[0] != name}
+            with contextlib.suppress(RecursionError):  # Refused when it is read.
+                found |= _sources_in(value, (name,))
+            self.__dict__["_sources"] = found
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Any, jinja_env: Any, seen_oids: Any
@@ -291,7 +295,8 @@ def _sources_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
             yield from _sources_in(item, (*path, key))
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
-            yield from _sources_in(item, (*path, number))
+            if type(item) not in _NO_SOURCES:  # A DAG file may hold many rows.
+                yield from _sources_in(item, (*path, number))
     elif isinstance(value, set | frozenset):
         for item in value:
             yield from _sources_in(item, path)

@@ -47,7 +47,7 @@ class DeploymentStatusSensor(HsmlSensor):
     def __init__(self, *, deployment_name: str, target_status: str | Sequence[str] = "Running", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
-        if target_status != "Running":
+        if not (isinstance(target_status, str) and target_status == "Running"):
             self._check_structured("target_status", target_status)
         self.deployment_name = deployment_name
         self.target_status = target_status
