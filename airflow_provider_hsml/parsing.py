@@ -8,7 +8,6 @@ the default. So the assignment of a template field records the source of each su
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import json
@@ -94,9 +93,7 @@ class TaskMixin:
         super().__setattr__(name, value)
         if name in self.template_fields and not self._is_rendered:
             found = {path: source for path, source in self._sources.items() if path[0] != name}
-            with contextlib.suppress(RecursionError):  # Refused when it is read.
-                found |= _sources_in(value, (name,))
-            self.__dict__["_sources"] = found
+            self.__dict__["_sources"] = found | dict(_sources_in(value, (name,)))
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Any, context: Any, jinja_env: Any, seen_oids: Any
@@ -290,18 +287,22 @@ def _sources_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, str) and _TEMPLATE_CHARACTERS & set(value):
         yield path, f"the template {_shortened(value)}"
         yield from () if (parsed := _from_json(value)) is value else _sources_in(parsed, path)
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _sources_in(item, (*path, key))
-    elif isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            if type(item) not in _NO_SOURCES:  # A DAG file may hold many rows.
-                yield from _sources_in(item, (*path, number))
-    elif isinstance(value, set | frozenset):
-        for item in value:
-            yield from _sources_in(item, path)
     elif inspect.isroutine(value):
         yield path, f"the function {getattr(value, '__name__', value)!r}"
+    else:
+        for key, item in _items(value):
+            yield from _sources_in(item, (*path, *key))
+
+
+def _items(value: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield the values in a mapping or list with their keys. Those of a set have none."""
+    if isinstance(value, Mapping):
+        yield from (((key,), item) for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        # A DAG file may hold many rows of numbers.
+        yield from (((number,), item) for number, item in enumerate(value) if type(item) not in _NO_SOURCES)
+    elif isinstance(value, set | frozenset):
+        yield from (((), item) for item in value)
 
 
 def _shortened(template: str) -> str:
