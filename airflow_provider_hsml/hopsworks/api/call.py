@@ -174,17 +174,24 @@ class Page(Generic[T]):
     """Rows of the page that are left out, since they cannot be read."""
 
 
-def rows_of(data: Any) -> list[Any]:
+def rows_of(data: Any, *, offset: int | None = None) -> list[Any]:
     """
     Return the rows of a list: a bare one, or ``{"count", "items"}``, where an empty one has no items.
 
-    :raises ValueError: ``data`` is no list
+    :param offset: number of rows that the request skipped; None for a list that does not come in pages
+    :raises ValueError: ``data`` is no list, or lacks rows that it counts
     """
+    count = 0
     if isinstance(data, dict):
         wire.check(data, {"count": int})
+        count = data.get("count") or 0
         data = data.get("items", [] if data.get("count") == 0 else None)
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         message = "expected a list of objects"
+        raise wire.FormError(message)
+    # A page may be short, since the request or the server limits it. The pages after it have the rest.
+    if count > len(data) and (offset is None or (not data and count > offset)):
+        message = f"it counts {count} rows, and holds {len(data)}"
         raise wire.FormError(message)
     return data
 
@@ -212,13 +219,14 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
     return found
 
 
-def page_of(what: str, data: Any, read: Callable[[Any], T], *, complete: bool = False) -> Page[T]:
+def page_of(what: str, data: Any, read: Callable[[Any], T], *, offset: int = 0, complete: bool = False) -> Page[T]:
     """
     Read one page of a list, as ``readable`` does.
 
-    :raises ValueError: ``data`` is no page
+    :param offset: number of rows that the request skipped
+    :raises ValueError: ``data`` is no page, or is empty although more rows are counted
     """
-    rows = rows_of(data)
+    rows = rows_of(data, offset=offset)
     items = readable(what, rows, read, complete=complete)
     count = data.get("count") if isinstance(data, dict) else len(rows)
     return Page(items, count, len(rows) - len(items))

@@ -102,7 +102,7 @@ def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[Page[Fi
     what = f"list {path!r}"
 
     def read(data: Any) -> Page[FileEntry]:
-        page = page_of(what, data, FileEntry.from_json, complete=True)
+        page = page_of(what, data, FileEntry.from_json, offset=offset, complete=True)
         # Whether the number is that of the folder or that of the page shows only where the page is not full.
         return replace(page, count=None) if len(page.items) >= PAGE else page
 

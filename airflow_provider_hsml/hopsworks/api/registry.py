@@ -135,7 +135,7 @@ def get_models(
         what,
         "GET",
         _models(project, registry),
-        lambda data: page_of(what, data, read),
+        lambda data: page_of(what, data, read, offset=offset),
         query=tuple(query),
         repeatable=True,
     )

@@ -289,3 +289,32 @@ def test_an_error_text_with_half_a_pair_of_surrogates() -> None:
     with pytest.raises(RequestRefusedError) as caught:
         READS["deployment"].outcome(refusal(400, 240003, "no \ud83d"))
     assert "no \\ud83d" in str(caught.value)
+
+
+class TestRowsThatAreCounted:
+    """A list that counts rows and lacks them is not complete, and not empty."""
+
+    @pytest.mark.parametrize("rows", [{"items": []}, {"items": [{}]}, {"items": None}, {}])
+    @pytest.mark.parametrize("name", ["deployments", "logs", "tags", "model tags", "registries", "endpoints"])
+    def test_of_a_list_without_pages(self, name: str, rows: dict[str, Any]) -> None:
+        with pytest.raises(UnexpectedResponseError):
+            READS[name].outcome(Answer(200, json.dumps({"count": 2} | rows).encode()))
+
+    @pytest.mark.parametrize("name", ["models", "versions", "newest version", "folder"])
+    def test_of_a_page(self, name: str) -> None:
+        with pytest.raises(UnexpectedResponseError, match="it counts 2 rows, and holds 0"):
+            READS[name].outcome(Answer(200, b'{"count": 2, "items": []}'))
+
+    def test_of_a_later_page(self) -> None:
+        call = api.get_models(PROJECT, "digits", offset=2)
+
+        assert call.outcome(Answer(200, b'{"count": 2, "items": []}')).items == []
+        with pytest.raises(UnexpectedResponseError, match="it counts 3 rows"):
+            call.outcome(Answer(200, b'{"count": 3, "items": []}'))
+
+    def test_a_page_may_be_short(self) -> None:
+        page = api.get_models(PROJECT, "digits", limit=1).outcome(
+            Answer(200, json.dumps({"count": 7, "items": [MODEL]}).encode())
+        )
+
+        assert (len(page.items), page.count) == (1, 7)

@@ -111,6 +111,22 @@ class TestAJournal:
         hook.client.send(api.delete_path(hook.client.project, f"{FOLDER}/{name}/00000009-0000.json"))
         assert hook.run(open_journal(hook.client.project, name)).newest == entry()
 
+    def test_with_a_list_that_lacks_its_rows_is_not_empty(self) -> None:
+        fake = FakeHopsworks(row())
+        fake.faults[f"{FOLDER}/digits"] = [Answer(200, b'{"count": 7, "items": []}')] * 2
+
+        with pytest.raises(UnexpectedResponseError, match="it counts 7 rows"):
+            fake.run(open_journal(PROJECT, "digits"))
+
+    def test_is_listed_to_the_last_page(self) -> None:
+        fake, names = FakeHopsworks(row()), ["00000002-aabcdef12.json", "00000001-aabcdef12.json"]
+        pages = [{"count": 2, "items": [{"attributes": {"name": name}}]} for name in names]
+        fake.faults[f"{FOLDER}/digits"] = [Answer(200, json.dumps(page).encode()) for page in reversed(pages)]
+        fake.files[names[0]] = entry().to_json()
+
+        journal = fake.run(open_journal(PROJECT, "digits"))
+        assert (journal.names, journal.newest) == (names, entry())
+
     def test_leaves_files_of_others_alone(self, hook: HsmlHook) -> None:
         journal = hook.run(open_journal(hook.client.project, "others"))
         hook.run(journal.write(entry()))
