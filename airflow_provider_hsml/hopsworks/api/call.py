@@ -147,9 +147,11 @@ class Call(Generic[T]):
             return self._read(answer.content)
         except HopsworksError:
             raise
-        except Exception as error:
-            message = f"{self.what}: the answer is not what Hopsworks gives ({_fault(error)}). {_outline_of(answer)}"
-            raise UnexpectedResponseError(message, status=answer.status) from error
+        except Exception as error:  # noqa: BLE001 - whatever a response makes a parser raise
+            fault = _fault(error)
+        # Not from the parser's error, whose frames hold the parsed response: it is parsed again for the outline.
+        message = f"{self.what}: the answer is not what Hopsworks gives ({fault}). {_outline_of(answer)}"
+        raise UnexpectedResponseError(message, status=answer.status)
 
     def _read(self, content: bytes) -> T:
         if self.raw and self.read is not None:

@@ -85,7 +85,10 @@ class Client:
         """
         call = bounded(call, self.deadline, time.time)
         attempts = tenacity.Retrying(sleep=self._sleep, **request.attempts(call, self._attempts))
-        outcome: T = attempts(self._send_once, call, time.monotonic())
+        try:
+            outcome: T = attempts(self._send_once, call, time.monotonic())
+        except HopsworksError as error:
+            raise request.without_frames(error) from error.__cause__
         self._on_answer(outcome)
         return outcome
 
@@ -149,7 +152,8 @@ class Client:
         except requests.exceptions.Timeout as error:
             raise one.not_answered() from error
         except requests.exceptions.RequestException as error:
-            if isinstance(error, ValueError):
+            # A ValueError after that is about the response: a malformed header, for example.
+            if isinstance(error, ValueError) and not watchdog.is_connected:
                 raise one.not_sendable(error) from error
             unreached = "NewConnectionError" in repr(error.args) or "NameResolutionError" in repr(error.args)
             raise one.failed(error, unreached=unreached) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import socket
 import sys
@@ -116,13 +117,48 @@ def test_ends_in_time_and_with_little_memory(connect: Connect, case: str, limit:
 
 
 @pytest.mark.parametrize("client", hostile.CLIENTS)
-@pytest.mark.parametrize("case", ["gzip of 1.5 GB", "15 MB of empty objects", "15 MB of lists in lists"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "gzip of 1.5 GB",
+        "15 MB of empty objects",
+        "15 MB of lists in lists",
+        "15 MB of a deployment that cannot be read",
+    ],
+)
 def test_with_the_limit_that_holds(client: str, case: str) -> None:
     """In a process of its own, with all that the HTTP library allocates outside of Python."""
     done = hostile.measure(client, case)
 
     assert done["error"] in ("UnexpectedResponseError", "NoResponseError")
     assert done["mb"] < hostile.MEMORY * LIMITS[ResponseKind.RESOURCE] / MB
+
+
+def test_an_error_holds_no_response(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits keep the error of a read until the next one."""
+    monkeypatch.setattr(request, "ATTEMPTS", 1)
+    unreadable = b'{"id": 14, "name": 5, "x": ' + hostile.listed(b'"00"', 3_000_000) + b"}"
+    calls: list[api.Call[Any]] = [LIST, api.get_deployment(PROJECT, "digits")]
+    kept = []
+    with serving(lambda seen: (200 if "name" in seen.path else 502, {}, unreadable)) as url:
+        client = connect(url)
+        for call in calls:
+            with suppress(HopsworksError):  # What is imported and kept, once.
+                client.send(call)
+        tracemalloc.start()
+        try:
+            for call in calls:
+                with pytest.raises(UnexpectedResponseError) as caught:
+                    client.send(call)
+                kept.append(caught.value)
+                del caught
+            gc.collect()
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert len(kept) == 2
+    assert held < MB
 
 
 @pytest.mark.parametrize("case", ["endless chunks", "a body that drips", "headers that drip"])
