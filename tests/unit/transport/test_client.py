@@ -20,7 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.transport.request import ATTEMPTS
+from airflow_provider_hsml.hopsworks.transport import request
 from tests.support.samples import PROJECT
 from tests.support.servers import KEY, LIST, OK, PUT, Connect, Request, Seen, serving
 
@@ -53,7 +53,7 @@ def test_reads_are_not_asked_for_ever(connect: Connect) -> None:
     seen = Seen((503, {}, b"away"))
     with serving(seen) as url, pytest.raises(UnexpectedResponseError, match=r"HTTP 503 .* It began: 'away'"):
         connect(url).send(LIST)
-    assert len(seen.paths) == ATTEMPTS
+    assert len(seen.paths) == request.ATTEMPTS
 
 
 def test_the_server_says_when(connect: Connect, pauses: list[float]) -> None:
@@ -117,7 +117,10 @@ def test_a_redirect_to_an_address_that_is_none(connect: Connect, location: str) 
 
 @pytest.mark.parametrize("end", [b"", b"\r\n"])
 @pytest.mark.parametrize("encoding", ["length", "chunks"])
-def test_bytes_after_an_answer_are_no_answer_to_the_next_request(connect: Connect, encoding: str, end: bytes) -> None:
+def test_bytes_after_an_answer_are_no_answer_to_the_next_request(
+    connect: Connect, encoding: str, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "ATTEMPTS", 1)
     surplus = end + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     content = {
         "length": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
