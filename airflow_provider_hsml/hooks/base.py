@@ -222,13 +222,20 @@ class HsmlBaseHook(BaseHook):
         interval = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
         return Run(self.client.project, name and check_deployment_name(name), seconds, interval, steady(), key)
 
-    def _start_before_exit(self, name: str) -> None:
-        """Start a deployment that was left stopped, in the few seconds that a killed task still has."""
+    def _start_before_exit(self, name: str) -> bool:
+        """
+        Start a deployment that was left stopped, in the few seconds that a killed task still has.
+
+        :return: False if it may be left stopped
+        """
         backoff = Backoff(first=0.2, most=1.0, deadline=time.time() + _START_BEFORE_EXIT_SECONDS)
+        self.client.sleep = time.sleep  # The hook's own may end each wait of a killed task.
         try:
             drive(restart.start_if_left_stopped(self.client.project, name, backoff), self.client.send, time.sleep)
         except Exception:
             log.exception("Deployment %r may be left stopped: start it", name)
+            return False
+        return True
 
 
 def new_backoff(timeout: object, poll_interval: object) -> Backoff:
