@@ -6,6 +6,7 @@ A client, sync or async, sends a ``Call``. Clients know nothing about endpoints.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import logging
@@ -204,13 +205,14 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
 
     :param what: the request, for the log
     :param complete: raise the error of such a row instead
+    :raises InvalidInputError: all that can be read have the name in another case
     """
-    found = []
+    found, in_another_case = [], None
     for row in rows:
         try:
             found.append(read(row))
-        except HopsworksError:
-            raise
+        except InvalidInputError as error:
+            in_another_case = error
         except Exception as error:
             if complete:
                 raise
@@ -218,6 +220,8 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
             log.warning(
                 "%s: left out %s, which cannot be read: %s", what, clean(repr(name))[:200], clean(str(error))[:200]
             )
+    if in_another_case is not None and not found:
+        raise in_another_case
     return found
 
 
@@ -292,7 +296,10 @@ def _fault(error: Exception) -> str:
 def _missing_route(answer: Answer, error: HopsworksError) -> MissingRoute | None:
     if isinstance(error, RequestRefusedError):
         return MissingRoute.CERTAIN if error.code == _ROUTE_NOT_FOUND else None
-    is_html = answer.content.lstrip()[:1] == b"<" or "html" in (answer.headers.get("content-type") or "").lower()
+    is_html = (
+        answer.content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"
+        or "html" in (answer.headers.get("content-type") or "").lower()
+    )
     return None if is_html else MissingRoute.LIKELY
 
 

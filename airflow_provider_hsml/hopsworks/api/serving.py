@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion, check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name, tags_of
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 from .call import (
     INSTANCE_NOT_FOUND,
@@ -208,7 +209,7 @@ def get_logs(
 
 def _instance_log(data: Any) -> InstanceLog:
     row = wire.resource(data, {"instanceName": str}, {"content": str})
-    return InstanceLog(row["instanceName"], row.get("content") or "")
+    return InstanceLog(clean(row["instanceName"]), clean(row.get("content") or "", _MOST_OF_LOG))
 
 
 def get_versions(

@@ -81,6 +81,39 @@ class TestAnEntry:
 
         assert JournalEntry.from_json(data) == entry(over=None)
 
+    @pytest.mark.parametrize(
+        ("place", "odd"),
+        [
+            *(
+                ((key,), 5)
+                for key in ("id", "state", "run", "challenger", "wanted", "before", "reason", "asked", "over")
+            ),
+            *(((key,), []) for key in ("challenger", "wanted", "before", "over")),
+            *(((key,), None) for key in ("id", "run", "at", "challenger", "wanted", "touches_env_vars", "rejected")),
+            *(((key,), "x") for key in ("at", "before", "passes", "is_rollback", "back_to", "over", "routes")),
+            *((("before", key), "x") for key in ("deployment_id", "version", "was_up", "served", "row")),
+            *((("before", key), None) for key in ("deployment_id", "was_up", "served", "row")),
+            (("before", "row", "modelVersion"), "1"),
+            (("before", "row", "predictorResources"), "many"),
+            (("challenger", "version"), "2"),
+            (("rejected", 0, "served"), []),
+            (("rejected", 0, "served"), None),
+            (("rejected", 0, "reason"), 5),
+            (("rejected", 0, "at"), None),
+            (("over", 0), "x"),
+        ],
+        ids=str,
+    )
+    def test_of_an_odd_shape_is_none(self, place: tuple[Any, ...], odd: Any) -> None:
+        data: Any = json.loads(json.dumps(entry().to_json()))
+        inner = data
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = odd
+
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            JournalEntry.from_json(data)
+
 
 class TestAJournal:
     def test_has_no_entry_at_first(self, hook: HsmlHook) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.sensing import new_versions
+from airflow_provider_hsml.hopsworks.sensing import conditions, new_versions
 from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
 from airflow_provider_hsml.hopsworks.sensing.new_versions import REMEMBERED, NewVersionFeed
 from tests.support.fake import PROJECT, FakeHopsworks
@@ -119,7 +119,7 @@ def test_one_that_cannot_be_described_hides_no_other(
             raise RecursionError
         return real(access, model, **more)
 
-    registry, real = Registry(1), new_versions.describe
+    registry, real = Registry(1), conditions.describe
     registry.news()
     registry.add([2, 3, 4])
     monkeypatch.setattr(new_versions, "describe", describe)
