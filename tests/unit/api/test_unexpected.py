@@ -278,6 +278,14 @@ def test_an_empty_list(body: Any) -> None:
         assert READS[name].outcome(Answer(200, json.dumps(body).encode())) == []
 
 
+@pytest.mark.parametrize("name", [".", "..", "a/b", "../a", "a\0b", ""])
+def test_a_file_whose_name_leads_to_another_path(name: str) -> None:
+    row = {"attributes": {"name": name, "size": 2}}
+    for read, body in (("folder", {"count": 1, "items": [row]}), ("entry", row)):
+        with pytest.raises(UnexpectedResponseError, match="leads to another path"):
+            READS[read].outcome(Answer(200, json.dumps(body).encode()))
+
+
 def test_a_file_has_its_listed_size() -> None:
     for call in (api.download(PROJECT, "a", size=3), api.read_json(PROJECT, "a", lambda data: data, size=3)):
         assert call.outcome(Answer(200, b"100")) in (b"100", 100)

@@ -348,8 +348,19 @@ class TestFiles:
         assert not list(tmp_path.iterdir())
 
     def test_a_folder_that_cannot_be_written(self, connect: Connect, tmp_path: Path) -> None:
-        with serving(Seen(OK)) as url, pytest.raises(InvalidInputError, match="cannot be written"):
-            connect(url).send(api.download_to(PROJECT, "Models/m/1/w", tmp_path / "nowhere" / "w"))
+        (tmp_path / "file").touch()
+        (tmp_path / "folder").mkdir()
+        with serving(Seen(OK)) as url:
+            for target in (tmp_path / "file" / "w", tmp_path / "folder", tmp_path / ("x" * 300)):
+                with pytest.raises(InvalidInputError, match="cannot be written"):
+                    connect(url).send(api.download_to(PROJECT, "Models/m/1/w", target))
+
+    def test_may_have_the_longest_name_and_new_folders(self, connect: Connect, tmp_path: Path) -> None:
+        target = tmp_path / "a" / "b" / ("x" * 255)
+        with serving(Seen(OK)) as url:
+            assert connect(url).send(api.download_to(PROJECT, "Models/m/1/w", target))
+        assert target.read_bytes() == OK[2]
+        assert list(target.parent.iterdir()) == [target]
 
 
 def slowly(count: int, piece: bytes, pause: float) -> Iterator[bytes]:
