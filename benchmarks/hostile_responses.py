@@ -121,6 +121,7 @@ CASES: dict[str, Callable[[], Iterable[bytes]]] = {
     "15 MB of lists in lists": lambda: whole(listed(b"[[[[]]]]")),
     "15 MB of objects in objects": lambda: whole(listed(b'{"":{"":{"":{}}}}')),
     "15 MB of short texts": lambda: whole(listed('"\u0100"'.encode())),
+    "15 MB of a deployment that cannot be read": lambda: whole(b'{"id":14,"name":5,"x":' + listed(b'"00"') + b"}"),
 }
 
 

@@ -43,6 +43,8 @@ T = TypeVar("T")
 MIN_POLL_INTERVAL = 0.01
 """Seconds. The operators allow 0.1 and more."""
 _TEST_SECONDS = 10.0
+_MOST_OF_VERSION = 50
+"""Characters of the server's version that the Test button shows."""
 _START_BEFORE_EXIT_SECONDS = 30.0
 """Seconds for a Stopping deployment to become Stopped, when its restart was interrupted."""
 
@@ -147,7 +149,7 @@ class HsmlBaseHook(BaseHook):
             with contextlib.closing(Client(access, on_new_key=mask_key, attempts=1)) as client:
                 project = client.project
                 version = client.send(api.get_server_version())
-                version = version if isinstance(version, str) else None
+                version = clean(version)[:_MOST_OF_VERSION] if isinstance(version, str) else None
                 # The responses do not matter, only whether the key's scopes allow the requests.
                 client.send(api.get_models(project, limit=1))
                 client.send(api.get_deployments(project, model_name="nosuchmodel"))
@@ -158,7 +160,7 @@ class HsmlBaseHook(BaseHook):
                 text = f"{text.removesuffix('.')}. Check the connection's host and port, and 'https://' or 'http://'."
             return False, "\n".join([text, *self._advice()])
         reached = f"Hopsworks {version or 'of unknown version'} at {access.url}"
-        text = f"Reached {reached}, project {project.name!r} (id {project.id})."
+        text = clean(f"Reached {reached}, project {project.name!r} (id {project.id}).")
         return True, "\n".join([text, *self._advice()])
 
     def _advice(self) -> list[str]:
@@ -221,13 +223,20 @@ class HsmlBaseHook(BaseHook):
         interval = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
         return Run(self.client.project, name and check_deployment_name(name), seconds, interval, steady(), key)
 
-    def _start_before_exit(self, name: str) -> None:
-        """Start a deployment that was left stopped, in the few seconds that a killed task still has."""
+    def _start_before_exit(self, name: str) -> bool:
+        """
+        Start a deployment that was left stopped, in the few seconds that a killed task still has.
+
+        :return: False if it may be left stopped
+        """
         backoff = Backoff(first=0.2, most=1.0, deadline=time.time() + _START_BEFORE_EXIT_SECONDS)
+        self.client.sleep = time.sleep  # The hook's own may end each wait of a killed task.
         try:
             drive(restart.start_if_left_stopped(self.client.project, name, backoff), self.client.send, time.sleep)
         except Exception:
             log.exception("Deployment %r may be left stopped: start it", name)
+            return False
+        return True
 
 
 def new_backoff(timeout: object, poll_interval: object) -> Backoff:

@@ -8,7 +8,7 @@ from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, SupersededError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Deferred, steady
 from airflow_provider_hsml.hopsworks.promotion import resume
 from airflow_provider_hsml.hopsworks.registry import lookup
@@ -154,10 +154,12 @@ class DeploymentChangesMixin(HsmlBaseHook):
             return self.run(how(run, wait=wait)).deployment.public
         except (Deferred, SupersededError):
             raise
-        except BaseException:
+        except BaseException as error:
             # Airflow 2 ends a killed task by an exception that is not an Exception.
-            if not (rolling or before.status.is_down):
-                self._start_before_exit(name)
+            if rolling or before.status.is_down or self._start_before_exit(name):
+                raise
+            if isinstance(error, HopsworksError):
+                raise error.extended(f"Deployment {name!r} is left stopped: start it.") from error
             raise
 
     def resume_start(self, left: Mapping[str, Any], event: Event) -> Deployment:

@@ -45,8 +45,8 @@ class ModelsMixin(HsmlBaseHook):
         """
         Return the version with the best value of a metric.
 
-        One version is requested from the server, sorted, as the SDK does. If it lacks the metric, all versions are
-        read.
+        One version is requested from the server, sorted, as the SDK does. If it lacks the metric, or the server returns
+        several, all versions are read.
 
         :param name: the model's name
         :param metric: the metric's name
@@ -60,7 +60,7 @@ class ModelsMixin(HsmlBaseHook):
             arguments.text("metric", metric),
         )
         page = self.client.send(api.get_models(self.client.project, name, sort_by=metric, direction=end, limit=1))
-        if page.items and page.items[0].metric(metric) is not None:
+        if len(page.items) == 1 and not page.unreadable and page.items[0].metric(metric) is not None:
             return page.items[0]
         versions = self.get_models(name)
         if not versions:

@@ -193,5 +193,5 @@ class TestOlderData:
         hook.client.send(api.delete_path(project, path))
         hook.run(upload_bytes(project, path, b'{"trained_until": "yesterday"}'))
 
-        with pytest.raises(UnexpectedResponseError, match="expected JSON with the time 'trained_until'"):
+        with pytest.raises(UnexpectedResponseError, match=r"airflow\.json': the answer is not what Hopsworks gives"):
             self.best(name, poll_interval=0.1)

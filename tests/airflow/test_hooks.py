@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
 import inspect
 import json
@@ -12,6 +13,7 @@ import pytest
 from airflow.secrets import BaseSecretsBackend
 
 from airflow_provider_hsml import HsmlHook
+from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
     InvalidInputError,
@@ -65,6 +67,19 @@ class TestConnection:
 
         assert works
         assert message == f"Reached Hopsworks {HOPSWORKS}.0 at {serving.url}, project 'demo' (id 119)."
+
+    def test_shows_no_key_that_the_server_echoes(
+        self, hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = f"ApiKey {serving.api_key}\x1b[2J" + "x" * 200
+        real = api.get_server_version()
+        monkeypatch.setattr(api, "get_server_version", lambda: dataclasses.replace(real, read=lambda _: said))
+
+        works, message = hook.test_connection()
+
+        assert works
+        assert message.startswith("Reached Hopsworks ApiKey ***\\x1b[2Jxxx")
+        assert f"{'x' * 33} at {serving.url}" in message
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -322,6 +337,17 @@ class TestModels:
         assert hook.get_best_model("hooked", "accuracy", "max").version == 1
         assert len(serving.requests) == 1
         assert hook.get_best_model("hooked", "accuracy", "min").version == 2
+
+    def test_best_where_the_server_does_not_sort(
+        self, hook: HsmlHook, register: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for accuracy in (0.1, 0.9, 0.5):
+            register("unsorted", 1, accuracy=accuracy)
+        real = api.get_models
+        monkeypatch.setattr(api, "get_models", lambda project, name, **_: real(project, name))
+
+        assert hook.get_best_model("unsorted", "accuracy", "max").version == 2
+        assert hook.get_best_model("unsorted", "accuracy", "min").version == 1
 
     def test_best_by_a_metric_that_nobody_has(self, hook: HsmlHook, register: Callable[..., int]) -> None:
         """The server returns a version all the same."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, RestartDeploymentOperator
+from airflow_provider_hsml.hooks import base
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, NoResponseError
 from tests.support.tasks import FakeTaskInstance, changes, execute, rendered, resource
@@ -154,11 +156,41 @@ def test_what_cannot_be_started_again_is_said(
         return real(call)
 
     monkeypatch.setattr(hook.client, "send", send)
+    monkeypatch.setattr(base, "_START_BEFORE_EXIT_SECONDS", 3.0)
 
     with pytest.raises(Terminated):
         hook.restart_deployment(name)
     assert asked(serving) == ["STOP"]
     assert f"Deployment '{name}' may be left stopped: start it" in caplog.text
+
+
+def test_an_outage_from_the_stop_on(serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error says that the deployment is left stopped, if it is."""
+    hook = HsmlHook()
+    real, seconds = hook.client.send, [3.0]
+
+    def send(call: Any) -> Any:
+        if asked(serving) == ["STOP"] and time.monotonic() < stopped_at() + seconds[0]:
+            raise NoResponseError("the server is gone")
+        return real(call)
+
+    def stopped_at() -> float:
+        moments.append(time.monotonic())
+        return moments[0]
+
+    moments: list[float] = []
+    monkeypatch.setattr(hook.client, "send", send)
+    with pytest.raises(DeadlineExceededError) as caught:
+        hook.restart_deployment(name, timeout=1, poll_interval=0.1)
+    assert "left stopped" not in str(caught.value)
+    assert asked(serving) == ["STOP", "START"]
+
+    hook.start_deployment(name, poll_interval=0.1)
+    serving.requests.clear()
+    seconds[0] = math.inf
+    monkeypatch.setattr(base, "_START_BEFORE_EXIT_SECONDS", 1.0)
+    with pytest.raises(DeadlineExceededError, match=f"Deployment '{name}' is left stopped: start it"):
+        hook.restart_deployment(name, timeout=1, poll_interval=0.1)
 
 
 @pytest.mark.usefixtures("slow_stop")

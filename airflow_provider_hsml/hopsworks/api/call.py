@@ -6,6 +6,7 @@ A client, sync or async, sends a ``Call``. Clients know nothing about endpoints.
 
 from __future__ import annotations
 
+import codecs
 import functools
 import json
 import logging
@@ -147,9 +148,11 @@ class Call(Generic[T]):
             return self._read(answer.content)
         except HopsworksError:
             raise
-        except Exception as error:
-            message = f"{self.what}: the answer is not what Hopsworks gives ({_fault(error)}). {_outline_of(answer)}"
-            raise UnexpectedResponseError(message, status=answer.status) from error
+        except Exception as error:  # noqa: BLE001 - whatever a response makes a parser raise
+            fault = _fault(error)
+        # Not from the parser's error, whose frames hold the parsed response: it is parsed again for the outline.
+        message = f"{self.what}: the answer is not what Hopsworks gives ({fault}). {_outline_of(answer)}"
+        raise UnexpectedResponseError(message, status=answer.status)
 
     def _read(self, content: bytes) -> T:
         if self.raw and self.read is not None:
@@ -174,17 +177,24 @@ class Page(Generic[T]):
     """Rows of the page that are left out, since they cannot be read."""
 
 
-def rows_of(data: Any) -> list[Any]:
+def rows_of(data: Any, *, offset: int | None = None) -> list[Any]:
     """
     Return the rows of a list: a bare one, or ``{"count", "items"}``, where an empty one has no items.
 
-    :raises ValueError: ``data`` is no list
+    :param offset: number of rows that the request skipped; None for a list that does not come in pages
+    :raises ValueError: ``data`` is no list, or lacks rows that it counts
     """
+    count = 0
     if isinstance(data, dict):
         wire.check(data, {"count": int})
+        count = data.get("count") or 0
         data = data.get("items", [] if data.get("count") == 0 else None)
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         message = "expected a list of objects"
+        raise wire.FormError(message)
+    # A page may be short, since the request or the server limits it. The pages after it have the rest.
+    if count > len(data) and (offset is None or (not data and count > offset)):
+        message = f"it counts {count} rows, and holds {len(data)}"
         raise wire.FormError(message)
     return data
 
@@ -195,13 +205,14 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
 
     :param what: the request, for the log
     :param complete: raise the error of such a row instead
+    :raises InvalidInputError: all that can be read have the name in another case
     """
-    found = []
+    found, in_another_case = [], None
     for row in rows:
         try:
             found.append(read(row))
-        except HopsworksError:
-            raise
+        except InvalidInputError as error:
+            in_another_case = error
         except Exception as error:
             if complete:
                 raise
@@ -209,16 +220,19 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
             log.warning(
                 "%s: left out %s, which cannot be read: %s", what, clean(repr(name))[:200], clean(str(error))[:200]
             )
+    if in_another_case is not None and not found:
+        raise in_another_case
     return found
 
 
-def page_of(what: str, data: Any, read: Callable[[Any], T], *, complete: bool = False) -> Page[T]:
+def page_of(what: str, data: Any, read: Callable[[Any], T], *, offset: int = 0, complete: bool = False) -> Page[T]:
     """
     Read one page of a list, as ``readable`` does.
 
-    :raises ValueError: ``data`` is no page
+    :param offset: number of rows that the request skipped
+    :raises ValueError: ``data`` is no page, or is empty although more rows are counted
     """
-    rows = rows_of(data)
+    rows = rows_of(data, offset=offset)
     items = readable(what, rows, read, complete=complete)
     count = data.get("count") if isinstance(data, dict) else len(rows)
     return Page(items, count, len(rows) - len(items))
@@ -282,7 +296,10 @@ def _fault(error: Exception) -> str:
 def _missing_route(answer: Answer, error: HopsworksError) -> MissingRoute | None:
     if isinstance(error, RequestRefusedError):
         return MissingRoute.CERTAIN if error.code == _ROUTE_NOT_FOUND else None
-    is_html = answer.content.lstrip()[:1] == b"<" or "html" in (answer.headers.get("content-type") or "").lower()
+    is_html = (
+        answer.content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"
+        or "html" in (answer.headers.get("content-type") or "").lower()
+    )
     return None if is_html else MissingRoute.LIKELY
 
 

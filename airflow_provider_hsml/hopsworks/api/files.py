@@ -53,8 +53,8 @@ class FileEntry:
         row = wire.resource(data, {"attributes": dict}, {})["attributes"]
         wire.check(row, {"name": str, "path": str, "dir": bool, "size": int})
         name = row.get("name") or (row.get("path") or "").rpartition("/")[2]
-        if not name:
-            message = "it has no name"
+        if name in ("", ".", "..") or "/" in name or "\0" in name:
+            message = "it has no name, or one that leads to another path"
             raise wire.FormError(message)
         return cls(name, bool(row.get("dir")), row.get("size"), str(row.get("modificationTime")))
 
@@ -102,7 +102,7 @@ def list_folder(project: Project, path: str, *, offset: int = 0) -> Call[Page[Fi
     what = f"list {path!r}"
 
     def read(data: Any) -> Page[FileEntry]:
-        page = page_of(what, data, FileEntry.from_json, complete=True)
+        page = page_of(what, data, FileEntry.from_json, offset=offset, complete=True)
         # Whether the number is that of the folder or that of the page shows only where the page is not full.
         return replace(page, count=None) if len(page.items) >= PAGE else page
 
@@ -229,7 +229,7 @@ def download_to(project: Project, path: str, target: Path, *, size: int | None =
     Download a file of any size to a file of this machine, without holding it in memory.
 
     :param path: relative to the project's folder
-    :param target: written when the whole file has arrived; its folder exists
+    :param target: written when the whole file has arrived; its folder is created if missing
     :param size: the listed size in bytes, which the file has to have; None or 0 if it is unknown
     :return: False when there is no such file
     """

@@ -47,6 +47,9 @@ def get_endpoints(project: Project) -> Call[list[Endpoint]]:
 def _endpoint(data: Any) -> Endpoint:
     row = wire.resource(data, {"type": str}, {"hosts": [str], "ports": [{"name": str, "number": int}]})
     ports = {port["name"]: port["number"] for port in row.get("ports") or [] if port.get("name") and port.get("number")}
+    if not all(1 <= number < 1 << 16 for number in ports.values()):
+        message = "ports.number is no port"
+        raise wire.FormError(message)
     return Endpoint(row["type"], tuple(row.get("hosts") or []), ports)
 
 

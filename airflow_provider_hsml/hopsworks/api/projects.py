@@ -47,11 +47,19 @@ def get_variable(name: str) -> Call[str | MissingRoute | None]:
 
     :param name: the variable's id
     """
+
+    def read(data: Any) -> str | None:
+        value: str | None = wire.resource(data, {}, {"successMessage": str}).get("successMessage")
+        if value is None:
+            message = "successMessage is missing"
+            raise wire.FormError(message)
+        return value or None
+
     return Call(
         f"ask for the cluster's setting {name!r}",
         "GET",
         path_of("variables", name),
-        lambda data: wire.resource(data, {}, {"successMessage": str}).get("successMessage"),
+        read,
         repeatable=True,
         absent=frozenset({VARIABLE_NOT_FOUND}),
         optional="variables",

@@ -61,14 +61,15 @@ def _reader(
     project: Project, registry: Registry | None, name: str | None = None, version: int | None = None
 ) -> Callable[[Any], ModelVersion]:
     """Return the reader of a version, which has this name and number if they are known."""
+    owner = registry or project
 
     def read(data: Any) -> ModelVersion:
-        if registry is None:
-            found = ModelVersion.from_json(data, project=project.name, registry_id=project.id)
-        else:
-            # Whichever project the response names: the models of a registry belong to the project that owns it.
-            found = ModelVersion.from_json(data, project=registry.name, registry_id=registry.id)
-            found = replace(found, project=registry.name)
+        found = ModelVersion.from_json(data, project=owner.name, registry_id=owner.id)
+        # The models of a registry belong to the project that owns it, also where the response names the reader's.
+        if found.project not in (owner.name, project.name) or found.registry_id not in (owner.id, project.id):
+            message = f"it is of project {found.project!r}, registry {found.registry_id}"
+            raise wire.FormError(message)
+        found = replace(found, project=owner.name, registry_id=owner.id)
         check_same("Model", found.name if name is None else name, found.name)
         check_number("version", found.version if version is None else version, found.version)
         return found
@@ -135,7 +136,7 @@ def get_models(
         what,
         "GET",
         _models(project, registry),
-        lambda data: page_of(what, data, read),
+        lambda data: page_of(what, data, read, offset=offset),
         query=tuple(query),
         repeatable=True,
     )

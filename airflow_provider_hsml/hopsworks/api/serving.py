@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion, check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name, tags_of
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 from .call import (
     INSTANCE_NOT_FOUND,
@@ -208,7 +209,7 @@ def get_logs(
 
 def _instance_log(data: Any) -> InstanceLog:
     row = wire.resource(data, {"instanceName": str}, {"content": str})
-    return InstanceLog(row["instanceName"], row.get("content") or "")
+    return InstanceLog(clean(row["instanceName"]), clean(row.get("content") or "", _MOST_OF_LOG))
 
 
 def get_versions(
@@ -225,7 +226,7 @@ def get_versions(
         what,
         "GET",
         _serving(project, deployment.id, "versions"),
-        lambda data: page_of(what, data, DeploymentVersion.from_json, complete=complete),
+        lambda data: page_of(what, data, DeploymentVersion.from_json, offset=offset, complete=complete),
         query=(("offset", str(offset)), ("limit", str(PAGE))),
         repeatable=True,
         optional=VERSIONS,
@@ -242,7 +243,7 @@ def get_newest_version(project: Project, deployment: Deployment) -> Call[int | M
         f"list the versions of deployment {deployment.name!r}",
         "GET",
         _serving(project, deployment.id, "versions"),
-        lambda data: max([DeploymentVersion.from_json(row).version for row in rows_of(data)], default=0),
+        lambda data: max([DeploymentVersion.from_json(row).version for row in rows_of(data, offset=0)], default=0),
         query=(("offset", "0"), ("limit", "1")),
         repeatable=True,
         optional=VERSIONS,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_hsml.hopsworks.errors import DeploymentError
 
+from . import wire
+from .deployment import Deployment
 from .settings import ENV_VAR_KEYS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from .deployment import Deployment
 
 
 class EntryState(StrEnum):
@@ -157,6 +157,7 @@ class JournalEntry:
 
         :raises KeyError, TypeError, ValueError: ``data`` is not an entry
         """
+        wire.resource(data, {"id": str, "state": str, "challenger": dict, "wanted": dict, "rejected": list}, _ENTRY)
         before = data["before"]
         rejected = [_fields(Rejection, row) | {"served": _served_version(row["served"])} for row in data["rejected"]]
         return cls(
@@ -166,17 +167,53 @@ class JournalEntry:
                 "state": EntryState(data["state"]),
                 "challenger": _served_version(data["challenger"]),
                 "routes": tuple(data.get("routes") or ()),
-                "over": tuple(data["over"]) if data.get("over") else None,
-                "before": before
-                and PreviousState(**_fields(PreviousState, before) | {"served": _served_version(before["served"])}),
+                "over": _signature(data.get("over")),
+                "before": None if before is None else _previous_state(before),
                 "rejected": tuple(Rejection(**row) for row in rejected),
             }
         )
 
 
-def _served_version(data: Mapping[str, Any]) -> ServedVersion:
-    return ServedVersion(**_fields(ServedVersion, data))
+_SERVED: dict[str, wire.Shape] = {"project": str, "name": str, "version": int}
+_ENTRY: dict[str, wire.Shape] = {
+    **dict.fromkeys(("run", "reason"), str),
+    **dict.fromkeys(("touches_env_vars", "passes", "is_rollback"), bool),
+    "at": float,
+    "challenger": _SERVED,
+    "before": {
+        **dict.fromkeys(("was_up", "never_served"), bool),
+        "deployment_id": int,
+        "version": int,
+        "revision": str,
+        "served": _SERVED,
+        "row": dict,
+    },
+    "back_to": int,
+    "asked": dict,
+    "rejected": [{"served": _SERVED, "reason": str, "at": float, "key": str}],
+    "routes": [str],
+}
+"""Types of the keys of an entry, beside those that identify it."""
+
+
+def _previous_state(data: Mapping[str, Any]) -> PreviousState:
+    Deployment.from_json(data["row"])  # Other code relies on the types of its keys.
+    unknown = {"version": None, "revision": None}
+    return PreviousState(**unknown | _fields(PreviousState, data) | {"served": _served_version(data["served"])})
+
+
+def _served_version(data: Any) -> ServedVersion:
+    return ServedVersion(**_fields(ServedVersion, wire.resource(data, {}, _SERVED)))
+
+
+def _signature(data: Any) -> tuple[int | None, str | None] | None:
+    if data is None:
+        return None
+    version, revision = data
+    wire.check({"version": version, "revision": revision}, {"version": int, "revision": str}, "over")
+    return version, revision
 
 
 def _fields(kind: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    return {one.name: data[one.name] for one in dataclasses.fields(kind) if one.name in data}
+    """Return the keys that are fields of a class. One that is null counts as missing."""
+    return {one.name: data[one.name] for one in dataclasses.fields(kind) if data.get(one.name) is not None}

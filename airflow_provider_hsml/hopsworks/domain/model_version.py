@@ -100,9 +100,13 @@ class ModelVersion:
     def metric(self, name: str) -> float | None:
         """Return a metric as a number; None when it is missing or no finite number."""
         value = self.metrics.get(name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:  # A whole number of more than 308 digits.
+            return None
+        return number if math.isfinite(number) else None
 
 
 _OPTIONAL: dict[str, wire.Shape] = {

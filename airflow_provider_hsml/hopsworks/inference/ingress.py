@@ -15,7 +15,12 @@ from urllib.parse import urlsplit
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Address
 from airflow_provider_hsml.hopsworks.domain.access import is_loopback
-from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputError, NotFoundError
+from airflow_provider_hsml.hopsworks.errors import (
+    InferenceError,
+    InvalidInputError,
+    NotFoundError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 if TYPE_CHECKING:
@@ -139,6 +144,9 @@ class Ingress:
             message = f"Deployment {name!r} does not exist in project {project.name!r}."
             raise NotFoundError(message)
         namespace = deployment.raw.get("projectNamespace")
+        if namespace and not _HOST_NAME.fullmatch(namespace):
+            message = f"get deployment {name!r}: projectNamespace {namespace!r} is no name of a Kubernetes namespace."
+            raise UnexpectedResponseError(message, status=200)
         # The namespace since 5.1, the project's name from 4.8 on.
         spaces = dict.fromkeys([namespace, project.name]) if namespace else {}
         found = [Address.by_path(space, name) for space in spaces]

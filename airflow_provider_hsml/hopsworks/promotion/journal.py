@@ -24,7 +24,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, all_pages, read_patiently
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 
 if TYPE_CHECKING:
@@ -170,10 +170,10 @@ async def read_probe_inputs(project: Project, deployment_name: str, entry_id: st
 
 async def _list(project: Project, folder: str) -> dict[str, int | None] | None:
     """Return the names of the journal's files with their sizes, newest first; None when there is no folder."""
-    page = await api.list_folder(project, folder)
-    if page is None:
+    entries = await all_pages(lambda offset: api.list_folder(project, folder, offset=offset))
+    if entries is None:
         return None
-    sizes = {entry.name: entry.size for entry in page.items if _is_ours(entry.name)}
+    sizes = {entry.name: entry.size for entry in entries if _is_ours(entry.name)}
     return {name: sizes[name] for name in sorted(sizes, reverse=True)}
 
 

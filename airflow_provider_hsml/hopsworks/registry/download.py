@@ -44,7 +44,6 @@ async def download_model(project: Project, model: ModelVersion, folder: Path) ->
             raise UnexpectedResponseError(message, status=200)
         size = found[name].size
         log.info("Downloading %s (%s bytes)", target, size)
-        target.parent.mkdir(parents=True, exist_ok=True)
         if not await api.download_to(project, f"{root}/{name}", target, size=size):
             message = f"{root}/{name} was deleted while the model was downloaded."
             raise NotFoundError(message)

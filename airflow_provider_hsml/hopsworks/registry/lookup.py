@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import NotFoundError
+from airflow_provider_hsml.hopsworks.errors import NotFoundError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import all_pages, read_patiently
 
 if TYPE_CHECKING:
@@ -76,11 +76,16 @@ async def list_versions(project: Project, name: str, registry: Registry | None =
     List all versions of a model, page by page.
 
     :param registry: the registry to read; None for the project's own
+    :raises UnexpectedResponseError: a version is listed twice, so others may be missing
     """
-    return (
+    versions = (
         await all_pages(lambda offset: api.get_models(project, name, limit=api.PAGE, offset=offset, registry=registry))
         or []
     )
+    if len({model.version for model in versions}) < len(versions):
+        message = f"list the versions of model {name!r}: a version is listed twice.\nRun the task again."
+        raise UnexpectedResponseError(message, status=200)
+    return versions
 
 
 async def find_version(

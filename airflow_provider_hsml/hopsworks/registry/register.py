@@ -21,7 +21,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, model_version, wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain, rows
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 
 from . import lookup, sources, tags, trained_until, upload
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 AWAIT_REGISTRATION = 120.0
 """Seconds within which the registry must return a version that it accepted."""
+MOST_NUMBERS = 100
+"""Numbers that are tried: other tasks take a few of them meanwhile, but never all."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 """The folder of the notes for retries. Its path is stored in projects and must not change."""
 SCHEMA = "model_schema.json"
@@ -277,10 +279,15 @@ async def _take_number(project: Project, model: NewModel) -> int:
     # Both sources count: a registered version may have lost its folder, and a running task may have created a folder
     # whose version is not registered yet.
     registered = await lookup.list_versions(project, model.name)
-    version = 1 + max([await _highest(project, root), *(known.version for known in registered)])
-    while not await api.make_folder(project, f"{root}/{version}"):
-        version += 1
-    return version
+    first = 1 + max([await _highest(project, root), *(known.version for known in registered)])
+    for version in range(first, first + MOST_NUMBERS):
+        if await api.make_folder(project, f"{root}/{version}"):
+            return version
+    message = (
+        f"register model {model.name!r}: Hopsworks lists no version above {first - 1}, but {MOST_NUMBERS} folders "
+        "after it are taken.\nRun the task again."
+    )
+    raise UnexpectedResponseError(message, status=400)
 
 
 async def _highest(project: Project, root: str) -> int:

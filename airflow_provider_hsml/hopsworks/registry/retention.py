@@ -97,8 +97,10 @@ async def _in_use(project: Project, name: str) -> dict[int, str]:
     found: dict[int, str] = {}
 
     def note(row: Deployment | DeploymentVersion, user: str) -> None:
-        ours = row.model_project in (project.name, None)
-        if ours and row.model_name == name and row.model_version is not None:
+        _check_whole(row, user)
+        # Names are compared in any case: to keep a version needlessly does no harm.
+        is_ours = (row.model_project or project.name).lower() == project.name.lower()
+        if is_ours and (row.model_name or "").lower() == name.lower() and row.model_version is not None:
             found.setdefault(row.model_version, user)
 
     # All deployments, not only the model's: one that now serves another model may roll back to this one.
@@ -116,6 +118,27 @@ async def _in_use(project: Project, name: str) -> dict[int, str]:
     return found
 
 
+def _check_whole(row: Deployment | DeploymentVersion, user: str) -> None:
+    """
+    Raise an error for a row that does not say clearly which model version it uses, or that it serves a script alone.
+
+    :param user: the use of the model version, for the message
+    :raises UnexpectedResponseError: it does not; the version that it uses might be deleted
+    """
+    path, named = row.raw.get("modelPath"), (row.model_name, row.model_version)
+    if named == (None, None):
+        is_clear = path is None and bool(row.raw.get("predictor"))
+    else:
+        is_clear = None not in named and (path is None or path.rpartition("/")[2] == row.model_name)
+    if is_clear:
+        return
+    message = (
+        f"The model version {user} is unclear: modelName is {row.model_name!r}, modelVersion is {row.model_version!r}, "
+        f"modelPath is {path!r}. Nothing was deleted.\nRun the task again."
+    )
+    raise UnexpectedResponseError(message, status=200)
+
+
 async def _check_keeps_none(project: Project, routes: Routes) -> None:
     """
     Raise an error unless Hopsworks is of a version that keeps no versions of deployments.
@@ -123,7 +146,7 @@ async def _check_keeps_none(project: Project, routes: Routes) -> None:
     :raises UnexpectedResponseError: it is newer, or does not say its version
     """
     version = await routes.read(api.get_server_version(), api.get_project(project.name))
-    numbers = re.match(r"(\d+)\.(\d+)", version or "")
+    numbers = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version or "", re.ASCII)
     if numbers is None or (int(numbers[1]), int(numbers[2])) >= _KEEPS_VERSIONS:
         message = (
             f"The versions of deployments cannot be listed, and Hopsworks {version or 'of unknown version'} may keep "

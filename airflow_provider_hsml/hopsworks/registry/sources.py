@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, all_pages
 
 from . import upload as upload_
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 COPY_SECONDS = 3600.0
 """Timeout of a copy, in seconds."""
+MOST_FOLDERS, MOST_LEVELS = 10_000, 100
+"""Folders of a model, and folders in each other, after which a listing counts as endless."""
 IN_DOUBT = 120.0
 """Seconds within which a copy must have begun if the response to its request was lost."""
 _HOPSFS = re.compile(r"hopsfs:/{0,2}(?P<path>/Projects/.+)")
@@ -271,11 +273,16 @@ async def walk(project: Project, folder: str) -> dict[str, FileEntry]:
     List all files below a folder, by their path in it; empty when there is no such folder.
 
     :param folder: from the project's folder on, or ``/Projects/...``
+    :raises UnexpectedResponseError: the folders do not end
     """
     found: dict[str, FileEntry] = {}
-    below = [""]
+    below, folders = [""], 0
     while below:
         inner = below.pop()
+        folders += 1
+        if folders > MOST_FOLDERS or inner.count("/") > MOST_LEVELS:
+            message = f"list {folder!r}: its folders do not end after {folders}.\nCheck the folder in Hopsworks."
+            raise UnexpectedResponseError(message, status=200)
         for entry in await list_all(project, f"{folder}/{inner}".rstrip("/")):
             name = f"{inner}{entry.name}"
             if entry.is_folder:

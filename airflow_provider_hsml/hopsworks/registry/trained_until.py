@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.domain import arguments, wire
 
 from . import lookup
 
@@ -50,11 +48,9 @@ async def read_trained_until(project: Project, model: ModelVersion) -> datetime 
     :raises UnexpectedResponseError: the file cannot be read: an unknown age is not a missing one
     """
     path = f"{lookup.model_folder(project, model)}/{FILE}"
-    data = await api.download(project, path)
-    if data is None:
-        return None
-    try:
-        return datetime.fromisoformat(json.loads(data)[_KEY]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"{path!r}: expected JSON with the time {_KEY!r} ({type(error).__name__}: {error})."
-        raise UnexpectedResponseError(message, status=200) from error
+    entry = await api.get_entry(project, path)
+    return None if entry is None else await api.read_json(project, path, _moment, size=entry.size)
+
+
+def _moment(data: Any) -> datetime:
+    return datetime.fromisoformat(wire.resource(data, {_KEY: str}, {})[_KEY]).astimezone(UTC)

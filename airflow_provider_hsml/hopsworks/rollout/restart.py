@@ -10,7 +10,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.settings import RESTART
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, UnsupportedError, VerificationError
-from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, read_patiently
 
 from . import inputs, stop
 from .inputs import Desired, ResumePoint, RolloutPolicy
@@ -99,17 +99,18 @@ async def start_if_left_stopped(project: Project, name: str, backoff: Backoff) -
     """
     Start a deployment that an interrupted restart has left stopped or stopping. Do not wait until it serves.
 
-    :param backoff: the pauses between reads, and the deadline
+    :param backoff: the pauses between attempts, and the deadline
+    :raises DeadlineExceededError: it could not be started by the deadline
     """
     begun = backoff.clock()
     while True:
-        deployment = await api.get_deployment(project, name)
+        deployment = await read_patiently(api.get_deployment(project, name), backoff)
         if deployment is not None and deployment.status.is_down:
             log.warning("%s was left stopped by an interrupted restart; starting it", deployment)
-            await api.start_deployment(project, deployment)
-            return
-        pause = backoff.next_delay()
+            if await stop.send_change(api.start_deployment(project, deployment), backoff):
+                return
+            continue
         is_stopping = deployment is not None and deployment.status is Status.STOPPING
-        if pause is None or not (is_stopping or backoff.clock() - begun < STALE):
+        if not (is_stopping or backoff.clock() - begun < STALE):
             return
-        await Sleep(pause)
+        await backoff.wait(f"{deployment} did not stop in time.")

@@ -50,7 +50,7 @@ async def stop(project: Project, name: str, backoff: Backoff, *, wait: bool = Tr
             return deployment
         if deployment.status is not Status.STOPPING:
             log.info("Stopping %s", deployment)
-            if not await _send_change(api.stop_deployment(project, deployment), backoff):
+            if not await send_change(api.stop_deployment(project, deployment), backoff):
                 continue
         if not wait:
             return await read_patiently(read, backoff)
@@ -73,14 +73,14 @@ async def delete(project: Project, name: str, backoff: Backoff, *, force: bool =
             message = f"{deployment} is not stopped.\nStop it first, or set force=True to delete it while it runs."
             raise InvalidInputError(message)
         log.info("Deleting %s", deployment)
-        if await _send_change(api.delete_deployment(project, deployment), backoff):
+        if await send_change(api.delete_deployment(project, deployment), backoff):
             await wait_until(StatusWait(GoneGoal(), backoff, f"deployment {name!r} to be gone", deployment), read)
             break
         deployment = await read_patiently(read, backoff)
     return before
 
 
-async def _send_change(call: Call[None], backoff: Backoff) -> bool:
+async def send_change(call: Call[None], backoff: Backoff) -> bool:
     """
     Send a change, and return whether the server accepted it. If not, or if this is unknown, pause before returning.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,11 @@ from .conditions import describe
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 
     from .conditions import VersionCondition
+
+log = logging.getLogger(__name__)
 
 REMEMBERED = 20
 """Number of returned versions that are remembered one by one; versions below them never count as new."""
@@ -56,15 +60,29 @@ class NewVersionFeed:
         desired, name = self.condition.criteria, self.condition.name
         owner = await lookup.find_registry(project, self.condition.owner)
         seen = await search.search(project, name, desired, owner, but=self.returned, is_one_enough=False)
-        self.returned |= {model.version for model in seen.models}
-        is_news = self.has_begun or desired.newer_than is not None
+        news = reversed(seen.models) if self.has_begun or desired.newer_than is not None else ()
+        found = [_described(access, model, with_tags=bool(desired.tags)) for model in news]
         self.has_begun = True
+        self.returned |= {model.version for model in seen.models}
         if old := sorted(self.returned)[:-REMEMBERED]:
             self._raise(old[-1])
-        found = reversed(seen.models) if is_news else ()
-        return [describe(access, model, with_tags=bool(desired.tags)) for model in found]
+        return [description for description in found if description is not None]
 
     def _raise(self, floor: int) -> None:
         """Forget the versions up to a number, which no longer count as new."""
         self.condition.criteria = replace(self.condition.criteria, newer_than=floor)
         self.returned = {number for number in self.returned if number > floor}
+
+
+def _described(access: Access, model: ModelVersion, *, with_tags: bool) -> dict[str, Any] | None:
+    """Return the description of a version; None, with a warning, if it has none, so that no other version is lost."""
+    try:
+        return describe(access, model, with_tags=with_tags)
+    except Exception as error:  # noqa: BLE001 - whatever its metrics and tags cause, such as a RecursionError
+        log.warning(
+            "Version %s of model %r is left out: it cannot be described (%s)",
+            model.version,
+            model.name,
+            type(error).__name__,
+        )
+        return None

@@ -13,7 +13,7 @@ import httpx
 import tenacity
 
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import drive_async
 from airflow_provider_hsml.hopsworks.inference.ingress import find_project
 
@@ -130,7 +130,10 @@ class AsyncClient:
         :raises HopsworksError: the call failed; the class tells how
         """
         attempts = tenacity.AsyncRetrying(sleep=self._sleep, **request.attempts(call))
-        outcome: T = await attempts(self._send_once, call, time.monotonic())
+        try:
+            outcome: T = await attempts(self._send_once, call, time.monotonic())
+        except HopsworksError as error:
+            raise request.without_frames(error) from error.__cause__
         return outcome
 
     async def close(self) -> None:
@@ -168,26 +171,7 @@ class AsyncClient:
                 is_connected = is_connected or event == "http11.send_request_headers.started"
 
             try:
-                async with (
-                    asyncio.timeout(one.seconds) as deadline,
-                    self._place(one.base).stream(
-                        one.method,
-                        one.url,
-                        headers=one.headers,
-                        content=one.content,
-                        data=one.fields,
-                        files=one.files,
-                        timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds),
-                        follow_redirects=False,
-                        extensions={"trace": trace},
-                    ) as response,
-                ):
-                    headers = dict(response.headers)
-                    with one.receive(response.status_code, headers) as body:
-                        async for data in response.aiter_raw():
-                            if body.add(data) and body.is_file:
-                                deadline.reschedule(asyncio.get_running_loop().time() + one.seconds)
-                        return Answer(response.status_code, body.finish(), headers)
+                return await self._receive(one, trace)
             except TimeoutError as error:
                 raise one.not_in_time(is_connected=is_connected) from error
             except httpx.ConnectTimeout as error:
@@ -197,7 +181,33 @@ class AsyncClient:
             except httpx.HTTPError as error:
                 raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
             except (ImportError, ValueError, httpx.InvalidURL) as error:
-                raise one.not_sendable(error) from error
+                # After the request was sent, such an error is about the response.
+                raise (one.failed(error, unreached=False) if is_connected else one.not_sendable(error)) from error
+
+    async def _receive(self, one: request.HttpRequest, trace: Callable[..., Awaitable[None]]) -> Answer:
+        async with (
+            asyncio.timeout(one.seconds) as deadline,
+            self._place(one.base).stream(
+                one.method,
+                one.url,
+                headers=one.headers,
+                content=one.content,
+                data=one.fields,
+                files=one.files,
+                timeout=httpx.Timeout(one.seconds, connect=one.connect_seconds),
+                follow_redirects=False,
+                extensions={"trace": trace},
+            ) as response,
+        ):
+            headers = dict(response.headers)
+            with one.receive(response.status_code, headers) as body:
+                stream: Any = response.stream  # aiter_raw would free the connection for other requests at its end.
+                async for data in stream:
+                    if body.add(data) and body.is_file:
+                        deadline.reschedule(asyncio.get_running_loop().time() + one.seconds)
+                if not _is_last_byte_read(response):
+                    await response.extensions["network_stream"].aclose()
+                return Answer(response.status_code, body.finish(), headers)
 
     def _place(self, base: str) -> httpx.AsyncClient:
         """Return the connections to one address: Hopsworks or its ingress."""
@@ -210,6 +220,26 @@ class AsyncClient:
                 proxy=httpx.Proxy(proxy) if proxy else None,
             )
             self._places[base] = httpx.AsyncClient(
-                transport=transport, trust_env=False, cookies=CookieJar(request.NO_COOKIES)
+                transport=transport,
+                trust_env=False,
+                cookies=CookieJar(request.NO_COOKIES),
+                event_hooks={"response": [_drop_location]},
             )
         return self._places[base]
+
+
+async def _drop_location(response: httpx.Response) -> None:
+    """Remove the target of a redirect: even without following it, httpx would parse it, and fail if it is malformed."""
+    response.headers.pop("location", None)
+
+
+def _is_last_byte_read(response: httpx.Response) -> bool:
+    """
+    Whether no byte has arrived after the response: httpx would take it for the response to the next request.
+
+    There is no public way to see this. Where an httpx is built in another way, the connection is not used again.
+    """
+    link: Any = response.stream
+    for name in ("_stream", "_httpcore_stream", "_stream", "_connection", "_h11_state"):
+        link = getattr(link, name, None)
+    return link is not None and link.trailing_data[0] == b""

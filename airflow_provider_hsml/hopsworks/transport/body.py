@@ -6,6 +6,7 @@ The clients hand over the bytes as they were sent: the HTTP libraries would unpa
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import zlib
@@ -51,13 +52,15 @@ class Body:
         self._has_begun = False
         self._size = 0
         self._path = path
-        self._part = path and path.with_name(f".{path.name}.part")
+        # A short name: that of the file may be as long as the file system allows.
+        self._part = path and path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.part")
         self._kept: BinaryIO = io.BytesIO()
 
     def __enter__(self) -> Self:
-        """Open the file."""
-        if self._part is not None:
-            with _disk_errors(self._part):
+        """Open the file, and create its folder."""
+        if self._part is not None and self._path is not None:
+            with _disk_errors(self._path):
+                self._part.parent.mkdir(parents=True, exist_ok=True)
                 self._kept = self._part.open("wb")
         return self
 
@@ -89,7 +92,7 @@ class Body:
             if self._part is None:
                 self._kept.write(piece)
             else:
-                with _disk_errors(self._part):
+                with _disk_errors(self._part.parent):
                     self._kept.write(piece)
         return self._size // PIECE > before
 

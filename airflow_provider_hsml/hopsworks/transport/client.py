@@ -54,7 +54,8 @@ class Client:
         self.access = access
         self.deadline = math.inf
         """The end of the wait that this client reads for, in seconds since 1970: its calls end by then."""
-        self._sleep = sleep
+        self.sleep = sleep
+        """Waits the given seconds between attempts."""
         self._key = access.key
         self._on_new_key = on_new_key
         self._attempts = attempts
@@ -74,7 +75,7 @@ class Client:
     def project(self) -> Project:
         """The project, looked up on first use."""
         if self._project is None:
-            self._project = drive(find_project(self.access), self.send, self._sleep)
+            self._project = drive(find_project(self.access), self.send, self.sleep)
         return self._project
 
     def send(self, call: Call[T]) -> T:
@@ -84,8 +85,11 @@ class Client:
         :raises HopsworksError: the call failed; the class tells how
         """
         call = bounded(call, self.deadline, time.time)
-        attempts = tenacity.Retrying(sleep=self._sleep, **request.attempts(call, self._attempts))
-        outcome: T = attempts(self._send_once, call, time.monotonic())
+        attempts = tenacity.Retrying(sleep=self.sleep, **request.attempts(call, self._attempts))
+        try:
+            outcome: T = attempts(self._send_once, call, time.monotonic())
+        except HopsworksError as error:
+            raise request.without_frames(error) from error.__cause__
         self._on_answer(outcome)
         return outcome
 
@@ -149,7 +153,8 @@ class Client:
         except requests.exceptions.Timeout as error:
             raise one.not_answered() from error
         except requests.exceptions.RequestException as error:
-            if isinstance(error, ValueError):
+            # A ValueError after that is about the response: a malformed header, for example.
+            if isinstance(error, ValueError) and not watchdog.is_connected:
                 raise one.not_sendable(error) from error
             unreached = "NewConnectionError" in repr(error.args) or "NameResolutionError" in repr(error.args)
             raise one.failed(error, unreached=unreached) from error

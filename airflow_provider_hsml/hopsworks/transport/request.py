@@ -171,7 +171,8 @@ class HttpRequest:
         if unreached and not ended:
             message = f"{self._where}: nobody answers there.\nCheck the connection's host and port{how}."
             return NoResponseError(message, sent=False)
-        return NoResponseError(f"{self._where}: the answer was cut off{how}.")
+        fault = "is malformed" if isinstance(error, ValueError) else "was cut off"
+        return NoResponseError(f"{self._where}: the answer {fault}{how}.")
 
 
 def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
@@ -198,6 +199,19 @@ def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
         "wait": pause_before_retry,
         "reraise": True,
     }
+
+
+def without_frames(error: HopsworksError) -> HopsworksError:
+    """
+    Return an error without the frames of its traceback and of its causes: they hold the response, up to its limit.
+
+    Waits keep the error of a read until the next one; thousands of them must not keep thousands of responses.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def within_time(call: Call[T], begun: float) -> Call[T]:

@@ -11,6 +11,7 @@ import pytest
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer, Call, MissingRoute, Upload
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.untrusted_text import hide
 from tests.support.fake import PROJECT, refusal, row
 from tests.support.samples import deployment
 
@@ -277,6 +278,14 @@ def test_an_empty_list(body: Any) -> None:
         assert READS[name].outcome(Answer(200, json.dumps(body).encode())) == []
 
 
+@pytest.mark.parametrize("name", [".", "..", "a/b", "../a", "a\0b", ""])
+def test_a_file_whose_name_leads_to_another_path(name: str) -> None:
+    row = {"attributes": {"name": name, "size": 2}}
+    for read, body in (("folder", {"count": 1, "items": [row]}), ("entry", row)):
+        with pytest.raises(UnexpectedResponseError, match="leads to another path"):
+            READS[read].outcome(Answer(200, json.dumps(body).encode()))
+
+
 def test_a_file_has_its_listed_size() -> None:
     for call in (api.download(PROJECT, "a", size=3), api.read_json(PROJECT, "a", lambda data: data, size=3)):
         assert call.outcome(Answer(200, b"100")) in (b"100", 100)
@@ -289,3 +298,88 @@ def test_an_error_text_with_half_a_pair_of_surrogates() -> None:
     with pytest.raises(RequestRefusedError) as caught:
         READS["deployment"].outcome(refusal(400, 240003, "no \ud83d"))
     assert "no \\ud83d" in str(caught.value)
+
+
+class TestRowsThatAreCounted:
+    """A list that counts rows and lacks them is not complete, and not empty."""
+
+    @pytest.mark.parametrize("rows", [{"items": []}, {"items": [{}]}, {"items": None}, {}])
+    @pytest.mark.parametrize("name", ["deployments", "logs", "tags", "model tags", "registries", "endpoints"])
+    def test_of_a_list_without_pages(self, name: str, rows: dict[str, Any]) -> None:
+        with pytest.raises(UnexpectedResponseError):
+            READS[name].outcome(Answer(200, json.dumps({"count": 2} | rows).encode()))
+
+    @pytest.mark.parametrize("name", ["models", "versions", "newest version", "folder"])
+    def test_of_a_page(self, name: str) -> None:
+        with pytest.raises(UnexpectedResponseError, match="it counts 2 rows, and holds 0"):
+            READS[name].outcome(Answer(200, b'{"count": 2, "items": []}'))
+
+    def test_of_a_later_page(self) -> None:
+        call = api.get_models(PROJECT, "digits", offset=2)
+
+        assert call.outcome(Answer(200, b'{"count": 2, "items": []}')).items == []
+        with pytest.raises(UnexpectedResponseError, match="it counts 3 rows"):
+            call.outcome(Answer(200, b'{"count": 3, "items": []}'))
+
+    def test_a_page_may_be_short(self) -> None:
+        page = api.get_models(PROJECT, "digits", limit=1).outcome(
+            Answer(200, json.dumps({"count": 7, "items": [MODEL]}).encode())
+        )
+
+        assert (len(page.items), page.count) == (1, 7)
+
+
+def test_a_row_whose_name_is_in_another_case_hides_no_other() -> None:
+    other = MODEL | {"name": "DIGITS", "id": "DIGITS_2", "version": 2}
+    page = READS["models"].outcome(Answer(200, json.dumps({"count": 2, "items": [other, MODEL]}).encode()))
+
+    assert ([one.version for one in page.items], page.unreadable) == ([1], 1)
+
+
+@pytest.mark.parametrize(
+    "odd", [{"projectName": "elsewhere"}, {"projectName": "DEMO"}, {"modelRegistryId": 120}], ids=str
+)
+@pytest.mark.parametrize("name", ["model", "put model"])
+def test_a_model_version_of_another_project(name: str, odd: dict[str, Any]) -> None:
+    with pytest.raises(UnexpectedResponseError):
+        (READS | CHANGES)[name].outcome(Answer(200, json.dumps(MODEL | odd).encode()))
+
+
+@pytest.mark.parametrize("odd", [{}, {"projectName": "demo", "modelRegistryId": 119}, {"projectName": "shared"}])
+def test_a_model_version_of_a_shared_registry_belongs_to_its_owner(odd: dict[str, Any]) -> None:
+    call = api.get_model(PROJECT, "digits", 1, registry=api.Registry(120, "shared"))
+    found = call.outcome(Answer(200, json.dumps(MODEL | odd).encode()))
+
+    assert found is not None
+    assert (found.project, found.registry_id) == ("shared", 120)
+
+
+@pytest.mark.parametrize(("body", "value"), [({"successMessage": "a"}, "a"), ({"successMessage": ""}, None)])
+def test_a_setting_of_the_cluster(body: dict[str, Any], value: str | None) -> None:
+    assert READS["variable"].outcome(Answer(200, json.dumps(body).encode())) == value
+    for odd in ({}, {"successMessage": None}, {"successMessage": 5}):
+        with pytest.raises(UnexpectedResponseError):
+            READS["variable"].outcome(Answer(200, json.dumps(odd).encode()))
+
+
+@pytest.mark.parametrize("begin", [b"\xef\xbb\xbf", b"\xef\xbb\xbf \r\n", b"\n"])
+def test_html_is_no_missing_route(begin: bytes) -> None:
+    with pytest.raises(UnexpectedResponseError):
+        READS["versions"].outcome(Answer(404, begin + HTML))
+
+
+@pytest.mark.parametrize("port", [99999, -1, 1 << 16])
+def test_an_endpoint_with_a_port_that_is_none(port: int) -> None:
+    rows = [{"type": "NODE", "hosts": ["127.0.0.1"], "ports": [{"name": "HTTP", "number": port}]}]
+    with pytest.raises(UnexpectedResponseError, match=r"ports\.number"):
+        READS["endpoints"].outcome(Answer(200, json.dumps(rows).encode()))
+
+
+def test_a_log_is_cleaned_and_bounded() -> None:
+    hide("prefix.secretsecretsecret")
+    log = {"instanceName": "pod\x1b[2J", "content": "ApiKey prefix.secretsecretsecret\x1b[2J\n" + "y" * 3_000_000}
+    (found,) = READS["logs"].outcome(Answer(200, json.dumps([log]).encode()))
+
+    assert found.instance == "pod\\x1b[2J"
+    assert found.content.startswith("ApiKey ***\\x1b[2J\ny")
+    assert len(found.content) <= 1 << 20

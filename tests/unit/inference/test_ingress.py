@@ -10,7 +10,12 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import Address, Answer, Call, Endpoint
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputError, NotFoundError
+from airflow_provider_hsml.hopsworks.errors import (
+    InferenceError,
+    InvalidInputError,
+    NotFoundError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
@@ -36,6 +41,8 @@ class Cluster:
 
     def send(self, call: Call[Any]) -> Any:
         if call.base is None:
+            if "variables" in call.path and self.domain is None:
+                return call.outcome(refusal(404, 100050))
             held = {"successMessage": self.domain} if "variables" in call.path else self.deployment
             return call.outcome(refusal(404, 240000) if held is None else Answer(200, json.dumps(held).encode()))
         where = f"{call.base}/{call.path}" + (f" as {call.host}" if call.host else "")
@@ -87,6 +94,11 @@ class TestAddress:
     def test_of_a_server_that_tells_nothing(self, ingress: Ingress) -> None:
         with pytest.raises(InvalidInputError, match="neither its Kubernetes namespace nor"):
             Cluster(deployment=row(), domain=None).predict(ingress)
+
+    @pytest.mark.parametrize("namespace", ["..", "demo/other", "a b", "\u00e9"])
+    def test_of_a_namespace_that_is_none(self, ingress: Ingress, namespace: str) -> None:
+        with pytest.raises(UnexpectedResponseError, match="no name of a Kubernetes namespace"):
+            Cluster(deployment=row(projectNamespace=namespace)).predict(ingress)
 
     def test_changes_when_the_deployment_does(self, ingress: Ingress) -> None:
         cluster = Cluster(BY_NAMESPACE)

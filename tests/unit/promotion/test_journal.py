@@ -81,6 +81,39 @@ class TestAnEntry:
 
         assert JournalEntry.from_json(data) == entry(over=None)
 
+    @pytest.mark.parametrize(
+        ("place", "odd"),
+        [
+            *(
+                ((key,), 5)
+                for key in ("id", "state", "run", "challenger", "wanted", "before", "reason", "asked", "over")
+            ),
+            *(((key,), []) for key in ("challenger", "wanted", "before", "over")),
+            *(((key,), None) for key in ("id", "run", "at", "challenger", "wanted", "touches_env_vars", "rejected")),
+            *(((key,), "x") for key in ("at", "before", "passes", "is_rollback", "back_to", "over", "routes")),
+            *((("before", key), "x") for key in ("deployment_id", "version", "was_up", "served", "row")),
+            *((("before", key), None) for key in ("deployment_id", "was_up", "served", "row")),
+            (("before", "row", "modelVersion"), "1"),
+            (("before", "row", "predictorResources"), "many"),
+            (("challenger", "version"), "2"),
+            (("rejected", 0, "served"), []),
+            (("rejected", 0, "served"), None),
+            (("rejected", 0, "reason"), 5),
+            (("rejected", 0, "at"), None),
+            (("over", 0), "x"),
+        ],
+        ids=str,
+    )
+    def test_of_an_odd_shape_is_none(self, place: tuple[Any, ...], odd: Any) -> None:
+        data: Any = json.loads(json.dumps(entry().to_json()))
+        inner = data
+        for key in place[:-1]:
+            inner = inner[key]
+        inner[place[-1]] = odd
+
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            JournalEntry.from_json(data)
+
 
 class TestAJournal:
     def test_has_no_entry_at_first(self, hook: HsmlHook) -> None:
@@ -110,6 +143,22 @@ class TestAJournal:
         assert caught.value.transient
         hook.client.send(api.delete_path(hook.client.project, f"{FOLDER}/{name}/00000009-0000.json"))
         assert hook.run(open_journal(hook.client.project, name)).newest == entry()
+
+    def test_with_a_list_that_lacks_its_rows_is_not_empty(self) -> None:
+        fake = FakeHopsworks(row())
+        fake.faults[f"{FOLDER}/digits"] = [Answer(200, b'{"count": 7, "items": []}')] * 2
+
+        with pytest.raises(UnexpectedResponseError, match="it counts 7 rows"):
+            fake.run(open_journal(PROJECT, "digits"))
+
+    def test_is_listed_to_the_last_page(self) -> None:
+        fake, names = FakeHopsworks(row()), ["00000002-aabcdef12.json", "00000001-aabcdef12.json"]
+        pages = [{"count": 2, "items": [{"attributes": {"name": name}}]} for name in names]
+        fake.faults[f"{FOLDER}/digits"] = [Answer(200, json.dumps(page).encode()) for page in reversed(pages)]
+        fake.files[names[0]] = entry().to_json()
+
+        journal = fake.run(open_journal(PROJECT, "digits"))
+        assert (journal.names, journal.newest) == (names, entry())
 
     def test_leaves_files_of_others_alone(self, hook: HsmlHook) -> None:
         journal = hook.run(open_journal(hook.client.project, "others"))

@@ -20,6 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.registry import register as register_
 from airflow_provider_hsml.hopsworks.registry import trained_until
 from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
@@ -78,6 +79,17 @@ def test_a_put_that_was_not_carried_out_is_sent_again(fake: FakeHopsworks, model
 
     assert run(fake, model) == 1
     assert fake.sent.count(PUT) == 2
+
+
+def test_numbers_that_are_all_taken(fake: FakeHopsworks, model: NewModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Hopsworks says to each folder, though it lists no version."""
+    monkeypatch.setattr(register_, "MOST_NUMBERS", 3)
+    for number in range(1, 6):
+        fake.faults[f"POST dataset/Models/digits/{number}"] = [refusal(400, 110012)]
+
+    with pytest.raises(UnexpectedResponseError, match="3 folders after it are taken"):
+        run(fake, model)
+    assert "POST dataset/Models/digits/4" not in fake.sent
 
 
 def test_before_4_2_the_argument_wins_over_the_folders_own_file(fake: FakeHopsworks, tmp_path: Path) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.api import Answer
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.registry import sources
 from airflow_provider_hsml.hopsworks.registry.sources import LocalFiles, read_source
+from tests.support.fake import PROJECT
 
 
 @pytest.fixture
@@ -113,3 +118,14 @@ def test_a_name_of_a_folder_that_is_not_utf_8(folder: Path) -> None:
 
     with pytest.raises(InvalidInputError, match=r"its name b'sub\\xff' is not UTF-8"):
         names(folder)
+
+
+@pytest.mark.parametrize("folders", [["a"], ["a", "b"]])
+def test_folders_that_do_not_end(folders: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a server ignores the path and lists the same folder again and again."""
+    rows = [{"attributes": {"name": name, "dir": True}} for name in folders]
+    listing = Answer(200, json.dumps({"count": len(rows), "items": rows}).encode())
+    monkeypatch.setattr(sources, "MOST_FOLDERS", 300)
+
+    with pytest.raises(UnexpectedResponseError, match="do not end"):
+        drive(sources.walk(PROJECT, "Models/digits/1"), lambda call: call.outcome(listing), lambda _: None)

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.access import Access
+from airflow_provider_hsml.hopsworks.sensing import conditions, new_versions
 from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
 from airflow_provider_hsml.hopsworks.sensing.new_versions import REMEMBERED, NewVersionFeed
 from tests.support.fake import PROJECT, FakeHopsworks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 
 APPROVED = {"approval": "approved"}
 
@@ -104,6 +107,50 @@ def test_one_is_new_when_it_is_approved() -> None:
 
     assert registry.news() == [2]
     assert registry.news() == []
+
+
+def test_one_that_cannot_be_described_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As with metrics in a thousand lists."""
+
+    def describe(access: Access, model: ModelVersion, **more: Any) -> dict[str, Any]:
+        if model.version == 3:
+            raise RecursionError
+        return real(access, model, **more)
+
+    registry, real = Registry(1), conditions.describe
+    registry.news()
+    registry.add([2, 3, 4])
+    monkeypatch.setattr(new_versions, "describe", describe)
+
+    assert registry.news() == [2, 4]
+    assert "Version 3 of model 'digits' is left out" in caplog.text
+    assert registry.news() == []
+
+
+def test_a_poll_that_fails_loses_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = Registry(1)
+    registry.news()
+    registry.add([2])
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(new_versions, "describe", killed)
+    with pytest.raises(KeyboardInterrupt):
+        registry.news()
+    monkeypatch.undo()
+    assert registry.news() == [2]
+
+
+def test_a_metric_of_many_digits_is_no_number() -> None:
+    registry = Registry(1, metric="accuracy", at_least=0.5)
+    registry.news()
+    registry.add([2])
+    registry.add([3], accuracy=10**400)
+
+    assert registry.news() == [2]
 
 
 def test_goes_on_where_an_earlier_one_ended() -> None:

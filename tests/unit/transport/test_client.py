@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
 import ssl
 import threading
 import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,11 +20,12 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.transport.request import ATTEMPTS
+from airflow_provider_hsml.hopsworks.transport import request
 from tests.support.samples import PROJECT
 from tests.support.servers import KEY, LIST, OK, PUT, Connect, Request, Seen, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -50,7 +53,7 @@ def test_reads_are_not_asked_for_ever(connect: Connect) -> None:
     seen = Seen((503, {}, b"away"))
     with serving(seen) as url, pytest.raises(UnexpectedResponseError, match=r"HTTP 503 .* It began: 'away'"):
         connect(url).send(LIST)
-    assert len(seen.paths) == ATTEMPTS
+    assert len(seen.paths) == request.ATTEMPTS
 
 
 def test_the_server_says_when(connect: Connect, pauses: list[float]) -> None:
@@ -87,6 +90,65 @@ def test_an_answer_that_is_cut_off(connect: Connect) -> None:
     ):
         connect(url).send(PUT)
     assert caught.value.outcome_unknown
+
+
+@pytest.mark.parametrize("length", ["2, 3", "2, x", "-1", "two"])
+def test_a_malformed_length_of_the_answer_to_a_change(connect: Connect, length: str) -> None:
+    """The request was sent, and may have been carried out."""
+    seen = Seen((200, {"content-length": length}, b"[]"))
+    with serving(seen) as url, pytest.raises((NoResponseError, UnexpectedResponseError)) as caught:
+        connect(url).send(PUT)
+    assert len(seen.paths) == 1
+    assert caught.value.transient
+    assert caught.value.outcome_unknown
+
+
+@pytest.mark.parametrize(
+    "location", ["https://xn--0/login", "//", "http://[::1", "http://a:99999/", f"http://{'a' * 70}.com/", "http:///x"]
+)
+def test_a_redirect_to_an_address_that_is_none(connect: Connect, location: str) -> None:
+    with (
+        serving(Seen((302, {"location": location}, b""))) as url,
+        pytest.raises(UnexpectedResponseError, match="redirected") as caught,
+    ):
+        connect(url).send(PUT)
+    assert caught.value.outcome_unknown
+
+
+@pytest.mark.parametrize("end", [b"", b"\r\n"])
+@pytest.mark.parametrize("encoding", ["length", "chunks"])
+def test_bytes_after_an_answer_are_no_answer_to_the_next_request(
+    connect: Connect, encoding: str, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "ATTEMPTS", 1)
+    surplus = end + b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    content = {
+        "length": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]",
+        "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n[]\r\n0\r\n\r\n",
+    }[encoding]
+
+    with _answering(content + surplus) as url:
+        client = connect(url)
+        for _ in range(3):
+            assert client.send(LIST) == []
+
+
+@contextmanager
+def _answering(content: bytes) -> Iterator[str]:
+    """Serve the same bytes to each request, in one piece."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(65536):
+                self.request.sendall(content)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
 
 
 def test_nobody_there(connect: Connect) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import socket
 import sys
@@ -116,13 +117,48 @@ def test_ends_in_time_and_with_little_memory(connect: Connect, case: str, limit:
 
 
 @pytest.mark.parametrize("client", hostile.CLIENTS)
-@pytest.mark.parametrize("case", ["gzip of 1.5 GB", "15 MB of empty objects", "15 MB of lists in lists"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "gzip of 1.5 GB",
+        "15 MB of empty objects",
+        "15 MB of lists in lists",
+        "15 MB of a deployment that cannot be read",
+    ],
+)
 def test_with_the_limit_that_holds(client: str, case: str) -> None:
     """In a process of its own, with all that the HTTP library allocates outside of Python."""
     done = hostile.measure(client, case)
 
     assert done["error"] in ("UnexpectedResponseError", "NoResponseError")
     assert done["mb"] < hostile.MEMORY * LIMITS[ResponseKind.RESOURCE] / MB
+
+
+def test_an_error_holds_no_response(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits keep the error of a read until the next one."""
+    monkeypatch.setattr(request, "ATTEMPTS", 1)
+    unreadable = b'{"id": 14, "name": 5, "x": ' + hostile.listed(b'"00"', 3_000_000) + b"}"
+    calls: list[api.Call[Any]] = [LIST, api.get_deployment(PROJECT, "digits")]
+    kept = []
+    with serving(lambda seen: (200 if "name" in seen.path else 502, {}, unreadable)) as url:
+        client = connect(url)
+        for call in calls:
+            with suppress(HopsworksError):  # What is imported and kept, once.
+                client.send(call)
+        tracemalloc.start()
+        try:
+            for call in calls:
+                with pytest.raises(UnexpectedResponseError) as caught:
+                    client.send(call)
+                kept.append(caught.value)
+                del caught
+            gc.collect()
+            held = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+
+    assert len(kept) == 2
+    assert held < MB
 
 
 @pytest.mark.parametrize("case", ["endless chunks", "a body that drips", "headers that drip"])
@@ -312,8 +348,19 @@ class TestFiles:
         assert not list(tmp_path.iterdir())
 
     def test_a_folder_that_cannot_be_written(self, connect: Connect, tmp_path: Path) -> None:
-        with serving(Seen(OK)) as url, pytest.raises(InvalidInputError, match="cannot be written"):
-            connect(url).send(api.download_to(PROJECT, "Models/m/1/w", tmp_path / "nowhere" / "w"))
+        (tmp_path / "file").touch()
+        (tmp_path / "folder").mkdir()
+        with serving(Seen(OK)) as url:
+            for target in (tmp_path / "file" / "w", tmp_path / "folder", tmp_path / ("x" * 300)):
+                with pytest.raises(InvalidInputError, match="cannot be written"):
+                    connect(url).send(api.download_to(PROJECT, "Models/m/1/w", target))
+
+    def test_may_have_the_longest_name_and_new_folders(self, connect: Connect, tmp_path: Path) -> None:
+        target = tmp_path / "a" / "b" / ("x" * 255)
+        with serving(Seen(OK)) as url:
+            assert connect(url).send(api.download_to(PROJECT, "Models/m/1/w", target))
+        assert target.read_bytes() == OK[2]
+        assert list(target.parent.iterdir()) == [target]
 
 
 def slowly(count: int, piece: bytes, pause: float) -> Iterator[bytes]:

@@ -1,0 +1,105 @@
+"""Deletion of old versions: nothing is deleted by a response that is odd or lacks rows."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.api import Answer
+from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.registry.retention import Retained, delete_versions
+from tests.support.fake import PROJECT, FakeHopsworks, row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+NAMED: dict[str, Any] = {"modelName": "digits", "modelVersion": 1}
+
+
+def model(version: int) -> dict[str, Any]:
+    return {"id": f"digits_{version}", "name": "digits", "version": version}
+
+
+def retain(
+    deployments: Any, versions: Any, models: Sequence[int] = (1, 2, 3, 4), keep: int = 1
+) -> tuple[FakeHopsworks, Retained]:
+    """Delete the versions of a model that a deployment serves in version 2."""
+    fake = FakeHopsworks(row())
+    fake.files["models"] = {"count": len(models), "items": [model(version) for version in models]}
+    fake.faults["serving"] = [Answer(200, json.dumps(deployments).encode())]
+    fake.faults["versions"] = [Answer(200, json.dumps(versions).encode())]
+    try:
+        return fake, fake.run(delete_versions(PROJECT, "digits", keep=keep))
+    except UnexpectedResponseError:
+        assert not fake.sent
+        raise
+
+
+@pytest.mark.parametrize(
+    ("deployments", "versions"),
+    [
+        ({"count": 1, "items": []}, {"count": 0}),
+        ({"count": 2, "items": [row()]}, {"count": 0}),
+        ([row()], {"count": 2, "items": []}),
+    ],
+)
+def test_a_list_that_lacks_rows(deployments: Any, versions: Any) -> None:
+    with pytest.raises(UnexpectedResponseError, match="it counts"):
+        retain(deployments, versions)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"modelVersion": None},
+        {"modelName": None},
+        {"modelName": None, "modelVersion": None},
+        {"modelName": "letters"},
+        {"modelName": None, "modelVersion": None, "modelPath": None},
+    ],
+)
+def test_a_deployment_that_does_not_say_clearly_what_it_serves(changes: dict[str, Any]) -> None:
+    with pytest.raises(UnexpectedResponseError, match="Nothing was deleted"):
+        retain([row(**changes)], {"count": 0})
+
+
+@pytest.mark.parametrize("changes", [{}, {"modelName": "digits"}, {"modelVersion": 1}])
+def test_a_deployment_version_that_does_not_say_clearly_what_it_serves(changes: dict[str, Any]) -> None:
+    with pytest.raises(UnexpectedResponseError, match="version 8 of deployment 'digits' is unclear"):
+        retain([row()], {"count": 1, "items": [{"version": 8} | changes]})
+
+
+@pytest.mark.parametrize("changes", [{"modelPath": "/Projects/DEMO/Models/digits"}, {"modelPath": None}])
+def test_the_project_may_be_in_another_case_or_missing(changes: dict[str, Any]) -> None:
+    assert retain([row(modelVersion=2, **changes)], {"count": 0})[1].deleted == (1, 3)
+
+
+def test_a_script_alone_uses_no_version() -> None:
+    script: dict[str, Any] = {
+        "modelName": None,
+        "modelVersion": None,
+        "modelPath": None,
+        "predictor": "/Projects/demo/a.py",
+    }
+
+    assert retain([row(**script)], {"count": 1, "items": [{"version": 8} | script]})[1].deleted == (1, 2, 3)
+
+
+def test_a_version_that_is_listed_twice() -> None:
+    """Counted by rows, the newest three would be version 4 alone."""
+    with pytest.raises(UnexpectedResponseError, match="listed twice"):
+        retain([row()], {"count": 0}, models=(4, 4, 4, 3, 2, 1), keep=3)
+
+
+@pytest.mark.parametrize("version", ["9" * 5000 + ".1", "²³.1", "5.99999", "99999.1"])
+def test_a_version_of_hopsworks_that_is_none(version: str) -> None:
+    fake = FakeHopsworks(row(), has_versions=False)
+    fake.files["models"] = {"count": 2, "items": [model(1), model(2)]}
+    fake.files["variables/versions"] = [{"software": "hopsworks", "version": version}]
+    fake.faults["serving"] = [Answer(200, json.dumps([row(**NAMED)]).encode())]
+
+    with pytest.raises(UnexpectedResponseError, match="Nothing was deleted"):
+        fake.run(delete_versions(PROJECT, "digits", keep=1))
+    assert not fake.sent
