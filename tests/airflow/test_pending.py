@@ -11,6 +11,7 @@ from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange
+from airflow_provider_hsml.hopsworks.promotion.way_back import WayBack
 from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
 from airflow_provider_hsml.local import RequestFault
 from tests.support.tasks import FakeTaskInstance, execute
@@ -191,8 +192,10 @@ def first(act: Callable[[], object], then: Callable[..., Any]) -> Callable[..., 
 
 
 def after_the_change(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    acts = iter([act])
-    monkeypatch.setattr(RolloutWatch, "run", first(lambda: next(acts, bool)(), RolloutWatch.run))
+    """Act when the first rollout is watched; a rollback is another one."""
+    acts = [act]
+    monkeypatch.setattr(RolloutWatch, "run", first(lambda: [one() for one in acts], RolloutWatch.run))
+    monkeypatch.setattr(WayBack, "restore", first(acts.clear, WayBack.restore))
 
 
 class TestByHand:
