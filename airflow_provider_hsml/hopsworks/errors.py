@@ -353,6 +353,14 @@ class AmbiguousVerificationError(VerificationError):
     """
 
 
+class UnreachableError(VerificationError):
+    """
+    Raised when a deployment that should serve does not answer, although Hopsworks does.
+
+    The change is rolled back. The version is rejected only if the previous one answers afterwards.
+    """
+
+
 class RolledBackError(DeploymentError):
     """
     Raised when a change failed and was rolled back: the previous version serves again, or the deployment is stopped.

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException
 from airflow.triggers.base import BaseTrigger
 from asgiref.sync import sync_to_async
 
+from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import access_of, mask_key, not_readable
 from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
@@ -152,14 +153,19 @@ _SHARED: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str | None
 
 
 async def _connect(hsml_conn_id: str, project: str | None) -> AsyncClient:
-    """Read the connection, and create its client in a thread: imports and the TLS context would block the loop."""
+    """
+    Read the connection, and create its client in a thread: imports and the TLS context would block the loop.
+
+    Without a connection, Airflow's supervisor is asked for the reason, also in a thread, as for masking below.
+    """
     try:
         connection = await get_async_connection(hsml_conn_id)
     except AirflowNotFoundException:
         connection = None
     except Exception as error:  # noqa: BLE001 - whatever a secrets backend or the API raises
         raise not_readable(hsml_conn_id, error) from None
-    access = access_of(hsml_conn_id, project, connection)
+    access = await sync_to_async(access_of)(hsml_conn_id, project, connection)
+    logs.mask()
     await _mask(access.key)
     return await asyncio.to_thread(_client, access)
 

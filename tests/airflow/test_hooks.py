@@ -10,7 +10,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow.secrets import BaseSecretsBackend
+from sqlalchemy import create_engine
 
 from airflow_provider_hsml import HsmlHook
 from airflow_provider_hsml.hopsworks import api
@@ -53,6 +55,32 @@ class Failing(BaseSecretsBackend):
 
     def get_connection(self, *_: Any, **__: Any) -> None:
         raise ConnectionError
+
+
+class Supervisor:
+    """The supervisor of a task, whose API server gives one answer to the question for a connection."""
+
+    def __init__(self, said: str | Exception) -> None:
+        self.said = said
+
+    def send(self, _message: Any) -> Any:
+        from airflow.sdk.exceptions import ErrorType
+        from airflow.sdk.execution_time.comms import ErrorResponse
+
+        if isinstance(self.said, Exception):
+            raise self.said
+        return ErrorResponse(error=ErrorType[self.said], detail={})
+
+    async def asend(self, message: Any) -> Any:
+        return self.send(message)
+
+
+@pytest.fixture
+def inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a task inside Hopsworks."""
+    monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT", raising=False)
+    for name, value in (("HOST", "h.example"), ("PROJECT", "of_the_environment"), ("API_KEY", "prefix.secretpart")):
+        monkeypatch.setenv(f"HOPSWORKS_{name}", value)
 
 
 async def connect(conn_id: str) -> None:
@@ -207,11 +235,71 @@ class TestConnection:
         assert not works
         assert "This connection" in said
 
+    @pytest.mark.filterwarnings("ignore:Using Connection.get_connection_from_secrets:DeprecationWarning")
+    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="Airflow 2 has no API server between a task and the database")
+    @pytest.mark.parametrize(
+        ("said", "message"),
+        [
+            ("API_SERVER_ERROR", r"Airflow .*\(\w+\)"),
+            ("GENERIC_ERROR", r"Airflow .*\(\w+\)"),
+            (ConnectionError(), r"Airflow .*\(ConnectionError\)"),
+            ("CONNECTION_NOT_FOUND", ""),
+        ],
+    )
+    def test_the_environment_stands_in_only_if_the_api_server_says_not_found(
+        self, inside: None, monkeypatch: pytest.MonkeyPatch, said: str | Exception, message: str
+    ) -> None:
+        from airflow.sdk.execution_time import task_runner
+
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(said), raising=False)
+        if not message:
+            assert HsmlHook().access.project == "of_the_environment"
+            return
+
+        with pytest.raises(HopsworksError, match=message) as caught:
+            _ = HsmlHook().access
+        assert caught.value.transient
+        with pytest.raises(HopsworksError, match=message):
+            asyncio.run(connect("hsml_default"))
+
+    def test_the_environment_does_not_stand_in_while_the_database_fails(
+        self, inside: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")  # In its other processes, Airflow 3 asks no database.
+        monkeypatch.setattr("airflow.settings.engine", create_engine("sqlite:////nowhere/airflow.db"))
+
+        with pytest.raises(HopsworksError, match=r"failed to look it up \(OperationalError\)") as caught:
+            _ = HsmlHook().access
+        assert caught.value.transient
+
+    @pytest.mark.parametrize("kind", ["postgres", "aws", "ssh"])
+    def test_a_connection_of_another_system_is_refused(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch, kind: str
+    ) -> None:
+        """A misspelled id would send that system's password to its host."""
+        fields = json.loads(serving.connection) | {"conn_type": kind}
+        monkeypatch.setenv("AIRFLOW_CONN_OTHER", json.dumps(fields))
+
+        with pytest.raises(InvalidInputError, match=f"'other': it is of the type '{kind}'.*\nCorrect 'hsml_conn_id'"):
+            _ = HsmlHook("other").access
+
+    def test_a_uri_as_the_id_is_not_repeated(self) -> None:
+        with pytest.raises(HopsworksError) as caught:
+            _ = HsmlHook("hsml://:another.pastedpart@h.example/?project=demo").access
+        assert "pastedpart" not in str(caught.value)
+
     @pytest.mark.parametrize("extra", ["prefix.secretpart", '["prefix.secretpart"]', '"prefix.secretpart"', "[" * 9999])
     def test_an_extra_that_is_no_object(
         self, monkeypatch: pytest.MonkeyPatch, extra: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        fields = {"host": "h.example", "port": None, "password": "x.y", "schema": None, "extra": extra}
+        fields = {
+            "conn_type": "hsml",
+            "host": "h.example",
+            "port": None,
+            "password": "x.y",
+            "schema": None,
+            "extra": extra,
+        }
         connection = SimpleNamespace(conn_id="typed", **fields)  # Airflow itself warns of such an extra, or fails.
         monkeypatch.setattr(HsmlHook, "get_connection", lambda *_: connection)
 

@@ -117,7 +117,9 @@ class TestHopsfs:
         assert content(serving, f"{home(serving, name)}/deep/er.txt") == b"more"
         assert content(serving, f"Resources/{name}/model.joblib") == b'{"answer": 1}'
         uploaded = [asked for asked in serving.requests if "/upload/" in asked.path]
-        assert not [asked for asked in uploaded if f"Models/{name}" in asked.path]
+        (mark,) = (asked for asked in uploaded if f"Models/{name}" in asked.path)
+        assert mark.path.endswith(f"upload/Models/{name}/1")
+        assert mark.body_bytes < 2000
 
     def test_a_file(self, serving: LocalServing, name: str, folder: str) -> None:
         register(name, f"{folder}/model.joblib")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, InvalidInputError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange
+from airflow_provider_hsml.hopsworks.promotion.way_back import WayBack
+from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
 from airflow_provider_hsml.local import RequestFault
 from tests.support.tasks import FakeTaskInstance, execute
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_hsml import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
+_numbers = itertools.count()
 QUICK: dict[str, Any] = {"poll_interval": 0.1, "timeout": 20.0}
 
 
@@ -108,6 +114,88 @@ class TestARefusedReadDuringARollout:
         assert hook.get_deployment(name).model_version == 2
         serving.faults.clear()
         assert execute(best(name))["model_version"] == 3
+
+
+PAGE = RequestFault("POST", "**/inference/**", status=502, body="<html>bad gateway</html>", times=None)
+DEAD = RequestFault(
+    "POST", "**/inference/**", status=500, body={"errorCode": 250007, "usrMsg": "no healthy upstream"}, times=None
+)
+
+
+class TestAModelThatCannotBeReached:
+    @pytest.fixture(autouse=True)
+    def deployed(
+        self, serving: LocalServing, register: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[str]:
+        """A deployment of version 1, with a version 2 to deploy."""
+        monkeypatch.setattr(predict, "ROUTE_BUDGET", 0.5)
+        name = f"unreachable{next(_numbers)}"
+        register(name, 1, accuracy=0.8)
+        register(name, 2, accuracy=0.9)
+        execute(deploy(name, 1))
+        yield name
+        serving.faults.clear()
+
+    @pytest.mark.parametrize("fault", [PAGE, DEAD], ids=["a proxy's page", "as the previous version was"])
+    def test_from_the_start(self, hook: HsmlHook, deployed: str, serving: LocalServing, fault: RequestFault) -> None:
+        serving.faults.add(fault)
+
+        with pytest.raises(
+            DeadlineExceededError, match=r"does not answer(.|\n)*did not answer either(.|\n)*unverified"
+        ):
+            execute(deploy(deployed, 2))
+        state = hook.get_promotion_state(deployed)
+        assert (state.is_pending, state.rejected) == (True, ())
+        assert hook.get_deployment(deployed).model_version == 2
+
+        serving.faults.clear()
+        assert execute(deploy(deployed, 2))["action"] == "attached"
+
+    def test_behind_a_proxy_that_fails_after_the_change(
+        self, hook: HsmlHook, deployed: str, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        after_the_change(monkeypatch, lambda: serving.faults.add(PAGE))
+
+        with pytest.raises(DeadlineExceededError, match=r"does not answer(.|\n)*live but unverified"):
+            execute(deploy(deployed, 2))
+        assert hook.get_promotion_state(deployed).rejected == ()
+
+    @pytest.mark.parametrize("comes_back", [True, False])
+    def test_after_the_change(
+        self,
+        hook: HsmlHook,
+        deployed: str,
+        serving: LocalServing,
+        monkeypatch: pytest.MonkeyPatch,
+        comes_back: bool,
+    ) -> None:
+        """Evidence against the version, if the previous one answers after the rollback."""
+        after_the_change(monkeypatch, lambda: serving.faults.add(DEAD))
+        if comes_back:
+            monkeypatch.setattr(GuardedChange, "roll_back", first(serving.faults.clear, GuardedChange.roll_back))
+
+        with pytest.raises(Exception, match=r"does not answer, although it should"):
+            execute(deploy(deployed, 2))
+        state = hook.get_promotion_state(deployed)
+        assert [rejection.version for rejection in state.rejected] == ([2] if comes_back else [])
+        assert hook.get_deployment(deployed).model_version == 1
+
+
+def first(act: Callable[[], object], then: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function that acts before it calls another."""
+
+    def both(*args: Any, **more: Any) -> Any:
+        act()
+        return then(*args, **more)
+
+    return both
+
+
+def after_the_change(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Act when the first rollout is watched; a rollback is another one."""
+    acts = [act]
+    monkeypatch.setattr(RolloutWatch, "run", first(lambda: [one() for one in acts], RolloutWatch.run))
+    monkeypatch.setattr(WayBack, "restore", first(acts.clear, WayBack.restore))
 
 
 class TestByHand:

@@ -296,11 +296,13 @@ def _fault(error: Exception) -> str:
 def _missing_route(answer: Answer, error: HopsworksError) -> MissingRoute | None:
     if isinstance(error, RequestRefusedError):
         return MissingRoute.CERTAIN if error.code == _ROUTE_NOT_FOUND else None
-    is_html = (
-        answer.content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"
-        or "html" in (answer.headers.get("content-type") or "").lower()
-    )
-    return None if is_html else MissingRoute.LIKELY
+    return None if is_html(answer) else MissingRoute.LIKELY
+
+
+def is_html(answer: Answer) -> bool:
+    """Return whether a response is a page of HTML or XML, such as a proxy's."""
+    is_markup = answer.content.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"
+    return is_markup or "html" in (answer.headers.get("content-type") or "").lower()
 
 
 def error_of(what: str, answer: Answer) -> HopsworksError:

@@ -11,7 +11,7 @@ from airflow_provider_hsml.hopsworks.domain.verification import check_path
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
 from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
-from .call import Call, encoded, error_of, path_of, rows_of
+from .call import Call, encoded, error_of, is_html, path_of, rows_of
 from .response import ResponseKind
 
 if TYPE_CHECKING:
@@ -187,7 +187,9 @@ _MOST_READ = 1 << 16
 
 
 def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
-    if 300 <= answer.status < 400:
+    # A gateway's page of HTML is neither the ingress's answer nor the model's: Istio's are plain text or empty.
+    is_proxys = answer.status in (502, 503, 504) and is_html(answer)
+    if 300 <= answer.status < 400 or is_proxys:
         return error_of(what, answer)
     text = clean(answer.content[:_MOST_READ].decode("utf-8", "replace"))[:2000].strip()
     return InferenceError(what, status=answer.status, text=text, retry_after=answer.retry_after)

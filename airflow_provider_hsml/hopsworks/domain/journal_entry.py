@@ -107,6 +107,8 @@ class JournalEntry:
     reason: str = ""
     passes: bool = False
     """Whether the failure was transient, so that the same promotion may succeed later."""
+    unreachable: bool = False
+    """Whether the failure was a deployment that did not answer."""
     is_rollback: bool = False
     """Whether this is a requested rollback."""
     back_to: int | None = None

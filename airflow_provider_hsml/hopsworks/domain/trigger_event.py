@@ -26,6 +26,7 @@ _CODES: dict[str, type[HopsworksError]] = {
     "deployment": errors.DeploymentError,
     "verification": errors.VerificationError,
     "verification_ambiguous": errors.AmbiguousVerificationError,
+    "verification_unreachable": errors.UnreachableError,
     "rolled_back": errors.RolledBackError,
     "superseded": errors.SupersededError,
 }

@@ -21,6 +21,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     AmbiguousVerificationError,
     DeploymentFailedError,
     HopsworksError,
+    UnreachableError,
     VerificationError,
 )
 from airflow_provider_hsml.hopsworks.rollout import inputs
@@ -202,7 +203,19 @@ class ChangeRecord:
         :param why: the failure
         :param ours: the deployment as the change left it; None if that is not known
         """
+        if self.entry is not None and isinstance(why, UnreachableError):
+            self.entry = dataclasses.replace(self.entry, unreachable=True)
         await self.write(EntryState.ROLLING_BACK, why.kept_text, self._rejection(why, ours), passes=why.transient)
+
+    async def withdraw_rejection(self) -> None:
+        """Write that the version is not rejected, if it did not answer: perhaps no version can be reached."""
+        entry = self.entry
+        if entry is None or not entry.unreachable:
+            return
+        ours = (entry.challenger, entry.reason.partition("\n")[0])
+        others = tuple(one for one in entry.rejected if (one.served, one.reason) != ours)
+        self.entry = dataclasses.replace(entry, rejected=others)
+        await self.write(entry.state, entry.reason)
 
     async def write_probe_inputs(self, probe_inputs: Mapping[str, Any]) -> bool:
         """Write the inputs that verify a rollback, and return whether they had to be written."""

@@ -152,6 +152,7 @@ class GuardedChange:
             return why.followed_by(SupersededError, f"It was not rolled back: {error}")
         except HopsworksError as error:
             log.error("The rollback: %s", error)  # noqa: TRY400 - the task fails with it
+            await record.withdraw_rejection()
             what = f"The rollback failed: {error.kept_text}"
             if error.transient and not isinstance(error, DeploymentFailedError):
                 # The journal says ROLLING_BACK: the next run resumes it.

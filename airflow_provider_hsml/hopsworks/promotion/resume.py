@@ -111,6 +111,7 @@ def to_json(watch: RolloutWatch) -> dict[str, Any]:
         "journal_id": watch.resume.journal_id,
         "last_logged": watch.last_logged,
         "champion_version": judge.champion_version,
+        "was_unreachable": watch.prober.was_unreachable,
         "expect": checks.expect.name if checks.expect else None,
         "on_failure": "rollback" if checks.rolls_back else "leave",
         **{name: getattr(checks, name) for name in _CHECKS},
@@ -129,6 +130,7 @@ def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> Rollou
     checks = dataclasses.replace(verification.literal_checks(), expect=built_in(data["expect"]))
     prober = Prober(project, data["deployment_name"], clock, checks)
     prober.judge.champion_version = data["champion_version"]
+    prober.was_unreachable = data.get("was_unreachable", False)  # A wait of an older version of this package lacks it.
     tracker = RolloutTracker(
         RolloutCause[data["cause"]],
         since=data["since"],

@@ -3,7 +3,8 @@ Registration of a model version: upload the files into the project, then add the
 
 A version's number is claimed by creating its folder, which the server confirms to one caller only. Tasks that register
 at the same time therefore never share a number, nor delete each other's files. A task also records its number in a
-small file, so that its retry finds the number again and registers the version once.
+small file, so that its retry finds the number again and registers the version once. A number can be given back and
+claimed by another task meanwhile, so the folder holds a mark of its task, and a retry uses only a folder with its mark.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from airflow_provider_hsml.hopsworks.domain import arguments, model_version, wir
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain, rows
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, UnexpectedResponseError
-from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
 
 from . import lookup, sources, tags, trained_until, upload
 
@@ -43,7 +44,11 @@ MOST_NUMBERS = 100
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 """The folder of the notes for retries. Its path is stored in projects and must not change."""
 SCHEMA = "model_schema.json"
-BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED, trained_until.FILE})
+MARK = "airflow_run.json"
+"""The file in a version's folder that names the task whose folder it is: ``{"run": hash of its key}``."""
+UNCLAIMED = 30.0
+"""Seconds after which an empty folder is no other task's: it would hold that task's first file."""
+BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED, trained_until.FILE, MARK})
 """A version's metadata files, beside the model's own files."""
 _METRIC_NAME = re.compile(r"[a-zA-Z0-9_]+")
 
@@ -161,8 +166,8 @@ async def register(
     """
     note = None
     if run_key:
-        path = f"{CLAIMS}/{hashlib.sha256(run_key.encode()).hexdigest()}.json"
-        note = _RetryNote(path, model.name, await model.source.fingerprint(project))
+        run = hashlib.sha256(run_key.encode()).hexdigest()
+        note = _RetryNote(run, model.name, await model.source.fingerprint(project))
     version = await note.find(project) if note else None
     if version is not None:
         registered = await api.get_model(project, model.name, version)
@@ -194,11 +199,15 @@ async def _clean_up(project: Project, note: _RetryNote | None, folder: str) -> N
     """
     Delete the files of a version that was not registered, so that its number is free again.
 
-    The folder is ours, since the server confirmed it to us. The note goes first: then no retry finds a number whose
-    folder is deleted.
+    The folder is ours, since the server confirmed it to us, or it has our mark. The note goes first, and the folder
+    stays if the note does: a retry that finds the note finds its own folder.
     """
     for leftover in [*([note.path] if note else []), folder]:
-        await _tidy(project, leftover)
+        try:
+            await api.delete_path(project, leftover)
+        except HopsworksError as error:
+            log.warning("%s; the leftover files are kept", error)
+            return
 
 
 async def _is_unknown(project: Project, name: str, version: int) -> bool:
@@ -219,8 +228,9 @@ async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -
 class _RetryNote:
     """A small file in which a retry finds the version number that an earlier try took. It keeps no other task away."""
 
-    def __init__(self, path: str, model_name: str, files: str) -> None:
-        self.path = path
+    def __init__(self, run: str, model_name: str, files: str) -> None:
+        self.run = run
+        self.path = f"{CLAIMS}/{run}.json"
         self.model_name = model_name
         self.files = files
         self._is_there = False
@@ -236,10 +246,23 @@ class _RetryNote:
         if (claim.get("files"), claim.get("model_name")) != (self.files, self.model_name):
             log.info("The files differ from those of the earlier try: registering a new version")
             return None
-        return cast("int", claim["model_version"])
+        version = cast("int", claim["model_version"])
+        if not await self.has_marked(project, version):
+            log.info("Version %s is no longer that of the earlier try: registering a new version", version)
+            return None
+        return version
+
+    async def has_marked(self, project: Project, version: int) -> bool:
+        """Return whether a version's folder has the mark of this task."""
+        read = functools.partial(wire.resource, required={"run": str}, optional={})
+        mark = await api.read_json(project, self._mark(version), read, size=None)
+        return mark is not None and mark["run"] == self.run
+
+    def _mark(self, version: int) -> str:
+        return f"Models/{self.model_name}/{version}/{MARK}"
 
     async def write(self, project: Project, version: int) -> None:
-        """Record the number, before any file is uploaded."""
+        """Record the number, and mark its folder, before any file is uploaded."""
         if not await api.path_exists(project, CLAIMS):
             await api.make_folder(project, CLAIMS.rpartition("/")[0])
             await api.make_folder(project, CLAIMS)
@@ -247,6 +270,7 @@ class _RetryNote:
             await api.delete_path(project, self.path)
         content = {"model_name": self.model_name, "model_version": version, "files": self.files}
         await upload.upload_bytes(project, self.path, json.dumps(content).encode())
+        await upload.upload_bytes(project, self._mark(version), json.dumps({"run": self.run}).encode())
 
 
 async def _await_registered(project: Project, name: str, version: int, clock: Clock) -> ModelVersion:
@@ -269,7 +293,8 @@ async def _take_number(project: Project, model: NewModel) -> int:
     if not await api.path_exists(project, root):
         await api.make_folder(project, root)
     if model.version is not None:
-        if not await api.make_folder(project, f"{root}/{model.version}"):
+        is_ours = await _claim(project, model.name, model.version)
+        if not is_ours and not await _claim_left(project, model.name, model.version):
             message = (
                 f"Version {model.version} of model {model.name!r} exists already.\nLeave model_version out to take the "
                 "next number."
@@ -281,13 +306,42 @@ async def _take_number(project: Project, model: NewModel) -> int:
     registered = await lookup.list_versions(project, model.name)
     first = 1 + max([await _highest(project, root), *(known.version for known in registered)])
     for version in range(first, first + MOST_NUMBERS):
-        if await api.make_folder(project, f"{root}/{version}"):
+        if await _claim(project, model.name, version):
             return version
     message = (
         f"register model {model.name!r}: Hopsworks lists no version above {first - 1}, but {MOST_NUMBERS} folders "
         "after it are taken.\nRun the task again."
     )
     raise UnexpectedResponseError(message, status=400)
+
+
+async def _claim(project: Project, name: str, version: int) -> bool:
+    """Create a version's folder; return False if it existed."""
+    try:
+        return await api.make_folder(project, f"Models/{name}/{version}")
+    except HopsworksError as error:
+        if not error.outcome_unknown:
+            raise
+        log.warning("%s; checking whether the folder was made", error)
+        if not await _claim_left(project, name, version):
+            raise
+        return True
+
+
+async def _claim_left(project: Project, name: str, version: int) -> bool:
+    """
+    Claim a version's folder that an earlier request of ours may have made: return whether it is ours.
+
+    Another task's does not stay empty. Of several claims to an empty one, the server confirms one: by ``Files``.
+    """
+    folder = f"Models/{name}/{version}"
+    for pause in (0.0, UNCLAIMED):
+        await Sleep(pause)
+        found = await api.list_folder(project, folder)
+        if found is None or found.items:
+            return False
+    is_free = project.has_files_folder and await api.get_model(project, name, version) is None
+    return is_free and await api.make_folder(project, f"{folder}/Files")
 
 
 async def _highest(project: Project, root: str) -> int:
@@ -299,7 +353,8 @@ async def _highest(project: Project, root: str) -> int:
 async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
     """Upload all files, and delete those of an incomplete earlier try first."""
     for leftover in await sources.list_all(project, folder):
-        await api.delete_path(project, f"{folder}/{leftover.name}")
+        if leftover.name != MARK:
+            await api.delete_path(project, f"{folder}/{leftover.name}")
     files = f"{folder}/Files" if project.has_files_folder else folder
     if files != folder:
         await api.make_folder(project, files)
@@ -311,7 +366,7 @@ async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
     }
     given = {name: content for name, content in beside.items() if content is not None}
     # Before 4.2 both are in one folder: there the argument wins over a file of the same name.
-    await model.source.fill(project, files, leave_out=given if files == folder else ())
+    await model.source.fill(project, files, leave_out={*given, MARK} if files == folder else ())
     for name, content in given.items():
         await upload.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
 
@@ -338,10 +393,3 @@ async def _put(project: Project, model: NewModel, version: int, clock: Clock) ->
         backoff = Backoff(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
         if await read_patiently(api.get_model(project, model.name, version), backoff) is None:
             await call
-
-
-async def _tidy(project: Project, path: str) -> None:
-    try:
-        await api.delete_path(project, path)
-    except HopsworksError as error:
-        log.warning("%s; the leftover files are kept", error)

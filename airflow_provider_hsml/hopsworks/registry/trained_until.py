@@ -30,8 +30,7 @@ def read_argument(value: object) -> str:
     try:
         if isinstance(value, date):
             value = value.isoformat()
-        moment = datetime.fromisoformat(arguments.text(_KEY, value))
-        return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC).isoformat()
+        return _in_utc(arguments.text(_KEY, value)).isoformat()
     except (ValueError, OverflowError):
         arguments.refuse(_KEY, "a datetime, or ISO 8601 text such as '2026-11-29T00:00:00+00:00'", value)
 
@@ -53,4 +52,9 @@ async def read_trained_until(project: Project, model: ModelVersion) -> datetime 
 
 
 def _moment(data: Any) -> datetime:
-    return datetime.fromisoformat(wire.resource(data, {_KEY: str}, {})[_KEY]).astimezone(UTC)
+    return _in_utc(wire.resource(data, {_KEY: str}, {})[_KEY])
+
+
+def _in_utc(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)

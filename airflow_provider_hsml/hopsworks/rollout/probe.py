@@ -19,6 +19,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     NoResponseError,
     RequestRefusedError,
     UnexpectedResponseError,
+    UnreachableError,
     VerificationError,
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, timed
@@ -54,6 +55,8 @@ class Prober:
     _health_path: str | None = None
     is_prepared: bool = False
     """Whether the request to send was looked for."""
+    was_unreachable: bool = False
+    """Whether the previous version did not answer before the change: the new one is not at fault then."""
 
     def __post_init__(self) -> None:
         """Begin without a request, until ``prepare``."""
@@ -162,6 +165,7 @@ class Prober:
             answer = await self.send()
         except HopsworksError as error:
             _check_refusal(self.name, self.checks, error)
+            self.was_unreachable = predict.is_unreached(error)
             log.info("The answer of the previous version is unknown: %s", error)
             return
         probe = self.judge.probe
@@ -204,7 +208,8 @@ class Prober:
         Send one probe, retry it while the deployment is unreachable, and judge the answer.
 
         :param deployment: the deployment as it was read last
-        :raises VerificationError: the model refused the probe, or is unreachable although it should serve
+        :raises UnreachableError: the deployment does not answer, although it should
+        :raises VerificationError: the model refused the probe
         :raises HopsworksError: the probe did not get to the model, which says nothing about it
         """
         if not self.can_probe:
@@ -217,8 +222,11 @@ class Prober:
         except HopsworksError as error:
             if predict.is_unreached(error):
                 message = f"{deployment} does not answer, although it should: {error}"
-                is_its_fault = await is_deployments_fault(self.project, deployment, error)
-                raise (VerificationError if is_its_fault else DeadlineExceededError)(message) from error
+                if self.was_unreachable:
+                    message += "\nThe version before the change did not answer either: check the route to the models."
+                elif await is_deployments_fault(self.project, deployment, error):
+                    raise UnreachableError(message) from error
+                raise DeadlineExceededError(message) from error
             _check_refusal(self.name, self.checks, error)
             if not predict.is_model_refusal(error):
                 raise
@@ -306,14 +314,17 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
 
 async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:
     """
-    Return whether the deployment caused a failed request; if not, the server itself is unavailable.
+    Return whether the deployment caused a failed request; if not, the server or a proxy did.
+
+    A response that comes neither from Hopsworks nor from a model says nothing about the deployment. A request without
+    an answer does if Hopsworks answers right afterwards: a model that hangs must not pass for a server failure.
 
     :param deployment: the deployment as it was read last
     :param error: the failure of the request
     """
     if not isinstance(error, NoResponseError | UnexpectedResponseError):
         return True
-    if isinstance(error, NoResponseError) and not error.sent:
+    if isinstance(error, UnexpectedResponseError) or not error.sent:
         return False
     try:
         await api.get_deployment_by_id(project, deployment.id)

@@ -13,6 +13,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
+    InferenceError,
     InvalidInputError,
     RequestRefusedError,
     UnexpectedResponseError,
@@ -352,3 +353,22 @@ def test_retry_after_may_be_a_date() -> None:
         api.get_deployments(PROJECT).outcome(api.Answer(503, b"", {"retry-after": date}))
 
     assert caught.value.retry_after == pytest.approx(20, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "kind"),
+    [
+        (502, b"<html>bad gateway", UnexpectedResponseError),
+        (503, b"no healthy upstream", InferenceError),
+        (503, b"", InferenceError),
+        (500, b"<!doctype html>", InferenceError),
+    ],
+)
+def test_at_the_ingress_a_gateways_page_is_no_answer_of_the_model(
+    status: int, content: bytes, kind: type[HopsworksError]
+) -> None:
+    """Istio's own errors are no HTML; a script may answer its own errors in it, but not as a gateway."""
+    with pytest.raises(kind):
+        api.predict_at("https://ingress", api.Address.by_path("demo", "digits"), {"instances": [1]}).outcome(
+            api.Answer(status, content)
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from datetime import date, datetime
@@ -22,7 +23,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.registry import register as register_
 from airflow_provider_hsml.hopsworks.registry import trained_until
-from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
+from airflow_provider_hsml.hopsworks.registry.register import MARK, UNCLAIMED, NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ class TestTags:
         claim = next(path for path in fake.reads if "registered" in path).rpartition("/")[2]
         fingerprint = fake.run(tagged.source.fingerprint(PROJECT))
         fake.files[claim] = {"model_name": "digits", "model_version": 1, "files": fingerprint}
+        fake.files[f"Models/digits/1/{MARK}"] = {"run": claim.removesuffix(".json")}
         fake.sent.clear()
         assert run(fake, tagged) == 1
         assert fake.sent == [self.TAG]
@@ -260,6 +262,85 @@ def test_a_retry_note_of_other_files_is_ignored(fake: FakeHopsworks, model: NewM
     fake.files[".json"] = {"files": "others", "model_name": "digits", "model_version": 7}
 
     assert run(fake, model) == 1
+
+
+@pytest.mark.parametrize("is_registered", [True, False])
+@pytest.mark.parametrize("mark", [None, {"run": "another task's"}])
+def test_a_number_that_was_given_back_is_never_used_again(
+    fake: FakeHopsworks, model: NewModel, mark: Any, is_registered: bool
+) -> None:
+    """Another task may have taken it meanwhile: its version is not this task's, and its files must stay."""
+    files = fake.run(model.source.fingerprint(PROJECT))
+    fake.files |= {f"Models/digits/7/{MARK}": mark} if mark else {}
+    fake.files["registered"] = {}
+    fake.files[".json"] = {"files": files, "model_name": "digits", "model_version": 7}
+    fake.files |= {"models/digits_7": MODEL | {"id": "digits_7", "version": 7}} if is_registered else {}
+    fake.faults[f"download/with_auth/Models/digits/7/{MARK}"] = [None if mark else refusal(404, 110008)]
+
+    assert run(fake, model) == 1
+    assert not any("Models/digits/7" in kind for kind in fake.sent)
+
+
+def test_the_folder_stays_as_long_as_a_retry_finds_its_note(fake: FakeHopsworks, model: NewModel) -> None:
+    """Else the retry would find a number that is no longer its own."""
+    fake.faults[PUT] = [refusal(422, 120001, "no")]
+    note = f"DELETE dataset/Resources/airflow-provider-hsml/registered/{hashlib.sha256(b'run').hexdigest()}.json"
+    fake.faults[note] = [refusal(403, 110050)]
+
+    with pytest.raises(RequestRefusedError, match="no"):
+        run(fake, model)
+    assert fake.sent[-1] == note
+
+
+CLAIM = "POST dataset/Models/digits/1"
+
+
+@pytest.mark.parametrize("fault", [LOST, Answer(502, b"<html>"), Answer(200, b"")])
+def test_a_claim_whose_answer_is_lost_is_ours_if_its_folder_stays_empty(
+    fake: FakeHopsworks, model: NewModel, fault: Any
+) -> None:
+    fake.faults[CLAIM] = [fault]
+    fake.files["Models/digits/1"] = {"count": 0, "items": []}
+
+    assert run(fake, model) == 1
+    assert fake.now >= 1000 + UNCLAIMED
+    assert "POST dataset/Models/digits/2" not in fake.sent
+
+
+@pytest.mark.parametrize("seconds", [0, 5])
+def test_a_claim_whose_answer_is_lost_may_be_another_tasks(fake: FakeHopsworks, model: NewModel, seconds: int) -> None:
+    fake.faults[CLAIM] = [LOST]
+    fake.files["Models/digits/1"] = {"count": 0, "items": []}
+    theirs = {"count": 1, "items": [{"attributes": {"name": MARK, "size": 1}}]}
+    fake.after(seconds, lambda: fake.files.update({"Models/digits/1": theirs}))
+
+    with pytest.raises(NoResponseError):
+        run(fake, model)
+    assert fake.sent[-1] == CLAIM
+
+
+def test_of_several_claims_to_an_empty_folder_one_is_confirmed(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.faults[CLAIM] = [LOST]
+    fake.faults[f"{CLAIM}/Files"] = [refusal(400, 110047)]
+    fake.files["Models/digits/1"] = {"count": 0, "items": []}
+
+    with pytest.raises(NoResponseError):
+        run(fake, model)
+    assert fake.sent[-1] == f"{CLAIM}/Files"
+
+
+@pytest.mark.parametrize(("items", "ours"), [([], True), ([{"attributes": {"name": "Files", "dir": True}}], False)])
+def test_a_given_number_whose_folder_is_left_of_an_earlier_try(
+    fake: FakeHopsworks, model: NewModel, items: list[Any], ours: bool
+) -> None:
+    fake.faults[CLAIM] = [refusal(400, 110047)]
+    fake.files["Models/digits/1"] = {"count": len(items), "items": items}
+    numbered = replace(model, version=1)
+    if ours:
+        assert run(fake, numbered) == 1
+    else:
+        with pytest.raises(InvalidInputError, match="exists already"):
+            run(fake, numbered)
 
 
 def test_numbers_that_only_the_registry_knows_are_taken(fake: FakeHopsworks, model: NewModel) -> None:
