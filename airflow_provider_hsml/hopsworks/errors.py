@@ -321,20 +321,27 @@ class DeploymentFailedError(DeploymentError):
     Transient only if the cluster has too few resources.
     """
 
-    def __init__(self, deployment: FailedDeployment, *, log_tail: Sequence[str] = ()) -> None:
+    def __init__(self, deployment: FailedDeployment) -> None:
         """
-        Put the server's reason and the end of the log into the message.
+        Put the server's reason into the message.
 
         :param deployment: the state that was read last
-        :param log_tail: last lines of the component at fault, oldest first
         """
         reason = deployment.reason or "the server gives no reason"
-        self.without_logs = clean(f"{deployment}: its instances do not come up: {reason}")
-        lines = [self.without_logs]
-        lines += [f"Last lines of the {deployment.failed_component}'s log:", *log_tail] if log_tail else []
-        super().__init__("\n".join(lines))
+        super().__init__(f"{deployment}: its instances do not come up: {reason}")
         self.deployment = deployment
         self.transient = deployment.is_unschedulable
+
+    def with_log_tail(self, lines: Sequence[str]) -> Self:
+        """
+        Return a copy of this error with the end of the log of the component at fault.
+
+        :param lines: last lines of the log, oldest first; none add nothing
+        """
+        title = f"Last lines of the {self.deployment.failed_component}'s log:"
+        copy = self.with_text("\n".join([self.kept_text, title, *lines])) if lines else self.with_text(str(self))
+        copy.without_logs = self.kept_text
+        return copy
 
 
 class VerificationError(DeploymentError):

@@ -122,19 +122,28 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
         """Promote, and call ``on_rollback`` after a rollback, ``on_unverified`` after a change that stays pending."""
         try:
-            return super()._promote(context, promote, *args, **kwargs)
+            record = super()._promote(context, promote, *args, **kwargs)
         except HopsworksError as error:
             if error.record is not None:
                 self._notify(context, error.record)
             raise
+        self._notify(context, record)
+        return record
 
     def _notify(self, context: Context, record: Record) -> None:
-        """Call the functions for the record's action. Their exceptions are only logged: the task fails anyway."""
-        name = {"rolled_back": "on_rollback", "unverified": "on_unverified"}.get(record.action)
+        """Call the functions for what this task and, before it, an earlier run's change came to."""
+        promotion = as_xcom(record)
+        for one in (promotion["rolled_back"], promotion):
+            if one is not None:
+                self._call(context, one)
+
+    def _call(self, context: Context, promotion: dict[str, Any]) -> None:
+        """Call the functions for a promotion's action. Their exceptions are only logged."""
+        name = {"rolled_back": "on_rollback", "unverified": "on_unverified"}.get(promotion["action"])
         if name is None:
             return
         extended = cast("dict[str, Any]", context)  # Extended in place: in Airflow 2 it is more than a dict.
-        extended["promotion"] = as_xcom(record)
+        extended["promotion"] = promotion
         for call in getattr(self, name):
             try:
                 call(context)
@@ -238,7 +247,7 @@ class DeployModelOperator(_PromotingOperator):
     :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
         of GPU nodes takes longer than the default of 300
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
-        failed and was rolled back; the record is under ``promotion`` in the context
+        failed and was rolled back, also one of an earlier run; its record is under ``promotion`` in the context
     :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 
@@ -328,7 +337,7 @@ class DeployBestModelOperator(_PromotingOperator):
     :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
         of GPU nodes takes longer than the default of 300
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
-        failed and was rolled back; the record is under ``promotion`` in the context
+        failed and was rolled back, also one of an earlier run; its record is under ``promotion`` in the context
     :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 

@@ -105,7 +105,8 @@ def as_xcom(record: Record) -> dict[str, Any]:
     """Return the record for XCom. Airflow masks no XComs, and a message of Hopsworks may contain a secret value."""
     from airflow.providers.common.compat.sdk import redact  # noqa: PLC0415 - not needed to parse a DAG
 
-    return record.to_dict() | {"reason": redact(record.reason), "failure": record.failure and redact(record.failure)}
+    plain = record.to_dict()
+    return plain | {key: plain[key] and redact(plain[key]) for key in ("reason", "failure", "rolled_back")}
 
 
 def run_key(context: Context) -> str:

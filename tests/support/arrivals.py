@@ -40,12 +40,16 @@ def arrival(
     recreate: bool = False,
     serve: bool = True,
     restore: int | None = None,
+    trust: bool = True,
+    sends: bool = True,
+    is_way_back: bool = False,
     **settings: Any,
 ) -> Reconciler:
     """Return the reconciler with which the version is to be served."""
     run = Run(PROJECT, "digits", timeout, 10.0, fake.clock)
     settings = (model_settings(model) if model else {}) | settings
-    return Reconciler(run, Desired(settings, model, restore, serve), RolloutPolicy(wait=wait, recreate=recreate))
+    policy = RolloutPolicy(wait=wait, trust=trust, recreate=recreate, sends=sends, is_way_back=is_way_back)
+    return Reconciler(run, Desired(settings, model, restore, serve), policy)
 
 
 async def recorded(reconciler: Reconciler, record: Callable[[Deployment | None], object]) -> Outcome:

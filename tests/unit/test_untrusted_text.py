@@ -94,7 +94,7 @@ ERRORS: dict[str, Callable[[], HopsworksError]] = {
     "any": lambda: HopsworksError(HOSTILE),
     "refused": lambda: RequestRefusedError("ask", status=500, code=1, text=HOSTILE),
     "by the model": lambda: InferenceError("ask", status=500, text=HOSTILE),
-    "with a log": lambda: DeploymentFailedError(failed(), log_tail=[HOSTILE] * 10),
+    "with a log": lambda: DeploymentFailedError(failed()).with_log_tail([HOSTILE] * 10),
     "extended": lambda: DeploymentFailedError(failed()).extended(HOSTILE),
     "another text": lambda: HopsworksError("x").with_text(HOSTILE),
     "followed": lambda: DeploymentFailedError(failed()).followed_by(RolledBackError, HOSTILE),

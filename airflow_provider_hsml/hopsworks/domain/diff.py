@@ -39,7 +39,7 @@ _TRANSFORMER_KEYS = (
     *("transformer", "transformerResources", "requestedTransformerInstances"),
     *("transformerScalingConfig", "transformerEnvironment", "transformerEnvVars"),
 )
-_HASHED = re.compile(r".*-[0-9a-f]{16}\.[A-Za-z0-9]+")
+HASHED = re.compile(r".*-[0-9a-f]{16}\.[A-Za-z0-9]+")
 """The file names of scripts that ``script_file`` named after their content."""
 
 
@@ -227,4 +227,4 @@ def _path(project: Project, raw: Mapping[str, Any], key: str) -> str:
         return path
     if raw.get("artifactVersion") is not None and raw.get("version") is None:
         return legacy_artifacts.path_of(raw, key)
-    return f"/Projects/{project.name}/{script_file.FOLDER}/{path}" if _HASHED.fullmatch(path) else path
+    return f"/Projects/{project.name}/{script_file.FOLDER}/{path}" if HASHED.fullmatch(path) else path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Self
@@ -119,12 +120,16 @@ class JournalEntry:
     """
     The inputs of the probe, for the process that resumes the change.
 
-    ``body`` is the request; None if it was registered with the model. ``champion`` is the previous version's answer.
+    ``body`` is the request; None if it was registered with the model. ``checks`` are the other checks that were asked
+    for. ``champion`` is the previous version's answer, ``champion_version`` its number, and ``old_names`` are its
+    instances. ``body`` and ``champion`` are missing if they are too large for the journal.
     """
     rejected: tuple[Rejection, ...] = ()
     """All versions that were rejected and not verified since, copied from entry to entry."""
     routes: tuple[str, ...] = ()
     """Optional routes of Hopsworks that were used for this deployment: they cannot vanish."""
+    earlier: JournalEntry | None = None
+    """The unverified change of ours that was live before this one; until this one is sent, it is still live."""
 
     @property
     def task(self) -> str:
@@ -150,7 +155,8 @@ class JournalEntry:
     def to_json(self) -> dict[str, Any]:
         """Return the entry as plain JSON values."""
         data = asdict(self)
-        return data | {"wanted": data.pop("desired")}
+        earlier = None if self.earlier is None else self.earlier.to_json()
+        return data | {"wanted": data.pop("desired"), "earlier": earlier}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -172,8 +178,22 @@ class JournalEntry:
                 "over": _signature(data.get("over")),
                 "before": None if before is None else _previous_state(before),
                 "rejected": tuple(Rejection(**row) for row in rejected),
+                "earlier": cls.from_json(data["earlier"]) if data.get("earlier") else None,
             }
         )
+
+
+MOST_BYTES = 1024 * 1024
+"""The size of a probe input that an entry still holds: larger ones would make the journal unreadable."""
+
+
+def that_fit(probe_inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return the probe inputs without those that are too large for an entry.
+
+    :param probe_inputs: the inputs, as plain JSON
+    """
+    return {name: value for name, value in probe_inputs.items() if len(json.dumps(value)) <= MOST_BYTES}
 
 
 _SERVED: dict[str, wire.Shape] = {"project": str, "name": str, "version": int}

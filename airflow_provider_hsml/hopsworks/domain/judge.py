@@ -81,6 +81,19 @@ class Judge:
             return ProbeResult(attribution, f"answers otherwise than recorded for this version: {where}")
         return ProbeResult(attribution, self._not_as_expected(answer) or self._too_slow(seconds))
 
+    def record_champion(self, version: int | None, answer: Any) -> None:
+        """
+        Record the previous version, and the parts of its answer that answers are compared with.
+
+        :param version: the model version
+        :param answer: its answer to the probe; None when unknown
+        """
+        self.champion_version, path = version, self.checks.version_path
+        compared = {} if path is None else _nested(path, _at(answer, path))
+        if self.probe is not None and self.probe.predictions is not None:
+            compared["predictions"] = predictions_of(answer)
+        self.champion = None if answer is None or not compared else compared
+
     def is_fingerprint(self, attribution: Attribution, *, can_be_old: bool) -> bool:
         """
         Return whether an answer with this attribution proves that the challenger gave it.
@@ -148,6 +161,12 @@ def _at(answer: Any, path: str) -> str | None:
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else None
     return None if found is None else str(found)
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    """Return an answer that has nothing but a value at a dotted path."""
+    first, _, rest = path.partition(".")
+    return {first: _nested(rest, value) if rest else value}
 
 
 def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:

@@ -42,6 +42,26 @@ def check_combination(body: Mapping[str, Any], changes: Collection[str]) -> None
             raise InvalidInputError(message)
 
 
+def check_changes(body: Mapping[str, Any], changes: Mapping[str, tuple[Any, Any]]) -> None:
+    """
+    Raise an error if the settings of an update contradict each other.
+
+    A deployment without a transformer has none of its settings: None for one of them, as in a rollback that removes a
+    transformer, is no request.
+
+    :param body: the whole body of the request
+    :param changes: setting -> (live, desired)
+    :raises InvalidInputError: the first contradiction; the message names the field
+    """
+    is_gone = not body.get("transformer")
+    requested = [
+        name
+        for name, (_live, desired) in changes.items()
+        if not (is_gone and desired is None and name.startswith("transformer."))
+    ]
+    check_combination(body, requested)
+
+
 _Rule = tuple[bool, tuple[str, ...], str]
 """Whether the rule is violated, the settings that take part, and the error message."""
 _ON_DEFAULT = "on the serving tool DEFAULT"

@@ -12,6 +12,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from .diff import HASHED
 from .settings import base_name
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ def rejection_key(raw: Mapping[str, Any], *, with_resources: bool) -> str:
     """
     Return the key under which a model version is rejected.
 
-    Scripts are compared by name: an uploaded script is named after the hash of its content.
+    An uploaded script is named after the hash of its content; any other one is compared by its whole path, as far as
+    the deployment resource has it.
 
     :param raw: the deployment resource with the configuration that failed
     :param with_resources: whether the instances did not come up, so that other resources may help
@@ -34,7 +36,7 @@ def rejection_key(raw: Mapping[str, Any], *, with_resources: bool) -> str:
     facts: dict[str, Any] = {
         "modelServer": raw.get("modelServer"),
         "apiProtocol": raw.get("apiProtocol") or "REST",
-        **{name: base_name(raw.get(name)) for name in ("predictor", "transformer", "configFile")},
+        **{name: _script(raw.get(name)) for name in ("predictor", "transformer", "configFile")},
         **{name: (raw.get(name) or {}).get("name") for name in _ENVIRONMENTS},
     }
     if with_resources:
@@ -51,3 +53,11 @@ def is_same_configuration(key: str | None, raw: Mapping[str, Any]) -> bool:
     :param raw: the deployment resource with the configuration
     """
     return key is None or key == rejection_key(raw, with_resources=key.startswith(_WITH_RESOURCES))
+
+
+def _script(path: Any) -> str | None:
+    """Return the part of a script's path that is compared: its name, where only that tells scripts apart."""
+    name = base_name(path)
+    if name is None or "/" not in path or "/Artifacts/" in path or HASHED.fullmatch(name):
+        return name
+    return str(path.rpartition("/Projects/")[2])

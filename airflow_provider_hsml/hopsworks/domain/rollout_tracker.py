@@ -22,7 +22,8 @@ proves that a rollout is over. Every poll is evaluated by these rules, in this o
 8. The settle time has passed, and the names of the previous instances are known: read the current names
    (``READ_NAMES``). Repeat it every ``NAMES_AGAIN`` seconds until no previous name is left, or no names are returned.
 9. The settle time has passed, and no previous instance is known to run: probe the deployment (``PROBE``). If the
-   previous version answers, the settle time starts over.
+   previous version answers, the settle time starts over. The time for which it answers (``previous_since``) starts over
+   whenever the status is not stable, or previous instances are seen: the rollout explains its answers then.
 
 ``RolloutTracker`` gets the time and the deployment as arguments and does no I/O, so a table of polls tests all of it.
 """
@@ -187,8 +188,8 @@ class RolloutTracker:
     """Whether the START was sent a second time."""
     saw_transition: bool = False
     """Whether a poll or a probe saw the rollout in progress."""
-    previous_answered: bool = False
-    """Whether the previous version answered a probe."""
+    previous_since: float | None = None
+    """Since when the previous version has answered although the status is stable, seconds since 1970; else None."""
     stable_since: float | None = None
     """Since when every poll has shown a stable status, seconds since 1970."""
     poll_within: float = POLL_AGAIN
@@ -217,14 +218,30 @@ class RolloutTracker:
         self.idle.since = None
         if status is not Status.RUNNING or deployment.available_instances < max(1, deployment.minimum_instances):
             self.saw_transition = self.saw_transition or status is not Status.RUNNING
-            self.stable_since = None
+            self.stable_since = self.previous_since = None
             return NextStep.POLL
         return self._stable(deployment, now)
 
-    def record_previous_answer(self) -> None:
-        """Restart the settle time, since the previous version has answered a probe."""
-        self.stable_since = None
-        self.saw_transition = self.previous_answered = True
+    def record_names(self, current: frozenset[str]) -> bool:
+        """
+        Record the names of the instances that run now.
+
+        :param current: their names; empty when unknown
+        :return: whether all instances are new, as far as known
+        """
+        is_over = self.instances.record(current)
+        if not is_over:
+            self.previous_since = None
+        return is_over
+
+    def record_previous_answer(self, now: float) -> None:
+        """
+        Restart the settle time, since the previous version has answered a probe.
+
+        :param now: seconds since 1970
+        """
+        self.stable_since, self.saw_transition = None, True
+        self.previous_since = now if self.previous_since is None else self.previous_since
 
     def _check_signature(self, deployment: Deployment) -> None:
         ours, now = self.model_version, deployment.model_version
@@ -250,7 +267,7 @@ class RolloutTracker:
     def _while_idle(self, deployment: Deployment, now: float) -> NextStep:
         seconds = self.idle.seconds(now)
         if deployment.minimum_instances > 0:
-            self.stable_since = None
+            self.stable_since = self.previous_since = None
             if seconds >= NEVER_APPLIED:
                 message = (
                     f"{deployment}: the change was stored, but never applied to the cluster: still Idle after "

@@ -120,6 +120,16 @@ _EXPECTATIONS = {
 }
 
 
+_STORED = (
+    "tolerance",
+    "version_path",
+    "health_path",
+    "max_latency_ms",
+    "bake_seconds",
+    "probe_interval",
+    "max_error_rate",
+)
+"""The fields of ``Checks`` that are stored as they are."""
 _EXPECT = f"one of {', '.join(_EXPECTATIONS)}, or the dotted path of a function"
 
 
@@ -143,6 +153,32 @@ def built_in(name: object) -> Expectation | None:
     :param name: None when there is no expectation
     """
     return None if name is None else _EXPECTATIONS[arguments.choice("expect", name, _EXPECTATIONS)]
+
+
+def checks_to_json(checks: Checks) -> dict[str, Any]:
+    """
+    Return checks as plain JSON, without the rows to send.
+
+    :param checks: the checks
+    """
+    return {
+        "expect": checks.expect.name if checks.expect else None,
+        "on_failure": "rollback" if checks.rolls_back else "leave",
+        **{name: getattr(checks, name) for name in _STORED},
+    }
+
+
+def checks_from_json(data: Mapping[str, Any], expect: Expectation | None = None) -> Checks:
+    """
+    Read checks that ``checks_to_json`` wrote. They import nothing: stored text names no code.
+
+    :param data: the checks; further keys are ignored
+    :param expect: the expectation of this run, which is used if the checks name the same one
+    :raises InvalidInputError: the checks name a function that this run does not have
+    """
+    verification = Verification(**{name: data[name] for name in ("on_failure", *_STORED)})
+    is_same = expect is not None and expect.name == data["expect"]
+    return replace(verification.literal_checks(), expect=expect if is_same else built_in(data["expect"]))
 
 
 def _expectation(name: str) -> Expectation:

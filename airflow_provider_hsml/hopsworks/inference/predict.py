@@ -87,9 +87,18 @@ async def recorded_probe(project: Project, model: ModelVersion) -> Probe | None:
 
 async def _recorded_probe(project: Project, model: ModelVersion, sizes: Mapping[str, int | None]) -> Probe | None:
     expected = await _read_json(project, model, EXPECTED, sizes)
-    if isinstance(expected, Mapping) and isinstance(expected.get("predictions"), list):
-        return Probe({"instances": expected.get("instances")}, expected["predictions"])
-    return None
+    if expected is None:
+        return None
+    rows, answers = (
+        (expected.get("instances"), expected.get("predictions")) if isinstance(expected, Mapping) else (None, None)
+    )
+    if not isinstance(rows, list) or not isinstance(answers, list) or not rows or len(rows) != len(answers):
+        message = (
+            f"read {lookup.model_folder(project, model)}/{EXPECTED}: expected the keys instances and predictions, "
+            "lists of the same length and not empty.\nRegister the version again, or correct the file."
+        )
+        raise UnexpectedResponseError(message, status=200)
+    return Probe({"instances": rows}, answers)
 
 
 async def input_example(project: Project, model: ModelVersion) -> dict[str, Any] | None:

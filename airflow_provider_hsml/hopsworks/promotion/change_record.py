@@ -14,9 +14,10 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     PreviousState,
     Rejection,
     ServedVersion,
+    that_fit,
 )
-from airflow_provider_hsml.hopsworks.domain.rejection_key import rejection_key
-from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS, SETTINGS
+from airflow_provider_hsml.hopsworks.domain.rejection_key import is_same_configuration, rejection_key
+from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS, SCRIPT, SETTINGS, setting_of
 from airflow_provider_hsml.hopsworks.errors import (
     AmbiguousVerificationError,
     DeploymentFailedError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.flow import Backoff
     from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, ResumePoint, Run
 
     from .journal import Journal
@@ -70,6 +72,8 @@ class ChangeRecord:
     """The entry that was written last; None before the first."""
     previous: PreviousState | None = field(init=False, default=None)
     """The deployment before the change; None if there was none."""
+    replaced: JournalEntry | None = field(init=False, default=None)
+    """The newest entry before the change was recorded."""
     env_vars: dict[str, Any] | None = field(init=False, default=None)
     """Values of environment variables before the change, by their keys on the wire: they are never stored."""
 
@@ -121,6 +125,8 @@ class ChangeRecord:
         desired = script_file.absolute(project, self.desired.settings)
         differing = set(desired) if live is None else set(diff.differences(live.raw, desired))
         touches_env_vars = bool(differing & set(ENV_VAR_SETTINGS))
+        if self.entry is None:
+            self.replaced = self.journal.newest
         self.entry = JournalEntry(
             id=self.entry.id if self.entry else uuid.uuid4().hex,
             state=EntryState.PROMOTING,
@@ -136,11 +142,27 @@ class ChangeRecord:
             is_rollback=self.rollback is not None,
             back_to=self.desired.restore,
             over=live.signature if live is not None and earlier is not None else None,
-            asked=probe_inputs,
+            asked=that_fit(probe_inputs),
             routes=tuple(sorted(self.run.routes.used | set(self.journal.used_routes))),
             rejected=self._known_rejections(live),
+            earlier=None if earlier is None else dataclasses.replace(earlier, earlier=None, rejected=()),
         )
         await self.journal.write(self.entry)
+
+    async def withdraw(self, reason: str) -> None:
+        """
+        Write that a recorded change was not sent: the entry before it counts again.
+
+        :param reason: the reason for it, for people
+        """
+        if self.entry is None:
+            return
+        before = self.entry.earlier or self.replaced
+        if before is None:
+            await self.write(EntryState.SUPERSEDED, f"It was not sent: {reason}")
+            return
+        self.entry = dataclasses.replace(before, rejected=self.entry.rejected, routes=self.entry.routes)
+        await self.journal.write(self.entry, self._backoff(), begins=False)
 
     @property
     def changed_script(self) -> str | None:
@@ -160,15 +182,24 @@ class ChangeRecord:
 
         :param live: the verified deployment
         """
-        if self.entry is None and self.is_unverified and self.journal.newest is not None:
+        last = self.journal.newest
+        if self.entry is None and self.is_unverified and last is not None:
+            if last.is_rollback and last.state is EntryState.SUPERSEDED:
+                # It stays the last entry: verified, it would be a rollback that "previous" leads back from.
+                return
             desired = script_file.absolute(self.run.project, self.desired.settings)
             self.entry = dataclasses.replace(
-                self.journal.newest,
+                last,
                 id=uuid.uuid4().hex,
-                run=self.run.key,
+                # A manual rollback stays that of its task, which is not to roll back from it when it is cleared.
+                run=last.run if last.is_rollback else self.run.key,
                 challenger=PreviousState.of(live).served,
                 desired=diff.settings_to_json(desired),
+                back_to=None,
             )
+        if self.entry is not None:
+            kept = without_rejection(self.entry, live)
+            self.entry = dataclasses.replace(self.entry, rejected=kept)
         await self.write(EntryState.VERIFIED, "")
 
     async def write(
@@ -185,16 +216,13 @@ class ChangeRecord:
         if self.entry is None:
             return
         known = self.entry.rejected
-        if state is EntryState.VERIFIED:
-            known = tuple(one for one in known if one.served != self.entry.challenger)
         if rejection is not None:
             same = (rejection.served, rejection.key)
             known = (*(one for one in known if (one.served, one.key) != same), rejection)
         passes = self.entry.passes if passes is None else passes
         now = self.run.clock()
         self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=now, rejected=known, passes=passes)
-        deadline = now + min(JOURNAL_SECONDS, self.run.timeout)
-        await self.journal.write(self.entry, self.run.backoff(inputs.FIRST_DELAY_START, deadline))
+        await self.journal.write(self.entry, self._backoff())
 
     async def begin_rollback(self, why: HopsworksError, ours: Deployment | None) -> None:
         """
@@ -203,9 +231,13 @@ class ChangeRecord:
         :param why: the failure
         :param ours: the deployment as the change left it; None if that is not known
         """
+        rejection = self._rejection(why, ours)
         if self.entry is not None and isinstance(why, UnreachableError):
             self.entry = dataclasses.replace(self.entry, unreachable=True)
-        await self.write(EntryState.ROLLING_BACK, why.kept_text, self._rejection(why, ours), passes=why.transient)
+        if self.entry is not None and self.entry.state is not EntryState.ROLLING_BACK:
+            # Its probe inputs are those of the change; the rollback writes its own.
+            self.entry = dataclasses.replace(self.entry, asked=None)
+        await self.write(EntryState.ROLLING_BACK, why.kept_text, rejection, passes=why.transient)
 
     async def withdraw_rejection(self) -> None:
         """Write that the version is not rejected, if it did not answer: perhaps no version can be reached."""
@@ -219,11 +251,17 @@ class ChangeRecord:
 
     async def write_probe_inputs(self, probe_inputs: Mapping[str, Any]) -> bool:
         """Write the inputs that verify a rollback, and return whether they had to be written."""
-        if self.entry is None or self.entry.asked == probe_inputs:
+        asked = that_fit(probe_inputs)
+        if self.entry is None or self.entry.asked == asked:
             return False
-        self.entry = dataclasses.replace(self.entry, asked=probe_inputs)
+        self.entry = dataclasses.replace(self.entry, asked=asked)
         await self.write(EntryState.ROLLING_BACK, self.entry.reason)
         return True
+
+    def _backoff(self) -> Backoff:
+        """Return how long the journal is retried after a change was sent."""
+        deadline = self.run.clock() + min(JOURNAL_SECONDS, self.run.timeout)
+        return self.run.backoff(inputs.FIRST_DELAY_START, deadline)
 
     def _previous(self, live: Deployment | None) -> PreviousState | None:
         if live is None:
@@ -249,7 +287,9 @@ class ChangeRecord:
         if isinstance(why, AmbiguousVerificationError):
             return None
         has_failed = isinstance(why, DeploymentFailedError)
-        key = None if ours is None else rejection_key(ours.raw, with_resources=has_failed)
+        key = None
+        if ours is not None and self.entry is not None:
+            key = rejection_key(_with_scripts(ours.raw, self.entry.desired), with_resources=has_failed)
         return Rejection(challenger, why.kept_text.splitlines()[0], self.run.clock(), key)
 
     def _known_rejections(self, live: Deployment | None) -> tuple[Rejection, ...]:
@@ -268,3 +308,29 @@ class ChangeRecord:
         if model is not None:
             return ServedVersion(model.project, model.name, model.version)
         return ServedVersion() if live is None else PreviousState.of(live).served
+
+
+def without_rejection(entry: JournalEntry, live: Deployment) -> tuple[Rejection, ...]:
+    """
+    Return the rejections of an entry that remain once its version is verified: those with another configuration.
+
+    :param entry: the entry
+    :param live: the deployment that was verified
+    """
+    return tuple(
+        one for one in entry.rejected if one.served != entry.challenger or not is_same_configuration(one.key, live.raw)
+    )
+
+
+def _with_scripts(raw: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return a deployment resource with the paths of the scripts that a change has set: some servers return names only.
+
+    :param raw: the deployment resource
+    :param desired: the settings of the change, as the journal has them
+    """
+    found = dict(raw)
+    for name, value in diff.settings_from_json(desired).items():
+        if setting_of(name).kind is SCRIPT:
+            setting_of(name).write(found, value)
+    return found

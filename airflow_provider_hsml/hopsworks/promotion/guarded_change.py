@@ -68,7 +68,8 @@ class GuardedChange:
     policy: RolloutPolicy = RolloutPolicy()  # noqa: RUF009 - it is frozen
     checks: Checks | None = None
     """How the change is verified; None: by what was registered with the version."""
-    resume_point: ResumePoint = ResumePoint()  # noqa: RUF009 - it is frozen
+    resume_point: ResumePoint = ResumePoint(worker_only=True)  # noqa: RUF009 - it is frozen
+    """How another process resumes the change; only with the context of its task can it."""
     seen: Deployment | None = field(init=False, default=None)
     """The deployment as a failed change left it."""
     restored: Outcome | None = field(init=False, default=None)
@@ -88,6 +89,8 @@ class GuardedChange:
         is_trusted = record.journal.is_kept and not (record.pending or record.is_unverified)
         policy = dataclasses.replace(self.policy, trust=is_trusted)
         reconciler = Reconciler(record.run, record.desired, policy, self.checks, point)
+        if record.adopts and record.entry is not None:
+            reconciler.recall(record.entry.asked)
         try:
             outcome = await self._reconcile(reconciler)
         except HopsworksError as error:
@@ -144,7 +147,7 @@ class GuardedChange:
             if isinstance(why, DeploymentFailedError) and not self.policy.recreate and _waits_for_a_gpu(why):
                 why = why.extended("The old instance may hold the GPU: rollout='recreate' stops that instance first.")
             await record.begin_rollback(why, ours)
-        way_back = WayBack(record, self._resume_point(), recreate=self.policy.recreate)
+        way_back = WayBack(record, self._resume_point(), self.policy)
         try:
             outcome = await way_back.restore(ours, resumption)
         except SupersededError as error:
@@ -201,7 +204,11 @@ class GuardedChange:
         if isinstance(error, SupersededError):
             await record.write(EntryState.SUPERSEDED, str(error))
             return error
-        if record.entry is None or not (attempt.has_changed or record.adopts):
+        if record.entry is None:
+            return error
+        if not (attempt.has_changed or record.adopts):
+            if isinstance(attempt, Reconciler) and not attempt.progress.is_stopped:
+                await record.withdraw(error.kept_text)
             return error
         if not isinstance(error, EVIDENCE):
             return self._unverified(error)
@@ -212,8 +219,10 @@ class GuardedChange:
 
     def _unverified(self, error: HopsworksError) -> HopsworksError:
         """Return the error of a change that is live and could not be verified; the journal keeps it as pending."""
+        # After a timeout nothing shows that it is live.
+        what = "sent" if isinstance(error, DeadlineExceededError) else "live"
         unverified = error.extended(
-            f"Deployment {self.record.run.name!r}: the change is live but unverified, and stays pending.\n"
+            f"Deployment {self.record.run.name!r}: the change is {what} but unverified, and stays pending.\n"
             "Run the task again: it verifies the change. To accept it as it is: "
             f"HsmlHook(...).accept_pending({self.record.run.name!r})."
         )

@@ -64,49 +64,53 @@ class Journal:
             return ()
         return entry.routes if entry.back_to is None else (*entry.routes, api.VERSIONS)
 
-    async def write(self, entry: JournalEntry, backoff: Backoff | None = None) -> None:
+    async def write(self, entry: JournalEntry, backoff: Backoff | None = None, *, begins: bool | None = None) -> bool:
         """
-        Write a new entry. An entry that ends a promotion also deletes old files.
+        Write a new entry, and return whether it was written. An entry that ends a promotion also deletes old files.
 
         If another run has written since the journal was opened, only an entry that begins a change is written. Others
         are skipped: the unverified change of that run must stay the newest entry.
 
         :param backoff: how long to retry; None to write at once or fail
+        :param begins: whether it begins a change; None: if it is PROMOTING
         :raises HopsworksError: the entry cannot be written; with a backoff this is only a warning
         """
+        begins = entry.state is EntryState.PROMOTING if begins is None else begins
+        is_written = False
         if self.is_kept:
             try:
-                await self._write(entry)
+                is_written = await self._write(entry, begins=begins)
             except HopsworksError as error:
                 if isinstance(error, RequestRefusedError) and error.code == SCOPE_MISSING:
                     self._disable(error)
                 elif backoff is None:
                     raise
                 else:
-                    await self._retry(entry, error, backoff)
+                    is_written = await self._retry(entry, error, backoff, begins=begins)
         self.newest = entry
+        return is_written
 
-    async def _retry(self, entry: JournalEntry, error: HopsworksError, backoff: Backoff) -> None:
+    async def _retry(self, entry: JournalEntry, error: HopsworksError, backoff: Backoff, *, begins: bool) -> bool:
         call = api.path_exists(self.project, "Resources")
         try:
             if not error.transient:
                 raise error
             await read_patiently(call, backoff)
-            await self._write(entry)
+            return await self._write(entry, begins=begins)
         except HopsworksError as last:
             log.warning("%s; the next run verifies deployment %r again", last, self.deployment_name)
+            return False
 
-    async def _write(self, entry: JournalEntry) -> None:
+    async def _write(self, entry: JournalEntry, *, begins: bool) -> bool:
         folder = f"{FOLDER}/{self.deployment_name}"
         if not self.has_folder:
             for path in (FOLDER.rpartition("/")[0], FOLDER, folder):
                 await api.make_folder(self.project, path)
             self.has_folder = True
-        begins = entry.state is EntryState.PROMOTING
         there = await _list(self.project, folder)
         if not begins and set(there or ()) - set(self.names):
             log.warning("Deployment %r: another run wrote to the journal; its entry is kept", self.deployment_name)
-            return
+            return False
         # Two concurrent runs may choose the same number. Then the letter decides: "b", for an entry that begins a
         # change, sorts as newer than "a", for any other entry.
         number = 1 + max((int(name[:8]) for name in (*self.names, *(there or ()))), default=0)
@@ -120,7 +124,8 @@ class Journal:
                     await api.delete_path(self.project, f"{folder}/{old}")
                 except HopsworksError as error:
                     log.info("An old file of the journal was not deleted: %s", error)
-                    return
+                    break
+        return True
 
     def _disable(self, error: HopsworksError) -> None:
         self.is_kept = False

@@ -18,10 +18,8 @@ from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_n
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, ServedVersion
-from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.errors import (
-    DeploymentError,
     HopsworksError,
     InvalidInputError,
     RolledBackError,
@@ -38,16 +36,15 @@ from .change_record import ChangeRecord, OutdatedDecision
 from .guarded_change import GuardedChange
 from .journal import Journal, open_journal
 from .plan import Plan
-from .record import EarlierTry, PromotionResult
+from .record import EarlierTry, PromotionResult, Record
+from .settle import find_model, settle
 from .situation import Situation, differing, find_champion, find_deployment, read_situation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
+    from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
-    from airflow_provider_hsml.hopsworks.domain.project import Project
     from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
 
     from .resume import Resumption
@@ -99,12 +96,16 @@ class Promotion:
         :raises HopsworksError: with the record of the promotion, if a decision was made
         """
         result: PromotionResult | None = None
+        rolled_back: Record | None = None
         for _ in range(CONCURRENT_CHANGES + 1):
             situation, result = await self._decided()
             try:
                 self._check_not_rolled_back(situation)
-                if not self.plan_only and await self._settle(situation, result):
+                ended = None if self.plan_only else await self._settle(situation)
+                if ended is not None:
                     situation, result = await self._decided()
+                    rolled_back = ended.record(self.selection.by) if ended.failure else rolled_back
+                result = dataclasses.replace(result, rolled_back=rolled_back)
                 return await self._carry_out(situation, result)
             except OutdatedDecision:
                 log.info("The deployment was changed after the decision; deciding again")
@@ -193,50 +194,23 @@ class Promotion:
             what = "It was rolled back by an earlier try of this task, which has failed with that for good."
             raise entry.failure().followed_by(RolledBackError, what)
 
-    async def _settle(self, situation: Situation, result: PromotionResult) -> bool:
+    async def _settle(self, situation: Situation) -> PromotionResult | None:
         """
-        End the pending change of an earlier run, and return whether there was one to end.
+        End the pending change of an earlier run, and return its result; None if there was none to end.
 
-        :raises HopsworksError: it could not be verified, so that no other version may replace it
+        :raises HopsworksError: with the record of that change: it could not be verified, so that no other version may
+            replace it; or an earlier try of the same task had made it, and it was rolled back
         """
-        if situation.has_to_be_rolled_back:
-            await self._roll_back(situation)
-            return True
-        entry = situation.pending
-        if entry is None or self.selection.by is None or not situation.has_to_be_settled:
-            return False
-        log.info("Deployment %r: verifying the pending change to %s first", situation.name, entry.challenger)
-        run = dataclasses.replace(self.run, name=situation.name, key=entry.run)
-        model = await _find(run.project, dataclasses.asdict(entry.challenger))
-        desired = Desired(diff.settings_from_json(entry.desired), model, entry.back_to)
-        record = ChangeRecord(run, desired, situation.journal, situation.live, entry, adopts=True)
-        checks = Checks(body=(entry.asked or {}).get("body"))
-        change = GuardedChange(record, RolloutPolicy(recreate=self.policy.recreate), checks)
-        try:
-            await change.apply()
-        except RolledBackError as error:
-            if self.run.key and entry.run == self.run.key and change.restored is not None:
-                failed = dataclasses.replace(result, failure=error, now=change.restored.deployment)
-                error.record = failed.record(self.selection.by)
-                raise
-            log.warning("%s", error)
-        return True
-
-    async def _roll_back(self, situation: Situation) -> None:
-        """
-        Roll back what an earlier run has left unverified.
-
-        :raises RolledBackError: an earlier try of the same task had begun the rollback
-        """
-        entry = situation.pending
-        if entry is None:
-            return
-        error, now = await roll_back(self.run, situation, entry, recreate=self.policy.recreate)
-        if entry.state is EntryState.ROLLING_BACK and self.run.key and entry.run == self.run.key:
-            result = _result_before(situation, self.run.key)
-            failed = dataclasses.replace(result, failure=error, now=now.deployment)
-            error.record = failed.record(self.selection.by)
-            raise error
+        entry, by = situation.pending, self.selection.by
+        is_due = situation.has_to_be_rolled_back or (by is not None and situation.has_to_be_settled)
+        if entry is None or not is_due:
+            return None
+        ended = await settle(self.run, situation, entry, policy=self.policy, checks=self.checks, by=by)
+        is_ours = self.run.key and entry.run == self.run.key and entry.state is not EntryState.FAILED
+        if ended.failure is not None and is_ours:
+            ended.failure.record = ended.record(by)
+            raise ended.failure
+        return ended
 
     async def _decided(self) -> tuple[Situation, PromotionResult]:
         """Decide, and announce the decision."""
@@ -338,7 +312,7 @@ async def apply_and_record(
     run, model = change.record.run, result.decision.chosen if result.decision else None
     tag = functools.partial(promotion_tag.tag_promotion, run.project, model, run_key=run.key)
     context = result.resume_context(by) | {"recreate": change.policy.recreate, "run_key": run.key}
-    change.resume_point = dataclasses.replace(change.resume_point, context=context)
+    change.resume_point = ResumePoint(context=context)
     try:
         outcome = await (change.resume(resumption) if resumption else change.apply())
     except HopsworksError as error:
@@ -350,32 +324,6 @@ async def apply_and_record(
     done = dataclasses.replace(result, outcome=outcome)
     await tag(done.record(by), at=run.clock())
     return done
-
-
-async def roll_back(
-    run: Run, situation: Situation, entry: JournalEntry, *, recreate: bool
-) -> tuple[RolledBackError, Outcome]:
-    """
-    Roll back what an earlier run has left unverified.
-
-    :param run: the run
-    :param situation: the deployment and its journal
-    :param entry: the change
-    :param recreate: whether the deployment is stopped for it
-    :return: the error that the change ends with, and the outcome of the rollback
-    :raises HopsworksError: the rollback failed
-    """
-    why = DeploymentError("An earlier run has left it unverified; the previous state is restored.")
-    if entry.state is EntryState.ROLLING_BACK:
-        why = entry.failure()
-    run = dataclasses.replace(run, name=situation.name, key=entry.run)
-    record = ChangeRecord(run, Desired({}), situation.journal, situation.live, entry, adopts=True)
-    change = GuardedChange(record, RolloutPolicy(recreate=recreate), None, ResumePoint(worker_only=True))
-    error = await change.roll_back(why, situation.live)
-    if isinstance(error, RolledBackError) and change.restored is not None:
-        log.warning("%s", error)
-        return error, change.restored
-    raise error from why
 
 
 async def resume_promotion(resumption: Resumption, context: Mapping[str, Any]) -> PromotionResult:
@@ -391,17 +339,23 @@ async def resume_promotion(resumption: Resumption, context: Mapping[str, Any]) -
     name, project = context["deployment_name"], prober.project
     decision = context["decision"]
     if decision is not None:
-        chosen = await _find(project, decision["chosen"])
+        chosen = await find_model(project, _served(decision["chosen"]))
         decision = Decision(chosen, decision["reason"], decision["is_kept"])
-    champion = await _find(project, context["champion"])
-    former = None if context["former"] is None else ServedVersion(**context["former"])
+    champion, former = await find_model(project, _served(context["champion"])), _served(context["former"])
     done = None if context["done"] is None else EarlierTry(**context["done"])
-    result = PromotionResult(name, None, decision, champion, None, former, earlier_try=done)
+    first = Record(**context["rolled_back"]) if context.get("rolled_back") else None
+    result = PromotionResult(name, None, decision, champion, None, former, earlier_try=done, rolled_back=first)
     run = Run(project, name, watch.timeout, watch.interval, prober.clock, context["run_key"])
     desired = Desired({}, decision.chosen if decision else None)
     record = ChangeRecord(run, desired, await open_journal(project, name), None)
-    change = GuardedChange(record, RolloutPolicy(recreate=context["recreate"]), prober.checks)
+    grace = watch.tracker.failure.unschedulable_grace
+    policy = RolloutPolicy(recreate=context["recreate"], unschedulable_grace=grace)
+    change = GuardedChange(record, policy, prober.checks)
     return await apply_and_record(change, result, metric_of(context), resumption)
+
+
+def _served(stored: Mapping[str, Any] | None) -> ServedVersion | None:
+    return None if stored is None else ServedVersion(**stored)
 
 
 def metric_of(context: Mapping[str, Any]) -> Metric | None:
@@ -411,9 +365,3 @@ def metric_of(context: Mapping[str, Any]) -> Metric | None:
     :param context: from ``ResumePoint.context``
     """
     return None if context["metric"] is None else Metric(context["metric"], Direction.MAX, None)
-
-
-async def _find(project: Project, served: Mapping[str, Any] | None) -> ModelVersion | None:
-    if served is None or served["name"] is None or served["version"] is None:
-        return None
-    return await lookup.find_served(project, served["project"], served["name"], served["version"])

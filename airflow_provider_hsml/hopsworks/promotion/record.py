@@ -61,6 +61,8 @@ class PromotionResult:
     """The result of an earlier try of the same task, if that had made this change already."""
     script: str | None = None
     """The change in words, if it failed and replaced a script only: ``script a.py -> b.py``."""
+    rolled_back: Record | None = None
+    """The record of an earlier run's change that was rolled back first."""
 
     def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
         """
@@ -76,6 +78,9 @@ class PromotionResult:
         earlier = self._reported_try
         if earlier is not None:
             reason = "an earlier try of this task made the change"
+        first = self.rolled_back
+        if first is not None:
+            reason += f"; version {first.model_version}, which an earlier run had not verified, was rolled back first"
         return Record(
             deployment_name=self.name,
             deployment_id=deployment.id if deployment else None,
@@ -101,6 +106,7 @@ class PromotionResult:
             downtime_seconds=outcome.downtime if outcome else None,
             failure=self.failure.kept_text if self.failure else None,
             script=self.script,
+            rolled_back=first.to_dict() if first else None,
         )
 
     def resume_context(self, by: Metric | None) -> dict[str, Any]:
@@ -118,6 +124,7 @@ class PromotionResult:
             "champion": _served(self.champion),
             "former": None if self.previous is None else asdict(self.previous),
             "metric": by.name if by else None,
+            "rolled_back": None if self.rolled_back is None else self.rolled_back.to_dict(),
             "done": None if self.earlier_try is None else asdict(self.earlier_try),
         }
 
@@ -186,6 +193,8 @@ class Record:
     """The error that the promotion failed with, and how the failure was handled."""
     script: str | None = None
     """The change in words, if it failed and replaced a script only: ``script a.py -> b.py``."""
+    rolled_back: dict[str, Any] | None = None
+    """The record of an earlier run's change that was rolled back first, as it failed its verification."""
 
     @property
     def has_changed(self) -> bool:

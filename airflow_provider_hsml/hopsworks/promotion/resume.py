@@ -22,11 +22,13 @@ A start or restart keeps no journal: its hook method ``resume_start`` goes from 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import trigger_event
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     FailureTracker,
@@ -36,7 +38,7 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     RolloutTracker,
 )
 from airflow_provider_hsml.hopsworks.domain.trigger_event import Failure, Success
-from airflow_provider_hsml.hopsworks.domain.verification import Verification, built_in
+from airflow_provider_hsml.hopsworks.domain.verification import checks_from_json, checks_to_json
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 from airflow_provider_hsml.hopsworks.inference.predict import ROUTE_BUDGET
@@ -56,16 +58,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.flow import Clock
 
-_CHECKS = (
-    "tolerance",
-    "version_path",
-    "health_path",
-    "max_latency_ms",
-    "bake_seconds",
-    "probe_interval",
-    "max_error_rate",
-)
-"""The fields of ``Checks`` that a trigger stores as they are."""
+
+log = logging.getLogger(__name__)
 
 
 def why_not_deferrable(watch: RolloutWatch) -> str:
@@ -97,6 +91,7 @@ def to_json(watch: RolloutWatch) -> dict[str, Any]:
         "action": watch.change.action,
         "has_changed": watch.change.has_changed,
         "stopped_at": watch.change.stopped_at,
+        "is_way_back": watch.change.is_way_back,
         "cause": tracker.cause.name,
         "since": tracker.since,
         "signature": list(tracker.signature) if tracker.signature else None,
@@ -112,9 +107,7 @@ def to_json(watch: RolloutWatch) -> dict[str, Any]:
         "last_logged": watch.last_logged,
         "champion_version": judge.champion_version,
         "was_unreachable": watch.prober.was_unreachable,
-        "expect": checks.expect.name if checks.expect else None,
-        "on_failure": "rollback" if checks.rolls_back else "leave",
-        **{name: getattr(checks, name) for name in _CHECKS},
+        **checks_to_json(checks),
     }
 
 
@@ -126,9 +119,7 @@ def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> Rollou
     :param data: the watch as a trigger stores it
     :param clock: returns the seconds since 1970
     """
-    verification = Verification(**{name: data[name] for name in ("on_failure", *_CHECKS)})
-    checks = dataclasses.replace(verification.literal_checks(), expect=built_in(data["expect"]))
-    prober = Prober(project, data["deployment_name"], clock, checks)
+    prober = Prober(project, data["deployment_name"], clock, checks_from_json(data))
     prober.judge.champion_version = data["champion_version"]
     prober.was_unreachable = data.get("was_unreachable", False)  # A wait of an older version of this package lacks it.
     tracker = RolloutTracker(
@@ -145,7 +136,7 @@ def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> Rollou
         data["deployment_id"],
         tracker,
         prober,
-        SentChange(data["action"], data["has_changed"], data["stopped_at"]),
+        SentChange(data["action"], data["has_changed"], data["stopped_at"], data.get("is_way_back", False)),
         ResumePoint(data["journal_id"]),
         timeout=data["timeout"],
         deadline=data["deadline"],
@@ -160,18 +151,23 @@ async def run_in_trigger(watch: RolloutWatch) -> dict[str, Any]:
 
     :param watch: from ``from_json``
     """
-    prober, journal_id = watch.prober, watch.resume.journal_id
     try:
-        if journal_id is not None:
-            inputs = await read_probe_inputs(prober.project, prober.name, journal_id)
-            prober.checks = dataclasses.replace(prober.checks, body=inputs.get("body"))
-            prober.judge = dataclasses.replace(prober.judge, checks=prober.checks, champion=inputs.get("champion"))
+        await _recall(watch)
         result = await watch.run()
     except HopsworksError as error:
         return trigger_event.failure(error, _signature(watch))
     if isinstance(result, StartNeeded):
         return trigger_event.start_needed(_signature(watch))
     return trigger_event.success({**_signature(watch), "verified_by": result.verified_by, "downtime": result.downtime})
+
+
+async def _recall(watch: RolloutWatch) -> None:
+    """Give a watch the probe inputs that its worker wrote to the journal."""
+    prober, journal_id = watch.prober, watch.resume.journal_id
+    if journal_id is not None:
+        inputs = await read_probe_inputs(prober.project, prober.name, journal_id)
+        prober.checks = dataclasses.replace(prober.checks, body=inputs.get("body"))
+        prober.judge = dataclasses.replace(prober.judge, checks=prober.checks, champion=inputs.get("champion"))
 
 
 def _signature(watch: RolloutWatch) -> dict[str, Any]:
@@ -210,17 +206,28 @@ class Resumption:
         last = event.result.get("signature")
         if live is not None and last is not None:
             self.seen = dataclasses.replace(live, version=last[0], revision=last[1])
-        if isinstance(event, Failure):
-            raise DeploymentFailedError(live) if event.is_failed_deployment and live else event.error()
+        if isinstance(event, Failure) and not (event.is_failed_deployment and live):
+            raise event.error()
         if live is None or self.seen is None or live.signature != self.seen.signature:
             message = f"{live or 'It'} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         if isinstance(event, Success):
             return Outcome(live, watch.change.action, event.result["verified_by"], event.result["downtime"])
-        run = Run(project, live.name, watch.timeout, watch.interval, clock)
-        await send_start(run, live, run.backoff(FIRST_DELAY_START, watch.deadline))
-        tracker = dataclasses.replace(watch.tracker, since=clock(), started_again=True)
-        result = await dataclasses.replace(watch, tracker=tracker, seen=live)
+        if isinstance(event, Failure):
+            if live.status is DeploymentStatus.FAILED:
+                failed = DeploymentFailedError(live)
+                failed.transient = event.transient
+                raise failed
+            log.info("%s recovered after the wait in the triggerer; watching it again", live)
+            tracker = watch.tracker
+        else:
+            run = Run(project, live.name, watch.timeout, watch.interval, clock)
+            await send_start(run, live, run.backoff(FIRST_DELAY_START, watch.deadline))
+            tracker = dataclasses.replace(watch.tracker, since=clock(), started_again=True)
+        await _recall(watch)
+        # It stays in this worker: the context that another resumption needs is not in the watch.
+        point = dataclasses.replace(watch.resume, worker_only=True)
+        result = await dataclasses.replace(watch, tracker=tracker, seen=live, resume=point)
         if isinstance(result, StartNeeded):
             raise AssertionError  # noqa: TRY004 - no wrong type: a watch asks for another START only once
         return Outcome(result.deployment, watch.change.action, result.verified_by, result.downtime)

@@ -23,8 +23,9 @@ from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolic
 
 from .change_record import ChangeRecord, ManualRollback, OutdatedDecision
 from .guarded_change import GuardedChange
-from .promote import apply_and_record, roll_back
+from .promote import apply_and_record
 from .record import ACTIONS, EarlierTry, PromotionResult
+from .settle import roll_back
 from .situation import read_situation
 from .way_back import find_way_back
 
@@ -121,7 +122,7 @@ class Rollback:
         run.routes.recall(situation.journal.used_routes)
         pending = situation.pending
         if pending is not None and pending.state is EntryState.ROLLING_BACK:
-            _, now = await roll_back(run, situation, pending, recreate=False)
+            _, now = await roll_back(run, situation, pending)
             if self.to == PREVIOUS:
                 # An earlier run had begun this very rollback.
                 model = None if now.deployment.status.is_down else await self._served_by(now.deployment)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,11 @@ def _is_confirmed(project: Project, entry: JournalEntry | None, live: Deployment
 
 
 def _find_pending(project: Project, journal: Journal, live: Deployment | None) -> JournalEntry | None:
-    """Return the newest entry if its change is unverified, and is live or partly rolled back; else None."""
+    """
+    Return the change of ours that is unverified, and is live or partly rolled back; else None.
+
+    This is the change of the newest entry, or the one under it, if the newest was recorded and not sent.
+    """
     entry = journal.newest
     if entry is None or live is None or not entry.is_pending:
         return None
@@ -148,8 +153,10 @@ def _find_pending(project: Project, journal: Journal, live: Deployment | None) -
         diff.settings_from_json(entry.desired),
         entry.state is EntryState.ROLLING_BACK,
     )
-    if entry.over == live.signature or _is_live(project, entry, live):
+    if is_live(project, entry, live):
         return entry
+    if entry.over == live.signature:
+        return _earlier(project, entry, live) if entry.state is EntryState.PROMOTING else entry
     if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
         return None
     if before.matches(live) and not is_begun:
@@ -161,13 +168,30 @@ def _find_pending(project: Project, journal: Journal, live: Deployment | None) -
     return entry if is_partly_back else None
 
 
-def _is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
+def _earlier(project: Project, entry: JournalEntry, live: Deployment) -> JournalEntry | None:
+    """Return the unverified change that was live before one that was not sent, if it still is."""
+    earlier = entry.earlier
+    if earlier is None:
+        # Earlier releases did not store it: as far as the settings tell, it is what is live.
+        settings = diff.settings_to_json(diff.read_settings(project, live.raw, also=entry.desired))
+        desired = {name: settings[name] for name in entry.desired if name in settings}
+        challenger = PreviousState.of(live).served
+        earlier = dataclasses.replace(entry, challenger=challenger, desired=desired, asked=None, over=None)
+    earlier = dataclasses.replace(earlier, rejected=entry.rejected, routes=entry.routes)
+    return earlier if is_live(project, earlier, live) else None
+
+
+def is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
     """
     Return whether a deployment has the settings of a change, and all others as before.
 
     The journal stores no environment variables, so they are not compared. If only they changed, a new deployment
     version shows the change. Where Hopsworks keeps versions, a change of ours that is live has made one: without it,
     another client has set the same values.
+
+    :param project: the deployment's project
+    :param entry: the entry of the change
+    :param live: the live deployment
     """
     before = entry.before
     if not _is_challenger(entry, live):
@@ -207,7 +231,7 @@ def differing(project: Project, found: Situation, desired: SettingValues) -> dic
         return {name: (None, value) for name, value in desired.items() if value is not None}
     found_differences = diff.differences(found.live.raw, desired)
     preconditions.check_live(found.live, found.decision.chosen if found.decision else None, found_differences)
-    preconditions.check_combination(diff.update_body(found.live.raw, desired), found_differences)
+    preconditions.check_changes(diff.update_body(found.live.raw, desired), found_differences)
     return found_differences
 
 

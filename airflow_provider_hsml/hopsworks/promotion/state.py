@@ -7,12 +7,15 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, SupersededError
 
-from .situation import read_situation
+from .change_record import without_rejection
+from .situation import is_live, read_situation
 
 if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
     from airflow_provider_hsml.hopsworks.domain.project import Project
 
     from .situation import Situation
@@ -65,19 +68,27 @@ async def accept_pending(project: Project, name: str) -> PromotionState:
     Record a pending change as verified, as it is: a person has checked that it serves well.
 
     :param name: the deployment's name
-    :raises InvalidInputError: there is no pending change, or it is being rolled back
+    :raises InvalidInputError: there is no pending change, it is being rolled back, or it does not serve
+    :raises SupersededError: another run wrote to the journal meanwhile, or the API key may not write it
     """
     situation = await read_situation(project, [name])
-    entry = situation.pending
-    if entry is None or entry.state is EntryState.ROLLING_BACK:
-        how = "there is none" if entry is None else "it is being rolled back"
+    entry, live = situation.pending, situation.live
+    how = ""
+    if entry is None or live is None:
+        how = "there is none"
+    elif entry.state is EntryState.ROLLING_BACK or not is_live(project, entry, live):
+        how = "it is being rolled back"
+    elif live.status not in (DeploymentStatus.RUNNING, DeploymentStatus.IDLE):
+        how = f"it does not serve: {live}"
+    if how or entry is None or live is None:
         message = f"Deployment {name!r}: expected a pending change to accept; {how}.\nCheck hook.get_promotion_state()."
         raise InvalidInputError(message)
-    others = tuple(one for one in entry.rejected if one.served != entry.challenger)
-    reason = "accepted by hand"
-    await situation.journal.write(dataclasses.replace(entry, state=EntryState.VERIFIED, reason=reason, rejected=others))
+    accepted = dataclasses.replace(
+        entry, state=EntryState.VERIFIED, reason="accepted by hand", rejected=without_rejection(entry, live)
+    )
+    await _write(situation, accepted)
     log.info("Deployment %r: %s accepted by hand", name, entry.challenger)
-    return _state_of(dataclasses.replace(situation, pending=None))
+    return await read_state(project, name)
 
 
 async def forget_rejection(project: Project, name: str, version: int) -> PromotionState:
@@ -87,6 +98,7 @@ async def forget_rejection(project: Project, name: str, version: int) -> Promoti
     :param name: the deployment's name
     :param version: the model version
     :raises InvalidInputError: that version was not rejected
+    :raises SupersededError: another run wrote to the journal meanwhile, or the API key may not write it
     """
     situation = await read_situation(project, [name])
     entry = situation.journal.newest
@@ -95,8 +107,22 @@ async def forget_rejection(project: Project, name: str, version: int) -> Promoti
         known = ", ".join(str(one.served.version) for one in entry.rejected) if entry and entry.rejected else "none"
         message = f"Deployment {name!r}: version {version} was not rejected; rejected versions: {known}."
         raise InvalidInputError(message)
-    await situation.journal.write(dataclasses.replace(entry, rejected=kept))
-    return _state_of(situation)
+    await _write(situation, dataclasses.replace(entry, rejected=kept))
+    return await read_state(project, name)
+
+
+async def _write(situation: Situation, entry: JournalEntry) -> None:
+    """
+    Write an entry unless another run has written one since the situation was read.
+
+    :raises SupersededError: it has, or the API key may not write the journal
+    """
+    if not await situation.journal.write(entry, begins=False):
+        message = (
+            f"Deployment {situation.name!r}: nothing was recorded: another run wrote to the journal meanwhile, or the "
+            "API key may not write it.\nCheck hook.get_promotion_state(), and call this again."
+        )
+        raise SupersededError(message)
 
 
 def _state_of(situation: Situation) -> PromotionState:

@@ -10,6 +10,7 @@ do not hold, and all settings before 5.2, are restored by an update.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -80,8 +81,8 @@ class WayBack:
     record: ChangeRecord
     resume_point: ResumePoint
     """How another process resumes the rollback."""
-    recreate: bool
-    """Whether to stop the deployment first, because old and new instances do not fit at once."""
+    policy: RolloutPolicy
+    """How the change was rolled out."""
     seen: Deployment | None = field(init=False, default=None)
     """The deployment as it was read last."""
 
@@ -140,8 +141,12 @@ class WayBack:
         return await lookup.find_served(run.project, served.project, served.name, served.version, backoff)
 
     async def _reconcile(self, desired: Desired, live: Deployment, *, is_up: bool) -> Outcome:
-        policy = RolloutPolicy(trust=False, recreate=self.recreate and is_up)
+        policy = dataclasses.replace(
+            self.policy, wait=True, trust=False, recreate=self.policy.recreate and is_up, sends=True, is_way_back=True
+        )
         reconciler = Reconciler(self.record.run, desired, policy, resume=self.resume_point)
+        if self.record.entry is not None:
+            reconciler.recall(self.record.entry.asked)
         try:
             async with reconciler:
                 step = await reconciler.prepare()

@@ -45,13 +45,14 @@ class Bake:
     prober: Prober
     deployment: Deployment
     """The deployment as it was read last."""
+    failure: FailureTracker = field(default_factory=FailureTracker)
+    """Tells a Failed status that stays from one that passes."""
     sent: int = 0
     """Probes that count."""
     failed: int = 0
     """Of these, probes that failed."""
     slowest: float = 0.0
     """The longest latency in seconds."""
-    _failed: FailureTracker = field(default_factory=FailureTracker)
 
     async def run(self) -> Deployment:
         """
@@ -112,7 +113,7 @@ class Bake:
             message = f"{seen} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         self.deployment = seen
-        if self._failed.stays(seen, clock()):
+        if self.failure.stays(seen, clock()):
             raise DeploymentFailedError(seen)
 
     async def _probe(self) -> str:

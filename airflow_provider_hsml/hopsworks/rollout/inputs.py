@@ -78,6 +78,10 @@ class RolloutPolicy:
     """Seconds for which a cluster without room for the instances may find some; None: 300."""
     recreate: bool = False
     """Whether to stop the deployment before a change and start it afterwards, without room for old and new at once."""
+    sends: bool = True
+    """Whether a deployment that differs from the desired state is changed; if not, it was changed by another client."""
+    is_way_back: bool = False
+    """Whether the desired state served before: an example that is missing or refused does not keep it from serving."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class Prober:
     """Whether the request to send was looked for."""
     was_unreachable: bool = False
     """Whether the previous version did not answer before the change: the new one is not at fault then."""
+    fault: str = ""
+    """The fault of the last answer, if that was wrong and may be the previous version's."""
 
     def __post_init__(self) -> None:
         """Begin without a request, until ``prepare``."""
@@ -152,25 +154,23 @@ class Prober:
         self.is_prepared = True
         return model
 
-    async def record_champion(self, live: Deployment) -> None:
+    async def probe_champion(self, *, may_refuse: bool = False) -> Any:
         """
-        Record the serving version before the change, and its answer to the probe.
+        Send the request to the serving version before a change, and return its answer; None if that is unknown.
 
-        :param live: the live deployment
+        :param may_refuse: whether the change is made although the request is refused
+        :raises HopsworksError: no version would get to see the request
         """
-        self.judge.champion_version = live.model_version
         if not self.can_probe:
-            return
+            return None
         try:
-            answer = await self.send()
+            return await self.send()
         except HopsworksError as error:
-            _check_refusal(self.name, self.checks, error)
+            if not may_refuse:
+                _check_refusal(self.name, self.checks, error)
             self.was_unreachable = predict.is_unreached(error)
             log.info("The answer of the previous version is unknown: %s", error)
-            return
-        probe = self.judge.probe
-        if (probe is not None and probe.predictions is not None) or self.checks.version_path is not None:
-            self.judge.champion = answer
+            return None
 
     async def probe_rollout(self, deployment: Deployment, tracker: RolloutTracker) -> Attribution:
         """
@@ -192,6 +192,7 @@ class Prober:
                 message = f"{deployment} {result.wrong}"
                 raise VerificationError(message)
             if result.wrong or attribution is Attribution.CHAMPION:
+                self.fault = result.wrong
                 return Attribution.CHAMPION
         return attribution
 

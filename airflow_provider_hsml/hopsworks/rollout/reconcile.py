@@ -24,7 +24,7 @@ Theory of operation:
 5. The response to our own PUT proves nothing: version, revision and model version in a GET are what that PUT stored,
    and the cluster follows later. ``RolloutTracker`` says when a rollout is through, ``Prober`` whether the answers are
    right.
-6. A deployment that was stopped to make room for a change is started again if the change is never sent
+6. A deployment that was stopped to make room for a change is started again if the change fails before its own START
    (``Reconciler.__aexit__``).
 """
 
@@ -41,7 +41,8 @@ from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus a
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
+from airflow_provider_hsml.hopsworks.domain.verification import checks_to_json
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError
 
 from . import inputs
 from .inputs import Desired, ResumePoint, RolloutPolicy, Run
@@ -123,8 +124,26 @@ class Reconciler:
     @property
     def probe_inputs(self) -> dict[str, Any]:
         """The inputs of the verification that another process cannot find out by itself."""
-        prober = self._steps.prober
-        return {"body": prober.checks.body, "champion": prober.judge.champion}
+        checks, judge = self._steps.checks, self._steps.prober.judge
+        return {
+            "body": checks.body if checks else None,
+            "checks": checks_to_json(checks) if checks else None,
+            "champion": judge.champion,
+            "champion_version": judge.champion_version,
+            "old_names": sorted(self.progress.old_names),
+        }
+
+    def recall(self, probe_inputs: Mapping[str, Any] | None) -> None:
+        """
+        Take over what the process that sent this change knew of the previous version.
+
+        :param probe_inputs: its ``probe_inputs``; None if they are unknown
+        """
+        known, prober = probe_inputs or {}, self._steps.prober
+        self.progress.old_names = frozenset(known.get("old_names") or ())
+        prober.judge.champion_version = known.get("champion_version")
+        if "body" in known and known["body"] == prober.checks.body:
+            prober.judge.champion = known.get("champion")
 
     @property
     def seen(self) -> Deployment | None:
@@ -143,8 +162,8 @@ class Reconciler:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Start the deployment again if it was stopped for a change that is not sent."""
-        if isinstance(error, Exception) and self.progress.is_stopped and not self.progress.has_changed:
+        """Start the deployment again if it was stopped for a change that fails."""
+        if isinstance(error, Exception) and self.progress.is_stopped:
             await self._steps.undo_stop(error)
 
     async def prepare(self) -> PreparedChange | Outcome:
@@ -176,6 +195,9 @@ class Reconciler:
     async def _prepare(self) -> PreparedChange | Outcome:
         while True:
             live = await self._update.read()
+            if not (self._policy.sends or self._is_stored(live)):
+                message = f"{live or self._run.name} was changed by another client meanwhile; their change is kept."
+                raise SupersededError(message)
             await self._steps.check_verification(live)
             try:
                 if live is not None:
@@ -185,6 +207,11 @@ class Reconciler:
                 await self._replan(replan, live)
             else:
                 return self._change(Kind.CREATE, None, body=body)
+
+    def _is_stored(self, live: Deployment | None) -> bool:
+        """Return whether Hopsworks has the desired state, so that no change has to be sent."""
+        is_restored = live is not None and self._steps.desired.restore in (None, live.version)
+        return is_restored and live is not None and not self._update.differs(live)
 
     async def _replan(self, replan: Replan, live: Deployment | None) -> None:
         """Wait before the change is prepared anew."""
@@ -288,12 +315,11 @@ class Reconciler:
         except DeploymentFailedError as error:
             self.progress.action = action
             if await self._steps.prober.is_reachable():
-                message = (
-                    f"{error.deployment}: the last change does not come up ({error.deployment.reason}), but the "
-                    "previous revision still serves. Nothing was changed, since a restart would stop that one too.\n"
+                what = (
+                    "The previous revision still serves. Nothing was changed: a restart would stop that one too.\n"
                     "Deploy another version."
                 )
-                raise VerificationError(message) from error
+                raise error.extended(what) from error
         log.info("%s: nothing answers; stopping and starting it", live)
         return self._change(Kind.REPLACE, live)
 

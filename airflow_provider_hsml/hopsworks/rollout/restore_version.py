@@ -43,6 +43,10 @@ async def restore_version(update: Update, live: Deployment, version: int, backof
             if not (error.outcome_unknown or error.transient):
                 raise
             log.warning("%s; checking whether it was carried out", error)
+            if error.outcome_unknown:
+                update.on_sent(True)
+        else:
+            update.on_sent(True)
         now = await update.read()
         if now is None:
             message = f"{live} was deleted by another client while it was rolled back."

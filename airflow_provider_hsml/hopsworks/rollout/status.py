@@ -169,7 +169,7 @@ async def with_log_tail(project: Project, flow: Flow[T]) -> T:
             for instance in logs or []
             for line in (f"[{instance.instance}]", *instance.content.splitlines()[-LOG_TAIL:])
         ]
-        raise DeploymentFailedError(error.deployment, log_tail=tail) from None
+        raise error.with_log_tail(tail) from None
 
 
 def describe_state(deployment: Deployment | None) -> str:

@@ -22,7 +22,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     DeploymentError,
     HopsworksError,
-    UnsupportedError,
+    UnexpectedResponseError,
 )
 
 from . import inputs
@@ -90,7 +90,7 @@ class Steps:
         self.deadline = run.clock() + run.timeout
         self.prober = Prober(run.project, run.name, run.clock, self.checks or Checks())
         settings = script_file.absolute(run.project, desired.settings)
-        self.update = Update(run, settings, desired.model, self.deadline)
+        self.update = Update(run, settings, desired.model, self.deadline, self._record_sent)
 
     def backoff(self, first: float) -> Backoff:
         """
@@ -106,9 +106,17 @@ class Steps:
 
         :param live: the deployment
         """
-        if self.policy.wait:
-            desired, backoff = self.desired, self.backoff(inputs.FIRST_DELAY_START)
+        if not self.policy.wait:
+            return
+        desired, backoff = self.desired, self.backoff(inputs.FIRST_DELAY_START)
+        try:
             model = await self.prober.prepare(live, desired.settings, desired.model, backoff)
+        except UnexpectedResponseError as error:
+            if not self.policy.is_way_back:
+                raise
+            log.warning("%s; the previous version is restored without a probe", error)
+            self.prober.is_prepared = True
+        else:
             self.desired = dataclasses.replace(desired, model=model)
 
     async def check_verification(self, live: Deployment | None) -> None:
@@ -125,16 +133,20 @@ class Steps:
 
     async def remember_previous(self, live: Deployment) -> None:
         """
-        Record the names of the running instances and their answer to the probe, before a change.
+        Send the probe to a Running deployment before a change, and record its answer and the names of its instances.
 
-        Nothing is recorded unless the deployment is Running, or if it is stopped for the change (``recreate``).
+        Nothing is recorded if the deployment is stopped for the change (``recreate``): no old instance can answer then.
 
         :param live: the deployment
+        :raises HopsworksError: the probe is refused before any version sees it, so it would say nothing about the new
+            one
         """
-        if self.policy.recreate or live.status is not Status.RUNNING:
+        if live.status is not Status.RUNNING:
             return
-        self.progress.old_names = await read_instance_names(self.run.project, live)
-        await self.prober.record_champion(live)
+        answer = await self.prober.probe_champion(may_refuse=self.policy.is_way_back)
+        if not self.policy.recreate:
+            self.progress.old_names = await read_instance_names(self.run.project, live)
+            self.prober.judge.record_champion(live.model_version, answer)
 
     async def create(self, body: Mapping[str, Any]) -> Deployment:
         """
@@ -142,12 +154,7 @@ class Steps:
 
         :param body: from ``Update.prepare_create``
         """
-        try:
-            live, is_ours = await self.update.create(body)
-        except UnsupportedError:
-            self.progress.has_changed = True
-            raise
-        self.progress.has_changed = True
+        live, is_ours = await self.update.create(body)
         self.progress.action = "created" if is_ours else ""
         return live
 
@@ -162,16 +169,20 @@ class Steps:
         """
         if self.policy.recreate and not live.status.is_down:
             live = await self.stop(live)
-        if restore is not None:
-            stored = await restore_version(self.update, live, restore, self.backoff(inputs.FIRST_DELAY_UPDATE))
-        else:
-            try:
+        had_changed = self.progress.has_changed
+        try:
+            if restore is not None:
+                stored = await restore_version(self.update, live, restore, self.backoff(inputs.FIRST_DELAY_UPDATE))
+            else:
                 stored = await self.update.update(live, newest_version=newest_version)
-            except UnsupportedError:
-                self.progress.has_changed = True
-                raise
-        self.progress.seen, self.progress.has_changed = stored, True
+        except Replan:
+            self.progress.has_changed = had_changed
+            raise
+        self.progress.seen = stored
         return stored
+
+    def _record_sent(self, is_sent: bool) -> None:  # noqa: FBT001 - a callback
+        self.progress.has_changed = is_sent
 
     async def stop(self, live: Deployment) -> Deployment:
         """
@@ -199,12 +210,12 @@ class Steps:
 
     async def undo_stop(self, why: Exception) -> None:
         """
-        Start a deployment that was stopped for a change that is not sent.
+        Start a deployment that was stopped for a change that has failed, whether or not it was sent.
 
-        :param why: the reason that it is not sent
+        :param why: the failure
         :raises DeploymentError: it is left stopped
         """
-        log.warning("Starting what was stopped for a change that is not sent: %s", str(why) or type(why).__name__)
+        log.warning("Starting what was stopped for a change that has failed: %s", str(why) or type(why).__name__)
         self.deadline = self.run.clock() + self.run.timeout
         self.update = dataclasses.replace(self.update, deadline=self.deadline)
         try:
@@ -248,7 +259,7 @@ class Steps:
                 failure=FailureTracker(self.policy.unschedulable_grace),
             ),
             self.prober,
-            SentChange(progress.action, progress.has_changed, progress.stopped_at),
+            SentChange(progress.action, progress.has_changed, progress.stopped_at, self.policy.is_way_back),
             progress.resume,
             timeout=self.run.timeout,
             deadline=self.deadline,

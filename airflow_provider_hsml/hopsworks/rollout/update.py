@@ -69,6 +69,9 @@ class Update:
     """The version to serve, if it changes or the deployment is new."""
     deadline: float
     """Seconds since 1970."""
+    on_sent: Callable[[bool], object] = lambda _is_sent: None
+    """Is called with True as soon as a change was accepted or its outcome is unknown; with False if it was not carried
+    out after all."""
 
     def backoff(self) -> Backoff:
         """Return the backoff for polls while the change is in progress."""
@@ -146,10 +149,13 @@ class Update:
             if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether it was created", error)
+            self.on_sent(True)
             live = await self._read_unknown_outcome(lambda deployment: deployment is not None)
             if live is None:
+                self.on_sent(False)
                 raise
             return live, False
+        self.on_sent(True)
         live = await self.read()
         if live is None:
             message = f"Deployment {self.run.name!r} was deleted by another client right after it was created."
@@ -185,6 +191,7 @@ class Update:
             if not error.outcome_unknown:
                 raise
             log.warning("%s; checking whether it was carried out", error)
+            self.on_sent(True)
             stored = await self._read_unknown_outcome(
                 lambda deployment: deployment is None or not self.differs(deployment)
             )
@@ -193,6 +200,7 @@ class Update:
                     await self._check_not_kept(stored, newest_version)
                 raise Replan(is_busy=True) from error
         else:
+            self.on_sent(True)
             stored = await self.read()
         if stored is None:
             message = f"Deployment {self.run.name!r} was deleted by another client while it was updated."
@@ -210,7 +218,7 @@ class Update:
         differing = diff.differences(live.raw, self.settings)
         preconditions.check_live(live, self.model, differing)
         body = diff.update_body(live.raw, self.settings)
-        preconditions.check_combination(body, differing)
+        preconditions.check_changes(body, differing)
         await check_schema(self.run.project, live, self.model)
         await check_files(self.run.project, self.model, body)
         await self._provide_scripts({name: self.settings[name] for name in differing})

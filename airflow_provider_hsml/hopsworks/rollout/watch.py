@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import NextStep, RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
+    FailureTracker,
+    NextStep,
+    RolloutCause,
+    RolloutTracker,
+)
 from airflow_provider_hsml.hopsworks.errors import (
     AmbiguousVerificationError,
     DeadlineExceededError,
@@ -75,6 +80,8 @@ class SentChange:
     """Whether a change of ours was carried out, as far as is known."""
     stopped_at: float | None = None
     """When the deployment was stopped for it, in seconds since 1970; None if it was not."""
+    is_way_back: bool = False
+    """Whether it restores what served before: then no doubt about its answers ends the wait."""
 
 
 @dataclass(slots=True)
@@ -96,8 +103,6 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
     """The state that was logged last."""
     seen: Deployment | None = None
     """The deployment as it was read last."""
-    previous_since: float | None = field(init=False, default=None)
-    """Since when the previous version answers although the rollout seems over, in seconds since 1970."""
     _backoff: Backoff = field(init=False)
     _first_read: float | None = field(init=False, default=None)
     """When this process read the deployment first, in seconds since 1970."""
@@ -123,8 +128,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             attribution = await self.prober.probe_rollout(deployment, self.tracker)
             if attribution is not Attribution.CHAMPION:
                 break
+            self.tracker.record_previous_answer(clock())
             await self._check_previous_answers(deployment)
-            self.tracker.record_previous_answer()
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
         elif self.tracker.instances.all_new or cause is RolloutCause.START:
@@ -134,7 +139,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         downtime = None if self.change.stopped_at is None else clock() - self.change.stopped_at
         stopped = "" if downtime is None else f"; it was down for {downtime:.0f} s"
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
-        self.seen = await Bake(self.prober, deployment).run()
+        grace = FailureTracker(self.tracker.failure.unschedulable_grace)
+        self.seen = await Bake(self.prober, deployment, grace).run()
         return WatchResult(self.seen, verified_by, downtime)
 
     async def _check_previous_answers(self, deployment: Deployment) -> None:
@@ -144,10 +150,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         :raises VerificationError: all instances are new and answer so: the new version has the previous one's files
         :raises AmbiguousVerificationError: which instances answer so is unknown, and the rollout was over a minute ago
         """
-        instances, now = self.tracker.instances, self.prober.clock()
-        self.previous_since = now if self.previous_since is None else self.previous_since
-        is_known = bool(instances.previous) and not deployment.raw.get("transformer")
-        if is_known and instances.all_new:
+        # The names are of the predictor's instances; an old transformer may still ask the previous version.
+        is_known = self.tracker.instances.all_new and not deployment.raw.get("transformer")
+        if is_known:
             for _ in range(STALE_PROBES - 1):
                 await Sleep(BETWEEN_STALE_PROBES)
                 if (await self.prober.probe_once(deployment)).attribution is not Attribution.CHAMPION:
@@ -157,7 +162,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 "this version.\nCheck the files that were registered with it: 'model_path' may be stale."
             )
             raise VerificationError(message)
-        if not is_known and now - self.previous_since >= AMBIGUOUS_SECONDS:
+        since = self.tracker.previous_since
+        is_late = since is not None and self.prober.clock() - since >= AMBIGUOUS_SECONDS
+        if is_late and not self.change.is_way_back:
             message = (
                 f"{deployment} still answers as the previous version, a minute after its rollout: either old "
                 "instances still answer, or the new version has the previous one's files.\n"
@@ -188,7 +195,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             self.seen = deployment
             step = tracker.next(deployment, now)
             if step is NextStep.PROBE or (
-                step is NextStep.READ_NAMES and tracker.instances.record(await self._read_instance_names(deployment))
+                step is NextStep.READ_NAMES and tracker.record_names(await self._read_instance_names(deployment))
             ):
                 return deployment
             if step is NextStep.START:
@@ -214,8 +221,13 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 "that the triggerer runs and is not overloaded. A retry of the task attaches to the change."
             )
         tracker, message = self.tracker, f"{deployment} is not live within {self.timeout:g} s"
-        if tracker.previous_answered or (tracker.instances.previous and tracker.stable_since is not None):
-            why = "the previous version still answers" if tracker.previous_answered else "old instances still run"
+        if tracker.previous_since is not None and self.prober.fault:
+            return (
+                f"{message}: it {self.prober.fault}.\nIt is unknown whether this version or the previous one answers."
+            )
+        if tracker.previous_since is not None or (tracker.instances.previous and tracker.stable_since is not None):
+            is_answer = tracker.previous_since is not None
+            why = "the previous version still answers" if is_answer else "old instances still run"
             return f"{message}: {why}.\nThe change may never have been applied: restart the deployment."
         reason = deployment.reason or "the server gives no reason"
         return f"{message}: {reason}.\nAllow more time with 'timeout', or read the deployment's log."

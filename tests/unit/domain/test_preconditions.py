@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
+from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.hopsworks.rollout.preconditions import check_schema
@@ -211,3 +212,23 @@ class TestSchema:
         assert diff.differences(live, {"env_vars": {"OWN": "1"}}) == {}
         body = diff.update_body(live, {"env_vars": {"OTHER": "2"}})
         assert body["predictorEnvVars"] == [*self.SCHEMA[:3], "OTHER=2"]
+
+
+class TestRestoring:
+    """A rollback names every setting, and None for those that the former deployment did not have."""
+
+    def test_a_deployment_without_a_transformer(self) -> None:
+        before = row(transformer=None)
+        live = diff.update_body(before, {"transformer.script_file": Script("/Projects/demo/Resources/t.py")})
+        desired = diff.read_settings(PROJECT, before)
+        changes = diff.differences(live, desired)
+        assert "transformer.resources.limits.memory" in changes
+
+        preconditions.check_changes(diff.update_body(live, desired), changes)
+
+    def test_a_script_that_the_framework_needs_is_not_removed(self) -> None:
+        live = row(predictor="/Projects/demo/Resources/p.py", modelFramework="TORCH")
+        desired = {"script_file": None}
+
+        with pytest.raises(InvalidInputError, match=r"spec\.script_file"):
+            preconditions.check_changes(diff.update_body(live, desired), diff.differences(live, desired))

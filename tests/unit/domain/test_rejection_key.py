@@ -35,6 +35,27 @@ def test_covers_what_makes_an_answer(changes: dict[str, Any], is_same: bool) -> 
     assert is_same_configuration(key, live(**changes)) is is_same
 
 
+@pytest.mark.parametrize(
+    ("other", "is_same"),
+    [
+        ("/Projects/demo/Resources/v2/pre.py", False),
+        ("hdfs://namenode/Projects/demo/Resources/v1/pre.py", True),
+    ],
+)
+def test_a_script_of_the_project_counts_by_its_whole_path(other: str, is_same: bool) -> None:
+    key = rejection_key(live(predictor="/Projects/demo/Resources/v1/pre.py"), with_resources=False)
+
+    assert is_same_configuration(key, live(predictor=other)) is is_same
+
+
+def test_a_copy_of_a_script_counts_by_its_name() -> None:
+    copy = "/Projects/demo/Models/digits/2/Artifacts/7/predictor-pre.py"
+    key = rejection_key(live(predictor=copy), with_resources=False)
+
+    assert is_same_configuration(key, live(predictor="predictor-pre.py"))
+    assert is_same_configuration(key, live(predictor=copy.replace("/7/", "/8/")))
+
+
 def test_covers_resources_where_instances_did_not_come_up() -> None:
     more = {"predictorResources": {"requests": {"memory": 4096}}}
 

@@ -225,7 +225,7 @@ def test_an_answer_of_the_previous_version_restarts_the_settle_time() -> None:
     tracker = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE)
 
     play(tracker, [(0, RUNNING, POLL), (20, RUNNING, PROBE)])
-    tracker.record_previous_answer()
+    tracker.record_previous_answer(100)
     play(tracker, [(21, RUNNING, POLL), (26, RUNNING, PROBE)])
 
 

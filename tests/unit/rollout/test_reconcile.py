@@ -152,9 +152,17 @@ class TestFailed:
     def test_is_left_alone_while_something_answers(self) -> None:
         fake = FakeHopsworks(row=row("Failed"), files=FILES)
 
-        with pytest.raises(VerificationError, match="still serves"):
+        with pytest.raises(DeploymentFailedError, match="still serves"):
             arrive(fake, V1)
         assert set(fake.sent) == {"predict"}
+
+    def test_for_want_of_room_while_something_answers_says_nothing_of_the_version(self) -> None:
+        no_room = {"type": "SCHEDULED", "status": False, "reason": "no nodes"}
+        fake = FakeHopsworks(row=row("Failed", condition=no_room), files=FILES)
+
+        with pytest.raises(DeploymentFailedError, match="no nodes") as caught:
+            arrive(fake, V1)
+        assert caught.value.transient
 
     def test_is_restarted_once_when_nothing_answers(self) -> None:
         fake = FakeHopsworks(row=row("Failed"), files=FILES, answers=refusal(500, 250007))
@@ -198,7 +206,7 @@ def test_what_was_stopped_for_a_change_that_does_not_come_is_started() -> None:
     with pytest.raises(DeadlineExceededError):
         fake.run(reconcile(down))
 
-    assert fake.sent == ["STOP", *["PUT"] * fake.sent.count("PUT"), "START"]
+    assert fake.sent == ["predict", "STOP", *["PUT"] * fake.sent.count("PUT"), "START"]
     assert fake.row is not None
     assert (fake.row["status"], fake.row["modelVersion"]) == ("Starting", 1)
 
@@ -228,7 +236,7 @@ class TestWhatWasStoppedForADecisionThatIsOutdated:
         with pytest.raises(self.OutdatedDecision):
             self.recreate(fake)
 
-        assert fake.sent == ["STOP", "PUT", "START", "START", "START"]
+        assert fake.sent == ["predict", "STOP", "PUT", "START", "START", "START"]
         assert fake.row is not None
         assert fake.row["status"] == "Starting"
 

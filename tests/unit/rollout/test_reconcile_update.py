@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.errors import (
     AmbiguousVerificationError,
@@ -18,6 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnsupportedError,
     VerificationError,
 )
+from airflow_provider_hsml.hopsworks.rollout.reconcile import reconcile
 from tests.support.arrivals import (
     FILES,
     V1,
@@ -34,6 +37,7 @@ from tests.support.fake import LOST, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
 
 
 class TestUpdating:
@@ -334,7 +338,7 @@ class TestUpdating:
 
         assert fake.run(recorded(update, announce)).action == "updated"
         assert announced == [("Running", None), ("Stopped", "ALL")], "it is decided on anew"
-        assert fake.sent[:2] == ["STOP", "PUT"]
+        assert fake.sent[:3] == ["predict", "STOP", "PUT"]
 
     def test_somebody_changes_it_while_it_is_asked(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)
@@ -509,6 +513,41 @@ class TestAnswersOfThePreviousVersion:
             arrive(fake)
         assert 1000 + 60 < fake.now < 1000 + 200
 
+    def test_from_instances_whose_names_become_unreadable_are_ambiguous_after_a_minute(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, names=["old"])
+        rolls(fake, answers=[1], names=())
+
+        with pytest.raises(AmbiguousVerificationError, match=r"'model_path'"):
+            arrive(fake)
+        assert 1000 + 60 < fake.now < 1000 + 200
+
+    def test_of_a_rollout_that_goes_on_are_waited_for(self) -> None:
+        """The old instances answer under a stale status, and the rollout is seen only then."""
+        fake = FakeHopsworks(row=row(), files=FILES, names=[])
+
+        def begin() -> None:
+            for seconds, status in ((50, "Updating"), (90, "Running")):
+                fake.after(seconds, fake.becomes(status, instances=1))
+            fake.after(130, fake.serves([], [2]))
+
+        fake.on["PUT"] = begin
+
+        assert arrive(fake).verified_by == "fingerprint"
+
+    def test_do_not_end_a_way_back(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, names=[])
+        rolls(fake, answers=[1], names=())
+        fake.after(300, fake.serves([], [2]))
+
+        assert arrive(fake, is_way_back=True).verified_by == "fingerprint"
+
+    def test_a_wrong_answer_is_not_said_to_be_the_previous_versions(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, names=[], answers=refusal(400, 250008, "no such column"))
+        rolls(fake, answers=[3], names=())
+
+        with pytest.raises(DeadlineExceededError, match=r"answers otherwise than recorded(.|\n)*It is unknown whether"):
+            arrive(fake, timeout=40)
+
     def test_from_old_instances_are_waited_for(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, names=["old"])
         rolls(fake, answers=[1], names=("old",))
@@ -524,6 +563,19 @@ class TestTheProbeBeforeAChange:
         with pytest.raises(RequestRefusedError, match="320004"):
             arrive(fake)
         assert "PUT" not in fake.sent
+
+    def test_that_hopsworks_refuses_stops_nothing_to_make_room(self) -> None:
+        fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE, faults={"predict": [refusal(403, 320004, "scope")] * 9})
+
+        with pytest.raises(RequestRefusedError, match="320004"):
+            arrive(fake, recreate=True)
+        assert fake.sent == ["predict"]
+
+    def test_that_hopsworks_refuses_does_not_keep_a_way_back_from_being_sent(self) -> None:
+        fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE, faults={"predict": [refusal(403, 320004, "scope")]})
+        rolls(fake)
+
+        assert arrive(fake, is_way_back=True).action == "updated"
 
     def test_that_the_serving_model_refuses_is_no_reason(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"predict": [refusal(400, 250008, "no such column")]})
@@ -544,3 +596,82 @@ class TestTheProbeBeforeAChange:
 
         with pytest.raises(RequestRefusedError, match="320002"):
             arrive(fake)
+
+
+class TestAReadThatIsRefusedRightAfterTheChange:
+    @staticmethod
+    def refused(fake: FakeHopsworks, *, recreate: bool = False) -> Reconciler:
+        """Send a change whose first read is refused, and return its reconciler."""
+
+        def refuse() -> None:
+            fake.faults["serving"] = [refusal(403, 200014, "not now")]
+
+        fake.on["PUT"] = fake.on["CREATE"] = refuse
+        change = arrival(fake, recreate=recreate)
+        with pytest.raises(RequestRefusedError, match="200014"):
+            fake.run(reconcile(change))
+        return change
+
+    @pytest.mark.parametrize("before", [row(), None])
+    def test_leaves_a_change_of_ours(self, before: dict[str, Any] | None) -> None:
+        assert self.refused(FakeHopsworks(row=before, files=FILES)).has_changed
+
+    def test_leaves_nothing_stopped(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        stops(fake)
+        starts(fake)
+
+        assert self.refused(fake, recreate=True).has_changed
+        assert fake.sent == ["predict", "STOP", "PUT", "START"]
+
+    def test_a_refused_change_is_none(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, faults={"PUT": [refusal(400, 240026, "too much")]})
+        change = arrival(fake)
+
+        with pytest.raises(RequestRefusedError, match="240026"):
+            fake.run(reconcile(change))
+        assert not change.has_changed
+
+
+def test_what_a_run_that_may_not_send_finds_changed_is_kept() -> None:
+    fake = FakeHopsworks(row=row(), files=FILES)
+
+    with pytest.raises(SupersededError, match="their change is kept"):
+        arrive(fake, sends=False)
+    assert fake.sent == []
+
+
+class TestProbeInputs:
+    """What another process has to know of the previous version."""
+
+    def test_are_taken_over(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        first = arrival(fake)
+        fake.run(_prepared(first))
+        assert first.probe_inputs["old_names"] == ["old"]
+        rolls(fake)
+        slow = FakeHopsworks(row=row(modelVersion=2, version=2), files=FILES)
+        slow.after(150, slow.serves(["new"], [2]))
+        second = arrival(slow, trust=False)
+        second.recall(first.probe_inputs)
+
+        assert slow.run(reconcile(second)).verified_by == "fingerprint"
+
+    def test_an_answer_to_another_request_is_not(self) -> None:
+        second = arrival(FakeHopsworks())
+        second.recall({"body": {"instances": [[7]]}, "champion": {"predictions": [1]}})
+
+        assert second.probe_inputs["champion"] is None
+
+    def test_hold_what_answers_are_compared_with(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        fake.answers = Answer(200, json.dumps({"predictions": [1], "blob": "x" * 5_000_000}).encode())
+        change = arrival(fake)
+        fake.run(_prepared(change))
+
+        assert change.probe_inputs["champion"] == {"predictions": [1]}
+
+
+async def _prepared(change: Reconciler) -> None:
+    async with change:
+        await change.prepare()
