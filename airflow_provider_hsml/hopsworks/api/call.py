@@ -282,8 +282,12 @@ def _fault(error: Exception) -> str:
 def _missing_route(answer: Answer, error: HopsworksError) -> MissingRoute | None:
     if isinstance(error, RequestRefusedError):
         return MissingRoute.CERTAIN if error.code == _ROUTE_NOT_FOUND else None
-    is_html = answer.content.lstrip()[:1] == b"<" or "html" in (answer.headers.get("content-type") or "").lower()
-    return None if is_html else MissingRoute.LIKELY
+    return None if is_page(answer) else MissingRoute.LIKELY
+
+
+def is_page(answer: Answer) -> bool:
+    """Return whether a response is a page for a browser: a proxy or another program answered."""
+    return answer.content.lstrip()[:1] == b"<" or "html" in (answer.headers.get("content-type") or "").lower()
 
 
 def error_of(what: str, answer: Answer) -> HopsworksError:

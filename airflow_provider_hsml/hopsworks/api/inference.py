@@ -11,7 +11,7 @@ from airflow_provider_hsml.hopsworks.domain.verification import check_path
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
 from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
-from .call import Call, encoded, error_of, path_of, rows_of
+from .call import Call, encoded, error_of, is_page, path_of, rows_of
 from .response import ResponseKind
 
 if TYPE_CHECKING:
@@ -184,7 +184,8 @@ _MOST_READ = 1 << 16
 
 
 def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
-    if 300 <= answer.status < 400:
+    # A model and Envoy answer JSON or plain text: a page is a proxy's, and says nothing about the model.
+    if 300 <= answer.status < 400 or is_page(answer):
         return error_of(what, answer)
     text = clean(answer.content[:_MOST_READ].decode("utf-8", "replace"))[:2000].strip()
     return InferenceError(what, status=answer.status, text=text, retry_after=answer.retry_after)

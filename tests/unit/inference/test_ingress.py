@@ -10,7 +10,12 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import Address, Answer, Call, Endpoint
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputError, NotFoundError
+from airflow_provider_hsml.hopsworks.errors import (
+    InferenceError,
+    InvalidInputError,
+    NotFoundError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
@@ -137,6 +142,22 @@ class TestAnswers:
         cluster = Cluster(answers=[Answer(status, b"no healthy upstream"), Answer(200, b'{"predictions": [7]}')])
 
         assert cluster.predict(ingress) == {"predictions": [7]}
+
+    @pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 429, 500, 503])
+    @pytest.mark.parametrize(
+        "page", [(b"<html>Refused</html>", {}), (b"Refused", {"content-type": "text/html; charset=utf-8"})]
+    )
+    def test_a_page_is_a_proxys_and_no_evidence_about_the_model(
+        self, ingress: Ingress, status: int, page: tuple[bytes, dict[str, str]]
+    ) -> None:
+        with pytest.raises(UnexpectedResponseError, match="such as a proxy") as caught:
+            Cluster(answers=[Answer(status, *page)] * 99).predict(ingress, timeout=5)
+        assert caught.value.transient
+        assert not predict.is_model_refusal(caught.value)
+
+    @pytest.mark.parametrize(("status", "is_models"), [(400, True), (500, True), (401, False), (408, False), (429, False)])
+    def test_a_limited_rate_is_no_evidence_about_the_model(self, status: int, *, is_models: bool) -> None:
+        assert predict.is_model_refusal(InferenceError("ask", status=status, text="slow down")) is is_models
 
     def test_a_key_that_is_not_let_in(self, ingress: Ingress) -> None:
         with pytest.raises(InferenceError, match=r"RBAC: access denied\n.*scope SERVING") as caught:
