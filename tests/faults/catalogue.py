@@ -191,8 +191,9 @@ def _later() -> str:
 
 def _slow_down(retry_after: Callable[[], str] | None) -> Callable[[Request], Response]:
     def make(request: Request) -> Response:
-        headers = [("retry-after", retry_after())] if retry_after else []
-        return answers.as_page(request, 429, "Too many requests", *headers)
+        if retry_after is None:  # As Envoy says it.
+            return Response(429, (("content-type", "text/plain"),), b"local_rate_limited")
+        return answers.as_page(request, 429, "Too many requests", ("retry-after", retry_after()))
 
     return make
 

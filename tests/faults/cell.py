@@ -323,6 +323,8 @@ class _Run:
         is_client = self.fault is not None and self.fault.is_client
         if last.error is None and not is_client:
             return []
+        if last.error is None and self.operation.repeats:
+            return []  # Run again, it would do it again.
         if self.operation.rejects and judge.is_rollback(last.error) and not is_client:
             return []
         for _ in range(2 if is_client else 1):

@@ -44,16 +44,16 @@ def effects(operation: Operation, exchanges: list[Exchange], *, others: int = 0,
     Tell what was carried out more often than it may be.
 
     :param others: how often another client has changed the deployment: each such change may need one more of ours
-    :param keys: the number of run keys under which the task ran: each may try a bad version once
+    :param keys: the number of run keys under which the task ran: some operations are done once for each
     """
     done = Counter(_SAME.get(exchange.effect, exchange.effect) for exchange in exchanges if exchange.effect)
     found = []
     for effect, times in done.items():
         most = operation.effects.get(effect, 0)
-        if operation.rejects:
+        if operation.repeats:
             most *= keys
-        if others:
-            most = 0 if effect == "rollback:1" and not operation.rejects and "rollback:1" not in operation.effects else most + others
+        if most or effect != "rollback:1":
+            most += others
         if times > most:
             found.append(f"{effect} was carried out {times} times, at most {most} expected")
     return found

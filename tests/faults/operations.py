@@ -61,6 +61,8 @@ class Operation:
     """Who may act beside it."""
     needs_deployment: bool = False
     """Whether it fails for good where the deployment was deleted."""
+    repeats: bool = False
+    """Whether a task with another run key does it again: another restart, another rollback, another try of a version."""
     believes: bool = False
     """Whether it is satisfied when the server says that there is no such deployment."""
 
@@ -203,7 +205,7 @@ def _deployed(plot: Plot, result: Any) -> list[str]:
 
 
 def _rolled_back(plot: Plot, result: Any) -> list[str]:
-    return _serves(plot, 1) + _record(result, 1, "rolled_back", "unchanged")
+    return _serves(plot, 1) + _record(result, 1, "rolled_back", "unchanged", "attached", "started")
 
 
 def _kept(plot: Plot, _result: Any) -> list[str]:
@@ -293,6 +295,7 @@ def _all() -> list[Operation]:
             {"put:2": 1, "rollback:1": 1},
             keeps_serving=True,
             rejects=True,
+            repeats=True,
             clients=_ONCE,
         ),
         Operation(
@@ -320,6 +323,7 @@ def _all() -> list[Operation]:
             lambda plot, common, waits: RestartDeploymentOperator(**common, **waits, deployment_name=plot.name),
             lambda plot, _result: _serves(plot, 1),
             {"stop": 1, "start": 1},
+            repeats=True,
             clients=("other scales", "other stops", "other deletes", "zombie"),
             needs_deployment=True,
         ),
@@ -341,6 +345,7 @@ def _all() -> list[Operation]:
             _rolled_back,
             {"rollback:1": 1},
             keeps_serving=True,
+            repeats=True,
             clients=("other scales", "other stops", "other deletes", "zombie"),
             needs_deployment=True,
         ),

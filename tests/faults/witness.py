@@ -81,7 +81,7 @@ class Witness(logging.Handler):
 def listening() -> Iterator[Witness]:
     """Have all log records searched, and shown nowhere."""
     witness = Witness()
-    loggers = [logging.getLogger(), logging.getLogger("airflow.task")]
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in ("airflow.task", "uvicorn.error"))]
     kept = [(logger, list(logger.handlers), logger.level) for logger in loggers]
     structured = _structured(witness)
     for logger in loggers:
