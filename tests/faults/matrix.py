@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -18,6 +19,7 @@ from .cell import Cell, Ground, Loops, Outcome, Player, Seen
 from .operations import OPERATIONS
 from .pace import hurried
 from .plot import Server, Trap
+from .proxy import Position
 from .witness import listening
 
 if TYPE_CHECKING:
@@ -171,7 +173,24 @@ class Matrix:
 
 
 def find(cells: list[Cell], name: str) -> Cell:
-    """Return a cell by its name."""
-    return next(cell for cell in cells if str(cell) == name)
+    """
+    Return a cell by its name. Of a poll that this clean run has not seen, the one that is nearest.
+
+    :raises LookupError: there is none
+    """
+    call, _, rest = name.split("/", 4)[4].rpartition(" #")
+    number, _, fault = rest.partition("/")
+    like = [cell for cell in cells if (cell.seen.position.call, cell.fault) == (call, fault)]
+    if not like:
+        raise LookupError(f"{name} is no cell")
+    nearest = min(like, key=lambda cell: abs(cell.seen.position.number - int(number)))
+    at = replace(nearest.seen, position=Position(call, int(number)))
+    return replace(nearest, seen=at)
 
 
+
+
+def parsed(name: str) -> Ground:
+    """Return the ground of a cell's name."""
+    operation, line, route, mode, _ = name.split("/", 4)
+    return Ground(operation, line, route, mode)
