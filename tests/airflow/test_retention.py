@@ -13,6 +13,7 @@ from airflow_provider_hsml import DeleteModelVersionsOperator, DeployModelOperat
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.registry import retention
+from airflow_provider_hsml.local import RequestFault
 from tests.support.tasks import changes, execute, rendered
 
 if TYPE_CHECKING:
@@ -163,3 +164,14 @@ def test_what_cannot_be_asked(serving: LocalServing, name: str, given: dict[str,
 
 def test_a_model_that_is_not_there() -> None:
     assert delete("neverwas") == {"deleted": [], "kept": []}
+
+
+def test_a_deletion_that_was_answered_and_not_carried_out(
+    serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AWAIT_DELETION", 0.5)
+    serving.faults.add(RequestFault("DELETE", f"**/models/{name}_3", status=204))
+
+    with pytest.raises(UnexpectedResponseError, match=r"deletion of its versions \[3\] was answered"):
+        delete(name, keep=3)
+    assert delete(name, keep=3) == {"deleted": [3], "kept": [4, 5, 6]}

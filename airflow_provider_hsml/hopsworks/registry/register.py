@@ -192,11 +192,12 @@ async def _clean_up(project: Project, note: _RetryNote | None, folder: str) -> N
     """
     Delete the files of a version that was not registered, so that its number is free again.
 
-    The folder is ours, since the server confirmed it to us. The note goes first: then no retry finds a number whose
-    folder is deleted.
+    The folder is ours, since the server confirmed it to us. The note goes first, and with it the folder stays: then no
+    retry finds a number whose folder is deleted.
     """
     for leftover in [*([note.path] if note else []), folder]:
-        await _tidy(project, leftover)
+        if not await _tidy(project, leftover):
+            return
 
 
 async def _is_unknown(project: Project, name: str, version: int) -> bool:
@@ -333,8 +334,11 @@ async def _put(project: Project, model: NewModel, version: int, clock: Clock) ->
             await call
 
 
-async def _tidy(project: Project, path: str) -> None:
+async def _tidy(project: Project, path: str) -> bool:
+    """Delete a file or a folder, and return whether it is certainly gone."""
     try:
         await api.delete_path(project, path)
     except HopsworksError as error:
         log.warning("%s; the leftover files are kept", error)
+        return False
+    return True

@@ -209,11 +209,8 @@ class Prober:
         """
         if not self.can_probe:
             return ProbeResult(Attribution.UNKNOWN)
-        probing = predict.until_reached(
-            self.project, self.name, self.send, timeout=predict.ROUTE_BUDGET, clock=self.clock
-        )
         try:
-            answer, seconds = await timed(probing, self.clock)
+            answer, seconds = await timed(self._until_reached(), self.clock)
         except HopsworksError as error:
             if predict.is_unreached(error):
                 message = f"{deployment} does not answer, although it should: {error}"
@@ -228,6 +225,26 @@ class Prober:
             message = f"{deployment} refused the probe, {request}: {error}"
             raise VerificationError(message) from error
         return self.judge.judge(answer, seconds)
+
+    async def _until_reached(self) -> Any:
+        """Send a probe, and retry it; a single request that got no response in all that time is followed by another."""
+        sent = 0
+
+        async def send(seconds: float) -> Any:
+            nonlocal sent
+            sent += 1
+            return await self.send(seconds)
+
+        while True:
+            try:
+                return await predict.until_reached(
+                    self.project, self.name, send, timeout=predict.ROUTE_BUDGET, clock=self.clock
+                )
+            except NoResponseError as error:
+                # One connection may be lost on its way, which says nothing about the deployment.
+                if sent > 1:
+                    raise
+                log.warning("%s; sending another request", error)
 
     async def probe_serving(self, deployment: Deployment) -> ProbeResult:
         """

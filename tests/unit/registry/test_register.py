@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.flow import drive
-from airflow_provider_hsml.hopsworks.registry.register import NewModel, register
+from airflow_provider_hsml.hopsworks.registry.register import CLAIMS, NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
 
 if TYPE_CHECKING:
@@ -202,6 +203,18 @@ def test_an_upload_that_fails_takes_its_folder_along(fake: FakeHopsworks, model:
         run(fake, model)
     assert fake.sent[-1] == "DELETE dataset/Models/digits/1"
     assert PUT not in fake.sent
+
+
+@pytest.mark.parametrize("fault", [LOST, UNSENT, refusal(500, 120000)])
+def test_a_claim_that_cannot_be_deleted_keeps_its_folder(fake: FakeHopsworks, model: NewModel, fault: Any) -> None:
+    """Else the retry would go on with a folder that is gone."""
+    claim = f"{CLAIMS}/{hashlib.sha256(b'run').hexdigest()}.json"
+    fake.faults["POST dataset/upload/Models/digits/1/Files"] = [refusal(500, 120000)]
+    fake.faults[f"DELETE dataset/{claim}"] = [fault]
+
+    with pytest.raises(HopsworksError):
+        run(fake, model)
+    assert fake.sent[-1] == f"DELETE dataset/{claim}"
 
 
 @pytest.mark.parametrize("fault", [LOST, UNSENT])

@@ -19,7 +19,7 @@ from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, Run
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 from tests.support.arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
-from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
+from tests.support.fake import LOST, PROJECT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
@@ -196,6 +196,31 @@ class TestLatency:
 
         assert deploy(fake, {"max_latency_ms": 500}).deployment.status.value == "Running"
         assert fake.sent.count("predict") == 1 + 5
+
+
+class TestARequestThatHangs:
+    """A probe that gets no response for as long as the route may take."""
+
+    def test_is_no_evidence_alone(self) -> None:
+        fake = FakeHopsworks(files=FILES)
+        starts(fake)
+        fake.on["predict"] = lambda: fake.sleep(61) if fake.sent.count("predict") == 1 else None
+        fake.faults["predict"] = [LOST]
+
+        outcome = deploy(fake, {})
+
+        assert outcome.deployment.model_version == 2
+        assert fake.sent.count("predict") == 1 + 5
+
+    def test_is_evidence_twice(self) -> None:
+        fake = FakeHopsworks(files=FILES)
+        starts(fake)
+        fake.on["predict"] = lambda: fake.sleep(61)
+        fake.faults["predict"] = [LOST] * 9
+
+        with pytest.raises(VerificationError, match="does not answer, although it should"):
+            deploy(fake, {})
+        assert fake.sent.count("predict") == 2
 
 
 class TestHealthPath:
