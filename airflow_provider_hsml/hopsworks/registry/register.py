@@ -40,6 +40,7 @@ AWAIT_REGISTRATION = 120.0
 """Seconds within which the registry must return a version that it accepted."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 """The folder of the notes for retries. Its path is stored in projects and must not change."""
+_DELETE_TRIES = 3
 SCHEMA = "model_schema.json"
 BESIDE = frozenset({model_version.INPUT_EXAMPLE, SCHEMA, model_version.EXPECTED, trained_until.FILE})
 """A version's metadata files, beside the model's own files."""
@@ -306,8 +307,14 @@ async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
     given = {name: content for name, content in beside.items() if content is not None}
     # Before 4.2 both are in one folder: there the argument wins over a file of the same name.
     await model.source.fill(project, files, leave_out=given if files == folder else ())
+    sizes = {}
     for name, content in given.items():
-        await upload.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
+        encoded = json.dumps(content).encode()
+        sizes[name] = len(encoded)
+        await upload.upload_bytes(project, f"{folder}/{name}", encoded)
+    if sizes:
+        there = {entry.name: entry for entry in await sources.list_all(project, folder) if not entry.is_folder}
+        sources.check_uploaded(project, folder, sizes, there)
 
 
 async def _put(project: Project, model: NewModel, version: int, clock: Clock) -> None:
@@ -337,8 +344,11 @@ async def _put(project: Project, model: NewModel, version: int, clock: Clock) ->
 async def _tidy(project: Project, path: str) -> bool:
     """Delete a file or a folder, and return whether it is certainly gone."""
     try:
-        await api.delete_path(project, path)
+        for _ in range(_DELETE_TRIES):
+            await api.delete_path(project, path)
+            if not await api.path_exists(project, path):
+                return True
+        log.warning("%r was deleted, as was answered, and still exists; the leftover files are kept", path)
     except HopsworksError as error:
         log.warning("%s; the leftover files are kept", error)
-        return False
-    return True
+    return False

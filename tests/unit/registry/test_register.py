@@ -217,6 +217,37 @@ def test_a_claim_that_cannot_be_deleted_keeps_its_folder(fake: FakeHopsworks, mo
     assert fake.sent[-1] == f"DELETE dataset/{claim}"
 
 
+def test_a_clean_up_that_was_answered_and_not_carried_out_is_repeated(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.faults["POST dataset/upload/Models/digits/1/Files"] = [refusal(413, 110055, "too large")]
+    entry = Answer(200, json.dumps({"attributes": {"name": "1", "dir": True}}).encode())
+    fake.faults["Models/digits/1"] = [None, entry]  # The first is the listing before the upload.
+
+    with pytest.raises(RequestRefusedError, match="too large"):
+        run(fake, model)
+    assert fake.sent[-2:] == [FOLDER, FOLDER]
+
+
+@pytest.mark.parametrize("upload", ["POST dataset/upload/Models/digits/1/Files", "POST dataset/upload/Models/digits/1"])
+def test_an_upload_that_was_answered_and_not_carried_out(fake: FakeHopsworks, model: NewModel, upload: str) -> None:
+    """A version without its model, or without the answers that it is verified by, is not registered."""
+    fake.faults[upload] = [Answer(204, b"")]
+
+    with pytest.raises(UnexpectedResponseError, match="the upload was answered, and the file does not exist"):
+        run(fake, replace(model, input_example=[[1]]))
+    assert PUT not in fake.sent
+    assert fake.sent[-1] == FOLDER
+
+
+def test_an_upload_that_was_cut_short(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.on["POST dataset/upload/Models/digits/1/Files"] = lambda: fake.uploaded["Models/digits/1/Files"].update(
+        {"model.joblib": 3}
+    )
+
+    with pytest.raises(UnexpectedResponseError, match="has 3 bytes and not 7"):
+        run(fake, model)
+    assert PUT not in fake.sent
+
+
 @pytest.mark.parametrize("fault", [LOST, UNSENT])
 def test_a_number_that_was_perhaps_claimed_is_not_deleted(fake: FakeHopsworks, model: NewModel, fault: str) -> None:
     claim = "POST dataset/Models/digits/1"
