@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import datetime
+import datetime as dt
 import json
 import os
 import subprocess
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cells whose names hold this text")
     options = parser.parse_args()
     cells = os.environ.get("HSML_TEST_CELLS") or "2000"
-    seed = int(os.environ.get("HSML_TEST_SEED") or datetime.datetime.now(datetime.UTC).date().toordinal())
+    seed = int(os.environ.get("HSML_TEST_SEED") or dt.datetime.now(dt.UTC).date().toordinal())
     if options.cell:
         return _one(options.cell)
     if options.shard:
@@ -120,7 +120,7 @@ def _shard(shard: str, cells: str, seed: int, at_once: int, only: str) -> None:
     number, _, of = shard.partition("/")
     chosen = grounds()[int(number) :: int(of)]
     if only:
-        chosen = [ground for ground in chosen if str(ground).startswith(only.split("/")[0])]
+        chosen = [ground for ground in chosen if str(ground).startswith(only.partition("/")[0])]
     lock = threading.Lock()
 
     def tell(outcome: Outcome) -> None:

@@ -8,9 +8,8 @@ the task has ended. ``after`` means that the server has carried the request out.
 from __future__ import annotations
 
 import asyncio
-import datetime
+import datetime as dt
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -18,6 +17,8 @@ from . import answers
 from .answers import Request, Response
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from .proxy import Caller, Exchange, Proxy
 
 Act: TypeAlias = "Callable[[Proxy, Exchange, Caller], Awaitable[bool]]"
@@ -185,7 +186,7 @@ async def _redirected(proxy: Proxy, _exchange: Exchange, caller: Caller) -> bool
 
 
 def _later() -> str:
-    moment = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)
+    moment = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
     return moment.strftime("%a, %d %b %Y %H:%M:%S GMT")
 
 
@@ -316,7 +317,10 @@ def _connections() -> list[Fault]:
 def _clients() -> list[Fault]:
     """Return those in which somebody acts."""
     return [
-        *(Fault(f"other {what}", _somebody(what), is_client=True) for what in ("scales", "stops", "deploys", "deletes")),
+        *(
+            Fault(f"other {what}", _somebody(what), is_client=True)
+            for what in ("scales", "stops", "deploys", "deletes")
+        ),
         Fault("two promoters", _promoter, is_client=True),
         Fault("zombie", _zombie, is_client=True),
         Fault("unknown event", _nothing, is_client=True),

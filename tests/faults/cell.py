@@ -26,7 +26,6 @@ from .proxy import Exchange, Loop, Position, Proxy, Rule
 from .witness import full_text, has_key
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
     from pathlib import Path
 
     from .answers import Response
@@ -186,7 +185,7 @@ class _Run:
         self.tries: list[Try] = []
         self.run = f"run-{self.plot.name}"
         self.cleared = 0
-        self.beside: list[Future[Try] | threading.Thread] = []
+        self.beside: list[threading.Thread] = []
         self.stores: dict[str, Store] = {}
         self.keys = 1
 
@@ -272,9 +271,6 @@ class _Run:
         self.operation.begin(self.plot)
         found = self._first()
         found += self._again()
-        for each in self.beside:
-            if isinstance(each, threading.Thread):
-                each.join(HANGS_AFTER)
         found += self._final()
         return found
 
@@ -312,38 +308,37 @@ class _Run:
 
     def _again(self) -> list[str]:
         """Run the task again without the fault, if it has failed; where somebody has acted, in any case."""
-        self.player.loops.proxies.run(self.proxy.disarm())
-        if self.fault is not None and self.fault.name.startswith("key rotated"):
-            self.password, self.proxy.keys = self.plot.next_key, (self.plot.next_key,)
-            self._connect()
-        for each in self.beside:
-            if isinstance(each, threading.Thread):
-                each.join(HANGS_AFTER)
-        last = self.tries[-1]
-        is_client = self.fault is not None and self.fault.is_client
-        if last.error is None and not is_client:
-            return []
-        if last.error is None and self.operation.repeats:
-            return []  # Run again, it would do it again.
-        if self.operation.rejects and judge.is_rollback(last.error) and not is_client:
+        self._end_fault()
+        last, is_client = self.tries[-1], self.fault is not None and self.fault.is_client
+        is_done = last.error is None and (not is_client or self.operation.repeats)  # Run again, it would do it again.
+        if is_done or (self.operation.rejects and judge.is_rollback(last.error) and not is_client):
             return []
         for _ in range(2 if is_client else 1):
-            if last.error is not None and judge.is_permanent(last.error):
-                self.cleared += 1
-                self.keys += 1
-            elif last.error is None:
+            if last.error is None:
                 self.run += "n"
+                self.keys += 1
+            elif judge.is_permanent(last.error):
+                self.cleared += 1
                 self.keys += 1
             last = self._try(self._operator(), self.run)
             if last.error is None or (self.operation.rejects and judge.is_rollback(last.error)):
                 return self._check(last)
-        if self._is_disturbed and "deletes" in self.plot.notes["disturbed"] and self.operation.needs_deployment:
+        if "deletes" in self.plot.notes.get("disturbed", ()) and self.operation.needs_deployment:
             return []
         return [f"it does not complete without the fault: {last}"]
+
+    def _end_fault(self) -> None:
+        self.player.loops.proxies.run(self.proxy.disarm())
+        if self.fault is not None and self.fault.name == "key rotated":
+            self.password, self.proxy.keys = self.plot.next_key, (self.plot.next_key,)
+            self._connect()
+        for thread in self.beside:
+            thread.join(HANGS_AFTER)
 
     def _check(self, last: Try) -> list[str]:
         """Check what a green task says; a task that rejects a version is never green."""
         fault = self.fault.name if self.fault else ""
+        self.plot.notes["unconfirmed"] = judge.unconfirmed(self.proxy.exchanges)
         if fault == "404 code" and self.operation.believes:
             return []
         if self._is_disturbed and last is self.tries[0]:
@@ -358,7 +353,8 @@ class _Run:
 
     def _final(self) -> list[str]:
         others = len(self.plot.notes.get("disturbed", ()))
-        keys = self.keys + sum(isinstance(each, threading.Thread) for each in self.beside)
+        self.plot.notes["unconfirmed"] = judge.unconfirmed(self.proxy.exchanges)
+        keys = self.keys + len(self.beside)
         found = judge.effects(self.operation, self.proxy.exchanges, others=others, keys=keys)
         found += judge.leftovers(self.operation, self.plot)
         found += [f"the proxy itself failed: {error[-800:]}" for error in self.proxy.broken]
@@ -430,4 +426,3 @@ async def _triggered(path: str, kwargs: str) -> Any:
         async for event in trigger.run():
             return event.payload
     raise AssertionError("a trigger that ends without an event")
-

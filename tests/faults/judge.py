@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .proxy import Exchange
 
 OURS = (HopsworksError, AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout)
+_FOLDER = re.compile(r"POST project/\{id\}/dataset/Models%2F\{name\}%2F(\d+)\?action=create")
 _SAME = {"put:1": "rollback:1"}
 """Ways of the same thing: before 5.2 a rollback is a PUT of the version before."""
 
@@ -34,9 +36,7 @@ def is_permanent(error: BaseException) -> bool:
 
 def is_rollback(error: BaseException | None) -> bool:
     """Whether the task ended since its version was rolled back; the cause of Airflow's own exception tells."""
-    return error is not None and (
-        isinstance(error, RolledBackError) or isinstance(error.__context__, RolledBackError)
-    )
+    return error is not None and (isinstance(error, RolledBackError) or isinstance(error.__context__, RolledBackError))
 
 
 def effects(operation: Operation, exchanges: list[Exchange], *, others: int = 0, keys: int = 1) -> list[str]:
@@ -59,10 +59,23 @@ def effects(operation: Operation, exchanges: list[Exchange], *, others: int = 0,
     return found
 
 
+def unconfirmed(exchanges: list[Exchange]) -> list[str]:
+    """Return the versions whose folder the server made, and whose maker was not told so."""
+    found = []
+    for exchange in exchanges:
+        made = _FOLDER.fullmatch(exchange.position.call)
+        if made and exchange.fault and exchange.response is not None and exchange.response.status == 201:
+            found.append(made[1])
+    return found
+
+
 def leftovers(operation: Operation, plot: Plot) -> list[str]:
     """Tell which files and versions nothing refers to."""
     found = []
     registered, folders = plot.versions(), plot.folders(f"Models/{plot.name}")
+    for number in plot.notes.get("unconfirmed", ()):
+        if number in folders and not plot.files(f"Models/{plot.name}/{number}"):
+            folders.remove(number)
     if [str(version) for version in registered] != folders:
         found.append(f"versions {registered} are registered, and the folders are {folders}")
     deployments = [row["name"] for row in plot.rows()]

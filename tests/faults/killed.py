@@ -62,6 +62,7 @@ class Mortal:
     port: int = 0
     ingress_port: int = 0
     deaths: int = 0
+    is_unconfirmed: bool = False
     process: subprocess.Popen[str] | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -173,7 +174,10 @@ def _serves(mortal: Mortal, version: int) -> list[str]:
 def _registered(mortal: Mortal) -> list[str]:
     listed = mortal.rest("GET", f"dataset/Models/{mortal.name}", action="listing").json().get("items", [])
     folders = sorted(entry["attributes"]["name"] for entry in listed)
-    return [] if (mortal.versions(), folders) == ([1], ["1"]) else [f"versions {mortal.versions()}, folders {folders}"]
+    one = (mortal.versions(), folders) == ([1], ["1"])
+    # The server died after it had made the folder of version 1: its maker cannot know that it is its own.
+    two = mortal.is_unconfirmed and (mortal.versions(), folders) == ([2], ["1", "2"])
+    return [] if one or two else [f"versions {mortal.versions()}, folders {folders}"]
 
 
 def _is_down(mortal: Mortal) -> list[str]:
@@ -186,7 +190,7 @@ _COMMAND = "POST project/{id}/serving/{id}?action="
 _SCENES = {
     "register": _Scene(
         (),
-        lambda mortal, folder, connection: _register(mortal, folder, connection),
+        _register,
         _registered,
         (
             "POST project/{id}/dataset/Models%2F{name}%2F1?action=create",
@@ -254,7 +258,12 @@ DEATHS = {name: _Death(name, _dies(after=name == "after")) for name in ("before"
 
 def names() -> list[str]:
     """Return the names of all cells of the group."""
-    return [f"killed/{name}/{call} #1/{death}" for name, scene in _SCENES.items() for call in scene.calls for death in DEATHS]
+    return [
+        f"killed/{name}/{call} #1/{death}"
+        for name, scene in _SCENES.items()
+        for call in scene.calls
+        for death in DEATHS
+    ]
 
 
 def play_all(seed: int) -> list[Outcome]:
@@ -322,6 +331,7 @@ def _play(
             loop.run(proxy.close())
         outcome.exchanges = [str(exchange) for exchange in proxy.exchanges]
         outcome.is_met = mortal.deaths > 0
+        mortal.is_unconfirmed = bool(judge.unconfirmed(proxy.exchanges))
         if not outcome.is_met:
             outcome.problems.append(f"the server was not killed: {outcome.exchanges}")
         outcome.problems += scene.end(mortal)

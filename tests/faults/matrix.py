@@ -6,7 +6,6 @@ import random
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -23,7 +22,7 @@ from .proxy import Position
 from .witness import listening
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from .proxy import Exchange
 
@@ -54,7 +53,7 @@ def positions(exchanges: list[Exchange]) -> list[Seen]:
         if before and after and before.position.call == call == after.position.call:
             continue
         gap = exchange.began - before.began if before else 0.0
-        found.append(Seen(exchange.position, before and before.position, gap, exchange.is_deferred, exchange))
+        found.append(Seen(exchange.position, before.position if before else None, gap, exchange.is_deferred, exchange))
     return found
 
 
@@ -67,7 +66,9 @@ def cells_of(ground: Ground, exchanges: list[Exchange]) -> list[Cell]:
     """
     operation, found = OPERATIONS[ground.operation], []
     for seen in positions(exchanges):
-        if (ground.mode == "deferred" and not seen.is_deferred) or (ground.route == "istio" and not _is_of_ingress(seen)):
+        if (ground.mode == "deferred" and not seen.is_deferred) or (
+            ground.route == "istio" and not _is_of_ingress(seen)
+        ):
             continue
         response = seen.exchange.response
         if response is None:
@@ -186,8 +187,6 @@ def find(cells: list[Cell], name: str) -> Cell:
     nearest = min(like, key=lambda cell: abs(cell.seen.position.number - int(number)))
     at = replace(nearest.seen, position=Position(call, int(number)))
     return replace(nearest, seen=at)
-
-
 
 
 def parsed(name: str) -> Ground:

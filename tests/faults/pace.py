@@ -57,8 +57,8 @@ def hurried() -> Iterator[None]:
     """Have the provider wait for less long: in each module that has one of the constants."""
     for package in ("hooks", "hopsworks", "operators", "sensors", "triggers"):
         root = importlib.import_module(f"{airflow_provider_hsml.__name__}.{package}")
-        for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
-            importlib.import_module(module.name)
+        for found in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
+            importlib.import_module(found.name)
     modules = [module for name, module in sys.modules.items() if name.startswith(airflow_provider_hsml.__name__)]
     with contextlib.ExitStack() as stack:
         for path, seconds in _WAITS.items():

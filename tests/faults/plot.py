@@ -97,17 +97,18 @@ class Stored:
             return "delete"
         for number, new in after.deployments.items():
             old = self.deployments[number]
-            if old == new:
-                continue
-            if old[2] != new[2]:
-                return "start" if new[2] else "stop"
-            if old[1] != new[1] or old[5] != new[5]:
-                return f"put:{new[4]}"
-            return "start"
+            if old != new:
+                return _change(old, new)
         if self.models != after.models:
             new_ones = after.models - self.models
             return f"register:{max(new_ones)}" if new_ones else f"unregister:{max(self.models - after.models)}"
         return ""
+
+
+def _change(old: tuple[Any, ...], new: tuple[Any, ...]) -> str:
+    if old[2] != new[2]:
+        return "start" if new[2] else "stop"
+    return f"put:{new[4]}" if (old[1], old[5]) != (new[1], new[5]) else "start"
 
 
 @dataclass(eq=False)
@@ -156,7 +157,9 @@ class Plot:
         headers = {"Authorization": f"ApiKey {self.key}"}
         return session.request(method, url, params=query, json=body, headers=headers, timeout=30)
 
-    def register(self, version: int, *, answer: int | None = None, recorded: int | None = None, **metrics: float) -> None:
+    def register(
+        self, version: int, *, answer: int | None = None, recorded: int | None = None, **metrics: float
+    ) -> None:
         """
         Register a version of the model.
 
@@ -296,7 +299,7 @@ class Plot:
         number = row["id"]
         match what:
             case "scales":
-                scaled = {"requestedInstances": 2}
+                scaled: dict[str, Any] = {"requestedInstances": 2}
                 if row.get("predictorScalingConfig"):
                     scaled["predictorScalingConfig"] = {**row["predictorScalingConfig"], "minInstances": 2}
                 done = self.rest("PUT", "serving", row | scaled)

@@ -1,6 +1,7 @@
 """
-A proxy of one cell between the provider and the server: it counts requests, spoils the one it was told to, and sees
-from the server's own state which changes were carried out.
+A proxy of one cell, between the provider and the server.
+
+It counts requests, spoils the one it was told to, and sees from the server's own state which changes were carried out.
 
 All proxies run on one event loop in a thread of its own. Each has one port, for the management API and the ingress. It
 forwards everything unchanged, except the API key, which is the cell's own, and the port of the ingress in the list of

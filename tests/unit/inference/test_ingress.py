@@ -155,7 +155,9 @@ class TestAnswers:
         assert caught.value.transient
         assert not predict.is_model_refusal(caught.value)
 
-    @pytest.mark.parametrize(("status", "is_models"), [(400, True), (500, True), (401, False), (408, False), (429, False)])
+    @pytest.mark.parametrize(
+        ("status", "is_models"), [(400, True), (500, True), (401, False), (408, False), (429, False)]
+    )
     def test_a_limited_rate_is_no_evidence_about_the_model(self, status: int, *, is_models: bool) -> None:
         assert predict.is_model_refusal(InferenceError("ask", status=status, text="slow down")) is is_models
 
