@@ -166,6 +166,15 @@ def test_a_model_that_is_not_there() -> None:
     assert delete("neverwas") == {"deleted": [], "kept": []}
 
 
+def test_a_list_that_cannot_be_read_is_no_empty_one(serving: LocalServing, hook: HsmlHook, name: str) -> None:
+    rows = {"count": 6, "items": [{"id": f"{name}_{number}", "name": 7} for number in range(6)]}
+    serving.faults.add(RequestFault("GET", "**/models", status=200, body=rows))
+
+    with pytest.raises(UnexpectedResponseError, match="none of the 6 rows can be read"):
+        delete(name, keep=3)
+    assert left(hook, name) == [1, 2, 3, 4, 5, 6]
+
+
 def test_a_deletion_that_was_answered_and_not_carried_out(
     serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,8 +27,9 @@ same content, a START that is refused. So repeating is free, and doing a thing t
 Three things are outside of this. A server that says of an existing deployment, with Hopsworks' own code, that it does
 not exist is believed by those operations that are satisfied with its absence (stop, delete). A change that another
 client makes after the last read of a task cannot be in its result; so the task runs once more before it is judged. A
-worker that is not told that it has made the folder of a new model version cannot know whether it is another task's: the
-empty folder stays, and the retry takes the next number.
+registration that is broken off after it has made the folder of a new version and before its note, while the server
+cannot be reached to delete the folder, cannot know later whether the folder is another task's: one empty folder stays,
+and the retry takes the next number.
 
 Some operations are done once for each run key: a restart, a rollback to the previous version, a try of a version that
 fails. A person who clears such a task asks for it again.

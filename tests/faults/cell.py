@@ -338,7 +338,6 @@ class _Run:
     def _check(self, last: Try) -> list[str]:
         """Check what a green task says; a task that rejects a version is never green."""
         fault = self.fault.name if self.fault else ""
-        self.plot.notes["unconfirmed"] = judge.unconfirmed(self.proxy.exchanges)
         if fault == "404 code" and self.operation.believes:
             return []
         if self._is_disturbed and last is self.tries[0]:
@@ -353,7 +352,6 @@ class _Run:
 
     def _final(self) -> list[str]:
         others = len(self.plot.notes.get("disturbed", ()))
-        self.plot.notes["unconfirmed"] = judge.unconfirmed(self.proxy.exchanges)
         keys = self.keys + len(self.beside)
         found = judge.effects(self.operation, self.proxy.exchanges, others=others, keys=keys)
         found += judge.leftovers(self.operation, self.plot)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from .proxy import Exchange
 
 OURS = (HopsworksError, AirflowFailException, AirflowSensorTimeout, AirflowTaskTimeout)
-_FOLDER = re.compile(r"POST project/\{id\}/dataset/Models%2F\{name\}%2F(\d+)\?action=create")
 _SAME = {"put:1": "rollback:1"}
 """Ways of the same thing: before 5.2 a rollback is a PUT of the version before."""
 
@@ -39,6 +37,11 @@ def is_rollback(error: BaseException | None) -> bool:
     return error is not None and (isinstance(error, RolledBackError) or isinstance(error.__context__, RolledBackError))
 
 
+def _kind(effect: str) -> str:
+    """Name a change without the number that a new version has got."""
+    return "register" if effect.startswith("register:") else _SAME.get(effect, effect)
+
+
 def effects(operation: Operation, exchanges: list[Exchange], *, others: int = 0, keys: int = 1) -> list[str]:
     """
     Tell what was carried out more often than it may be.
@@ -46,7 +49,7 @@ def effects(operation: Operation, exchanges: list[Exchange], *, others: int = 0,
     :param others: how often another client has changed the deployment: each such change may need one more of ours
     :param keys: the number of run keys under which the task ran: some operations are done once for each
     """
-    done = Counter(_SAME.get(exchange.effect, exchange.effect) for exchange in exchanges if exchange.effect)
+    done = Counter(_kind(exchange.effect) for exchange in exchanges if exchange.effect)
     found = []
     for effect, times in done.items():
         most = operation.effects.get(effect, 0)
@@ -59,23 +62,13 @@ def effects(operation: Operation, exchanges: list[Exchange], *, others: int = 0,
     return found
 
 
-def unconfirmed(exchanges: list[Exchange]) -> list[str]:
-    """Return the versions whose folder the server made, and whose maker was not told so."""
-    found = []
-    for exchange in exchanges:
-        made = _FOLDER.fullmatch(exchange.position.call)
-        if made and exchange.fault and exchange.response is not None and exchange.response.status == 201:
-            found.append(made[1])
-    return found
-
-
 def leftovers(operation: Operation, plot: Plot) -> list[str]:
     """Tell which files and versions nothing refers to."""
     found = []
     registered, folders = plot.versions(), plot.folders(f"Models/{plot.name}")
-    for number in plot.notes.get("unconfirmed", ()):
-        if number in folders and not plot.files(f"Models/{plot.name}/{number}"):
-            folders.remove(number)
+    empty = plot.empty_versions()
+    if operation.name == "register" and len(empty) == 1:
+        folders.remove(*empty)
     if [str(version) for version in registered] != folders:
         found.append(f"versions {registered} are registered, and the folders are {folders}")
     deployments = [row["name"] for row in plot.rows()]
@@ -84,9 +77,9 @@ def leftovers(operation: Operation, plot: Plot) -> list[str]:
     journal = plot.folders("Resources/airflow-provider-hsml/journal")
     if any(name != plot.name for name in journal):
         found.append(f"there are journals of {journal}")
-    empty = [path for path, size in plot.files("Resources/airflow-provider-hsml").items() if not size]
-    if empty:
-        found.append(f"the files {empty} are empty")
+    cut = [path for path, size in plot.files("Resources/airflow-provider-hsml").items() if not size]
+    if cut:
+        found.append(f"the files {cut} are empty")
     return found
 
 

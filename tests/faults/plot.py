@@ -276,6 +276,12 @@ class Plot:
         root = self.holdings.files.here(path)
         return sorted(file.name for file in root.iterdir()) if root.exists() else []
 
+    def empty_versions(self) -> list[str]:
+        """Return the folders of versions that are not registered and have no files."""
+        registered = set(map(str, self.versions()))
+        folders = self.folders(f"Models/{self.name}")
+        return [each for each in folders if each not in registered and not self.files(f"Models/{self.name}/{each}")]
+
     def clear(self) -> None:
         """Leave nothing behind: another cell gets the project."""
         for timer in self.later:

@@ -78,7 +78,7 @@ class FakeHopsworks:
     """What happens when a request of a kind arrives, by the names in ``sent``."""
     later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
     uploaded: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Folder -> the sizes of the files that were uploaded into it."""
+    """Folder of a model -> the sizes of the files that were uploaded into it."""
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Let something happen later."""
@@ -153,7 +153,7 @@ class FakeHopsworks:
         if path.startswith(("dataset", "modelregistries")) or "variables" in path:
             if call.method == "GET":
                 return self._listing(path) if ("action", "listing") in call.query else self._file(path)
-            if call.upload is not None:
+            if call.upload is not None and path.startswith("dataset/upload/Models/"):
                 folder = self.uploaded.setdefault(path.removeprefix("dataset/upload/"), {})
                 folder[call.upload.filename] = int(call.upload.fields["flowTotalSize"])
             return _json(call.body or {"attributes": {"path": path}})

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import NotFoundError
+from airflow_provider_hsml.hopsworks.errors import NotFoundError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import all_pages, read_patiently
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_hsml.hopsworks.api import Project, Registry
+    from airflow_provider_hsml.hopsworks.api import Page, Project, Registry
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.flow import Backoff
@@ -76,11 +76,24 @@ async def list_versions(project: Project, name: str, registry: Registry | None =
     List all versions of a model, page by page.
 
     :param registry: the registry to read; None for the project's own
+    :raises UnexpectedResponseError: there are versions, none of which can be read
     """
-    return (
-        await all_pages(lambda offset: api.get_models(project, name, limit=api.PAGE, offset=offset, registry=registry))
-        or []
-    )
+    unreadable = 0
+
+    async def page(offset: int) -> Page[ModelVersion]:
+        nonlocal unreadable
+        rows = await api.get_models(project, name, limit=api.PAGE, offset=offset, registry=registry)
+        unreadable += rows.unreadable
+        return rows
+
+    found = await all_pages(page) or []
+    if unreadable and not found:
+        message = (
+            f"list the versions of model {name!r}: none of the {unreadable} rows can be read.\nCheck whether another "
+            "program answers for Hopsworks."
+        )
+        raise UnexpectedResponseError(message, status=200)
+    return found
 
 
 async def find_version(

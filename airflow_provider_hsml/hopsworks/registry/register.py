@@ -21,7 +21,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, model_version, wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain, rows
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
 
 from . import lookup, sources, tags, trained_until, upload
@@ -172,6 +172,8 @@ async def register(
     if version is None:
         version = await _take_number(project, model)
     folder = f"Models/{model.name}/{version}"
+    if note and is_ours:
+        await _check_alone(project, note, folder)
     try:
         if note and is_ours:
             await note.write(project, version)
@@ -187,6 +189,24 @@ async def register(
         raise
     registered = await _await_registered(project, model.name, version, clock)
     return await _tagged(project, model, registered)
+
+
+async def _check_alone(project: Project, note: _RetryNote, folder: str) -> None:
+    """
+    Check that no later try of this task has begun while this one stood still: it would be registered twice.
+
+    :param folder: of the version that this try has claimed
+    :raises SupersededError: another try has written the note; its version stays, and ours is deleted
+    """
+    theirs = await note.find(project)
+    if theirs is None:
+        return
+    await _tidy(project, folder)
+    message = (
+        f"Model {note.model_name!r}: another try of this task is registering the same files as version {theirs}, which "
+        "is kept."
+    )
+    raise SupersededError(message)
 
 
 async def _clean_up(project: Project, note: _RetryNote | None, folder: str) -> None:

@@ -15,6 +15,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
     NoResponseError,
     RequestRefusedError,
+    SupersededError,
     UnexpectedResponseError,
     UnsupportedError,
 )
@@ -215,6 +216,19 @@ def test_a_claim_that_cannot_be_deleted_keeps_its_folder(fake: FakeHopsworks, mo
     with pytest.raises(HopsworksError):
         run(fake, model)
     assert fake.sent[-1] == f"DELETE dataset/{claim}"
+
+
+def test_a_try_that_stood_still_gives_way_to_a_later_one(fake: FakeHopsworks, model: NewModel) -> None:
+    claim = f"{CLAIMS}/{hashlib.sha256(b'run').hexdigest()}.json"
+    files = fake.run(model.source.fingerprint(PROJECT))
+    fake.on["POST dataset/Models/digits/1"] = lambda: fake.files.update(
+        {claim: {"model_name": "digits", "model_version": 7, "files": files}}
+    )
+
+    with pytest.raises(SupersededError, match="another try of this task is registering the same files as version 7"):
+        run(fake, model)
+    assert fake.sent[-1] == FOLDER
+    assert claim in fake.files
 
 
 def test_a_clean_up_that_was_answered_and_not_carried_out_is_repeated(fake: FakeHopsworks, model: NewModel) -> None:
