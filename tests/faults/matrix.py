@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 import threading
+import traceback
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .proxy import Exchange
 
 LINES = ("5.2", "4.6", "3.7")
+CELL_SECONDS = 240.0
+"""Seconds after which a cell counts as hanging."""
 ROUTES = ("hopsworks", "istio")
 T = TypeVar("T")
 R = TypeVar("R")
@@ -152,7 +156,7 @@ class Matrix:
         """Play cells, as many at once as may be."""
 
         def play(player: Player, cell: Cell) -> Outcome:
-            outcome = player.play(cell)
+            outcome = _guarded(player, cell)
             on_end(outcome)
             return outcome
 
@@ -171,6 +175,20 @@ class Matrix:
 
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="cell") as threads:
             return list(threads.map(work, things))
+
+
+def _guarded(player: Player, cell: Cell) -> Outcome:
+    """Play a cell in a thread of its own, which is left behind if it hangs."""
+    ended: list[Outcome] = []
+    name = f"{threading.current_thread().name} {player.connection}"
+    thread = threading.Thread(target=lambda: ended.append(player.play(cell)), name=name, daemon=True)
+    thread.start()
+    thread.join(CELL_SECONDS)
+    if ended:
+        return ended[0]
+    frame = sys._current_frames().get(thread.ident or 0)
+    where = "".join(traceback.format_stack(frame)[-12:]) if frame else "nowhere"
+    return Outcome(str(cell), cell.ground.operation, cell.fault, [f"it hangs after {CELL_SECONDS:g} s: {where}"])
 
 
 def find(cells: list[Cell], name: str) -> Cell:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import airflow_provider_hsml
+from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.local import Speeds
 from tests.support.pace import WAITS
 
@@ -67,4 +68,7 @@ def hurried() -> Iterator[None]:
             for module in modules:
                 if getattr(module, constant, None) == usual:
                     stack.enter_context(mock.patch.object(module, constant, seconds))
+        # The operator that deletes has no argument for it.
+        defaults: Any = HsmlHook.delete_deployment.__kwdefaults__
+        stack.enter_context(mock.patch.dict(defaults, timeout=TIMEOUT))
         yield

@@ -33,7 +33,6 @@ SECRETS = (KEY, NEXT_KEY)
 ROWS = [[0.0], [1.0]]
 SETTLES_WITHIN = 10.0
 _numbers = itertools.count()
-_local = threading.local()
 
 
 class Trap:
@@ -149,13 +148,11 @@ class Plot:
     # --- Plain requests
 
     def rest(self, method: str, path: str, body: Any = None, **query: Any) -> requests.Response:
-        session: requests.Session | None = getattr(_local, "session", None)
-        if session is None:
-            session = _local.session = requests.Session()
-            session.trust_env = False
         url = f"http://127.0.0.1:{self.server.port}/hopsworks-api/api/project/{self.project_id}/{path}"
         headers = {"Authorization": f"ApiKey {self.key}"}
-        return session.request(method, url, params=query, json=body, headers=headers, timeout=30)
+        with requests.Session() as session:
+            session.trust_env = False
+            return session.request(method, url, params=query, json=body, headers=headers, timeout=30)
 
     def register(
         self, version: int, *, answer: int | None = None, recorded: int | None = None, **metrics: float

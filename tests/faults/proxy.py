@@ -54,8 +54,19 @@ class Loop:
         return self.submit(work).result(seconds)
 
     def close(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            self.run(_cancel_all(), 5)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(5)
+        if not self._thread.is_alive():
+            self.loop.close()
+
+
+async def _cancel_all() -> None:
+    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True, order=True)

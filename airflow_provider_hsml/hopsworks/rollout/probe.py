@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks, Judge, Probe, ProbeResult
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import (
@@ -18,6 +19,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     NoResponseError,
     RequestRefusedError,
+    SupersededError,
     UnexpectedResponseError,
     VerificationError,
 )
@@ -205,6 +207,7 @@ class Prober:
 
         :param deployment: the deployment as it was read last
         :raises VerificationError: the model refused the probe, or is unreachable although it should serve
+        :raises SupersededError: another client has stopped or deleted the deployment
         :raises HopsworksError: the probe did not get to the model, which says nothing about it
         """
         if not self.can_probe:
@@ -213,6 +216,7 @@ class Prober:
             answer, seconds = await timed(self._until_reached(), self.clock)
         except HopsworksError as error:
             if predict.is_unreached(error):
+                await _check_is_up(self.project, deployment)
                 message = f"{deployment} does not answer, although it should: {error}"
                 is_its_fault = await is_deployments_fault(self.project, deployment, error)
                 raise (VerificationError if is_its_fault else DeadlineExceededError)(message) from error
@@ -319,6 +323,26 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
     is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in (401, 403, 422)
     if is_refused and not predict.is_model_refusal(error):
         raise error
+
+
+async def _check_is_up(project: Project, deployment: Deployment) -> None:
+    """
+    Check that a deployment that does not answer was not stopped meanwhile, which says nothing about its version.
+
+    :param deployment: the deployment as it was read last
+    :raises SupersededError: another client has stopped or deleted it
+    """
+    try:
+        now = await api.get_deployment_by_id(project, deployment.id)
+    except HopsworksError as error:
+        log.info("The state of %s is unknown: %s", deployment, error)
+        return
+    if now is None or now.status.is_down or now.status is DeploymentStatus.STOPPING:
+        done = "deleted" if now is None else "stopped"
+        message = (
+            f"{now or deployment} was {done} by another client while it was probed.\nRun the task again if needed."
+        )
+        raise SupersededError(message)
 
 
 async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:

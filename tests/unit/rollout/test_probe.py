@@ -14,7 +14,7 @@ from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, SupersededError, VerificationError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, Run
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
@@ -221,6 +221,19 @@ class TestARequestThatHangs:
         with pytest.raises(VerificationError, match="does not answer, although it should"):
             deploy(fake, {})
         assert fake.sent.count("predict") == 2
+
+
+@pytest.mark.parametrize("status", ["Stopped", "Stopping"])
+def test_another_client_stops_it_while_it_is_probed(status: str) -> None:
+    """That is no evidence about the version, and is kept."""
+    fake = FakeHopsworks(files=FILES)
+    starts(fake)
+    fake.after(30, fake.becomes(status))
+    fake.faults["predict"] = [refusal(400, 250001, "It is Stopped.")] * 99
+
+    with pytest.raises(SupersededError, match="was stopped by another client while it was probed"):
+        deploy(fake, {})
+    assert fake.sent.count("STOP") == 0
 
 
 class TestHealthPath:
