@@ -76,7 +76,15 @@ def _all_shards(options: argparse.Namespace, cells: str, seed: int) -> list[Outc
     outcomes: list[Outcome] = []
     most = cells if cells == "all" else str(-(-int(cells) // options.processes))
     environment = {**os.environ, "HSML_TEST_SEED": str(seed), "HSML_TEST_CELLS": most}
-    command = [sys.executable, "-m", __package__, "--at-once", str(max(1, options.at_once // options.processes))]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        __package__,
+        "--at-once",
+        str(max(1, options.at_once // options.processes)),
+    ]
     command += ["--only", options.only] if options.only else []
 
     def read(program: subprocess.Popen[str]) -> None:

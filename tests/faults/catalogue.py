@@ -2,7 +2,8 @@
 The faults, each with its name in the table.
 
 ``… x6`` spoils six requests in a row, more than the attempts of a call; ``… on`` each one from its position on, until
-the task has ended. ``after`` means that the server has carried the request out.
+the task has ended. ``after`` means that the server has carried the request out. The answer of a model is any JSON in a
+2xx, also ``null``: no such answer is a fault of a prediction.
 """
 
 from __future__ import annotations
@@ -236,6 +237,10 @@ def _is_change(request: Request, _response: Response) -> bool:
     return request.method != "GET" and not request.target.endswith(":predict")
 
 
+def _is_no_prediction(request: Request, _response: Response) -> bool:
+    return not request.target.endswith(":predict")
+
+
 def _is_rest(request: Request, _response: Response) -> bool:
     return request.target.startswith("/hopsworks-api/")
 
@@ -284,11 +289,11 @@ def _bodies() -> list[Fault]:
     texts = {
         "empty 200": Response(200),
         "204": Response(204),
-        "null": Response(200, json_type, b"null"),
         "deep nesting": Response(200, json_type, b"[" * 200_000),
     }
     return [
         *(Fault(name, _answered(lambda _request, made=made: made)) for name, made in texts.items()),  # type: ignore[misc]
+        Fault("null", _answered(lambda _request: Response(200, json_type, b"null")), _is_no_prediction),
         Fault("login page", _answered(_page(200, "Log in"))),
         Fault("endless", _endless),
         Fault("other row", _changed(answers.other_row), _has_row),
