@@ -10,6 +10,8 @@ SHELL := /bin/sh
 PYTHON ?=
 # Additional arguments for pytest: make test ARGS="-k rollout -x"
 ARGS ?=
+# make faults CELL='<name>' plays one cell of the fault matrix.
+CELL ?=
 # make demo KEEP=1 leaves the local Model Serving running.
 KEEP ?=
 # The number of parallel test processes. Most tests spend most of their time waiting.
@@ -112,6 +114,11 @@ fuzz: .venv/.made ## Try 200,000 random and mutated answers, files and arguments
 	@$(alone) HSML_TEST_CASES=200000 $(if $(HSML_TEST_SEED),HSML_TEST_SEED=$(HSML_TEST_SEED)) \
 	    $(python) $(pytest) -n 3 -o faulthandler_timeout=1800 tests/unit/test_fuzz_readers.py
 
+.PHONY: faults
+faults: .venv/.made ## Spoil the requests of every operation in every way, and judge on the server; HSML_TEST_CELLS=all for the whole matrix
+	@$(alone) $(if $(HSML_TEST_SEED),HSML_TEST_SEED=$(HSML_TEST_SEED)) $(if $(HSML_TEST_CELLS),HSML_TEST_CELLS=$(HSML_TEST_CELLS)) \
+	    $(python) -W ignore -m tests.faults $(if $(CELL),--cell '$(CELL)') $(ARGS)
+
 .PHONY: check
 check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## Run what CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2 and 3.0.6
 	@echo "== tests on Airflow 3.3.2, with coverage"
@@ -122,7 +129,7 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## Run what CI run
 	@$(alone) .venv-3.0.6/bin/python $(pytest) $(spread) -m "airflow and $(quick)"
 
 .PHONY: check-all
-check-all: check fuzz conformance integration docs ## Run everything before a release: check, fuzz, conformance, integration, the site, and the slow tests
+check-all: check fuzz faults conformance integration docs ## Run everything before a release: check, fuzz, faults, conformance, integration, the site, and the slow tests
 	@echo "== slow tests, including browser tests (skipped without chromium on PATH)"
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800

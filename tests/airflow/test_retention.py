@@ -13,6 +13,7 @@ from airflow_provider_hsml import DeleteModelVersionsOperator, DeployModelOperat
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.registry import retention
+from airflow_provider_hsml.local import RequestFault
 from tests.support.tasks import changes, execute, rendered
 
 if TYPE_CHECKING:
@@ -163,3 +164,23 @@ def test_what_cannot_be_asked(serving: LocalServing, name: str, given: dict[str,
 
 def test_a_model_that_is_not_there() -> None:
     assert delete("neverwas") == {"deleted": [], "kept": []}
+
+
+def test_a_list_that_cannot_be_read_is_no_empty_one(serving: LocalServing, hook: HsmlHook, name: str) -> None:
+    rows = {"count": 6, "items": [{"id": f"{name}_{number}", "name": 7} for number in range(6)]}
+    serving.faults.add(RequestFault("GET", "**/models", status=200, body=rows))
+
+    with pytest.raises(UnexpectedResponseError, match="none of the 6 rows can be read"):
+        delete(name, keep=3)
+    assert left(hook, name) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_deletion_that_was_answered_and_not_carried_out(
+    serving: LocalServing, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "AWAIT_DELETION", 0.5)
+    serving.faults.add(RequestFault("DELETE", f"**/models/{name}_3", status=204))
+
+    with pytest.raises(UnexpectedResponseError, match=r"deletion of its versions \[3\] was answered"):
+        delete(name, keep=3)
+    assert delete(name, keep=3) == {"deleted": [3], "kept": [4, 5, 6]}

@@ -77,6 +77,8 @@ class FakeHopsworks:
     on: dict[str, Callable[[], None]] = field(default_factory=dict)
     """What happens when a request of a kind arrives, by the names in ``sent``."""
     later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    uploaded: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Folder of a model -> the sizes of the files that were uploaded into it."""
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Let something happen later."""
@@ -151,6 +153,9 @@ class FakeHopsworks:
         if path.startswith(("dataset", "modelregistries")) or "variables" in path:
             if call.method == "GET":
                 return self._listing(path) if ("action", "listing") in call.query else self._file(path)
+            if call.upload is not None and path.startswith("dataset/upload/Models/"):
+                folder = self.uploaded.setdefault(path.removeprefix("dataset/upload/"), {})
+                folder[call.upload.filename] = int(call.upload.fields["flowTotalSize"])
             return _json(call.body or {"attributes": {"path": path}})
         if kind == "CREATE":
             self.bodies.append(call.body)
@@ -174,7 +179,11 @@ class FakeHopsworks:
         return _json(dict(self.row or {}, condition=(self.row or {}).get("condition")))
 
     def _listing(self, path: str) -> Answer:
-        """List the metadata files of a model version; other folders are what the test has put there."""
+        """List uploads, or the metadata files of a model version; other folders are what the test has put there."""
+        uploads = self.uploaded.get(path.removeprefix("dataset/"))
+        if uploads:
+            entries = [{"attributes": {"name": name, "size": size}} for name, size in uploads.items()]
+            return _json({"count": len(entries), "items": entries})
         names = [name for name in ("input_example.json", "expected.json") if self._found(f"{path}/{name}") is not None]
         if not names:
             found = self._found(path)

@@ -187,9 +187,9 @@ _MOST_READ = 1 << 16
 
 
 def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
-    # A gateway's page of HTML is neither the ingress's answer nor the model's: Istio's are plain text or empty.
-    is_proxys = answer.status in (502, 503, 504) and is_html(answer)
-    if 300 <= answer.status < 400 or is_proxys:
+    # Envoy answers plain text: a page is a proxy's, and says nothing about the model. But a script's own server may
+    # answer a page when the script fails.
+    if 300 <= answer.status < 400 or (is_html(answer) and answer.status != 500):
         return error_of(what, answer)
     text = clean(answer.content[:_MOST_READ].decode("utf-8", "replace"))[:2000].strip()
     return InferenceError(what, status=answer.status, text=text, retry_after=answer.retry_after)

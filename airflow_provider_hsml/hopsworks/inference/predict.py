@@ -128,8 +128,8 @@ def is_model_refusal(error: HopsworksError) -> bool:
     :param error: the error of the request
     """
     if isinstance(error, InferenceError):
-        # The ingress checks the API key before the request reaches the model.
-        return error.status not in (401, 403)
+        # The ingress checks the API key and limits the rate before the request reaches the model.
+        return error.status not in (401, 403, 408, 429)
     return isinstance(error, RequestRefusedError) and error.code in (MODEL_4XX, MODEL_5XX)
 
 

@@ -11,7 +11,7 @@ from airflow_provider_hsml.hopsworks.flow import all_pages, read_patiently
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_hsml.hopsworks.api import Project, Registry
+    from airflow_provider_hsml.hopsworks.api import Page, Project, Registry
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.flow import Backoff
@@ -76,16 +76,28 @@ async def list_versions(project: Project, name: str, registry: Registry | None =
     List all versions of a model, page by page.
 
     :param registry: the registry to read; None for the project's own
-    :raises UnexpectedResponseError: a version is listed twice, so others may be missing
+    :raises UnexpectedResponseError: there are versions, none of which can be read; or one is listed twice, so that
+        others may be missing
     """
-    versions = (
-        await all_pages(lambda offset: api.get_models(project, name, limit=api.PAGE, offset=offset, registry=registry))
-        or []
-    )
-    if len({model.version for model in versions}) < len(versions):
+    unreadable = 0
+
+    async def page(offset: int) -> Page[ModelVersion]:
+        nonlocal unreadable
+        rows = await api.get_models(project, name, limit=api.PAGE, offset=offset, registry=registry)
+        unreadable += rows.unreadable
+        return rows
+
+    found = await all_pages(page) or []
+    if unreadable and not found:
+        message = (
+            f"list the versions of model {name!r}: none of the {unreadable} rows can be read.\nCheck whether another "
+            "program answers for Hopsworks."
+        )
+        raise UnexpectedResponseError(message, status=200)
+    if len({model.version for model in found}) < len(found):
         message = f"list the versions of model {name!r}: a version is listed twice.\nRun the task again."
         raise UnexpectedResponseError(message, status=200)
-    return versions
+    return found
 
 
 async def find_version(

@@ -22,7 +22,12 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, model_version, wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain, rows
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
+    InvalidInputError,
+    SupersededError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
 
 from . import lookup, sources, tags, trained_until, upload
@@ -43,6 +48,7 @@ MOST_NUMBERS = 100
 """Numbers that are tried: other tasks take a few of them meanwhile, but never all."""
 CLAIMS = "Resources/airflow-provider-hsml/registered"
 """The folder of the notes for retries. Its path is stored in projects and must not change."""
+_DELETE_TRIES = 3
 SCHEMA = "model_schema.json"
 MARK = "airflow_run.json"
 """The file in a version's folder that names the task whose folder it is: ``{"run": hash of its key}``."""
@@ -178,6 +184,8 @@ async def register(
     if version is None:
         version = await _take_number(project, model)
     folder = f"Models/{model.name}/{version}"
+    if note and is_ours:
+        await _check_alone(project, note, folder)
     try:
         if note and is_ours:
             await note.write(project, version)
@@ -195,6 +203,24 @@ async def register(
     return await _tagged(project, model, registered)
 
 
+async def _check_alone(project: Project, note: _RetryNote, folder: str) -> None:
+    """
+    Check that no later try of this task has begun while this one stood still: it would be registered twice.
+
+    :param folder: of the version that this try has claimed
+    :raises SupersededError: another try has written the note; its version stays, and ours is deleted
+    """
+    theirs = await note.find(project)
+    if theirs is None:
+        return
+    await _tidy(project, folder)
+    message = (
+        f"Model {note.model_name!r}: another try of this task is registering the same files as version {theirs}, which "
+        "is kept."
+    )
+    raise SupersededError(message)
+
+
 async def _clean_up(project: Project, note: _RetryNote | None, folder: str) -> None:
     """
     Delete the files of a version that was not registered, so that its number is free again.
@@ -203,10 +229,7 @@ async def _clean_up(project: Project, note: _RetryNote | None, folder: str) -> N
     stays if the note does: a retry that finds the note finds its own folder.
     """
     for leftover in [*([note.path] if note else []), folder]:
-        try:
-            await api.delete_path(project, leftover)
-        except HopsworksError as error:
-            log.warning("%s; the leftover files are kept", error)
+        if not await _tidy(project, leftover):
             return
 
 
@@ -367,8 +390,14 @@ async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
     given = {name: content for name, content in beside.items() if content is not None}
     # Before 4.2 both are in one folder: there the argument wins over a file of the same name.
     await model.source.fill(project, files, leave_out={*given, MARK} if files == folder else ())
+    sizes = {}
     for name, content in given.items():
-        await upload.upload_bytes(project, f"{folder}/{name}", json.dumps(content).encode())
+        encoded = json.dumps(content).encode()
+        sizes[name] = len(encoded)
+        await upload.upload_bytes(project, f"{folder}/{name}", encoded)
+    if sizes:
+        there = {entry.name: entry for entry in await sources.list_all(project, folder) if not entry.is_folder}
+        sources.check_uploaded(project, folder, sizes, there)
 
 
 async def _put(project: Project, model: NewModel, version: int, clock: Clock) -> None:
@@ -393,3 +422,16 @@ async def _put(project: Project, model: NewModel, version: int, clock: Clock) ->
         backoff = Backoff(first=1.0, most=5.0, deadline=clock() + AWAIT_REGISTRATION, clock=clock)
         if await read_patiently(api.get_model(project, model.name, version), backoff) is None:
             await call
+
+
+async def _tidy(project: Project, path: str) -> bool:
+    """Delete a file or a folder, and return whether it is certainly gone."""
+    try:
+        for _ in range(_DELETE_TRIES):
+            await api.delete_path(project, path)
+            if not await api.path_exists(project, path):
+                return True
+        log.warning("%r was deleted, as was answered, and still exists; the leftover files are kept", path)
+    except HopsworksError as error:
+        log.warning("%s; the leftover files are kept", error)
+    return False

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of, check_model_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 from . import lookup
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
+    from airflow_provider_hsml.hopsworks.flow import Clock
 
 log = logging.getLogger(__name__)
 
+AWAIT_DELETION = 30.0
+"""Seconds within which the registry must stop listing a version that it deleted."""
 _MODEL_IN_USE = 360009
 _KEEPS_VERSIONS = (5, 2)
 """The first Hopsworks that keeps versions of deployments."""
@@ -37,7 +42,12 @@ class Retained:
 
 
 async def delete_versions(
-    project: Project, name: str, *, keep: int, best_by: tuple[str, Direction] | None = None
+    project: Project,
+    name: str,
+    *,
+    keep: int,
+    best_by: tuple[str, Direction] | None = None,
+    clock: Clock = time.time,
 ) -> Retained:
     """
     Delete the versions of a model except the newest, the best, and those that the project's deployments use.
@@ -46,6 +56,8 @@ async def delete_versions(
 
     :param keep: number of newest versions to keep
     :param best_by: a metric and its direction, to keep the best version as well
+    :param clock: returns the seconds since 1970
+    :raises UnexpectedResponseError: a deletion was answered, and was not carried out
     :raises InvalidInputError: no version has that metric; no version was deleted
     """
     versions = sorted(await lookup.list_versions(project, check_model_name(name)), key=_number, reverse=True)
@@ -69,11 +81,35 @@ async def delete_versions(
             kept[number] = "in use, as Hopsworks says"
         else:
             deleted.append(number)
+    await _await_deleted(project, name, deleted, clock)
     known = {model.version for model in versions}
     kept = {number: why for number, why in sorted(kept.items()) if number in known}
     for number, why in kept.items():
         log.info("Version %s of model %r is kept: %s", number, name, why)
     return Retained(tuple(deleted), kept)
+
+
+async def _await_deleted(project: Project, name: str, deleted: Sequence[int], clock: Clock) -> None:
+    """
+    Wait until the registry lists none of the deleted versions: a proxy may have answered for it.
+
+    :raises UnexpectedResponseError: it still lists one
+    """
+    if not deleted:
+        return
+    backoff = Backoff(first=0.5, most=5.0, deadline=clock() + AWAIT_DELETION, clock=clock)
+    while True:
+        left = sorted({model.version for model in await lookup.list_versions(project, name)} & set(deleted))
+        if not left:
+            return
+        delay = backoff.next_delay(about=f"Model {name!r}")
+        if delay is None:
+            message = (
+                f"Model {name!r}: the deletion of its versions {left} was answered, and the registry still lists them "
+                f"after {AWAIT_DELETION:g} s.\nRun the task again."
+            )
+            raise UnexpectedResponseError(message, status=200)
+        await Sleep(delay)
 
 
 def _number(model: ModelVersion) -> int:

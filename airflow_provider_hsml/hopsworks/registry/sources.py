@@ -19,7 +19,7 @@ from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, all_pages
 from . import upload as upload_
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from io import BufferedReader
 
     from airflow_provider_hsml.hopsworks.api import FileEntry, Project
@@ -117,9 +117,11 @@ class LocalFiles:
         :param leave_out: names of files at the top that are not uploaded
         """
         made: set[str] = set()
+        sizes: dict[str, int] = {}
         for name, path in self.files():
             if name in leave_out:
                 continue
+            sizes[name] = path.stat().st_size
             for parent in reversed(Path(name).parents):
                 below = parent.as_posix()
                 if below != "." and below not in made:
@@ -129,6 +131,7 @@ class LocalFiles:
             log.info("Uploading %s (%s bytes)", target, path.stat().st_size)
             for upload in upload_.parts(path.name, path.stat().st_size, path):
                 await api.upload_part(project, target.rpartition("/")[0], upload)
+        check_uploaded(project, folder, sizes, await walk(project, folder))
 
 
 def _files_below(top: Path) -> Iterator[Path]:
@@ -257,6 +260,25 @@ class HopsfsFiles:
                 return
             late = f"The copy of hopsfs:{self.path} to {target} is not complete after {COPY_SECONDS:g} s."
             await backoff.wait(late, about=f"The copy of hopsfs:{self.path}")
+
+
+def check_uploaded(project: Project, folder: str, sizes: Mapping[str, int], there: Mapping[str, FileEntry]) -> None:
+    """
+    Check that uploaded files are there as a whole: a proxy may have answered for Hopsworks.
+
+    :param sizes: of the uploaded files, by their path in the folder
+    :param there: the listed files
+    :raises UnexpectedResponseError: a file is missing, or has another size
+    """
+    for name, size in sizes.items():
+        entry = there.get(name)
+        if entry is None or entry.size not in (None, size):
+            state = "does not exist" if entry is None else f"has {entry.size} bytes and not {size}"
+            message = (
+                f"{folder}/{name}: the upload was answered, and the file {state} in project {project.name!r}.\n"
+                "Run the task again. If this repeats, check whether a proxy answers for Hopsworks."
+            )
+            raise UnexpectedResponseError(message, status=200)
 
 
 async def list_all(project: Project, folder: str) -> list[FileEntry]:

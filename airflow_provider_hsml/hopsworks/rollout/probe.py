@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks, Judge, Probe, ProbeResult
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN, RolloutCause, RolloutTracker
 from airflow_provider_hsml.hopsworks.errors import (
@@ -18,6 +19,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     NoResponseError,
     RequestRefusedError,
+    SupersededError,
     UnexpectedResponseError,
     UnreachableError,
     VerificationError,
@@ -211,17 +213,16 @@ class Prober:
         :param deployment: the deployment as it was read last
         :raises UnreachableError: the deployment does not answer, although it should
         :raises VerificationError: the model refused the probe
+        :raises SupersededError: another client has stopped or deleted the deployment
         :raises HopsworksError: the probe did not get to the model, which says nothing about it
         """
         if not self.can_probe:
             return ProbeResult(Attribution.UNKNOWN)
-        probing = predict.until_reached(
-            self.project, self.name, self.send, timeout=predict.ROUTE_BUDGET, clock=self.clock
-        )
         try:
-            answer, seconds = await timed(probing, self.clock)
+            answer, seconds = await timed(self._until_reached(), self.clock)
         except HopsworksError as error:
             if predict.is_unreached(error):
+                await _check_is_up(self.project, deployment)
                 message = f"{deployment} does not answer, although it should: {error}"
                 if self.was_unreachable:
                     message += "\nThe version before the change did not answer either: check the route to the models."
@@ -237,6 +238,26 @@ class Prober:
             message = f"{deployment} refused the probe, {request}: {error}"
             raise VerificationError(message) from error
         return self.judge.judge(answer, seconds)
+
+    async def _until_reached(self) -> Any:
+        """Send a probe, and retry it; a single request that got no response in all that time is followed by another."""
+        sent = 0
+
+        async def send(seconds: float) -> Any:
+            nonlocal sent
+            sent += 1
+            return await self.send(seconds)
+
+        while True:
+            try:
+                return await predict.until_reached(
+                    self.project, self.name, send, timeout=predict.ROUTE_BUDGET, clock=self.clock
+                )
+            except NoResponseError as error:
+                # One connection may be lost on its way, which says nothing about the deployment.
+                if sent > 1:
+                    raise
+                log.warning("%s; sending another request", error)
 
     async def probe_serving(self, deployment: Deployment) -> ProbeResult:
         """
@@ -311,6 +332,26 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
     is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in (401, 403, 422)
     if is_refused and not predict.is_model_refusal(error):
         raise error
+
+
+async def _check_is_up(project: Project, deployment: Deployment) -> None:
+    """
+    Check that a deployment that does not answer was not stopped meanwhile, which says nothing about its version.
+
+    :param deployment: the deployment as it was read last
+    :raises SupersededError: another client has stopped or deleted it
+    """
+    try:
+        now = await api.get_deployment_by_id(project, deployment.id)
+    except HopsworksError as error:
+        log.info("The state of %s is unknown: %s", deployment, error)
+        return
+    if now is None or now.status.is_down or now.status is DeploymentStatus.STOPPING:
+        done = "deleted" if now is None else "stopped"
+        message = (
+            f"{now or deployment} was {done} by another client while it was probed.\nRun the task again if needed."
+        )
+        raise SupersededError(message)
 
 
 async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:

@@ -16,6 +16,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     RequestRefusedError,
     SupersededError,
+    UnexpectedResponseError,
     UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
@@ -39,6 +40,8 @@ IN_DOUBT = 120.0
 """Seconds for which to poll for a change whose response was lost: a slow server may still carry it out."""
 FIRST_PAUSE = 0.5
 """Seconds between the first two polls."""
+_ALWAYS_KNOWN = frozenset({"model_name", "model_version", "model_path"})
+"""Settings that no Hopsworks leaves out: where one is missing, the change was not carried out, or another followed."""
 _NEW = (DeploymentStatus.CREATING, DeploymentStatus.CREATED)
 
 
@@ -243,6 +246,7 @@ class Update:
         Check that the stored resource is as desired.
 
         :raises UnsupportedError: the server dropped settings that it does not know
+        :raises UnexpectedResponseError: the change was answered, and was not carried out
         :raises SupersededError: another client changed the deployment
         """
         missing = diff.differences(stored.raw, self.settings)
@@ -257,7 +261,14 @@ class Update:
         )
         # We have not started a new deployment yet. If it is neither Creating nor Created, another client started it.
         is_untouched = stored.status in _NEW if before is None else stored.signature == before.signature
-        if is_untouched or dropped:
+        is_unknown = not _ALWAYS_KNOWN & missing.keys()
+        if is_untouched and not is_unknown:
+            message = (
+                f"{stored}: the change of {names} was answered, and was not carried out.\nRun the task again. If this "
+                "repeats, check whether a proxy answers for Hopsworks."
+            )
+            raise UnexpectedResponseError(message, status=200)
+        if is_unknown and (is_untouched or dropped):
             message = (
                 f"{stored}: this Hopsworks does not know {names}: it accepted the change, but did not store that. "
                 "Remove it from spec, or use a newer Hopsworks."

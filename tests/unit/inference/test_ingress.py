@@ -150,6 +150,24 @@ class TestAnswers:
 
         assert cluster.predict(ingress) == {"predictions": [7]}
 
+    @pytest.mark.parametrize("status", [400, 403, 404, 409, 422, 429, 500, 503])
+    @pytest.mark.parametrize(
+        "page", [(b"<html>Refused</html>", {}), (b"Refused", {"content-type": "text/html; charset=utf-8"})]
+    )
+    def test_a_page_is_a_proxys_and_no_evidence_about_the_model(
+        self, ingress: Ingress, status: int, page: tuple[bytes, dict[str, str]]
+    ) -> None:
+        with pytest.raises(UnexpectedResponseError, match="such as a proxy") as caught:
+            Cluster(answers=[Answer(status, *page)] * 99).predict(ingress, timeout=5)
+        assert caught.value.transient
+        assert not predict.is_model_refusal(caught.value)
+
+    @pytest.mark.parametrize(
+        ("status", "is_models"), [(400, True), (500, True), (401, False), (408, False), (429, False)]
+    )
+    def test_a_limited_rate_is_no_evidence_about_the_model(self, status: int, *, is_models: bool) -> None:
+        assert predict.is_model_refusal(InferenceError("ask", status=status, text="slow down")) is is_models
+
     def test_a_key_that_is_not_let_in(self, ingress: Ingress) -> None:
         with pytest.raises(InferenceError, match=r"RBAC: access denied\n.*scope SERVING") as caught:
             Cluster(answers=[Answer(403, b"RBAC: access denied")]).predict(ingress)

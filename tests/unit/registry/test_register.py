@@ -17,13 +17,14 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     NoResponseError,
     RequestRefusedError,
+    SupersededError,
     UnexpectedResponseError,
     UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.registry import register as register_
 from airflow_provider_hsml.hopsworks.registry import trained_until
-from airflow_provider_hsml.hopsworks.registry.register import MARK, UNCLAIMED, NewModel, register
+from airflow_provider_hsml.hopsworks.registry.register import CLAIMS, MARK, UNCLAIMED, NewModel, register
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal
 
 if TYPE_CHECKING:
@@ -247,6 +248,66 @@ def test_an_upload_that_fails_takes_its_folder_along(fake: FakeHopsworks, model:
     assert PUT not in fake.sent
 
 
+@pytest.mark.parametrize("fault", [LOST, UNSENT, refusal(500, 120000)])
+def test_a_claim_that_cannot_be_deleted_keeps_its_folder(fake: FakeHopsworks, model: NewModel, fault: Any) -> None:
+    """Else the retry would go on with a folder that is gone."""
+    claim = f"{CLAIMS}/{hashlib.sha256(b'run').hexdigest()}.json"
+    fake.faults["POST dataset/upload/Models/digits/1/Files"] = [refusal(500, 120000)]
+    fake.faults[f"DELETE dataset/{claim}"] = [fault]
+
+    with pytest.raises(HopsworksError):
+        run(fake, model)
+    assert fake.sent[-1] == f"DELETE dataset/{claim}"
+
+
+def test_a_try_that_stood_still_gives_way_to_a_later_one(fake: FakeHopsworks, model: NewModel) -> None:
+    claim = f"{CLAIMS}/{hashlib.sha256(b'run').hexdigest()}.json"
+    files = fake.run(model.source.fingerprint(PROJECT))
+    fake.on["POST dataset/Models/digits/1"] = lambda: fake.files.update(
+        {
+            claim: {"model_name": "digits", "model_version": 7, "files": files},
+            f"Models/digits/7/{MARK}": {"run": hashlib.sha256(b"run").hexdigest()},
+        }
+    )
+
+    with pytest.raises(SupersededError, match="another try of this task is registering the same files as version 7"):
+        run(fake, model)
+    assert fake.sent[-1] == FOLDER
+    assert claim in fake.files
+
+
+def test_a_clean_up_that_was_answered_and_not_carried_out_is_repeated(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.faults["POST dataset/upload/Models/digits/1/Files"] = [refusal(413, 110055, "too large")]
+    entry = Answer(200, json.dumps({"attributes": {"name": "1", "dir": True}}).encode())
+    fake.faults["Models/digits/1"] = [None, entry]  # The first is the listing before the upload.
+
+    with pytest.raises(RequestRefusedError, match="too large"):
+        run(fake, model)
+    assert fake.sent[-2:] == [FOLDER, FOLDER]
+
+
+@pytest.mark.parametrize("upload", ["POST dataset/upload/Models/digits/1/Files", "POST dataset/upload/Models/digits/1"])
+def test_an_upload_that_was_answered_and_not_carried_out(fake: FakeHopsworks, model: NewModel, upload: str) -> None:
+    """A version without its model, or without the answers that it is verified by, is not registered."""
+    mark = [] if upload.endswith("Files") else [None]  # The mark of the task is the first file beside the model's.
+    fake.faults[upload] = [*mark, Answer(204, b"")]
+
+    with pytest.raises(UnexpectedResponseError, match="the upload was answered, and the file does not exist"):
+        run(fake, replace(model, input_example=[[1]]))
+    assert PUT not in fake.sent
+    assert fake.sent[-1] == FOLDER
+
+
+def test_an_upload_that_was_cut_short(fake: FakeHopsworks, model: NewModel) -> None:
+    fake.on["POST dataset/upload/Models/digits/1/Files"] = lambda: fake.uploaded["Models/digits/1/Files"].update(
+        {"model.joblib": 3}
+    )
+
+    with pytest.raises(UnexpectedResponseError, match="has 3 bytes and not 7"):
+        run(fake, model)
+    assert PUT not in fake.sent
+
+
 @pytest.mark.parametrize("fault", [LOST, UNSENT])
 def test_a_number_that_was_perhaps_claimed_is_not_deleted(fake: FakeHopsworks, model: NewModel, fault: str) -> None:
     claim = "POST dataset/Models/digits/1"
@@ -275,7 +336,7 @@ def test_a_number_that_was_given_back_is_never_used_again(
     fake.files["registered"] = {}
     fake.files[".json"] = {"files": files, "model_name": "digits", "model_version": 7}
     fake.files |= {"models/digits_7": MODEL | {"id": "digits_7", "version": 7}} if is_registered else {}
-    fake.faults[f"download/with_auth/Models/digits/7/{MARK}"] = [None if mark else refusal(404, 110008)]
+    fake.faults[f"download/with_auth/Models/digits/7/{MARK}"] = [None if mark else refusal(404, 110008)] * 2
 
     assert run(fake, model) == 1
     assert not any("Models/digits/7" in kind for kind in fake.sent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +23,21 @@ def model(version: int) -> dict[str, Any]:
     return {"id": f"digits_{version}", "name": "digits", "version": version}
 
 
+def _remove(files: dict[str, Any], version: int) -> None:
+    items = [item for item in files["models"]["items"] if item["version"] != version]
+    files["models"] = {"count": len(items), "items": items}
+
+
 def retain(
     deployments: Any, versions: Any, models: Sequence[int] = (1, 2, 3, 4), keep: int = 1
 ) -> tuple[FakeHopsworks, Retained]:
     """Delete the versions of a model that a deployment serves in version 2."""
     fake = FakeHopsworks(row())
-    fake.files["models"] = {"count": len(models), "items": [model(version) for version in models]}
+    items = [model(version) for version in models]
+    fake.files["models"] = {"count": len(items), "items": items}
+    for version in models:
+        kind = f"DELETE modelregistries/119/models/digits_{version}"
+        fake.on[kind] = functools.partial(_remove, fake.files, version)
     fake.faults["serving"] = [Answer(200, json.dumps(deployments).encode())]
     fake.faults["versions"] = [Answer(200, json.dumps(versions).encode())]
     try:

@@ -14,12 +14,12 @@ from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, SupersededError, VerificationError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, Run
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 from tests.support.arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
-from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
+from tests.support.fake import LOST, PROJECT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
@@ -196,6 +196,44 @@ class TestLatency:
 
         assert deploy(fake, {"max_latency_ms": 500}).deployment.status.value == "Running"
         assert fake.sent.count("predict") == 1 + 5
+
+
+class TestARequestThatHangs:
+    """A probe that gets no response for as long as the route may take."""
+
+    def test_is_no_evidence_alone(self) -> None:
+        fake = FakeHopsworks(files=FILES)
+        starts(fake)
+        fake.on["predict"] = lambda: fake.sleep(61) if fake.sent.count("predict") == 1 else None
+        fake.faults["predict"] = [LOST]
+
+        outcome = deploy(fake, {})
+
+        assert outcome.deployment.model_version == 2
+        assert fake.sent.count("predict") == 1 + 5
+
+    def test_is_evidence_twice(self) -> None:
+        fake = FakeHopsworks(files=FILES)
+        starts(fake)
+        fake.on["predict"] = lambda: fake.sleep(61)
+        fake.faults["predict"] = [LOST] * 9
+
+        with pytest.raises(VerificationError, match="does not answer, although it should"):
+            deploy(fake, {})
+        assert fake.sent.count("predict") == 2
+
+
+@pytest.mark.parametrize("status", ["Stopped", "Stopping"])
+def test_another_client_stops_it_while_it_is_probed(status: str) -> None:
+    """That is no evidence about the version, and is kept."""
+    fake = FakeHopsworks(files=FILES)
+    starts(fake)
+    fake.after(30, fake.becomes(status))
+    fake.faults["predict"] = [refusal(400, 250001, "It is Stopped.")] * 99
+
+    with pytest.raises(SupersededError, match="was stopped by another client while it was probed"):
+        deploy(fake, {})
+    assert fake.sent.count("STOP") == 0
 
 
 class TestHealthPath:

@@ -17,6 +17,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     RequestRefusedError,
     SupersededError,
+    UnexpectedResponseError,
     UnsupportedError,
     VerificationError,
 )
@@ -284,6 +285,23 @@ class TestUpdating:
 
         with pytest.raises(UnsupportedError, match=r"does not know spec\.environment"):
             arrive(fake, V1, environment="new")
+
+    def test_a_put_that_was_answered_and_not_carried_out_is_no_setting_that_the_server_does_not_know(self) -> None:
+        """Nothing was rolled out, so there is nothing to roll back: a retry sends it again."""
+        fake = FakeHopsworks(row=row(), files=FILES)
+        fake.faults["PUT"] = [Answer(201, json.dumps(row(modelVersion=2)).encode())]
+        rolls(fake)
+
+        with pytest.raises(UnexpectedResponseError, match="model_version was answered, and was not carried out"):
+            arrive(fake)
+        assert arrive(fake).action == "updated"
+
+    def test_somebody_puts_the_previous_version_back_right_away(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        fake.on["PUT"] = lambda: fake.row.update(modelVersion=1, version=3, revision="theirs") if fake.row else None
+
+        with pytest.raises(SupersededError, match="right after our update: model_version"):
+            arrive(fake)
 
     def test_somebody_changes_it_before_we_do(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)

@@ -1,0 +1,41 @@
+"""A small sample of the fault matrix, which ``make faults`` plays at length."""
+
+from __future__ import annotations
+
+import gc
+import random
+
+import pytest
+
+from . import report
+from .catalogue import FAULTS
+from .matrix import LINES, Matrix, cells_of, grounds, sample
+from .operations import OPERATIONS
+
+_CELLS = 150
+_SEED = 1
+_AT_ONCE = 16
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_sample_of_all_cells_survives() -> None:
+    """One ground for each operation, and as many cells of each."""
+    chance = random.Random(_SEED)  # noqa: S311 - not cryptography
+    known = grounds()
+    chosen = [chance.choice([ground for ground in known if ground.operation == name]) for name in OPERATIONS]
+    with Matrix(_AT_ONCE, LINES) as matrix:
+        recorded = matrix.record(chosen)
+        share = -(-_CELLS // len(chosen))
+        cells = [cell for ground in chosen for cell in sample(cells_of(ground, recorded[ground]), share, _SEED)]
+        outcomes = matrix.play(cells)
+
+    gc.collect()  # Connections that were cut off are closed here, where their warnings count for nothing.
+    print(report.table(outcomes))
+    failures = [report.failure(outcome, is_long=True) for outcome in outcomes if not outcome.survived]
+    assert not failures, "\n\n".join(failures)
+    assert len(outcomes) >= _CELLS
+
+
+def test_the_faults_have_names_of_their_own() -> None:
+    assert all(fault.name == name for name, fault in FAULTS.items())
+    assert len({name for operation in OPERATIONS.values() for name in operation.clients} - set(FAULTS)) == 0
