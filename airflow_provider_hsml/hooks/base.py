@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+P = ParamSpec("P")
 MIN_POLL_INTERVAL = 0.01
 """Seconds. The operators allow 0.1 and more."""
 _TEST_SECONDS = 10.0
@@ -47,6 +49,27 @@ _MOST_OF_VERSION = 50
 """Characters of the server's version that the Test button shows."""
 _START_BEFORE_EXIT_SECONDS = 30.0
 """Seconds for a Stopping deployment to become Stopped, when its restart was interrupted."""
+
+
+def in_time(method: Callable[P, T]) -> Callable[P, T]:
+    """
+    Decorate a method of the hook that has an argument ``timeout``: its reads before the first change end by then.
+
+    :param method: takes ``timeout`` by keyword
+    """
+    default = (method.__kwdefaults__ or {})["timeout"]
+
+    @functools.wraps(method)
+    def timed(*args: P.args, **kwargs: P.kwargs) -> T:
+        hook: Any = args[0]
+        seconds = arguments.seconds("timeout", kwargs.get("timeout", default))
+        hook.client.deadline = time.time() + seconds
+        try:
+            return method(*args, **kwargs)
+        finally:
+            hook.client.deadline = math.inf
+
+    return timed
 
 
 class HsmlBaseHook(BaseHook):

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.rollout import restart, stop
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 
-from .base import HsmlBaseHook, new_backoff
+from .base import HsmlBaseHook, in_time, new_backoff
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 class DeploymentChangesMixin(HsmlBaseHook):
     """Change deployments by name, without comparing model versions. ``PromotionsMixin`` does that."""
 
+    @in_time
     def save_deployment(
         self,
         spec: DeploymentSpec | Mapping[str, Any] | None = None,
@@ -61,6 +62,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
             model = self.run(lookup.find_version(self.client.project, model_name, number))
         return self._reconcile(deployment_name, model, desired, timeout=timeout, wait=False).deployment.public
 
+    @in_time
     def _reconcile(
         self,
         name: str,
@@ -109,6 +111,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
             name, None, {}, timeout=timeout, poll_interval=poll_interval, wait=wait, trust=trusted
         ).deployment.public
 
+    @in_time
     def stop_deployment(
         self, name: str, *, timeout: float | timedelta = 600.0, poll_interval: float = 10.0, wait: bool = True
     ) -> Deployment | None:
@@ -125,6 +128,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         stopped = self.run(stop.stop(self.client.project, check_deployment_name(name), backoff, wait=wait))
         return stopped and stopped.public
 
+    @in_time
     def restart_deployment(
         self,
         name: str,
@@ -173,6 +177,7 @@ class DeploymentChangesMixin(HsmlBaseHook):
         flow = resume.Resumption(watch, event).run()
         return self.run(restart.check_restarted(flow, left["context"] or {})).deployment.public
 
+    @in_time
     def delete_deployment(
         self, name: str, *, force: bool = False, timeout: float | timedelta = 600.0, poll_interval: float = 10.0
     ) -> Deployment | None:

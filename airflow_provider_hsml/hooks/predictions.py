@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain import arguments, verification
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, InvalidInputError
-from airflow_provider_hsml.hopsworks.flow import steady
+from airflow_provider_hsml.hopsworks.flow import steady, within
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.registry import lookup
 
-from .base import HsmlBaseHook
+from .base import HsmlBaseHook, in_time
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 class PredictionsMixin(HsmlBaseHook):
     """Send prediction requests to deployments."""
 
+    @in_time
     def predict(
         self,
         name: str,
@@ -67,13 +68,13 @@ class PredictionsMixin(HsmlBaseHook):
                 left = max(deadline - clock(), 0.0)
                 return self.run(predict.predict(self.client.project, name, body, timeout=left, clock=clock))
             except DeploymentError as error:
-                if clock() >= deadline or not self._is_changing(name):
+                if clock() >= deadline or not self.run(within(self._is_changing(name), deadline, clock)):
                     raise
                 log.info("%s", f"{error}".partition("\n")[0] + " A change of it is in progress; retrying")
 
-    def _is_changing(self, name: str) -> bool:
+    async def _is_changing(self, name: str) -> bool:
         """Return whether the journal shows a change in progress, such as a stop that a start follows."""
-        newest = self.run(open_journal(self.client.project, name)).newest
+        newest = (await open_journal(self.client.project, name)).newest
         return newest is not None and newest.is_pending
 
     def _input_example(self, deployment: Deployment) -> Mapping[str, Any]:

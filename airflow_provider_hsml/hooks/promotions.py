@@ -23,7 +23,7 @@ from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Promoti
 from airflow_provider_hsml.hopsworks.rollout import stop
 from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
 
-from .base import HsmlBaseHook, new_backoff
+from .base import HsmlBaseHook, in_time, new_backoff
 from .models import direction_of
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 class PromotionsMixin(HsmlBaseHook):
     """Promote a model version to a deployment, and roll a deployment back. Each method returns the promotion record."""
 
+    @in_time
     def deploy_model(
         self,
         model_name: str | None,
@@ -106,6 +107,7 @@ class PromotionsMixin(HsmlBaseHook):
         )
         return self._promote(promotion.promote(), promotion)
 
+    @in_time
     def deploy_best_model(
         self,
         model_name: str,
@@ -159,6 +161,7 @@ class PromotionsMixin(HsmlBaseHook):
         )
         return self._promote(promotion.promote(), promotion)
 
+    @in_time
     def rollback_deployment(
         self,
         name: str,

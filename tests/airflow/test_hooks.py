@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,10 @@ from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.triggers.base import shared_client
 from tests.conftest import HOPSWORKS
+from tests.support.fake import row
 from tests.support.secrecy import Search
+from tests.support.servers import Request
+from tests.support.servers import serving as serving_at
 from tests.support.tasks import changes, resource
 
 if TYPE_CHECKING:
@@ -603,3 +607,47 @@ def test_candidates_of_another_model(hook: HsmlHook) -> None:
 def test_a_project_that_is_empty_is_not_the_connections(project: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"^project: expected the name of a Hopsworks project"):
         HsmlHook(project=project).get_deployments()
+
+
+VERBS: dict[str, Callable[[HsmlHook], object]] = {
+    "stop": lambda hook: hook.stop_deployment("digits", timeout=1, poll_interval=0.5),
+    "delete": lambda hook: hook.delete_deployment("digits", timeout=1, poll_interval=0.5),
+    "start": lambda hook: hook.start_deployment("digits", timeout=1, poll_interval=0.5),
+    "restart": lambda hook: hook.restart_deployment("digits", timeout=1, poll_interval=0.5),
+    "save": lambda hook: hook.save_deployment(deployment_name="digits", model_name="digits", timeout=1),
+    "deploy": lambda hook: hook.deploy_model("digits", 1, timeout=1, poll_interval=0.5),
+    "deploy best": lambda hook: hook.deploy_best_model("digits", "accuracy", "max", timeout=1, poll_interval=0.5),
+    "roll back": lambda hook: hook.rollback_deployment("digits", timeout=1, poll_interval=0.5),
+    "predict": lambda hook: hook.predict("digits", instances=[[1]], timeout=1),
+}
+
+
+@pytest.mark.parametrize("first", ["getProjectInfo", "serving", "journal", "modelregistries"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_look_ups_end_by_the_timeout(verb: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the server asks for a retry after half a minute, again and again."""
+
+    def answer(request: Request) -> tuple[int, dict[str, str], bytes]:
+        if first in request.path or request.command != "GET":
+            return 503, {"retry-after": "30"}, b"busy"
+        if "getProjectInfo" in request.path:
+            return 200, {}, json.dumps({"projectId": 119, "projectName": "demo"}).encode()
+        if "modelregistries" in request.path:
+            model = {"id": "digits_1", "name": "digits", "version": 1, "metrics": {"accuracy": 1}}
+            listed = {"count": 1, "items": [model]}
+            return 200, {}, json.dumps(model if "digits_1" in request.path else listed).encode()
+        if "dataset" in request.path:
+            return 404, {}, json.dumps({"errorCode": 110008}).encode()
+        return 200, {}, json.dumps(row("Stopped")).encode()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        time.sleep(min(seconds, 1.0))
+
+    slept: list[float] = []
+    with serving_at(answer) as url:
+        connection = {"conn_type": "hsml", "host": url, "password": "prefix.secret", "extra": {"project": "demo"}}
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(connection))
+        with contextlib.suppress(HopsworksError):
+            VERBS[verb](HsmlHook(sleep=sleep))
+    assert sum(slept) < 8

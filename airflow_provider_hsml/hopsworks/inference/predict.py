@@ -20,7 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Flow, Heartbeat, Sleep, bounded
+from airflow_provider_hsml.hopsworks.flow import Flow, Heartbeat, Sleep, bounded, within
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.sources import list_all
 
@@ -232,7 +232,7 @@ async def until_reached(
     while True:
         left = begun + timeout - clock()
         try:
-            answer = await ask_once(max(left, 1.0))
+            answer = await within(ask_once(max(left, 1.0)), begun + timeout, clock)
         except HopsworksError as error:
             waited = clock() - begun
             if not is_unreached(error) or waited >= timeout:

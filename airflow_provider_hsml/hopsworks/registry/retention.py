@@ -185,7 +185,8 @@ async def _check_keeps_none(project: Project, routes: Routes) -> None:
     numbers = re.match(r"(\d{1,4})\.(\d{1,4})(?!\d)", version or "", re.ASCII)
     if numbers is None or (int(numbers[1]), int(numbers[2])) >= _KEEPS_VERSIONS:
         message = (
-            f"The versions of deployments cannot be listed, and Hopsworks {version or 'of unknown version'} may keep "
-            "some: a rollback may need the model versions that they name. Nothing was deleted.\nRun the task again."
+            f"The versions of deployments cannot be listed, and Hopsworks {(version or 'of unknown version')[:50]} may "
+            "keep some: a rollback may need the model versions that they name. Nothing was deleted.\n"
+            "Run the task again."
         )
         raise UnexpectedResponseError(message, status=404)

@@ -53,7 +53,10 @@ class Client:
         """
         self.access = access
         self.deadline = math.inf
-        """The end of the wait that this client reads for, in seconds since 1970: its calls end by then."""
+        """
+        The end of the wait that this client reads for, in seconds since 1970: its reads end by then. A change lifts it,
+        since each wait after a change has a deadline of its own.
+        """
         self.sleep = sleep
         """Waits the given seconds between attempts."""
         self._key = access.key
@@ -84,7 +87,10 @@ class Client:
 
         :raises HopsworksError: the call failed; the class tells how
         """
-        call = bounded(call, self.deadline, time.time)
+        if call.repeatable:
+            call = bounded(call, self.deadline, time.time)
+        else:
+            self.deadline = math.inf
         attempts = tenacity.Retrying(sleep=self.sleep, **request.attempts(call, self._attempts))
         try:
             outcome: T = attempts(self._send_once, call, time.monotonic())

@@ -125,13 +125,14 @@ class HttpRequest:
     def not_connected(self) -> NoResponseError:
         """Build the error for a connection timeout."""
         message = (
-            f"{self._where}: no connection within {self.connect_seconds:g} s.\nCheck the connection's host and port."
+            f"{self._where}: no connection within {round(self.connect_seconds, 1):g} s.\n"
+            "Check the connection's host and port."
         )
         return NoResponseError(message, sent=False)
 
     def not_answered(self) -> NoResponseError:
         """Build the error for a response timeout."""
-        return NoResponseError(f"{self._where}: no answer within {self.seconds:g} s.")
+        return NoResponseError(f"{self._where}: no answer within {round(self.seconds, 1):g} s.")
 
     def not_sendable(self, error: Exception) -> InvalidInputError:
         """Build the error for a request that the HTTP library does not even try to send."""

@@ -7,13 +7,15 @@ import socket
 import socketserver
 import ssl
 import threading
+import time
 import warnings
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
+from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.errors import (
     CertificateError,
     NoResponseError,
@@ -21,12 +23,15 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnexpectedResponseError,
 )
 from airflow_provider_hsml.hopsworks.transport import request
+from airflow_provider_hsml.hopsworks.transport.client import Client
 from tests.support.samples import PROJECT
 from tests.support.servers import KEY, LIST, OK, PUT, Connect, Request, Seen, serving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from airflow_provider_hsml.hopsworks.api import Call
 
 
 def test_the_key_goes_into_the_header(connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,6 +65,20 @@ def test_the_server_says_when(connect: Connect, pauses: list[float]) -> None:
     with serving(Seen((429, {"retry-after": "7"}, b""), (503, {"retry-after": "999"}, b""), OK)) as url:
         connect(url).send(LIST)
     assert pauses == [7, 30]
+
+
+def test_the_reads_of_a_wait_end_with_it() -> None:
+    """A change lifts the deadline: the waits after it have their own."""
+    calls: list[Call[Any]] = [LIST, PUT, LIST]
+    pauses: list[float] = []
+    seen = Seen((503, {"retry-after": "30"}, b""))
+    with serving(seen) as url, closing(Client(Access(url, "demo", KEY), sleep=pauses.append)) as client:
+        client.deadline = time.time() + 20
+        for call in calls:
+            with pytest.raises(UnexpectedResponseError):
+                client.send(call)
+    assert len(seen.paths) == 1 + 1 + request.ATTEMPTS
+    assert pauses == [30] * 3
 
 
 def test_changes_are_sent_once(connect: Connect) -> None:
