@@ -304,6 +304,7 @@ class TestNoRoom:
         name = "pendingroom"
         no_room = StartFault(name, stage="SCHEDULED", reason="schedule: no nodes")
         pend(name, before=lambda: serving.faults.add(no_room))
+        wait_until_failed(hook, name)
 
         with pytest.raises(AirflowFailException, match=r"no nodes(.|\n)*It was rolled back"):
             execute(deploy(name, 2, unschedulable_grace=0.5))
@@ -317,9 +318,7 @@ class TestAcceptingWhatIsNotSo:
     def test_of_a_deployment_that_does_not_serve(self, pend: Pend, hook: HsmlHook, serving: LocalServing) -> None:
         name = "acceptfailed"
         pend(name, before=lambda: serving.faults.add(StartFault(name, reason="boom")))
-        deadline = time.monotonic() + 20.0
-        while hook.get_deployment_state(name) != "Failed" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_until_failed(hook, name)
 
         with pytest.raises(InvalidInputError, match="it does not serve: "):
             hook.accept_pending(name)
@@ -342,6 +341,12 @@ class TestAcceptingWhatIsNotSo:
             with pytest.raises(SupersededError, match="nothing was recorded"):
                 hook.accept_pending("acceptraced")
         assert hook.get_promotion_state("acceptraced").is_pending
+
+
+def wait_until_failed(hook: HsmlHook, name: str) -> None:
+    deadline = time.monotonic() + 20.0
+    while hook.get_deployment_state(name) != "Failed" and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def is_below_two(predictions: list[Any], _rows: list[Any]) -> bool:

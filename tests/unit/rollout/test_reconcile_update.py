@@ -17,6 +17,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     RequestRefusedError,
     SupersededError,
+    UnexpectedResponseError,
     UnsupportedError,
     VerificationError,
 )
@@ -575,6 +576,15 @@ class TestTheProbeBeforeAChange:
         fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE, faults={"predict": [refusal(403, 320004, "scope")]})
         rolls(fake)
 
+        assert arrive(fake, is_way_back=True).action == "updated"
+
+    def test_that_cannot_be_found_does_not_keep_a_way_back_from_being_sent(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES | {"Models/digits/2/expected.json": {"predictions": [2]}})
+        rolls(fake)
+
+        with pytest.raises(UnexpectedResponseError):
+            arrive(fake)
+        assert fake.sent == []
         assert arrive(fake, is_way_back=True).action == "updated"
 
     def test_that_the_serving_model_refuses_is_no_reason(self) -> None:
