@@ -16,6 +16,7 @@ from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion import state as promotion_state
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.promotion.situation import read_situation
+from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import Hold, RequestFault, StartFault
 from tests.support.tasks import FakeTaskInstance, changes, execute
 
@@ -205,6 +206,47 @@ class TestAnotherChangeThatWasNotSent:
         assert (record["action"], record["model_version"]) == ("attached", 2)
         assert "PUT" not in [method for method, what in changes(serving) if what == "serving"]
         assert hook.get_promotion_state("overrefused").state == "verified"
+
+    def test_leaves_the_journal_as_it_was(
+        self, register: Callable[..., int], hook: HsmlHook, serving: LocalServing
+    ) -> None:
+        """There is no pending change under it."""
+        name = "refusedonce"
+        for version in (1, 2):
+            register(name, version, accuracy=0.8)
+        execute(deploy(name, 1))
+        body = {"errorCode": 240003, "usrMsg": "quota exceeded"}
+        serving.faults.add(RequestFault("PUT", "/project/*/serving", status=400, body=body))
+        with pytest.raises(AirflowFailException, match="quota exceeded"):
+            execute(deploy(name, 2))
+
+        state = hook.get_promotion_state(name)
+        assert (state.state, state.model_version) == ("verified", 1)
+        assert execute(deploy(name, 1))["action"] == "unchanged"
+
+    def test_one_read_that_is_refused_after_it_does_not_make_it_one(
+        self, register: Callable[..., int], hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = "refusedread"
+        calls: list[Any] = []
+        for version in (1, 2):
+            register(name, version, accuracy=0.8)
+        execute(deploy(name, 1))
+        send = Client.send
+
+        def send_and_refuse(client: Client, call: Any) -> Any:
+            answer = send(client, call)
+            if call.method == "PUT" and call.path.endswith("serving"):
+                body = {"errorCode": 200014, "usrMsg": "not now"}
+                serving.faults.add(RequestFault("GET", "/project/*/serving", status=403, body=body))
+            return answer
+
+        monkeypatch.setattr(Client, "send", send_and_refuse)
+        with pytest.raises(RequestRefusedError, match="live but unverified"):
+            execute(deploy(name, 2, on_unverified=calls.append))
+
+        assert [context["promotion"]["action"] for context in calls] == ["unverified"]
+        assert hook.get_promotion_state(name).is_pending
 
     def test_is_not_accepted(self, over: Callable[[str], None], hook: HsmlHook) -> None:
         over("overaccepted")
