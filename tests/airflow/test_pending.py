@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, InvalidInputError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    InvalidInputError,
+    RequestRefusedError,
+    SupersededError,
+)
 from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.promotion import state as promotion_state
 from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChange
+from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
+from airflow_provider_hsml.hopsworks.promotion.situation import read_situation
 from airflow_provider_hsml.hopsworks.promotion.way_back import WayBack
 from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
-from airflow_provider_hsml.local import RequestFault
-from tests.support.tasks import FakeTaskInstance, execute
+from airflow_provider_hsml.hopsworks.transport.client import Client
+from airflow_provider_hsml.local import Hold, RequestFault, StartFault
+from tests.support.tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeAlias
 
     from airflow_provider_hsml import HsmlHook
     from airflow_provider_hsml.local import LocalServing
+
+    Pend: TypeAlias = Callable[..., None]
 
 _numbers = itertools.count()
 QUICK: dict[str, Any] = {"poll_interval": 0.1, "timeout": 20.0}
@@ -32,6 +48,11 @@ def deploy(name: str, version: int, **more: Any) -> DeployModelOperator:
 
 def best(name: str, **more: Any) -> DeployBestModelOperator:
     return DeployBestModelOperator(task_id="best", model_name=name, metric="accuracy", direction="max", **QUICK, **more)
+
+
+def third(name: str, **more: Any) -> DeployBestModelOperator:
+    """Return a task that considers version 3 only, so that a pending version 2 has to be settled first."""
+    return best(name, candidates=[3], **more)
 
 
 @pytest.fixture
@@ -232,3 +253,236 @@ class TestByHand:
 
         assert hook.forget_rejection(name, 2).rejected == ()
         assert execute(best(name))["model_version"] == 2
+
+
+@pytest.fixture
+def pend(hook: HsmlHook, register: Callable[..., int], serving: LocalServing) -> Pend:
+    """Leaves version 2 of a model live and pending, above version 1; a third version is between them by its metric."""
+
+    def leave_pending(name: str, *, before: Callable[[], None] = lambda: None, **given: Any) -> None:
+        for version, accuracy in ((1, 0.8), (2, 0.9), (3, 0.85)):
+            register(name, version, accuracy=accuracy)
+        execute(deploy(name, 1, **{key: value for key, value in given.items() if key == "spec"}))
+        before()
+        body = {"errorCode": 200014, "usrMsg": "not now"}
+        serving.faults.add(RequestFault("GET", "/project/*/serving/*", status=403, body=body))
+        with pytest.raises(RequestRefusedError, match="live but unverified"):
+            execute(deploy(name, 2, **given))
+        assert hook.get_promotion_state(name).is_pending
+
+    return leave_pending
+
+
+class TestAnotherChangeThatWasNotSent:
+    """It was recorded over the pending one, and refused: the pending one is still what is live."""
+
+    @pytest.fixture
+    def over(self, pend: Pend, serving: LocalServing) -> Callable[[str], None]:
+        def refuse_another(name: str) -> None:
+            pend(name)
+            body = {"errorCode": 240003, "usrMsg": "quota exceeded"}
+            serving.faults.add(RequestFault("PUT", "/project/*/serving", status=400, body=body))
+            with pytest.raises(AirflowFailException, match="quota exceeded"):
+                execute(deploy(name, 3))
+            serving.requests.clear()
+
+        return refuse_another
+
+    def test_is_not_sent_by_the_next_run(
+        self, over: Callable[[str], None], hook: HsmlHook, serving: LocalServing
+    ) -> None:
+        over("overrefused")
+
+        record = execute(best("overrefused"))
+
+        assert (record["action"], record["model_version"]) == ("attached", 2)
+        assert "PUT" not in [method for method, what in changes(serving) if what == "serving"]
+        assert hook.get_promotion_state("overrefused").state == "verified"
+
+    def test_leaves_the_journal_as_it_was(
+        self, register: Callable[..., int], hook: HsmlHook, serving: LocalServing
+    ) -> None:
+        """There is no pending change under it."""
+        name = "refusedonce"
+        for version in (1, 2):
+            register(name, version, accuracy=0.8)
+        execute(deploy(name, 1))
+        body = {"errorCode": 240003, "usrMsg": "quota exceeded"}
+        serving.faults.add(RequestFault("PUT", "/project/*/serving", status=400, body=body))
+        with pytest.raises(AirflowFailException, match="quota exceeded"):
+            execute(deploy(name, 2))
+
+        state = hook.get_promotion_state(name)
+        assert (state.state, state.model_version) == ("verified", 1)
+        assert execute(deploy(name, 1))["action"] == "unchanged"
+
+    def test_one_read_that_is_refused_after_it_does_not_make_it_one(
+        self, register: Callable[..., int], hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name = "refusedread"
+        calls: list[Any] = []
+        for version in (1, 2):
+            register(name, version, accuracy=0.8)
+        execute(deploy(name, 1))
+        send = Client.send
+
+        def send_and_refuse(client: Client, call: Any) -> Any:
+            answer = send(client, call)
+            if call.method == "PUT" and call.path.endswith("serving"):
+                body = {"errorCode": 200014, "usrMsg": "not now"}
+                serving.faults.add(RequestFault("GET", "/project/*/serving", status=403, body=body))
+            return answer
+
+        monkeypatch.setattr(Client, "send", send_and_refuse)
+        with pytest.raises(RequestRefusedError, match="live but unverified"):
+            execute(deploy(name, 2, on_unverified=calls.append))
+
+        assert [context["promotion"]["action"] for context in calls] == ["unverified"]
+        assert hook.get_promotion_state(name).is_pending
+
+    def test_is_not_accepted(self, over: Callable[[str], None], hook: HsmlHook) -> None:
+        over("overaccepted")
+        hook.start_deployment("overaccepted", poll_interval=0.1)
+
+        assert hook.accept_pending("overaccepted").model_version == 2
+        assert hook.get_deployment("overaccepted").model_version == 2
+
+
+class TestSettling:
+    @pytest.fixture(autouse=True)
+    def _budget(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(predict, "ROUTE_BUDGET", 3.0)
+
+    def test_waits_in_the_worker(self, pend: Pend, hook: HsmlHook) -> None:
+        pend("settledeferred")
+
+        assert execute(third("settledeferred", deferrable=True))["action"] == "kept"
+        assert hook.get_promotion_state("settledeferred").state == "verified"
+
+    def test_uses_the_checks_that_the_change_was_made_with(self, pend: Pend, hook: HsmlHook) -> None:
+        pend("settlechecks", verification={"max_latency_ms": 0.0001, "on_failure": "leave"})
+        ti = FakeTaskInstance()
+
+        with pytest.raises(AirflowFailException, match=r"0\.0001 ms are allowed"):
+            execute(third("settlechecks"), ti)
+
+        state = hook.get_promotion_state("settlechecks")
+        assert (state.state, state.rejected) == ("failed", ()), "it is left, as was asked for"
+        assert hook.get_deployment("settlechecks").model_version == 2
+        record = ti.pushed["promotion"]
+        assert (record["action"], record["model_version"], record["previous_model_version"]) == ("failed", 2, 1)
+
+    def test_needs_the_function_that_the_change_was_made_with(
+        self, pend: Pend, hook: HsmlHook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        name, below = "settlefunction", {"expect": f"{__name__}.is_below_two"}
+        pend(name, verification=below)
+        calls: list[Any] = []
+
+        with pytest.raises(AirflowFailException, match=r"cannot be verified here(.|\n)*accept_pending"):
+            execute(third(name, on_unverified=calls.append))
+        assert [context["promotion"]["model_version"] for context in calls] == [2]
+        assert hook.get_promotion_state(name).is_pending
+
+        record = execute(third(name, verification=below, on_rollback=calls.append, gate={"floor": 0.86}))
+
+        assert (record["action"], record["model_version"]) == ("kept", 1)
+        assert "version 2, which an earlier run had not verified, was rolled back first" in record["reason"]
+        assert (record["rolled_back"]["action"], record["rolled_back"]["model_version"]) == ("rolled_back", 2)
+        assert [context["promotion"]["action"] for context in calls] == ["unverified", "rolled_back"]
+        assert hook.get_deployment(name).model_version == 1
+
+    @pytest.mark.since_hopsworks("4.6")
+    def test_of_a_deployment_that_cannot_be_probed(self, pend: Pend, hook: HsmlHook) -> None:
+        pend("settlegrpc", spec={"api_protocol": "GRPC"})
+
+        assert execute(third("settlegrpc"))["action"] == "kept"
+        assert hook.get_promotion_state("settlegrpc").state == "verified"
+
+    @pytest.mark.parametrize("retries", [True, False])
+    def test_remembers_the_previous_versions_answer(
+        self,
+        retries: bool,
+        pend: Pend,
+        hook: HsmlHook,
+        serving: LocalServing,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """The new version is slow to arrive, and the old instances answer until then."""
+        monkeypatch.setattr(predict, "ROUTE_BUDGET", 0.5)
+        name = f"settleslow{retries}".lower()
+        pend(name, before=lambda: serving.faults.add(Hold(name, "Updating")))
+        threading.Timer(4.0, serving.faults.clear).start()
+
+        record = execute(deploy(name, 2) if retries else third(name))
+
+        assert (record["action"], record["model_version"]) == ("attached" if retries else "kept", 2)
+        assert hook.get_promotion_state(name).state == "verified"
+
+    def test_waits_for_room_as_long_as_was_asked_for(
+        self, pend: Pend, hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rollout_tracker, "UNSCHEDULABLE_STAYS", 1.0)
+        name = "settleroom"
+        no_room = StartFault(name, stage="SCHEDULED", reason="schedule: no nodes", lasts=5.0)
+        pend(name, before=lambda: serving.faults.add(no_room))
+
+        assert execute(third(name, unschedulable_grace=30))["action"] == "kept"
+        assert hook.get_deployment(name).model_version == 2
+
+
+class TestNoRoom:
+    def test_rejects_nothing_when_the_change_is_adopted(
+        self, pend: Pend, hook: HsmlHook, serving: LocalServing
+    ) -> None:
+        name = "pendingroom"
+        no_room = StartFault(name, stage="SCHEDULED", reason="schedule: no nodes")
+        pend(name, before=lambda: serving.faults.add(no_room))
+        wait_until_failed(hook, name)
+
+        with pytest.raises(AirflowFailException, match=r"no nodes(.|\n)*It was rolled back"):
+            execute(deploy(name, 2, unschedulable_grace=0.5))
+
+        state = hook.get_promotion_state(name)
+        assert (state.state, state.rejected) == ("rolled_back", ())
+        assert hook.predict(name, instances=[[0.0]]) == {"predictions": [1]}
+
+
+class TestAcceptingWhatIsNotSo:
+    def test_of_a_deployment_that_does_not_serve(self, pend: Pend, hook: HsmlHook, serving: LocalServing) -> None:
+        name = "acceptfailed"
+        pend(name, before=lambda: serving.faults.add(StartFault(name, reason="boom")))
+        wait_until_failed(hook, name)
+
+        with pytest.raises(InvalidInputError, match="it does not serve: "):
+            hook.accept_pending(name)
+        assert hook.get_promotion_state(name).is_pending
+
+    def test_of_a_journal_that_another_run_writes_meanwhile(
+        self, pend: Pend, hook: HsmlHook, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pend("acceptraced")
+        hook.start_deployment("acceptraced", poll_interval=0.1)
+
+        async def read_and_lose(project: Any, names: Any) -> Any:
+            found = await read_situation(project, names)
+            assert found.journal.newest is not None
+            await (await open_journal(project, found.name)).write(found.journal.newest)
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(promotion_state, "read_situation", read_and_lose)
+            with pytest.raises(SupersededError, match="nothing was recorded"):
+                hook.accept_pending("acceptraced")
+        assert hook.get_promotion_state("acceptraced").is_pending
+
+
+def wait_until_failed(hook: HsmlHook, name: str) -> None:
+    deadline = time.monotonic() + 20.0
+    while hook.get_deployment_state(name) != "Failed" and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def is_below_two(predictions: list[Any], _rows: list[Any]) -> bool:
+    """Expect what only version 1 answers."""
+    return bool(max(predictions) < 2)

@@ -12,8 +12,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
-from airflow_provider_hsml.hopsworks.errors import SupersededError
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
@@ -260,6 +261,48 @@ class TestByHand:
         assert ("rolled back from by hand" in record["reason"]) == (reject is True)
         assert serving_version(serving, name) == (1 if reject is True else 2)
 
+    def test_one_that_another_client_interrupted_does_not_lead_back_again(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A nightly run confirms what serves since; then the rollback is cleared, and repeated by another run."""
+        for number in (1, 2):
+            register("hand6", number, auc=0.8 + number / 100)
+            execute(best("hand6"))
+        back, ti = RollbackDeploymentOperator(task_id="back", deployment_name="hand6"), FakeTaskInstance()
+
+        async def change_it(*_: object) -> ProbeResult:
+            raw = resource(hook, "hand6")
+            raw["predictorResources"]["limits"]["memory"] = 2048
+            hook.client.send(api.put_deployment(hook.client.project, raw))
+            await Sleep(0.0)
+            raise SupersededError("somebody else did it")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Prober, "probe_rollout", change_it)
+            with pytest.raises(AirflowFailException, match="somebody else"):
+                execute(back, ti)
+        assert execute(best("hand6"))["action"] in ("kept", "attached")
+
+        for again in (dataclasses.replace(ti, max_tries=1), dataclasses.replace(ti, max_tries=2), FakeTaskInstance()):
+            assert execute(back, again)["model_version"] == 1
+            assert serving_version(serving, "hand6") == 1
+
+    def test_one_whose_outcome_was_confirmed_since_does_not_lead_back_when_it_is_cleared(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
+    ) -> None:
+        for number in (1, 2):
+            register("hand7", number, auc=0.8 + number / 100)
+            execute(best("hand7"))
+        back, ti = RollbackDeploymentOperator(task_id="back", deployment_name="hand7"), FakeTaskInstance()
+        execute(back, ti)
+        raw = resource(hook, "hand7")
+        raw["predictorResources"]["limits"]["memory"] = 2048
+        hook.client.send(api.put_deployment(hook.client.project, raw))
+        assert execute(best("hand7"))["model_version"] == 1
+
+        assert execute(back, dataclasses.replace(ti, max_tries=1))["model_version"] == 1
+        assert serving_version(serving, "hand7") == 1
+
     def test_to_a_model_version(self, serving: LocalServing, register: Callable[..., int]) -> None:
         register("hand2", 1, auc=0.8)
         register("hand2", 2, auc=0.9)
@@ -313,6 +356,21 @@ class TestOfOnePromotion:
 
         assert (record["action"], record["model_version"]) == ("rolled_back", 1)
         assert serving_version(serving, name) == 1
+
+    def test_what_it_has_left_pending(self, promoted: tuple[str, dict[str, Any]], serving: LocalServing) -> None:
+        name, _ = promoted
+        body = {"errorCode": 200014, "usrMsg": "not now"}
+        serving.faults.add(RequestFault("GET", "/project/*/serving/*", status=403, body=body))
+        ti = FakeTaskInstance()
+        spec = {"inference_batcher": {"enabled": True}}
+        with pytest.raises(RequestRefusedError, match="live but unverified"):
+            execute(best(name, spec=spec), ti)
+
+        record = self.roll_back(name, ti.pushed["promotion"])
+
+        assert (ti.pushed["promotion"]["action"], record["action"]) == ("unverified", "rolled_back")
+        assert serving_version(serving, name) == 2
+        assert resource(HsmlHook(), name)["batchingConfiguration"]["batchingEnabled"] is False
 
     def test_what_it_has_left_unverified_by_choice(
         self, promoted: tuple[str, dict[str, Any]], serving: LocalServing, liar: Callable[..., int]

@@ -402,9 +402,11 @@ class PromotionMachine(RuleBasedStateMachine):
         if not isinstance(end, BaseException):
             self._judge_success(after, end, is_faulty=is_faulty)
             return
-        assert is_faulty or not isinstance(end, SupersededError), f"nobody else was there: {end}"
+        # A rollback that another client interrupted is resumed, or refused where another version serves by now.
+        is_refused = task.what == "roll back" and isinstance(end, SupersededError) and not worker.has_changed_anything
+        assert is_faulty or is_refused or not isinstance(end, SupersededError), f"nobody else was there: {end}"
         self.previous = None
-        if isinstance(end, InvalidInputError) and after == before:
+        if (isinstance(end, InvalidInputError) or is_refused) and after == before:
             return  # What an earlier run has left is still there for the next one.
         assert not isinstance(end, InvalidInputError) or self.former != before, "what is refused changes nothing"
         if not is_definite(end) and not is_faulty and worker.has_noted_the_end and self._is_served(after):

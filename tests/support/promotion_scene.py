@@ -171,6 +171,11 @@ class Worker(HsmlHook):
         return any(sent.is_look for sent in self.sent[self.fate.at - 1 : number - 1])
 
     @property
+    def has_changed_anything(self) -> bool:
+        """Whether it has sent anything but reads."""
+        return any(sent.method != "GET" for sent in self.sent)
+
+    @property
     def has_noted_the_end(self) -> bool:
         """Whether it has written into the journal after it looked for the last time."""
         # Who is terminated tidies up, and looks for that.

@@ -99,21 +99,20 @@ def _checks_of(name: str, entry: JournalEntry, own: Checks | None) -> Checks | N
     body = asked.get("body")
     if asked.get("checks") is None:
         return None if body is None else Checks(body=body)
-    try:
-        if "body" not in asked:
-            message = "its rows are too large for the journal"
-            raise InvalidInputError(message)
-        checks = checks_from_json(asked["checks"], own.expect if own else None)
-    except InvalidInputError as error:
-        message = (
-            f"Deployment {name!r}: {entry.challenger} is live but unverified, and cannot be verified here: {error}\n"
-            f"Run the task again that deployed it ({entry.run or 'a call of the hook'}), or accept it as it is: "
-            f"HsmlHook(...).accept_pending({name!r})."
-        )
-        pending = InvalidInputError(message)
-        pending.is_unverified = True
-        raise pending from error
-    return dataclasses.replace(checks, body=body)
+    why = "the rows of its verification are too large for the journal"
+    if "body" in asked:
+        try:
+            return dataclasses.replace(checks_from_json(asked["checks"], own.expect if own else None), body=body)
+        except InvalidInputError:
+            why = f"its verification calls {asked['checks']['expect']}, and that of this task does not"
+    message = (
+        f"Deployment {name!r}: {entry.challenger} is live but unverified, and cannot be verified here: {why}.\n"
+        f"Run the task again that deployed it ({entry.run or 'a call of the hook'}), or accept it as it is: "
+        f"HsmlHook(...).accept_pending({name!r})."
+    )
+    pending = InvalidInputError(message)
+    pending.is_unverified = True
+    raise pending
 
 
 async def roll_back(

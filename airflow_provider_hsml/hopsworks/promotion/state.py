@@ -126,7 +126,7 @@ async def _write(situation: Situation, entry: JournalEntry) -> None:
 
 
 def _state_of(situation: Situation) -> PromotionState:
-    entry = situation.journal.newest
+    entry = situation.pending or situation.journal.newest
     if entry is None:
         return PromotionState(situation.name, "none", False, None, None, "", "", ())
     return PromotionState(

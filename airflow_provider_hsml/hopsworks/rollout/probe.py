@@ -130,7 +130,13 @@ class Prober:
         return reason + (", but the connection does not use the ingress." if self.project.ingress is None else ".")
 
     async def prepare(
-        self, live: Deployment | None, desired: SettingValues, model: ModelVersion | None, backoff: Backoff
+        self,
+        live: Deployment | None,
+        desired: SettingValues,
+        model: ModelVersion | None,
+        backoff: Backoff,
+        *,
+        is_optional: bool = False,
     ) -> ModelVersion | None:
         """
         Find the request with which to probe the new version, once.
@@ -139,6 +145,7 @@ class Prober:
         :param desired: the desired settings
         :param model: the new version; None for the serving version
         :param backoff: how often to retry the read of the serving version
+        :param is_optional: whether an example that cannot be read counts as none
         :return: the version to probe, if it was looked up
         """
         if self.is_prepared or _protocol(live, desired) != "REST":
@@ -149,7 +156,7 @@ class Prober:
         is_vllm = _server(live, model) == "VLLM"
         if self.checks.health_path is None and not is_vllm:
             body = self.checks.body
-            probe = await _find_probe(self.project, model, body)
+            probe = await _find_probe(self.project, model, body, is_optional=is_optional)
             self.judge.probe = _check_sendable(probe, is_registered=body is None)
         if self.judge.probe is None and self.project.ingress is not None:
             self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
@@ -375,11 +382,14 @@ async def is_deployments_fault(project: Project, deployment: Deployment, error: 
     return True
 
 
-async def _find_probe(project: Project, model: ModelVersion | None, body: Mapping[str, Any] | None) -> Probe | None:
+async def _find_probe(
+    project: Project, model: ModelVersion | None, body: Mapping[str, Any] | None, *, is_optional: bool
+) -> Probe | None:
     """
     Find the request to send, and the predictions that were recorded for it.
 
     :param body: the request from ``Verification``; None for the one that was registered with the version
+    :param is_optional: whether an example that cannot be read counts as none
     """
     if model is None:
         return None if body is None or project.ingress is None else Probe(body)
@@ -391,6 +401,11 @@ async def _find_probe(project: Project, model: ModelVersion | None, body: Mappin
         if error.code != SCOPE_MISSING:
             raise
         log.warning("%s; the examples that were registered with the version are not used", error)
+        recorded = None
+    except UnexpectedResponseError as error:
+        if not is_optional:
+            raise
+        log.warning("%s; the deployment is not probed", error)
         recorded = None
     if body is None or (recorded is not None and recorded.body == body):
         return recorded

@@ -41,7 +41,6 @@ from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus a
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause
-from airflow_provider_hsml.hopsworks.domain.verification import checks_to_json
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError
 
 from . import inputs
@@ -124,14 +123,7 @@ class Reconciler:
     @property
     def probe_inputs(self) -> dict[str, Any]:
         """The inputs of the verification that another process cannot find out by itself."""
-        checks, judge = self._steps.checks, self._steps.prober.judge
-        return {
-            "body": checks.body if checks else None,
-            "checks": checks_to_json(checks) if checks else None,
-            "champion": judge.champion,
-            "champion_version": judge.champion_version,
-            "old_names": sorted(self.progress.old_names),
-        }
+        return self._steps.probe_inputs()
 
     def recall(self, probe_inputs: Mapping[str, Any] | None) -> None:
         """
@@ -139,11 +131,7 @@ class Reconciler:
 
         :param probe_inputs: its ``probe_inputs``; None if they are unknown
         """
-        known, prober = probe_inputs or {}, self._steps.prober
-        self.progress.old_names = frozenset(known.get("old_names") or ())
-        prober.judge.champion_version = known.get("champion_version")
-        if "body" in known and known["body"] == prober.checks.body:
-            prober.judge.champion = known.get("champion")
+        self._steps.recall(probe_inputs or {})
 
     @property
     def seen(self) -> Deployment | None:
@@ -195,7 +183,7 @@ class Reconciler:
     async def _prepare(self) -> PreparedChange | Outcome:
         while True:
             live = await self._update.read()
-            if not (self._policy.sends or self._is_stored(live)):
+            if not (self._policy.sends or self._steps.is_stored(live)):
                 message = f"{live or self._run.name} was changed by another client meanwhile; their change is kept."
                 raise SupersededError(message)
             await self._steps.check_verification(live)
@@ -207,11 +195,6 @@ class Reconciler:
                 await self._replan(replan, live)
             else:
                 return self._change(Kind.CREATE, None, body=body)
-
-    def _is_stored(self, live: Deployment | None) -> bool:
-        """Return whether Hopsworks has the desired state, so that no change has to be sent."""
-        is_restored = live is not None and self._steps.desired.restore in (None, live.version)
-        return is_restored and live is not None and not self._update.differs(live)
 
     async def _replan(self, replan: Replan, live: Deployment | None) -> None:
         """Wait before the change is prepared anew."""

@@ -18,11 +18,11 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     RolloutCause,
     RolloutTracker,
 )
+from airflow_provider_hsml.hopsworks.domain.verification import checks_to_json
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     DeploymentError,
     HopsworksError,
-    UnexpectedResponseError,
 )
 
 from . import inputs
@@ -100,6 +100,37 @@ class Steps:
         """
         return self.run.backoff(first, self.deadline)
 
+    def is_stored(self, live: Deployment | None) -> bool:
+        """
+        Return whether Hopsworks has the desired state, so that no change has to be sent.
+
+        :param live: the deployment; None if there is none
+        """
+        return live is not None and self.desired.restore in (None, live.version) and not self.update.differs(live)
+
+    def probe_inputs(self) -> dict[str, Any]:
+        """Return the inputs of the verification that another process cannot find out by itself, as plain JSON."""
+        checks, judge = self.checks, self.prober.judge
+        return {
+            "body": checks.body if checks else None,
+            "checks": checks_to_json(checks) if checks else None,
+            "champion": judge.champion,
+            "champion_version": judge.champion_version,
+            "old_names": sorted(self.progress.old_names),
+        }
+
+    def recall(self, probe_inputs: Mapping[str, Any]) -> None:
+        """
+        Take over the inputs of another process. Its answer of the previous version counts for the same request only.
+
+        :param probe_inputs: its ``probe_inputs``; missing ones are unknown
+        """
+        judge, body = self.prober.judge, self.prober.checks.body
+        self.progress.old_names = frozenset(probe_inputs.get("old_names") or ())
+        judge.champion_version = probe_inputs.get("champion_version")
+        if "body" in probe_inputs and probe_inputs["body"] == body:
+            judge.champion = probe_inputs.get("champion")
+
     async def read_probe(self, live: Deployment) -> None:
         """
         Find out how to probe the new version, once.
@@ -109,15 +140,9 @@ class Steps:
         if not self.policy.wait:
             return
         desired, backoff = self.desired, self.backoff(inputs.FIRST_DELAY_START)
-        try:
-            model = await self.prober.prepare(live, desired.settings, desired.model, backoff)
-        except UnexpectedResponseError as error:
-            if not self.policy.is_way_back:
-                raise
-            log.warning("%s; the previous version is restored without a probe", error)
-            self.prober.is_prepared = True
-        else:
-            self.desired = dataclasses.replace(desired, model=model)
+        is_optional = self.policy.is_way_back
+        model = await self.prober.prepare(live, desired.settings, desired.model, backoff, is_optional=is_optional)
+        self.desired = dataclasses.replace(desired, model=model)
 
     async def check_verification(self, live: Deployment | None) -> None:
         """

@@ -175,7 +175,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
     async def _prepare(self, deployment: Deployment) -> None:
         """Find the request to send, unless this process made the change and has found it before."""
         if not self.prober.is_prepared:
-            await self.prober.prepare(deployment, {}, None, self._backoff)
+            is_optional = self.change.is_way_back
+            await self.prober.prepare(deployment, {}, None, self._backoff, is_optional=is_optional)
 
     async def _poll(self) -> Deployment | StartNeeded:
         """Poll until the rollout is over, as far as the statuses and instance names show."""

@@ -134,6 +134,22 @@ class TestRegisteredFiles:
         assert (probe.body, probe.predictions) == ({"instances": [[1]]}, [2])
         assert fake.reads == [self.FOLDER, f"download/with_auth/{self.FOLDER}/expected.json"]
 
+    @pytest.mark.parametrize(
+        "content",
+        [
+            {"predictions": [2, 2]},
+            {"instances": [[1], [2]], "predictions": [1]},
+            {"instances": [], "predictions": []},
+            {"instances": {"a": 1}, "predictions": [1]},
+            [[1]],
+        ],
+    )
+    def test_recorded_answers_that_are_garbled_are_no_missing_ones(self, content: Any) -> None:
+        fake = FakeHopsworks(files={**self.FILES, "2/expected.json": content})
+
+        with pytest.raises(UnexpectedResponseError, match="lists of the same length"):
+            fake.run(predict.registered_probe(PROJECT, self.MODEL))
+
     @pytest.mark.parametrize("name", ["expected.json", "input_example.json"])
     @pytest.mark.parametrize("answer", [Answer(200, b""), Answer(200, b"<html>"), Answer(200, b"{}"), Answer(404, b"")])
     def test_of_another_size_or_without_json_are_no_missing_ones(self, name: str, answer: Answer) -> None:

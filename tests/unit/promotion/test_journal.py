@@ -18,9 +18,12 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     PreviousState,
     Rejection,
     ServedVersion,
+    that_fit,
 )
+from airflow_provider_hsml.hopsworks.domain.rejection_key import rejection_key
 from airflow_provider_hsml.hopsworks.errors import NoResponseError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff
+from airflow_provider_hsml.hopsworks.promotion.change_record import without_rejection
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, open_journal
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, row
@@ -113,6 +116,21 @@ class TestAnEntry:
 
         with pytest.raises((KeyError, TypeError, ValueError)):
             JournalEntry.from_json(data)
+
+    def test_leaves_out_what_would_make_it_unreadable(self) -> None:
+        rows = {"instances": [[0.0] * 1000] * 500}
+
+        assert that_fit({"body": rows, "champion": "x" * 2_000_000, "old_names": ["a"]}) == {"old_names": ["a"]}
+
+    def test_keeps_the_rejections_with_other_configurations(self) -> None:
+        live = Deployment.from_json(row(modelVersion=2, predictor="b-0123456789abcdef.py"))
+        ours, other = ServedVersion("demo", "digits", 2), ServedVersion("demo", "digits", 3)
+        another_script = rejection_key(row(predictor="a-0123456789abcdef.py"), with_resources=False)
+        this_one = rejection_key(live.raw, with_resources=True)
+        kept = (Rejection(ours, "", 1.0, another_script), Rejection(other, "", 1.0))
+        gone = (Rejection(ours, "", 1.0, this_one), Rejection(ours, "", 1.0))
+
+        assert without_rejection(entry(rejected=(*kept, *gone)), live) == kept
 
 
 class TestAJournal:

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import json
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain import trigger_event
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import RolloutCause, RolloutTracker
-from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, RequestRefusedError, SupersededError
-from airflow_provider_hsml.hopsworks.promotion.resume import Resumption
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    DeploymentFailedError,
+    RequestRefusedError,
+    SupersededError,
+)
+from airflow_provider_hsml.hopsworks.flow import drive
+from airflow_provider_hsml.hopsworks.promotion.resume import Resumption, from_json, to_json, why_not_deferrable
 from airflow_provider_hsml.hopsworks.rollout.inputs import ResumePoint
 from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch, SentChange
 from tests.support.arrivals import FILES, starts
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
 BUSY = refusal(500, 240004, "Instance is busy")
 
@@ -83,3 +96,66 @@ def test_another_refusal_of_the_second_start_is_raised() -> None:
     with pytest.raises(RequestRefusedError, match="quota reached"):
         fake.run(resumption(fake).run())
     assert fake.sent.count("START") == 1
+
+
+class TestAFailureInTheTriggerer:
+    """The worker resumes some time later."""
+
+    @staticmethod
+    def resume(fake: FakeHopsworks, *, transient: bool) -> Outcome:
+        watch = resumption(fake).watch
+        watch.tracker.cause, watch.tracker.signature = RolloutCause.CHANGE, (1, "100")
+        failed = DeploymentFailedError(Deployment.from_json(row("Failed")))
+        failed.transient = transient
+        event = trigger_event.read(trigger_event.failure(failed, {"signature": [1, "100"]}))
+        return fake.run(Resumption(watch, event).run())
+
+    @pytest.mark.parametrize("transient", [True, False])
+    def test_that_lasts_is_as_transient_as_the_trigger_found_it(self, transient: bool) -> None:
+        fake = FakeHopsworks(row=row("Failed", modelVersion=2), files=FILES)
+
+        with pytest.raises(DeploymentFailedError) as caught:
+            self.resume(fake, transient=transient)
+        assert caught.value.transient is transient
+
+    def test_that_has_passed_is_watched_on(self) -> None:
+        fake = FakeHopsworks(row=row("Updating", modelVersion=2), files=FILES, answers=[2])
+        fake.after(5, fake.becomes("Running"))
+
+        assert self.resume(fake, transient=True).deployment.status.value == "Running"
+
+    def test_of_a_deployment_that_another_client_changed_is_theirs(self) -> None:
+        fake = FakeHopsworks(row=row("Failed", modelVersion=2, revision="101"), files=FILES)
+
+        with pytest.raises(SupersededError, match="their change is kept"):
+            self.resume(fake, transient=True)
+
+
+def test_the_grace_of_a_watch_is_that_of_its_bake_and_is_stored() -> None:
+    fake = stopped()
+    watch = resumption(fake).watch
+    watch.tracker.failure.unschedulable_grace = 1800.0
+    watch.change = SentChange("updated", has_changed=True, is_way_back=True)
+
+    again = from_json(PROJECT, json.loads(json.dumps(to_json(watch))), fake.clock)
+
+    assert again.tracker.failure.unschedulable_grace == 1800.0
+    assert again.change == watch.change
+
+
+def test_a_watch_of_an_earlier_release_is_read() -> None:
+    data = {name: value for name, value in to_json(resumption(stopped()).watch).items() if name != "is_way_back"}
+
+    assert not from_json(PROJECT, data, lambda: 0.0).change.is_way_back
+
+
+def test_the_second_start_waits_in_its_worker() -> None:
+    fake, deferred = stopped(), []
+
+    def defer(wait: Any) -> Any:
+        deferred.append(why_not_deferrable(wait))
+        return drive(wait.run(), fake.send, fake.sleep)
+
+    drive(resumption(fake).run(), fake.send, fake.sleep, defer)
+
+    assert deferred == ["the rest of the change needs what only this worker knows"]

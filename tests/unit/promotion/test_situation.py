@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
+import json
 from typing import Any, ClassVar
 
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
-from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.journal_entry import (
+    EntryState,
+    JournalEntry,
+    PreviousState,
+    Rejection,
+    ServedVersion,
+)
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.promotion import situation
@@ -70,6 +78,34 @@ class TestPending:
         live = {"modelVersion": 2, "version": 1, "revision": "2"}
 
         assert not self.pending(live, touches_env_vars=True, routes=("versions",))
+
+    @pytest.mark.parametrize("is_stored", [True, False])
+    def test_under_a_change_that_was_not_sent_the_earlier_one_is_ours(self, is_stored: bool) -> None:
+        """An earlier release did not store it."""
+        before = PreviousState.of(Deployment.from_json(row(modelVersion=1, version=1, revision="1")))
+        live = Deployment.from_json(row(modelVersion=2, version=2, revision="2"))
+        second, third = (ServedVersion("demo", "digits", number) for number in (2, 3))
+        rejected = (Rejection(third, "it failed", 1.0),)
+        earlier = JournalEntry(
+            "earlier", EntryState.PROMOTING, "first", 1.0, second, {"model_version": 2}, before, touches_env_vars=False
+        )
+        entry = dataclasses.replace(
+            earlier,
+            id="id",
+            run="second",
+            challenger=third,
+            desired={"model_version": 3},
+            over=live.signature,
+            rejected=rejected,
+            earlier=earlier if is_stored else None,
+        )
+        entry = JournalEntry.from_json(json.loads(json.dumps(entry.to_json())))
+
+        found = situation._find_pending(PROJECT, Journal(PROJECT, "digits", newest=entry), live)
+
+        assert found is not None
+        assert (found.challenger, found.desired, found.rejected) == (second, {"model_version": 2}, rejected)
+        assert (found.run == "first") is is_stored
 
     def test_one_that_was_not_sent_is_not_live(self) -> None:
         assert not self.pending({"modelVersion": 1, "version": 1, "revision": "1"}, touches_env_vars=False)

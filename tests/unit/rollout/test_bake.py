@@ -170,6 +170,16 @@ class TestPolls:
             baked(fake)
         assert fake.now == 1004 + 15 + 30
 
+    def test_a_failed_for_want_of_room_stays_for_the_grace_that_was_asked_for(self, fake: FakeHopsworks) -> None:
+        no_room = {"condition": {"type": "SCHEDULED", "status": False, "reason": "no nodes"}}
+        when(fake, 12, lambda: fake.row.update(status="Failed", **no_room) if fake.row else None)
+        when(fake, 400, fake.becomes("Running"))
+        begun = fake.now
+
+        deploy(fake, VERIFICATION, timeout=30, grace=1800.0)
+
+        assert fake.now > begun + 400
+
     def test_a_failed_that_passes(self, fake: FakeHopsworks) -> None:
         """The status is computed at each read: one more instance that finds no room is enough for Failed."""
         when(fake, 12, fake.becomes("Failed"))

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, SupersededError, VerificationError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
-from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, Run
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy, Run
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 from tests.support.arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
 from tests.support.fake import LOST, PROJECT, FakeHopsworks, refusal, row
@@ -40,12 +40,14 @@ def deploy(
     *,
     project: Project = PROJECT,
     timeout: float = 600.0,
+    grace: float | None = None,
 ) -> Outcome:
     """Deploy a version with a verification."""
     run = Run(project, "digits", timeout, 10.0, fake.clock)
     settings = (model_settings(model) if model else {}) | (desired or {})
     checks = Verification.read(verification, "verification").checks()
-    return fake.run(reconcile(Reconciler(run, Desired(settings, model), checks=checks)))
+    policy = RolloutPolicy(unschedulable_grace=grace)
+    return fake.run(reconcile(Reconciler(run, Desired(settings, model), policy, checks)))
 
 
 def says(version: object = None, predictions: Any = (1,)) -> Answer:

@@ -595,6 +595,15 @@ class TestTheProbeBeforeAChange:
 
         assert arrive(fake, is_way_back=True).action == "updated"
 
+    def test_that_cannot_be_found_does_not_keep_a_way_back_from_being_sent(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES | {"Models/digits/2/expected.json": {"predictions": [2]}})
+        rolls(fake)
+
+        with pytest.raises(UnexpectedResponseError):
+            arrive(fake)
+        assert fake.sent == []
+        assert arrive(fake, is_way_back=True).action == "updated"
+
     def test_that_the_serving_model_refuses_is_no_reason(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, faults={"predict": [refusal(400, 250008, "no such column")]})
         rolls(fake)
