@@ -114,11 +114,19 @@ async def _files(project: Project, model: ModelVersion) -> dict[str, int | None]
 
 
 async def _read_json(project: Project, model: ModelVersion, name: str, sizes: Mapping[str, int | None]) -> Any:
-    """Read a metadata file of a version; None when it is not among the listed ones, or holds null."""
+    """
+    Read a metadata file of a version; None when it is not among the listed ones, or holds null.
+
+    :raises UnexpectedResponseError: it is listed, and cannot be found
+    """
     if name not in sizes:
         return None
     path = f"{lookup.model_folder(project, model)}/{name}"
-    return await api.read_json(project, path, lambda data: data, size=sizes[name])
+    read = await api.read_json(project, path, lambda data: (data,), size=sizes[name])
+    if read is None:
+        message = f"read {path!r}: the file is listed, and does not exist.\nRun the task again."
+        raise UnexpectedResponseError(message, status=404)
+    return read[0]
 
 
 def is_model_refusal(error: HopsworksError) -> bool:

@@ -159,6 +159,15 @@ class TestRegisteredFiles:
         with pytest.raises(UnexpectedResponseError):
             fake.run(predict.registered_probe(PROJECT, self.MODEL))
 
+    @pytest.mark.parametrize("name", ["expected.json", "input_example.json"])
+    def test_that_are_listed_and_not_found_are_no_missing_ones(self, name: str) -> None:
+        """Else a version would be verified by less than was recorded for it."""
+        files = {f"2/{name}": self.FILES[f"2/{name}"]}
+        fault = {f"download/with_auth/{self.FOLDER}/{name}": [refusal(400, 110018)]}
+
+        with pytest.raises(UnexpectedResponseError, match="the file is listed, and does not exist"):
+            FakeHopsworks(files=files, faults=fault).run(predict.registered_probe(PROJECT, self.MODEL))
+
     @pytest.mark.parametrize("answer", [Answer(200, b""), Answer(204, b""), Answer(200, b"null"), Answer(404, b"")])
     def test_a_listing_that_is_not_one(self, answer: Answer) -> None:
         fake = FakeHopsworks(files=self.FILES, faults={self.FOLDER: [answer]})
