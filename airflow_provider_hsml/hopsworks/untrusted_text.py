@@ -49,6 +49,16 @@ def clean(text: str, most: int = MOST) -> str:
     return _bounded("".join(map(_printable, text.replace("\r\n", "\n"))), most)
 
 
+def beginning(text: str, most: int = 200) -> str:
+    """
+    Return the beginning of a text. It is cleaned before it is cut: a part of a key would not be recognised.
+
+    :param most: the number of characters that are kept
+    """
+    cleaned = clean(text)
+    return cleaned if len(cleaned) <= most else f"{cleaned[:most]}..."
+
+
 def _bounded(text: str, most: int) -> str:
     if len(text) <= most:
         return text

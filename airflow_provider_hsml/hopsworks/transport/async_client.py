@@ -13,7 +13,7 @@ import httpx
 import tenacity
 
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import drive_async
 from airflow_provider_hsml.hopsworks.inference.ingress import find_project
 
@@ -130,7 +130,10 @@ class AsyncClient:
         :raises HopsworksError: the call failed; the class tells how
         """
         attempts = tenacity.AsyncRetrying(sleep=self._sleep, **request.attempts(call))
-        outcome: T = await attempts(self._send_once, call, time.monotonic())
+        try:
+            outcome: T = await attempts(self._send_once, call, time.monotonic())
+        except HopsworksError as error:
+            raise error from None  # The errors of the HTTP library quote the response, which may hold the key.
         return outcome
 
     async def close(self) -> None:
@@ -163,9 +166,10 @@ class AsyncClient:
             one = request.HttpRequest(self.access, call, self._key)
             is_connected = False
 
-            async def trace(event: str, _info: Mapping[str, Any]) -> None:
+            async def trace(event: str, info: Mapping[str, Any]) -> None:
                 nonlocal is_connected
-                is_connected = is_connected or event == "http11.send_request_headers.started"
+                is_sending = event == "http11.send_request_headers.started"
+                is_connected = is_connected or (is_sending and info["request"].method != b"CONNECT")
 
             try:
                 async with (
@@ -195,7 +199,9 @@ class AsyncClient:
             except httpx.TimeoutException as error:
                 raise one.not_answered() from error
             except httpx.HTTPError as error:
-                raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
+                raise one.failed(error, unreached=not is_connected) from error
+            except OSError as error:  # TLS errors while an answer is read are not wrapped.
+                raise one.failed(error, unreached=not is_connected) from error
             except (ImportError, ValueError, httpx.InvalidURL) as error:
                 raise one.not_sendable(error) from error
 

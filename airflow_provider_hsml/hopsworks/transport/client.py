@@ -85,7 +85,10 @@ class Client:
         """
         call = bounded(call, self.deadline, time.time)
         attempts = tenacity.Retrying(sleep=self._sleep, **request.attempts(call, self._attempts))
-        outcome: T = attempts(self._send_once, call, time.monotonic())
+        try:
+            outcome: T = attempts(self._send_once, call, time.monotonic())
+        except HopsworksError as error:
+            raise error from None  # The errors of the HTTP library quote the response, which may hold the key.
         self._on_answer(outcome)
         return outcome
 
@@ -151,8 +154,7 @@ class Client:
         except requests.exceptions.RequestException as error:
             if isinstance(error, ValueError):
                 raise one.not_sendable(error) from error
-            unreached = "NewConnectionError" in repr(error.args) or "NameResolutionError" in repr(error.args)
-            raise one.failed(error, unreached=unreached) from error
+            raise one.failed(error, unreached=not watchdog.is_connected) from error
         except requests.exceptions.BaseHTTPError as error:  # type: ignore[attr-defined]  # urllib3's, from the body
             raise (
                 one.not_answered() if "Read timed out" in str(error) else one.failed(error, unreached=False)
