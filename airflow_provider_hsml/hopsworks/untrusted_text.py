@@ -8,6 +8,7 @@ flood or forge a log, break a database, or carry the API key into an error, an e
 from __future__ import annotations
 
 import re
+from typing import Any
 
 MOST = 8192
 """Characters of a text that are kept."""
@@ -47,6 +48,21 @@ def clean(text: str, most: int = MOST) -> str:
     if text.isprintable():
         return text
     return _bounded("".join(map(_printable, text.replace("\r\n", "\n"))), most)
+
+
+def clean_json(value: Any) -> Any:
+    """
+    Return a JSON value with all its texts cleaned, keys too.
+
+    :param value: of any depth
+    """
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [clean_json(one) for one in value]
+    if isinstance(value, dict):
+        return {clean(key): clean_json(one) for key, one in value.items()}
+    return value
 
 
 def beginning(text: str, most: int = 200) -> str:

@@ -208,8 +208,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         if late > 0:
             return (
                 f"{deployment}: the deployment was not read once before the timeout of {self.timeout:g} s, but first "
-                f"{max(late, 1):.0f} s after it, so it is unknown whether the change is live.\nIf the task was deferred, "
-                "check that the triggerer runs and is not overloaded. A retry of the task attaches to the change."
+                f"{max(late, 1):.0f} s after it, so it is unknown whether the change is live.\nIf the task was "
+                "deferred, check that the triggerer runs and is not overloaded. A retry of the task attaches to the "
+                "change."
             )
         tracker, message = self.tracker, f"{deployment} is not live within {self.timeout:g} s"
         if tracker.previous_answered or (tracker.instances.previous and tracker.stable_since is not None):

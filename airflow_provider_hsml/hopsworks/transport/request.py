@@ -49,6 +49,7 @@ _LONGEST_PAUSE = 30.0
 _SHORTEST_TIMEOUT = 0.1
 """Seconds that an attempt has at least: no timeout at all means to wait for ever, to one of the HTTP libraries."""
 _OLD_TLS = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE", "WRONG_SSL_VERSION")
+_LONGEST_PATH = 255
 _TUNNEL = re.compile(r"(?:Tunnel connection failed: |^)([2-5]\d\d)\b")
 """The status with which a proxy refuses to connect, in the texts of the HTTP libraries."""
 _PASSWORD = re.compile(r"//[^/@\s]*@")
@@ -267,14 +268,20 @@ def context_of(trusted_path: str) -> ssl.SSLContext:
     :param trusted_path: a PEM file, or a folder of them
     :raises InvalidInputError: the file cannot be read
     """
-    folder = Path(trusted_path).is_dir()
     try:
+        folder = Path(trusted_path).is_dir()
         return ssl.create_default_context(
             cafile=None if folder else trusted_path, capath=trusted_path if folder else None
         )
-    except OSError as error:
-        message = f"The CA to verify TLS by, {trusted_path!r}, is not a PEM file that can be read ({_text(error)})."
-        raise InvalidInputError(message) from error
+    except (OSError, ValueError) as error:
+        # A certificate or its private key may have been pasted in place of a path.
+        named = f" {trusted_path!r}" if trusted_path.isprintable() and len(trusted_path) <= _LONGEST_PATH else ""
+        how = _text(error) if isinstance(error, OSError) else type(error).__name__
+        message = (
+            f"The CA to verify TLS by{named} is not a PEM file that can be read ({how}).\nSet the path of a PEM "
+            "file: in the connection's extra 'ca_bundle', or in the environment."
+        )
+        raise InvalidInputError(message) from None
 
 
 def proxy_for(url: str) -> str | None:

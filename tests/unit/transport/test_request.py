@@ -261,6 +261,12 @@ def test_an_old_tls_is_named(reason: str) -> None:
     assert "Have TLS 1.2 or later enabled" in str(error)
 
 
+def test_a_key_file_that_is_no_text_gives_no_new_key(tmp_path: Path) -> None:
+    (tmp_path / "token.jwt").write_bytes(b"\xff\xfe")
+
+    assert request_.read_key(Access("https://h", "demo", KEY, key_path=str(tmp_path / "token.jwt"))) is None
+
+
 class TestTls:
     @pytest.fixture
     def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
@@ -419,6 +425,14 @@ class TestEnvironment:
             assert connect(url, verify=str(ours)).send(LIST) == []
             with pytest.raises(CertificateError):
                 connect(url).send(LIST)
+
+    @pytest.mark.parametrize("path", ["-----BEGIN PRIVATE KEY-----\n" + "MIIEvQ\n" * 300, "MIIEvQ" * 900, "a\0MIIEvQ"])
+    def test_what_is_no_path_of_a_ca_is_not_repeated(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        with pytest.raises(InvalidInputError, match=r"CA.*is not a PEM file(.|\n)*Set the path") as caught:
+            connect("https://127.0.0.1:1", verify=path).send(LIST)
+        assert "MIIEvQ" not in "".join(traceback.format_exception(caught.value))
 
     @pytest.mark.parametrize("content", [None, "no certificate"])
     def test_a_ca_that_cannot_be_read(self, connect: Connect, tmp_path: Path, content: str | None) -> None:
