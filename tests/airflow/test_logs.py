@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,12 @@ import pytest
 
 from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import mask_key
+from airflow_provider_hsml.triggers.base import shared_client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from airflow_provider_hsml.local import LocalServing
 
 pytestmark = pytest.mark.airflow
 
@@ -48,3 +52,17 @@ def test_a_key_is_in_no_record_and_no_exception_of_it(name: str, lines: list[str
     assert "ValueError" in line
     assert "secretpart" not in line.lower()
     assert "\x1b" not in line
+
+
+def test_the_triggerer_masks_its_records_too(serving: LocalServing) -> None:
+    loggers = [logging.getLogger(name) for name in ("airflow_provider_hsml", "urllib3", "httpx", "httpcore")]
+    for logger in loggers:
+        logger.handlers.clear()
+
+    async def connect() -> None:
+        async with shared_client("hsml_default"):
+            pass
+
+    asyncio.run(connect())
+
+    assert all(logger.handlers for logger in loggers)
