@@ -22,16 +22,25 @@ class _Masking(logging.Handler):
     """A handler that writes nothing, but masks each record before the root logger's handlers receive it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Replace the record's message by the masked one."""
+        """Replace the record's message, and its exception, by a masked text."""
         try:
-            record.msg, record.args = redact(clean(record.getMessage(), _MOST)), ()
+            text = record.getMessage()
+            if record.exc_info:
+                # In the text, since each handler would format the exception again.
+                text = f"{text}\n{_FORMATTER.formatException(record.exc_info)}"
+                record.exc_info = record.exc_text = None
+            record.msg, record.args = redact(clean(text, _MOST)), ()
         except Exception:  # noqa: BLE001 - as in all handlers
             self.handleError(record)
 
 
+_FORMATTER = logging.Formatter()
 _MASKING = _Masking()
+_LOGGERS = (__name__.partition(".")[0], "urllib3", "httpx", "httpcore")
+"""Our own, and the HTTP libraries': they log what a server answers, such as the request's own headers."""
 
 
 def mask() -> None:
-    """Mask all records that this provider logs from now on."""
-    logging.getLogger(__name__.partition(".")[0]).addHandler(_MASKING)
+    """Mask all records that this provider and its HTTP libraries log from now on."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addHandler(_MASKING)

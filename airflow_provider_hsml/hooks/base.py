@@ -178,7 +178,8 @@ class HsmlBaseHook(BaseHook):
                 client.send(api.get_deployments(project, model_name="nosuchmodel"))
         except (HopsworksError, OSError) as error:
             # The button tests a copy of the connection, under a generated id that the user has not seen.
-            text = clean(str(error)).replace(f"connection {self.hsml_conn_id!r}", "This connection")
+            text = str(error) if isinstance(error, HopsworksError) else f"{type(error).__name__}: {error.strerror}"
+            text = clean(text).replace(f"connection {self.hsml_conn_id!r}", "This connection")
             if isinstance(error, NoResponseError | UnexpectedResponseError) and "the connection" not in text:
                 text = f"{text.removesuffix('.')}. Check the connection's host and port, and 'https://' or 'http://'."
             return False, "\n".join([text, *self._advice()])

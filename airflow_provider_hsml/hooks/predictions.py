@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import arguments, verification
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
-from airflow_provider_hsml.hopsworks.errors import DeploymentError, InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import steady, within
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
@@ -74,8 +75,12 @@ class PredictionsMixin(HsmlBaseHook):
 
     async def _is_changing(self, name: str) -> bool:
         """Return whether the journal shows a change in progress, such as a stop that a start follows."""
-        newest = (await open_journal(self.client.project, name)).newest
-        return newest is not None and newest.is_pending
+        try:
+            newest = (await open_journal(self.client.project, name)).newest
+        except HopsworksError as error:
+            log.warning("%s; whether a change is in progress is unknown", error)
+            return False
+        return newest is not None and newest.is_in_progress(time.time())
 
     def _input_example(self, deployment: Deployment) -> Mapping[str, Any]:
         """Return the registered input example of the served model."""

@@ -259,7 +259,12 @@ class PromotionsMixin(HsmlBaseHook):
         :param deployment_name: None: the name that is derived from the model's
         :param model_name: the model that was to be deployed
         """
-        run = Run(self.client.project, deployment_name or "", 60.0, 10.0, steady())
+        try:
+            project = self.client.project
+        except HopsworksError as unread:
+            log.warning("%s; the task ends without a record", unread)
+            raise error from None
+        run = Run(project, deployment_name or "", 60.0, 10.0, steady())
         promotion = Promotion(run, Selection(model_name), {}, on_decided=self._on_decided)
 
         async def fail() -> PromotionResult:

@@ -8,6 +8,7 @@ flood or forge a log, break a database, or carry the API key into an error, an e
 from __future__ import annotations
 
 import re
+from typing import Any
 
 MOST = 8192
 """Characters of a text that are kept."""
@@ -52,6 +53,31 @@ def without_keys(text: str) -> str:
     for secret in list(_hidden.values()):
         text = secret.sub("***", text)
     return text
+
+
+def clean_json(value: Any) -> Any:
+    """
+    Return a JSON value with all its texts cleaned, keys too.
+
+    :param value: of any depth
+    """
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [clean_json(one) for one in value]
+    if isinstance(value, dict):
+        return {clean(key): clean_json(one) for key, one in value.items()}
+    return value
+
+
+def beginning(text: str, most: int = 200) -> str:
+    """
+    Return the beginning of a text. It is cleaned before it is cut: a part of a key would not be recognised.
+
+    :param most: the number of characters that are kept
+    """
+    cleaned = clean(text)
+    return cleaned if len(cleaned) <= most else f"{cleaned[:most]}..."
 
 
 def _bounded(text: str, most: int) -> str:

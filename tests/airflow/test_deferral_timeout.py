@@ -17,7 +17,7 @@ from airflow_provider_hsml import (
 )
 from airflow_provider_hsml.deferral import DEFER_MARGIN
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError
-from airflow_provider_hsml.local.cluster.faults import StartFault
+from airflow_provider_hsml.local.cluster.faults import RequestFault, StartFault
 from tests.support.tasks import FakeTaskInstance, begin, execute
 
 if TYPE_CHECKING:
@@ -84,6 +84,19 @@ def test_a_promotion_whose_project_cannot_be_read(
 
     with pytest.raises(DeadlineExceededError, match=TRIGGERER):
         fail(operator, FakeTaskInstance())
+
+
+def test_a_promotion_while_hopsworks_is_down(
+    hook: HsmlHook, serving: LocalServing, register: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register("downunheard", 1)
+    operator = DeployModelOperator(task_id="deploy", model_name="downunheard", deferrable=True)
+    monkeypatch.setattr("airflow_provider_hsml.hopsworks.transport.request.ATTEMPTS", 1)
+    serving.faults.add(RequestFault(status=503, body="<html>", times=None))
+
+    with pytest.raises(DeadlineExceededError, match=TRIGGERER):
+        fail(operator, FakeTaskInstance())
+    serving.faults.clear()
 
 
 def test_a_start(hook: HsmlHook, serving: LocalServing, register: Callable[..., int]) -> None:

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,16 @@ from sqlalchemy import create_engine
 
 from airflow_provider_hsml import HsmlHook
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import (
+    DeploymentError,
     HopsworksError,
     InvalidInputError,
     NotFoundError,
     RequestRefusedError,
 )
 from airflow_provider_hsml.hopsworks.flow import Sleep
+from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.triggers.base import shared_client
 from tests.conftest import HOPSWORKS
@@ -529,6 +533,34 @@ class TestDeployments:
         assert changes(serving) == []
         assert hook.delete_deployment("lively") is not None
         assert hook.delete_deployment("lively") is None
+
+    @pytest.mark.parametrize("fault", [None, RequestFault("GET", "**/journal/**", status=200, body="<a>", times=None)])
+    def test_a_prediction_of_a_stopped_deployment_ends_with_the_hint(
+        self,
+        hook: HsmlHook,
+        serving: LocalServing,
+        register: Callable[..., int],
+        monkeypatch: pytest.MonkeyPatch,
+        fault: RequestFault | None,
+    ) -> None:
+        """Also while its journal cannot be read, and if it holds a change that was left pending long ago."""
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.inference.predict.STOPPED_SECONDS", 0.1)
+        name = f"down{fault is None}".lower()
+        register(name, 1)
+        hook.deploy_model(name, poll_interval=0.1)
+        hook.stop_deployment(name, poll_interval=0.1)
+        if fault is None:
+            journal = hook.run(open_journal(hook.client.project, name))
+            assert journal.newest is not None
+            hook.run(journal.write(replace(journal.newest, state=EntryState.PROMOTING, at=time.time() - 9e4)))
+        else:
+            serving.faults.add(fault)
+
+        begun = time.monotonic()
+        with pytest.raises(DeploymentError, match="StartDeploymentOperator"):
+            hook.predict(name, instances=[[0]], timeout=60)
+        assert time.monotonic() - begun < 30
+        serving.faults.clear()
 
     def test_results_hold_no_value_of_a_variable(self, hook: HsmlHook, register: Callable[..., int]) -> None:
         """A ``@task`` may return each of them: Airflow stores all fields of a dataclass."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from airflow_provider_hsml.hopsworks import untrusted_text
 from airflow_provider_hsml.hopsworks.api import Answer, Call
 from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentFailedError,
     HopsworksError,
@@ -148,3 +150,24 @@ def test_of_a_resource_that_cannot_be_read_only_keys_are_quoted(body: bytes, out
 
     assert outline in str(caught.value)
     assert "abc" not in str(caught.value)
+
+
+def test_texts_of_a_model_version() -> None:
+    """A ``@task`` may return it, and its texts with it."""
+    data = {
+        "name": "digits",
+        "version": 1,
+        "id": "digits_1",
+        "description": SENDABLE,
+        "environment": SENDABLE,
+        "featureView": {"name": SENDABLE},
+        "metrics": {SENDABLE: 1.0},
+        "tags": {"items": [{"name": SENDABLE, "value": json.dumps({SENDABLE: [SENDABLE]})}]},
+    }
+
+    found = ModelVersion.from_json(data, project="demo", registry_id=119)
+
+    (tag,) = found.tags.values()
+    for text in (found.description, found.environment, found.feature_view, *found.metrics, *found.tags, *tag):
+        check(str(text))
+    check(next(iter(tag.values()))[0])

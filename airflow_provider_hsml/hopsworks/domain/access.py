@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.untrusted_text import hide
 
 from . import arguments
 
@@ -44,6 +45,15 @@ EXTRA_KEYS = (
 The fields that are read from a connection's ``extra``. A test keeps them equal to the table
 ``provider_info.CONNECTION_FIELDS``, which describes them for Airflow's form.
 """
+_OLD_PREFIX = "extra__hsml__"
+"""The prefix of a form's fields in connections that an Airflow before 2.3 has stored."""
+_SYNONYMS = {
+    **dict.fromkeys(("ca", "ca_cert", "cafile", "ca_file"), "ca_bundle"),
+    **dict.fromkeys(("insecure", "ssl_verify", "verify_ssl", "hostname_verification"), "verify"),
+    **dict.fromkeys(("hopsworks_project", "project_name"), "project"),
+    "timeout": "request_timeout",
+}
+"""Unknown extras -> those that were probably meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +112,11 @@ class Access:
         if not key:
             message = f"{name}: no API key.\nPut a Hopsworks API key into the field 'password'."
             raise InvalidInputError(message)
+        hide(key)
+        extra = {**{one.removeprefix(_OLD_PREFIX): value for one, value in extra.items()}, **extra}
         given = {key: value for key in EXTRA_KEYS if (value := _field(extra.get(key))) not in (None, "")}
-        for field_name, value in {"field 'host'": host, **{f"extra {one!r}": given[one] for one in given}}.items():
-            if len(key) >= _SHORTEST_KEY and key in str(value):
-                message = f"{name}, {field_name}: it holds the API key.\nPut the key into the field 'password' alone."
-                raise InvalidInputError(message)
+        fields = {"field 'host'": host, **{f"extra {one!r}": given[one] for one in given}}
+        _check_key_is_alone(name, key, fields, "the field 'password'")
         allow_http = arguments.boolean(f"{name}, extra 'allow_http'", given.get("allow_http", False))
         ingress = given.get("ingress_url")
         route = given.get("inference_route", "hopsworks")
@@ -147,6 +157,9 @@ class Access:
             return None
         name = "environment"
         kind, key, path = _environment_key(environment)
+        names = [one for one in environment if one.startswith("HOPSWORKS_") and one != "HOPSWORKS_API_KEY"]
+        fields = {one: environment[one] for one in (*names, "REST_ENDPOINT") if one in environment}
+        _check_key_is_alone(name, key, fields, "HOPSWORKS_API_KEY")
         port = environment.get("HOPSWORKS_PORT") if host else None
         return cls(
             url=_base_url(
@@ -180,12 +193,27 @@ class Access:
 
 def misspelled_extras(extra: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each unknown key that is close to a known one. Their values are not repeated."""
-    near = {
-        key: difflib.get_close_matches(key.lower(), EXTRA_KEYS, n=1, cutoff=0.7)
-        for key in extra
-        if key not in EXTRA_KEYS
-    }
-    return [f"Extra {key!r} is unknown and ignored; did you mean {known[0]!r}?" for key, known in near.items() if known]
+    unknown = [key for key in extra if key.removeprefix(_OLD_PREFIX) not in EXTRA_KEYS]
+    near = {key: _nearest(key.lower().removeprefix(_OLD_PREFIX)) for key in unknown}
+    return [f"Extra {key!r} is unknown and ignored; did you mean {known!r}?" for key, known in near.items() if known]
+
+
+def _nearest(key: str) -> str | None:
+    """Return the known extra that an unknown one is probably for; None if there is none."""
+    similar = difflib.get_close_matches(key, EXTRA_KEYS, n=1, cutoff=0.7)
+    return _SYNONYMS.get(key) or next(iter(similar), None)
+
+
+def _check_key_is_alone(name: str, key: str, fields: Mapping[str, object], place: str) -> None:
+    """
+    Refuse another field that holds the key, which would be sent to a name server, say. A host has no upper case.
+
+    :param place: the only place of the key
+    """
+    for field_name, value in fields.items():
+        if len(key) >= _SHORTEST_KEY and key.lower() in str(value).lower():
+            message = f"{name}, {field_name}: it holds the API key.\nPut the key into {place} alone."
+            raise InvalidInputError(message)
 
 
 class _Field(str):
@@ -210,21 +238,29 @@ def _verify(name: str, given: Mapping[str, Any]) -> bool | str:
     bundle = given.get("ca_bundle")
     if not verify or not bundle:
         return verify
-    if not Path(arguments.text(f"{name}, extra 'ca_bundle'", bundle)).is_file():
+    if not _is_file(Path(arguments.text(f"{name}, extra 'ca_bundle'", bundle))):
         arguments.refuse(f"{name}, extra 'ca_bundle'", "the path of a PEM file on this machine", bundle)
     return str(bundle)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a path is that of a file. A pasted certificate is too long for a path, say."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _environment_key(environment: Mapping[str, str]) -> tuple[str, str, str | None]:
     """Return the key's kind, the key, and the file it was read from."""
     if key := environment.get("HOPSWORKS_API_KEY"):
-        return "ApiKey", key.strip(), None
+        return "ApiKey", _given_key("HOPSWORKS_API_KEY", key), None
     secrets = Path(environment.get("SECRETS_DIR") or "/nonexistent")
     for kind, name in (("ApiKey", "api.key"), ("Bearer", "token.jwt")):
         path = secrets / name
         try:
             if path.is_file():
-                return kind, path.read_text().strip(), str(path)
+                return kind, _given_key(f"the file {path}", path.read_text()), str(path)
         except (OSError, ValueError):
             message = f"environment: the key's file {path} cannot be read.\nCheck who may read it."
             raise InvalidInputError(message) from None
@@ -232,6 +268,20 @@ def _environment_key(environment: Mapping[str, str]) -> tuple[str, str, str | No
         "environment: a Hopsworks host is named, but no API key.\nSet HOPSWORKS_API_KEY, or make an Airflow connection."
     )
     raise InvalidInputError(message)
+
+
+def _given_key(place: str, key: str) -> str:
+    """
+    Return a key without blanks around it, and hide it in all texts from now on.
+
+    :param place: its origin, for messages
+    """
+    key = key.strip()
+    if not key:
+        message = f"environment: {place} holds no API key.\nPut a Hopsworks API key there, or remove it."
+        raise InvalidInputError(message)
+    hide(key)
+    return key
 
 
 def _project(argument: object, what: str, value: object) -> str:
@@ -281,7 +331,8 @@ def _base_url(
     except ValueError:
         parts, host, own_port = urlsplit(""), "", None
     plain = parts.netloc.rpartition("@")[2] == parts.netloc and not (parts.path or parts.query or parts.fragment)
-    if parts.scheme not in ("http", "https") or not plain or set("?#@\\") & set(given) or not is_host(host):
+    is_address = is_host(host) and own_port != 0
+    if parts.scheme not in ("http", "https") or not plain or set("?#@\\") & set(given) or not is_address:
         # The value may hold a password, so the message does not repeat it.
         message = f"{what}: expected {expected}."
         raise InvalidInputError(message)
@@ -301,5 +352,14 @@ def is_host(host: str) -> bool:
         ipaddress.ip_address(host)
     except ValueError:
         labels = host.split(".")
-        return bool(_HOST.fullmatch(host)) and len(host) <= 253 and all(1 <= len(label) <= 63 for label in labels)
+        is_name = bool(_HOST.fullmatch(host)) and len(host) <= 253 and not labels[-1].isdecimal()
+        return is_name and all(1 <= len(label) <= 63 and _is_decodable(label) for label in labels)
     return True
+
+
+def _is_decodable(label: str) -> bool:
+    """Return whether a label of a host name is ASCII for something: one that begins with ``xn--`` may not be."""
+    try:
+        return bool(label.encode().decode("idna") if label.lower().startswith("xn--") else label)
+    except UnicodeError:
+        return False

@@ -105,6 +105,8 @@ class JournalEntry:
     """None if there was no deployment."""
     touches_env_vars: bool
     """Whether the change sets environment variables, so that ``before`` does not hold every value it replaces."""
+    timeout: float = 0.0
+    """Seconds that the change may take; 0 in an entry of an older version of this package."""
     reason: str = ""
     passes: bool = False
     """Whether the failure was transient, so that the same promotion may succeed later."""
@@ -141,6 +143,14 @@ class JournalEntry:
         """Whether its change may be live, though it was never verified."""
         return self.state in (EntryState.PROMOTING, EntryState.ROLLING_BACK, EntryState.FAILED)
 
+    def is_in_progress(self, now: float) -> bool:
+        """
+        Return whether the change may be under way: neither ended, nor older than its timeout.
+
+        :param now: seconds since 1970
+        """
+        return self.state in (EntryState.PROMOTING, EntryState.ROLLING_BACK) and now - self.at < self.timeout
+
     @property
     def left_nothing(self) -> bool:
         """Whether the deployment was stopped by a rollback and had never served before."""
@@ -173,6 +183,8 @@ class JournalEntry:
             | {
                 "desired": data["wanted"],
                 "state": EntryState(data["state"]),
+                "at": float(data["at"]),
+                "timeout": float(data.get("timeout") or 0.0),
                 "challenger": _served_version(data["challenger"]),
                 "routes": tuple(data.get("routes") or ()),
                 "over": _signature(data.get("over")),

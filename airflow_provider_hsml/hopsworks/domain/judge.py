@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from airflow_provider_hsml.hopsworks.untrusted_text import beginning
+
 TOLERANCE = 1e-6
 """The default tolerance for numbers, relative and absolute."""
-_MOST_SHOWN = 200
-"""Characters of a value that a message shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class Judge:
             if result is None or result:
                 return ""
             fault = f"returned {result!r}"
-        return f"answers otherwise than expected: {expect.name} {fault} for {str(predictions)[:200]}"
+        return f"answers otherwise than expected: {expect.name} {fault} for {beginning(str(predictions))}"
 
     def _too_slow(self, seconds: float) -> str:
         """Compare the latency with ``max_latency_ms``, and return the fault; empty when there is none."""
@@ -191,17 +191,11 @@ def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
 def _difference(found: Any, recorded: Any, tolerance: float) -> str:
     """Return where predictions differ: the first row, with the expected and the actual value."""
     if not isinstance(found, list) or not isinstance(recorded, list):
-        return f"expected {_shown(recorded)}, got {_shown(found)}"
+        return f"expected {beginning(repr(recorded))}, got {beginning(repr(found))}"
     for number, (one, other) in enumerate(zip(found, recorded, strict=False), 1):
         if not same(one, other, tolerance):
-            return f"row {number} of {len(recorded)}: expected {_shown(other)}, got {_shown(one)}"
+            return f"row {number} of {len(recorded)}: expected {beginning(repr(other))}, got {beginning(repr(one))}"
     return f"expected {len(recorded)} predictions, got {len(found)}"
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message, cut after some characters."""
-    text = repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.untrusted_text import clean_json
+
 from . import arguments, wire
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ class ModelVersion:
         :raises ValueError: ``data`` is not a model, or a key that our code reads has a wrong type
         """
         wire.resource(data, {"name": str, "version": int, "id": str}, _OPTIONAL)
+        shown = clean_json({key: data.get(key) for key in ("metrics", "description", "environment", "featureView")})
         framework = data.get("framework")
         return cls(
             name=data["name"],
@@ -82,12 +85,12 @@ class ModelVersion:
             id=data["id"],
             project=data.get("projectName") or project,
             registry_id=data.get("modelRegistryId") or registry_id,
-            metrics=_metrics(data.get("metrics")),
+            metrics=_metrics(shown["metrics"]),
             framework=Framework(framework) if framework in set(Framework) else None,
-            description=data.get("description"),
-            environment=data.get("environment"),
+            description=shown["description"],
+            environment=shown["environment"],
             training_dataset_version=data.get("trainingDatasetVersion") or None,
-            feature_view=(data.get("featureView") or {}).get("name"),
+            feature_view=(shown["featureView"] or {}).get("name"),
             created=data.get("created"),
             tags=tags_of((data.get("tags") or {}).get("items") or []),
         )
@@ -132,7 +135,8 @@ def tags_of(rows: Iterable[Any]) -> dict[str, Any]:
     :param rows: ``{"name", "value"}`` of each
     :raises ValueError: a row is not a tag
     """
-    return {row["name"]: tag_value(row.get("value")) for row in rows if wire.resource(row, {"name": str}, {})}
+    tags = {row["name"]: tag_value(row.get("value")) for row in rows if wire.resource(row, {"name": str}, {})}
+    return clean_json(tags)  # type: ignore[no-any-return]
 
 
 def tag_value(value: Any) -> Any:

@@ -183,10 +183,11 @@ async def predict(project: Project, name: str, body: Mapping[str, Any], *, timeo
 
     :param timeout: seconds
     :param clock: returns the seconds since 1970
-    :raises DeploymentError: the deployment is Stopped, and stays so for ten seconds
+    :raises DeploymentError: the deployment is Stopped, and stays so for ten seconds or until the timeout
     :raises HopsworksError: the last error at the timeout; or at once, if the model itself refused the request
     """
     stopped_since: float | None = None
+    ends = clock() + timeout
 
     async def ask_once(seconds: float) -> Any:
         nonlocal stopped_since
@@ -197,9 +198,10 @@ async def predict(project: Project, name: str, body: Mapping[str, Any], *, timeo
                 raise
             if not await _is_stopped(project, name):
                 stopped_since = None
-            elif stopped_since is None:
-                stopped_since = clock()
-            elif clock() - stopped_since >= STOPPED_SECONDS:
+                raise
+            now = clock()
+            stopped_since = now if stopped_since is None else stopped_since
+            if now >= min(stopped_since + STOPPED_SECONDS, ends):
                 raise _stopped(name) from error
             raise
 

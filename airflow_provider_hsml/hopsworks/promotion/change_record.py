@@ -132,6 +132,7 @@ class ChangeRecord:
             state=EntryState.PROMOTING,
             run=self.run.key,
             at=self.run.clock(),
+            timeout=self.run.timeout,
             challenger=self._challenger(live),
             desired={
                 **(earlier.desired if earlier else {}),

@@ -47,8 +47,6 @@ BETWEEN_STALE_PROBES = 2.5
 """Seconds between them."""
 AMBIGUOUS_SECONDS = 60.0
 """Seconds after a rollout for which the previous version may answer from instances that are not known."""
-_LATE = 10.0
-"""Seconds after the deadline from which a first read was too late to tell anything about the rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +213,12 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
 
     def _too_late(self, deployment: Deployment) -> str:
         late = (self._first_read or 0.0) - self.deadline
-        if late > _LATE:
+        if late > 0:
             return (
                 f"{deployment}: the deployment was not read once before the timeout of {self.timeout:g} s, but first "
-                f"{late:.0f} s after it, so it is unknown whether the change is live.\nIf the task was deferred, check "
-                "that the triggerer runs and is not overloaded. A retry of the task attaches to the change."
+                f"{max(late, 1):.0f} s after it, so it is unknown whether the change is live.\nIf the task was "
+                "deferred, check that the triggerer runs and is not overloaded. A retry of the task attaches to the "
+                "change."
             )
         tracker, message = self.tracker, f"{deployment} is not live within {self.timeout:g} s"
         if tracker.previous_since is not None and self.prober.fault:

@@ -133,7 +133,7 @@ class AsyncClient:
         try:
             outcome: T = await attempts(self._send_once, call, time.monotonic())
         except HopsworksError as error:
-            raise request.without_frames(error) from error.__cause__
+            raise request.without_causes(error) from None
         return outcome
 
     async def close(self) -> None:
@@ -166,9 +166,10 @@ class AsyncClient:
             one = request.HttpRequest(self.access, call, self._key)
             is_connected = False
 
-            async def trace(event: str, _info: Mapping[str, Any]) -> None:
+            async def trace(event: str, info: Mapping[str, Any]) -> None:
                 nonlocal is_connected
-                is_connected = is_connected or event == "http11.send_request_headers.started"
+                is_sending = event == "http11.send_request_headers.started"
+                is_connected = is_connected or (is_sending and info["request"].method != b"CONNECT")
 
             try:
                 return await self._receive(one, trace)
@@ -179,7 +180,9 @@ class AsyncClient:
             except httpx.TimeoutException as error:
                 raise one.not_answered() from error
             except httpx.HTTPError as error:
-                raise one.failed(error, unreached=isinstance(error, httpx.ConnectError)) from error
+                raise one.failed(error, unreached=not is_connected) from error
+            except OSError as error:  # TLS errors while an answer is read are not wrapped.
+                raise one.failed(error, unreached=not is_connected) from error
             except (ImportError, ValueError, httpx.InvalidURL) as error:
                 # After the request was sent, such an error is about the response.
                 raise (one.failed(error, unreached=False) if is_connected else one.not_sendable(error)) from error

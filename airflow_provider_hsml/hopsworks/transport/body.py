@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 from airflow_provider_hsml.hopsworks.api import is_within
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NoResponseError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ class Body:
     ) -> None:
         packing = encoding.strip().lower()
         if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            message = f"{where}: the answer is encoded as {packing[:80]!r}, which was not asked for."
+            message = f"{where}: the answer is encoded as {beginning(packing, 80)!r}, which was not asked for."
             raise UnexpectedResponseError(message, status=too_long.status)
         self._where = where
         self._limit = limit

@@ -95,7 +95,7 @@ class Client:
         try:
             outcome: T = attempts(self._send_once, call, time.monotonic())
         except HopsworksError as error:
-            raise request.without_frames(error) from error.__cause__
+            raise request.without_causes(error) from None
         self._on_answer(outcome)
         return outcome
 
@@ -162,8 +162,7 @@ class Client:
             # A ValueError after that is about the response: a malformed header, for example.
             if isinstance(error, ValueError) and not watchdog.is_connected:
                 raise one.not_sendable(error) from error
-            unreached = "NewConnectionError" in repr(error.args) or "NameResolutionError" in repr(error.args)
-            raise one.failed(error, unreached=unreached) from error
+            raise one.failed(error, unreached=not watchdog.is_connected) from error
         except requests.exceptions.BaseHTTPError as error:  # type: ignore[attr-defined]  # urllib3's, from the body
             raise (
                 one.not_answered() if "Read timed out" in str(error) else one.failed(error, unreached=False)

@@ -49,6 +49,9 @@ _LONGEST_PAUSE = 30.0
 _SHORTEST_TIMEOUT = 0.1
 """Seconds that an attempt has at least: no timeout at all means to wait for ever, to one of the HTTP libraries."""
 _OLD_TLS = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE", "WRONG_SSL_VERSION")
+_LONGEST_PATH = 255
+_TUNNEL = re.compile(r"(?:Tunnel connection failed: |^)([2-5]\d\d)\b")
+"""The status with which a proxy refuses to connect, in the texts of the HTTP libraries."""
 _PASSWORD = re.compile(r"//[^/@\s]*@")
 
 
@@ -145,35 +148,53 @@ class HttpRequest:
         """
         Build the error for any other failure.
 
-        :param unreached: whether the HTTP library reports that there was no connection
+        :param unreached: whether there was no connection to the server yet, so that nothing was sent
         """
         cause = _cause(error)
         how = f" ({_text(cause)})" if cause else ""
-        # A connection that ends in the TLS handshake says nothing about the certificate; httpx calls it unreached.
+        # A connection that ends in the TLS handshake says nothing about the certificate.
         ended = isinstance(cause, ConnectionResetError | ssl.SSLEOFError)
-        if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+        if unreached and isinstance(cause, ssl.SSLError) and not ended:
+            return self._not_trusted(cause, how)
+        if unreached and (proxy := _proxy_of(self.base)) is not None:
+            variable, address = proxy
+            status = _TUNNEL.search(str(error))
             message = (
-                f"{self._where}: the server there does not speak TLS.\nCheck the connection's port. If the server "
-                "speaks plain http, begin the host with 'http://'."
+                f"{self._where}: the proxy {urlsplit(address).hostname!r} in the environment variable {variable} does "
+                f"not connect to it{f' (HTTP {status[1]})' if status else how}.\nCheck that variable, or name the host "
+                "in NO_PROXY."
             )
-            return CertificateError(message)
-        if isinstance(cause, ssl.SSLError) and cause.reason in _OLD_TLS:
-            message = (
-                f"{self._where}: the server offers no version of TLS that is secure, such as TLS 1.1 or older only"
-                f"{how}.\nHave TLS 1.2 or later enabled on the server, or on the proxy in front of it."
-            )
-            return CertificateError(message)
-        if isinstance(cause, ssl.SSLError) and not ended:
-            message = (
-                f"{self._where}: the server's TLS certificate does not verify{how}.\nIf it is signed by a private CA, "
-                "put the path of that CA's PEM file into the connection's extra 'ca_bundle'."
-            )
-            return CertificateError(message)
+            return NoResponseError(message, sent=False)
         if unreached and not ended:
             message = f"{self._where}: nobody answers there.\nCheck the connection's host and port{how}."
             return NoResponseError(message, sent=False)
         fault = "is malformed" if isinstance(error, ValueError) else "was cut off"
-        return NoResponseError(f"{self._where}: the answer {fault}{how}.")
+        return NoResponseError(f"{self._where}: the answer {fault}{how}.", sent=not unreached)
+
+    def _not_trusted(self, cause: ssl.SSLError, how: str) -> NoResponseError:
+        """Build the error for a failed TLS handshake."""
+        if cause.reason == "WRONG_VERSION_NUMBER":
+            message = (
+                f"{self._where}: the server there does not speak TLS.\nCheck the connection's port. If the server "
+                "speaks plain http, begin the host with 'http://'."
+            )
+        elif cause.reason in _OLD_TLS:
+            message = (
+                f"{self._where}: the server offers no version of TLS that is secure, such as TLS 1.1 or older only"
+                f"{how}.\nHave TLS 1.2 or later enabled on the server, or on the proxy in front of it."
+            )
+        elif isinstance(cause, ssl.SSLCertVerificationError):
+            message = (
+                f"{self._where}: the server's TLS certificate does not verify{how}.\nIf it is signed by a private CA, "
+                "put the path of that CA's PEM file into the connection's extra 'ca_bundle'."
+            )
+        else:
+            message = (
+                f"{self._where}: the TLS handshake failed{how}.\nCheck the server's TLS: it may require a client "
+                "certificate, which this provider does not have, or ciphers that this machine does not allow."
+            )
+            return NoResponseError(message, sent=False)
+        return CertificateError(message)
 
 
 def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
@@ -202,16 +223,14 @@ def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
     }
 
 
-def without_frames(error: HopsworksError) -> HopsworksError:
+def without_causes(error: HopsworksError) -> HopsworksError:
     """
-    Return an error without the frames of its traceback and of its causes: they hold the response, up to its limit.
+    Return an error without its causes and frames.
 
-    Waits keep the error of a read until the next one; thousands of them must not keep thousands of responses.
+    The errors of the HTTP library quote the response, which may hold the key. Frames hold the whole response: waits
+    keep the error of a read until the next one, and thousands of them must not keep thousands of responses.
     """
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
+    error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
 
 
@@ -240,7 +259,7 @@ def read_key(access: Access) -> str | None:
     """Reread the key if it comes from a file: Hopsworks renews the tokens of its own jobs there."""
     try:
         return Path(access.key_path).read_text().strip() or None if access.key_path else None
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
@@ -262,14 +281,20 @@ def context_of(trusted_path: str) -> ssl.SSLContext:
     :param trusted_path: a PEM file, or a folder of them
     :raises InvalidInputError: the file cannot be read
     """
-    folder = Path(trusted_path).is_dir()
     try:
+        folder = Path(trusted_path).is_dir()
         return ssl.create_default_context(
             cafile=None if folder else trusted_path, capath=trusted_path if folder else None
         )
-    except OSError as error:
-        message = f"The CA to verify TLS by, {trusted_path!r}, is not a PEM file that can be read ({_text(error)})."
-        raise InvalidInputError(message) from error
+    except (OSError, ValueError) as error:
+        # A certificate or its private key may have been pasted in place of a path.
+        named = f" {trusted_path!r}" if trusted_path.isprintable() and len(trusted_path) <= _LONGEST_PATH else ""
+        how = _text(error) if isinstance(error, OSError) else type(error).__name__
+        message = (
+            f"The CA to verify TLS by{named} is not a PEM file that can be read ({how}).\nSet the path of a PEM "
+            "file: in the connection's extra 'ca_bundle', or in the environment."
+        )
+        raise InvalidInputError(message) from None
 
 
 def proxy_for(url: str) -> str | None:
@@ -279,6 +304,12 @@ def proxy_for(url: str) -> str | None:
     :param url: ``scheme://host:port``
     :raises InvalidInputError: the proxy's host or port cannot be one
     """
+    proxy = _proxy_of(url)
+    return proxy and proxy[1]
+
+
+def _proxy_of(url: str) -> tuple[str, str] | None:
+    """Return the proxy for a URL: the environment variable, and its address."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     proxies = getproxies()
@@ -289,8 +320,9 @@ def proxy_for(url: str) -> str | None:
     if not proxy:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
-    _check_proxy(f"{name}_proxy".upper(), proxy)
-    return proxy
+    variable = f"{name}_proxy".upper()
+    _check_proxy(variable, proxy)
+    return variable, proxy
 
 
 def _check_proxy(variable: str, proxy: str) -> None:

@@ -54,6 +54,11 @@ def test_hosts(host: str, port: int | None, url: str) -> None:
         f"{'a' * 64}.example",
         f"prefix.{'s' * 64}",
         ".".join(["a" * 50] * 6),
+        "host:0",
+        "256.1.1.1",
+        "1.2.3.4.5",
+        "2130706433",
+        "xn--zz.example",
     ],
 )
 def test_what_could_lead_the_key_elsewhere_is_no_host(host: str | None) -> None:
@@ -120,6 +125,46 @@ def test_misspelled_extras() -> None:
 
     assert [line.split("'")[1] for line in said] == ["verfy", "Project", "ca-bundle", "request_timeuot"]
     assert said[1] == "Extra 'Project' is unknown and ignored; did you mean 'project'?"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("ca", "ca_bundle"),
+        ("ca_cert", "ca_bundle"),
+        ("insecure", "verify"),
+        ("hopsworks_project", "project"),
+        ("timeout", "request_timeout"),
+        ("extra__hsml__verfy", "verify"),
+    ],
+)
+def test_extras_by_the_names_that_other_systems_have(name: str, meant: str) -> None:
+    assert misspelled_extras({name: 1}) == [f"Extra {name!r} is unknown and ignored; did you mean {meant!r}?"]
+
+
+def test_the_names_of_airflows_old_forms() -> None:
+    old = {"extra__hsml__project": "old", "extra__hsml__request_timeout": "5"}
+    found = Access.from_connection(host="h", port=None, password=KEY, extra=old)
+
+    assert (found.project, found.request_timeout) == ("old", 5)
+    assert Access.from_connection(host="h", port=None, password=KEY, extra={**old, "project": "new"}).project == "new"
+    assert misspelled_extras(old) == []
+
+
+@pytest.mark.parametrize(
+    "path", ["-----BEGIN PRIVATE KEY-----\n" + "MIIEvQ\n" * 300, "x" * 5000, "a/" * 3000, "nul\0nul"]
+)
+def test_what_is_no_path_of_a_ca(path: str) -> None:
+    with pytest.raises(InvalidInputError, match="extra 'ca_bundle': expected the path of a PEM file") as caught:
+        access(ca_bundle=path)
+    assert "MIIEvQ" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", [KEY.upper(), f"https://{KEY.title()}.example"])
+def test_a_key_in_the_host_in_another_case(host: str) -> None:
+    with pytest.raises(InvalidInputError, match="field 'host': it holds the API key") as caught:
+        access(host)
+    assert "secretpart" not in str(caught.value).lower()
 
 
 def test_all_fields(tmp_path: Path) -> None:
@@ -200,6 +245,22 @@ class TestEnvironment:
 
     def test_nothing_there(self) -> None:
         assert Access.from_environment({"HOPSWORKS_API_KEY": KEY}) is None
+
+    @pytest.mark.parametrize("name", ["HOPSWORKS_HOST", "REST_ENDPOINT", "HOPSWORKS_PROJECT"])
+    def test_the_key_in_another_variable(self, name: str) -> None:
+        given = {"HOPSWORKS_HOST": "h", "HOPSWORKS_PROJECT": "p", "HOPSWORKS_API_KEY": KEY}
+
+        with pytest.raises(InvalidInputError, match=f"{name}: it holds the API key") as caught:
+            Access.from_environment({**given, name: KEY.upper()})
+        assert "secretpart" not in str(caught.value).lower()
+
+    def test_a_key_of_blanks(self, tmp_path: Path) -> None:
+        (tmp_path / "api.key").write_text("\n")
+        given = {"HOPSWORKS_HOST": "h", "HOPSWORKS_PROJECT": "p"}
+
+        for where in ({"HOPSWORKS_API_KEY": "  "}, {"SECRETS_DIR": str(tmp_path)}):
+            with pytest.raises(InvalidInputError, match="holds no API key"):
+                Access.from_environment({**given, **where})
 
     def test_half_of_it(self) -> None:
         with pytest.raises(InvalidInputError, match="HOPSWORKS_API_KEY"):

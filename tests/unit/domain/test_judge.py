@@ -8,6 +8,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Judge, Probe, ProbeResult, same
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
+from airflow_provider_hsml.hopsworks.untrusted_text import hide
 
 
 @pytest.mark.parametrize(
@@ -241,3 +242,13 @@ def test_an_answer_that_is_no_object(answer: Any, *, right: bool) -> None:
 
     assert (result.attribution is Attribution.CHALLENGER, not result.wrong) == (right, right)
     assert judge([7], version_path="version").judge(answer, 0.01).wrong.startswith("answers without a model version")
+
+
+def test_a_key_in_a_models_answer_is_removed_before_the_answer_is_cut() -> None:
+    """The rest of a key that was cut would not be recognised."""
+    hide("prefix.secretpart-of-judge")
+    echoed = "x" * 180 + "prefix.secretpart-of-judge"
+    judge = Judge(Verification().checks(), Probe({"instances": [[1]]}, [1]))
+
+    assert "secretp" not in judge.judge([echoed], 0.1).wrong
+    assert "secretp" not in judge.judge({"predictions": echoed}, 0.1).wrong

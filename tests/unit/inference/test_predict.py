@@ -96,6 +96,14 @@ class TestPredict:
         assert caught.value.transient
         assert 1010 <= fake.now <= 1013
 
+    @pytest.mark.parametrize("timeout", [0, 1, 5])
+    def test_a_stopped_one_until_a_shorter_timeout(self, timeout: float) -> None:
+        fake = FakeHopsworks(row=row("Stopped"), answers=refusal(400, 250001))
+
+        with pytest.raises(DeploymentError, match=r"is stopped(.|\n)*StartDeploymentOperator"):
+            self.ask(fake, timeout)
+        assert fake.now <= 1000 + timeout
+
     def test_the_timeout_may_be_shorter(self) -> None:
         fake = FakeHopsworks(row=row("Idle"), answers=refusal(400, 250008))
 

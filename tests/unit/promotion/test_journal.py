@@ -70,6 +70,21 @@ class TestAnEntry:
 
         assert JournalEntry.from_json(json.loads(json.dumps(written.to_json()))) == written
 
+    @pytest.mark.parametrize(
+        ("state", "at", "timeout", "expected"),
+        [
+            (EntryState.PROMOTING, 1000.0, 600.0, True),
+            (EntryState.ROLLING_BACK, 1000.0, 600.0, True),
+            (EntryState.PROMOTING, 300.0, 600.0, False),
+            (EntryState.PROMOTING, 1000.0, 0.0, False),
+            (EntryState.FAILED, 1000.0, 600.0, False),
+            (EntryState.VERIFIED, 1000.0, 600.0, False),
+        ],
+    )
+    def test_is_in_progress_for_its_timeout(self, state: EntryState, at: float, timeout: float, expected: bool) -> None:
+        """A change that was left pending days ago is under way no longer."""
+        assert entry(state, at=at, timeout=timeout).is_in_progress(1001.0) is expected
+
     def test_of_a_newer_version_of_this_is_read_as_far_as_it_is_known(self) -> None:
         data: Any = json.loads(json.dumps(entry().to_json()))
         for place in (data, data["before"], data["challenger"], data["rejected"][0]):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
 import struct
 import threading
+import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -132,6 +134,8 @@ def test_both_clients_say_the_same(name: str, call: Call[Any]) -> None:
             client.close()
         assert str(caught.value).startswith(f"{call.what} at {url}: ")
         error = caught.value
+        assert error.__cause__ is None, "the HTTP libraries' own errors quote the response"
+        assert error.__suppress_context__
         ends.append((type(error), str(error).replace(url, ""), error.transient, error.outcome_unknown))
 
     assert ends[0] == ends[1]
@@ -211,6 +215,24 @@ def test_a_key_that_a_response_echoes_is_in_no_error(connect: Connect, echo: str
                 assert not re.search("secretpar", text, re.IGNORECASE)
 
 
+@pytest.mark.parametrize(
+    "echo",
+    [
+        b"HTTP/1.1 %s\r\n\r\n",
+        b"%s 200 OK\r\n\r\n",
+        b"HTTP/1.1 502 %s\r\nContent-Length: 1\r\n\r\n<",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: " + b"x" * 57 + b"%s\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 28\r\n\r\n{"%s":1}',
+    ],
+)
+def test_a_key_that_is_echoed_outside_of_a_body_is_in_no_traceback(connect: Connect, echo: bytes) -> None:
+    answer = echo % f"ApiKey {KEY}".encode()
+    with broken(lambda connection: connection.sendall(answer))() as url, pytest.raises(HopsworksError) as caught:
+        connect(url).send(LIST)
+    assert "secretpar" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_no_cookie_is_sent_back(connect: Connect) -> None:
     cookies = []
 
@@ -237,6 +259,81 @@ def test_an_old_tls_is_named(reason: str) -> None:
     assert isinstance(error, CertificateError)
     assert "such as TLS 1.1 or older only" in str(error)
     assert "Have TLS 1.2 or later enabled" in str(error)
+
+
+def test_a_key_file_that_is_no_text_gives_no_new_key(tmp_path: Path) -> None:
+    (tmp_path / "token.jwt").write_bytes(b"\xff\xfe")
+
+    assert request_.read_key(Access("https://h", "demo", KEY, key_path=str(tmp_path / "token.jwt"))) is None
+
+
+class TestTls:
+    @pytest.fixture
+    def context(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+        """The TLS of a server whose certificate is trusted."""
+        context, authority = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), trustme.CA()
+        authority.issue_cert("127.0.0.1").configure_cert(context)
+        authority.configure_trust(context)
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+        return context
+
+    def test_without_a_common_cipher(self, connect: Connect, context: ssl.SSLContext) -> None:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers("AES128-SHA")
+        with serving(Seen(OK), tls=context) as url, pytest.raises(NoResponseError, match="handshake failed") as caught:
+            connect(url).send(LIST)
+        assert (caught.value.transient, caught.value.sent) == (True, False)
+        assert not isinstance(caught.value, CertificateError)
+
+    @pytest.mark.parametrize(
+        ("version", "sent", "words"),
+        [
+            (ssl.TLSVersion.TLSv1_2, False, r"handshake failed(.|\n)*a client certificate"),
+            (ssl.TLSVersion.TLSv1_3, True, r"was cut off"),
+        ],
+    )
+    def test_a_server_that_requires_a_client_certificate(
+        self, connect: Connect, context: ssl.SSLContext, version: ssl.TLSVersion, sent: bool, words: str
+    ) -> None:
+        """With TLS 1.3, the client hears of it only after its handshake."""
+        context.maximum_version, context.verify_mode = version, ssl.CERT_REQUIRED
+        with serving(Seen(OK), tls=context) as url, pytest.raises(NoResponseError, match=words) as caught:
+            connect(url).send(LIST)
+        assert (caught.value.transient, caught.value.sent) == (True, sent)
+
+    def test_a_damaged_record_is_retried(self, connect: Connect, context: ssl.SSLContext) -> None:
+        damages = iter([True])
+
+        def damage(request: Request) -> tuple[int, dict[str, str], bytes]:
+            if next(damages, False):
+                os.write(request.connection.fileno(), b"\x17\x03\x03\x00\x20" + bytes(32))
+            return OK
+
+        with serving(damage, tls=context) as url:
+            assert connect(url).send(LIST) == []
+
+
+class TestProxyThatDoesNotConnect:
+    @pytest.mark.parametrize(
+        ("reply", "words"),
+        [
+            (b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n", r"HTTP 407"),
+            (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\n<html>", r"HTTP 403"),
+            (b"HTTP/1.1 302 Found\r\nLocation: http://x\r\nContent-Length: 0\r\n\r\n", r"HTTP 302"),
+            (b"SSH-2.0-OpenSSH\r\n", ""),
+            (b"", ""),
+        ],
+    )
+    def test_is_named(self, connect: Connect, monkeypatch: pytest.MonkeyPatch, reply: bytes, words: str) -> None:
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        with broken(lambda connection: connection.sendall(reply))() as url:
+            monkeypatch.setenv("https_proxy", url.replace("//", "//me:hidden@"))
+            with pytest.raises(NoResponseError, match=f"'127.0.0.1' in .* HTTPS_PROXY does not.*{words}") as caught:
+                connect("https://hopsworks.invalid:443").send(PUT)
+        assert not caught.value.sent
+        assert "hidden" not in str(caught.value)
 
 
 class TestEnvironment:
@@ -328,6 +425,14 @@ class TestEnvironment:
             assert connect(url, verify=str(ours)).send(LIST) == []
             with pytest.raises(CertificateError):
                 connect(url).send(LIST)
+
+    @pytest.mark.parametrize("path", ["-----BEGIN PRIVATE KEY-----\n" + "MIIEvQ\n" * 300, "MIIEvQ" * 900, "a\0MIIEvQ"])
+    def test_what_is_no_path_of_a_ca_is_not_repeated(
+        self, connect: Connect, monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        with pytest.raises(InvalidInputError, match=r"CA.*is not a PEM file(.|\n)*Set the path") as caught:
+            connect("https://127.0.0.1:1", verify=path).send(LIST)
+        assert "MIIEvQ" not in "".join(traceback.format_exception(caught.value))
 
     @pytest.mark.parametrize("content", [None, "no certificate"])
     def test_a_ca_that_cannot_be_read(self, connect: Connect, tmp_path: Path, content: str | None) -> None:
