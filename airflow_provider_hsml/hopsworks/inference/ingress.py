@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Address
 from airflow_provider_hsml.hopsworks.domain.access import is_loopback
-from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputError, NotFoundError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 if TYPE_CHECKING:
@@ -115,6 +115,10 @@ class Ingress:
                     self._known[name] = address
                 elif number < len(addresses):
                     continue
+                raise
+            except HopsworksError:
+                if known:  # A lost request says nothing about the address that has answered before.
+                    self._known[name] = known
                 raise
             self._known[name] = address
             return answer
