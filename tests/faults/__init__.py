@@ -25,8 +25,8 @@ model versions. A request that leaves all of that as it was is no change, whatev
 same content, a START that is refused. So repeating is free, and doing a thing twice is not.
 
 Three things are outside of this. A server that says of an existing deployment, with Hopsworks' own code, that it does
-not exist is believed by those operations that are satisfied with its absence (stop, delete), and a record lacks a
-version of which it says so. A change that another
+not exist is believed by those operations that are satisfied with its absence (stop, delete), a record lacks a
+version of which it says so, and a bad version that is there again counts as another client's. A change that another
 client makes after the last read of a task cannot be in its result; so the task runs once more before it is judged. A
 registration that is broken off after it has made the folder of a new version and before its note, while the server
 cannot be reached to delete the folder, cannot know later whether the folder is another task's: one empty folder stays,

@@ -306,7 +306,7 @@ def _played(name: str) -> Outcome:
 def _play(
     mortal: Mortal, folder: Path, loop: Loop, scene: _Scene, at: Position, death: _Death, outcome: Outcome
 ) -> None:
-    connection = f"killed_{mortal.name}"
+    connection = f"faults_killed_{mortal.name}"
     variable = f"AIRFLOW_CONN_{connection.upper()}"
     model = folder / "model"
     model.mkdir()
@@ -320,25 +320,22 @@ def _play(
         os.environ[variable] = json.dumps(fields)
 
     connect(mortal.port)
+    for version in scene.prepare:
+        execute(_register(mortal, model, connection, version), FakeTaskInstance())
+    for version in scene.prepare[:1] if scene is not _SCENES["create"] else ():
+        execute(_deploy(mortal, connection, version), FakeTaskInstance())
+    proxy = Proxy(plot, Rule(fault, at, Position("", 0)))
+    loop.run(proxy.open())
+    connect(proxy.port)
     try:
-        for version in scene.prepare:
-            execute(_register(mortal, model, connection, version), FakeTaskInstance())
-        for version in scene.prepare[:1] if scene is not _SCENES["create"] else ():
-            execute(_deploy(mortal, connection, version), FakeTaskInstance())
-        proxy = Proxy(plot, Rule(fault, at, Position("", 0)))
-        loop.run(proxy.open())
-        connect(proxy.port)
-        try:
-            outcome.problems += _tries(lambda: scene.make(mortal, model, connection), outcome)
-        finally:
-            loop.run(proxy.close())
-        outcome.exchanges = [str(exchange) for exchange in proxy.exchanges]
-        outcome.is_met = mortal.deaths > 0
-        if not outcome.is_met:
-            outcome.problems.append(f"the server was not killed: {outcome.exchanges}")
-        outcome.problems += scene.end(mortal)
+        outcome.problems += _tries(lambda: scene.make(mortal, model, connection), outcome)
     finally:
-        os.environ.pop(variable, None)
+        loop.run(proxy.close())
+    outcome.exchanges = [str(exchange) for exchange in proxy.exchanges]
+    outcome.is_met = mortal.deaths > 0
+    if not outcome.is_met:
+        outcome.problems.append(f"the server was not killed: {outcome.exchanges}")
+    outcome.problems += scene.end(mortal)
 
 
 def _tries(make: Callable[[], Any], outcome: Outcome) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 import tempfile
@@ -128,6 +129,8 @@ class Matrix:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
+            # None is removed while cells run: Airflow and the provider walk through the environment.
+            stack.callback(_forget_connections)
             stack.enter_context(hurried())
             witness = stack.enter_context(listening())
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="faults-tls-")))
@@ -175,6 +178,11 @@ class Matrix:
 
         with ThreadPoolExecutor(self.at_once, thread_name_prefix="cell") as threads:
             return list(threads.map(work, things))
+
+
+def _forget_connections() -> None:
+    for name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_FAULTS_")]:
+        del os.environ[name]
 
 
 def _guarded(player: Player, cell: Cell) -> Outcome:

@@ -125,17 +125,14 @@ def _running(plot: Plot) -> None:
 def _promoted_twice(plot: Plot) -> None:
     plot.register(1)
     plot.register(2)
-    name = f"direct_{plot.name}"
+    name = f"faults_direct_{plot.server.line.replace('.', '')}_{plot.number}"
     variable = f"AIRFLOW_CONN_{name.upper()}"
     host = {"conn_type": "hsml", "host": "http://127.0.0.1", "port": plot.server.port}
     os.environ[variable] = json.dumps(host | {"password": plot.key, "extra": {"project": plot.project}})
-    try:
-        hook = HsmlHook(name)
-        with contextlib.closing(hook.client):
-            for version in (1, 2):
-                hook.deploy_model(plot.name, version, timeout=60, poll_interval=0.1, run_key=f"before/{version}")
-    finally:
-        del os.environ[variable]
+    hook = HsmlHook(name)
+    with contextlib.closing(hook.client):
+        for version in (1, 2):
+            hook.deploy_model(plot.name, version, timeout=60, poll_interval=0.1, run_key=f"before/{version}")
     plot.settle()
 
 

@@ -16,6 +16,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Address
 from airflow_provider_hsml.hopsworks.domain.access import is_loopback
 from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
     InferenceError,
     InvalidInputError,
     NotFoundError,
@@ -120,6 +121,10 @@ class Ingress:
                     self._known[name] = address
                 elif number < len(addresses):
                     continue
+                raise
+            except HopsworksError:
+                if known:  # A lost request says nothing about the address that has answered before.
+                    self._known[name] = known
                 raise
             self._known[name] = address
             return answer

@@ -229,11 +229,11 @@ class Prober:
             answer, seconds = await timed(self._until_reached(), self.clock)
         except HopsworksError as error:
             if predict.is_unreached(error):
-                await _check_is_up(self.project, deployment)
+                is_up = await _is_up(self.project, deployment)
                 message = f"{deployment} does not answer, although it should: {error}"
                 if self.was_unreachable:
                     message += "\nThe version before the change did not answer either: check the route to the models."
-                elif await is_deployments_fault(self.project, deployment, error):
+                elif is_up and await is_deployments_fault(self.project, deployment, error):
                     raise UnreachableError(message) from error
                 raise DeadlineExceededError(message) from error
             _check_refusal(self.name, self.checks, error)
@@ -341,9 +341,9 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
         raise error
 
 
-async def _check_is_up(project: Project, deployment: Deployment) -> None:
+async def _is_up(project: Project, deployment: Deployment) -> bool:
     """
-    Check that a deployment that does not answer was not stopped meanwhile, which says nothing about its version.
+    Return whether a deployment that does not answer is certainly to serve; False if its state cannot be read.
 
     :param deployment: the deployment as it was read last
     :raises SupersededError: another client has stopped or deleted it
@@ -352,13 +352,14 @@ async def _check_is_up(project: Project, deployment: Deployment) -> None:
         now = await api.get_deployment_by_id(project, deployment.id)
     except HopsworksError as error:
         log.info("The state of %s is unknown: %s", deployment, error)
-        return
+        return False
     if now is None or now.status.is_down or now.status is DeploymentStatus.STOPPING:
         done = "deleted" if now is None else "stopped"
         message = (
             f"{now or deployment} was {done} by another client while it was probed.\nRun the task again if needed."
         )
         raise SupersededError(message)
+    return True
 
 
 async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:

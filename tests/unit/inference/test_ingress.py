@@ -109,6 +109,14 @@ class TestAddress:
         cluster.predict(ingress)
         assert cluster.asked == [BY_NAMESPACE, BY_NAMESPACE, BY_PROJECT, BY_HOST]
 
+    def test_is_kept_after_a_request_that_says_nothing_about_it(self, ingress: Ingress) -> None:
+        cluster = Cluster(answers=[Answer(200, b"{}"), Answer(502, b"<html>"), Answer(200, b"{}")])
+        cluster.predict(ingress)
+        cluster.deployment = None  # It is not read again.
+
+        assert cluster.predict(ingress) == {}
+        assert cluster.asked == [BY_NAMESPACE] * 3
+
     def test_of_nothing(self, ingress: Ingress) -> None:
         with pytest.raises(NotFoundError, match="'digits' does not exist"):
             Cluster(deployment=None).predict(ingress)
