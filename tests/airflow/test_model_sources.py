@@ -91,7 +91,7 @@ class TestObjectStorage:
     @pytest.mark.parametrize(
         ("path", "message"),
         [
-            ("file:///no/such/place", "there is no such file"),
+            ("file:///no/such/place", "no such file or folder on this machine"),
             ("nosuch://bucket/model", "Airflow cannot read such URLs here"),
         ],
     )

@@ -177,7 +177,7 @@ class TestAModelThatCannotBeReached:
     ) -> None:
         after_the_change(monkeypatch, lambda: serving.faults.add(PAGE))
 
-        with pytest.raises(DeadlineExceededError, match=r"does not answer(.|\n)*live but unverified"):
+        with pytest.raises(DeadlineExceededError, match=r"does not answer(.|\n)*sent but unverified"):
             execute(deploy(deployed, 2))
         assert hook.get_promotion_state(deployed).rejected == ()
 

@@ -26,6 +26,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_hsml import DeploymentStatusSensor, ModelVersionSensor
+from airflow_provider_hsml.deferral import DEFER_MARGIN
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker, trigger_event
 from airflow_provider_hsml.hopsworks.errors import (
     CertificateError,
@@ -76,7 +77,8 @@ def wait(sensor: Any, ti: FakeTaskInstance | None = None, between: Callable[[], 
         try:
             if deferred is None:
                 return sensor.execute(context)
-            assert deferred.timeout is None, "Airflow has no deadline of its own"
+            assert deferred.timeout is not None
+            assert deferred.timeout.total_seconds() >= DEFER_MARGIN, "for a triggerer that never reports"
             event = asyncio.run(first_event(deferred.trigger))
             if between:
                 between()

@@ -151,7 +151,7 @@ def _files(plot: Plot) -> None:
 
 def _registered(plot: Plot, result: Any) -> list[str]:
     beside = {"input_example.json", "expected.json"}
-    files = {"Files/model.joblib" if plot.server.line != "3.7" else "model.joblib", *beside}
+    files = {"Files/model.joblib" if plot.server.line != "3.7" else "model.joblib", "airflow_run.json", *beside}
     number = 1 + len(plot.empty_versions())
     there = set(plot.files(f"Models/{plot.name}/{number}"))
     found = [] if plot.versions() == [number] else [f"versions {plot.versions()} are registered"]
