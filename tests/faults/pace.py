@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import pkgutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,6 @@ def hurried() -> Iterator[None]:
                 if getattr(module, constant, None) == usual:
                     stack.enter_context(mock.patch.object(module, constant, seconds))
         # The operator that deletes has no argument for it.
-        defaults: Any = HsmlHook.delete_deployment.__kwdefaults__
+        defaults: Any = inspect.unwrap(HsmlHook.delete_deployment).__kwdefaults__
         stack.enter_context(mock.patch.dict(defaults, timeout=TIMEOUT))
         yield
