@@ -210,6 +210,7 @@ async def _check_alone(project: Project, note: _RetryNote, folder: str) -> None:
     :param folder: of the version that this try has claimed
     :raises SupersededError: another try has written the note; its version stays, and ours is deleted
     """
+    await note.make_folder(project)
     theirs = await note.find(project)
     if theirs is None:
         return
@@ -284,11 +285,15 @@ class _RetryNote:
     def _mark(self, version: int) -> str:
         return f"Models/{self.model_name}/{version}/{MARK}"
 
-    async def write(self, project: Project, version: int) -> None:
-        """Record the number, and mark its folder, before any file is uploaded."""
+    @staticmethod
+    async def make_folder(project: Project) -> None:
+        """Make the folder of the notes."""
         if not await api.path_exists(project, CLAIMS):
             await api.make_folder(project, CLAIMS.rpartition("/")[0])
             await api.make_folder(project, CLAIMS)
+
+    async def write(self, project: Project, version: int) -> None:
+        """Record the number, and mark its folder, before any file is uploaded."""
         if self._is_there:
             await api.delete_path(project, self.path)
         content = {"model_name": self.model_name, "model_version": version, "files": self.files}
