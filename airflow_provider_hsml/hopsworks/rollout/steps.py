@@ -168,9 +168,12 @@ class Steps:
         """
         if live.status is not Status.RUNNING:
             return
+        is_kept = not self.policy.recreate
+        # The names come first: another client's change during the probe would make new instances look old.
+        names = await read_instance_names(self.run.project, live) if is_kept else frozenset()
         answer = await self.prober.probe_champion(may_refuse=self.policy.is_way_back)
-        if not self.policy.recreate:
-            self.progress.old_names = await read_instance_names(self.run.project, live)
+        if is_kept:
+            self.progress.old_names = names
             self.prober.judge.record_champion(live.model_version, answer)
 
     async def create(self, body: Mapping[str, Any]) -> Deployment:
