@@ -5,6 +5,7 @@ The states of a change, as its journal entries have them::
 
     PROMOTING ──live and verified──> VERIFIED
         │ └──another client's change──> SUPERSEDED      (their change is kept)
+        │ └──refused, so that nothing was sent──> the entry before it is written again
         │ └──evidence, on_failure="leave"──> FAILED
         └──evidence against the new configuration──> ROLLING_BACK ──previous state is live──> ROLLED_BACK
                                                           └──rollback fails for good──> FAILED
@@ -16,7 +17,8 @@ Theory of operation:
 2. Only evidence about the new configuration rolls it back (``EVIDENCE``): its instances do not come up, its answers
    are wrong, or Hopsworks stored something else. Any other failure says nothing about it: the entry stays PROMOTING,
    which is a *pending* change, and the error says "live but unverified". A retry adopts the change, and the next
-   promotion verifies it before it considers new candidates.
+   promotion verifies it before it considers new candidates (``settle.py``). Both take the previous version's answer and
+   instances from the entry.
 3. A rollback restores the previous configuration and verifies it. A deployment that was stopped before is stopped
    again; one that did not exist is stopped. A change of another client is never overwritten.
 4. The long waits of both may be deferred: ``resume`` continues from the trigger's event and the journal.

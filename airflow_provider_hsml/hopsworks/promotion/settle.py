@@ -1,8 +1,8 @@
 """
 End the pending change of an earlier run, before another version is considered.
 
-Only a change that is live is settled: it is verified with the checks that it was made with, and nothing is sent but a
-START. The exception is a manual rollback of two steps, whose second step may be missing.
+Only a change that is live is settled: it is verified with the checks that it was made with, and no configuration is
+sent. The exception is a manual rollback of two steps, whose second step may be missing.
 """
 
 from __future__ import annotations
