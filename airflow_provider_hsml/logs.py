@@ -27,7 +27,7 @@ class _Masking(logging.Handler):
             text = record.getMessage()
             if record.exc_info:
                 # In the text, since each handler would format the exception again.
-                text = f"{text}\n{_FORMATTER.formatException(record.exc_info)}"
+                text = f"{text}\n{record.exc_text or _FORMATTER.formatException(record.exc_info)}"
                 record.exc_info = record.exc_text = None
             record.msg, record.args = redact(clean(text, _MOST)), ()
         except Exception:  # noqa: BLE001 - as in all handlers
