@@ -180,6 +180,7 @@ class TestSurvival:
 
         with caplog.at_level(logging.WARNING):
             assert asyncio.run(run())
-        # Airflow 3 logs with structlog, Airflow 2 with logging.
-        logged = capsys.readouterr().out + "".join(one.getMessage() for one in caplog.records)
-        assert logged.count("The poll ended with an unexpected RecursionError; polling again every 0.5 s") == 1
+        # Airflow 3.3 logs with structlog, earlier ones with logging, perhaps to the console as well.
+        logged = capsys.readouterr().out, "".join(one.getMessage() for one in caplog.records)
+        warning = "The poll ended with an unexpected RecursionError; polling again every 0.5 s"
+        assert max(text.count(warning) for text in logged) == 1
