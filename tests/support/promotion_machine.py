@@ -255,7 +255,11 @@ class PromotionMachine(RuleBasedStateMachine):
         return Task(f"deploy best, {gate}, {spec}", do)
 
     def _check_rejected(self, record: Record | None, gate: dict[str, Any]) -> None:
-        is_allowed = gate.get("retry_rejected") or self.theirs
+        # A version that was deployed by its number and is not verified yet is settled, and not chosen.
+        is_settled = (
+            self.was_unverified and record is not None and record.model_version == self.before.row.get("modelVersion")
+        )
+        is_allowed = gate.get("retry_rejected") or self.theirs or is_settled
         if record is None or is_allowed or (record.is_kept and self.before.is_up):
             return
         keys = self.rejected.get(record.model_version or 0, set())
