@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from airflow_provider_hsml.hopsworks.errors import BUSY_CODES
 from airflow_provider_hsml.local import LocalServing
 from tests.conftest import run_model
 
@@ -201,8 +202,9 @@ class Plot:
     def start(self) -> None:
         row = self.row()
         assert row is not None
-        answer = self.rest("POST", f"serving/{row['id']}", action="START")
-        assert answer.ok, answer.text
+        while not (answer := self.rest("POST", f"serving/{row['id']}", action="START")).ok:
+            assert answer.json().get("errorCode") in BUSY_CODES, answer.text
+            time.sleep(0.2)
 
     def soon(self, seconds: float, act: Callable[[], object]) -> None:
         """Have something happen later, unless the cell has ended by then."""

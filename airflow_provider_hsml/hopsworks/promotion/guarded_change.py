@@ -91,7 +91,8 @@ class GuardedChange:
         is_trusted = record.journal.is_kept and not (record.pending or record.is_unverified)
         policy = dataclasses.replace(self.policy, trust=is_trusted)
         reconciler = Reconciler(record.run, record.desired, policy, self.checks, point)
-        if record.adopts and record.entry is not None:
+        # After a rollback that failed, the entry holds the rollback's inputs: its old instances are the change's own.
+        if record.adopts and record.entry is not None and record.entry.state is EntryState.PROMOTING:
             reconciler.recall(record.entry.asked)
         try:
             outcome = await self._reconcile(reconciler)

@@ -189,7 +189,7 @@ async def register(
     try:
         if note and is_ours:
             await note.write(project, version)
-        await _upload_model(project, model, folder)
+        await _upload_model(project, model, folder, note)
     except Exception:
         await _clean_up(project, note, folder)
         raise
@@ -257,6 +257,7 @@ class _RetryNote:
         self.path = f"{CLAIMS}/{run}.json"
         self.model_name = model_name
         self.files = files
+        self.mark = json.dumps({"run": run}).encode()
         self._is_there = False
 
     async def find(self, project: Project) -> int | None:
@@ -298,7 +299,7 @@ class _RetryNote:
             await api.delete_path(project, self.path)
         content = {"model_name": self.model_name, "model_version": version, "files": self.files}
         await upload.upload_bytes(project, self.path, json.dumps(content).encode())
-        await upload.upload_bytes(project, self._mark(version), json.dumps({"run": self.run}).encode())
+        await upload.upload_bytes(project, self._mark(version), self.mark)
 
 
 async def _await_registered(project: Project, name: str, version: int, clock: Clock) -> ModelVersion:
@@ -378,9 +379,16 @@ async def _highest(project: Project, root: str) -> int:
     return max((int(entry.name) for entry in entries if entry.name.isdecimal()), default=0)
 
 
-async def _upload_model(project: Project, model: NewModel, folder: str) -> None:
-    """Upload all files, and delete those of an incomplete earlier try first."""
-    for leftover in await sources.list_all(project, folder):
+async def _upload_model(project: Project, model: NewModel, folder: str, note: _RetryNote | None) -> None:
+    """
+    Upload all files, and delete those of an incomplete earlier try first.
+
+    :param note: of this task, which has marked the folder
+    """
+    leftovers = await sources.list_all(project, folder)
+    if note:
+        sources.check_uploaded(project, folder, {MARK: len(note.mark)}, {entry.name: entry for entry in leftovers})
+    for leftover in leftovers:
         if leftover.name != MARK:
             await api.delete_path(project, f"{folder}/{leftover.name}")
     files = f"{folder}/Files" if project.has_files_folder else folder
