@@ -40,14 +40,22 @@ def read(what: str, value: object) -> Script:
             arguments.refuse(what, "a path /Projects/<project>/..., without '..' and empty parts", text)
         return Script(found[1])
     file = Path(text)
-    if not file.is_file():
+    content = _content(file)
+    if content is None:
         expected = "a file of the machine where the task runs, or one in the project (/Projects/<project>/...)"
         arguments.refuse(what, expected, text)
-    content = file.read_bytes()
     if not content or len(content) > MOST_BYTES:
         arguments.refuse(what, f"a file of 1 to {MOST_BYTES} bytes", f"{text}: {len(content)} bytes")
     stem = re.sub(r"[^A-Za-z0-9_.-]", "_", file.stem)
     return Script(f"{FOLDER}/{stem}-{hashlib.sha256(content).hexdigest()[:16]}{file.suffix}", content)
+
+
+def _content(file: Path) -> bytes | None:
+    """Return the content of a file; None if there is none that can be read."""
+    try:
+        return file.read_bytes() if file.is_file() else None
+    except (OSError, ValueError):  # The path is too long, holds a NUL, or may not be read.
+        return None
 
 
 def describe_change(old: object, new: object) -> str:

@@ -40,6 +40,8 @@ VLLM_METRICS = (
     *("TIME_TO_FIRST_TOKEN", "REQUEST_LATENCY"),
 )
 _ENV_VAR = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LONGEST_INTEGER = 1000
+"""Bits of a number. Python writes no integer with more than 4,300 digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,7 +345,8 @@ def _env_vars(what: str, given: object) -> dict[str, str]:
             arguments.refuse(what, f"no name that begins with {RESERVED}: Hopsworks sets those itself", name)
         if not _ENV_VAR.fullmatch(name):
             arguments.refuse(what, "names of letters, digits and underscores, not beginning with a digit", name)
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
+        is_long = isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER
+        if isinstance(value, bool) or is_long or not isinstance(value, str | int | float):
             arguments.refuse(f"{what}.{name}", "a text or a number", type(value).__name__)
         found[name] = str(value)
     return found

@@ -158,7 +158,8 @@ def test_an_error_holds_no_response(connect: Connect, monkeypatch: pytest.Monkey
             tracemalloc.stop()
 
     assert len(kept) == 2
-    assert held < MB
+    # The response has 15 MB. The server's thread may still hold a part of what it sends.
+    assert held < 5 * MB
 
 
 @pytest.mark.parametrize("case", ["endless chunks", "a body that drips", "headers that drip"])
