@@ -50,8 +50,9 @@ def clean(text: str, most: int = MOST) -> str:
 
 def without_keys(text: str) -> str:
     """Return a text without keys, and else as it is: for data, where ``clean`` would change too much."""
-    for secret in list(_hidden.values()):
-        text = secret.sub("***", text)
+    # The longest first: a key that is a part of another one would leave the rest of it.
+    for secret in sorted(_hidden.copy(), key=len, reverse=True):
+        text = _hidden[secret].sub("***", text) if secret in _hidden else text
     return text
 
 

@@ -80,6 +80,13 @@ def test_a_short_secret_is_no_word_to_remove() -> None:
     assert clean("serving, only.serving") == "serving, ***"
 
 
+def test_a_key_that_is_a_part_of_another_leaves_none_of_it() -> None:
+    hide("firstpart")
+    hide("firstpart.and-the-rest")
+
+    assert clean("firstpart.and-the-rest, firstpart") == "***, ***"
+
+
 def test_renewed_keys_do_not_pile_up() -> None:
     for number in range(500):
         hide(f"prefix.secret-part-{number}")
