@@ -26,7 +26,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.rollout import restart
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
-from airflow_provider_hsml.hopsworks.untrusted_text import clean
+from airflow_provider_hsml.hopsworks.untrusted_text import beginning, clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -172,7 +172,7 @@ class HsmlBaseHook(BaseHook):
             with contextlib.closing(Client(access, on_new_key=mask_key, attempts=1)) as client:
                 project = client.project
                 version = client.send(api.get_server_version())
-                version = clean(version)[:_MOST_OF_VERSION] if isinstance(version, str) else None
+                version = beginning(version, _MOST_OF_VERSION) if isinstance(version, str) else None
                 # The responses do not matter, only whether the key's scopes allow the requests.
                 client.send(api.get_models(project, limit=1))
                 client.send(api.get_deployments(project, model_name="nosuchmodel"))

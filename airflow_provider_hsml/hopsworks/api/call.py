@@ -23,7 +23,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.untrusted_text import clean
+from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
 from .response import ResponseKind, retry_after
 
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 API = "hopsworks-api/api"
-_MOST_READ = 1 << 16
-"""Bytes of an unexpected response that are looked at."""
+MOST_READ = 1 << 16
+"""Bytes of a refusal, or of an unexpected response, that are looked at."""
 PAGE = 1000
 """Rows per page of a paged list."""
 INSTANCE_NOT_FOUND = 240000
@@ -217,9 +217,7 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
             if complete:
                 raise
             name = row.get("name", row.get("id"))
-            log.warning(
-                "%s: left out %s, which cannot be read: %s", what, clean(repr(name))[:200], clean(str(error))[:200]
-            )
+            log.warning("%s: left out %s, which cannot be read: %s", what, beginning(repr(name)), _fault(error))
     if in_another_case is not None and not found:
         raise in_another_case
     return found
@@ -270,7 +268,7 @@ def beginning_of(answer: Answer) -> str:
     """Return the beginning of a response, for a message. Keys are removed before it is cut."""
     if not answer.content:
         return "nothing, it is empty"
-    return repr(clean(answer.content[:_MOST_READ].decode("utf-8", "replace"))[:200])
+    return repr(beginning(answer.content[:MOST_READ].decode("utf-8", "replace")))
 
 
 def _outline_of(answer: Answer) -> str:
@@ -289,7 +287,7 @@ def _fault(error: Exception) -> str:
     """Return a text about an error of a parser. The types are those whose messages quote no value."""
     kind = type(error).__name__
     if isinstance(error, wire.FormError | KeyError | UnicodeError | json.JSONDecodeError):
-        return f"{kind}: {clean(str(error))[:200]}"
+        return f"{kind}: {beginning(str(error))}"
     return kind
 
 

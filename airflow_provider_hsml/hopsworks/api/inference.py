@@ -9,9 +9,9 @@ from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.verification import check_path
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
-from airflow_provider_hsml.hopsworks.untrusted_text import clean
+from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
-from .call import Call, encoded, error_of, is_html, path_of, rows_of
+from .call import MOST_READ, Call, encoded, error_of, is_html, path_of, rows_of
 from .response import ResponseKind
 
 if TYPE_CHECKING:
@@ -182,14 +182,10 @@ def _checked(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
     return dict(body)
 
 
-_MOST_READ = 1 << 16
-"""Bytes of a refusal that are looked at."""
-
-
 def _refused_at_ingress(what: str, answer: Answer) -> HopsworksError:
     # Envoy answers plain text: a page is a proxy's, and says nothing about the model. But a script's own server may
     # answer a page when the script fails.
     if 300 <= answer.status < 400 or (is_html(answer) and answer.status != 500):
         return error_of(what, answer)
-    text = clean(answer.content[:_MOST_READ].decode("utf-8", "replace"))[:2000].strip()
+    text = beginning(answer.content[:MOST_READ].decode("utf-8", "replace"), 2000).strip()
     return InferenceError(what, status=answer.status, text=text, retry_after=answer.retry_after)

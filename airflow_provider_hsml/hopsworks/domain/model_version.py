@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ from airflow_provider_hsml.hopsworks.untrusted_text import clean_json
 from . import arguments, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 INPUT_EXAMPLE = "input_example.json"
 """A version's file with a request to send, beside the model's own files."""
 EXPECTED = "expected.json"
 """A version's file with recorded requests and predictions, beside the model's own files."""
+RECORDED = "the keys instances and predictions, lists of the same length and not empty"
+"""The form of recorded answers, for messages."""
 
 
 class Framework(StrEnum):
@@ -172,3 +175,11 @@ def best_of(models: Iterable[ModelVersion], metric: str, direction: Direction) -
     sign = 1 if direction is Direction.MAX else -1
     ranked = [(sign * value, model.version, model) for model in models if (value := model.metric(metric)) is not None]
     return max(ranked, key=lambda row: row[:2])[2] if ranked else None
+
+
+def is_recorded(data: object) -> bool:
+    """Return whether a value has the form of recorded answers: rows, and one prediction for each."""
+    if not isinstance(data, Mapping):
+        return False
+    rows, answers = data.get("instances"), data.get("predictions")
+    return isinstance(rows, list) and isinstance(answers, list) and 0 < len(rows) == len(answers)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Probe
-from airflow_provider_hsml.hopsworks.domain.model_version import EXPECTED, INPUT_EXAMPLE
+from airflow_provider_hsml.hopsworks.domain.model_version import EXPECTED, INPUT_EXAMPLE, RECORDED, is_recorded
 from airflow_provider_hsml.hopsworks.domain.verification import wrapped
 from airflow_provider_hsml.hopsworks.errors import (
     MODEL_4XX,
@@ -89,16 +89,13 @@ async def _recorded_probe(project: Project, model: ModelVersion, sizes: Mapping[
     expected = await _read_json(project, model, EXPECTED, sizes)
     if expected is None:
         return None
-    rows, answers = (
-        (expected.get("instances"), expected.get("predictions")) if isinstance(expected, Mapping) else (None, None)
-    )
-    if not isinstance(rows, list) or not isinstance(answers, list) or not rows or len(rows) != len(answers):
+    if not is_recorded(expected):
         message = (
-            f"read {lookup.model_folder(project, model)}/{EXPECTED}: expected the keys instances and predictions, "
-            "lists of the same length and not empty.\nRegister the version again, or correct the file."
+            f"read {lookup.model_folder(project, model)}/{EXPECTED}: expected {RECORDED}.\nRegister the version again, "
+            "or correct the file."
         )
         raise UnexpectedResponseError(message, status=200)
-    return Probe({"instances": rows}, answers)
+    return Probe({"instances": expected["instances"]}, expected["predictions"])
 
 
 async def input_example(project: Project, model: ModelVersion) -> dict[str, Any] | None:

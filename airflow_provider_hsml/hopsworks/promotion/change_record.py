@@ -318,8 +318,9 @@ def without_rejection(entry: JournalEntry, live: Deployment) -> tuple[Rejection,
     :param entry: the entry
     :param live: the deployment that was verified
     """
+    raw = _with_scripts(live.raw, entry.desired)
     return tuple(
-        one for one in entry.rejected if one.served != entry.challenger or not is_same_configuration(one.key, live.raw)
+        one for one in entry.rejected if one.served != entry.challenger or not is_same_configuration(one.key, raw)
     )
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks.domain.gate import Decision
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.registry import lookup
 
 from .record import PromotionResult
+from .settle import find_model
 from .situation import read_situation
 
 if TYPE_CHECKING:
@@ -43,12 +43,10 @@ async def _record(promotion: Promotion, error: HopsworksError) -> Record:
     situation = await read_situation(project, [name])
     entry, decision = situation.pending, None
     error.is_unverified = entry is not None
-    if entry is not None and entry.challenger.name is not None and entry.challenger.version is not None:
-        served = entry.challenger
-        model = await lookup.find_served(project, served.project, entry.challenger.name, entry.challenger.version)
-        if model is not None:
-            promotion.on_decided(model)
-            decision = Decision(model, f"version {model.version} of model {model.name!r} was sent")
+    model = None if entry is None else await find_model(project, entry.challenger)
+    if model is not None:
+        promotion.on_decided(model)
+        decision = Decision(model, f"version {model.version} of model {model.name!r} was sent")
     live = situation.live
     result = PromotionResult(name, None, decision, None, live, situation.previous, failure=error, now=live)
     return result.record(promotion.selection.by)

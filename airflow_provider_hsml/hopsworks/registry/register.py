@@ -129,11 +129,8 @@ def _expected(what: str, value: object) -> Mapping[str, Any]:
     """Read recorded answers: one prediction a row."""
     read = from_text(what, value, '{"instances": [...], "predictions": [...]}')
     given = plain(what, arguments.mapping(what, read, ("instances", "predictions")))
-    asked, answers = given.get("instances"), given.get("predictions")
-    if not isinstance(asked, list) or not isinstance(answers, list) or not asked or len(asked) != len(answers):
-        arguments.refuse(
-            what, "the keys instances and predictions, lists of the same length and not empty", sorted(given)
-        )
+    if not model_version.is_recorded(given):
+        arguments.refuse(what, model_version.RECORDED, sorted(given))
     return given  # type: ignore[no-any-return]
 
 

@@ -229,11 +229,11 @@ class Prober:
             answer, seconds = await timed(self._until_reached(), self.clock)
         except HopsworksError as error:
             if predict.is_unreached(error):
-                is_up = await _is_up(self.project, deployment)
+                is_its_fault = await is_deployments_fault(self.project, deployment, error)
                 message = f"{deployment} does not answer, although it should: {error}"
                 if self.was_unreachable:
                     message += "\nThe version before the change did not answer either: check the route to the models."
-                elif is_up and await is_deployments_fault(self.project, deployment, error):
+                elif is_its_fault:
                     raise UnreachableError(message) from error
                 raise DeadlineExceededError(message) from error
             _check_refusal(self.name, self.checks, error)
@@ -341,17 +341,21 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
         raise error
 
 
-async def _is_up(project: Project, deployment: Deployment) -> bool:
+async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:
     """
-    Return whether a deployment that does not answer is certainly to serve; False if its state cannot be read.
+    Return whether the deployment caused a failed request; False if the server or a proxy did, or that is unknown.
+
+    A response that comes neither from Hopsworks nor from a model says nothing about the deployment. A request without
+    an answer does if Hopsworks answers right afterwards: a model that hangs must not pass for a server failure.
 
     :param deployment: the deployment as it was read last
-    :raises SupersededError: another client has stopped or deleted it
+    :param error: the failure of the request
+    :raises SupersededError: another client has stopped or deleted the deployment
     """
     try:
         now = await api.get_deployment_by_id(project, deployment.id)
-    except HopsworksError as error:
-        log.info("The state of %s is unknown: %s", deployment, error)
+    except HopsworksError as unread:
+        log.info("The state of %s is unknown: %s", deployment, unread)
         return False
     if now is None or now.status.is_down or now.status is DeploymentStatus.STOPPING:
         done = "deleted" if now is None else "stopped"
@@ -359,28 +363,8 @@ async def _is_up(project: Project, deployment: Deployment) -> bool:
             f"{now or deployment} was {done} by another client while it was probed.\nRun the task again if needed."
         )
         raise SupersededError(message)
-    return True
-
-
-async def is_deployments_fault(project: Project, deployment: Deployment, error: HopsworksError) -> bool:
-    """
-    Return whether the deployment caused a failed request; if not, the server or a proxy did.
-
-    A response that comes neither from Hopsworks nor from a model says nothing about the deployment. A request without
-    an answer does if Hopsworks answers right afterwards: a model that hangs must not pass for a server failure.
-
-    :param deployment: the deployment as it was read last
-    :param error: the failure of the request
-    """
-    if not isinstance(error, NoResponseError | UnexpectedResponseError):
-        return True
-    if isinstance(error, UnexpectedResponseError) or not error.sent:
-        return False
-    try:
-        await api.get_deployment_by_id(project, deployment.id)
-    except HopsworksError:
-        return False
-    return True
+    was_sent = not isinstance(error, NoResponseError) or error.sent
+    return was_sent and not isinstance(error, UnexpectedResponseError)
 
 
 async def _find_probe(

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer, Call, MissingRoute, Upload
+from airflow_provider_hsml.hopsworks.api.call import readable
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.untrusted_text import hide
 from tests.support.fake import PROJECT, refusal, row
@@ -383,3 +384,15 @@ def test_a_log_is_cleaned_and_bounded() -> None:
     assert found.instance == "pod\\x1b[2J"
     assert found.content.startswith("ApiKey ***\\x1b[2J\ny")
     assert len(found.content) <= 1 << 20
+
+
+def test_a_row_that_is_left_out_puts_no_value_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A value may be that of an environment variable."""
+
+    def read(row: dict[str, Any]) -> int:
+        return int(row["value"])
+
+    with caplog.at_level(logging.WARNING):
+        assert readable("list rows", [{"name": "odd", "value": "TOKEN=abc"}], read) == []
+    assert "left out 'odd', which cannot be read: ValueError" in caplog.text
+    assert "abc" not in caplog.text

@@ -147,6 +147,14 @@ class TestAnEntry:
 
         assert without_rejection(entry(rejected=(*kept, *gone)), live) == kept
 
+    def test_knows_its_script_where_a_server_returns_the_name_only(self) -> None:
+        path = "/Projects/demo/Resources/predict.py"
+        served = ServedVersion("demo", "digits", 2)
+        rejected = (Rejection(served, "", 1.0, rejection_key(row(predictor=path), with_resources=False)),)
+        verified = entry(desired={"script_file": path}, rejected=rejected)
+
+        assert without_rejection(verified, Deployment.from_json(row(predictor="predict.py"))) == ()
+
 
 class TestAJournal:
     def test_has_no_entry_at_first(self, hook: HsmlHook) -> None:
