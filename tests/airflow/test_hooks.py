@@ -115,7 +115,7 @@ class TestConnection:
 
         assert works
         assert message.startswith("Reached Hopsworks ApiKey ***\\x1b[2Jxxx")
-        assert f"{'x' * 33} at {serving.url}" in message
+        assert f"{'x' * 33}... at {serving.url}" in message
 
     @pytest.mark.parametrize(
         ("change", "message"),
