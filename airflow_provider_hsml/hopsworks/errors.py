@@ -84,6 +84,8 @@ class HopsworksError(Exception):
     """The message without the lines of a log; empty when the message has no such lines."""
     is_unverified = False
     """Whether a change of ours is live and could not be verified: it stays pending, and a retry verifies it."""
+    is_from_deployment = False
+    """Whether the failed request was one to the deployment itself, such as for predictions, not to Hopsworks."""
     record: Any = None
     """The ``promotion.record.Record`` of the promotion that ended with this error; None for other errors."""
 

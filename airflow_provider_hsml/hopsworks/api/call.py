@@ -121,12 +121,18 @@ class Call(Generic[T]):
     """The file to which a ``MODEL_FILE`` is written; its call reads an empty response then."""
     size: int | None = None
     """The listed size of a ``MODEL_FILE`` in bytes, of which no more are accepted; None if it is unknown."""
+    asks_deployment: bool = False
+    """Whether the deployment itself answers, and not Hopsworks: only then says a failure anything about it."""
     at_most: float | None = None
     """Seconds that the caller has left, for all attempts; None if the call's own timeout alone applies."""
 
     def __await__(self) -> Generator[Call[T], T, T]:
         """Yield this step to the driver of a flow."""
-        return (yield self)
+        try:
+            return (yield self)
+        except HopsworksError as error:
+            error.is_from_deployment = self.asks_deployment
+            raise
 
     def outcome(self, answer: Answer) -> T:
         """

@@ -114,6 +114,7 @@ def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: fl
         body=_checked(name, body),
         seconds=seconds,
         kind=ResponseKind.PREDICTION,
+        asks_deployment=True,
     )
 
 
@@ -135,6 +136,7 @@ def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: 
         body=_checked(address.name, body),
         seconds=seconds,
         kind=ResponseKind.PREDICTION,
+        asks_deployment=True,
         base=url,
         host=address.host,
         error=_refused_at_ingress,
@@ -158,6 +160,7 @@ def get_at(url: str, address: Address, path: str, *, seconds: float | None = Non
         _object_or_nothing,
         raw=True,
         seconds=seconds,
+        asks_deployment=True,
         base=url,
         host=address.host,
         error=_refused_at_ingress,

@@ -177,7 +177,7 @@ class Prober:
         except HopsworksError as error:
             if not may_refuse:
                 _check_refusal(self.name, self.checks, error)
-            self.was_unreachable = predict.is_unreached(error)
+            self.was_unreachable = error.is_from_deployment and predict.is_unreached(error)
             log.info("The answer of the previous version is unknown: %s", error)
             return None
 
@@ -228,6 +228,8 @@ class Prober:
         try:
             answer, seconds = await timed(self._until_reached(), self.clock)
         except HopsworksError as error:
+            if not error.is_from_deployment:
+                raise
             if predict.is_unreached(error):
                 is_its_fault = await is_deployments_fault(self.project, deployment, error)
                 message = f"{deployment} does not answer, although it should: {error}"
@@ -309,7 +311,7 @@ class Prober:
         try:
             await self.send()
         except HopsworksError as error:
-            return not predict.is_unreached(error)
+            return error.is_from_deployment and not predict.is_unreached(error)
         return True
 
     async def wake(self) -> None:

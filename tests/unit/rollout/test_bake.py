@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,9 +16,10 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     VerificationError,
 )
+from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from tests.support.arrivals import FILES, V2, WITHOUT_EXPECTED
-from tests.support.fake import LOST, UNSENT, FakeHopsworks, refusal, row
-from tests.unit.rollout.test_probe import deploy
+from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, refusal, row
+from tests.unit.rollout.test_probe import AT_THE_INGRESS, LLM, deploy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -255,3 +257,18 @@ def test_no_bake_by_default(fake: FakeHopsworks) -> None:
     deploy(fake, {}, V2)
 
     assert fake.sent == ["START", *PROBES]
+
+
+@pytest.mark.parametrize("fault", [LOST, refusal(500, 120000)])
+def test_an_address_that_cannot_be_read_is_no_failed_probe(fault: Any) -> None:
+    """Hopsworks is asked for the address again, since no request was answered at the last one."""
+    fake = FakeHopsworks(row=row("Stopped", modelServer="VLLM", modelVersion=2), files=AT_THE_INGRESS)
+    fake.on["START"] = fake.becomes("Running", revision="7")
+    faults = {"models": [Answer(404, b"")], "kube_knative_domain_name": [fault]}
+    when(fake, 12, lambda: fake.faults.update(faults))
+    project = replace(PROJECT, ingress=Ingress("http://127.0.0.1:9"))
+
+    outcome = deploy(fake, VERIFICATION | {"max_error_rate": 0.1}, LLM, project=project)
+
+    assert outcome.deployment.model_version == 2
+    assert faults == {"models": [], "kube_knative_domain_name": []}

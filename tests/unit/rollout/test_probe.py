@@ -14,8 +14,9 @@ from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, SupersededError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, SupersededError, VerificationError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
+from airflow_provider_hsml.hopsworks.promotion.guarded_change import EVIDENCE
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy, Run
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 from tests.support.arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
@@ -281,6 +282,18 @@ class TestHealthPath:
         with pytest.raises(VerificationError, match=r"does not answer, although it should: .* HTTP 503"):
             deploy(fake, {"health_path": "/health"}, LLM, project=project)
         assert fake.now >= 1060
+
+    @pytest.mark.parametrize("fault", [LOST, refusal(500, 120000), Answer(502, b"<html>")])
+    @pytest.mark.parametrize("read", ["serving", "kube_knative_domain_name"])
+    def test_an_address_that_cannot_be_read_is_no_evidence(self, project: Project, read: str, fault: Any) -> None:
+        """Hopsworks fails then, whatever the deployment does."""
+        fake = self.stopped_vllm()
+        fake.after(3, lambda: fake.faults.update({read: [fault] * 999}))
+
+        with pytest.raises(HopsworksError) as caught:
+            deploy(fake, {"health_path": "/health"}, LLM, project=project)
+        assert not isinstance(caught.value, EVIDENCE)
+        assert caught.value.transient
 
     def test_a_script_without_a_model(self, project: Project) -> None:
         fake = FakeHopsworks(files=AT_THE_INGRESS)
