@@ -146,7 +146,7 @@ def become(server: Server, connection: http.client.HTTPConnection, number: int, 
         time.sleep(0.05)
 
 
-# --- The measurements --------------------------------------------------------------------------------------------
+# --- The measurements -------------------------------------------------------------------------------------------------
 
 
 def started(server: Server, connection: http.client.HTTPConnection, number: int) -> float:
