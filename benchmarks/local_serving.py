@@ -5,6 +5,7 @@ Run: python benchmarks/local_serving.py [rounds]. ``hsml-local serve`` runs in a
 KServe, and without the simulated delays of a cluster. Compared, alternately and by the median:
 
 - predictions at concurrency 8: through the server, and from the same model server directly
+- CPU time of those predictions: of the server, and of the model server behind it
 - the start of a deployment: with the server, and the same program without it
 
 Also measured: ``GET /serving`` with 300 deployments, and the server's own memory at the end.
@@ -63,10 +64,16 @@ class Server:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
 
     @property
-    def model_server_port(self) -> int:
-        """The port of the one model server that it runs."""
+    def model_server(self) -> psutil.Process:
+        """The one model server that it runs."""
         (child,) = self.process.children()
-        (port,) = {each.laddr.port for each in child.net_connections("tcp") if each.status == psutil.CONN_LISTEN}
+        return child
+
+    @property
+    def model_server_port(self) -> int:
+        """The port of the model server."""
+        connections = self.model_server.net_connections("tcp")
+        (port,) = {each.laddr.port for each in connections if each.status == psutil.CONN_LISTEN}
         return int(port)
 
 
@@ -139,7 +146,7 @@ def become(server: Server, connection: http.client.HTTPConnection, number: int, 
         time.sleep(0.05)
 
 
-# --- The four measurements --------------------------------------------------------------------------------------------
+# --- The measurements -------------------------------------------------------------------------------------------------
 
 
 def started(server: Server, connection: http.client.HTTPConnection, number: int) -> float:
@@ -186,11 +193,19 @@ def throughput(port: int, path: str, headers: dict[str, str]) -> float:
     return sum(counts) / (time.perf_counter() - began)
 
 
-def predicted(server: Server, name: str) -> tuple[float, float]:
-    """Return the throughput through the server, and of the same model server without it."""
+def cpu_seconds(process: psutil.Process) -> float:
+    """Return the CPU time of a process so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def predicted(server: Server, name: str) -> tuple[float, float, float]:
+    """Return the throughput through the server and of the same model server without it, and the ratio of CPU times."""
     path = f"/hopsworks-api/api/project/{server.project}/inference/models/{name}:predict"
+    ours, theirs = cpu_seconds(server.process), cpu_seconds(server.model_server)
     through = throughput(server.port, path, {"Authorization": f"ApiKey {server.key}"})
-    return through, throughput(server.model_server_port, f"/v1/models/{name}:predict", {})
+    ours, theirs = cpu_seconds(server.process) - ours, cpu_seconds(server.model_server) - theirs
+    return through, throughput(server.model_server_port, f"/v1/models/{name}:predict", {}), ours / theirs
 
 
 def listed(server: Server, connection: http.client.HTTPConnection) -> float:
@@ -226,9 +241,10 @@ def main(rounds: int = 5) -> None:
             create(server, connection, f"{MODEL}{each}")
         lists = [listed(server, connection) for _ in range(max(rounds, 5))]
         memory = server.process.memory_info().rss / 1e6
-    through, direct = (statistics.median(column) for column in zip(*predictions, strict=True))
-    ratio = statistics.median(ours / theirs for ours, theirs in predictions)
+    through, direct, cpu = (statistics.median(column) for column in zip(*predictions, strict=True))
+    ratio = statistics.median(ours / theirs for ours, theirs, _ in predictions)
     print(f"predictions at concurrency {CONCURRENCY}: {through:.0f}/s through the server, {direct:.0f}/s from KServe")
+    print(f"CPU time of a prediction through the server: {cpu:.2f} of the model server's")
     ours, alone = (statistics.median(column) for column in zip(*starts, strict=True))
     slower = statistics.median(with_server / without for with_server, without in starts)
     print(f"start of a deployment: {ours:.1f} s with the server, {alone:.1f} s by itself")
@@ -236,6 +252,7 @@ def main(rounds: int = 5) -> None:
     print(f"the server itself: {memory:.0f} MB")
     goals = [
         goal("predictions through the server, of KServe's own", ratio, "ratio", at_least=0.7),
+        goal("CPU a prediction of the server itself, of KServe's own", cpu, "ratio", at_most=0.25),
         goal("start of a deployment, of KServe's own", slower, "ratio", at_most=1.5),
         goal(f"GET /serving with {DEPLOYMENTS} deployments", statistics.median(lists), "ms", at_most=50),
         goal("memory of the server itself", memory, "MB", at_most=120),

@@ -3,7 +3,11 @@ Measure the import time that the operators and sensors add to a DAG file, on top
 
 Run: make parse-time. The provider is compared with similar providers in one environment that has them all. Each is
 imported in a fresh process, in turn, after Airflow's base classes, which are not counted. The benchmark compares the
-median times and the number of imported modules. It also parses the example DAGs as Airflow's DAG processor does.
+median times and the number of imported modules.
+
+It also parses each example DAG file in a fresh process. Airflow's own imports are not counted: the modules of Airflow
+that the file names, which the DAG processor imports in advance, and those that any file with an operator, a ``@task``
+and an asset needs. For an asset, Airflow imports the URI handlers of all installed providers.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 GOAL_MS = 15
-EXAMPLES = Path(__file__).parents[1] / "example_dags"
+EXAMPLE_GOAL_MS = 50
+EXAMPLES = sorted((Path(__file__).parents[1] / "example_dags").glob("*.py"))
 BASE = """
 from airflow.providers.common.compat.sdk import (
     AirflowException, AirflowFailException, AirflowNotFoundException, AirflowSensorTimeout, AirflowSkipException,
@@ -43,14 +48,30 @@ loaded, started = set(sys.modules), time.perf_counter()
 import {modules}
 print("COST=" + json.dumps([(time.perf_counter() - started) * 1000, len(set(sys.modules) - loaded)]))
 """
+PLAIN_DAG = """
+from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator, task
+with DAG("plain", schedule=[Asset("plain://asset")]):
+    @task
+    def decorated():
+        pass
+    BaseOperator(task_id="operator") >> decorated()
+"""
 PARSE = f"""
-import json, sys
+import importlib, json, os, sys
 from airflow.dag_processing.dagbag import DagBag
+from airflow.utils.file import iter_airflow_imports
 {BASE}
-bag = DagBag(sys.argv[1])
-assert not bag.import_errors, bag.import_errors
-durations = {{stat.file: stat.duration.total_seconds() * 1000 for stat in bag.dagbag_stats}}
-print("COST=" + json.dumps(durations))
+plain = os.environ["AIRFLOW_HOME"] + "/plain.py"
+with open(plain, "w") as file:
+    file.write({PLAIN_DAG!r})
+for module in iter_airflow_imports(sys.argv[1]):
+    importlib.import_module(module)
+bags = [DagBag(plain)]
+loaded = set(sys.modules)
+bags.append(DagBag(sys.argv[1]))
+assert all(bag.dags and not bag.import_errors for bag in bags), [bag.import_errors for bag in bags]
+(stat,) = bags[1].dagbag_stats
+print("COST=" + json.dumps([stat.duration.total_seconds() * 1000, len(set(sys.modules) - loaded)]))
 """
 
 
@@ -73,6 +94,12 @@ def imported(name: str) -> tuple[float, int]:
     return milliseconds, modules
 
 
+def parsed(example: Path) -> tuple[float, int]:
+    """Return the milliseconds and the number of modules of the first parse of a DAG file."""
+    milliseconds, modules = cost(PARSE, str(example))
+    return milliseconds, modules
+
+
 def main(rounds: int = 7) -> None:
     """Run the measurements, and print the table and the goals."""
     for name in IMPORTS:
@@ -83,12 +110,18 @@ def main(rounds: int = 7) -> None:
     print("on top of Airflow's base classes   ms  modules  of ours")
     for name in IMPORTS:
         print(f"{name:28}  {times[name]:7.1f}  {modules[name]:7d}  {times[name] / times[OURS]:6.1f}")
-    examples: dict[str, float] = cost(PARSE, str(EXAMPLES))
-    print("example DAGs:", ", ".join(f"{name} {ms:.0f} ms" for name, ms in sorted(examples.items())))
+    print("first parse, above Airflow's imports   ms  modules")
+    slowest = 0.0
+    for example in EXAMPLES:
+        parses = [parsed(example) for _ in range(rounds)]
+        milliseconds = statistics.median(parse[0] for parse in parses)
+        slowest = max(slowest, milliseconds)
+        print(f"{example.name:31}  {milliseconds:7.1f}  {parses[0][1]:7d}")
 
     fewest = min(count for name, count in modules.items() if name != OURS)
     goals: list[dict[str, Any]] = [
         {"name": "import on top of Airflow", "value": round(times[OURS], 1), "unit": "ms", "goal": GOAL_MS},
+        {"name": "slowest example DAG", "value": round(slowest, 1), "unit": "ms", "goal": EXAMPLE_GOAL_MS},
         {"name": "modules, fewer than each of the others", "value": modules[OURS], "unit": "", "goal": fewest - 1},
     ]
     print(json.dumps({"goals": [goal | {"met": goal["value"] <= goal["goal"]} for goal in goals]}))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import arguments
@@ -14,31 +11,25 @@ from airflow_provider_hsml.hopsworks.domain.gate import Gate, Metric
 from airflow_provider_hsml.hopsworks.domain.plain import from_text
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
-from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
-from airflow_provider_hsml.hopsworks.promotion import promote, resume, unreported
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, PromotionReference, Rollback
-from airflow_provider_hsml.hopsworks.rollout import stop
-from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
+from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy
 
-from .base import HsmlBaseHook, in_time, new_backoff
+from .base import in_time
 from .models import direction_of
+from .promotion_driver import PromotionDriverMixin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.domain.judge import Checks
-    from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
-    from airflow_provider_hsml.hopsworks.flow import Flow
-    from airflow_provider_hsml.hopsworks.promotion.record import PromotionResult, Record
-
-log = logging.getLogger(__name__)
+    from airflow_provider_hsml.hopsworks.promotion.record import Record
 
 
-class PromotionsMixin(HsmlBaseHook):
+class PromotionsMixin(PromotionDriverMixin):
     """Promote a model version to a deployment, and roll a deployment back. Each method returns the promotion record."""
 
     @in_time
@@ -231,91 +222,6 @@ class PromotionsMixin(HsmlBaseHook):
             poll_interval=poll_interval,
             wait=wait,
         )
-
-    def resume_promotion(self, left: Mapping[str, Any], event: Event) -> Record:
-        """
-        Resume a promotion or a rollback after a trigger has run its long wait.
-
-        :param left: the state kept when the task was deferred: ``watch`` from ``resume.to_json``, and ``context``
-        :param event: the event with which the trigger ended
-        """
-        context, project = left["context"], self.client.project
-        watch = resume.from_json(project, left["watch"], steady())
-        promotion = Promotion(
-            Run(project, context["deployment_name"], watch.timeout, watch.interval, steady(), context["run_key"]),
-            Selection(None, by=promote.metric_of(context)),
-            {},
-            RolloutPolicy(recreate=context["recreate"]),
-        )
-        return self._promote(promote.resume_promotion(resume.Resumption(watch, event), context), promotion)
-
-    def fail_unreported(
-        self, error: HopsworksError, *, deployment_name: str | None, model_name: str | None = None
-    ) -> Record:
-        """
-        Raise the error of a deferred wait that was never reported, with the record of its pending change.
-
-        :param error: the error
-        :param deployment_name: None: the name that is derived from the model's
-        :param model_name: the model that was to be deployed
-        """
-        try:
-            project = self.client.project
-        except HopsworksError as unread:
-            log.warning("%s; the task ends without a record", unread)
-            raise error from None
-        run = Run(project, deployment_name or "", 60.0, 10.0, steady())
-        promotion = Promotion(run, Selection(model_name), {}, on_decided=self._on_decided)
-
-        async def fail() -> PromotionResult:
-            raise await unreported.add_record(promotion, error)
-
-        return self._promote(fail())
-
-    def _promote(self, flow: Flow[PromotionResult], promotion: Promotion | None = None) -> Record:
-        """Drive a promotion, and return its record with the deployment's URLs."""
-        by = promotion.selection.by if promotion else None
-        try:
-            result = self.run(flow)
-        except Deferred:
-            raise
-        except HopsworksError as error:
-            if error.record is not None and error.record.deployment_id is not None:
-                error.record = replace(error.record, url=self.deployment_url(error.record.deployment_id))
-            raise
-        except BaseException:
-            # Airflow 2 ends a killed task by an exception that is not an Exception.
-            if promotion is not None:
-                self._tidy_up(promotion)
-            raise
-        deployment = result.outcome.deployment if result.outcome else result.before
-        if deployment is None:
-            return result.record(by)
-        return result.record(
-            by, inference_url=self.inference_url(deployment.name), url=self.deployment_url(deployment.id)
-        )
-
-    def _tidy_up(self, promotion: Promotion) -> None:
-        """
-        Clean up after a killed promotion.
-
-        A deployment that was stopped for its change is started. One that was being created is stopped, if
-        ``when_killed`` says so.
-        """
-        try:
-            name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
-            entry = journal.newest
-            if entry is None or entry.run != promotion.run.key or not entry.is_pending:
-                return
-            if entry.before is not None:
-                if promotion.policy.recreate and entry.before.was_up:
-                    self._start_before_exit(name)
-            elif promotion.stop_when_killed:
-                self.run(stop.stop(self.client.project, name, new_backoff(600.0, 10.0), wait=False))
-            else:
-                log.warning("Deployment %r, which was being created, is left as it is", name)
-        except HopsworksError:
-            log.exception("The cleanup after a killed task failed: check the state of its deployment")
 
 
 def _name(deployment_name: str | None) -> str:

@@ -17,8 +17,7 @@ from airflow_provider_hsml import logs
 from airflow_provider_hsml.connection import access_of, mask_key, not_readable
 from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
-from airflow_provider_hsml.hopsworks.flow import LAST_READ
-from airflow_provider_hsml.hopsworks.transport.async_client import Once
+from airflow_provider_hsml.hopsworks.transport.once import Once
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -118,6 +117,8 @@ async def find_project(client: AsyncClient, backoff: Backoff) -> Project:
     :param backoff: the delays between attempts, and the deadline
     :raises DeadlineExceededError: the server was unavailable until the deadline
     """
+    from airflow_provider_hsml.hopsworks.flow import LAST_READ  # noqa: PLC0415 - not needed to parse a DAG
+
     while True:
         try:
             async with asyncio.timeout(max(backoff.deadline - backoff.clock(), LAST_READ)):

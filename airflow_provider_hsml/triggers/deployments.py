@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition
-
 from .sensor import SensorTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition
 
 
 class DeploymentTrigger(SensorTrigger):
@@ -28,4 +28,6 @@ class DeploymentTrigger(SensorTrigger):
 
     def condition(self) -> StatusCondition:
         """Return the condition to wait for."""
+        from airflow_provider_hsml.hopsworks.sensing.conditions import StatusCondition  # noqa: PLC0415 - not needed to parse a DAG
+
         return StatusCondition.read(self.deployment_name, self.target_status)

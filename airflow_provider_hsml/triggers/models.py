@@ -12,6 +12,7 @@ from airflow.providers.common.compat.triggers import BaseEventTrigger
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.criteria import read_wanted
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 
 from .base import HsmlTrigger, shared_client
@@ -101,7 +102,7 @@ class ModelVersionTrigger(HsmlTrigger, BaseEventTrigger):
         self.model_project = model_project
         try:
             self.poll_interval = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
-            read = self._feed().condition.criteria
+            _, read, _ = read_wanted(model_name, **self._criteria())
         except InvalidInputError as error:
             # Airflow's triggerer survives no other error than TypeError here.
             message = f"ModelVersionTrigger: {error}"

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TriggerEvent
 
-from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError
-from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
 from .base import HsmlTrigger, find_project, shared_client
 
@@ -59,7 +57,8 @@ class RolloutTrigger(HsmlTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
 
     async def _finish_watch(self) -> dict[str, Any]:
-        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415 - imports more than storing a trigger needs
+        from airflow_provider_hsml.hopsworks.flow import Backoff, steady  # noqa: PLC0415 - imports more than storing a trigger needs
+        from airflow_provider_hsml.hopsworks.promotion import resume  # noqa: PLC0415
 
         clock = steady()
         backoff = Backoff(first=1.0, most=self.watch["poll_interval"], deadline=self.watch["deadline"], clock=clock)
@@ -69,6 +68,8 @@ class RolloutTrigger(HsmlTrigger):
 
     async def on_kill(self) -> None:
         """Stop the deployment that was being created, if ``stop_when_killed`` is set. A person has killed the task."""
+        from airflow_provider_hsml.hopsworks import api  # noqa: PLC0415 - imports more than storing a trigger needs
+
         name = self.watch["deployment_name"]
         if not self.stop_when_killed:
             self.log.info("Deployment %r is left as it is: Hopsworks still carries out the change that was sent.", name)

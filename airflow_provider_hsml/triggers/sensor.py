@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_hsml.hopsworks.domain import trigger_event
-from airflow_provider_hsml.hopsworks.flow import Backoff, steady
 
 from .base import HsmlTrigger, find_project, shared_client
 
@@ -44,7 +43,8 @@ class SensorTrigger(HsmlTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the condition is met, can no longer be met, or the deadline has passed."""
-        from airflow_provider_hsml.hopsworks.sensing.conditions import wait_until_met  # noqa: PLC0415 - not needed to create a trigger
+        from airflow_provider_hsml.hopsworks.flow import Backoff, steady  # noqa: PLC0415 - not needed to create a trigger
+        from airflow_provider_hsml.hopsworks.sensing.conditions import wait_until_met  # noqa: PLC0415
 
         first = max(self.poll_interval, MIN_POLL_INTERVAL)
         most = max(first, self.longest_interval or 0.0)

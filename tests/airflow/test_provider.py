@@ -184,6 +184,17 @@ class TestImports:
         assert not added & heavy
         assert added <= {"airflow_provider_hsml", "difflib", "json", "threading", "ipaddress", "copy"}, added
 
+    def test_a_watcher_loads_no_flow(self) -> None:
+        """Not even the asynchronous client: the trigger of a DAG file is checked with ``domain`` alone."""
+        loaded = loaded_by(
+            "from airflow_provider_hsml.triggers import ModelVersionTrigger; ModelVersionTrigger(model_name='digits')"
+        )
+        prefix = "airflow_provider_hsml.hopsworks."
+
+        rooms = {module.removeprefix(prefix).partition(".")[0] for module in loaded if module.startswith(prefix)}
+        assert rooms == {"domain", "errors", "transport", "untrusted_text"}
+        assert f"{prefix}transport.async_client" not in loaded
+
     def test_the_package_itself_loads_nothing(self) -> None:
         assert {module for module in loaded_by("import airflow_provider_hsml") if module.startswith("airflow")} == {
             "airflow_provider_hsml"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from . import arguments
-from .model_version import tag_value
+from .model_version import check_model_name, tag_value
 from .settings import tag_text
 
 if TYPE_CHECKING:
@@ -89,3 +89,15 @@ class Criteria:
             if tags[name] != value:
                 return f"has the tag {name!r} with {tags[name]!r}, not {value!r}"
         return None
+
+
+def read_wanted(name: object, *, model_project: object = None, **desired: Any) -> tuple[str, Criteria, str | None]:
+    """
+    Read the arguments of ``ModelVersionSensor``: the model, the criteria, and the project that owns the model.
+
+    :param model_project: None for the connection's project
+    :param desired: the arguments of ``Criteria.read``
+    :raises InvalidInputError: an argument is wrong, or no version can ever meet the criteria
+    """
+    owner = None if model_project is None else arguments.text("model_project", model_project)
+    return check_model_name(name), Criteria.read(**desired), owner

@@ -10,9 +10,8 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from airflow_provider_hsml.hopsworks.domain import arguments, criteria
+from airflow_provider_hsml.hopsworks.domain.criteria import read_wanted
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, read_statuses
-from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE_STAYS
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
@@ -85,16 +84,14 @@ class VersionCondition:
     _last_logged: str = ""
 
     @classmethod
-    def read(cls, name: object, *, model_project: str | None = None, **desired: Any) -> Self:
+    def read(cls, name: object, **desired: Any) -> Self:
         """
         Read the arguments of ``ModelVersionSensor``.
 
-        :param model_project: another project that owns the model
-        :param desired: the arguments of ``Criteria.read``
+        :param desired: the arguments of ``read_wanted``
         :raises InvalidInputError: an argument is wrong, or no version can ever meet the criteria
         """
-        owner = None if model_project is None else arguments.text("model_project", model_project)
-        return cls(check_model_name(name), criteria.Criteria.read(**desired), owner)
+        return cls(*read_wanted(name, **desired))
 
     async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
         """Poll once; the missing criterion is logged when it has changed."""
