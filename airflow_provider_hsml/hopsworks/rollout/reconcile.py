@@ -154,15 +154,19 @@ class Reconciler:
         if isinstance(error, Exception) and self.progress.is_stopped:
             await self._steps.undo_stop(error)
 
-    async def prepare(self) -> PreparedChange | Outcome:
+    async def prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
         """
         Read the deployment and check the next change, until it can be sent or nothing has to be.
 
+        :param known: the deployment if it was read just before, and no change of it is known to be in progress
         :raises InvalidInputError: the change is impossible; nothing was changed
         :raises SupersededError: another client keeps changing the deployment
         :raises DeadlineExceededError: the deployment was busy until the timeout
         """
-        return await with_log_tail(self._run.project, self._prepare())
+        is_up = known is not None and known.status is Status.RUNNING
+        # Before an update it is read once more, and after a probe; before a stop and a restored version it is not.
+        may_use = is_up and not self._policy.recreate and self._steps.desired.restore is None
+        return await with_log_tail(self._run.project, self._prepare(known if may_use else None))
 
     async def apply(self, change: PreparedChange) -> PreparedChange | Outcome:
         """
@@ -180,9 +184,9 @@ class Reconciler:
 
     # --- Prepare ------------------------------------------------------------------------------------------------------
 
-    async def _prepare(self) -> PreparedChange | Outcome:
+    async def _prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
         while True:
-            live = await self._update.read()
+            live, known = known or await self._update.read(), None
             if not (self._policy.sends or self._steps.is_stored(live)):
                 message = f"{live or self._run.name} was changed by another client meanwhile; their change is kept."
                 raise SupersededError(message)
@@ -331,7 +335,7 @@ class Reconciler:
             # Settings that a deployment version does not hold follow by an update.
             return await self._prepare_update(stored)
         if not stored.status.is_down:
-            return await steps.watch(stored, RolloutCause.CHANGE, "updated")
+            return await steps.watch(stored, RolloutCause.CHANGE, "updated", is_fresh=True)
         return await self._prepare_start(stored, "updated") if steps.desired.serve else Outcome(stored, "updated")
 
 
