@@ -22,8 +22,8 @@ Theory of operation:
 4. A deployment that is not what was read raises ``Replan`` inside, and the change is prepared anew. A busy deployment
    is waited for; after two concurrent changes of other clients, ours is given up.
 5. The response to our own PUT proves nothing: version, revision and model version in a GET are what that PUT stored,
-   and the cluster follows later. ``RolloutTracker`` says when a rollout is through, ``Prober`` whether the answers are
-   right.
+   and the cluster follows later. ``RolloutTracker`` says when a rollout is through, ``rollout_probes`` whether the
+   answers are right. The resource that is read back after the change is the first poll of the rollout.
 6. A deployment that was stopped to make room for a change is started again if the change fails before its own START
    (``Reconciler.__aexit__``).
 """
