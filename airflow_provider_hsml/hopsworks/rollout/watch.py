@@ -125,10 +125,10 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             deployment = await self._poll(backoff)
             if isinstance(deployment, StartNeeded):
                 return deployment
-            is_early = tracker.settle.early.has_passed
-            if is_early:
-                is_unnamed = not tracker.instances.all_new
-                is_fingerprint = is_unnamed or tracker.settle.early is EarlyProbes.PROVED
+            early = tracker.settle.early
+            if early.has_passed:
+                # Each answer has the fingerprint, unless they count because all instances are new.
+                is_fingerprint = early is EarlyProbes.PROVED or not tracker.instances.all_new
                 attribution = Attribution.CHALLENGER if is_fingerprint else Attribution.UNKNOWN
                 break
             await self._prepare(deployment, backoff)
@@ -146,8 +146,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         downtime = None if self.change.stopped_at is None else clock() - self.change.stopped_at
         stopped = "" if downtime is None else f"; it was down for {downtime:.0f} s"
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
-        if self.prober.checks.bake_seconds or not is_early:
-            # Early probes are followed by a poll already.
+        if self.prober.checks.bake_seconds or not early.has_passed:  # Else this poll came after the probes.
             grace = FailureTracker(tracker.failure.unschedulable_grace)
             deployment = self.seen = await Bake(self.prober, deployment, grace).run()
         return WatchResult(deployment, verified_by, downtime)
@@ -252,7 +251,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             return (
                 f"{message}: it {self.prober.fault}.\nIt is unknown whether this version or the previous one answers."
             )
-        if tracker.previous_since is not None or (tracker.instances.previous and tracker.settle.since is not None):
+        if tracker.previous_since is not None or (
+            tracker.instances.may_be_previous and tracker.settle.since is not None
+        ):
             is_answer = tracker.previous_since is not None
             why = "the previous version still answers" if is_answer else "old instances still run"
             return f"{message}: {why}.\nThe change may never have been applied: restart the deployment."
