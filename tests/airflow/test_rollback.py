@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, Supersed
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
-from airflow_provider_hsml.hopsworks.rollout.probe import Prober
+from airflow_provider_hsml.hopsworks.rollout import watch
 from airflow_provider_hsml.local import Administration, LocalServing
 from airflow_provider_hsml.local.cluster.faults import RequestFault
 from airflow_provider_hsml.operators import (
@@ -191,14 +191,15 @@ class TestWhatWasNeverVerified:
         execute(best("left2"))
         liar("left2", auc=0.9)
 
-        async def stop_and_start(*_: object) -> ProbeResult:
+        async def stop_and_start(*_: object, **__: object) -> ProbeResult:
             hook.stop_deployment("left2")
             hook.start_deployment("left2", wait=False)
             await Sleep(0.0)
             raise SupersededError("somebody else did it")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Prober, "probe_rollout", stop_and_start)
+            for probes in ("probe_early", "probe_rollout"):
+                patch.setattr(watch, probes, stop_and_start)
             with pytest.raises(AirflowFailException, match="somebody else"):
                 execute(best("left2"))
         with pytest.raises(AirflowFailException, match="answers otherwise"):
@@ -270,7 +271,7 @@ class TestByHand:
             execute(best("hand6"))
         back, ti = RollbackDeploymentOperator(task_id="back", deployment_name="hand6"), FakeTaskInstance()
 
-        async def change_it(*_: object) -> ProbeResult:
+        async def change_it(*_: object, **__: object) -> ProbeResult:
             raw = resource(hook, "hand6")
             raw["predictorResources"]["limits"]["memory"] = 2048
             hook.client.send(api.put_deployment(hook.client.project, raw))
@@ -278,7 +279,8 @@ class TestByHand:
             raise SupersededError("somebody else did it")
 
         with monkeypatch.context() as patch:
-            patch.setattr(Prober, "probe_rollout", change_it)
+            for probes in ("probe_early", "probe_rollout"):
+                patch.setattr(watch, probes, change_it)
             with pytest.raises(AirflowFailException, match="somebody else"):
                 execute(back, ti)
         assert execute(best("hand6"))["action"] in ("kept", "attached")

@@ -19,11 +19,17 @@ proves that a rollout is over. Every poll is evaluated by these rules, in this o
 7. Running: wait for the settle time. It is 0 after a START, since no old instance can answer. After a change it is
    ``SETTLE_SEEN`` if a poll saw the rollout in progress, and ``SETTLE_UNSEEN`` if none did; for the serving tool
    DEFAULT it is always ``SETTLE_DEFAULT_TOOL``.
-8. The settle time has passed, and the names of the previous instances are known: read the current names
+8. During the settle time of a change, once in a rollout: probe the deployment early (``PROBE_EARLY``), if it can be
+   known which version answers. It is the time for that at the first stable poll if a poll saw the rollout in progress,
+   else after ``SETTLE_SEEN``. Only success counts: anything else is as if these probes had not been sent, and rules 9
+   and 10 decide. ``EarlyProbes`` says when success ends the rollout; another status than a stable one takes it back.
+9. The settle time has passed, and the names of the previous instances are known: read the current names
    (``READ_NAMES``). Repeat it every ``NAMES_AGAIN`` seconds until no previous name is left, or no names are returned.
-9. The settle time has passed, and no previous instance is known to run: probe the deployment (``PROBE``). If the
-   previous version answers, the settle time starts over. The time for which it answers (``previous_since``) starts over
-   whenever the status is not stable, or previous instances are seen: the rollout explains its answers then.
+10. The settle time has passed, and no previous instance is known to run: probe the deployment (``PROBE``). If the
+    previous version answers, the settle time starts over. The time for which it answers (``previous_since``) starts
+    over whenever the status is not stable, or previous instances are seen: the rollout explains its answers then.
+
+A success of the early probes is followed by one more poll. If that one is stable too, the rollout is over (``LIVE``).
 
 ``RolloutTracker`` gets the time and the deployment as arguments and does no I/O, so a table of polls tests all of it.
 """
@@ -148,6 +154,44 @@ class InstanceTracker:
         return self.all_new or not current
 
 
+class EarlyProbes(Enum):
+    """The probes that are sent during the settle time."""
+
+    DUE = auto()
+    """They have not been sent yet."""
+    SENT = auto()
+    """They were sent once, or would have been sent to previous instances, and prove nothing."""
+    PASSED = auto()
+    """
+    Each answer was right, and the new version's: by its fingerprint, or because all instances were new before.
+
+    The settle time goes on, and has to end without another status. Previous instances only go away: one that is left
+    then had its part in these answers, as it would have in later ones.
+    """
+    PROVED = auto()
+    """All instances are new, and each answer has the fingerprint: the rest of the settle time can show no more."""
+
+    @property
+    def has_passed(self) -> bool:
+        """Whether all of them have succeeded."""
+        return self in (EarlyProbes.PASSED, EarlyProbes.PROVED)
+
+
+@dataclass(slots=True)
+class SettleTime:
+    """The polls in a row that have shown a stable status."""
+
+    since: float | None = None
+    """The first of them, in seconds since 1970; None after another status."""
+    early: EarlyProbes = EarlyProbes.DUE
+
+    def restart(self) -> None:
+        """Start over: probes that were sent before prove nothing any more."""
+        self.since = None
+        if self.early is not EarlyProbes.DUE:
+            self.early = EarlyProbes.SENT
+
+
 class RolloutCause(Enum):
     """The request that started the rollout."""
 
@@ -168,8 +212,12 @@ class NextStep(Enum):
     """Send the START once more."""
     READ_NAMES = auto()
     """Read the names of the instances, and probe if all are new or unknown."""
+    PROBE_EARLY = auto()
+    """Probe the deployment during the settle time, set ``RolloutTracker.settle.early`` by it, and poll again."""
     PROBE = auto()
     """Probe the deployment: as far as the polls show, the rollout is over."""
+    LIVE = auto()
+    """Nothing is left to do: early probes have shown that the new version answers."""
 
 
 @dataclass(slots=True)
@@ -190,8 +238,7 @@ class RolloutTracker:
     """Whether a poll or a probe saw the rollout in progress."""
     previous_since: float | None = None
     """Since when the previous version has answered although the status is stable, seconds since 1970; else None."""
-    stable_since: float | None = None
-    """Since when every poll has shown a stable status, seconds since 1970."""
+    settle: SettleTime = field(default_factory=SettleTime)
     poll_within: float = POLL_AGAIN
     """Seconds until the next poll, at the most."""
     idle: IdleTracker = field(default_factory=IdleTracker)
@@ -218,7 +265,7 @@ class RolloutTracker:
         self.idle.since = None
         if status is not Status.RUNNING or deployment.available_instances < max(1, deployment.minimum_instances):
             self.saw_transition = self.saw_transition or status is not Status.RUNNING
-            self.stable_since = self.previous_since = None
+            self._restart()
             return NextStep.POLL
         return self._stable(deployment, now)
 
@@ -240,7 +287,8 @@ class RolloutTracker:
 
         :param now: seconds since 1970
         """
-        self.stable_since, self.saw_transition = None, True
+        self.settle.restart()
+        self.saw_transition = True
         self.previous_since = now if self.previous_since is None else self.previous_since
 
     def _check_signature(self, deployment: Deployment) -> None:
@@ -267,7 +315,7 @@ class RolloutTracker:
     def _while_idle(self, deployment: Deployment, now: float) -> NextStep:
         seconds = self.idle.seconds(now)
         if deployment.minimum_instances > 0:
-            self.stable_since = self.previous_since = None
+            self._restart()
             if seconds >= NEVER_APPLIED:
                 message = (
                     f"{deployment}: the change was stored, but never applied to the cluster: still Idle after "
@@ -280,20 +328,34 @@ class RolloutTracker:
             return self._stable(deployment, now)
         return NextStep.WAKE if self.idle.wakes(now) else NextStep.POLL
 
+    def _restart(self) -> None:
+        self.settle.restart()
+        self.previous_since = None
+
     def _stable(self, deployment: Deployment, now: float) -> NextStep:
-        if self.stable_since is None:
-            self.stable_since = now
-        due = self.stable_since + self._settle_time(deployment)
-        if now >= due and self.instances.may_be_previous:
+        settle = self.settle
+        if settle.since is None:
+            settle.since = now
+        due = settle.since + self._settle_time(deployment)
+        if settle.early is EarlyProbes.PROVED or (settle.early is EarlyProbes.PASSED and now >= due):
+            return NextStep.LIVE
+        step = NextStep.POLL
+        if now < due:
+            begins = settle.since if self.saw_transition else settle.since + SETTLE_SEEN
+            # The names are of the predictor's instances; an old transformer may still ask the previous version.
+            is_conclusive = self.idle.can_wake and not deployment.raw.get("transformer")
+            if settle.early is EarlyProbes.DUE and now >= begins and is_conclusive:
+                settle.early, step = EarlyProbes.SENT, NextStep.PROBE_EARLY
+        elif self.instances.may_be_previous:
             due = self.instances.read_due
             if now >= due:
                 self.instances.read_due, self.poll_within = now + NAMES_AGAIN, NAMES_AGAIN
                 return NextStep.READ_NAMES
-        if now < due:
-            # If no poll saw the rollout in progress, it may still begin: do not sleep through that.
-            self.poll_within = due - now if self.saw_transition else min(due - now, self.poll_within)
-            return NextStep.POLL
-        return NextStep.PROBE
+        else:
+            return NextStep.PROBE
+        # If no poll saw the rollout in progress, it may still begin: do not sleep through that.
+        self.poll_within = due - now if self.saw_transition else min(due - now, self.poll_within)
+        return step
 
     def _settle_time(self, deployment: Deployment) -> float:
         if self.cause is RolloutCause.START:

@@ -22,7 +22,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.flow import Flow, Heartbeat, Sleep, bounded, within
 from airflow_provider_hsml.hopsworks.registry import lookup
-from airflow_provider_hsml.hopsworks.registry.sources import list_all
+from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
@@ -70,9 +70,13 @@ def example_body(example: Any) -> dict[str, Any]:
     return {"instances": wrapped(example)}
 
 
-async def registered_probe(project: Project, model: ModelVersion) -> Probe | None:
-    """Return the probe of a model version: its recorded answers, else its input example; None when it has neither."""
-    sizes = await _files(project, model)
+async def registered_probe(project: Project, model: ModelVersion, files: VersionFiles | None = None) -> Probe | None:
+    """
+    Return the probe of a model version: its recorded answers, else its input example; None when it has neither.
+
+    :param files: the listings that the task has already; None for none
+    """
+    sizes = await (files or VersionFiles()).sizes(project, model)
     expected = await _recorded_probe(project, model, sizes)
     if expected is not None:
         return expected
@@ -80,9 +84,13 @@ async def registered_probe(project: Project, model: ModelVersion) -> Probe | Non
     return None if example is None else Probe(example_body(example))
 
 
-async def recorded_probe(project: Project, model: ModelVersion) -> Probe | None:
-    """Read the answers that were recorded when a model version was registered; None when there are none."""
-    return await _recorded_probe(project, model, await _files(project, model))
+async def recorded_probe(project: Project, model: ModelVersion, files: VersionFiles | None = None) -> Probe | None:
+    """
+    Read the answers that were recorded when a model version was registered; None when there are none.
+
+    :param files: the listings that the task has already; None for none
+    """
+    return await _recorded_probe(project, model, await (files or VersionFiles()).sizes(project, model))
 
 
 async def _recorded_probe(project: Project, model: ModelVersion, sizes: Mapping[str, int | None]) -> Probe | None:
@@ -100,14 +108,8 @@ async def _recorded_probe(project: Project, model: ModelVersion, sizes: Mapping[
 
 async def input_example(project: Project, model: ModelVersion) -> dict[str, Any] | None:
     """Read a model version's input example as the body of a request; None when it has none."""
-    example = await _read_json(project, model, INPUT_EXAMPLE, await _files(project, model))
+    example = await _read_json(project, model, INPUT_EXAMPLE, await VersionFiles().sizes(project, model))
     return None if example is None else example_body(example)
-
-
-async def _files(project: Project, model: ModelVersion) -> dict[str, int | None]:
-    """Return the names of a version's metadata files with their sizes."""
-    entries = await list_all(project, lookup.model_folder(project, model))
-    return {entry.name: entry.size for entry in entries if not entry.is_folder}
 
 
 async def _read_json(project: Project, model: ModelVersion, name: str, sizes: Mapping[str, int | None]) -> Any:

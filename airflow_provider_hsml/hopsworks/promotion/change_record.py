@@ -16,16 +16,11 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     ServedVersion,
     that_fit,
 )
-from airflow_provider_hsml.hopsworks.domain.rejection_key import is_same_configuration, rejection_key
-from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS, SCRIPT, SETTINGS, setting_of
-from airflow_provider_hsml.hopsworks.errors import (
-    AmbiguousVerificationError,
-    DeploymentFailedError,
-    HopsworksError,
-    UnreachableError,
-    VerificationError,
-)
+from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_KEYS, ENV_VAR_SETTINGS, SETTINGS
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, UnreachableError
 from airflow_provider_hsml.hopsworks.rollout import inputs
+
+from . import rejections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -199,7 +194,7 @@ class ChangeRecord:
                 back_to=None,
             )
         if self.entry is not None:
-            kept = without_rejection(self.entry, live)
+            kept = rejections.without(self.entry, live)
             self.entry = dataclasses.replace(self.entry, rejected=kept)
         await self.write(EntryState.VERIFIED, "")
 
@@ -232,7 +227,7 @@ class ChangeRecord:
         :param why: the failure
         :param ours: the deployment as the change left it; None if that is not known
         """
-        rejection = self._rejection(why, ours)
+        rejection = rejections.of_failure(why, self.entry, self.previous, ours, at=self.run.clock())
         if self.entry is not None and isinstance(why, UnreachableError):
             self.entry = dataclasses.replace(self.entry, unreachable=True)
         if self.entry is not None and self.entry.state is not EntryState.ROLLING_BACK:
@@ -276,23 +271,6 @@ class ChangeRecord:
             return dataclasses.replace(previous, never_served=not previous.was_up)
         return previous
 
-    def _rejection(self, why: HopsworksError, ours: Deployment | None) -> Rejection | None:
-        """Return the rejection of the new version if the failure is evidence against it."""
-        has_room = not (isinstance(why, DeploymentFailedError) and why.transient)
-        challenger = self.entry.challenger if self.entry else None
-        is_new = self.previous is None or not self.previous.was_up or challenger != self.previous.served
-        if challenger is None or challenger.version is None or not is_new or not has_room:
-            return None
-        if not isinstance(why, DeploymentFailedError | VerificationError):
-            return None
-        if isinstance(why, AmbiguousVerificationError):
-            return None
-        has_failed = isinstance(why, DeploymentFailedError)
-        key = None
-        if ours is not None and self.entry is not None:
-            key = rejection_key(_with_scripts(ours.raw, self.entry.desired), with_resources=has_failed)
-        return Rejection(challenger, why.kept_text.splitlines()[0], self.run.clock(), key)
-
     def _known_rejections(self, live: Deployment | None) -> tuple[Rejection, ...]:
         """Return the rejections until now, with the version that a manual rollback rejects."""
         known = self.journal.newest.rejected if self.journal.newest else ()
@@ -309,30 +287,3 @@ class ChangeRecord:
         if model is not None:
             return ServedVersion(model.project, model.name, model.version)
         return ServedVersion() if live is None else PreviousState.of(live).served
-
-
-def without_rejection(entry: JournalEntry, live: Deployment) -> tuple[Rejection, ...]:
-    """
-    Return the rejections of an entry that remain once its version is verified: those with another configuration.
-
-    :param entry: the entry
-    :param live: the deployment that was verified
-    """
-    raw = _with_scripts(live.raw, entry.desired)
-    return tuple(
-        one for one in entry.rejected if one.served != entry.challenger or not is_same_configuration(one.key, raw)
-    )
-
-
-def _with_scripts(raw: Mapping[str, Any], desired: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return a deployment resource with the paths of the scripts that a change has set: some servers return names only.
-
-    :param raw: the deployment resource
-    :param desired: the settings of the change, as the journal has them
-    """
-    found = dict(raw)
-    for name, value in diff.settings_from_json(desired).items():
-        if setting_of(name).kind is SCRIPT:
-            setting_of(name).write(found, value)
-    return found

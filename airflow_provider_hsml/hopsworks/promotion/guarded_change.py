@@ -95,7 +95,8 @@ class GuardedChange:
         if record.adopts and record.entry is not None and record.entry.state is EntryState.PROMOTING:
             reconciler.recall(record.entry.asked)
         try:
-            outcome = await self._reconcile(reconciler)
+            # The journal was read after the deployment, and no change is in progress: it need not be read again yet.
+            outcome = await self._reconcile(reconciler, record.decided_on if is_trusted else None)
         except HopsworksError as error:
             failure = await self._failure(error, reconciler)
             if failure is error:
@@ -172,9 +173,9 @@ class GuardedChange:
         self.restored = outcome
         return self._rolled_back(why, outcome)
 
-    async def _reconcile(self, reconciler: Reconciler) -> Outcome:
+    async def _reconcile(self, reconciler: Reconciler, known: Deployment | None) -> Outcome:
         async with reconciler:
-            step = await reconciler.prepare()
+            step = await reconciler.prepare(known)
             while isinstance(step, PreparedChange):
                 if step.needs_record:
                     await self.record.begin(step.live, reconciler.probe_inputs)

@@ -172,7 +172,7 @@ class Promotion:
         """Refuse checks that cannot be made, and log what the plan would change."""
         live = situation.live
         if self.checks is not None:
-            prober = Prober(run.project, run.name, run.clock, self.checks)
+            prober = Prober(run.project, run.name, run.clock, self.checks, run.files)
             await prober.check(live, desired.settings, desired.model, run.backoff(1.0))
         what = diff.describe_changes(differs) or "no setting would change"
         if live is not None and live.status.is_down:
@@ -260,11 +260,12 @@ class Promotion:
         """Return whether a candidate was trained on older data than the champion, as far as both say."""
         if (candidate.path, candidate.version) == (champion.path, champion.version):
             return False
-        newest = await read_trained_until(self.run.project, champion)
-        if newest is None:
+        # The candidate's files are listed anyway, to find its probe.
+        own = await read_trained_until(self.run.project, candidate, self.run.files)
+        if own is None:
             return False
-        own = await read_trained_until(self.run.project, candidate)
-        return own is not None and own < newest
+        newest = await read_trained_until(self.run.project, champion, self.run.files)
+        return newest is not None and own < newest
 
 
 def _result_before(situation: Situation, run_key: str) -> PromotionResult:

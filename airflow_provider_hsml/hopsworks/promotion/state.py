@@ -11,7 +11,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, SupersededError
 
-from .change_record import without_rejection
+from . import rejections
 from .situation import is_live, read_situation
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ async def accept_pending(project: Project, name: str) -> PromotionState:
         message = f"Deployment {name!r}: expected a pending change to accept; {how}.\nCheck hook.get_promotion_state()."
         raise InvalidInputError(message)
     accepted = dataclasses.replace(
-        entry, state=EntryState.VERIFIED, reason="accepted by hand", rejected=without_rejection(entry, live)
+        entry, state=EntryState.VERIFIED, reason="accepted by hand", rejected=rejections.without(entry, live)
     )
     await _write(situation, accepted)
     log.info("Deployment %r: %s accepted by hand", name, entry.challenger)

@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments, wire
+from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 
 from . import lookup
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.project import Project
+
+    from .version_files import VersionFiles
 
 FILE = "airflow.json"
 """The file beside a version's own, ``{"trained_until": ISO 8601 in UTC}``."""
@@ -40,15 +43,22 @@ def content(trained_until: str | None) -> dict[str, str] | None:
     return None if trained_until is None else {_KEY: trained_until}
 
 
-async def read_trained_until(project: Project, model: ModelVersion) -> datetime | None:
+async def read_trained_until(project: Project, model: ModelVersion, files: VersionFiles) -> datetime | None:
     """
     Read until when the training data of a version goes; None if that was not registered.
 
+    :param files: the listings that the task has already
     :raises UnexpectedResponseError: the file cannot be read: an unknown age is not a missing one
     """
+    sizes = await files.sizes(project, model)
+    if FILE not in sizes:
+        return None
     path = f"{lookup.model_folder(project, model)}/{FILE}"
-    entry = await api.get_entry(project, path)
-    return None if entry is None else await api.read_json(project, path, _moment, size=entry.size)
+    read = await api.read_json(project, path, _moment, size=sizes[FILE])
+    if read is None:
+        message = f"read {path!r}: the file is listed, and does not exist.\nRun the task again."
+        raise UnexpectedResponseError(message, status=404)
+    return read
 
 
 def _moment(data: Any) -> datetime:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.flow import Backoff
+from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Run:
     """Which task this is, the same in its retries; empty outside of Airflow."""
     routes: Routes = field(default_factory=Routes, compare=False, repr=False)
     """The optional routes of Hopsworks, as far as this run knows them."""
+    files: VersionFiles = field(default_factory=VersionFiles, compare=False, repr=False)
+    """The metadata files of model versions, as far as this run has listed them."""
 
     def backoff(self, first: float, deadline: float | None = None) -> Backoff:
         """

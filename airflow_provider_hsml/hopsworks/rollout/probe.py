@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks, Judge, Probe, ProbeResult
-from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN, RolloutCause, RolloutTracker
+from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN
 from airflow_provider_hsml.hopsworks.errors import (
     SCOPE_MISSING,
     DeadlineExceededError,
@@ -27,6 +27,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +54,8 @@ class Prober:
     name: str
     clock: Clock
     checks: Checks = Checks()  # noqa: RUF009 - it is frozen
+    files: VersionFiles = field(default_factory=VersionFiles)
+    """The metadata files of model versions, as far as this task has listed them."""
     judge: Judge = field(init=False)
     _health_path: str | None = None
     is_prepared: bool = False
@@ -156,7 +159,7 @@ class Prober:
         is_vllm = _server(live, model) == "VLLM"
         if self.checks.health_path is None and not is_vllm:
             body = self.checks.body
-            probe = await _find_probe(self.project, model, body, is_optional=is_optional)
+            probe = await _find_probe(self.project, model, body, self.files, is_optional=is_optional)
             self.judge.probe = _check_sendable(probe, is_registered=body is None)
         if self.judge.probe is None and self.project.ingress is not None:
             self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
@@ -180,38 +183,6 @@ class Prober:
             self.was_unreachable = error.is_from_deployment and predict.is_unreached(error)
             log.info("The answer of the previous version is unknown: %s", error)
             return None
-
-    async def probe_rollout(self, deployment: Deployment, tracker: RolloutTracker) -> Attribution:
-        """
-        Send several probes in a row after a rollout.
-
-        :param deployment: the deployment as it was read last
-        :param tracker: the rollout, which is over as far as the polls show
-        :return: the version that gave the last answer. ``CHAMPION`` means that the rollout is not over: the previous
-            version answered, or an answer is wrong that may be the previous version's
-        :raises VerificationError: an answer is wrong, and cannot be the previous version's
-        """
-        attribution = Attribution.UNKNOWN
-        for number in range(PROBES if self.can_probe else 0):
-            if number:
-                await Sleep(predict.BETWEEN_PROBES)
-            result = await self.probe_once(deployment)
-            attribution = result.attribution
-            if result.wrong and not self._may_be_previous(result, tracker):
-                message = f"{deployment} {result.wrong}"
-                raise VerificationError(message)
-            if result.wrong or attribution is Attribution.CHAMPION:
-                self.fault = result.wrong
-                return Attribution.CHAMPION
-        return attribution
-
-    def _may_be_previous(self, result: ProbeResult, tracker: RolloutTracker) -> bool:
-        """Return whether an answer may be the previous version's: soon after a change, unless evidence excludes it."""
-        is_recent = self.clock() - tracker.since < predict.ROUTE_BUDGET
-        is_known = result.attribution is Attribution.CHALLENGER or (
-            result.attribution is Attribution.NEITHER and self.judge.champion is not None
-        )
-        return is_recent and tracker.cause is RolloutCause.CHANGE and not tracker.instances.all_new and not is_known
 
     async def probe_once(self, deployment: Deployment) -> ProbeResult:
         """
@@ -370,20 +341,26 @@ async def is_deployments_fault(project: Project, deployment: Deployment, error: 
 
 
 async def _find_probe(
-    project: Project, model: ModelVersion | None, body: Mapping[str, Any] | None, *, is_optional: bool
+    project: Project,
+    model: ModelVersion | None,
+    body: Mapping[str, Any] | None,
+    files: VersionFiles,
+    *,
+    is_optional: bool,
 ) -> Probe | None:
     """
     Find the request to send, and the predictions that were recorded for it.
 
     :param body: the request from ``Verification``; None for the one that was registered with the version
+    :param files: the listings that the task has already
     :param is_optional: whether an example that cannot be read counts as none
     """
     if model is None:
         return None if body is None or project.ingress is None else Probe(body)
     try:
         if body is None:
-            return await predict.registered_probe(project, model)
-        recorded = await predict.recorded_probe(project, model)
+            return await predict.registered_probe(project, model, files)
+        recorded = await predict.recorded_probe(project, model, files)
     except RequestRefusedError as error:
         if error.code != SCOPE_MISSING:
             raise

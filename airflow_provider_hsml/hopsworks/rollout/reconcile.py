@@ -22,8 +22,8 @@ Theory of operation:
 4. A deployment that is not what was read raises ``Replan`` inside, and the change is prepared anew. A busy deployment
    is waited for; after two concurrent changes of other clients, ours is given up.
 5. The response to our own PUT proves nothing: version, revision and model version in a GET are what that PUT stored,
-   and the cluster follows later. ``RolloutTracker`` says when a rollout is through, ``Prober`` whether the answers are
-   right.
+   and the cluster follows later. ``RolloutTracker`` says when a rollout is through, ``rollout_probes`` whether the
+   answers are right. The resource that is read back after the change is the first poll of the rollout.
 6. A deployment that was stopped to make room for a change is started again if the change fails before its own START
    (``Reconciler.__aexit__``).
 """
@@ -154,15 +154,19 @@ class Reconciler:
         if isinstance(error, Exception) and self.progress.is_stopped:
             await self._steps.undo_stop(error)
 
-    async def prepare(self) -> PreparedChange | Outcome:
+    async def prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
         """
         Read the deployment and check the next change, until it can be sent or nothing has to be.
 
+        :param known: the deployment if it was read just before, and no change of it is known to be in progress
         :raises InvalidInputError: the change is impossible; nothing was changed
         :raises SupersededError: another client keeps changing the deployment
         :raises DeadlineExceededError: the deployment was busy until the timeout
         """
-        return await with_log_tail(self._run.project, self._prepare())
+        is_up = known is not None and known.status is Status.RUNNING
+        # Before an update it is read once more, and after a probe; before a stop and a restored version it is not.
+        may_use = is_up and not self._policy.recreate and self._steps.desired.restore is None
+        return await with_log_tail(self._run.project, self._prepare(known if may_use else None))
 
     async def apply(self, change: PreparedChange) -> PreparedChange | Outcome:
         """
@@ -180,9 +184,9 @@ class Reconciler:
 
     # --- Prepare ------------------------------------------------------------------------------------------------------
 
-    async def _prepare(self) -> PreparedChange | Outcome:
+    async def _prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
         while True:
-            live = await self._update.read()
+            live, known = known or await self._update.read(), None
             if not (self._policy.sends or self._steps.is_stored(live)):
                 message = f"{live or self._run.name} was changed by another client meanwhile; their change is kept."
                 raise SupersededError(message)
@@ -331,7 +335,7 @@ class Reconciler:
             # Settings that a deployment version does not hold follow by an update.
             return await self._prepare_update(stored)
         if not stored.status.is_down:
-            return await steps.watch(stored, RolloutCause.CHANGE, "updated")
+            return await steps.watch(stored, RolloutCause.CHANGE, "updated", is_fresh=True)
         return await self._prepare_start(stored, "updated") if steps.desired.serve else Outcome(stored, "updated")
 
 

@@ -88,7 +88,7 @@ class Steps:
         """Begin; the timeout counts from here."""
         run, desired = self.run, self.desired
         self.deadline = run.clock() + run.timeout
-        self.prober = Prober(run.project, run.name, run.clock, self.checks or Checks())
+        self.prober = Prober(run.project, run.name, run.clock, self.checks or Checks(), run.files)
         settings = script_file.absolute(run.project, desired.settings)
         self.update = Update(run, settings, desired.model, self.deadline, self._record_sent)
 
@@ -262,13 +262,14 @@ class Steps:
             what = f"Deployment {self.run.name!r} is left stopped: {error}\nStart it with StartDeploymentOperator."
             raise (why.extended(what) if isinstance(why, HopsworksError) else DeploymentError(what)) from error
 
-    async def watch(self, live: Deployment, cause: RolloutCause, action: str) -> Outcome:
+    async def watch(self, live: Deployment, cause: RolloutCause, action: str, *, is_fresh: bool = False) -> Outcome:
         """
         Follow the rollout until the desired configuration answers.
 
         :param live: the deployment
         :param cause: what has set the rollout in motion
         :param action: the action of the outcome, unless an earlier step has decided it
+        :param is_fresh: whether ``live`` was read right before, so that it is the first poll
         """
         progress = self.progress
         progress.action = progress.action or action
@@ -293,6 +294,7 @@ class Steps:
             deadline=self.deadline,
             interval=self.run.interval,
             seen=progress.seen,
+            fresh=live if is_fresh else None,
         )
         while True:
             try:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
+    EarlyProbes,
     FailureTracker,
     NextStep,
     RolloutCause,
@@ -30,6 +31,7 @@ from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_pat
 
 from . import inputs
 from .bake import Bake
+from .rollout_probes import probe_early, probe_rollout
 from .status import describe_state, log_change
 
 if TYPE_CHECKING:
@@ -101,7 +103,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
     """The state that was logged last."""
     seen: Deployment | None = None
     """The deployment as it was read last."""
-    _backoff: Backoff = field(init=False)
+    fresh: Deployment | None = None
+    """The deployment as it was read right before: the first poll of the process that sent the change."""
     _first_read: float | None = field(init=False, default=None)
     """When this process read the deployment first, in seconds since 1970."""
 
@@ -115,31 +118,38 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         :raises SupersededError: another client changed, stopped or deleted the deployment
         :raises DeadlineExceededError: the timeout passed
         """
-        cause, clock = self.tracker.cause, self.prober.clock
+        tracker, cause, clock = self.tracker, self.tracker.cause, self.prober.clock
         first = inputs.FIRST_DELAY_START if cause is RolloutCause.START else inputs.FIRST_DELAY_UPDATE
-        self._backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
+        backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         while True:
-            deployment = await self._poll()
+            deployment = await self._poll(backoff)
             if isinstance(deployment, StartNeeded):
                 return deployment
-            await self._prepare(deployment)
-            attribution = await self.prober.probe_rollout(deployment, self.tracker)
+            early = tracker.settle.early
+            if early.has_passed:
+                # Each answer has the fingerprint, unless they count because all instances are new.
+                is_fingerprint = early is EarlyProbes.PROVED or not tracker.instances.all_new
+                attribution = Attribution.CHALLENGER if is_fingerprint else Attribution.UNKNOWN
+                break
+            await self._prepare(deployment, backoff)
+            attribution = await probe_rollout(self.prober, deployment, tracker)
             if attribution is not Attribution.CHAMPION:
                 break
-            self.tracker.record_previous_answer(clock())
+            tracker.record_previous_answer(clock())
             await self._check_previous_answers(deployment)
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
-        elif self.tracker.instances.all_new or cause is RolloutCause.START:
+        elif tracker.instances.all_new or cause is RolloutCause.START:
             verified_by = "instances"
         else:
             verified_by = "status"
         downtime = None if self.change.stopped_at is None else clock() - self.change.stopped_at
         stopped = "" if downtime is None else f"; it was down for {downtime:.0f} s"
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
-        grace = FailureTracker(self.tracker.failure.unschedulable_grace)
-        self.seen = await Bake(self.prober, deployment, grace).run()
-        return WatchResult(self.seen, verified_by, downtime)
+        if self.prober.checks.bake_seconds or not early.has_passed:  # Else this poll came after the probes.
+            grace = FailureTracker(tracker.failure.unschedulable_grace)
+            deployment = self.seen = await Bake(self.prober, deployment, grace).run()
+        return WatchResult(deployment, verified_by, downtime)
 
     async def _check_previous_answers(self, deployment: Deployment) -> None:
         """
@@ -170,19 +180,17 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             )
             raise AmbiguousVerificationError(message)
 
-    async def _prepare(self, deployment: Deployment) -> None:
+    async def _prepare(self, deployment: Deployment, backoff: Backoff) -> None:
         """Find the request to send, unless this process made the change and has found it before."""
         if not self.prober.is_prepared:
             is_optional = self.change.is_way_back
-            await self.prober.prepare(deployment, {}, None, self._backoff, is_optional=is_optional)
+            await self.prober.prepare(deployment, {}, None, backoff, is_optional=is_optional)
 
-    async def _poll(self) -> Deployment | StartNeeded:
-        """Poll until the rollout is over, as far as the statuses and instance names show."""
-        tracker = self.tracker
+    async def _poll(self, backoff: Backoff) -> Deployment | StartNeeded:
+        """Poll until the rollout is over, as far as the statuses, the instance names and early probes show."""
+        tracker, read = self.tracker, api.get_deployment_by_id(self.prober.project, self.deployment_id)
         while True:
-            deployment = await read_patiently(
-                api.get_deployment_by_id(self.prober.project, self.deployment_id), self._backoff
-            )
+            deployment, self.fresh = self.fresh or await read_patiently(read, backoff), None
             if deployment is None:
                 message = f"Deployment {self.prober.name!r} was deleted by another client during the rollout."
                 raise SupersededError(message)
@@ -193,19 +201,37 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             )
             self.seen = deployment
             step = tracker.next(deployment, now)
-            if step is NextStep.PROBE or (
+            if step in (NextStep.PROBE, NextStep.LIVE) or (
                 step is NextStep.READ_NAMES and tracker.record_names(await self._read_instance_names(deployment))
             ):
                 return deployment
+            if step is NextStep.PROBE_EARLY:
+                tracker.settle.early = await self._probe_early(deployment, backoff)
+                if tracker.settle.early is EarlyProbes.PROVED:
+                    continue
             if step is NextStep.START:
                 return StartNeeded(deployment)
             if step is NextStep.WAKE:
-                await self._prepare(deployment)
+                await self._prepare(deployment, backoff)
                 await self.prober.wake()
-            delay = self._backoff.next_delay(about=deployment)
+            delay = backoff.next_delay(about=deployment)
             if delay is None:
                 raise DeadlineExceededError(self._too_late(deployment))
-            await Sleep(min(delay, tracker.poll_within))
+            await Sleep(max(0.0, min(delay, tracker.poll_within) - (self.prober.clock() - now)))
+
+    async def _probe_early(self, deployment: Deployment, backoff: Backoff) -> EarlyProbes:
+        """Probe the deployment during the settle time, unless it is known that previous instances may answer."""
+        instances = self.tracker.instances
+        try:
+            await self._prepare(deployment, backoff)
+        except HopsworksError as error:
+            log.info("It is too early to probe %s: %s", deployment, error)
+            return EarlyProbes.SENT
+        if instances.may_be_previous:
+            self.tracker.record_names(await self._read_instance_names(deployment))
+        if instances.may_be_previous or not self.prober.can_probe:
+            return EarlyProbes.SENT
+        return await probe_early(self.prober, all_new=instances.all_new)
 
     async def _read_instance_names(self, deployment: Deployment) -> frozenset[str]:
         reading = read_instance_names(self.prober.project, deployment)
@@ -225,7 +251,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             return (
                 f"{message}: it {self.prober.fault}.\nIt is unknown whether this version or the previous one answers."
             )
-        if tracker.previous_since is not None or (tracker.instances.previous and tracker.stable_since is not None):
+        if tracker.previous_since is not None or (
+            tracker.instances.may_be_previous and tracker.settle.since is not None
+        ):
             is_answer = tracker.previous_since is not None
             why = "the previous version still answers" if is_answer else "old instances still run"
             return f"{message}: {why}.\nThe change may never have been applied: restart the deployment."

@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
+    EarlyProbes,
     IdleTracker,
     InstanceTracker,
     NextStep,
@@ -20,12 +21,14 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from tests.support.samples import deployment
 
-POLL, WAKE, START, READ_NAMES, PROBE = (
+POLL, WAKE, START, READ_NAMES, PROBE_EARLY, PROBE, LIVE = (
     NextStep.POLL,
     NextStep.WAKE,
     NextStep.START,
     NextStep.READ_NAMES,
+    NextStep.PROBE_EARLY,
     NextStep.PROBE,
+    NextStep.LIVE,
 )
 
 RUNNING = deployment("serving/running")
@@ -64,16 +67,23 @@ def play(tracker: RolloutTracker, script: Script) -> None:
 
 
 AFTER_A_CHANGE: dict[str, Script] = {
-    "a first Running proves nothing": [(0, RUNNING, POLL), (19, RUNNING, POLL), (20, RUNNING, PROBE)],
+    "a first Running proves nothing": [
+        (0, RUNNING, POLL),
+        (4, RUNNING, POLL),
+        (5, RUNNING, PROBE_EARLY),
+        (19, RUNNING, POLL),
+        (20, RUNNING, PROBE),
+    ],
     "a rollout that a poll saw settles sooner": [
         (0, RUNNING, POLL),
         (2, UPDATING, POLL),
-        (9, RUNNING, POLL),
+        (9, RUNNING, PROBE_EARLY),
+        (11, RUNNING, POLL),
         (14, RUNNING, PROBE),
     ],
     "Updating restarts the settle time": [
         (0, UPDATING, POLL),
-        (2, RUNNING, POLL),
+        (2, RUNNING, PROBE_EARLY),
         (6, UPDATING, POLL),
         (7, RUNNING, POLL),
         (12, RUNNING, PROBE),
@@ -82,10 +92,10 @@ AFTER_A_CHANGE: dict[str, Script] = {
         (0, UPDATING, POLL),
         (2, poll("Running", instances=1, minimum=2), POLL),
         (30, poll("Running", instances=1, minimum=2), POLL),
-        (31, poll("Running", instances=2, minimum=2), POLL),
+        (31, poll("Running", instances=2, minimum=2), PROBE_EARLY),
         (36, poll("Running", instances=2, minimum=2), PROBE),
     ],
-    "a stale Idle passes": [(0, IDLE, POLL), (2, UPDATING, POLL), (5, RUNNING, POLL), (10, RUNNING, PROBE)],
+    "a stale Idle passes": [(0, IDLE, POLL), (2, UPDATING, POLL), (5, RUNNING, PROBE_EARLY), (10, RUNNING, PROBE)],
     "Idle with a minimum of instances means that the change was never applied": [
         (0, IDLE, POLL),
         (59, IDLE, POLL),
@@ -121,7 +131,7 @@ AFTER_A_CHANGE: dict[str, Script] = {
     "another client changes it": [(0, UPDATING, POLL), (2, CHANGED_BY_ANOTHER, SupersededError)],
     "another client stops it": [(0, UPDATING, POLL), (2, STOPPING, SupersededError)],
     "another client has stopped it": [(0, STOPPED, SupersededError)],
-    "Creating after an update": [(0, poll("Creating"), POLL), (5, RUNNING, POLL), (10, RUNNING, PROBE)],
+    "Creating after an update": [(0, poll("Creating"), POLL), (5, RUNNING, PROBE_EARLY), (10, RUNNING, PROBE)],
 }
 
 
@@ -175,7 +185,7 @@ def test_the_default_tool_has_its_own_settle_time() -> None:
 
     play(
         RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE),
-        [(0, plain, POLL), (9, plain, POLL), (10, plain, PROBE)],
+        [(0, plain, POLL), (9, plain, PROBE_EARLY), (10, plain, PROBE)],
     )
 
 
@@ -184,7 +194,7 @@ def test_previous_instances_delay_the_probe() -> None:
         RolloutCause.CHANGE, since=0, signature=SIGNATURE, instances=InstanceTracker(frozenset({"old"}))
     )
 
-    play(tracker, [(0, UPDATING, POLL), (2, RUNNING, POLL), (7, RUNNING, READ_NAMES)])
+    play(tracker, [(0, UPDATING, POLL), (2, RUNNING, PROBE_EARLY), (7, RUNNING, READ_NAMES)])
     assert not tracker.instances.record(frozenset({"old", "new"}))
     play(tracker, [(9, RUNNING, POLL), (16, RUNNING, POLL), (17, RUNNING, READ_NAMES)])
     assert tracker.instances.record(frozenset({"new"}))
@@ -197,7 +207,7 @@ def test_seconds_until_the_next_poll() -> None:
     )
 
     assert (tracker.next(UPDATING, 0), tracker.poll_within) == (POLL, 2)
-    assert (tracker.next(RUNNING, 2), tracker.poll_within) == (POLL, 5)
+    assert (tracker.next(RUNNING, 2), tracker.poll_within) == (PROBE_EARLY, 5)
     assert (tracker.next(RUNNING, 7), tracker.poll_within) == (READ_NAMES, 10)
     assert (tracker.next(RUNNING, 9), tracker.poll_within) == (POLL, 8)
 
@@ -226,7 +236,50 @@ def test_an_answer_of_the_previous_version_restarts_the_settle_time() -> None:
 
     play(tracker, [(0, RUNNING, POLL), (20, RUNNING, PROBE)])
     tracker.record_previous_answer(100)
-    play(tracker, [(21, RUNNING, POLL), (26, RUNNING, PROBE)])
+    play(tracker, [(21, RUNNING, PROBE_EARLY), (26, RUNNING, PROBE)])
+
+
+class TestEarlyProbes:
+    """Probes during the settle time: their success counts as long as the status stays stable."""
+
+    def tracker(self, early: EarlyProbes) -> RolloutTracker:
+        tracker = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE)
+        play(tracker, [(0, UPDATING, POLL), (2, RUNNING, PROBE_EARLY)])
+        tracker.settle.early = early
+        return tracker
+
+    def test_proof_ends_the_settle_time(self) -> None:
+        play(self.tracker(EarlyProbes.PROVED), [(6, RUNNING, LIVE)])
+
+    def test_success_without_proof_waits_for_its_end(self) -> None:
+        play(self.tracker(EarlyProbes.PASSED), [(6, RUNNING, POLL), (7, RUNNING, LIVE)])
+
+    @pytest.mark.parametrize("early", [EarlyProbes.PROVED, EarlyProbes.PASSED])
+    @pytest.mark.parametrize("status", [UPDATING, BROKEN, IDLE, poll("Running", instances=0)])
+    def test_another_status_takes_it_back(self, early: EarlyProbes, status: Deployment) -> None:
+        tracker = self.tracker(early)
+
+        play(tracker, [(6, status, POLL), (8, RUNNING, POLL), (13, RUNNING, PROBE)])
+        assert tracker.settle.early is EarlyProbes.SENT
+
+    def test_another_clients_change_is_found_after_it(self) -> None:
+        play(self.tracker(EarlyProbes.PROVED), [(6, CHANGED_BY_ANOTHER, SupersededError)])
+
+    def test_they_are_sent_once(self) -> None:
+        play(
+            self.tracker(EarlyProbes.SENT),
+            [(4, RUNNING, POLL), (5, UPDATING, POLL), (6, RUNNING, POLL), (11, RUNNING, PROBE)],
+        )
+
+    @pytest.mark.parametrize("cannot", ["wake", "tell which transformer answers"])
+    def test_they_are_not_sent_where_they_prove_nothing(self, cannot: str) -> None:
+        is_unasked = cannot == "wake"
+        running = poll("Running", transformer=None if is_unasked else "/Projects/demo/Resources/t.py")
+        tracker = RolloutTracker(
+            RolloutCause.CHANGE, since=0, signature=SIGNATURE, idle=IdleTracker(can_wake=not is_unasked)
+        )
+
+        play(tracker, [(0, UPDATING, POLL), (2, running, POLL), (7, running, PROBE)])
 
 
 def test_idle_without_a_request_to_wake_it_settles() -> None:

@@ -23,7 +23,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
 from airflow_provider_hsml.hopsworks.domain.rejection_key import rejection_key
 from airflow_provider_hsml.hopsworks.errors import NoResponseError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff
-from airflow_provider_hsml.hopsworks.promotion.change_record import without_rejection
+from airflow_provider_hsml.hopsworks.promotion import rejections
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, KEPT, Journal, open_journal
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from tests.support.fake import LOST, PROJECT, UNSENT, FakeHopsworks, row
@@ -145,7 +145,7 @@ class TestAnEntry:
         kept = (Rejection(ours, "", 1.0, another_script), Rejection(other, "", 1.0))
         gone = (Rejection(ours, "", 1.0, this_one), Rejection(ours, "", 1.0))
 
-        assert without_rejection(entry(rejected=(*kept, *gone)), live) == kept
+        assert rejections.without(entry(rejected=(*kept, *gone)), live) == kept
 
     def test_knows_its_script_where_a_server_returns_the_name_only(self) -> None:
         path = "/Projects/demo/Resources/predict.py"
@@ -153,7 +153,7 @@ class TestAnEntry:
         rejected = (Rejection(served, "", 1.0, rejection_key(row(predictor=path), with_resources=False)),)
         verified = entry(desired={"script_file": path}, rejected=rejected)
 
-        assert without_rejection(verified, Deployment.from_json(row(predictor="predict.py"))) == ()
+        assert rejections.without(verified, Deployment.from_json(row(predictor="predict.py"))) == ()
 
 
 class TestAJournal:

@@ -11,6 +11,7 @@ from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.registry.trained_until import read_trained_until
+from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from tests.support.fake import PROJECT, FakeHopsworks
 
 PATH = "Models/digits/1/airflow.json"
@@ -21,9 +22,10 @@ def read(content: bytes | None, size: int | None = None) -> datetime | None:
     fake = FakeHopsworks()
     if content is not None:
         row = {"attributes": {"name": "airflow.json", "size": len(content) if size is None else size}}
-        fake.faults = {PATH: [Answer(200, json.dumps(row).encode())]}
+        listing = {"items": [row], "count": 1}
+        fake.faults = {PATH.rpartition("/")[0]: [Answer(200, json.dumps(listing).encode())]}
         fake.faults[f"download/with_auth/{PATH}"] = [Answer(200, content)]
-    return fake.run(read_trained_until(PROJECT, ModelVersion("digits", 1, "digits_1", "demo", 119)))
+    return fake.run(read_trained_until(PROJECT, ModelVersion("digits", 1, "digits_1", "demo", 119), VersionFiles()))
 
 
 def test_a_time() -> None:
