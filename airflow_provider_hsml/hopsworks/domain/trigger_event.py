@@ -140,7 +140,7 @@ def read(event: object) -> Event:
         }:
             return Failure(code, message, transient, result)
     log.warning(
-        "The wait in the triggerer ended with %r, which is no event of this version of the provider; the wait continues "
+        "The wait in the triggerer ended with %r, which is no event of this version of the provider; the wait goes on "
         "in the worker.\nHave scheduler, triggerer and workers run the same version.",
         event,
     )
