@@ -16,6 +16,7 @@ A cell *survives* when all of this holds:
 - The change was carried out at most once, and its way back at most once, over all tries.
 - No version that answers well was rolled back or rejected.
 - A rolling change, however it ended, leaves a version that answers.
+- No request was sent to a server whose certificate is not trusted.
 - The API key is in no exception, with causes, in no log record, XCom, event or serialized trigger, and was sent to no
   other server.
 

@@ -363,9 +363,12 @@ class _Run:
         keys = self.keys + len(self.beside)
         found = judge.effects(self.operation, self.proxy.exchanges, others=others, keys=keys)
         found += judge.leftovers(self.operation, self.plot)
+        found += [f"sent to a server with another certificate: {sent}" for sent in self.proxy.trusted_blindly]
         found += [f"the proxy itself failed: {error[-800:]}" for error in self.proxy.broken]
         if self.operation.rejects and not self._is_superseded:
             found += self.operation.check(self.plot, None)
+        if self.operation.rejects and not self._is_disturbed and any(each.error is None for each in self.tries[:-1]):
+            found.append("a version that answers otherwise than recorded was green")
         for each in self.tries:
             found += ["the key is in a text"] * any(map(has_key, each.texts))
         leaks, self.player.witness.leaks = self.player.witness.leaks, []

@@ -165,6 +165,8 @@ class Proxy:
     """The answer to a request that is not carried out."""
     held: threading.Event = field(default_factory=threading.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
+    trusted_blindly: list[str] = field(default_factory=list)
+    """Requests that came although the certificate is not trusted."""
     broken: list[str] = field(default_factory=list)
     """Errors of its own."""
 
@@ -279,6 +281,8 @@ class Proxy:
         call = self._call(request)
         self._seen[call] = number = self._seen.get(call, 0) + 1
         exchange = Exchange(request, Position(call, number), self.is_deferred, time.monotonic())
+        if self._chain:
+            self.trusted_blindly.append(str(exchange.position))
         exchange.cell_name = self.plot.name
         self.exchanges.append(exchange)
         fault = self._due(exchange)
