@@ -5,7 +5,8 @@ A *cell* is an operation, a line of Hopsworks, a route for predictions, a worker
 request of the operation, and one fault at that request. ``operations`` has the operations, ``catalogue`` the faults,
 ``proxy`` the place between provider and server where they happen, ``plot`` the project of the server that each cell
 has for itself, ``cell`` how one cell is played, ``judge`` how it is judged, ``matrix`` which cells there are,
-``report`` the table. ``killed`` is a small group of its own: servers that are killed with -9 and come back.
+``report`` the table. ``killed`` and ``processes`` are small groups of their own: servers that are killed with -9 and
+come back, and promoters in two processes.
 
 A cell *survives* when all of this holds:
 
