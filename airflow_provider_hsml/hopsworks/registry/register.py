@@ -177,15 +177,12 @@ async def register(
         if registered is not None:
             log.info("Version %s of model %r was registered by an earlier try of this task", version, model.name)
             return await _tagged(project, model, registered)
-    is_ours = version is None
     if version is None:
         version = await _take_number(project, model)
+        if note:
+            await _take_note(project, note, version)
     folder = f"Models/{model.name}/{version}"
-    if note and is_ours:
-        await _check_alone(project, note, folder)
     try:
-        if note and is_ours:
-            await note.write(project, version)
         await _upload_model(project, model, folder, note)
     except Exception:
         await _clean_up(project, note, folder)
@@ -200,17 +197,35 @@ async def register(
     return await _tagged(project, model, registered)
 
 
-async def _check_alone(project: Project, note: _RetryNote, folder: str) -> None:
+async def _take_note(project: Project, note: _RetryNote, version: int) -> None:
+    """
+    Write the retry note for a version, whose folder this try has claimed.
+
+    :raises SupersededError: another try of this task has written it
+    """
+    folder = f"Models/{note.model_name}/{version}"
+    await note.make_folder(project)
+    await _check_alone(project, note, folder)
+    try:
+        await note.write(project, version)
+    except Exception:
+        await _clean_up(project, note, folder)
+        raise
+    # Both may have found no note. The one that was written last counts.
+    await _check_alone(project, note, folder, version)
+
+
+async def _check_alone(project: Project, note: _RetryNote, folder: str, ours: int | None = None) -> None:
     """
     Check that no later try of this task has begun while this one stood still: it would be registered twice.
 
     :param folder: of the version that this try has claimed
+    :param ours: the number that this try has written into the note; None before that
     :raises SupersededError: another try has written the note; its version stays, and ours is deleted
     """
-    await note.make_folder(project)
     before = note.noted
     # A note that is new may have no mark yet: that is uploaded after it.
-    if await note.find(project) is None and note.noted == before:
+    if await note.find(project) in (None, ours) and note.noted == before:
         return
     await _tidy(project, folder)
     message = (
@@ -298,6 +313,7 @@ class _RetryNote:
         content = {"model_name": self.model_name, "model_version": version, "files": self.files}
         await upload.upload_bytes(project, self.path, json.dumps(content).encode())
         await upload.upload_bytes(project, self._mark(version), self.mark)
+        self.noted = version
 
 
 async def _await_registered(project: Project, name: str, version: int, clock: Clock) -> ModelVersion:

@@ -280,6 +280,21 @@ def test_a_try_that_stood_still_gives_way_to_a_later_one(
     assert claim in fake.files
 
 
+def test_a_try_gives_way_to_one_that_has_written_the_note_at_the_same_moment(
+    fake: FakeHopsworks, model: NewModel
+) -> None:
+    claim = f"{CLAIMS}/{hashlib.sha256(b'run').hexdigest()}.json"
+    files = fake.run(model.source.fingerprint(PROJECT))
+    fake.on["POST dataset/upload/Models/digits/1"] = lambda: fake.files.update(
+        {claim: {"model_name": "digits", "model_version": 2, "files": files}}
+    )
+
+    with pytest.raises(SupersededError, match="another try of this task is registering its files as version 2"):
+        run(fake, model)
+    assert fake.sent[-1] == FOLDER
+    assert f"DELETE dataset/{claim}" not in fake.sent
+
+
 def test_a_clean_up_that_was_answered_and_not_carried_out_is_repeated(fake: FakeHopsworks, model: NewModel) -> None:
     fake.faults["POST dataset/upload/Models/digits/1/Files"] = [refusal(413, 110055, "too large")]
     entry = Answer(200, json.dumps({"attributes": {"name": "1", "dir": True}}).encode())
