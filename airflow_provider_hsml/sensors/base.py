@@ -106,6 +106,8 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
         """
         Resume after the wait in the triggerer: return the result, or fail as a wait in a worker does.
 
+        After an event that this version cannot read, wait on in this worker: another trigger could end the same way.
+
         :param event: the payload of the trigger's event
         :param deadline: the end of the sensor's timeout, in seconds since 1970
         """
@@ -116,7 +118,9 @@ class HsmlSensor(TaskMixin, BaseSensorOperator):
             ended = trigger_event.read(event)
             if isinstance(ended, trigger_event.Failure):
                 raise ended.error()
-            return self._push_version_link(dict(ended.result))
+            if isinstance(ended, trigger_event.Success):
+                return self._push_version_link(dict(ended.result))
+            self.deferrable, self.timeout = False, max(deadline - time.time(), 0.0)
         except DeadlineExceededError:
             self._fail_at_timeout()
         except HopsworksError as error:

@@ -32,7 +32,6 @@ from airflow_provider_hsml.hopsworks.errors import (
     CertificateError,
     DeadlineExceededError,
     DeploymentFailedError,
-    HopsworksError,
 )
 from airflow_provider_hsml.local.cluster.faults import RequestFault, StartFault
 from tests.support.tasks import FakeTaskInstance, begin, reads, resource
@@ -384,11 +383,19 @@ class TestDeferring:
     )
     @pytest.mark.parametrize("kind", [status, version])
     def test_what_is_not_known_is_no_success(self, stage: Stage, kind: Any, event: Any) -> None:
-        sensor = kind(stage.stopped("dunknown"), newer_than=1) if kind is version else kind(stage.stopped("dunknown"))
+        more = {"newer_than": 1} if kind is version else {}
+        sensor = kind(stage.stopped("dunknown"), deferrable=True, **more)
 
-        with pytest.raises(HopsworksError, match="which is no event of this provider") as failed:
-            sensor.execute_complete(context(), event, time.time() + 20)
-        assert failed.value.transient, "a retry reads the current state"
+        with pytest.raises(AirflowSensorTimeout):
+            sensor.execute_complete(context(), event, time.time() + 0.5)
+
+    def test_after_what_is_not_known_it_waits_on_in_its_worker(self, register: Callable[..., int]) -> None:
+        sensor = version("dlater", deferrable=True, poke_interval=0.1)
+        later = threading.Timer(0.5, register, ("dlater", 1))
+        later.start()
+
+        assert sensor.execute_complete(context(), {"codec": 99}, time.time() + 20)["model_version"] == 1
+        later.join()
 
     def test_an_error_of_the_triggerer_alone_is_one(self) -> None:
         event = trigger_event.failure(CertificateError("the certificate does not verify"))

@@ -5,7 +5,8 @@ A *cell* is an operation, a line of Hopsworks, a route for predictions, a worker
 request of the operation, and one fault at that request. ``operations`` has the operations, ``catalogue`` the faults,
 ``proxy`` the place between provider and server where they happen, ``plot`` the project of the server that each cell
 has for itself, ``cell`` how one cell is played, ``judge`` how it is judged, ``matrix`` which cells there are,
-``report`` the table. ``killed`` is a small group of its own: servers that are killed with -9 and come back.
+``report`` the table. ``killed`` and ``processes`` are small groups of their own: servers that are killed with -9 and
+come back, and promoters in two processes.
 
 A cell *survives* when all of this holds:
 
@@ -16,6 +17,7 @@ A cell *survives* when all of this holds:
 - The change was carried out at most once, and its way back at most once, over all tries.
 - No version that answers well was rolled back or rejected.
 - A rolling change, however it ended, leaves a version that answers.
+- No request was sent to a server whose certificate is not trusted.
 - The API key is in no exception, with causes, in no log record, XCom, event or serialized trigger, and was sent to no
   other server.
 

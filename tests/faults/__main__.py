@@ -19,7 +19,7 @@ from pathlib import Path
 
 import tests.conftest  # noqa: F401 - an Airflow of its own, before anything imports it
 
-from . import killed, report
+from . import killed, processes, report
 from .cell import Outcome
 from .matrix import Matrix, cells_of, find, grounds, parsed, sample
 
@@ -46,16 +46,18 @@ def main() -> int:
     print(f"HSML_TEST_SEED={seed} HSML_TEST_CELLS={cells}, {options.at_once} cells at once", flush=True)
     outcomes = _all_shards(options, cells, seed)
     dead = [] if options.only else killed.play_all(seed)
-    for outcome in dead:
+    apart = [] if options.only else processes.play_all(seed)
+    for outcome in (*dead, *apart):
         if not outcome.survived:
             print(report.failure(outcome), flush=True)
     print(report.table(outcomes))
     unmet = sum(not outcome.is_met for outcome in outcomes)
     print(f"{unmet} faults were not met: the request that they were for did not come")
     print(f"servers killed with -9: {report.last_line(dead)}")
+    print(f"promoters in two processes: {report.last_line(apart)}")
     print(f"in {time.monotonic() - begun:.0f} s")
     print(report.last_line(outcomes))
-    return 0 if outcomes and all(outcome.survived for outcome in (*outcomes, *dead)) else 1
+    return 0 if outcomes and all(outcome.survived for outcome in (*outcomes, *dead, *apart)) else 1
 
 
 def _one(name: str) -> int:

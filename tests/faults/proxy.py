@@ -35,17 +35,42 @@ if TYPE_CHECKING:
 _API = "/hopsworks-api/"
 _MOST_KEPT = 1 << 16
 _HELD_SECONDS = 90.0
+_BEAT = 0.1
+_LATE = 0.25
+_MOST_PATIENCE = 5.0
+"""Seconds: how often the lateness of a loop is measured, how late it may be, how long a cell waits for that."""
 _IDS = re.compile(r"(?<=/)\d+(?=[/?]|$)")
 _HASHES = re.compile(r"[0-9a-f]{12,}|\d{6,}(-[ab][0-9a-f]+)?")
 
 
 class Loop:
-    """An event loop in a thread of its own."""
+    """An event loop in a thread of its own. It knows how late it is: that is how overloaded the machine is."""
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
         self._thread.start()
+        self._late = 0.0
+        self.late_at = 0.0
+        """When it was late last, by ``time.monotonic``."""
+        self._gate = threading.Lock()
+        self.submit(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(_BEAT)
+            now = time.monotonic()
+            self._late = now - begun - _BEAT
+            self.late_at = now if self._late > _LATE else self.late_at
+
+    def await_calm(self) -> None:
+        """Wait until the machine has time for another cell; one caller after the other, so that each is felt."""
+        with self._gate:
+            ends = time.monotonic() + _MOST_PATIENCE
+            time.sleep(_BEAT)
+            while self._late > _LATE and time.monotonic() < ends:
+                time.sleep(_BEAT)
 
     def submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
@@ -165,6 +190,8 @@ class Proxy:
     """The answer to a request that is not carried out."""
     held: threading.Event = field(default_factory=threading.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
+    trusted_blindly: list[str] = field(default_factory=list)
+    """Requests that came although the certificate is not trusted."""
     broken: list[str] = field(default_factory=list)
     """Errors of its own."""
 
@@ -279,6 +306,8 @@ class Proxy:
         call = self._call(request)
         self._seen[call] = number = self._seen.get(call, 0) + 1
         exchange = Exchange(request, Position(call, number), self.is_deferred, time.monotonic())
+        if self._chain:
+            self.trusted_blindly.append(str(exchange.position))
         exchange.cell_name = self.plot.name
         self.exchanges.append(exchange)
         fault = self._due(exchange)

@@ -130,6 +130,8 @@ class FakeHopsworks:
         if isinstance(fault, Answer):
             return call.outcome(fault)
         answer = self._answer(call, kind, path)
+        if call.method == "DELETE" and path.startswith("dataset"):
+            self.files = {name: content for name, content in self.files.items() if not path.endswith(name)}
         if kind in self.on:
             self.on[kind]()
         if fault == LOST:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections import Counter
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from hypothesis import note
@@ -31,6 +31,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     VerificationError,
 )
 from airflow_provider_hsml.local import Hold, Looks, LostChange, RequestFault, StartFault
+from airflow_provider_hsml.operators import RestartDeploymentOperator
 from tests.support.promotion_scene import Fate, Killed, Kind, Scene, Seen, Terminated, Version, Worker
 
 if TYPE_CHECKING:
@@ -109,6 +110,25 @@ class Task:
     do: Callable[[Worker, str], Record]
     recreates: bool = False
     key: str = field(default_factory=lambda: f"dag/run-{next(_numbers)}/task/-1")
+    defers: bool = False
+    resume: Callable[[Worker, dict[str, Any], Any], Record] = Worker.resume_promotion
+
+    def run(self, worker: Worker) -> Record:
+        """Run it to its end, whichever processes that takes."""
+        return worker.finish(lambda worker: self.do(worker, self.key), self.resume)
+
+    def again(self) -> Task:
+        """Return the same task of another run."""
+        return Task(self.what, self.do, self.recreates, defers=self.defers, resume=self.resume)
+
+
+class Store(dict[str, Any]):
+    """The state that Airflow keeps for the tries of a task."""
+
+    set = dict.__setitem__
+
+    def delete(self, key: str) -> None:
+        self.pop(key, None)
 
 
 class PromotionMachine(RuleBasedStateMachine):
@@ -140,6 +160,8 @@ class PromotionMachine(RuleBasedStateMachine):
         """Whether the last task, and the one before it, left a change that is not verified."""
         self.may_be_down = False
         """Whether a task that stops the deployment for its change was broken off."""
+        self.is_creation_unverified = False
+        """Whether no task has verified the deployment since it was created: to take that back is to stop it."""
         self.exists = False
         self.last: Task | None = None
         self.fresh = itertools.count(1)
@@ -167,14 +189,15 @@ class PromotionMachine(RuleBasedStateMachine):
         self.versions[version.number] = version
         self.steps[f"register {kind.name}"] += 1
 
-    @rule(back=_BACK, spec=_SPECS, rollout=_ROLLOUTS, data=st.data())
-    def deploy(self, back: int, spec: dict[str, Any], rollout: str, data: st.DataObject) -> None:
+    @rule(back=_BACK, spec=_SPECS, rollout=_ROLLOUTS, defers=st.booleans(), data=st.data())
+    def deploy(self, back: int, spec: dict[str, Any], rollout: str, data: st.DataObject, *, defers: bool) -> None:
         """Deploy a version by its number."""
-        self._play(self._deployment(self._version(back), spec, rollout), self._fate(data, spec))
+        task = self._deployment(self._version(back), spec, rollout)
+        self._play(replace(task, defers=defers), self._fate(data, spec))
 
-    @rule(gate=_GATES, spec=_SPECS, data=st.data())
-    def deploy_best(self, gate: dict[str, Any], spec: dict[str, Any], data: st.DataObject) -> None:
-        self._play(self._deployment_of_the_best(gate, spec), self._fate(data, spec))
+    @rule(gate=_GATES, spec=_SPECS, defers=st.booleans(), data=st.data())
+    def deploy_best(self, gate: dict[str, Any], spec: dict[str, Any], data: st.DataObject, *, defers: bool) -> None:
+        self._play(replace(self._deployment_of_the_best(gate, spec), defers=defers), self._fate(data, spec))
 
     @precondition(lambda self: self.exists)
     @rule(gate=_GATES)
@@ -195,17 +218,35 @@ class PromotionMachine(RuleBasedStateMachine):
         self.ends[_name(end)] += 1
 
     @precondition(lambda self: self.exists)
-    @rule(to=st.sampled_from(["previous", "previous", "previous", 1, 2, 3]), data=st.data())
-    def roll_back(self, to: int | str, data: st.DataObject) -> None:
+    @rule(to=st.sampled_from(["previous", "previous", "previous", 1, 2, 3]), defers=st.booleans(), data=st.data())
+    def roll_back(self, to: int | str, data: st.DataObject, *, defers: bool) -> None:
         """Roll back by hand."""
 
         def do(worker: Worker, key: str) -> Record:
             return worker.rollback_deployment(self.name, to, run_key=key, timeout=300)
 
         previous = self.previous if to == "previous" else None
-        end = self._play(Task("roll back", do), self._fate(data, {}))
+        end = self._play(Task("roll back", do, defers=defers), self._fate(data, {}))
         if previous is not None and not isinstance(end, BaseException) and not (self.theirs or self.others):
             assert end.model_version == previous, "another version than the one before"
+
+    @precondition(lambda self: self.exists)
+    @rule(rolling=st.booleans(), defers=st.booleans(), data=st.data())
+    def restart(self, data: st.DataObject, *, rolling: bool, defers: bool) -> None:
+        """Restart the deployment, as the operator does."""
+        rolling = rolling and self.scene.serving.world.line.knows("predictorEnvVars")
+        operator = RestartDeploymentOperator(task_id="restart", deployment_name=self.name, rolling=rolling, timeout=300)
+        stores: defaultdict[str, Store] = defaultdict(Store)
+
+        def do(worker: Worker, key: str) -> Any:
+            operator.__dict__["hook"] = worker
+            return operator.act({"task_state_store": stores[key]})  # type: ignore[typeddict-item]
+
+        def resume(worker: Worker, left: dict[str, Any], event: Any) -> Any:
+            operator.__dict__["hook"] = worker
+            return operator.act_after_wait({"task_state_store": Store()}, left, event)  # type: ignore[typeddict-item]
+
+        self._play(Task("restart", do, not rolling, defers=defers, resume=resume), self._fate(data, {}))
 
     @precondition(lambda self: self.last is not None)
     @rule(is_next_run=st.booleans())
@@ -213,7 +254,7 @@ class PromotionMachine(RuleBasedStateMachine):
         """Run the last task again: as the same, or as the next night's."""
         assert self.last is not None
         again = self.last
-        self._play(Task(again.what, again.do, again.recreates) if is_next_run else again, Fate())
+        self._play(again.again() if is_next_run else again, Fate())
         self.steps["retry"] += 1
 
     @precondition(lambda self: self.exists)
@@ -267,6 +308,12 @@ class PromotionMachine(RuleBasedStateMachine):
         assert not keys or is_another, "a rejected version was deployed again"
 
     def _fate(self, data: st.DataObject, spec: dict[str, Any]) -> Fate:
+        wait = data.draw(st.sampled_from(["", "", "", "unknown", "unreported"]))
+        fate = self._what_happens(data, spec)
+        fate.wait = wait
+        return fate
+
+    def _what_happens(self, data: st.DataObject, spec: dict[str, Any]) -> Fate:
         what = data.draw(st.sampled_from(_IN_A_TASK))
         # A task that is killed before it learns that Hopsworks knows no environment variables is no use to anybody.
         is_unknown = "env_vars" in spec and not self.scene.serving.world.line.knows("predictorEnvVars")
@@ -334,7 +381,7 @@ class PromotionMachine(RuleBasedStateMachine):
 
     def _run(self, task: Task, worker: Worker) -> Record | BaseException:
         try:
-            return task.do(worker, task.key)
+            return task.run(worker)
         except (HopsworksError, Killed, Terminated) as error:
             return error
 
@@ -343,7 +390,7 @@ class PromotionMachine(RuleBasedStateMachine):
         before = self.before = self.scene.settle(self.name)
         self.was_unverified, self.is_unverified = self.is_unverified, False
         self.last, self.theirs, self.others = task, [], []
-        worker = Worker(self.scene, fate, self.name)
+        worker = Worker(self.scene, fate, self.name, defers=task.defers)
         with self.scene.spoilt(fate.faults) as faults_left:
             end = self._run(task, worker)
             is_faulty = faults_left() != list(fate.faults) or any(isinstance(fault, Hold) for fault in fate.faults)
@@ -351,8 +398,9 @@ class PromotionMachine(RuleBasedStateMachine):
         self.is_unverified = isinstance(end, HopsworksError) and end.is_unverified
         self.steps[task.what.partition(",")[0].partition(" 1")[0].rstrip("0123456789 ")] += 1
         self.ends[_name(end)] += 1
+        self.steps["deferred waits"] += worker.deferrals
         story = [
-            f"  {before}\n  {task.what}, {fate}: {_name(end)} {end}",
+            f"  {before}\n  {task.what}, defers {worker.deferrals} times, {fate}: {_name(end)} {end}",
             f"  beside it: {self.theirs} {self.others}\n  {after}",
             *(f"    {number} {sent}" for number, sent in enumerate(worker.sent, 1)),
             f"  of which we know: {self.former}",
@@ -375,15 +423,22 @@ class PromotionMachine(RuleBasedStateMachine):
         names = [row["name"] for row in self.scene.holdings.deployments.all_shown()]
         assert names in ([], [self.name]), "one deployment at the most"
         self.may_be_down = self.may_be_down or task.recreates
+        if not isinstance(end, BaseException) and task.what != "restart":
+            self.is_creation_unverified = False
+        elif before.status is None:
+            self.is_creation_unverified = True
+        if task.what == "restart":
+            self._judge_restart(before, after, end, is_faulty=is_faulty)
+            return
         if task.what == "roll back":
             self.strange.clear()  # It is what was asked for.
         if not (self.may_be_down or self.theirs):
             # What nobody has verified is stopped where nothing served before it: so it is taken back.
-            was_down = self.former is not None and not self.former.is_up
+            was_down = self.is_creation_unverified or (self.former is not None and not self.former.is_up)
             assert was_down or not any(map(self._is_well, worker.stopped)), "what answers was stopped"
             is_taken_down = any(how in ("STOP", "DELETE") for how, _ in self.theirs)
             served = before if self.former is None else self.former
-            if self._is_well(served) and not is_taken_down:
+            if self._is_well(served) and not (is_taken_down or self.is_creation_unverified):
                 assert after.version is not None, "something served before, nothing does now"
         if self.theirs:
             self._judge_disturbed(after, worker)
@@ -392,6 +447,22 @@ class PromotionMachine(RuleBasedStateMachine):
         else:
             self._check_strange(after)
             self._judge_alone(task, before, after, end, worker, is_faulty=is_faulty)
+
+    def _judge_restart(self, before: Seen, after: Seen, end: Record | BaseException, *, is_faulty: bool) -> None:
+        """A restart changes no version; it is not the promotions' to undo."""
+        self.previous, self.is_unverified = None, self.was_unverified
+        if self.theirs or self.others:
+            self.former, self.strange = None, {}
+            return
+        self._check_strange(after)
+        if isinstance(end, BaseException) or is_faulty:
+            self.former = None
+            assert self.may_be_down or not self._is_well(before) or after.version is not None, "a restart took it down"
+            return
+        assert after.version == before.row["modelVersion"], "another version than before"
+        assert not self._is_served(before) or after.answer == before.answer, "it answers otherwise than before"
+        self.former = after if self.former == before else None
+        self.may_be_down = False
 
     def _judge_alone(
         self,
@@ -514,7 +585,9 @@ def is_definite(end: Record | BaseException) -> bool:
     return not isinstance(end, BaseException) or (isinstance(end, HopsworksError) and not end.transient)
 
 
-def _name(end: Record | BaseException) -> str:
+def _name(end: Any) -> str:
+    if isinstance(end, dict):
+        return "restarted"
     return type(end).__name__ if isinstance(end, BaseException) else f"{end.action} by {end.verified_by}"
 
 

@@ -16,16 +16,20 @@ import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from unittest import mock
 
 import requests
 
 from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.domain.access import Access
-from airflow_provider_hsml.hopsworks.flow import Backoff, steady
+from airflow_provider_hsml.hopsworks.flow import Backoff, Deferred, drive, steady
+from airflow_provider_hsml.hopsworks.promotion.resume import from_json, run_in_trigger, to_json, why_not_deferrable
+from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.operators.base import unreported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local import Looks, ModelFiles
     from airflow_provider_hsml.local.cluster.faults import Fault
 
+T = TypeVar("T")
 ROWS = [[0.0], [1.0]]
 _REAL = 2000.0
 """Seconds of the provider's in one of the server's: what the server's threads have left to do gets its time."""
@@ -138,25 +143,69 @@ class Fate:
     """What somebody else does right before that request."""
     what: str = ""
     faults: Sequence[Fault] = ()
+    wait: str = ""
+    """How a deferred wait ends: as it does; ``unreported``: no triggerer runs; ``unknown``: by an unknown event."""
+    ended_at: int | None = None
+    """The number of the request at which the worker was ended; a triggerer that is killed is followed by another."""
 
     def __str__(self) -> str:
         what = self.what or (self.ends_by.__name__ if self.ends_by else "")
-        return f"at request {self.at} {what}" if self.at else f"faults {list(self.faults)}" if self.faults else "alone"
+        fate = f"at request {self.at} {what}" if self.at else f"faults {list(self.faults)}" if self.faults else "alone"
+        return f"{fate}, {self.wait}" if self.wait else fate
 
 
 class Worker(HsmlHook):
-    """A hook, as a worker has it, with a fate."""
+    """A hook, as a worker has it, with a fate. Its long waits are deferred, if ``defers``."""
 
-    def __init__(self, scene: Scene, fate: Fate, name: str) -> None:
-        super().__init__(sleep=self._sleep_unless_dead)
+    def __init__(self, scene: Scene, fate: Fate, name: str, *, defers: bool = False) -> None:
+        super().__init__(sleep=self._sleep_unless_dead, leave=self._defers)
         scene.clock.pauses = 0
         self.scene = scene
         self.fate = fate
         self.name = name
+        self.defers = defers
         self.sent: list[Sent] = []
+        """By all processes of the task."""
         self.stopped: list[Seen] = []
         """What answered when it sent a STOP."""
+        self.deferrals = 0
+        self.is_trigger = False
         self.is_dead = False
+
+    def another(self, *, is_trigger: bool = False) -> Worker:
+        """Return another process of the same task."""
+        other = Worker(self.scene, self.fate, self.name, defers=self.defers)
+        other.sent, other.stopped, other.is_trigger = self.sent, self.stopped, is_trigger
+        return other
+
+    def finish(self, do: Callable[[Worker], T], resume: Callable[[Worker, dict[str, Any], Any], T]) -> T:
+        """Do a task; what is deferred is run by triggerers, and resumed by another worker, from what Airflow stores."""
+        worker = self
+        while True:
+            try:
+                return do(worker)
+            except Deferred as deferred:
+                self.deferrals += 1
+                wait: Any = deferred.wait
+                left = json.loads(json.dumps({"watch": to_json(wait), "context": wait.resume.context}))
+                if self.fate.wait == "unreported":
+                    error = unreported("Trigger timeout")
+                    self.scene.clock.now = max(self.scene.clock.now, wait.deadline + 600)
+                    return self.another().fail_unreported(error, deployment_name=self.name)  # type: ignore[return-value]
+                told = {"codec": 99} if self.fate.wait == "unknown" else self._triggered(left["watch"])
+                worker, event = self.another(), trigger_event.read(told)
+                do = functools.partial(lambda left, event, worker: resume(worker, left, event), left, event)
+
+    def _triggered(self, watch: dict[str, Any]) -> Any:
+        """Have a triggerer run a wait; one that ends is followed by another, which begins again."""
+        while True:
+            triggerer = self.another(is_trigger=True)
+            flow = run_in_trigger(from_json(triggerer.client.project, watch, self.scene.clock))
+            with contextlib.suppress(Killed, Terminated):
+                return json.loads(json.dumps(drive(flow, triggerer.client.send, triggerer._sleep_unless_dead)))
+
+    def _defers(self, wait: Any) -> bool:
+        return self.defers and isinstance(wait, RolloutWatch) and not why_not_deferrable(wait)
 
     @functools.cached_property
     def access(self) -> Access:
@@ -179,7 +228,7 @@ class Worker(HsmlHook):
     def has_noted_the_end(self) -> bool:
         """Whether it has written into the journal after it looked for the last time."""
         # Who is terminated tidies up, and looks for that.
-        late = itertools.takewhile(lambda sent: not sent.is_look, reversed(self.sent[: self.fate.at or None]))
+        late = itertools.takewhile(lambda sent: not sent.is_look, reversed(self.sent[: self.fate.ended_at]))
         return any("/upload/" in sent.path and sent.status == 200 for sent in late)
 
     def _sleep_unless_dead(self, seconds: float) -> None:
@@ -213,6 +262,7 @@ class _WatchedClient(Client):
             worker.sent.append(Sent(call.method, call.path, dict(call.query), status))
         if is_it and fate.ends_by is not None:
             worker.is_dead = fate.ends_by is Killed
+            fate.ended_at = None if worker.is_trigger else fate.at
             raise fate.ends_by
         return answer
 

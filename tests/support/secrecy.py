@@ -98,15 +98,28 @@ def _readable(cell: Any, fernet: Fernet | None) -> Iterator[bytes]:
 
 
 class Processes:
-    """What ``ps`` and ``/proc`` show of all processes, from its start to its end."""
+    """
+    What ``ps`` and ``/proc`` show of all processes, and what is in temporary files, from its start to its end.
 
-    def __init__(self, marker: str) -> None:
+    :param marker: with which a variable of the processes of interest begins; their children are of interest as well
+    :param server: another process whose children are of interest
+    :param temporary: the folder of temporary files
+    """
+
+    def __init__(self, marker: str, server: int, temporary: Path) -> None:
         self._marker = f"={marker}".encode()
+        self._family: set[int] = set()
+        self._of_server = {server}
+        self._temporary = temporary
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self.arguments: set[bytes] = set()
         self.environments: set[bytes] = set()
-        """Of those in which a variable begins with the marker."""
+        """Of those in which a variable begins with the marker, and of their children."""
+        self.of_server: set[bytes] = set()
+        """The environments of the server's children."""
+        self.files: set[bytes] = set()
+        """The contents of temporary files."""
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -120,7 +133,18 @@ class Processes:
         while not self._ended.wait(0.1):
             for process in Path("/proc").glob("[0-9]*"):
                 with contextlib.suppress(OSError):
-                    self.arguments.add((process / "cmdline").read_bytes())
-                    environment = (process / "environ").read_bytes()
-                    if self._marker in environment:
-                        self.environments.add(environment)
+                    self._look(process)
+            for path in self._temporary.rglob("*"):
+                with contextlib.suppress(OSError):
+                    self.files.add(path.read_bytes())
+
+    def _look(self, process: Path) -> None:
+        self.arguments.add((process / "cmdline").read_bytes())
+        environment = (process / "environ").read_bytes()
+        parent = int((process / "stat").read_text().rpartition(") ")[2].split()[1])
+        if self._marker in environment or parent in self._family:
+            self._family.add(int(process.name))
+            self.environments.add(environment)
+        elif parent in self._of_server:
+            self._of_server.add(int(process.name))
+            self.of_server.add(environment)

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import zlib
@@ -17,8 +18,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
+import airflow
 import pytest
 import requests
+import yaml  # type: ignore[import-untyped]
 
 from tests.support.real_airflow import Airflow
 from tests.support.secrecy import Processes, Search
@@ -52,8 +55,6 @@ def test_the_search_finds_what_is_there(content: bytes) -> None:
 
 
 def test_the_search_reads_what_a_database_holds(tmp_path: Path) -> None:
-    import sqlite3
-
     from cryptography.fernet import Fernet
 
     fernet = Fernet(Fernet.generate_key())
@@ -76,6 +77,10 @@ def test_the_search_reads_what_a_database_holds(tmp_path: Path) -> None:
 
 
 DAGS = """
+import subprocess
+import sys
+import tempfile
+
 from airflow.sdk import DAG, AssetAlias, Param, task
 from airflow_provider_hsml import DeployModelOperator, ModelVersionSensor
 
@@ -106,6 +111,10 @@ with DAG("secrets", schedule=None, params={"mark": Param("", type="string")}):
     @task
     def tell(params=None):
         print("The mark is", params["mark"])
+        with tempfile.NamedTemporaryFile("w") as file:
+            print(params["mark"], file=file, flush=True)
+            marked = {"MARK": f"of a child: {params['mark']}"}
+            subprocess.run([sys.executable, "-c", "import time; time.sleep(3)"], env=marked)
         return params["mark"]
 
     tell()
@@ -127,19 +136,30 @@ class Predict:
 
 
 WHEN = ("deferred", "ended")
+OF_MODELS = "environments of the server's children"
 LOGS = f"file logs/dag_id=secrets/run_id={MARK}"
 _RUNS = "GET /api/v2/dags/{dag_id}/dagRuns/{dag_run_id}"
 MARKED = {
-    *("arguments of all processes", "environments of Airflow's processes", "deferred: table trigger"),
+    *("arguments of all processes", "environments of Airflow's processes", OF_MODELS),
+    *("temporary files", "deferred: table trigger", "ended: table told", "ended: file lineage"),
     *(f"ended: {LOGS}/task_id={task}/attempt=1.log" for task in ("fails", "misread", "refused", "tell", "waits")),
     *(
         f"{when}: {place}"
         for when in WHEN
         for place in (
             *("file airflow.db", "file standalone.log", "log of the local server"),
-            *("table asset", "table dag_code", "table dag_run", "table import_error", "table log", "table xcom"),
+            *(
+                "table asset",
+                "table asset_event",
+                "table dag_code",
+                "table dag_run",
+                "table import_error",
+                "table log",
+                "table xcom",
+            ),
             *("table rendered_task_instance_fields", "table serialized_dag", "table task_instance"),
             *("GET /api/v2/assets/events", "GET /api/v2/connections", "GET /api/v2/dagSources/{dag_id}"),
+            *("GET /ui/dags", "GET /ui/grid/runs/{dag_id}", "GET /ui/dependencies"),
             *("GET /api/v2/dags", "GET /api/v2/eventLogs", "GET /api/v2/importErrors", f"{_RUNS}/taskInstances"),
             f"{_RUNS}/taskInstances/{{task_id}}/logs/{{try_number}}",
             f"{_RUNS}/taskInstances/{{task_id}}/xcomEntries/{{xcom_key}}",
@@ -154,6 +174,8 @@ class Scene:
     """An Airflow, a local Model Serving in a process of its own, and what must not be found."""
 
     airflow: Airflow
+    process: int
+    """Of the local Model Serving."""
     server: dict[str, Any]
     key: str
     log: Path
@@ -185,6 +207,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     home = tmp_path / MARK
     dags = home / "dags"
     dags.mkdir(parents=True)
+    (home / "tmp").mkdir()
     (home / "predict.py").write_text(SCRIPT)
     (dags / "own.py").write_text(f"SCRIPT = {str(home / 'predict.py')!r}\n{DAGS}")
     (dags / "broken.py").write_text(BROKEN.replace("MARK", MARK))
@@ -207,11 +230,17 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
             AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION="True",
             AIRFLOW__API__EXPOSE_CONFIG="True",
             AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT="60",
+            AIRFLOW__OPENLINEAGE__TRANSPORT=json.dumps(
+                {"type": "file", "log_file_path": str(home / "lineage"), "append": True}
+            ),
+            TMPDIR=str(home / "tmp"),
         )
         del airflow.environment["AIRFLOW_CONN_HSML_DEFAULT"]
         airflow.until(lambda: "export" in log.read_text())
         ready = json.loads(log.read_text().splitlines()[0])
-        yield Scene(airflow, ready, Path(ready["api_key_file"]).read_text().strip(), log, Fernet(fernet_key))
+        yield Scene(
+            airflow, server.pid, ready, Path(ready["api_key_file"]).read_text().strip(), log, Fernet(fernet_key)
+        )
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(60)
@@ -233,8 +262,10 @@ def test_secrets_are_nowhere_but_in_connections_and_variables(
         "a key that is refused": refused,
         "its part": refused.partition(".")[2],
     }
-    with Processes(str(airflow.home)) as processes, airflow.started("standalone"):
+    watched = Processes(str(airflow.home), scene.process, airflow.home / "tmp")
+    with watched as processes, airflow.started("standalone"):
         airflow.until(airflow.answers, 600)
+        keep_events(airflow)
         tell = airflow.api()
         where, _, port = scene.server["url"].rpartition(":")
         hsml = {"conn_type": "hsml", "host": where, "port": int(port), "extra": json.dumps({"project": MARK})}
@@ -276,14 +307,20 @@ def test_secrets_are_nowhere_but_in_connections_and_variables(
         search.add("arguments of all processes", arguments)
     for environment in processes.environments:
         search.add("environments of Airflow's processes", environment)
+    for environment in processes.of_server:
+        search.add(OF_MODELS, environment)
+    for content in processes.files:
+        search.add("temporary files", content)
 
     marked = search.places_of(MARK)
     shown_by_airflow = {f"{when}: GET /api/v2/connections{one}" for when in WHEN for one in ("", "/{connection_id}")}
     assert search.places_of(strange["loose"]) >= shown_by_airflow, "in extra, with a name that tells Airflow nothing"
+    may_be = {name: {OF_MODELS} for name in strange}  # There they are variables of the model's process.
+    may_be["loose"] |= shown_by_airflow
     found = {
         name: places
         for name, secret in hidden.items()
-        if (places := search.places_of(secret) - (shown_by_airflow if name == "loose" else set()))
+        if (places := search.places_of(secret) - may_be.get(name, set()))
     }
     excerpts = [search.excerpt(place, hidden[name]) for name, places in found.items() for place in places]
     with capsys.disabled():
@@ -293,10 +330,23 @@ def test_secrets_are_nowhere_but_in_connections_and_variables(
     assert sorted(MARKED - marked) == []
     for place in ("/task_id=waits/attempt=1.log.trigger.", "file logs/dag_processor/"):
         assert any(place in one for one in marked), place
+    assert search.places_of(f"of a child: {MARK}") >= {"environments of Airflow's processes"}
+    assert airflow.rows("SELECT * FROM told WHERE cell LIKE '%verified_by%'"), "the events of triggers"
     masked = search.places_of(f"cannot reach *** at {MARK}")
     assert masked >= {"ended: table xcom", f"ended: {LOGS}/task_id=fails/attempt=1.log"}, "there a value would be"
     ((password,),) = airflow.rows("SELECT password FROM connection WHERE conn_id = 'hsml_default'")
     assert scene.fernet.decrypt(password).decode() == scene.key
+
+
+def keep_events(airflow: Airflow) -> None:
+    """Keep what Airflow stores for tasks that are resumed, their triggers' events too: it forgets that at once."""
+    with contextlib.closing(sqlite3.connect(airflow.home / "airflow.db", timeout=30)) as connection:
+        connection.execute("CREATE TABLE told (cell)")
+        connection.execute(
+            "CREATE TRIGGER tells AFTER UPDATE OF next_kwargs ON task_instance WHEN NEW.next_kwargs IS NOT NULL "
+            "BEGIN INSERT INTO told VALUES (NEW.next_kwargs); END"
+        )
+        connection.commit()
 
 
 def register(folder: Path, monkeypatch: pytest.MonkeyPatch, connection: dict[str, Any]) -> None:
@@ -328,7 +378,7 @@ KNOWN = {
     ("asset_id",): "SELECT id FROM asset",
     ("import_error_id",): "SELECT id FROM import_error",
     ("dag_id",): "SELECT dag_id FROM dag",
-    ("dag_id", "dag_run_id"): "SELECT dag_id, run_id FROM dag_run",
+    ("dag_id", "dag_run_id", "run_id", "run_ids"): "SELECT dag_id, run_id, run_id, run_id FROM dag_run",
     (
         "dag_id",
         "dag_run_id",
@@ -347,18 +397,32 @@ KNOWN = {
 """What stands in the API's paths, and how the database calls it."""
 
 
+UI = Path(airflow.__path__[0]) / "api_fastapi/core_api/openapi/_private_ui.yaml"
+"""The routes of Airflow's pages, which its API does not describe."""
+LONG_AGO = "2020-01-01T00:00:00Z"
+
+
 def answers(airflow: Airflow, dags: str) -> Iterator[tuple[str, bytes]]:
     """Ask the API for all that it has of GET; not for variables themselves, nor to wait until a run has ended."""
     base = f"http://127.0.0.1:{airflow.port}"
     known: list[dict[str, str]] = [{}]
     for names, query in KNOWN.items():
-        known += [
-            dict(zip(names, (quote(str(cell), safe="") for cell in row), strict=True)) for row in airflow.rows(query)
-        ]
+        known += [dict(zip(names, map(str, row), strict=True)) for row in airflow.rows(query)]
     with requests.Session() as session:
         session.headers["Authorization"] = "Bearer " + session.get(f"{base}/auth/token").json()["access_token"]
-        for path, verbs in session.get(f"{base}/openapi.json").json()["paths"].items():
+        described: list[Any] = [session.get(f"{base}/openapi.json").json(), yaml.safe_load(UI.read_text())]
+        for path, verbs in (item for one in described for item in one["paths"].items()):
             if "get" in verbs and "/variables" not in path and not path.endswith("/wait"):
-                needed = set(re.findall(r"{(\w+)}", path))
-                for filled in sorted({path.format(**names) for names in known if needed <= set(names)}):
-                    yield path, session.get(f"{base}{filled}", timeout=60, params={"limit": 1000}).content
+                asked = {one["name"] for one in verbs["get"].get("parameters", []) if one.get("required")} | {"run_ids"}
+                in_path = set(re.findall(r"{(\w+)}", path))
+                filled = {
+                    (
+                        path.format(**{name: quote(value, safe="") for name, value in names.items()}),
+                        tuple((name, names[name]) for name in sorted(asked - in_path) if name in names),
+                    )
+                    for names in known
+                    if in_path <= set(names)
+                }
+                for place, more in sorted(filled):
+                    params: dict[str, Any] = {"limit": 1000, "start_date": LONG_AGO, **dict(more)}
+                    yield path, session.get(f"{base}{place}", timeout=60, params=params).content

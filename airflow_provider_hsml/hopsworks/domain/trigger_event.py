@@ -8,7 +8,8 @@ the codes of errors are stable, and no line of a log is in a message.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_provider_hsml.hopsworks import errors
@@ -16,6 +17,8 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
 
 _CODES: dict[str, type[HopsworksError]] = {
     "invalid_input": errors.InvalidInputError,
@@ -71,7 +74,14 @@ class Failure:
         return error
 
 
-Event: TypeAlias = Success | StartNeeded | Failure
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The wait is over, and this version of the provider cannot read how: the live state tells."""
+
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+Event: TypeAlias = Success | StartNeeded | Failure | Unknown
 
 
 def success(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,10 +122,9 @@ def failure(error: HopsworksError, result: Mapping[str, Any] | None = None) -> d
 
 def read(event: object) -> Event:
     """
-    Parse an event, and check its shape: another version of the provider may have written it.
+    Parse an event. Another version of the provider may have written it: then it is ``Unknown``.
 
     :param event: the event that a trigger ended with
-    :raises HopsworksError: it is not an event of this provider. The error is transient: a retry reads the current state
     """
     match event:
         case {"status": "success", "result": dict() as result}:
@@ -130,9 +139,9 @@ def read(event: object) -> Event:
             "result": dict() as result,
         }:
             return Failure(code, message, transient, result)
-    error = HopsworksError(
-        f"The wait in the triggerer ended with {event!r}, which is no event of this provider.\n"
-        "Have scheduler, triggerer and workers run the same version of this provider, and run the task again."
+    log.warning(
+        "The wait in the triggerer ended with %r, which is no event of this version of the provider; the wait goes on "
+        "in the worker.\nHave scheduler, triggerer and workers run the same version.",
+        event,
     )
-    error.transient = True
-    raise error
+    return Unknown()

@@ -113,8 +113,10 @@ class GuardedChange:
         """
         record, journal_id = self.record, resumption.watch.resume.journal_id
         if journal_id is not None:
-            entry = record.journal.newest
-            if entry is None or entry.id != journal_id or not entry.is_pending:
+            entry, is_way_back = record.journal.newest, resumption.watch.change.is_way_back
+            is_same = entry is not None and entry.id == journal_id and entry.is_pending
+            # Another task may have begun to roll the same change back, or to make it again, in the same entry.
+            if entry is None or not is_same or is_way_back != (entry.state is EntryState.ROLLING_BACK):
                 message = f"Deployment {record.run.name!r}: the journal holds another change meanwhile, which is kept."
                 raise SupersededError(message)
             record.resume(entry)

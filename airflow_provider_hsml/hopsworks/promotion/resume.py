@@ -14,7 +14,8 @@ change, and the answer of the previous version to it. A deferral takes these ste
 6. ``resume_promotion`` of the hook rebuilds the watch and builds a ``Resumption``.
 7. ``promote.resume_promotion`` rebuilds the decision from the context.
 8. ``GuardedChange.resume`` finds the change in the journal by its id, and writes the end of the change there.
-9. ``Resumption.run`` returns the outcome, raises the error of the event, or sends another START and watches on.
+9. ``Resumption.run`` returns the outcome, raises the error of the event, or sends another START and watches on. It also
+   watches on after an event that this version cannot read.
 
 A start or restart keeps no journal: its hook method ``resume_start`` goes from step 5 to step 9.
 """
@@ -37,7 +38,7 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     RolloutCause,
     RolloutTracker,
 )
-from airflow_provider_hsml.hopsworks.domain.trigger_event import Failure, Success
+from airflow_provider_hsml.hopsworks.domain.trigger_event import Failure, Success, Unknown
 from airflow_provider_hsml.hopsworks.domain.verification import checks_from_json, checks_to_json
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, HopsworksError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Backoff, read_patiently
@@ -185,6 +186,11 @@ class Resumption:
     seen: Deployment | None = field(init=False, default=None)
     """The deployment as the trigger read it last."""
 
+    def __post_init__(self) -> None:
+        """Keep nothing of an event that lacks what a watch is resumed from."""
+        if not _is_readable(self.event):
+            self.event = Unknown()
+
     @property
     def has_changed(self) -> bool:
         """Whether a change of ours was carried out, as far as is known."""
@@ -204,7 +210,9 @@ class Resumption:
         backoff = Backoff(first=1.0, most=watch.interval, deadline=clock() + ROUTE_BUDGET, clock=clock)
         live = await read_patiently(api.get_deployment_by_id(project, watch.deployment_id), backoff)
         last = event.result.get("signature")
-        if live is not None and last is not None:
+        if isinstance(event, Unknown):
+            self.seen = live
+        elif live is not None and last is not None:
             self.seen = dataclasses.replace(live, version=last[0], revision=last[1])
         if isinstance(event, Failure) and not (event.is_failed_deployment and live):
             raise event.error()
@@ -213,21 +221,30 @@ class Resumption:
             raise SupersededError(message)
         if isinstance(event, Success):
             return Outcome(live, watch.change.action, event.result["verified_by"], event.result["downtime"])
-        if isinstance(event, Failure):
-            if live.status is DeploymentStatus.FAILED:
-                failed = DeploymentFailedError(live)
-                failed.transient = event.transient
-                raise failed
-            log.info("%s recovered after the wait in the triggerer; watching it again", live)
-            tracker = watch.tracker
-        else:
-            run = Run(project, live.name, watch.timeout, watch.interval, clock)
-            await send_start(run, live, run.backoff(FIRST_DELAY_START, watch.deadline))
-            tracker = dataclasses.replace(watch.tracker, since=clock(), started_again=True)
+        if isinstance(event, Failure) and live.status is DeploymentStatus.FAILED:
+            failed = DeploymentFailedError(live)
+            failed.transient = event.transient
+            raise failed
+        log.info("Watching %s in this worker", live)
         await _recall(watch)
         # It stays in this worker: the context that another resumption needs is not in the watch.
-        point = dataclasses.replace(watch.resume, worker_only=True)
-        result = await dataclasses.replace(watch, tracker=tracker, seen=live, resume=point)
+        watch = dataclasses.replace(watch, seen=live, resume=dataclasses.replace(watch.resume, worker_only=True))
+        result = StartNeeded(live) if isinstance(event, trigger_event.StartNeeded) else await watch
+        if isinstance(result, StartNeeded):
+            run = Run(project, live.name, watch.timeout, watch.interval, clock)
+            await send_start(run, result.deployment, run.backoff(FIRST_DELAY_START, watch.deadline))
+            watch.tracker = dataclasses.replace(watch.tracker, since=clock(), started_again=True)
+            result = await watch
         if isinstance(result, StartNeeded):
             raise AssertionError  # noqa: TRY004 - no wrong type: a watch asks for another START only once
         return Outcome(result.deployment, watch.change.action, result.verified_by, result.downtime)
+
+
+def _is_readable(event: Event) -> bool:
+    """Whether an event has what ``run_in_trigger`` of this version writes."""
+    match event:
+        case Success({"signature": [_, _], "verified_by": _, "downtime": _}):
+            return True
+        case trigger_event.StartNeeded({"signature": [_, _]}) | Failure():
+            return True
+    return False

@@ -177,15 +177,12 @@ async def register(
         if registered is not None:
             log.info("Version %s of model %r was registered by an earlier try of this task", version, model.name)
             return await _tagged(project, model, registered)
-    is_ours = version is None
     if version is None:
         version = await _take_number(project, model)
+        if note:
+            await _take_note(project, note, version)
     folder = f"Models/{model.name}/{version}"
-    if note and is_ours:
-        await _check_alone(project, note, folder)
     try:
-        if note and is_ours:
-            await note.write(project, version)
         await _upload_model(project, model, folder, note)
     except Exception:
         await _clean_up(project, note, folder)
@@ -200,20 +197,39 @@ async def register(
     return await _tagged(project, model, registered)
 
 
-async def _check_alone(project: Project, note: _RetryNote, folder: str) -> None:
+async def _take_note(project: Project, note: _RetryNote, version: int) -> None:
+    """
+    Write the retry note for a version, whose folder this try has claimed.
+
+    :raises SupersededError: another try of this task has written it
+    """
+    folder = f"Models/{note.model_name}/{version}"
+    await note.make_folder(project)
+    await _check_alone(project, note, folder)
+    try:
+        await note.write(project, version)
+    except Exception:
+        await _clean_up(project, note, folder)
+        raise
+    # Both may have found no note. The one that was written last counts.
+    await _check_alone(project, note, folder, version)
+
+
+async def _check_alone(project: Project, note: _RetryNote, folder: str, ours: int | None = None) -> None:
     """
     Check that no later try of this task has begun while this one stood still: it would be registered twice.
 
     :param folder: of the version that this try has claimed
+    :param ours: the number that this try has written into the note; None before that
     :raises SupersededError: another try has written the note; its version stays, and ours is deleted
     """
-    await note.make_folder(project)
-    theirs = await note.find(project)
-    if theirs is None:
+    before = note.noted
+    # A note that is new may have no mark yet: that is uploaded after it.
+    if await note.find(project) in (None, ours) and note.noted == before:
         return
     await _tidy(project, folder)
     message = (
-        f"Model {note.model_name!r}: another try of this task is registering the same files as version {theirs}, which "
+        f"Model {note.model_name!r}: another try of this task is registering its files as version {note.noted}, which "
         "is kept."
     )
     raise SupersededError(message)
@@ -255,7 +271,8 @@ class _RetryNote:
         self.model_name = model_name
         self.files = files
         self.mark = json.dumps({"run": run}).encode()
-        self._is_there = False
+        self.noted: int | None = None
+        """The number in the note as it was read last, whether or not its version is still that of this task."""
 
     async def find(self, project: Project) -> int | None:
         """Return the number that an earlier try claimed for the same files; None when there is none."""
@@ -264,15 +281,14 @@ class _RetryNote:
         claim = None if entry is None else await api.read_json(project, self.path, read, size=entry.size)
         if claim is None:
             return None
-        self._is_there = True
+        self.noted = cast("int", claim["model_version"])
         if (claim.get("files"), claim.get("model_name")) != (self.files, self.model_name):
             log.info("The files differ from those of the earlier try: registering a new version")
             return None
-        version = cast("int", claim["model_version"])
-        if not await self.has_marked(project, version):
-            log.info("Version %s is no longer that of the earlier try: registering a new version", version)
+        if not await self.has_marked(project, self.noted):
+            log.info("Version %s is no longer that of the earlier try: registering a new version", self.noted)
             return None
-        return version
+        return self.noted
 
     async def has_marked(self, project: Project, version: int) -> bool:
         """Return whether a version's folder has the mark of this task."""
@@ -292,11 +308,12 @@ class _RetryNote:
 
     async def write(self, project: Project, version: int) -> None:
         """Record the number, and mark its folder, before any file is uploaded."""
-        if self._is_there:
+        if self.noted is not None:
             await api.delete_path(project, self.path)
         content = {"model_name": self.model_name, "model_version": version, "files": self.files}
         await upload.upload_bytes(project, self.path, json.dumps(content).encode())
         await upload.upload_bytes(project, self._mark(version), self.mark)
+        self.noted = version
 
 
 async def _await_registered(project: Project, name: str, version: int, clock: Clock) -> ModelVersion:

@@ -24,7 +24,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnreachableError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, timed
+from airflow_provider_hsml.hopsworks.flow import LAST_READ, Backoff, Sleep, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
@@ -226,7 +226,7 @@ class Prober:
         async def send(seconds: float) -> Any:
             nonlocal sent
             sent += 1
-            return await self.send(seconds)
+            return await self.send(max(seconds, LAST_READ))
 
         while True:
             try:

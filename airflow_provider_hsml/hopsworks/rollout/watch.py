@@ -28,6 +28,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     VerificationError,
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, Sleep, read_patiently, within
+from airflow_provider_hsml.hopsworks.inference import predict
 
 from . import inputs
 from .bake import Bake
@@ -118,9 +119,17 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         :raises SupersededError: another client changed, stopped or deleted the deployment
         :raises DeadlineExceededError: the timeout passed
         """
-        tracker, cause, clock = self.tracker, self.tracker.cause, self.prober.clock
+        cause, clock = self.tracker.cause, self.prober.clock
         first = inputs.FIRST_DELAY_START if cause is RolloutCause.START else inputs.FIRST_DELAY_UPDATE
         backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
+        try:
+            return await self._verified(backoff)
+        except VerificationError:
+            await self._check_ours()
+            raise
+
+    async def _verified(self, backoff: Backoff) -> WatchResult | StartNeeded:
+        tracker, cause, clock = self.tracker, self.tracker.cause, self.prober.clock
         while True:
             deployment = await self._poll(backoff)
             if isinstance(deployment, StartNeeded):
@@ -150,6 +159,20 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             grace = FailureTracker(tracker.failure.unschedulable_grace)
             deployment = self.seen = await Bake(self.prober, deployment, grace).run()
         return WatchResult(deployment, verified_by, downtime)
+
+    async def _check_ours(self) -> None:
+        """
+        Check that wrong answers came from the change that is watched.
+
+        :raises SupersededError: another client has changed the deployment: it is unknown which configuration answered
+        :raises DeadlineExceededError: the deployment cannot be read
+        """
+        clock = self.prober.clock
+        backoff = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
+        now = await read_patiently(api.get_deployment_by_id(self.prober.project, self.deployment_id), backoff)
+        if now is None or self.seen is None or now.signature != self.seen.signature:
+            message = f"{now or self.seen} was changed by another client while it was probed; their change is kept."
+            raise SupersededError(message)
 
     async def _check_previous_answers(self, deployment: Deployment) -> None:
         """

@@ -46,6 +46,8 @@ T = TypeVar("T")
 ATTEMPTS = 4
 """Attempts per call before its error is raised. Flows that wait for longer retry themselves."""
 _LONGEST_PAUSE = 30.0
+_WORTH_AN_ATTEMPT = 1.0
+"""Seconds that a repeated attempt has at least: with less, a timeout would say nothing about the server."""
 _SHORTEST_TIMEOUT = 0.1
 """Seconds that an attempt has at least: no timeout at all means to wait for ever, to one of the HTTP libraries."""
 _OLD_TLS = ("UNSUPPORTED_PROTOCOL", "TLSV1_ALERT_PROTOCOL_VERSION", "NO_PROTOCOLS_AVAILABLE", "WRONG_SSL_VERSION")
@@ -213,7 +215,8 @@ def attempts(call: Call[Any], most: int | None = None) -> dict[str, Any]:
             return True
         error = state.outcome and state.outcome.exception()
         asked_for = (error.retry_after if isinstance(error, HopsworksError) else None) or 0.0
-        return call.at_most is not None and (state.seconds_since_start or 0.0) + asked_for >= call.at_most
+        begins = (state.seconds_since_start or 0.0) + max(asked_for, state.upcoming_sleep)
+        return call.at_most is not None and begins + _WORTH_AN_ATTEMPT > call.at_most
 
     return {
         "stop": is_over,

@@ -131,6 +131,52 @@ class TestAFailureInTheTriggerer:
             self.resume(fake, transient=True)
 
 
+class TestAnEventOfAnotherVersion:
+    """The worker reads the live state, and watches on."""
+
+    EVENTS = (
+        {"codec": "hsml/99", "payload": "AAEC"},
+        None,
+        {"status": "success", "result": {}},
+        {"status": "success", "result": {"signature": "1.100", "verified_by": "status", "downtime": None}},
+        {"status": "start_needed", "result": {}},
+    )
+
+    @staticmethod
+    def resume(fake: FakeHopsworks, event: object, tracker: RolloutTracker) -> Outcome:
+        watch = resumption(fake).watch
+        watch.tracker = tracker
+        return fake.run(Resumption(watch, trigger_event.read(event)).run())
+
+    @pytest.mark.parametrize("event", EVENTS, ids=str)
+    def test_of_a_rollout_that_goes_on(self, event: object) -> None:
+        fake = FakeHopsworks(row=row("Updating", modelVersion=2), files=FILES, answers=[2])
+        fake.after(5, fake.becomes("Running"))
+
+        outcome = self.resume(fake, event, RolloutTracker(RolloutCause.CHANGE, fake.now, (1, "100")))
+        assert outcome.deployment.status.value == "Running"
+        assert "START" not in fake.sent
+
+    @pytest.mark.parametrize("event", EVENTS, ids=str)
+    def test_of_a_change_that_another_client_replaced(self, event: object) -> None:
+        fake = FakeHopsworks(row=row("Running", modelVersion=2, revision="101"), files=FILES)
+
+        with pytest.raises(SupersededError, match="their change is kept"):
+            self.resume(fake, event, RolloutTracker(RolloutCause.CHANGE, fake.now, (1, "100")))
+
+    def test_of_a_deployment_that_is_gone(self) -> None:
+        fake = FakeHopsworks(row=None, files=FILES)
+
+        with pytest.raises(SupersededError):
+            self.resume(fake, None, RolloutTracker(RolloutCause.CHANGE, fake.now, (1, "100")))
+
+    def test_of_a_start_that_has_shown_no_effect(self) -> None:
+        fake = stopped()
+
+        assert self.resume(fake, None, RolloutTracker(RolloutCause.START, fake.now)).action == "started"
+        assert fake.sent.count("START") == 1
+
+
 def test_the_grace_of_a_watch_is_that_of_its_bake_and_is_stored() -> None:
     fake = stopped()
     watch = resumption(fake).watch

@@ -260,20 +260,39 @@ def test_a_claim_that_cannot_be_deleted_keeps_its_folder(fake: FakeHopsworks, mo
     assert fake.sent[-1] == f"DELETE dataset/{claim}"
 
 
-def test_a_try_that_stood_still_gives_way_to_a_later_one(fake: FakeHopsworks, model: NewModel) -> None:
+@pytest.mark.parametrize("is_marked", [True, False])
+def test_a_try_that_stood_still_gives_way_to_a_later_one(
+    fake: FakeHopsworks, model: NewModel, *, is_marked: bool
+) -> None:
+    """The later one marks its version right after it has written the note."""
     claim = f"{CLAIMS}/{hashlib.sha256(b'run').hexdigest()}.json"
     files = fake.run(model.source.fingerprint(PROJECT))
     fake.on["POST dataset/Models/digits/1"] = lambda: fake.files.update(
         {
             claim: {"model_name": "digits", "model_version": 7, "files": files},
-            f"Models/digits/7/{MARK}": {"run": hashlib.sha256(b"run").hexdigest()},
+            **({f"Models/digits/7/{MARK}": {"run": hashlib.sha256(b"run").hexdigest()}} if is_marked else {}),
         }
     )
 
-    with pytest.raises(SupersededError, match="another try of this task is registering the same files as version 7"):
+    with pytest.raises(SupersededError, match="another try of this task is registering its files as version 7"):
         run(fake, model)
     assert fake.sent[-1] == FOLDER
     assert claim in fake.files
+
+
+def test_a_try_gives_way_to_one_that_has_written_the_note_at_the_same_moment(
+    fake: FakeHopsworks, model: NewModel
+) -> None:
+    claim = f"{CLAIMS}/{hashlib.sha256(b'run').hexdigest()}.json"
+    files = fake.run(model.source.fingerprint(PROJECT))
+    fake.on["POST dataset/upload/Models/digits/1"] = lambda: fake.files.update(
+        {claim: {"model_name": "digits", "model_version": 2, "files": files}}
+    )
+
+    with pytest.raises(SupersededError, match="another try of this task is registering its files as version 2"):
+        run(fake, model)
+    assert fake.sent[-1] == FOLDER
+    assert f"DELETE dataset/{claim}" not in fake.sent
 
 
 def test_a_clean_up_that_was_answered_and_not_carried_out_is_repeated(fake: FakeHopsworks, model: NewModel) -> None:

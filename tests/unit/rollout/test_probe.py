@@ -10,14 +10,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.api import Answer, Project
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
+from airflow_provider_hsml.hopsworks.domain.judge import Probe
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, SupersededError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import (
+    HopsworksError,
+    InvalidInputError,
+    NoResponseError,
+    SupersededError,
+    VerificationError,
+)
+from airflow_provider_hsml.hopsworks.flow import LAST_READ
+from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from airflow_provider_hsml.hopsworks.promotion.guarded_change import EVIDENCE
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy, Run
+from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler, reconcile
 from tests.support.arrivals import FILES, V2, WITH_EXAMPLE, WITHOUT_EXPECTED, starts
 from tests.support.fake import LOST, PROJECT, FakeHopsworks, refusal, row
@@ -49,6 +60,24 @@ def deploy(
     checks = Verification.read(verification, "verification").checks()
     policy = RolloutPolicy(unschedulable_grace=grace)
     return fake.run(reconcile(Reconciler(run, Desired(settings, model), policy, checks)))
+
+
+def test_the_last_request_to_an_unreachable_deployment_has_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that cannot answer in the second that is left is not at fault."""
+    fake, given = FakeHopsworks(row=row()), list[float]()
+    prober = Prober(PROJECT, "digits", fake.clock)
+    prober.judge.probe = Probe({"instances": [[1]]})
+
+    async def ask(*_: object, seconds: float) -> None:
+        given.append(seconds)
+        message = "no healthy upstream"
+        raise NoResponseError(message, sent=False)
+
+    monkeypatch.setattr(predict, "ask_model", ask)
+
+    with pytest.raises(NoResponseError):
+        fake.run(prober.probe_once(Deployment.from_json(row())))
+    assert min(given) == LAST_READ
 
 
 def says(version: object = None, predictions: Any = (1,)) -> Answer:

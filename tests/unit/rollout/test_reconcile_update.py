@@ -523,6 +523,19 @@ class TestAnswersOfThePreviousVersion:
         assert not isinstance(caught.value, AmbiguousVerificationError)
         assert fake.now < 1000 + 120, "it is not waited for until the timeout"
 
+    def test_are_no_evidence_if_another_client_changed_the_deployment_meanwhile(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES, names=["old"])
+        rolls(fake, answers=[1], names=("new",))
+
+        def change() -> None:
+            if fake.row is not None and fake.names == ["new"]:
+                fake.row["revision"] = "theirs"
+
+        fake.on["predict"] = change
+
+        with pytest.raises(SupersededError, match="their change is kept"):
+            arrive(fake)
+
     def test_from_unknown_instances_are_ambiguous_after_a_minute(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES, names=[])
         rolls(fake, answers=[1], names=())

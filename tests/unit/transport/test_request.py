@@ -10,8 +10,10 @@ import ssl
 import struct
 import threading
 import traceback
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -197,6 +199,16 @@ ECHOES: dict[str, Callable[[str], tuple[int, dict[str, str], bytes]]] = {
     "an unreadable resource": lambda key: (200, {}, json.dumps({"items": [key]}).encode()),
     "a redirect": lambda key: (302, {"location": f"https://h.example/{key}"}, key.encode()),
 }
+
+
+@pytest.mark.parametrize(("since", "pause", "is_last"), [(1.0, 0.5, False), (3.8, 0.0, False), (3.8, 0.5, True)])
+def test_no_attempt_begins_that_has_no_time_left(since: float, pause: float, *, is_last: bool) -> None:
+    """Its timeout would hide the error of the attempt before it, and count as the server's."""
+    refused: Future[Any] = Future()
+    refused.set_exception(NoResponseError("refused", sent=False))
+    state = SimpleNamespace(attempt_number=1, outcome=refused, seconds_since_start=since, upcoming_sleep=pause)
+
+    assert request_.attempts(replace(LIST, at_most=5.0))["stop"](state) is is_last
 
 
 @pytest.mark.parametrize("echo", ECHOES)
