@@ -70,6 +70,10 @@ endef
 .venv-3.0.6/.made: pyproject.toml constraints/airflow-3.0.6.txt
 	$(call make_environment,.venv-3.0.6,3.0.6,12,$(everything),test --group form)
 
+# A pre-release of 3.4, until there is another on the registry.
+.venv-3.4.0b2/.made: pyproject.toml constraints/airflow-3.4.0b2.txt
+	$(call make_environment,.venv-3.4.0b2,3.4.0b2,13,$(everything),test)
+
 .venv-2.11.2/.made: pyproject.toml constraints/airflow-2.11.2.txt
 	$(call make_environment,.venv-2.11.2,2.11.2,12,$(everything),test)
 
@@ -120,13 +124,13 @@ faults: .venv/.made ## Spoil the requests of every operation in every way, and j
 	    $(python) -W ignore -m tests.faults $(if $(CELL),--cell '$(CELL)') $(ARGS)
 
 .PHONY: check
-check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## Run what CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2 and 3.0.6
+check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made .venv-3.4.0b2/.made ## Run what CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2, 3.0.6 and 3.4
 	@echo "== tests on Airflow 3.3.2, with coverage"
 	@$(alone) $(python) $(pytest) $(spread) -m "$(quick)" --cov --cov-report=term
-	@echo "== Airflow-facing tests on Airflow 2.11.2"
-	@$(alone) .venv-2.11.2/bin/python $(pytest) $(spread) -m "airflow and $(quick)"
-	@echo "== Airflow-facing tests on Airflow 3.0.6"
-	@$(alone) .venv-3.0.6/bin/python $(pytest) $(spread) -m "airflow and $(quick)"
+	@for airflow in 2.11.2 3.0.6 3.4.0b2; do \
+	    echo "== Airflow-facing tests on Airflow $$airflow"; \
+	    ($(alone) .venv-$$airflow/bin/python $(pytest) $(spread) -m "airflow and $(quick)") || exit; \
+	done
 
 .PHONY: check-all
 check-all: check fuzz faults conformance integration docs ## Run everything before a release: check, fuzz, faults, conformance, integration, the site, and the slow tests
@@ -185,6 +189,7 @@ model-server: .venv/.made ## Build the model server's environment in advance
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser --group docs --group integration,,3.13)
+	@$(call resolve,3.4.0b2,--extra local --extra examples --group test,'apache-airflow-core==3.4.0b2' 'apache-airflow-task-sdk==1.4.0b2',3.13)
 	@$(call resolve,3.0.6,--extra local --extra examples --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
@@ -215,6 +220,6 @@ resolve_sdk = file=constraints/$(1).txt; echo "== $$file"; \
 
 .PHONY: clean
 clean: ## Remove environments, demo files and caches
-	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-3.4.0b2 .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	    coverage.xml htmlcov site build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

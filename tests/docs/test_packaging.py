@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-AIRFLOWS = ["3.3.2", "3.0.6", "2.11.2"]
+AIRFLOWS = ["3.4.0b2", "3.3.2", "3.0.6", "2.11.2"]
 CONSTRAINT = re.compile(r"(?P<name>[a-z0-9.-]+)==[0-9][A-Za-z0-9.+!]*( ; [^;@/]+)?")
 
 
@@ -109,7 +109,6 @@ class TestWheel:
         assert asked == {
             "apache-airflow",
             "apache-airflow-providers-common-compat",
-            "httpx",
             "requests",
             "tenacity",
         }
