@@ -70,6 +70,16 @@ endef
 .venv-3.0.6/.made: pyproject.toml constraints/airflow-3.0.6.txt
 	$(call make_environment,.venv-3.0.6,3.0.6,12,$(everything),test --group form)
 
+# A pre-release of 3.4, until there is another on the registry.
+.venv-3.4.0b2/.made: pyproject.toml constraints/airflow-3.4.0b2.txt
+	$(call make_environment,.venv-3.4.0b2,3.4.0b2,13,$(everything),test)
+
+.venv-3.2.2/.made: pyproject.toml constraints/airflow-3.2.2.txt
+	$(call make_environment,.venv-3.2.2,3.2.2,13,$(everything),test)
+
+.venv-3.1.8/.made: pyproject.toml constraints/airflow-3.1.8.txt
+	$(call make_environment,.venv-3.1.8,3.1.8,13,$(everything),test --group form)
+
 .venv-2.11.2/.made: pyproject.toml constraints/airflow-2.11.2.txt
 	$(call make_environment,.venv-2.11.2,2.11.2,12,$(everything),test)
 
@@ -120,16 +130,16 @@ faults: .venv/.made ## Spoil the requests of every operation in every way, and j
 	    $(python) -W ignore -m tests.faults $(if $(CELL),--cell '$(CELL)') $(ARGS)
 
 .PHONY: check
-check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made ## Run what CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2 and 3.0.6
+check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made .venv-3.4.0b2/.made ## Run what CI runs: lint, the tests with coverage, the Airflow-facing ones on 2.11.2, 3.0.6 and 3.4
 	@echo "== tests on Airflow 3.3.2, with coverage"
 	@$(alone) $(python) $(pytest) $(spread) -m "$(quick)" --cov --cov-report=term
-	@echo "== Airflow-facing tests on Airflow 2.11.2"
-	@$(alone) .venv-2.11.2/bin/python $(pytest) $(spread) -m "airflow and $(quick)"
-	@echo "== Airflow-facing tests on Airflow 3.0.6"
-	@$(alone) .venv-3.0.6/bin/python $(pytest) $(spread) -m "airflow and $(quick)"
+	@for airflow in 2.11.2 3.0.6 3.4.0b2; do \
+	    echo "== Airflow-facing tests on Airflow $$airflow"; \
+	    ($(alone) .venv-$$airflow/bin/python $(pytest) $(spread) -m "airflow and $(quick)") || exit; \
+	done
 
 .PHONY: check-all
-check-all: check fuzz faults conformance integration docs ## Run everything before a release: check, fuzz, faults, conformance, integration, the site, and the slow tests
+check-all: check smoke fuzz faults conformance integration docs ## Run everything before a release: check, smoke, fuzz, faults, conformance, integration, the site, and the slow tests
 	@echo "== slow tests, including browser tests (skipped without chromium on PATH)"
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
@@ -144,6 +154,24 @@ check-all: check fuzz faults conformance integration docs ## Run everything befo
 	        ($(alone) HSML_TEST_HOPSWORKS=$$line .venv-$$airflow/bin/python $(pytest) $(spread) -m "(airflow or hopsworks) and $(quick)" \
 	            tests/system/test_example_dags.py tests/airflow/test_rollback.py) || exit; \
 	    done; \
+	done
+
+# Imports, provider info, parsing, and the example DAGs.
+smoke = tests/airflow/test_provider.py tests/system/test_example_dags.py
+
+.PHONY: smoke
+smoke: model-server .venv-3.1.8/.made .venv-3.2.2/.made ## Run the example DAGs on Airflow 3.1 and 3.2, and on each Python up to 3.14 that is on PATH
+	@for airflow in 3.1.8 3.2.2; do \
+	    echo "== example DAGs on Airflow $$airflow"; \
+	    ($(alone) .venv-$$airflow/bin/python $(pytest) $(spread) -m "$(quick)" $(smoke)) || exit; \
+	done
+	@for version in 3.12 3.13 3.14; do \
+	    if ! python$$version -c "" 2>/dev/null; then echo "== no Python $$version on PATH: left out"; continue; fi; \
+	    echo "== example DAGs on Python $$version, Airflow 3.3.2"; \
+	    $(python) -m uv venv --quiet --allow-existing --python "$$(command -v python$$version)" .venv-py$$version && \
+	    $(python) -m uv pip install --quiet --python .venv-py$$version/bin/python --compile-bytecode \
+	        -c constraints/airflow-3.3.2.txt -e '.[$(everything)]' --group test && \
+	    ($(alone) .venv-py$$version/bin/python $(pytest) $(spread) -m "$(quick)" $(smoke)) || exit; \
 	done
 
 .PHONY: conformance
@@ -185,6 +213,9 @@ model-server: .venv/.made ## Build the model server's environment in advance
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser --group docs --group integration,,3.13)
+	@$(call resolve,3.4.0b2,--extra local --extra examples --group test,'apache-airflow-core==3.4.0b2' 'apache-airflow-task-sdk==1.4.0b2',3.13)
+	@$(call resolve,3.2.2,--extra local --extra examples --group test,,3.13)
+	@$(call resolve,3.1.8,--extra local --extra examples --group test --group form,,3.13)
 	@$(call resolve,3.0.6,--extra local --extra examples --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
@@ -215,6 +246,6 @@ resolve_sdk = file=constraints/$(1).txt; echo "== $$file"; \
 
 .PHONY: clean
 clean: ## Remove environments, demo files and caches
-	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-3.1.8 .venv-3.2.2 .venv-3.4.0b2 .venv-py3.1* .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	    coverage.xml htmlcov site build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -36,7 +36,7 @@ class _Masking(logging.Handler):
 
 _FORMATTER = logging.Formatter()
 _MASKING = _Masking()
-_LOGGERS = (__name__.partition(".")[0], "urllib3", "httpx", "httpcore")
+_LOGGERS = (__name__.partition(".")[0], "urllib3", "httpx", "httpcore", "httpx2", "httpcore2")
 """Our own, and the HTTP libraries': they log what a server answers, such as the request's own headers."""
 
 

@@ -6,7 +6,7 @@ import functools
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, BaseOperator, conf
 
@@ -288,3 +288,15 @@ def unreported(reason: str) -> HopsworksError:
         "Check that 'airflow triggerer' runs, is not overloaded, and has no error in its log. A change that was sent "
         "stays pending; a retry of the task attaches to it."
     )
+
+
+def task_instance_id(context: Context) -> list[Any]:
+    """
+    Return what distinguishes a task instance from all others, also from the other iterations of a task loop.
+
+    Iterations (Airflow 3.4 and later) share DAG, run, task, map index and try. Only their index in the loop differs.
+    """
+    ti, loop = context["ti"], cast("Any", context.get("loop"))
+    iteration = loop.index if loop else getattr(ti, "region_index", None)
+    same = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
+    return [*same, iteration] if loop or iteration not in (None, ti.map_index) else same

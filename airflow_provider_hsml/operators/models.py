@@ -10,7 +10,7 @@ from airflow_provider_hsml.links import ModelVersionLink
 from airflow_provider_hsml.parsing import BY_MODEL
 
 from . import events
-from .base import HsmlOperator
+from .base import HsmlOperator, task_instance_id
 
 if TYPE_CHECKING:
     import os
@@ -125,11 +125,8 @@ class RegisterModelOperator(HsmlOperator):
         """Register the version."""
         from airflow_provider_hsml.hopsworks.sensing.conditions import describe  # noqa: PLC0415 - not needed to parse a DAG
 
-        ti = context["ti"]
         model = self.hook.register_model(
-            run_key=json.dumps(
-                [self.hook.access.project, self.model_name, ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
-            ),
+            run_key=json.dumps([self.hook.access.project, self.model_name, *task_instance_id(context)]),
             model_name=self.model_name,
             model_path=self.model_path,
             framework=self.framework,

@@ -8,7 +8,7 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 
 from . import events
-from .base import WaitingOperator, unreported
+from .base import WaitingOperator, task_instance_id, unreported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -115,5 +115,4 @@ def run_key(context: Context) -> str:
 
     A cleared task gets a new key: clearing raises ``max_tries``, the number after the ``@``.
     """
-    ti = context["ti"]
-    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}@{ti.max_tries}"
+    return f"{'/'.join(map(str, task_instance_id(context)))}@{context['ti'].max_tries}"

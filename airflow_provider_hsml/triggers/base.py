@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.flow import Backoff
     from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient
 
-if not (_httpx := logging.getLogger("httpx")).level:
-    _httpx.setLevel(logging.WARNING)  # As Airflow 3 does: otherwise httpx logs a line for each request.
+for _httpx in map(logging.getLogger, ("httpx", "httpx2")):
+    if not _httpx.level:
+        _httpx.setLevel(logging.WARNING)  # As Airflow 3 does: otherwise each request is a line in the log.
 
 
 class HsmlTrigger(BaseTrigger):

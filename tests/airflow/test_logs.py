@@ -37,7 +37,10 @@ def lines() -> Iterator[list[str]]:
     logging.getLogger().removeHandler(handler)
 
 
-@pytest.mark.parametrize("name", ["airflow_provider_hsml.hooks", "urllib3.connection", "httpx", "httpcore.http11"])
+@pytest.mark.parametrize(
+    "name",
+    ["airflow_provider_hsml.hooks", "urllib3.connection", "httpx", "httpcore.http11", "httpx2", "httpcore2.http11"],
+)
 def test_a_key_is_in_no_record_and_no_exception_of_it(name: str, lines: list[str]) -> None:
     mask_key(KEY)
     logs.mask()
@@ -55,7 +58,10 @@ def test_a_key_is_in_no_record_and_no_exception_of_it(name: str, lines: list[str
 
 
 def test_the_triggerer_masks_its_records_too(serving: LocalServing) -> None:
-    loggers = [logging.getLogger(name) for name in ("airflow_provider_hsml", "urllib3", "httpx", "httpcore")]
+    loggers = [
+        logging.getLogger(name)
+        for name in ("airflow_provider_hsml", "urllib3", "httpx", "httpcore", "httpx2", "httpcore2")
+    ]
     for logger in loggers:
         logger.handlers.clear()
 

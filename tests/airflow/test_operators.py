@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import threading
@@ -87,6 +88,13 @@ class TestRegister:
 
         assert execute(self.operator(name, path), ti) == first
         assert changes(serving) == []
+
+    def test_each_iteration_of_a_task_loop_registers(self, name: str, model_file: Callable[..., Path]) -> None:
+        path, first = model_file(answer=1), FakeTaskInstance(region_index=0)
+        second = dataclasses.replace(first, region_index=1)
+
+        numbers = [execute(self.operator(name, path), ti)["model_version"] for ti in (first, second, first, second)]
+        assert numbers == [1, 2, 1, 2]
 
     def test_other_files_in_a_retry_are_another_version(self, name: str, model_file: Callable[..., Path]) -> None:
         ti = FakeTaskInstance()

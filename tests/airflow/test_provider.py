@@ -170,6 +170,7 @@ class TestImports:
         heavy = {
             "requests",
             "httpx",
+            "httpx2",
             "urllib3",
             "sklearn",
             "numpy",

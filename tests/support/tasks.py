@@ -27,6 +27,8 @@ class FakeTaskInstance:
     task_id: str = "task"
     map_index: int = -1
     max_tries: int = 0
+    region_index: int | None = None
+    """The iteration of a task loop, on Airflow 3.4 and later; None before."""
     pushed: dict[str, Any] = field(default_factory=dict)
 
     def xcom_push(self, key: str, value: Any) -> None:

@@ -1,4 +1,8 @@
-"""The asynchronous client, which sends calls with ``httpx``. For the triggerer, where nothing may block."""
+"""
+The asynchronous client, which sends calls with ``httpx2`` or ``httpx``. For the triggerer, where nothing may block.
+
+Airflow brings one of the two: ``httpx`` up to 3.3, ``httpx2`` from 3.4 on. They have the same names.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import time
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import httpx
 import tenacity
 
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
@@ -24,8 +27,15 @@ from .once import Once
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    import httpx
+
     from airflow_provider_hsml.hopsworks.domain.access import Access
     from airflow_provider_hsml.hopsworks.flow import Flow
+else:
+    try:
+        import httpx2 as httpx
+    except ImportError:
+        import httpx
 
 T = TypeVar("T")
 
