@@ -10,9 +10,10 @@ import pytest
 from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry.trained_until import read_trained_until
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
-from tests.support.fake import PROJECT, FakeHopsworks
+from tests.support.fake import PROJECT, FakeHopsworks, refusal
 
 PATH = "Models/digits/1/airflow.json"
 
@@ -57,3 +58,25 @@ def test_a_file_that_cannot_be_read(content: bytes) -> None:
 def test_a_file_of_another_size_than_listed() -> None:
     with pytest.raises(UnexpectedResponseError, match="listed with 5"):
         read(b'{"trained_until": "2026-11-29"}', size=5)
+
+
+def test_a_file_that_is_listed_and_not_found() -> None:
+    fake = FakeHopsworks(files={PATH: {"trained_until": "2026-11-29"}})
+    fake.faults = {
+        "Models/digits/1": [
+            Answer(200, b'{"items": [{"attributes": {"name": "airflow.json", "size": 5}}], "count": 1}')
+        ],
+        f"download/with_auth/{PATH}": [refusal(400, 110018)],
+    }
+
+    with pytest.raises(UnexpectedResponseError, match="the file is listed, and does not exist"):
+        fake.run(read_trained_until(PROJECT, ModelVersion("digits", 1, "digits_1", "demo", 119), VersionFiles()))
+
+
+def test_a_version_is_listed_once() -> None:
+    fake, files = FakeHopsworks(), VersionFiles()
+    model = ModelVersion("digits", 1, "digits_1", "demo", 119)
+
+    assert fake.run(read_trained_until(PROJECT, model, files)) is None
+    assert fake.run(predict.registered_probe(PROJECT, model, files)) is None
+    assert fake.reads == ["Models/digits/1"]

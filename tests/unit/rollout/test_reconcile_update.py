@@ -21,7 +21,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnsupportedError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.rollout.reconcile import reconcile
+from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, reconcile
 from tests.support.arrivals import (
     FILES,
     V1,
@@ -715,3 +715,48 @@ class TestProbeInputs:
 async def _prepared(change: Reconciler) -> None:
     async with change:
         await change.prepare()
+
+
+class TestADeploymentThatIsKnownAlready:
+    """The decision has read it: it is not read to prepare an update, and the PUT still goes against its state."""
+
+    def read(self, fake: FakeHopsworks) -> Deployment:
+        deployment = fake.run(arrival(fake)._update.read())
+        assert deployment is not None
+        fake.reads.clear()
+        return deployment
+
+    def test_is_read_again_right_before_the_put(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        rolls(fake)
+        known, reconciler = self.read(fake), arrival(fake)
+
+        change = fake.run(reconciler.prepare(known))
+        assert isinstance(change, PreparedChange)
+        assert (change.live, fake.reads.count("serving")) == (known, 0)
+        fake.run(reconciler.apply(change))
+        assert fake.reads.count("serving") == 2, "before the PUT and after it"
+
+    def test_that_another_client_has_changed_since_is_not_overwritten(self) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES)
+        known, reconciler = self.read(fake), arrival(fake)
+        assert fake.row is not None
+        fake.row |= {"revision": "9", "predictorResources": {"limits": {"memory": 2048}}}
+
+        change = fake.run(reconciler.prepare(known))
+        assert isinstance(change, PreparedChange)
+        again = fake.run(reconciler.apply(change))
+        assert isinstance(again, PreparedChange)
+        assert again.needs_record
+        assert again.live is not None
+        assert again.live.revision == "9"
+        assert "PUT" not in fake.sent
+
+    @pytest.mark.parametrize(("status", "more"), [("Stopped", {}), ("Running", {"recreate": True}), ("Updating", {})])
+    def test_is_read_again_before_a_start_and_a_stop(self, status: str, more: dict[str, Any]) -> None:
+        fake = FakeHopsworks(row=row(status), files=FILES)
+        known = self.read(fake)
+        fake.after(5, fake.becomes("Running"))
+
+        fake.run(arrival(fake, **more).prepare(known))
+        assert "serving" in fake.reads
