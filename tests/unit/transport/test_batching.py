@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import itertools
 import json
+import logging
 import math
 import selectors
 import statistics
@@ -32,7 +33,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, drive_async
+from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, drive_async
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal
 from airflow_provider_hsml.hopsworks.sensing import conditions
 from airflow_provider_hsml.hopsworks.transport.batching import (
@@ -48,7 +49,6 @@ from airflow_provider_hsml.hopsworks.transport.batching import (
 from tests.support.fake import PROJECT, refusal, row
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable, Coroutine
 
     from airflow_provider_hsml.hopsworks.flow import Flow
@@ -582,14 +582,15 @@ def test_each_wait_still_logs_a_line_a_minute_in_its_own_context(
     waits = Waits(scene, monkeypatch)
     task: contextvars.ContextVar[int] = contextvars.ContextVar("task")
     logged: list[tuple[float, int | None]] = []
-    caplog.set_level("INFO")
 
-    def note(record: logging.LogRecord) -> bool:
-        if "still waiting" in record.message:
-            logged.append((scene.clock() - BEGIN, task.get(None)))
-        return True
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "still waiting" in record.getMessage():
+                logged.append((scene.clock() - BEGIN, task.get(None)))
 
-    caplog.handler.addFilter(note)
+    caplog.set_level("INFO", logger=Heartbeat.__module__)
+    handler = Handler()
+    logging.getLogger(Heartbeat.__module__).addHandler(handler)
 
     async def wait(number: int) -> None:
         task.set(number)
@@ -601,7 +602,10 @@ def test_each_wait_still_logs_a_line_a_minute_in_its_own_context(
         for each in tasks:
             each.cancel()
 
-    scene.run(wait_all())
+    try:
+        scene.run(wait_all())
+    finally:
+        logging.getLogger(Heartbeat.__module__).removeHandler(handler)
     assert len(waits.evaluated) == 100
     for number in range(1, 101):
         moments = [when for when, whose in logged if whose == number]
