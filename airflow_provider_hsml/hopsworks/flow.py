@@ -1,16 +1,17 @@
 """
 Flows: decisions of several steps, written once and driven by a worker or by the triggerer.
 
-A flow is a coroutine that awaits steps and does no I/O itself. There are three steps: a ``Call`` to send, a ``Sleep``,
-and a ``Defer``, a long wait that another process may finish. ``drive`` carries the steps out in a worker,
-``drive_async`` on the event loop of the triggerer. So the same responses lead to the same result, with the same error
-and the same message, everywhere.
+A flow is a coroutine that awaits steps and does no I/O itself. There are four steps: a ``Call`` to send, a ``Sleep``, a
+``PollAgain``, which is both, and a ``Defer``, a long wait that another process may finish. ``drive`` carries the steps
+out in a worker, ``drive_async`` on the event loop of the triggerer. So the same responses lead to the same result, with
+the same error and the same message, everywhere.
 
 A step yields itself to the driver; asyncio cannot await one. A flow is driven once.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import time
@@ -56,6 +57,36 @@ class Sleep:
         yield self
 
 
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """The pause between two polls of a wait."""
+
+    seconds: float
+    quiet: float
+    """Seconds from now for which a poll that shows no change decides nothing; 0 if each poll counts."""
+    unchanged: Callable[[], None]
+    """Called after each poll that is left out: it logs once a minute that the wait goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class PollAgain(Generic[T]):
+    """
+    A step: sleep, and read again. The result is the new answer.
+
+    While the answer stays the same, a driver may repeat the step for ``pause.quiet`` seconds before it resumes the
+    flow: a triggerer with thousands of waits resumes only those for which something has changed.
+    """
+
+    call: Call[T]
+    pause: Pause
+    seen: T
+    """The last answer."""
+
+    def __await__(self) -> Generator[PollAgain[T], T, T]:
+        """Yield this step to the driver."""
+        return (yield self)
+
+
 class Defer(ABC, Generic[T]):
     """
     A step: a long wait that only reads and probes.
@@ -75,7 +106,7 @@ class Defer(ABC, Generic[T]):
         return (yield self)
 
 
-Step: TypeAlias = Call[Any] | Sleep | Defer[Any]
+Step: TypeAlias = Call[Any] | Sleep | PollAgain[Any] | Defer[Any]
 Flow: TypeAlias = Coroutine[Step, Any, T]
 
 
@@ -112,6 +143,9 @@ def drive(
                         answer = send(step)
                     case Sleep():
                         answer = sleep(step.seconds)
+                    case PollAgain():
+                        sleep(step.pause.seconds)
+                        answer = send(step.call)
                     case _:
                         answer = defer(step)
             except HopsworksError as error:
@@ -129,6 +163,7 @@ async def drive_async(
     flow: Flow[T],
     send: Callable[[Call[Any]], Awaitable[Any]],
     sleep: Callable[[float], Awaitable[object]],
+    poll_again: Callable[[PollAgain[Any]], Awaitable[Any]] | None = None,
 ) -> T:
     """
     Carry out the steps of a flow on an event loop, as ``drive`` does in a thread. A ``Defer`` wait runs here as well.
@@ -136,7 +171,14 @@ async def drive_async(
     :param flow: closed at the end, also when this is cancelled
     :param send: sends a call and returns what its response says
     :param sleep: sleeps for some seconds
+    :param poll_again: sleeps and reads again; None: with ``sleep`` and ``send``
     """
+
+    async def plainly(step: PollAgain[Any]) -> Any:
+        await sleep(step.pause.seconds)
+        return await send(step.call)
+
+    poll_again = poll_again or plainly
     try:
         step = flow.send(None)
         while True:
@@ -146,8 +188,10 @@ async def drive_async(
                         answer = await send(step)
                     case Sleep():
                         answer = await sleep(step.seconds)
+                    case PollAgain():
+                        answer = await poll_again(step)
                     case _:
-                        answer = await drive_async(step.run(), send, sleep)
+                        answer = await drive_async(step.run(), send, sleep, poll_again)
             except HopsworksError as error:
                 step = flow.throw(error)
             else:
@@ -212,7 +256,11 @@ def within(flow: Flow[T], deadline: float, clock: Clock) -> Generator[Step, Any,
         step: Step = flow.send(None)
         while True:
             try:
-                answer = yield (bounded(step, deadline, clock) if isinstance(step, Call) else step)
+                if isinstance(step, Call):
+                    step = bounded(step, deadline, clock)
+                elif isinstance(step, PollAgain):
+                    step = replace(step, call=bounded(step.call, deadline - step.pause.seconds, clock))
+                answer = yield step
             except HopsworksError as error:
                 step = flow.throw(error)
             else:
@@ -326,6 +374,21 @@ class Backoff:
         if delay is None:
             raise DeadlineExceededError(too_late)
         await Sleep(delay)
+
+    def pause(self, too_late: str, *, about: object) -> Pause:
+        """
+        Return the pause until the next poll. It is quiet once the delays do not grow any more and the end is not near.
+
+        :param too_late: the message of the error when the deadline has passed
+        :param about: the thing that is waited for, for the log
+        :raises DeadlineExceededError: the deadline has passed
+        """
+        is_growing = self._next < self._most
+        delay = self.next_delay(about=about)
+        if delay is None:
+            raise DeadlineExceededError(too_late)
+        quiet = 0.0 if is_growing else max(0.0, self.deadline - self.clock() - 2 * self._most)
+        return Pause(delay, quiet, functools.partial(self._heartbeat.log, about, self.deadline))
 
 
 async def read_patiently(call: Call[T], backoff: Backoff) -> T:

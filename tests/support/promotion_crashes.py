@@ -13,7 +13,7 @@ from airflow_provider_hsml.hopsworks.api import Call
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RequestRefusedError
-from airflow_provider_hsml.hopsworks.flow import Sleep
+from airflow_provider_hsml.hopsworks.flow import Defer, Sleep
 from airflow_provider_hsml.hopsworks.promotion.journal import Journal, open_journal
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback
@@ -45,7 +45,7 @@ def _inlined(flow: Flow[T]) -> Generator[Step, Any, T]:
         step = flow.send(None)
         while True:
             try:
-                answer = (yield step) if isinstance(step, Sleep | Call) else (yield from step.run().__await__())
+                answer = (yield from step.run().__await__()) if isinstance(step, Defer) else (yield step)
             except HopsworksError as error:
                 step = flow.throw(error)
             else:

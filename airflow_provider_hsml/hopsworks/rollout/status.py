@@ -132,21 +132,24 @@ async def wait_until(wait: StatusWait, read: Call[Deployment | None]) -> Deploym
         await wait.backoff.wait(wait.too_late, about=deployment or wait.what)
 
 
-async def check_goal(project: Project, goal: StatusGoal, backoff: Backoff) -> Deployment | None:
+async def check_goal(
+    project: Project, goal: StatusGoal, deployment: Deployment | None, backoff: Backoff
+) -> tuple[bool, Deployment | None]:
     """
-    Check a goal with one poll; poll a Failed deployment again until it is known whether it stays Failed.
+    Check a goal after one poll; poll a Failed deployment again until it is known whether it stays Failed.
 
+    :param deployment: the deployment as it was just read
     :param backoff: how often to poll a Failed deployment, and until when
-    :return: the deployment if the goal is reached, else None
+    :return: whether the goal is reached, and the deployment as it was read last
     """
     while True:
-        deployment = await get_deployment(project, goal.name)
         if goal.reached(deployment, backoff.clock()):
-            return deployment
+            return True, deployment
         delay = backoff.next_delay()
         if deployment is None or deployment.status is not DeploymentStatus.FAILED or delay is None:
-            return None
+            return False, deployment
         await Sleep(delay)
+        deployment = await get_deployment(project, goal.name)
 
 
 async def with_log_tail(project: Project, flow: Flow[T]) -> T:

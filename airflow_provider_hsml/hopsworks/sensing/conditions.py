@@ -10,12 +10,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from airflow_provider_hsml.hopsworks.api import get_deployment
 from airflow_provider_hsml.hopsworks.domain.criteria import read_wanted
-from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, read_statuses
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_deployment_name, read_statuses
 from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE_STAYS
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
-from airflow_provider_hsml.hopsworks.flow import Backoff, steady, within
+from airflow_provider_hsml.hopsworks.flow import Backoff, PollAgain, Sleep, steady, within
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal, check_goal, with_log_tail
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.access import Access
     from airflow_provider_hsml.hopsworks.domain.criteria import Criteria
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
-    from airflow_provider_hsml.hopsworks.flow import Flow
+    from airflow_provider_hsml.hopsworks.flow import Flow, Pause
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +36,11 @@ log = logging.getLogger(__name__)
 class SensorCondition(Protocol):
     """A condition that a sensor waits for."""
 
-    def look(self, access: Access, project: Project) -> Flow[dict[str, Any] | None]:
+    def look(self, access: Access, project: Project, pause: Pause | None = None) -> Flow[dict[str, Any] | None]:
         """
         Poll once, with reads only.
 
+        :param pause: the pause before it; None for the first poll, and after an error
         :return: the sensor's result; None while the condition is not met
         :raises HopsworksError: the poll failed, or the condition can never be met
         """
@@ -48,6 +51,8 @@ class StatusCondition:
     """A deployment that has one of some statuses."""
 
     goal: StatusGoal
+    _seen: Deployment | None = None
+    """The deployment at the last poll, if only a change of it can meet or fail the goal."""
 
     @classmethod
     def read(cls, name: object, statuses: object) -> Self:
@@ -59,12 +64,27 @@ class StatusCondition:
         """
         return cls(StatusGoal.of(check_deployment_name(name), *read_statuses("target_status", statuses)))
 
-    async def look(self, access: Access, project: Project) -> dict[str, Any] | None:  # noqa: ARG002
+    async def look(
+        self,
+        access: Access,  # noqa: ARG002 - part of the protocol
+        project: Project,
+        pause: Pause | None = None,
+    ) -> dict[str, Any] | None:
         """Poll once; in the status Failed, poll until it is known whether the failure stays."""
+        read = get_deployment(project, self.goal.name)
+        if pause is not None and self._seen is not None:
+            deployment = await PollAgain(read, pause, self._seen)
+        else:
+            if pause is not None:
+                await Sleep(pause.seconds)
+            deployment = await read
         clock = steady()
         backoff = Backoff(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
-        deployment = await with_log_tail(project, check_goal(project, self.goal, backoff))
-        if deployment is None:
+        is_reached, deployment = await with_log_tail(project, check_goal(project, self.goal, deployment, backoff))
+        if deployment is None or not is_reached:
+            is_quiet = deployment is not None and deployment.status is not DeploymentStatus.FAILED
+            # Without ``raw``, which takes several kB.
+            self._seen = deployment.public if deployment is not None and is_quiet else None
             return None
         return {
             "deployment_name": deployment.name,
@@ -93,8 +113,10 @@ class VersionCondition:
         """
         return cls(*read_wanted(name, **desired))
 
-    async def look(self, access: Access, project: Project) -> dict[str, Any] | None:
+    async def look(self, access: Access, project: Project, pause: Pause | None = None) -> dict[str, Any] | None:
         """Poll once; the missing criterion is logged when it has changed."""
+        if pause is not None:
+            await Sleep(pause.seconds)
         owner = await lookup.find_registry(project, self.owner)
         seen = await search.search(project, self.name, self.criteria, owner)
         if seen.models:
@@ -145,15 +167,18 @@ async def wait_until_met(
     :param backoff: the intervals and the deadline
     :raises DeadlineExceededError: the deadline has passed
     """
+    too_late, about = "The condition was not met before the deadline.", "The condition"
+    pause: Pause | None = None
     while True:
-        wait = 0.0
         try:
-            found = await within(condition.look(access, project), backoff.deadline, backoff.clock)
-            if found is not None:
-                return found
+            found = await within(condition.look(access, project, pause), backoff.deadline, backoff.clock)
         except HopsworksError as error:
             if not may_pass(error):
                 raise
             log.warning("%s; polling again", error)
-            wait = error.retry_after or 0.0
-        await backoff.wait("The condition was not met before the deadline.", at_least=wait, about="The condition")
+            await backoff.wait(too_late, at_least=error.retry_after or 0.0, about=about)
+            pause = None
+        else:
+            if found is not None:
+                return found
+            pause = backoff.pause(too_late, about=about)

@@ -102,7 +102,9 @@ class AsyncClient:
         :param deadline: seconds since 1970, by which pauses end and a failing poll raises its error
         """
         ends = deadline - time.time() + time.monotonic()
-        return await drive_async(flow, functools.partial(self._poller.send, deadline=ends), self._poller.sleep)
+        poller = self._poller
+        send, poll_again = (functools.partial(do, deadline=ends) for do in (poller.send, poller.poll_again))
+        return await drive_async(flow, send, poller.sleep, poll_again)
 
     async def send(self, call: Call[T]) -> T:
         """

@@ -121,7 +121,7 @@ class Client:
     def _exchange(self, call: Call[Any]) -> Answer:
         one = request.HttpRequest(self.access, call, self._key)
         with Watchdog(one.seconds) as watchdog:
-            self._adapter.watchdog = watchdog
+            self._adapter.exchange.watchdog = watchdog
             try:
                 return self._receive(one, watchdog)
             except (HopsworksError, OSError) as error:
@@ -176,10 +176,23 @@ class _Session(requests.Session):
         """Return None: there is none."""
 
 
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Makes connections that are guarded by the watchdog of the current exchange."""
+class _Exchange:
+    """The current exchange of a client."""
 
     watchdog: Watchdog | None = None
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """
+    Makes connections that are guarded by the watchdog of the current exchange.
+
+    They know the exchange and not this adapter: urllib3 closes the connections of a pool when the pool is collected,
+    and keeps them until then, so a connection that led to its pool would stay open for ever.
+    """
+
+    def __init__(self) -> None:
+        self.exchange = _Exchange()
+        super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Create the connections without a proxy."""
@@ -197,6 +210,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
         return manager
 
     def _guarded(self, pool: Any) -> Any:
-        current = staticmethod(lambda: self.watchdog)
+        exchange = self.exchange
+        current = staticmethod(lambda: exchange.watchdog)
         connection = type("Connection", (GuardedConnection, pool.ConnectionCls), {"watchdog": current})
         return type(pool.__name__, (pool,), {"ConnectionCls": connection})

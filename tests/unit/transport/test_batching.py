@@ -7,25 +7,35 @@ The loop of these tests has a clock of its own: where nothing is to be done, tim
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import json
+import logging
+import math
 import selectors
 import statistics
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
+from airflow_provider_hsml.hopsworks.domain.access import Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    DeploymentFailedError,
     HopsworksError,
     NoResponseError,
     RequestRefusedError,
     UnexpectedResponseError,
 )
+from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, drive_async
+from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal
+from airflow_provider_hsml.hopsworks.sensing import conditions
 from airflow_provider_hsml.hopsworks.transport.batching import (
     FEW_READS,
     FEW_READS_AT_ONCE,
@@ -41,9 +51,12 @@ from tests.support.fake import PROJECT, refusal, row
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from airflow_provider_hsml.hopsworks.flow import Flow
+
 T = TypeVar("T")
 
 BEGIN = 1_000_000.0
+ACCESS = Access("http://localhost", "demo", "key")
 
 
 class _Selector(selectors.DefaultSelector):
@@ -71,6 +84,8 @@ class Hopsworks:
     gone: set[int] = field(default_factory=set)
     unlisted: set[int] = field(default_factory=set)
     odd: set[int] = field(default_factory=set)
+    changes: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """What differs in the rows of some deployments."""
     under_way: int = 0
     most_at_once: int = 0
 
@@ -98,6 +113,8 @@ class Hopsworks:
         rows = {number: row(id=number, name=f"d{number}") for number in range(1, self.deployments + 1)}
         for number in self.gone:
             del rows[number]
+        for number, change in self.changes.items():
+            rows[number] |= change
         for number in self.odd:
             rows[number]["modelVersion"] = "many"
         if call.looks_at is None:
@@ -465,6 +482,254 @@ def test_a_short_pause_is_as_long_as_asked_for() -> None:
     scene = Scene()
     scene.run(scene.poller.sleep(0.75))
     assert scene.clock() - BEGIN == pytest.approx(0.75)
+
+
+# --- Waits that are resumed only by a change --------------------------------------------------------------------------
+
+
+class Waits:
+    """Waits for deployments that are to stop, as triggers run them, and when each looks and ends."""
+
+    def __init__(self, scene: Scene, monkeypatch: pytest.MonkeyPatch, *, seconds: float = 1e5) -> None:
+        self.scene = scene
+        self.deadline = BEGIN + seconds
+        self.evaluated: list[tuple[float, str]] = []
+        self.ended: dict[int, tuple[float, Any]] = {}
+        reached = StatusGoal.reached
+
+        def noted(goal: StatusGoal, deployment: Deployment | None, now: float) -> bool:
+            self.evaluated.append((now - BEGIN, goal.name))
+            return reached(goal, deployment, now)
+
+        monkeypatch.setattr(StatusGoal, "reached", noted)
+        monkeypatch.setattr(conditions, "steady", lambda: scene.clock)
+
+    def flow(self, number: int) -> Flow[Any]:
+        backoff = Backoff(first=8.0, most=8.0, deadline=self.deadline, clock=self.scene.clock)
+        condition = conditions.StatusCondition.read(f"d{number}", "Stopped")
+        return conditions.wait_until_met(condition, ACCESS, PROJECT, backoff)
+
+    async def wait(self, number: int) -> None:
+        poller = self.scene.poller
+        send, again = (partial(do, deadline=self.deadline) for do in (poller.send, poller.poll_again))
+        try:
+            ended = await drive_async(self.flow(number), send, poller.sleep, again)
+        except HopsworksError as error:
+            ended = error
+        self.ended[number] = (self.scene.clock() - BEGIN, ended)
+
+    async def wait_all(self, *numbers: int, at: dict[float, Callable[[], object]] | None = None) -> None:
+        """Wait for some deployments, while things happen at some seconds; those who wait longer are left."""
+        tasks = [asyncio.create_task(self.wait(number)) for number in numbers]
+        for moment, happen in sorted((at or {}).items()):
+            await asyncio.sleep(BEGIN + moment - self.scene.clock())
+            happen()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.scene.poller.close()
+        await asyncio.sleep(0)
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+@pytest.mark.parametrize("deployments", [3, 100])
+def test_only_the_wait_whose_deployment_has_changed_is_resumed(
+    deployments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(deployments=deployments)
+    waits = Waits(scene, monkeypatch)
+    numbers = range(1, deployments + 1)
+
+    def change() -> None:
+        assert len(waits.evaluated) == deployments
+        scene.server.changes[2] = {"status": "Stopped", "availableInstances": 0}
+        scene.server.changes[3] = {"availableInstances": 5}
+
+    scene.run(waits.wait_all(*numbers, at={100: change, 200: _nothing}))
+    assert sorted(name for when, name in waits.evaluated if when > 100) == ["d2", "d3"]
+    when, found = waits.ended.pop(2)
+    assert 100 <= when <= 109
+    assert found["status"] == "Stopped"
+    assert not waits.ended
+    rounds = scene.server.what.count("list") or len(scene.server.asked) / deployments
+    assert 200 / 8 - 5 <= rounds <= 200 / 8 + 3
+
+
+def test_a_list_with_the_same_bytes_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(deployments=100)
+    waits = Waits(scene, monkeypatch)
+    parsed: list[Any] = []
+    from_json = Deployment.from_json
+
+    def parse(row: Any) -> Deployment:
+        parsed.append(row)
+        return from_json(row)
+
+    monkeypatch.setattr(Deployment, "from_json", parse)
+
+    scene.run(waits.wait_all(*range(1, 101), at={100: _nothing, 101: parsed.clear, 1000: _nothing}))
+    assert scene.server.what.count("list") > 100
+    assert not parsed
+
+
+def test_each_wait_still_logs_a_line_a_minute_in_its_own_context(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(deployments=100)
+    waits = Waits(scene, monkeypatch)
+    task: contextvars.ContextVar[int] = contextvars.ContextVar("task")
+    logged: list[tuple[float, int | None]] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "still waiting" in record.getMessage():
+                logged.append((scene.clock() - BEGIN, task.get(None)))
+
+    caplog.set_level("INFO", logger=Heartbeat.__module__)
+    handler = Handler()
+    logging.getLogger(Heartbeat.__module__).addHandler(handler)
+
+    async def wait(number: int) -> None:
+        task.set(number)
+        await waits.wait(number)
+
+    async def wait_all() -> None:
+        tasks = [asyncio.create_task(wait(number)) for number in range(1, 101)]
+        await asyncio.sleep(330)
+        for each in tasks:
+            each.cancel()
+
+    try:
+        scene.run(wait_all())
+    finally:
+        logging.getLogger(Heartbeat.__module__).removeHandler(handler)
+    assert len(waits.evaluated) == 100
+    for number in range(1, 101):
+        moments = [when for when, whose in logged if whose == number]
+        assert len(moments) in (4, 5)
+        assert all(60 <= after - before <= 68 for before, after in itertools.pairwise([0.0, *moments]))
+
+
+def test_a_wait_that_sees_no_change_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(deployments=20)
+    waits = Waits(scene, monkeypatch, seconds=100)
+    scene.run(waits.wait_all(*range(1, 21), at={110: _nothing}))
+    assert len(waits.ended) == 20
+    for when, error in waits.ended.values():
+        assert isinstance(error, DeadlineExceededError)
+        assert when == pytest.approx(100, abs=0.1)
+
+
+@pytest.mark.parametrize("deployments", [1, 20])
+@pytest.mark.parametrize("is_hanging", [True, False])
+def test_a_failure_that_lasts_is_raised_at_the_deadline(
+    deployments: int, *, is_hanging: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(deployments=deployments)
+    waits = Waits(scene, monkeypatch, seconds=100)
+
+    def fail() -> None:
+        if is_hanging:
+            scene.server.takes = 600.0
+        else:
+            scene.server.away_until = math.inf
+
+    scene.run(waits.wait_all(*range(1, deployments + 1), at={50: fail, 110: _nothing}))
+    assert len(waits.ended) == deployments
+    for when, error in waits.ended.values():
+        assert isinstance(error, DeadlineExceededError)
+        assert when == pytest.approx(100, abs=0.1)
+    heard = [record.message for record in caplog.records if "polling again" in record.message]
+    assert len(heard) == deployments
+    assert all(("the end of the wait" if is_hanging else "nobody answers there") in each for each in heard)
+
+
+def test_a_failure_that_passes_is_not_noticed_and_one_that_does_not_is_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(deployments=20)
+    waits = Waits(scene, monkeypatch, seconds=1000)
+
+    def away() -> None:
+        scene.server.away_until = scene.clock() + 60
+
+    def revoke() -> None:
+        assert len(waits.evaluated) == 20
+        scene.server.faults["list"] = [refusal(401, 200003)] * 2
+
+    scene.run(waits.wait_all(*range(1, 21), at={50: away, 200: revoke, 220: _nothing}))
+    assert len(waits.ended) == 20
+    for when, error in waits.ended.values():
+        assert isinstance(error, RequestRefusedError)
+        assert 200 <= when <= 209
+
+
+def test_a_failure_that_stays_is_noticed_by_the_passing_of_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(deployments=20)
+    waits = Waits(scene, monkeypatch)
+    failed = partial(scene.server.changes.update, {1: {"status": "Failed"}, 2: {"status": "Failed"}})
+    well = partial(scene.server.changes.pop, 2)
+    scene.run(waits.wait_all(*range(1, 21), at={100: failed, 120: well, 200: _nothing}))
+    when, error = waits.ended.pop(1)
+    assert isinstance(error, DeploymentFailedError)
+    assert 130 <= when <= 145
+    assert not waits.ended
+
+
+@pytest.mark.parametrize(
+    ("at", "changes"),
+    [
+        (30, {"status": "Stopped"}),
+        (30, {"status": "Failed"}),
+        (30, None),
+        (500, {}),
+    ],
+)
+def test_a_worker_and_a_triggerer_decide_alike(
+    at: float, changes: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(deployments=20)
+    waits = Waits(scene, monkeypatch, seconds=300)
+
+    def change() -> None:
+        if changes is None:
+            scene.server.gone = {1}
+        else:
+            scene.server.changes[1] = changes
+
+    async def in_worker() -> None:
+        """Drive the same flow with plain calls and sleeps, as a worker does."""
+        try:
+            ended = await drive_async(waits.flow(1), scene.server.send, asyncio.sleep)
+        except HopsworksError as error:
+            ended = error
+        waits.ended[0] = (scene.clock() - BEGIN, ended)
+
+    async def both() -> None:
+        worker = asyncio.create_task(in_worker())
+        await waits.wait_all(*range(1, 21), at={at: change, 501: _nothing})
+        await worker
+
+    scene.run(both())
+    (plain_when, plain), (when, found) = waits.ended[0], waits.ended[1]
+    assert (type(found), str(found)) == (type(plain), str(plain))
+    assert when == pytest.approx(plain_when, abs=9)
+
+
+def test_a_wait_that_is_cancelled_leaves_its_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(deployments=20)
+    waits = Waits(scene, monkeypatch)
+
+    async def wait() -> None:
+        await waits.wait_all(*range(1, 21), at={50: _nothing})
+        scene.server.asked.clear()
+        await asyncio.sleep(100)
+
+    scene.run(wait())
+    assert not scene.server.asked
 
 
 # --- What never ends --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
 import socketserver
@@ -43,6 +44,26 @@ def test_the_key_goes_into_the_header(connect: Connect, tmp_path: Path, monkeypa
     with serving(seen) as url:
         assert connect(url).send(LIST) == []
     assert seen.keys == [f"ApiKey {KEY}"]
+
+
+def test_a_client_that_is_dropped_without_being_closed_leaves_no_connection_open() -> None:
+    closed = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]")
+                if connection.recv(1) == b"":
+                    closed.set()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        assert Client(Access(f"http://127.0.0.1:{listening.getsockname()[1]}", "demo", KEY)).send(LIST) == []
+        gc.collect()
+        assert closed.wait(10)
+        thread.join()
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429])
