@@ -1,5 +1,5 @@
 """
-What a promotion is played on: a local Model Serving, a time of its own, workers that die, and strangers.
+What a promotion is played on: a local Model Serving, a time of its own, workers and triggerers that die, and strangers.
 
 Time passes only where the provider waits, and then at once; transitions of the server go by looks. So hours of
 promotions take seconds, and what the provider's own waits are made of stays as it is.

@@ -412,8 +412,10 @@ def answers(airflow: Airflow, dags: str) -> Iterator[tuple[str, bytes]]:
         session.headers["Authorization"] = "Bearer " + session.get(f"{base}/auth/token").json()["access_token"]
         described: list[Any] = [session.get(f"{base}/openapi.json").json(), yaml.safe_load(UI.read_text())]
         for path, verbs in (item for one in described for item in one["paths"].items()):
-            if "get" in verbs and "/variables" not in path and not path.endswith("/wait"):
-                asked = {one["name"] for one in verbs["get"].get("parameters", []) if one.get("required")} | {"run_ids"}
+            # To log out would end the session of what is asked next.
+            if "get" in verbs and "/variables" not in path and not path.endswith(("/wait", "/logout")):
+                given = verbs["get"].get("parameters", [])
+                asked = {one["name"] for one in given if one.get("required") or one["name"] == "run_ids"}
                 in_path = set(re.findall(r"{(\w+)}", path))
                 filled = {
                     (
