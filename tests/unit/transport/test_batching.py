@@ -575,6 +575,17 @@ def test_a_list_with_the_same_bytes_is_not_parsed(monkeypatch: pytest.MonkeyPatc
     assert not parsed
 
 
+def test_a_list_that_has_failed_is_used_again_once_it_works_also_with_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(deployments=20)
+    waits = Waits(scene, monkeypatch)
+    fail = partial(scene.server.faults.update, list=[refusal(500, 240000)])
+    times = {50: fail, 60 + LISTED_AGAIN: scene.server.asked.clear, 160 + LISTED_AGAIN: _nothing}
+    scene.run(waits.wait_all(*range(1, 21), at=times))
+    assert set(scene.server.what) == {"list"}
+
+
 def test_each_wait_still_logs_a_line_a_minute_in_its_own_context(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
