@@ -131,7 +131,7 @@ class _List:
 
     def __init__(self) -> None:
         self.content = b""
-        """The last response; empty after one that was too long or failed, so that the next one is parsed and counted."""
+        """The last response; empty after one that was too long or failed: the next one is parsed and counted."""
         self.count = math.inf
         """Number of deployments in the project; infinite while it is unknown."""
         self._ask_again_at = -math.inf

@@ -36,6 +36,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, drive_async
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal
 from airflow_provider_hsml.hopsworks.sensing import conditions
+from airflow_provider_hsml.hopsworks.transport import batching
 from airflow_provider_hsml.hopsworks.transport.batching import (
     FEW_READS,
     FEW_READS_AT_ONCE,
@@ -575,15 +576,17 @@ def test_a_list_with_the_same_bytes_is_not_parsed(monkeypatch: pytest.MonkeyPatc
     assert not parsed
 
 
-def test_a_list_that_has_failed_is_used_again_once_it_works_also_with_the_same_bytes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    scene = Scene(deployments=20)
-    waits = Waits(scene, monkeypatch)
-    fail = partial(scene.server.faults.update, list=[refusal(500, 240000)])
-    times = {50: fail, 60 + LISTED_AGAIN: scene.server.asked.clear, 160 + LISTED_AGAIN: _nothing}
-    scene.run(waits.wait_all(*range(1, 21), at=times))
-    assert set(scene.server.what) == {"list"}
+def test_the_list_after_one_that_has_failed_is_parsed_and_counted_also_with_the_same_bytes() -> None:
+    async def read_twice() -> list[Any]:
+        listed, content = batching._List(), json.dumps([row()]).encode()
+        found = [listed.call(PROJECT, []).outcome(Answer(200, content))]
+        found.append(listed.call(PROJECT, []).outcome(Answer(200, content)))
+        listed.learn(math.inf)
+        return [*found, listed.call(PROJECT, []).outcome(Answer(200, content))]
+
+    first, second, third = asyncio.run(read_twice())
+    assert second is None
+    assert first == third == [Deployment.from_json(row())]
 
 
 def test_each_wait_still_logs_a_line_a_minute_in_its_own_context(
