@@ -131,7 +131,7 @@ class _List:
 
     def __init__(self) -> None:
         self.content = b""
-        """The last response that could be parsed."""
+        """The last response; empty after one that was too long or failed: the next one is parsed and counted."""
         self.count = math.inf
         """Number of deployments in the project; infinite while it is unknown."""
         self._ask_again_at = -math.inf
@@ -149,6 +149,8 @@ class _List:
         :param count: the number; infinite after a list that was too long or failed
         """
         self.count = count
+        if count == math.inf:
+            self.content = b""
         self._ask_again_at = asyncio.get_running_loop().time() + LISTED_AGAIN
 
     def call(self, project: Project, pending: list[_PendingRead]) -> Call[list[Deployment] | None]:

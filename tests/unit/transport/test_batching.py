@@ -36,6 +36,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, drive_async
 from airflow_provider_hsml.hopsworks.rollout.status import StatusGoal
 from airflow_provider_hsml.hopsworks.sensing import conditions
+from airflow_provider_hsml.hopsworks.transport import batching
 from airflow_provider_hsml.hopsworks.transport.batching import (
     FEW_READS,
     FEW_READS_AT_ONCE,
@@ -573,6 +574,19 @@ def test_a_list_with_the_same_bytes_is_not_parsed(monkeypatch: pytest.MonkeyPatc
     scene.run(waits.wait_all(*range(1, 101), at={100: _nothing, 101: parsed.clear, 1000: _nothing}))
     assert scene.server.what.count("list") > 100
     assert not parsed
+
+
+def test_the_list_after_one_that_has_failed_is_parsed_and_counted_also_with_the_same_bytes() -> None:
+    async def read_twice() -> list[Any]:
+        listed, content = batching._List(), json.dumps([row()]).encode()
+        found = [listed.call(PROJECT, []).outcome(Answer(200, content))]
+        found.append(listed.call(PROJECT, []).outcome(Answer(200, content)))
+        listed.learn(math.inf)
+        return [*found, listed.call(PROJECT, []).outcome(Answer(200, content))]
+
+    first, second, third = asyncio.run(read_twice())
+    assert second is None
+    assert first == third == [Deployment.from_json(row())]
 
 
 def test_each_wait_still_logs_a_line_a_minute_in_its_own_context(
