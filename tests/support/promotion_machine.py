@@ -395,7 +395,9 @@ class PromotionMachine(RuleBasedStateMachine):
             end = self._run(task, worker)
             is_faulty = faults_left() != list(fate.faults) or any(isinstance(fault, Hold) for fault in fate.faults)
         after = self.scene.settle(self.name)
-        self.is_unverified = isinstance(end, HopsworksError) and end.is_unverified
+        is_left = after == before and isinstance(end, BaseException) and self.was_unverified
+        is_unreported = worker.deferrals > 0 and fate.wait == "unreported"
+        self.is_unverified = is_left or is_unreported or (isinstance(end, HopsworksError) and end.is_unverified)
         self.steps[task.what.partition(",")[0].partition(" 1")[0].rstrip("0123456789 ")] += 1
         self.ends[_name(end)] += 1
         self.steps["deferred waits"] += worker.deferrals

@@ -399,6 +399,8 @@ KNOWN = {
 
 UI = Path(airflow.__path__[0]) / "api_fastapi/core_api/openapi/_private_ui.yaml"
 """The routes of Airflow's pages, which its API does not describe."""
+LEFT_OUT = ("/variables", "/wait", "/logout", "/ui/calendar/")
+"""To log out ends the session of what is asked next. The calendar has numbers only, and may end Airflow's server."""
 LONG_AGO = "2020-01-01T00:00:00Z"
 
 
@@ -412,8 +414,7 @@ def answers(airflow: Airflow, dags: str) -> Iterator[tuple[str, bytes]]:
         session.headers["Authorization"] = "Bearer " + session.get(f"{base}/auth/token").json()["access_token"]
         described: list[Any] = [session.get(f"{base}/openapi.json").json(), yaml.safe_load(UI.read_text())]
         for path, verbs in (item for one in described for item in one["paths"].items()):
-            # To log out would end the session of what is asked next.
-            if "get" in verbs and "/variables" not in path and not path.endswith(("/wait", "/logout")):
+            if "get" in verbs and not any(part in path for part in LEFT_OUT):
                 given = verbs["get"].get("parameters", [])
                 asked = {one["name"] for one in given if one.get("required") or one["name"] == "run_ids"}
                 in_path = set(re.findall(r"{(\w+)}", path))
