@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import json
 import os
 import random
@@ -248,14 +249,16 @@ def test_a_model_version_trigger_over_many_events(server: Server) -> None:
         watching = asyncio.create_task(watch())
         last = 1
         step = max(10, VERSIONS // 100)
-        while last < VERSIONS:
+        for number in itertools.count(1):
             last = min(VERSIONS, last + step)
             server.put(versions=[max(1, last - LISTED), last])
             async with asyncio.timeout(60):
                 while len(events) < last and not watching.done():  # noqa: ASYNC110 - the trigger sets no event
                     await asyncio.sleep(0.05)
-            if not last % (10 * step) or last == VERSIONS:
+            if not number % 10 or last == VERSIONS:
                 growth.measure(len(events))
+            if last == VERSIONS:
+                break
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching

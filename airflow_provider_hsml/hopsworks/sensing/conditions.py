@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from airflow_provider_hsml.hopsworks.api import get_deployment
 from airflow_provider_hsml.hopsworks.domain.criteria import read_wanted
-from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_deployment_name, read_statuses
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, read_statuses
 from airflow_provider_hsml.hopsworks.domain.plain import finite
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import UNSCHEDULABLE_STAYS
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
@@ -52,7 +52,7 @@ class StatusCondition:
 
     goal: StatusGoal
     _seen: Deployment | None = None
-    """The deployment at the last poll, if only a change of it can meet or fail the goal."""
+    """The deployment at the last poll. It was not Failed, so only a change of it can meet or fail the goal."""
 
     @classmethod
     def read(cls, name: object, statuses: object) -> Self:
@@ -82,9 +82,8 @@ class StatusCondition:
         backoff = Backoff(first=1.0, most=5.0, deadline=clock() + 2 * UNSCHEDULABLE_STAYS, clock=clock)
         is_reached, deployment = await with_log_tail(project, check_goal(project, self.goal, deployment, backoff))
         if deployment is None or not is_reached:
-            is_quiet = deployment is not None and deployment.status is not DeploymentStatus.FAILED
             # Without ``raw``, which takes several kB.
-            self._seen = deployment.public if deployment is not None and is_quiet else None
+            self._seen = None if deployment is None else deployment.public
             return None
         return {
             "deployment_name": deployment.name,

@@ -627,7 +627,9 @@ def test_each_wait_still_logs_a_line_a_minute_in_its_own_context(
         assert all(60 <= after - before <= 68 for before, after in itertools.pairwise([0.0, *moments]))
 
 
-def test_a_wait_that_sees_no_change_ends_at_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_that_sees_no_change_ends_at_its_deadline(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     scene = Scene(deployments=20)
     waits = Waits(scene, monkeypatch, seconds=100)
     scene.run(waits.wait_all(*range(1, 21), at={110: _nothing}))
@@ -635,6 +637,7 @@ def test_a_wait_that_sees_no_change_ends_at_its_deadline(monkeypatch: pytest.Mon
     for when, error in waits.ended.values():
         assert isinstance(error, DeadlineExceededError)
         assert when == pytest.approx(100, abs=0.1)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("deployments", [1, 20])
@@ -662,7 +665,7 @@ def test_a_failure_that_lasts_is_raised_at_the_deadline(
 
 
 def test_a_failure_that_passes_is_not_noticed_and_one_that_does_not_is_at_once(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     scene = Scene(deployments=20)
     waits = Waits(scene, monkeypatch, seconds=1000)
@@ -674,11 +677,12 @@ def test_a_failure_that_passes_is_not_noticed_and_one_that_does_not_is_at_once(
         assert len(waits.evaluated) == 20
         scene.server.faults["list"] = [refusal(401, 200003)] * 2
 
-    scene.run(waits.wait_all(*range(1, 21), at={50: away, 200: revoke, 220: _nothing}))
+    scene.run(waits.wait_all(*range(1, 21), at={50: away, 200: away, 400: revoke, 420: _nothing}))
+    assert [record.message for record in caplog.records if "retrying, for 20 waits" in record.message][1:]
     assert len(waits.ended) == 20
     for when, error in waits.ended.values():
         assert isinstance(error, RequestRefusedError)
-        assert 200 <= when <= 209
+        assert 400 <= when <= 409
 
 
 def test_a_failure_that_stays_is_noticed_by_the_passing_of_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -744,6 +748,7 @@ def test_a_wait_that_is_cancelled_leaves_its_round(monkeypatch: pytest.MonkeyPat
 
     scene.run(wait())
     assert not scene.server.asked
+    assert not scene.poller._rounds
 
 
 # --- What never ends --------------------------------------------------------------------------------------------------
