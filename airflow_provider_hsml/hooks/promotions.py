@@ -57,6 +57,7 @@ class PromotionsMixin(HsmlBaseHook):
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
         run_key: str = "",
+        audit: Mapping[str, Any] | None = None,
         timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -80,6 +81,7 @@ class PromotionsMixin(HsmlBaseHook):
         :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
         :param unschedulable_grace: seconds for which a cluster without room for the instances may find some
         :param run_key: identifies the task; a retry uses the same
+        :param audit: the try of the task and who approved it, as plain JSON, for the journal
         :param timeout: seconds, or a ``timedelta``, for one change, and again for its rollback
         :param poll_interval: seconds between polls
         :param wait: whether to wait until the version is live and verified
@@ -91,7 +93,7 @@ class PromotionsMixin(HsmlBaseHook):
         if newest and planned is not None:
             newest, model_version = planned.model_version is None, planned.model_version or "latest"
         promotion = Promotion(
-            self._new_run(_name(deployment_name), timeout, poll_interval, run_key),
+            self._new_run(_name(deployment_name), timeout, poll_interval, run_key, audit),
             Selection(
                 model_name,
                 None if newest else arguments.integer("model_version", model_version, least=1),
@@ -125,6 +127,7 @@ class PromotionsMixin(HsmlBaseHook):
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
         run_key: str = "",
+        audit: Mapping[str, Any] | None = None,
         timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -150,7 +153,7 @@ class PromotionsMixin(HsmlBaseHook):
             _version_numbers(candidates, model_name),
         )
         promotion = Promotion(
-            self._new_run(_name(deployment_name), timeout, poll_interval, run_key),
+            self._new_run(_name(deployment_name), timeout, poll_interval, run_key, audit),
             Selection(model_name, by=by, rules=rules, model_project=_optional_text("model_project", model_project)),
             DeploymentSpec.read(spec).setting_values(),
             RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
@@ -171,6 +174,7 @@ class PromotionsMixin(HsmlBaseHook):
         reject: bool | str = True,
         promotion: Mapping[str, Any] | str | None = None,
         run_key: str = "",
+        audit: Mapping[str, Any] | None = None,
         timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -187,6 +191,7 @@ class PromotionsMixin(HsmlBaseHook):
             ``model_version``
         :param promotion: the record of the promotion to undo; a newer one is not undone. Not with ``model_version``
         :param run_key: identifies the task; a retry uses the same
+        :param audit: the try of the task and who approved it, as plain JSON, for the journal
         :param timeout: seconds, or a ``timedelta``, for one change, and again for its rollback
         :param poll_interval: seconds between polls
         :param wait: whether to wait until the previous version is live and verified
@@ -202,7 +207,7 @@ class PromotionsMixin(HsmlBaseHook):
         if model_version is None:
             target = to if to == PREVIOUS else arguments.integer("to", to, least=1)
             name = check_deployment_name(name)
-            run = self._new_run(name, timeout, poll_interval, run_key)
+            run = self._new_run(name, timeout, poll_interval, run_key, audit)
             rollback = Rollback(
                 run,
                 target,
@@ -227,6 +232,7 @@ class PromotionsMixin(HsmlBaseHook):
             deployment_name=name,
             model_project=live.model_project,
             run_key=run_key,
+            audit=audit,
             timeout=timeout,
             poll_interval=poll_interval,
             wait=wait,

@@ -130,6 +130,8 @@ class JournalEntry:
     """All versions that were rejected and not verified since, copied from entry to entry."""
     routes: tuple[str, ...] = ()
     """Optional routes of Hopsworks that were used for this deployment: they cannot vanish."""
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    """The task's try that made the change, and who approved its plan; empty outside of Airflow."""
     earlier: JournalEntry | None = None
     """The unverified change of ours that was live before this one; until this one is sent, it is still live."""
 
@@ -223,7 +225,7 @@ _ENTRY: dict[str, wire.Shape] = {
         "row": dict,
     },
     "back_to": int,
-    "asked": dict,
+    **dict.fromkeys(("asked", "audit"), dict),
     "rejected": [{"served": _SERVED, "reason": str, "at": float, "key": str}],
     "routes": [str],
 }

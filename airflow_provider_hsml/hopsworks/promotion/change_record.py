@@ -145,6 +145,7 @@ class ChangeRecord:
             over=live.signature if live is not None and earlier is not None else None,
             asked=that_fit(probe_inputs),
             routes=tuple(sorted(self.run.routes.used | set(self.journal.used_routes))),
+            audit=self.run.audit,
             rejected=self._known_rejections(live),
             earlier=None if earlier is None else dataclasses.replace(earlier, earlier=None, rejected=()),
         )
@@ -194,6 +195,7 @@ class ChangeRecord:
                 id=uuid.uuid4().hex,
                 # A manual rollback stays that of its task, which is not to roll back from it when it is cleared.
                 run=last.run if last.is_rollback else self.run.key,
+                audit=last.audit if last.is_rollback else self.run.audit,
                 challenger=PreviousState.of(live).served,
                 desired=diff.settings_to_json(desired),
                 back_to=None,

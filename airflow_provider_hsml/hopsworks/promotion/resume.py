@@ -61,6 +61,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_STORED = ("verified_by", "downtime", "seconds", "failed_probes")
+"""What an event keeps of the result of a watch, which the outcome holds under the same names."""
+
 
 def why_not_deferrable(watch: RolloutWatch) -> str:
     """
@@ -158,7 +161,8 @@ async def run_in_trigger(watch: RolloutWatch) -> dict[str, Any]:
         return trigger_event.failure(error, _signature(watch))
     if isinstance(result, StartNeeded):
         return trigger_event.start_needed(_signature(watch))
-    return trigger_event.success({**_signature(watch), "verified_by": result.verified_by, "downtime": result.downtime})
+    found = {name: getattr(result, name) for name in _STORED}
+    return trigger_event.success({**_signature(watch), **found})
 
 
 async def _recall(watch: RolloutWatch) -> None:
@@ -212,7 +216,9 @@ class Resumption:
             message = f"{live or 'It'} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         if isinstance(event, Success):
-            return Outcome(live, watch.change.action, event.result["verified_by"], event.result["downtime"])
+            # An event of an older version of this package lacks some.
+            found = {name: event.result[name] for name in _STORED if name in event.result}
+            return Outcome(live, watch.change.action, **found)
         if isinstance(event, Failure):
             if live.status is DeploymentStatus.FAILED:
                 failed = DeploymentFailedError(live)
@@ -230,4 +236,4 @@ class Resumption:
         result = await dataclasses.replace(watch, tracker=tracker, seen=live, resume=point)
         if isinstance(result, StartNeeded):
             raise AssertionError  # noqa: TRY004 - no wrong type: a watch asks for another START only once
-        return Outcome(result.deployment, watch.change.action, result.verified_by, result.downtime)
+        return result.outcome(watch.change.action)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution
+from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     FailureTracker,
     NextStep,
@@ -33,6 +34,8 @@ from .bake import Bake
 from .status import describe_state, log_change
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
@@ -59,6 +62,14 @@ class WatchResult:
     """``fingerprint``, ``instances`` or ``status``."""
     downtime: float | None = None
     """Seconds without answers, if the deployment was stopped for the change."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """The durations of the phases: ``rollout``, ``verification`` and ``bake``."""
+    failed_probes: int = 0
+    """Probes that failed during the bake."""
+
+    def outcome(self, action: str) -> Outcome:
+        """Return the outcome of the change: its action, and this result."""
+        return Outcome(self.deployment, action, self.verified_by, self.downtime, self.seconds, self.failed_probes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,28 +129,37 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         cause, clock = self.tracker.cause, self.prober.clock
         first = inputs.FIRST_DELAY_START if cause is RolloutCause.START else inputs.FIRST_DELAY_UPDATE
         self._backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
+        ready: float | None = None
         while True:
             deployment = await self._poll()
             if isinstance(deployment, StartNeeded):
                 return deployment
+            ready = clock() if ready is None else ready
             await self._prepare(deployment)
-            attribution = await self.prober.probe_rollout(deployment, self.tracker)
-            if attribution is not Attribution.CHAMPION:
-                break
-            self.tracker.record_previous_answer(clock())
-            await self._check_previous_answers(deployment)
+            try:
+                attribution = await self.prober.probe_rollout(deployment, self.tracker)
+                if attribution is not Attribution.CHAMPION:
+                    break
+                self.tracker.record_previous_answer(clock())
+                await self._check_previous_answers(deployment)
+            except VerificationError as error:
+                error.failed_probes = 1
+                raise
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
         elif self.tracker.instances.all_new or cause is RolloutCause.START:
             verified_by = "instances"
         else:
             verified_by = "status"
-        downtime = None if self.change.stopped_at is None else clock() - self.change.stopped_at
+        live = clock()
+        downtime = None if self.change.stopped_at is None else live - self.change.stopped_at
         stopped = "" if downtime is None else f"; it was down for {downtime:.0f} s"
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
         grace = FailureTracker(self.tracker.failure.unschedulable_grace)
-        self.seen = await Bake(self.prober, deployment, grace).run()
-        return WatchResult(self.seen, verified_by, downtime)
+        bake = Bake(self.prober, deployment, grace)
+        self.seen = await bake.run()
+        seconds = {"rollout": ready - self.tracker.since, "verification": live - ready, "bake": clock() - live}
+        return WatchResult(self.seen, verified_by, downtime, seconds, bake.failed)
 
     async def _check_previous_answers(self, deployment: Deployment) -> None:
         """
