@@ -112,6 +112,8 @@ class JournalEntry:
     """Whether the failure was transient, so that the same promotion may succeed later."""
     unreachable: bool = False
     """Whether the failure was a deployment that did not answer."""
+    failed_probes: int = 0
+    """Probes that failed, if the change is or was rolled back."""
     is_rollback: bool = False
     """Whether this is a requested rollback."""
     back_to: int | None = None
@@ -162,6 +164,7 @@ class JournalEntry:
         """Return the error that it failed with, as far as the journal recorded it."""
         error = DeploymentError(self.reason)
         error.transient = self.passes
+        error.failed_probes = self.failed_probes
         return error
 
     def to_json(self) -> dict[str, Any]:
@@ -224,7 +227,7 @@ _ENTRY: dict[str, wire.Shape] = {
         "served": _SERVED,
         "row": dict,
     },
-    "back_to": int,
+    **dict.fromkeys(("back_to", "failed_probes"), int),
     **dict.fromkeys(("asked", "audit"), dict),
     "rejected": [{"served": _SERVED, "reason": str, "at": float, "key": str}],
     "routes": [str],

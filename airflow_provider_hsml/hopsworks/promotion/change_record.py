@@ -239,7 +239,7 @@ class ChangeRecord:
             self.entry = dataclasses.replace(self.entry, unreachable=True)
         if self.entry is not None and self.entry.state is not EntryState.ROLLING_BACK:
             # Its probe inputs are those of the change; the rollback writes its own.
-            self.entry = dataclasses.replace(self.entry, asked=None)
+            self.entry = dataclasses.replace(self.entry, asked=None, failed_probes=why.failed_probes)
         await self.write(EntryState.ROLLING_BACK, why.kept_text, rejection, passes=why.transient)
 
     async def withdraw_rejection(self) -> None:
