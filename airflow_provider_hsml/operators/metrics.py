@@ -58,7 +58,8 @@ def kept_in_a_row(context: Context, record: Record) -> int | None:
         return None
     if record.has_changed and not record.is_kept and record.action != "rolled_back":
         return 0
-    ti, before = context["ti"], 0
+    ti = context["ti"]
+    before: Any = 0
     try:
         before = ti.xcom_pull(
             task_ids=ti.task_id, key="kept_in_a_row", include_prior_dates=True, map_indexes=ti.map_index
