@@ -111,7 +111,11 @@ with DAG(
     )
     # [START approve_in_airflow_deploy]
     deploy = DeployModelOperator(
-        task_id="deploy", model_name=MODEL, model_version=plan.output["model_version"], plan=plan.output
+        task_id="deploy",
+        model_name=MODEL,
+        model_version=plan.output["model_version"],
+        plan=plan.output,
+        approved_by="{{ ti.xcom_pull(task_ids='approve').responded_by_user.name }}",
     )
     # [END approve_in_airflow_deploy]
 

@@ -29,7 +29,7 @@ from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from airflow_provider_hsml.hopsworks.untrusted_text import beginning, clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow.providers.common.compat.sdk import Connection
 
@@ -233,7 +233,9 @@ class HsmlBaseHook(BaseHook):
         number = deployment.id if isinstance(deployment, Deployment) else arguments.integer("deployment", deployment)
         return self.access.ui_url(self.client.project.id, "deployments", number)
 
-    def _new_run(self, name: str, timeout: object, poll_interval: object, key: str = "") -> Run:
+    def _new_run(
+        self, name: str, timeout: object, poll_interval: object, key: str = "", audit: Mapping[str, Any] | None = None
+    ) -> Run:
         """
         Return a run that begins now.
 
@@ -241,11 +243,13 @@ class HsmlBaseHook(BaseHook):
         :param timeout: seconds, or a ``timedelta``
         :param poll_interval: seconds, or a ``timedelta``
         :param key: identifies the task
+        :param audit: the try of the task, for the journal
         :raises InvalidInputError: an argument is wrong
         """
         seconds = arguments.seconds("timeout", timeout)
         interval = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
-        return Run(self.client.project, name and check_deployment_name(name), seconds, interval, steady(), key)
+        name = name and check_deployment_name(name)
+        return Run(self.client.project, name, seconds, interval, steady(), key, audit or {})
 
     def _start_before_exit(self, name: str) -> bool:
         """

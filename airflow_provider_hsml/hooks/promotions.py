@@ -48,6 +48,7 @@ class PromotionsMixin(PromotionDriverMixin):
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
         run_key: str = "",
+        audit: Mapping[str, Any] | None = None,
         timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -71,6 +72,7 @@ class PromotionsMixin(PromotionDriverMixin):
         :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
         :param unschedulable_grace: seconds for which a cluster without room for the instances may find some
         :param run_key: identifies the task; a retry uses the same
+        :param audit: the try of the task and who approved it, as plain JSON, for the journal
         :param timeout: seconds, or a ``timedelta``, for one change, and again for its rollback
         :param poll_interval: seconds between polls
         :param wait: whether to wait until the version is live and verified
@@ -82,7 +84,7 @@ class PromotionsMixin(PromotionDriverMixin):
         if newest and planned is not None:
             newest, model_version = planned.model_version is None, planned.model_version or "latest"
         promotion = Promotion(
-            self._new_run(_name(deployment_name), timeout, poll_interval, run_key),
+            self._new_run(_name(deployment_name), timeout, poll_interval, run_key, audit),
             Selection(
                 model_name,
                 None if newest else arguments.integer("model_version", model_version, least=1),
@@ -116,6 +118,7 @@ class PromotionsMixin(PromotionDriverMixin):
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
         run_key: str = "",
+        audit: Mapping[str, Any] | None = None,
         timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -141,7 +144,7 @@ class PromotionsMixin(PromotionDriverMixin):
             _version_numbers(candidates, model_name),
         )
         promotion = Promotion(
-            self._new_run(_name(deployment_name), timeout, poll_interval, run_key),
+            self._new_run(_name(deployment_name), timeout, poll_interval, run_key, audit),
             Selection(model_name, by=by, rules=rules, model_project=_optional_text("model_project", model_project)),
             DeploymentSpec.read(spec).setting_values(),
             RolloutPolicy(wait=wait, unschedulable_grace=_grace(unschedulable_grace), recreate=_is_recreate(rollout)),
@@ -162,6 +165,7 @@ class PromotionsMixin(PromotionDriverMixin):
         reject: bool | str = True,
         promotion: Mapping[str, Any] | str | None = None,
         run_key: str = "",
+        audit: Mapping[str, Any] | None = None,
         timeout: float | timedelta = 600.0,
         poll_interval: float = 10.0,
         wait: bool = True,
@@ -178,6 +182,7 @@ class PromotionsMixin(PromotionDriverMixin):
             ``model_version``
         :param promotion: the record of the promotion to undo; a newer one is not undone. Not with ``model_version``
         :param run_key: identifies the task; a retry uses the same
+        :param audit: the try of the task and who approved it, as plain JSON, for the journal
         :param timeout: seconds, or a ``timedelta``, for one change, and again for its rollback
         :param poll_interval: seconds between polls
         :param wait: whether to wait until the previous version is live and verified
@@ -193,7 +198,7 @@ class PromotionsMixin(PromotionDriverMixin):
         if model_version is None:
             target = to if to == PREVIOUS else arguments.integer("to", to, least=1)
             name = check_deployment_name(name)
-            run = self._new_run(name, timeout, poll_interval, run_key)
+            run = self._new_run(name, timeout, poll_interval, run_key, audit)
             rollback = Rollback(
                 run,
                 target,
@@ -218,6 +223,7 @@ class PromotionsMixin(PromotionDriverMixin):
             deployment_name=name,
             model_project=live.model_project,
             run_key=run_key,
+            audit=audit,
             timeout=timeout,
             poll_interval=poll_interval,
             wait=wait,

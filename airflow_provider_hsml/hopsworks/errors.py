@@ -86,6 +86,8 @@ class HopsworksError(Exception):
     """Whether a change of ours is live and could not be verified: it stays pending, and a retry verifies it."""
     is_from_deployment = False
     """Whether the failed request was one to the deployment itself, such as for predictions, not to Hopsworks."""
+    failed_probes = 0
+    """Probes of a new version that failed."""
     record: Any = None
     """The ``promotion.record.Record`` of the promotion that ended with this error; None for other errors."""
 
@@ -121,7 +123,9 @@ class HopsworksError(Exception):
         :param kind: the class of the new error
         :param event: a sentence about the later event
         """
-        return kind(f"{self.kept_text}\n{event}")
+        error = kind(f"{self.kept_text}\n{event}")
+        error.failed_probes = self.failed_probes
+        return error
 
 
 class InvalidInputError(HopsworksError):

@@ -13,7 +13,7 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputE
 from airflow_provider_hsml.parsing import BY_DEPLOYMENT, BY_MODEL, as_mappings
 
 from .base import WaitingOperator
-from .promotion_record import PromotionRecordOperator, as_xcom, run_key
+from .promotion_record import PromotionRecordOperator, as_xcom, audit, run_key
 from .spec_masking import SpecOperator
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
     def _promotion_arguments(self, context: Context) -> dict[str, Any]:
         return {
             "run_key": run_key(context),
+            "audit": audit(context, self.approved_by),
             "deployment_name": self.deployment_name,
             "spec": self._unmasked_spec(),
             "verification": self._verification(),
@@ -242,6 +243,7 @@ class DeployModelOperator(_PromotingOperator):
         differences
     :param plan: the record of a task with ``plan_only``: exactly that plan is applied. The task fails if the deployment
         was changed after the plan was made
+    :param approved_by: who approved the plan, for the record and the journal: a template of the approving task's result
     :param when_killed: if a person kills the task while it creates a deployment: ``leave`` the deployment to start up,
         or ``stop`` it. An existing deployment keeps serving in any case
     :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
@@ -264,6 +266,7 @@ class DeployModelOperator(_PromotingOperator):
         "when_killed",
         "unschedulable_grace",
         "plan",
+        "approved_by",
     )
     template_fields_renderers = {"spec": "json", "verification": "json", "plan": "json"}  # noqa: RUF012
 
@@ -273,6 +276,7 @@ class DeployModelOperator(_PromotingOperator):
         model_name: str | None = None,
         model_version: int | str = "latest",
         plan: Mapping[str, Any] | str | None = None,
+        approved_by: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -287,6 +291,7 @@ class DeployModelOperator(_PromotingOperator):
         self.model_name = model_name
         self.model_version = model_version
         self.plan = plan
+        self.approved_by = approved_by
 
     def act(self, context: Context) -> dict[str, Any]:
         """Deploy the version."""

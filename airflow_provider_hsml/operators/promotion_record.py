@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 
+<<<<<<< HEAD
 from . import events
 from .base import WaitingOperator, task_instance_id, unreported
+=======
+from . import events, metrics
+from .base import WaitingOperator, unreported
+>>>>>>> wip/metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +31,7 @@ class PromotionRecordOperator(WaitingOperator):
     """The base of operators that return a promotion record: push the record, its links and its events."""
 
     operator_extra_links = (DeploymentLink(), ModelVersionLink())
+    approved_by: str | None = None
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
         """
@@ -38,9 +45,17 @@ class PromotionRecordOperator(WaitingOperator):
             record = promote(*args, **kwargs)
         except HopsworksError as error:
             if error.record is not None:
+                error.record = self._reported(context, error.record)
                 self._push_failure(context, error.record)
             raise
         events.emit_promotion(self, context, record)
+        return self._reported(context, record)
+
+    def _reported(self, context: Context, record: Record) -> Record:
+        """Emit the metrics of a promotion, and return its record with what only the task knows."""
+        kept = metrics.kept_in_a_row(context, record)
+        record = replace(record, kept_in_a_row=kept, audit=audit(context, self.approved_by))
+        metrics.emit_promotion(self, record)
         return record
 
     def act_after_wait(self, context: Context, left: Mapping[str, Any], event: Event) -> dict[str, Any]:
@@ -115,4 +130,25 @@ def run_key(context: Context) -> str:
 
     A cleared task gets a new key: clearing raises ``max_tries``, the number after the ``@``.
     """
+<<<<<<< HEAD
     return f"{'/'.join(map(str, task_instance_id(context)))}@{context['ti'].max_tries}"
+=======
+    ti = context["ti"]
+    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}@{ti.max_tries}"
+
+
+def audit(context: Context, approved_by: str | None = None) -> dict[str, Any]:
+    """
+    Return the try of the task for the record and the journal, with the version of the DAG's code where Airflow has it.
+
+    :param approved_by: who approved the plan
+    """
+    ti = context["ti"]
+    bundle = getattr(ti, "bundle_instance", None)  # None on Airflow 2.
+    return {
+        **{name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")},
+        "bundle_name": getattr(bundle, "name", None),
+        "bundle_version": getattr(bundle, "version", None),
+        "approved_by": approved_by,
+    }
+>>>>>>> wip/metrics

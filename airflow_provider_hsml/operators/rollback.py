@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain import arguments
 
 from .base import WaitingOperator
-from .promotion_record import PromotionRecordOperator, run_key
+from .promotion_record import PromotionRecordOperator, audit, run_key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,6 +78,7 @@ class RollbackDeploymentOperator(PromotionRecordOperator):
             reject=self.reject,
             promotion=self.promotion,
             run_key=run_key(context),
+            audit=audit(context),
             **self._wait_arguments(),
         )
         return self._push_record(context, record)

@@ -29,11 +29,19 @@ class FakeTaskInstance:
     max_tries: int = 0
     region_index: int | None = None
     """The iteration of a task loop, on Airflow 3.4 and later; None before."""
+    try_number: int = 1
     pushed: dict[str, Any] = field(default_factory=dict)
+    earlier: dict[str, Any] = field(default_factory=dict)
+    """The XComs of the task's run before."""
 
     def xcom_push(self, key: str, value: Any) -> None:
         """Keep an XCom."""
         self.pushed[key] = value
+
+    def xcom_pull(self, *, task_ids: str, key: str, include_prior_dates: bool, map_indexes: int) -> Any:
+        """Give an XCom of this task's run before: it pulls no others."""
+        assert (task_ids, include_prior_dates, map_indexes) == (self.task_id, True, self.map_index)
+        return self.earlier.get(key)
 
 
 def rendered(operator: Any, **values: Any) -> Any:

@@ -112,6 +112,8 @@ class JournalEntry:
     """Whether the failure was transient, so that the same promotion may succeed later."""
     unreachable: bool = False
     """Whether the failure was a deployment that did not answer."""
+    failed_probes: int = 0
+    """Probes that failed, if the change is or was rolled back."""
     is_rollback: bool = False
     """Whether this is a requested rollback."""
     back_to: int | None = None
@@ -130,6 +132,8 @@ class JournalEntry:
     """All versions that were rejected and not verified since, copied from entry to entry."""
     routes: tuple[str, ...] = ()
     """Optional routes of Hopsworks that were used for this deployment: they cannot vanish."""
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    """The task's try that made the change, and who approved its plan; empty outside of Airflow."""
     earlier: JournalEntry | None = None
     """The unverified change of ours that was live before this one; until this one is sent, it is still live."""
 
@@ -160,6 +164,7 @@ class JournalEntry:
         """Return the error that it failed with, as far as the journal recorded it."""
         error = DeploymentError(self.reason)
         error.transient = self.passes
+        error.failed_probes = self.failed_probes
         return error
 
     def to_json(self) -> dict[str, Any]:
@@ -222,8 +227,8 @@ _ENTRY: dict[str, wire.Shape] = {
         "served": _SERVED,
         "row": dict,
     },
-    "back_to": int,
-    "asked": dict,
+    **dict.fromkeys(("back_to", "failed_probes"), int),
+    **dict.fromkeys(("asked", "audit"), dict),
     "rejected": [{"served": _SERVED, "reason": str, "at": float, "key": str}],
     "routes": [str],
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .deployment import Deployment
 
 
@@ -20,3 +22,7 @@ class Outcome:
     """``fingerprint``, ``instances`` or ``status``; None when the rollout was not waited for."""
     downtime: float | None = None
     """Seconds without answers, where the deployment was stopped for the change."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """The durations of the phases ``rollout``, ``verification`` and ``bake``; empty when none was waited for."""
+    failed_probes: int = 0
+    """Probes that failed during the bake, which allows some."""

@@ -71,6 +71,7 @@ class Failure:
         kind = errors.DeploymentError if self.is_failed_deployment else _CODES.get(self.code, HopsworksError)
         error = kind(self.message)
         error.transient = self.transient
+        error.failed_probes = self.result.get("failed_probes", 0)  # Older versions of this package store none.
         return error
 
 
@@ -116,7 +117,7 @@ def failure(error: HopsworksError, result: Mapping[str, Any] | None = None) -> d
         "code": code,
         "message": error.kept_text,
         "transient": error.transient,
-        "result": dict(result or {}),
+        "result": {**(result or {}), "failed_probes": error.failed_probes},
     }
 
 

@@ -140,6 +140,7 @@ class ChangeRecord:
             over=live.signature if live is not None and earlier is not None else None,
             asked=that_fit(probe_inputs),
             routes=tuple(sorted(self.run.routes.used | set(self.journal.used_routes))),
+            audit=self.run.audit,
             rejected=self._known_rejections(live),
             earlier=None if earlier is None else dataclasses.replace(earlier, earlier=None, rejected=()),
         )
@@ -189,6 +190,7 @@ class ChangeRecord:
                 id=uuid.uuid4().hex,
                 # A manual rollback stays that of its task, which is not to roll back from it when it is cleared.
                 run=last.run if last.is_rollback else self.run.key,
+                audit=last.audit if last.is_rollback else self.run.audit,
                 challenger=PreviousState.of(live).served,
                 desired=diff.settings_to_json(desired),
                 back_to=None,
@@ -232,7 +234,7 @@ class ChangeRecord:
             self.entry = dataclasses.replace(self.entry, unreachable=True)
         if self.entry is not None and self.entry.state is not EntryState.ROLLING_BACK:
             # Its probe inputs are those of the change; the rollback writes its own.
-            self.entry = dataclasses.replace(self.entry, asked=None)
+            self.entry = dataclasses.replace(self.entry, asked=None, failed_probes=why.failed_probes)
         await self.write(EntryState.ROLLING_BACK, why.kept_text, rejection, passes=why.transient)
 
     async def withdraw_rejection(self) -> None:

@@ -107,7 +107,18 @@ class PromotionResult:
             failure=self.failure.kept_text if self.failure else None,
             script=self.script,
             rolled_back=first.to_dict() if first else None,
+            seconds=dict(outcome.seconds) if outcome and outcome.seconds else None,
+            failed_probes=outcome.failed_probes if outcome else self.failure.failed_probes if self.failure else 0,
+            champion_created=self._champion_created(),
         )
+
+    def _champion_created(self) -> float | None:
+        """Return when the version that serves now was registered, as far as that is known."""
+        champion = self.decision.chosen if self.decision else None
+        if self.plan is not None or self.failure is not None:
+            is_previous = self.plan is not None or isinstance(self.failure, RolledBackError)
+            champion = self.champion if is_previous else None
+        return None if champion is None or champion.created is None else champion.created / 1000
 
     def resume_context(self, by: Metric | None) -> dict[str, Any]:
         """
@@ -195,6 +206,16 @@ class Record:
     """The change in words, if it failed and replaced a script only: ``script a.py -> b.py``."""
     rolled_back: dict[str, Any] | None = None
     """The record of an earlier run's change that was rolled back first, as it failed its verification."""
+    seconds: dict[str, float] | None = None
+    """The durations of the phases ``rollout``, ``verification`` and ``bake``; None when none was waited for."""
+    failed_probes: int = 0
+    """Probes of the new version that failed."""
+    champion_created: float | None = None
+    """When the version that serves now was registered, in seconds since 1970; None if that is unknown."""
+    kept_in_a_row: int | None = None
+    """How many runs of the task, this one included, have kept the champion; None if it compares no versions."""
+    audit: dict[str, Any] | None = None
+    """The task's try, and who approved its plan; None outside of Airflow."""
 
     @property
     def has_changed(self) -> bool:

@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_STORED = ("verified_by", "downtime", "seconds", "failed_probes")
+"""What an event keeps of the result of a watch, which the outcome holds under the same names."""
+
 
 def why_not_deferrable(watch: RolloutWatch) -> str:
     """
@@ -159,7 +162,8 @@ async def run_in_trigger(watch: RolloutWatch) -> dict[str, Any]:
         return trigger_event.failure(error, _signature(watch))
     if isinstance(result, StartNeeded):
         return trigger_event.start_needed(_signature(watch))
-    return trigger_event.success({**_signature(watch), "verified_by": result.verified_by, "downtime": result.downtime})
+    found = {name: getattr(result, name) for name in _STORED}
+    return trigger_event.success({**_signature(watch), **found})
 
 
 async def _recall(watch: RolloutWatch) -> None:
@@ -220,12 +224,29 @@ class Resumption:
             message = f"{live or 'It'} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         if isinstance(event, Success):
+<<<<<<< HEAD
             return Outcome(live, watch.change.action, event.result["verified_by"], event.result["downtime"])
         if isinstance(event, Failure) and live.status is DeploymentStatus.FAILED:
             failed = DeploymentFailedError(live)
             failed.transient = event.transient
             raise failed
         log.info("Watching %s in this worker", live)
+=======
+            # An event of an older version of this package lacks some.
+            found = {name: event.result[name] for name in _STORED if name in event.result}
+            return Outcome(live, watch.change.action, **found)
+        if isinstance(event, Failure):
+            if live.status is DeploymentStatus.FAILED:
+                failed = DeploymentFailedError(live)
+                failed.transient = event.transient
+                raise failed
+            log.info("%s recovered after the wait in the triggerer; watching it again", live)
+            tracker = watch.tracker
+        else:
+            run = Run(project, live.name, watch.timeout, watch.interval, clock)
+            await send_start(run, live, run.backoff(FIRST_DELAY_START, watch.deadline))
+            tracker = dataclasses.replace(watch.tracker, since=clock(), started_again=True)
+>>>>>>> wip/metrics
         await _recall(watch)
         # It stays in this worker: the context that another resumption needs is not in the watch.
         watch = dataclasses.replace(watch, seen=live, resume=dataclasses.replace(watch.resume, worker_only=True))
@@ -237,6 +258,7 @@ class Resumption:
             result = await watch
         if isinstance(result, StartNeeded):
             raise AssertionError  # noqa: TRY004 - no wrong type: a watch asks for another START only once
+<<<<<<< HEAD
         return Outcome(result.deployment, watch.change.action, result.verified_by, result.downtime)
 
 
@@ -248,3 +270,6 @@ def _is_readable(event: Event) -> bool:
         case trigger_event.StartNeeded({"signature": [_, _]}) | Failure():
             return True
     return False
+=======
+        return result.outcome(watch.change.action)
+>>>>>>> wip/metrics

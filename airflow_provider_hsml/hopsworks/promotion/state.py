@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
@@ -15,6 +15,8 @@ from . import rejections
 from .situation import is_live, read_situation
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
     from airflow_provider_hsml.hopsworks.domain.project import Project
 
@@ -52,6 +54,8 @@ class PromotionState:
     run: str
     """The task that made the change: ``<dag>/<run>/<task>/<map index>@<round of tries>``."""
     rejected: tuple[RejectedVersion, ...]
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    """The task's try that made the change, as ``audit`` in its record."""
 
 
 async def read_state(project: Project, name: str) -> PromotionState:
@@ -138,4 +142,5 @@ def _state_of(situation: Situation) -> PromotionState:
         entry.reason,
         entry.run,
         tuple(RejectedVersion(one.served.name, one.served.version, one.reason, one.at) for one in entry.rejected),
+        entry.audit,
     )

@@ -147,4 +147,6 @@ class Bake:
             f"{self.deployment}: {self.failed} of {self.sent} probes failed while it was watched for "
             f"{checks.bake_seconds:g} s; the allowed share is {checks.max_error_rate:g}. The last: it {last}"
         )
-        return VerificationError(message)
+        error = VerificationError(message)
+        error.failed_probes = self.failed
+        return error

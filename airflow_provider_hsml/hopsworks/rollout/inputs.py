@@ -38,6 +38,8 @@ class Run:
     clock: Clock = time.time
     key: str = ""
     """Which task this is, the same in its retries; empty outside of Airflow."""
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    """The try of the task, and who approved its plan, for the journal; empty outside of Airflow."""
     routes: Routes = field(default_factory=Routes, compare=False, repr=False)
     """The optional routes of Hopsworks, as far as this run knows them."""
     files: VersionFiles = field(default_factory=VersionFiles, compare=False, repr=False)

@@ -302,5 +302,5 @@ class Steps:
             finally:
                 progress.seen = watch.seen
             if not isinstance(result, StartNeeded):
-                return Outcome(result.deployment, progress.action, result.verified_by, result.downtime)
+                return result.outcome(progress.action)
             await self.start(result.deployment)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution
+from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     EarlyProbes,
     FailureTracker,
@@ -36,6 +37,8 @@ from .rollout_probes import probe_early, probe_rollout
 from .status import describe_state, log_change
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
@@ -62,6 +65,14 @@ class WatchResult:
     """``fingerprint``, ``instances`` or ``status``."""
     downtime: float | None = None
     """Seconds without answers, if the deployment was stopped for the change."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """The durations of the phases: ``rollout``, ``verification`` and ``bake``."""
+    failed_probes: int = 0
+    """Probes that failed during the bake."""
+
+    def outcome(self, action: str) -> Outcome:
+        """Return the outcome of the change: its action, and this result."""
+        return Outcome(self.deployment, action, self.verified_by, self.downtime, self.seconds, self.failed_probes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         """
         cause, clock = self.tracker.cause, self.prober.clock
         first = inputs.FIRST_DELAY_START if cause is RolloutCause.START else inputs.FIRST_DELAY_UPDATE
+<<<<<<< HEAD
         backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         try:
             return await self._verified(backoff)
@@ -130,10 +142,15 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
 
     async def _verified(self, backoff: Backoff) -> WatchResult | StartNeeded:
         tracker, cause, clock = self.tracker, self.tracker.cause, self.prober.clock
+=======
+        self._backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
+        ready: float | None = None
+>>>>>>> wip/metrics
         while True:
             deployment = await self._poll(backoff)
             if isinstance(deployment, StartNeeded):
                 return deployment
+<<<<<<< HEAD
             early = tracker.settle.early
             if early.has_passed:
                 # Each answer has the fingerprint, unless they count because all instances are new.
@@ -146,15 +163,30 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 break
             tracker.record_previous_answer(clock())
             await self._check_previous_answers(deployment)
+=======
+            ready = clock() if ready is None else ready
+            await self._prepare(deployment)
+            try:
+                attribution = await self.prober.probe_rollout(deployment, self.tracker)
+                if attribution is not Attribution.CHAMPION:
+                    break
+                self.tracker.record_previous_answer(clock())
+                await self._check_previous_answers(deployment)
+            except VerificationError as error:
+                error.failed_probes = 1
+                raise
+>>>>>>> wip/metrics
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
         elif tracker.instances.all_new or cause is RolloutCause.START:
             verified_by = "instances"
         else:
             verified_by = "status"
-        downtime = None if self.change.stopped_at is None else clock() - self.change.stopped_at
+        live = clock()
+        downtime = None if self.change.stopped_at is None else live - self.change.stopped_at
         stopped = "" if downtime is None else f"; it was down for {downtime:.0f} s"
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
+<<<<<<< HEAD
         if self.prober.checks.bake_seconds or not early.has_passed:  # Else this poll came after the probes.
             grace = FailureTracker(tracker.failure.unschedulable_grace)
             deployment = self.seen = await Bake(self.prober, deployment, grace).run()
@@ -173,6 +205,13 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         if now is None or self.seen is None or now.signature != self.seen.signature:
             message = f"{now or self.seen} was changed by another client while it was probed; their change is kept."
             raise SupersededError(message)
+=======
+        grace = FailureTracker(self.tracker.failure.unschedulable_grace)
+        bake = Bake(self.prober, deployment, grace)
+        self.seen = await bake.run()
+        seconds = {"rollout": ready - self.tracker.since, "verification": live - ready, "bake": clock() - live}
+        return WatchResult(self.seen, verified_by, downtime, seconds, bake.failed)
+>>>>>>> wip/metrics
 
     async def _check_previous_answers(self, deployment: Deployment) -> None:
         """
