@@ -5,12 +5,14 @@ Use this for models that are needed once a day, to avoid paying for instances ar
 name of an existing deployment, such as the one created by ``retrain_and_deploy``. The request is the registered input
 example of its model.
 
-The deployment is always stopped at the end: ``stop`` runs even if the prediction fails, or if the deployment was
-already running before. The run succeeds only with predictions and a stopped deployment, because ``report`` needs both.
+``start`` is a setup task and ``stop`` its teardown: the deployment is stopped at the end even if the prediction fails,
+or if the deployment was already running before. Only a run whose ``start`` fails leaves it as it is. The run succeeds
+only with predictions and a stopped deployment. If you clear ``predict``, Airflow clears ``start`` and ``stop`` with it.
 """
 
-# mypy: disable-error-code="arg-type"
-# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
+# mypy: disable-error-code="arg-type, no-untyped-call"
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected, and gives
+# as_setup no types.
 
 # [START start_predict_stop]
 from __future__ import annotations
@@ -56,9 +58,10 @@ with DAG(
     predict = PredictOperator(task_id="predict", deployment_name=name)
     # [END start_predict_stop_predict]
     # [START start_predict_stop_stop]
-    stop = StopDeploymentOperator(task_id="stop", deployment_name=name, trigger_rule="all_done")
+    stop = StopDeploymentOperator(task_id="stop", deployment_name=name)
     # [END start_predict_stop_stop]
 
-    start >> running >> predict >> stop >> report(predict.output)
+    start.as_setup() >> running >> predict >> stop.as_teardown(setups=start, on_failure_fail_dagrun=True)
+    report(predict.output)
     # [END start_predict_stop_tasks]
 # [END start_predict_stop]

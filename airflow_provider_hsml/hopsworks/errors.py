@@ -35,6 +35,8 @@ from .untrusted_text import clean
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+LONGEST_RETRY_AFTER = 30.0
+"""Seconds for which a server's Retry-After holds inside a task: a proxy must not stop it for an hour."""
 _QUOTA = "quota"
 _MOST_OF_REASON = 2048
 """Characters of a reason that are kept, so that the whole message has room for the rest."""
@@ -42,6 +44,7 @@ _MOST_OF_REASON = 2048
 # Codes of hopsworks-api for a deployment that is busy: it is changing its state, or its instances do not answer yet.
 BUSY_CODES = frozenset({240001, 240002, 240004})
 LIFECYCLE_CODE = 240003
+_CREATION_CODE = 240026
 SCOPE_MISSING = 320004
 _PASSING_CODES = BUSY_CODES | {LIFECYCLE_CODE}
 _LASTING_CODES = frozenset({360008})
@@ -61,7 +64,7 @@ _HINTS = {
     240006: "Register the model version first, or name one that exists.",
     240011: "Choose another deployment name.",
     240013: "A deployment keeps its model server for life: deploy this model under another deployment name.",
-    240026: "Stop or delete deployments that are not needed, or ask for a larger quota.",
+    _CREATION_CODE: "Stop or delete deployments that are not needed, or ask for a larger quota.",
     250009: "Predictions take an API key, not a token: set HOPSWORKS_API_KEY, or make an Airflow connection.",
     320002: "Check the API key in the connection's password: it may have been deleted.",
     SCOPE_MISSING: "Create an API key with the scopes PROJECT, SERVING and MODELREGISTRY, and with DATASET_VIEW, "
@@ -78,7 +81,9 @@ class HopsworksError(Exception):
 
     transient = False
     outcome_unknown = False
-    retry_after: float | None = None
+    is_out_of_capacity = False
+    """Whether a quota is reached or the cluster has no room: the same request can succeed once others free some."""
+    requested_delay: float | None = None
     """Seconds after which the server asks for a retry; None when it does not say."""
     without_logs: str = ""
     """The message without the lines of a log; empty when the message has no such lines."""
@@ -98,6 +103,11 @@ class HopsworksError(Exception):
         :param message: what is wrong with which thing, and, on the next line, what to do
         """
         super().__init__(clean(message))
+
+    @property
+    def retry_after(self) -> float | None:
+        """The requested delay for a wait inside a task, cut to ``LONGEST_RETRY_AFTER``."""
+        return None if self.requested_delay is None else min(self.requested_delay, LONGEST_RETRY_AFTER)
 
     @property
     def kept_text(self) -> str:
@@ -203,7 +213,7 @@ class UnexpectedResponseError(HopsworksError):
         """
         super().__init__(message)
         self.status = status
-        self.retry_after = retry_after
+        self.requested_delay = retry_after
 
 
 class RequestRefusedError(HopsworksError):
@@ -230,7 +240,7 @@ class RequestRefusedError(HopsworksError):
         self.status = status
         self.code = code
         self.text = text
-        self.retry_after = retry_after
+        self.requested_delay = retry_after
         quota = self._is_quota(code, text)
         passing = code in _PASSING_CODES or status >= 500 or status in (408, 429)
         self.not_now = not quota and code in _PASSING_CODES
@@ -243,6 +253,7 @@ class RequestRefusedError(HopsworksError):
         """Whether a prediction did not reach the model: its route or its instances do not exist yet."""
         self.transient = self.not_ready or (passing and not quota and code not in _LASTING_CODES)
         self.outcome_unknown = not self.not_now and (status >= 500 or status in (408, 429))
+        self.is_out_of_capacity = quota or (code == _CREATION_CODE and _QUOTA in text.lower())
 
     @staticmethod
     def _is_quota(code: int, text: str) -> bool:
@@ -270,7 +281,7 @@ class InferenceError(HopsworksError):
         super().__init__(f"{what}: HTTP {status}: {said}{hint if status in (401, 403) else ''}")
         self.status = status
         self.text = text
-        self.retry_after = retry_after
+        self.requested_delay = retry_after
         self.not_routed = status == 404 and not text
         """Whether the ingress has no route to the deployment, or none yet."""
         self.not_ready = self.not_routed or status in (502, 503, 504)
@@ -336,7 +347,7 @@ class DeploymentFailedError(DeploymentError):
         reason = deployment.reason or "the server gives no reason"
         super().__init__(f"{deployment}: its instances do not come up: {reason}")
         self.deployment = deployment
-        self.transient = deployment.is_unschedulable
+        self.transient = self.is_out_of_capacity = deployment.is_unschedulable
 
     def with_log_tail(self, lines: Sequence[str]) -> Self:
         """

@@ -37,7 +37,8 @@ class HsmlOperator(TaskMixin, BaseOperator):
     """
     The base of all operators: the connection, and the mapping of errors.
 
-    A permanent error fails the task without retries (``AirflowFailException``). Any other error lets Airflow retry it.
+    A permanent error fails the task without retries (``AirflowFailException``). Any other error lets Airflow retry it,
+    and so does a reached quota if the task has a ``retry_policy``.
 
     :param hsml_conn_id: the Airflow connection
     :param project: the project to use instead of the connection's
@@ -76,7 +77,9 @@ class HsmlOperator(TaskMixin, BaseOperator):
 
             # With the LocalExecutor, Airflow's scheduler prints the error as well, and masks nothing.
             masked = error.with_text(str(redact(str(error))))
-            if error.transient:
+            # A retry policy is not asked about AirflowFailException. A reached quota is the one permanent error that it
+            # may want to retry.
+            if error.transient or (error.is_out_of_capacity and getattr(self, "retry_policy", None)):
                 raise masked from error.__cause__
             log.debug("The task failed with this error", exc_info=True)
             # The message is complete. The cause stays in __context__, so that no traceback is printed above it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.promotion.record import Record
 
     from .base import HsmlOperator
+
+log = logging.getLogger(__name__)
 
 _KEYS = (
     "action",
@@ -57,3 +60,10 @@ def emit(operator: HsmlOperator, context: Context, path: str, extra: Mapping[str
         if isinstance(outlet, AssetAlias):
             uri = f"hopsworks://{operator.hook.client.project.name}/{path}"
             context["outlet_events"][outlet].add(Asset(uri=uri), extra=dict(extra))
+            key = getattr(context.get("dag_run"), "partition_key", None)
+            if key is not None:
+                log.info(
+                    "%s: the event has the run's partition key %r: it starts only DAGs on a PartitionedAssetTimetable.",
+                    uri,
+                    key,
+                )

@@ -213,6 +213,20 @@ class TestAssetEvents:
             ("hopsworks://demo/deployments/said", action) for action in ("created", "updated", "rolled_back")
         ]
 
+    @pytest.mark.parametrize("key", [None, "2026-11-01"])
+    def test_the_log_says_if_a_partition_key_keeps_them_from_plain_dags(
+        self, key: str | None, register: Callable[..., int], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        name = f"keyed{key is not None}".lower()
+        register(name, 1)
+        outlets = Outlets("in_production")
+        deploy = DeployModelOperator(task_id="deploy", model_name=name, outlets=[outlets.alias])
+        with caplog.at_level("INFO"):
+            execute(deploy, outlet_events=outlets, dag_run=SimpleNamespace(partition_key=key))
+
+        assert len(outlets.told) == 1
+        assert ("starts only DAGs on a PartitionedAssetTimetable" in caplog.text) is (key is not None)
+
     def test_of_what_an_earlier_try_registered_and_told_nobody(
         self, serving: LocalServing, model_file: Callable[..., Path]
     ) -> None:

@@ -31,7 +31,7 @@ REQUEST_TIMEOUT = 2
 """Of a request; also of one that writes."""
 _HOPSWORKS = "airflow_provider_hsml.hopsworks"
 _WAITS = WAITS | {
-    f"{_HOPSWORKS}.api.response.LONGEST_RETRY_AFTER": 1.5,
+    f"{_HOPSWORKS}.errors.LONGEST_RETRY_AFTER": 1.5,
     f"{_HOPSWORKS}.transport.request._LONGEST_PAUSE": 1.5,
     f"{_HOPSWORKS}.transport.batching.LONGEST_RETRY": 1.5,
     f"{_HOPSWORKS}.flow.LAST_READ": 2.0,

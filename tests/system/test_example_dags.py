@@ -101,6 +101,10 @@ class TestFiles:
             assert dag.doc_md
             assert all(task.retries for task in dag.tasks)
             assert all(dag.params.get_param(name).schema.get("type") for name in dag.params)
+        dag = bag.dags["start_predict_stop"]
+        assert [task.task_id for task in dag.tasks if task.is_setup] == ["start"]
+        assert [(task.task_id, task.on_failure_fail_dagrun) for task in dag.teardowns] == [("stop", True)]
+        assert set(dag.partial_subset("predict", include_upstream=False).task_dict) == {"start", "predict", "stop"}
 
 
 @pytest.fixture(scope="module")

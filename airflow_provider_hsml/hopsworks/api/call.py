@@ -66,7 +66,7 @@ class Answer:
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds of the Retry-After header, cut to 30; None without a header that can be read."""
+        """Seconds of the Retry-After header; None without a header that can be read."""
         return retry_after(self.headers.get("retry-after", ""))
 
 

@@ -8,8 +8,6 @@ from datetime import UTC
 from enum import Enum
 
 MB = 1 << 20
-LONGEST_RETRY_AFTER = 30.0
-"""Seconds to which a server's Retry-After is cut: a proxy must not stop a task for an hour."""
 
 
 class ResponseKind(Enum):
@@ -48,7 +46,7 @@ def retry_after(value: str) -> float | None:
     Read a Retry-After header: seconds, or an HTTP date.
 
     :param value: the header; empty without one
-    :return: seconds from now, at most ``LONGEST_RETRY_AFTER``; None without a header that can be read
+    :return: seconds from now; None without a header that can be read
     """
     if value.strip().isdecimal():
         seconds = float(value)
@@ -59,4 +57,4 @@ def retry_after(value: str) -> float | None:
             seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - time.time()
         except (TypeError, ValueError, OverflowError, IndexError):
             return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+    return max(seconds, 0.0)

@@ -256,6 +256,7 @@ def test_errors_are_told_apart_by_their_code(
     assert str(error).startswith("create deployment 'x'")
     if transient is not None:
         assert (error.transient, error.outcome_unknown) == (transient, outcome_unknown)
+    assert error.is_out_of_capacity == name.endswith("quota")
     if not_ready is not None:
         assert isinstance(error, RequestRefusedError)
         assert error.not_ready == not_ready
@@ -345,6 +346,7 @@ def test_retry_after(value: str, seconds: float | None) -> None:
         api.get_deployments(PROJECT).outcome(api.Answer(503, b"", {"retry-after": value}))
 
     assert caught.value.retry_after == seconds
+    assert seconds != 30 or (caught.value.requested_delay or 0) >= 3600, "a wait is cut, a retry of the task is not"
 
 
 def test_retry_after_may_be_a_date() -> None:

@@ -1,0 +1,118 @@
+"""``HopsworksRetryPolicy``: its decisions, and the errors that operators leave to it."""
+
+from __future__ import annotations
+
+import importlib
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_hsml import StartDeploymentOperator
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    DeploymentFailedError,
+    HopsworksError,
+    InvalidInputError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+)
+from airflow_provider_hsml.local.cluster.faults import RequestFault
+from tests.support.tasks import execute
+from tests.system.test_example_dags import AIRFLOW
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_hsml.local import LocalServing
+
+pytestmark = pytest.mark.airflow
+HAS_POLICIES = AIRFLOW >= (3, 3)
+CAN_RESCHEDULE = AIRFLOW >= (3, 4)
+MODULE = "airflow_provider_hsml.retry_policy"
+QUOTA = RequestRefusedError("start", status=400, code=240003, text="Running deployments quota reached")
+NO_ROOM = DeploymentFailedError(
+    SimpleNamespace(id=1, name="digits", reason="no nodes", failed_component="predictor", is_unschedulable=True, raw={})
+)
+
+
+@pytest.mark.skipif(HAS_POLICIES, reason="Airflow 3.3 and later have retry policies")
+def test_an_earlier_airflow_is_named() -> None:
+    with pytest.raises(ImportError, match=r"needs Airflow 3\.3 or later; this is Airflow [23]\.\d+\.\d+"):
+        importlib.import_module(MODULE)
+
+
+@pytest.mark.skipif(not HAS_POLICIES, reason="Airflow 3.3 and later have retry policies")
+class TestDecisions:
+    def decide(self, error: BaseException, retry_delay: float = 300.0, **given: Any) -> Any:
+        policy = importlib.import_module(MODULE).HopsworksRetryPolicy(**given)
+        context = {"task": SimpleNamespace(retry_delay=timedelta(seconds=retry_delay))}
+        return policy.evaluate(exception=error, try_number=1, max_tries=2, context=context)
+
+    @pytest.mark.parametrize("error", [QUOTA, NO_ROOM], ids=["quota", "no room"])
+    def test_without_capacity_the_task_runs_later(self, error: HopsworksError) -> None:
+        decision = self.decide(error, capacity_delay=timedelta(minutes=5), capacity_timeout=3600)
+
+        assert decision.action.value == ("reschedule" if CAN_RESCHEDULE else "retry")
+        assert decision.retry_delay == timedelta(minutes=5)
+        if CAN_RESCHEDULE:
+            assert (decision.reschedule_timeout, decision.max_reschedules) == (timedelta(hours=1), None)
+
+    @pytest.mark.parametrize(
+        ("requested", "delay"), [(None, None), (299, None), (600, 600), (1e9, 3600), (float("inf"), 3600)]
+    )
+    def test_a_retry_is_never_before_the_time_that_the_server_asks_for(
+        self, requested: float | None, delay: float | None
+    ) -> None:
+        decision = self.decide(UnexpectedResponseError("busy", status=503, retry_after=requested))
+
+        assert decision.action.value == ("retry" if delay else "default")
+        assert decision.retry_delay == (timedelta(seconds=delay) if delay else None)
+
+    @pytest.mark.parametrize(
+        ("error", "action"),
+        [
+            (InvalidInputError("wrong"), "fail"),
+            (RequestRefusedError("start", status=403, code=320004, text="no scope"), "fail"),
+            (RequestRefusedError("create", status=400, code=240026, text="no such script"), "fail"),
+            (DeadlineExceededError("late"), "default"),
+            (RuntimeError("of another kind"), "default"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+    )
+    def test_of_other_errors(self, error: BaseException, action: str) -> None:
+        assert self.decide(error).action.value == action
+
+    def test_without_a_context(self) -> None:
+        policy = importlib.import_module(MODULE).HopsworksRetryPolicy()
+        error = UnexpectedResponseError("busy", status=503, retry_after=5)
+
+        assert policy.evaluate(error, 1, 2).retry_delay == timedelta(seconds=5)
+
+    @pytest.mark.parametrize("name", ["capacity_delay", "capacity_timeout"])
+    def test_wrong_arguments_are_errors_where_it_is_made(self, name: str) -> None:
+        with pytest.raises(InvalidInputError, match=name):
+            importlib.import_module(MODULE).HopsworksRetryPolicy(**{name: -1})
+
+    def test_an_operator_leaves_a_quota_to_it_and_nothing_else(
+        self, serving: LocalServing, register: Callable[..., int], hook: Any
+    ) -> None:
+        register("limited", 1)
+        hook.save_deployment(deployment_name="limited", model_name="limited")
+        hook.stop_deployment("limited")
+        policy = importlib.import_module(MODULE).HopsworksRetryPolicy()
+
+        def start(code: int, reason: str, **given: Any) -> None:
+            body = {"errorCode": code, "usrMsg": reason}
+            serving.faults.add(RequestFault("POST", "**/serving/*?action=START", status=400, body=body))
+            execute(StartDeploymentOperator(task_id="start", deployment_name="limited", **given))
+
+        with pytest.raises(AirflowFailException, match="quota reached"):
+            start(240003, "quota reached")
+        with pytest.raises(RequestRefusedError, match="quota reached") as caught:
+            start(240003, "quota reached", retry_policy=policy)
+        assert caught.value.is_out_of_capacity
+        with pytest.raises(AirflowFailException, match="no such version"):
+            start(240006, "no such version", retry_policy=policy)
