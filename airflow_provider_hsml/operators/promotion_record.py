@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 
-<<<<<<< HEAD
-from . import events
-from .base import WaitingOperator, task_instance_id, unreported
-=======
 from . import events, metrics
-from .base import WaitingOperator, unreported
->>>>>>> wip/metrics
+from .base import WaitingOperator, task_instance_id, unreported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,11 +125,7 @@ def run_key(context: Context) -> str:
 
     A cleared task gets a new key: clearing raises ``max_tries``, the number after the ``@``.
     """
-<<<<<<< HEAD
     return f"{'/'.join(map(str, task_instance_id(context)))}@{context['ti'].max_tries}"
-=======
-    ti = context["ti"]
-    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{ti.map_index}@{ti.max_tries}"
 
 
 def audit(context: Context, approved_by: str | None = None) -> dict[str, Any]:
@@ -151,4 +142,3 @@ def audit(context: Context, approved_by: str | None = None) -> dict[str, Any]:
         "bundle_version": getattr(bundle, "version", None),
         "approved_by": approved_by,
     }
->>>>>>> wip/metrics

@@ -224,29 +224,14 @@ class Resumption:
             message = f"{live or 'It'} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         if isinstance(event, Success):
-<<<<<<< HEAD
-            return Outcome(live, watch.change.action, event.result["verified_by"], event.result["downtime"])
+            # An event of an older version of this package lacks some.
+            found = {name: event.result[name] for name in _STORED if name in event.result}
+            return Outcome(live, watch.change.action, **found)
         if isinstance(event, Failure) and live.status is DeploymentStatus.FAILED:
             failed = DeploymentFailedError(live)
             failed.transient = event.transient
             raise failed
         log.info("Watching %s in this worker", live)
-=======
-            # An event of an older version of this package lacks some.
-            found = {name: event.result[name] for name in _STORED if name in event.result}
-            return Outcome(live, watch.change.action, **found)
-        if isinstance(event, Failure):
-            if live.status is DeploymentStatus.FAILED:
-                failed = DeploymentFailedError(live)
-                failed.transient = event.transient
-                raise failed
-            log.info("%s recovered after the wait in the triggerer; watching it again", live)
-            tracker = watch.tracker
-        else:
-            run = Run(project, live.name, watch.timeout, watch.interval, clock)
-            await send_start(run, live, run.backoff(FIRST_DELAY_START, watch.deadline))
-            tracker = dataclasses.replace(watch.tracker, since=clock(), started_again=True)
->>>>>>> wip/metrics
         await _recall(watch)
         # It stays in this worker: the context that another resumption needs is not in the watch.
         watch = dataclasses.replace(watch, seen=live, resume=dataclasses.replace(watch.resume, worker_only=True))
@@ -258,8 +243,7 @@ class Resumption:
             result = await watch
         if isinstance(result, StartNeeded):
             raise AssertionError  # noqa: TRY004 - no wrong type: a watch asks for another START only once
-<<<<<<< HEAD
-        return Outcome(result.deployment, watch.change.action, result.verified_by, result.downtime)
+        return result.outcome(watch.change.action)
 
 
 def _is_readable(event: Event) -> bool:
@@ -270,6 +254,3 @@ def _is_readable(event: Event) -> bool:
         case trigger_event.StartNeeded({"signature": [_, _]}) | Failure():
             return True
     return False
-=======
-        return result.outcome(watch.change.action)
->>>>>>> wip/metrics

@@ -132,25 +132,22 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         """
         cause, clock = self.tracker.cause, self.prober.clock
         first = inputs.FIRST_DELAY_START if cause is RolloutCause.START else inputs.FIRST_DELAY_UPDATE
-<<<<<<< HEAD
         backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         try:
             return await self._verified(backoff)
-        except VerificationError:
+        except VerificationError as error:
+            error.failed_probes = error.failed_probes or 1
             await self._check_ours()
             raise
 
     async def _verified(self, backoff: Backoff) -> WatchResult | StartNeeded:
         tracker, cause, clock = self.tracker, self.tracker.cause, self.prober.clock
-=======
-        self._backoff = Backoff(first=first, most=self.interval, deadline=self.deadline, clock=clock)
         ready: float | None = None
->>>>>>> wip/metrics
         while True:
             deployment = await self._poll(backoff)
             if isinstance(deployment, StartNeeded):
                 return deployment
-<<<<<<< HEAD
+            ready = clock() if ready is None else ready
             early = tracker.settle.early
             if early.has_passed:
                 # Each answer has the fingerprint, unless they count because all instances are new.
@@ -163,19 +160,6 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 break
             tracker.record_previous_answer(clock())
             await self._check_previous_answers(deployment)
-=======
-            ready = clock() if ready is None else ready
-            await self._prepare(deployment)
-            try:
-                attribution = await self.prober.probe_rollout(deployment, self.tracker)
-                if attribution is not Attribution.CHAMPION:
-                    break
-                self.tracker.record_previous_answer(clock())
-                await self._check_previous_answers(deployment)
-            except VerificationError as error:
-                error.failed_probes = 1
-                raise
->>>>>>> wip/metrics
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
         elif tracker.instances.all_new or cause is RolloutCause.START:
@@ -186,11 +170,13 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         downtime = None if self.change.stopped_at is None else live - self.change.stopped_at
         stopped = "" if downtime is None else f"; it was down for {downtime:.0f} s"
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
-<<<<<<< HEAD
+        failed = 0
         if self.prober.checks.bake_seconds or not early.has_passed:  # Else this poll came after the probes.
-            grace = FailureTracker(tracker.failure.unschedulable_grace)
-            deployment = self.seen = await Bake(self.prober, deployment, grace).run()
-        return WatchResult(deployment, verified_by, downtime)
+            bake = Bake(self.prober, deployment, FailureTracker(tracker.failure.unschedulable_grace))
+            deployment = self.seen = await bake.run()
+            failed = bake.failed
+        seconds = {"rollout": ready - tracker.since, "verification": live - ready, "bake": clock() - live}
+        return WatchResult(deployment, verified_by, downtime, seconds, failed)
 
     async def _check_ours(self) -> None:
         """
@@ -205,13 +191,6 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         if now is None or self.seen is None or now.signature != self.seen.signature:
             message = f"{now or self.seen} was changed by another client while it was probed; their change is kept."
             raise SupersededError(message)
-=======
-        grace = FailureTracker(self.tracker.failure.unschedulable_grace)
-        bake = Bake(self.prober, deployment, grace)
-        self.seen = await bake.run()
-        seconds = {"rollout": ready - self.tracker.since, "verification": live - ready, "bake": clock() - live}
-        return WatchResult(self.seen, verified_by, downtime, seconds, bake.failed)
->>>>>>> wip/metrics
 
     async def _check_previous_answers(self, deployment: Deployment) -> None:
         """

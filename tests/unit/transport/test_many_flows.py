@@ -160,7 +160,7 @@ def test_a_key_that_is_revoked_ends_all_waits_at_once(serving: LocalServing) -> 
         return await asyncio.gather(*everyone)
 
     assert set(_run(serving, scene)) == {"RequestRefusedError"}
-    assert _asked(serving).total() <= 2
+    assert _asked(serving).total() <= 8, "the list, and reads that had begun"
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(serving: LocalServing) -> None:
