@@ -68,6 +68,8 @@ class Failure:
         kind = errors.DeploymentError if self.is_failed_deployment else _CODES.get(self.code, HopsworksError)
         error = kind(self.message)
         error.transient = self.transient
+        # Missing room is the only transient failure of a deployment.
+        error.is_out_of_capacity = self.transient and self.is_failed_deployment
         return error
 
 
