@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import StartDeploymentOperator
+from airflow_provider_hsml.hopsworks.domain import trigger_event
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     DeploymentFailedError,
@@ -37,6 +38,9 @@ NO_ROOM = DeploymentFailedError(
     SimpleNamespace(id=1, name="digits", reason="no nodes", failed_component="predictor", is_unschedulable=True, raw={})
 )
 
+_event: Any = trigger_event.read(trigger_event.failure(NO_ROOM))
+REPORTED = _event.error()
+
 
 @pytest.mark.skipif(HAS_POLICIES, reason="Airflow 3.3 and later have retry policies")
 def test_an_earlier_airflow_is_named() -> None:
@@ -51,7 +55,7 @@ class TestDecisions:
         context = {"task": SimpleNamespace(retry_delay=timedelta(seconds=retry_delay))}
         return policy.evaluate(exception=error, try_number=1, max_tries=2, context=context)
 
-    @pytest.mark.parametrize("error", [QUOTA, NO_ROOM], ids=["quota", "no room"])
+    @pytest.mark.parametrize("error", [QUOTA, NO_ROOM, REPORTED], ids=["quota", "no room", "by a trigger"])
     def test_without_capacity_the_task_runs_later(self, error: HopsworksError) -> None:
         decision = self.decide(error, capacity_delay=timedelta(minutes=5), capacity_timeout=3600)
 

@@ -72,6 +72,8 @@ class Failure:
         error = kind(self.message)
         error.transient = self.transient
         error.failed_probes = self.result.get("failed_probes", 0)  # Older versions of this package store none.
+        # Missing room is the only transient failure of a deployment.
+        error.is_out_of_capacity = self.transient and self.is_failed_deployment
         return error
 
 
