@@ -143,3 +143,5 @@ def test_rejected_and_approved_in_airflow(airflow: Airflow) -> None:
     assert "| model_version | None | 2 |" in asked[1][1], "what was rejected has changed nothing"
     assert airflow.served() == 2
     assert len(puts) == 1
+    audit = airflow.hook.get_promotion_state(DEPLOYMENT).audit
+    assert (audit["dag_id"], audit["task_id"], audit["approved_by"]) == ("approve_in_airflow", "deploy", "Anonymous")

@@ -312,8 +312,7 @@ async def apply_and_record(
     """
     run, model = change.record.run, result.decision.chosen if result.decision else None
     tag = functools.partial(promotion_tag.tag_promotion, run.project, model, run_key=run.key)
-    task = {"run_key": run.key, "audit": run.audit}
-    context = result.resume_context(by) | {"recreate": change.policy.recreate, **task}
+    context = result.resume_context(by) | {"recreate": change.policy.recreate, "run_key": run.key}
     change.resume_point = ResumePoint(context=context)
     try:
         outcome = await (change.resume(resumption) if resumption else change.apply())
@@ -347,8 +346,7 @@ async def resume_promotion(resumption: Resumption, context: Mapping[str, Any]) -
     done = None if context["done"] is None else EarlierTry(**context["done"])
     first = Record(**context["rolled_back"]) if context.get("rolled_back") else None
     result = PromotionResult(name, None, decision, champion, None, former, earlier_try=done, rolled_back=first)
-    audit = context.get("audit") or {}  # A task that an older version of this package deferred lacks it.
-    run = Run(project, name, watch.timeout, watch.interval, prober.clock, context["run_key"], audit)
+    run = Run(project, name, watch.timeout, watch.interval, prober.clock, context["run_key"])
     desired = Desired({}, decision.chosen if decision else None)
     record = ChangeRecord(run, desired, await open_journal(project, name), None)
     grace = watch.tracker.failure.unschedulable_grace
