@@ -161,7 +161,7 @@ class PromotionMachine(RuleBasedStateMachine):
         self.may_be_down = False
         """Whether a task that stops the deployment for its change was broken off."""
         self.is_start_unverified = False
-        """Whether no promotion has verified the deployment since one has begun to start it: taken back, it is stopped."""
+        """Whether no promotion has verified the deployment since one began to start it: taken back, it is stopped."""
         self.exists = False
         self.last: Task | None = None
         self.fresh = itertools.count(1)
