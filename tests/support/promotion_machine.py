@@ -160,8 +160,8 @@ class PromotionMachine(RuleBasedStateMachine):
         """Whether the last task, and the one before it, left a change that is not verified."""
         self.may_be_down = False
         """Whether a task that stops the deployment for its change was broken off."""
-        self.is_creation_unverified = False
-        """Whether no task has verified the deployment since it was created: to take that back is to stop it."""
+        self.is_start_unverified = False
+        """Whether no promotion has verified the deployment since one began to start it: taken back, it is stopped."""
         self.exists = False
         self.last: Task | None = None
         self.fresh = itertools.count(1)
@@ -426,9 +426,9 @@ class PromotionMachine(RuleBasedStateMachine):
         assert names in ([], [self.name]), "one deployment at the most"
         self.may_be_down = self.may_be_down or task.recreates
         if not isinstance(end, BaseException) and task.what != "restart":
-            self.is_creation_unverified = False
-        elif before.status is None:
-            self.is_creation_unverified = True
+            self.is_start_unverified = False
+        elif not before.is_up and task.what != "restart":
+            self.is_start_unverified = True
         if task.what == "restart":
             self._judge_restart(before, after, end, is_faulty=is_faulty)
             return
@@ -436,11 +436,11 @@ class PromotionMachine(RuleBasedStateMachine):
             self.strange.clear()  # It is what was asked for.
         if not (self.may_be_down or self.theirs):
             # What nobody has verified is stopped where nothing served before it: so it is taken back.
-            was_down = self.is_creation_unverified or (self.former is not None and not self.former.is_up)
+            was_down = self.is_start_unverified or (self.former is not None and not self.former.is_up)
             assert was_down or not any(map(self._is_well, worker.stopped)), "what answers was stopped"
             is_taken_down = any(how in ("STOP", "DELETE") for how, _ in self.theirs)
             served = before if self.former is None else self.former
-            if self._is_well(served) and not (is_taken_down or self.is_creation_unverified):
+            if self._is_well(served) and not (is_taken_down or self.is_start_unverified):
                 assert after.version is not None, "something served before, nothing does now"
         if self.theirs:
             self._judge_disturbed(after, worker)
