@@ -141,9 +141,10 @@ class Server:
         """Create missing deployments of a kind, up to a count, all stopped; return their ids by name."""
         names = [f"{kind}{number}" for number in range(count)]
         existing = {row["name"]: int(row["id"]) for row in self.ask("GET", self.deployments)}
-        return {name: existing.get(name) or self._create(name) for name in names}
+        return {name: existing.get(name) or self.create(name) for name in names}
 
-    def _create(self, name: str) -> int:
+    def create(self, name: str) -> int:
+        """Create a deployment and return its id."""
         desired = {
             "name": name,
             "modelName": MODEL,
@@ -404,8 +405,8 @@ async def measure(runner: Runner, kind: str, waits: int) -> Cost:
     changing = asyncio.create_task(_change_the_list()) if kind == "changing" else None
     await asyncio.sleep(seconds)
     cpu = time.process_time() - cpu
-    if changing is not None:
-        changing.cancel()
+    if changing is not None and not changing.cancel():
+        changing.result()  # Raises what has ended it.
     intervals = here.polls / waits if kind == "plain" else seconds / INTERVAL
     sent = await asyncio.to_thread(here.server.requests_since)
     memory = (psutil.Process().memory_info().rss - before) / waits / 1024
@@ -417,7 +418,7 @@ async def measure(runner: Runner, kind: str, waits: int) -> Cost:
 async def _change_the_list() -> None:
     """Create a deployment in each interval; the cost of its request counts as well."""
     for number in itertools.count(1):
-        await asyncio.to_thread(here.server.have, f"changed{number}-", 1)
+        await asyncio.to_thread(here.server.create, f"changed{os.getpid()}x{number}")
         await asyncio.sleep(INTERVAL)
 
 
@@ -544,11 +545,9 @@ def main(counts: list[int]) -> None:
         goal("START, from Running to the event, median", statistics.median(late), "s", at_most=1),
     ]
     if MOST_PLAIN in counts:
-        for kind, name, at_most in (("ours", "", 2), ("changing", ", while the list changes", 5)):
+        for kind, name in (("ours", ""), ("changing", ", while the list changes")):
             share = net[kind, MOST_PLAIN].cpu / net["plain", MOST_PLAIN].cpu
-            goals.append(
-                goal(f"CPU at {MOST_PLAIN} waits, of one poll a wait{name}", 100 * share, "%", at_most=at_most)
-            )
+            goals.append(goal(f"CPU at {MOST_PLAIN} waits, of one poll a wait{name}", 100 * share, "%", at_most=2))
     print(json.dumps({"goals": goals}))
 
 
