@@ -186,6 +186,7 @@ class Worker(HsmlHook):
                 return do(worker)
             except Deferred as deferred:
                 self.deferrals += 1
+                assert self.deferrals < 10, "it is deferred again and again"
                 wait: Any = deferred.wait
                 left = json.loads(json.dumps({"watch": to_json(wait), "context": wait.resume.context}))
                 if self.fate.wait == "unreported":

@@ -100,6 +100,8 @@ class WayBack:
                 return await resumption.run()
             except DeploymentFailedError as error:
                 log.warning("%s", error)
+                # Another trigger could end the same way, again and again.
+                self.resume_point = dataclasses.replace(self.resume_point, worker_only=True)
         run, previous = self.record.run, self.record.previous
         backoff = run.backoff(inputs.FIRST_DELAY_START)
         live = await read_patiently(api.get_deployment(run.project, run.name), backoff)

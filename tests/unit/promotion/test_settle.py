@@ -11,11 +11,11 @@ from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.judge import Checks, Expectation
 from airflow_provider_hsml.hopsworks.domain.verification import checks_to_json
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, InvalidInputError
 from airflow_provider_hsml.hopsworks.promotion import way_back
 from airflow_provider_hsml.hopsworks.promotion.settle import _checks_of
-from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, ResumePoint, RolloutPolicy
-from tests.support.fake import FakeHopsworks, row
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, ResumePoint, RolloutPolicy, Run
+from tests.support.fake import PROJECT, FakeHopsworks, row
 
 OWN = Expectation("dags.checks.is_right", lambda _predictions, _rows: True, is_user_function=True)
 
@@ -66,3 +66,26 @@ def test_a_way_back_waits_for_room_as_long_as_its_change(monkeypatch: pytest.Mon
     with pytest.raises(Built) as caught:
         FakeHopsworks().run(back._reconcile(Desired({}), Deployment.from_json(row()), is_up=True))
     assert caught.value.args == (RolloutPolicy(trust=False, unschedulable_grace=1800.0, is_way_back=True),)
+
+
+def test_a_way_back_whose_deferred_wait_failed_ends_in_its_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If what served before does not come up either, one deferral would follow the other for ever."""
+    fake, points = FakeHopsworks(row=row()), list[ResumePoint]()
+
+    async def run() -> None:
+        raise DeploymentFailedError(Deployment.from_json(row("Failed")))
+
+    async def reconcile(self: way_back.WayBack, *_: object, **_more: object) -> None:
+        points.append(self.resume_point)
+
+    async def desired(*_: object) -> Desired:
+        return Desired({})
+
+    monkeypatch.setattr(way_back.WayBack, "_reconcile", reconcile)
+    monkeypatch.setattr(way_back.WayBack, "_desired", desired)
+    of_run = Run(PROJECT, "digits", 60.0, 1.0, fake.clock)
+    record: Any = SimpleNamespace(run=of_run, previous=SimpleNamespace(was_up=True))
+    resumption: Any = SimpleNamespace(run=run)
+
+    fake.run(way_back.WayBack(record, ResumePoint(), RolloutPolicy()).restore(None, resumption))
+    assert [point.worker_only for point in points] == [True]
