@@ -41,6 +41,7 @@ from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
 from airflow_provider_hsml.hopsworks.registry import register
+from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from tests.support.fuzz import CASES, ODD_JSON, STATUSES, Report, chance_of, content, json_value, mutated
 from tests.support.samples import PROJECT, SAMPLES, answer, deployment
 
@@ -188,7 +189,10 @@ _ENTRY = journal_entry.JournalEntry(
 )
 _FLOWS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], Any]] = {
     "the journal": (lambda: open_journal(PROJECT, "mnist"), _ENTRY.to_json()),
-    "expected.json": (lambda: predict.recorded_probe(PROJECT, MODEL), {"instances": [[1.0]], "predictions": [1]}),
+    "expected.json": (
+        lambda: predict.recorded_probe(PROJECT, MODEL, VersionFiles()),
+        {"instances": [[1.0]], "predictions": [1]},
+    ),
     "input_example.json": (lambda: predict.input_example(PROJECT, MODEL), [[1.0], [2.0]]),
     "the claim of a version": (
         lambda: register._RetryNote("Resources/claim.json", "mnist", "hash").find(PROJECT),

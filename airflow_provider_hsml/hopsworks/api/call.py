@@ -122,7 +122,7 @@ class Call(Generic[T]):
     size: int | None = None
     """The listed size of a ``MODEL_FILE`` in bytes, of which no more are accepted; None if it is unknown."""
     asks_deployment: bool = False
-    """Whether the deployment itself answers, and not Hopsworks: only then says a failure anything about it."""
+    """Whether the deployment itself answers, and not Hopsworks: only then can a failure be evidence about it."""
     at_most: float | None = None
     """Seconds that the caller has left, for all attempts; None if the call's own timeout alone applies."""
 

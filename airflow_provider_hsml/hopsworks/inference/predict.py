@@ -70,13 +70,13 @@ def example_body(example: Any) -> dict[str, Any]:
     return {"instances": wrapped(example)}
 
 
-async def registered_probe(project: Project, model: ModelVersion, files: VersionFiles | None = None) -> Probe | None:
+async def registered_probe(project: Project, model: ModelVersion, files: VersionFiles) -> Probe | None:
     """
     Return the probe of a model version: its recorded answers, else its input example; None when it has neither.
 
-    :param files: the listings that the task has already; None for none
+    :param files: the listings that the task has already
     """
-    sizes = await (files or VersionFiles()).sizes(project, model)
+    sizes = await files.sizes(project, model)
     expected = await _recorded_probe(project, model, sizes)
     if expected is not None:
         return expected
@@ -84,13 +84,13 @@ async def registered_probe(project: Project, model: ModelVersion, files: Version
     return None if example is None else Probe(example_body(example))
 
 
-async def recorded_probe(project: Project, model: ModelVersion, files: VersionFiles | None = None) -> Probe | None:
+async def recorded_probe(project: Project, model: ModelVersion, files: VersionFiles) -> Probe | None:
     """
     Read the answers that were recorded when a model version was registered; None when there are none.
 
-    :param files: the listings that the task has already; None for none
+    :param files: the listings that the task has already
     """
-    return await _recorded_probe(project, model, await (files or VersionFiles()).sizes(project, model))
+    return await _recorded_probe(project, model, await files.sizes(project, model))
 
 
 async def _recorded_probe(project: Project, model: ModelVersion, sizes: Mapping[str, int | None]) -> Probe | None:

@@ -254,7 +254,7 @@ def pause_before_retry(state: tenacity.RetryCallState) -> float:
     """
     error = state.outcome and state.outcome.exception()
     if isinstance(error, HopsworksError) and error.retry_after is not None:
-        return min(error.retry_after, _LONGEST_PAUSE)
+        return error.retry_after
     return tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_PAUSE)(state)
 
 

@@ -14,6 +14,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnexpectedResponseError,
 )
 from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
 
 
@@ -131,13 +132,13 @@ class TestRegisteredFiles:
     def test_are_listed_and_no_file_is_asked_for_that_is_not_there(self) -> None:
         fake = FakeHopsworks()
 
-        assert fake.run(predict.registered_probe(PROJECT, self.MODEL)) is None
+        assert fake.run(predict.registered_probe(PROJECT, self.MODEL, VersionFiles())) is None
         assert fake.reads == [self.FOLDER]
 
     def test_recorded_answers_come_first(self) -> None:
         fake = FakeHopsworks(files=self.FILES)
 
-        probe = fake.run(predict.registered_probe(PROJECT, self.MODEL))
+        probe = fake.run(predict.registered_probe(PROJECT, self.MODEL, VersionFiles()))
         assert probe is not None
         assert (probe.body, probe.predictions) == ({"instances": [[1]]}, [2])
         assert fake.reads == [self.FOLDER, f"download/with_auth/{self.FOLDER}/expected.json"]
@@ -156,7 +157,7 @@ class TestRegisteredFiles:
         fake = FakeHopsworks(files={**self.FILES, "2/expected.json": content})
 
         with pytest.raises(UnexpectedResponseError, match="lists of the same length"):
-            fake.run(predict.registered_probe(PROJECT, self.MODEL))
+            fake.run(predict.registered_probe(PROJECT, self.MODEL, VersionFiles()))
 
     @pytest.mark.parametrize("name", ["expected.json", "input_example.json"])
     @pytest.mark.parametrize("answer", [Answer(200, b""), Answer(200, b"<html>"), Answer(200, b"{}"), Answer(404, b"")])
@@ -165,7 +166,7 @@ class TestRegisteredFiles:
         fake = FakeHopsworks(files=files, faults={f"download/with_auth/{self.FOLDER}/{name}": [answer]})
 
         with pytest.raises(UnexpectedResponseError):
-            fake.run(predict.registered_probe(PROJECT, self.MODEL))
+            fake.run(predict.registered_probe(PROJECT, self.MODEL, VersionFiles()))
 
     @pytest.mark.parametrize("name", ["expected.json", "input_example.json"])
     def test_that_are_listed_and_not_found_are_no_missing_ones(self, name: str) -> None:
@@ -174,11 +175,11 @@ class TestRegisteredFiles:
         fault = {f"download/with_auth/{self.FOLDER}/{name}": [refusal(400, 110018)]}
 
         with pytest.raises(UnexpectedResponseError, match="the file is listed, and does not exist"):
-            FakeHopsworks(files=files, faults=fault).run(predict.registered_probe(PROJECT, self.MODEL))
+            FakeHopsworks(files=files, faults=fault).run(predict.registered_probe(PROJECT, self.MODEL, VersionFiles()))
 
     @pytest.mark.parametrize("answer", [Answer(200, b""), Answer(204, b""), Answer(200, b"null"), Answer(404, b"")])
     def test_a_listing_that_is_not_one(self, answer: Answer) -> None:
         fake = FakeHopsworks(files=self.FILES, faults={self.FOLDER: [answer]})
 
         with pytest.raises(UnexpectedResponseError):
-            fake.run(predict.recorded_probe(PROJECT, self.MODEL))
+            fake.run(predict.recorded_probe(PROJECT, self.MODEL, VersionFiles()))

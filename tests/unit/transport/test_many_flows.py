@@ -152,7 +152,8 @@ def test_a_key_that_is_revoked_ends_all_waits_at_once(serving: LocalServing) -> 
     async def scene(client: AsyncClient, project: Project, deployments: list[Deployment]) -> list[str]:
         waits = Waits(client, project)
         everyone = [asyncio.create_task(waits.wait(each)) for each in deployments]
-        await _until(lambda: waits.looks >= len(deployments))
+        # After their first polls, some may be apart from the rest once, on their way to the common beat.
+        await _until(lambda: waits.looks >= 3 * len(deployments))
         body = {"errorCode": 320002, "errorMsg": "Key not found."}
         serving.faults.add(RequestFault("GET", "/project/*/serving/**", status=401, body=body, times=None))
         serving.faults.add(RequestFault("GET", "/project/*/serving", status=401, body=body, times=None))
@@ -160,7 +161,7 @@ def test_a_key_that_is_revoked_ends_all_waits_at_once(serving: LocalServing) -> 
         return await asyncio.gather(*everyone)
 
     assert set(_run(serving, scene)) == {"RequestRefusedError"}
-    assert _asked(serving).total() <= 8, "the list, and reads that had begun"
+    assert _asked(serving).total() <= 2
 
 
 def test_a_server_that_is_away_for_a_while_is_waited_for(serving: LocalServing) -> None:
