@@ -514,10 +514,8 @@ class PromotionMachine(RuleBasedStateMachine):
         else:
             assert after.status in ("Created", "Stopped"), "nothing served before"
         if former.row:
-            # A rollback by hand to a kept version, killed half way, may be what served before: it takes two steps, and
-            # the journal does not tell the first one from another client's.
-            known = [former, before] if self._is_served(before) else [former]
-            assert _configuration(after) in map(_configuration, known), "not as it was"
+            was, now = _configuration(former), _configuration(after)
+            assert now == was, "not as it was"
         self.former, self.may_be_down = after, False
 
     def _judge_success(self, after: Seen, record: Record, *, is_faulty: bool) -> None:
