@@ -155,7 +155,7 @@ def _find_pending(project: Project, journal: Journal, live: Deployment | None) -
         return _earlier(project, entry, live) if entry.state is EntryState.PROMOTING else entry
     if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
         return None
-    if before.matches(live) and not is_begun:
+    if not is_begun and (before.matches(live) or entry.back_to not in (None, live.version)):
         return None
     # A rollback takes two steps: some settings may have the previous value already, and others the changed one.
     changes = diff.settings_from_json(entry.changes)
