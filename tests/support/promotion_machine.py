@@ -161,7 +161,12 @@ class PromotionMachine(RuleBasedStateMachine):
         self.may_be_down = False
         """Whether a task that stops the deployment for its change was broken off."""
         self.is_start_unverified = False
-        """Whether no promotion has verified the deployment since one began to start it: taken back, it is stopped."""
+        """
+        Whether nothing served before the last start, and no promotion has verified the deployment since.
+
+        To take that back is to stop it. It counts only where ``former`` is not known: a stranger, or a fault on the way
+        back, came before that start. The journal has the stopped state as the one to restore, and the model has none.
+        """
         self.exists = False
         self.last: Task | None = None
         self.fresh = itertools.count(1)
@@ -425,22 +430,20 @@ class PromotionMachine(RuleBasedStateMachine):
         names = [row["name"] for row in self.scene.holdings.deployments.all_shown()]
         assert names in ([], [self.name]), "one deployment at the most"
         self.may_be_down = self.may_be_down or task.recreates
-        if not isinstance(end, BaseException) and task.what != "restart":
-            self.is_start_unverified = False
-        elif not before.is_up and task.what != "restart":
-            self.is_start_unverified = True
         if task.what == "restart":
             self._judge_restart(before, after, end, is_faulty=is_faulty)
             return
+        nothing_served = self._did_nothing_serve(before)
+        ends = [end, *self.others]
+        is_ended = any(not isinstance(one, BaseException) or isinstance(one, RolledBackError) for one in ends)
+        self.is_start_unverified = after.is_up and not is_ended and (self.is_start_unverified or not before.is_up)
         if task.what == "roll back":
             self.strange.clear()  # It is what was asked for.
         if not (self.may_be_down or self.theirs):
             # What nobody has verified is stopped where nothing served before it: so it is taken back.
-            was_down = self.is_start_unverified or (self.former is not None and not self.former.is_up)
-            assert was_down or not any(map(self._is_well, worker.stopped)), "what answers was stopped"
-            is_taken_down = any(how in ("STOP", "DELETE") for how, _ in self.theirs)
+            assert nothing_served or not any(map(self._is_well, worker.stopped)), "what answers was stopped"
             served = before if self.former is None else self.former
-            if self._is_well(served) and not (is_taken_down or self.is_start_unverified):
+            if self._is_well(served) and not nothing_served:
                 assert after.version is not None, "something served before, nothing does now"
         if self.theirs:
             self._judge_disturbed(after, worker)
@@ -449,6 +452,12 @@ class PromotionMachine(RuleBasedStateMachine):
         else:
             self._check_strange(after)
             self._judge_alone(task, before, after, end, worker, is_faulty=is_faulty)
+
+    def _did_nothing_serve(self, before: Seen) -> bool:
+        """Tell whether nothing served before the first of the changes that nobody has verified."""
+        if self.former is not None:
+            return not self.former.is_up
+        return self.is_start_unverified or not before.is_up
 
     def _judge_restart(self, before: Seen, after: Seen, end: Record | BaseException, *, is_faulty: bool) -> None:
         """A restart changes no version; it is not the promotions' to undo."""
