@@ -515,9 +515,7 @@ class PromotionMachine(RuleBasedStateMachine):
         if self.former is None:
             return
         self._reject(after, end, is_faulty=is_faulty)
-        # An unverified change is settled first: then it is what served before.
-        is_settled = self.was_unverified and self._is_served(before) and _who(after) == _who(before)
-        former = before if is_settled else self.former
+        former = before if self._was_settled(task, before, after, end) else self.former
         if former.version is not None:
             assert _who(after) == _who(former), "not what served before"
         else:
@@ -526,6 +524,19 @@ class PromotionMachine(RuleBasedStateMachine):
             was, now = _configuration(former), _configuration(after)
             assert now == was, "not as it was"
         self.former, self.may_be_down = after, False
+
+    def _was_settled(self, task: Task, before: Seen, after: Seen, end: RolledBackError) -> bool:
+        """
+        Tell whether the unverified change was verified first, so that it is what served before.
+
+        Only a choice of the best settles it, and only if it chooses another version. A change of settings alone leaves
+        who answers as it was: that tells nothing.
+        """
+        chosen = end.record
+        if not (self.was_unverified and chosen and task.what.startswith("deploy best")):
+            return False
+        is_another = chosen.model_version != before.row.get("modelVersion") and chosen.rolled_back is None
+        return is_another and self._is_served(before) and _who(after) == _who(before)
 
     def _judge_success(self, after: Seen, record: Record, *, is_faulty: bool) -> None:
         if record.deployment_id is None:
