@@ -24,15 +24,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, Variable, get_current_context, task
 
 from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator, RegisterModelOperator
 from airflow_provider_hsml.sensors import ModelVersionSensor
 
 MODEL = "reviewed_digits"
 
-# Trained models are files here until they are registered. With several workers, use a folder that all of them share.
-FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
+# Trained models are here until they are registered, unless the Airflow variable `trained_models` names another place.
+# Workers that share no files need a bucket, such as s3://aws_default@models/trained.
+FOLDER = f"file://{Path(os.environ.get('AIRFLOW_HOME', '~/airflow')).expanduser()}/trained"
 
 
 @task(multiple_outputs=True)
@@ -50,9 +51,10 @@ def train() -> dict[str, Any]:
     used = context["params"]["training_images"]
     model = KNeighborsClassifier(3).fit(images[:used], labels[:used])
 
-    folder = FOLDER / MODEL / context["run_id"]
+    folder = ObjectStoragePath(Variable.get("trained_models", FOLDER)) / MODEL / context["run_id"]
     folder.mkdir(parents=True, exist_ok=True)
-    joblib.dump(model, folder / "model.joblib")
+    with (folder / "model.joblib").open("wb") as file:
+        joblib.dump(model, file)
     return {
         "path": str(folder),
         "metrics": {"accuracy": float(model.score(held_out, held_out_labels))},
