@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import requests
 
 from airflow_provider_hsml.local import Administration, LocalServing
-from integration.servers import postgresql, redis
+from integration import machines
+from integration.servers import bucket, postgresql, redis
 from tests.support import commands
 from tests.support.real_airflow import Airflow
 
@@ -22,9 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_hsml.local import ModelFiles
+    from integration.servers import Bucket
 
-WORKERS = ("one", "two")
-"""The names of the Celery workers."""
 AT_ONCE = 8
 """The number of parallel tasks."""
 
@@ -37,6 +37,8 @@ class Scene:
     :param airflow: its programs are running; its connections are the local servers
     :param tell: sends a request to its API
     :param servings: by the name of the connection
+    :param workers: the Celery workers' Airflows, with folders of their own; none with the LocalExecutor
+    :param bucket: where trained models are handed over
     :param database_log: the log of PostgreSQL
     :param says: a description of the setup, for people
     """
@@ -44,6 +46,8 @@ class Scene:
     airflow: Airflow
     tell: Callable[..., Any]
     servings: dict[str, LocalServing]
+    workers: list[Airflow]
+    bucket: Bucket
     database_log: Path
     says: str
 
@@ -94,6 +98,11 @@ class Scene:
         self.until(have_ended, seconds)
         return current
 
+    def written(self, path: str) -> Path:
+        """Return a file that a task has written below Airflow's home, on the machine where it ran."""
+        (file,) = [found for one in self.workers or [self.airflow] if (found := one.home / path).exists()]
+        return file
+
     def ask(self, connection: str, deployment: str, rows: list[Any]) -> Any:
         """Request predictions as users of a deployment do."""
         serving = self.servings[connection]
@@ -141,6 +150,7 @@ def start(
     serving = partial(LocalServing, engine=load_model, administration=administration)
     servings = {f"hsml_{name}": enter(serving()) for name in ("default", "other")}
     database = enter(postgresql())
+    models = enter(bucket())
     url = f"postgresql+psycopg2://airflow:{database.password}@127.0.0.1:{database.port}/postgres"
     settings = {
         "CORE__EXECUTOR": executor,
@@ -158,9 +168,10 @@ def start(
         settings |= {
             "CELERY__BROKER_URL": f"redis://:{broker.password}@127.0.0.1:{broker.port}/0",
             "CELERY__RESULT_BACKEND": f"db+{url}",
-            "CELERY__WORKER_CONCURRENCY": str(AT_ONCE // len(WORKERS)),
+            "CELERY__WORKER_CONCURRENCY": str(AT_ONCE // len(machines.WORKERS)),
         }
-        says = f"{executor} on {database.version} and {broker.version}, {len(WORKERS)} workers"
+        says = f"{executor} on {database.version} and {broker.version}, {len(machines.WORKERS)} workers"
+        says += " with separate file systems" if machines.can_hide() else " with separate folders, not hidden"
     more = {f"AIRFLOW__{name}": value for name, value in settings.items()}
     airflow = Airflow.beside(servings["hsml_default"], folder, folder / "dags", **more)
     del airflow.environment["AIRFLOW_CONN_HSML_DEFAULT"]  # The connections are in the database, as in production.
@@ -168,13 +179,18 @@ def start(
     assert migrated.code == "0", migrated.output
     for program in programs:
         enter(airflow.started(*program))
+    workers = []
     if executor == "CeleryExecutor":
-        for name in WORKERS:
-            command = ("celery", "worker", no_logs, "--celery-hostname", f"{name}@%h")
-            enter(airflow.started(*command, log_name=f"worker-{name}"))
+        for name in machines.WORKERS:
+            workers.append(worker := machines.machine(airflow, name))
+            command = ("celery", "worker", no_logs, "--celery-hostname", f"{name}@%h", "--queues", f"default,{name}")
+            through = machines.alone(airflow, name)
+            enter(worker.started(*command, log_name="worker", through=through, cwd=worker.home))
     airflow.until(airflow.answers, 300)
     tell = airflow.api()
     for name, one in servings.items():
         fields = one.connection_fields(one.api_key)
         tell("POST", "connections", {"connection_id": name, **fields, "extra": json.dumps(fields["extra"])})
-    return Scene(airflow, tell, servings, database.log, says)
+    tell("POST", "connections", {"connection_id": "storage", **models.connection})
+    tell("POST", "variables", {"key": "trained_models", "value": f"s3://storage@{models.name}/trained"})
+    return Scene(airflow, tell, servings, workers, models, database.log, f"{says}, {models.version}")
