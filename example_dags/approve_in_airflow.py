@@ -12,8 +12,9 @@ Requirements: Airflow 3.1 or later; the connection ``hsml_default``; and ``pip i
 tasks run. On an older Airflow, ``approve_by_tag`` does the same with a tag in Hopsworks.
 """
 
-# mypy: disable-error-code="arg-type, index, list-item"
-# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
+# mypy: disable-error-code="arg-type, index, list-item, no-untyped-call"
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected, and gives the files
+# of object storage no types.
 
 # [START approve_in_airflow]
 from __future__ import annotations

@@ -72,6 +72,8 @@ def run(scene: Scene) -> str:
     scene.until_succeeded("retrain_and_deploy")
     promoted, status = live(scene, "digits") or (0, "")
     assert status == "Running"
+    links = scene.links("retrain_and_deploy", "deploy")
+    assert all((links[name] or "").startswith(serving.url) for name in ("Deployment", "Model version")), links
     scene.trigger("start_predict_stop", "by_hand")
     scene.unpause("start_predict_stop")
     scene.until_succeeded("start_predict_stop")
@@ -100,7 +102,7 @@ def run(scene: Scene) -> str:
     assert live(scene, "digits") == (promoted, "Running")
 
     runs = scene.until_succeeded(*(name.removesuffix(".py") for name in files()))
-    models = [key for key in scene.bucket.keys() if key.endswith("/model.joblib")]
+    models = [key for key in scene.bucket.objects() if key.endswith("/model.joblib")]
     assert len(models) == 5, f"expected three models of retrain_and_deploy and one of each approved DAG: {models}"
     return f"{len(files())} example DAGs, {len(runs)} runs, {len(models)} models through the bucket"
 

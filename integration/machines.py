@@ -2,7 +2,7 @@
 Celery workers as machines of their own: each has its own folders, and sees no file of another worker's.
 
 A worker has its own Airflow home with a copy of the DAG files, its own HOME, temporary folder and working folder. It
-runs in a mount namespace of its own, where the folders of all others, and ``/tmp``, are hidden below empty file systems.
+runs in a mount namespace of its own, where empty file systems hide the folders of all others, and ``/tmp``.
 Common to all are only the database, the broker, Airflow's API, Hopsworks and the bucket.
 """
 

@@ -75,7 +75,10 @@ def _run(executor: str, voice: Voice, ends: contextlib.ExitStack, interrupts: In
     if is_apart:
         voice.say("Files of one worker that the other one looks for")
         voice.say(separate.run(scene))
-    voice.say("The example DAGs")
+    names = [one["package_name"] for one in scene.tell("GET", "providers?limit=1000")["providers"]]
+    assert "apache-airflow-providers-celery" in names, names
+    assert "airflow-provider-hsml" not in names, "the API server was to run without the provider"
+    voice.say("The example DAGs; the API server has no provider")
     ran = examples.run(scene)
     voice.say(f"{ran}. Forty parallel runs")
     parallel = many.run(scene)

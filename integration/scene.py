@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -20,11 +22,12 @@ from tests.support.real_airflow import Airflow
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from airflow_provider_hsml.local import ModelFiles
     from integration.servers import Bucket
 
+WITHOUT_PROVIDER = Path(__file__).parent / "without_provider"
+"""On the path of a program, it hides the provider from it."""
 AT_ONCE = 8
 """The number of parallel tasks."""
 
@@ -70,6 +73,13 @@ class Scene:
         path = f"dags/{dag}/dagRuns/~/taskInstances?limit=100"
         tasks: list[dict[str, Any]] = self.tell("GET", path)["task_instances"]
         return tasks
+
+    def links(self, dag: str, task: str) -> dict[str, str | None]:
+        """Return the links on the page of a task of a DAG that has one run."""
+        (run,) = [run["dag_run_id"] for run in self.runs() if run["dag_id"] == dag]
+        path = f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/links"
+        links: dict[str, str | None] = self.tell("GET", path)["extra_links"]
+        return links
 
     def state(self, dag: str, task: str) -> str | None:
         """Return the state of a task of a DAG that has one run."""
@@ -177,8 +187,12 @@ def start(
     del airflow.environment["AIRFLOW_CONN_HSML_DEFAULT"]  # The connections are in the database, as in production.
     (migrated,) = commands.run([("db", "migrate")], airflow.environment)
     assert migrated.code == "0", migrated.output
+    # Only what imports DAG files or triggers needs the provider. With the LocalExecutor the scheduler runs the tasks.
+    absent = {"PYTHONPATH": str(WITHOUT_PROVIDER)}
+    bare = dataclasses.replace(airflow, environment=airflow.environment | absent)
+    needs_none = {"api-server"} | ({"scheduler"} if executor == "CeleryExecutor" else set())
     for program in programs:
-        enter(airflow.started(*program))
+        enter((bare if program[0] in needs_none else airflow).started(*program))
     workers = []
     if executor == "CeleryExecutor":
         for name in machines.WORKERS:

@@ -134,7 +134,7 @@ class Bucket:
     connection: dict[str, Any]
     name: str
 
-    def keys(self) -> list[str]:
+    def objects(self) -> list[str]:
         """Return the keys of its objects, at most 1000."""
         answer = requests.get(f"{self.url}/{self.name}?list-type=2", timeout=60, verify=True)
         assert answer.ok, answer.text
