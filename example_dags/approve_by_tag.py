@@ -52,7 +52,7 @@ def train() -> dict[str, Any]:
     used = context["params"]["training_images"]
     model = KNeighborsClassifier(3).fit(images[:used], labels[:used])
 
-    folder = ObjectStoragePath(Variable.get("trained_models", FOLDER)) / MODEL / context["run_id"]
+    folder = ObjectStoragePath(Variable.get("trained_models", FOLDER)) / context["dag"].dag_id / context["run_id"]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "model.joblib").open("wb") as file:
         joblib.dump(model, file)

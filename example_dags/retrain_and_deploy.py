@@ -77,7 +77,7 @@ def train(algorithm: str) -> dict[str, Any]:
     model = make_pipeline(*steps).fit(images[:used], labels[:used])
 
     # One folder per run and map index: a retry overwrites its own file, and no other task writes to it.
-    folder = ObjectStoragePath(Variable.get("trained_models", FOLDER))
+    folder = ObjectStoragePath(Variable.get("trained_models", FOLDER)) / context["dag"].dag_id
     folder /= f"{context['run_id']}_{context['ti'].map_index}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "model.joblib").open("wb") as file:

@@ -136,7 +136,8 @@ class TestTraining:
 
         def run(algorithm: str, run_id: str = "run", map_index: int = 0, **params: Any) -> dict[str, Any]:
             ti = type("TaskInstance", (), {"map_index": map_index})
-            context = {"params": self.PARAMS | params, "run_id": run_id, "ti": ti}
+            dag = type("DAG", (), {"dag_id": "retrain_and_deploy"})
+            context = {"params": self.PARAMS | params, "run_id": run_id, "ti": ti, "dag": dag}
             monkeypatch.setattr(retrain, "get_current_context", lambda: context)
             trained: dict[str, Any] = retrain.train.function(algorithm)
             return trained
@@ -261,7 +262,7 @@ class TestRuns:
         assert result["served_accuracy"] == pytest.approx(promotion["metric_value"])
 
     def test_trained_models_wait_in_airflows_folder_unless_the_variable_names_another(self, runs: Runs) -> None:
-        assert len(list((runs.home / "trained").glob("*/model.joblib"))) == 9
+        assert len(list((runs.home / "trained" / "retrain_and_deploy").glob("*/model.joblib"))) == 9
 
     def test_a_weak_night_changes_nothing(self, runs: Runs) -> None:
         first, second = self.result(runs, 0), self.result(runs, 1)
