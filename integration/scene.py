@@ -193,13 +193,13 @@ def start(
     needs_none = {"api-server"} | ({"scheduler"} if executor == "CeleryExecutor" else set())
     for program in programs:
         enter((bare if program[0] in needs_none else airflow).started(*program))
-    workers = []
-    if executor == "CeleryExecutor":
-        for name in machines.WORKERS:
-            workers.append(worker := machines.machine(airflow, name))
-            command = ("celery", "worker", no_logs, "--celery-hostname", f"{name}@%h", "--queues", f"default,{name}")
-            through = machines.alone(airflow, name)
-            enter(worker.started(*command, log_name="worker", through=through, cwd=worker.home))
+    # All folders are made before the first worker hides those of the others: it would not hide one that replaces them.
+    names = machines.WORKERS if executor == "CeleryExecutor" else ()
+    workers = [machines.machine(airflow, name) for name in names]
+    for name, worker in zip(names, workers, strict=True):
+        command = ("celery", "worker", no_logs, "--celery-hostname", f"{name}@%h", "--queues", f"default,{name}")
+        through = machines.alone(airflow, name)
+        enter(worker.started(*command, log_name="worker", through=through, cwd=worker.home))
     airflow.until(airflow.answers, 300)
     tell = airflow.api()
     for name, one in servings.items():
