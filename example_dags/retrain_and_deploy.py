@@ -8,7 +8,7 @@ no candidate is better, production is kept. If the new version answers different
 and the task fails and gives the reason.
 
 Requirements: the connection ``hsml_default``, and ``pip install scikit-learn joblib`` where the tasks run. The trained
-models lie in a local folder until they are registered. If your workers share no files, set the Airflow variable
+models are in a local folder until they are registered. If your workers share no files, set the Airflow variable
 ``trained_models`` to a bucket, such as ``s3://aws_default@models/trained``, and install its provider. Trigger the DAG
 with fewer training images to see weak candidates. Trigger it with ``{"scaling": "forgotten", "gamma": 0.3}`` to see
 a rollback: the candidate with the best metric is saved without its preprocessing step.

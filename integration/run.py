@@ -2,10 +2,10 @@
 Run the example DAGs, and forty parallel retrain runs, in a real Airflow with a production setup.
 
 First PostgreSQL with the LocalExecutor, then PostgreSQL and Redis with the CeleryExecutor and two workers that share no
-files. Trained models are handed over by a bucket. Scheduler,
-triggerer, DAG processor and API server are processes of their own. ``make integration`` runs
-``python -m integration.run``. It installs missing servers from Debian, and ends all processes that it has started, even
-if it fails or is interrupted. The logs are kept below ``.integration``.
+files. Trained models are handed over by a bucket. Scheduler, triggerer, DAG processor and API server are processes of
+their own; those that need no provider have none. ``make integration`` runs ``python -m integration.run``. It installs
+missing servers from Debian, and ends all processes that it has started, even if it fails or is interrupted. The logs
+are kept below ``.integration``.
 """
 
 from __future__ import annotations
