@@ -116,8 +116,8 @@ demo: ## Run four nights of the main DAG on this machine; KEEP=1 leaves the loca
 	@$(alone) exec .venv/bin/hsml-local demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: .venv/.made model-server ## Run the tests on Airflow 3.3.2
-	@$(alone) $(python) $(pytest) $(spread) -m "$(quick)"
+test: .venv/.made model-server ## Run the tests on Airflow 3.3.2; `make check` adds crashes, faults and whole systems
+	@$(alone) $(python) $(pytest) $(spread) -m "$(quick)" --ignore=tests/faults --ignore=tests/system
 
 .PHONY: fuzz
 fuzz: .venv/.made ## Try 200,000 random and mutated answers, files and arguments on every reader of the provider
@@ -135,7 +135,7 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made .venv-3.4.0b2/.mad
 	@$(alone) $(python) $(pytest) $(spread) -m "$(quick)" --cov --cov-report=term
 	@for airflow in 2.11.2 3.0.6 3.4.0b2; do \
 	    echo "== Airflow-facing tests on Airflow $$airflow"; \
-	    ($(alone) .venv-$$airflow/bin/python $(pytest) $(spread) -m "airflow and $(quick)") || exit; \
+	    ($(alone) .venv-$$airflow/bin/python $(pytest) $(spread) -m "airflow and $(quick) and not whole_airflow") || exit; \
 	done
 
 .PHONY: check-all
@@ -146,6 +146,10 @@ check-all: check smoke fuzz faults conformance integration docs ## Run everythin
 	@echo "== deferred: promotions, their events, rollbacks and restarts"
 	@$(alone) AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE=True $(python) $(pytest) $(spread) -m "$(quick)" \
 	    tests/airflow/test_rollback.py tests/airflow/test_verification.py tests/airflow/test_restart.py tests/airflow/test_events.py
+	@for airflow in 2.11.2 3.0.6 3.4.0b2; do \
+	    echo "== whole Airflows of $$airflow"; \
+	    ($(alone) .venv-$$airflow/bin/python $(pytest) $(spread) -m "whole_airflow and $(quick)") || exit; \
+	done
 	@for line in 3.7 4.6; do \
 	    echo "== tests that depend on Hopsworks, against $$line"; \
 	    ($(alone) HSML_TEST_HOPSWORKS=$$line $(python) $(pytest) $(spread) -m "(airflow or hopsworks) and $(quick)") || exit; \

@@ -95,6 +95,7 @@ with DAG("inside", schedule=None):
 """
 
 
+@pytest.mark.whole_airflow
 def test_inside_hopsworks(secure: LocalServing, tmp_path: Path) -> None:
     """Its environment is enough, in tasks and in triggers; and who names a connection of Hopsworks' own gets that."""
     for folder in ("dags", "secrets"):

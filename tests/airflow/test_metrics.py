@@ -266,6 +266,7 @@ def statsd() -> Iterator[tuple[int, list[str]]]:
         thread.join(10)
 
 
+@pytest.mark.whole_airflow
 @pytest.mark.parametrize("has_tags", [False, True])
 def test_a_statsd_server_receives_them_from_a_real_airflow(
     has_tags: bool, statsd: tuple[int, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

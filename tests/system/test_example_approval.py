@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local import LocalServing, ModelFiles
 
 pytest.importorskip("sklearn", reason="the examples train with scikit-learn")
-pytestmark = [pytest.mark.airflow]
+pytestmark = [pytest.mark.airflow, pytest.mark.whole_airflow]
 
 MODEL, DEPLOYMENT = "reviewed_digits", "revieweddigits"
 # Answers what Airflow asks, one question after another, through its REST API, and prints what was asked.

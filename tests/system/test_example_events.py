@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local import ModelFiles
 
 pytest.importorskip("sklearn", reason="one of the examples scores scikit-learn's images")
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.whole_airflow]
 
 
 HAS_STORE = AIRFLOW >= (3, 3)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.local import LocalServing
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.whole_airflow]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_back_by_hand_then_what_is_old_is_deleted_and_what_is_named_is_restarted
     assert [model.version for model in hook.get_models("digits")] == versions[1:]
     tasks = airflow.rows(
         "SELECT run_id, task_id, rendered_map_index, state FROM task_instance WHERE dag_id = 'maintenance' "
-        "ORDER BY run_id, task_id, map_index"
+        "ORDER BY run_id, task_id, rendered_map_index"
     )
     runs = [[tuple(row) for run, *row in tasks if run == one] for one in {run for run, *_ in tasks}]
     assert sorted(runs, key=len) == [

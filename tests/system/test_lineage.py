@@ -12,7 +12,7 @@ from airflow_provider_hsml.local import LocalServing
 from tests.conftest import HOPSWORKS, run_model
 from tests.support import commands, pace
 
-pytestmark = pytest.mark.airflow
+pytestmark = [pytest.mark.airflow, pytest.mark.whole_airflow]
 
 DAG = """
 from pathlib import Path
