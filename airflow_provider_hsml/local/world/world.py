@@ -14,6 +14,7 @@ from airflow_provider_hsml.local.errors import Refusal
 
 from .deployments import Deployments
 from .files import DATASETS, ProjectFiles
+from .jobs import Jobs
 from .registry import Registry, split_id
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local.cluster.behaviour import Profile, Speeds
     from airflow_provider_hsml.local.cluster.engines import Engine
     from airflow_provider_hsml.local.cluster.faults import Faults
+    from airflow_provider_hsml.local.cluster.job_runner import JobRunner
     from airflow_provider_hsml.local.lines import Line
     from airflow_provider_hsml.local.store import Store
 
@@ -84,12 +86,13 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """A project with its files, models and deployments."""
+    """A project with its files, models, deployments and jobs."""
 
     project: Project
     files: ProjectFiles
     registry: Registry
     deployments: Deployments
+    jobs: Jobs
 
 
 class World:
@@ -100,6 +103,7 @@ class World:
     :param accounts: projects and keys
     :param store: the database in ``root``
     :param engine: runs the models
+    :param job_runner: runs the jobs
     :param speeds: the durations of transitions
     :param profile: the simulated quirks of a cluster
     :param faults: failures on command
@@ -116,6 +120,7 @@ class World:
         store: Store,
         engine: Engine,
         *,
+        job_runner: JobRunner,
         speeds: Speeds,
         profile: Profile,
         faults: Faults,
@@ -140,12 +145,14 @@ class World:
             files = ProjectFiles(project.name, root / "projects" / project.name, root / "staging" / project.name)
             registry = Registry(project, store, files, line, administration.tag_schemas)
             deployments = Deployments(project, store, files, self.cluster, line=line, administration=administration)
-            self._holdings[project.id] = Holdings(project, files, registry, deployments)
+            jobs = Jobs(project, store, files, job_runner, lambda: self.cluster.speeds, administration)
+            self._holdings[project.id] = Holdings(project, files, registry, deployments, jobs)
         for project in accounts.projects:
             files = self._holdings[project.id].files
             others = [other for other in accounts.shared_with(project) if other != project]
             files.shared = {other.name: self._holdings[other.id].files for other in others}
             self._holdings[project.id].deployments.lifecycle.restore()
+            self._holdings[project.id].jobs.restore()
 
     def project(self, project_id: int) -> Holdings:
         """Return a project; refuse one that is unknown, or in which the user has no role."""
@@ -173,7 +180,7 @@ class World:
         """
         Remove all faults, holds and stale locks, and reset the speeds, so that tests do not affect each other.
 
-        :param everything: delete all deployments, models and files as well
+        :param everything: delete all deployments, models, jobs and files as well
         """
         self.faults.clear()
         self.cluster.speeds = self._speeds
@@ -181,6 +188,7 @@ class World:
             holdings.deployments.locks.forget()
         for holdings in self._holdings.values() if everything else ():
             holdings.deployments.lifecycle.clear()
+            holdings.jobs.clear()
             for row in holdings.registry.find().get("items", []):
                 holdings.registry.delete(row["id"])
             for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
@@ -244,6 +252,8 @@ class World:
         holdings.registry.delete(model_id)
 
     def close(self) -> None:
-        """End all instances and close the database."""
+        """End all instances and executions, and close the database."""
+        for holdings in self._holdings.values():
+            holdings.jobs.executions.close()
         self.cluster.close()
         self._store.close()
