@@ -35,6 +35,14 @@ from .files import (
     upload_part,
 )
 from .inference import Address, Endpoint, get_at, get_endpoints, predict, predict_at
+from .jobs import (
+    get_execution,
+    get_executions,
+    get_job,
+    get_job_names,
+    start_execution,
+    stop_execution,
+)
 from .projects import get_project, get_server_version, get_variable
 from .registry import (
     Registry,
@@ -105,6 +113,10 @@ __all__ = [
     "get_deployments",
     "get_endpoints",
     "get_entry",
+    "get_execution",
+    "get_executions",
+    "get_job",
+    "get_job_names",
     "get_logs",
     "get_model",
     "get_model_tags",
@@ -128,6 +140,8 @@ __all__ = [
     "read_json",
     "rollback_deployment",
     "start_deployment",
+    "start_execution",
     "stop_deployment",
+    "stop_execution",
     "upload_part",
 ]
