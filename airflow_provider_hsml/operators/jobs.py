@@ -52,7 +52,7 @@ class RunHopsworksJobOperator(SpecOperator):
     """
 
     operator_extra_links = (ExecutionLink(),)
-    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "job_name", "args", "env_vars")
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "job_name", "args", "env_vars", "stop_on_kill")
     template_fields_renderers = {"env_vars": "json"}  # noqa: RUF012
     map_index_template_default = BY_JOB
     structured: ClassVar = {"env_vars": arguments.job_env_vars}
@@ -64,7 +64,7 @@ class RunHopsworksJobOperator(SpecOperator):
         args: str | Sequence[Any] | None = None,
         env_vars: Mapping[str, Any] | str | None = None,
         timeout: float | timedelta | None = None,
-        stop_on_kill: bool = True,
+        stop_on_kill: bool | str = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(timeout=0 if timeout is None else timeout, **kwargs)
@@ -76,7 +76,8 @@ class RunHopsworksJobOperator(SpecOperator):
         self.args = args
         self.env_vars = env_vars
         self._check_structured("env_vars", env_vars)
-        self.stop_on_kill = self._check_argument(arguments.boolean, "stop_on_kill", stop_on_kill)
+        self._check_literal(arguments.boolean, "stop_on_kill", stop_on_kill)
+        self.stop_on_kill = stop_on_kill
 
     def act(self, context: Context) -> dict[str, Any]:
         """Run the job."""
@@ -85,7 +86,7 @@ class RunHopsworksJobOperator(SpecOperator):
             self.job_name,
             self.args,
             env_vars=self._unmasked_spec()["env_vars"],
-            stop_when_killed=self.stop_on_kill,
+            stop_when_killed=self._stops(),
             run_key=self._run_key,
             **self._wait_arguments(),
         )
@@ -100,7 +101,10 @@ class RunHopsworksJobOperator(SpecOperator):
         """
         self._run_key = left["run_key"]
         self._links.push(ExecutionLink(), self.hook.job_url(left["job_name"]))
-        return self._summary(self.hook.resume_job(left, event, stop_when_killed=self.stop_on_kill))
+        return self._summary(self.hook.resume_job(left, event, stop_when_killed=self._stops()))
+
+    def _stops(self) -> bool:
+        return arguments.boolean("stop_on_kill", self.stop_on_kill)
 
     def _wait_arguments(self) -> dict[str, Any]:
         timeout = None if self.timeout == math.inf else self.timeout
@@ -135,7 +139,7 @@ class RunHopsworksJobOperator(SpecOperator):
             hsml_conn_id=self.hsml_conn_id,
             project=self.project,
             cut_off=cut_off,
-            stop_when_killed=self.stop_on_kill,
+            stop_when_killed=self._stops(),
             **about,
         )
         ends = min((end for end in (deadline, cut_off) if end is not None), default=None)

@@ -229,8 +229,9 @@ class TestErrors:
 
         assert event["code"] == "deadline_exceeded"
         assert "execution_timeout has passed" in event["message"]
+        context: Any = {"ti": FakeTaskInstance()}
         with pytest.raises(DeadlineExceededError):
-            task(job).resume({"ti": FakeTaskInstance()}, event, deferred.value.kwargs["left"])  # type: ignore[index]
+            task(job).resume(context, event, deferred.value.kwargs["left"])  # type: ignore[index]
 
 
 class TestAKilledTask:
@@ -265,7 +266,12 @@ class TestAKilledTask:
         job = declare(PATIENT)
         serving.faults.add(RequestFault("PUT", "/project/*/jobs/*/executions/*/status", status=500, body="x", times=9))
         operator = task(job)
-        killer = threading.Thread(target=lambda: (until(serving, job, "RUNNING"), operator.on_kill()))
+
+        def kill() -> None:
+            until(serving, job, "RUNNING")
+            operator.on_kill()
+
+        killer = threading.Thread(target=kill)
         killer.start()
         try:
             with pytest.raises(AirflowException, match="killed"):
@@ -316,9 +322,10 @@ class TestADeferral:
         left = deferred.value.kwargs["left"]  # type: ignore[index]
 
         fresh = task(job, deferrable=True)
+        context: Any = {"ti": ti}
         with pytest.raises(TaskDeferred) as again:
-            fresh.resume({"ti": ti}, {"of": "another version"}, left)
-        result = task(job).resume({"ti": ti}, asyncio.run(run_trigger(again.value.trigger)), left)
+            fresh.resume(context, {"of": "another version"}, left)
+        result = task(job).resume(context, asyncio.run(run_trigger(again.value.trigger)), left)
 
         assert result["state"] == "FINISHED"
         assert len(executions(serving, job)) == 1
