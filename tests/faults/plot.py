@@ -88,7 +88,7 @@ class Stored:
     deployments: dict[int, tuple[Any, ...]]
     """By id: name, version, whether it is started, revision, the version of the model, a hash of the settings."""
     models: frozenset[int]
-    executions: frozenset[int]
+    executions: frozenset[int] = frozenset()
 
     def effect(self, after: Stored) -> str:
         """Name what has changed since; empty for nothing."""

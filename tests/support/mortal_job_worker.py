@@ -1,8 +1,9 @@
 """
-Run a job's task in a process that is killed with -9 right before or after one of its requests.
+Run a job's tasks in processes that are killed with -9 right before or after one of their requests.
 
-The arguments are JSON: ``{"job", "key", "method", "path", "number", "after", "deferrable"}``. The process kills itself
-at the n-th request with this method and this end of its path. Without a number it lives, and prints the result.
+Each line of the standard input is a task: ``{"job", "key", "method", "path", "number", "after"}``. It is done in a
+fork, which kills itself at the n-th request with this method and this part in its path; without a number it lives. For
+each task, one line of JSON says how it ended.
 """
 
 from __future__ import annotations
@@ -13,32 +14,51 @@ import signal
 import sys
 from typing import Any
 
-import requests
+# What is logged, by imports too, is not told to who asks.
+TOLD = os.dup(1)
+os.dup2(2, 1)
 
-from airflow_provider_hsml.hooks import HsmlHook
+import requests  # noqa: E402
 
-if __name__ == "__main__":
-    wish: dict[str, Any] = json.loads(sys.argv[1])
-    send, seen = requests.Session.send, 0
+from airflow_provider_hsml.hooks import HsmlHook  # noqa: E402
+from airflow_provider_hsml.hopsworks.jobs import run_job  # noqa: E402
 
-    def die() -> None:
-        """Die as from a kill -9: nothing more is done."""
-        os.kill(os.getpid(), signal.SIGKILL)
+run_job.GRACE = 3.0
+
+
+def tell(what: dict[str, Any]) -> None:
+    """Say how a task ended."""
+    os.write(TOLD, (json.dumps(what) + "\n").encode())
+
+
+def work(task: dict[str, Any]) -> dict[str, Any]:
+    """Do a task, and tell how it ended."""
+    send, left = requests.Session.send, task.get("number") or 0
 
     def watched(session: requests.Session, request: Any, **arguments: Any) -> Any:
-        """Send a request, and die at the one that was wished for."""
-        global seen  # noqa: PLW0603 - a program
-        path = request.path_url.partition("?")[0]
-        is_it = wish.get("number") and request.method == wish["method"] and wish["path"] in path
-        seen += bool(is_it)
-        is_it = is_it and seen == wish["number"]
-        if is_it and not wish["after"]:
-            die()
+        nonlocal left
+        is_one = left > 0 and request.method == task["method"] and task["path"] in request.path_url.partition("?")[0]
+        left -= is_one
+        if is_one and not left and not task["after"]:
+            os.kill(os.getpid(), signal.SIGKILL)
         answer = send(session, request, **arguments)
-        if is_it:
-            die()
+        if is_one and not left:
+            os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
     requests.Session.send = watched  # type: ignore[method-assign, assignment]
-    execution = HsmlHook().run_job(wish["job"], ["--day", 1], poll_interval=0.1, timeout=60, run_key=wish["key"])
-    print(json.dumps({"id": execution.id, "state": execution.state}))
+    execution = HsmlHook().run_job(task["job"], ["--day", 1], poll_interval=0.1, timeout=60, run_key=task["key"])
+    return {"id": execution.id, "state": execution.state}
+
+
+if __name__ == "__main__":
+    for _line in sys.stdin:
+        _child = os.fork()
+        if not _child:
+            tell(work(json.loads(_line)))
+            os._exit(0)
+        _, _status = os.waitpid(_child, 0)
+        if os.WIFSIGNALED(_status):
+            tell({"killed": os.WTERMSIG(_status)})
+        elif os.WEXITSTATUS(_status):
+            tell({"broke": _status})
