@@ -45,10 +45,10 @@ def ask(method, path, body=b"", kind="application/json"):
     headers = {"Authorization": f"ApiKey {key}", "Content-Type": kind}
     return urllib.request.urlopen(urllib.request.Request(base + path, body, headers, method=method))
 
-for folder in ("churn", "churn/1", "churn/1/Files"):
-    ask("POST", f"/dataset/Models/{folder}?action=create")
+for folder in FOLDERS:
+    ask("POST", f"/dataset/{folder}?action=create")
 part = b"--x\\r\\nContent-Disposition: form-data; name=\\"file\\"; filename=\\"model.joblib\\"\\r\\n\\r\\n"
-ask("POST", "/dataset/upload/Models/churn/1/Files", part + files["model.joblib"] + b"\\r\\n--x--\\r\\n",
+ask("POST", f"/dataset/upload/{FOLDERS[-1]}", part + files["model.joblib"] + b"\\r\\n--x--\\r\\n",
     "multipart/form-data; boundary=x")
 body = {"id": "churn_1", "name": "churn", "version": 1, "framework": "SKLEARN", "metrics": {"attributes": {"auc": 0.9}}}
 ask("PUT", f"/modelregistries/{os.environ['HOPSWORKS_PROJECT_ID']}/models/churn_1", json.dumps(body).encode())
@@ -107,7 +107,8 @@ def test_its_retry_starts_no_second_execution(
 def test_a_job_trains_and_airflow_deploys(own_serving: LocalServing, tmp_path: Path) -> None:
     """The example, run by a real Airflow: the job registers a version, and the DAG deploys it."""
     serving = own_serving
-    trains = TRAINS if HOPSWORKS != "3.7" else TRAINS.replace("/Files", "").replace(', "churn/1"', ', "churn/1", ""')
+    folders = ["Models/churn", "Models/churn/1", *(["Models/churn/1/Files"] if HOPSWORKS != "3.7" else [])]
+    trains = TRAINS.replace("FOLDERS", repr(folders))
     serving.world.project(serving.project_id).jobs.declare("train_churn", trains)
     commands.migrate(tmp_path / "airflow")
     pace.hurry(tmp_path / "airflow")

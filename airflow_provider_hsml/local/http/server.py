@@ -287,13 +287,13 @@ class LocalServing:
                 access.shared_registries,
                 tokens=access.tokens,
             )
-            env = self._script_env(serving_key)
+            env = _script_env(self.url, serving_key, str(self.root / "secrets"), self.ca_bundle)
             return World(
                 self.root,
                 accounts,
                 store,
                 self._make_engine(store, env),
-                job_runner=self._make_job_runner(store, env),
+                job_runner=_make_job_runner(settings, self.root, store, env),
                 speeds=settings.speeds,
                 profile=settings.profile,
                 faults=self.faults,
@@ -306,32 +306,39 @@ class LocalServing:
             store.close()
             raise
 
-    def _script_env(self, serving_key: str) -> dict[str, str]:
-        """Return the environment variables of scripts: of model servers and of jobs."""
-        secrets = str(self.root / "secrets")
-        return {
-            "REST_ENDPOINT": self.url,
-            "API_KEY": serving_key,
-            "SECRETS_DIR": secrets,
-            "MATERIAL_DIRECTORY": secrets,
-            "REQUESTS_VERIFY": "true",
-        } | ({"DOMAIN_CA_TRUSTSTORE_PEM": str(self.ca_bundle)} if self.ca_bundle else {})
-
-    @property
-    def _environments(self) -> Environments:
-        cache = self._settings.options.cache
-        return Environments(None if cache is None else Path(cache).expanduser())
-
     def _make_engine(self, store: Store, env: dict[str, str]) -> Engine:
         engine = self._settings.engine
         if callable(engine):
             return CallableEngine(engine)
-        return KServeEngine(NamedEnvironments(self._environments, self.root / "environments"), store, self.root, env)
+        named = NamedEnvironments(_environments(self._settings), self.root / "environments")
+        return KServeEngine(named, store, self.root, env)
 
-    def _make_job_runner(self, store: Store, env: dict[str, str]) -> JobRunner:
-        named = NamedEnvironments(
-            self._environments, self.root / "environments" / "jobs", JOB_ENVIRONMENTS, job_requirements
-        )
-        # A server whose models are callables builds no environment: its jobs run with this interpreter.
-        python = (lambda *_: Path(sys.executable)) if callable(self._settings.engine) else named.python
-        return JobRunner(python, store, self.root / "executions", env)
+
+def _environments(settings: _Settings) -> Environments:
+    """Return the environments that are built on this machine."""
+    cache = settings.options.cache
+    return Environments(None if cache is None else Path(cache).expanduser())
+
+
+def _make_job_runner(settings: _Settings, root: Path, store: Store, env: dict[str, str]) -> JobRunner:
+    """Return what runs the jobs. A server whose models are callables builds no environment: jobs use this interpreter."""
+    named = NamedEnvironments(
+        _environments(settings), root / "environments" / "jobs", JOB_ENVIRONMENTS, job_requirements
+    )
+    python = (lambda *_: Path(sys.executable)) if callable(settings.engine) else named.python
+    return JobRunner(python, store, root / "executions", env)
+
+
+def _script_env(url: str, serving_key: str, secrets: str, ca_bundle: Path | None) -> dict[str, str]:
+    """
+    Return the environment variables of scripts: of model servers and of jobs.
+
+    :param secrets: the folder with the key
+    """
+    return {
+        "REST_ENDPOINT": url,
+        "API_KEY": serving_key,
+        "SECRETS_DIR": secrets,
+        "MATERIAL_DIRECTORY": secrets,
+        "REQUESTS_VERIFY": "true",
+    } | ({"DOMAIN_CA_TRUSTSTORE_PEM": str(ca_bundle)} if ca_bundle else {})
