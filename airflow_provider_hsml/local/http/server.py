@@ -321,7 +321,11 @@ def _environments(settings: _Settings) -> Environments:
 
 
 def _make_job_runner(settings: _Settings, root: Path, store: Store, env: dict[str, str]) -> JobRunner:
-    """Return what runs the jobs. A server whose models are callables builds no environment: jobs use this interpreter."""
+    """
+    Return what runs the jobs.
+
+    A server whose models are callables builds no environment: its jobs use this interpreter.
+    """
     named = NamedEnvironments(
         _environments(settings), root / "environments" / "jobs", JOB_ENVIRONMENTS, job_requirements
     )
