@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import Any, Self
 
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
+
 from . import wire
 
 _SUCCEEDED = frozenset({"FINISHED", "SUCCEEDED"})
@@ -15,6 +17,8 @@ _FAILED = frozenset(
     # In none of the SDK's own lists: its wait would never end.
     | {"SUBMISSION_FAILED"}
 )
+_LONGEST = 2000
+"""Characters of a text that a description keeps."""
 _ON_YARN = frozenset({"SPARK", "PYSPARK"})
 """The types of jobs whose state says nothing about success: FINISHED is also the state of a failed one."""
 
@@ -118,7 +122,7 @@ class Execution:
 
         :param url: the page in the Hopsworks UI
         """
-        return {
+        description = {
             "job_name": self.job_name,
             "execution_id": self.id,
             "state": self.state,
@@ -128,6 +132,9 @@ class Execution:
             "stdout": self.stdout,
             "stderr": self.stderr,
             "url": url,
+        }
+        return {
+            name: clean(value, _LONGEST) if isinstance(value, str) else value for name, value in description.items()
         }
 
     def __str__(self) -> str:

@@ -63,7 +63,7 @@ class JobRun:
 
     project: Project
     job_name: str
-    args: str
+    args: str = field(repr=False)
     """One text; empty for the job's default arguments."""
     env_vars: Mapping[str, str] = field(repr=False)
     key: str

@@ -12,7 +12,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer
-from airflow_provider_hsml.hopsworks.domain.execution import Job
+from airflow_provider_hsml.hopsworks.domain.execution import Execution, Job
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
     HopsworksError,
@@ -610,3 +610,20 @@ def test_calls_name_their_job() -> None:
     assert api.start_execution(PROJECT, "a", "", {}).text == ""
     assert api.start_execution(PROJECT, "a", "", {"A": "1"}).body == {"envVars": {"A": "1"}}
     assert "hunter2" not in repr(api.start_execution(PROJECT, "a", "hunter2", {"A": "hunter2"}))
+
+
+@pytest.mark.parametrize(("sent", "read"), [(1704067200000, "2024-01-01T00:00:00+00:00"), (True, None), (10**40, None)])
+def test_a_time_is_iso_text_or_nothing(sent: Any, read: str | None) -> None:
+    found = Execution.from_json("train", {"id": 1, "state": "RUNNING", "submissionTime": sent})
+
+    assert found.submitted == read
+
+
+def test_a_description_holds_no_text_that_cannot_be_stored() -> None:
+    row = {"id": 1, "state": "\x1b[31m" + "A" * 100_000, "stdoutPath": "a\u202eb"}
+
+    description = Execution.from_json("train", row).summary("http://x")
+
+    assert description["state"].startswith("\\x1b")
+    assert len(description["state"]) <= 2000
+    assert description["stdout"] == "a\\u202eb"
