@@ -13,8 +13,9 @@ administrator; and ``pip install scikit-learn joblib`` where the tasks run. Work
 Airflow 3.1 or later, ``approve_in_airflow`` asks in Airflow's own UI instead.
 """
 
-# mypy: disable-error-code="arg-type, index, list-item"
-# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
+# mypy: disable-error-code="arg-type, index, list-item, no-untyped-call"
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected, and gives the files
+# of object storage no types.
 
 # [START approve_by_tag]
 from __future__ import annotations
@@ -24,15 +25,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, Variable, get_current_context, task
 
 from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator, RegisterModelOperator
 from airflow_provider_hsml.sensors import ModelVersionSensor
 
 MODEL = "reviewed_digits"
 
-# Trained models are files here until they are registered. With several workers, use a folder that all of them share.
-FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
+# Trained models are here until they are registered, unless the Airflow variable `trained_models` names another place.
+# Workers that share no files need a bucket, such as s3://aws_default@models/trained.
+FOLDER = f"file://{Path(os.environ.get('AIRFLOW_HOME', '~/airflow')).expanduser()}/trained"
 
 
 @task(multiple_outputs=True)
@@ -50,9 +52,10 @@ def train() -> dict[str, Any]:
     used = context["params"]["training_images"]
     model = KNeighborsClassifier(3).fit(images[:used], labels[:used])
 
-    folder = FOLDER / MODEL / context["run_id"]
+    folder = ObjectStoragePath(Variable.get("trained_models", FOLDER)) / context["dag"].dag_id / context["run_id"]
     folder.mkdir(parents=True, exist_ok=True)
-    joblib.dump(model, folder / "model.joblib")
+    with (folder / "model.joblib").open("wb") as file:
+        joblib.dump(model, file)
     return {
         "path": str(folder),
         "metrics": {"accuracy": float(model.score(held_out, held_out_labels))},

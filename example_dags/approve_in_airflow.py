@@ -12,8 +12,9 @@ Requirements: Airflow 3.1 or later; the connection ``hsml_default``; and ``pip i
 tasks run. On an older Airflow, ``approve_by_tag`` does the same with a tag in Hopsworks.
 """
 
-# mypy: disable-error-code="arg-type, index, list-item"
-# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
+# mypy: disable-error-code="arg-type, index, list-item, no-untyped-call"
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected, and gives the files
+# of object storage no types.
 
 # [START approve_in_airflow]
 from __future__ import annotations
@@ -23,15 +24,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, Variable, get_current_context, task
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator, RegisterModelOperator
 
 MODEL = "reviewed_digits"
 
-# Trained models are files here until they are registered. With several workers, use a folder that all of them share.
-FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
+# Trained models are here until they are registered, unless the Airflow variable `trained_models` names another place.
+# Workers that share no files need a bucket, such as s3://aws_default@models/trained.
+FOLDER = f"file://{Path(os.environ.get('AIRFLOW_HOME', '~/airflow')).expanduser()}/trained"
 
 # The body of the approval request, in Markdown.
 PLAN = """
@@ -60,9 +62,10 @@ def train() -> dict[str, Any]:
     used = context["params"]["training_images"]
     model = KNeighborsClassifier(3).fit(images[:used], labels[:used])
 
-    folder = FOLDER / MODEL / context["run_id"]
+    folder = ObjectStoragePath(Variable.get("trained_models", FOLDER)) / context["dag"].dag_id / context["run_id"]
     folder.mkdir(parents=True, exist_ok=True)
-    joblib.dump(model, folder / "model.joblib")
+    with (folder / "model.joblib").open("wb") as file:
+        joblib.dump(model, file)
     return {
         "path": str(folder),
         "metrics": {"accuracy": float(model.score(held_out, held_out_labels))},

@@ -7,8 +7,10 @@ candidate is deployed if it beats the serving version. The last task measures th
 no candidate is better, production is kept. If the new version answers differently than in training, it is rolled back,
 and the task fails and gives the reason.
 
-Requirements: the connection ``hsml_default``, and ``pip install scikit-learn joblib`` where the tasks run. Trigger the
-DAG with fewer training images to see weak candidates. Trigger it with ``{"scaling": "forgotten", "gamma": 0.3}`` to see
+Requirements: the connection ``hsml_default``, and ``pip install scikit-learn joblib`` where the tasks run. The trained
+models are in a local folder until they are registered. If your workers share no files, set the Airflow variable
+``trained_models`` to a bucket, such as ``s3://aws_default@models/trained``, and install its provider. Trigger the DAG
+with fewer training images to see weak candidates. Trigger it with ``{"scaling": "forgotten", "gamma": 0.3}`` to see
 a rollback: the candidate with the best metric is saved without its preprocessing step.
 
 Every task can be retried or cleared at any time. Training is deterministic and writes to a folder of its own, so the
@@ -16,8 +18,9 @@ same run produces the same file. Registering the same file again returns the sam
 again changes nothing.
 """
 
-# mypy: disable-error-code="arg-type, index"
-# Airflow types the future return value of a task as XComArg, even where a plain value is expected.
+# mypy: disable-error-code="arg-type, index, no-untyped-call"
+# Airflow types the future return value of a task as XComArg, even where a plain value is expected, and gives the files
+# of object storage no types.
 
 # [START retrain_and_deploy]
 from __future__ import annotations
@@ -28,16 +31,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, Param, get_current_context, task
+from airflow.providers.common.compat.sdk import DAG, ObjectStoragePath, Param, Variable, get_current_context, task
 
 from airflow_provider_hsml.operators import DeployBestModelOperator, PredictOperator, RegisterModelOperator
 
 MODEL = "digits"
 ALGORITHMS = ["nearest_neighbors", "random_forest", "support_vectors"]
 
-# Trained models are files here until they are registered. With several workers, use a folder that all of them share.
+# Trained models are here until they are registered, unless the Airflow variable `trained_models` names another place.
+# Workers that share no files need a bucket, such as s3://aws_default@models/trained.
 # Each run leaves about 4 MB; delete old runs that you will not clear any more.
-FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "trained"
+FOLDER = f"file://{Path(os.environ.get('AIRFLOW_HOME', '~/airflow')).expanduser()}/trained"
 
 
 def load_images() -> list[Any]:
@@ -73,9 +77,11 @@ def train(algorithm: str) -> dict[str, Any]:
     model = make_pipeline(*steps).fit(images[:used], labels[:used])
 
     # One folder per run and map index: a retry overwrites its own file, and no other task writes to it.
-    folder = FOLDER / f"{context['run_id']}_{context['ti'].map_index}"
+    folder = ObjectStoragePath(Variable.get("trained_models", FOLDER)) / context["dag"].dag_id
+    folder /= f"{context['run_id']}_{context['ti'].map_index}"
     folder.mkdir(parents=True, exist_ok=True)
-    joblib.dump(model[-1] if params["scaling"] == "forgotten" else model, folder / "model.joblib")
+    with (folder / "model.joblib").open("wb") as file:
+        joblib.dump(model[-1] if params["scaling"] == "forgotten" else model, file)
 
     # Models disagree most on hard images, so verify with those: images that a weak classifier gets wrong come first.
     is_easy = KNeighborsClassifier(1).fit(images[:100], labels[:100]).predict(held_out) == held_out_labels

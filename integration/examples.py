@@ -17,6 +17,13 @@ CHANGED = (
     ("approve_by_tag", 'schedule="@weekly"', "schedule=None"),
     ("approve_in_airflow", 'schedule="@weekly"', "schedule=None"),
     ("maintenance", 'schedule="@weekly"', "schedule=None"),
+    # Training and registering on different workers.
+    ("retrain_and_deploy", "@task(map_index_template=", '@task(queue="one", map_index_template='),
+    ("retrain_and_deploy", 'task_id="register",', 'task_id="register", queue="two",'),
+    ("approve_by_tag", "@task(multiple_outputs=True)", '@task(multiple_outputs=True, queue="one")'),
+    ("approve_by_tag", 'task_id="register",', 'task_id="register", queue="two",'),
+    ("approve_in_airflow", "@task(multiple_outputs=True)", '@task(multiple_outputs=True, queue="one")'),
+    ("approve_in_airflow", 'task_id="register",', 'task_id="register", queue="two",'),
     # Polls every second, not every minute.
     ("approve_by_tag", "poke_interval=60", "poke_interval=1"),
     ("promote_on_new_version", 'metric="accuracy"))', 'metric="accuracy", poll_interval=1))'),
@@ -65,6 +72,8 @@ def run(scene: Scene) -> str:
     scene.until_succeeded("retrain_and_deploy")
     promoted, status = live(scene, "digits") or (0, "")
     assert status == "Running"
+    links = scene.links("retrain_and_deploy", "deploy")
+    assert all((links[name] or "").startswith(serving.url) for name in ("Deployment", "Model version")), links
     scene.trigger("start_predict_stop", "by_hand")
     scene.unpause("start_predict_stop")
     scene.until_succeeded("start_predict_stop")
@@ -77,7 +86,7 @@ def run(scene: Scene) -> str:
     model = {"model.joblib": json.dumps({"answer": 7}).encode()}
     version = serving.world.register_model("digits", model, metrics={"accuracy": 0.9999})
     scene.until_succeeded("promote_on_new_version", "score_on_promotion")
-    scored = json.loads((scene.airflow.home / "scored" / f"digits_{version}.json").read_text())
+    scored = json.loads(scene.written(f"scored/digits_{version}.json").read_text())
     assert set(scored["predictions"]) == {7}
     assert live(scene, "digits") == (version, "Running")
 
@@ -93,7 +102,9 @@ def run(scene: Scene) -> str:
     assert live(scene, "digits") == (promoted, "Running")
 
     runs = scene.until_succeeded(*(name.removesuffix(".py") for name in files()))
-    return f"{len(files())} example DAGs, {len(runs)} runs"
+    models = [key for key in scene.bucket.objects() if key.endswith("/model.joblib")]
+    assert len(models) == 5, f"expected three models of retrain_and_deploy and one of each approved DAG: {models}"
+    return f"{len(files())} example DAGs, {len(runs)} runs, {len(models)} models through the bucket"
 
 
 def live(scene: Scene, deployment: str) -> tuple[int, str] | None:

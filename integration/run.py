@@ -1,10 +1,11 @@
 """
 Run the example DAGs, and forty parallel retrain runs, in a real Airflow with a production setup.
 
-First PostgreSQL with the LocalExecutor, then PostgreSQL and Redis with the CeleryExecutor and two workers. Scheduler,
-triggerer, DAG processor and API server are processes of their own. ``make integration`` runs
-``python -m integration.run``. It installs missing servers from Debian, and ends all processes that it has started, even
-if it fails or is interrupted. The logs are kept below ``.integration``.
+First PostgreSQL with the LocalExecutor, then PostgreSQL and Redis with the CeleryExecutor and two workers that share no
+files. Trained models are handed over by a bucket. Scheduler, triggerer, DAG processor and API server are processes of
+their own; those that need no provider have none. ``make integration`` runs ``python -m integration.run``. It installs
+missing servers from Debian, and ends all processes that it has started, even if it fails or is interrupted. The logs
+are kept below ``.integration``.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from airflow_provider_hsml.local.demo.processes import DemoInterruptedError, Interrupts, Voice
-from integration import examples, many
-from integration.scene import WORKERS, start
+from integration import examples, machines, many, separate
+from integration.scene import start
 from integration.servers import CannotError, install
 
 if TYPE_CHECKING:
@@ -64,17 +65,26 @@ def _run(executor: str, voice: Voice, ends: contextlib.ExitStack, interrupts: In
             return ends.enter_context(one)
 
     voice.say(f"Starting Airflow with the {executor}")
-    dags = {**examples.files(), many.FILE.name: many.FILE.read_text()}
+    is_apart = executor == "CeleryExecutor" and machines.can_hide()
+    other = [many.FILE, separate.FILE] if is_apart else [many.FILE]
+    dags = examples.files() | {file.name: file.read_text() for file in other}
     scene = start(executor, FOLDER / executor, dags, enter)
     voice.say(f"{scene.says}: Airflow is running")
-    scene.until(lambda: len(scene.tell("GET", "dags")["dags"]) == len(examples.files()) + len(many.DAGS))
-    voice.say("The example DAGs")
+    expected = len(examples.files()) + len(many.DAGS) + is_apart
+    scene.until(lambda: len(scene.tell("GET", "dags")["dags"]) == expected)
+    if is_apart:
+        voice.say("Files of one worker that the other one looks for")
+        voice.say(separate.run(scene))
+    names = [one["package_name"] for one in scene.tell("GET", "providers?limit=1000")["providers"]]
+    assert "apache-airflow-providers-celery" in names, names
+    assert "airflow-provider-hsml" not in names, "the API server was to run without the provider"
+    voice.say("The example DAGs; the API server has no provider")
     ran = examples.run(scene)
     voice.say(f"{ran}. Forty parallel runs")
     parallel = many.run(scene)
     voice.say(parallel)
-    if executor == "CeleryExecutor":
-        done = [(scene.airflow.home / f"worker-{name}.log").read_text().count(" succeeded in ") for name in WORKERS]
+    if scene.workers:
+        done = [(worker.home / "worker.log").read_text().count(" succeeded in ") for worker in scene.workers]
         assert all(done), f"the workers did {done} tasks"
         scene.says += f" ({' and '.join(map(str, done))} tasks)"
     return f"{scene.says}: {ran}; {parallel}"

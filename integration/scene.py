@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import requests
 
 from airflow_provider_hsml.local import Administration, LocalServing
-from integration.servers import postgresql, redis
+from integration import machines
+from integration.servers import bucket, postgresql, redis
 from tests.support import commands
 from tests.support.real_airflow import Airflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from airflow_provider_hsml.local import ModelFiles
+    from integration.servers import Bucket
 
-WORKERS = ("one", "two")
-"""The names of the Celery workers."""
+WITHOUT_PROVIDER = Path(__file__).parent / "without_provider"
+"""On the path of a program, it hides the provider from it."""
 AT_ONCE = 8
 """The number of parallel tasks."""
 
@@ -37,6 +40,8 @@ class Scene:
     :param airflow: its programs are running; its connections are the local servers
     :param tell: sends a request to its API
     :param servings: by the name of the connection
+    :param workers: the Celery workers' Airflows, with folders of their own; none with the LocalExecutor
+    :param bucket: where trained models are handed over
     :param database_log: the log of PostgreSQL
     :param says: a description of the setup, for people
     """
@@ -44,6 +49,8 @@ class Scene:
     airflow: Airflow
     tell: Callable[..., Any]
     servings: dict[str, LocalServing]
+    workers: list[Airflow]
+    bucket: Bucket
     database_log: Path
     says: str
 
@@ -66,6 +73,13 @@ class Scene:
         path = f"dags/{dag}/dagRuns/~/taskInstances?limit=100"
         tasks: list[dict[str, Any]] = self.tell("GET", path)["task_instances"]
         return tasks
+
+    def links(self, dag: str, task: str) -> dict[str, str | None]:
+        """Return the links on the page of a task of a DAG that has one run."""
+        (run,) = [run["dag_run_id"] for run in self.runs() if run["dag_id"] == dag]
+        path = f"dags/{dag}/dagRuns/{run}/taskInstances/{task}/links"
+        links: dict[str, str | None] = self.tell("GET", path)["extra_links"]
+        return links
 
     def state(self, dag: str, task: str) -> str | None:
         """Return the state of a task of a DAG that has one run."""
@@ -93,6 +107,11 @@ class Scene:
 
         self.until(have_ended, seconds)
         return current
+
+    def written(self, path: str) -> Path:
+        """Return a file that a task has written below Airflow's home, on the machine where it ran."""
+        (file,) = [found for one in self.workers or [self.airflow] if (found := one.home / path).exists()]
+        return file
 
     def ask(self, connection: str, deployment: str, rows: list[Any]) -> Any:
         """Request predictions as users of a deployment do."""
@@ -141,6 +160,7 @@ def start(
     serving = partial(LocalServing, engine=load_model, administration=administration)
     servings = {f"hsml_{name}": enter(serving()) for name in ("default", "other")}
     database = enter(postgresql())
+    models = enter(bucket())
     url = f"postgresql+psycopg2://airflow:{database.password}@127.0.0.1:{database.port}/postgres"
     settings = {
         "CORE__EXECUTOR": executor,
@@ -158,23 +178,33 @@ def start(
         settings |= {
             "CELERY__BROKER_URL": f"redis://:{broker.password}@127.0.0.1:{broker.port}/0",
             "CELERY__RESULT_BACKEND": f"db+{url}",
-            "CELERY__WORKER_CONCURRENCY": str(AT_ONCE // len(WORKERS)),
+            "CELERY__WORKER_CONCURRENCY": str(AT_ONCE // len(machines.WORKERS)),
         }
-        says = f"{executor} on {database.version} and {broker.version}, {len(WORKERS)} workers"
+        says = f"{executor} on {database.version} and {broker.version}, {len(machines.WORKERS)} workers"
+        says += " with separate file systems" if machines.can_hide() else " with separate folders, not hidden"
     more = {f"AIRFLOW__{name}": value for name, value in settings.items()}
     airflow = Airflow.beside(servings["hsml_default"], folder, folder / "dags", **more)
     del airflow.environment["AIRFLOW_CONN_HSML_DEFAULT"]  # The connections are in the database, as in production.
     (migrated,) = commands.run([("db", "migrate")], airflow.environment)
     assert migrated.code == "0", migrated.output
+    # Only what imports DAG files or triggers needs the provider. With the LocalExecutor the scheduler runs the tasks.
+    absent = {"PYTHONPATH": str(WITHOUT_PROVIDER)}
+    bare = dataclasses.replace(airflow, environment=airflow.environment | absent)
+    needs_none = {"api-server"} | ({"scheduler"} if executor == "CeleryExecutor" else set())
     for program in programs:
-        enter(airflow.started(*program))
-    if executor == "CeleryExecutor":
-        for name in WORKERS:
-            command = ("celery", "worker", no_logs, "--celery-hostname", f"{name}@%h")
-            enter(airflow.started(*command, log_name=f"worker-{name}"))
+        enter((bare if program[0] in needs_none else airflow).started(*program))
+    # All folders are made before the first worker hides those of the others: it would not hide one that replaces them.
+    names = machines.WORKERS if executor == "CeleryExecutor" else ()
+    workers = [machines.machine(airflow, name) for name in names]
+    for name, worker in zip(names, workers, strict=True):
+        command = ("celery", "worker", no_logs, "--celery-hostname", f"{name}@%h", "--queues", f"default,{name}")
+        through = machines.alone(airflow, name)
+        enter(worker.started(*command, log_name="worker", through=through, cwd=worker.home))
     airflow.until(airflow.answers, 300)
     tell = airflow.api()
     for name, one in servings.items():
         fields = one.connection_fields(one.api_key)
         tell("POST", "connections", {"connection_id": name, **fields, "extra": json.dumps(fields["extra"])})
-    return Scene(airflow, tell, servings, database.log, says)
+    tell("POST", "connections", {"connection_id": "storage", **models.connection})
+    tell("POST", "variables", {"key": "trained_models", "value": f"s3://storage@{models.name}/trained"})
+    return Scene(airflow, tell, servings, workers, models, database.log, f"{says}, {models.version}")

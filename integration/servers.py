@@ -1,20 +1,26 @@
-"""PostgreSQL and Redis from Debian: installed if missing, and started for the duration of a block."""
+"""PostgreSQL and Redis from Debian, installed if missing, and a bucket; each runs for the duration of a block."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import requests
 
 from tests.support.real_airflow import free_port, kill_session
 
@@ -111,6 +117,46 @@ def redis() -> Iterator[Address]:
         (folder / "redis.conf").write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         with _running(["redis-server", str(folder / "redis.conf")], port, folder):
             yield Address(f"Redis {version}", port, password, folder / "log")
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """
+    A bucket of an S3 server.
+
+    :param version: such as "moto 5.2.5"
+    :param connection: the fields of the Airflow connection that reaches it
+    :param name: its name
+    """
+
+    version: str
+    url: str
+    connection: dict[str, Any]
+    name: str
+
+    def objects(self) -> list[str]:
+        """Return the keys of its objects, at most 1000."""
+        answer = requests.get(f"{self.url}/{self.name}?list-type=2", timeout=60, verify=True)
+        assert answer.ok, answer.text
+        return re.findall("<Key>([^<]+)</Key>", answer.text)
+
+
+@contextlib.contextmanager
+def bucket() -> Iterator[Bucket]:
+    """Run a new S3 server, moto's, with an empty bucket. It needs no credentials, but Airflow's connection does."""
+    port = free_port()
+    url, name = f"http://127.0.0.1:{port}", "models"
+    connection = {
+        "conn_type": "aws",
+        "login": "somebody",
+        "password": secrets.token_hex(16),
+        "extra": json.dumps({"endpoint_url": url, "region_name": "us-east-1"}),
+    }
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with _folder() as folder, _running(command, port, folder):
+        made = requests.put(f"{url}/{name}", timeout=60, verify=True)
+        assert made.ok, made.text
+        yield Bucket(f"moto {metadata.version('moto')}", url, connection, name)
 
 
 def _not_root() -> dict[str, Any]:

@@ -11,12 +11,10 @@ models have the same names. Each model answers with its own name, so an answer f
 from __future__ import annotations
 
 import json
-import os
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from airflow.sdk import DAG, Param, get_current_context, task
+from airflow.sdk import DAG, ObjectStoragePath, Param, Variable, get_current_context, task
 
 from airflow_provider_hsml import DeployBestModelOperator, PredictOperator, RegisterModelOperator
 
@@ -34,8 +32,8 @@ def answer(candidate: int) -> str:
 def train(candidate: int) -> dict[str, Any]:
     """Create a candidate; the run's parameter ``best`` decides which one has the best metric."""
     context: Any = get_current_context()
-    folder = Path(os.environ["AIRFLOW_HOME"], "made", context["dag"].dag_id, context["run_id"], str(candidate))
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = ObjectStoragePath(Variable.get("trained_models")) / context["dag"].dag_id / context["run_id"]
+    folder /= str(candidate)
     (folder / "model.joblib").write_text(json.dumps({"answer": answer(candidate)}))
     return {
         "model_path": str(folder),

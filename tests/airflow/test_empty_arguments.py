@@ -54,6 +54,9 @@ def make(kind: Any, **given: Any) -> Any:
 class Upstream(FakeTaskInstance):
     """A task instance behind tasks that have returned nothing, as those that were skipped or failed."""
 
+    task: Any = None
+    """The operator: Airflow 3.4 asks whether it belongs to a task loop."""
+
     def get_relevant_upstream_map_indexes(self, *_args: Any, **_kwargs: Any) -> None:
         return None
 

@@ -135,7 +135,7 @@ def test_the_sdist_holds_sources_only(tmp_path: Path) -> None:
 def unpinned(asked: list[str], airflow: str) -> set[str]:
     text = (ROOT / f"constraints/airflow-{airflow}.txt").read_text()
     pinned = {found["name"] for line in text.splitlines() if (found := CONSTRAINT.fullmatch(line))}
-    return {re.split(r"[<>=]", line)[0] for line in asked} - pinned
+    return {re.split(r"[<>=\[]", line)[0] for line in asked} - pinned
 
 
 class TestConstraints:

@@ -14,7 +14,8 @@ A cell *survives* when all of this holds:
   run once more as Airflow's retry; after a permanent error as a task that a person has cleared, with a new run key.
 - Whenever the task is green, the server is as the operation promises: the version that answers, and how it answers.
 - There is one deployment. No file and no model version is left over that nothing refers to.
-- The change was carried out at most once, and its way back at most once, over all tries.
+- The change was carried out at most once, and its way back at most once, over all tries. Where a try timed out because
+  the machine was overloaded, the task is tried once more, and may stop and start once more to make room.
 - No version that answers well was rolled back or rejected.
 - A rolling change, however it ended, leaves a version that answers.
 - No request was sent to a server whose certificate is not trusted.

@@ -192,6 +192,8 @@ class _Run:
         self.beside: list[threading.Thread] = []
         self.stores: dict[str, Store] = {}
         self.keys = 1
+        self.late = 0
+        """Tries after a timeout on an overloaded machine."""
 
     def play(self, name: str) -> Outcome:
         begun = time.monotonic()
@@ -316,7 +318,7 @@ class _Run:
         is_done = last.error is None and (not is_client or self.operation.repeats)  # Run again, it would do it again.
         if is_done or (self.operation.rejects and judge.is_rollback(last.error) and not is_client):
             return []
-        times, late = 2 if is_client else 1, 0
+        times = 2 if is_client else 1
         while times:
             times -= 1
             if last.error is None:
@@ -330,9 +332,9 @@ class _Run:
             if last.error is None or (self.operation.rejects and judge.is_rollback(last.error)):
                 return self._check(last)
             is_timeout = isinstance(last.error, NoResponseError | DeadlineExceededError)
-            if is_timeout and self.player.loops.proxies.late_at > begun and late < _MOST_LATE:
+            if is_timeout and self.player.loops.proxies.late_at > begun and self.late < _MOST_LATE:
                 # The cell's seconds are too short: the machine was overloaded.
-                late, times = late + 1, times + 1
+                self.late, times = self.late + 1, times + 1
                 self.player.loops.proxies.await_calm()
         if "deletes" in self.plot.notes.get("disturbed", ()) and self.operation.needs_deployment:
             return []
@@ -373,7 +375,7 @@ class _Run:
     def _final(self) -> list[str]:
         others = len(self.plot.notes.get("disturbed", ()))
         keys = self.keys + len(self.beside)
-        found = judge.effects(self.operation, self.proxy.exchanges, others=others, keys=keys)
+        found = judge.effects(self.operation, self.proxy.exchanges, others=others, keys=keys, late=self.late)
         found += judge.leftovers(self.operation, self.plot)
         found += [f"sent to a server with another certificate: {sent}" for sent in self.proxy.trusted_blindly]
         found += [f"the proxy itself failed: {error[-800:]}" for error in self.proxy.broken]

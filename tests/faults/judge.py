@@ -42,12 +42,15 @@ def _kind(effect: str) -> str:
     return "register" if effect.startswith("register:") else _SAME.get(effect, effect)
 
 
-def effects(operation: Operation, exchanges: list[Exchange], *, others: int = 0, keys: int = 1) -> list[str]:
+def effects(
+    operation: Operation, exchanges: list[Exchange], *, others: int = 0, keys: int = 1, late: int = 0
+) -> list[str]:
     """
     Tell what was carried out more often than it may be.
 
     :param others: how often another client has changed the deployment: each such change may need one more of ours
     :param keys: the number of run keys under which the task ran: some operations are done once for each
+    :param late: how many further tries there were because the machine was overloaded
     """
     done = Counter(_kind(exchange.effect) for exchange in exchanges if exchange.effect)
     found = []
@@ -57,6 +60,8 @@ def effects(operation: Operation, exchanges: list[Exchange], *, others: int = 0,
             most *= keys
         if most or effect != "rollback:1":
             most += others
+        if effect in operation.undoes:
+            most += late
         if times > most:
             found.append(f"{effect} was carried out {times} times, at most {most} expected")
     return found

@@ -66,6 +66,8 @@ class Operation:
     """Whether a task with another run key does it again: a restart, a rollback, a try of a version."""
     believes: bool = False
     """Whether it is satisfied when the server says that there is no such deployment."""
+    undoes: tuple[str, ...] = ()
+    """The effects of a try that fails and undoes them itself, so that the next one has them again."""
 
 
 def _serves(plot: Plot, version: int, answer: int | None = None) -> list[str]:
@@ -274,6 +276,7 @@ def _all() -> list[Operation]:
             # A start of the old version after a failed stop is its way back; then the retry stops it again.
             {"put:2": 1, "stop": 2, "start": 2},
             clients=_CHANGING,
+            undoes=("stop", "start"),
         ),
         Operation(
             "best",

@@ -7,10 +7,12 @@ import random
 
 import pytest
 
-from . import report
+from . import judge, report
+from .answers import Request
 from .catalogue import FAULTS
 from .matrix import LINES, Matrix, cells_of, grounds, sample
 from .operations import OPERATIONS
+from .proxy import Exchange, Position
 
 _CELLS = 150
 _SEED = 1
@@ -34,6 +36,27 @@ def test_a_sample_of_all_cells_survives() -> None:
     failures = [report.failure(outcome, is_long=True) for outcome in outcomes if not outcome.survived]
     assert not failures, "\n\n".join(failures)
     assert len(outcomes) >= _CELLS
+
+
+@pytest.mark.parametrize(
+    ("operation", "done", "late", "too_often"),
+    [
+        ("recreate", ["stop", "start", "stop", "put:2", "start"], 0, []),
+        ("recreate", [*["stop", "start"] * 2, "stop", "put:2", "start"], 0, ["stop", "start"]),
+        ("recreate", [*["stop", "start"] * 2, "stop", "put:2", "start"], 1, []),
+        ("recreate", [*["stop", "start"] * 3, "put:2", "put:2"], 1, ["put:2"]),
+        ("restart", ["stop", "start", "stop", "start"], 1, ["stop", "start"]),
+    ],
+)
+def test_a_try_on_an_overloaded_machine_may_stop_and_start_once_more(
+    operation: str, done: list[str], late: int, too_often: list[str]
+) -> None:
+    request = Request("POST", "/", (), b"")
+    exchanges = [Exchange(request, Position("change", 1), False, 0.0, effect=effect) for effect in done]
+
+    found = judge.effects(OPERATIONS[operation], exchanges, late=late)
+
+    assert [problem.partition(" was")[0] for problem in found] == too_often
 
 
 def test_the_faults_have_names_of_their_own() -> None:

@@ -80,7 +80,7 @@ def run(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[
         stderr=subprocess.STDOUT,
         text=True,
         check=True,
-        timeout=600,
+        timeout=240,
         env=environment,
     )
     ran = []

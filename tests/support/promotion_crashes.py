@@ -150,12 +150,18 @@ class World:
 
     def interfere(self, name: str, version: int = BETTER) -> None:
         """Change a deployment as somebody who knows of nothing: another version, in two instances."""
-        project = self.hook.client.project
+        has_versions = resource(self.hook, name).get("version") is not None
+        changed = {"modelVersion": version, "requestedInstances": 2, "predictorScalingConfig": {"minInstances": 2}}
+        self.change(name, new_version=has_versions, **changed)
+
+    def change(self, name: str, *, new_version: bool = False, **changed: Any) -> None:
+        """Change keys of a deployment by plain REST; in those that are objects, the given keys only."""
         while True:
-            row = {**resource(self.hook, name), "modelVersion": version, "requestedInstances": 2}
-            row["predictorScalingConfig"] = {**(row.get("predictorScalingConfig") or {}), "minInstances": 2}
+            row = resource(self.hook, name)
+            for key, value in changed.items():
+                row[key] = {**(row.get(key) or {}), **value} if isinstance(value, dict) else value
             try:
-                self.hook.client.send(api.put_deployment(project, row, new_version=row.get("version") is not None))
+                self.hook.client.send(api.put_deployment(self.hook.client.project, row, new_version=new_version))
             except RequestRefusedError as busy:
                 if not busy.not_now:
                     raise

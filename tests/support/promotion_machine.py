@@ -161,7 +161,12 @@ class PromotionMachine(RuleBasedStateMachine):
         self.may_be_down = False
         """Whether a task that stops the deployment for its change was broken off."""
         self.is_start_unverified = False
-        """Whether no promotion has verified the deployment since one began to start it: taken back, it is stopped."""
+        """
+        Whether nothing served before the last start, and no promotion has verified the deployment since.
+
+        To take that back is to stop it. It counts only where ``former`` is not known: a stranger, or a fault on the way
+        back, came before that start. The journal has the stopped state as the one to restore, and the model has none.
+        """
         self.exists = False
         self.last: Task | None = None
         self.fresh = itertools.count(1)
@@ -425,22 +430,20 @@ class PromotionMachine(RuleBasedStateMachine):
         names = [row["name"] for row in self.scene.holdings.deployments.all_shown()]
         assert names in ([], [self.name]), "one deployment at the most"
         self.may_be_down = self.may_be_down or task.recreates
-        if not isinstance(end, BaseException) and task.what != "restart":
-            self.is_start_unverified = False
-        elif not before.is_up and task.what != "restart":
-            self.is_start_unverified = True
         if task.what == "restart":
             self._judge_restart(before, after, end, is_faulty=is_faulty)
             return
+        nothing_served = self._did_nothing_serve(before)
+        ends = [end, *self.others]
+        is_ended = any(not isinstance(one, BaseException) or isinstance(one, RolledBackError) for one in ends)
+        self.is_start_unverified = after.is_up and not is_ended and (self.is_start_unverified or not before.is_up)
         if task.what == "roll back":
             self.strange.clear()  # It is what was asked for.
         if not (self.may_be_down or self.theirs):
             # What nobody has verified is stopped where nothing served before it: so it is taken back.
-            was_down = self.is_start_unverified or (self.former is not None and not self.former.is_up)
-            assert was_down or not any(map(self._is_well, worker.stopped)), "what answers was stopped"
-            is_taken_down = any(how in ("STOP", "DELETE") for how, _ in self.theirs)
+            assert nothing_served or not any(map(self._is_well, worker.stopped)), "what answers was stopped"
             served = before if self.former is None else self.former
-            if self._is_well(served) and not (is_taken_down or self.is_start_unverified):
+            if self._is_well(served) and not nothing_served:
                 assert after.version is not None, "something served before, nothing does now"
         if self.theirs:
             self._judge_disturbed(after, worker)
@@ -449,6 +452,12 @@ class PromotionMachine(RuleBasedStateMachine):
         else:
             self._check_strange(after)
             self._judge_alone(task, before, after, end, worker, is_faulty=is_faulty)
+
+    def _did_nothing_serve(self, before: Seen) -> bool:
+        """Tell whether nothing served before the first of the changes that nobody has verified."""
+        if self.former is not None:
+            return not self.former.is_up
+        return self.is_start_unverified or not before.is_up
 
     def _judge_restart(self, before: Seen, after: Seen, end: Record | BaseException, *, is_faulty: bool) -> None:
         """A restart changes no version; it is not the promotions' to undo."""
@@ -506,19 +515,28 @@ class PromotionMachine(RuleBasedStateMachine):
         if self.former is None:
             return
         self._reject(after, end, is_faulty=is_faulty)
-        # An unverified change is settled first: then it is what served before.
-        is_settled = self.was_unverified and self._is_served(before) and _who(after) == _who(before)
-        former = before if is_settled else self.former
+        former = before if self._was_settled(task, before, after, end) else self.former
         if former.version is not None:
             assert _who(after) == _who(former), "not what served before"
         else:
             assert after.status in ("Created", "Stopped"), "nothing served before"
         if former.row:
-            # A rollback by hand to a kept version, killed half way, may be what served before: it takes two steps, and
-            # the journal does not tell the first one from another client's.
-            known = [former, before] if self._is_served(before) else [former]
-            assert _configuration(after) in map(_configuration, known), "not as it was"
+            was, now = _configuration(former), _configuration(after)
+            assert now == was, "not as it was"
         self.former, self.may_be_down = after, False
+
+    def _was_settled(self, task: Task, before: Seen, after: Seen, end: RolledBackError) -> bool:
+        """
+        Tell whether the unverified change was verified first, so that it is what served before.
+
+        Only a choice of the best settles it, and only if it chooses another version. A change of settings alone leaves
+        who answers as it was: that tells nothing.
+        """
+        chosen = end.record
+        if not (self.was_unverified and chosen and task.what.startswith("deploy best")):
+            return False
+        is_another = chosen.model_version != before.row.get("modelVersion") and chosen.rolled_back is None
+        return is_another and self._is_served(before) and _who(after) == _who(before)
 
     def _judge_success(self, after: Seen, record: Record, *, is_faulty: bool) -> None:
         if record.deployment_id is None:

@@ -19,7 +19,7 @@ import requests
 from tests.support import commands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_hsml.local import LocalServing
 
@@ -105,14 +105,21 @@ class Airflow:
         return tell
 
     @contextlib.contextmanager
-    def started(self, *command: str, log_name: str | None = None) -> Iterator[None]:
-        """Run one of Airflow's programs for a while, and kill it then with all that it has started."""
+    def started(
+        self, *command: str, log_name: str | None = None, through: Sequence[str] = (), cwd: Path | None = None
+    ) -> Iterator[None]:
+        """
+        Run one of Airflow's programs for a while, and kill it then with all that it has started.
+
+        :param through: the beginning of a command that becomes the program
+        """
         with (self.home / f"{log_name or command[0]}.log").open("a") as log:
             program = subprocess.Popen(
-                [sys.executable, "-m", "airflow", *command],
+                [*through, sys.executable, "-m", "airflow", *command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self.environment,
+                cwd=cwd,
                 start_new_session=True,
             )
             try:

@@ -119,6 +119,12 @@ def retrain() -> ModuleType:
     return module
 
 
+def local(url: str) -> Path:
+    """Return the path of a folder that is named by its URL."""
+    assert url.startswith("file:///")
+    return Path(url.removeprefix("file://"))
+
+
 class TestTraining:
     PARAMS = {"training_images": 60, "neighbors": 3, "trees": 5, "gamma": 0.001, "scaling": "none"}  # noqa: RUF012
 
@@ -126,11 +132,12 @@ class TestTraining:
     def train(
         self, retrain: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> Callable[..., dict[str, Any]]:
-        monkeypatch.setattr(retrain, "FOLDER", tmp_path)
+        monkeypatch.setenv("AIRFLOW_VAR_TRAINED_MODELS", f"file://{tmp_path}")
 
         def run(algorithm: str, run_id: str = "run", map_index: int = 0, **params: Any) -> dict[str, Any]:
             ti = type("TaskInstance", (), {"map_index": map_index})
-            context = {"params": self.PARAMS | params, "run_id": run_id, "ti": ti}
+            dag = type("DAG", (), {"dag_id": "retrain_and_deploy"})
+            context = {"params": self.PARAMS | params, "run_id": run_id, "ti": ti, "dag": dag}
             monkeypatch.setattr(retrain, "get_current_context", lambda: context)
             trained: dict[str, Any] = retrain.train.function(algorithm)
             return trained
@@ -141,7 +148,7 @@ class TestTraining:
         """Registering it then finds the version that the try before it registered."""
         for algorithm in retrain.ALGORITHMS:
             trained = train(algorithm)
-            (file,) = Path(trained["model_path"]).iterdir()
+            (file,) = local(trained["model_path"]).iterdir()
             content = file.read_bytes()
 
             assert train(algorithm) == trained
@@ -149,7 +156,7 @@ class TestTraining:
 
     def test_no_two_tasks_share_a_folder(self, train: Callable[..., dict[str, Any]]) -> None:
         folders = [
-            train("nearest_neighbors", run_id, map_index)["model_path"]
+            local(train("nearest_neighbors", run_id, map_index)["model_path"])
             for run_id in ("..", "b")
             for map_index in (0, 1)
         ]
@@ -173,7 +180,7 @@ class TestTraining:
         import joblib
 
         trained = train("support_vectors", scaling=scaling, gamma=0.3)
-        saved: Any = joblib.load(Path(trained["model_path"], "model.joblib"))
+        saved: Any = joblib.load(local(trained["model_path"]) / "model.joblib")
         recorded = trained["expected"]
 
         assert (saved.predict(recorded["instances"]).tolist() == recorded["predictions"]) is is_as_recorded
@@ -198,6 +205,7 @@ class Runs:
 
     hook: HsmlHook
     serving: LocalServing
+    home: Path
     ran: list[commands.Ran]
 
 
@@ -230,7 +238,7 @@ def runs(retrain: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Itera
             AIRFLOW__CORE__DAGS_FOLDER=str(FOLDER),
             AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
         )
-        yield Runs(hook, serving, commands.run(asked, environment))
+        yield Runs(hook, serving, home, commands.run(asked, environment))
 
 
 @pytest.mark.airflow
@@ -252,6 +260,9 @@ class TestRuns:
         assert promotion["deployment_name"] == "digits"
         assert promotion["metric_value"] == max(models[version].metric("accuracy") or 0 for version in (1, 2, 3))
         assert result["served_accuracy"] == pytest.approx(promotion["metric_value"])
+
+    def test_trained_models_wait_in_airflows_folder_unless_the_variable_names_another(self, runs: Runs) -> None:
+        assert len(list((runs.home / "trained" / "retrain_and_deploy").glob("*/model.joblib"))) == 9
 
     def test_a_weak_night_changes_nothing(self, runs: Runs) -> None:
         first, second = self.result(runs, 0), self.result(runs, 1)

@@ -23,6 +23,7 @@ from airflow_provider_hsml.local import LocalServing, Speeds
 from airflow_provider_hsml.local.cluster.faults import Hold
 from tests.conftest import run_model
 from tests.support.promotion_crashes import BAD, BETTER, GOOD, MODEL, Died, World
+from tests.support.tasks import resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 SPEEDS = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
+MORE_MEMORY = {"resources.limits.memory": 2048}
 _numbers = itertools.count()
 
 
@@ -341,6 +343,54 @@ class TestSomebodyElse:
 
         ended = world.ends(world.wish(name, GOOD, one, run="one"), after)
         return [*came, ended] if came else []
+
+
+class TestAKilledRollbackToAKeptVersion:
+    """The worker dies right after that version is active again; it has other settings than those of its model."""
+
+    @pytest.fixture(params=[GOOD, BETTER])
+    def name(self, worlds: Callable[[str], World], request: pytest.FixtureRequest) -> str:
+        """Give a deployment whose first version is active again; it serves the model version of the second, or not."""
+        world, name = worlds("5.2"), f"keptversion{next(_numbers)}"
+        world.run(world.deploy(name, request.param, "before"))
+        world.run(world.deploy(name, GOOD, "last", **MORE_MEMORY))
+        with pytest.raises(Died):
+            world.run(world.back(name, "by hand", 1), after=killed_at("roll deployment"))
+        return name
+
+    def test_is_pending_and_the_next_run_resumes_it(self, worlds: Callable[[str], World], name: str) -> None:
+        world = worlds("5.2")
+        assert world.hook.get_promotion_state(name).is_pending
+
+        record = world.run(world.back(name, "of another run")).record(None)
+
+        (row,) = world.deployments(name)
+        assert (row["version"], row["answering"]) == (1, record.model_version)
+        assert world.is_finished(name)
+
+    def test_a_promotion_that_fails_over_it_leads_back_to_what_was_verified(
+        self, worlds: Callable[[str], World], name: str
+    ) -> None:
+        world = worlds("5.2")
+
+        with pytest.raises(RolledBackError, match="serves again"):
+            world.run(world.deploy(name, BAD, "next"))
+
+        (row,) = world.deployments(name)
+        assert (row["version"], row["answering"]) == (2, GOOD)
+
+    def test_the_change_of_another_client_in_that_version_is_theirs(
+        self, worlds: Callable[[str], World], name: str
+    ) -> None:
+        world = worlds("5.2")
+        limits = resource(world.hook, name)["predictorResources"]["limits"] | {"memory": 3000}
+        world.change(name, predictorResources={"limits": limits})
+        assert not world.hook.get_promotion_state(name).is_pending
+
+        with pytest.raises(RolledBackError, match="serves again"):
+            world.run(world.deploy(name, BAD, "next"))
+
+        assert resource(world.hook, name)["predictorResources"]["limits"]["memory"] == 3000
 
 
 def test_a_rollback_by_hand_over_what_nobody_verified_leads_back_to_what_was(worlds: Callable[[str], World]) -> None:

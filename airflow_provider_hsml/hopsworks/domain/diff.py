@@ -183,6 +183,21 @@ def read_settings(project: Project, raw: Mapping[str, Any], *, also: Collection[
     return found
 
 
+def versioned_settings(project: Project, raw: Mapping[str, Any]) -> SettingValues:
+    """
+    Return the settings that a deployment version holds, without environment variables, as desired settings.
+
+    :param raw: the version; settings are left out of the result if it lacks their keys
+    """
+    return {
+        name: value
+        for name, value in read_settings(project, raw).items()
+        if (setting := setting_of(name)).versioned
+        and name not in ENV_VAR_SETTINGS
+        and any(path[0] in raw for path in setting.paths)
+    }
+
+
 def is_unchanged(project: Project, now: Deployment, was: Deployment) -> bool:
     """
     Return whether a deployment is unchanged since an earlier read.

@@ -118,6 +118,12 @@ class JournalEntry:
     """Whether this is a requested rollback."""
     back_to: int | None = None
     """The deployment version that the requested rollback activates again."""
+    restored: Mapping[str, Any] = field(default_factory=dict)
+    """
+    The other settings that activating a deployment version changes, in plain JSON; never environment variables.
+
+    Empty in an entry of an older version of this package.
+    """
     over: tuple[int | None, str | None] | None = None
     """The signature of the live deployment before this change, if an unverified change of ours was live; else None."""
     asked: Mapping[str, Any] | None = None
@@ -154,6 +160,11 @@ class JournalEntry:
         :param now: seconds since 1970
         """
         return self.state in (EntryState.PROMOTING, EntryState.ROLLING_BACK) and now - self.at < self.timeout
+
+    @property
+    def changes(self) -> Mapping[str, Any]:
+        """All settings that the change sets, also those of a deployment version that it activates, in plain JSON."""
+        return {**self.restored, **self.desired}
 
     @property
     def left_nothing(self) -> bool:
@@ -228,7 +239,7 @@ _ENTRY: dict[str, wire.Shape] = {
         "row": dict,
     },
     **dict.fromkeys(("back_to", "failed_probes"), int),
-    **dict.fromkeys(("asked", "audit"), dict),
+    **dict.fromkeys(("asked", "audit", "restored"), dict),
     "rejected": [{"served": _SERVED, "reason": str, "at": float, "key": str}],
     "routes": [str],
 }

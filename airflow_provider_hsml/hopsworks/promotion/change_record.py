@@ -119,6 +119,8 @@ class ChangeRecord:
             self.env_vars = {key: live.raw.get(key) for key in ENV_VAR_KEYS}
         desired = script_file.absolute(project, self.desired.settings)
         differing = set(desired) if live is None else set(diff.differences(live.raw, desired))
+        restored = {} if live is None else diff.differences(live.raw, self.desired.restored)
+        kept = {name: value for name, value in earlier.desired.items() if name not in restored} if earlier else {}
         touches_env_vars = bool(differing & set(ENV_VAR_SETTINGS))
         if self.entry is None:
             self.replaced = self.journal.newest
@@ -130,13 +132,17 @@ class ChangeRecord:
             timeout=self.run.timeout,
             challenger=self._challenger(live),
             desired={
-                **(earlier.desired if earlier else {}),
+                **kept,
                 **diff.settings_to_json({name: desired[name] for name in sorted(differing)}),
             },
             before=self.previous,
             touches_env_vars=touches_env_vars or (earlier is not None and earlier.touches_env_vars),
             is_rollback=self.rollback is not None,
             back_to=self.desired.restore,
+            restored={
+                **(earlier.restored if earlier else {}),
+                **diff.settings_to_json({name: value for name, (_, value) in restored.items()}),
+            },
             over=live.signature if live is not None and earlier is not None else None,
             asked=that_fit(probe_inputs),
             routes=tuple(sorted(self.run.routes.used | set(self.journal.used_routes))),
@@ -194,6 +200,7 @@ class ChangeRecord:
                 challenger=PreviousState.of(live).served,
                 desired=diff.settings_to_json(desired),
                 back_to=None,
+                restored={},
             )
         if self.entry is not None:
             kept = rejections.without(self.entry, live)

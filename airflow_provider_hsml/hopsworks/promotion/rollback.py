@@ -217,7 +217,8 @@ class Rollback:
         """Return the state to restore: a deployment version, settings, and the model version that serves then."""
         if begun is not None:
             model = await self._model(begun.challenger)
-            return Desired(diff.settings_from_json(begun.desired), model, begun.back_to)
+            settings, restored = map(diff.settings_from_json, (begun.desired, begun.restored))
+            return Desired(settings, model, begun.back_to, restored=restored)
         entry = situation.journal.newest
         if self.to == PREVIOUS and entry and entry.before and entry.state is EntryState.ROLLED_BACK:
             if not (entry.is_rollback or situation.is_unverified):
@@ -240,7 +241,8 @@ class Rollback:
             raise _nothing_before(live)
         kept = await self._kept_version(live)
         model = await self._served_by(kept)
-        return Desired(model_settings(model) if model else {}, model, kept.version)
+        restored = diff.versioned_settings(self.run.project, kept.raw)
+        return Desired(model_settings(model) if model else {}, model, kept.version, restored=restored)
 
     async def _kept_version(self, live: Deployment) -> DeploymentVersion:
         """Return the deployment version to activate."""

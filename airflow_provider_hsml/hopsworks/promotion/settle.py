@@ -82,7 +82,8 @@ async def settle(
 
 def _record(run: Run, situation: Situation, entry: JournalEntry, model: ModelVersion | None) -> ChangeRecord:
     """Return the record of a pending change, to be continued by this run."""
-    desired = Desired(diff.settings_from_json(entry.desired), model, entry.back_to)
+    settings, restored = map(diff.settings_from_json, (entry.desired, entry.restored))
+    desired = Desired(settings, model, entry.back_to, restored=restored)
     run = dataclasses.replace(run, name=situation.name, key=entry.run, audit=entry.audit)
     return ChangeRecord(run, desired, situation.journal, situation.live, entry, adopts=True)
 

@@ -148,22 +148,19 @@ def _find_pending(project: Project, journal: Journal, live: Deployment | None) -
     entry = journal.newest
     if entry is None or live is None or not entry.is_pending:
         return None
-    before, desired, is_begun = (
-        entry.before,
-        diff.settings_from_json(entry.desired),
-        entry.state is EntryState.ROLLING_BACK,
-    )
+    before, is_begun = entry.before, entry.state is EntryState.ROLLING_BACK
     if is_live(project, entry, live):
         return entry
     if entry.over == live.signature:
         return _earlier(project, entry, live) if entry.state is EntryState.PROMOTING else entry
     if before is None or before.deployment_id != live.id or not (is_begun or entry.is_rollback):
         return None
-    if before.matches(live) and not is_begun:
+    if not is_begun and (before.matches(live) or entry.back_to not in (None, live.version)):
         return None
     # A rollback takes two steps: some settings may have the previous value already, and others the changed one.
-    not_back = diff.differences(live.raw, diff.read_settings(project, before.row, also=desired))
-    still_changed = {name: desired[name] for name in not_back if name in desired}
+    changes = diff.settings_from_json(entry.changes)
+    not_back = diff.differences(live.raw, diff.read_settings(project, before.row, also=changes))
+    still_changed = {name: changes[name] for name in not_back if name in changes}
     is_partly_back = set(still_changed) == set(not_back) and not diff.differences(live.raw, still_changed)
     return entry if is_partly_back else None
 
@@ -198,13 +195,13 @@ def is_live(project: Project, entry: JournalEntry, live: Deployment) -> bool:
         return False
     if before is None:
         return True
-    desired = diff.settings_from_json(entry.desired)
-    changes = diff.differences(before.row, desired)
-    makes_version = api.VERSIONS in entry.routes and any(setting_of(name).versioned for name in changes)
-    if before.version == live.version and (makes_version or (not desired and entry.touches_env_vars)):
+    changes = diff.settings_from_json(entry.changes)
+    differing = diff.differences(before.row, changes)
+    makes_version = api.VERSIONS in entry.routes and any(setting_of(name).versioned for name in differing)
+    if before.version == live.version and (makes_version or (not changes and entry.touches_env_vars)):
         return False
-    changed = diff.update_body(before.row, desired)
-    return not diff.differences(live.raw, diff.read_settings(project, changed, also=entry.desired))
+    changed = diff.update_body(before.row, changes)
+    return not diff.differences(live.raw, diff.read_settings(project, changed, also=changes))
 
 
 def _is_challenger(entry: JournalEntry, live: Deployment) -> bool:
@@ -214,9 +211,9 @@ def _is_challenger(entry: JournalEntry, live: Deployment) -> bool:
     If Hopsworks keeps no versions, the signature of a stopped deployment does not change with its settings.
     """
     before = entry.before
-    if before is not None and (before.deployment_id != live.id or (before.matches(live) and not entry.desired)):
+    if before is not None and (before.deployment_id != live.id or (before.matches(live) and not entry.changes)):
         return False
-    return not diff.differences(live.raw, diff.settings_from_json(entry.desired))
+    return not diff.differences(live.raw, diff.settings_from_json(entry.changes))
 
 
 def differing(project: Project, found: Situation, desired: SettingValues) -> dict[str, tuple[Any, Any]]:

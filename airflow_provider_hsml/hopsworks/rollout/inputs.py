@@ -69,6 +69,8 @@ class Desired:
     """A deployment version to activate again first, where Hopsworks keeps them."""
     serve: bool = True
     """Whether the deployment has to serve; if not, one that is stopped stays stopped."""
+    restored: SettingValues = field(default_factory=dict)
+    """The settings that the version in ``restore`` holds: they come with it, and are never sent."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -300,6 +300,8 @@ def _environment(airflow_home: Path) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not _NOT_INHERITED.fullmatch(name)}
     return inherited | {
         "AIRFLOW_HOME": str(airflow_home),
+        # Where the DAG hands trained models over: a folder here, a bucket where tasks share no files.
+        "AIRFLOW_VAR_TRAINED_MODELS": f"file://{airflow_home.parent / 'trained'}",
         "AIRFLOW__CORE__DAGS_FOLDER": str(_CHECKOUT / "example_dags"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",

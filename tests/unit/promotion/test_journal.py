@@ -94,7 +94,7 @@ class TestAnEntry:
 
     def test_of_an_older_version_lacks_what_came_later(self) -> None:
         data: Any = json.loads(json.dumps(entry().to_json()))
-        for name in ("over", "is_rollback", "back_to", "reason"):
+        for name in ("over", "is_rollback", "back_to", "restored", "reason"):
             del data[name]
 
         assert JournalEntry.from_json(data) == entry(over=None)
@@ -108,7 +108,10 @@ class TestAnEntry:
             ),
             *(((key,), []) for key in ("challenger", "wanted", "before", "over")),
             *(((key,), None) for key in ("id", "run", "at", "challenger", "wanted", "touches_env_vars", "rejected")),
-            *(((key,), "x") for key in ("at", "before", "passes", "is_rollback", "back_to", "over", "routes")),
+            *(
+                ((key,), "x")
+                for key in ("at", "before", "passes", "is_rollback", "back_to", "over", "routes", "restored")
+            ),
             *((("before", key), "x") for key in ("deployment_id", "version", "was_up", "served", "row")),
             *((("before", key), None) for key in ("deployment_id", "was_up", "served", "row")),
             (("before", "row", "modelVersion"), "1"),

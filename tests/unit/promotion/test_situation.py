@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pytest
 
+from airflow_provider_hsml.hopsworks.domain import diff
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.journal_entry import (
     EntryState,
@@ -17,8 +18,10 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.promotion import situation
+from airflow_provider_hsml.hopsworks.promotion.change_record import ChangeRecord, ManualRollback
 from airflow_provider_hsml.hopsworks.promotion.journal import Journal
 from airflow_provider_hsml.hopsworks.registry.lookup import find_version, list_versions
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, Run
 from tests.support.fake import PROJECT, FakeHopsworks, row
 
 
@@ -109,6 +112,89 @@ class TestPending:
 
     def test_one_that_was_not_sent_is_not_live(self) -> None:
         assert not self.pending({"modelVersion": 1, "version": 1, "revision": "1"}, touches_env_vars=False)
+
+
+class TestAPendingRollbackToAKeptVersion:
+    """A worker died after it had activated version 1, which holds less memory than version 2."""
+
+    BEFORE = row(modelVersion=2, version=2, revision="2", predictorResources={"limits": {"memory": 2048}})
+    KEPT: ClassVar[dict[str, Any]] = {"version": 1, "revision": "3", "predictorResources": {"limits": {"memory": 1024}}}
+
+    @staticmethod
+    def recorded(live: dict[str, Any], desired: Desired, pending: JournalEntry | None = None) -> JournalEntry:
+        """Return the entry that a rollback by hand, or a promotion over it, writes."""
+        deployment = Deployment.from_json(live)
+        journal = Journal(PROJECT, "digits", newest=pending, is_kept=False)
+        record = ChangeRecord(Run(PROJECT, "digits", 60.0, 1.0), desired, journal, deployment, pending)
+        record.rollback = None if desired.restore is None else ManualRollback(rejects=True)
+        FakeHopsworks(live).run(record.begin(deployment, {}))
+        assert record.entry is not None
+        return JournalEntry.from_json(json.loads(json.dumps(record.entry.to_json())))
+
+    def rollback(self, number: int) -> JournalEntry:
+        kept = row(modelVersion=number, **self.KEPT)
+        return self.recorded(
+            self.BEFORE, Desired({"model_version": number}, None, 1, restored=diff.versioned_settings(PROJECT, kept))
+        )
+
+    @staticmethod
+    def is_pending(entry: JournalEntry, **live: Any) -> bool:
+        journal = Journal(PROJECT, "digits", newest=entry)
+        return situation._find_pending(PROJECT, journal, Deployment.from_json(row(**live))) is not None
+
+    @pytest.mark.parametrize("number", [1, 2])
+    def test_is_ours(self, number: int) -> None:
+        """Also if the kept version serves the same model version."""
+        entry = self.rollback(number)
+
+        assert self.is_pending(entry, modelVersion=number, **self.KEPT)
+        assert not self.is_pending(entry, **self.BEFORE), "it was not sent"
+
+    @pytest.mark.parametrize("number", [1, 2])
+    @pytest.mark.parametrize(
+        "theirs",
+        [
+            {"predictorResources": {"limits": {"memory": 3000}}},
+            {"modelVersion": 3},
+            {"inferenceLogging": "ALL"},
+            {"predictorScalingConfig": {"minInstances": 5}},
+        ],
+        ids=str,
+    )
+    def test_changed_by_another_client_is_theirs(self, number: int, theirs: dict[str, Any]) -> None:
+        live = {"modelVersion": number, **self.KEPT}
+
+        assert not self.is_pending(self.rollback(number), **{**live, **theirs})
+
+    def test_the_same_settings_without_that_version_are_another_clients(self) -> None:
+        entry = dataclasses.replace(self.rollback(2), routes=("versions",))
+
+        assert not self.is_pending(entry, **{**self.BEFORE, **self.KEPT, "version": 2})
+
+    def test_a_promotion_over_it_is_pending_too(self) -> None:
+        live = row(modelVersion=2, **self.KEPT)
+        entry = self.recorded(live, Desired({"model_version": 3}), self.rollback(2))
+
+        sent = {**live, "version": 3, "revision": "4", "modelVersion": 3}
+        assert self.is_pending(entry, **sent)
+        assert not self.is_pending(entry, **{**sent, "predictorResources": {"limits": {"memory": 2048}}})
+
+    def test_over_a_pending_promotion_that_version_counts(self) -> None:
+        """The promotion has set the memory to another value than the kept version has."""
+        promoted = {**self.BEFORE, "version": 3, "revision": "4", "predictorResources": {"limits": {"memory": 4096}}}
+        pending = self.recorded(self.BEFORE, Desired({"resources.limits.memory": 4096}))
+        kept = row(modelVersion=2, **self.KEPT)
+        desired = Desired({"model_version": 2}, None, 1, restored=diff.versioned_settings(PROJECT, kept))
+
+        entry = self.recorded(promoted, desired, pending)
+
+        assert self.is_pending(entry, modelVersion=2, **self.KEPT)
+        assert not self.is_pending(entry, **{**promoted, "version": 1, "revision": "5"})
+
+    def test_the_journal_holds_nothing_that_the_server_left_out(self) -> None:
+        held = diff.versioned_settings(PROJECT, {"version": 1, "modelVersion": 2, "predictorEnvVars": ["KEY=secret"]})
+
+        assert held == {"model_version": 2}
 
 
 class TestLookingUp:
