@@ -13,6 +13,7 @@ from airflow_provider_hsml.local.cluster.faults import LostChange
 from airflow_provider_hsml.local.errors import Refusal
 
 from .deployments import Deployments
+from .feature_store import FeatureStore
 from .files import DATASETS, ProjectFiles
 from .registry import Registry, split_id
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from .accounts import Accounts, Project
     from .administration import Administration
+    from .feature_store import FeatureView
 
 
 _LINE = "hopsworks-version"
@@ -90,6 +92,7 @@ class Holdings:
     files: ProjectFiles
     registry: Registry
     deployments: Deployments
+    features: FeatureStore
 
 
 class World:
@@ -140,7 +143,8 @@ class World:
             files = ProjectFiles(project.name, root / "projects" / project.name, root / "staging" / project.name)
             registry = Registry(project, store, files, line, administration.tag_schemas)
             deployments = Deployments(project, store, files, self.cluster, line=line, administration=administration)
-            self._holdings[project.id] = Holdings(project, files, registry, deployments)
+            features = FeatureStore(project, root / "feature-stores" / f"{project.name}.json")
+            self._holdings[project.id] = Holdings(project, files, registry, deployments, features)
         for project in accounts.projects:
             files = self._holdings[project.id].files
             others = [other for other in accounts.shared_with(project) if other != project]
@@ -181,6 +185,7 @@ class World:
             holdings.deployments.locks.forget()
         for holdings in self._holdings.values() if everything else ():
             holdings.deployments.lifecycle.clear()
+            holdings.features.clear()
             for row in holdings.registry.find().get("items", []):
                 holdings.registry.delete(row["id"])
             for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
@@ -217,10 +222,7 @@ class World:
         :param project: None for the first; the user needs no role in it
         :return: the version
         """
-        by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
-        if project is not None and project not in by_name:
-            raise ValueError(f"project {project!r} is not known: expected one of {', '.join(by_name)}.")
-        holdings = by_name[project or self.accounts.projects[0].name]
+        holdings = self._of_project(project)
         if version is None:
             listed = holdings.registry.find([f"name_eq:{name}"]).get("items", [])
             version = max((row["version"] for row in listed), default=0) + 1
@@ -232,6 +234,27 @@ class World:
         numbers = {key: float(number) for key, number in (metrics or {}).items()}
         holdings.registry.put(f"{name}_{version}", {"framework": framework, "metrics": numbers})
         return version
+
+    def declare(self, view: FeatureView, *, project: str | None = None) -> FeatureStore:
+        """
+        Add a feature view to a project's feature store, or replace the one of its name and version.
+
+        :param project: None for the first
+        :return: the feature store
+        """
+        store = self._of_project(project).features
+        store.declare(view)
+        return store
+
+    def feature_store_of(self, project: Project) -> FeatureStore:
+        """Return the feature store of a project, whose models another one may read."""
+        return self._holdings[project.id].features
+
+    def _of_project(self, name: str | None) -> Holdings:
+        by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
+        if name is not None and name not in by_name:
+            raise ValueError(f"project {name!r} is not known: expected one of {', '.join(by_name)}.")
+        return by_name[name or self.accounts.projects[0].name]
 
     def delete_model(self, project_id: int, model_id: str) -> None:
         """Delete a version of a model; refuse one that a deployment uses."""
