@@ -70,7 +70,7 @@ def _dataset(asking: Asking) -> Response:
 def _provenance_of_model(asking: Asking) -> Response:
     """Return the training dataset and the feature view that a model was registered with."""
     owner = asking.world.registry(asking.param("project"), asking.param("registry"))
-    store = asking.world.feature_store_of(owner.project)
+    store = asking.world.holdings_of(owner.project).features
     return json_answer(store.links(owner.get(asking.param("model")), asking.number("upstreamLvls", 1)))
 
 

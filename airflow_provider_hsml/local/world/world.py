@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 from dataclasses import dataclass
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.cluster.cluster import Cluster
 from airflow_provider_hsml.local.cluster.faults import LostChange
+from airflow_provider_hsml.local.cluster.request_schemas import EnforcingEngine
 from airflow_provider_hsml.local.errors import Refusal
 
 from .deployments import Deployments
 from .feature_store import FeatureStore
 from .files import DATASETS, ProjectFiles
 from .registry import Registry, split_id
+from .request_schemas import find_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +139,8 @@ class World:
         self.ingress_port = ingress_port
         self.ingress_by_path = line.ingress_by_path
         self._speeds = speeds
-        self.cluster = Cluster(engine, speeds, profile, faults)
+        enforcing = EnforcingEngine(engine, functools.partial(find_schema, self))
+        self.cluster = Cluster(enforcing, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}
         for project in accounts.projects:
@@ -246,9 +250,9 @@ class World:
         store.declare(view)
         return store
 
-    def feature_store_of(self, project: Project) -> FeatureStore:
-        """Return the feature store of a project, whose models another one may read."""
-        return self._holdings[project.id].features
+    def holdings_of(self, project: Project) -> Holdings:
+        """Return what a project holds, also one whose models are only shared with the user's."""
+        return self._holdings[project.id]
 
     def _of_project(self, name: str | None) -> Holdings:
         by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
