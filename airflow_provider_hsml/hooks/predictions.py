@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -61,18 +62,19 @@ class PredictionsMixin(HsmlBaseHook):
         """
         check_deployment_name(name)
         seconds = arguments.seconds("timeout", timeout)
-        arguments.only_one("", instances=instances, inputs=inputs, payload=payload)
-        is_given = any(value is not None for value in (instances, inputs, payload))
+        read = functools.partial(verification.request_body, "", instances=instances, inputs=inputs, payload=payload)
+        # A deployment that is not known yet may have a schema: that takes the values that JSON has, and more.
+        encodes = validate and self._request_schemas.get(name, self) is not None
+        body: Mapping[str, Any] | None = read(encodes=encodes)
         # The served version may have changed since, and with it the example.
-        deployment = self._can_answer.get(name) if is_given else None
+        deployment = None if body is None else self._can_answer.get(name)
         if deployment is None:
             deployment = self._find_deployment(name)
             predict.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
             self._can_answer[name] = deployment
         schema = self._request_schema(deployment) if validate else None
-        body: Mapping[str, Any] | None = verification.request_body(
-            "", instances=instances, inputs=inputs, payload=payload, encodes=schema is not None
-        )
+        if encodes and schema is None:
+            body = read(encodes=False)
         body = body or self._input_example(deployment)
         if schema is not None:
             check_body(schema, body, f"{deployment}")
