@@ -252,8 +252,8 @@ def create_with_tags(session: Session) -> None:
 @step(REGISTRY, "ask for a model's feature view and training data", hsml=OLDER)
 def provenance(session: Session) -> None:
     model = session.version(1)
-    expect(model.get_feature_view_provenance().is_empty(), True, "the feature view's provenance is empty")
-    expect(model.get_training_dataset_provenance().is_empty(), True, "the training dataset's provenance is empty")
+    expect(model.get_feature_view_provenance(), None, "the feature view's provenance")
+    expect(model.get_training_dataset_provenance(), None, "the training dataset's provenance")
 
 
 @step(REGISTRY, "delete a version of a model")

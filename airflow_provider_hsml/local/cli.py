@@ -153,8 +153,8 @@ def _feature_views(file: Path | None) -> list[FeatureView]:
 
     try:
         return [] if file is None else [FeatureView(**row) for row in json.loads(file.read_bytes())]
-    except TypeError as error:
-        raise ValueError(f"{file} is no list of feature views ({error}).") from None
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"--feature-views {file}: expected a JSON list of feature views ({error}).") from None
 
 
 def _reason(error: Exception, root: Path) -> str:

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import HsmlHook, RegisterModelOperator
 from airflow_provider_hsml.hopsworks.domain.feature_view import Origin, Provenance
-from airflow_provider_hsml.local import FeatureView
+from airflow_provider_hsml.local import FeatureView, RequestFault
 from tests.support.samples import sdk_requests
 from tests.support.tasks import FakeTaskInstance, changes, execute, rendered
 
@@ -201,6 +201,25 @@ class TestRefused:
     def test_a_template_that_gives_nothing(self, registering: Callable[..., Any], empty: str) -> None:
         with pytest.raises(AirflowFailException, match="feature_view"):
             execute(rendered(registering(feature_view="{{ x }}"), feature_view=empty))
+
+    def test_names_that_cannot_be_listed_are_not_in_the_message(
+        self, serving: LocalServing, registering: Callable[..., Any]
+    ) -> None:
+        serving.faults.add(
+            RequestFault("GET", "/project/*/featurestores/*/featureview", status=400, body={"errorCode": 1})
+        )
+
+        with pytest.raises(AirflowFailException, match=r"no such feature view in 'demo_featurestore'\.\nName one"):
+            execute(registering(feature_view="nope"))
+        serving.faults.clear()
+
+    def test_another_refusal_is_told_as_it_is(self, serving: LocalServing, registering: Callable[..., Any]) -> None:
+        body = {"errorCode": 270008, "usrMsg": "no such store"}
+        serving.faults.add(RequestFault("GET", "/project/*/featurestores/*", status=400, body=body))
+
+        with pytest.raises(AirflowFailException, match="270008"):
+            execute(registering(feature_view="pixels"))
+        serving.faults.clear()
 
 
 class TestProvenance:

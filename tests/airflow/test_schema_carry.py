@@ -11,8 +11,10 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, RollbackDeploymentOperator
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
+from airflow_provider_hsml.hopsworks.rollout.schema_carry import _Columns
 from airflow_provider_hsml.hopsworks.rollout.update import Update
-from airflow_provider_hsml.local import FeatureView, LocalServing
+from airflow_provider_hsml.local import FeatureView, LocalServing, RequestFault
 from tests.support.request_schemas import FILES, ROW, Scene, declare
 from tests.support.tasks import changes, execute
 
@@ -43,6 +45,10 @@ def served(scene: Scene) -> Scene:
     scene.publish()
     scene.deploy(scene.register(2), own=("OWN=1",))
     return scene
+
+
+async def _no_model(*_: Any) -> None:
+    """Find no model."""
 
 
 def deploy(scene: Scene, **more: Any) -> Any:
@@ -129,6 +135,68 @@ class TestCarried:
         execute(deploy(scene))
 
         assert list(scene.written(FILES["td3"]["id"])) == ["schema"]
+
+    def test_a_rendering_of_an_unknown_form_is_not_published(self, served: Scene) -> None:
+        served.write(f"schema/{served.schema.id}.jsonschema.json", json.dumps({"newer": True}))
+        served.register(3)
+
+        execute(deploy(served))
+
+        assert list(served.written(FILES["td3"]["id"])) == ["schema", "openapi"]
+
+    def test_a_folder_that_is_missing_is_made(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As after the schema was read, another client has deleted the folder."""
+        served.register(3)
+        files = served.serving.world.project(served.serving.project_id).files
+        check = _Columns.check
+
+        async def check_and_lose(columns: Any, script: str) -> None:
+            await check(columns, script)
+            files.delete(f"Deployments/{served.name}/resources/schema")
+
+        monkeypatch.setattr(_Columns, "check", check_and_lose)
+        execute(deploy(served))
+
+        assert list(served.written(FILES["td3"]["id"])) == ["schema"]
+
+    def test_another_task_publishes_the_same_meanwhile(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        files = served.serving.world.project(served.serving.project_id).files
+        served.register(3)
+
+        async def come_second(_project: Any, path: str, content: bytes) -> None:
+            files.write(path, content)
+            raise RequestRefusedError("upload", status=400, code=110012, text="it exists")
+
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.rollout.schema_carry.upload_bytes", come_second)
+
+        assert execute(deploy(served))["action"] == "updated"
+
+    def test_an_upload_that_is_refused(self, served: Scene) -> None:
+        served.register(3)
+        fault = RequestFault("POST", "**/dataset/upload/**/schema", status=400, body={"errorCode": 110055}, times=1)
+        served.serving.faults.add(fault)
+
+        with pytest.raises(AirflowFailException, match="110055"):
+            execute(deploy(served))
+        served.serving.faults.clear()
+        assert served.variables()["SERVING_SCHEMA_ID"] == FILES["td2"]["id"]
+
+    def test_the_view_that_the_registry_knows_without_provenance(
+        self, served: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        served.register(3)
+        features = served.serving.world.project(served.serving.project_id).features
+        links = features.links({"name": served.name, "version": 2}, 2)
+        monkeypatch.setattr(type(features), "links", lambda *_: links)
+
+        assert execute(deploy(served))["action"] == "updated"
+
+    def test_a_version_that_was_served_and_is_gone(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its features are unknown then, and not compared."""
+        served.register(3)
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.rollout.schema_carry.lookup.served_model", _no_model)
+
+        assert execute(deploy(served))["action"] == "updated"
 
     def test_a_transformer_gets_the_variables_too(self, served: Scene, tmp_path: Path) -> None:
         script = tmp_path / "transform.py"

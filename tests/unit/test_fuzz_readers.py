@@ -74,6 +74,7 @@ _NAMED: dict[str, Any] = {
     "body": {"name": "mnist", "instances": [[1.0]]},
     "store": api.FeatureStore(67, "demo_featurestore"),
     "view": FeatureView("mnist", 2),
+    "schema_id": "755f8e2b02a7bbbf",
     "read": lambda value: value,
     "size": 1000,
 }
