@@ -231,6 +231,28 @@ class TestCarried:
             assert served.hook.predict(served.name, instances=[ROW])["predictions"] == [dataset]
 
 
+@pytest.mark.airflow
+class TestDeferred:
+    """The trigger reads the schema by itself: it knows no more than the worker wrote to the journal."""
+
+    def test_recorded_answers_of_online_features_are_not_compared(self, served: Scene) -> None:
+        served.register(3, answer=2, expected={"instances": [ROW], "predictions": [17]})
+
+        record = execute(deploy(served, deferrable=True))
+
+        assert (record["action"], record["verified_by"] == "fingerprint") == ("updated", False)
+        assert served.variables()["SERVING_SCHEMA_ID"] == FILES["td3"]["id"]
+
+    def test_rolled_back(self, served: Scene) -> None:
+        before = served.variables()
+        served.register(3, answer=None)
+
+        with pytest.raises(AirflowFailException, match=r"same_length and finite[\s\S]*rolled back"):
+            execute(deploy(served, deferrable=True))
+
+        assert served.variables() == before
+
+
 class TestRefused:
     """Before anything is changed; the message names the difference."""
 

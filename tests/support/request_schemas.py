@@ -45,7 +45,7 @@ class Scene:
     model_file: Callable[..., Path]
     schema: DeploymentSchema = field(default_factory=lambda: DeploymentSchema.read(DOCUMENT, "sample"))
 
-    def register(self, dataset: int | None, answer: int = 1, **more: Any) -> int:
+    def register(self, dataset: int | None, answer: Any = 1, **more: Any) -> int:
         """Register a version that was trained on a training dataset, and give its number."""
         given = {"feature_view": VIEW.name, "training_dataset_version": dataset, "input_example": [ROW]} | more
         return self.hook.register_model(
