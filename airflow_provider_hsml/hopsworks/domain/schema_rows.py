@@ -61,7 +61,7 @@ def check_body(schema: DeploymentSchema, body: Mapping[str, Any], subject: str) 
     :param subject: the beginning of the message: the deployment, or the argument with the rows
     :raises InvalidInputError: naming the rows and fields at fault, the first row is row 0
     """
-    found = list(faults(schema, body.get("instances", body.get("inputs"))))
+    found = faults(schema, body.get("instances", body.get("inputs")))
     if not found:
         return
     shown = [str(fault) for fault in found[:_MOST_FAULTS]]
@@ -74,34 +74,28 @@ def check_body(schema: DeploymentSchema, body: Mapping[str, Any], subject: str) 
     raise InvalidInputError(message)
 
 
-def faults(schema: DeploymentSchema, rows: Any) -> Iterator[Fault]:
-    """Yield the faults of rows; none if the schema accepts them."""
+def faults(schema: DeploymentSchema, rows: Any) -> list[Fault]:
+    """Return the faults of rows; none if the schema accepts them."""
     if not isinstance(rows, list):
-        yield Fault(None, None, "the rows are not a list")
-        return
+        return [Fault(None, None, "the rows are not a list")]
     if not 0 < len(rows) <= schema.max_batch_rows:
         limit = f"at most {schema.max_batch_rows} are accepted" if rows else "at least one is needed"
-        yield Fault(None, None, f"there are {len(rows)} rows, and {limit}")
-        return
+        return [Fault(None, None, f"there are {len(rows)} rows, and {limit}")]
     if len({isinstance(row, Mapping) for row in rows}) > 1:
-        yield Fault(None, None, "some rows are objects and some are lists")
-        return
+        return [Fault(None, None, "some rows are objects and some are lists")]
     fields = [(field, check_of(field.type)) for field in schema.fields]
-    for number, row in enumerate(rows):
-        yield from _row_faults(number, row, fields)
+    return [fault for number, row in enumerate(rows) for fault in _row_faults(number, row, fields)]
 
 
-def _row_faults(number: int, row: Any, fields: list[tuple[Field, Check]]) -> Iterator[Fault]:
+def _row_faults(number: int, row: Any, fields: list[tuple[Field, Check]]) -> list[Fault]:
     if isinstance(row, list):
         if len(row) != len(fields):
-            yield Fault(number, None, f"expected {len(fields)} values, got {len(row)}")
-            return
+            return [Fault(number, None, f"expected {len(fields)} values, got {len(row)}")]
         row = dict(zip((field.name for field, _ in fields), row, strict=True))
     elif not isinstance(row, Mapping):
-        yield Fault(number, None, f"expected an object or a list, got {type(row).__name__}")
-        return
+        return [Fault(number, None, f"expected an object or a list, got {type(row).__name__}")]
     known = {field.name for field, _ in fields}
-    yield from (Fault(number, str(name), "unknown field") for name in row if name not in known)
+    found = [Fault(number, str(name), "unknown field") for name in row if name not in known]
     for field, check in fields:
         value = row.get(field.name, _ABSENT)
         if value is _ABSENT:
@@ -111,7 +105,8 @@ def _row_faults(number: int, row: Any, fields: list[tuple[Field, Check]]) -> Ite
         else:
             reason = check(value)
         if reason is not None:
-            yield Fault(number, field.name, reason)
+            found.append(Fault(number, field.name, reason))
+    return found
 
 
 # --- Types ----------------------------------------------------------------------------------------------------------

@@ -117,16 +117,7 @@ class Prober:
             message = f"verification.{unmet[0]}: {self._why_not_probed(live, model)}"
             raise InvalidInputError(message)
         if checks.expect is not None and checks.expect.holds is None and (probe is None or probe.predictions is None):
-            message = (
-                "verification.expect: 'equal' needs recorded predictions for the rows that are sent.\nRegister the "
-                "model with expected."
-            )
-            if self.judge.checks.expect is AS_MANY_AND_FINITE:
-                message = (
-                    "verification.expect: 'equal' cannot hold, since the deployment looks features up by serving keys: "
-                    "its predictions for the same row change.\nUse 'same_length' or 'finite'."
-                )
-            raise InvalidInputError(message)
+            raise _cannot_be_equal(self.judge.checks)
         if not self.can_probe:
             log.info("Deployment %r will not be probed: %s", self.name, self._why_not_probed(live, model))
         return model
@@ -308,6 +299,21 @@ class Prober:
             await self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes deployment %r failed: %s", self.name, error)
+
+
+def _cannot_be_equal(checks: Checks) -> InvalidInputError:
+    """Return the error for the expectation 'equal' without recorded predictions to compare with."""
+    if checks.expect is AS_MANY_AND_FINITE:
+        message = (
+            "verification.expect: 'equal' cannot hold, since the deployment looks features up by serving keys: its "
+            "predictions for the same row change.\nUse 'same_length' or 'finite'."
+        )
+    else:
+        message = (
+            "verification.expect: 'equal' needs recorded predictions for the rows that are sent.\nRegister the model "
+            "with expected."
+        )
+    return InvalidInputError(message)
 
 
 def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:

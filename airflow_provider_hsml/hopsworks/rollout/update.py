@@ -184,14 +184,10 @@ class Update:
         before = await self.read()
         if before is None or not diff.is_unchanged(self.run.project, before, live) or not self.differs(before):
             raise Replan
-        _check_same_schema(schema, before)
-        if not before.status.is_stable:
-            raise Replan(is_busy=True)
+        _check_changeable(before, schema)
         differing = diff.differences(before.raw, self.settings)
         log.info("Updating %s: %s", before, diff.describe_changes(differing))
-        body = diff.update_body(before.raw, self.settings)
-        _write_schema(schema, body)
-        body = legacy_artifacts.for_changing(before.raw, body, differing)
+        body = legacy_artifacts.for_changing(before.raw, _body(before, self.settings, schema), differing)
         new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
         try:
             await api.put_deployment(self.run.project, body, new_version=new_version)
@@ -324,14 +320,16 @@ def _served(model: ModelVersion | None) -> str:
     return "a script" if model is None else f"version {model.version} of model {model.name!r}"
 
 
-def _check_same_schema(schema: CarriedSchema | None, before: Deployment) -> None:
+def _check_changeable(before: Deployment, schema: CarriedSchema | None) -> None:
     """
-    Check that a deployment names the schema that was checked.
+    Check that a deployment names the schema that was checked, and that the server accepts changes.
 
-    :raises Replan: another client has published another one
+    :raises Replan: another client has published another schema, or the deployment is busy
     """
     if schema is not None and not schema.is_of(before.raw):
         raise Replan
+    if not before.status.is_stable:
+        raise Replan(is_busy=True)
 
 
 def _check_schema_stored(schema: CarriedSchema | None, stored: Deployment) -> None:
@@ -348,6 +346,8 @@ def _check_schema_stored(schema: CarriedSchema | None, stored: Deployment) -> No
         raise UnsupportedError(message)
 
 
-def _write_schema(schema: CarriedSchema | None, body: dict[str, Any]) -> None:
+def _body(before: Deployment, settings: SettingValues, schema: CarriedSchema | None) -> dict[str, Any]:
+    body = diff.update_body(before.raw, settings)
     if schema is not None:
         schema.write(body)
+    return body

@@ -9,22 +9,23 @@ from airflow_provider_hsml.local.cluster.engines import StartError
 from airflow_provider_hsml.local.cluster.request_schemas import DEFAULT_PREDICTOR, SCHEMA_VARIABLE, RequestSchema
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from airflow_provider_hsml.local.cluster.engines import ModelFiles
 
-    from .world import Holdings, World
+    from .holdings import Holdings
 
 
-def find_schema(world: World, model: ModelFiles) -> RequestSchema | None:
+def find_schema(sharing: Callable[[int], list[Holdings]], model: ModelFiles) -> RequestSchema | None:
     """
     Return the schema that the instances of a deployment enforce; None without one.
 
     As in Hopsworks, only the default predictor checks at its start that the schema is of its model.
 
+    :param sharing: returns what a project holds, and what those hold that share their models with it
     :raises StartError: it is not
     """
-    holdings = world.project(int(model.env["PROJECT_ID"]))
+    holdings, *others = sharing(int(model.env["PROJECT_ID"]))
     path = f"Deployments/{model.deployment}/resources/schema/{model.env[SCHEMA_VARIABLE]}.json"
     document = json.loads(holdings.files.read(path).read_bytes()) if holdings.files.exists(path) else None
     is_default = model.script is not None and model.script.name.endswith(DEFAULT_PREDICTOR)
@@ -32,7 +33,7 @@ def find_schema(world: World, model: ModelFiles) -> RequestSchema | None:
         return None if document is None else RequestSchema(document)
     if document is None:
         _fail(f"Deployment '{model.deployment}' has no deployment schema: the file that its id names is gone.")
-    owner = _owner(world, holdings, model)
+    owner = _owner(holdings, others, model)
     registered = owner.registry.get(f"{model.name}_{model.version}")
     inputs = _inputs(owner, registered)
     view = _check_origin(owner, document, registered)
@@ -48,10 +49,9 @@ def _fail(reason: str) -> NoReturn:
     raise StartError("STARTED", reason)
 
 
-def _owner(world: World, holdings: Holdings, model: ModelFiles) -> Holdings:
+def _owner(holdings: Holdings, others: Iterable[Holdings], model: ModelFiles) -> Holdings:
     """Return the holdings of the project that owns the model, which may share it."""
-    for other in world.accounts.shared_with(holdings.project):
-        owner = world.holdings_of(other)
+    for owner in others:
         if model.path is not None and model.path.is_relative_to(owner.files.here("Models")):
             return owner
     return holdings

@@ -6,7 +6,6 @@ import fcntl
 import functools
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.cluster.cluster import Cluster
@@ -17,6 +16,7 @@ from airflow_provider_hsml.local.errors import Refusal
 from .deployments import Deployments
 from .feature_store import FeatureStore
 from .files import DATASETS, ProjectFiles
+from .holdings import Holdings
 from .registry import Registry, split_id
 from .request_schemas import find_schema
 
@@ -87,17 +87,6 @@ class Root:
         os.close(self._lock)
 
 
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """A project with its files, models and deployments."""
-
-    project: Project
-    files: ProjectFiles
-    registry: Registry
-    deployments: Deployments
-    features: FeatureStore
-
-
 class World:
     """
     All projects and their content. Thread-safe.
@@ -139,7 +128,7 @@ class World:
         self.ingress_port = ingress_port
         self.ingress_by_path = line.ingress_by_path
         self._speeds = speeds
-        enforcing = EnforcingEngine(engine, functools.partial(find_schema, self))
+        enforcing = EnforcingEngine(engine, functools.partial(find_schema, self._sharing))
         self.cluster = Cluster(enforcing, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}
@@ -249,6 +238,12 @@ class World:
         store = self._of_project(project).features
         store.declare(view)
         return store
+
+    def _sharing(self, project_id: int) -> list[Holdings]:
+        """Return what a project holds, and then what those projects hold that share their models with it."""
+        project = self.accounts.by_id(project_id)
+        others = [other for other in self.accounts.shared_with(project) if other != project]
+        return [self._holdings[each.id] for each in (project, *others)]
 
     def holdings_of(self, project: Project) -> Holdings:
         """Return what a project holds, also one whose models are only shared with the user's."""
