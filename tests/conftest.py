@@ -71,6 +71,7 @@ def local_serving() -> Iterator[LocalServing]:
         "no.files": {"PROJECT", "SERVING", "MODELREGISTRY"},
         "only.jobs": {"PROJECT", "JOB"},
     }
+    keys["viewless.key9"] = keys["no.files"] | {"DATASET_VIEW", "DATASET_CREATE", "DATASET_DELETE"}
     access = AccessOptions(keys, foreign_projects=["foreign"])
     with LocalServing(engine=run_model, access=access, hopsworks_version=HOPSWORKS) as serving:
         yield serving

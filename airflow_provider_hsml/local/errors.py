@@ -79,6 +79,10 @@ CODES: dict[int, tuple[int, str]] = {
     250009: (400, "Authentication type is not supported by the serving instance."),
     250010: (401, "Unauthorized by the serving instance."),
     250011: (403, "Forbidden by the serving instance."),
+    # Feature store
+    270008: (400, "Feature store not found."),
+    270012: (404, "Training dataset not found."),
+    270181: (404, "Feature view not found."),
     # Model registry
     360000: (404, "Model not found."),
     360002: (400, "Metric is not a number."),

@@ -26,7 +26,7 @@ from .pace import SPEEDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.local.world.world import Holdings
+    from airflow_provider_hsml.local.world.holdings import Holdings
 
 KEY = "faults.Qx7Rk2Vw9Zt4Lm1Jh8"
 NEXT_KEY = "faults.Ny3Bc6Df5Gp0Sa8Ke2"

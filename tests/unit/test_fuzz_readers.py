@@ -35,6 +35,7 @@ from airflow_provider_hsml.hopsworks.domain import (
 )
 from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
+from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Sleep
@@ -73,6 +74,9 @@ _NAMED: dict[str, Any] = {
     "description": {},
     "address": api.Address.by_path("demo", "mnist"),
     "body": {"name": "mnist", "instances": [[1.0]]},
+    "store": api.FeatureStore(67, "demo_featurestore"),
+    "view": FeatureView("mnist", 2),
+    "schema_id": "755f8e2b02a7bbbf",
     "read": lambda value: value,
     "size": 1000,
     "job": "train",
@@ -357,6 +361,7 @@ _NEW_MODEL: dict[str, Any] = {
     "expected": {"instances": [[1.0]], "predictions": [1]},
     "tags": {"approval": "yes"},
     "feature_view": "view",
+    "feature_view_version": 1,
     "training_dataset_version": 1,
 }
 _CRITERIA = {

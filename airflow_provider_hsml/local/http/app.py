@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from airflow_provider_hsml.local.api import files, inference, jobs, models, projects, sdk, serving
+from airflow_provider_hsml.local.api import feature_store, files, inference, jobs, models, projects, sdk, serving
 from airflow_provider_hsml.local.api.asking import PREFIX, ApiRoute, Asking, json_answer
 from airflow_provider_hsml.local.console import console_routes
 from airflow_provider_hsml.local.errors import Refusal, malformed
@@ -43,7 +43,7 @@ _FLAGGED = frozenset({"SERVING", "MODELREGISTRY"})
 # Predictions first: they are the most frequent, and routes are compared one after the other.
 _ROUTES = [
     *(*inference.ROUTES, *serving.ROUTES, *models.ROUTES, *files.ROUTES),
-    *(*projects.ROUTES, *jobs.ROUTES, *sdk.ROUTES),
+    *(*projects.ROUTES, *feature_store.ROUTES, *jobs.ROUTES, *sdk.ROUTES),
 ]
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.cluster.cluster import Cluster
 from airflow_provider_hsml.local.cluster.faults import LostChange
+from airflow_provider_hsml.local.cluster.request_schemas import EnforcingEngine
 from airflow_provider_hsml.local.errors import Refusal
 
 from .deployments import Deployments
+from .feature_store import FeatureStore
 from .files import DATASETS, ProjectFiles
+from .holdings import Holdings
 from .jobs import Jobs
 from .registry import Registry, split_id
+from .request_schemas import find_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
 
     from .accounts import Accounts, Project
     from .administration import Administration
+    from .feature_store import FeatureView
 
 
 _LINE = "hopsworks-version"
@@ -84,17 +89,6 @@ class Root:
         os.close(self._lock)
 
 
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """A project with its files, models, deployments and jobs."""
-
-    project: Project
-    files: ProjectFiles
-    registry: Registry
-    deployments: Deployments
-    jobs: Jobs
-
-
 class World:
     """
     All projects and their content. Thread-safe.
@@ -138,15 +132,17 @@ class World:
         self.ingress_port = ingress_port
         self.ingress_by_path = line.ingress_by_path
         self._speeds = speeds
-        self.cluster = Cluster(engine, speeds, profile, faults)
+        enforcing = EnforcingEngine(engine, functools.partial(find_schema, self._sharing))
+        self.cluster = Cluster(enforcing, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}
         for project in accounts.projects:
             files = ProjectFiles(project.name, root / "projects" / project.name, root / "staging" / project.name)
             registry = Registry(project, store, files, line, administration.tag_schemas)
             deployments = Deployments(project, store, files, self.cluster, line=line, administration=administration)
+            features = FeatureStore(project, root / "feature-stores" / f"{project.name}.json")
             jobs = Jobs(project, store, files, job_runner, lambda: self.cluster.speeds, administration)
-            self._holdings[project.id] = Holdings(project, files, registry, deployments, jobs)
+            self._holdings[project.id] = Holdings(project, files, registry, deployments, features, jobs)
         for project in accounts.projects:
             files = self._holdings[project.id].files
             others = [other for other in accounts.shared_with(project) if other != project]
@@ -189,6 +185,7 @@ class World:
         for holdings in self._holdings.values() if everything else ():
             holdings.deployments.lifecycle.clear()
             holdings.jobs.clear()
+            holdings.features.clear()
             for row in holdings.registry.find().get("items", []):
                 holdings.registry.delete(row["id"])
             for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
@@ -225,10 +222,7 @@ class World:
         :param project: None for the first; the user needs no role in it
         :return: the version
         """
-        by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
-        if project is not None and project not in by_name:
-            raise ValueError(f"project {project!r} is not known: expected one of {', '.join(by_name)}.")
-        holdings = by_name[project or self.accounts.projects[0].name]
+        holdings = self._of_project(project)
         if version is None:
             listed = holdings.registry.find([f"name_eq:{name}"]).get("items", [])
             version = max((row["version"] for row in listed), default=0) + 1
@@ -240,6 +234,33 @@ class World:
         numbers = {key: float(number) for key, number in (metrics or {}).items()}
         holdings.registry.put(f"{name}_{version}", {"framework": framework, "metrics": numbers})
         return version
+
+    def declare(self, view: FeatureView, *, project: str | None = None) -> FeatureStore:
+        """
+        Add a feature view to a project's feature store, or replace the one of its name and version.
+
+        :param project: None for the first
+        :return: the feature store
+        """
+        store = self._of_project(project).features
+        store.declare(view)
+        return store
+
+    def _sharing(self, project_id: int) -> list[Holdings]:
+        """Return what a project holds, and then what those projects hold that share their models with it."""
+        project = self.accounts.by_id(project_id)
+        others = [other for other in self.accounts.shared_with(project) if other != project]
+        return [self._holdings[each.id] for each in (project, *others)]
+
+    def holdings_of(self, project: Project) -> Holdings:
+        """Return what a project holds, also one whose models are only shared with the user's."""
+        return self._holdings[project.id]
+
+    def _of_project(self, name: str | None) -> Holdings:
+        by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
+        if name is not None and name not in by_name:
+            raise ValueError(f"project {name!r} is not known: expected one of {', '.join(by_name)}.")
+        return by_name[name or self.accounts.projects[0].name]
 
     def delete_model(self, project_id: int, model_id: str) -> None:
         """Delete a version of a model; refuse one that a deployment uses."""
