@@ -3,7 +3,7 @@ Take trained models to verified deployments on Hopsworks Model Serving, from Air
 
 The packages and modules:
 
-- ``operators``: tasks that register, deploy, roll back, start, stop, restart, delete, predict, and clean up
+- ``operators``: tasks that register, deploy, roll back, start, stop, restart, delete, predict, clean up, and run jobs
 - ``sensors``: tasks that wait for a deployment's status or a model version
 - ``triggers``: the waits of deferred tasks, in the triggerer
 - ``hooks``: ``HsmlHook``, the Airflow connection and its methods
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         RegisterModelOperator,
         RestartDeploymentOperator,
         RollbackDeploymentOperator,
+        RunHopsworksJobOperator,
         StartDeploymentOperator,
         StopDeploymentOperator,
     )
@@ -72,6 +73,7 @@ _HOMES = {
     "RegisterModelOperator": "operators",
     "RestartDeploymentOperator": "operators",
     "RollbackDeploymentOperator": "operators",
+    "RunHopsworksJobOperator": "operators",
     "StartDeploymentOperator": "operators",
     "StopDeploymentOperator": "operators",
     "DeploymentStatusSensor": "sensors",
@@ -102,6 +104,7 @@ __all__ = [
     "Resources",
     "RestartDeploymentOperator",
     "RollbackDeploymentOperator",
+    "RunHopsworksJobOperator",
     "Scaling",
     "StartDeploymentOperator",
     "StopDeploymentOperator",

@@ -1,5 +1,5 @@
 """
-Links from a task's page to the deployment and the model version in the Hopsworks UI.
+Links from a task's page to the deployment, the model version and the job's executions in the Hopsworks UI.
 
 A task pushes each URL as an XCom as soon as it knows the URL. Showing a link reads that XCom and sends no request to
 Hopsworks.
@@ -40,6 +40,13 @@ class ModelVersionLink(_PushedLink):
 
     name = "Model version"
     xcom_key = "hsml_model_version_url"
+
+
+class ExecutionLink(_PushedLink):
+    """The link to the executions of the job."""
+
+    name = "Job executions"
+    xcom_key = "hsml_execution_url"
 
 
 class Links:

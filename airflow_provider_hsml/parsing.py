@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 BY_DEPLOYMENT = "deployment {{ task.deployment_name }}"
+BY_JOB = "job {{ task.job_name }}"
 BY_MODEL = "model {{ task.model_name }}"
 _TEMPLATE_CHARACTERS = frozenset("{}[]<>$%#")
 """Characters of template delimiters. A DAG may define its own delimiters."""

@@ -10,11 +10,11 @@ import json
 import os
 import sys
 
-from conformance import registry, serving
+from conformance import registry, request_schemas, serving
 from conformance.sdks import SDKS
 from conformance.steps import Session, run_all
 
-STEPS_OF = (registry, serving)
+STEPS_OF = (registry, request_schemas, serving)
 """The modules that define the steps, in order."""
 
 

@@ -249,7 +249,7 @@ def create_with_tags(session: Session) -> None:
     expect(session.version(4).get_tags(), {"owner": "team-b"}, "the tags")
 
 
-@step(REGISTRY, "ask for a model's feature view and training data", hsml=OLDER, local="it has no feature store")
+@step(REGISTRY, "ask for a model's feature view and training data", hsml=OLDER)
 def provenance(session: Session) -> None:
     model = session.version(1)
     expect(model.get_feature_view_provenance(), None, "the feature view's provenance")

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conformance.client import STEPS_OF
+from conformance.request_schemas import VIEW
 from conformance.steps import STEPS, Step
 
 if TYPE_CHECKING:
@@ -114,9 +115,14 @@ def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
 def _local_serving(subject: Subject, root: Path, log: Path) -> Iterator[dict[str, str]]:
     """Run ``hsml-local serve``, and yield its address as the environment variables that the SDKs read."""
     command = Path(sys.executable).with_name("hsml-local")
+    views = root.with_suffix(".views.json")
+    views.write_text(json.dumps([VIEW]))
     with log.open("w") as output:
         server = subprocess.Popen(
-            [command, "serve", "--port", "0", "--root", root, "--hopsworks-version", subject.hopsworks],
+            [
+                *(command, "serve", "--port", "0", "--root", root, "--feature-views", views),
+                *("--hopsworks-version", subject.hopsworks),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=output,
@@ -138,6 +144,7 @@ def _local_serving(subject: Subject, root: Path, log: Path) -> Iterator[dict[str
     finally:
         server.terminate()
         server.wait()
+        views.unlink()
 
 
 def _printed(line: str) -> dict[str, Any]:

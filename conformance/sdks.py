@@ -33,6 +33,11 @@ class Sdk(ABC):
     def files(self) -> Any:
         """The handle of the project's files."""
 
+    @property
+    def feature_store(self) -> Any:
+        """The handle of the project's feature store, where the SDK has one."""
+        raise NotImplementedError
+
     @abstractmethod
     def list_files(self, path: str) -> Sequence[str]:
         """List the names in a folder."""
@@ -68,6 +73,10 @@ class Hopsworks(Sdk):
     @property
     def files(self) -> Any:
         return self._project.get_dataset_api()
+
+    @property
+    def feature_store(self) -> Any:
+        return self._project.get_feature_store()
 
     def list_files(self, path: str) -> list[str]:
         return [each.rpartition("/")[2] for each in self.files.list(path)]

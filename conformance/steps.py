@@ -68,7 +68,8 @@ class Step:
     impossible: Mapping[str, str]
     """
     The reasons why this is not possible, by the SDK's name. With the key ``local``, the reason why the local Model
-    Serving does not support it; the step then runs all the same, and must fail.
+    Serving does not support it; the step then runs all the same, and must fail. With the key ``cluster``, the reason
+    why it is not run against a cluster.
     """
 
 
@@ -94,7 +95,7 @@ def step(
     :param subject: the section that it belongs to
     :param does: a description for the table
     :param impossible: the reason why an SDK cannot do it, by the SDK's name; as ``local``, why the local Model Serving
-        cannot
+        cannot; as ``cluster``, why it is not tried on a cluster
     """
 
     def add(run: Callable[[Session], None]) -> Callable[[Session], None]:
@@ -108,10 +109,17 @@ def run_all(session: Session, *, is_local: bool) -> Iterator[dict[str, Any]]:
     """Run the steps in order and yield the result of each, ready for JSON. A failed log-in ends the run."""
     for each in STEPS:
         begin = time.monotonic()
-        outcome, reason = _run(each, session, each.impossible.get("local", "") if is_local else "")
+        if not is_local and "cluster" in each.impossible:
+            outcome, reason = _not_on_a_cluster(each)
+        else:
+            outcome, reason = _run(each, session, each.impossible.get("local", "") if is_local else "")
         yield asdict(Result(each.name, outcome, reason, time.monotonic() - begin))
         if each.name == "log_in" and outcome == "FAILED":
             return
+
+
+def _not_on_a_cluster(each: Step) -> tuple[Outcome, str]:
+    return "not possible", each.impossible["cluster"]
 
 
 def _run(each: Step, session: Session, lack: str) -> tuple[Outcome, str]:

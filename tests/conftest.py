@@ -66,7 +66,12 @@ def local_serving() -> Iterator[LocalServing]:
     """A local Model Serving with the ways of a real one, for the session."""
     from airflow_provider_hsml.local import AccessOptions, LocalServing
 
-    keys = {"only.serving": {"PROJECT", "SERVING"}, "no.files": {"PROJECT", "SERVING", "MODELREGISTRY"}}
+    keys = {
+        "only.serving": {"PROJECT", "SERVING"},
+        "no.files": {"PROJECT", "SERVING", "MODELREGISTRY"},
+        "only.jobs": {"PROJECT", "JOB"},
+    }
+    keys["viewless.key9"] = keys["no.files"] | {"DATASET_VIEW", "DATASET_CREATE", "DATASET_DELETE"}
     access = AccessOptions(keys, foreign_projects=["foreign"])
     with LocalServing(engine=run_model, access=access, hopsworks_version=HOPSWORKS) as serving:
         yield serving

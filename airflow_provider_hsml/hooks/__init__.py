@@ -2,7 +2,7 @@
 ``HsmlHook``: the Airflow connection to Hopsworks Model Serving.
 
 The hook is one class, combined from a base (``base``: the connection and the client) and one mixin for each subject:
-``models``, ``deployment_queries``, ``deployment_changes``, ``promotions`` and ``predictions``.
+``models``, ``jobs``, ``deployment_queries``, ``deployment_changes``, ``promotions`` and ``predictions``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 from .base import HsmlBaseHook
 from .deployment_changes import DeploymentChangesMixin
 from .deployment_queries import DeploymentQueriesMixin
+from .jobs import JobsMixin
 from .models import ModelsMixin
 from .predictions import PredictionsMixin
 from .promotion_state import PromotionStateMixin
@@ -26,6 +27,7 @@ class HsmlHook(
     PredictionsMixin,
     DeploymentChangesMixin,
     DeploymentQueriesMixin,
+    JobsMixin,
     ModelsMixin,
     HsmlBaseHook,
 ):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Connection
 
     from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.domain.deployment_schema import DeploymentSchema
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.flow import Defer, Flow
     from airflow_provider_hsml.hopsworks.transport.client import Client
@@ -101,8 +102,10 @@ class HsmlBaseHook(BaseHook):
         self._leave = leave
         self._on_answer = on_answer
         self._on_decided = on_decided
-        self._can_answer: set[str] = set()
+        self._can_answer: dict[str, Deployment] = {}
         """Deployments known to answer predictions: checked once, not at every prediction."""
+        self._request_schemas: dict[str, DeploymentSchema | None] = {}
+        """The schemas of their requests, read once; None of a deployment without one."""
 
     @functools.cached_property
     def access(self) -> Access:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
+from airflow_provider_hsml.hopsworks.domain.deployment_schema import FORMATS
 from airflow_provider_hsml.hopsworks.domain.model_version import check_model_name
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
+from airflow_provider_hsml.hopsworks.inference import schemas
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 from .base import HsmlBaseHook
@@ -88,6 +90,20 @@ class DeploymentQueriesMixin(HsmlBaseHook):
             message = f"{deployment}: this Hopsworks keeps no versions of deployments; 5.2 and later do."
             raise InvalidInputError(message)
         return [version.public for version in versions]
+
+    def get_deployment_schema(self, name: str, *, format: str = "schema") -> dict[str, Any] | None:  # noqa: A002 - as in Hopsworks' API
+        """
+        Return the published schema of a deployment's requests (Hopsworks 5.2 and later).
+
+        :param name: the deployment's name
+        :param format: ``schema``, the document; ``jsonschema``, JSON Schema of ``request`` and ``response``; or
+            ``openapi``, an OpenAPI description
+        :return: None if the deployment has no schema, or not in this format
+        :raises NotFoundError: there is no such deployment; the message lists the names that exist
+        """
+        arguments.choice("format", format, FORMATS)
+        deployment = self._find_deployment(name)
+        return self.run(schemas.read_document(self.client.project, deployment, Routes(), format))
 
     def get_inference_endpoints(self) -> list[Endpoint]:
         """List the addresses where the cluster takes inference requests, beside Hopsworks' REST API."""

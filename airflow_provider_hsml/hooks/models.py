@@ -20,6 +20,7 @@ from .object_storage import local_copy
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_hsml.hopsworks.domain.feature_view import Provenance
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 
 
@@ -132,6 +133,20 @@ class ModelsMixin(HsmlBaseHook):
         flow = Routes().read(api.get_model_tags(project, model.name, model.version), witness)
         found = self.run(flow)
         return {} if found is None else found
+
+    def get_provenance(self, name: str, version: int) -> Provenance:
+        """
+        Return the feature view and the training dataset from which a version was made.
+
+        Each is None if Hopsworks has recorded none, which is also so for a version without a training dataset. A
+        deleted or inaccessible one has its name, its version and that state.
+
+        :param name: the model's name
+        :param version: the version's number
+        :raises NotFoundError: there is no such version; the message lists the versions that exist
+        """
+        model = self.get_model(name, read_version(version))
+        return self.client.send(api.get_provenance(self.client.project, model.name, model.version))
 
     def set_model_tag(self, name: str, version: int, tag: str, value: Any) -> None:
         """

@@ -5,7 +5,7 @@ The exceptions of this package.
 
     HopsworksError
     ├── InvalidInputError           An argument is wrong. Nothing was changed.
-    │   └── NotFoundError           An argument names a model, version or deployment that does not exist.
+    │   └── NotFoundError           An argument names a model, version, deployment or job that does not exist.
     ├── UnsupportedError            This version of Hopsworks does not support a requested feature.
     ├── NoResponseError             Hopsworks is unreachable, or the connection ended before the whole response.
     │   └── CertificateError        The server's TLS certificate does not verify. Nothing was sent.
@@ -13,6 +13,8 @@ The exceptions of this package.
     ├── RequestRefusedError         Hopsworks refused the request, with an errorCode.
     ├── InferenceError              The ingress, or the model behind it, refused an inference request.
     ├── DeadlineExceededError       The timeout passed before the expected state was reached.
+    ├── JobError                    An execution of a job cannot be followed, or is not known for certain.
+    │   └── JobFailedError          An execution of a job has failed, or was stopped.
     └── DeploymentError             A deployment did not reach the requested state.
         ├── DeploymentFailedError   The instances of the deployment do not come up.
         ├── VerificationError       The deployment runs, but its answers are wrong.
@@ -45,6 +47,7 @@ _MOST_OF_REASON = 2048
 BUSY_CODES = frozenset({240001, 240002, 240004})
 LIFECYCLE_CODE = 240003
 _CREATION_CODE = 240026
+_OUT_OF_CREDITS = 150029
 SCOPE_MISSING = 320004
 _PASSING_CODES = BUSY_CODES | {LIFECYCLE_CODE}
 _LASTING_CODES = frozenset({360008})
@@ -56,6 +59,8 @@ _GATEWAY_TEXTS = ("no healthy upstream", "upstream connect error", "upstream req
 
 _HINTS = {
     120012: "A Hopsworks without its data science profile has no Model Serving: ask the administrator to enable it.",
+    130000: "Check the job's configuration in the Hopsworks UI: its file, environment and resources.",
+    _OUT_OF_CREDITS: "Ask an administrator of Hopsworks for a larger quota of the project.",
     150004: "Check the project's name in the connection (extra 'project') or in the argument 'project'.",
     160000: "Ask the project's owner to add the API key's user to the project.",
     150068: "Changing deployments needs the role 'Data owner' in the project.",
@@ -68,7 +73,7 @@ _HINTS = {
     250009: "Predictions take an API key, not a token: set HOPSWORKS_API_KEY, or make an Airflow connection.",
     320002: "Check the API key in the connection's password: it may have been deleted.",
     SCOPE_MISSING: "Create an API key with the scopes PROJECT, SERVING and MODELREGISTRY, and with DATASET_VIEW, "
-    "DATASET_CREATE and DATASET_DELETE to register models.",
+    "DATASET_CREATE and DATASET_DELETE to register models, and JOB to run jobs.",
     320012: "Check the API key in the connection's password.",
     320013: "Check the API key in the connection's password: it may have been deleted.",
     370000: "Tags have a schema: ask an administrator to make it, in Hopsworks below Cluster settings, Tag schemas.",
@@ -143,7 +148,7 @@ class InvalidInputError(HopsworksError):
 
 
 class NotFoundError(InvalidInputError):
-    """Raised when an argument names a model, model version, deployment or project that does not exist."""
+    """Raised when an argument names a model, model version, deployment, job or project that does not exist."""
 
 
 class UnsupportedError(HopsworksError):
@@ -253,7 +258,9 @@ class RequestRefusedError(HopsworksError):
         """Whether a prediction did not reach the model: its route or its instances do not exist yet."""
         self.transient = self.not_ready or (passing and not quota and code not in _LASTING_CODES)
         self.outcome_unknown = not self.not_now and (status >= 500 or status in (408, 429))
-        self.is_out_of_capacity = quota or (code == _CREATION_CODE and _QUOTA in text.lower())
+        self.is_out_of_capacity = (
+            quota or code == _OUT_OF_CREDITS or (code == _CREATION_CODE and _QUOTA in text.lower())
+        )
 
     @staticmethod
     def _is_quota(code: int, text: str) -> bool:
@@ -297,6 +304,36 @@ class DeadlineExceededError(HopsworksError):
     """
 
     transient = True
+
+
+class JobError(HopsworksError):
+    """
+    Raised when it is not certain which execution of a job is a task's own, or when that execution was deleted.
+
+    Nothing is started in doubt: a second execution might run beside the first one.
+    """
+
+
+class JobFailedError(JobError):
+    """
+    Raised when an execution of a job has failed, with the reason that its log or its state gives.
+
+    A retry starts a new execution, unless the execution was stopped by a person or another client.
+    """
+
+    def __init__(self, subject: object, *, was_killed: bool, reason: str = "") -> None:
+        """
+        Build the error of an execution that has ended.
+
+        :param subject: the execution, for the message
+        :param was_killed: whether it was stopped
+        :param reason: the last words of its log; empty when there is no log
+        """
+        what = f"{subject}: it was stopped in Hopsworks" if was_killed else f"{subject}: it failed"
+        todo = "Clear the task to run the job again." if was_killed else "Read the end of its log in the task's log."
+        super().__init__(f"{what}{f': {reason}' if reason else '.'}\n{todo}")
+        self.without_logs = clean(f"{what}.\n{todo}")
+        self.transient = not was_killed
 
 
 class DeploymentError(HopsworksError):

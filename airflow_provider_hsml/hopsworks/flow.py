@@ -321,7 +321,8 @@ class Heartbeat:
         now = self._clock()
         if now - self._logged >= LOGGED_EVERY:
             self._logged = now
-            log.info("%s: still waiting, for at most %.0f s more", about, max(0.0, deadline - now))
+            limit = "" if deadline == math.inf else f", for at most {max(0.0, deadline - now):.0f} s more"
+            log.info("%s: still waiting%s", about, limit)
 
 
 class Backoff:

@@ -14,7 +14,7 @@ process. The rooms, each with the modules to begin with:
   deployments: ``stored_deployments`` keeps them, ``deployment_changes`` is PUT and rollback (with ``configuration``,
   ``checks``, ``artifacts``, ``kafka``), ``lifecycle`` is START, STOP and DELETE, ``wire`` is the answer of GET,
   ``wanted`` the desired state for the cluster, ``locks`` the lock of a change. ``administration`` has the settings of
-  administrators
+  administrators, ``feature_store`` the views that a test declares
 - ``cluster/``: the running instances, as in Kubernetes; its docstring has a table of the modules of a change.
   ``cluster`` has the commands, ``change_runner`` runs each in a thread (``changes``), ``rollout_controller`` replaces
   instances (``rollouts``), ``watch`` finds crashed and idle ones, ``traffic`` leads requests to instances, ``slots``
@@ -41,10 +41,12 @@ if TYPE_CHECKING:
     from .http.server import LocalServing
     from .options import AccessOptions, ServerOptions
     from .world.administration import Administration, Quota
+    from .world.feature_store import FeatureView
 
 _HOMES = {
     "AccessOptions": "options",
     "Administration": "world.administration",
+    "FeatureView": "world.feature_store",
     "Hold": "cluster.faults",
     "LocalServing": "http.server",
     "Looks": "cluster.behaviour",
@@ -61,6 +63,7 @@ _HOMES = {
 __all__ = [
     "AccessOptions",
     "Administration",
+    "FeatureView",
     "Hold",
     "LocalServing",
     "Looks",

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .http.server import LocalServing
+    from .world.feature_store import FeatureView
 
 KEY_VARIABLE = "HSML_LOCAL_API_KEY"
 _NEEDED = {
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--control", action="store_true", help="faults, speeds and journal over HTTP, below /_local")
     serve.add_argument("--cache", type=Path, help="where the model server's environments are built")
+    serve.add_argument("--feature-views", type=Path, help="a JSON file with a list of feature views to declare")
     prepare = commands.add_parser("prepare", help="build the model server's environment in advance")
     prepare.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="its environments/ are built, too")
     prepare.add_argument("--cache", type=Path, help="where the model server's environments are built")
@@ -120,11 +122,14 @@ def _serve(options: argparse.Namespace) -> int:
                 options.ingress_port, control=options.control, cache=options.cache, keep_bodies=options.control
             ),
         )
+        views = _feature_views(options.feature_views)
         serving.start()
     except (OSError, RootInUseError, StoreTooNewError, StoreUnusableError, ValueError) as error:
         print(f"hsml-local serve: {escaped(_reason(error, options.root))}", file=sys.stderr)
         return 2
     try:
+        for view in views:
+            serving.world.declare(view)
         _say_ready(serving)
         if not Environments(options.cache).is_built(default_requirements()):
             print(
@@ -136,6 +141,20 @@ def _serve(options: argparse.Namespace) -> int:
     finally:
         serving.stop()
     return 0
+
+
+def _feature_views(file: Path | None) -> list[FeatureView]:
+    """
+    Read the feature views of a JSON file.
+
+    :raises ValueError: it is no list of them
+    """
+    from .world.feature_store import FeatureView  # noqa: PLC0415 - as in _serve
+
+    try:
+        return [] if file is None else [FeatureView(**row) for row in json.loads(file.read_bytes())]
+    except (OSError, TypeError, ValueError) as error:
+        raise ValueError(f"--feature-views {file}: expected a JSON list of feature views ({error}).") from None
 
 
 def _reason(error: Exception, root: Path) -> str:

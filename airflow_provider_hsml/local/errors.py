@@ -23,8 +23,17 @@ CODES: dict[int, tuple[int, str]] = {
     110047: (400, "Sub-directory with the same name already exists."),
     110050: (403, "No permission for this dataset."),
     110055: (500, "Not enough disk space."),
+    # Jobs
+    130000: (400, "An error occurred while trying to start this job."),
+    130001: (400, "An error occurred while trying to stop this job."),
+    130002: (400, "Unsupported job type."),
+    130006: (400, "Job name is invalid."),
+    130007: (404, "Execution not found."),
+    130009: (404, "Job not found."),
+    130010: (400, "Execution state is invalid."),
     # Project, user, key
     150004: (404, "Project not found."),
+    150029: (412, "This project is out of credits."),
     150068: (403, "The role in the project does not allow this."),
     160000: (403, "No valid role found for this user in the project."),
     200003: (401, "Client not authorized for this invocation."),
@@ -70,6 +79,10 @@ CODES: dict[int, tuple[int, str]] = {
     250009: (400, "Authentication type is not supported by the serving instance."),
     250010: (401, "Unauthorized by the serving instance."),
     250011: (403, "Forbidden by the serving instance."),
+    # Feature store
+    270008: (400, "Feature store not found."),
+    270012: (404, "Training dataset not found."),
+    270181: (404, "Feature view not found."),
     # Model registry
     360000: (404, "Model not found."),
     360002: (400, "Metric is not a number."),

@@ -1,4 +1,4 @@
-"""The persistent state, in SQLite: models, deployments with their versions, and processes that were started."""
+"""The persistent state, in SQLite: models, deployments with their versions, jobs, and processes that were started."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ CREATE TABLE versions (deployment INTEGER REFERENCES deployments (id) ON DELETE 
                        document TEXT NOT NULL, PRIMARY KEY (deployment, number));
 CREATE TABLE processes (pid INTEGER PRIMARY KEY, started TEXT NOT NULL);
 """
+_ADDED = """
+CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY AUTOINCREMENT, project INTEGER, name TEXT,
+                                 document TEXT NOT NULL, UNIQUE (project, name));
+CREATE TABLE IF NOT EXISTS executions (id INTEGER PRIMARY KEY AUTOINCREMENT,
+                                       job INTEGER REFERENCES jobs (id) ON DELETE CASCADE, document TEXT NOT NULL);
+"""
+"""Tables that files of an earlier version lack. An earlier version can still read a file that has them."""
 
 
 class StoreTooNewError(Exception):
@@ -70,6 +77,7 @@ class Store:
             )
         if version == 0:
             self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+        self._db.executescript(f"BEGIN IMMEDIATE; {_ADDED} COMMIT;")
 
     def close(self) -> None:
         """Close the file. All changes have been written already."""
@@ -148,6 +156,46 @@ class Store:
         """Return the documents of a deployment's versions by number, newest first."""
         query = "SELECT number, document FROM versions WHERE deployment = ? ORDER BY number DESC"
         return {row[0]: json.loads(row[1]) for row in self._all(query, deployment)}
+
+    # --- Jobs
+
+    def put_job(self, project: int, name: str, document: dict[str, Any]) -> int:
+        """Insert or replace a job, and return its id, which stays the same."""
+        statement = """INSERT INTO jobs (project, name, document) VALUES (?, ?, ?)
+                       ON CONFLICT (project, name) DO UPDATE SET document = excluded.document"""
+        with self.transaction():
+            self._change(statement, project, name, json.dumps(document))
+            return int(self._one("SELECT id FROM jobs WHERE project = ? AND name = ?", project, name)[0])
+
+    def jobs(self, project: int) -> dict[str, tuple[int, dict[str, Any]]]:
+        """Return id and document of each job of a project by its name, in the order of their creation."""
+        rows = self._all("SELECT name, id, document FROM jobs WHERE project = ? ORDER BY id", project)
+        return {row[0]: (row[1], json.loads(row[2])) for row in rows}
+
+    def delete_job(self, job: int) -> None:
+        """Delete a job and its executions."""
+        self._change("DELETE FROM jobs WHERE id = ?", job)
+
+    def insert_execution(self, job: int, document: dict[str, Any]) -> int:
+        """Insert an execution of a job, and return its id."""
+        with self._lock:
+            values = (job, json.dumps(document))
+            cursor = self._db.execute("INSERT INTO executions (job, document) VALUES (?, ?)", values)
+            assert cursor.lastrowid is not None  # noqa: S101 - a row was inserted
+            return cursor.lastrowid
+
+    def update_execution(self, execution: int, document: dict[str, Any]) -> None:
+        """Replace an execution's document, if the execution exists."""
+        self._change("UPDATE executions SET document = ? WHERE id = ?", json.dumps(document), execution)
+
+    def executions(self, job: int) -> dict[int, dict[str, Any]]:
+        """Return the documents of a job's executions by id, newest first."""
+        rows = self._all("SELECT id, document FROM executions WHERE job = ? ORDER BY id DESC", job)
+        return {row[0]: json.loads(row[1]) for row in rows}
+
+    def delete_execution(self, execution: int) -> None:
+        """Delete an execution."""
+        self._change("DELETE FROM executions WHERE id = ?", execution)
 
     # --- Processes
 

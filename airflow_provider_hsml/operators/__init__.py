@@ -1,5 +1,5 @@
 """
-Operators for models and deployments on Hopsworks Model Serving.
+Operators for models, deployments and jobs on Hopsworks Model Serving.
 
 Operators are thin: they read their arguments, call the hook, and return a small plain dict. Decisions and waits are
 in ``hopsworks``.
@@ -13,6 +13,7 @@ from .deployments import (
     StartDeploymentOperator,
     StopDeploymentOperator,
 )
+from .jobs import RunHopsworksJobOperator
 from .models import DeleteModelVersionsOperator, RegisterModelOperator
 from .predictions import PredictOperator
 from .promotion import DeployBestModelOperator, DeployModelOperator
@@ -27,6 +28,7 @@ __all__ = [
     "RegisterModelOperator",
     "RestartDeploymentOperator",
     "RollbackDeploymentOperator",
+    "RunHopsworksJobOperator",
     "StartDeploymentOperator",
     "StopDeploymentOperator",
 ]

@@ -15,6 +15,7 @@ from openlineage.client.facet_v2 import dataset_version_dataset
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.access import Access
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.promotion.record import Record
 
 Lineage: TypeAlias = "OperatorLineage[Any, Any]"
@@ -36,9 +37,16 @@ def of_promotion(access: Access, record: Record) -> Lineage:
     return OperatorLineage(inputs=inputs, outputs=[Dataset(namespace=_namespace(access), name=name)])
 
 
-def of_registration(access: Access, name: str, version: int) -> Lineage:
-    """Return the registered model version as output."""
-    return OperatorLineage(outputs=[_model(access, access.project, name, version)])
+def of_registration(access: Access, model: ModelVersion) -> Lineage:
+    """Return the registered model version as output, and the feature view and training dataset as inputs."""
+    inputs, view = [], model.feature_view
+    if view is not None and model.feature_view_version is not None:
+        store = f"{access.project}/feature_views/{view}"
+        inputs = [_versioned(access, store, model.feature_view_version)]
+        if model.training_dataset_version is not None:
+            name = f"{store}/{model.feature_view_version}/training_datasets"
+            inputs.append(_versioned(access, name, model.training_dataset_version))
+    return OperatorLineage(inputs=inputs, outputs=[_model(access, access.project, model.name, model.version)])
 
 
 def none() -> Lineage:
@@ -48,8 +56,13 @@ def none() -> Lineage:
 
 def _model(access: Access, project: str, name: str, version: int) -> Dataset:
     """Return a model as a data set. The version is a facet, so that all versions are one node of a graph."""
+    return _versioned(access, f"{project}/models/{name}", version)
+
+
+def _versioned(access: Access, name: str, version: int) -> Dataset:
+    """Return a data set of the cluster with its version."""
     facet = dataset_version_dataset.DatasetVersionDatasetFacet(datasetVersion=str(version))
-    return Dataset(namespace=_namespace(access), name=f"{project}/models/{name}", facets={"version": facet})
+    return Dataset(namespace=_namespace(access), name=name, facets={"version": facet})
 
 
 def _namespace(access: Access) -> str:

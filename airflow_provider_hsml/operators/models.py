@@ -45,8 +45,11 @@ class RegisterModelOperator(HsmlOperator):
     :param expected: ``{"instances": [...], "predictions": [...]}``: this version's predictions for some rows. Deploying
         then proves that this version answers, if the previous version's predictions differ
     :param environment: name of the Python environment that the model was trained in
-    :param feature_view: name of the feature view that the model was trained on
-    :param training_dataset_version: version number of the training dataset
+    :param feature_view: the feature view that the model was trained on: its name, or ``{"name": ..., "version": ...}``.
+        It is looked up before the upload, which needs the scope FEATURESTORE
+    :param feature_view_version: the view's version; needed unless the view has exactly one
+    :param training_dataset_version: version number of the training dataset, which must exist if a view is given. With
+        both, ``model_schema`` defaults to the columns of the training dataset, as in Hopsworks' SDK
     :param trained_until: the end of the training data's interval, a datetime or ISO 8601 text; None: the run's
         ``data_interval_end``, where it has one. ``DeployBestModelOperator`` leaves out a version that was trained on
         older data than the served one
@@ -67,6 +70,7 @@ class RegisterModelOperator(HsmlOperator):
         "expected",
         "environment",
         "feature_view",
+        "feature_view_version",
         "training_dataset_version",
         "trained_until",
         "tags",
@@ -95,7 +99,8 @@ class RegisterModelOperator(HsmlOperator):
         model_schema: Any = None,
         expected: Mapping[str, Any] | None = None,
         environment: str | None = None,
-        feature_view: str | None = None,
+        feature_view: str | Mapping[str, Any] | None = None,
+        feature_view_version: int | str | None = None,
         training_dataset_version: int | str | None = None,
         trained_until: datetime | str | None = None,
         tags: Mapping[str, Any] | None = None,
@@ -117,6 +122,7 @@ class RegisterModelOperator(HsmlOperator):
         self.expected = expected
         self.environment = environment
         self.feature_view = feature_view
+        self.feature_view_version = feature_view_version
         self.training_dataset_version = training_dataset_version
         self.trained_until = trained_until
         self.tags = tags
@@ -138,6 +144,7 @@ class RegisterModelOperator(HsmlOperator):
             expected=self.expected,
             environment=self.environment,
             feature_view=self.feature_view,
+            feature_view_version=self.feature_view_version,
             training_dataset_version=self.training_dataset_version,
             trained_until=context.get("data_interval_end") if self.trained_until is None else self.trained_until,
             tags=self.tags,
@@ -158,7 +165,7 @@ class RegisterModelOperator(HsmlOperator):
         """Return the registered version as lineage. OpenLineage's provider calls this."""
         from . import lineage  # noqa: PLC0415 - OpenLineage's provider may not be installed
 
-        return lineage.of_registration(self.hook.access, self._registered.name, self._registered.version)
+        return lineage.of_registration(self.hook.access, self._registered)
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> Lineage:  # noqa: ARG002
         """Return empty lineage. Without this method, OpenLineage's provider calls the one for success."""

@@ -40,6 +40,8 @@ class PredictOperator(HsmlOperator):
     :param inputs: one row or several, as in the SDK's argument of the same name
     :param payload: the whole request body, with exactly one of the keys ``instances`` and ``inputs``
     :param timeout: seconds, or a ``timedelta``, for the request with its retries
+    :param validate: whether the rows are checked against the schema of the deployment's requests before they are sent,
+        if it has one; a fault fails the task, naming each row, from 0, and field
     :param output_path: a file or object storage URL for the response as JSON, when it is too large for XCom
     """
 
@@ -51,6 +53,7 @@ class PredictOperator(HsmlOperator):
         "inputs",
         "payload",
         "output_path",
+        "validate",
     )
     template_fields_renderers = {"instances": "json", "inputs": "json", "payload": "json"}  # noqa: RUF012
 
@@ -65,6 +68,7 @@ class PredictOperator(HsmlOperator):
         payload: Any = None,
         timeout: float | timedelta = 600.0,
         output_path: str | os.PathLike[str] | None = None,
+        validate: bool | str = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -76,6 +80,8 @@ class PredictOperator(HsmlOperator):
         self.payload = payload
         self.timeout = self._check_argument(arguments.seconds, "timeout", timeout)
         self.output_path = output_path
+        self._check_literal(arguments.boolean, "validate", validate)
+        self.validate = validate
 
     def act(self, context: Context) -> Any:  # noqa: ARG002
         """Send the request."""
@@ -100,6 +106,7 @@ class PredictOperator(HsmlOperator):
                     inputs=self.inputs,
                     payload=self.payload,
                     timeout=self.timeout,
+                    validate=arguments.boolean("validate", self.validate),
                 )
             )
             rows = _count(answer)

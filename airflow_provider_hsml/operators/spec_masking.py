@@ -35,7 +35,7 @@ class SpecOperator(WaitingOperator):
         self, parent: Any, template_fields: Iterable[str], context: Context, *args: Any, **kwargs: Any
     ) -> None:
         """Render, then mask ``spec``. Airflow calls this method for tasks and for mapped tasks."""
-        written = _values(self.spec)
+        written = _values(self._masked_spec())
         super()._do_render_template_fields(parent, template_fields, context, *args, **kwargs)
         if parent is self:
             self._mask_spec(written, context)
@@ -44,9 +44,9 @@ class SpecOperator(WaitingOperator):
         """Replace each value by ``***``. Mask in the log those that neither the DAG file nor another field shows."""
         from airflow.providers.common.compat.sdk import mask_secret  # noqa: PLC0415 - not needed to parse a DAG
 
-        rendered = {at: value for at, value in _values(self.spec).items() if value != MASK}
+        rendered = {at: value for at, value in _values(self._masked_spec()).items() if value != MASK}
         self._masked_values = {**self._masked_values, **rendered}
-        self.spec = _replace_values(self.spec, lambda _at, _value: MASK)
+        self._set_masked_spec(_replace_values(self._masked_spec(), lambda _at, _value: MASK))
         shown = [getattr(self, name) for name in self.template_fields]
         shown += [context.get("run_id"), context.get("ts"), *dict(context.get("params") or {}).values()]
         for at, value in rendered.items():
@@ -58,6 +58,14 @@ class SpecOperator(WaitingOperator):
             ):
                 mask_secret(value)
 
+    def _masked_spec(self) -> Any:
+        """Return the argument that holds environment variables, in the shape of a spec."""
+        return self.spec
+
+    def _set_masked_spec(self, spec: Any) -> None:
+        """Replace that argument."""
+        self.spec = spec
+
     def _field(self, name: str) -> Any:
         """Return the value of a template field, with the real values of environment variables."""
         return self._unmasked_spec() if name == "spec" else super()._field(name)
@@ -65,7 +73,7 @@ class SpecOperator(WaitingOperator):
     def _unmasked_spec(self) -> Any:
         """Return the spec with the real values."""
         return _replace_values(
-            self.spec, lambda at, value: self._masked_values.get(at, value) if value == MASK else value
+            self._masked_spec(), lambda at, value: self._masked_values.get(at, value) if value == MASK else value
         )
 
 

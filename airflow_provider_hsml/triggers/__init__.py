@@ -7,7 +7,8 @@ While a task is deferred, Airflow's metadata database holds the trigger's path. 
 from __future__ import annotations
 
 from .deployments import DeploymentTrigger
+from .jobs import JobTrigger
 from .models import AwaitModelVersionTrigger, ModelVersionTrigger
 from .rollouts import RolloutTrigger
 
-__all__ = ["AwaitModelVersionTrigger", "DeploymentTrigger", "ModelVersionTrigger", "RolloutTrigger"]
+__all__ = ["AwaitModelVersionTrigger", "DeploymentTrigger", "JobTrigger", "ModelVersionTrigger", "RolloutTrigger"]

@@ -39,6 +39,7 @@ REQUIRED = {
     "framework": "PYTHON",
     "metric": "x",
     "direction": "max",
+    "job_name": "x",
 }
 TASKS = [getattr(module, name) for module in (operators, sensors) for name in module.__all__]
 FIELDS = [(kind, field) for kind in TASKS for field in kind.template_fields]

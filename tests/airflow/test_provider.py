@@ -98,7 +98,8 @@ class TestNames:
         """But for what only our own tasks are deferred to."""
         for kind in (operators, sensors, triggers, hopsworks):
             missing = set(kind.__all__) - set(airflow_provider_hsml.__all__)
-            assert missing == ({"AwaitModelVersionTrigger", "RolloutTrigger"} if kind is triggers else set())
+            inner = {"AwaitModelVersionTrigger", "JobTrigger", "RolloutTrigger"}
+            assert missing == (inner if kind is triggers else set())
 
     def test_what_there_is_not(self) -> None:
         with pytest.raises(AttributeError, match=r"it has .*DeployBestModelOperator"):
@@ -146,6 +147,7 @@ class TestArguments:
             "framework": "PYTHON",
             "metric": "x",
             "direction": "max",
+            "job_name": "x",
         }
         names = {
             name

@@ -200,38 +200,6 @@ def _tags(hook: HsmlHook, name: str) -> Any:
     return hook.client.send(api.get_deployment_tags(hook.client.project, hook.get_deployment(name)))
 
 
-@pytest.mark.since_hopsworks("4.8")
-def test_a_schema_goes_along_with_a_model_of_the_same_training_dataset(
-    hook: HsmlHook, serving: LocalServing, name: str, model_file: Callable[..., Path]
-) -> None:
-    def register(training_dataset: int) -> int:
-        return hook.register_model(
-            model_name=name,
-            model_path=model_file(answer=1),
-            framework="SKLEARN",
-            feature_view="pixels",
-            training_dataset_version=training_dataset,
-        ).version
-
-    register(3)
-    execute(deploy(name, spec={"env_vars": {"OWN": "1"}}))
-    published = ["SERVING_SCHEMA_ID=7", "SERVING_TRAINING_DATASET_VERSION=3", "SERVING_FEATURE_VIEW_NAME=pixels"]
-    live = resource(hook, name)
-    hook.client.send(
-        api.put_deployment(hook.client.project, {**live, "predictorEnvVars": [*live["predictorEnvVars"], *published]})
-    )
-
-    register(3)
-    assert execute(deploy(name, spec={"env_vars": {"OWN": "2"}}))["action"] == "updated"
-    assert sorted(resource(hook, name)["predictorEnvVars"]) == sorted(["OWN=2", *published])
-
-    register(4)
-    serving.requests.clear()
-    with pytest.raises(AirflowFailException, match=r"schema of training dataset 3, .* was trained on 4"):
-        execute(deploy(name))
-    assert changes(serving) == []
-
-
 class TestChecked:
     @pytest.mark.airflow
     @pytest.mark.parametrize("given", [{}, {"deployment_name": "x"}, {"spec": {"script_file": "x.py"}}])

@@ -101,6 +101,11 @@ def _start(name: str, hook: HsmlHook, **_: Any) -> Any:
     return operators.StartDeploymentOperator(deployment_name=name, **QUICK)
 
 
+def _run_job(name: str, hook: HsmlHook, serving: LocalServing, **_: Any) -> Any:
+    serving.world.project(hook.client.project.id).jobs.declare(name, "")
+    return operators.RunHopsworksJobOperator(job_name=name, **QUICK)
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     "RegisterModelOperator": _register,
     "DeployModelOperator": lambda name, **_: operators.DeployModelOperator(model_name=name, **QUICK),
@@ -116,6 +121,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "DeleteModelVersionsOperator": lambda name, **_: operators.DeleteModelVersionsOperator(
         task_id="task", model_name=name, keep=1
     ),
+    "RunHopsworksJobOperator": _run_job,
     "DeploymentStatusSensor": lambda name, **_: sensors.DeploymentStatusSensor(deployment_name=name, **SENSING),
     "ModelVersionSensor": lambda name, **_: sensors.ModelVersionSensor(
         model_name=name, metric="auc", at_least=0.5, **SENSING
@@ -141,7 +147,7 @@ class TestTheTableOfKeys:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(journal, "KEPT", 1)  # The oldest files of a journal are deleted when it has 20.
-        made = TASKS[task](name=deployed, hook=hook, model_file=model_file)
+        made = TASKS[task](name=deployed, hook=hook, model_file=model_file, serving=serving)
         ti = FakeTaskInstance()
         keys.forget()
 
@@ -155,6 +161,8 @@ class TestTheTableOfKeys:
             asyncio.run(run_trigger(made))
         else:
             execute(made, ti)
+        if task == "RunHopsworksJobOperator":
+            execute(made, ti)  # A retry reads the record.
 
         scopes, role = KEYS[task]
         assert {scope for asked in keys.asked for scope in asked if len(asked) == 1} == scopes

@@ -16,6 +16,8 @@ from tests.support.tasks import execute
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_hsml.local import LocalServing
+
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 ROW = re.compile(r"^\| (?P<theirs>.*?) \| (?P<ours>.*) \|$", re.MULTILINE)
 CODE = re.compile(r"`([^`]+)`")
@@ -46,8 +48,8 @@ def run(code: str, names: dict[str, Any]) -> None:
 
 @pytest.mark.airflow
 @pytest.mark.since_hopsworks("5.2")
-@pytest.mark.usefixtures("serving")
-def test_every_row_runs(model_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_every_row_runs(serving: LocalServing, model_file: Callable[..., Path], tmp_path: Path) -> None:
+    serving.world.project(serving.project_id).jobs.declare("train", "")
     script = tmp_path / "program.py"
     script.write_text("print('up')\n")
     names: dict[str, Any] = {name: getattr(airflow_provider_hsml, name) for name in airflow_provider_hsml.__all__}

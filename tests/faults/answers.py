@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,8 @@ def not_found_code(request: Request) -> tuple[int, int]:
     path = request.target
     if "getProjectInfo" in path:
         return 404, 150004
+    if "/jobs" in path:
+        return 404, 130007 if re.search(r"/executions/\d", path) else 130009
     if "/models" in path and "/modelregistries" in path:
         return 404, 360000
     if "/dataset" in path:

@@ -163,6 +163,7 @@ def _refused(status: int, code: int | None = None) -> Callable[[Request], Respon
         own = code
         if own is None:
             own = 110026 if "/dataset" in request.target else 360002 if "/models" in request.target else 240003
+            own = 130000 if "/jobs" in request.target else own
         return answers.refusal(request, status, own)
 
     return make

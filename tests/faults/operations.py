@@ -23,6 +23,7 @@ from airflow_provider_hsml.operators import (
     RegisterModelOperator,
     RestartDeploymentOperator,
     RollbackDeploymentOperator,
+    RunHopsworksJobOperator,
     StartDeploymentOperator,
     StopDeploymentOperator,
 )
@@ -212,6 +213,12 @@ def _kept(plot: Plot, _result: Any) -> list[str]:
     return _serves(plot, 1)
 
 
+def _ran(plot: Plot, result: Any) -> list[str]:
+    rows = [(row["id"], row["state"], row["args"]) for row in plot.executions()]
+    told = (result.get("execution_id"), result.get("state"), "--day 1") if isinstance(result, dict) else None
+    return [] if rows and told == rows[-1] else [f"the executions are {rows}; the result is {result!r}"]
+
+
 def _all() -> list[Operation]:
     return [
         Operation(
@@ -370,6 +377,17 @@ def _all() -> list[Operation]:
             _predicted,
             can_defer=False,
             clients=("other scales",),
+        ),
+        Operation(
+            "job",
+            lambda plot: plot.holdings.jobs.declare(plot.name, "import time; time.sleep(1)"),
+            lambda plot, common, waits: RunHopsworksJobOperator(
+                **common, **waits, job_name=plot.name, args=["--day", 1]
+            ),
+            _ran,
+            {"run": 1},
+            asks_model=False,
+            clients=("zombie",),
         ),
         Operation(
             "status",

@@ -50,6 +50,7 @@ _WAITS = WAITS | {
     f"{_HOPSWORKS}.registry.sources.IN_DOUBT": 6.0,
     f"{_HOPSWORKS}.promotion.change_record.JOURNAL_SECONDS": 4.0,
     f"{_HOPSWORKS}.promotion.journal._READ_AGAIN": 0.3,
+    f"{_HOPSWORKS}.jobs.records._READ_AGAIN": 0.3,
     "airflow_provider_hsml.hooks.base._START_BEFORE_EXIT_SECONDS": 6.0,
 }
 

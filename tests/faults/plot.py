@@ -26,7 +26,7 @@ from .pace import SPEEDS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.local.world.world import Holdings
+    from airflow_provider_hsml.local.world.holdings import Holdings
 
 KEY = "faults.Qx7Rk2Vw9Zt4Lm1Jh8"
 NEXT_KEY = "faults.Ny3Bc6Df5Gp0Sa8Ke2"
@@ -88,6 +88,7 @@ class Stored:
     deployments: dict[int, tuple[Any, ...]]
     """By id: name, version, whether it is started, revision, the version of the model, a hash of the settings."""
     models: frozenset[int]
+    executions: frozenset[int] = frozenset()
 
     def effect(self, after: Stored) -> str:
         """Name what has changed since; empty for nothing."""
@@ -99,6 +100,8 @@ class Stored:
             old = self.deployments[number]
             if old != new:
                 return _change(old, new)
+        if after.executions - self.executions:
+            return "run"
         if self.models != after.models:
             new_ones = after.models - self.models
             return f"register:{max(new_ones)}" if new_ones else f"unregister:{max(self.models - after.models)}"
@@ -223,7 +226,12 @@ class Plot:
                 *(row["name"], row["version"], row["isWanted"], row["revision"], row["config"]["modelVersion"]),
                 hashlib.sha256(config.encode()).hexdigest(),
             )
-        return Stored(found, frozenset(self.versions()))
+        return Stored(found, frozenset(self.versions()), frozenset(row["id"] for row in self.executions()))
+
+    def executions(self) -> list[dict[str, Any]]:
+        """Return the executions of all jobs."""
+        jobs = self.holdings.jobs
+        return [row for job in jobs.all() for row in jobs.executions.find(job, "id:asc")]
 
     def versions(self) -> list[int]:
         """Return the registered versions of the model."""
@@ -286,6 +294,7 @@ class Plot:
         for timer in self.later:
             timer.cancel()
         self.holdings.deployments.lifecycle.clear()
+        self.holdings.jobs.clear()
         for version in self.versions():
             self.holdings.registry.delete(f"{self.name}_{version}")
         for path in (f"Models/{self.name}", "Resources/airflow-provider-hsml"):

@@ -32,6 +32,7 @@ class Client:
     def ask(self, method: str, path: str, *, key: str | None = None, **arguments: Any) -> requests.Response:
         below = path if path.startswith("//") else f"/project/{self.serving.project_id}{path}"
         headers = {"Authorization": f"ApiKey {self.serving.api_key if key is None else key}"}
+        headers |= arguments.pop("headers", {})
         url = f"{self.serving.url}/hopsworks-api/api/{below.lstrip('/')}"
         verify = str(self.serving.ca_bundle) if self.serving.ca_bundle else True
         return self.session.request(method, url, headers=headers, timeout=30, verify=verify, **arguments)

@@ -57,7 +57,7 @@ def test_what_the_cluster_says_of_itself(unchanged: Client) -> None:
 
 
 def test_what_is_not_built_is_a_loud_501(unchanged: Client) -> None:
-    answer = unchanged.ask("GET", "/jobs")
+    answer = unchanged.ask("GET", "/jupyter")
 
     assert answer.status_code == 501
-    assert "GET /hopsworks-api/api/project/119/jobs" in answer.json()["usrMsg"]
+    assert "GET /hopsworks-api/api/project/119/jupyter" in answer.json()["usrMsg"]

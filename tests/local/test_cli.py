@@ -111,6 +111,35 @@ def test_serve_in_this_process(
     assert "hsml-local prepare" in said.err, "the first start of a deployment would take long"
 
 
+def test_feature_views_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "views.json"
+    file.write_text(json.dumps([{"name": "transactions_view", "training_datasets": [1]}]))
+    declared = []
+
+    def look_and_end(serving: LocalServing) -> None:
+        declared.extend(serving.world.project(serving.project_id).features.named())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(cli, "_say_ready", look_and_end)
+    with _handlers_kept():
+        cli.main(["serve", "--port", "0", "--root", str(tmp_path / "root"), "--feature-views", str(file)])
+
+    assert [(view.name, view.version) for view in declared] == [("transactions_view", 1)]
+
+
+@pytest.mark.parametrize("content", [None, "no json", '{"name": "x"}', '[{"nome": "x"}]', '[{"name": "X-"}]'])
+def test_feature_views_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
+) -> None:
+    file = tmp_path / "views.json"
+    if content is not None:
+        file.write_text(content)
+
+    said = _refusal(capsys, "--port", "0", "--root", str(tmp_path / "root"), "--feature-views", str(file))
+
+    assert f"--feature-views {file}: expected a JSON list of feature views" in said
+
+
 def _refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     with _handlers_kept():
         assert cli.main(["serve", *arguments]) == 2

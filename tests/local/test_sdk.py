@@ -27,13 +27,6 @@ def test_without_tls_the_credentials_hold_no_authority(unchanged: Client) -> Non
     assert unchanged.give("GET", "/credentials")["caChain"] == ""
 
 
-def test_a_model_has_no_provenance_but_one_that_is_not_there_is_refused(unchanged: Client) -> None:
-    models = f"/modelregistries/{unchanged.serving.project_id}/models"
-
-    assert unchanged.give("GET", f"{models}/digits_1/provenance/links?upstreamLvls=1") == {"count": 0}
-    assert unchanged.refused("GET", f"{models}/digits_99/provenance/links") == (404, 360000)
-
-
 def test_a_published_schema_is_told_in_its_formats(serving: LocalServing, client: Client) -> None:
     number = client.put(predictorEnvVars=["SERVING_SCHEMA_ID=s1"])["id"]
     folder = "Deployments/digits/resources/schema"

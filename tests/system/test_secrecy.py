@@ -82,7 +82,7 @@ import sys
 import tempfile
 
 from airflow.sdk import DAG, AssetAlias, Param, task
-from airflow_provider_hsml import DeployModelOperator, ModelVersionSensor
+from airflow_provider_hsml import DeployModelOperator, ModelVersionSensor, RunHopsworksJobOperator
 
 VARIABLES = {
     "HUB": "{{ conn.hub.password }}",
@@ -104,6 +104,7 @@ with DAG("secrets", schedule=None, params={"mark": Param("", type="string")}):
     DeployModelOperator(task_id="refused", hsml_conn_id="refused", spec=SPEC, **OWN)
     DeployModelOperator(task_id="fails", deployment_name="fails", spec={"script_file": SCRIPT, **SPEC}, **OWN)
     DeployModelOperator(task_id="emits", deployment_name="emits", spec=SPEC, outlets=[AssetAlias("emitted")], **OWN)
+    RunHopsworksJobOperator(task_id="job", job_name="missing", args="{{ params.mark }}", env_vars=VARIABLES)
     ModelVersionSensor(
         task_id="approved", model_name="own", tag={"approval": "{{ params.mark }}"}, deferrable=True, timeout=3600
     )
@@ -294,6 +295,7 @@ def test_secrets_are_nowhere_but_in_connections_and_variables(
             "waits": "deferred",
             "approved": "deferred",
             "fails": "failed",
+            "job": "failed",
             "mapped": "success",
             "emits": "success",
         }

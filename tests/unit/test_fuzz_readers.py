@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import hashlib
 import inspect
 import json
 from dataclasses import fields, is_dataclass
@@ -34,10 +35,12 @@ from airflow_provider_hsml.hopsworks.domain import (
 )
 from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
+from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.jobs.records import Record, RecordState, open_records
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
 from airflow_provider_hsml.hopsworks.registry import register
@@ -71,12 +74,20 @@ _NAMED: dict[str, Any] = {
     "description": {},
     "address": api.Address.by_path("demo", "mnist"),
     "body": {"name": "mnist", "instances": [[1.0]]},
+    "store": api.FeatureStore(67, "demo_featurestore"),
+    "view": FeatureView("mnist", 2),
+    "schema_id": "755f8e2b02a7bbbf",
     "read": lambda value: value,
     "size": 1000,
+    "job": "train",
+    "execution": 100,
+    "args": "",
+    "env_vars": {},
 }
 _OF_ONE: dict[str, dict[str, Any]] = {
     "get_at": {"path": "/health"},
     "get_deployment": {"name": "mnistdigits"},
+    "get_job": {"name": "train"},
     "get_project": {"name": "demo"},
 }
 """Parameters of single endpoints, so that they fit the samples."""
@@ -189,6 +200,10 @@ _ENTRY = journal_entry.JournalEntry(
 )
 _FLOWS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], Any]] = {
     "the journal": (lambda: open_journal(PROJECT, "mnist"), _ENTRY.to_json()),
+    "the record of a job's execution": (
+        lambda: open_records(PROJECT, "train", "dag/run/task/-1@1"),
+        Record(RecordState.STARTED, "dag/run/task/-1@1", "0123", 1000.0, newest=99, execution=100).to_json(),
+    ),
     "expected.json": (
         lambda: predict.recorded_probe(PROJECT, MODEL, VersionFiles()),
         {"instances": [[1.0]], "predictions": [1]},
@@ -208,7 +223,14 @@ def _entry(file: str, size: int) -> dict[str, Any]:
 
 def _drive(chance: random.Random, flow: Coroutine[Any, Any, Any], file: bytes) -> Any:
     """Answer the calls of a flow as a project with one file in each folder; one answer in ten differs."""
-    names = ("00000001-b0123abcd.json", "expected.json", "input_example.json", "airflow.json")
+    task = hashlib.sha256(b"dag/run/task/-1").hexdigest()[:16]
+    names = (
+        "00000001-b0123abcd.json",
+        f"00000002-{task}-started-100.json",
+        "expected.json",
+        "input_example.json",
+        "airflow.json",
+    )
     try:
         step = flow.send(None)
         for _ in range(100):
@@ -339,6 +361,7 @@ _NEW_MODEL: dict[str, Any] = {
     "expected": {"instances": [[1.0]], "predictions": [1]},
     "tags": {"approval": "yes"},
     "feature_view": "view",
+    "feature_view_version": 1,
     "training_dataset_version": 1,
 }
 _CRITERIA = {
@@ -455,6 +478,7 @@ def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
         "a plan": (Plan.read, {"plan": _PLAN}),
         "an event": (trigger_event.read, _EVENTS[0]),
         "the name of a model": (lambda value: api.get_model(PROJECT, value, 1), "mnist"),
+        "the name of a job": (lambda value: api.get_job(PROJECT, _text(value)), "train"),
         "the name of a deployment": (lambda value: api.get_deployment(PROJECT, value), "mnist"),
         "a path in the project": (lambda value: api.download(PROJECT, _text(value)), "Resources/file"),
         "the name of a project": (lambda value: api.get_project(_text(value)), "demo"),

@@ -21,6 +21,15 @@ from .call import (
     Page,
     Upload,
 )
+from .feature_store import (
+    FeatureStore,
+    get_feature_store,
+    get_feature_view,
+    get_feature_view_names,
+    get_feature_views,
+    get_provenance,
+    get_training_datasets,
+)
 from .files import (
     FileEntry,
     copy_path,
@@ -35,6 +44,14 @@ from .files import (
     upload_part,
 )
 from .inference import Address, Endpoint, get_at, get_endpoints, predict, predict_at
+from .jobs import (
+    get_execution,
+    get_executions,
+    get_job,
+    get_job_names,
+    start_execution,
+    stop_execution,
+)
 from .projects import get_project, get_server_version, get_variable
 from .registry import (
     Registry,
@@ -56,6 +73,7 @@ from .serving import (
     delete_deployment_tag,
     get_deployment,
     get_deployment_by_id,
+    get_deployment_schema,
     get_deployment_tags,
     get_deployments,
     get_logs,
@@ -82,6 +100,7 @@ __all__ = [
     "Answer",
     "Call",
     "Endpoint",
+    "FeatureStore",
     "FileEntry",
     "InstanceLog",
     "MissingRoute",
@@ -101,18 +120,29 @@ __all__ = [
     "get_at",
     "get_deployment",
     "get_deployment_by_id",
+    "get_deployment_schema",
     "get_deployment_tags",
     "get_deployments",
     "get_endpoints",
     "get_entry",
+    "get_execution",
+    "get_executions",
+    "get_feature_store",
+    "get_feature_view",
+    "get_feature_view_names",
+    "get_feature_views",
+    "get_job",
+    "get_job_names",
     "get_logs",
     "get_model",
     "get_model_tags",
     "get_models",
     "get_newest_version",
     "get_project",
+    "get_provenance",
     "get_registries",
     "get_server_version",
+    "get_training_datasets",
     "get_variable",
     "get_versions",
     "is_within",
@@ -128,6 +158,8 @@ __all__ = [
     "read_json",
     "rollback_deployment",
     "start_deployment",
+    "start_execution",
     "stop_deployment",
+    "stop_execution",
     "upload_part",
 ]

@@ -82,6 +82,15 @@ def _model_id(name: str, version: int) -> str:
     return f"{check_model_name(name)}_{arguments.integer('version', version, least=1)}"
 
 
+def model_path(project: Project, registry: Registry | None, name: str, version: int, *more: str) -> str:
+    """
+    Return the path of a model version, or of a part of it.
+
+    :param registry: the registry of the model; None for the project's own
+    """
+    return _models(project, registry, _model_id(name, version), *more)
+
+
 def get_model(
     project: Project, name: str, version: int, *, registry: Registry | None = None
 ) -> Call[ModelVersion | None]:

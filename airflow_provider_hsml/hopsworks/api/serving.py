@@ -37,6 +37,8 @@ _MOST_OF_LOG = 1 << 20
 """Characters of an instance's log that are kept."""
 KUBERNETES_NOT_INSTALLED = 240014
 VERSIONS, TAGS = "versions", "tags"
+_SCHEMAS = "schemas of deployments"
+_SCHEMA_NOT_FOUND = 240037
 """Routes that some servers lack."""
 
 
@@ -92,6 +94,28 @@ def get_deployment(project: Project, name: str, *, any_case: bool = False) -> Ca
         repeatable=True,
         absent=frozenset({INSTANCE_NOT_FOUND}),
         looks_at=name,
+    )
+
+
+def get_deployment_schema(
+    project: Project, deployment: Deployment, schema_id: str, *, form: str = "schema"
+) -> Call[dict[str, Any] | MissingRoute]:
+    """
+    Read a published schema of a deployment's requests; empty when there is none of this id.
+
+    :param schema_id: from the deployment's variables
+    :param form: ``schema``, ``jsonschema`` or ``openapi``
+    """
+    return Call(
+        f"read schema {schema_id!r} of deployment {deployment.name!r}",
+        "GET",
+        _serving(project, deployment.id, "schema"),
+        lambda data: wire.resource(data, {}, {}),
+        query=(("format", form), ("schemaId", schema_id)),
+        repeatable=True,
+        absent=frozenset({_SCHEMA_NOT_FOUND}),
+        absence={},
+        optional=_SCHEMAS,
     )
 
 

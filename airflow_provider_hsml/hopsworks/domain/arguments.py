@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -154,6 +155,65 @@ def model_name(what: str, value: object) -> str:
         message = f"{what} {shown(value)}: expected letters, digits and underscores only."
         raise InvalidInputError(message)
     return value
+
+
+def job_name(what: str, value: object) -> str:
+    """
+    Read the name of a job. It becomes part of paths.
+
+    :param what: the argument's name, for messages
+    """
+    name = text(what, value)
+    if not name.isprintable() or "/" in name or name in (".", ".."):
+        refuse(what, "the name of a job, without '/' or control characters", value)
+    return name
+
+
+def job_args(what: str, value: object) -> str:
+    """
+    Read the arguments of an execution: text, which is sent unchanged, or a list, whose items are quoted as in a shell.
+
+    :param what: the argument's name, for messages
+    :return: the text to send; empty when no arguments are given
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        line = value
+    else:
+        line = shlex.join(_job_argument(f"{what}[{at}]", item) for at, item in enumerate(sequence(what, value)))
+    if not line.strip():
+        message = f"{what}: expected arguments, got none.\nLeave it out to run the job with its default arguments."
+        raise InvalidInputError(message)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        message = f"{what}: expected text that can be sent, got half of a surrogate pair."
+        raise InvalidInputError(message) from None
+    return line
+
+
+def job_env_vars(what: str, value: object) -> dict[str, str]:
+    """
+    Read the environment variables of an execution. Messages show their names only.
+
+    :param what: the argument's name, for messages
+    """
+    if value is None:
+        return {}
+    read = json_mapping(what, value, '{"DAY": "2024-01-01"}')
+    for name, item in read.items():
+        if not name or "=" in name or isinstance(item, bool) or not isinstance(item, str | int | float):
+            message = f"{what}.{name}: expected a name without '=' and a text or a number as its value."
+            raise InvalidInputError(message)
+    return {name: str(item) for name, item in read.items()}
+
+
+def _job_argument(what: str, value: object) -> str:
+    value = python_value(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        refuse(what, "a text or a number", value)
+    return str(value)
 
 
 def only_one(subject: str, **given: Any) -> None:

@@ -64,6 +64,7 @@ class ModelVersion:
     training_dataset_version: int | None = None
     feature_view: str | None = None
     """Name of the feature view it was trained on."""
+    feature_view_version: int | None = None
     created: int | None = None
     """Milliseconds since 1970."""
     tags: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +95,7 @@ class ModelVersion:
             environment=shown["environment"],
             training_dataset_version=data.get("trainingDatasetVersion") or None,
             feature_view=(shown["featureView"] or {}).get("name"),
+            feature_view_version=(shown["featureView"] or {}).get("version"),
             created=data.get("created"),
             tags=tags_of((data.get("tags") or {}).get("items") or []),
         )
@@ -119,7 +121,7 @@ _OPTIONAL: dict[str, wire.Shape] = {
     **dict.fromkeys(("projectName", "framework", "description", "environment"), str),
     **dict.fromkeys(("modelRegistryId", "trainingDatasetVersion", "created"), int),
     "metrics": dict,
-    "featureView": {"name": str},
+    "featureView": {"name": str, "version": int},
     "tags": {"items": [dict]},
 }
 """Types of the keys that our code reads in a model version, beside those that identify it."""

@@ -26,6 +26,7 @@ _CODES: dict[str, type[HopsworksError]] = {
     "unsupported": errors.UnsupportedError,
     "certificate": errors.CertificateError,
     "deadline_exceeded": errors.DeadlineExceededError,
+    "job": errors.JobError,
     "deployment": errors.DeploymentError,
     "verification": errors.VerificationError,
     "verification_ambiguous": errors.AmbiguousVerificationError,

@@ -20,6 +20,7 @@ from . import arguments
 from .arguments import Arguments
 from .judge import TOLERANCE, Checks, Expectation
 from .plain import rows
+from .schema_rows import encoded
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
@@ -120,6 +121,13 @@ _EXPECTATIONS = {
 }
 
 
+AS_MANY_AND_FINITE = Expectation(
+    "same_length and finite",
+    lambda predictions, rows: _is_same_length(predictions, rows) and _is_finite(predictions, rows),
+)
+"""The check of predictions that change by themselves, as those of online features do."""
+
+
 _STORED = (
     "tolerance",
     "version_path",
@@ -216,6 +224,7 @@ def request_body(
     instances: Any = None,
     inputs: Any = None,
     payload: Any = None,
+    encodes: bool = False,
 ) -> dict[str, Any] | None:
     """
     Build the body of a prediction request from one of three arguments; None when all are None.
@@ -224,9 +233,12 @@ def request_body(
     :param instances: a list of rows, an array or a frame
     :param inputs: one row or several, wrapped as the SDK wraps it
     :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
+    :param encodes: whether times, dates, bytes and decimals become text, as a schema of requests takes them
     :raises InvalidInputError: more than one is set, or the body is no valid request
     """
     arguments.only_one(subject, instances=instances, inputs=inputs, payload=payload)
+    if encodes:
+        instances, inputs, payload = encoded(instances), encoded(inputs), encoded(payload)
     if inputs is not None:
         return {"instances": wrapped(rows(f"{subject}inputs", inputs))}
     if instances is not None:

@@ -172,7 +172,7 @@ class Promotion:
         """Refuse checks that cannot be made, and log what the plan would change."""
         live = situation.live
         if self.checks is not None:
-            prober = Prober(run.project, run.name, run.clock, self.checks, run.files)
+            prober = Prober(run.project, run.name, run.clock, self.checks, run.files, run.routes)
             await prober.check(live, desired.settings, desired.model, run.backoff(1.0))
         what = diff.describe_changes(differs) or "no setting would change"
         if live is not None and live.status.is_down:

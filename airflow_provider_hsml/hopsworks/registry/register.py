@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import arguments, model_version, wire
+from airflow_provider_hsml.hopsworks.domain import arguments, feature_view, model_version, wire
 from airflow_provider_hsml.hopsworks.domain.model_version import Framework, ModelVersion, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain, rows
 from airflow_provider_hsml.hopsworks.errors import (
@@ -30,12 +30,13 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
 
-from . import lookup, sources, tags, trained_until, upload
+from . import feature_views, lookup, sources, tags, trained_until, upload
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView, ViewName
     from airflow_provider_hsml.hopsworks.flow import Clock
 
     from .sources import Source
@@ -77,7 +78,8 @@ class NewModel:
     expected: Mapping[str, Any] | None = None
     """``{"instances": [...], "predictions": [...]}``: this version's answers, by which verification identifies it."""
     environment: str | None = None
-    feature_view: str | None = None
+    feature_view: ViewName | None = None
+    """The feature view that it was trained on. It is looked up before anything is uploaded."""
     training_dataset_version: int | None = None
     trained_until: str | None = None
     """The end of the training data's interval, ISO 8601 in UTC."""
@@ -101,6 +103,7 @@ class NewModel:
         name = check_model_name(model_name)
         source = sources.read_source("model_path", model_path)
         given = {argument: value for argument, value in more.items() if value is not None}
+        view = feature_view.read_arguments(given)
         for argument, reader in _READERS.items():
             if argument in given:
                 given[argument] = reader("model_version" if argument == "version" else argument, given[argument])
@@ -109,6 +112,7 @@ class NewModel:
             source,
             Framework(arguments.choice("framework", framework, [one.value for one in Framework])),
             {} if metrics is None else _metrics(metrics),
+            feature_view=view,
             **given,
         )
 
@@ -149,7 +153,6 @@ _READERS: Mapping[str, Callable[[str, object], Any]] = {
     "model_schema": _schema,
     "expected": _expected,
     "environment": arguments.resource_name,
-    "feature_view": arguments.text,
     "training_dataset_version": _version,
     "trained_until": lambda _, value: trained_until.read_argument(value),
     "tags": arguments.tags,
@@ -177,6 +180,10 @@ async def register(
         if registered is not None:
             log.info("Version %s of model %r was registered by an earlier try of this task", version, model.name)
             return await _tagged(project, model, registered)
+    view = None
+    if model.feature_view is not None:
+        view = await feature_views.find_view(project, model.feature_view, model.training_dataset_version)
+        model = _with_view(model, view)
     if version is None:
         version = await _take_number(project, model)
         if note:
@@ -188,7 +195,7 @@ async def register(
         await _clean_up(project, note, folder)
         raise
     try:
-        await _put(project, model, version, clock)
+        await _put(project, model, version, view, clock)
     except HopsworksError as error:
         if not (error.transient or error.outcome_unknown) and await _is_unknown(project, model.name, version):
             await _clean_up(project, note, folder)
@@ -257,9 +264,41 @@ async def _is_unknown(project: Project, name: str, version: int) -> bool:
 
 
 async def _tagged(project: Project, model: NewModel, registered: ModelVersion) -> ModelVersion:
-    """Set the tags; a retry sets them again."""
+    """
+    Set the tags; a retry sets them again.
+
+    The feature view is that of the request: the registry shows it only once it has recorded the provenance.
+    """
     await tags.set_tags(project, registered.name, registered.version, model.tags)
-    return replace(registered, tags={**registered.tags, **model.tags})
+    view = model.feature_view
+    return replace(
+        registered,
+        tags={**registered.tags, **model.tags},
+        feature_view=registered.feature_view or (view.name if view else None),
+        feature_view_version=registered.feature_view_version or (view.version if view else None),
+        training_dataset_version=registered.training_dataset_version or model.training_dataset_version,
+    )
+
+
+def _with_view(model: NewModel, view: FeatureView) -> NewModel:
+    """Fill in what the feature view says of a model: its version, and the schema that the SDK infers from it."""
+    model = replace(model, feature_view=feature_view.ViewName(view.name, view.version))
+    rows = (model.expected or {}).get("instances") or ()
+    if view.serving_keys and any(not isinstance(row, dict) or set(view.serving_keys) & set(row) for row in rows):
+        log.warning(
+            "expected: %s has the serving keys %s. Predictions for rows with serving keys change as online features "
+            "do, so a deployment that looks features up is probed for 'same_length' and 'finite' only",
+            view,
+            ", ".join(view.serving_keys),
+        )
+    if model.training_dataset_version is None:
+        log.warning("%s: without training_dataset_version, Hopsworks records no provenance of the model", view)
+    elif model.model_schema is None:
+        schema = view.model_schema()
+        if schema is not None:
+            return replace(model, model_schema=schema)
+        log.warning("%s has transformation functions: give model_schema, which is not inferred from these", view)
+    return model
 
 
 class _RetryNote:
@@ -427,14 +466,14 @@ async def _upload_model(project: Project, model: NewModel, folder: str, note: _R
         sources.check_uploaded(project, folder, sizes, there)
 
 
-async def _put(project: Project, model: NewModel, version: int, clock: Clock) -> None:
+async def _put(project: Project, model: NewModel, version: int, view: FeatureView | None, clock: Clock) -> None:
     """Add the version to the registry. From here on, files are deleted only if the registry refused the version."""
     description = {
         "description": model.description or f"A collection of models for {model.name}",
         "framework": model.framework.value,
         "metrics": dict(model.metrics) or None,
         "environment": model.environment,
-        "featureView": model.feature_view and {"name": model.feature_view},
+        "featureView": view.as_registered() if view else None,
         "trainingDatasetVersion": model.training_dataset_version,
     }
     call = api.put_model(

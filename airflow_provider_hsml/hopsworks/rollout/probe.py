@@ -11,6 +11,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Checks, Judge, Probe, ProbeResult
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import WAKE_AGAIN
+from airflow_provider_hsml.hopsworks.domain.verification import AS_MANY_AND_FINITE
 from airflow_provider_hsml.hopsworks.errors import (
     SCOPE_MISSING,
     DeadlineExceededError,
@@ -28,6 +29,9 @@ from airflow_provider_hsml.hopsworks.flow import LAST_READ, Backoff, Sleep, time
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
+from airflow_provider_hsml.hopsworks.routes import Routes
+
+from .schema_probe import fit_to_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +60,8 @@ class Prober:
     checks: Checks = Checks()  # noqa: RUF009 - it is frozen
     files: VersionFiles = field(default_factory=VersionFiles)
     """The metadata files of model versions, as far as this task has listed them."""
+    routes: Routes = field(default_factory=Routes)
+    """The optional routes of Hopsworks, as far as this task knows them."""
     judge: Judge = field(init=False)
     _health_path: str | None = None
     is_prepared: bool = False
@@ -111,11 +117,7 @@ class Prober:
             message = f"verification.{unmet[0]}: {self._why_not_probed(live, model)}"
             raise InvalidInputError(message)
         if checks.expect is not None and checks.expect.holds is None and (probe is None or probe.predictions is None):
-            message = (
-                "verification.expect: 'equal' needs recorded predictions for the rows that are sent.\nRegister the "
-                "model with expected."
-            )
-            raise InvalidInputError(message)
+            raise _cannot_be_equal(self.judge.checks)
         if not self.can_probe:
             log.info("Deployment %r will not be probed: %s", self.name, self._why_not_probed(live, model))
         return model
@@ -160,7 +162,10 @@ class Prober:
         if self.checks.health_path is None and not is_vllm:
             body = self.checks.body
             probe = await _find_probe(self.project, model, body, self.files, is_optional=is_optional)
-            self.judge.probe = _check_sendable(probe, is_registered=body is None)
+            probe = _check_sendable(probe, is_registered=body is None)
+            self.judge.checks, self.judge.probe = await fit_to_schema(
+                self.project, live, probe, self.checks, self.routes
+            )
         if self.judge.probe is None and self.project.ingress is not None:
             self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
         self.is_prepared = True
@@ -294,6 +299,21 @@ class Prober:
             await self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes deployment %r failed: %s", self.name, error)
+
+
+def _cannot_be_equal(checks: Checks) -> InvalidInputError:
+    """Return the error for the expectation 'equal' without recorded predictions to compare with."""
+    if checks.expect is AS_MANY_AND_FINITE:
+        message = (
+            "verification.expect: 'equal' cannot hold, since the deployment looks features up by serving keys: its "
+            "predictions for the same row change.\nUse 'same_length' or 'finite'."
+        )
+    else:
+        message = (
+            "verification.expect: 'equal' needs recorded predictions for the rows that are sent.\nRegister the model "
+            "with expected."
+        )
+    return InvalidInputError(message)
 
 
 def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Backoff
 
+    from .schema_carry import CarriedSchema
+
 log = logging.getLogger(__name__)
 
 CONCURRENT_CHANGES = 2
@@ -89,6 +91,8 @@ class PreparedChange:
     """The body that creates the deployment."""
     newest_version: int | None = None
     """Number of the newest deployment version, for an update; None where Hopsworks keeps none."""
+    schema: CarriedSchema | None = None
+    """The schema of its requests after an update; None if it has none."""
 
 
 class Reconciler:
@@ -247,7 +251,7 @@ class Reconciler:
         return self._change(Kind.RESTORE, live)
 
     async def _prepare_update(self, live: Deployment) -> PreparedChange:
-        await self._update.prepare_update(live)
+        schema = await self._update.prepare_update(live)
         # Errors in the tags are found before anything else is changed.
         await self._update.set_tags(live)
         await self._steps.read_probe(live)
@@ -258,7 +262,7 @@ class Reconciler:
         witness = api.get_deployment_by_id(run.project, settled.id)
         newest_version = await run.routes.read(api.get_newest_version(run.project, settled), witness, backoff)
         await self._steps.remember_previous(settled)
-        return self._change(Kind.UPDATE, settled, newest_version=newest_version)
+        return self._change(Kind.UPDATE, settled, newest_version=newest_version, schema=schema)
 
     async def _prepare_start(self, live: Deployment, action: str) -> PreparedChange:
         self.progress.action = self.progress.action or action
@@ -330,7 +334,7 @@ class Reconciler:
         if change.kind is Kind.REPLACE:
             return await self._prepare_start(await steps.stop(live), "started")
         restore = steps.desired.restore if change.kind is Kind.RESTORE else None
-        stored = await steps.store(live, restore=restore, newest_version=change.newest_version)
+        stored = await steps.store(live, restore=restore, newest_version=change.newest_version, schema=change.schema)
         if change.kind is Kind.RESTORE and self._update.differs(stored):
             # Settings that a deployment version does not hold follow by an update.
             return await self._prepare_update(stored)

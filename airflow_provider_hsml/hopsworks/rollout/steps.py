@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.flow import Backoff
 
     from .inputs import Desired, RolloutPolicy, Run
+    from .schema_carry import CarriedSchema
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Steps:
         """Begin; the timeout counts from here."""
         run, desired = self.run, self.desired
         self.deadline = run.clock() + run.timeout
-        self.prober = Prober(run.project, run.name, run.clock, self.checks or Checks(), run.files)
+        self.prober = Prober(run.project, run.name, run.clock, self.checks or Checks(), run.files, run.routes)
         settings = script_file.absolute(run.project, desired.settings)
         self.update = Update(run, settings, desired.model, self.deadline, self._record_sent)
 
@@ -186,13 +187,21 @@ class Steps:
         self.progress.action = "created" if is_ours else ""
         return live
 
-    async def store(self, live: Deployment, *, restore: int | None, newest_version: int | None) -> Deployment:
+    async def store(
+        self,
+        live: Deployment,
+        *,
+        restore: int | None,
+        newest_version: int | None,
+        schema: CarriedSchema | None = None,
+    ) -> Deployment:
         """
         Have Hopsworks store a configuration; with the policy ``recreate``, stop the deployment first.
 
         :param live: the deployment that the change was prepared against
         :param restore: the deployment version to activate; None sends the desired settings
         :param newest_version: number of the newest deployment version; None where Hopsworks keeps none
+        :param schema: the schema of its requests after an update; None if it has none
         :return: the deployment as it was stored
         """
         if self.policy.recreate and not live.status.is_down:
@@ -202,7 +211,7 @@ class Steps:
             if restore is not None:
                 stored = await restore_version(self.update, live, restore, self.backoff(inputs.FIRST_DELAY_UPDATE))
             else:
-                stored = await self.update.update(live, newest_version=newest_version)
+                stored = await self.update.update(live, newest_version=newest_version, schema=schema)
         except Replan:
             self.progress.has_changed = had_changed
             raise

@@ -22,7 +22,8 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
 
 from . import scripts, tags
-from .preconditions import check_files, check_schema
+from .preconditions import check_files
+from .schema_carry import carry_schema
 from .status import StatusWait, wait_until
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
 
     from .inputs import Run
+    from .schema_carry import CarriedSchema
 
 log = logging.getLogger(__name__)
 
@@ -166,12 +168,15 @@ class Update:
         self._check_stored(live, before=None)
         return live, True
 
-    async def update(self, live: Deployment, *, newest_version: int | None) -> Deployment:
+    async def update(
+        self, live: Deployment, *, newest_version: int | None, schema: CarriedSchema | None = None
+    ) -> Deployment:
         """
         Send the change once, if the deployment is still as it was checked, and read back the stored resource.
 
         :param live: the deployment as it was checked, in a state in which the server accepts changes
         :param newest_version: number of the newest deployment version; None if the server keeps no versions
+        :param schema: the schema of its requests afterwards; None if it has none
         :raises Replan: the deployment has changed since, or is busy
         :raises SupersededError: another client changed or deleted the deployment meanwhile
         :raises UnsupportedError: the server left out settings that it does not know
@@ -179,11 +184,10 @@ class Update:
         before = await self.read()
         if before is None or not diff.is_unchanged(self.run.project, before, live) or not self.differs(before):
             raise Replan
-        if not before.status.is_stable:
-            raise Replan(is_busy=True)
+        _check_changeable(before, schema)
         differing = diff.differences(before.raw, self.settings)
         log.info("Updating %s: %s", before, diff.describe_changes(differing))
-        body = legacy_artifacts.for_changing(before.raw, diff.update_body(before.raw, self.settings), differing)
+        body = legacy_artifacts.for_changing(before.raw, _body(before, self.settings, schema), differing)
         new_version = newest_version is not None and any(setting_of(name).versioned for name in differing)
         try:
             await api.put_deployment(self.run.project, body, new_version=new_version)
@@ -209,22 +213,25 @@ class Update:
             message = f"Deployment {self.run.name!r} was deleted by another client while it was updated."
             raise SupersededError(message)
         self._check_stored(stored, before)
+        _check_schema_stored(schema, stored)
         return stored
 
-    async def prepare_update(self, live: Deployment) -> None:
+    async def prepare_update(self, live: Deployment) -> CarriedSchema | None:
         """
-        Check the change against the live deployment, and upload its scripts.
+        Check the change against the live deployment, and upload its scripts and its request schema.
 
         :param live: the live deployment
+        :return: the schema that its requests have afterwards; None if they have none
         :raises InvalidInputError: the deployment cannot be changed like this; no change was sent
         """
         differing = diff.differences(live.raw, self.settings)
         preconditions.check_live(live, self.model, differing)
         body = diff.update_body(live.raw, self.settings)
         preconditions.check_changes(body, differing)
-        await check_schema(self.run.project, live, self.model)
         await check_files(self.run.project, self.model, body)
+        schema = await carry_schema(self.run.project, self.run.routes, live, self.model, body)
         await self._provide_scripts({name: self.settings[name] for name in differing})
+        return schema
 
     async def set_tags(self, deployment: Deployment) -> bool:
         """
@@ -311,3 +318,36 @@ class Update:
 
 def _served(model: ModelVersion | None) -> str:
     return "a script" if model is None else f"version {model.version} of model {model.name!r}"
+
+
+def _check_changeable(before: Deployment, schema: CarriedSchema | None) -> None:
+    """
+    Check that a deployment names the schema that was checked, and that the server accepts changes.
+
+    :raises Replan: another client has published another schema, or the deployment is busy
+    """
+    if schema is not None and not schema.is_of(before.raw):
+        raise Replan
+    if not before.status.is_stable:
+        raise Replan(is_busy=True)
+
+
+def _check_schema_stored(schema: CarriedSchema | None, stored: Deployment) -> None:
+    """
+    Check that a change was stored with the variables that name its schema.
+
+    :raises UnsupportedError: it was stored without them
+    """
+    if schema is not None and not schema.is_stored(stored.raw):
+        message = (
+            f"{stored}: the change was stored without the environment variables that name its request schema.\n"
+            "Check whether another client changed the deployment at the same time."
+        )
+        raise UnsupportedError(message)
+
+
+def _body(before: Deployment, settings: SettingValues, schema: CarriedSchema | None) -> dict[str, Any]:
+    body = diff.update_body(before.raw, settings)
+    if schema is not None:
+        schema.write(body)
+    return body

@@ -85,6 +85,9 @@ class HttpRequest:
         if call.body is not None:
             self.headers["Content-Type"] = "application/json"
             self.content = _json(call.body)
+        elif call.text is not None:
+            self.headers["Content-Type"] = "text/plain; charset=utf-8"
+            self.content = call.text.encode()
         self.fields = dict(call.upload.fields) if call.upload else None
         self.files = {"file": (call.upload.filename, call.upload.content)} if call.upload else None
         self.seconds = call.seconds or (access.write_timeout if call.is_write_slow else access.request_timeout)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from airflow_provider_hsml.local.proxy.inference import Proxy
-    from airflow_provider_hsml.local.world.world import Holdings, World
+    from airflow_provider_hsml.local.world.holdings import Holdings
+    from airflow_provider_hsml.local.world.world import World
 
 PREFIX = "/hopsworks-api/api"
 PROJECT = "/project/{project:int}"

@@ -1,4 +1,4 @@
-"""Routes that only the official SDKs use: certificates at login, a model's provenance, a deployment's schema."""
+"""Routes that only the official SDKs use: certificates at login, a deployment's schema."""
 
 from __future__ import annotations
 
@@ -40,12 +40,6 @@ def _credentials(asking: Asking) -> Response:
     )
 
 
-def _provenance_of_model(asking: Asking) -> Response:
-    """Return an empty list of links: there is no feature store here."""
-    asking.holdings.registry.get(asking.param("model"))
-    return json_answer({"count": 0})
-
-
 def _schema_of_deployment(asking: Asking) -> Response:
     """Return a schema document that a client has published for a deployment."""
     kind = asking.query("format", "schema")
@@ -64,11 +58,5 @@ def _schema_of_deployment(asking: Asking) -> Response:
 
 ROUTES = [
     ApiRoute("GET", f"{PROJECT}/credentials", ("PROJECT",), _credentials),
-    ApiRoute(
-        "GET",
-        f"{PROJECT}/modelregistries/{{registry:int}}/models/{{model}}/provenance/links",
-        ("MODELREGISTRY",),
-        _provenance_of_model,
-    ),
     ApiRoute("GET", f"{PROJECT}/serving/{{deployment:int}}/schema", ("SERVING",), _schema_of_deployment, since=(5, 2)),
 ]

@@ -43,6 +43,8 @@ class Speeds:
     :param idle_after: without a request, until a deployment with a minimum of 0 instances is Idle
     :param load_timeout: until a deployment whose model is not ready is Failed
     :param drain_timeout: for a replaced instance to finish its requests
+    :param job_starting: from the start of an execution of a job until it is RUNNING
+    :param job_logs: from the end of an execution, which is shown, until its log files exist
     """
 
     creating: float | Looks = 0.02
@@ -57,6 +59,8 @@ class Speeds:
     idle_after: float = 1.0
     load_timeout: float = 180.0
     drain_timeout: float = 30.0
+    job_starting: float = 0.02
+    job_logs: float = 0.0
 
     @classmethod
     def every(cls, pace: float | Looks) -> Speeds:
@@ -66,7 +70,7 @@ class Speeds:
         :param pace: seconds, 0 for at once; or ``Looks``
         """
         seconds = 0.0 if isinstance(pace, Looks) else pace
-        return cls(pace, pace, pace, pace, pace, routing=seconds, handing_over=seconds)
+        return cls(pace, pace, pace, pace, pace, routing=seconds, handing_over=seconds, job_starting=seconds)
 
     @classmethod
     def of_a_cluster(cls) -> Speeds:
@@ -82,6 +86,8 @@ class Speeds:
             reading_logs=0.2,
             stopping=0.5,
             idle_after=60.0,
+            job_starting=1.0,
+            job_logs=1.0,
         )
 
 

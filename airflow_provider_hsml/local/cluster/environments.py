@@ -1,5 +1,5 @@
 """
-The Python environments of model servers: built on demand and kept, one for each set of requirements.
+The Python environments of model servers and jobs: built on demand and kept, one for each set of requirements.
 
 KServe cannot be installed beside Airflow 3.2 or later (the two want different versions of psutil), and Hopsworks runs
 each deployment in an environment of its own as well.
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,11 @@ HOPSWORKS_ENVIRONMENTS = (
     *("torch-inference-pipeline", "vllm-inference-pipeline"),
 )
 """The environments for serving that every Hopsworks project has."""
+JOB_ENVIRONMENTS = (
+    *("python-feature-pipeline", "spark-feature-pipeline"),
+    *("pandas-training-pipeline", "tensorflow-training-pipeline", "torch-training-pipeline"),
+)
+"""The environments for jobs that every Hopsworks project has."""
 
 
 class EnvironmentFailedError(Exception):
@@ -77,7 +82,7 @@ class Environments:
                 (place / _MARK).write_text(
                     "\n".join(requirements) + "\n"
                 )  # Last: a half-built environment has no mark.
-                say(f"The model server's environment is ready: {place}")
+                say(f"The environment is ready: {place}")
         return interpreter
 
     def is_built(self, requirements: tuple[str, ...]) -> bool:
@@ -94,15 +99,19 @@ class Environments:
 @dataclass(frozen=True, slots=True)
 class NamedEnvironments:
     """
-    The environments that deployments name: those of Hopsworks, which are all the default one here, and custom ones.
+    The environments that deployments or jobs name: those of Hopsworks, which are all the default one, and custom ones.
 
     A file ``<name>.txt`` in ``folder`` defines a custom environment: a requirement a line, on top of the default ones.
 
     :param folder: holds the files; None: no custom environments
+    :param of_hopsworks: the names of Hopsworks' own environments
+    :param default: returns the requirements of the default environment
     """
 
     environments: Environments
     folder: Path | None = None
+    of_hopsworks: tuple[str, ...] = HOPSWORKS_ENVIRONMENTS
+    default: Callable[[], tuple[str, ...]] = field(default_factory=lambda: default_requirements)
 
     def python(self, name: str | None, say: Callable[[str], None], cancelled: threading.Event | None = None) -> Path:
         """
@@ -115,12 +124,12 @@ class NamedEnvironments:
         """
         own = self._own()
         if name in own:
-            return self.environments.python(_with_defaults(own[name]), say, cancelled)
-        if name is not None and name not in HOPSWORKS_ENVIRONMENTS:
-            known = ", ".join((*HOPSWORKS_ENVIRONMENTS, *map(str, own)))
+            return self.environments.python(_with_defaults(own[name], self.default()), say, cancelled)
+        if name is not None and name not in self.of_hopsworks:
+            known = ", ".join((*self.of_hopsworks, *map(str, own)))
             where = f"; {self.folder}/{name}.txt would make one" if self.folder else ""
             raise EnvironmentFailedError(f"there is no environment {name!r}: expected one of {known}{where}.")
-        return self.environments.python(default_requirements(), say, cancelled)
+        return self.environments.python(self.default(), say, cancelled)
 
     def build_all(self, say: Callable[[str], None]) -> list[Path]:
         """
@@ -135,7 +144,7 @@ class NamedEnvironments:
         return {file.stem: file for file in sorted(self.folder.glob("*.txt"))} if self.folder else {}
 
 
-def _with_defaults(file: Path) -> tuple[str, ...]:
+def _with_defaults(file: Path, defaults: tuple[str, ...]) -> tuple[str, ...]:
     """Return the requirements in a file, with the default ones of all packages that the file does not name."""
     try:
         lines = [line.partition("#")[0].strip() for line in file.read_text("utf-8").splitlines()]
@@ -144,7 +153,7 @@ def _with_defaults(file: Path) -> tuple[str, ...]:
         raise EnvironmentFailedError(
             f"{file}: expected a requirement a line, such as 'xgboost==2.1.4': {error}"
         ) from None
-    default = {canonicalize_name(Requirement(line).name): line for line in default_requirements()}
+    default = {canonicalize_name(Requirement(line).name): line for line in defaults}
     return tuple((default | own).values())
 
 
@@ -164,6 +173,11 @@ def default_requirements() -> tuple[str, ...]:
     return (KSERVE, *pinned)
 
 
+def job_requirements() -> tuple[str, ...]:
+    """Return the requirements of the default environment of jobs: those of model servers, without the server itself."""
+    return tuple(line for line in default_requirements() if line != KSERVE)
+
+
 def _cache() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "hsml-local" / "environments"
@@ -176,7 +190,7 @@ def _build(
     say: Callable[[str], None],
     cancelled: threading.Event,
 ) -> None:
-    say(f"Building the model server's environment ({', '.join(requirements)}): about a minute")
+    say(f"Building an environment ({', '.join(requirements)}): about a minute")
     # Not with PYTHONDONTWRITEBYTECODE: a start of the model server takes three times as long without .pyc files.
     env = inherited.of_installer()
     uv = _uv()
@@ -188,8 +202,9 @@ def _build(
         _run([sys.executable, "-m", "venv", str(place)], env, cancelled)
         install = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     _run([*install, *requirements], env, cancelled)
-    say("Checking the model server's environment")
-    _run([str(interpreter), "-c", "import joblib, kserve, sklearn"], env, cancelled)
+    say("Checking the environment")
+    modules = "joblib, kserve, sklearn" if KSERVE in requirements else "sklearn"
+    _run([str(interpreter), "-c", f"import {modules}"], env, cancelled)
 
 
 def _uv() -> str | None:

@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_hsml.local.logs import logger
-
 from . import inherited, process_groups
 from .engines import (
     INSTANCE_HEADER,
@@ -39,8 +37,6 @@ if TYPE_CHECKING:
 
     from .engines import Component, Logs
     from .environments import NamedEnvironments
-
-log = logger(__name__)
 
 _PROGRAM = Path(__file__).with_name("model_server.py")
 _HOST = "127.0.0.1"
@@ -74,9 +70,7 @@ class KServeEngine:
         self._logged = folder / "inference-logs"
         self.hops = Hops(_PREDICT_SECONDS)
         """The connections to the processes."""
-        for pid, started in store.processes():
-            _end_leftover(pid, started)
-            store.forget_process(pid)
+        process_groups.end_leftovers(store)
         shutil.rmtree(self._artifacts, ignore_errors=True)
 
     def start(self, model: ModelFiles, logs: Logs, cancelled: threading.Event, timeout: float) -> Instance:
@@ -313,10 +307,3 @@ def _listens(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1):
         return True
     return False
-
-
-def _end_leftover(pid: int, started: str) -> None:
-    """End a process of an earlier server that did not notice the end of its parent."""
-    if started and process_groups.start_time(pid) == started:
-        log.warning("Ending process %s, a model server that an earlier run left behind", pid)
-        process_groups.kill(pid)

@@ -3,7 +3,8 @@ The program that runs in the model server's environment: one component of a depl
 
 It is run by its path and imports nothing of this package, which is not installed there. Its one argument is JSON:
 ``{"name", "files", "script", "role", "predictor", "descriptor"}``. The role is ``predictor``, ``transformer`` (in front
-of the predictor at that address) or ``program`` (the script of a deployment without a model, which serves by itself).
+of the predictor at that address) or ``program``: the script of a deployment without a model, which serves by itself, or
+of a job, which has ``args`` as well.
 The program serves an inherited listening socket: KServe itself would bind all addresses, with a server that loads
 pickles. It ends when its standard input ends, because then its parent has ended.
 """
@@ -284,7 +285,7 @@ def main() -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
     name, script, predictor = argument["name"], argument["script"], argument["predictor"]
     if argument["role"] == "program":
-        sys.argv = [script]
+        sys.argv = [script, *argument.get("args", ())]
         sys.path.insert(0, str(Path(script).parent))
         runpy.run_path(script, run_name="__main__")
         return

@@ -7,6 +7,14 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.local.logs import logger
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.local.store import Store
+
+log = logger(__name__)
 
 _LISTENS = "0A"
 """The state of a listening socket in /proc/net/tcp."""
@@ -26,6 +34,19 @@ def kill(leader: int) -> None:
     """Kill a leader, if it is alive, and the remaining processes of its group."""
     with contextlib.suppress(OSError):
         os.killpg(leader, signal.SIGKILL)
+
+
+def end_leftovers(store: Store) -> None:
+    """
+    End the processes of an earlier server that did not notice the end of their parent.
+
+    :param store: has the processes that are not known to have ended
+    """
+    for pid, started in store.processes():
+        if started and start_time(pid) == started:
+            log.warning("Ending process %s, which an earlier run left behind", pid)
+            kill(pid)
+        store.forget_process(pid)
 
 
 def listening_ports(leader: int) -> set[int] | None:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from airflow_provider_hsml.local.proxy.inference import Proxy
-    from airflow_provider_hsml.local.world.world import Holdings, World
+    from airflow_provider_hsml.local.world.holdings import Holdings
+    from airflow_provider_hsml.local.world.world import World
 
 log = logger(__name__)
 

@@ -11,7 +11,8 @@ from airflow_provider_hsml.local.errors import Refusal
 from .chart import Chart
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.local.world.world import Holdings, World
+    from airflow_provider_hsml.local.world.holdings import Holdings
+    from airflow_provider_hsml.local.world.world import World
 
 _LOG_LINES = 200
 

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from airflow_provider_hsml.local.api import files, inference, models, projects, sdk, serving
+from airflow_provider_hsml.local.api import feature_store, files, inference, jobs, models, projects, sdk, serving
 from airflow_provider_hsml.local.api.asking import PREFIX, ApiRoute, Asking, json_answer
 from airflow_provider_hsml.local.console import console_routes
 from airflow_provider_hsml.local.errors import Refusal, malformed
@@ -41,7 +41,10 @@ log = logger(__name__)
 _FLAGGED = frozenset({"SERVING", "MODELREGISTRY"})
 """The scopes whose routes need a feature flag of the cluster."""
 # Predictions first: they are the most frequent, and routes are compared one after the other.
-_ROUTES = [*inference.ROUTES, *serving.ROUTES, *models.ROUTES, *files.ROUTES, *projects.ROUTES, *sdk.ROUTES]
+_ROUTES = [
+    *(*inference.ROUTES, *serving.ROUTES, *models.ROUTES, *files.ROUTES),
+    *(*projects.ROUTES, *feature_store.ROUTES, *jobs.ROUTES, *sdk.ROUTES),
+]
 
 
 def make_app(world: World, controlled: Journal | None = None) -> Starlette:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
@@ -13,8 +14,14 @@ from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 from airflow_provider_hsml.local.api.asking import PREFIX
 from airflow_provider_hsml.local.cluster.behaviour import Profile, Speeds
 from airflow_provider_hsml.local.cluster.engines import CallableEngine
-from airflow_provider_hsml.local.cluster.environments import Environments, NamedEnvironments
+from airflow_provider_hsml.local.cluster.environments import (
+    JOB_ENVIRONMENTS,
+    Environments,
+    NamedEnvironments,
+    job_requirements,
+)
 from airflow_provider_hsml.local.cluster.faults import Faults
+from airflow_provider_hsml.local.cluster.job_runner import JobRunner
 from airflow_provider_hsml.local.cluster.kserve_engine import KServeEngine
 from airflow_provider_hsml.local.lines import LINES
 from airflow_provider_hsml.local.options import AccessOptions, ServerOptions
@@ -79,7 +86,8 @@ class LocalServing:
     :param tls: HTTPS with a CA of its own, whose bundle is ``ca_bundle``
     :param hopsworks_version: the line of Hopsworks to imitate: "3.7", "4.6" or "5.2"
     :param engine: "kserve" (KServe's model server, in processes of its own), or a callable that takes a ``ModelFiles``
-        and returns a function from the value of ``instances`` to a list
+        and returns a function from the value of ``instances`` to a list. With a callable, jobs run with the interpreter
+        of this process; else in an environment of their own
     :param profile: "real" (the ways of a cluster, in which a careless client fails), "plain", or a ``Profile``
     :param speeds: durations of transitions; None: tens of milliseconds with a callable, a cluster's with KServe
     :param access: further keys, their roles, and other projects; None: none of them
@@ -248,7 +256,7 @@ class LocalServing:
         """
         Forget the requests, end all faults and holds, and restore the first speeds.
 
-        :param everything: delete all deployments, models and files as well
+        :param everything: delete all deployments, models, jobs and files as well
         """
         self.world.reset(everything=everything)
         self.requests.clear()
@@ -279,11 +287,13 @@ class LocalServing:
                 access.shared_registries,
                 tokens=access.tokens,
             )
+            env = _script_env(self.url, serving_key, str(self.root / "secrets"), self.ca_bundle)
             return World(
                 self.root,
                 accounts,
                 store,
-                self._make_engine(store, serving_key),
+                self._make_engine(store, env),
+                job_runner=_make_job_runner(settings, self.root, store, env),
                 speeds=settings.speeds,
                 profile=settings.profile,
                 faults=self.faults,
@@ -296,17 +306,43 @@ class LocalServing:
             store.close()
             raise
 
-    def _make_engine(self, store: Store, serving_key: str) -> Engine:
-        engine, cache = self._settings.engine, self._settings.options.cache
+    def _make_engine(self, store: Store, env: dict[str, str]) -> Engine:
+        engine = self._settings.engine
         if callable(engine):
             return CallableEngine(engine)
-        built = Environments(None if cache is None else Path(cache).expanduser())
-        secrets = str(self.root / "secrets")
-        env = {
-            "REST_ENDPOINT": self.url,
-            "API_KEY": serving_key,
-            "SECRETS_DIR": secrets,
-            "MATERIAL_DIRECTORY": secrets,
-            "REQUESTS_VERIFY": "true",
-        } | ({"DOMAIN_CA_TRUSTSTORE_PEM": str(self.ca_bundle)} if self.ca_bundle else {})
-        return KServeEngine(NamedEnvironments(built, self.root / "environments"), store, self.root, env)
+        named = NamedEnvironments(_environments(self._settings), self.root / "environments")
+        return KServeEngine(named, store, self.root, env)
+
+
+def _environments(settings: _Settings) -> Environments:
+    """Return the environments that are built on this machine."""
+    cache = settings.options.cache
+    return Environments(None if cache is None else Path(cache).expanduser())
+
+
+def _make_job_runner(settings: _Settings, root: Path, store: Store, env: dict[str, str]) -> JobRunner:
+    """
+    Return what runs the jobs.
+
+    A server whose models are callables builds no environment: its jobs use this interpreter.
+    """
+    named = NamedEnvironments(
+        _environments(settings), root / "environments" / "jobs", JOB_ENVIRONMENTS, job_requirements
+    )
+    python = (lambda *_: Path(sys.executable)) if callable(settings.engine) else named.python
+    return JobRunner(python, store, root / "executions", env)
+
+
+def _script_env(url: str, serving_key: str, secrets: str, ca_bundle: Path | None) -> dict[str, str]:
+    """
+    Return the environment variables of scripts: of model servers and of jobs.
+
+    :param secrets: the folder with the key
+    """
+    return {
+        "REST_ENDPOINT": url,
+        "API_KEY": serving_key,
+        "SECRETS_DIR": secrets,
+        "MATERIAL_DIRECTORY": secrets,
+        "REQUESTS_VERIFY": "true",
+    } | ({"DOMAIN_CA_TRUSTSTORE_PEM": str(ca_bundle)} if ca_bundle else {})

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.local.cluster.cluster import Cluster
     from airflow_provider_hsml.local.cluster.engines import Answer
-    from airflow_provider_hsml.local.world.world import Holdings, World
+    from airflow_provider_hsml.local.world.holdings import Holdings
+    from airflow_provider_hsml.local.world.world import World
 
 _TARGET = re.compile(r"(?P<name>[^/:]+)(?:/versions/\d+)?(?::(?P<verb>[a-z]+))?")
 _VERBS = ("predict", "classify", "regress", "test")

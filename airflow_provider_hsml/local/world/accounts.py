@@ -23,6 +23,7 @@ SCOPES = frozenset(
         "DATASET_VIEW",
         "DATASET_CREATE",
         "DATASET_DELETE",
+        "FEATURESTORE",
         "USER",
         "JOB",
         "KAFKA",

@@ -29,14 +29,16 @@ SCHEMA_OF_LOGS = "inferenceschema"
 @dataclass(frozen=True, slots=True)
 class Quota:
     """
-    The limits on the number of deployments of a project. None for no limit.
+    The limits on the number of deployments and executions of a project. None for no limit.
 
     :param deployments: in any status
     :param running: started and not stopped; a Failed one counts
+    :param executions: of all jobs together, ended ones as well: when they are used up, the project has no credits left
     """
 
     deployments: int | None = None
     running: int | None = None
+    executions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

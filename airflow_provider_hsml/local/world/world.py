@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.cluster.cluster import Cluster
 from airflow_provider_hsml.local.cluster.faults import LostChange
+from airflow_provider_hsml.local.cluster.request_schemas import EnforcingEngine
 from airflow_provider_hsml.local.errors import Refusal
 
 from .deployments import Deployments
+from .feature_store import FeatureStore
 from .files import DATASETS, ProjectFiles
+from .holdings import Holdings
+from .jobs import Jobs
 from .registry import Registry, split_id
+from .request_schemas import find_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +28,13 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local.cluster.behaviour import Profile, Speeds
     from airflow_provider_hsml.local.cluster.engines import Engine
     from airflow_provider_hsml.local.cluster.faults import Faults
+    from airflow_provider_hsml.local.cluster.job_runner import JobRunner
     from airflow_provider_hsml.local.lines import Line
     from airflow_provider_hsml.local.store import Store
 
     from .accounts import Accounts, Project
     from .administration import Administration
+    from .feature_store import FeatureView
 
 
 _LINE = "hopsworks-version"
@@ -82,16 +89,6 @@ class Root:
         os.close(self._lock)
 
 
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """A project with its files, models and deployments."""
-
-    project: Project
-    files: ProjectFiles
-    registry: Registry
-    deployments: Deployments
-
-
 class World:
     """
     All projects and their content. Thread-safe.
@@ -100,6 +97,7 @@ class World:
     :param accounts: projects and keys
     :param store: the database in ``root``
     :param engine: runs the models
+    :param job_runner: runs the jobs
     :param speeds: the durations of transitions
     :param profile: the simulated quirks of a cluster
     :param faults: failures on command
@@ -116,6 +114,7 @@ class World:
         store: Store,
         engine: Engine,
         *,
+        job_runner: JobRunner,
         speeds: Speeds,
         profile: Profile,
         faults: Faults,
@@ -133,19 +132,23 @@ class World:
         self.ingress_port = ingress_port
         self.ingress_by_path = line.ingress_by_path
         self._speeds = speeds
-        self.cluster = Cluster(engine, speeds, profile, faults)
+        enforcing = EnforcingEngine(engine, functools.partial(find_schema, self._sharing))
+        self.cluster = Cluster(enforcing, speeds, profile, faults)
         self._store = store
         self._holdings: dict[int, Holdings] = {}
         for project in accounts.projects:
             files = ProjectFiles(project.name, root / "projects" / project.name, root / "staging" / project.name)
             registry = Registry(project, store, files, line, administration.tag_schemas)
             deployments = Deployments(project, store, files, self.cluster, line=line, administration=administration)
-            self._holdings[project.id] = Holdings(project, files, registry, deployments)
+            features = FeatureStore(project, root / "feature-stores" / f"{project.name}.json")
+            jobs = Jobs(project, store, files, job_runner, lambda: self.cluster.speeds, administration)
+            self._holdings[project.id] = Holdings(project, files, registry, deployments, features, jobs)
         for project in accounts.projects:
             files = self._holdings[project.id].files
             others = [other for other in accounts.shared_with(project) if other != project]
             files.shared = {other.name: self._holdings[other.id].files for other in others}
             self._holdings[project.id].deployments.lifecycle.restore()
+            self._holdings[project.id].jobs.restore()
 
     def project(self, project_id: int) -> Holdings:
         """Return a project; refuse one that is unknown, or in which the user has no role."""
@@ -173,7 +176,7 @@ class World:
         """
         Remove all faults, holds and stale locks, and reset the speeds, so that tests do not affect each other.
 
-        :param everything: delete all deployments, models and files as well
+        :param everything: delete all deployments, models, jobs and files as well
         """
         self.faults.clear()
         self.cluster.speeds = self._speeds
@@ -181,6 +184,8 @@ class World:
             holdings.deployments.locks.forget()
         for holdings in self._holdings.values() if everything else ():
             holdings.deployments.lifecycle.clear()
+            holdings.jobs.clear()
+            holdings.features.clear()
             for row in holdings.registry.find().get("items", []):
                 holdings.registry.delete(row["id"])
             for entry in (entry for dataset in DATASETS for entry in holdings.files.listing(dataset)):
@@ -217,10 +222,7 @@ class World:
         :param project: None for the first; the user needs no role in it
         :return: the version
         """
-        by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
-        if project is not None and project not in by_name:
-            raise ValueError(f"project {project!r} is not known: expected one of {', '.join(by_name)}.")
-        holdings = by_name[project or self.accounts.projects[0].name]
+        holdings = self._of_project(project)
         if version is None:
             listed = holdings.registry.find([f"name_eq:{name}"]).get("items", [])
             version = max((row["version"] for row in listed), default=0) + 1
@@ -233,6 +235,33 @@ class World:
         holdings.registry.put(f"{name}_{version}", {"framework": framework, "metrics": numbers})
         return version
 
+    def declare(self, view: FeatureView, *, project: str | None = None) -> FeatureStore:
+        """
+        Add a feature view to a project's feature store, or replace the one of its name and version.
+
+        :param project: None for the first
+        :return: the feature store
+        """
+        store = self._of_project(project).features
+        store.declare(view)
+        return store
+
+    def _sharing(self, project_id: int) -> list[Holdings]:
+        """Return what a project holds, and then what those projects hold that share their models with it."""
+        project = self.accounts.by_id(project_id)
+        others = [other for other in self.accounts.shared_with(project) if other != project]
+        return [self._holdings[each.id] for each in (project, *others)]
+
+    def holdings_of(self, project: Project) -> Holdings:
+        """Return what a project holds, also one whose models are only shared with the user's."""
+        return self._holdings[project.id]
+
+    def _of_project(self, name: str | None) -> Holdings:
+        by_name = {holdings.project.name: holdings for holdings in self._holdings.values()}
+        if name is not None and name not in by_name:
+            raise ValueError(f"project {name!r} is not known: expected one of {', '.join(by_name)}.")
+        return by_name[name or self.accounts.projects[0].name]
+
     def delete_model(self, project_id: int, model_id: str) -> None:
         """Delete a version of a model; refuse one that a deployment uses."""
         holdings = self.project(project_id)
@@ -244,6 +273,8 @@ class World:
         holdings.registry.delete(model_id)
 
     def close(self) -> None:
-        """End all instances and close the database."""
+        """End all instances and executions, and close the database."""
+        for holdings in self._holdings.values():
+            holdings.jobs.executions.close()
         self.cluster.close()
         self._store.close()

@@ -40,11 +40,16 @@ READS: dict[str, Call[Any]] = {
     "variable": api.get_variable("a"),
     "server version": api.get_server_version(),
     "endpoints": api.get_endpoints(PROJECT),
+    "job": api.get_job(PROJECT, "train"),
+    "jobs": api.get_job_names(PROJECT),
+    "execution": api.get_execution(PROJECT, "train", 100),
+    "executions": api.get_executions(PROJECT, "train"),
 }
 CHANGES: dict[str, Call[Any]] = {
     "make folder": api.make_folder(PROJECT, "Models"),
     "put deployment": api.put_deployment(PROJECT, row()),
     "put model": api.put_model(PROJECT, "digits", 1, {}),
+    "start execution": api.start_execution(PROJECT, "train", "", {}),
 }
 WITHOUT_CONTENT: dict[str, Call[Any]] = {
     "start": api.start_deployment(PROJECT, LIVE),
@@ -58,6 +63,7 @@ WITHOUT_CONTENT: dict[str, Call[Any]] = {
     "upload": api.upload_part(PROJECT, "Models", Upload("a", b"", {})),
     "copy": api.copy_path(PROJECT, "a", "/Projects/demo/b"),
     "delete path": api.delete_path(PROJECT, "a"),
+    "stop execution": api.stop_execution(PROJECT, "train", 100),
 }
 NEVER = {
     "empty": Answer(200, b""),

@@ -12,8 +12,7 @@ from airflow_provider_hsml.hopsworks.domain.model_version import Framework, Mode
 from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
-from airflow_provider_hsml.hopsworks.rollout.preconditions import check_schema
-from tests.support.fake import PROJECT, FakeHopsworks, row
+from tests.support.fake import PROJECT, row
 
 SCRIPT = "/Projects/demo/Resources/one.py"
 CONFIG = "/Projects/demo/Resources/one.yml"
@@ -166,52 +165,13 @@ class TestCombinations:
             preconditions.check_minimum(body, must_be_zero=True)
 
 
-class TestSchema:
-    """The schema that is live goes with a model of the same training dataset only."""
+def test_reserved_variables_are_sent_back_and_not_compared() -> None:
+    reserved = ["SERVING_SCHEMA_ID=7", "SERVING_TRAINING_DATASET_VERSION=3", "SERVING_FEATURE_VIEW_NAME=pixels"]
+    live = row(predictorEnvVars=[*reserved, "OWN=1"])
 
-    SCHEMA = ("SERVING_SCHEMA_ID=7", "SERVING_TRAINING_DATASET_VERSION=3", "SERVING_FEATURE_VIEW_NAME=pixels", "OWN=1")
-
-    def check(self, challenger: ModelVersion | None, env_vars: tuple[str, ...] = SCHEMA, **files: Any) -> None:
-        live = Deployment.from_json(row(predictorEnvVars=list(env_vars)))
-        FakeHopsworks(files=files).run(check_schema(PROJECT, live, challenger))
-
-    def test_the_same_training_dataset(self) -> None:
-        self.check(model(training_dataset_version=3))
-        self.check(model(training_dataset_version=3, feature_view="pixels"))
-
-    def test_without_a_schema_or_another_model(self) -> None:
-        self.check(model(training_dataset_version=4), ("OWN=1",))
-        self.check(None)
-        self.check(ModelVersion("digits", 1, "digits_1", "demo", 119))
-
-    @pytest.mark.parametrize(
-        "challenger",
-        [
-            model(training_dataset_version=4),
-            model(),
-            model(training_dataset_version=3, feature_view="other"),
-        ],
-    )
-    def test_another_training_dataset(self, challenger: ModelVersion) -> None:
-        with pytest.raises(
-            InvalidInputError, match=r"schema of training dataset 3, .*\nSave it once with Hopsworks' SDK"
-        ):
-            self.check(challenger)
-
-    def test_the_served_model_tells_where_the_variables_do_not(self) -> None:
-        served = {"id": "digits_1", "name": "digits", "version": 1, "trainingDatasetVersion": 5}
-        files = {"models/digits_1": served}
-
-        self.check(model(training_dataset_version=5), ("SERVING_SCHEMA_ID=7",), **files)
-        with pytest.raises(InvalidInputError, match="training dataset 5"):
-            self.check(model(training_dataset_version=6), ("SERVING_SCHEMA_ID=7",), **files)
-
-    def test_reserved_variables_are_sent_back_and_not_compared(self) -> None:
-        live = row(predictorEnvVars=list(self.SCHEMA))
-
-        assert diff.differences(live, {"env_vars": {"OWN": "1"}}) == {}
-        body = diff.update_body(live, {"env_vars": {"OTHER": "2"}})
-        assert body["predictorEnvVars"] == [*self.SCHEMA[:3], "OTHER=2"]
+    assert diff.differences(live, {"env_vars": {"OWN": "1"}}) == {}
+    body = diff.update_body(live, {"env_vars": {"OTHER": "2"}})
+    assert body["predictorEnvVars"] == [*reserved, "OTHER=2"]
 
 
 class TestRestoring:

@@ -1,0 +1,61 @@
+"""Read the schema of a deployment's requests, from its own route or from the project's files."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import wire
+from airflow_provider_hsml.hopsworks.domain.deployment_schema import FORMATS, DeploymentSchema, schema_id_of
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from airflow_provider_hsml.hopsworks.api import Project
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.routes import Routes
+
+log = logging.getLogger(__name__)
+
+
+def folder_of(deployment: Deployment) -> str:
+    """Return the folder with the published schemas of a deployment, relative to the project's folder."""
+    return f"Deployments/{deployment.name}/resources/schema"
+
+
+async def read_document(
+    project: Project, deployment: Deployment, routes: Routes, form: str = "schema"
+) -> dict[str, Any] | None:
+    """
+    Read the published schema of a deployment; None if it has none, or not in this format.
+
+    :param routes: the optional routes, as far as the task knows them
+    :param form: one of ``FORMATS``
+    """
+    schema_id = schema_id_of(deployment)
+    if schema_id is None:
+        return None
+    call = api.get_deployment_schema(project, deployment, schema_id, form=form)
+    found = await routes.read(call, api.get_deployment_by_id(project, deployment.id))
+    if found is None:
+        path = f"{folder_of(deployment)}/{schema_id}{FORMATS[form]}"
+        found = await api.read_json(project, path, lambda data: wire.resource(data, {}, {}), size=None)
+    return dict(found) if isinstance(found, dict) and found else None
+
+
+async def read_for_checks(project: Project, deployment: Deployment, routes: Routes) -> DeploymentSchema | None:
+    """
+    Read the schema that a deployment checks requests against.
+
+    None if it has none, or one that this package does not understand: Hopsworks checks the rows then.
+
+    :param routes: the optional routes, as far as the task knows them
+    """
+    document = await read_document(project, deployment, routes)
+    if document is None:
+        return None
+    try:
+        return DeploymentSchema.read(document, str(deployment))
+    except InvalidInputError as error:
+        log.warning("%s\nRows are not checked before they are sent", f"{error}".partition("\n")[0])
+        return None

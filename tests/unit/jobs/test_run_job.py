@@ -1,0 +1,629 @@
+"""An execution of a job: started once, whatever happens, and reported as it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from typing import Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.api import Answer
+from airflow_provider_hsml.hopsworks.domain.execution import Execution, Job
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    HopsworksError,
+    JobError,
+    JobFailedError,
+    NoResponseError,
+    NotFoundError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+    UnsupportedError,
+)
+from airflow_provider_hsml.hopsworks.flow import drive_async
+from airflow_provider_hsml.hopsworks.jobs import logs, records, run_job
+from airflow_provider_hsml.hopsworks.jobs.run_job import ExecutionWait
+from tests.support.fake import LOST, PROJECT, UNSENT, refusal
+from tests.support.fake_jobs import FakeJobs, Killed
+
+RETRY, CLEARED, OTHER = "dag/run/task/-1@1", "dag/run/task/-1@3", "dag/run/other/-1@1"
+SCOPE = refusal(403, 320004, "The API key lacks the scope DATASET_CREATE.")
+BROKEN = Answer(502, b"<html>bad gateway</html>")
+
+
+def run(fake: FakeJobs, key: str = RETRY, *, wait: bool = True, **more: Any) -> Any:
+    return fake.run(run_job.run_job(fake.job_run(key, **more), wait=wait))
+
+
+def starts(fake: FakeJobs) -> int:
+    return fake.sent.count("POST executions")
+
+
+class TestAnExecution:
+    def test_is_recorded_started_waited_for_and_reported(self) -> None:
+        fake = FakeJobs()
+        fake.submit("--day 0")
+
+        ended = run(fake)
+
+        assert (ended.id, ended.state, ended.final_status, ended.seconds) == (101, "FINISHED", "SUCCEEDED", 5.0)
+        writes = [what for what in fake.sent if what in ("upload", "POST executions")]
+        assert writes == ["upload", "POST executions", "upload", "upload"]
+        assert [name.partition("-")[2].partition("-")[2] for name in fake.records()] == ["ended-101.json"]
+
+    def test_gets_the_arguments_unchanged(self) -> None:
+        fake = FakeJobs()
+
+        assert run(fake, args="--name 'a b'  --x=\"1\"").args == "--name 'a b'  --x=\"1\""
+
+    def test_is_not_waited_for_where_nobody_asks(self) -> None:
+        fake = FakeJobs()
+
+        assert run(fake, wait=False).state == "RUNNING"
+
+    def test_without_a_task_is_not_recorded(self) -> None:
+        fake = FakeJobs()
+
+        run(fake, "")
+        run(fake, "")
+
+        assert (starts(fake), fake.records()) == (2, [])
+
+    def test_that_shows_another_id_than_asked_is_an_unexpected_answer(self) -> None:
+        fake = FakeJobs(lasts=math.inf)
+        fake.faults["GET execution"] = [Answer(200, json.dumps({"id": 7, "state": "FINISHED"}).encode())] * 3
+
+        with pytest.raises(DeadlineExceededError):
+            run(fake, deadline=fake.now + 10)
+
+        assert starts(fake) == 1
+
+    def test_has_no_more_than_its_time_and_keeps_running(self) -> None:
+        fake = FakeJobs(lasts=100.0)
+
+        with pytest.raises(DeadlineExceededError, match=r"execution 100 .*\nA retry attaches") as error:
+            run(fake, deadline=fake.now + 20)
+
+        assert error.value.transient
+        assert run(fake).id == 100
+        assert (starts(fake), "PUT status" in fake.sent) == (1, False)
+
+    def test_that_was_deleted_meanwhile(self) -> None:
+        fake = FakeJobs()
+        fake.on["GET execution"] = fake.executions.clear
+
+        with pytest.raises(JobError, match="execution 100: it was deleted"):
+            run(fake)
+        with pytest.raises(JobError, match="deleted"):
+            run(fake)
+
+        fake.on.clear()
+        assert run(fake, CLEARED).state == "FINISHED"
+
+    def test_is_waited_for_while_hopsworks_is_unavailable(self, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs()
+        fake.faults["GET execution"] = [UNSENT, BROKEN, None, LOST]
+
+        assert run(fake).state == "FINISHED"
+        assert "retrying" in caplog.text
+
+    def test_without_a_timeout_is_given_up_where_hopsworks_stays_away(self) -> None:
+        fake = FakeJobs()
+        fake.faults["GET execution"] = [UNSENT] * 10_000
+
+        with pytest.raises(DeadlineExceededError):
+            run(fake)
+
+        assert fake.now == pytest.approx(1000 + run_job.UNAVAILABLE, abs=60)
+
+    def test_logs_each_state_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        run(FakeJobs(lasts=600.0))
+
+        shown = [line for line in caplog.messages if "(RUNNING, UNDEFINED)" in line and "still waiting" not in line]
+        assert len(shown) == 2  # It was started, and waited for.
+        assert "still waiting" in caplog.text
+        assert "inf" not in caplog.text
+
+
+class TestTheVerdict:
+    """As ``hopsworks_common/execution.py::success`` of the official SDK decides it."""
+
+    @pytest.mark.parametrize(
+        ("job_type", "state", "status", "expected"),
+        [
+            ("PYTHON", "FINISHED", "UNDEFINED", "SUCCEEDED"),
+            ("PYTHON", "SUCCEEDED", "SUCCEEDED", "SUCCEEDED"),
+            ("PYTHON", "RUNNING", "FAILED", "FAILED"),
+            ("PYTHON", "FAILED", "SUCCEEDED", "FAILED"),
+            ("PYTHON", "KILLED", "UNDEFINED", "FAILED"),
+            ("PYTHON", "SUBMISSION_FAILED", "UNDEFINED", "FAILED"),
+            ("PYTHON", "AGGREGATING_LOGS", "UNDEFINED", "UNFINISHED"),
+            ("PYTHON", "SOMETHING_NEW", "UNDEFINED", "UNFINISHED"),
+            ("DOCKER", "FRAMEWORK_FAILURE", "UNDEFINED", "FAILED"),
+            ("PYSPARK", "FINISHED", "UNDEFINED", "UNFINISHED"),
+            ("PYSPARK", "FINISHED", "SUCCEEDED", "SUCCEEDED"),
+            ("SPARK", "FINISHED", "FAILED", "FAILED"),
+            ("SPARK", "KILLED", "UNDEFINED", "UNFINISHED"),
+            ("SPARK", "SUBMISSION_FAILED", "UNDEFINED", "FAILED"),
+        ],
+    )
+    def test_by_type_and_state(self, job_type: str, state: str, status: str, expected: str) -> None:
+        fake = FakeJobs(job_type=job_type, ends=(state, status), lasts=0.0)
+
+        if expected == "FAILED":
+            with pytest.raises(JobFailedError):
+                run(fake, deadline=fake.now + 5)
+        elif expected == "SUCCEEDED":
+            assert run(fake, deadline=fake.now + 5).state == state
+        else:
+            with pytest.raises(DeadlineExceededError):
+                run(fake, deadline=fake.now + 5)
+
+    def test_is_the_same_in_the_triggerer(self) -> None:
+        fake = FakeJobs(ends=("FAILED", "FAILED"))
+        number = fake.submit()
+
+        async def send(call: Any) -> Any:
+            return fake.send(call)
+
+        async def sleep(seconds: float) -> None:
+            fake.sleep(seconds)
+
+        wait = ExecutionWait(PROJECT, Job("train", "PYTHON"), number, 1.0, math.inf, lambda: fake.now)
+        assert asyncio.run(drive_async(wait.run(), send, sleep)).state == "FAILED"
+
+
+class TestAFailure:
+    def test_has_the_last_words_of_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        fake = FakeJobs(ends=("FAILED", "FAILED"))
+        out = "\n".join(f"epoch {number}" for number in range(200))
+        fake.files["Logs/Python/train/100/stdout.log"] = out.encode()
+        fake.files["Logs/Python/train/100/stderr.log"] = b"Traceback ...\nValueError: no rows\xff\n\n"
+
+        with pytest.raises(JobFailedError, match=r"execution 100 .*: it failed: ValueError: no rows") as error:
+            run(fake)
+
+        assert error.value.transient
+        assert "ValueError" not in error.value.kept_text
+        assert "[stderr] Traceback ..." in caplog.text
+        assert "[stdout] epoch 199" in caplog.text
+        assert "[stdout] epoch 149\n" not in caplog.text
+
+    def test_without_logs_costs_seconds(self, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs(ends=("FAILED", "FAILED"), lasts=0.0)
+
+        with pytest.raises(JobFailedError, match="it failed\\."):
+            run(fake)
+
+        assert fake.now < 1000 + logs.PATIENCE + 5
+        assert "has not appeared" in caplog.text
+
+    def test_with_a_log_that_comes_late(self) -> None:
+        fake = FakeJobs(ends=("FAILED", "FAILED"), lasts=0.0)
+        fake.faults["GET path"] = [refusal(400, 110018)] * 3
+        for name in ("stdout", "stderr"):
+            fake.files[f"Logs/Python/train/100/{name}.log"] = b"out of memory"
+
+        with pytest.raises(JobFailedError, match="out of memory"):
+            run(fake)
+
+    @pytest.mark.parametrize(
+        ("fault", "kind"), [(SCOPE, "GET path"), (BROKEN, "GET path"), (SCOPE, "download"), (UNSENT, "download")]
+    )
+    def test_whose_log_cannot_be_read(self, fault: Any, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs(ends=("FAILED", "FAILED"), lasts=0.0)
+        for name in ("stdout", "stderr"):
+            fake.files[f"Logs/Python/train/100/{name}.log"] = b"x"
+        fake.faults[kind] = [fault] * 2
+
+        with pytest.raises(JobFailedError):
+            run(fake, "")
+
+        assert "is not available" in caplog.text
+
+    def test_whose_log_is_too_long(self, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs(ends=("FAILED", "FAILED"), lasts=0.0)
+        entry = {"attributes": {"name": "stdout.log", "size": 10**9}}
+        fake.faults["GET path"] = [Answer(200, json.dumps(entry).encode())] * 2
+
+        with pytest.raises(JobFailedError):
+            run(fake)
+
+        assert "too long" in caplog.text
+        assert "download" not in fake.sent
+
+    def test_whose_log_has_no_path(self, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs()
+        row = {"id": 100, "state": "FAILED", "submissionTime": 1704067200000}
+        fake.faults["GET execution"] = [Answer(200, json.dumps(row).encode())]
+
+        with pytest.raises(JobFailedError):
+            run(fake)
+
+        assert "names no file" in caplog.text
+
+    @pytest.mark.parametrize("ends", [("FAILED", "FAILED"), ("FRAMEWORK_FAILURE", "FAILED")])
+    def test_that_was_reported_is_followed_by_a_new_execution(self, ends: tuple[str, str]) -> None:
+        fake = FakeJobs(ends=ends)
+        for _ in range(2):
+            with pytest.raises(JobFailedError):
+                run(fake)
+
+        assert starts(fake) == 2
+
+    def test_of_one_that_a_person_stopped_is_permanent(self) -> None:
+        with pytest.raises(JobFailedError, match="stopped in Hopsworks") as error:
+            run(FakeJobs(ends=("KILLED", "KILLED")))
+
+        assert not error.value.transient
+
+
+class TestAWorkerThatIsKilled:
+    """At each request, before it and after it; then the same task is run again."""
+
+    @pytest.mark.parametrize("key", [RETRY, CLEARED])
+    @pytest.mark.parametrize("ends", [("FINISHED", "SUCCEEDED"), ("FAILED", "FAILED")])
+    def test_starts_one_execution(self, ends: tuple[str, str], key: str) -> None:
+        whole = FakeJobs(ends=ends)
+        _ended(whole, RETRY)
+        for half in range(2, 2 * len(whole.sent) + 2):
+            fake = FakeJobs(ends=ends, killed_at=half / 2)
+            fake.submit("--day 0")
+            with pytest.raises(Killed):
+                run(fake)
+            reported = any("ended" in name for name in fake.records())
+            had_failed = ends[0] == "FAILED" and _had_ended(fake)
+            fake.killed_at = None
+
+            _ended(fake, key)
+
+            # What was reported as failed is run again, and so is what a person clears after its end.
+            again = reported and (ends[0] == "FAILED" or key == CLEARED)
+            unreported = key == CLEARED and had_failed
+            ours = [row for row in fake.executions.values() if row["args"] == "--day 1"]
+            assert len(ours) == 1 + (again or unreported), half
+
+    def test_after_some_hours_finds_what_has_ended(self) -> None:
+        fake = FakeJobs(killed_at=8.5)
+        with pytest.raises(Killed):
+            run(fake)
+        assert fake.sent[-1] == "POST executions"
+        fake.killed_at, fake.now = None, 10_000.0
+
+        assert run(fake).id == 100
+        assert starts(fake) == 1
+
+    def test_is_found_among_other_tasks_with_the_same_arguments(self) -> None:
+        fake = FakeJobs(killed_at=8.5)
+        with pytest.raises(Killed):
+            run(fake)
+        fake.killed_at = None
+
+        assert run(fake, OTHER).id == 101
+        assert run(fake).id == 100
+        assert starts(fake) == 2
+
+    def test_and_a_person_who_starts_the_same_is_ambiguous(self) -> None:
+        fake = FakeJobs(killed_at=8.5)
+        with pytest.raises(Killed):
+            run(fake)
+        fake.killed_at = None
+        fake.submit()
+
+        with pytest.raises(JobError, match="Nothing was started"):
+            run(fake)
+        with pytest.raises(JobError, match=r"executions 100 and 101 .*Nothing was started") as error:
+            run(fake)
+        assert starts(fake) == 1
+        assert not error.value.transient
+        (record,) = fake.records()
+        assert record in str(error.value)
+
+        del fake.executions[101]
+        assert run(fake).id == 100
+
+    def test_whose_record_a_person_deletes_starts_anew(self) -> None:
+        fake = FakeJobs(killed_at=8.5)
+        with pytest.raises(Killed):
+            run(fake)
+        fake.killed_at = None
+        fake.files.clear()
+
+        assert run(fake).id == 101
+
+    def test_looks_through_all_newer_executions(self) -> None:
+        fake = FakeJobs(killed_at=8.5, lasts=1000.0)
+        with pytest.raises(Killed):
+            run(fake)
+        fake.killed_at = None
+        for number in range(250):
+            fake.submit(f"--day {number + 2}")
+
+        assert run(fake).id == 100
+
+    def test_by_a_clear_with_other_arguments_while_it_runs(self) -> None:
+        fake = FakeJobs(lasts=100.0)
+        with pytest.raises(DeadlineExceededError):
+            run(fake, deadline=fake.now + 10)
+
+        with pytest.raises(JobError, match="other arguments"):
+            run(fake, CLEARED, args="--day 2")
+        fake.now += 200
+
+        assert run(fake, CLEARED).id == 100
+
+    def test_by_a_retry_with_other_arguments_attaches(self, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs(lasts=100.0)
+        with pytest.raises(DeadlineExceededError):
+            run(fake, deadline=fake.now + 10)
+
+        assert run(fake, args="--try 2").id == 100
+        assert "not those of this try" in caplog.text
+
+    def test_of_a_start_that_is_not_waited_for(self) -> None:
+        fake = FakeJobs()
+
+        first = run(fake, wait=False)
+
+        assert run(fake, wait=False).id == first.id
+        assert run(fake, CLEARED, wait=False).id == first.id
+        fake.now += 100
+        assert run(fake, wait=False).id == first.id
+        assert run(fake, CLEARED, wait=False).id == 101
+
+    def test_with_default_arguments(self) -> None:
+        fake = FakeJobs(killed_at=8.5, default_args="--day 7 ")
+        with pytest.raises(Killed):
+            run(fake, args="")
+        fake.killed_at = None
+
+        assert run(fake, args="").id == 100
+        assert starts(fake) == 1
+
+
+class TestAStart:
+    @pytest.mark.parametrize("fault", [LOST, BROKEN, UNSENT, refusal(500, 120000, "a bug")])
+    def test_whose_outcome_is_unknown_is_looked_for(self, fault: Any) -> None:
+        fake = FakeJobs()
+        fake.faults["POST executions"] = [fault]
+
+        assert run(fake).id == 100
+        assert len(fake.executions) == 1
+        assert starts(fake) == (1 if fault == LOST else 2)
+
+    @pytest.mark.parametrize(("fault", "error"), [(UNSENT, NoResponseError), (BROKEN, UnexpectedResponseError)])
+    def test_that_never_has_an_effect_is_given_up(self, fault: Any, error: type[HopsworksError]) -> None:
+        fake = FakeJobs()
+        fake.faults["POST executions"] = [fault] * 10
+
+        with pytest.raises(error):
+            run(fake)
+
+        assert (starts(fake), len(fake.executions)) == (run_job.STARTS, 0)
+        fake.faults.clear()
+        assert run(fake).id == 100
+
+    def test_answered_with_an_execution_of_before_is_not_believed(self) -> None:
+        fake = FakeJobs()
+        fake.submit("--day 0", lasts=0)
+        fake.faults["POST executions"] = [Answer(201, json.dumps(fake.shown(100)).encode())]
+
+        assert run(fake).id == 101
+
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [
+            (refusal(403, 320004, "The API key lacks the scope JOB."), "JOB to run jobs"),
+            (refusal(412, 150029, "This project is out of credits."), "larger quota"),
+            (refusal(400, 130000, "The file does not exist."), "configuration"),
+            (refusal(422, 120001, "The arguments are too long."), "arguments are too long"),
+        ],
+    )
+    def test_that_is_refused(self, answer: Answer, words: str) -> None:
+        fake = FakeJobs()
+        fake.faults["POST executions"] = [answer]
+
+        with pytest.raises(RequestRefusedError, match=words) as error:
+            run(fake)
+
+        assert not error.value.transient
+        assert error.value.is_out_of_capacity is ("quota" in words)
+        fake.submit()  # A person's, with the same arguments: it is not taken for the refused one.
+        assert run(fake).id == 101
+
+    def test_of_a_job_that_does_not_exist(self) -> None:
+        fake = FakeJobs()
+        flow = run_job.run_job(run_job.JobRun(PROJECT, "trian", "", {}, RETRY, 1.0, clock=lambda: fake.now))
+
+        with pytest.raises(NotFoundError, match="'trian' does not exist in project 'demo'; there are: train"):
+            fake.run(flow)
+
+    def test_of_a_job_that_does_not_exist_where_the_names_cannot_be_read(self) -> None:
+        fake = FakeJobs(faults={"jobs": [SCOPE]})
+        flow = run_job.run_job(run_job.JobRun(PROJECT, "trian", "", {}, RETRY, 1.0, clock=lambda: fake.now))
+
+        with pytest.raises(NotFoundError, match=r"'trian' does not exist in project 'demo'\.\nCreate"):
+            fake.run(flow)
+
+    def test_with_environment_variables(self) -> None:
+        fake = FakeJobs()
+
+        run(fake, env_vars={"DAY": "1"})
+        run(fake, OTHER, env_vars={"DAY": "1"}, args="")
+
+        assert len(fake.executions) == 2
+
+    def test_with_environment_variables_where_hopsworks_has_none(self) -> None:
+        fake = FakeJobs(version="4.8.8")
+
+        with pytest.raises(UnsupportedError, match=r"Hopsworks 4\.8\.8 takes no environment variables"):
+            run(fake, env_vars={"DAY": "1"})
+
+        assert fake.executions == {}
+
+
+class TestTheRecords:
+    @pytest.mark.parametrize("kind", ["listing", "create", "upload"])
+    def test_of_a_key_that_may_not_write_files_are_not_kept(self, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs()
+        fake.faults[kind] = [SCOPE] * 9
+
+        assert run(fake).state == "FINISHED"
+        assert caplog.text.count("starts the job again") == 1
+        assert fake.records() == []
+
+    def test_that_cannot_be_written_before_the_start_stop_it(self) -> None:
+        fake = FakeJobs()
+        fake.faults["upload"] = [BROKEN]
+
+        with pytest.raises(UnexpectedResponseError):
+            run(fake)
+
+        assert fake.executions == {}
+
+    def test_that_cannot_be_written_after_the_start_do_not_end_it(self, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs()
+        fake.faults["upload"] = [None, BROKEN]
+
+        assert run(fake).state == "FINISHED"
+        assert "a retry of the task looks for its execution again" in caplog.text
+
+    def test_that_are_not_whole_are_read_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        fake = FakeJobs(killed_at=8.5)
+        with pytest.raises(Killed):
+            run(fake)
+        fake.killed_at = None
+        fake.faults["download"] = [Answer(200, b'{"run"'), None]
+
+        assert run(fake).id == 100
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"{}",
+            b"[]",
+            b"\xff",
+            b'{"state": "gone", "run": "a", "arguments": "b", "at": 1}',
+            b'{"state": "started", "run": "a", "arguments": "b", "at": 1}',
+        ],
+    )
+    def test_that_cannot_be_read_start_nothing(self, content: bytes) -> None:
+        fake = FakeJobs()
+        run(fake)
+        (name,) = (name for name in fake.files if "jobs/train" in name)
+        fake.files[name] = content
+
+        with pytest.raises(UnexpectedResponseError, match="delete the file"):
+            run(fake)
+
+        assert starts(fake) == 1
+
+    def test_that_vanish_while_they_are_read(self) -> None:
+        fake = FakeJobs()
+        run(fake)
+        fake.faults["download"] = [refusal(400, 110018)] * 2
+
+        with pytest.raises(UnexpectedResponseError, match="does not exist"):
+            run(fake)
+
+    def test_of_ended_executions_are_bounded(self) -> None:
+        fake = FakeJobs(lasts=0.0)
+        for number in range(records.KEPT + 20):
+            run(fake, f"dag/run-{number}/task/-1@1")
+
+        assert len(fake.records()) == records.KEPT
+
+    def test_that_cannot_be_deleted_do_not_matter(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
+        fake = FakeJobs()
+        fake.faults["DELETE path"] = [SCOPE]
+
+        assert run(fake).state == "FINISHED"
+        assert "was not deleted" in caplog.text
+
+    def test_hold_no_arguments(self) -> None:
+        fake = FakeJobs()
+        run(fake, args="--password hunter2", env_vars={"TOKEN": "hunter3"})
+
+        assert not any(b"hunter" in content for content in fake.files.values())
+
+
+class TestAStop:
+    def test_of_a_task_that_was_killed_stops_its_own_execution(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        other = fake.submit("--day 0")
+        mine = fake.job_run()
+        fake.killed_at = 15
+        with pytest.raises(Killed):
+            fake.run(run_job.run_job(mine))
+
+        fake.killed_at = None
+        fake.run(run_job.stop_own(mine))
+
+        assert [fake.shown(number)["state"] for number in (other, 101)] == ["RUNNING", "KILLED"]
+        assert run(fake).id == 102  # A person runs the task again.
+
+    def test_of_a_start_whose_answer_has_not_come(self) -> None:
+        fake = FakeJobs(lasts=1000.0, killed_at=8.5)
+        mine = fake.job_run()
+        with pytest.raises(Killed):
+            fake.run(run_job.run_job(mine))
+
+        fake.killed_at = None
+        fake.run(run_job.stop_own(mine))
+
+        assert fake.shown(100)["state"] == "KILLED"
+
+    @pytest.mark.parametrize("killed_at", [1, 3, 8])
+    def test_of_a_task_that_has_started_nothing(self, killed_at: int) -> None:
+        fake = FakeJobs(killed_at=killed_at)
+        mine = fake.job_run()
+        with pytest.raises(Killed):
+            fake.run(run_job.run_job(mine))
+
+        fake.killed_at = None
+        fake.run(run_job.stop_own(mine))
+
+        assert "PUT status" not in fake.sent
+
+
+def _ended(fake: FakeJobs, key: str) -> None:
+    """Run a task to its end, whatever that is."""
+    try:
+        run(fake, key)
+    except JobFailedError:
+        return
+
+
+def _had_ended(fake: FakeJobs) -> bool:
+    return any(row["args"] == "--day 1" and fake.now >= row["until"] for row in fake.executions.values())
+
+
+def test_calls_name_their_job() -> None:
+    assert api.get_job(PROJECT, "a b").path.endswith("/project/119/jobs/a%20b")
+    assert api.start_execution(PROJECT, "a", "", {}).text == ""
+    assert api.start_execution(PROJECT, "a", "", {"A": "1"}).body == {"envVars": {"A": "1"}}
+    assert "hunter2" not in repr(api.start_execution(PROJECT, "a", "hunter2", {"A": "hunter2"}))
+
+
+@pytest.mark.parametrize(("sent", "read"), [(1704067200000, "2024-01-01T00:00:00+00:00"), (True, None), (10**40, None)])
+def test_a_time_is_iso_text_or_nothing(sent: Any, read: str | None) -> None:
+    found = Execution.from_json("train", {"id": 1, "state": "RUNNING", "submissionTime": sent})
+
+    assert found.submitted == read
+
+
+def test_a_description_holds_no_text_that_cannot_be_stored() -> None:
+    row = {"id": 1, "state": "\x1b[31m" + "A" * 100_000, "stdoutPath": "a\u202eb"}
+
+    description = Execution.from_json("train", row).summary("http://x")
+
+    assert description["state"].startswith("\\x1b")
+    assert len(description["state"]) <= 2000
+    assert description["stdout"] == "a\\u202eb"
