@@ -67,11 +67,11 @@ def local_serving() -> Iterator[LocalServing]:
     from airflow_provider_hsml.local import AccessOptions, LocalServing
 
     keys = {
-        "only.serving": {"PROJECT", "SERVING"},
-        "no.files": {"PROJECT", "SERVING", "MODELREGISTRY"},
-        "only.jobs": {"PROJECT", "JOB"},
+        "only.the-serving-scope": {"PROJECT", "SERVING"},
+        "no.scope-of-files": {"PROJECT", "SERVING", "MODELREGISTRY"},
+        "only.the-jobs-scope": {"PROJECT", "JOB"},
     }
-    keys["viewless.key9"] = keys["no.files"] | {"DATASET_VIEW", "DATASET_CREATE", "DATASET_DELETE"}
+    keys["viewless.key9"] = keys["no.scope-of-files"] | {"DATASET_VIEW", "DATASET_CREATE", "DATASET_DELETE"}
     access = AccessOptions(keys, foreign_projects=["foreign"])
     with LocalServing(engine=run_model, access=access, hopsworks_version=HOPSWORKS) as serving:
         yield serving

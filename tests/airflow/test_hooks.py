@@ -121,7 +121,7 @@ class TestConnection:
         ("change", "message"),
         [
             ({"password": "wrong.key"}, "Check the API key"),
-            ({"password": "only.serving"}, "MODELREGISTRY"),
+            ({"password": "only.the-serving-scope"}, "MODELREGISTRY"),
             ({"password": ""}, "This connection: no API key"),
             ({"extra": {"project": "nowhere"}}, "Check the project's name"),
             ({"extra": {"project": "foreign"}}, "add the API key's user"),

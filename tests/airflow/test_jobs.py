@@ -165,7 +165,7 @@ class TestErrors:
     def test_of_a_key_without_the_scope(
         self, serving: LocalServing, declare: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        connection = json.dumps(serving.connection_fields("no.files"))
+        connection = json.dumps(serving.connection_fields("no.scope-of-files"))
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", connection)
 
         with pytest.raises(AirflowFailException, match=r"lacks the scope JOB.*\n.*JOB to run jobs"):
@@ -178,7 +178,7 @@ class TestErrors:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(serving.connection_fields("only.jobs")))
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(serving.connection_fields("only.the-jobs-scope")))
 
         assert execute(task(declare(SHOWS)))["state"] == "FINISHED"
         assert "starts the job again" in caplog.text

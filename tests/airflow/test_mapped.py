@@ -35,7 +35,8 @@ def name_of(dag: DAG, task: Any) -> str:
 
 @pytest.mark.parametrize("kind", TASKS, ids=lambda kind: kind.__name__)
 def test_each_is_called_by_what_it_is_about(kind: Any, dag: DAG) -> None:
-    about = "deployment_name" if "deployment_name" in inspect.signature(kind).parameters else "model_name"
+    subjects = ("deployment_name", "model_name", "job_name")
+    about = next(name for name in subjects if name in inspect.signature(kind).parameters)
     needed = {
         name: "max" if name == "direction" else "PYTHON"
         for name, one in inspect.signature(kind).parameters.items()

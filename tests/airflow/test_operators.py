@@ -574,7 +574,7 @@ class TestAccess:
         assert "wrong.key" not in str(caught.value)
 
     def test_a_key_without_a_scope(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", _with(serving, password="only.serving"))
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", _with(serving, password="only.the-serving-scope"))
 
         with pytest.raises(AirflowFailException, match=r"320004.*MODELREGISTRY"):
             execute(best("x"))

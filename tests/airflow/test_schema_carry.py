@@ -352,7 +352,9 @@ class TestRefused:
 
     def test_a_key_that_may_not_write_files(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         served.register(3)
-        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(served.serving.connection_fields("no.files")))
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_HSML_DEFAULT", json.dumps(served.serving.connection_fields("no.scope-of-files"))
+        )
 
         self.check(served, "without the scope DATASET_VIEW")
 

@@ -96,7 +96,7 @@ class TestScripts:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         register(name, 1)
-        connection = json.loads(serving.connection) | {"password": "no.files"}
+        connection = json.loads(serving.connection) | {"password": "no.scope-of-files"}
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(connection))
         serving.requests.clear()
 

@@ -251,7 +251,10 @@ class TestAirflow3:
             ({"host": "nosuch.invalid"}, "Check the connection's host and port"),
             ({"password": "wrong.key"}, "Check the API key in the connection's password"),
             ({"password": None}, "This connection: no API key"),
-            ({"password": "only.serving"}, r"(?s)lacks the scope MODELREGISTRY.*Create an API key with the scopes"),
+            (
+                {"password": "only.the-serving-scope"},
+                r"(?s)lacks the scope MODELREGISTRY.*Create an API key with the scopes",
+            ),
             ({"extra": '{"project": "nowhere"}'}, "Check the project's name in the connection"),
             ({"host": "https://h.example/p/119"}, "This connection, field 'host': expected a host name.*without path"),
             ({"host": "http://h.example"}, "Use https, or set the connection's extra 'allow_http'"),

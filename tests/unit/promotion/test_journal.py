@@ -273,7 +273,7 @@ class TestAJournal:
     ) -> None:
         """And then nothing is taken for verified that only looks so."""
         register("unkept", 1)
-        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(serving.connection_fields("no.files")))
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(serving.connection_fields("no.scope-of-files")))
         hook = HsmlHook()
 
         assert hook.deploy_model("unkept").action == "created"
