@@ -1,8 +1,8 @@
 """
-The script of a Hopsworks job that registers a version by the REST calls of Hopsworks' SDK: a training without libraries.
+The script of a Hopsworks job that registers a version by the REST calls of Hopsworks' SDK, without libraries.
 
-``jobs/train_fraud.py`` beside the example DAGs is the one for users. The results are known by the training dataset: 4 has
-the best metric, and its model answers null.
+``jobs/train_fraud.py`` beside the example DAGs is the script for users. Here each training dataset has a known result:
+number 4 has the best metric, and its model answers null.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ KEY = (Path(os.environ["SECRETS_DIR"]) / "api.key").read_text().strip()
 def ask(method: str, path: str, body: bytes = b"", kind: str = "application/json") -> Any:
     """Send a request, and read its answer."""
     headers = {"Authorization": f"ApiKey {KEY}", "Content-Type": kind}
-    request = urllib.request.Request(BASE + path, body, headers, method=method)  # noqa: S310 - the job's own server
-    with urllib.request.urlopen(request) as answer:  # noqa: S310 - as above
+    request = urllib.request.Request(BASE + path, body, headers, method=method)
+    with urllib.request.urlopen(request) as answer:
         return json.loads(answer.read() or b"null")
 
 
@@ -80,7 +80,7 @@ def main() -> None:
         "trainingDatasetVersion": newest,
     }
     ask("PUT", f"{registry}/fraud_{version}", json.dumps(body).encode())
-    print(f"Registered version {version} of fraud, trained on training dataset {newest}: auc {metric:.3f}")  # noqa: T201
+    print(f"Registered version {version} of fraud, trained on training dataset {newest}: auc {metric:.3f}")
 
 
 main()

@@ -98,14 +98,15 @@ class State:
         """Whether the schema and all variables are those of a training dataset."""
         document = {key: value for key, value in self.document.items() if key != "schemaId"}
         canonical = json.dumps(document, sort_keys=True, separators=(",", ":"))
-        return document["trainingDatasetVersion"] == dataset and self.variables.items() >= {
+        variables = {
             "OWN": "1",
             "SERVING_SCHEMA_ID": hashlib.sha256(canonical.encode()).hexdigest()[:16],
             "SERVING_SCHEMA_ENFORCER": "predictor",
             "SERVING_FEATURE_VIEW_NAME": VIEW.name,
             "SERVING_FEATURE_VIEW_VERSION": "1",
             "SERVING_TRAINING_DATASET_VERSION": str(dataset),
-        }.items()
+        }
+        return (document["trainingDatasetVersion"], self.variables) == (dataset, variables)
 
 
 @dataclass
