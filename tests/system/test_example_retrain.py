@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,8 +134,12 @@ class World:
         """Run a script as a job, and give its output."""
         project = self.serving.world.project(self.serving.project_id)
         project.jobs.declare(name, script, environment=environment)
-        ended = self.hook.run_job(name, [*args] or None, poll_interval=0.1)
-        return project.files.read(str(ended.stdout)).read_text()
+        log = str(self.hook.run_job(name, [*args] or None, poll_interval=0.1).stdout)
+        deadline = time.monotonic() + 30
+        while not project.files.exists(log):  # As in Hopsworks, it comes after the end of the execution.
+            assert time.monotonic() < deadline, log
+            time.sleep(0.05)
+        return project.files.read(log).read_text()
 
     def look(self) -> None:
         """Keep the state of the deployment."""
