@@ -346,6 +346,7 @@ def _script_env(url: str, serving_key: str, secrets: str, ca_bundle: Path | None
         "REST_ENDPOINT": url,
         "HOPSWORKS_PUBLIC_HOST": url.partition("://")[2],
         "API_KEY": serving_key,
+        "SERVING_API_KEY": serving_key,
         "SECRETS_DIR": secrets,
         "MATERIAL_DIRECTORY": secrets,
         "REQUESTS_VERIFY": "true",
