@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -89,9 +90,25 @@ class TestAnExecution:
         assert process != os.getpid()
         assert env["HOPSWORKS_PROJECT_NAME"] == "demo"
         assert env["HOPSWORKS_JOB_NAME"] == "shows"
-        assert env["REST_ENDPOINT"] == shared.serving.url
+        assert env["REST_ENDPOINT"] == shared.serving.url == f"http://{env['HOPSWORKS_PUBLIC_HOST']}"
         assert not any(name.startswith("AIRFLOW") for name in env)
         assert log(shared, ended["stderrPath"]) == ""
+
+    def test_finds_the_key_stores_that_the_sdk_opens_at_login(self, shared: Client) -> None:
+        """They are empty, in Java's format: no entries, and a digest with the password."""
+        names = ("MATERIAL_DIRECTORY", "HADOOP_USER_NAME")
+        script = f"import json, os; print(json.dumps([os.environ[name] for name in {names}]))"
+        declare(shared, "stores", script)
+
+        ended = until(shared, "stores", run(shared, "stores"), "FINISHED")
+
+        folder, user = json.loads(log(shared, ended["stdoutPath"]))
+        password = Path(folder, f"{user}__cert.key").read_text()
+        for kind in ("kstore", "tstore"):
+            content = Path(folder, f"{user}__{kind}.jks").read_bytes()
+            assert content[:-20] == bytes.fromhex("feedfeed 00000002 00000000")
+            salted = password.encode("utf-16-be") + b"Mighty Aphrodite" + content[:-20]
+            assert content[-20:] == hashlib.sha1(salted, usedforsecurity=False).digest()
 
     def test_gets_environment_variables_of_a_json_body(self, shared: Client) -> None:
         declare(shared, "variables", "import os; print(os.environ['DAY'])")

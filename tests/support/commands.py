@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # Runs them in one process: it takes a while to start.
 _RUN = """
@@ -25,6 +26,7 @@ root = logging.getLogger()
 level, handlers = root.level, [*root.handlers]
 for number, command in enumerate(json.loads(sys.argv[1])):
     print(f"COMMAND={number}", flush=True)
+    sys.stdin.readline()
     sys.argv = ["airflow", *command]
     try:
         main()
@@ -72,19 +74,44 @@ def migrate(home: Path) -> None:
     shutil.copyfile(migrated, home / "airflow.db")
 
 
-def run(commands: Sequence[Sequence[str]], environment: dict[str, str]) -> list[Ran]:
-    """Run Airflow's commands one after another."""
-    done = subprocess.run(
+def run(
+    commands: Sequence[Sequence[str]],
+    environment: dict[str, str],
+    before: Callable[[int], None] = lambda _: None,
+) -> list[Ran]:
+    """
+    Run Airflow's commands one after another.
+
+    :param before: called with the number of each command before it, while Airflow waits
+    """
+    pipe = subprocess.PIPE
+    told = []
+    with subprocess.Popen(
         [sys.executable, "-c", _RUN, json.dumps(commands)],
-        stdout=subprocess.PIPE,
+        stdin=pipe,
+        stdout=pipe,
         stderr=subprocess.STDOUT,
         text=True,
-        check=True,
-        timeout=240,
         env=environment,
-    )
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        watch = threading.Timer(240, process.kill)
+        watch.start()
+        try:
+            for line in process.stdout:
+                told.append(line)
+                if number := re.fullmatch(r"COMMAND=(\d+)\n", line):
+                    before(int(number[1]))
+                    print(file=process.stdin, flush=True)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            watch.cancel()
+    assert process.returncode == 0, "".join(told)
     ran = []
-    for output in re.split(r"^COMMAND=\d+\n", done.stdout, flags=re.MULTILINE)[1:]:
+    for output in re.split(r"^COMMAND=\d+\n", "".join(told), flags=re.MULTILINE)[1:]:
         said, _, code = output.rpartition("CODE=")
         ran.append(Ran(code.splitlines()[0], said))
     return ran

@@ -198,7 +198,7 @@ def _needs_script(body: Mapping[str, Any]) -> str:
     return (
         f"spec.script_file: version {body.get('modelVersion')} of model {body['modelName']!r} is of framework "
         f"{body.get('modelFramework')}, which needs a predictor script.\nAdd one, or register the model as SKLEARN if "
-        "scikit-learn can load it."
+        "scikit-learn can load it. For a model of a feature view, make the deployment with Hopsworks' SDK, once."
     )
 
 

@@ -36,6 +36,7 @@ from airflow_provider_hsml.local.world.accounts import (
     kept_key,
 )
 from airflow_provider_hsml.local.world.administration import Administration
+from airflow_provider_hsml.local.world.key_stores import keep_key_stores
 from airflow_provider_hsml.local.world.world import Root, World
 
 from .app import make_app
@@ -278,6 +279,8 @@ class LocalServing:
         try:
             # As in Hopsworks, scripts get a key for their own calls; it is not the user's.
             serving_key = kept_key(self.root / "secrets" / "api.key")
+            for project in (*settings.projects, *access.foreign_projects):
+                keep_key_stores(self.root / "secrets", project)
             keys = {self.api_key: SCOPES, serving_key: SCOPES, **access.keys}
             accounts = Accounts(
                 settings.projects,
@@ -341,7 +344,9 @@ def _script_env(url: str, serving_key: str, secrets: str, ca_bundle: Path | None
     """
     return {
         "REST_ENDPOINT": url,
+        "HOPSWORKS_PUBLIC_HOST": url.partition("://")[2],
         "API_KEY": serving_key,
+        "SERVING_API_KEY": serving_key,
         "SECRETS_DIR": secrets,
         "MATERIAL_DIRECTORY": secrets,
         "REQUESTS_VERIFY": "true",

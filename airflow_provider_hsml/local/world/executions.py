@@ -13,6 +13,8 @@ from airflow_provider_hsml.local.cluster.job_runner import NO_ENVIRONMENT, Scrip
 from airflow_provider_hsml.local.errors import Refusal, malformed
 from airflow_provider_hsml.local.logs import logger
 
+from .key_stores import user_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -172,7 +174,7 @@ class Executions:
             "duration": int(1000 * ((ended or time.time()) - begun)),
             **self._paths(job, execution),
             "appId": None,
-            "hdfsUser": f"{self._project.name}__local000",
+            "hdfsUser": user_of(self._project.name),
             "user": {},
             "monitoring": None,
             "rerunCount": 0,
@@ -206,7 +208,7 @@ class Executions:
             "HOPSWORKS_PROJECT_ID": str(self._project.id),
             "HOPSWORKS_PROJECT_NAME": self._project.name,
             "HOPSWORKS_JOB_NAME": job["name"],
-            "HADOOP_USER_NAME": f"{self._project.name}__local000",
+            "HADOOP_USER_NAME": user_of(self._project.name),
         }
         return Script(file, arguments, {**env_vars, **env}, config.get("environmentName"))
 
