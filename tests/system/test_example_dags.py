@@ -84,8 +84,8 @@ class TestFiles:
         assert "airflow_provider_hsml" in loaded
         assert not loaded & {"sklearn", "joblib", "numpy", "scipy", "pandas", "requests", "httpx", "urllib3"}
 
-    # Airflow 3.0.6 warns of its own old names while it loads a file, and DagBag says it again in its own name.
-    @pytest.mark.filterwarnings("ignore:The `airflow:DeprecationWarning")
+    # Airflow 3.0 and 3.1 warn of their own old names while they load a file, and DagBag says it again in its own name.
+    @pytest.mark.filterwarnings("ignore:The `airflow:DeprecationWarning", "ignore:The `airflow:FutureWarning")
     def test_airflow_takes_them(self) -> None:
         try:
             from airflow.dag_processing.dagbag import DagBag
