@@ -1,7 +1,7 @@
 """
 Run Hopsworks' official SDKs, unmodified, against the local Model Serving, and print the result of every step.
 
-``make conformance`` creates their environments (``.venv-hopsworks``, ``.venv-hsml``) and runs
+``make conformance`` creates their environments (``.venv-hopsworks``, ``.venv-hsml``, ...) and runs
 ``python -m conformance.run``. For each SDK it starts ``hsml-local serve`` with the matching Hopsworks version. The exit
 code is 1 if a step failed. ``--docs`` writes the table into docs/local-serving.md, as the record of the last run.
 
@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from conformance.client import STEPS_OF
 from conformance.request_schemas import VIEW
-from conformance.steps import STEPS, Step
+from conformance.steps import STEPS, Release, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,17 +43,32 @@ class Subject:
     """An SDK to run, and the server that it is run against."""
 
     sdk: str
+    """The name of its environment, and of its file in constraints/."""
     package: str
-    """With its version, as shown in the table."""
+    version: str
     hopsworks: str
     """The version of Hopsworks that the server emulates."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.package} {self.version}"
+
+    @property
+    def release(self) -> Release:
+        major, minor = self.version.split(".")[:2]
+        return int(major), int(minor)
 
     @property
     def python(self) -> Path:
         return CHECKOUT / f".venv-{self.sdk}" / "bin" / "python"
 
 
-SUBJECTS = (Subject("hopsworks", "hopsworks 5.2.1", "5.2"), Subject("hsml", "hsml 3.7.2", "3.7"))
+SUBJECTS = (
+    Subject("hopsworks", "hopsworks", "5.2.1", "5.2"),
+    Subject("hopsworks-5.1.2", "hopsworks", "5.1.2", "5.2"),
+    Subject("hopsworks-4.6.8", "hopsworks", "4.6.8", "4.6"),
+    Subject("hsml", "hsml", "3.7.2", "3.7"),
+)
 
 
 def main() -> int:
@@ -64,7 +79,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="write the table into docs/local-serving.md")
     options = parser.parse_args()
     if options.docs and (options.sdk or options.cluster):
-        parser.error("--docs needs a run of both SDKs against the local Model Serving")
+        parser.error("--docs needs a run of all SDKs against the local Model Serving")
     assert STEPS_OF  # noqa: S101 - importing them has filled STEPS
     results: dict[str, list[dict[str, Any]]] = {}
     for subject in SUBJECTS:
@@ -90,10 +105,10 @@ def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
             log = CHECKOUT / ".conformance" / f"{subject.sdk}.log"
             log.parent.mkdir(exist_ok=True)
             where = stack.enter_context(_local_serving(subject, root, log.with_name(f"{subject.sdk}-server.log")))
-        print(f"\n== {subject.package}, against {where.get('HOPSWORKS_HOST')}; its output is in {log}", flush=True)
+        print(f"\n== {subject.title}, against {where.get('HOPSWORKS_HOST')}; its output is in {log}", flush=True)
         output = stack.enter_context(log.open("w"))
         client = subprocess.Popen(
-            [str(subject.python), "-m", "conformance.client", subject.sdk, *([] if is_cluster else ["--local"])],
+            [str(subject.python), "-m", "conformance.client", subject.package, *([] if is_cluster else ["--local"])],
             cwd=CHECKOUT,
             env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "NO_PROXY": "*", **where},
             stdin=subprocess.DEVNULL,
@@ -163,7 +178,7 @@ def _printed(line: str) -> dict[str, Any]:
 def table(results: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     """Return the lines of the table for these results."""
     lines = [
-        f"| | what the SDK does | {' | '.join(each.package for each in SUBJECTS)} |",
+        f"| | what the SDK does | {' | '.join(each.title for each in SUBJECTS)} |",
         f"| --- | --- | {' | '.join('---' for _ in SUBJECTS)} |",
     ]
     by_step = {(sdk, result["step"]): result for sdk, of_one in results.items() for result in of_one}
