@@ -6,7 +6,7 @@ Run Hopsworks' official SDKs, unmodified, against the local Model Serving, and p
 code is 1 if a step failed. ``--docs`` writes the table into docs/local-serving.md, as the record of the last run.
 
 ``--cluster`` runs the steps against a real Hopsworks cluster instead, set by the variables HOPSWORKS_HOST,
-HOPSWORKS_PORT, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY. There they create models, files and deployments with
+HOPSWORKS_PORT, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY. There they create models, files, jobs and deployments with
 ``conformance`` in their names, and delete them at the end.
 """
 
@@ -21,7 +21,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +84,11 @@ def main() -> int:
         parser.error("--docs needs a run of all SDKs against the local Model Serving")
     assert STEPS_OF  # noqa: S101 - importing them has filled STEPS
     results: dict[str, list[dict[str, Any]]] = {}
-    for subject in SUBJECTS:
-        if options.sdk in (None, subject.sdk):
-            results[subject.sdk] = _run(subject, is_cluster=options.cluster)
+    chosen = [subject for subject in SUBJECTS if options.sdk in (None, subject.sdk)]
+    # The SDKs spend most of their time waiting. Each has a local server of its own, but there is only one cluster.
+    with ThreadPoolExecutor(1 if options.cluster else len(chosen)) as pool:
+        for subject, of_one in zip(chosen, pool.map(partial(_run, is_cluster=options.cluster), chosen), strict=True):
+            results[subject.sdk] = of_one
     failed = [result for of_one in results.values() for result in of_one if result["outcome"] == "FAILED"]
     missing = sum(len(STEPS) - len(of_one) for of_one in results.values())
     if options.docs and not missing:
@@ -105,7 +109,7 @@ def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
             log = CHECKOUT / ".conformance" / f"{subject.sdk}.log"
             log.parent.mkdir(exist_ok=True)
             where = stack.enter_context(_local_serving(subject, root, log.with_name(f"{subject.sdk}-server.log")))
-        print(f"\n== {subject.title}, against {where.get('HOPSWORKS_HOST')}; its output is in {log}", flush=True)
+        print(f"== {subject.title}, against {where.get('HOPSWORKS_HOST')}; its output is in {log}", flush=True)
         output = stack.enter_context(log.open("w"))
         client = subprocess.Popen(
             [str(subject.python), "-m", "conformance.client", subject.package, *([] if is_cluster else ["--local"])],
@@ -119,7 +123,7 @@ def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
         watch = threading.Timer(LONGEST_SECONDS, client.kill)
         watch.start()
         try:
-            return [_printed(line) for line in client.stdout or ()]
+            return [_printed(subject, line) for line in client.stdout or ()]
         finally:
             client.kill()
             client.wait()
@@ -162,13 +166,13 @@ def _local_serving(subject: Subject, root: Path, log: Path) -> Iterator[dict[str
         views.unlink()
 
 
-def _printed(line: str) -> dict[str, Any]:
+def _printed(subject: Subject, line: str) -> dict[str, Any]:
     """Print the result of a step and return it."""
     result: dict[str, Any] = json.loads(line)
     each = next(each for each in STEPS if each.name == result["step"])
     outcome = result["outcome"]
     shown = f"{outcome} ({result['reason'][:600]})" if result["reason"] else outcome
-    print(f"{each.subject:15} {each.does:85} {result['seconds']:6.1f} s  {shown}", flush=True)
+    print(f"{subject.title:15}  {each.subject:15} {each.does:85} {result['seconds']:6.1f} s  {shown}", flush=True)
     return result
 
 

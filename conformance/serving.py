@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 DEPLOYING, RUNNING, PREDICTING = "Deploying", "Running", "Predicting"
 CHANGING, CONFIGURING, ENDING = "Changing", "Configuring", "Ending"
 NO_STATUS = "the SDK itself refuses every status"
+NO_OBJECTS = "the SDK itself takes only lists in them"
 WRAPPED = "the SDK itself wraps the object in two lists"
 CONFIG_SINCE, VARIABLES_SINCE = (4, 6), (5, 1)
 """The first of the releases with configuration files, and with environment variables of a script."""
@@ -317,13 +318,24 @@ def deploy_script(session: Session) -> None:
     start(deployment)
     rows = [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
     expect(predictions(deployment.predict(inputs=rows)), [3.0, 7.0], "the predictions for objects")
-    expect(predictions(deployment.predict(data={"instances": rows})), [3.0, 7.0], "the predictions for instances")
 
 
 @step(CONFIGURING, "inputs= one row that is an object", hopsworks_4_6=WRAPPED, hopsworks_5_1=WRAPPED)
 def predict_object(session: Session) -> None:
     answer = known(session, "script").predict(inputs={"a": 1.0, "b": 2.0})
     expect(predictions(answer), [3.0], "the prediction for an object")
+
+
+@step(
+    CONFIGURING,
+    "data={'instances': [...]} of rows that are objects",
+    hopsworks_4_6=NO_OBJECTS,
+    hopsworks_5_1=NO_OBJECTS,
+)
+def predict_instances_of_objects(session: Session) -> None:
+    rows = [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
+    answer = known(session, "script").predict(data={"instances": rows})
+    expect(predictions(answer), [3.0, 7.0], "the predictions for instances")
 
 
 @step(CONFIGURING, "environment variables of a script: its deployment, its model")
