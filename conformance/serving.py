@@ -18,6 +18,7 @@ DEPLOYING, RUNNING, PREDICTING = "Deploying", "Running", "Predicting"
 CHANGING, CONFIGURING, ENDING = "Changing", "Configuring", "Ending"
 NO_STATUS = "the SDK itself refuses every status"
 NO_OBJECTS = "the SDK itself takes only lists in them"
+NO_ENVIRONMENT = "the SDK itself does not read it"
 WRAPPED = "the SDK itself wraps the object in two lists"
 CONFIG_SINCE, VARIABLES_SINCE = (4, 6), (5, 1)
 """The first of the releases with configuration files, and with environment variables of a script."""
@@ -436,18 +437,28 @@ def logger_and_batcher(session: Session) -> None:
     expect(known(session, "logger").inference_logger.mode, "ALL", "the logger's mode after an update")
 
 
-@step(CONFIGURING, "scaling and environment at creation", since=(4, 6))
+@step(CONFIGURING, "scaling at creation", since=(4, 6))
 def scaling(session: Session) -> None:
     from hsml.scaling_config import PredictorScalingConfig
 
     session.version(1).deploy(
         name=session.named("scaling"),
         scaling_configuration=PredictorScalingConfig(min_instances=1, max_instances=3, scale_metric="RPS", target=70),
-        environment="pandas-inference-pipeline",
     )
     live = known(session, "scaling")
     expect((live.scaling_configuration.min_instances, live.scaling_configuration.max_instances), (1, 3), "the scaling")
-    expect(live.environment, "pandas-inference-pipeline", "the environment")
+
+
+@step(
+    CONFIGURING,
+    "an environment at creation, read back",
+    since=(4, 6),
+    hopsworks_4_6=NO_ENVIRONMENT,
+    hopsworks_5_1=NO_ENVIRONMENT,
+)
+def deploy_in_environment(session: Session) -> None:
+    session.version(1).deploy(name=session.named("environment"), environment="pandas-inference-pipeline")
+    expect(known(session, "environment").environment, "pandas-inference-pipeline", "the environment")
 
 
 @step(CONFIGURING, "tags at creation", since=(5, 1))
