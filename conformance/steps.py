@@ -71,8 +71,8 @@ class Step:
     impossible: Mapping[str, str]
     """
     The reasons why this is not possible, by the SDK's name, or its name and release (``hopsworks_4_6``). With the key
-    ``local``, the reason why the local Model Serving does not support it; the step then runs all the same, and must
-    fail. With the key ``cluster``, the reason why it is not run against a cluster.
+    ``local``, the reason why the local Model Serving does not support it. The step runs all the same, and must fail.
+    With the key ``cluster``, the reason why it is not run against a cluster.
     """
     since: Release
     """The first release of the SDKs that has the calls."""
@@ -127,7 +127,8 @@ def run_all(session: Session, *, is_local: bool) -> Iterator[dict[str, Any]]:
         if not is_local and "cluster" in each.impossible:
             outcome, reason = _not_on_a_cluster(each)
         else:
-            outcome, reason = _run(each, session, each.impossible.get("local", "") if is_local else "")
+            lack = each.reason_against(session.sdk.name, session.sdk.release)
+            outcome, reason = _run(each, session, lack or (each.impossible.get("local", "") if is_local else ""))
         yield asdict(Result(each.name, outcome, reason, time.monotonic() - begin))
         if each.name == "log_in" and outcome == "FAILED":
             return
@@ -138,14 +139,13 @@ def _not_on_a_cluster(each: Step) -> tuple[Outcome, str]:
 
 
 def _run(each: Step, session: Session, lack: str) -> tuple[Outcome, str]:
-    if reason := each.reason_against(session.sdk.name, session.sdk.release):
-        return "not possible", reason
+    """Run a step; one with a declared lack has to fail."""
     try:
         each.run(session)
     except Exception as error:  # noqa: BLE001 - any error is a result of the step
+        traceback.print_exc()
         if lack:
             return "not possible", lack
-        traceback.print_exc()
         return "FAILED", " ".join(f"{type(error).__name__}: {error}".split())
     return ("FAILED", f"the step succeeded, but is declared as not possible: {lack}") if lack else ("ok", "")
 
