@@ -331,7 +331,6 @@ def predict_object(session: Session) -> None:
     CONFIGURING,
     "data={'instances': [...]} of rows that are objects",
     hopsworks_4_6=NO_OBJECTS,
-    hopsworks_5_1=NO_OBJECTS,
 )
 def predict_instances_of_objects(session: Session) -> None:
     rows = [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
