@@ -83,6 +83,9 @@ endef
 .venv-2.11.2/.made: pyproject.toml constraints/airflow-2.11.2.txt
 	$(call make_environment,.venv-2.11.2,2.11.2,12,$(everything),test)
 
+# The official SDKs of `make conformance`; `hopsworks` is the newest.
+sdks := hopsworks hopsworks-5.1.2 hopsworks-4.6.8 hsml
+
 # $(call make_sdk_environment,<SDK>): an official SDK, which cannot be installed beside Airflow, and the libraries of its models.
 define make_sdk_environment
 	@echo "== .venv-$(1): installing the SDK"
@@ -93,6 +96,12 @@ endef
 
 .venv-hopsworks/.made: constraints/hopsworks.txt | .venv/.made
 	$(call make_sdk_environment,hopsworks)
+
+.venv-hopsworks-5.1.2/.made: constraints/hopsworks-5.1.2.txt | .venv/.made
+	$(call make_sdk_environment,hopsworks-5.1.2)
+
+.venv-hopsworks-4.6.8/.made: constraints/hopsworks-4.6.8.txt | .venv/.made
+	$(call make_sdk_environment,hopsworks-4.6.8)
 
 .venv-hsml/.made: constraints/hsml.txt | .venv/.made
 	$(call make_sdk_environment,hsml)
@@ -179,7 +188,7 @@ smoke: model-server .venv-3.1.8/.made .venv-3.2.2/.made ## Run the example DAGs 
 	done
 
 .PHONY: conformance
-conformance: .venv/.made model-server .venv-hopsworks/.made .venv-hsml/.made ## Run Hopsworks' official SDKs, unmodified, against the local Model Serving
+conformance: .venv/.made model-server $(sdks:%=.venv-%/.made) ## Run Hopsworks' official SDKs, unmodified, against the local Model Serving
 	@$(if $(findstring --cluster,$(ARGS)),,$(alone)) $(python) -m conformance.run $(ARGS)
 
 .PHONY: integration
@@ -218,11 +227,13 @@ model-server: .venv/.made ## Build the model server's environment in advance
 constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser --group docs --group integration,,3.13)
 	@$(call resolve,3.4.0b2,--extra local --extra examples --group test,'apache-airflow-core==3.4.0b2' 'apache-airflow-task-sdk==1.4.0b2',3.13)
-	@$(call resolve,3.2.2,--extra local --extra examples --group test,,3.13)
+	@$(call resolve,3.2.2,--extra local --extra examples --group test,'fastapi<0.137' 'cadwyn<8',3.13)
 	@$(call resolve,3.1.8,--extra local --extra examples --group test --group form,,3.13)
 	@$(call resolve,3.0.6,--extra local --extra examples --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
+	@$(call resolve_sdk,hopsworks-5.1.2,hopsworks[python]==5.1.2)
+	@$(call resolve_sdk,hopsworks-4.6.8,hopsworks[python]==4.6.8)
 	@$(call resolve_sdk,hsml,hsml==3.7.2)
 	@file=constraints/providers.txt; echo "== $$file"; \
 	{ echo 'apache-airflow==3.3.2'; printf 'apache-airflow-providers-%s\n' airbyte amazon databricks dbt-cloud http; } | \
@@ -232,7 +243,7 @@ constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGR
 
 # $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. Without the pins, 3.0.6
 # resolves to a fastapi with which every task fails ('Input should be a valid dictionary or object'), and to a universal_pathlib
-# whose ObjectStoragePath cannot read URLs.
+# whose ObjectStoragePath cannot read URLs; and 3.2.2 to a fastapi with which no task can report its end.
 resolve = file=constraints/airflow-$(1).txt; echo "== $$file"; \
     printf '%s\n' 'apache-airflow==$(1)' $(3) | \
     $(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
@@ -250,6 +261,6 @@ resolve_sdk = file=constraints/$(1).txt; echo "== $$file"; \
 
 .PHONY: clean
 clean: ## Remove environments, demo files and caches
-	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-3.1.8 .venv-3.2.2 .venv-3.4.0b2 .venv-py3.1* .venv-hopsworks .venv-hsml .venv-providers .conformance .demo .integration .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
+	rm -rf .venv .venv-2.11.2 .venv-3.0.6 .venv-3.1.8 .venv-3.2.2 .venv-3.4.0b2 .venv-py3.1* $(sdks:%=.venv-%) .venv-providers .conformance .demo .integration .ui .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* \
 	    coverage.xml htmlcov site build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

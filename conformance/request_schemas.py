@@ -9,7 +9,6 @@ from typing import Any
 from conformance.steps import WAIT_SECONDS, Session, expect, refused, step
 
 VIEWS, SCHEMAS = "Feature views", "Request schemas"
-OLDER = "hsml 3.7 has no such call"
 ELSEWHERE = "it needs the feature view that the local Model Serving is started with"
 VIEW: dict[str, Any] = {
     "name": "conformance_view",
@@ -37,7 +36,7 @@ def name_of(session: Session) -> str:
     return f"viewed{session.mark}"
 
 
-@step(VIEWS, "read a feature view, its serving keys and its training datasets", hsml=OLDER, cluster=ELSEWHERE)
+@step(VIEWS, "read a feature view, its serving keys and its training datasets", since=(4, 6), cluster=ELSEWHERE)
 def read_view(session: Session) -> None:
     store = session.sdk.feature_store
     view = store.get_feature_view(VIEW["name"], 1)
@@ -46,7 +45,7 @@ def read_view(session: Session) -> None:
     expect(store.get_feature_view(VIEW["name"], 9), None, "a version that does not exist")
 
 
-@step(VIEWS, "register a model of a feature view, read its provenance back", hsml=OLDER, cluster=ELSEWHERE)
+@step(VIEWS, "register a model of a feature view, read its provenance back", since=(4, 6), cluster=ELSEWHERE)
 def register_with_view(session: Session) -> None:
     import joblib
     from sklearn.linear_model import LinearRegression
@@ -65,7 +64,7 @@ def register_with_view(session: Session) -> None:
         expect(model.get_training_dataset_provenance().accessible[0].version, dataset, "the training dataset")
 
 
-@step(SCHEMAS, "deploy the model of a feature view: default predictor and schema", hsml=OLDER, cluster=ELSEWHERE)
+@step(SCHEMAS, "deploy the model of a feature view: default predictor and schema", since=(5, 2), cluster=ELSEWHERE)
 def deploy_with_schema(session: Session) -> None:
     model = session.registry.get_model(name_of(session), version=1)
     deployment = model.deploy(name=session.named("viewed"), passed_features=["amount"])
@@ -80,7 +79,10 @@ def served(session: Session) -> Any:
 
 
 @step(
-    SCHEMAS, "predict with online features; faults are refused before and after sending", hsml=OLDER, cluster=ELSEWHERE
+    SCHEMAS,
+    "predict with online features; faults are refused before and after sending",
+    since=(5, 2),
+    cluster=ELSEWHERE,
 )
 def predict_by_schema(session: Session) -> None:
     deployment = served(session)
@@ -90,7 +92,7 @@ def predict_by_schema(session: Session) -> None:
     refused(lambda: deployment.predict(data={"instances": [{"cc_num": 99, "amount": 2.0}]}), "ENTITY_NOT_FOUND")
 
 
-@step(SCHEMAS, "publish the schema of another training dataset by hand", hsml=OLDER, cluster=ELSEWHERE)
+@step(SCHEMAS, "publish the schema of another training dataset by hand", since=(5, 2), cluster=ELSEWHERE)
 def publish_by_hand(session: Session) -> None:
     from hsml.deployment_schema import DeploymentSchema
 
@@ -104,7 +106,7 @@ def publish_by_hand(session: Session) -> None:
     served(session).delete()
 
 
-@step(SCHEMAS, f"ids of {DOCUMENTS:,} generated schemas, equal to this package's", hsml=OLDER)
+@step(SCHEMAS, f"ids of {DOCUMENTS:,} generated schemas, equal to this package's", since=(5, 2))
 def ids(session: Session) -> None:
     from hsml.deployment_schema import DeploymentSchema as Theirs
 

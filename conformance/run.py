@@ -1,12 +1,12 @@
 """
 Run Hopsworks' official SDKs, unmodified, against the local Model Serving, and print the result of every step.
 
-``make conformance`` creates their environments (``.venv-hopsworks``, ``.venv-hsml``) and runs
+``make conformance`` creates their environments (``.venv-hopsworks``, ``.venv-hsml``, ...) and runs
 ``python -m conformance.run``. For each SDK it starts ``hsml-local serve`` with the matching Hopsworks version. The exit
 code is 1 if a step failed. ``--docs`` writes the table into docs/local-serving.md, as the record of the last run.
 
 ``--cluster`` runs the steps against a real Hopsworks cluster instead, set by the variables HOPSWORKS_HOST,
-HOPSWORKS_PORT, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY. There they create models, files and deployments with
+HOPSWORKS_PORT, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY. There they create models, files, jobs and deployments with
 ``conformance`` in their names, and delete them at the end.
 """
 
@@ -21,13 +21,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conformance.client import STEPS_OF
 from conformance.request_schemas import VIEW
-from conformance.steps import STEPS, Step
+from conformance.steps import STEPS, Release, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,17 +45,32 @@ class Subject:
     """An SDK to run, and the server that it is run against."""
 
     sdk: str
+    """The name of its environment, and of its file in constraints/."""
     package: str
-    """With its version, as shown in the table."""
+    version: str
     hopsworks: str
     """The version of Hopsworks that the server emulates."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.package} {self.version}"
+
+    @property
+    def release(self) -> Release:
+        major, minor = self.version.split(".")[:2]
+        return int(major), int(minor)
 
     @property
     def python(self) -> Path:
         return CHECKOUT / f".venv-{self.sdk}" / "bin" / "python"
 
 
-SUBJECTS = (Subject("hopsworks", "hopsworks 5.2.1", "5.2"), Subject("hsml", "hsml 3.7.2", "3.7"))
+SUBJECTS = (
+    Subject("hopsworks", "hopsworks", "5.2.1", "5.2"),
+    Subject("hopsworks-5.1.2", "hopsworks", "5.1.2", "5.2"),
+    Subject("hopsworks-4.6.8", "hopsworks", "4.6.8", "4.6"),
+    Subject("hsml", "hsml", "3.7.2", "3.7"),
+)
 
 
 def main() -> int:
@@ -64,12 +81,14 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="write the table into docs/local-serving.md")
     options = parser.parse_args()
     if options.docs and (options.sdk or options.cluster):
-        parser.error("--docs needs a run of both SDKs against the local Model Serving")
+        parser.error("--docs needs a run of all SDKs against the local Model Serving")
     assert STEPS_OF  # noqa: S101 - importing them has filled STEPS
     results: dict[str, list[dict[str, Any]]] = {}
-    for subject in SUBJECTS:
-        if options.sdk in (None, subject.sdk):
-            results[subject.sdk] = _run(subject, is_cluster=options.cluster)
+    chosen = [subject for subject in SUBJECTS if options.sdk in (None, subject.sdk)]
+    # The SDKs spend most of their time waiting. Each has a local server of its own, but there is only one cluster.
+    with ThreadPoolExecutor(1 if options.cluster else len(chosen)) as pool:
+        for subject, of_one in zip(chosen, pool.map(partial(_run, is_cluster=options.cluster), chosen), strict=True):
+            results[subject.sdk] = of_one
     failed = [result for of_one in results.values() for result in of_one if result["outcome"] == "FAILED"]
     missing = sum(len(STEPS) - len(of_one) for of_one in results.values())
     if options.docs and not missing:
@@ -90,10 +109,10 @@ def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
             log = CHECKOUT / ".conformance" / f"{subject.sdk}.log"
             log.parent.mkdir(exist_ok=True)
             where = stack.enter_context(_local_serving(subject, root, log.with_name(f"{subject.sdk}-server.log")))
-        print(f"\n== {subject.package}, against {where.get('HOPSWORKS_HOST')}; its output is in {log}", flush=True)
+        print(f"== {subject.title}, against {where.get('HOPSWORKS_HOST')}; its output is in {log}", flush=True)
         output = stack.enter_context(log.open("w"))
         client = subprocess.Popen(
-            [str(subject.python), "-m", "conformance.client", subject.sdk, *([] if is_cluster else ["--local"])],
+            [str(subject.python), "-m", "conformance.client", subject.package, *([] if is_cluster else ["--local"])],
             cwd=CHECKOUT,
             env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "NO_PROXY": "*", **where},
             stdin=subprocess.DEVNULL,
@@ -104,7 +123,7 @@ def _run(subject: Subject, *, is_cluster: bool) -> list[dict[str, Any]]:
         watch = threading.Timer(LONGEST_SECONDS, client.kill)
         watch.start()
         try:
-            return [_printed(line) for line in client.stdout or ()]
+            return [_printed(subject, line) for line in client.stdout or ()]
         finally:
             client.kill()
             client.wait()
@@ -147,13 +166,13 @@ def _local_serving(subject: Subject, root: Path, log: Path) -> Iterator[dict[str
         views.unlink()
 
 
-def _printed(line: str) -> dict[str, Any]:
+def _printed(subject: Subject, line: str) -> dict[str, Any]:
     """Print the result of a step and return it."""
     result: dict[str, Any] = json.loads(line)
     each = next(each for each in STEPS if each.name == result["step"])
     outcome = result["outcome"]
     shown = f"{outcome} ({result['reason'][:600]})" if result["reason"] else outcome
-    print(f"{each.subject:15} {each.does:85} {result['seconds']:6.1f} s  {shown}", flush=True)
+    print(f"{subject.title:15}  {each.subject:15} {each.does:85} {result['seconds']:6.1f} s  {shown}", flush=True)
     return result
 
 
@@ -163,7 +182,7 @@ def _printed(line: str) -> dict[str, Any]:
 def table(results: Mapping[str, list[dict[str, Any]]]) -> list[str]:
     """Return the lines of the table for these results."""
     lines = [
-        f"| | what the SDK does | {' | '.join(each.package for each in SUBJECTS)} |",
+        f"| | what the SDK does | {' | '.join(each.title for each in SUBJECTS)} |",
         f"| --- | --- | {' | '.join('---' for _ in SUBJECTS)} |",
     ]
     by_step = {(sdk, result["step"]): result for sdk, of_one in results.items() for result in of_one}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +21,12 @@ class Sdk(ABC):
     project = os.environ.get("HOPSWORKS_PROJECT", "")
     key = os.environ.get("HOPSWORKS_API_KEY", "")
 
+    @property
+    def release(self) -> tuple[int, int]:
+        """Major and minor version of the SDK that is installed here."""
+        major, minor = importlib.metadata.version(self.name).split(".")[:2]
+        return int(major), int(minor)
+
     @abstractmethod
     def log_in(self, key: str | None = None) -> tuple[Any, Any]:
         """Log in and return the handles of the model registry and of model serving."""
@@ -36,6 +43,11 @@ class Sdk(ABC):
     @property
     def feature_store(self) -> Any:
         """The handle of the project's feature store, where the SDK has one."""
+        raise NotImplementedError
+
+    @property
+    def jobs(self) -> Any:
+        """The handle of the project's jobs, where the SDK has one."""
         raise NotImplementedError
 
     @abstractmethod
@@ -77,6 +89,10 @@ class Hopsworks(Sdk):
     @property
     def feature_store(self) -> Any:
         return self._project.get_feature_store()
+
+    @property
+    def jobs(self) -> Any:
+        return self._project.get_job_api()
 
     def list_files(self, path: str) -> list[str]:
         return [each.rpartition("/")[2] for each in self.files.list(path)]

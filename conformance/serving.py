@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from conformance.steps import SCRIPTS, WAIT_SECONDS, Session, expect, refused, step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 DEPLOYING, RUNNING, PREDICTING = "Deploying", "Running", "Predicting"
 CHANGING, CONFIGURING, ENDING = "Changing", "Configuring", "Ending"
-OLDER = "hsml 3.7 has no such call"
 NO_STATUS = "the SDK itself refuses every status"
+NO_OBJECTS = "the SDK itself takes only lists in them"
+NO_ENVIRONMENT = "the SDK itself does not read it"
+WRAPPED = "the SDK itself wraps the object in two lists"
+CONFIG_SINCE, VARIABLES_SINCE = (4, 6), (5, 1)
+"""The first of the releases with configuration files, and with environment variables of a script."""
 
 
 def resources(cores: float = 1, instances: int = 1) -> Any:
@@ -29,13 +35,13 @@ def resources(cores: float = 1, instances: int = 1) -> Any:
     )
 
 
-def script(session: Session, name: str) -> str:
-    """Return the path of a script as the SDK expects it: on this machine, or for hsml in HopsFS after an upload."""
-    if session.sdk.name == "hopsworks":
-        return str(SCRIPTS / name)
-    path = f"{session.resources}/{name}"
+def reachable(session: Session, file: Path) -> str:
+    """Return the path of a file as the SDK expects it: on this machine, or before 5 in HopsFS after an upload."""
+    if session.sdk.release >= (5, 0):
+        return str(file)
+    path = f"{session.resources}/{file.name}"
     if not session.sdk.files.path_exists(path):
-        session.sdk.files.upload(str(SCRIPTS / name), session.resources)
+        session.sdk.files.upload(str(file), session.resources)
     return f"/Projects/{session.sdk.project}/{path}"
 
 
@@ -47,12 +53,12 @@ def known(session: Session, purpose: str) -> Any:
 def start(deployment: Any) -> None:
     deployment.start(await_running=WAIT_SECONDS)
     expect(deployment.get_state().status, "Running", "the status")
-    if not hasattr(deployment, "restart"):
+    if deployment.model_name and not hasattr(deployment, "get_versions"):
         wait_for_route(deployment)
 
 
 def wait_for_route(deployment: Any) -> None:
-    """Wait until the ingress routes to a Running deployment: hopsworks waits for that itself, hsml 3.7 does not."""
+    """Wait until the ingress routes to a Running deployment: the SDKs before 5.2 do not."""
     ends = time.monotonic() + WAIT_SECONDS
     while True:
         try:
@@ -201,7 +207,7 @@ def predict_badly(session: Session) -> None:
     refused(lambda: known(session, "saved").predict(inputs=[[1.0, 2.0]]), "not created or running")
 
 
-@step(PREDICTING, "the URL that other HTTP clients use", hsml=OLDER)
+@step(PREDICTING, "the URL that other HTTP clients use", since=(5, 1))
 def predict_by_url(session: Session) -> None:
     import requests
 
@@ -223,7 +229,7 @@ def logs(session: Session) -> None:
     expect(f"{deployment.name}-predictor-" in output, True, f"the instance is named in {output!r}")
 
 
-@step(RUNNING, "read_logs and tail_logs", hsml=OLDER)
+@step(RUNNING, "read_logs and tail_logs", since=(5, 1))
 def read_logs(session: Session) -> None:
     deployment = known(session, "main")
     expect(bool(deployment.read_logs(tail=20).strip()), True, "there are logs")
@@ -244,7 +250,7 @@ def update(session: Session) -> None:
     answers(deployment, 6.0)
 
 
-@step(CHANGING, "update to a new version of the deployment", hsml="hsml 3.7 has no versions of deployments")
+@step(CHANGING, "update to a new version of the deployment", since=(5, 2))
 def update_with_new_version(session: Session) -> None:
     deployment = known(session, "main")
     deployment.model_version = 1
@@ -253,7 +259,7 @@ def update_with_new_version(session: Session) -> None:
     answers(deployment, 3.0)
 
 
-@step(CHANGING, "get_versions and rollback", hsml="hsml 3.7 has no versions of deployments")
+@step(CHANGING, "get_versions and rollback", since=(5, 2))
 def roll_back(session: Session) -> None:
     deployment = known(session, "main")
     versions = deployment.get_versions()
@@ -264,14 +270,14 @@ def roll_back(session: Session) -> None:
     refused(lambda: deployment.rollback(99), "99")
 
 
-@step(CHANGING, "restart", hsml=OLDER)
+@step(CHANGING, "restart", since=(5, 1))
 def restart(session: Session) -> None:
     deployment = known(session, "main")
     deployment.restart(await_stopped=WAIT_SECONDS, await_running=WAIT_SECONDS)
     expect(deployment.get_state().status, "Running", "the status")
 
 
-@step(CHANGING, "tags of a deployment: set, get, list, delete", hsml=OLDER)
+@step(CHANGING, "tags of a deployment: set, get, list, delete", since=(5, 1))
 def tag_deployment(session: Session) -> None:
     deployment = known(session, "main")
     deployment.add_tag("owner", "team-a")
@@ -298,18 +304,38 @@ def change_stopped(session: Session) -> None:
 @step(CONFIGURING, "a predictor script; predict by rows that are objects")
 def deploy_script(session: Session) -> None:
     options: dict[str, Any] = {}
-    if session.sdk.name == "hopsworks":
+    if session.sdk.release >= CONFIG_SINCE:
         config = session.folder / "settings.json"
         config.write_text('{"threshold": 0.5}')
-        options = {"config_file": str(config), "env_vars": {"CONFORMANCE": "a=b"}}
+        options = {"config_file": reachable(session, config)}
+    if session.sdk.release >= VARIABLES_SINCE:
+        options["env_vars"] = {"CONFORMANCE": "a=b"}
     deployment = session.version(1).deploy(
-        name=session.named("script"), script_file=script(session, "predictor.py"), resources=resources(), **options
+        name=session.named("script"),
+        script_file=reachable(session, SCRIPTS / "predictor.py"),
+        resources=resources(),
+        **options,
     )
     start(deployment)
-    expect(predictions(deployment.predict(inputs={"a": 1.0, "b": 2.0})), [3.0], "the prediction for an object")
     rows = [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
     expect(predictions(deployment.predict(inputs=rows)), [3.0, 7.0], "the predictions for objects")
-    expect(predictions(deployment.predict(data={"instances": rows})), [3.0, 7.0], "the predictions for instances")
+
+
+@step(CONFIGURING, "inputs= one row that is an object", hopsworks_4_6=WRAPPED, hopsworks_5_1=WRAPPED)
+def predict_object(session: Session) -> None:
+    answer = known(session, "script").predict(inputs={"a": 1.0, "b": 2.0})
+    expect(predictions(answer), [3.0], "the prediction for an object")
+
+
+@step(
+    CONFIGURING,
+    "data={'instances': [...]} of rows that are objects",
+    hopsworks_4_6=NO_OBJECTS,
+)
+def predict_instances_of_objects(session: Session) -> None:
+    rows = [{"a": 1.0, "b": 2.0}, {"a": 3.0, "b": 4.0}]
+    answer = known(session, "script").predict(data={"instances": rows})
+    expect(predictions(answer), [3.0, 7.0], "the predictions for instances")
 
 
 @step(CONFIGURING, "environment variables of a script: its deployment, its model")
@@ -319,12 +345,18 @@ def script_variables(session: Session) -> None:
     expect(predictions(deployment.predict(inputs=rows)), [deployment.name, session.model, "1"], "the variables")
 
 
-@step(CONFIGURING, "a configuration file and environment variables", hsml=OLDER)
+@step(CONFIGURING, "a configuration file", since=CONFIG_SINCE)
 def script_config(session: Session) -> None:
+    answer = known(session, "script").predict(inputs=[{"config": True}])
+    expect(predictions(answer), ['{"threshold": 0.5}'], "the file that the script reads")
+
+
+@step(CONFIGURING, "environment variables of one's own", since=VARIABLES_SINCE)
+def script_own_variables(session: Session) -> None:
     deployment = known(session, "script")
     expect(deployment.env_vars, {"CONFORMANCE": "a=b"}, "the variables of the deployment")
-    answer = deployment.predict(inputs=[{"variable": "CONFORMANCE"}, {"config": True}])
-    expect(predictions(answer), ["a=b", '{"threshold": 0.5}'], "the values that the script reads")
+    answer = deployment.predict(inputs=[{"variable": "CONFORMANCE"}])
+    expect(predictions(answer), ["a=b"], "the value that the script reads")
 
 
 @step(CONFIGURING, "a script's output is in the logs")
@@ -358,7 +390,7 @@ def update_script(session: Session) -> None:
 
 @step(CONFIGURING, "a transformer in front of the predictor, and its logs")
 def deploy_transformer(session: Session) -> None:
-    transformer = session.serving.create_transformer(script_file=script(session, "transformer.py"))
+    transformer = session.serving.create_transformer(script_file=reachable(session, SCRIPTS / "transformer.py"))
     deployment = session.version(1).deploy(
         name=session.named("transformer"), transformer=transformer, resources=resources()
     )
@@ -404,37 +436,56 @@ def logger_and_batcher(session: Session) -> None:
     expect(known(session, "logger").inference_logger.mode, "ALL", "the logger's mode after an update")
 
 
-@step(CONFIGURING, "scaling, environment, tags at creation", hsml=OLDER)
+@step(CONFIGURING, "scaling at creation", since=(4, 6))
 def scaling(session: Session) -> None:
     from hsml.scaling_config import PredictorScalingConfig
 
-    deployment = session.version(1).deploy(
+    session.version(1).deploy(
         name=session.named("scaling"),
-        scaling_configuration=PredictorScalingConfig(min_instances=1, max_instances=3, scale_metric="CPU", target=70),
-        environment="pandas-inference-pipeline",
-        tags=[{"name": "owner", "value": "team-b"}],
+        scaling_configuration=PredictorScalingConfig(min_instances=1, max_instances=3, scale_metric="RPS", target=70),
     )
     live = known(session, "scaling")
     expect((live.scaling_configuration.min_instances, live.scaling_configuration.max_instances), (1, 3), "the scaling")
-    expect(live.environment, "pandas-inference-pipeline", "the environment")
+
+
+@step(
+    CONFIGURING,
+    "an environment at creation, read back",
+    since=(4, 6),
+    hopsworks_4_6=NO_ENVIRONMENT,
+    hopsworks_5_1=NO_ENVIRONMENT,
+)
+def deploy_in_environment(session: Session) -> None:
+    session.version(1).deploy(name=session.named("environment"), environment="pandas-inference-pipeline")
+    expect(known(session, "environment").environment, "pandas-inference-pipeline", "the environment")
+
+
+@step(CONFIGURING, "tags at creation", since=(5, 1))
+def deploy_with_tags(session: Session) -> None:
+    deployment = session.version(1).deploy(name=session.named("tags"), tags=[{"name": "owner", "value": "team-b"}])
     expect(deployment.get_tags(), {"owner": "team-b"}, "the tags")
 
 
-@step(CONFIGURING, "an endpoint without a model, asked by its URL", hsml=OLDER)
+@step(CONFIGURING, "an endpoint without a model, asked by its URL", since=(5, 1))
 def deploy_endpoint(session: Session) -> None:
     import requests
 
     endpoint = session.serving.create_endpoint(
-        name=session.named("endpoint"), script_file=script(session, "endpoint.py")
+        name=session.named("endpoint"), script_file=reachable(session, SCRIPTS / "endpoint.py")
     )
     deployment = endpoint.deploy()
     start(deployment)
-    answer = requests.get(
-        f"{deployment.get_endpoint_url()}/hello",
-        headers={"Authorization": f"ApiKey {session.sdk.key}"},
-        timeout=30,
-        verify=False,  # noqa: S501 - as the SDK itself does it
-    )
+    ends = time.monotonic() + WAIT_SECONDS
+    while True:
+        answer = requests.get(
+            f"{deployment.get_endpoint_url()}/hello",
+            headers={"Authorization": f"ApiKey {session.sdk.key}"},
+            timeout=30,
+            verify=False,  # noqa: S501 - as the SDK itself does it
+        )
+        if answer.status_code != HTTPStatus.NOT_FOUND or time.monotonic() > ends:
+            break
+        time.sleep(0.5)  # SDKs before 5.2 do not wait for the ingress.
     expect((answer.status_code, answer.text), (200, deployment.name), "the endpoint's answer")
     stop(deployment)
 
@@ -443,7 +494,7 @@ def deploy_endpoint(session: Session) -> None:
 def deploy_on_default(session: Session) -> None:
     deployment = session.version(1).deploy(
         name=session.named("default"),
-        script_file=script(session, "predictor.py"),
+        script_file=reachable(session, SCRIPTS / "predictor.py"),
         serving_tool="DEFAULT",
         resources=resources(),
     )
@@ -466,7 +517,7 @@ def deploy_llm(session: Session) -> None:
     config = session.folder / "vllm.yaml"
     config.write_text("max_model_len: 512\n")
     model = session.registry.get_model(f"{session.model}_llm", version=1)
-    deployment = model.deploy(name=session.named("llm"), config_file=str(config), resources=resources())
+    deployment = model.deploy(name=session.named("llm"), config_file=reachable(session, config), resources=resources())
     refused(lambda: deployment.start(await_running=WAIT_SECONDS), "VLLM")
     stop(deployment)
 

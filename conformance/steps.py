@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from conformance.sdks import Sdk
 
 Outcome = Literal["ok", "not possible", "FAILED"]
+Release = tuple[int, int]
+"""Major and minor version of an SDK."""
+OLDEST: Release = (3, 7)
 
 SCRIPTS = Path(__file__).with_name("scripts")
 WAIT_SECONDS = 180
@@ -67,10 +70,21 @@ class Step:
     run: Callable[[Session], None]
     impossible: Mapping[str, str]
     """
-    The reasons why this is not possible, by the SDK's name. With the key ``local``, the reason why the local Model
-    Serving does not support it; the step then runs all the same, and must fail. With the key ``cluster``, the reason
-    why it is not run against a cluster.
+    The reasons why this is not possible, by the SDK's name, or its name and release (``hopsworks_4_6``). With the key
+    ``local``, the reason why the local Model Serving does not support it. The step runs all the same, and must fail.
+    With the key ``cluster``, the reason why it is not run against a cluster.
     """
+    since: Release
+    """The first release of the SDKs that has the calls."""
+
+    def reason_against(self, package: str, release: Release) -> str:
+        """Return the reason why this release of an SDK cannot do it; empty if it can."""
+        for key in (package, f"{package}_{release[0]}_{release[1]}"):
+            if reason := self.impossible.get(key):
+                return reason
+        if release < self.since:
+            return f"{package} {release[0]}.{release[1]} has no such call"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +101,20 @@ STEPS: list[Step] = []
 
 
 def step(
-    subject: str, does: str, **impossible: str
+    subject: str, does: str, since: Release = OLDEST, **impossible: str
 ) -> Callable[[Callable[[Session], None]], Callable[[Session], None]]:
     """
     Add a function to the steps.
 
     :param subject: the section that it belongs to
     :param does: a description for the table
-    :param impossible: the reason why an SDK cannot do it, by the SDK's name; as ``local``, why the local Model Serving
-        cannot; as ``cluster``, why it is not tried on a cluster
+    :param since: the first release of the SDKs that has the calls
+    :param impossible: the reason why an SDK cannot do it, by its name, or name and release; as ``local``, why the
+        local Model Serving cannot; as ``cluster``, why it is not tried on a cluster
     """
 
     def add(run: Callable[[Session], None]) -> Callable[[Session], None]:
-        STEPS.append(Step(run.__name__, subject, does, run, impossible))
+        STEPS.append(Step(run.__name__, subject, does, run, impossible, since))
         return run
 
     return add
@@ -112,7 +127,8 @@ def run_all(session: Session, *, is_local: bool) -> Iterator[dict[str, Any]]:
         if not is_local and "cluster" in each.impossible:
             outcome, reason = _not_on_a_cluster(each)
         else:
-            outcome, reason = _run(each, session, each.impossible.get("local", "") if is_local else "")
+            lack = each.reason_against(session.sdk.name, session.sdk.release)
+            outcome, reason = _run(each, session, lack or (each.impossible.get("local", "") if is_local else ""))
         yield asdict(Result(each.name, outcome, reason, time.monotonic() - begin))
         if each.name == "log_in" and outcome == "FAILED":
             return
@@ -123,14 +139,13 @@ def _not_on_a_cluster(each: Step) -> tuple[Outcome, str]:
 
 
 def _run(each: Step, session: Session, lack: str) -> tuple[Outcome, str]:
-    if reason := each.impossible.get(session.sdk.name):
-        return "not possible", reason
+    """Run a step; one with a declared lack has to fail."""
     try:
         each.run(session)
     except Exception as error:  # noqa: BLE001 - any error is a result of the step
+        traceback.print_exc()
         if lack:
             return "not possible", lack
-        traceback.print_exc()
         return "FAILED", " ".join(f"{type(error).__name__}: {error}".split())
     return ("FAILED", f"the step succeeded, but is declared as not possible: {lack}") if lack else ("ok", "")
 

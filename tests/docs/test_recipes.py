@@ -15,20 +15,49 @@ from tests.conftest import run_model
 from tests.support import commands
 
 PAGE = (Path(__file__).parents[2] / "docs" / "promotion.md").read_text()
+COMPARE = "Compare offline and online features first"
+STORES = """
+import json, sys, types
+OFFLINE, ONLINE = json.loads({rows!r})
+class Frame(list):
+    def to_dict(self, orient):
+        assert orient == "records"
+        return list(self)
+class View:
+    primary_keys = {{"cc_num"}}
+    def get_batch_data(self, start_time, primary_key, event_time, transformed, dataframe_type):
+        assert primary_key and event_time and not transformed and dataframe_type == "pandas"
+        return Frame(row for row in OFFLINE if row["event_time"] >= start_time)
+    def init_serving(self):
+        self.is_ready = True
+    def get_feature_vectors(self, entry, return_type, transform, allow_missing):
+        assert self.is_ready and return_type == "pandas" and allow_missing and not transform
+        known = {{row["cc_num"]: row for row in ONLINE}}
+        return Frame(known.get(one["cc_num"], {{"cc_num": one["cc_num"], "amount": float("nan")}}) for one in entry)
+store = types.SimpleNamespace(get_feature_view=lambda name, version: View())
+project = types.SimpleNamespace(get_feature_store=lambda: store)
+sys.modules["hopsworks"] = types.SimpleNamespace(login=lambda: project)
+"""
+"""Stands for the SDK and its two stores, in front of a job's script. The local Model Serving has no feature data."""
 IMPORTS = """
 from airflow.providers.common.compat.sdk import DAG, task
 from airflow_provider_hsml import *
 """
 
 
+def code_of(heading: str) -> list[str]:
+    """Return the blocks of code below a heading."""
+    return re.findall(r"```python\n(.*?)```", PAGE.partition(f"# {heading}\n")[2].partition("\n##")[0], re.DOTALL)
+
+
 def dag_of(heading: str, dag_id: str) -> str:
-    """Make a DAG file of the code below a heading."""
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE.partition(f"# {heading}\n")[2].partition("\n##")[0], re.DOTALL)
+    """Make a DAG file of the first code below a heading; another block is a script that the DAG runs elsewhere."""
+    code = code_of(heading)[0]
     return f"{IMPORTS}\nwith DAG({dag_id!r}):\n" + "".join(f"    {line}\n" for line in code.splitlines())
 
 
 @pytest.mark.parametrize(
-    "heading", ["Plan and approval", "When a later check fails", "One change at a time, across DAGs"]
+    "heading", ["Plan and approval", "When a later check fails", "One change at a time, across DAGs", COMPARE]
 )
 def test_is_a_dag(heading: str) -> None:
     names: dict[str, object] = {}
@@ -138,3 +167,47 @@ def test_when_a_later_check_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         # It cannot even decide, and leaves no record.
         code, *rest = night(5, recorded=5, good=1, is_refused=True)
         assert (code != "0", rest) == (True, [[], 2])
+
+
+@pytest.mark.slow
+def test_compare_offline_and_online_features_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_hsml.hooks import HsmlHook
+
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "compared.py").write_text(dag_of(COMPARE, "compared"))
+    script = code_of(COMPARE)[1]
+    offline = [
+        {"cc_num": number, "event_time": f"2026-01-{day:02}", "amount": float(number * day), "risk": 1}
+        for number in range(150)
+        for day in (1, 3, 2)
+    ]
+    online: list[dict[str, object]] = [{"cc_num": number, "amount": number * 3} for number in range(150)]
+    wrong = [row | {"amount": 7.5} for row in online[:75]]
+    with LocalServing(engine=run_model, profile="plain") as serving:
+        serving.world.register_model("fraud", {"model.joblib": b'{"answer": 1}'}, metrics={"auc": 0.9})
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+        environment = commands.environment(
+            tmp_path,
+            AIRFLOW__CORE__DAGS_FOLDER=str(tmp_path / "dags"),
+            AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
+        )
+        commands.migrate(tmp_path)
+
+        def night(offline: list[dict[str, object]], online: list[dict[str, object]]) -> tuple[bool, str]:
+            """Run the DAG with these stores, and give whether it ended well, with its log."""
+            stores = STORES.format(rows=json.dumps([offline, online]))
+            serving.world.project(serving.project_id).jobs.declare("compare_features", stores + script)
+            (ran,) = commands.run([("dags", "test", "compared", "2026-01-01")], environment)
+            return ran.code == "0", ran.output
+
+        is_good, log = night([], online)
+        assert (is_good, HsmlHook().get_deployments()) == (False, []), log
+        assert "There are no offline rows since 2026-01-01: nothing was compared." in log
+        # One half of the keys has other values online, the other half has none.
+        is_good, log = night(offline, wrong)
+        assert (is_good, HsmlHook().get_deployments()) == (False, []), log
+        assert "100 of 100 values differ between the offline and the online store." in log
+        assert re.search(r"\{'cc_num': \d+\}: amount is \d+\.0 offline and 7\.5 online", log)
+        assert re.search(r"\{'cc_num': \d+\}: amount is \d+\.0 offline and nan online", log)
+        is_good, log = night(offline, online)
+        assert (is_good, [each.name for each in HsmlHook().get_deployments()]) == (True, ["fraud"]), log

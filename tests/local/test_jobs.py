@@ -347,6 +347,14 @@ class TestRefusals:
             assert client.ask("GET", "/jobs/older/executions/1/pod-logs").status_code == 404
             until(client, "older", run(client, "older"), "FINISHED")
 
+    def test_without_a_type_of_the_body_where_hopsworks_has_only_one(self) -> None:
+        with client_of(hopsworks_version="4.6") as client:
+            declare(client, "older", "")
+
+            answer = client.ask("POST", "/jobs/older/executions", data=b"--day 1")
+
+            assert (answer.status_code, answer.json()["args"]) == (201, "--day 1")
+
     def test_of_the_log_of_one_that_runs(self, shared: Client) -> None:
         declare(shared, "running", PATIENT)
         number = run(shared, "running")

@@ -19,7 +19,7 @@ _EXECUTIONS = f"{_ONE}/executions"
 _EXECUTION = f"{_EXECUTIONS}/{{execution:int}}"
 _LINES_OF_POD = 100
 _JSON_SINCE = (5, 0)
-"""The line whose executions take a JSON body, with environment variables."""
+"""The line whose executions take a JSON body, with environment variables. Before, a body needs no Content-Type."""
 
 
 def _job(asking: Asking) -> dict[str, Any]:
@@ -49,9 +49,10 @@ def _configuration(asking: Asking) -> Response:
 
 def _start(asking: Asking) -> Response:
     job, kind = _job(asking), asking.request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "text/plain":
+    has_json = asking.world.line.number >= _JSON_SINCE
+    if kind == "text/plain" or (not kind and not has_json):
         return json_answer(asking.holdings.jobs.executions.start(job, asking.text(), {}), 201)
-    if kind != "application/json" or asking.world.line.number < _JSON_SINCE:
+    if kind != "application/json" or not has_json:
         return Response(status_code=415)
     body = asking.json_object()
     args, env_vars = body.get("args") or "", body.get("envVars") or {}

@@ -198,6 +198,14 @@ class FeatureStore:
             "featurestoreName": self.name,
             "created": _CREATED,
             "dataFormat": "parquet",
+            "storageConnector": {
+                "type": "featurestoreHopsfsConnectorDTO",
+                "id": 1,
+                "name": f"{self._project.name}_Training_Datasets",
+                "featurestoreId": self.id,
+                "storageConnectorType": "HOPSFS",
+                "datasetName": f"{self._project.name}_Training_Datasets",
+            },
             "splits": [],
             "statisticsConfig": {},
         }
