@@ -32,9 +32,9 @@ with tempfile.TemporaryDirectory() as folder:
     model = project.get_model_registry().python.create_model(
         "fraud",
         metrics={"auc": auc},
-        # A request as clients send it: it is what a new version has to answer before it replaces the serving one.
+        # A request as clients send it: a new version that does not answer it is rolled back.
         input_example=[{"cc_num": 1, "amount": 9.5}],
-        # With both, the deployment's request schema is carried over to the version.
+        # `deploy` needs these two to carry the deployment's request schema over.
         feature_view=view,
         training_dataset_version=newest,
     )

@@ -202,7 +202,7 @@ def test_compare_offline_and_online_features_first(tmp_path: Path, monkeypatch: 
 
         is_good, log = night([], online)
         assert (is_good, HsmlHook().get_deployments()) == (False, []), log
-        assert "There are no offline rows since 2026-01-01: nothing was compared." in log
+        assert "There are no offline rows of the last 1 days: nothing was compared." in log
         # One half of the keys has other values online, the other half has none.
         is_good, log = night(offline, wrong)
         assert (is_good, HsmlHook().get_deployments()) == (False, []), log
