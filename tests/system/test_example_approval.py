@@ -36,7 +36,8 @@ with TestClient(create_app(apps="core"), base_url="http://localhost") as client:
     client.headers["Authorization"] = "Bearer " + client.get("/auth/token").json()["access_token"]
     dag = "/api/v2/dags/approve_in_airflow/dagRuns"
     for answer in sys.argv[1:]:
-        while not (asked := client.get(dag + "/~/hitlDetails?response_received=false").json()["hitl_details"]):
+        # Until the DAG exists, the answer is an error.
+        while not (asked := client.get(dag + "/~/hitlDetails?response_received=false").json().get("hitl_details")):
             time.sleep(0.3)
         ti = asked[0]["task_instance"]
         path = f"{dag}/{ti['dag_run_id']}/taskInstances/{ti['task_id']}/-1/hitlDetails"
@@ -120,18 +121,18 @@ def test_approved_by_a_tag(airflow: Airflow) -> None:
 
 @pytest.mark.skipif(not HAS_APPROVAL, reason="Airflow 3.1 and later ask people")
 def test_rejected_and_approved_in_airflow(airflow: Airflow) -> None:
-    person = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", PERSON, "Reject", "Approve"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=airflow.environment,
-    )
-    try:
-        airflow.run(("approve_in_airflow", "2026-11-01", 400), ("approve_in_airflow", "2026-11-02", 1597))
-        said, _ = person.communicate(timeout=30)
-    finally:
-        person.kill()
+    ) as person:
+        try:
+            airflow.run(("approve_in_airflow", "2026-11-01", 400), ("approve_in_airflow", "2026-11-02", 1597))
+            said, _ = person.communicate(timeout=30)
+        finally:
+            person.kill()
     asked = [json.loads(line.removeprefix("ASKED=")) for line in said.splitlines() if line.startswith("ASKED=")]
     puts = airflow.serving.requests.where("PUT", f"/project/{airflow.serving.project_id}/serving")
 
