@@ -147,24 +147,29 @@ class FakeJobs:
             self.executions[number]["listed"] += self.slow
             return _json(self.shown(number))
         if kind == "GET executions":
-            query = dict(call.query)
-            offset = 0 if self.ignores_offset else int(query["offset"])
-            listed = [number for number, row in self.executions.items() if row["listed"] <= self.now][::-1]
-            numbers = listed[offset:][: min(int(query["limit"]), self.most_of_page)]
-            items = {"items": [self.shown(number) for number in numbers]} if numbers else {}
-            return _json({"count": len(listed)} | items)
+            return self._page(dict(call.query))
         if "execution" in kind or "status" in kind:
             number = int(path.partition("/executions/")[2].partition("/")[0])
             if number not in self.executions:
                 return refusal(404, 130007)
             if "status" in kind:
-                if self.now + self.stops_after < self.executions[number]["until"]:
-                    self.executions[number] |= {"until": self.now + self.stops_after, "ends": ("KILLED", "KILLED")}
+                self._stop(self.executions[number])
                 return Answer(202, b"")
             return _json(self.shown(number))
         if kind != "train":
             return refusal(404, 130009)
         return _json({"name": "train", "jobType": self.job_type, "config": {"defaultArgs": self.default_args}})
+
+    def _stop(self, row: dict[str, Any]) -> None:
+        until = self.now + self.stops_after
+        row |= {"until": until, "ends": ("KILLED", "KILLED")} if until < row["until"] else {}
+
+    def _page(self, query: dict[str, str]) -> Answer:
+        offset = 0 if self.ignores_offset else int(query["offset"])
+        listed = [number for number, row in self.executions.items() if row["listed"] <= self.now][::-1]
+        numbers = listed[offset:][: min(int(query["limit"]), self.most_of_page)]
+        items = {"items": [self.shown(number) for number in numbers]} if numbers else {}
+        return _json({"count": len(listed)} | items)
 
     def _of_file(self, call: Call[Any], kind: str, path: str) -> Answer:  # noqa: PLR0911
         if call.upload is not None:

@@ -501,9 +501,8 @@ class TestAStart:
     def test_that_is_sent_again_is_recorded_again(self) -> None:
         fake = FakeJobs(slow=60.0, lasts=1000.0)
         fake.faults["POST executions"] = [BROKEN]
-        fake.killed_at = None
+        fake.on["POST executions"] = lambda: setattr(fake, "killed_at", len(fake.sent) + 0.5)
         with pytest.raises(Killed):
-            fake.on["POST executions"] = lambda: setattr(fake, "killed_at", len(fake.sent) + 0.5)
             run(fake)
         fake.killed_at = None
         fake.on.clear()
