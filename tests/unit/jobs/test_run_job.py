@@ -595,13 +595,12 @@ class TestOtherTasksWithTheSameArguments:
         assert starts(fake) == 1  # The one before which the worker was killed.
 
     @pytest.mark.parametrize(
-        "more", [{"seen": (100,)}, {"begun": 1.0e8}, {"arguments": records.hash_of("--day 2")}], ids=str
+        "more", [{"seen": (100,)}, {"begun": 1.0e8, "at": 1.0e8}, {"arguments": records.hash_of("--day 2")}], ids=str
     )
     def test_that_cannot_own_it_do_not_matter(self, more: dict[str, Any]) -> None:
         fake = FakeJobs(now=1e9)
         killed(fake, 8.5)
-        record = Record(RecordState.STARTING, OTHER, records.hash_of("--day 1"), fake.now)
-        record = replace(record, **more, **({"at": 1.0e8} if "begun" in more else {}))
+        record = replace(Record(RecordState.STARTING, OTHER, records.hash_of("--day 1"), fake.now), **more)
         files = records.Records(PROJECT, "train", OTHER, names=fake.records(), has_folder=True)
         fake.run(files.write(record))
 
@@ -919,6 +918,8 @@ def test_calls_name_their_job() -> None:
     assert api.get_job(PROJECT, "a b").path.endswith("/project/119/jobs/a%20b")
     assert api.start_execution(PROJECT, "a", "", {}).text == ""
     assert api.start_execution(PROJECT, "a", "", {"A": "1"}).body == {"envVars": {"A": "1"}}
+    assert not api.start_execution(PROJECT, "a", "", {}).repeatable
+    assert api.stop_execution(PROJECT, "a", 1).repeatable
     assert "hunter2" not in repr(api.start_execution(PROJECT, "a", "hunter2", {"A": "hunter2"}))
 
 
