@@ -53,6 +53,8 @@ UNAVAILABLE = 3600.0
 STOPPING = 4.0
 """Seconds for which a killed task looks whether its execution has stopped."""
 _MOST_NAMES = 100
+_CREATED = 201
+"""The status with which Hopsworks accepts a start."""
 _ENV_VARS_SINCE = 5
 """The first version of Hopsworks that takes environment variables for one execution."""
 
@@ -463,9 +465,10 @@ async def _after_error(run: JobRun, record: Record, error: HopsworksError) -> Ex
     grace = search.GRACE if error.outcome_unknown else 0.0
     found = await search.find(run, record, min(run.clock() + grace, run.deadline))
     if found is None and isinstance(error, UnexpectedResponseError) and 200 <= error.status < 300:
-        raise _accepted(
-            run, "its answer cannot be read, and no new execution with its arguments has appeared"
-        ) from error
+        if error.status != _CREATED:
+            raise error  # Perhaps a login page of a proxy. A retry looks again before it starts the job.
+        why = "its answer cannot be read, and no new execution with its arguments has appeared"
+        raise _accepted(run, why) from error
     return found
 
 

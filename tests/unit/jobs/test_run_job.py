@@ -454,6 +454,18 @@ class TestAStart:
 
         assert (starts(fake), error.value.transient) == (1, False)
 
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    def test_with_an_answer_of_another_program_is_left_to_the_retry(self, status: int) -> None:
+        fake = FakeJobs()
+        fake.faults["POST executions"] = [Answer(status, b"<html>Log in</html>")]
+
+        with pytest.raises(UnexpectedResponseError) as error:
+            run(fake)
+
+        assert (starts(fake), error.value.transient) == (1, True)
+        assert fake.now >= 1000 + search.GRACE
+        assert run(fake).id == 100
+
     @pytest.mark.parametrize("step", [1, -1])
     @pytest.mark.parametrize("earlier", [3, 250])
     @pytest.mark.parametrize("fault", [None, LOST])
