@@ -44,6 +44,8 @@ class FakeJobs:
     most_of_page: int = 1000
     """Executions of a page, whatever is asked for."""
     ignores_offset: bool = False
+    submitted: Callable[[float], Any] = lambda seconds: datetime.fromtimestamp(seconds, UTC).isoformat()
+    """Shows when an execution was submitted."""
     shows_defaults: bool = True
     """Whether an execution without arguments shows the job's default ones."""
     step: int = 1
@@ -93,7 +95,7 @@ class FakeJobs:
             "state": state,
             "finalStatus": status,
             "args": row["args"],
-            "submissionTime": datetime.fromtimestamp(row["begun"], UTC).isoformat(),
+            "submissionTime": self.submitted(row["begun"]),
             "duration": 1000 * (min(self.now, row["until"]) - row["begun"]),
             "stdoutPath": f"{folder}/stdout.log",
             "stderrPath": f"{folder}/stderr.log",

@@ -51,7 +51,7 @@ STARTS = 3
 UNAVAILABLE = 3600.0
 """Seconds for which Hopsworks may be unavailable during a wait without a timeout."""
 STOPPING = 4.0
-"""Seconds for which a killed task looks whether its execution has stopped."""
+"""Seconds for which a killed task looks for its execution, and then whether that has stopped."""
 _MOST_NAMES = 100
 _CREATED = 201
 """The status with which Hopsworks accepts a start."""
@@ -209,6 +209,7 @@ async def stop_own(run: JobRun) -> None:
     :raises HopsworksError: the execution may be running on
     """
     started = run.started
+    run.deadline = min(run.deadline, run.clock() + STOPPING)  # Of each look: a killed task has only seconds.
     if started is None and run.sought is not None:
         started = await search.certain(run, run.sought)
     if started is None:

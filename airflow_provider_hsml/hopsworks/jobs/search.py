@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import JobError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, JobError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import MOST_PAGES, Sleep, read_patiently
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ async def find(run: JobRun, record: Record, until: float) -> Execution | None:
 
     :param until: seconds since 1970
     :raises JobError: several may be it, or another task may own it
+    :raises DeadlineExceededError: the timeout has passed while another task is looking
     """
     while True:
         look = await _look(run, record)
@@ -61,8 +62,11 @@ async def find(run: JobRun, record: Record, until: float) -> Execution | None:
         now = run.clock()
         if not look.ours and now >= until:
             return None
-        if look.ours and now >= min(_settled_at(look, until), run.deadline):
+        if look.ours and now >= _settled_at(look, until):
             raise _ambiguous(run, look)
+        if look.ours and now >= run.deadline:
+            message = f"{look.ours[0]}: another task may have started it, and is still looking.\nA retry looks again."
+            raise DeadlineExceededError(message)
         await Sleep(AGAIN)
 
 

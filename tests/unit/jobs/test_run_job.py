@@ -560,6 +560,15 @@ class TestAStart:
         assert run(fake, CLEARED).id != stranger
         assert "at another time" in caplog.text
 
+    @pytest.mark.parametrize("shown", [None, "yesterday", "2024-01-01T00:00:00"])
+    def test_of_long_ago_is_found_where_no_time_is_told(self, shown: str | None) -> None:
+        fake = FakeJobs(now=1e9, submitted=lambda _seconds: shown)
+        killed(fake, 8.5)
+        fake.now += 3600
+
+        assert run(fake).id == 100
+        assert starts(fake) == 1
+
 
 class TestOtherTasksWithTheSameArguments:
     def test_that_have_recorded_an_execution_meanwhile_keep_it(self) -> None:
@@ -590,6 +599,23 @@ class TestOtherTasksWithTheSameArguments:
         fake.on["GET executions"] = resolve
 
         assert run(fake, deadline=math.inf).id == 101
+
+    def test_that_still_look_at_the_timeout_are_left_to_the_retry(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        killed(fake, 8)
+        of_other(fake, RecordState.STARTING)
+        fake.submit()
+
+        with pytest.raises(DeadlineExceededError, match="A retry looks again"):
+            run(fake, deadline=fake.now + 20)
+
+    def test_whose_record_vanishes_while_it_is_read_do_not_matter(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        killed(fake, 8.5)
+        of_other(fake, RecordState.STARTING)
+        fake.faults["download"] = [None, refusal(400, 110018)]
+
+        assert run(fake).id == 100
 
     @pytest.mark.parametrize("content", [None, b"{}"])
     def test_that_find_none_make_it_ambiguous(self, content: bytes | None) -> None:
@@ -861,6 +887,28 @@ class TestAStop:
         fake.run(run_job.stop_own(killed(fake, 13)))
 
         assert run(fake, key, args=args).id == number
+
+    @pytest.mark.parametrize("kind", ["GET execution", "train"])
+    def test_whose_end_cannot_be_seen_is_waited_for(self, kind: str) -> None:
+        fake = FakeJobs(lasts=1000.0, stops_after=60.0)
+        mine = killed(fake, 13)
+        fake.faults[kind] = [BROKEN]
+
+        fake.run(run_job.stop_own(mine))
+
+        assert states(fake)[-1] == "stopping"
+        fake.faults["PUT status"] = [refusal(400, 130001, "It stops already.")]
+        assert run(fake).id == 101
+
+    def test_where_hopsworks_is_unavailable_takes_seconds(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        mine = killed(fake, 8.5)
+        fake.faults["GET executions"] = [BROKEN] * 1000
+
+        with pytest.raises(DeadlineExceededError):
+            fake.run(run_job.stop_own(mine))
+
+        assert fake.now <= 1000 + run_job.STOPPING
 
     def test_of_one_that_was_deleted_lets_the_next_try_start(self) -> None:
         fake = FakeJobs(lasts=1000.0, stops_after=60.0)
