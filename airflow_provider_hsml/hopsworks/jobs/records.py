@@ -203,6 +203,8 @@ class Records:
     is_kept: bool = True
     """Whether there are records, and the API key may read and write them."""
     has_folder: bool = False
+    others: dict[str, Record] = field(default_factory=dict)
+    """The records of other tasks that were read, by file: a file never changes."""
 
     @property
     def folder(self) -> str:
@@ -295,14 +297,16 @@ class Records:
             tasks.add(match[2])
             if match[3] == RecordState.STARTING.value:
                 try:
-                    record = await api.read_json(
+                    record = self.others.get(name) or await api.read_json(
                         self.project, f"{folder}/{name}", Record.from_json, size=sizes.get(name)
                     )
                 except UnexpectedResponseError as error:
                     log.warning("A record of another task: %s", error)
                     found.append(None)
-                else:
-                    found += [record] if record is not None else []
+                    continue
+                if record is not None:
+                    self.others[name] = record
+                    found.append(record)
         return found
 
     def _take(self, entries: list[FileEntry] | None) -> dict[str, int | None]:

@@ -53,6 +53,7 @@ async def find(run: JobRun, record: Record, until: float) -> Execution | None:
     :raises JobError: several may be it, or another task may own it
     :raises DeadlineExceededError: the timeout has passed while another task is looking
     """
+    begun = run.clock()
     while True:
         look = await _look(run, record)
         if look.ours and not look.others:
@@ -62,7 +63,7 @@ async def find(run: JobRun, record: Record, until: float) -> Execution | None:
         now = run.clock()
         if not look.ours and now >= until:
             return None
-        if look.ours and now >= _settled_at(look, until):
+        if look.ours and now >= _settled_at(look, begun):
             raise _ambiguous(run, look)
         if look.ours and now >= run.deadline:
             message = f"{look.ours[0]}: another task may have started it, and is still looking.\nA retry looks again."
@@ -91,9 +92,13 @@ async def newest(run: JobRun) -> tuple[int, ...]:
     return tuple(one.id for one in await _listed(run, lambda found: len(found) >= PAGE))
 
 
-def _settled_at(look: _Look, until: float) -> float:
-    """Return when the other tasks have found their executions, or given up."""
-    return max([until, *(other.at + GRACE for other in look.others if other is not None)])
+def _settled_at(look: _Look, begun: float) -> float:
+    """
+    Return when the other tasks have found their executions, or given up.
+
+    :param begun: when this task began to look, for a record that cannot be read: it may just be written
+    """
+    return max((begun if other is None else other.at) + GRACE for other in look.others)
 
 
 async def _look(run: JobRun, record: Record) -> _Look:

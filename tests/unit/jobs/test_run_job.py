@@ -627,10 +627,15 @@ class TestOtherTasksWithTheSameArguments:
             fake.files[name] = content
         fake.submit()
 
+        begun = fake.now + 500  # Long after the start, when an unreadable record may just be written.
+        fake.now = begun if content is not None else fake.now
         with pytest.raises(JobError, match=r"execution 100 was started .* or that of another task.*\nDelete it"):
             run(fake)
 
         assert starts(fake) == 1  # The one before which the worker was killed.
+        assert content is None or fake.now >= begun + search.GRACE
+        downloads = fake.sent.count("download")
+        assert downloads == 2 if content is None else downloads > 2  # A record that can be read is read once.
 
     @pytest.mark.parametrize(
         "more", [{"seen": (100,)}, {"begun": 1.0e8, "at": 1.0e8}, {"arguments": records.hash_of("--day 2")}], ids=str
