@@ -112,7 +112,9 @@ class JobsMixin(HsmlBaseHook):
         """Return a run that begins now."""
         name = arguments.job_name("job_name", job_name)
         interval = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
-        return run_job.JobRun(self.client.project, name, args, env_vars or {}, run_key, interval, deadline)
+        run = run_job.JobRun(self.client.project, name, args, env_vars or {}, run_key, interval, deadline)
+        run.start_seconds = self.access.write_timeout
+        return run
 
     def _drive_job(self, run: JobRun, flow: Flow[Execution], *, stop_when_killed: bool) -> Execution:
         try:

@@ -140,6 +140,7 @@ class RunHopsworksJobOperator(SpecOperator):
             project=self.project,
             cut_off=cut_off,
             stop_when_killed=self._stops(),
+            run_key=self._run_key,
             **about,
         )
         ends = min((end for end in (deadline, cut_off) if end is not None), default=None)

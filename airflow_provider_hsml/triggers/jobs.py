@@ -34,6 +34,7 @@ class JobTrigger(HsmlTrigger):
     :param poll_interval: seconds between polls
     :param cut_off: the task's execution_timeout in seconds since 1970, at which the wait ends; None: no limit
     :param stop_when_killed: whether to stop the execution when a person kills the task
+    :param run_key: the key of the task, by which it is recorded that the task was killed; empty: it is not
     :param more: the arguments of ``HsmlTrigger``
     """
 
@@ -47,6 +48,7 @@ class JobTrigger(HsmlTrigger):
         poll_interval: float = 10.0,
         cut_off: float | None = None,
         stop_when_killed: bool = True,
+        run_key: str = "",
         **more: Any,
     ) -> None:
         super().__init__(**more)
@@ -57,6 +59,7 @@ class JobTrigger(HsmlTrigger):
         self.poll_interval = poll_interval
         self.cut_off = cut_off
         self.stop_when_killed = stop_when_killed
+        self.run_key = run_key
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait for the end of the execution, and notify the task."""
@@ -89,12 +92,16 @@ class JobTrigger(HsmlTrigger):
 
     async def on_kill(self) -> None:
         """Stop the execution, if ``stop_when_killed`` is set. A person has killed the task."""
-        from airflow_provider_hsml.hopsworks import api  # noqa: PLC0415 - imports more than storing a trigger needs
+        from airflow_provider_hsml.hopsworks.flow import drive_async  # noqa: PLC0415 - not needed to store a trigger
+        from airflow_provider_hsml.hopsworks.jobs.run_job import (  # noqa: PLC0415 - not needed to store a trigger
+            JobRun,
+            stop_own,
+        )
 
         if not self.stop_when_killed:
             self.log.info("Execution %s of job %r keeps running.", self.execution_id, self.job_name)
             return
         async with shared_client(self.hsml_conn_id, self.project) as client:
             project = await client.project()
-            self.log.info("Stopping execution %s of job %r: the task was killed", self.execution_id, self.job_name)
-            await client.send(api.stop_execution(project, self.job_name, self.execution_id))
+            run = JobRun(project, self.job_name, "", {}, self.run_key, self.poll_interval, started=self.execution_id)
+            await drive_async(stop_own(run), client.send, asyncio.sleep)

@@ -300,6 +300,24 @@ class TestAKilledTask:
         else:
             assert executions(serving, job)[0]["state"] == "RUNNING"
 
+    @pytest.mark.parametrize("tries", [0, 1], ids=["retry", "clear"])
+    def test_in_the_triggerer_is_followed_by_a_new_execution(
+        self, serving: LocalServing, declare: Callable[..., str], tries: int
+    ) -> None:
+        """Not by the failure of the one that was stopped."""
+        job, ti = declare(PATIENT), FakeTaskInstance()
+        with pytest.raises(TaskDeferred) as deferred:
+            begin(task(job, deferrable=True), ti)
+        until(serving, job, "RUNNING")
+
+        asyncio.run(deferred.value.trigger.on_kill())
+        serving.world.project(serving.project_id).jobs.declare(job, SHOWS)
+        ti.max_tries = tries
+        result = execute(task(job), ti)
+
+        first, second = executions(serving, job)
+        assert (first["state"], result["execution_id"], result["state"]) == ("KILLED", second["id"], "FINISHED")
+
 
 class TestADeferral:
     def test_stores_names_and_numbers_only(self, declare: Callable[..., str]) -> None:

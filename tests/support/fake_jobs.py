@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote
 
@@ -36,6 +37,19 @@ class FakeJobs:
     lasts: float = 5.0
     """Seconds until an execution ends."""
     ends: tuple[str, str] = ("FINISHED", "SUCCEEDED")
+    slow: float = 0.0
+    """Seconds after a start until its execution is listed."""
+    stops_after: float = 0.0
+    """Seconds after it is asked to stop until an execution has stopped."""
+    most_of_page: int = 1000
+    """Executions of a page, whatever is asked for."""
+    ignores_offset: bool = False
+    submitted: Callable[[float], Any] = lambda seconds: datetime.fromtimestamp(seconds, UTC).isoformat()
+    """Shows when an execution was submitted."""
+    shows_defaults: bool = True
+    """Whether an execution without arguments shows the job's default ones."""
+    step: int = 1
+    """What the id of an execution has more than the one before."""
     executions: dict[int, dict[str, Any]] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
@@ -65,8 +79,9 @@ class FakeJobs:
 
     def submit(self, args: str = "--day 1", *, lasts: float | None = None) -> int:
         """Start an execution, as another client does."""
-        number = 100 + len(self.executions)
-        self.executions[number] = {"args": args or self.default_args, "begun": self.now}
+        number = 100 + self.step * len(self.executions)
+        shown = args or (self.default_args if self.shows_defaults else None)
+        self.executions[number] = {"args": shown, "begun": self.now, "listed": self.now}
         self.executions[number]["until"] = self.now + (self.lasts if lasts is None else lasts)
         return number
 
@@ -80,7 +95,7 @@ class FakeJobs:
             "state": state,
             "finalStatus": status,
             "args": row["args"],
-            "submissionTime": "2024-01-01T00:00:00.000Z",
+            "submissionTime": self.submitted(row["begun"]),
             "duration": 1000 * (min(self.now, row["until"]) - row["begun"]),
             "stdoutPath": f"{folder}/stdout.log",
             "stderrPath": f"{folder}/stderr.log",
@@ -130,23 +145,33 @@ class FakeJobs:
         if kind == "jobs":
             return _json({"count": 1, "items": [{"name": "train"}]})
         if kind == "POST executions":
-            return _json(self.shown(self.submit(call.text or "" if call.body is None else call.body.get("args", ""))))
+            number = self.submit(call.text or "" if call.body is None else call.body.get("args", ""))
+            self.executions[number]["listed"] += self.slow
+            return _json(self.shown(number))
         if kind == "GET executions":
-            query = dict(call.query)
-            numbers = sorted(self.executions, reverse=True)[int(query["offset"]) :][: int(query["limit"])]
-            items = {"items": [self.shown(number) for number in numbers]} if numbers else {}
-            return _json({"count": len(self.executions)} | items)
+            return self._page(dict(call.query))
         if "execution" in kind or "status" in kind:
             number = int(path.partition("/executions/")[2].partition("/")[0])
             if number not in self.executions:
                 return refusal(404, 130007)
             if "status" in kind:
-                self.executions[number] |= {"until": self.now, "ends": ("KILLED", "KILLED")}
+                self._stop(self.executions[number])
                 return Answer(202, b"")
             return _json(self.shown(number))
         if kind != "train":
             return refusal(404, 130009)
         return _json({"name": "train", "jobType": self.job_type, "config": {"defaultArgs": self.default_args}})
+
+    def _stop(self, row: dict[str, Any]) -> None:
+        until = self.now + self.stops_after
+        row |= {"until": until, "ends": ("KILLED", "KILLED")} if until < row["until"] else {}
+
+    def _page(self, query: dict[str, str]) -> Answer:
+        offset = 0 if self.ignores_offset else int(query["offset"])
+        listed = [number for number, row in self.executions.items() if row["listed"] <= self.now][::-1]
+        numbers = listed[offset:][: min(int(query["limit"]), self.most_of_page)]
+        items = {"items": [self.shown(number) for number in numbers]} if numbers else {}
+        return _json({"count": len(listed)} | items)
 
     def _of_file(self, call: Call[Any], kind: str, path: str) -> Answer:  # noqa: PLR0911
         if call.upload is not None:

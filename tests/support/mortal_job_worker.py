@@ -21,9 +21,9 @@ os.dup2(2, 1)
 import requests  # noqa: E402
 
 from airflow_provider_hsml.hooks import HsmlHook  # noqa: E402
-from airflow_provider_hsml.hopsworks.jobs import run_job  # noqa: E402
+from airflow_provider_hsml.hopsworks.jobs import search  # noqa: E402
 
-run_job.GRACE = 3.0
+search.GRACE = 3.0
 
 
 def tell(what: dict[str, Any]) -> None:

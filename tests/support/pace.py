@@ -11,8 +11,8 @@ _PACKAGE = "airflow_provider_hsml.hopsworks"
 WAITS = {
     f"{_PACKAGE}.inference.predict.BETWEEN_PROBES": 0.01,
     f"{_PACKAGE}.jobs.logs.PATIENCE": 1.0,
-    f"{_PACKAGE}.jobs.run_job.AGAIN": 0.1,
-    f"{_PACKAGE}.jobs.run_job.GRACE": 1.0,
+    f"{_PACKAGE}.jobs.search.AGAIN": 0.1,
+    f"{_PACKAGE}.jobs.search.GRACE": 1.0,
     f"{_PACKAGE}.rollout.inputs.FIRST_DELAY_START": 0.05,
     f"{_PACKAGE}.rollout.inputs.FIRST_DELAY_UPDATE": 0.05,
     f"{_PACKAGE}.domain.rollout_tracker.SETTLE_SEEN": 0.2,

@@ -121,7 +121,7 @@ def get_executions(project: Project, job: str, *, offset: int = 0, limit: int = 
 
 def stop_execution(project: Project, job: str, execution: int) -> Call[None]:
     """
-    Stop an execution. Nothing happens if it has ended.
+    Ask to stop an execution: it ends later, if at all. Nothing happens if it has ended, so it is safe to repeat.
 
     :param job: the job's name
     :param execution: its id
@@ -132,4 +132,5 @@ def stop_execution(project: Project, job: str, execution: int) -> Call[None]:
         _job_path(project, job, "executions", execution, "status"),
         None,
         body={"state": "stopped"},
+        repeatable=True,
     )

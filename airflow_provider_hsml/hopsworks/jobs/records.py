@@ -2,8 +2,8 @@
 Records of the executions that tasks have started, in files of the project.
 
 Hopsworks has no key that makes a repeated start harmless, and nothing may be added to the arguments of a job. So a task
-writes what it is about to start, before it starts it, together with the newest execution until then. Its retry looks
-through the newer executions for its own. Each record is a new file, whose name tells the task, the state and the
+writes what it is about to start, before it starts it, together with the executions that there are. Its retry looks
+through the newer ones for its own. Each record is a new file, whose name tells the task, the state and the
 execution; the newest file of a task counts. Arguments are stored as a hash, since they may hold secrets.
 """
 
@@ -14,6 +14,7 @@ import json
 import logging
 import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,11 +26,15 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
     UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Sleep, all_pages
+from airflow_provider_hsml.hopsworks.flow import Sleep, all_pages, read_patiently
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 
 if TYPE_CHECKING:
-    from airflow_provider_hsml.hopsworks.api import Project
+    from collections.abc import Mapping
+
+    from airflow_provider_hsml.hopsworks.api import FileEntry, Project
+    from airflow_provider_hsml.hopsworks.domain.execution import Execution
+    from airflow_provider_hsml.hopsworks.flow import Backoff
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +44,19 @@ KEPT = 100
 _DELETED_AT_ONCE = 3
 _READ_AGAIN = 2.0
 """Seconds after which a record that is not whole is read once more: its writer may still be writing it."""
-_NAME = re.compile(r"(\d{8})-([0-9a-f]{16})-(starting|started|ended)(?:-(\d+))?\.json")
+CLOCKS_DIFFER = 300.0
+"""Seconds by which the clocks of Airflow and Hopsworks may differ."""
+_NAME = re.compile(r"(\d{8})-([0-9a-f]{16})-(starting|started|stopping|ended)(?:-(\d+))?\.json")
 
 
 class RecordState(Enum):
     """How far an execution has come, as far as its task knows."""
 
     STARTING = "starting"
-    """It is about to be started: among the executions newer than ``Record.newest``, if it exists."""
+    """It is about to be started: among the executions that ``Record.is_older`` does not name, if it exists."""
     STARTED = "started"
+    STOPPING = "stopping"
+    """Its task was killed, and has asked to stop it; it may run on."""
     ENDED = "ended"
     """Its end was reported, or none was started."""
 
@@ -62,17 +71,64 @@ class Record:
     arguments: str
     """The hash of the arguments, from ``hash_of``."""
     at: float
-    """When it was written, in seconds since 1970."""
+    """When it was written, right before the last attempt to start, in seconds since 1970."""
     newest: int = 0
-    """The newest execution of the job before the start."""
+    """The newest execution of the job before the start; for records without ``seen``."""
     execution: int | None = None
     succeeded: bool | None = None
     """Whether an ended one succeeded; None if it was not waited for."""
+    seen: tuple[int, ...] = ()
+    """The newest executions of the job before the start; empty if there were none, and in records of older versions."""
+    begun: float | None = None
+    """When the first attempt to start was recorded; None: ``at``."""
+    variables: str = ""
+    """The hash of the environment variables, from ``hash_of_variables``; empty if it is not known."""
+    takes_defaults: bool = False
+    """Whether it is started without arguments. Then the execution shows the job's default ones, or none."""
+
+    def is_older(self, execution: int) -> bool:
+        """
+        Return whether an execution was there before the start.
+
+        :param execution: its id, which need not rise with time
+        """
+        return execution in self.seen if self.seen else execution <= self.newest
+
+    def may_own(self, execution: Execution) -> bool:
+        """Return whether an execution may be the one of this start, by its id and arguments."""
+        hashes = {self.arguments, *([hash_of("")] if self.takes_defaults else [])}
+        return not self.is_older(execution.id) and hash_of(execution.args) in hashes
+
+    def is_in_time(self, execution: Execution, start_seconds: float) -> bool:
+        """
+        Return whether an execution was submitted while this start was sent; also if it tells no time.
+
+        :param start_seconds: seconds for which a start may go on
+        """
+        try:
+            moment = datetime.fromisoformat(execution.submitted or "")
+        except ValueError:
+            return True
+        if moment.tzinfo is None:
+            return True
+        begun = self.at if self.begun is None else self.begun
+        return begun - CLOCKS_DIFFER <= moment.timestamp() <= self.at + start_seconds + CLOCKS_DIFFER
+
+    def is_over(self, now: float, start_seconds: float) -> bool:
+        """
+        Return whether this start cannot go on any more.
+
+        :param now: seconds since 1970
+        :param start_seconds: seconds for which a start may go on
+        """
+        return now > self.at + start_seconds + CLOCKS_DIFFER
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the record's file."""
         content = {"run": self.run, "arguments": self.arguments, "at": self.at, "newest": self.newest}
-        return {**content, "state": self.state.value, "execution": self.execution, "succeeded": self.succeeded}
+        more = {"seen": list(self.seen), "begun": self.begun, "takes_defaults": self.takes_defaults}
+        of_state = {"state": self.state.value, "execution": self.execution, "succeeded": self.succeeded}
+        return {**content, **of_state, **more, "variables": self.variables}
 
     @classmethod
     def from_json(cls, data: Any) -> Self:
@@ -82,13 +138,26 @@ class Record:
         :raises ValueError: ``data`` is no record
         """
         required = {"state": str, "run": str, "arguments": str, "at": float}
-        row = wire.resource(data, required, {"newest": int, "execution": int, "succeeded": bool})
+        optional: dict[str, wire.Shape] = {"newest": int, "execution": int, "begun": float, "seen": [int]}
+        optional |= {"succeeded": bool, "variables": str, "takes_defaults": bool}
+        row = wire.resource(data, required, optional)
         state = RecordState(row["state"])
-        if state is RecordState.STARTED and row.get("execution") is None:
+        if state in (RecordState.STARTED, RecordState.STOPPING) and row.get("execution") is None:
             message = "execution is missing"
             raise wire.FormError(message)
-        more = (row.get("newest") or 0, row.get("execution"), row.get("succeeded"))
-        return cls(state, row["run"], row["arguments"], row["at"], *more)
+        return cls(
+            state,
+            row["run"],
+            row["arguments"],
+            row["at"],
+            newest=row.get("newest") or 0,
+            execution=row.get("execution"),
+            succeeded=row.get("succeeded"),
+            seen=tuple(row.get("seen") or ()),
+            begun=row.get("begun"),
+            variables=row.get("variables") or "",
+            takes_defaults=bool(row.get("takes_defaults")),
+        )
 
 
 def hash_of(args: str) -> str:
@@ -98,6 +167,16 @@ def hash_of(args: str) -> str:
     :param args: the arguments as one text
     """
     return hashlib.sha256(args.strip().encode("utf-8", "replace")).hexdigest()
+
+
+def hash_of_variables(env_vars: Mapping[str, str], run_key: str) -> str:
+    """
+    Return the hash by which environment variables are recognised.
+
+    :param run_key: of the task: equal variables of two tasks have different hashes
+    """
+    text = json.dumps([task_of(run_key), sorted(env_vars.items())])
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def task_of(run_key: str) -> str:
@@ -124,6 +203,8 @@ class Records:
     is_kept: bool = True
     """Whether there are records, and the API key may read and write them."""
     has_folder: bool = False
+    others: dict[str, Record] = field(default_factory=dict)
+    """The records of other tasks that were read, by file: a file never changes."""
 
     @property
     def folder(self) -> str:
@@ -192,16 +273,56 @@ class Records:
             if name in self.names:
                 self.names.remove(name)
 
+    async def starting_elsewhere(self, backoff: Backoff) -> list[Record | None]:
+        """
+        List the files again, and return the newest records of other tasks that are about to start an execution.
+
+        One that cannot be read is None.
+
+        :param backoff: how often and until when to try
+        """
+        if not self.is_kept:
+            return []
+        folder = self.folder
+        entries = await all_pages(
+            lambda offset: read_patiently(api.list_folder(self.project, folder, offset=offset), backoff)
+        )
+        sizes = self._take(entries)
+        tasks, own = set(), set(self._own())
+        found: list[Record | None] = []
+        for name in self.names:
+            match = _NAME.fullmatch(name)
+            if match is None or name in own or match[2] in tasks:
+                continue
+            tasks.add(match[2])
+            if match[3] == RecordState.STARTING.value:
+                try:
+                    record = self.others.get(name) or await api.read_json(
+                        self.project, f"{folder}/{name}", Record.from_json, size=sizes.get(name)
+                    )
+                except UnexpectedResponseError as error:
+                    log.warning("A record of another task: %s", error)
+                    found.append(None)
+                    continue
+                if record is not None:
+                    self.others[name] = record
+                    found.append(record)
+        return found
+
+    def _take(self, entries: list[FileEntry] | None) -> dict[str, int | None]:
+        """Keep the names of the files that are records, and return their sizes."""
+        self.has_folder = entries is not None
+        sizes = {entry.name: entry.size for entry in entries or () if _NAME.fullmatch(entry.name)}
+        self.names = sorted(sizes, reverse=True)
+        return sizes
+
     async def read(self) -> None:
         """
         Read the names of all files, and the newest record of this task.
 
         :raises UnexpectedResponseError: the record cannot be read; its execution may run
         """
-        entries = await all_pages(lambda offset: api.list_folder(self.project, self.folder, offset=offset))
-        self.has_folder = entries is not None
-        sizes = {entry.name: entry.size for entry in entries or () if _NAME.fullmatch(entry.name)}
-        self.names = sorted(sizes, reverse=True)
+        sizes = self._take(await all_pages(lambda offset: api.list_folder(self.project, self.folder, offset=offset)))
         if not (own := self._own()):
             return
         path = self.path

@@ -5,12 +5,13 @@ A start cannot be repeated without harm, and a worker may be killed at any momen
 follow:
 
 1. ``Records`` has what an earlier try of this task has recorded. ``_earlier`` decides whether its execution is ours.
-2. Without one, the newest execution of the job and the hash of the arguments are recorded, then the start is sent.
-3. A start whose outcome is unknown, here or in a killed worker, is looked for: among the executions newer than the
-   recorded one, those with our arguments that no other task has recorded. One is ours. None: the start is sent again.
+2. Without one, the newest executions of the job and the hash of the arguments are recorded, then the start is sent.
+3. A start whose outcome is unknown, here or in a killed worker, is looked for: among the newer executions, those with
+   our arguments that no other task has recorded, or may still record. One is ours. None: the start is sent again.
    Several: an error, since it is not known which one is ours.
 4. ``ExecutionWait`` polls the execution by its id. A trigger runs the same wait.
 5. ``finish`` reports the end, and records that it was reported.
+6. ``stop_own`` asks to stop the execution of a killed task, and records that. A retry waits for its end.
 """
 
 from __future__ import annotations
@@ -31,11 +32,12 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnexpectedResponseError,
     UnsupportedError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Clock, Defer, Sleep, read_patiently, steady
+from airflow_provider_hsml.hopsworks.flow import Backoff, Clock, Defer, Sleep, bounded, read_patiently, steady
 from airflow_provider_hsml.hopsworks.routes import Routes
 
+from . import search
 from .logs import log_ends
-from .records import Record, Records, RecordState, hash_of, open_records
+from .records import Record, Records, RecordState, hash_of, hash_of_variables, open_records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,15 +46,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GRACE = 10.0
-"""Seconds after a start was sent within which its execution appears in the list, if it appears at all."""
-AGAIN = 1.0
-"""Seconds between two looks for it."""
 STARTS = 3
 """Times that a start is sent, if it had no effect."""
 UNAVAILABLE = 3600.0
 """Seconds for which Hopsworks may be unavailable during a wait without a timeout."""
-_PAGE = 100
+STOPPING = 4.0
+"""Seconds for which a killed task looks for its execution, and then whether that has stopped."""
+_MOST_NAMES = 100
+_CREATED = 201
+"""The status with which Hopsworks accepts a start."""
 _ENV_VARS_SINCE = 5
 """The first version of Hopsworks that takes environment variables for one execution."""
 
@@ -78,6 +80,13 @@ class JobRun:
     """The execution of this run, as soon as it is known."""
     sought: Record | None = None
     """The record of a start that was sent, while its execution is not known."""
+    start_seconds: float = 300.0
+    """Seconds after which a start that is not answered counts as lost: the client's ``write_timeout``."""
+
+    @property
+    def variables(self) -> str:
+        """The hash of the environment variables."""
+        return hash_of_variables(self.env_vars, self.key)
 
     def reading(self) -> Backoff:
         """Return the retries of one read: until the deadline, or until Hopsworks was unavailable for too long."""
@@ -130,7 +139,9 @@ async def start_or_attach(run: JobRun, job: Job, *, wait: bool) -> Execution:
     if record is None or record.state is not RecordState.ENDED:
         state = RecordState.STARTED if wait else RecordState.ENDED
         arguments = hash_of(_effective(run, job)) if record is None else record.arguments
-        await run.records.write(Record(state, run.key, arguments, run.clock(), execution=found.id))
+        variables = run.variables if record is None else record.variables
+        now = run.clock()
+        await run.records.write(Record(state, run.key, arguments, now, execution=found.id, variables=variables))
     return found
 
 
@@ -180,9 +191,7 @@ async def finish(run: JobRun, job: Job, execution: Execution) -> Execution:
     """
     has_succeeded = execution.verdict(job.type) is Verdict.SUCCEEDED
     reason = "" if has_succeeded else await log_ends(run.project, execution, run.clock)
-    if run.records is None:
-        run.records = await open_records(run.project, job.name, run.key)
-    await run.records.write(_ended(run, execution, succeeded=has_succeeded))
+    await _record(run, _ended(run, execution, succeeded=has_succeeded))
     if not has_succeeded:
         raise JobFailedError(execution, was_killed=execution.was_killed, reason=reason)
     return execution
@@ -190,22 +199,75 @@ async def finish(run: JobRun, job: Job, execution: Execution) -> Execution:
 
 async def stop_own(run: JobRun) -> None:
     """
-    Stop the execution of a task that was killed, and no other one. A start that was just sent is looked for once.
+    Stop the execution of a task that was killed, and no other one.
+
+    A start that was just sent is looked for once, and stopped if it is certain which execution it is. Hopsworks stops
+    an execution later, if at all: so it is recorded that this task has asked for it, and how the execution has ended if
+    that shows within ``STOPPING``.
 
     :param run: as far as the task came
+    :raises HopsworksError: the execution may be running on
     """
     started = run.started
-    if started is None and run.sought is not None and run.records is not None:
-        found = await _sought(run, run.sought, run.clock())
-        started = found.id if found is not None else None
+    run.deadline = min(run.deadline, run.clock() + STOPPING)  # Of each look: a killed task has only seconds.
+    if started is None and run.sought is not None:
+        started = await search.certain(run, run.sought)
     if started is None:
         return
     log.warning("Stopping execution %s of job %r: the task was killed", started, run.job_name)
-    await api.stop_execution(run.project, run.job_name, started)
-    if run.records is not None:
-        arguments = run.records.newest.arguments if run.records.newest else hash_of(run.args)
-        record = Record(RecordState.ENDED, run.key, arguments, run.clock(), execution=started, succeeded=False)
-        await run.records.write(record)
+    failure = None
+    try:
+        await api.stop_execution(run.project, run.job_name, started)
+    except HopsworksError as error:
+        failure = error  # One that has just ended may be refused.
+    records = await _opened(run)
+    newest = records.newest if records is not None else None
+    arguments, variables = (newest.arguments, newest.variables) if newest is not None else (hash_of(run.args), "")
+    asked = Record(RecordState.STOPPING, run.key, arguments, run.clock(), execution=started, variables=variables)
+    await _record(run, asked)
+    ended = await _has_stopped(run, started)
+    if ended is not None:
+        await _record(run, ended)
+    elif failure is not None:
+        raise failure
+    else:
+        log.warning("Execution %s of job %r has not stopped yet; a retry waits for its end", started, run.job_name)
+
+
+async def _has_stopped(run: JobRun, execution: int) -> Record | None:
+    """Look for a few seconds how an execution has ended; None if it has not, or that is unknown."""
+    pace = Backoff(first=0.5, most=1.0, deadline=run.clock() + STOPPING, clock=run.clock)
+    try:
+        job = await bounded(api.get_job(run.project, run.job_name), pace.deadline, run.clock)
+        while job is not None:
+            seen = await bounded(api.get_execution(run.project, run.job_name, execution), pace.deadline, run.clock)
+            verdict = seen.verdict(job.type) if seen is not None else Verdict.UNFINISHED
+            if seen is not None and verdict is not Verdict.UNFINISHED:
+                return _ended(run, seen, succeeded=verdict is Verdict.SUCCEEDED)
+            delay = pace.next_delay(about=seen)
+            if delay is None:
+                break
+            await Sleep(delay)
+    except HopsworksError as error:
+        log.warning("%s", error)
+    return None
+
+
+async def _opened(run: JobRun) -> Records | None:
+    """Open the records of what has happened already; None if they cannot be read, which changes nothing of that."""
+    if run.records is None:
+        try:
+            run.records = await open_records(run.project, run.job_name, run.key)
+        except HopsworksError as error:
+            log.warning("%s; what has become of the execution of job %r is not recorded", error, run.job_name)
+    return run.records
+
+
+async def _record(run: JobRun, record: Record) -> None:
+    """Record what has happened already, if the records can be read and written."""
+    records = await _opened(run)
+    if records is not None:
+        await records.write(record)
 
 
 async def _find_job(run: JobRun) -> Job:
@@ -219,7 +281,9 @@ async def _find_job(run: JobRun) -> Job:
         log.info("The names of the jobs could not be read: %s", error)
         message += ".\nCreate it in Hopsworks, or correct the name."
     else:
-        message += f"; there are: {', '.join(sorted(names)[:_PAGE]) or 'none'}.\nUse one of them, or create the job."
+        message += (
+            f"; there are: {', '.join(sorted(names)[:_MOST_NAMES]) or 'none'}.\nUse one of them, or create the job."
+        )
     raise NotFoundError(message)
 
 
@@ -255,21 +319,11 @@ async def _earlier(run: JobRun, job: Job, *, wait: bool) -> Execution | None:
     if record is None or (record.state is RecordState.ENDED and record.succeeded is False):
         return None
     is_retry = record.run == run.key
-    if record.state is RecordState.STARTING:
-        run.sought = record
-        found = await _sought(run, record, record.at + GRACE)
-        run.sought = None
-        if found is None:
-            log.info("No execution of job %r was started by an earlier try", job.name)
-            return None
-    elif record.execution is None or (record.succeeded and not is_retry):
+    if record.state is RecordState.STOPPING:
+        return await _after_stop(run, job, record)
+    found = await _recorded(run, job, record)
+    if found is None:
         return None
-    else:
-        found = await read_patiently(api.get_execution(run.project, job.name, record.execution), run.reading())
-        if found is None:
-            if is_retry:
-                raise _deleted(job, record.execution)
-            return None
     verdict = found.verdict(job.type)
     is_reported = record.state is RecordState.ENDED or not wait
     if not is_retry and (verdict is Verdict.FAILED or (verdict is Verdict.SUCCEEDED and is_reported)):
@@ -279,19 +333,71 @@ async def _earlier(run: JobRun, job: Job, *, wait: bool) -> Execution | None:
     return found
 
 
+async def _recorded(run: JobRun, job: Job, record: Record) -> Execution | None:
+    """
+    Return the execution that a record is about; None if there is none, or if it is not to be reported again.
+
+    :raises JobError: it cannot be told, or was deleted
+    """
+    is_retry = record.run == run.key
+    if record.state is RecordState.STARTING:
+        run.sought = record
+        found = await search.find(run, record, record.at + search.GRACE)
+        run.sought = None
+        if found is None:
+            log.info("No execution of job %r was started by an earlier try", job.name)
+        return found
+    if record.execution is None or (record.succeeded and not is_retry):
+        return None
+    found = await read_patiently(api.get_execution(run.project, job.name, record.execution), run.reading())
+    if found is None and is_retry:
+        raise _deleted(job, record.execution)
+    return found
+
+
+async def _after_stop(run: JobRun, job: Job, record: Record) -> Execution | None:
+    """
+    Wait for the end of an execution that an earlier try has asked to stop when it was killed.
+
+    :return: the execution, if it has succeeded all the same and is what this try is to run
+    """
+    assert record.execution is not None  # noqa: S101 - records of this state name it
+    seen = await read_patiently(api.get_execution(run.project, job.name, record.execution), run.reading())
+    if seen is not None and seen.verdict(job.type) is Verdict.UNFINISHED:
+        log.info("%s: an earlier try was killed and has asked to stop it; waiting for its end", seen)
+        run.started = seen.id
+        try:
+            await api.stop_execution(run.project, job.name, seen.id)
+        except HopsworksError as error:
+            log.warning("%s; it may run to its own end", error)
+        # Not deferred: what comes after this wait is not the report of its end.
+        seen = await ExecutionWait(run.project, job, seen.id, run.interval, run.deadline, run.clock).run()
+        run.started = None
+    has_succeeded = seen is not None and seen.verdict(job.type) is Verdict.SUCCEEDED
+    is_wanted = record.run == run.key or _is_same(run, job, record)
+    return seen if has_succeeded and is_wanted else None
+
+
+def _is_same(run: JobRun, job: Job, record: Record) -> bool:
+    """Return whether a record has the arguments and environment variables of this try, as far as it tells them."""
+    return record.arguments == hash_of(_effective(run, job)) and record.variables in ("", run.variables)
+
+
 def _check_arguments(run: JobRun, job: Job, record: Record, found: Execution) -> None:
     """
-    Compare the arguments with those of the execution that an earlier try has started.
+    Compare the arguments and variables with those of the execution that an earlier try has started.
 
-    :raises JobError: a cleared task has other arguments, and the execution runs
+    :raises JobError: a cleared task has others, and the execution runs
     """
-    if record.arguments == hash_of(_effective(run, job)):
+    if _is_same(run, job, record):
         return
     if record.run == run.key:
-        log.warning("%s: its arguments are not those of this try, which attaches to it all the same", found)
+        log.warning(
+            "%s: its arguments or variables are not those of this try, which attaches to it all the same", found
+        )
         return
     message = (
-        f"{found}: this task has started it with other arguments than it has now.\n"
+        f"{found}: this task has started it with other arguments or variables than it has now.\n"
         "Wait for its end, or stop it in Hopsworks; then clear the task again."
     )
     raise JobError(message)
@@ -304,73 +410,76 @@ async def _start(run: JobRun, job: Job) -> Execution:
     :raises HopsworksError: Hopsworks refuses the start, or the start has no effect
     """
     assert run.records is not None  # noqa: S101 - they are opened first
-    newest = (await read_patiently(api.get_executions(run.project, job.name, limit=1), run.reading())).items
+    before = await search.newest(run)
     record = Record(
         RecordState.STARTING,
         run.key,
         hash_of(_effective(run, job)),
         run.clock(),
-        newest=max((one.id for one in newest), default=0),
+        newest=max(before, default=0),
+        seen=before,
+        begun=run.clock(),
+        variables=run.variables,
+        takes_defaults=not run.args,
     )
     await run.records.write(record, is_needed=True)
     for attempt in range(1, STARTS + 1):
-        run.sought = replace(record, at=run.clock())
+        run.sought = record = replace(record, at=run.clock())
+        if attempt > 1:
+            # For the retry of a worker that is killed now; and a slow server may have carried out the one before.
+            await run.records.write(record, is_needed=True)
+            found = await search.find(run, record, run.clock())
+            if found is not None:
+                run.sought = None
+                return found
         try:
             execution = await api.start_execution(run.project, job.name, run.args, run.env_vars)
-            if execution.id <= record.newest:
-                message = f"run job {job.name!r}: the answer names execution {execution.id}, which existed before."
-                raise UnexpectedResponseError(message, status=201)
         except HopsworksError as error:
-            if not (error.outcome_unknown or error.transient):
-                run.sought = None
-                await run.records.write(replace(record, state=RecordState.ENDED, succeeded=False))
-                raise
-            log.warning("%s; checking whether it was started", error)
-            found = await _sought(run, run.sought, run.clock() + GRACE)
+            found = await _after_error(run, record, error)
             if found is not None:
                 run.sought = None
                 return found
             if attempt == STARTS or run.clock() >= run.deadline:
                 raise
-            await Sleep(max(AGAIN, error.retry_after or 0.0))
+            await Sleep(max(search.AGAIN, error.retry_after or 0.0))
         else:
+            if record.is_older(execution.id):
+                raise _accepted(run, f"the answer names execution {execution.id}, which existed before")
             run.sought = None
             log.info("%s: started", execution)
             return execution
     raise AssertionError  # The last attempt returns or raises.
 
 
-async def _sought(run: JobRun, record: Record, until: float) -> Execution | None:
+async def _after_error(run: JobRun, record: Record, error: HopsworksError) -> Execution | None:
     """
-    Look for the execution of a start that was recorded; None if there is none until then.
+    Look for the execution of a start that has met an error; None if the start may be sent again.
 
-    :param until: seconds since 1970
-    :raises JobError: several may be it
+    :raises HopsworksError: it is not to be sent again
     """
     assert run.records is not None  # noqa: S101 - they are opened first
-    while True:
-        newer = await _newer(run, record.newest)
-        ours = [one for one in newer if hash_of(one.args) == record.arguments and one.id not in run.records.claimed]
-        if len(ours) > 1:
-            raise _ambiguous(run, ours)
-        if ours:
-            return ours[0]
-        if run.clock() >= until:
-            return None
-        await Sleep(AGAIN)
+    if not (error.outcome_unknown or error.transient):
+        run.sought = None
+        await run.records.write(replace(record, state=RecordState.ENDED, succeeded=False))
+        raise error
+    log.warning("%s; checking whether it was started", error)
+    grace = search.GRACE if error.outcome_unknown else 0.0
+    found = await search.find(run, record, min(run.clock() + grace, run.deadline))
+    if found is None and isinstance(error, UnexpectedResponseError) and 200 <= error.status < 300:
+        if error.status != _CREATED:
+            raise error  # Perhaps a login page of a proxy. A retry looks again before it starts the job.
+        why = "its answer cannot be read, and no new execution with its arguments has appeared"
+        raise _accepted(run, why) from error
+    return found
 
 
-async def _newer(run: JobRun, newest: int) -> list[Execution]:
-    """Return the executions that are newer than one."""
-    found: dict[int, Execution] = {}
-    offset = 0
-    while True:
-        call = api.get_executions(run.project, run.job_name, offset=offset, limit=_PAGE)
-        rows = (await read_patiently(call, run.reading())).items
-        found |= {one.id: one for one in rows if one.id > newest}
-        if len(rows) < _PAGE or any(one.id <= newest for one in rows):
-            return list(found.values())
-        offset += len(rows)
+def _accepted(run: JobRun, why: str) -> JobError:
+    """Return the error for a start that was answered as accepted, while it is not known what was started."""
+    return JobError(
+        f"run job {run.job_name!r}: Hopsworks has accepted the start, but {why}. It was not sent again, since that "
+        "would run the job twice.\n"
+        "Look in Hopsworks which executions of the job run, and stop the one that is not wanted; then clear the task."
+    )
 
 
 def _effective(run: JobRun, job: Job) -> str:
@@ -387,16 +496,4 @@ def _deleted(job: Job, execution: int) -> JobError:
     return JobError(
         f"Job {job.name!r}, execution {execution}: it was deleted in Hopsworks, so it is unknown how it ended.\n"
         "Clear the task to run the job again."
-    )
-
-
-def _ambiguous(run: JobRun, found: list[Execution]) -> JobError:
-    """Return the error for several executions, each of which may be this task's."""
-    numbers = " and ".join(str(one.id) for one in sorted(found, key=lambda one: one.id))
-    records = run.records
-    way = f"delete the file {records.path!r} to let the task start a new one" if records and records.is_kept else ""
-    return JobError(
-        f"Job {run.job_name!r}: executions {numbers} were started with this task's arguments after it had recorded its "
-        "own start, so it is not known which one is its own. Nothing was started.\n"
-        f"Delete the others in Hopsworks and clear the task{f', or {way}' if way else ''}."
     )

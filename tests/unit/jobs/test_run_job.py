@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.flow import drive_async
-from airflow_provider_hsml.hopsworks.jobs import logs, records, run_job
+from airflow_provider_hsml.hopsworks.jobs import logs, records, run_job, search
+from airflow_provider_hsml.hopsworks.jobs.records import Record, RecordState
 from airflow_provider_hsml.hopsworks.jobs.run_job import ExecutionWait
 from tests.support.fake import LOST, PROJECT, UNSENT, refusal
 from tests.support.fake_jobs import FakeJobs, Killed
@@ -41,6 +43,29 @@ def run(fake: FakeJobs, key: str = RETRY, *, wait: bool = True, **more: Any) -> 
 
 def starts(fake: FakeJobs) -> int:
     return fake.sent.count("POST executions")
+
+
+def states(fake: FakeJobs) -> list[str]:
+    return [name.split("-")[2].removesuffix(".json") for name in fake.records()]
+
+
+def killed(fake: FakeJobs, number: float, key: str = RETRY, **more: Any) -> Any:
+    """Run a task until its worker is killed at its n-th request, and return what it has left of itself."""
+    mine = fake.job_run(key, **more)
+    fake.killed_at = len(fake.sent) + number
+    with pytest.raises(Killed):
+        fake.run(run_job.run_job(mine))
+    fake.killed_at = None
+    return mine
+
+
+def of_other(fake: FakeJobs, state: RecordState, execution: int | None = None, **more: Any) -> None:
+    """Have another task, with the same arguments, write a record."""
+    folder = "Resources/airflow-provider-hsml/jobs/train"
+    fake.folders |= {folder.rpartition("/")[0], folder.partition("/jobs")[0], folder}
+    record = Record(state, OTHER, records.hash_of("--day 1"), fake.now, execution=execution, **more)
+    files = records.Records(PROJECT, "train", OTHER, names=fake.records()[::-1], has_folder=True)
+    fake.run(files.write(record, is_needed=True))
 
 
 class TestAnExecution:
@@ -409,12 +434,249 @@ class TestAStart:
         fake.faults.clear()
         assert run(fake).id == 100
 
-    def test_answered_with_an_execution_of_before_is_not_believed(self) -> None:
+    def test_answered_with_an_execution_of_before_is_not_sent_again(self) -> None:
         fake = FakeJobs()
         fake.submit("--day 0", lasts=0)
         fake.faults["POST executions"] = [Answer(201, json.dumps(fake.shown(100)).encode())]
 
+        with pytest.raises(JobError, match=r"accepted the start, .* execution 100, which existed before.*\nLook in"):
+            run(fake)
+
+        assert starts(fake) == 1
+
+    @pytest.mark.parametrize("answer", [b"<html>", b"{}", b"[]", b'{"id": "x", "state": "RUNNING"}'])
+    def test_accepted_with_an_answer_that_cannot_be_read_is_not_sent_again(self, answer: bytes) -> None:
+        fake = FakeJobs()
+        fake.faults["POST executions"] = [Answer(201, answer)]
+
+        with pytest.raises(JobError, match="accepted the start, but its answer cannot be read") as error:
+            run(fake)
+
+        assert (starts(fake), error.value.transient) == (1, False)
+
+    @pytest.mark.parametrize("status", [200, 202, 204])
+    def test_with_an_answer_of_another_program_is_left_to_the_retry(self, status: int) -> None:
+        fake = FakeJobs()
+        fake.faults["POST executions"] = [Answer(status, b"<html>Log in</html>")]
+
+        with pytest.raises(UnexpectedResponseError) as error:
+            run(fake)
+
+        assert (starts(fake), error.value.transient) == (1, True)
+        assert fake.now >= 1000 + search.GRACE
+        assert run(fake).id == 100
+
+    @pytest.mark.parametrize("step", [1, -1])
+    @pytest.mark.parametrize("earlier", [3, 250])
+    @pytest.mark.parametrize("fault", [None, LOST])
+    def test_is_found_where_ids_do_not_rise(self, step: int, earlier: int, fault: Any) -> None:
+        fake = FakeJobs(step=step)
+        for _ in range(earlier):
+            fake.submit()
+        fake.faults["POST executions"] = [fault]
+
+        assert run(fake).id == 100 + step * earlier
+        assert (starts(fake), len(fake.executions)) == (1, earlier + 1)
+
+    @pytest.mark.parametrize("seconds", [20.0, 100.0])
+    def test_that_is_slow_is_not_sent_again(self, seconds: float) -> None:
+        fake = FakeJobs(slow=seconds, lasts=1000.0)
+        fake.faults["POST executions"] = [LOST]
+
+        assert run(fake).id == 100
+        assert starts(fake) == 1
+
+    def test_that_is_slow_is_not_sent_again_by_the_retry_of_a_killed_worker(self) -> None:
+        fake = FakeJobs(slow=60.0, lasts=1000.0)
+        killed(fake, 8.5)
+        fake.now += 30
+
+        assert run(fake).id == 100
+        assert starts(fake) == 1
+
+    def test_is_looked_for_right_before_it_is_sent_again(self) -> None:
+        """Also after the seconds that the server has asked for."""
+        fake = FakeJobs(lasts=10_000.0)
+        answer = replace(refusal(503, 120000, "busy"), headers={"retry-after": "30"})
+        fake.faults["POST executions"] = [answer]
+        seconds = fake.now + search.GRACE + 10
+
+        def appear() -> None:
+            if fake.now >= seconds and not fake.executions:
+                fake.submit()
+
+        fake.on["GET executions"] = appear
+
+        assert run(fake).id == 100
+        assert starts(fake) == 1
+
+    def test_that_is_sent_again_is_recorded_again(self) -> None:
+        fake = FakeJobs(slow=60.0, lasts=1000.0)
+        fake.faults["POST executions"] = [BROKEN]
+        fake.on["POST executions"] = lambda: setattr(fake, "killed_at", len(fake.sent) + 0.5)
+        with pytest.raises(Killed):
+            run(fake)
+        fake.killed_at = None
+        fake.on.clear()
+
+        assert states(fake) == ["starting", "starting"]
+        assert run(fake).id == 100
+        assert starts(fake) == 2
+
+    @pytest.mark.parametrize("shows_defaults", [True, False])
+    def test_without_arguments_is_found_whatever_it_shows(self, shows_defaults: bool) -> None:
+        fake = FakeJobs(default_args="--day 7", shows_defaults=shows_defaults)
+        fake.faults["POST executions"] = [LOST]
+
+        assert run(fake, args="").id == 100
+        assert starts(fake) == 1
+
+    def test_is_found_in_a_list_of_short_pages(self) -> None:
+        fake = FakeJobs(most_of_page=30, lasts=1000.0)
+        killed(fake, 8.5)
+        for number in range(250):
+            fake.submit(f"--day {number + 2}")
+
+        assert run(fake).id == 100
+
+    def test_is_not_sent_again_where_the_list_does_not_end(self) -> None:
+        fake = FakeJobs(ignores_offset=True, most_of_page=30, lasts=1000.0)
+        killed(fake, 8.5)
+        for number in range(250):
+            fake.submit(f"--day {number + 2}")
+
+        with pytest.raises(UnexpectedResponseError, match="the list does not end"):
+            run(fake)
+        assert starts(fake) == 1
+
+    @pytest.mark.parametrize("hours", [-1, 1, 72])
+    def test_of_long_ago_is_not_the_run_of_a_stranger(self, hours: int, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeJobs(now=1e9)
+        killed(fake, 8)
+        fake.now += hours * 3600
+        stranger = fake.submit(lasts=0)
+        fake.now = 1e9 + 80 * 3600
+
+        assert run(fake, CLEARED).id != stranger
+        assert "at another time" in caplog.text
+
+    @pytest.mark.parametrize("shown", [None, "yesterday", "2024-01-01T00:00:00"])
+    def test_of_long_ago_is_found_where_no_time_is_told(self, shown: str | None) -> None:
+        fake = FakeJobs(now=1e9, submitted=lambda _seconds: shown)
+        killed(fake, 8.5)
+        fake.now += 3600
+
+        assert run(fake).id == 100
+        assert starts(fake) == 1
+
+
+class TestOtherTasksWithTheSameArguments:
+    def test_that_have_recorded_an_execution_meanwhile_keep_it(self) -> None:
+        fake = FakeJobs()
+        fake.faults["POST executions"] = [BROKEN]
+        looks: list[int] = []
+
+        def start_other() -> None:
+            looks.append(1)
+            if len(looks) == 2:
+                of_other(fake, RecordState.STARTED, fake.submit())
+
+        fake.on["GET executions"] = start_other
+
         assert run(fake).id == 101
+
+    def test_that_seek_one_are_waited_for(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        killed(fake, 8)
+        of_other(fake, RecordState.STARTING)
+        fake.submit()
+        seconds = fake.now + 20
+
+        def resolve() -> None:
+            if fake.now >= seconds and "started" not in " ".join(fake.records()):
+                of_other(fake, RecordState.STARTED, 100)
+
+        fake.on["GET executions"] = resolve
+
+        assert run(fake, deadline=math.inf).id == 101
+
+    def test_that_still_look_at_the_timeout_are_left_to_the_retry(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        killed(fake, 8)
+        of_other(fake, RecordState.STARTING)
+        fake.submit()
+
+        with pytest.raises(DeadlineExceededError, match="A retry looks again"):
+            run(fake, deadline=fake.now + 20)
+
+    def test_whose_record_vanishes_while_it_is_read_do_not_matter(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        killed(fake, 8.5)
+        of_other(fake, RecordState.STARTING)
+        fake.faults["download"] = [None, refusal(400, 110018)]
+
+        assert run(fake).id == 100
+
+    @pytest.mark.parametrize("content", [None, b"{}"])
+    def test_that_find_none_make_it_ambiguous(self, content: bytes | None) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        killed(fake, 8)
+        of_other(fake, RecordState.STARTING)
+        if content is not None:
+            (name,) = (name for name in fake.files if name.endswith(fake.records()[-1]))
+            fake.files[name] = content
+        fake.submit()
+
+        begun = fake.now + 500  # Long after the start, when an unreadable record may just be written.
+        fake.now = begun if content is not None else fake.now
+        with pytest.raises(JobError, match=r"execution 100 was started .* or that of another task.*\nDelete it"):
+            run(fake)
+
+        assert starts(fake) == 1  # The one before which the worker was killed.
+        assert content is None or fake.now >= begun + search.GRACE
+        downloads = fake.sent.count("download")
+        assert downloads == 2 if content is None else downloads > 2  # A record that can be read is read once.
+
+    @pytest.mark.parametrize(
+        "more", [{"seen": (100,)}, {"begun": 1.0e8, "at": 1.0e8}, {"arguments": records.hash_of("--day 2")}], ids=str
+    )
+    def test_that_cannot_own_it_do_not_matter(self, more: dict[str, Any]) -> None:
+        fake = FakeJobs(now=1e9)
+        killed(fake, 8.5)
+        record = replace(Record(RecordState.STARTING, OTHER, records.hash_of("--day 1"), fake.now), **more)
+        files = records.Records(PROJECT, "train", OTHER, names=fake.records(), has_folder=True)
+        fake.run(files.write(record))
+
+        assert run(fake).id == 100
+
+    def test_are_not_stopped_by_a_kill(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        mine = killed(fake, 8)
+        of_other(fake, RecordState.STARTING)
+        fake.submit()
+
+        fake.run(run_job.stop_own(mine))
+
+        assert "PUT status" not in fake.sent
+
+    def test_are_not_stopped_by_a_kill_without_records(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        mine = killed(fake, 3, "")
+        assert fake.sent[-1] == "POST executions"
+        fake.submit()
+
+        fake.run(run_job.stop_own(mine))
+
+        assert "PUT status" not in fake.sent
+
+    def test_a_clear_with_other_variables_while_it_runs(self) -> None:
+        fake = FakeJobs(lasts=100.0)
+        with pytest.raises(DeadlineExceededError):
+            run(fake, deadline=fake.now + 10, env_vars={"DAY": "1"})
+
+        with pytest.raises(JobError, match="other arguments or variables"):
+            run(fake, CLEARED, env_vars={"DAY": "2"})
+        assert run(fake, CLEARED, env_vars={"DAY": "1"}).id == 100
 
     @pytest.mark.parametrize(
         ("answer", "words"),
@@ -524,6 +786,30 @@ class TestTheRecords:
 
         assert starts(fake) == 1
 
+    @pytest.mark.parametrize("fault", [BROKEN, UNSENT, refusal(403, 320001, "no")])
+    def test_that_cannot_be_read_at_the_end_do_not_change_it(
+        self, fault: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        fake = FakeJobs(lasts=0.0)
+        number = fake.submit()
+        fake.faults["listing"] = [fault] * 9
+
+        ended = fake.run(run_job.wait_and_finish(fake.job_run(), Job("train", "PYTHON"), number))
+
+        assert ended.state == "FINISHED"
+        assert "is not recorded" in caplog.text
+
+    def test_of_older_versions_are_understood(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        fake.submit()
+        killed(fake, 8.5)
+        (name,) = (name for name in fake.files if name.endswith(fake.records()[0]))
+        content = json.loads(fake.files[name])
+        old = ("run", "arguments", "at", "newest", "state", "execution", "succeeded")
+        fake.files[name] = json.dumps({key: content[key] for key in old}).encode()
+
+        assert run(fake).id == 101
+
     def test_that_vanish_while_they_are_read(self) -> None:
         fake = FakeJobs()
         run(fake)
@@ -567,7 +853,95 @@ class TestAStop:
         fake.run(run_job.stop_own(mine))
 
         assert [fake.shown(number)["state"] for number in (other, 101)] == ["RUNNING", "KILLED"]
+        assert states(fake) == ["ended"]
         assert run(fake).id == 102  # A person runs the task again.
+
+    @pytest.mark.parametrize("fault", [None, LOST, UNSENT, BROKEN])
+    @pytest.mark.parametrize("key", [RETRY, CLEARED])
+    def test_that_takes_long_is_waited_for_by_the_next_try(self, key: str, fault: Any) -> None:
+        fake = FakeJobs(lasts=1000.0, stops_after=60.0)
+        mine = killed(fake, 13)
+        fake.faults["PUT status"] = [fault]
+
+        if fault is None:
+            fake.run(run_job.stop_own(mine))
+        else:
+            with pytest.raises(HopsworksError):
+                fake.run(run_job.stop_own(mine))
+
+        assert fake.shown(100)["state"] == "RUNNING"
+        assert states(fake)[-1] == "stopping"
+        fake.on["POST executions"] = lambda: states_at_start.append(fake.shown(100)["state"])
+        states_at_start: list[str] = []
+        assert run(fake, key).id == 101
+        assert states_at_start == ["KILLED"]
+
+    def test_that_hopsworks_does_not_carry_out_is_waited_for(self) -> None:
+        fake = FakeJobs(lasts=500.0, stops_after=math.inf)
+        fake.run(run_job.stop_own(killed(fake, 13)))
+
+        assert fake.now < 1100
+        assert run(fake).id == 100  # It has succeeded all the same.
+        assert starts(fake) == 1
+
+    @pytest.mark.parametrize(("key", "args", "number"), [(CLEARED, "--day 1", 100), (CLEARED, "--day 2", 101)])
+    def test_of_one_that_succeeds_is_reported_if_it_is_what_a_person_wants(
+        self, key: str, args: str, number: int
+    ) -> None:
+        fake = FakeJobs(lasts=500.0, stops_after=math.inf)
+        fake.run(run_job.stop_own(killed(fake, 13)))
+
+        assert run(fake, key, args=args).id == number
+
+    @pytest.mark.parametrize("kind", ["GET execution", "train"])
+    def test_whose_end_cannot_be_seen_is_waited_for(self, kind: str) -> None:
+        fake = FakeJobs(lasts=1000.0, stops_after=60.0)
+        mine = killed(fake, 13)
+        fake.faults[kind] = [BROKEN]
+
+        fake.run(run_job.stop_own(mine))
+
+        assert states(fake)[-1] == "stopping"
+        fake.faults["PUT status"] = [refusal(400, 130001, "It stops already.")]
+        assert run(fake).id == 101
+
+    def test_where_hopsworks_is_unavailable_takes_seconds(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        mine = killed(fake, 8.5)
+        fake.faults["GET executions"] = [BROKEN] * 1000
+
+        with pytest.raises(DeadlineExceededError):
+            fake.run(run_job.stop_own(mine))
+
+        assert fake.now <= 1000 + run_job.STOPPING
+
+    def test_of_one_that_was_deleted_lets_the_next_try_start(self) -> None:
+        fake = FakeJobs(lasts=1000.0, stops_after=60.0)
+        fake.run(run_job.stop_own(killed(fake, 13)))
+        fake.executions[1] = fake.executions.pop(100)
+
+        assert run(fake).id == 101
+
+    def test_of_one_that_has_succeeded_meanwhile(self) -> None:
+        fake = FakeJobs(lasts=100.0)
+        mine = killed(fake, 13)
+        fake.now += 200
+        fake.faults["PUT status"] = [refusal(400, 130001, "It has ended.")]
+
+        fake.run(run_job.stop_own(mine))
+
+        assert states(fake) == ["ended"]
+        assert run(fake).id == 100
+        assert starts(fake) == 1
+
+    def test_by_a_task_that_was_resumed_is_recorded(self) -> None:
+        fake = FakeJobs(lasts=1000.0)
+        killed(fake, 13)
+        resumed = fake.job_run(started=100)
+
+        fake.run(run_job.stop_own(resumed))
+
+        assert states(fake) == ["ended"]
 
     def test_of_a_start_whose_answer_has_not_come(self) -> None:
         fake = FakeJobs(lasts=1000.0, killed_at=8.5)
@@ -609,6 +983,8 @@ def test_calls_name_their_job() -> None:
     assert api.get_job(PROJECT, "a b").path.endswith("/project/119/jobs/a%20b")
     assert api.start_execution(PROJECT, "a", "", {}).text == ""
     assert api.start_execution(PROJECT, "a", "", {"A": "1"}).body == {"envVars": {"A": "1"}}
+    assert not api.start_execution(PROJECT, "a", "", {}).repeatable
+    assert api.stop_execution(PROJECT, "a", 1).repeatable
     assert "hunter2" not in repr(api.start_execution(PROJECT, "a", "hunter2", {"A": "hunter2"}))
 
 
