@@ -117,6 +117,7 @@ class Steps:
             "checks": checks_to_json(checks) if checks else None,
             "champion": judge.champion,
             "champion_version": judge.champion_version,
+            "is_dropped": self.prober.is_dropped,
             "old_names": sorted(self.progress.old_names),
         }
 
@@ -131,6 +132,7 @@ class Steps:
         judge.champion_version = probe_inputs.get("champion_version")
         if "body" in probe_inputs and probe_inputs["body"] == body:
             judge.champion = probe_inputs.get("champion")
+            self.prober.is_dropped = probe_inputs.get("is_dropped") is True
 
     async def read_probe(self, live: Deployment) -> None:
         """
