@@ -170,7 +170,7 @@ class Prober:
             # A way back goes on without the schema; its rollout is proved by other evidence then.
             patience = None if is_optional else backoff
             self.judge.checks, self.judge.probe = await fit_to_schema(
-                self.project, live, probe, self.checks, self.routes, patience
+                self.project, live, probe, self.checks, self.routes, backoff=patience
             )
         if self.judge.probe is None and self.project.ingress is not None:
             self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
@@ -199,7 +199,7 @@ class Prober:
             return None
 
     def _drop_probe(self, error: HopsworksError) -> None:
-        """Leave the probe out: the serving version gets no features for it, so it would not show the new one's fault."""
+        """Leave the probe out: the serving version gets no features for it, so a refusal would say nothing."""
         log.warning("%s\nThis says nothing about a model version: the request is not sent as a probe", error)
         self.is_dropped, self.judge.probe = True, None
 

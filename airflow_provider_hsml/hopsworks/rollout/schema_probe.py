@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-async def fit_to_schema(  # noqa: PLR0913 - the probe, and how to read the schema that it is fitted to
+async def fit_to_schema(
     project: Project,
     live: Deployment | None,
     probe: Probe | None,
     checks: Checks,
     routes: Routes,
+    *,
     backoff: Backoff | None,
 ) -> tuple[Checks, Probe | None]:
     """

@@ -143,6 +143,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
     async def _verified(self, backoff: Backoff) -> WatchResult | StartNeeded:
         tracker, cause, clock = self.tracker, self.tracker.cause, self.prober.clock
         ready: float | None = None
+        attribution = Attribution.UNKNOWN
         while True:
             deployment = await self._poll(backoff)
             if isinstance(deployment, StartNeeded):
