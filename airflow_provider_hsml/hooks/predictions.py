@@ -56,7 +56,8 @@ class PredictionsMixin(HsmlBaseHook):
         :param payload: the whole request body
         :param timeout: seconds, or a ``timedelta``; an Idle deployment has to wake up within them
         :param validate: whether the rows are checked before they are sent, if the deployment has a schema of its
-            requests. Times, dates, bytes and decimals are then sent as text, as Hopsworks' SDK sends them
+            requests. Times, dates and bytes are then sent as text, as Hopsworks' SDK sends them, and decimals for
+            fields of decimals
         :return: the response, such as ``{"predictions": [...]}``; any JSON that the model answers
         :raises InvalidInputError: the deployment serves GRPC, a language model, or a script without a model; or its
             schema does not accept the rows: the message names each row, from 0, and field

@@ -1,8 +1,8 @@
 """
 The rows of a request against a deployment's schema: the checks that Hopsworks makes, and its encodings of values.
 
-A row is an object with names, or a list in the order of the schema's fields. Timestamps, dates, bytes and decimals are
-sent as text, as Hopsworks' SDK sends them.
+A row is an object with names, or a list in the order of the schema's fields. Timestamps, dates and bytes are sent as
+text, as Hopsworks' SDK sends them, and decimals for fields of decimals.
 """
 
 from __future__ import annotations
