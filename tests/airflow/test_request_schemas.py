@@ -23,7 +23,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
 )
 from airflow_provider_hsml.hopsworks.inference import predict as predict_module
-from airflow_provider_hsml.hopsworks.rollout import schema_probe
+from airflow_provider_hsml.hopsworks.inference import schemas
 from airflow_provider_hsml.local import RequestFault
 from tests.support.request_schemas import FILES, ROW, Scene, declare
 from tests.support.tasks import execute, rendered
@@ -402,14 +402,14 @@ class TestSchemaThatCannotBeRead:
 
     def test_the_automatic_way_back_goes_on(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         served.register(3, answer=None, expected={"instances": [ROW], "predictions": [17]})
-        read = schema_probe.schemas.read_for_checks
+        read = schemas.read_for_checks
 
         async def fail_on_the_way_back(*given: Any, **more: Any) -> Any:
             if given[3] is None:
                 raise RequestRefusedError("read", status=500, code=120000, text="")
             return await read(*given, **more)
 
-        monkeypatch.setattr(schema_probe.schemas, "read_for_checks", fail_on_the_way_back)
+        monkeypatch.setattr(schemas, "read_for_checks", fail_on_the_way_back)
 
         with pytest.raises(AirflowFailException, match="rolled back"):
             TestVerification().deploy(served)

@@ -143,7 +143,7 @@ class Steps:
         if not self.policy.wait:
             return
         desired, backoff = self.desired, self.backoff(inputs.FIRST_DELAY_START)
-        is_optional = self.policy.is_way_back
+        is_optional = self.policy.is_way_back or self.policy.is_rollback
         model = await self.prober.prepare(live, desired.settings, desired.model, backoff, is_optional=is_optional)
         self.desired = dataclasses.replace(desired, model=model)
 
