@@ -142,7 +142,9 @@ class TestPredict:
         assert live is not None
         body = dict(live.raw)
         deployment_schema.write_variables(body, schema.variables())
+        served.hook.stop_deployment(served.name)
         served.hook.client.send(api.put_deployment(project, body))
+        served.hook.start_deployment(served.name, timeout=30, poll_interval=0.05)
 
         hook.predict(served.name, instances=[{"cc_num": 1, "amount": "2.5"}])
         with pytest.raises(InvalidInputError, match=f"schema {schema.id}: row 0, field 'amount': must be a text"):
@@ -361,11 +363,11 @@ class TestWithoutFeatures:
             error.is_from_deployment = True
             raise error
 
-        monkeypatch.setattr(predict_module, "ask_model", refuse)
-        task = DeployModelOperator(task_id="task", model_name=served.name, timeout=8)
-        with pytest.raises(DeadlineExceededError, match=f"is live, and could not be verified.*{code}"):
-            execute(task)
-        monkeypatch.undo()
+        task = DeployModelOperator(task_id="task", model_name=served.name, timeout=6, poll_interval=0.1)
+        with monkeypatch.context() as patched:
+            patched.setattr(predict_module, "ask_model", refuse)
+            with pytest.raises(DeadlineExceededError, match=f"is live, and could not be verified.*{code}"):
+                execute(task)
 
         # The version was not rejected: the next run verifies it.
         record = execute(DeployModelOperator(task_id="task", model_name=served.name))
@@ -420,7 +422,7 @@ class TestSchemaThatCannotBeRead:
         fault = RequestFault("GET", "**/schema", status=500, body={"errorCode": 120000}, times=5)
         served.serving.faults.add(fault)
 
-        record = execute(DeployModelOperator(task_id="task", model_name=served.name, poll_interval=0.05))
+        record = execute(DeployModelOperator(task_id="task", model_name=served.name, poll_interval=0.1))
         served.serving.faults.clear()
 
         assert (record["action"], record["model_version"]) == ("updated", 2)
