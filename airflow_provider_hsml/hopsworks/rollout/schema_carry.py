@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.flow import Backoff
     from airflow_provider_hsml.hopsworks.routes import Routes
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,13 @@ class CarriedSchema:
 
 
 async def carry_schema(
-    project: Project, routes: Routes, live: Deployment, model: ModelVersion | None, body: Mapping[str, Any]
+    project: Project,
+    routes: Routes,
+    live: Deployment,
+    model: ModelVersion | None,
+    body: Mapping[str, Any],
+    *,
+    backoff: Backoff,
 ) -> CarriedSchema:
     """
     Check that the schema of a deployment can be carried over to an update, and publish it.
@@ -84,6 +91,7 @@ async def carry_schema(
     :param routes: the optional routes, as far as the task knows them
     :param model: the version to serve; None if it stays or there is none
     :param body: the body of the update
+    :param backoff: how often to retry the read of the schema
     :return: without variables if the deployment has no schema, or its variables stay as they are
     :raises InvalidInputError: the schema cannot be carried over; the message names the difference, nothing was changed
     """
@@ -98,7 +106,8 @@ async def carry_schema(
     subject = f"{live}, whose requests have schema {live_id}"
     if model is None:
         _refuse(subject, "the model version to serve is not in the registry, so its training dataset is unknown")
-    schema = await _read(project, routes, live, live_id, subject)
+    document = await schemas.read_document(project, live, routes, backoff=backoff)
+    schema = _read(document, live, live_id, subject)
     subject += f", and version {model.version} of model {model.name!r}"
     await _check_origin(project, schema, model, subject)
     await _Columns(project, schema, live, model, subject).check(_script_of(body))
@@ -113,8 +122,7 @@ def _refuse(subject: str, why: str, advice: str = _ELSEWHERE) -> NoReturn:
     raise InvalidInputError(message)
 
 
-async def _read(project: Project, routes: Routes, live: Deployment, live_id: str, subject: str) -> DeploymentSchema:
-    document = await schemas.read_document(project, live, routes)
+def _read(document: dict[str, Any] | None, live: Deployment, live_id: str, subject: str) -> DeploymentSchema:
     if document is None:
         _refuse(subject, "there is no published schema of this id")
     schema = DeploymentSchema.read(document, str(live))

@@ -229,7 +229,7 @@ class Update:
         body = diff.update_body(live.raw, self.settings)
         preconditions.check_changes(body, differing)
         await check_files(self.run.project, self.model, body)
-        schema = await carry_schema(self.run.project, self.run.routes, live, self.model, body)
+        schema = await carry_schema(self.run.project, self.run.routes, live, self.model, body, backoff=self.backoff())
         await self._provide_scripts({name: self.settings[name] for name in differing})
         return schema
 
