@@ -14,7 +14,7 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import deployment_schema
 from airflow_provider_hsml.hopsworks.domain.deployment_schema import FORMATS
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, UnexpectedResponseError
-from airflow_provider_hsml.hopsworks.rollout.schema_carry import _Columns
+from airflow_provider_hsml.hopsworks.rollout.schema_carry import CarriedSchema, _Columns
 from airflow_provider_hsml.hopsworks.rollout.update import Update
 from airflow_provider_hsml.local import FeatureView, LocalServing, RequestFault
 from tests.support.request_schemas import FILES, ROW, Scene, declare
@@ -526,6 +526,18 @@ class TestJournal:
         record = execute(deploy(served))
         assert record["action"] == "attached"
         assert served.variables()["SERVING_SCHEMA_ID"] == FILES["td3"]["id"]
+
+    def test_a_first_schema_is_another_one_than_none(self) -> None:
+        """Also where it changes neither the version nor the revision, as of a stopped deployment."""
+        unnamed = CarriedSchema(None)
+        body = {"predictorEnvVars": ["OWN=1"]}
+
+        unnamed.write(body)
+
+        assert body == {"predictorEnvVars": ["OWN=1"]}
+        assert unnamed.is_of(body)
+        assert unnamed.is_stored(body)
+        assert not unnamed.is_of({"predictorEnvVars": ["SERVING_SCHEMA_ID=theirs"]})
 
     def test_another_client_that_publishes_a_first_schema_in_between(
         self, scene: Scene, monkeypatch: pytest.MonkeyPatch
