@@ -190,7 +190,7 @@ class Prober:
             return await self.send()
         except HopsworksError as error:
             if predict.is_without_features(error) and (may_refuse or self.checks.body is None):
-                self._drop_probe(error)
+                self.drop_probe(error)
                 return None
             if not may_refuse:
                 _check_refusal(self.name, self.checks, error)
@@ -198,7 +198,7 @@ class Prober:
             log.info("The answer of the previous version is unknown: %s", error)
             return None
 
-    def _drop_probe(self, error: HopsworksError) -> None:
+    def drop_probe(self, error: HopsworksError) -> None:
         """Leave the probe out: the serving version gets no features for it, so a refusal would say nothing."""
         log.warning("%s\nThis says nothing about a model version: the request is not sent as a probe", error)
         self.is_dropped, self.judge.probe = True, None
@@ -259,30 +259,6 @@ class Prober:
                     raise
                 log.warning("%s; sending another request", error)
 
-    async def probe_serving(self, deployment: Deployment) -> ProbeResult:
-        """
-        Probe a deployment that has served for a while, and retry a model that fails a few times.
-
-        :param deployment: the deployment as it was read last
-        :raises VerificationError: as ``probe_once``
-        """
-        try:
-            for _ in range(PROBES - 1):
-                try:
-                    return await self.probe_once(deployment)
-                except VerificationError as error:
-                    cause = error.__cause__
-                    if not isinstance(cause, HopsworksError) or not cause.transient or predict.is_unreached(cause):
-                        raise
-                    log.warning("%s; retrying", error)
-                await Sleep(predict.BETWEEN_PROBES)
-            return await self.probe_once(deployment)
-        except HopsworksError as error:
-            if self.checks.body is not None or not predict.is_without_features(error):
-                raise
-            self._drop_probe(error)
-            return ProbeResult(Attribution.UNKNOWN)
-
     async def send(self, seconds: float | None = None) -> Any:
         """
         Send the request once.
@@ -321,6 +297,31 @@ class Prober:
             await self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes deployment %r failed: %s", self.name, error)
+
+
+async def probe_serving(prober: Prober, deployment: Deployment) -> ProbeResult:
+    """
+    Probe a deployment that has served for a while, and retry a model that fails a few times.
+
+    :param deployment: the deployment as it was read last
+    :raises VerificationError: as ``probe_once``
+    """
+    try:
+        for _ in range(PROBES - 1):
+            try:
+                return await prober.probe_once(deployment)
+            except VerificationError as error:
+                cause = error.__cause__
+                if not isinstance(cause, HopsworksError) or not cause.transient or predict.is_unreached(cause):
+                    raise
+                log.warning("%s; retrying", error)
+            await Sleep(predict.BETWEEN_PROBES)
+        return await prober.probe_once(deployment)
+    except HopsworksError as error:
+        if prober.checks.body is not None or not predict.is_without_features(error):
+            raise
+        prober.drop_probe(error)
+        return ProbeResult(Attribution.UNKNOWN)
 
 
 def _cannot_be_equal(checks: Checks) -> InvalidInputError:
