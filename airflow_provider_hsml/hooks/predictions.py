@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import arguments, verification
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
-from airflow_provider_hsml.hopsworks.domain.schema_rows import check_body
+from airflow_provider_hsml.hopsworks.domain.deployment_schema import schema_id_of
+from airflow_provider_hsml.hopsworks.domain.schema_rows import encoded, matching_body
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import steady, within
 from airflow_provider_hsml.hopsworks.inference import predict, schemas
@@ -20,7 +21,7 @@ from airflow_provider_hsml.hopsworks.routes import Routes
 from .base import HsmlBaseHook, in_time
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -55,7 +56,8 @@ class PredictionsMixin(HsmlBaseHook):
         :param payload: the whole request body
         :param timeout: seconds, or a ``timedelta``; an Idle deployment has to wake up within them
         :param validate: whether the rows are checked before they are sent, if the deployment has a schema of its
-            requests. Times, dates, bytes and decimals are then sent as text, as Hopsworks' SDK sends them
+            requests. Times, dates and bytes are then sent as text, as Hopsworks' SDK sends them, and decimals for
+            fields of decimals
         :return: the response, such as ``{"predictions": [...]}``; any JSON that the model answers
         :raises InvalidInputError: the deployment serves GRPC, a language model, or a script without a model; or its
             schema does not accept the rows: the message names each row, from 0, and field
@@ -64,20 +66,20 @@ class PredictionsMixin(HsmlBaseHook):
         seconds = arguments.seconds("timeout", timeout)
         read = functools.partial(verification.request_body, "", instances=instances, inputs=inputs, payload=payload)
         # A deployment that is not known yet may have a schema: that takes the values that JSON has, and more.
+        was_read = name in self._request_schemas
         encodes = validate and self._request_schemas.get(name, self) is not None
-        body: Mapping[str, Any] | None = read(encodes=encodes)
+        body: Mapping[str, Any] | None = read(encode=encoded if encodes else None)
+        is_given = body is not None
         # The served version may have changed since, and with it the example.
         deployment = None if body is None else self._can_answer.get(name)
         if deployment is None:
             deployment = self._find_deployment(name)
             predict.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
             self._can_answer[name] = deployment
-        schema = self._request_schema(deployment) if validate else None
-        if encodes and schema is None:
-            body = read(encodes=False)
         body = body or self._input_example(deployment)
-        if schema is not None:
-            check_body(schema, body, f"{deployment}")
+        if validate:
+            example = None if is_given else body
+            body = self._accepted(deployment, lambda encode: example or read(encode=encode), was_read=was_read)
         clock = steady()
         deadline = clock() + seconds
         while True:
@@ -89,11 +91,46 @@ class PredictionsMixin(HsmlBaseHook):
                     raise
                 log.info("%s", f"{error}".partition("\n")[0] + " A change of it is in progress; retrying")
 
+    def _accepted(self, deployment: Deployment, read: Callable[[Any], Any], *, was_read: bool) -> Mapping[str, Any]:
+        """
+        Return the body of a request as the deployment's schema accepts it.
+
+        :param read: reads the rows with an encoding, or without
+        :param was_read: whether the schema may be known from an earlier request, and another one be published since
+        :raises InvalidInputError: the schema, read again if it was known, does not accept the rows
+        """
+        try:
+            schema = self._request_schema(deployment)
+            if schema is not None:
+                return matching_body(schema, read, f"{deployment}")
+            return self._unchecked(deployment, read)
+        except InvalidInputError:
+            if not was_read:
+                raise
+        del self._request_schemas[deployment.name]
+        deployment = self._can_answer[deployment.name] = self._find_deployment(deployment.name)
+        return self._accepted(deployment, read, was_read=False)
+
+    @staticmethod
+    def _unchecked(deployment: Deployment, read: Callable[[Any], Any]) -> Mapping[str, Any]:
+        """Return the body of a request without its schema: values that JSON lacks are encoded only if there is one."""
+        try:
+            body: Mapping[str, Any] = read(None)
+        except InvalidInputError:
+            if schema_id_of(deployment) is None:
+                raise
+            body = read(encoded)
+        return body
+
     def _request_schema(self, deployment: Deployment) -> DeploymentSchema | None:
-        """Return the schema of a deployment's requests, read once; None if it has none."""
+        """Return the schema of a deployment's requests, read once; None if it has none, or it cannot be read now."""
         if deployment.name not in self._request_schemas:
             flow = schemas.read_for_checks(self.client.project, deployment, Routes())
-            self._request_schemas[deployment.name] = self.run(flow)
+            try:
+                self._request_schemas[deployment.name] = self.run(flow)
+            except HopsworksError as error:
+                log.warning("%s\nThe rows are not checked before they are sent", error)
+                return None
         return self._request_schemas[deployment.name]
 
     async def _is_changing(self, name: str) -> bool:

@@ -232,6 +232,19 @@ class TestProvenance:
             Origin("transactions_view", 1), Origin("transactions_view_1", 2)
         )
 
+    @pytest.mark.parametrize("named", [_NAMED, {"feature_view": "transactions_view"}])
+    def test_no_part_is_asked_for_that_older_lines_do_not_know(
+        self, serving: LocalServing, registering: Callable[..., Any], named: dict[str, Any]
+    ) -> None:
+        """They answer a bare 404 to ``expand=mandatorytags``, which would look like a view that is missing."""
+        serving.requests.clear()
+
+        execute(registering(**named))
+
+        queries = [asked.query for asked in serving.requests if "/featureview/" in asked.path and asked.query]
+        assert queries
+        assert not [query for query in queries if "mandatorytags" in query]
+
     def test_none_of_a_version_without_a_training_dataset(
         self, hook: HsmlHook, name: str, registering: Callable[..., Any]
     ) -> None:

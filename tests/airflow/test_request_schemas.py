@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_hsml import DeployModelOperator, HsmlHook, PredictOperator
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
+from airflow_provider_hsml import DeployModelOperator, HsmlHook, PredictOperator, RollbackDeploymentOperator
+from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain import deployment_schema
+from airflow_provider_hsml.hopsworks.errors import (
+    DeadlineExceededError,
+    InferenceError,
+    InvalidInputError,
+    NotFoundError,
+    RequestRefusedError,
+)
+from airflow_provider_hsml.hopsworks.inference import predict as predict_module
+from airflow_provider_hsml.hopsworks.inference import schemas
 from airflow_provider_hsml.local import RequestFault
 from tests.support.request_schemas import FILES, ROW, Scene, declare
 from tests.support.tasks import execute, rendered
@@ -96,6 +106,58 @@ class TestPredict:
         (read,) = asked(served, "/schema")
         assert read.query == f"format=schema&schemaId={served.schema.id}"
 
+    @pytest.mark.parametrize(("status", "body"), [(500, {"errorCode": 120000}), (404, {"errorCode": 240000})])
+    def test_a_schema_that_cannot_be_read(
+        self, served: Scene, caplog: pytest.LogCaptureFixture, status: int, body: dict[str, Any]
+    ) -> None:
+        """The rows are sent unchecked, and the next request reads the schema again."""
+        hook = HsmlHook()
+        served.serving.faults.add(RequestFault("GET", "**/schema", status=status, body=body, times=None))
+
+        with caplog.at_level(logging.WARNING):
+            assert hook.predict(served.name, instances=[ROW])["predictions"] == [1]
+        served.serving.faults.clear()
+
+        assert "The rows are not checked before they are sent" in caplog.text
+        with pytest.raises(InvalidInputError, match="'amount': missing"):
+            hook.predict(served.name, instances=[{"cc_num": 1}])
+
+    def test_a_schema_that_cannot_be_read_for_bytes(self, scene: Scene) -> None:
+        scene.publish(passedFeatures=[{"name": "amount", "type": "binary"}])
+        scene.deploy(scene.register(2))
+        scene.serving.faults.add(RequestFault("GET", "**/schema", status=500, body={"errorCode": 120000}, times=None))
+
+        HsmlHook().predict(scene.name, instances=[[1, b"a"]])
+        scene.serving.faults.clear()
+
+        assert asked(scene, ":predict")[-1].body == {"instances": [[1, "YQ=="]]}
+
+    def test_another_schema_was_published_since(self, served: Scene) -> None:
+        """A fault of the schema that is known is looked up in the one that is live."""
+        hook = HsmlHook()
+        hook.predict(served.name, instances=[ROW])
+        schema = served.publish(passedFeatures=[{"name": "amount", "type": "string"}])
+        project = served.hook.client.project
+        live = served.hook.client.send(api.get_deployment(project, served.name))
+        assert live is not None
+        body = dict(live.raw)
+        deployment_schema.write_variables(body, schema.variables())
+        served.hook.stop_deployment(served.name)
+        served.hook.client.send(api.put_deployment(project, body))
+        served.hook.start_deployment(served.name, timeout=30, poll_interval=0.05)
+
+        hook.predict(served.name, instances=[{"cc_num": 1, "amount": "2.5"}])
+        with pytest.raises(InvalidInputError, match=f"schema {schema.id}: row 0, field 'amount': must be a text"):
+            hook.predict(served.name, instances=[ROW])
+
+    def test_a_fault_is_looked_up_once(self, served: Scene) -> None:
+        hook = HsmlHook()
+        for _ in range(2):
+            with pytest.raises(InvalidInputError, match="'amount': missing"):
+                hook.predict(served.name, instances=[{"cc_num": 1}])
+
+        assert len(asked(served, "/schema")) == 2
+
     def test_no_request_where_there_is_no_schema(self, scene: Scene, register: Callable[..., int]) -> None:
         register(scene.name, 1)
         execute(DeployModelOperator(task_id="task", model_name=scene.name))
@@ -116,6 +178,9 @@ class TestPredict:
         ("kind", "value", "sent"),
         [
             ("decimal(10,2)", Decimal("1.50"), "1.50"),
+            ("decimal(10,2)", Decimal("1E+3"), "1000"),
+            ("double", Decimal("1.50"), 1.5),
+            ("int", Decimal(3), 3),
             ("timestamp", dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC), "2024-01-01T12:00:00Z"),
             ("date", dt.date(2024, 1, 1), "2024-01-01"),
             ("binary", b"a", "YQ=="),
@@ -214,9 +279,14 @@ class TestOnlineFeatures:
         assert (record["action"], record["model_version"]) == ("updated", 2)
         assert record["verified_by"] != "fingerprint"
 
+    def test_any_answer_is_right_where_none_was_recorded(self, served: Scene) -> None:
+        served.register(3, answer=None)
+
+        assert TestVerification().deploy(served)["action"] == "updated"
+
     @pytest.mark.parametrize("answer", [float("nan"), None])
     def test_answers_have_to_be_finite(self, served: Scene, answer: Any) -> None:
-        served.register(3, answer=answer)
+        served.register(3, answer=answer, expected={"instances": [ROW], "predictions": [17]})
 
         with pytest.raises(AirflowFailException, match=r"same_length and finite[\s\S]*rolled back"):
             TestVerification().deploy(served)
@@ -238,3 +308,121 @@ class TestOnlineFeatures:
 
         with pytest.raises(AirflowFailException, match="answers otherwise than recorded"):
             TestVerification().deploy(scene)
+
+
+class TestWithoutFeatures:
+    """An entity that has left the online store, or a store that does not answer, says nothing about a version."""
+
+    REFUSALS = (
+        (404, "ENTITY_NOT_FOUND"),
+        (400, "FEATURE_LOOKUP_FAILED"),
+        (503, "FEATURE_STORE_UNAVAILABLE"),
+    )
+
+    @pytest.fixture
+    def gone(self, served: Scene) -> Scene:
+        """The entity of the next version's example is not in the online store."""
+        served.register(3, answer=2, input_example=[{**ROW, "cc_num": 99}])
+        return served
+
+    @pytest.mark.airflow
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_the_serving_version_finds_none_either(
+        self, gone: Scene, caplog: pytest.LogCaptureFixture, *, deferrable: bool
+    ) -> None:
+        with caplog.at_level(logging.WARNING):
+            record = execute(DeployModelOperator(task_id="task", model_name=gone.name, deferrable=deferrable))
+
+        assert (record["action"], record["model_version"]) == ("updated", 2)
+        assert "This says nothing about a model version" in caplog.text
+
+    def test_a_second_run_changes_nothing(self, gone: Scene) -> None:
+        TestVerification().deploy(gone)
+
+        assert TestVerification().deploy(gone)["action"] == "unchanged"
+
+    def test_rows_of_the_verification(self, gone: Scene) -> None:
+        before = gone.variables()
+
+        with pytest.raises(AirflowFailException, match="Use serving keys in 'verification' that the online store has"):
+            TestVerification().deploy(gone, instances=[{**ROW, "cc_num": 99}])
+        assert gone.variables() == before
+
+    @pytest.mark.parametrize("code", ["ENTITY_NOT_FOUND", "FEATURE_LOOKUP_FAILED"])
+    def test_only_the_new_version_finds_none(self, served: Scene, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+        """It is waited for: the version is neither rejected nor rolled back."""
+        served.register(3, answer=2)
+        ask = predict_module.ask_model
+        sent: list[int] = []
+
+        async def refuse(*given: Any, **more: Any) -> Any:
+            sent.append(1)
+            if len(sent) == 1:
+                return await ask(*given, **more)
+            error = RequestRefusedError("ask", status=400, code=250008, text=f'{{"detail": {{"code": "{code}"}}}}')
+            error.is_from_deployment = True
+            raise error
+
+        task = DeployModelOperator(task_id="task", model_name=served.name, timeout=6, poll_interval=0.1)
+        with monkeypatch.context() as patched:
+            patched.setattr(predict_module, "ask_model", refuse)
+            with pytest.raises(DeadlineExceededError, match=f"is live, and could not be verified.*{code}"):
+                execute(task)
+
+        # The version was not rejected: the next run verifies it.
+        record = execute(DeployModelOperator(task_id="task", model_name=served.name))
+        assert record["model_version"] == 2
+
+    @pytest.mark.parametrize(("status", "code"), REFUSALS)
+    def test_the_refusal_is_none_of_the_model(self, status: int, code: str) -> None:
+        text = f'{{"detail": {{"code": "{code}"}}}}'
+        proxied = RequestRefusedError("ask", status=400, code=250007 if status >= 500 else 250008, text=text)
+        for error in (InferenceError("ask", status=status, text=text), proxied):
+            assert not predict_module.is_without_features(error)
+            error.is_from_deployment = True
+            assert predict_module.is_without_features(error)
+            assert not predict_module.is_model_refusal(error)
+
+
+class TestSchemaThatCannotBeRead:
+    @pytest.mark.parametrize(
+        ("status", "body"), [(500, {"errorCode": 120000}), (403, {"errorCode": 320004}), (404, "")]
+    )
+    def test_a_rollback_goes_on_without_the_probe(self, served: Scene, status: int, body: Any) -> None:
+        served.register(3, answer=2)
+        TestVerification().deploy(served)
+        fault = RequestFault("GET", "**/schema", status=status, body=body, times=None)
+        served.serving.faults.add(fault)
+        files = RequestFault("GET", "**/schema/*.json", status=500, body={"errorCode": 120000}, times=None)
+        served.serving.faults.add(files)
+
+        record = execute(RollbackDeploymentOperator(task_id="back", deployment_name=served.name))
+        served.serving.faults.clear()
+
+        assert (record["action"], record["model_version"]) == ("rolled_back", 1)
+        assert served.variables()["SERVING_SCHEMA_ID"] == FILES["td2"]["id"]
+
+    def test_the_automatic_way_back_goes_on(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        served.register(3, answer=None, expected={"instances": [ROW], "predictions": [17]})
+        read = schemas.read_for_checks
+
+        async def fail_on_the_way_back(*given: Any, **more: Any) -> Any:
+            if given[3] is None:
+                raise RequestRefusedError("read", status=500, code=120000, text="")
+            return await read(*given, **more)
+
+        monkeypatch.setattr(schemas, "read_for_checks", fail_on_the_way_back)
+
+        with pytest.raises(AirflowFailException, match="rolled back"):
+            TestVerification().deploy(served)
+        assert served.variables()["SERVING_SCHEMA_ID"] == FILES["td2"]["id"]
+
+    def test_a_deploying_task_reads_it_again(self, served: Scene) -> None:
+        served.register(3, answer=2)
+        fault = RequestFault("GET", "**/schema", status=500, body={"errorCode": 120000}, times=5)
+        served.serving.faults.add(fault)
+
+        record = execute(DeployModelOperator(task_id="task", model_name=served.name, poll_interval=0.1))
+        served.serving.faults.clear()
+
+        assert (record["action"], record["model_version"]) == ("updated", 2)

@@ -11,8 +11,10 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeployModelOperator, HsmlHook, RollbackDeploymentOperator
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
-from airflow_provider_hsml.hopsworks.rollout.schema_carry import _Columns
+from airflow_provider_hsml.hopsworks.domain import deployment_schema
+from airflow_provider_hsml.hopsworks.domain.deployment_schema import FORMATS
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.rollout.schema_carry import CarriedSchema, _Columns
 from airflow_provider_hsml.hopsworks.rollout.update import Update
 from airflow_provider_hsml.local import FeatureView, LocalServing, RequestFault
 from tests.support.request_schemas import FILES, ROW, Scene, declare
@@ -104,14 +106,47 @@ class TestCarried:
         assert not [asked for asked in served.serving.requests if asked.method == "POST" and "/schema" in asked.path]
 
     def test_files_that_are_there_stay(self, served: Scene) -> None:
-        served.write(f"schema/{FILES['td3']['id']}.jsonschema.json", "theirs")
+        theirs = {"schema": FILES["td3"]["schema"].replace("\n", "\n "), "jsonschema": '{"theirs": true}'}
+        served.write(f"schema/{FILES['td3']['id']}.json", theirs["schema"])
+        served.write(f"schema/{FILES['td3']['id']}.jsonschema.json", theirs["jsonschema"])
         served.register(3)
 
         execute(deploy(served))
 
         written = served.written(FILES["td3"]["id"])
-        assert written["jsonschema"] == "theirs"
-        assert json.loads(written["schema"])["trainingDatasetVersion"] == 3
+        assert {form: written[form] for form in theirs} == theirs
+
+    @pytest.mark.parametrize("form", ["schema", "jsonschema", "openapi"])
+    @pytest.mark.parametrize("content", ["", "{}", '{"schemaVersion": 1, "serving'])
+    def test_files_that_are_not_whole_are_replaced(self, served: Scene, form: str, content: str) -> None:
+        served.write(f"schema/{FILES['td3']['id']}{FORMATS[form]}", content)
+        served.register(3)
+
+        execute(deploy(served))
+
+        assert served.written(FILES["td3"]["id"]) == served.theirs("td3")
+
+    def test_a_document_of_another_id_is_replaced(self, served: Scene) -> None:
+        served.write(f"schema/{FILES['td3']['id']}.json", FILES["td2"]["schema"])
+        served.register(3)
+
+        execute(deploy(served))
+
+        assert served.written(FILES["td3"]["id"]) == served.theirs("td3")
+
+    def test_an_upload_that_is_not_whole_changes_nothing(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        files = served.serving.world.project(served.serving.project_id).files
+        before = served.variables()
+        served.register(3)
+
+        async def cut_off(_project: Any, path: str, content: bytes) -> None:
+            files.write(path, content[:50])
+
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.rollout.schema_carry.upload_bytes", cut_off)
+
+        with pytest.raises(UnexpectedResponseError, match="cannot be read back"):
+            execute(deploy(served))
+        assert served.variables() == before
 
     def test_the_row_limit_of_the_variables_is_in_the_id(self, scene: Scene) -> None:
         scene.publish(maxBatchRows=64)
@@ -198,6 +233,23 @@ class TestCarried:
 
         assert execute(deploy(served))["action"] == "updated"
 
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            [("age", "bigint"), ("amount", "double")],
+            [("amount", "float64"), ("age", "int64")],
+            [("amount", "decimal(10,2)"), ("age", "int")],
+            [("amount", "double")],
+        ],
+    )
+    def test_features_that_the_default_predictor_takes(self, served: Scene, columns: list[tuple[str, str]]) -> None:
+        """It selects them by name, and compares the families of their types."""
+        inputs = {"columnar_schema": [{"name": name, "type": kind} for name, kind in columns]}
+        output = {"columnar_schema": [{"name": "is_fraud", "type": "int"}]}
+        served.register(3, model_schema={"input_schema": inputs, "output_schema": output})
+
+        assert execute(deploy(served))["action"] == "updated"
+
     def test_a_transformer_gets_the_variables_too(self, served: Scene, tmp_path: Path) -> None:
         script = tmp_path / "transform.py"
         script.write_text("class Transformer: ...")
@@ -245,7 +297,7 @@ class TestDeferred:
 
     def test_rolled_back(self, served: Scene) -> None:
         before = served.variables()
-        served.register(3, answer=None)
+        served.register(3, answer=None, expected={"instances": [ROW], "predictions": [17]})
 
         with pytest.raises(AirflowFailException, match=r"same_length and finite[\s\S]*rolled back"):
             execute(deploy(served, deferrable=True))
@@ -305,11 +357,18 @@ class TestRefused:
         self.check(served, r"the model's output columns are risk \(double\), and the schema publishes is_fraud \(int\)")
 
     def test_other_features(self, served: Scene) -> None:
-        columns = {"columnar_schema": [{"name": "amount", "type": "double"}]}
+        columns = {"columnar_schema": [{"name": "amount", "type": "double"}, {"name": "risk", "type": "double"}]}
         output = {"columnar_schema": [{"name": "is_fraud", "type": "int"}]}
         served.register(3, model_schema={"input_schema": columns, "output_schema": output})
 
-        self.check(served, r"features are amount \(double\), and the serving version has amount \(double\), age")
+        self.check(served, r"the model's features risk are not among those that the serving version has")
+
+    def test_a_feature_of_another_type(self, served: Scene) -> None:
+        columns = {"columnar_schema": [{"name": "age", "type": "string"}, {"name": "amount", "type": "double"}]}
+        output = {"columnar_schema": [{"name": "is_fraud", "type": "int"}]}
+        served.register(3, model_schema={"input_schema": columns, "output_schema": output})
+
+        self.check(served, r"the model's features are age \(string\), and the serving version has age \(bigint\)")
 
     def test_unknown_columns(self, served: Scene) -> None:
         files = served.serving.world.project(served.serving.project_id).files
@@ -376,7 +435,9 @@ class TestWithoutTrainingDataset:
         scene.deploy(scene.register(2, model_schema=schema))
         scene.register(3)
 
-        with pytest.raises(AirflowFailException, match="the model's features age are not in the schema"):
+        with pytest.raises(
+            AirflowFailException, match="the model's features age are not among those that the schema has"
+        ):
             execute(deploy(scene))
 
 
@@ -465,6 +526,47 @@ class TestJournal:
         record = execute(deploy(served))
         assert record["action"] == "attached"
         assert served.variables()["SERVING_SCHEMA_ID"] == FILES["td3"]["id"]
+
+    def test_a_first_schema_is_another_one_than_none(self) -> None:
+        """Also where it changes neither the version nor the revision, as of a stopped deployment."""
+        unnamed = CarriedSchema(None)
+        body = {"predictorEnvVars": ["OWN=1"]}
+
+        unnamed.write(body)
+
+        assert body == {"predictorEnvVars": ["OWN=1"]}
+        assert unnamed.is_of(body)
+        assert unnamed.is_stored(body)
+        assert not unnamed.is_of({"predictorEnvVars": ["SERVING_SCHEMA_ID=theirs"]})
+
+    def test_another_client_that_publishes_a_first_schema_in_between(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The version that was checked without a schema does not go out with one of another training dataset."""
+        schema = scene.publish()
+        scene.deploy(scene.register(2), script="predict.py")
+        project = scene.hook.client.project
+        live = scene.hook.client.send(api.get_deployment(project, scene.name))
+        assert live is not None
+        scene.hook.client.send(api.put_deployment(project, {**live.raw, "predictorEnvVars": []}))
+        scene.register(3)
+        prepare = Update.prepare_update
+        done: list[int] = []
+
+        async def prepare_then_lose(update: Any, now: Any) -> Any:
+            result = await prepare(update, now)
+            if not done:
+                done.append(1)
+                body = dict(now.raw)
+                deployment_schema.write_variables(body, schema.variables())
+                await api.put_deployment(update.run.project, body)
+            return result
+
+        monkeypatch.setattr(Update, "prepare_update", prepare_then_lose)
+
+        execute(deploy(scene))
+
+        assert scene.variables()["SERVING_SCHEMA_ID"] == FILES["td3"]["id"]
 
     def test_another_client_that_publishes_in_between(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         """Their schema is read, and carried over in turn."""

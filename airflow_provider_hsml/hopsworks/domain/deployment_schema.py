@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -40,6 +41,21 @@ _KEYS = frozenset(
     | {"maxBatchRows"}
 )
 _FIELD_KEYS = frozenset({"name", "type", "nullable", "description"})
+_FAMILIES = {
+    family: re.compile(pattern)
+    for family, pattern in {
+        "integer": r"(tinyint|smallint|bigint)$|u?int",
+        "float": r"double$|decimal|float",
+        "string": r"string|str(?!uct)|varchar|char|category",
+        "boolean": r"bool",
+        "timestamp": r"timestamp$|date$|datetime",
+        "binary": r"binary$",
+        "array": r"array<",
+        "map": r"map<",
+        "struct": r"struct<",
+    }.items()
+}
+"""The beginnings of types by the families that the default predictor compares: of the feature store, and of pandas."""
 _OUTPUT_KINDS = ("predictions", "feature_vectors")
 
 
@@ -182,13 +198,16 @@ def write_variables(body: dict[str, Any], variables: Mapping[str, str | None]) -
     components = ["predictor", *(["transformer"] if body.get("transformer") else [])]
     for component in components:
         wanted = {**variables, ENFORCER: components[-1]}
-        texts = []
+        texts, written = [], set()
         for text in body.get(f"{component}EnvVars") or []:
             name = text.partition("=")[0]
-            value = wanted.pop(name, text)
-            if value is not None:
-                texts.append(text if value is text else f"{name}={value}")
-        texts += [f"{name}={value}" for name, value in wanted.items() if value is not None]
+            if name not in wanted:
+                texts.append(text)
+            elif name not in written and wanted[name] is not None:
+                texts.append(f"{name}={wanted[name]}")
+            # A name may be listed twice: its later values would win.
+            written.add(name)
+        texts += [f"{name}={value}" for name, value in wanted.items() if value is not None and name not in written]
         body[f"{component}EnvVars"] = texts
 
 
@@ -197,6 +216,24 @@ def are_written(raw: Mapping[str, Any], variables: Mapping[str, str | None]) -> 
     components = ["predictor", *(["transformer"] if raw.get("transformer") else [])]
     found = [variables_of(raw, component) for component in components]
     return all(own.get(name) == value for own in found for name, value in variables.items())
+
+
+def are_alike(model: str | None, feature: str | None) -> bool:
+    """
+    Return whether the default predictor takes a feature for a model's input: their types are of one family.
+
+    :param model: the type in the model's schema: one of the feature store, or the name of a pandas dtype; None if it is
+        unknown
+    :param feature: the type in the feature store, or again in a model's schema; None if it is unknown
+    """
+    families = _family(model), _family(feature)
+    return None in families or families[0] == families[1]
+
+
+def _family(kind: str | None) -> str | None:
+    """Return the family of a type; None for an unknown one, which fits any."""
+    text = (kind or "").strip().lower()
+    return next((family for family, pattern in _FAMILIES.items() if pattern.match(text)), None)
 
 
 def with_batch_rows(rendered: Any, most: int) -> bool:

@@ -1,14 +1,15 @@
 """
 The rows of a request against a deployment's schema: the checks that Hopsworks makes, and its encodings of values.
 
-A row is an object with names, or a list in the order of the schema's fields. Timestamps, dates, bytes and decimals are
-sent as text, as Hopsworks' SDK sends them.
+A row is an object with names, or a list in the order of the schema's fields. Timestamps, dates and bytes are sent as
+text, as Hopsworks' SDK sends them, and decimals for fields of decimals.
 """
 
 from __future__ import annotations
 
 import base64
 import functools
+import logging
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 
     from .deployment_schema import DeploymentSchema, Field
 
+log = logging.getLogger(__name__)
+
 _MOST_FAULTS = 10
 """Faults that a message lists."""
+_MOST_DIGITS = 1000
+"""Digits with which a decimal is written; a longer one is refused later, with its place."""
 _INTEGER = re.compile(r"-?\d+", re.ASCII)
 _DECIMAL = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
@@ -247,17 +252,86 @@ def _split(text: str) -> list[str]:
 # --- Encodings ------------------------------------------------------------------------------------------------------
 
 
-def encoded(value: Any) -> Any:
+def matching_body(
+    schema: DeploymentSchema, read: Callable[[Callable[[Any], Any] | None], Mapping[str, Any]], subject: str
+) -> Mapping[str, Any]:
+    """
+    Return the body of a request in the form in which a deployment's schema accepts it.
+
+    That is the one with encoded values, else the one without. A decimal is a text for a field of decimals, and a number
+    for others.
+
+    :param read: reads the rows with an encoding, or without
+    :param subject: the beginning of the message: the deployment, or the argument with the rows
+    :raises InvalidInputError: as ``check_body``, of the encoded rows, if neither form is accepted
+    """
+    names = frozenset(field.name for field in schema.fields)
+    by_text = by_number = read(functools.partial(encoded, names=names))
+    try:
+        by_number = read(functools.partial(encoded, names=names, decimals=False))
+    except InvalidInputError as error:
+        log.debug("%s; decimals are sent as text", error)
+    key = "instances" if "instances" in by_text else "inputs"
+    body = {**by_text, key: _by_field(schema, by_text.get(key), by_number.get(key))}
+    if not faults(schema, body[key]):
+        return body
+    try:
+        before = read(None)
+    except InvalidInputError:
+        before = {}
+    if before and not faults(schema, before.get(key)):
+        return before
+    check_body(schema, body, subject)
+    return body
+
+
+def _by_field(schema: DeploymentSchema, texts: Any, numbers: Any) -> Any:
+    """Return rows with their decimals as texts or as numbers, by the types of the fields."""
+    if texts == numbers or not isinstance(texts, list):
+        return texts
+    fields = {field.name: field.type for field in schema.fields}
+    kinds = list(fields.values())
+    return [_row_by_field(fields, kinds, *both) for both in zip(texts, numbers, strict=True)]
+
+
+def _row_by_field(fields: Mapping[str, str | None], kinds: list[str | None], texts: Any, numbers: Any) -> Any:
+    if isinstance(texts, Mapping):
+        return {name: _value_of(fields.get(name), value, numbers[name]) for name, value in texts.items()}
+    if isinstance(texts, list) and len(texts) == len(kinds):
+        return [_value_of(*one) for one in zip(kinds, texts, numbers, strict=True)]
+    return texts
+
+
+def _value_of(kind: str | None, text: Any, number: Any) -> Any:
+    """Return the form of a value that its type prefers, unless only the other one is accepted."""
+    check = check_of(kind)
+    first, second = (text, number) if "decimal" in (kind or "") else (number, text)
+    return second if check(first) is not None and check(second) is None else first
+
+
+def encoded(value: Any, *, names: frozenset[str] | None = None, decimals: bool = True) -> Any:
     """
     Return rows with the values encoded that JSON does not have: times, dates, bytes and decimals as text.
 
-    A time without a zone is one in UTC. Rows of a frame become objects, by the names of its columns. All other values
-    are left to ``plain``.
+    A time without a zone is one in UTC. Rows of a frame become objects if its columns are named as fields of the
+    schema, and else lists, in the order of the columns. All other values are left to ``plain``.
+
+    :param names: the fields of the schema; None if they are unknown
+    :param decimals: whether decimals become text
     """
+    if isinstance(value, Decimal):
+        is_written = decimals and value.is_finite() and abs(value.adjusted()) < _MOST_DIGITS
+        return format(value, "f") if is_written else value
     for kinds, encode in _ENCODINGS:
         if isinstance(value, kinds):
             return encode(value)
-    return _rows_of(value) if hasattr(type(value), "columns") and hasattr(value, "itertuples") else value
+    again = functools.partial(encoded, names=names, decimals=decimals)
+    if isinstance(value, Mapping):
+        return {key: again(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [again(item) for item in value]
+    is_frame = hasattr(type(value), "columns") and hasattr(value, "itertuples")
+    return _rows_of(value, names, again) if is_frame else value
 
 
 def _in_utc(value: datetime) -> Any:
@@ -267,18 +341,16 @@ def _in_utc(value: datetime) -> Any:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _rows_of(frame: Any) -> list[dict[str, Any]]:
-    names = [str(name) for name in frame.columns]
-    rows = frame.itertuples(index=False, name=None)
-    return [dict(zip(names, map(encoded, row), strict=True)) for row in rows]
+def _rows_of(frame: Any, names: frozenset[str] | None, encode: Callable[[Any], Any]) -> list[Any]:
+    columns = list(frame.columns)
+    is_named = names is not None and len(set(columns)) == len(columns) and names.issuperset(columns)
+    rows = [[encode(item) for item in row] for row in frame.itertuples(index=False, name=None)]
+    return [dict(zip(columns, row, strict=True)) for row in rows] if is_named else rows
 
 
 _ENCODINGS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (datetime, _in_utc),
     (date, lambda value: value.isoformat()),
     ((bytes, bytearray, memoryview), lambda value: base64.b64encode(bytes(value)).decode()),
-    (Decimal, lambda value: str(value) if value.is_finite() else value),
-    (Mapping, lambda value: {key: encoded(item) for key, item in value.items()}),
-    ((list, tuple), lambda value: [encoded(item) for item in value]),
 )
 """The values that are encoded, by their types. A time is a date as well, so it comes first."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,6 @@ from . import arguments
 from .arguments import Arguments
 from .judge import TOLERANCE, Checks, Expectation
 from .plain import rows
-from .schema_rows import encoded
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
@@ -224,7 +223,7 @@ def request_body(
     instances: Any = None,
     inputs: Any = None,
     payload: Any = None,
-    encodes: bool = False,
+    encode: Callable[[Any], Any] | None = None,
 ) -> dict[str, Any] | None:
     """
     Build the body of a prediction request from one of three arguments; None when all are None.
@@ -233,12 +232,12 @@ def request_body(
     :param instances: a list of rows, an array or a frame
     :param inputs: one row or several, wrapped as the SDK wraps it
     :param payload: the whole body, with exactly one of the keys ``instances`` and ``inputs``
-    :param encodes: whether times, dates, bytes and decimals become text, as a schema of requests takes them
+    :param encode: encodes the values that JSON does not have, as a schema of requests takes them; None: as ``plain``
     :raises InvalidInputError: more than one is set, or the body is no valid request
     """
     arguments.only_one(subject, instances=instances, inputs=inputs, payload=payload)
-    if encodes:
-        instances, inputs, payload = encoded(instances), encoded(inputs), encoded(payload)
+    if encode is not None:
+        instances, inputs, payload = encode(instances), encode(inputs), encode(payload)
     if inputs is not None:
         return {"instances": wrapped(rows(f"{subject}inputs", inputs))}
     if instances is not None:

@@ -38,6 +38,8 @@ BETWEEN_PROBES = 1.0
 STOPPED_SECONDS = 10.0
 """Seconds after which a stopped deployment is expected to stay stopped."""
 _INTERNAL_ERROR = 120000
+_WITHOUT_FEATURES = ("ENTITY_NOT_FOUND", "FEATURE_LOOKUP_FAILED", "FEATURE_STORE_UNAVAILABLE")
+"""The codes with which a deployment that looks features up says that it has none for a row."""
 
 
 def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> None:
@@ -136,8 +138,21 @@ def is_model_refusal(error: HopsworksError) -> bool:
     """
     if isinstance(error, InferenceError):
         # The ingress checks the API key and limits the rate before the request reaches the model.
-        return error.status not in (401, 403, 408, 429)
-    return isinstance(error, RequestRefusedError) and error.code in (MODEL_4XX, MODEL_5XX)
+        return error.status not in (401, 403, 408, 429) and not is_without_features(error)
+    is_models = isinstance(error, RequestRefusedError) and error.code in (MODEL_4XX, MODEL_5XX)
+    return is_models and not is_without_features(error)
+
+
+def is_without_features(error: HopsworksError) -> bool:
+    """
+    Return whether a deployment found no online features for the rows of a request, so that no model saw them.
+
+    This says nothing about the model: an entity has left the online store, or the store does not answer.
+
+    :param error: the error of the request
+    """
+    text = error.text if isinstance(error, InferenceError | RequestRefusedError) and error.is_from_deployment else ""
+    return any(code in text for code in _WITHOUT_FEATURES)
 
 
 def is_schema_refusal(error: HopsworksError) -> bool:

@@ -9,10 +9,12 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import wire
 from airflow_provider_hsml.hopsworks.domain.deployment_schema import FORMATS, DeploymentSchema, schema_id_of
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.flow import read_patiently
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.flow import Backoff
     from airflow_provider_hsml.hopsworks.routes import Routes
 
 log = logging.getLogger(__name__)
@@ -24,34 +26,39 @@ def folder_of(deployment: Deployment) -> str:
 
 
 async def read_document(
-    project: Project, deployment: Deployment, routes: Routes, form: str = "schema"
+    project: Project, deployment: Deployment, routes: Routes, form: str = "schema", backoff: Backoff | None = None
 ) -> dict[str, Any] | None:
     """
     Read the published schema of a deployment; None if it has none, or not in this format.
 
     :param routes: the optional routes, as far as the task knows them
     :param form: one of ``FORMATS``
+    :param backoff: how to retry while the server is unavailable; None for no retry beyond the client's own
     """
     schema_id = schema_id_of(deployment)
     if schema_id is None:
         return None
     call = api.get_deployment_schema(project, deployment, schema_id, form=form)
-    found = await routes.read(call, api.get_deployment_by_id(project, deployment.id))
+    found = await routes.read(call, api.get_deployment_by_id(project, deployment.id), backoff)
     if found is None:
         path = f"{folder_of(deployment)}/{schema_id}{FORMATS[form]}"
-        found = await api.read_json(project, path, lambda data: wire.resource(data, {}, {}), size=None)
+        file = api.read_json(project, path, lambda data: wire.resource(data, {}, {}), size=None)
+        found = await (read_patiently(file, backoff) if backoff else file)
     return dict(found) if isinstance(found, dict) and found else None
 
 
-async def read_for_checks(project: Project, deployment: Deployment, routes: Routes) -> DeploymentSchema | None:
+async def read_for_checks(
+    project: Project, deployment: Deployment, routes: Routes, backoff: Backoff | None = None
+) -> DeploymentSchema | None:
     """
     Read the schema that a deployment checks requests against.
 
     None if it has none, or one that this package does not understand: Hopsworks checks the rows then.
 
     :param routes: the optional routes, as far as the task knows them
+    :param backoff: how to retry while the server is unavailable; None for no retry beyond the client's own
     """
-    document = await read_document(project, deployment, routes)
+    document = await read_document(project, deployment, routes, backoff=backoff)
     if document is None:
         return None
     try:

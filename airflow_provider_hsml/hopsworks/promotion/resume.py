@@ -111,6 +111,7 @@ def to_json(watch: RolloutWatch) -> dict[str, Any]:
         "last_logged": watch.last_logged,
         "champion_version": judge.champion_version,
         "was_unreachable": watch.prober.was_unreachable,
+        "is_dropped": watch.prober.is_dropped,
         **checks_to_json(checks),
     }
 
@@ -125,7 +126,9 @@ def from_json(project: Project, data: Mapping[str, Any], clock: Clock) -> Rollou
     """
     prober = Prober(project, data["deployment_name"], clock, checks_from_json(data))
     prober.judge.champion_version = data["champion_version"]
-    prober.was_unreachable = data.get("was_unreachable", False)  # A wait of an older version of this package lacks it.
+    # A wait of an older version of this package lacks these.
+    prober.was_unreachable = data.get("was_unreachable", False)
+    prober.is_dropped = data.get("is_dropped", False)
     tracker = RolloutTracker(
         RolloutCause[data["cause"]],
         since=data["since"],

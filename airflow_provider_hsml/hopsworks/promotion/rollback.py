@@ -155,7 +155,9 @@ class Rollback:
         )
         result = self._result(situation, None, desired.model)
         try:
-            return await apply_and_record(GuardedChange(record, RolloutPolicy(wait=self.wait)), result, None)
+            return await apply_and_record(
+                GuardedChange(record, RolloutPolicy(wait=self.wait, is_rollback=True)), result, None
+            )
         except OutdatedDecision as error:
             message = (
                 f"{live} was changed by another client meanwhile. Nothing was rolled back.\n"

@@ -127,6 +127,7 @@ class Bake:
             answer, seconds = await timed(self.prober.send(), self.prober.clock)
         except HopsworksError as error:
             is_answer = error.is_from_deployment and (predict.is_model_refusal(error) or predict.is_unreached(error))
+            is_answer = is_answer and not predict.is_without_features(error)
             if not is_answer or not await is_deployments_fault(self.prober.project, self.deployment, error):
                 log.warning("%s; not counted", error)
                 return ""

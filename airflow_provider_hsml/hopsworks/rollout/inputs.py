@@ -89,6 +89,8 @@ class RolloutPolicy:
     """Whether a deployment that differs from the desired state is changed; if not, it was changed by another client."""
     is_way_back: bool = False
     """Whether the desired state served before: an example that is missing or refused does not keep it from serving."""
+    is_rollback: bool = False
+    """Whether a person asked for it: as on a way back, nothing that cannot be read for the probe holds it up."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,8 @@ class Prober:
     """Whether the request to send was looked for."""
     was_unreachable: bool = False
     """Whether the previous version did not answer before the change: the new one is not at fault then."""
+    is_dropped: bool = False
+    """Whether the registered example is not sent, since the serving version found no features for it either."""
     fault: str = ""
     """The fault of the last answer, if that was wrong and may be the previous version's."""
 
@@ -150,7 +152,7 @@ class Prober:
         :param desired: the desired settings
         :param model: the new version; None for the serving version
         :param backoff: how often to retry the read of the serving version
-        :param is_optional: whether an example that cannot be read counts as none
+        :param is_optional: whether an example or a request schema that cannot be read counts as no example
         :return: the version to probe, if it was looked up
         """
         if self.is_prepared or _protocol(live, desired) != "REST":
@@ -161,10 +163,14 @@ class Prober:
         is_vllm = _server(live, model) == "VLLM"
         if self.checks.health_path is None and not is_vllm:
             body = self.checks.body
-            probe = await _find_probe(self.project, model, body, self.files, is_optional=is_optional)
+            probe = None
+            if body is not None or not self.is_dropped:
+                probe = await _find_probe(self.project, model, body, self.files, is_optional=is_optional)
             probe = _check_sendable(probe, is_registered=body is None)
+            # A way back goes on without the schema; its rollout is proved by other evidence then.
+            patience = None if is_optional else backoff
             self.judge.checks, self.judge.probe = await fit_to_schema(
-                self.project, live, probe, self.checks, self.routes
+                self.project, live, probe, self.checks, self.routes, backoff=patience
             )
         if self.judge.probe is None and self.project.ingress is not None:
             self._health_path = self.checks.health_path or (VLLM_HEALTH if is_vllm else None)
@@ -183,11 +189,19 @@ class Prober:
         try:
             return await self.send()
         except HopsworksError as error:
+            if predict.is_without_features(error) and (may_refuse or self.checks.body is None):
+                self.drop_probe(error)
+                return None
             if not may_refuse:
                 _check_refusal(self.name, self.checks, error)
             self.was_unreachable = error.is_from_deployment and predict.is_unreached(error)
             log.info("The answer of the previous version is unknown: %s", error)
             return None
+
+    def drop_probe(self, error: HopsworksError) -> None:
+        """Leave the probe out: the serving version gets no features for it, so a refusal would say nothing."""
+        log.warning("%s\nThis says nothing about a model version: the request is not sent as a probe", error)
+        self.is_dropped, self.judge.probe = True, None
 
     async def probe_once(self, deployment: Deployment) -> ProbeResult:
         """
@@ -197,14 +211,15 @@ class Prober:
         :raises UnreachableError: the deployment does not answer, although it should
         :raises VerificationError: the model refused the probe
         :raises SupersededError: another client has stopped or deleted the deployment
-        :raises HopsworksError: the probe did not get to the model, which says nothing about it
+        :raises HopsworksError: the probe did not get to the model, or found no features for it, which says nothing
+            about the model
         """
         if not self.can_probe:
             return ProbeResult(Attribution.UNKNOWN)
         try:
             answer, seconds = await timed(self._until_reached(), self.clock)
         except HopsworksError as error:
-            if not error.is_from_deployment:
+            if not error.is_from_deployment or predict.is_without_features(error):
                 raise
             if predict.is_unreached(error):
                 is_its_fault = await is_deployments_fault(self.project, deployment, error)
@@ -244,24 +259,6 @@ class Prober:
                     raise
                 log.warning("%s; sending another request", error)
 
-    async def probe_serving(self, deployment: Deployment) -> ProbeResult:
-        """
-        Probe a deployment that has served for a while, and retry a model that fails a few times.
-
-        :param deployment: the deployment as it was read last
-        :raises VerificationError: as ``probe_once``
-        """
-        for _ in range(PROBES - 1):
-            try:
-                return await self.probe_once(deployment)
-            except VerificationError as error:
-                cause = error.__cause__
-                if not isinstance(cause, HopsworksError) or not cause.transient or predict.is_unreached(cause):
-                    raise
-                log.warning("%s; retrying", error)
-            await Sleep(predict.BETWEEN_PROBES)
-        return await self.probe_once(deployment)
-
     async def send(self, seconds: float | None = None) -> Any:
         """
         Send the request once.
@@ -287,7 +284,8 @@ class Prober:
         try:
             await self.send()
         except HopsworksError as error:
-            return error.is_from_deployment and not predict.is_unreached(error)
+            is_answer = predict.is_without_features(error) or not predict.is_unreached(error)
+            return error.is_from_deployment and is_answer
         return True
 
     async def wake(self) -> None:
@@ -299,6 +297,31 @@ class Prober:
             await self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes deployment %r failed: %s", self.name, error)
+
+
+async def probe_serving(prober: Prober, deployment: Deployment) -> ProbeResult:
+    """
+    Probe a deployment that has served for a while, and retry a model that fails a few times.
+
+    :param deployment: the deployment as it was read last
+    :raises VerificationError: as ``probe_once``
+    """
+    try:
+        for _ in range(PROBES - 1):
+            try:
+                return await prober.probe_once(deployment)
+            except VerificationError as error:
+                cause = error.__cause__
+                if not isinstance(cause, HopsworksError) or not cause.transient or predict.is_unreached(cause):
+                    raise
+                log.warning("%s; retrying", error)
+            await Sleep(predict.BETWEEN_PROBES)
+        return await prober.probe_once(deployment)
+    except HopsworksError as error:
+        if prober.checks.body is not None or not predict.is_without_features(error):
+            raise
+        prober.drop_probe(error)
+        return ProbeResult(Attribution.UNKNOWN)
 
 
 def _cannot_be_equal(checks: Checks) -> InvalidInputError:
@@ -321,8 +344,17 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
     Refuse a request that no version would get to see: found after the change, it would say nothing about it.
 
     :param error: the error with which the request was refused
-    :raises HopsworksError: the request is refused by Hopsworks, the ingress or the deployment's schema
+    :raises HopsworksError: the request is refused by Hopsworks, the ingress or the deployment's schema, or there are
+        no features for it
     """
+    if predict.is_without_features(error):
+        if error.transient:
+            raise error
+        message = (
+            f"verification: deployment {name!r} finds no features for the rows of the request: {error}\n"
+            "Use serving keys in 'verification' that the online store has."
+        )
+        raise InvalidInputError(message) from error
     if checks.body is not None and predict.is_schema_refusal(error):
         message = (
             f"verification: the schema of deployment {name!r} refuses the rows of the request: {error}\n"

@@ -45,6 +45,7 @@ from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, Supers
 
 from . import inputs
 from .inputs import Desired, ResumePoint, RolloutPolicy, Run
+from .probe import probe_serving
 from .start import wait_for_start
 from .status import with_log_tail
 from .steps import Progress, Steps
@@ -284,7 +285,7 @@ class Reconciler:
         if live.status is Status.IDLE or not self._policy.wait:
             return Outcome(live, action, "status" if self._policy.wait else None)
         await self._steps.read_probe(live)
-        result = await self._steps.prober.probe_serving(live)
+        result = await probe_serving(self._steps.prober, live)
         now = await self._update.read()
         if now is None or now.signature != live.signature:
             # It changed during the probe: which configuration answered is unknown.

@@ -12,14 +12,20 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import deployment_schema, wire
 from airflow_provider_hsml.hopsworks.domain.deployment_schema import FORMATS, DeploymentSchema
 from airflow_provider_hsml.hopsworks.domain.feature_view import Origin
-from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, HopsworksError, InvalidInputError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.errors import (
+    SCOPE_MISSING,
+    HopsworksError,
+    InvalidInputError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+)
 from airflow_provider_hsml.hopsworks.inference import schemas
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
+    from airflow_provider_hsml.hopsworks.flow import Backoff
     from airflow_provider_hsml.hopsworks.routes import Routes
 
 log = logging.getLogger(__name__)
@@ -46,14 +53,14 @@ _ELSEWHERE = (
 class CarriedSchema:
     """The schema that a deployment has after an update."""
 
-    live_id: str
-    """The id of the schema that was checked."""
-    variables: Mapping[str, str | None]
-    """The variables that the update sets; None for those that it removes."""
+    live_id: str | None
+    """The id of the schema that was checked; None if the deployment named none."""
+    variables: Mapping[str, str | None] = field(default_factory=dict)
+    """The variables that the update sets; None for those that it removes. Without any, all stay as they are."""
 
     def is_of(self, raw: Mapping[str, Any]) -> bool:
-        """Return whether a deployment still names the schema that was checked."""
-        return deployment_schema.variables_of(raw).get(deployment_schema.SCHEMA_ID) == self.live_id
+        """Return whether a deployment still names the schema that was checked, or still none."""
+        return (deployment_schema.variables_of(raw).get(deployment_schema.SCHEMA_ID) or None) == self.live_id
 
     def write(self, body: dict[str, Any]) -> None:
         """
@@ -61,7 +68,8 @@ class CarriedSchema:
 
         :param body: modified in place
         """
-        deployment_schema.write_variables(body, self.variables)
+        if self.variables:
+            deployment_schema.write_variables(body, self.variables)
 
     def is_stored(self, raw: Mapping[str, Any]) -> bool:
         """Return whether a stored deployment has the variables."""
@@ -69,29 +77,37 @@ class CarriedSchema:
 
 
 async def carry_schema(
-    project: Project, routes: Routes, live: Deployment, model: ModelVersion | None, body: Mapping[str, Any]
-) -> CarriedSchema | None:
+    project: Project,
+    routes: Routes,
+    live: Deployment,
+    model: ModelVersion | None,
+    body: Mapping[str, Any],
+    *,
+    backoff: Backoff,
+) -> CarriedSchema:
     """
     Check that the schema of a deployment can be carried over to an update, and publish it.
 
     :param routes: the optional routes, as far as the task knows them
     :param model: the version to serve; None if it stays or there is none
     :param body: the body of the update
-    :return: None if the deployment has no schema, or its variables stay as they are
+    :param backoff: how often to retry the read of the schema
+    :return: without variables if the deployment has no schema, or its variables stay as they are
     :raises InvalidInputError: the schema cannot be carried over; the message names the difference, nothing was changed
     """
     live_id = deployment_schema.schema_id_of(live)
     if live_id is None:
-        return None
+        return CarriedSchema(None)
     is_same_model = all(body.get(key) == live.raw.get(key) for key in ("modelName", "modelVersion", "modelPath"))
     if is_same_model:
         if bool(body.get("transformer")) == bool(live.raw.get("transformer")):
-            return None
+            return CarriedSchema(live_id)
         return CarriedSchema(live_id, deployment_schema.schema_variables_of(live.raw))
     subject = f"{live}, whose requests have schema {live_id}"
     if model is None:
         _refuse(subject, "the model version to serve is not in the registry, so its training dataset is unknown")
-    schema = await _read(project, routes, live, live_id, subject)
+    document = await schemas.read_document(project, live, routes, backoff=backoff)
+    schema = _read(document, live, live_id, subject)
     subject += f", and version {model.version} of model {model.name!r}"
     await _check_origin(project, schema, model, subject)
     await _Columns(project, schema, live, model, subject).check(_script_of(body))
@@ -106,8 +122,7 @@ def _refuse(subject: str, why: str, advice: str = _ELSEWHERE) -> NoReturn:
     raise InvalidInputError(message)
 
 
-async def _read(project: Project, routes: Routes, live: Deployment, live_id: str, subject: str) -> DeploymentSchema:
-    document = await schemas.read_document(project, live, routes)
+def _read(document: dict[str, Any] | None, live: Deployment, live_id: str, subject: str) -> DeploymentSchema:
     if document is None:
         _refuse(subject, "there is no published schema of this id")
     schema = DeploymentSchema.read(document, str(live))
@@ -193,17 +208,30 @@ class _Columns:
             self._compare("output columns", _columns(ours, "output_schema"), published, "the schema publishes")
         inputs = _columns(ours, "input_schema")
         if self.schema.feature_view[0] is None:
-            passed = self.schema.document["passedFeatures"]
             if is_default and inputs is not None:
-                unknown = sorted({one["name"] for one in inputs} - {one["name"] for one in passed})
-                if unknown:
-                    _refuse(self.subject, f"the model's features {', '.join(unknown)} are not in the schema")
+                self._compare_inputs(inputs, self.schema.document["passedFeatures"], "the schema has")
             return
         served = await lookup.served_model(self.project, self.live)
         before = None if served is None else await self._read(served)
         expected = None if before is None else _columns(before, "input_schema")
         if expected is not None:
-            self._compare("features", inputs, expected, "the serving version has")
+            self._compare_inputs(inputs, expected, "the serving version has")
+
+    def _compare_inputs(self, ours: list[dict[str, Any]] | None, theirs: list[dict[str, Any]], who: str) -> None:
+        """
+        Compare features as the default predictor does when it starts: by name, and by the families of their types.
+
+        Each feature that the model takes has to be among the known ones. Unknown types fit any.
+        """
+        if ours is None:
+            self._compare("features", ours, theirs, who)
+            return
+        known = {one["name"]: one["type"] for one in theirs}
+        unknown = sorted({one["name"] for one in ours} - known.keys())
+        if unknown:
+            _refuse(self.subject, f"the model's features {', '.join(unknown)} are not among those that {who}")
+        if other := [one for one in ours if not deployment_schema.are_alike(one["type"], known[one["name"]])]:
+            self._compare("features", other, [{"name": one["name"], "type": known[one["name"]]} for one in other], who)
 
     def _compare(self, what: str, ours: list[dict[str, Any]] | None, theirs: list[dict[str, Any]], who: str) -> None:
         if ours != theirs:
@@ -246,12 +274,16 @@ def _shown(columns: list[dict[str, Any]] | None) -> str:
 
 
 async def _publish(project: Project, routes: Routes, live: Deployment, schema: DeploymentSchema) -> None:
-    """Write the documents of a schema where they are missing. Files that exist are never changed."""
+    """
+    Write the documents of a schema where they are missing, or are not whole: an upload may have been cut off.
+
+    Files that are whole are never changed.
+
+    :raises UnexpectedResponseError: a file that was written cannot be read back; no change was sent
+    """
     folder = schemas.folder_of(live)
     try:
-        missing = [
-            form for form in FORMATS if not await api.path_exists(project, f"{folder}/{schema.id}{FORMATS[form]}")
-        ]
+        missing = [form for form in FORMATS if not await _is_published(project, folder, schema, form)]
         if not missing:
             return
         parts = folder.split("/")
@@ -263,7 +295,7 @@ async def _publish(project: Project, routes: Routes, live: Deployment, schema: D
         for form in reversed(missing):
             content = await _content(project, routes, live, schema, form)
             if content is not None:
-                await _write(project, f"{folder}/{schema.id}{FORMATS[form]}", content)
+                await _write(project, folder, schema, form, content)
     except RequestRefusedError as error:
         if error.code != SCOPE_MISSING:
             raise
@@ -292,12 +324,39 @@ async def _content(
     return json.dumps(rendered).encode()
 
 
-async def _write(project: Project, path: str, content: bytes) -> None:
+async def _is_published(project: Project, folder: str, schema: DeploymentSchema, form: str) -> bool:
+    """Return whether one document of a schema exists and is whole; the document itself has to be the one of its id."""
+    path = f"{folder}/{schema.id}{FORMATS[form]}"
+    entry = await api.get_entry(project, path)
+    if entry is None:
+        return False
+    try:
+        found = await api.read_json(project, path, lambda data: wire.resource(data, {}, {}), size=entry.size)
+        is_whole = bool(found)
+        if found and form == "schema":
+            is_whole = DeploymentSchema.read(found, repr(path)).id == schema.id
+    except (InvalidInputError, UnexpectedResponseError) as error:
+        log.warning("%s", error)
+        return False
+    return is_whole
+
+
+async def _write(project: Project, folder: str, schema: DeploymentSchema, form: str, content: bytes) -> None:
+    path = f"{folder}/{schema.id}{FORMATS[form]}"
     log.info("Publishing %s (%s bytes)", path, len(content))
+    if await api.path_exists(project, path):
+        log.warning("%r is not the whole document, and is replaced", path)
+        await api.delete_path(project, path)
     try:
         await upload_bytes(project, path, content)
     except HopsworksError as error:
         # Another task may have published the same schema meanwhile.
-        if not await api.path_exists(project, path):
+        if not await _is_published(project, folder, schema, form):
             raise
         log.info("%s; the file exists", error)
+        return
+    if not await _is_published(project, folder, schema, form):
+        message = (
+            f"{path!r} was uploaded, and cannot be read back. The deployment was not changed.\nRun the task again."
+        )
+        raise UnexpectedResponseError(message, status=200)

@@ -117,6 +117,7 @@ class Steps:
             "checks": checks_to_json(checks) if checks else None,
             "champion": judge.champion,
             "champion_version": judge.champion_version,
+            "is_dropped": self.prober.is_dropped,
             "old_names": sorted(self.progress.old_names),
         }
 
@@ -131,6 +132,7 @@ class Steps:
         judge.champion_version = probe_inputs.get("champion_version")
         if "body" in probe_inputs and probe_inputs["body"] == body:
             judge.champion = probe_inputs.get("champion")
+            self.prober.is_dropped = probe_inputs.get("is_dropped") is True
 
     async def read_probe(self, live: Deployment) -> None:
         """
@@ -141,7 +143,7 @@ class Steps:
         if not self.policy.wait:
             return
         desired, backoff = self.desired, self.backoff(inputs.FIRST_DELAY_START)
-        is_optional = self.policy.is_way_back
+        is_optional = self.policy.is_way_back or self.policy.is_rollback
         model = await self.prober.prepare(live, desired.settings, desired.model, backoff, is_optional=is_optional)
         self.desired = dataclasses.replace(desired, model=model)
 

@@ -216,12 +216,12 @@ class Update:
         _check_schema_stored(schema, stored)
         return stored
 
-    async def prepare_update(self, live: Deployment) -> CarriedSchema | None:
+    async def prepare_update(self, live: Deployment) -> CarriedSchema:
         """
         Check the change against the live deployment, and upload its scripts and its request schema.
 
         :param live: the live deployment
-        :return: the schema that its requests have afterwards; None if they have none
+        :return: the schema that its requests have afterwards
         :raises InvalidInputError: the deployment cannot be changed like this; no change was sent
         """
         differing = diff.differences(live.raw, self.settings)
@@ -229,7 +229,7 @@ class Update:
         body = diff.update_body(live.raw, self.settings)
         preconditions.check_changes(body, differing)
         await check_files(self.run.project, self.model, body)
-        schema = await carry_schema(self.run.project, self.run.routes, live, self.model, body)
+        schema = await carry_schema(self.run.project, self.run.routes, live, self.model, body, backoff=self.backoff())
         await self._provide_scripts({name: self.settings[name] for name in differing})
         return schema
 
@@ -324,7 +324,7 @@ def _check_changeable(before: Deployment, schema: CarriedSchema | None) -> None:
     """
     Check that a deployment names the schema that was checked, and that the server accepts changes.
 
-    :raises Replan: another client has published another schema, or the deployment is busy
+    :raises Replan: another client has published another schema or a first one, or the deployment is busy
     """
     if schema is not None and not schema.is_of(before.raw):
         raise Replan

@@ -143,6 +143,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
     async def _verified(self, backoff: Backoff) -> WatchResult | StartNeeded:
         tracker, cause, clock = self.tracker, self.tracker.cause, self.prober.clock
         ready: float | None = None
+        attribution = Attribution.UNKNOWN
         while True:
             deployment = await self._poll(backoff)
             if isinstance(deployment, StartNeeded):
@@ -155,11 +156,18 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 attribution = Attribution.CHALLENGER if is_fingerprint else Attribution.UNKNOWN
                 break
             await self._prepare(deployment, backoff)
-            attribution = await probe_rollout(self.prober, deployment, tracker)
-            if attribution is not Attribution.CHAMPION:
-                break
-            tracker.record_previous_answer(clock())
-            await self._check_previous_answers(deployment)
+            try:
+                attribution = await probe_rollout(self.prober, deployment, tracker)
+                if attribution is not Attribution.CHAMPION:
+                    break
+                tracker.record_previous_answer(clock())
+                await self._check_previous_answers(deployment)
+            except HopsworksError as error:
+                if not predict.is_without_features(error):
+                    raise
+                log.warning("%s; this says nothing about the model version, waiting", error)
+                late = f"{deployment} is live, and could not be verified within {self.timeout:g} s: {error}"
+                await backoff.wait(late, about=deployment)
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
         elif tracker.instances.all_new or cause is RolloutCause.START:

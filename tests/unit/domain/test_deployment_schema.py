@@ -86,6 +86,31 @@ class TestRefused:
             DeploymentSchema.read(data, "deployment 'fraud'")
 
 
+@pytest.mark.parametrize(
+    ("model", "feature", "expected"),
+    [
+        ("int", "bigint", True),
+        ("int64", "bigint", True),
+        ("uint8", "tinyint", True),
+        ("double", "float", True),
+        ("float32", "decimal(10,2)", True),
+        ("object", "string", True),
+        (None, "double", True),
+        ("double", None, True),
+        ("category", "varchar(10)", True),
+        ("datetime64[ns]", "date", True),
+        ("bool", "boolean", True),
+        ("array<int>", "array<double>", True),
+        ("struct<a:int>", "string", False),
+        ("int", "double", False),
+        ("string", "double", False),
+        ("timestamp", "bigint", False),
+    ],
+)
+def test_types_of_one_family(model: str | None, feature: str | None, expected: bool) -> None:
+    assert deployment_schema.are_alike(model, feature) is expected
+
+
 class TestVariables:
     def test_on_the_predictor(self) -> None:
         body: dict[str, Any] = {"predictorEnvVars": ["SERVING_FEATURE_LOGGING=job", "SERVING_SCHEMA_ID=old", "OWN=1"]}
@@ -102,6 +127,21 @@ class TestVariables:
             "SERVING_SCHEMA_ENFORCER=predictor",
         ]
         assert deployment_schema.are_written(body, read().variables())
+
+    def test_a_name_that_is_there_twice(self) -> None:
+        """The later value would win."""
+        body: dict[str, Any] = {
+            "predictorEnvVars": ["SERVING_SCHEMA_ID=old", "OWN=1", "SERVING_SCHEMA_ID=older", "OWN=1"]
+        }
+
+        deployment_schema.write_variables(body, {"SERVING_SCHEMA_ID": "new"})
+
+        assert body["predictorEnvVars"] == [
+            "SERVING_SCHEMA_ID=new",
+            "OWN=1",
+            "OWN=1",
+            "SERVING_SCHEMA_ENFORCER=predictor",
+        ]
 
     def test_those_of_a_document_without_a_view_are_removed(self) -> None:
         body: dict[str, Any] = {}
