@@ -13,6 +13,7 @@ from airflow_provider_hsml.hopsworks.domain.trigger_event import Failure
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
 from airflow_provider_hsml.hopsworks.jobs import run_job
+from airflow_provider_hsml.hopsworks.jobs.job_run import JobRun
 
 from .base import MIN_POLL_INTERVAL, HsmlBaseHook
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.execution import Execution
     from airflow_provider_hsml.hopsworks.domain.trigger_event import Event
     from airflow_provider_hsml.hopsworks.flow import Flow
-    from airflow_provider_hsml.hopsworks.jobs.run_job import JobRun
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class JobsMixin(HsmlBaseHook):
         """Return a run that begins now."""
         name = arguments.job_name("job_name", job_name)
         interval = arguments.seconds("poll_interval", poll_interval, least=MIN_POLL_INTERVAL)
-        run = run_job.JobRun(self.client.project, name, args, env_vars or {}, run_key, interval, deadline)
+        run = JobRun(self.client.project, name, args, env_vars or {}, run_key, interval, deadline)
         run.start_seconds = self.access.write_timeout
         return run
 

@@ -79,7 +79,8 @@ class JobTrigger(HsmlTrigger):
     async def _wait(self) -> Execution:
         from airflow_provider_hsml.hopsworks.domain.execution import Job  # noqa: PLC0415 - not needed to store a trigger
         from airflow_provider_hsml.hopsworks.flow import Backoff, steady  # noqa: PLC0415 - imports more than that needs
-        from airflow_provider_hsml.hopsworks.jobs.run_job import UNAVAILABLE, ExecutionWait  # noqa: PLC0415
+        from airflow_provider_hsml.hopsworks.jobs.job_run import UNAVAILABLE  # noqa: PLC0415
+        from airflow_provider_hsml.hopsworks.jobs.run_job import ExecutionWait  # noqa: PLC0415
 
         clock, deadline = steady(), math.inf if self.deadline is None else self.deadline
         until = min(deadline, clock() + UNAVAILABLE)
@@ -93,10 +94,8 @@ class JobTrigger(HsmlTrigger):
     async def on_kill(self) -> None:
         """Stop the execution, if ``stop_when_killed`` is set. A person has killed the task."""
         from airflow_provider_hsml.hopsworks.flow import drive_async  # noqa: PLC0415 - not needed to store a trigger
-        from airflow_provider_hsml.hopsworks.jobs.run_job import (  # noqa: PLC0415 - not needed to store a trigger
-            JobRun,
-            stop_own,
-        )
+        from airflow_provider_hsml.hopsworks.jobs.job_run import JobRun  # noqa: PLC0415
+        from airflow_provider_hsml.hopsworks.jobs.run_job import stop_own  # noqa: PLC0415
 
         if not self.stop_when_killed:
             self.log.info("Execution %s of job %r keeps running.", self.execution_id, self.job_name)

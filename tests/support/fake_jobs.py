@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from airflow_provider_hsml.hopsworks.api import API, Answer, Call
 from airflow_provider_hsml.hopsworks.errors import NoResponseError
 from airflow_provider_hsml.hopsworks.flow import Flow, drive
-from airflow_provider_hsml.hopsworks.jobs.run_job import JobRun
+from airflow_provider_hsml.hopsworks.jobs.job_run import JobRun
 from tests.support.fake import LOST, PROJECT, UNSENT, refusal
 
 if TYPE_CHECKING:

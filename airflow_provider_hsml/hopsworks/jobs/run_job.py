@@ -17,8 +17,7 @@ follow:
 from __future__ import annotations
 
 import logging
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
@@ -32,24 +31,23 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnexpectedResponseError,
     UnsupportedError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Clock, Defer, Sleep, bounded, read_patiently, steady
+from airflow_provider_hsml.hopsworks.flow import Backoff, Clock, Defer, Sleep, bounded, read_patiently
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 from . import search
+from .job_run import UNAVAILABLE
 from .logs import log_ends
-from .records import Record, Records, RecordState, hash_of, hash_of_variables, open_records
+from .records import Record, Records, RecordState, hash_of, open_records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow_provider_hsml.hopsworks.api import Project
+
+    from .job_run import JobRun
 
 log = logging.getLogger(__name__)
 
 STARTS = 3
 """Times that a start is sent, if it had no effect."""
-UNAVAILABLE = 3600.0
-"""Seconds for which Hopsworks may be unavailable during a wait without a timeout."""
 STOPPING = 4.0
 """Seconds for which a killed task looks for its execution, and then whether that has stopped."""
 _MOST_NAMES = 100
@@ -57,41 +55,6 @@ _CREATED = 201
 """The status with which Hopsworks accepts a start."""
 _ENV_VARS_SINCE = 5
 """The first version of Hopsworks that takes environment variables for one execution."""
-
-
-@dataclass(slots=True)
-class JobRun:
-    """The run of a job by one task."""
-
-    project: Project
-    job_name: str
-    args: str = field(repr=False)
-    """One text; empty for the job's default arguments."""
-    env_vars: Mapping[str, str] = field(repr=False)
-    key: str
-    """The key of the task, the same in its retries; empty outside of Airflow."""
-    interval: float
-    """Seconds between two polls."""
-    deadline: float = math.inf
-    """The end of the wait in seconds since 1970."""
-    clock: Clock = field(default_factory=steady)
-    records: Records | None = None
-    started: int | None = None
-    """The execution of this run, as soon as it is known."""
-    sought: Record | None = None
-    """The record of a start that was sent, while its execution is not known."""
-    start_seconds: float = 300.0
-    """Seconds after which a start that is not answered counts as lost: the client's ``write_timeout``."""
-
-    @property
-    def variables(self) -> str:
-        """The hash of the environment variables."""
-        return hash_of_variables(self.env_vars, self.key)
-
-    def reading(self) -> Backoff:
-        """Return the retries of one read: until the deadline, or until Hopsworks was unavailable for too long."""
-        deadline = min(self.deadline, self.clock() + UNAVAILABLE)
-        return Backoff(first=1.0, most=max(self.interval, 1.0), deadline=deadline, clock=self.clock)
 
 
 async def run_job(run: JobRun, *, wait: bool = True) -> Execution:

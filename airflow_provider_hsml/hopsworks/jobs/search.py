@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.domain.execution import Execution
 
+    from .job_run import JobRun
     from .records import Record
-    from .run_job import JobRun
 
 log = logging.getLogger(__name__)
 

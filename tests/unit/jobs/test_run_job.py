@@ -26,7 +26,8 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnsupportedError,
 )
 from airflow_provider_hsml.hopsworks.flow import drive_async
-from airflow_provider_hsml.hopsworks.jobs import logs, records, run_job, search
+from airflow_provider_hsml.hopsworks.jobs import job_run, logs, records, run_job, search
+from airflow_provider_hsml.hopsworks.jobs.job_run import JobRun
 from airflow_provider_hsml.hopsworks.jobs.records import Record, RecordState
 from airflow_provider_hsml.hopsworks.jobs.run_job import ExecutionWait
 from tests.support.fake import LOST, PROJECT, UNSENT, refusal
@@ -143,7 +144,7 @@ class TestAnExecution:
         with pytest.raises(DeadlineExceededError):
             run(fake)
 
-        assert fake.now == pytest.approx(1000 + run_job.UNAVAILABLE, abs=60)
+        assert fake.now == pytest.approx(1000 + job_run.UNAVAILABLE, abs=60)
 
     def test_logs_each_state_once(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(logging.INFO)
@@ -701,14 +702,14 @@ class TestOtherTasksWithTheSameArguments:
 
     def test_of_a_job_that_does_not_exist(self) -> None:
         fake = FakeJobs()
-        flow = run_job.run_job(run_job.JobRun(PROJECT, "trian", "", {}, RETRY, 1.0, clock=lambda: fake.now))
+        flow = run_job.run_job(JobRun(PROJECT, "trian", "", {}, RETRY, 1.0, clock=lambda: fake.now))
 
         with pytest.raises(NotFoundError, match="'trian' does not exist in project 'demo'; there are: train"):
             fake.run(flow)
 
     def test_of_a_job_that_does_not_exist_where_the_names_cannot_be_read(self) -> None:
         fake = FakeJobs(faults={"jobs": [SCOPE]})
-        flow = run_job.run_job(run_job.JobRun(PROJECT, "trian", "", {}, RETRY, 1.0, clock=lambda: fake.now))
+        flow = run_job.run_job(JobRun(PROJECT, "trian", "", {}, RETRY, 1.0, clock=lambda: fake.now))
 
         with pytest.raises(NotFoundError, match=r"'trian' does not exist in project 'demo'\.\nCreate"):
             fake.run(flow)
