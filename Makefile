@@ -227,7 +227,7 @@ model-server: .venv/.made ## Build the model server's environment in advance
 constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGRADE=1 takes the newest versions
 	@$(call resolve,3.3.2,--extra local --extra examples --group dev --group browser --group docs --group integration,,3.13)
 	@$(call resolve,3.4.0b2,--extra local --extra examples --group test,'apache-airflow-core==3.4.0b2' 'apache-airflow-task-sdk==1.4.0b2',3.13)
-	@$(call resolve,3.2.2,--extra local --extra examples --group test,'fastapi<0.137' 'cadwyn<8',3.13)
+	@$(call resolve,3.2.2,--extra local --extra examples --group test,'fastapi<0.137' 'cadwyn<8' 'svcs<26',3.13)
 	@$(call resolve,3.1.8,--extra local --extra examples --group test --group form,,3.13)
 	@$(call resolve,3.0.6,--extra local --extra examples --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
 	@$(call resolve,2.11.2,--extra local --extra examples --group test,,3.12)
@@ -243,7 +243,8 @@ constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGR
 
 # $(call resolve,<Airflow>,<extras and groups>,<pins>,<newest Python>): for every Python and platform at once. Without the pins, 3.0.6
 # resolves to a fastapi with which every task fails ('Input should be a valid dictionary or object'), and to a universal_pathlib
-# whose ObjectStoragePath cannot read URLs; and 3.2.2 to a fastapi with which no task can report its end.
+# whose ObjectStoragePath cannot read URLs; and 3.2.2 to a fastapi with which no task can report its end, and to a svcs with
+# which `airflow dags test` finds no services.
 resolve = file=constraints/airflow-$(1).txt; echo "== $$file"; \
     printf '%s\n' 'apache-airflow==$(1)' $(3) | \
     $(python) -m uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(if $(UPGRADE),--upgrade) \

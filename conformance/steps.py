@@ -123,19 +123,15 @@ def step(
 def run_all(session: Session, *, is_local: bool) -> Iterator[dict[str, Any]]:
     """Run the steps in order and yield the result of each, ready for JSON. A failed log-in ends the run."""
     for each in STEPS:
-        begin = time.monotonic()
         if not is_local and "cluster" in each.impossible:
-            outcome, reason = _not_on_a_cluster(each)
-        else:
-            lack = each.reason_against(session.sdk.name, session.sdk.release)
-            outcome, reason = _run(each, session, lack or (each.impossible.get("local", "") if is_local else ""))
+            yield asdict(Result(each.name, "not possible", each.impossible["cluster"], 0.0))
+            continue
+        begin = time.monotonic()
+        lack = each.reason_against(session.sdk.name, session.sdk.release)
+        outcome, reason = _run(each, session, lack or (each.impossible.get("local", "") if is_local else ""))
         yield asdict(Result(each.name, outcome, reason, time.monotonic() - begin))
         if each.name == "log_in" and outcome == "FAILED":
             return
-
-
-def _not_on_a_cluster(each: Step) -> tuple[Outcome, str]:
-    return "not possible", each.impossible["cluster"]
 
 
 def _run(each: Step, session: Session, lack: str) -> tuple[Outcome, str]:

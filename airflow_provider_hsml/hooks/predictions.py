@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.deployment_schema import DeploymentSchema
+
+    _Read = Callable[[Callable[[Any], Any] | None], Any]
 
 log = logging.getLogger(__name__)
 
@@ -64,22 +65,11 @@ class PredictionsMixin(HsmlBaseHook):
         """
         check_deployment_name(name)
         seconds = arguments.seconds("timeout", timeout)
-        read = functools.partial(verification.request_body, "", instances=instances, inputs=inputs, payload=payload)
-        # A deployment that is not known yet may have a schema: that takes the values that JSON has, and more.
-        was_read = name in self._request_schemas
-        encodes = validate and self._request_schemas.get(name, self) is not None
-        body: Mapping[str, Any] | None = read(encode=encoded if encodes else None)
-        is_given = body is not None
-        # The served version may have changed since, and with it the example.
-        deployment = None if body is None else self._can_answer.get(name)
-        if deployment is None:
-            deployment = self._find_deployment(name)
-            predict.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
-            self._can_answer[name] = deployment
-        body = body or self._input_example(deployment)
-        if validate:
-            example = None if is_given else body
-            body = self._accepted(deployment, lambda encode: example or read(encode=encode), was_read=was_read)
+
+        def read(encode: Callable[[Any], Any] | None) -> Mapping[str, Any] | None:
+            return verification.request_body("", instances=instances, inputs=inputs, payload=payload, encode=encode)
+
+        body = self._body(name, read, validate=validate)
         clock = steady()
         deadline = clock() + seconds
         while True:
@@ -91,28 +81,47 @@ class PredictionsMixin(HsmlBaseHook):
                     raise
                 log.info("%s", f"{error}".partition("\n")[0] + " A change of it is in progress; retrying")
 
-    def _accepted(self, deployment: Deployment, read: Callable[[Any], Any], *, was_read: bool) -> Mapping[str, Any]:
+    def _body(self, name: str, read: _Read, *, validate: bool) -> Mapping[str, Any]:
+        """
+        Return the body of a request: the given rows, or the input example of the served model.
+
+        :param read: reads the given rows with an encoding, or without; returns None if none were given
+        :param validate: whether the deployment's schema has to accept them
+        """
+        # As long as nothing is known of a deployment it may have a schema, which takes values that JSON lacks.
+        may_have_schema = validate and (name not in self._request_schemas or self._request_schemas[name] is not None)
+        body = read(encoded if may_have_schema else None)
+        # The served version may have changed since, and with it the example.
+        deployment = None if body is None else self._can_answer.get(name)
+        if deployment is None:
+            deployment = self._find_deployment(name)
+            predict.check_can_answer(deployment, by_ingress=self.access.inference_route == "istio")
+            self._can_answer[name] = deployment
+        if body is None:
+            body = example = self._input_example(deployment)
+            return self._accepted(deployment, lambda _: example) if may_have_schema else body
+        return self._accepted(deployment, read) if may_have_schema else body
+
+    def _accepted(self, deployment: Deployment, read: _Read) -> Mapping[str, Any]:
         """
         Return the body of a request as the deployment's schema accepts it.
 
-        :param read: reads the rows with an encoding, or without
-        :param was_read: whether the schema may be known from an earlier request, and another one be published since
-        :raises InvalidInputError: the schema, read again if it was known, does not accept the rows
+        :raises InvalidInputError: the schema does not accept the rows; one that was known before is read again first
         """
+        was_known = deployment.name in self._request_schemas
         try:
             schema = self._request_schema(deployment)
-            if schema is not None:
-                return matching_body(schema, read, f"{deployment}")
-            return self._unchecked(deployment, read)
+            return self._unchecked(deployment, read) if schema is None else matching_body(schema, read, f"{deployment}")
         except InvalidInputError:
-            if not was_read:
+            if not was_known:
                 raise
+        # Another client may have published another one since.
         del self._request_schemas[deployment.name]
         deployment = self._can_answer[deployment.name] = self._find_deployment(deployment.name)
-        return self._accepted(deployment, read, was_read=False)
+        return self._accepted(deployment, read)
 
     @staticmethod
-    def _unchecked(deployment: Deployment, read: Callable[[Any], Any]) -> Mapping[str, Any]:
+    def _unchecked(deployment: Deployment, read: _Read) -> Mapping[str, Any]:
         """Return the body of a request without its schema: values that JSON lacks are encoded only if there is one."""
         try:
             body: Mapping[str, Any] = read(None)

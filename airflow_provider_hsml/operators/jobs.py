@@ -47,8 +47,9 @@ class RunHopsworksJobOperator(SpecOperator):
     :param wait_for_completion: whether to wait until the execution has ended; False returns once it was started
     :param timeout: seconds, or a ``timedelta``, until the execution must have ended; None: no limit. When it has passed
         the task fails, the execution keeps running, and a retry attaches to it
-    :param stop_on_kill: whether to stop the execution if the task is killed, or exceeds its ``execution_timeout``. A
-        deferred task can do so with Airflow 3.3 and later
+    :param stop_on_kill: whether to stop the execution if the task is marked as failed, cleared, or exceeds its
+        ``execution_timeout`` in a worker. While the task is deferred, the execution is stopped with Airflow 3.3 and
+        later, and keeps running after the ``execution_timeout``
     """
 
     operator_extra_links = (ExecutionLink(),)

@@ -202,7 +202,7 @@ _FLOWS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], Any]] = {
     "the journal": (lambda: open_journal(PROJECT, "mnist"), _ENTRY.to_json()),
     "the record of a job's execution": (
         lambda: open_records(PROJECT, "train", "dag/run/task/-1@1"),
-        Record(RecordState.STARTED, "dag/run/task/-1@1", "0123", 1000.0, newest=99, execution=100).to_json(),
+        Record(RecordState.STARTED, "dag/run/task/-1@1", "0123", 1000.0, execution=100, seen=(99,)).to_json(),
     ),
     "expected.json": (
         lambda: predict.recorded_probe(PROJECT, MODEL, VersionFiles()),

@@ -36,9 +36,8 @@ LOGS_NOT_AVAILABLE = 240027
 _MOST_OF_LOG = 1 << 20
 """Characters of an instance's log that are kept."""
 KUBERNETES_NOT_INSTALLED = 240014
-VERSIONS, TAGS = "versions", "tags"
-_SCHEMAS = "schemas of deployments"
 _SCHEMA_NOT_FOUND = 240037
+VERSIONS, TAGS, _SCHEMAS = "versions", "tags", "schemas of deployments"
 """Routes that some servers lack."""
 
 

@@ -72,13 +72,11 @@ class Record:
     """The hash of the arguments, from ``hash_of``."""
     at: float
     """When it was written, right before the last attempt to start, in seconds since 1970."""
-    newest: int = 0
-    """The newest execution of the job before the start; for records without ``seen``."""
     execution: int | None = None
     succeeded: bool | None = None
     """Whether an ended one succeeded; None if it was not waited for."""
     seen: tuple[int, ...] = ()
-    """The newest executions of the job before the start; empty if there were none, and in records of older versions."""
+    """The newest executions of the job before the start; empty if there were none."""
     begun: float | None = None
     """When the first attempt to start was recorded; None: ``at``."""
     variables: str = ""
@@ -92,7 +90,7 @@ class Record:
 
         :param execution: its id, which need not rise with time
         """
-        return execution in self.seen if self.seen else execution <= self.newest
+        return execution in self.seen
 
     def may_own(self, execution: Execution) -> bool:
         """Return whether an execution may be the one of this start, by its id and arguments."""
@@ -125,7 +123,7 @@ class Record:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of the record's file."""
-        content = {"run": self.run, "arguments": self.arguments, "at": self.at, "newest": self.newest}
+        content = {"run": self.run, "arguments": self.arguments, "at": self.at}
         more = {"seen": list(self.seen), "begun": self.begun, "takes_defaults": self.takes_defaults}
         of_state = {"state": self.state.value, "execution": self.execution, "succeeded": self.succeeded}
         return {**content, **of_state, **more, "variables": self.variables}
@@ -138,7 +136,7 @@ class Record:
         :raises ValueError: ``data`` is no record
         """
         required = {"state": str, "run": str, "arguments": str, "at": float}
-        optional: dict[str, wire.Shape] = {"newest": int, "execution": int, "begun": float, "seen": [int]}
+        optional: dict[str, wire.Shape] = {"execution": int, "begun": float, "seen": [int]}
         optional |= {"succeeded": bool, "variables": str, "takes_defaults": bool}
         row = wire.resource(data, required, optional)
         state = RecordState(row["state"])
@@ -150,7 +148,6 @@ class Record:
             row["run"],
             row["arguments"],
             row["at"],
-            newest=row.get("newest") or 0,
             execution=row.get("execution"),
             succeeded=row.get("succeeded"),
             seen=tuple(row.get("seen") or ()),

@@ -97,7 +97,7 @@ async def start_or_attach(run: JobRun, job: Job, *, wait: bool) -> Execution:
     found = await _earlier(run, job, wait=wait)
     if found is None:
         found = await _start(run, job)
-    run.started = found.id
+    run.started, run.sought = found.id, None
     record = run.records.newest
     if record is None or record.state is not RecordState.ENDED:
         state = RecordState.STARTED if wait else RecordState.ENDED
@@ -379,7 +379,6 @@ async def _start(run: JobRun, job: Job) -> Execution:
         run.key,
         hash_of(_effective(run, job)),
         run.clock(),
-        newest=max(before, default=0),
         seen=before,
         begun=run.clock(),
         variables=run.variables,
@@ -393,14 +392,12 @@ async def _start(run: JobRun, job: Job) -> Execution:
             await run.records.write(record, is_needed=True)
             found = await search.find(run, record, run.clock())
             if found is not None:
-                run.sought = None
                 return found
         try:
             execution = await api.start_execution(run.project, job.name, run.args, run.env_vars)
         except HopsworksError as error:
             found = await _after_error(run, record, error)
             if found is not None:
-                run.sought = None
                 return found
             if attempt == STARTS or run.clock() >= run.deadline:
                 raise
@@ -408,7 +405,6 @@ async def _start(run: JobRun, job: Job) -> Execution:
         else:
             if record.is_older(execution.id):
                 raise _accepted(run, f"the answer names execution {execution.id}, which existed before")
-            run.sought = None
             log.info("%s: started", execution)
             return execution
     raise AssertionError  # The last attempt returns or raises.

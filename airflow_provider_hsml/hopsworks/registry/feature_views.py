@@ -40,7 +40,7 @@ async def find_view(project: Project, wanted: ViewName, training_dataset: int | 
             if training_dataset not in known:
                 message = (
                     f"training_dataset_version {training_dataset}: {view} has no such training dataset; there are: "
-                    f"{_listed(known)}.\nCreate the training dataset first, or name one of these."
+                    f"{_joined(known)}.\nCreate the training dataset first, or name one of these."
                 )
                 raise NotFoundError(message)
     except RequestRefusedError as error:
@@ -66,7 +66,7 @@ async def _find(project: Project, store: FeatureStore, wanted: ViewName) -> Feat
             f"{await _known_names(project, store)}.\nName one that exists."
         )
         raise NotFoundError(message)
-    versions = _listed(view.version for view in views)
+    versions = _joined(sorted(view.version for view in views))
     if wanted.version is not None:
         message = (
             f"feature_view_version {wanted.version}: feature view {wanted.name!r} has no such version; there are: "
@@ -85,11 +85,11 @@ async def _find(project: Project, store: FeatureStore, wanted: ViewName) -> Feat
 async def _known_names(project: Project, store: FeatureStore) -> str:
     """Return the names of the views that exist, for a message; nothing if they cannot be listed."""
     try:
-        return f"; there are: {_listed(await api.get_feature_view_names(project, store))}"
+        return f"; there are: {_joined(await api.get_feature_view_names(project, store))}"
     except HopsworksError as error:
         log.info("%s; the existing feature views are not named", error)
         return ""
 
 
-def _listed(items: Iterable[object]) -> str:
-    return ", ".join(map(str, sorted(items, key=str))) or "none"
+def _joined(items: Iterable[object]) -> str:
+    return ", ".join(map(str, items)) or "none"

@@ -93,7 +93,7 @@ class PreparedChange:
     newest_version: int | None = None
     """Number of the newest deployment version, for an update; None where Hopsworks keeps none."""
     schema: CarriedSchema | None = None
-    """The schema of its requests after an update; None if it has none."""
+    """The schema of its requests after an update; None for other changes."""
 
 
 class Reconciler:

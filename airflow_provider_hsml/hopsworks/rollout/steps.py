@@ -203,7 +203,7 @@ class Steps:
         :param live: the deployment that the change was prepared against
         :param restore: the deployment version to activate; None sends the desired settings
         :param newest_version: number of the newest deployment version; None where Hopsworks keeps none
-        :param schema: the schema of its requests after an update; None if it has none
+        :param schema: the schema of its requests after an update; None where a deployment version is activated
         :return: the deployment as it was stored
         """
         if self.policy.recreate and not live.status.is_down:

@@ -176,7 +176,7 @@ class Update:
 
         :param live: the deployment as it was checked, in a state in which the server accepts changes
         :param newest_version: number of the newest deployment version; None if the server keeps no versions
-        :param schema: the schema of its requests afterwards; None if it has none
+        :param schema: the schema of its requests afterwards, from ``prepare_update``; None: it stays as it is
         :raises Replan: the deployment has changed since, or is busy
         :raises SupersededError: another client changed or deleted the deployment meanwhile
         :raises UnsupportedError: the server left out settings that it does not know

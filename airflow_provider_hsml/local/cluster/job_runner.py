@@ -57,14 +57,14 @@ class Stopped:
         self.event.set()
         with self._lock:
             if self._process is not None:
-                _end(self._process)
+                process_groups.end(self._process, _END_SECONDS)
 
     def watch(self, process: subprocess.Popen[bytes]) -> None:
         """End this process with the execution, also when the execution was stopped before."""
         with self._lock:
             self._process = process
             if self.event.is_set():
-                _end(process)
+                process_groups.end(process, _END_SECONDS)
 
 
 class JobRunner:
@@ -120,7 +120,7 @@ class JobRunner:
                 on_running()
                 return process.wait()
             finally:
-                _end(process)
+                process_groups.end(process, _END_SECONDS)
                 self._store.forget_process(process.pid)
 
     def _start(
@@ -144,15 +144,3 @@ class JobRunner:
             cwd=folder,
             start_new_session=True,
         )
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(OSError):
-        process.terminate()
-    assert process.stdin is not None  # noqa: S101 - it was asked for
-    with contextlib.suppress(OSError):
-        process.stdin.close()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_END_SECONDS)
-    process_groups.kill(process.pid)
-    process.wait()

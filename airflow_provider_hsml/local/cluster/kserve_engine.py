@@ -247,19 +247,10 @@ class _Process:
 
     def stop(self) -> None:
         self._is_stopping = True
-        process = self._process
-        with contextlib.suppress(OSError):
-            process.terminate()
-        assert process.stdin is not None  # noqa: S101 - it was asked for
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_END_SECONDS)
-        process_groups.kill(process.pid)
-        process.wait()
+        process_groups.end(self._process, _END_SECONDS)
         self._reader.join(_LAST_WORDS_SECONDS)
         self._engine.hops.forget(self._port)
-        self._engine.forget(process.pid)
+        self._engine.forget(self._process.pid)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _is_ready(self) -> bool:

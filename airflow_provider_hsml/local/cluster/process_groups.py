@@ -36,6 +36,23 @@ def kill(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
+def end(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """
+    End a process that has a pipe as its standard input, and its session: in order, and then at once.
+
+    :param seconds: how long the process may take to end by itself
+    """
+    with contextlib.suppress(OSError):
+        process.terminate()
+    assert process.stdin is not None  # noqa: S101 - it was asked for
+    with contextlib.suppress(OSError):
+        process.stdin.close()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(seconds)
+    kill(process.pid)
+    process.wait()
+
+
 def end_leftovers(store: Store) -> None:
     """
     End the processes of an earlier server that did not notice the end of their parent.

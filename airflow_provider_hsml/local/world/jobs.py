@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.errors import Refusal, malformed
 
-from .executions import Executions
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from airflow_provider_hsml.local.cluster.behaviour import Speeds
-    from airflow_provider_hsml.local.cluster.job_runner import JobRunner
     from airflow_provider_hsml.local.store import Store
 
     from .accounts import Project
-    from .administration import Administration
+    from .executions import Executions
     from .files import ProjectFiles
 
 _NAME = re.compile(r"[^\s/\\:*?\"'<>|&;#`%{}\x00-\x1f]{1,255}")
@@ -55,19 +49,11 @@ class Jobs:
     ``declare`` makes a job of a test or a demo, script included; clients upload the script and PUT the job.
     """
 
-    def __init__(  # noqa: PLR0917 - the parts of a project that a job needs
-        self,
-        project: Project,
-        store: Store,
-        files: ProjectFiles,
-        runner: JobRunner,
-        speeds: Callable[[], Speeds],
-        administration: Administration,
-    ) -> None:
+    def __init__(self, project: Project, store: Store, files: ProjectFiles, executions: Executions) -> None:
         self._project = project
         self._store = store
         self._files = files
-        self.executions = Executions(project, store, files, runner, speeds, administration)
+        self.executions = executions
         """The executions of these jobs."""
 
     def declare(

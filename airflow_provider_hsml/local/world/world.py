@@ -14,6 +14,7 @@ from airflow_provider_hsml.local.cluster.request_schemas import EnforcingEngine
 from airflow_provider_hsml.local.errors import Refusal
 
 from .deployments import Deployments
+from .executions import Executions
 from .feature_store import FeatureStore
 from .files import DATASETS, ProjectFiles
 from .holdings import Holdings
@@ -141,7 +142,8 @@ class World:
             registry = Registry(project, store, files, line, administration.tag_schemas)
             deployments = Deployments(project, store, files, self.cluster, line=line, administration=administration)
             features = FeatureStore(project, root / "feature-stores" / f"{project.name}.json")
-            jobs = Jobs(project, store, files, job_runner, lambda: self.cluster.speeds, administration)
+            executions = Executions(project, store, files, job_runner, lambda: self.cluster.speeds, administration)
+            jobs = Jobs(project, store, files, executions)
             self._holdings[project.id] = Holdings(project, files, registry, deployments, features, jobs)
         for project in accounts.projects:
             files = self._holdings[project.id].files

@@ -800,17 +800,6 @@ class TestTheRecords:
         assert ended.state == "FINISHED"
         assert "is not recorded" in caplog.text
 
-    def test_of_older_versions_are_understood(self) -> None:
-        fake = FakeJobs(lasts=1000.0)
-        fake.submit()
-        killed(fake, 8.5)
-        (name,) = (name for name in fake.files if name.endswith(fake.records()[0]))
-        content = json.loads(fake.files[name])
-        old = ("run", "arguments", "at", "newest", "state", "execution", "succeeded")
-        fake.files[name] = json.dumps({key: content[key] for key in old}).encode()
-
-        assert run(fake).id == 101
-
     def test_that_vanish_while_they_are_read(self) -> None:
         fake = FakeJobs()
         run(fake)
