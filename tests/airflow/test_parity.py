@@ -7,7 +7,6 @@ A scenario is played from its beginning in each mode, on a deployment of its own
 
 from __future__ import annotations
 
-import contextlib
 import re
 import threading
 import time
@@ -16,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks import Verification, api
+from airflow_provider_hsml.hopsworks import Verification
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.rollout import probe
 from airflow_provider_hsml.local.cluster.faults import Hold, LostChange, RequestFault, StartFault
@@ -30,7 +29,7 @@ from airflow_provider_hsml.operators import (
     StartDeploymentOperator,
     StopDeploymentOperator,
 )
-from tests.support.tasks import FakeTaskInstance, execute, resource
+from tests.support.tasks import FakeTaskInstance, change_by_rest, execute, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,11 +126,7 @@ class Stage:
 
     def somebody_changes_it(self) -> None:
         """Have somebody else deploy version 3, by REST, once the server takes it."""
-        while True:
-            body = resource(self.hook, self.name) | {"modelVersion": 3}
-            with contextlib.suppress(RequestRefusedError):
-                self.hook.client.send(api.put_deployment(self.hook.client.project, body))
-                return
+        change_by_rest(self.hook, self.name, lambda row: row.update(modelVersion=3))
 
     @property
     def number(self) -> int:

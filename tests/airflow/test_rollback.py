@@ -12,7 +12,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Sleep
@@ -27,7 +26,7 @@ from airflow_provider_hsml.operators import (
     RollbackDeploymentOperator,
 )
 from tests.conftest import HOPSWORKS, run_model
-from tests.support.tasks import FakeTaskInstance, changes, execute, resource
+from tests.support.tasks import FakeTaskInstance, change_by_rest, changes, execute, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -272,9 +271,7 @@ class TestByHand:
         back, ti = RollbackDeploymentOperator(task_id="back", deployment_name="hand6"), FakeTaskInstance()
 
         async def change_it(*_: object, **__: object) -> ProbeResult:
-            raw = resource(hook, "hand6")
-            raw["predictorResources"]["limits"]["memory"] = 2048
-            hook.client.send(api.put_deployment(hook.client.project, raw))
+            change_by_rest(hook, "hand6", take_less_memory)
             await Sleep(0.0)
             raise SupersededError("somebody else did it")
 
@@ -297,9 +294,7 @@ class TestByHand:
             execute(best("hand7"))
         back, ti = RollbackDeploymentOperator(task_id="back", deployment_name="hand7"), FakeTaskInstance()
         execute(back, ti)
-        raw = resource(hook, "hand7")
-        raw["predictorResources"]["limits"]["memory"] = 2048
-        hook.client.send(api.put_deployment(hook.client.project, raw))
+        change_by_rest(hook, "hand7", take_less_memory)
         assert execute(best("hand7"))["model_version"] == 1
 
         assert execute(back, dataclasses.replace(ti, max_tries=1))["model_version"] == 1
@@ -579,3 +574,8 @@ def test_one_that_ended_as_superseded_is_resumed_and_never_turned_around(
     with pytest.raises(SupersededError, match="another version serves meanwhile"):
         hook.rollback_deployment(name, poll_interval=0.1)
     assert hook.get_deployment(name).model_version == 3
+
+
+def take_less_memory(row: dict[str, Any]) -> None:
+    """Change a deployment in what has no part in its version."""
+    row["predictorResources"]["limits"]["memory"] = 2048

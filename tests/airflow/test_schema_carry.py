@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.rollout.schema_carry import CarriedSchema, 
 from airflow_provider_hsml.hopsworks.rollout.update import Update
 from airflow_provider_hsml.local import FeatureView, LocalServing, RequestFault
 from tests.support.request_schemas import FILES, ROW, Scene, declare
-from tests.support.tasks import changes, execute
+from tests.support.tasks import change_by_rest, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -545,10 +545,7 @@ class TestJournal:
         """The version that was checked without a schema does not go out with one of another training dataset."""
         schema = scene.publish()
         scene.deploy(scene.register(2), script="predict.py")
-        project = scene.hook.client.project
-        live = scene.hook.client.send(api.get_deployment(project, scene.name))
-        assert live is not None
-        scene.hook.client.send(api.put_deployment(project, {**live.raw, "predictorEnvVars": []}))
+        change_by_rest(scene.hook, scene.name, lambda row: row.update(predictorEnvVars=[]))
         scene.register(3)
         prepare = Update.prepare_update
         done: list[int] = []
@@ -557,9 +554,9 @@ class TestJournal:
             result = await prepare(update, now)
             if not done:
                 done.append(1)
-                body = dict(now.raw)
-                deployment_schema.write_variables(body, schema.variables())
-                await api.put_deployment(update.run.project, body)
+                change_by_rest(
+                    scene.hook, scene.name, lambda row: deployment_schema.write_variables(row, schema.variables())
+                )
             return result
 
         monkeypatch.setattr(Update, "prepare_update", prepare_then_lose)
@@ -576,13 +573,14 @@ class TestJournal:
         prepare = Update.prepare_update
         done: list[int] = []
 
+        def name_the_other(row: dict[str, Any]) -> None:
+            row["predictorEnvVars"] = [text.replace(served.schema.id, other.id) for text in row["predictorEnvVars"]]
+
         async def prepare_then_lose(update: Any, live: Any) -> Any:
             result = await prepare(update, live)
             if not done:
                 done.append(1)
-                row = dict(live.raw)
-                row["predictorEnvVars"] = [text.replace(served.schema.id, other.id) for text in row["predictorEnvVars"]]
-                await api.put_deployment(update.run.project, row)
+                change_by_rest(served.hook, served.name, name_the_other)
             return result
 
         monkeypatch.setattr(Update, "prepare_update", prepare_then_lose)

@@ -8,17 +8,16 @@ import types
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Call
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Defer, Sleep
 from airflow_provider_hsml.hopsworks.promotion.journal import Journal, open_journal
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback
 from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
-from tests.support.tasks import resource
+from tests.support.tasks import change_by_rest, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -156,18 +155,12 @@ class World:
 
     def change(self, name: str, *, new_version: bool = False, **changed: Any) -> None:
         """Change keys of a deployment by plain REST; in those that are objects, the given keys only."""
-        while True:
-            row = resource(self.hook, name)
+
+        def apply(row: dict[str, Any]) -> None:
             for key, value in changed.items():
                 row[key] = {**(row.get(key) or {}), **value} if isinstance(value, dict) else value
-            try:
-                self.hook.client.send(api.put_deployment(self.hook.client.project, row, new_version=new_version))
-            except RequestRefusedError as busy:
-                if not busy.not_now:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
+
+        change_by_rest(self.hook, name, apply, new_version=new_version)
 
     def journal(self, name: str) -> Journal:
         """Read a deployment's journal."""

@@ -8,12 +8,17 @@ import functools
 import importlib
 import itertools
 import json
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _numbers = itertools.count()
 
@@ -98,6 +103,23 @@ def reads(serving: Any) -> int:
 def resource(hook: Any, name: str) -> dict[str, Any]:
     """Give a deployment as Hopsworks describes it, which no method of the hook does."""
     return dict(whole(hook, name).raw)
+
+
+def change_by_rest(
+    hook: Any, name: str, change: Callable[[dict[str, Any]], None], *, new_version: bool = False
+) -> None:
+    """Change a deployment as somebody who knows of nothing, by one PUT, once the server takes it."""
+    while True:
+        row = resource(hook, name)
+        change(row)
+        try:
+            hook.client.send(api.put_deployment(hook.client.project, row, new_version=new_version))
+        except RequestRefusedError as busy:
+            if not busy.not_now:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def whole(hook: Any, name: str) -> Any:
