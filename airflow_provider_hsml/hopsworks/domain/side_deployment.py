@@ -19,7 +19,7 @@ from .diff import update_body
 from .settings import RESTARTED, SET_BY_THE_SERVER, SettingValues
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
     from .deployment import Deployment
 
@@ -182,7 +182,7 @@ def is_lease_file(name: str) -> bool:
     return _FILE.fullmatch(name) is not None
 
 
-def newest_files(names: Mapping[str, int | None]) -> dict[str, list[str]]:
+def newest_files(names: Iterable[str]) -> dict[str, list[str]]:
     """
     Return the files of each lease in a listing, newest first, by the lease's id.
 

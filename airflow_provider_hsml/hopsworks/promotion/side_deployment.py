@@ -61,10 +61,9 @@ from airflow_provider_hsml.hopsworks.rollout.status import GoneGoal, StatusWait,
 from airflow_provider_hsml.hopsworks.rollout.stop import send_change
 from airflow_provider_hsml.hopsworks.rollout.update import default_serving_tool, least_instances
 
-from .journal import FOLDER
+from .journal import FOLDER, list_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from typing import Any
 
     from airflow_provider_hsml.hopsworks.api import Project
@@ -233,7 +232,7 @@ class SideDeployment:
         except RequestRefusedError as error:
             if error.code != SCOPE_MISSING:
                 raise
-            raise _without_scopes(self.name, error) from error
+            raise without_scopes(self.name, error) from error
 
     def _in_use(self, lease: Lease) -> HopsworksError:
         by = f"task {lease.run}" if lease.run else "a call of the hook"
@@ -361,6 +360,18 @@ async def remove_expired(project: Project, live_name: str, clock: Clock) -> list
     return removed
 
 
+async def remove_of(run: Run, seconds: float) -> None:
+    """
+    Delete the temporary deployments of a task that is being killed.
+
+    :param run: the run of the task on the live deployment
+    :param seconds: how long to retry
+    """
+    for lease in await _read_leases(run.project, run.name):
+        if lease.is_of(run.key):
+            await _end(run.project, lease, run.backoff(FIRST_DELAY_START, run.clock() + seconds))
+
+
 async def remove_all_expired(project: Project, clock: Clock) -> list[str]:
     """
     Delete the temporary deployments of all deployments of a project whose leases have expired.
@@ -391,7 +402,7 @@ async def _read_leases(project: Project, live_name: str) -> list[Lease]:
 async def _read_whole_leases(project: Project, live_name: str) -> list[Lease]:
     folder = f"{FOLDER}/{live_name}"
     leases = []
-    for files in newest_files(await _list(project, folder)).values():
+    for files in newest_files(await list_files(project, live_name) or ()).values():
         path = f"{folder}/{files[0]}"
         try:
             lease = await api.read_json(project, path, Lease.from_json, size=None)
@@ -401,11 +412,6 @@ async def _read_whole_leases(project: Project, live_name: str) -> list[Lease]:
         if lease is not None:  # Else its task has ended it meanwhile, or renewed it.
             leases.append(lease)
     return leases
-
-
-async def _list(project: Project, folder: str) -> Mapping[str, int | None]:
-    entries = await all_pages(lambda offset: api.list_folder(project, folder, offset=offset))
-    return {entry.name: entry.size for entry in entries or []}
 
 
 async def _end(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool = False) -> None:
@@ -423,7 +429,7 @@ async def _end(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool 
         return
     folder = f"{FOLDER}/{lease.live_name}"
     # The oldest first: as long as one is left, the lease is known.
-    for name in reversed(newest_files(await _list(project, folder)).get(lease.id, [])):
+    for name in reversed(newest_files(await list_files(project, lease.live_name) or ()).get(lease.id, [])):
         await api.delete_path(project, f"{folder}/{name}")
 
 
@@ -459,9 +465,23 @@ def _transient(message: str) -> DeploymentError:
     return error
 
 
-def _without_scopes(name: str, error: HopsworksError) -> InvalidInputError:
+_SCOPES = "the scopes DATASET_VIEW, DATASET_CREATE and DATASET_DELETE"
+
+
+def is_without_scopes(error: HopsworksError) -> bool:
+    """Return whether an error is that of an API key that may not keep a lease."""
+    return isinstance(error, InvalidInputError) and _SCOPES in str(error)
+
+
+def without_scopes(name: str, error: HopsworksError | None = None) -> InvalidInputError:
+    """
+    Return the error for an API key that may not keep a lease.
+
+    :param name: the name of the temporary deployment
+    :param error: the refusal; None if it was met before
+    """
+    refused = f": {error}" if error else "."
     return InvalidInputError(
         f"Temporary deployment {name!r}: its lease is a file of the project, which this API key may not list, write or "
-        f"delete: {error}\nUse a key with the scopes DATASET_VIEW, DATASET_CREATE and DATASET_DELETE, or leave "
-        "preflight out."
+        f"delete{refused}\nUse a key with {_SCOPES}, or leave preflight out."
     )
