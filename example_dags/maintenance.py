@@ -78,7 +78,6 @@ with DAG(
     # [END maintenance_restart]
 
     retire >> clear_up
-    # A temporary deployment uses a model version, which could not be deleted.
-    remove_side_deployments() >> clear_up
+    remove_side_deployments()
     # [END maintenance_tasks]
 # [END maintenance]
