@@ -22,6 +22,7 @@ from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from airflow_provider_hsml.local import Administration, LocalServing, Quota
 from airflow_provider_hsml.local.cluster.faults import Hold, RequestFault, StartFault
+from airflow_provider_hsml.local.world import deployments
 from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.request_schemas import FILES, ROW, Scene, declare
@@ -408,6 +409,24 @@ class TestTheTemporaryDeployment:
         assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
 
         assert created(serving, name)["requestedInstances"] == 1
+
+    @pytest.mark.since_hopsworks("5.2")
+    def test_has_the_tags_that_hopsworks_demands_and_no_others(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str, monkeypatch: Any
+    ) -> None:
+        register(name, 2)
+        hook.deploy_model(name, 1, spec={"tags": {"team": "risk", "other": "x"}}, poll_interval=0.1)
+        shown = deployments.on_the_wire
+        monkeypatch.setattr(
+            deployments, "on_the_wire", lambda *given: shown(*given) | {"missingMandatoryTags": ["team", "unknown"]}
+        )
+        serving.requests.clear()
+
+        assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
+
+        tagged = [(asked.path.rpartition("/")[2], asked.body) for asked in serving.requests if "/tags/" in asked.path]
+        assert ("team", "risk") in tagged
+        assert "other" not in dict(tagged)
 
     @pytest.mark.since_hopsworks("5.2")
     def test_has_its_own_request_schema(
