@@ -16,6 +16,7 @@ from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import DeploymentSpec, InferenceLogger, Scaling, Verification
 from airflow_provider_hsml.hopsworks.domain.side_deployment import Lease, is_lease_file, side_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, VerificationError
+from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion import side_deployment
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, list_files
 from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
@@ -281,6 +282,36 @@ class TestNoEvidence:
         assert production(serving, name) == before
         assert hook.get_promotion_state(name).rejected == ()
         assert hook.deploy_model(name, 2, preflight=True, run_key="task@1", timeout=30).action == "updated"
+        assert not is_left(serving, hook, name)
+
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_no_answer_counts_if_production_answers(
+        self,
+        serving: LocalServing,
+        hook: HsmlHook,
+        register: Callable[..., int],
+        name: str,
+        whole: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Else it is the route to the models that fails."""
+        monkeypatch.setattr(predict, "ROUTE_BUDGET", 0.5)
+        register(name, 2, auc=0.9)
+        path = f"/project/*/inference/models/{'*' if whole else f'{side_of(name)}:predict'}"
+        answer = {"errorCode": 250007, "usrMsg": "no healthy upstream"}
+        dead = RequestFault("POST", path, status=500, body=answer, times=None)
+        before, fault = production(serving, name), serving.faults.add(dead)
+        try:
+            with pytest.raises(HopsworksError, match=r"does not answer(.|\n)*which was not changed") as caught:
+                hook.deploy_model(name, 2, preflight=True, timeout=30, poll_interval=0.1)
+        finally:
+            serving.faults.remove(fault)
+
+        assert caught.value.transient is whole
+        assert isinstance(caught.value, VerificationError) is not whole
+        assert caught.value.record.preflight == ("not finished" if whole else "failed")
+        assert production(serving, name) == before
+        assert [one.version for one in hook.get_promotion_state(name).rejected] == ([] if whole else [2])
         assert not is_left(serving, hook, name)
 
     def test_who_deletes_it_meanwhile_stops_the_preflight(
