@@ -327,6 +327,7 @@ class TestNoEvidence:
             serving.faults.remove(fault)
 
         assert caught.value.transient is whole
+        assert ("It does not answer either" in str(caught.value)) is whole
         assert isinstance(caught.value, VerificationError) is not whole
         assert caught.value.record.preflight == ("not finished" if whole else "failed")
         assert production(serving, name) == before
@@ -366,6 +367,8 @@ class TestWhatGoesWrongBesideIt:
 
         assert (record.action, record.preflight) == ("updated", "passed")
         assert production(serving, name)[0][2] == 2
+        tries = [asked for asked in sent(serving) if asked.body["name"] == side_of(name)]
+        assert len(tries) == 2, "what was tried beside another configuration"
         assert not is_left(serving, hook, name)
 
     @pytest.mark.parametrize("is_bad", [False, True])
