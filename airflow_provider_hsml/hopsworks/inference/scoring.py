@@ -52,7 +52,8 @@ ALL_REFUSED = 100
 """Refused rows, without one that was answered, after which a deployment counts as answering none."""
 OUTAGE_SECONDS = 60.0
 """Seconds for which a model may fail with every row, or limit the rate, before its error is raised."""
-_LONGEST_PAUSE = 8.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 8.0
+"""Seconds between two attempts while a model fails with every row, or limits the rate."""
 _BETWEEN_WAITS = 5.0
 """Seconds between two calls of ``on_wait`` while no chunk is complete."""
 _MOST_OF_REASON = 300
@@ -302,7 +303,7 @@ class _Work:
         :return: the predictions, and the seconds of the request
         :raises _Outage: it fails with rows that it has answered before, or limits the rate, for too long
         """
-        target, pause = self._target, 1.0
+        target, pause = self._target, _FIRST_PAUSE
         ends = target.clock() + min(OUTAGE_SECONDS, target.timeout)
         while True:
             try:
