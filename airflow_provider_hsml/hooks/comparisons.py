@@ -6,9 +6,14 @@ import logging
 import os
 import time
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.connection import mask_key
+from airflow_provider_hsml.hopsworks.compare.compare import compare
+from airflow_provider_hsml.hopsworks.compare.packages import check_installed
+from airflow_provider_hsml.hopsworks.compare.report import report
+from airflow_provider_hsml.hopsworks.compare.scored import Rows, Scored
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.comparison_metrics import read_metrics
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
@@ -17,6 +22,7 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.promotion.contenders import Reference, find_contenders
 from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment, remove_expired
+from airflow_provider_hsml.hopsworks.registry import trained_until
 
 from .base import HsmlBaseHook, in_time
 from .object_storage import writable
@@ -92,8 +98,6 @@ class ComparisonsMixin(HsmlBaseHook):
         :return: the comparison as plain JSON; ``report`` is the path of the report for people
         :raises InvalidInputError: an argument is wrong, or the versions cannot be compared
         """
-        from airflow_provider_hsml.hopsworks.compare import Rows, Scored, check_installed, compare, report  # noqa: PLC0415 - needs the extra [metrics]
-
         check_installed()
         run = self._new_run(check_deployment_name(name), timeout, poll_interval, run_key, audit)
         columns = Columns.read(label_column, group_column, time_column, slice_columns)
@@ -109,13 +113,13 @@ class ComparisonsMixin(HsmlBaseHook):
             first, second = self._read_results(champion_results, challenger_results, challenger, columns)
         champion, ours = None if first is None else first.results, second.results
         comparison = compare(
-            None if champion is None else _scored(Scored, champion),
-            _scored(Scored, ours),
+            None if champion is None else _scored(champion),
+            _scored(ours),
             Rows(**_beside(ours.records, columns)),
             specs,
             resamples=resamples,
             seed=seed,
-            trained_until=(None if champion is None else champion.trained_until, ours.trained_until),
+            trained_until=(_until(champion), _until(ours)),
             challengers=arguments.integer("challengers", challengers, least=1),
         )
         if side_by_side:
@@ -184,8 +188,15 @@ class ComparisonsMixin(HsmlBaseHook):
             self.client.sleep = before
 
 
-def _scored(kind: Any, results: ResultSet) -> Any:
-    return kind(results.served, results.predictions, results.refused, results.latencies)
+def _scored(results: ResultSet) -> Scored:
+    return Scored(results.served, results.predictions, results.refused, results.latencies)
+
+
+def _until(results: ResultSet | None) -> datetime | None:
+    """Return until when the training data of a version goes; None if that is unknown."""
+    if results is None or results.trained_until is None:
+        return None
+    return datetime.fromisoformat(trained_until.read_argument(results.trained_until))
 
 
 def _read_metrics(metrics: object, columns: Columns) -> Any:

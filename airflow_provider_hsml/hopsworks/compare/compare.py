@@ -87,7 +87,7 @@ def compare(
     :raises InvalidInputError: an argument is wrong, the answers do not fit a metric, or a package is missing
     """
     check_installed()
-    specs = read_metrics("metrics", metrics)
+    specs = read_metrics("metrics", metrics) if metrics or rows.labels is not None else ()
     check_not_the_same(None if champion is None else champion.version, challenger.version)
     count = len(challenger.predictions)
     _check_lengths(champion, rows, count)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import arguments, preconditions
+from airflow_provider_hsml.hopsworks.domain.comparison import check_not_the_same
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.journal_entry import ServedVersion
 from airflow_provider_hsml.hopsworks.domain.records import Shape
@@ -102,12 +103,7 @@ async def find_contenders(run: Run, challenger: Reference, *, by_ingress: bool) 
         predict.check_can_answer(live, by_ingress=by_ingress)
         preconditions.check_live(live, model, {})
     served = situation.to_compare_with
-    if served == ServedVersion(model.project, model.name, model.version):
-        message = (
-            f"challenger: deployment {run.name!r} serves {served} already, and a version is not compared with itself.\n"
-            "Name another version."
-        )
-        raise InvalidInputError(message)
+    check_not_the_same(served, ServedVersion(model.project, model.name, model.version))
     champion = await find_champion(run.project, served, [], run.name)
     return Contenders(
         live,
