@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 _WHAT = "the result of CompareModelsOperator, or of compare_models of the hook"
 _LONGEST_TEXT = 200
+_LONGEST_PLACE = 2000
+_MOST_WARNINGS = 20
 _ROUNDING = 1e-9
 """Relative tolerance of levels: 1 - 0.95 is a little more than 0.05."""
 
@@ -199,8 +201,8 @@ class Comparison:
             groups=None if record.get("groups") is None else reader.count("groups"),
             rarer_class=None if record.get("rarer_class") is None else reader.count("rarer_class"),
             slice_levels=slice_levels,
-            warnings=tuple(beginning(str(one)) for one in reader.items("warnings")),
-            report=None if record.get("report") is None else reader.text("report"),
+            warnings=tuple(beginning(str(one)) for one in reader.items("warnings")[:_MOST_WARNINGS]),
+            report=None if record.get("report") is None else reader.text("report", _LONGEST_PLACE),
             details={name: record[name] for name in DETAILS if name in record},
         )
 
@@ -286,11 +288,11 @@ class _Reader:
     def count(self, name: str) -> int:
         return arguments.integer(f"{self.what}.{name}", self.data.get(name), least=0)
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, most: int = _LONGEST_TEXT) -> str:
         value = self.data.get(name)
         if not isinstance(value, str):
             arguments.refuse(f"{self.what}.{name}", "a text", value)
-        return beginning(value, _LONGEST_TEXT)
+        return beginning(value, most)
 
     def numbers(self, name: str) -> tuple[float | None, ...]:
         where = f"{self.what}.{name}"
