@@ -13,7 +13,9 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_hsml.hopsworks.domain.comparison import Comparison
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, InvalidInputError, NotFoundError
+from airflow_provider_hsml.hopsworks.domain.side_deployment import is_lease_file
 from airflow_provider_hsml.hopsworks.inference import scoring
+from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.operators import CompareModelsOperator
 from tests.conftest import HOPSWORKS
@@ -102,7 +104,9 @@ class Scene:
 
     def leases(self) -> list[str]:
         files = self.serving.world.project(self.serving.project_id).files
-        return [path for path in files.paths() if "/lease-" in path and f"/{self.name}/" in path]
+        folder = f"{FOLDER}/{self.name}"
+        names = [entry.name for entry in files.listing(folder)] if files.exists(folder) else []
+        return [name for name in names if is_lease_file(name)]
 
 
 @pytest.fixture
@@ -373,9 +377,9 @@ class TestStoredAnswers:
 
         record = execute(served.task(input=None, champion_results=stored["champion"], challenger_results=other))
 
-        assert record["challenger"] == {"project": served.serving.project, "name": "other", "version": 7}
+        assert record["challenger"] == {"project": served.hook.client.project.name, "name": "other", "version": 7}
         assert record["metrics"]["accuracy"]["challenger"] == 1.0
-        assert Comparison.read(record).challenger.project == served.serving.project
+        assert Comparison.read(record).challenger.project == served.hook.client.project.name
 
     def test_that_do_not_fit(self, served: Scene, stored: dict[str, Any], tmp_path: Path) -> None:
         both = {"champion_results": stored["champion"], "challenger_results": stored["challenger"]}
