@@ -12,8 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
 from airflow_provider_hsml.hopsworks.domain.comparison import Comparison
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.domain.side_deployment import is_lease_file
+from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.inference import scoring
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
 from airflow_provider_hsml.local import LocalServing
