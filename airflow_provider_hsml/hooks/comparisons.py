@@ -18,10 +18,15 @@ from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.comparison_metrics import read_metrics
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.records import Columns, check_columns
-from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.promotion.contenders import Reference, find_contenders
-from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment, remove_expired
+from airflow_provider_hsml.hopsworks.promotion.side_deployment import (
+    REMOVAL_SECONDS,
+    SideDeployment,
+    remove_expired,
+    remove_of,
+)
 from airflow_provider_hsml.hopsworks.registry import trained_until
 
 from .base import HsmlBaseHook, in_time
@@ -35,10 +40,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.domain.records import Record
     from airflow_provider_hsml.hopsworks.domain.result_set import ResultSet
+    from airflow_provider_hsml.hopsworks.flow import Flow
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
     from airflow_provider_hsml.hopsworks.transport.client import Client
 
 log = logging.getLogger(__name__)
+
+_REMOVAL_SECONDS = 30.0
+"""Seconds for which the removal of a killed task's temporary deployment is retried."""
 
 
 class ComparisonsMixin(HsmlBaseHook):
@@ -160,32 +169,53 @@ class ComparisonsMixin(HsmlBaseHook):
         return Stored(results, str(path))
 
     def _score_versions(self, run: Run, challenger: Reference, scoring: VersionScoring) -> tuple[Stored | None, Stored]:
-        """Score the champion and the challenger on one temporary deployment, which is removed in any case."""
-        self.run(remove_expired(run.project, run.name, run.clock))
+        """
+        Score the champion and the challenger on one temporary deployment, which is removed in any case.
+
+        :raises HopsworksError: also if it could not be removed: a retry removes it, and uses the stored answers
+        """
+        self.run(_remove_left(run))
         both = self.run(find_contenders(run, challenger, by_ingress=self.access.inference_route == "istio"))
         self._on_decided(both.challenger.model)
         side = SideDeployment(run, "compare")
+        place = Workplace(run, both.live, side, self.run, self._connect, lambda: self._sleep(0))
         try:
-            place = Workplace(run, both.live, side, self.run, self._connect, lambda: self._sleep(0))
-            return scoring.score(place, both)
-        finally:
-            self._remove(side)
+            found = scoring.score(place, both)
+            self.run(side.remove())
+        except HopsworksError:
+            self._remove(side.name, side.remove())
+            raise
+        except BaseException:
+            # Airflow ends a killed task by an exception, which may be no Exception, and leaves it a minute.
+            self._remove(side.name, remove_of(run, _REMOVAL_SECONDS) if run.key else side.remove())
+            raise
+        return found
 
     def _connect(self, sleep: Callable[[float], None]) -> Client:
         from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415 - as in the base
 
         return Client(self.access, sleep=sleep, on_new_key=mask_key)
 
-    def _remove(self, side: SideDeployment) -> None:
-        """Remove the temporary deployment, also in the few seconds that a killed task still has."""
+    def _remove(self, name: str, removal: Flow[None]) -> None:
+        """Remove the temporary deployment after a failure, also where the task was killed; an error is only logged."""
         before = self.client.sleep
         self.client.sleep = time.sleep  # The hook's own ends each wait of a killed task.
         try:
-            drive(side.remove(), self.client.send, time.sleep)
+            drive(removal, self.client.send, time.sleep)
         except Exception:
-            log.exception("The temporary deployment %r is left: a later task on the deployment removes it", side.name)
+            log.exception("The temporary deployment %r is left: a later task on the deployment removes it", name)
         finally:
             self.client.sleep = before
+
+
+async def _remove_left(run: Run) -> None:
+    """Remove what earlier tries of this task, or tasks that were killed, have left; an error is only logged."""
+    try:
+        if run.key:
+            await remove_of(run, REMOVAL_SECONDS)
+        await remove_expired(run.project, run.name, run.clock)
+    except HopsworksError as error:
+        log.warning("%s; a temporary deployment beside %r may be left", error, run.name)
 
 
 def _scored(results: ResultSet) -> Scored:

@@ -124,7 +124,11 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         return callables
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
-        """Promote, and call ``on_rollback`` after a rollback, ``on_unverified`` after a change that stays pending."""
+        """
+        Promote, and call the functions that are told of a failure.
+
+        ``on_rollback`` after a rollback or a failed preflight, ``on_unverified`` after a change that stays pending.
+        """
         try:
             record = super()._promote(context, promote, *args, **kwargs)
         except HopsworksError as error:
@@ -143,7 +147,8 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
 
     def _call(self, context: Context, promotion: dict[str, Any]) -> None:
         """Call the functions for a promotion's action. Their exceptions are only logged."""
-        name = {"rolled_back": "on_rollback", "unverified": "on_unverified"}.get(promotion["action"])
+        action = "rolled_back" if promotion.get("preflight") == "failed" else promotion["action"]
+        name = {"rolled_back": "on_rollback", "unverified": "on_unverified"}.get(action)
         if name is None:
             return
         extended = cast("dict[str, Any]", context)  # Extended in place: in Airflow 2 it is more than a dict.
@@ -272,7 +277,8 @@ class DeployModelOperator(_PromotingOperator):
         version that fails there answers no user, and is rejected. ``True``, or ``"if_possible"`` to go on without where
         there is no room for one. It runs in the worker, also with ``deferrable=True``, and takes as long as a rollout
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
-        failed and was rolled back, also one of an earlier run; its record is under ``promotion`` in the context
+        failed and was rolled back, also one of an earlier run, and after a failed preflight; its record is under
+        ``promotion`` in the context
     :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 
@@ -369,7 +375,8 @@ class DeployBestModelOperator(_PromotingOperator):
         version that fails there answers no user, and is rejected. ``True``, or ``"if_possible"`` to go on without where
         there is no room for one. It runs in the worker, also with ``deferrable=True``, and takes as long as a rollout
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
-        failed and was rolled back, also one of an earlier run; its record is under ``promotion`` in the context
+        failed and was rolled back, also one of an earlier run, and after a failed preflight; its record is under
+        ``promotion`` in the context
     :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 

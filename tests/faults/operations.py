@@ -301,6 +301,23 @@ def _all() -> list[Operation]:
             clients=_CHANGING,
         ),
         Operation(
+            "preflight",
+            _two_versions,
+            lambda plot, common, waits: DeployModelOperator(
+                **common,
+                **waits,
+                model_name=plot.name,
+                model_version=2,
+                deployment_name=plot.name,
+                preflight=True,
+            ),
+            _updated,
+            # Each try may try the version in another temporary deployment.
+            {"put:2": 1, "create:2": 4, "start": 4, "delete": 4},
+            keeps_serving=True,
+            clients=("other scales", "other deploys", "other deletes"),
+        ),
+        Operation(
             "reject",
             _bad_version,
             lambda plot, common, waits: DeployModelOperator(
@@ -400,13 +417,11 @@ def _all() -> list[Operation]:
                 poll_interval=POLL,
             ),
             _compared,
-            # Each try makes a temporary deployment of its own, and starts it for each of the two versions.
-            {"create:1": 1, "create:2": 1, "start": 2, "stop": 1, "put:2": 1, "delete": 1},
+            # Each try may make another temporary deployment, and starts it for each version.
+            {"create:1": 4, "create:2": 4, "start": 8, "stop": 4, "put:2": 4, "delete": 4},
             can_defer=False,
             keeps_serving=True,
-            repeats=True,
-            clients=("other scales", "zombie"),
-            undoes=("create:1", "create:2", "start", "stop", "put:2", "delete"),
+            clients=("other scales",),
         ),
         Operation(
             "job",

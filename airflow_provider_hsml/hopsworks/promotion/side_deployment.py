@@ -81,6 +81,8 @@ REMOVAL_SECONDS = 300.0
 _REMOVAL_INTERVAL = 5.0
 _READ_AGAIN = 2.0
 """Seconds after which a lease that is not whole is read once more: its task may be writing it."""
+_DELETIONS = 3
+"""How often the files of a lease are listed and deleted: a deletion may be answered and not carried out."""
 _RENEW_AGAIN = 30.0
 """Seconds between two tries to renew a lease."""
 _SCRIPTS = {
@@ -428,9 +430,13 @@ async def _end(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool 
         log.warning("Deployment %r may still be created; its lease is kept until it expires", lease.name)
         return
     folder = f"{FOLDER}/{lease.live_name}"
-    # The oldest first: as long as one is left, the lease is known.
-    for name in reversed(newest_files(await list_files(project, lease.live_name) or ()).get(lease.id, [])):
-        await api.delete_path(project, f"{folder}/{name}")
+    for _ in range(_DELETIONS):
+        files = newest_files(await list_files(project, lease.live_name) or ()).get(lease.id)
+        if not files:
+            return
+        # The newest last: as long as a file is left, the lease is known as it was.
+        for name in reversed(files):
+            await api.delete_path(project, f"{folder}/{name}")
 
 
 async def _delete_documents(project: Project, name: str) -> None:
