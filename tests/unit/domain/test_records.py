@@ -6,11 +6,19 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_hsml.hopsworks.domain.deployment_schema import DeploymentSchema, Field
+from airflow_provider_hsml.hopsworks.domain.deployment_schema import DeploymentSchema
 from airflow_provider_hsml.hopsworks.domain.records import Columns, Shape, instances, read_records
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 ALL = Columns("y", "who", "at", ("land",))
+SCHEMA = DeploymentSchema.read(
+    {
+        "schemaVersion": 1,
+        "passedFeatures": [{"name": "a", "type": "bigint"}],
+        "extraLoggingFeatures": [{"name": "z", "type": "string"}],
+    },
+    "x",
+)
 RECORD = {"a": 1, "b": "two", "y": 0, "who": 7, "at": "2026-11-01", "land": None}
 
 
@@ -71,10 +79,7 @@ class TestWhatIsSent:
             (Shape.of_example({"instances": [[0, 0, 0]]}), [1, "two", None]),
             (Shape.of_example({"instances": [[0] * 5]}), [1, "two", 7, "2026-11-01", None]),
             (Shape.of_example({}), {"a": 1, "b": "two", "land": None}),
-            (
-                Shape.of_schema(DeploymentSchema("s1", (Field("a", "int", required=True), Field("z", "int")))),
-                {"a": 1},
-            ),
+            (Shape.of_schema(SCHEMA), {"a": 1}),
         ],
     )
     def test_is_what_the_version_takes(self, shape: Shape, sent: Any) -> None:
