@@ -50,6 +50,10 @@ AT_THE_PROXY, AT_THE_INGRESS = 4, 16
 """Requests at a time. Hopsworks' proxy keeps about ten connections to models for all of its users."""
 ALL_REFUSED = 100
 """Refused rows, without one that was answered, after which a deployment counts as answering none."""
+MOST_SUSPECTS = 20
+"""Rows of a chunk with which a model may fail, before it has answered any, until the chunk is left for later."""
+_SAMPLE = 10
+"""Rows of a chunk by which it is found out whether a model answers at all."""
 OUTAGE_SECONDS = 60.0
 """Seconds for which a model may fail with every row, or limit the rate, before its error is raised."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 8.0
@@ -193,10 +197,7 @@ class _Tally:
         :raises HopsworksError: none was; the last refusal
         """
         if self._last is not None and not self.answered_row:
-            raise self._last.extended(
-                f"The first {self._refused} rows were refused, and none was answered.\nCheck that the rows have the "
-                "columns that this version takes: its registered input example shows them."
-            )
+            raise none_answered(self._last, self._refused)
 
 
 class _Outage(Exception):
@@ -275,9 +276,25 @@ class _Work:
             raise _Ended
 
     async def _score(self, project: Project, first: int, rows: Sequence[Any]) -> Chunk:
+        while True:
+            chunk, suspect = await self._halved(project, first, rows, may_suspect=not self.tally.answered_row)
+            if suspect is None:
+                return chunk
+            # The model failed with some rows before it had answered any: whether that is about them, a later try tells.
+            await self._until_answering(project, rows, suspect)
+
+    async def _halved(
+        self, project: Project, first: int, rows: Sequence[Any], *, may_suspect: bool
+    ) -> tuple[Chunk, HopsworksError | None]:
+        """
+        Request the predictions for a chunk, and halve it where its rows are refused.
+
+        :param may_suspect: whether no row was answered so far, so that a failure of the model says nothing about rows
+        :return: the chunk, and the last failure that says nothing; with one, the chunk has to be tried again
+        """
         chunk = Chunk(first, [None] * len(rows), {}, [])
-        ranges = [(0, len(rows))]
-        while ranges:
+        ranges, suspect, suspects = [(0, len(rows))], None, 0
+        while ranges and suspects < MOST_SUSPECTS:
             begin, end = ranges.pop()
             try:
                 predictions, seconds = await self._ask(project, rows[begin:end])
@@ -288,13 +305,39 @@ class _Work:
                     continue
                 if not refuses_rows(error):
                     raise
+                if may_suspect and _is_crash(error):
+                    suspect, suspects = error, suspects + 1
+                    continue
                 chunk.refused[first + begin] = _reason(error)
                 self.tally.refused(error)
             else:
                 self.tally.answered(rows[begin])
                 chunk.latencies.append(seconds)
                 _enter(chunk, begin, predictions)
-        return chunk
+        return chunk, suspect
+
+    async def _until_answering(self, project: Project, rows: Sequence[Any], error: HopsworksError) -> None:
+        """
+        Wait until some row was answered: the model may have to come up.
+
+        :param error: the last failure
+        :raises HopsworksError: none was, for too long
+        """
+        target, pause = self._target, _FIRST_PAUSE
+        ends = target.clock() + min(OUTAGE_SECONDS, target.timeout)
+        while not self.tally.answered_row:
+            if target.clock() >= ends:
+                raise none_answered(error, len(rows))
+            await Sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            for row in rows[:: -(-len(rows) // _SAMPLE)]:
+                try:
+                    await self._ask_once(project, [row])
+                except HopsworksError as failed:
+                    error = failed
+                else:
+                    self.tally.answered(row)
+                    break
 
     async def _ask(self, project: Project, rows: Sequence[Any]) -> tuple[list[Any], float]:
         """
@@ -364,6 +407,19 @@ def refuses_rows(error: HopsworksError) -> bool:
     if predict.is_unreached(error) or _is_passing(error):
         return False
     return predict.is_model_refusal(error) or predict.is_schema_refusal(error) or _ENTITY_MISSING in _text(error)
+
+
+def none_answered(error: HopsworksError, rows: int) -> HopsworksError:
+    """
+    Return the error for a deployment that answers no row.
+
+    :param error: its last refusal
+    :param rows: the number of rows that it was asked for
+    """
+    return error.extended(
+        f"The first {rows} rows were refused, and none was answered.\nCheck that the rows have the columns that this "
+        "version takes: its registered input example shows them."
+    )
 
 
 def _is_passing(error: HopsworksError) -> bool:
