@@ -126,15 +126,15 @@ CASES = [
         "better, and no noise",
         [measured(2)],
         2,
-        "version 2 beats the served version 1 on the same 1000 rows: auc 0.82 against 0.8, a difference of 0.02, at least",
+        "version 2 beats the served version 1 on the same 1000 rows: auc 0.82 against 0.8, a difference of 0.02, at",
         row="the lower bound of the difference is above `min_improvement`",
     ),
     Case(
         "better, and may be noise",
         [measured(2, 0.005)],
         1,
-        "version 2 is not shown to beat the served version 1 .* more than 0 is needed, and such rows show differences of "
-        "0.015 or more",
+        "version 2 is not shown to beat the served version 1 .* more than 0 is needed, and such rows show differences "
+        "of 0.015 or more",
         row="the lower bound of the difference is not above `min_improvement`",
     ),
     Case("worse", [measured(2, -0.02)], 1, "is not shown to beat"),
@@ -238,7 +238,7 @@ CASES = [
         "not measured",
         [measured(2)],
         1,
-        "the served version 1 is kept; version 3 is left out: it was not measured: gate.measured has no comparison of it",
+        "the served version 1 is kept; version 3 is left out: it was not measured: gate.measured has no comparison",
         row="it was not measured",
         candidates=[3],
     ),
