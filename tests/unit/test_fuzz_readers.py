@@ -373,7 +373,7 @@ _COMPARISON: dict[str, Any] = {
     "at": 1000.0,
     "champion": {"project": "demo", "name": "mnist", "version": 1},
     "challenger": {"project": "demo", "name": "mnist", "version": 2},
-    "rows": {name: 1000 for name in comparison.RowCounts.__dataclass_fields__},
+    "rows": dict.fromkeys(comparison.RowCounts.__dataclass_fields__, 1000),
     "resamples": 2000,
     "seed": 0,
     "challengers": 1,
