@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -117,7 +118,7 @@ def compare(
         blocks = _slices(rows, kept, work.warnings) if champion is not None else []
         found = work.measure(answers, units, blocks)
         if any(spec.needs in (Needs.CLASSES, Needs.PROBABILITIES) for spec in specs):
-            rarer = min(answers.labels.count(one) for one in answers.classes) if answers.labels else None
+            rarer = min(Counter(answers.true_codes.tolist()).values())
         if any(spec.needs is Needs.CLASSES for spec in specs):
             details = {"classes": description.classes(answers), "confusion": description.confusion(answers)}
         details["worse"] = description.worse(answers, kept)
