@@ -50,7 +50,7 @@ def metric(difference: float, error: float = 0.005, *, champion: float = 0.8, **
         **{
             "direction": Direction.MAX,
             "champion": champion,
-            "challenger": champion + difference,
+            "challenger": round(champion + difference, 6),
             "difference": difference,
             "bounds": normal(difference, error),
             "share_better": 0.9,
