@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator
 from airflow_provider_hsml.hopsworks.compare.compare import compare
 from airflow_provider_hsml.hopsworks.compare.scored import Rows, Scored
 from airflow_provider_hsml.hopsworks.domain.journal_entry import ServedVersion
+from airflow_provider_hsml.hopsworks.promotion.record import Record
 from tests.support.tasks import FakeTaskInstance, changes, execute, rendered
 
 if TYPE_CHECKING:
@@ -125,17 +127,18 @@ def test_a_comparison_of_something_else_is_not_used(
 
 
 def test_a_plan_and_its_approval_show_the_numbers_and_the_report(
-    name: str, compared: Callable[..., dict[str, Any]], caplog: pytest.LogCaptureFixture
+    name: str, compared: Callable[..., dict[str, Any]]
 ) -> None:
     ti = FakeTaskInstance()
-    with caplog.at_level("INFO"):
-        plan = execute(best(name, gate={"measured": compared(0.1)}, plan_only=True), ti)
+    plan = execute(best(name, gate={"measured": compared(0.1)}, plan_only=True), ti)
 
     assert (plan["action"], plan["model_version"]) == ("planned", 2)
     assert plan["measured"]["report"] == "s3://results/report.html"
     assert plan["measured"]["interval"][0] > 0
-    assert "s3://results/report.html" in caplog.text
-    assert "No time_column is given" in caplog.text
+    logged = Record(**plan).summary()
+    assert re.search(r"measured +accuracy of version 2: 0\.\d+, served: 0\.\d+, .* on 1000 rows", logged)
+    assert re.search(r"note +No time_column is given", logged)
+    assert re.search(r"report +s3://results/report\.html", logged)
     assert ti.pushed["measured"] == plan["measured"]
     record = execute(
         DeployModelOperator(task_id="deploy", model_name=name, model_version=2, plan=plan, poll_interval=0.2)

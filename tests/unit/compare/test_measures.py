@@ -55,7 +55,7 @@ def weighted(name: str, answers: Answers, which: int, rows: Array, weights: Arra
             "r2": sk.r2_score,
         }[name]
         true, found = np.array(answers.labels)[rows], np.array(answers.predictions[which])[rows]
-        return function(true, found, sample_weight=weights)
+        return float(function(true, found, sample_weight=weights))
     true = np.array(answers.labels)[rows]
     if name in ("log_loss", "roc_auc"):
         found = np.array(answers.predictions[which])[rows]

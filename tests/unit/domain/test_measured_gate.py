@@ -118,7 +118,7 @@ class Case:
 NOT_WORSE = {"require": "not_worse", "margin": 0.01}
 GUARD = {"guards": {"recall": {"direction": "max", "max_loss": 0.01}}}
 SLICE = {"worst_slice": 0.02}
-FIRST = {"champion": None, "metrics": {"auc": MetricComparison(Direction.MAX, 0.82)}}
+FIRST: dict[str, Any] = {"champion": None, "metrics": {"auc": MetricComparison(Direction.MAX, 0.82)}}
 
 CASES = [
     # Better.
