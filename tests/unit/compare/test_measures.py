@@ -70,7 +70,8 @@ def weighted(name: str, answers: Answers, which: int, rows: Array, weights: Arra
     base, _, one = name.partition(":")
     function = {"precision": sk.precision_score, "recall": sk.recall_score, "f1": sk.f1_score}[base]
     labels = [one] if one else sorted(set(true[weights > 0].tolist()))
-    return float(function(true, found, sample_weight=weights, labels=labels, average="macro", zero_division=0))
+    value = function(true, found, sample_weight=weights, labels=labels, average="macro", zero_division=0)
+    return float(value)
 
 
 @pytest.mark.parametrize(
