@@ -104,6 +104,7 @@ class VersionScoring:
                 # Another task compares for the same deployment, such as a mapped one with another challenger.
                 if type(error) is not DeploymentError or not error.transient or place.side.seen is not None:
                     raise
+                place.drive(place.side.remove())  # Both may have written a lease; the other one has the deployment.
                 place.drive(_wait(backoff, error))
             else:
                 results = self._score_version(place, contender, serving, key)

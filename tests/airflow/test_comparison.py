@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def load(model: ModelFiles) -> Callable[[Any], Any]:
         values = [row["x"] if isinstance(row, dict) else row[0] for row in rows]
         for value in values:
             if value in content.get("refuses", ()):
-                raise ValueError(f"x is {value}")
+                raise ValueError(f"x is {value}{content.get('says', '')}")
         return {"predictions": [int(value >= content["threshold"]) for value in values]}
 
     return predict
@@ -203,6 +204,39 @@ class TestOnOneTemporaryDeployment:
         rows = [json.loads(line) for line in gzip.decompress(lines.read_bytes()).splitlines()]
         assert [row["row"]["x"] for row in rows if "refused" in row] == [7, 8, 250]
         assert "x is 250" in rows[250]["refused"]
+
+    def test_the_key_is_in_no_result_whatever_a_model_says(self, scene: Scene) -> None:
+        key = json.loads(scene.serving.connection)["password"]
+        scene.register(190, refuses=[7], says=f" and the key is {key}")
+        scene.deploy()
+
+        record = execute(scene.task(challenger=2))
+
+        files = [path for path in scene.folder.rglob("*") if path.is_file()]
+        contents = [gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes() for path in files]
+        assert any(b"x is 7 and the key is" in content for content in contents)
+        for text in (json.dumps(record).encode(), *contents):
+            assert key.encode() not in text
+            assert key.rpartition(".")[2].encode() not in text
+
+    def test_two_at_the_same_time_wait_for_each_other_and_ask_the_champion_once(self, served: Scene) -> None:
+        served.register(199)
+
+        def compare(number: int) -> dict[str, Any]:
+            folder = served.folder.parent / "both"
+            task = served.task(challenger=2 + number, result_path=str(folder / "results"), task_id=f"task{number}")
+            ti = FakeTaskInstance(run_id="night", task_id=f"task{number}")
+            return dict(execute(task, ti))
+
+        with ThreadPoolExecutor(2) as threads:
+            first, second = threads.map(compare, range(2))
+
+        assert [one["challenger"]["version"] for one in (first, second)] == [2, 3]
+        assert first["results"]["champion"] == second["results"]["champion"]
+        probes = 40
+        assert 300 <= len(served.asked()) <= 300 + probes
+        assert served.deployments() == {served.name}
+        assert served.leases() == []
 
     def test_without_labels_agreement_is_left(self, served: Scene) -> None:
         record = execute(served.task(challenger=2, label_column=None, metrics=None))
