@@ -16,13 +16,14 @@ from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import DeploymentSpec, InferenceLogger, Scaling, Verification
 from airflow_provider_hsml.hopsworks.domain.side_deployment import Lease, is_lease_file, side_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, VerificationError
+from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion import side_deployment
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, list_files
 from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from airflow_provider_hsml.local import Administration, LocalServing, Quota
 from airflow_provider_hsml.local.cluster.faults import Hold, RequestFault, StartFault
-from airflow_provider_hsml.local.world import deployments
+from airflow_provider_hsml.local.world import deployments, wire
 from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.request_schemas import FILES, ROW, Scene, declare
@@ -104,7 +105,24 @@ def is_left(serving: LocalServing, hook: HsmlHook, name: str) -> bool:
 def production(serving: LocalServing, name: str) -> Any:
     """Give what production is: its configuration, and who answers."""
     shown = serving.world.project(119).deployments.all_shown()
-    return [(row["version"], row["revision"], row["answering"]) for row in shown if row["name"] == name]
+    return [(row.get("version"), row["revision"], row["answering"]) for row in shown if row["name"] == name]
+
+
+def when_starting(serving: LocalServing, name: str, act: Callable[[], object]) -> threading.Thread:
+    """Have something happen once the temporary deployment is starting."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            rows = serving.world.project(119).deployments.all_shown()
+            if any(row["name"] == side_of(name) and row["status"] == "Starting" for row in rows):
+                act()
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
 
 
 def lend(hook: HsmlHook, name: str, *, run: str, expires: float, number: int | None = None) -> Lease:
@@ -283,23 +301,43 @@ class TestNoEvidence:
         assert hook.deploy_model(name, 2, preflight=True, run_key="task@1", timeout=30).action == "updated"
         assert not is_left(serving, hook, name)
 
+    @pytest.mark.parametrize("whole", [True, False])
+    def test_no_answer_counts_if_production_answers(
+        self,
+        serving: LocalServing,
+        hook: HsmlHook,
+        register: Callable[..., int],
+        name: str,
+        whole: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Else it is the route to the models that fails."""
+        monkeypatch.setattr(predict, "ROUTE_BUDGET", 0.5)
+        register(name, 2, auc=0.9)
+        path = f"/project/*/inference/models/{'*' if whole else f'{side_of(name)}:predict'}"
+        answer = {"errorCode": 250007, "usrMsg": "no healthy upstream"}
+        dead = RequestFault("POST", path, status=500, body=answer, times=None)
+        before, fault = production(serving, name), serving.faults.add(dead)
+        try:
+            with pytest.raises(HopsworksError, match=r"does not answer(.|\n)*which was not changed") as caught:
+                hook.deploy_model(name, 2, preflight=True, timeout=30, poll_interval=0.1)
+        finally:
+            serving.faults.remove(fault)
+
+        assert caught.value.transient is whole
+        assert isinstance(caught.value, VerificationError) is not whole
+        assert caught.value.record.preflight == ("not finished" if whole else "failed")
+        assert production(serving, name) == before
+        assert [one.version for one in hook.get_promotion_state(name).rejected] == ([] if whole else [2])
+        assert not is_left(serving, hook, name)
+
+    @pytest.mark.since_hopsworks("4.6")
     def test_who_deletes_it_meanwhile_stops_the_preflight(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str
     ) -> None:
         register(name, 2)
         serving.faults.add(Hold(side_of(name), "Running"))
-
-        def delete() -> None:
-            deadline = time.monotonic() + 20
-            while time.monotonic() < deadline:
-                rows = serving.world.project(119).deployments.all_shown()
-                if any(row["name"] == side_of(name) and row["status"] == "Starting" for row in rows):
-                    HsmlHook().delete_deployment(side_of(name), force=True)
-                    return
-                time.sleep(0.02)
-
-        thread = threading.Thread(target=delete)
-        thread.start()
+        thread = when_starting(serving, name, lambda: HsmlHook().delete_deployment(side_of(name), force=True))
         with pytest.raises(HopsworksError, match="which was not changed") as caught:
             hook.deploy_model(name, 2, preflight=True, timeout=20, poll_interval=0.1)
         thread.join()
@@ -416,10 +454,8 @@ class TestTheTemporaryDeployment:
     ) -> None:
         register(name, 2)
         hook.deploy_model(name, 1, spec={"tags": {"team": "risk", "other": "x"}}, poll_interval=0.1)
-        shown = deployments.on_the_wire
-        monkeypatch.setattr(
-            deployments, "on_the_wire", lambda *given: shown(*given) | {"missingMandatoryTags": ["team", "unknown"]}
-        )
+        missing = {"missingMandatoryTags": ["team", "unknown"]}
+        monkeypatch.setattr(deployments, "on_the_wire", lambda *given: wire.on_the_wire(*given) | missing)
         serving.requests.clear()
 
         assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
@@ -631,7 +667,7 @@ class TestTheLease:
         hook.run(upload_bytes(hook.client.project, path, b'{"id": "a'))
 
         with pytest.raises(HopsworksError, match="delete the file"):
-            hook.deploy_model(name, 2, preflight=True, poll_interval=0.1)
+            HsmlHook(sleep=lambda _: None).deploy_model(name, 2, preflight=True, poll_interval=0.1)
 
         serving.world.project(119).files.delete(f"/Projects/demo/{path}")
         assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
@@ -658,12 +694,15 @@ class TestTheLease:
         monkeypatch.setattr(side_deployment, "SECONDS", 1.5)
         monkeypatch.setattr(side_deployment, "_RENEW_AGAIN", 0.2)
         register(name, 2)
-        serving.faults.add(Hold(side_of(name), "Running"))
+        held = serving.faults.add(Hold(side_of(name), "Running"))
 
         def refuse() -> None:
-            serving.faults.add(RequestFault("POST", f"/project/*/dataset/upload/**/{name}", status=503, times=None))
+            path = f"/project/*/dataset/upload/**/{name}"
+            serving.faults.add(RequestFault("POST", path, status=503, times=None))
+            if HOPSWORKS == "3.7":  # It deletes nothing that is starting.
+                threading.Timer(3.0, lambda: serving.faults.remove(held)).start()
 
-        threading.Timer(0.3, refuse).start()
+        when_starting(serving, name, refuse)
 
         with pytest.raises(HopsworksError, match="its lease could not be renewed in time") as caught:
             hook.deploy_model(name, 2, preflight=True, timeout=30, poll_interval=0.1)
@@ -709,20 +748,15 @@ def test_a_task_that_is_killed_deletes_it(
     task = deploy(name, 2)
 
     def kill() -> None:
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            rows = serving.world.project(119).deployments.all_shown()
-            if any(row["name"] == side_of(name) and row["status"] == "Starting" for row in rows):
-                break
-            time.sleep(0.02)
         task.on_kill()
+        if HOPSWORKS == "3.7":  # It deletes nothing that is starting.
+            serving.faults.remove(held)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
+    thread = when_starting(serving, name, kill)
     with pytest.raises(AirflowException, match="killed"):
         execute(task)
     thread.join()
-    serving.faults.remove(held)
+    serving.faults.clear()
 
     assert not is_left(serving, hook, name)
     assert hook.get_deployment(name).model_version == 1

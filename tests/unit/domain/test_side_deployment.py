@@ -152,8 +152,9 @@ def test_tags_are_those_that_hopsworks_demands_and_that_are_known(missing: list[
     assert mandatory_tags(created, live, {}) == {"team": "risk"}
     assert mandatory_tags(created, live, {"tags": {"team": "fraud", "other": 1}}) == {"team": "fraud"}
     assert mandatory_tags(created, None, {}) == {}
-    for none in (None, [], "team"):
-        without = Deployment.from_json({"id": 8, "name": "side", "missingMandatoryTags": none})
+    nothing: list[Any] = [None, [], "team"]
+    for given in nothing:
+        without = Deployment.from_json({"id": 8, "name": "side", "missingMandatoryTags": given})
         assert mandatory_tags(without, live, {"tags": {"team": "fraud"}}) == {}
 
 
