@@ -80,7 +80,8 @@ def compare(
     :param champion: the live version's answers; None when there is none
     :param challenger: the answers of the version that may replace it
     :param rows: labels, groups, times and slices, one entry a row
-    :param metrics: names, or mappings with ``metric`` and ``direction``; a dotted path needs its direction
+    :param metrics: names, or mappings with ``metric`` and ``direction``; a dotted path needs its direction. Without
+        labels there may be none
     :param resamples: how many resamples are drawn
     :param seed: the seed of the resamples: the same answers give the same comparison
     :param trained_until: until when the training data of the champion and of the challenger goes; None where unknown
@@ -89,7 +90,7 @@ def compare(
     :raises InvalidInputError: an argument is wrong, the answers do not fit a metric, or a package is missing
     """
     check_installed()
-    specs = read_metrics("metrics", metrics)
+    specs = read_metrics("metrics", metrics) if metrics or rows.labels is not None else ()
     check_not_the_same(None if champion is None else champion.version, challenger.version)
     count = len(challenger.predictions)
     _check_lengths(champion, rows, count)
