@@ -168,6 +168,17 @@ def test_a_measurement_that_arrives_empty_is_an_error(serving: LocalServing, nam
     assert changes(serving) == []
 
 
+def test_a_gate_may_come_from_elsewhere_as_a_whole(name: str, compared: Callable[..., dict[str, Any]]) -> None:
+    """None has a meaning in a comparison; in the gate itself it is a value that has not arrived."""
+    comparison = compared(0.1)
+    assert comparison["groups"] is None
+
+    operator = best(name, gate="{{ params.gate }}")
+    assert execute(rendered(operator, gate={"measured": comparison}))["action"] == "updated"
+    with pytest.raises(AirflowFailException, match=r"gate\.margin: expected a value from the template"):
+        execute(rendered(best(name, gate="{{ params.gate }}"), gate={"measured": comparison, "margin": None}))
+
+
 @pytest.mark.airflow
 def test_fields_are_checked_when_the_dag_is_parsed(name: str) -> None:
     with pytest.raises(ValueError, match=r"gate\.require: expected one of better, not_worse"):

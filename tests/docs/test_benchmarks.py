@@ -195,3 +195,16 @@ class TestStructure:
         goals = {each["name"]: each for each in json.loads(last)["goals"]}
         assert len(goals) == 5
         assert goals["import cycles in hopsworks"]["met"]
+
+
+def test_nights_of_comparisons_promote_what_is_better_and_no_backfill(monkeypatch: pytest.MonkeyPatch) -> None:
+    nights = load("comparison_nights", monkeypatch)
+
+    better = nights.play("one is better by 0.08", 2, [0.0, 0.08, 0.0], 0)
+    backfill = nights.play("backfill", 2, [0.0, 0.08, 0.0], 0, backfill=True)
+
+    assert better.measured == [1, 1]
+    assert backfill.measured == [None, None]
+    assert backfill.plain == better.plain == [1, 1]
+    assert nights.row(backfill) == "| backfill | 2 | 0.0% | 100.0% |"
+    assert nights.row(better) == "| one is better by 0.08 | 2 | 0.0% right, 100.0% wrong | 0.0% right, 100.0% wrong |"

@@ -392,6 +392,7 @@ _COMPARISON: dict[str, Any] = {
     "warnings": ["text"],
     "report": "s3://results/report.html",
 }
+_GATE["measured"] = _COMPARISON
 _VERIFICATION: dict[str, Any] = {
     "instances": [[1.0]],
     "expect": "finite",

@@ -80,7 +80,8 @@ def compare(
     :param champion: the live version's answers; None when there is none
     :param challenger: the answers of the version that may replace it
     :param rows: labels, groups, times and slices, one entry a row
-    :param metrics: names, or mappings with ``metric`` and ``direction``; a dotted path needs its direction
+    :param metrics: names, or mappings with ``metric`` and ``direction``; a dotted path needs its direction. Without
+        labels there may be none
     :param resamples: how many resamples are drawn
     :param seed: the seed of the resamples: the same answers give the same comparison
     :param trained_until: until when the training data of the champion and of the challenger goes; None where unknown
@@ -465,7 +466,7 @@ def _slices(rows: Rows, kept: Array, warnings: list[str]) -> list[_Slice]:
     for column, values in rows.slices.items():
         members: dict[str, list[int]] = {}
         for place, row in enumerate(kept.tolist()):
-            members.setdefault(description.short(values[row]), []).append(place)
+            members.setdefault(description.as_text(values[row]), []).append(place)
         large = [(value, places) for value, places in members.items() if len(places) >= SLICE_ROWS]
         large.sort(key=lambda one: (-len(one[1]), one[0]))
         if left_out := len(members) - len(large[:_MOST_OF_A_COLUMN]):
@@ -474,7 +475,7 @@ def _slices(rows: Rows, kept: Array, warnings: list[str]) -> list[_Slice]:
                 f"they have under {SLICE_ROWS} rows, or {_MOST_OF_A_COLUMN} values have more."
             )
         found += [
-            _Slice(description.short(column), value, Block(np.asarray(places)))
+            _Slice(description.short(column), description.short(value), Block(np.asarray(places)))
             for value, places in large[:_MOST_OF_A_COLUMN]
         ]
     if len(found) > MOST_SLICES:

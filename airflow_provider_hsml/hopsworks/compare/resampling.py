@@ -7,6 +7,7 @@ weights, so that the differences are paired. With groups, a group is drawn as a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ _CHUNK = 2_000_000
 """Weights that are in memory at a time."""
 _DIGITS = 8
 _POWER = 0.9
+_RESAMPLING = NormalDist().inv_cdf(0.95)
 _LEVEL = 0.05
 _SHARED = (0.2, 0.1, 0.05, 0.025, 0.02, 0.01, 0.005, 0.001)
 """Levels that people ask for; they are kept also for two to five challengers."""
@@ -91,6 +93,9 @@ def bounds(differences: Array) -> Bounds:
     """
     Return the one-sided percentile bounds of a difference.
 
+    They allow for the noise of the resampling itself: with 95 % confidence, more resamples would give no weaker bound.
+    So the error stays below the level, and another seed hardly decides otherwise.
+
     :param differences: of the resamples, without those that do not exist
     """
     import numpy as np
@@ -98,14 +103,14 @@ def bounds(differences: Array) -> Bounds:
     ordered = np.sort(differences)
     return Bounds(
         LEVELS,
-        tuple(_order_statistic(ordered, level) for level in LEVELS),
-        tuple(_negated(_order_statistic(-ordered[::-1], level)) for level in LEVELS),
+        tuple(_order_statistic(ordered, level, _RESAMPLING) for level in LEVELS),
+        tuple(_negated(_order_statistic(-ordered[::-1], level, _RESAMPLING)) for level in LEVELS),
     )
 
 
 def upper_bounds(differences: Array) -> tuple[float | None, ...]:
     """
-    Return the upper bounds of a slice's difference at ``SLICE_LEVELS``.
+    Return the upper bounds of a slice's difference at ``SLICE_LEVELS``: plain percentiles, of as many slices as may be.
 
     :param differences: of the resamples, without those that do not exist
     """
@@ -135,9 +140,14 @@ def rounded(value: float | None) -> float | None:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _order_statistic(ordered: Array, level: float) -> float | None:
-    """Return the lower bound at a level: rounded to the outside, and None where the resamples are too few."""
-    place = int(level * (len(ordered) + 1) * (1 + 1e-9))
+def _order_statistic(ordered: Array, level: float, deviates: float = 0.0) -> float | None:
+    """
+    Return the lower bound at a level: rounded to the outside, and None where the resamples are too few.
+
+    :param deviates: standard errors of the number of resamples below the bound that are allowed for
+    """
+    noise = math.sqrt(len(ordered) * level * (1 - level))
+    place = math.floor(level * (len(ordered) + 1) * (1 + 1e-9) - deviates * noise)
     return rounded(float(ordered[place - 1])) if place >= 1 else None
 
 
