@@ -28,6 +28,8 @@ _HOME = tempfile.mkdtemp(prefix="benchmark-airflow-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ.setdefault("AIRFLOW_HOME", _HOME)
 os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+    os.environ.pop(_name, None)  # A client reads the whole bundle when it is made.
 
 from airflow_provider_hsml.hooks import HsmlHook  # noqa: E402 - Airflow reads its environment when it is first imported
 from airflow_provider_hsml.hopsworks.inference import scoring  # noqa: E402

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_hsml.local import Speeds
+from tests.support.pace import WAITS
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -54,6 +57,23 @@ def test_a_promotion_is_measured_and_nothing_to_be_done_takes_few_reads_and_no_w
         assert change.ours.writes >= 3, "the journal twice, and the change"
         assert change.ours.probes >= 5
         assert 0 < change.plain < change.allowed
+
+
+def test_a_comparison_sends_rows_to_both_versions_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="a comparison measures with scikit-learn")
+    from airflow_provider_hsml.local import LocalServing
+
+    compare = load("compare", monkeypatch)
+    with LocalServing(engine=compare.load, speeds=Speeds(0.01, 0.02, 0.05, 0.02, 0.02)) as serving:
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+        for name, seconds in WAITS.items():
+            monkeypatch.setattr(name, seconds)
+        scorings, whole, again = compare.measure(400, tmp_path)
+
+    assert scorings.requests == 200
+    assert len(scorings.seconds) == 2, "stored answers are not asked for again"
+    assert 200 * compare.WAIT < scorings.of_requests < whole * 4
+    assert again < whole
 
 
 @pytest.mark.slow
