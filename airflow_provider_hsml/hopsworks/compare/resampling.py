@@ -25,7 +25,7 @@ MOST_ROWS = 100_000
 _CHUNK = 2_000_000
 """Weights that are in memory at a time."""
 _DIGITS = 8
-_POWER = 0.9
+_POWER = 0.95
 _RESAMPLING = NormalDist().inv_cdf(0.95)
 _LEVEL = 0.05
 _SHARED = (0.2, 0.1, 0.05, 0.025, 0.02, 0.01, 0.005, 0.001)
@@ -122,15 +122,20 @@ def upper_bounds(differences: Array) -> tuple[float | None, ...]:
 
 def smallest_detectable(differences: Array, challengers: int) -> float | None:
     """
-    Return the smallest true difference that would be shown with 95 % confidence in nine of ten nights.
+    Return the smallest true difference that would be shown with 95 % confidence in at least eight of ten nights.
+
+    The deviate of the power is that of 95 %, since a difference makes more rows differ, and so the error larger.
 
     :param differences: of the resamples, without those that do not exist
     :param challengers: how many challengers are tested for one decision
     """
     error = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    if error == 0:
+        return None
+    level = _LEVEL / challengers
+    reached = level - _RESAMPLING * math.sqrt(level * (1 - level) / len(differences))
     normal = NormalDist()
-    factor = normal.inv_cdf(1 - _LEVEL / challengers) + normal.inv_cdf(_POWER)
-    return None if error == 0 else rounded(error * factor)
+    return rounded(error * (normal.inv_cdf(_POWER) - normal.inv_cdf(max(reached, 1 / (len(differences) + 1)))))
 
 
 def rounded(value: float | None) -> float | None:

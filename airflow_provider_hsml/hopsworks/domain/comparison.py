@@ -99,7 +99,7 @@ class MetricComparison:
     share_better: float | None = None
     """The share of resamples in which the challenger is better. This is no probability that it is."""
     smallest_detectable: float | None = None
-    """The smallest true difference that these rows would show in nine of ten nights."""
+    """The smallest true difference that such rows show in at least eight of ten nights."""
     degenerate: int = 0
     """Resamples for which the metric does not exist, for example since a class is missing in them."""
     slices: tuple[SliceComparison, ...] = ()

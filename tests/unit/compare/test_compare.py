@@ -80,7 +80,7 @@ class TestTheNumbers:
         # The error of a difference of proportions, by the rows on which the versions differ.
         found = np.array(challenger.predictions) == labels
         error = np.std(found.astype(float) - (np.array(champion.predictions) == labels)) / math.sqrt(1000)
-        assert one.smallest_detectable == pytest.approx(error * (1.645 + 1.282), rel=0.1)
+        assert one.smallest_detectable == pytest.approx(error * (1.728 + 1.645), rel=0.1)
 
     def test_are_the_same_for_the_same_seed(self) -> None:
         champion, challenger, labels = binary()
