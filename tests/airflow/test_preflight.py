@@ -20,14 +20,16 @@ from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion import side_deployment
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, list_files
 from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
+from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
-from airflow_provider_hsml.local import Administration, LocalServing, Quota
+from airflow_provider_hsml.hopsworks.rollout import update
+from airflow_provider_hsml.local import AccessOptions, Administration, LocalServing, Quota
 from airflow_provider_hsml.local.cluster.faults import Hold, RequestFault, StartFault
 from airflow_provider_hsml.local.world import deployments, wire
 from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.request_schemas import FILES, ROW, Scene, declare
-from tests.support.tasks import FakeTaskInstance, execute, rendered
+from tests.support.tasks import FakeTaskInstance, change_by_rest, execute, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -325,6 +327,7 @@ class TestNoEvidence:
             serving.faults.remove(fault)
 
         assert caught.value.transient is whole
+        assert ("It does not answer either" in str(caught.value)) is whole
         assert isinstance(caught.value, VerificationError) is not whole
         assert caught.value.record.preflight == ("not finished" if whole else "failed")
         assert production(serving, name) == before
@@ -346,6 +349,108 @@ class TestNoEvidence:
         assert caught.value.record.action == "failed"
         assert hook.get_promotion_state(name).rejected == ()
         assert not is_left(serving, hook, name)
+
+
+class TestWhatGoesWrongBesideIt:
+    def test_a_change_of_production_meanwhile_is_decided_on_anew(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str
+    ) -> None:
+        register(name, 2)
+        other = HsmlHook()
+        thread = when_starting(
+            serving, name, lambda: change_by_rest(other, name, lambda row: row.update(description="theirs"))
+        )
+        serving.requests.clear()
+
+        record = hook.deploy_model(name, 2, preflight=True, timeout=30, poll_interval=0.1)
+        thread.join()
+
+        assert (record.action, record.preflight) == ("updated", "passed")
+        assert production(serving, name)[0][2] == 2
+        tries = [asked for asked in sent(serving) if asked.body["name"] == side_of(name)]
+        assert len(tries) == 2, "what was tried beside another configuration"
+        assert not is_left(serving, hook, name)
+
+    @pytest.mark.parametrize("is_bad", [False, True])
+    def test_a_deletion_that_is_refused(
+        self,
+        serving: LocalServing,
+        hook: HsmlHook,
+        register: Callable[..., int],
+        liar: Callable[[str], int],
+        name: str,
+        is_bad: bool,
+    ) -> None:
+        """Production is touched only once the temporary deployment is gone; the verdict on a version stands."""
+        liar(name) if is_bad else register(name, 2, auc=0.9)
+        refusal = {"errorCode": 160000, "errorMsg": "No valid role for this invocation"}
+        fault = serving.faults.add(RequestFault("DELETE", "/project/*/serving/*", status=403, body=refusal, times=None))
+        before = production(serving, name)
+
+        with pytest.raises(HopsworksError, match="which was not changed") as caught:
+            hook.deploy_model(name, 2, preflight=True, timeout=30, poll_interval=0.1)
+
+        serving.faults.remove(fault)
+        assert isinstance(caught.value, VerificationError) is is_bad
+        assert caught.value.record.preflight == ("failed" if is_bad else "not finished")
+        assert production(serving, name) == before
+        assert is_left(serving, hook, name)
+        assert hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601)) == [
+            side_of(name)
+        ]
+        assert not is_left(serving, hook, name)
+
+    @pytest.mark.parametrize("times", [1, None])
+    def test_an_answer_to_a_deletion_that_is_lost(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str, times: int | None
+    ) -> None:
+        """Of the deployment, and of its folder, which may stay."""
+        register(name, 2)
+        path = "/project/*/serving/*" if times else f"/project/*/dataset/Deployments/{side_of(name)}"
+        serving.faults.add(RequestFault("DELETE", path, drop="after", times=times))
+
+        record = hook.deploy_model(name, 2, preflight=True, timeout=30, poll_interval=0.1)
+
+        serving.faults.clear()
+        assert (record.action, record.preflight) == ("updated", "passed")
+        assert leases(hook, name) == []
+
+    def test_a_creation_in_doubt_keeps_its_lease(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setattr(update, "IN_DOUBT", 0.2)
+        register(name, 2)
+        serving.faults.add(RequestFault("PUT", "/project/*/serving", drop="before"))
+
+        with pytest.raises(HopsworksError, match="which was not changed") as caught:
+            hook.deploy_model(name, 2, preflight=True, run_key="task@1", timeout=30, poll_interval=0.1)
+
+        assert caught.value.transient
+        assert len(leases(hook, name)) == 1, "it may still be created"
+        assert hook.deploy_model(name, 2, preflight=True, run_key="task@1", timeout=30).preflight == "passed"
+        assert not is_left(serving, hook, name)
+
+    def test_another_task_that_creates_it_at_the_same_time(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str, monkeypatch: Any
+    ) -> None:
+        register(name, 2)
+        make = SideDeployment._template
+
+        async def late(*given: Any) -> Any:
+            HsmlHook().save_deployment(deployment_name=side_of(name), model_name=name, model_version=1)
+            return await make(*given)
+
+        monkeypatch.setattr(SideDeployment, "_template", late)
+        before = production(serving, name)
+
+        with pytest.raises(HopsworksError, match="another task has created this temporary deployment") as caught:
+            hook.deploy_model(name, 2, preflight=True, timeout=30, poll_interval=0.1)
+
+        assert caught.value.transient
+        assert production(serving, name) == before
+        assert hook.get_deployment(side_of(name)).model_version == 1
+        assert leases(hook, name) == []
+        hook.delete_deployment(side_of(name), force=True)
 
 
 class TestNoRoom:
@@ -384,6 +489,22 @@ class TestNoRoom:
         )
         assert "left out" in record.summary()
         del register
+
+    def test_or_no_right_to_write_a_lease(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
+        del serving  # Its fixture sets how long everything waits.
+        keys = {"read.only-the-files": {"PROJECT", "SERVING", "MODELREGISTRY", "DATASET_VIEW"}}
+        with LocalServing(engine=run_model, access=AccessOptions(keys), hopsworks_version=HOPSWORKS) as other:
+            connection = json.loads(other.connection) | {"password": "read.only-the-files"}
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(connection))
+            other.world.register_model("room", {"model.joblib": b'{"answer": 1}'})
+            hook = HsmlHook()
+
+            with pytest.raises(InvalidInputError, match="DATASET_VIEW, DATASET_CREATE and DATASET_DELETE"):
+                hook.deploy_model("room", 1, preflight=True, poll_interval=0.1)
+            assert production(other, "room") == []
+
+            record = hook.deploy_model("room", 1, preflight="if_possible", poll_interval=0.1)
+            assert (record.action, (record.preflight or "")[:8]) == ("created", "left out")
 
     @pytest.mark.parametrize("mode", [True, "if_possible"])
     def test_for_the_instance(
@@ -447,6 +568,22 @@ class TestTheTemporaryDeployment:
         assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
 
         assert created(serving, name)["requestedInstances"] == 1
+
+    def test_on_the_serving_tool_default(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], tmp_path: Path
+    ) -> None:
+        name = f"tried{next(_numbers)}"
+        register(name, 1)
+        register(name, 2)
+        (tmp_path / "serve.py").write_text("...")
+        spec = {"serving_tool": "DEFAULT", "script_file": str(tmp_path / "serve.py")}
+        hook.deploy_model(name, 1, spec=spec, poll_interval=0.1)
+        serving.requests.clear()
+
+        assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
+
+        body = created(serving, name)
+        assert (body["requestedInstances"], body["servingTool"]) == (1, "DEFAULT")
 
     @pytest.mark.since_hopsworks("5.2")
     def test_has_the_tags_that_hopsworks_demands_and_no_others(
