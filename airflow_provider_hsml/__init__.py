@@ -3,7 +3,8 @@ Take trained models to verified deployments on Hopsworks Model Serving, from Air
 
 The packages and modules:
 
-- ``operators``: tasks that register, deploy, roll back, start, stop, restart, delete, predict, clean up, and run jobs
+- ``operators``: tasks that register, compare, deploy, roll back, start, stop, restart, delete, predict, clean up, and
+  run jobs
 - ``sensors``: tasks that wait for a deployment's status or a model version
 - ``triggers``: the waits of deferred tasks, in the triggerer
 - ``hooks``: ``HsmlHook``, the Airflow connection and its methods
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         Verification,
     )
     from .operators import (
+        CompareModelsOperator,
         DeleteDeploymentOperator,
         DeleteModelVersionsOperator,
         DeployBestModelOperator,
@@ -65,6 +67,7 @@ _HOMES = {
     "Scaling": "hopsworks",
     "TransformerSpec": "hopsworks",
     "Verification": "hopsworks",
+    "CompareModelsOperator": "operators",
     "DeleteDeploymentOperator": "operators",
     "DeleteModelVersionsOperator": "operators",
     "DeployBestModelOperator": "operators",
@@ -84,6 +87,7 @@ _HOMES = {
 
 __all__ = [
     "Batcher",
+    "CompareModelsOperator",
     "DeleteDeploymentOperator",
     "DeleteModelVersionsOperator",
     "DeployBestModelOperator",

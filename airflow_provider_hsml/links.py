@@ -1,5 +1,5 @@
 """
-Links from a task's page to the deployment, the model version and the job's executions in the Hopsworks UI.
+Links from a task's page: to the deployment, the model version or the job in the Hopsworks UI, and to a report.
 
 A task pushes each URL as an XCom as soon as it knows the URL. Showing a link reads that XCom and sends no request to
 Hopsworks.
@@ -47,6 +47,13 @@ class ExecutionLink(_PushedLink):
 
     name = "Job executions"
     xcom_key = "hsml_execution_url"
+
+
+class ReportLink(_PushedLink):
+    """The link to the report of the comparison."""
+
+    name = "Comparison report"
+    xcom_key = "hsml_report_url"
 
 
 class Links:

@@ -95,7 +95,9 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [{"integration-name": name, "python-modules": [f"{_PACKAGE}.operators"]}],
         "sensors": [{"integration-name": name, "python-modules": [f"{_PACKAGE}.sensors"]}],
         "triggers": [{"integration-name": name, "python-modules": [f"{_PACKAGE}.triggers"]}],
-        "extra-links": [f"{_PACKAGE}.links.{link}" for link in ("DeploymentLink", "ExecutionLink", "ModelVersionLink")],
+        "extra-links": [
+            f"{_PACKAGE}.links.{link}" for link in ("DeploymentLink", "ExecutionLink", "ModelVersionLink", "ReportLink")
+        ],
         # The URIs of asset events are "hopsworks://<project>/...": Airflow 3 reads the first key, Airflow 2 the second.
         "asset-uris": [{"schemes": ["hopsworks"], "handler": None}],
         "dataset-uris": [{"schemes": ["hopsworks"], "handler": None}],

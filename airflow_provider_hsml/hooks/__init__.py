@@ -2,7 +2,8 @@
 ``HsmlHook``: the Airflow connection to Hopsworks Model Serving.
 
 The hook is one class, combined from a base (``base``: the connection and the client) and one mixin for each subject:
-``models``, ``jobs``, ``deployment_queries``, ``deployment_changes``, ``promotions`` and ``predictions``.
+``models``, ``jobs``, ``deployment_queries``, ``deployment_changes``, ``promotions``, ``comparisons`` and
+``predictions``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import HsmlBaseHook
+from .comparisons import ComparisonsMixin
 from .deployment_changes import DeploymentChangesMixin
 from .deployment_queries import DeploymentQueriesMixin
 from .jobs import JobsMixin
@@ -24,6 +26,7 @@ __all__ = ["HsmlHook"]
 class HsmlHook(
     PromotionsMixin,
     PromotionStateMixin,
+    ComparisonsMixin,
     PredictionsMixin,
     DeploymentChangesMixin,
     DeploymentQueriesMixin,

@@ -7,6 +7,7 @@ in ``hopsworks``.
 
 from __future__ import annotations
 
+from .comparison import CompareModelsOperator
 from .deployments import (
     DeleteDeploymentOperator,
     RestartDeploymentOperator,
@@ -20,6 +21,7 @@ from .promotion import DeployBestModelOperator, DeployModelOperator
 from .rollback import RollbackDeploymentOperator
 
 __all__ = [
+    "CompareModelsOperator",
     "DeleteDeploymentOperator",
     "DeleteModelVersionsOperator",
     "DeployBestModelOperator",

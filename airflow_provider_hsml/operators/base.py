@@ -94,7 +94,17 @@ class HsmlOperator(TaskMixin, BaseOperator):
         """The hook. Its waits end when the task is killed."""
         from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - not needed to parse a DAG
 
-        return HsmlHook(self.hsml_conn_id, self.project, sleep=self._sleep, on_answer=self._on_answer)
+        return HsmlHook(
+            self.hsml_conn_id,
+            self.project,
+            sleep=self._sleep,
+            on_answer=self._on_answer,
+            on_decided=self._on_decided,
+        )
+
+    def _on_decided(self, model: ModelVersion) -> None:
+        """Push the link to the model version that the task works on."""
+        self._links.push(ModelVersionLink(), self.hook.model_url(model))
 
     def _on_answer(self, answer: Any) -> None:
         """Push the link to the deployment in a response. A task reads single deployments only to work on them."""
@@ -272,9 +282,6 @@ class WaitingOperator(HsmlOperator):
         left = {"watch": watch, "context": wait.resume.context, "cut_off": self._execution_deadline}
         ends = watch["deadline"] + watch["bake_seconds"]
         self.defer(trigger=trigger, method_name="resume", kwargs={"left": left}, timeout=defer_timeout(ends))
-
-    def _on_decided(self, model: ModelVersion) -> None:
-        self._links.push(ModelVersionLink(), self.hook.model_url(model))
 
     def _wait_arguments(self) -> dict[str, Any]:
         return {"timeout": self.timeout, "poll_interval": self.poll_interval, "wait": self.wait_for_completion}

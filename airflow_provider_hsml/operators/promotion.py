@@ -41,7 +41,7 @@ def _check_spec(what: str, value: object) -> None:
 def _check_gate(what: str, value: object) -> None:
     from airflow_provider_hsml.hopsworks.domain.gate import Gate  # noqa: PLC0415 - as above
 
-    Gate.read(value, what).rules()
+    Gate.read(value, what).literal_rules()
 
 
 def _check_verification(what: str, value: object) -> None:
@@ -407,6 +407,7 @@ class DeployBestModelOperator(_PromotingOperator):
     }
 
     structured: ClassVar = {**_PromotingOperator.structured, "gate": _check_gate}
+    records: ClassVar = (("gate", "measured"),)
 
     def __init__(
         self,

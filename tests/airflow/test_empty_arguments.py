@@ -40,6 +40,7 @@ REQUIRED = {
     "metric": "x",
     "direction": "max",
     "job_name": "x",
+    "result_path": "/x",
 }
 TASKS = [getattr(module, name) for module in (operators, sensors) for name in module.__all__]
 FIELDS = [(kind, field) for kind in TASKS for field in kind.template_fields]

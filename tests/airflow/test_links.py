@@ -15,6 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_hsml import (
+    CompareModelsOperator,
     DeleteDeploymentOperator,
     DeleteModelVersionsOperator,
     DeployBestModelOperator,
@@ -87,6 +88,7 @@ def served(hook: HsmlHook, register: Callable[..., int]) -> Callable[[str], str]
     ("task", "names"),
     [
         (RegisterModelOperator, ["Model version"]),
+        (CompareModelsOperator, ["Deployment", "Model version", "Comparison report"]),
         *[(one, ["Deployment", "Model version"]) for one in (DeployModelOperator, DeployBestModelOperator)],
         (RollbackDeploymentOperator, ["Deployment", "Model version"]),
         *[(one, ["Deployment"]) for one in (StartDeploymentOperator, StopDeploymentOperator, PredictOperator)],

@@ -37,6 +37,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("DeleteDeploymentOperator", {"force": "y"}, "force: expected true or false"),
     ("DeleteModelVersionsOperator", {"keep": 0}, "keep: expected a whole number of 1"),
     ("PredictOperator", {"deployment_name": "my-model"}, NAME),
+    ("CompareModelsOperator", {"deployment_name": "my-model"}, NAME),
+    ("CompareModelsOperator", {"challenger": 0}, "challenger: expected a whole number of 1 or more"),
+    ("CompareModelsOperator", {"resamples": 10}, "resamples: expected a whole number of 100 or more"),
+    ("CompareModelsOperator", {"seed": -1}, "seed: expected a whole number of 0 or more"),
     ("DeploymentStatusSensor", {"deployment_name": "my-model"}, NAME),
     ("ModelVersionSensor", {"newer_than": "last"}, "newer_than: expected a whole number"),
     ("ModelVersionSensor", {"at_least": "high"}, "at_least: expected a finite number"),
@@ -49,8 +53,10 @@ def make(name: str, **given: Any) -> Any:
     right = {
         "RegisterModelOperator": {"model_path": "/x", "framework": "PYTHON"},
         "DeployBestModelOperator": {"metric": "x", "direction": "max"},
+        "CompareModelsOperator": {"result_path": "/x"},
     }
-    about = {"deployment_name": "x"} if "Deployment" in name or name == "PredictOperator" else {"model_name": "x"}
+    is_by_deployment = "Deployment" in name or name in ("PredictOperator", "CompareModelsOperator")
+    about = {"deployment_name": "x"} if is_by_deployment else {"model_name": "x"}
     return kind(**{"task_id": "task", **about, **right.get(name, {}), **given})
 
 
@@ -70,6 +76,10 @@ STRUCTURED: list[tuple[str, dict[str, Any], str]] = [
     ("DeployModelOperator", {"verification": {"expect": "finit"}}, "verification.expect: expected one of finite"),
     ("DeployBestModelOperator", {"gate": {"min_improvment": 1}}, "did you mean 'min_improvement'"),
     ("DeployBestModelOperator", {"gate": {"min_improvement": float("nan")}}, "gate.min_improvement"),
+    ("CompareModelsOperator", {"metrics": ["acuracy"]}, "expected one of accuracy"),
+    ("CompareModelsOperator", {"metrics": ["my.metric"]}, "expected the direction of 'my.metric'"),
+    ("CompareModelsOperator", {"slice_columns": [1]}, "slice_columns: expected a text"),
+    ("CompareModelsOperator", {"input": [1], "challenger_results": "/x"}, "only one of input, challenger_results"),
     ("DeploymentStatusSensor", {"target_status": "Runing"}, "target_status"),
     ("DeploymentStatusSensor", {"target_status": ["Running", "Up"]}, "target_status"),
 ]

@@ -148,6 +148,7 @@ class TestArguments:
             "metric": "x",
             "direction": "max",
             "job_name": "x",
+            "result_path": "x",
         }
         names = {
             name

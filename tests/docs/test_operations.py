@@ -106,7 +106,21 @@ def _run_job(name: str, hook: HsmlHook, serving: LocalServing, **_: Any) -> Any:
     return operators.RunHopsworksJobOperator(job_name=name, **QUICK)
 
 
+def _compare(name: str, tmp_path: Path, **_: Any) -> Any:
+    return operators.CompareModelsOperator(
+        task_id="task",
+        deployment_name=name,
+        challenger=2,
+        input=[{"x": number, "y": 1} for number in range(200)],
+        label_column="y",
+        metrics=["accuracy"],
+        result_path=str(tmp_path),
+        poll_interval=0.1,
+    )
+
+
 TASKS: dict[str, Callable[..., Any]] = {
+    "CompareModelsOperator": _compare,
     "RegisterModelOperator": _register,
     "DeployModelOperator": lambda name, **_: operators.DeployModelOperator(model_name=name, **QUICK),
     "DeployBestModelOperator": _best,
@@ -144,10 +158,11 @@ class TestTheTableOfKeys:
         model_file: Callable[..., Path],
         keys: Keys,
         serving: LocalServing,
+        tmp_path: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(journal, "KEPT", 1)  # The oldest files of a journal are deleted when it has 20.
-        made = TASKS[task](name=deployed, hook=hook, model_file=model_file, serving=serving)
+        made = TASKS[task](name=deployed, hook=hook, model_file=model_file, serving=serving, tmp_path=tmp_path)
         ti = FakeTaskInstance()
         keys.forget()
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.operators import (
+    CompareModelsOperator,
     DeleteDeploymentOperator,
     DeleteModelVersionsOperator,
     DeployBestModelOperator,
@@ -219,6 +220,11 @@ def _ran(plot: Plot, result: Any) -> list[str]:
     return [] if rows and told == rows[-1] else [f"the executions are {rows}; the result is {result!r}"]
 
 
+def _compared(plot: Plot, result: Any) -> list[str]:
+    said = [result.get(key) and result[key].get("version") for key in ("champion", "challenger")]
+    return _serves(plot, 1) + ([] if said == [1, 2] else [f"the record says {said}"])
+
+
 def _all() -> list[Operation]:
     return [
         Operation(
@@ -393,6 +399,28 @@ def _all() -> list[Operation]:
             ),
             _predicted,
             can_defer=False,
+            clients=("other scales",),
+        ),
+        Operation(
+            "compare",
+            _two_versions,
+            lambda plot, common, _waits: CompareModelsOperator(
+                **common,
+                deployment_name=plot.name,
+                challenger=2,
+                input=[{"x": number, "y": 11} for number in range(8)],
+                label_column="y",
+                metrics=["accuracy"],
+                resamples=100,
+                result_path=str(plot.folder / "results"),
+                timeout=TIMEOUT,
+                poll_interval=POLL,
+            ),
+            _compared,
+            # Each try may make another temporary deployment, and starts it for each version.
+            {"create:1": 4, "create:2": 4, "start": 8, "stop": 4, "put:2": 4, "delete": 4},
+            can_defer=False,
+            keeps_serving=True,
             clients=("other scales",),
         ),
         Operation(

@@ -23,9 +23,11 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer, Call
 from airflow_provider_hsml.hopsworks.domain import (
     arguments,
+    comparison,
     criteria,
     gate,
     journal_entry,
+    measured_gate,
     model_version,
     plain,
     script_file,
@@ -345,7 +347,52 @@ _GATE: dict[str, Any] = {
     "floor": 0.5,
     "guards": {"recall": {"direction": "max", "max_loss": 0.01}},
     "missing": "fail",
+    "confidence": 0.95,
+    "require": "better",
+    "worst_slice": 0.1,
+    "max_age": 3600,
 }
+_METRIC: dict[str, Any] = {
+    "direction": "max",
+    "champion": 0.8,
+    "challenger": 0.9,
+    "difference": 0.1,
+    "share_better": 0.9,
+    "smallest_detectable": 0.05,
+    "degenerate": 0,
+    "lower": [0.01, 0.02],
+    "upper": [0.2, 0.15],
+    "slices_tested": 1,
+    "slices": [
+        {
+            "column": "country",
+            "value": "AT",
+            "rows": 100,
+            "champion": 0.8,
+            "challenger": 0.7,
+            "difference": -0.1,
+            "upper": [-0.05],
+        }
+    ],
+}
+_COMPARISON: dict[str, Any] = {
+    "format": comparison.FORMAT,
+    "at": 1000.0,
+    "champion": {"project": "demo", "name": "mnist", "version": 1},
+    "challenger": {"project": "demo", "name": "mnist", "version": 2},
+    "rows": dict.fromkeys(comparison.RowCounts.__dataclass_fields__, 1000),
+    "resamples": 2000,
+    "seed": 0,
+    "challengers": 1,
+    "groups": None,
+    "rarer_class": 100,
+    "levels": [0.01, 0.05],
+    "slice_levels": [0.05],
+    "metrics": {"accuracy": _METRIC, "recall": _METRIC},
+    "warnings": ["text"],
+    "report": "s3://results/report.html",
+}
+_GATE["measured"] = _COMPARISON
 _VERIFICATION: dict[str, Any] = {
     "instances": [[1.0]],
     "expect": "finite",
@@ -447,6 +494,14 @@ def _read_class(kind: type[arguments.Arguments], value: Any) -> None:
             getattr(read, name)()
 
 
+def _decide_by_comparison(value: Any) -> None:
+    rules = gate.Gate.read({**_GATE, "min_improvement": 0, "measured": value}).rules()
+    champion = model_version.ModelVersion("mnist", 1, "mnist_1", "demo", 119, {}, None)
+    by = gate.Metric("accuracy", model_version.Direction.MAX)
+    decision = measured_gate.decide_measured([champion, MODEL], champion, by, rules, now=1000.0)
+    json.dumps(decision.measured, allow_nan=False)
+
+
 def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
     """Return each reader of arguments, with a valid value."""
     valid = {
@@ -482,6 +537,7 @@ def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
         "script_file": (lambda value: script_file.read("spec.script_file", value), "/Projects/demo/Resources/a.py"),
         "a health path": (verification.check_path, "/health"),
         "an input example": (predict.example_body, [[1.0]]),
+        "a comparison": (_decide_by_comparison, _COMPARISON),
         "a plan": (Plan.read, {"plan": _PLAN}),
         "an event": (trigger_event.read, _EVENTS[0]),
         "the name of a model": (lambda value: api.get_model(PROJECT, value, 1), "mnist"),

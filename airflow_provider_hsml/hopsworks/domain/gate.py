@@ -3,7 +3,8 @@ The gate: a pure function that decides whether a challenger replaces the champio
 
 The champion is the version being served. The challenger is the best *admissible* candidate by the metric. ``decide``
 leaves candidates out one by one, each with its reason, and compares the best of the rest with the champion. The table
-of all cases is in ``docs/promotion.md``.
+of all cases is in ``docs/promotion.md``. It compares the numbers in the registry; ``measured_gate`` compares what was
+measured on the same rows.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 
 from . import arguments
-from .arguments import Arguments
+from .measurement import MeasuredGate, Measurement
 from .model_version import Direction, ModelVersion, best_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
 _MISSING = ("fail", "challenger", "champion")
+OUTDATED = "it was trained on older data than the served one"
 _ROUNDING = 1e-9
 """Relative tolerance: 0.81 - 0.80 is a little more than 0.01, and 0.57 - 0.56 a little less; both count as equal."""
 
@@ -36,7 +38,7 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate(Arguments):
+class Gate(MeasuredGate):
     """
     The conditions under which a challenger replaces the champion. By default, any improvement is enough.
 
@@ -62,8 +64,25 @@ class Gate(Arguments):
         """
         Parse and check the fields.
 
+        :raises InvalidInputError: a field is wrong, or one is missing that another needs; the message names it
+        """
+        rules = self.literal_rules()
+        measurement = self.measurement()
+        if measurement is not None and measurement.margin is not None and rules.min_improvement:
+            arguments.refuse(
+                "gate.min_improvement",
+                "none with require='not_worse', which needs no improvement",
+                self.min_improvement,
+            )
+        return dataclasses.replace(rules, measurement=measurement)
+
+    def literal_rules(self) -> Rules:
+        """
+        Parse and check the fields one by one, without ``measured``, which comes from another task.
+
         :raises InvalidInputError: a field is wrong; the message names it
         """
+        self.literal_measurement()
         guards = {}
         for metric, given in arguments.mapping("gate.guards", self.guards).items():
             what = f"gate.guards[{metric!r}]"
@@ -96,6 +115,8 @@ class Rules:
     missing: str = "fail"
     allow_downgrade: bool = False
     retry_rejected: bool = False
+    measurement: Measurement | None = None
+    """The comparisons to decide by; None: the numbers in the registry decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +150,8 @@ class Decision:
     """Whether nothing changes because no candidate replaces the champion."""
     preflight: str | None = None
     """``passed``, or why the change was not tried first; None if that was not asked for, or nothing was to be tried."""
+    measured: Mapping[str, Any] | None = None
+    """What was measured of the candidate that decided, empty if none was usable; None: the registry's numbers did."""
 
 
 def decide(
@@ -150,11 +173,11 @@ def decide(
     :raises NotFoundError: a candidate does not exist
     :raises InvalidInputError: no candidate has the metric; or the champion lacks one, and ``missing`` is ``fail``
     """
-    rows = _candidates(versions, by.candidates)
+    rows = candidates_of(versions, by.candidates)
     best = best_candidate(rows, by)
     failed = {} if rules.retry_rejected or rejected is None else rejected
     left_out = {row.version: why for row in rows if (why := _why_not(row, champion, by, rules, failed))}
-    left_out |= dict.fromkeys(outdated, "it was trained on older data than the served one")
+    left_out |= dict.fromkeys(outdated, OUTDATED)
     challenger = best_of([row for row in rows if row.version not in left_out], by.name, by.direction)
     if challenger is None:
         return _none_admissible(best, champion, by, left_out)
@@ -215,20 +238,29 @@ def _why_not(
         return f"it has no finite metric {by.name!r}"
     if rules.floor is not None and by.is_better(rules.floor, value):
         return f"its {by.name} {value:g} is {by.limit} of {rules.floor:g}"
-    if champion is not None and (why := _why_not_after(row, champion, rules)):
+    if champion is not None and (why := not_newer(row, champion, rules) or _guarded(row, champion, rules)):
         return why
     if row.version in failed:
-        return f"it was rejected before, and gate.retry_rejected is off ({failed[row.version]})"
+        return was_rejected(failed[row.version])
     return None
 
 
-def _why_not_after(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | None:
-    """Return why a candidate may not replace this champion, however good its metric is."""
+def was_rejected(reason: str) -> str:
+    """
+    Return why a candidate that was rejected is left out.
+
+    :param reason: of its rejection
+    """
+    return f"it was rejected before, and gate.retry_rejected is off ({reason})"
+
+
+def not_newer(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | None:
+    """Return why a candidate may not replace this champion by its number; None when it may."""
     if row.path == champion.path and row.version == champion.version:
         return "it is the served one"
     if row.path == champion.path and row.version < champion.version and not rules.allow_downgrade:
         return "it is older than the served one, and gate.allow_downgrade is off"
-    return _guarded(row, champion, rules)
+    return None
 
 
 def _guarded(row: ModelVersion, champion: ModelVersion, rules: Rules) -> str | None:
@@ -286,8 +318,15 @@ def _compare(challenger: ModelVersion, champion: ModelVersion, by: Metric, rules
     return Decision(champion, f"{shown} {word} {served}, which is kept", is_kept=True)
 
 
-def _candidates(versions: Sequence[ModelVersion], numbers: Sequence[int] | None) -> list[ModelVersion]:
-    """Return the candidates; without numbers, all versions."""
+def candidates_of(versions: Sequence[ModelVersion], numbers: Sequence[int] | None) -> list[ModelVersion]:
+    """
+    Return the candidates.
+
+    :param versions: all versions of the model
+    :param numbers: the numbers of the candidates; None for all versions
+    :raises NotFoundError: a candidate does not exist
+    :raises InvalidInputError: there are no numbers
+    """
     known = {model.version: model for model in versions}
     if numbers is None:
         return list(versions)

@@ -7,7 +7,6 @@ production has changed.
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -18,10 +17,10 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from . import arguments
 from .arguments import Arguments
+from .dotted_path import import_function, is_dotted_path
 from .judge import TOLERANCE, Checks, Expectation
 from .plain import rows
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _PATH = re.compile(r"(/[A-Za-z0-9._~:@!$&'()*+,;=-]*)+")
 
 
@@ -148,7 +147,7 @@ def expect_name(what: str, value: object) -> str:
     :raises InvalidInputError: it is none of the words, and no dotted path
     """
     name = arguments.text(what, value)
-    if name not in _EXPECTATIONS and not _DOTTED.fullmatch(name):
+    if name not in _EXPECTATIONS and not is_dotted_path(name):
         arguments.refuse(what, _EXPECT, name)
     return name
 
@@ -192,13 +191,7 @@ def _expectation(name: str) -> Expectation:
     """Return a built-in expectation by its name, or import a function by its dotted path."""
     if name in _EXPECTATIONS:
         return _EXPECTATIONS[name]
-    module, _, attribute = name.rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # noqa: BLE001 - the user's module may raise anything when it is imported
-        arguments.refuse("verification.expect", f"{_EXPECT} ({type(error).__name__}: {error})", name)
-    if not callable(function):
-        arguments.refuse("verification.expect", _EXPECT, name)
+    function = import_function("verification.expect", _EXPECT, name)
     return Expectation(name, function, is_user_function=True)
 
 

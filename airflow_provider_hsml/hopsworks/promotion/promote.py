@@ -13,7 +13,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import diff, gate, script_file
+from airflow_provider_hsml.hopsworks.domain import diff, gate, measured_gate, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
@@ -274,8 +274,11 @@ class Promotion:
         champion = await find_champion(project, situation.to_compare_with, versions, situation.name)
         rejected = situation.rejected_versions(versions, self._absolute_settings())
         outdated: set[int] = set()
+        decide = gate.decide
+        if selection.rules.measurement is not None:
+            decide = functools.partial(measured_gate.decide_measured, now=self.run.clock())
         while True:
-            decision = gate.decide(versions, champion, selection.by, selection.rules, rejected, outdated=outdated)
+            decision = decide(versions, champion, selection.by, selection.rules, rejected, outdated=outdated)
             chosen = decision.chosen
             if chosen is None or champion is None or decision.is_kept or selection.rules.allow_downgrade:
                 break
@@ -369,7 +372,13 @@ async def resume_promotion(resumption: Resumption, context: Mapping[str, Any]) -
     decision = context["decision"]
     if decision is not None:
         chosen = await find_model(project, _served(decision["chosen"]))
-        decision = Decision(chosen, decision["reason"], decision["is_kept"], decision.get("preflight"))
+        decision = Decision(
+            chosen,
+            decision["reason"],
+            decision["is_kept"],
+            preflight=decision.get("preflight"),
+            measured=decision.get("measured"),
+        )
     champion, former = await find_model(project, _served(context["champion"])), _served(context["former"])
     done = None if context["done"] is None else EarlierTry(**context["done"])
     first = Record(**context["rolled_back"]) if context.get("rolled_back") else None

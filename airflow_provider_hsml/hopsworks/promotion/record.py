@@ -105,8 +105,8 @@ class PromotionResult:
             if self.previous
             else None,
             metric=by.name if by else None,
-            metric_value=model.metric(by.name) if by and model else None,
-            previous_metric_value=self.champion.metric(by.name) if by and self.champion and not earlier else None,
+            metric_value=self._metric_value(by, model),
+            previous_metric_value=None if earlier else self._metric_value(by, self.champion),
             verified_by=outcome.verified_by if outcome else None,
             status=deployment.status.value if deployment else None,
             inference_url=inference_url,
@@ -121,7 +121,18 @@ class PromotionResult:
             failed_probes=outcome.failed_probes if outcome else self.failure.failed_probes if self.failure else 0,
             champion_created=self._champion_created(),
             preflight=self.decision.preflight if self.decision else None,
+            measured=dict(self.decision.measured) if self.decision and self.decision.measured else None,
         )
+
+    def _metric_value(self, by: Metric | None, model: ModelVersion | None) -> float | None:
+        """Return the metric of a version: the measured one where a comparison decided, else that of the registry."""
+        if by is None or model is None:
+            return None
+        measured = self.decision.measured if self.decision else None
+        if measured is None:
+            return model.metric(by.name)
+        value: float | None = measured.get("champion" if _served(model) == _served(self.champion) else "challenger")
+        return value
 
     def _champion_created(self) -> float | None:
         """Return when the version that serves now was registered, as far as that is known."""
@@ -147,6 +158,7 @@ class PromotionResult:
                 "is_kept": decision.is_kept,
                 "chosen": _served(decision.chosen),
                 "preflight": decision.preflight,
+                "measured": None if decision.measured is None else dict(decision.measured),
             },
             "champion": _served(self.champion),
             "former": None if self.previous is None else asdict(self.previous),
@@ -234,6 +246,8 @@ class Record:
     """The end of the preflight: ``passed``, ``failed``, or why it was left out; None without one."""
     audit: dict[str, Any] | None = None
     """The task's try, and who approved its plan; None outside of Airflow."""
+    measured: dict[str, Any] | None = None
+    """What a comparison showed of the candidate that decided; None where none decided."""
 
     @property
     def has_changed(self) -> bool:
@@ -256,11 +270,28 @@ class Record:
             "state": self.status,
             "failure": None if self.failure is None else self.failure.replace("\n", f"\n{'':14}"),
             "why" if self.failure is None else "attempted": self.reason.removesuffix(f"; {self.failure}"),
+            **self._measured(),
             "inference": self.inference_url if self.action not in ("planned", "kept") else None,
             "see": self.url,
         }
         lines = [f"  {name:<12}{value}" for name, value in rows.items() if value is not None]
         return "\n".join([f"Deployment {self.deployment_name!r}:", *lines])
+
+    def _measured(self) -> dict[str, Any]:
+        """Return the lines of a comparison: its numbers, its warnings and its report."""
+        measured = self.measured
+        if measured is None:
+            return {}
+        low, high = measured["interval"]
+        interval = "" if low is None or high is None else f", 95 % of the resamples between {low:g} and {high:g}"
+        shown = f"{measured['metric']} of version {measured['model_version']}: {measured['challenger']:g}"
+        if measured["champion"] is not None:
+            shown += f", served: {measured['champion']:g}{interval}"
+        return {
+            "measured": f"{shown}, on {measured['rows']} rows",
+            "note": "\n".join(measured["warnings"]).replace("\n", f"\n{'':14}") or None,
+            "report": measured["report"],
+        }
 
     def _model(self) -> str | None:
         if self.model_name is None:

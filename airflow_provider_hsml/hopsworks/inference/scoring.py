@@ -1,0 +1,465 @@
+"""
+Score rows: send them through a deployment in chunks, several at a time, and give the predictions in the rows' order.
+
+Four rules decide what an answer means:
+
+1. A request that did not reach the model, or that was answered with 429, is sent again: rows are sent at least once.
+2. A refusal is about rows. Its chunk is halved until the rows at fault stand alone; they are counted with the reason.
+3. A failure inside of the model (5xx) is about rows only while another row is answered. Else it is an outage.
+4. A deployment that answers no row at all has not refused all rows: its error is raised.
+
+The work is done in threads. HTTP is handed in: each thread has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from airflow_provider_hsml.hopsworks.domain.judge import predictions_of
+from airflow_provider_hsml.hopsworks.domain.plain import finite
+from airflow_provider_hsml.hopsworks.errors import (
+    MODEL_5XX,
+    HopsworksError,
+    InferenceError,
+    RequestRefusedError,
+    UnexpectedResponseError,
+    VerificationError,
+)
+from airflow_provider_hsml.hopsworks.flow import Sleep, drive, steady, timed
+from airflow_provider_hsml.hopsworks.untrusted_text import beginning
+
+from . import predict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from airflow_provider_hsml.hopsworks.api import Call, Project
+    from airflow_provider_hsml.hopsworks.flow import Clock
+
+T = TypeVar("T")
+
+CHUNK_ROWS = 256
+"""Rows of a request. A deployment with a schema of its requests accepts at most 512."""
+AT_THE_PROXY, AT_THE_INGRESS = 4, 16
+"""Requests at a time. Hopsworks' proxy keeps about ten connections to models for all of its users."""
+ALL_REFUSED = 100
+"""Refused rows, without one that was answered, after which a deployment counts as answering none."""
+MOST_SUSPECTS = 20
+"""Rows of a chunk with which a model may fail, before it has answered any, until the chunk is left for later."""
+_SAMPLE = 10
+"""Rows of a chunk by which it is found out whether a model answers at all."""
+OUTAGE_SECONDS = 60.0
+"""Seconds for which a model may fail with every row, or limit the rate, before its error is raised."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 8.0
+"""Seconds between two attempts while a model fails with every row, or limits the rate."""
+_READY = 4
+"""Chunks on the way for each request at a time: being sent, waiting for it, or for their turn to be yielded."""
+_BETWEEN_WAITS = 5.0
+"""Seconds between two calls of ``on_wait`` while no chunk is complete."""
+_MOST_OF_REASON = 300
+"""Characters of the reason for which a row was refused."""
+_ENTITY_MISSING = "ENTITY_NOT_FOUND"
+"""The code with which a deployment says that the online store has no features for a row."""
+_NO_VALUE = "the answer is null, or holds a value that JSON cannot hold, such as NaN"
+
+
+class Connection(Protocol):
+    """A client that sends calls, for one thread."""
+
+    def send(self, call: Call[T]) -> T:
+        """Send a call, and return its result."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The deployment that rows are sent to."""
+
+    project: Project
+    name: str
+    """The deployment's name."""
+    key: str = "instances"
+    """The key of the rows in a request: ``instances`` or ``inputs``."""
+    timeout: float = 600.0
+    """Seconds for one chunk with its retries: an Idle deployment has to wake up within them."""
+    clock: Clock = field(default_factory=steady)
+
+    @property
+    def concurrency(self) -> int:
+        """The requests that its route takes at a time."""
+        return AT_THE_PROXY if self.project.ingress is None else AT_THE_INGRESS
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The predictions for some rows that follow each other."""
+
+    first: int
+    """The number of its first row, from 0."""
+    predictions: list[Any]
+    """One for each row; None where there is none."""
+    refused: dict[int, str]
+    """The number of each row without a prediction, and the reason."""
+    latencies: list[float]
+    """Seconds of each request that was answered, without failed attempts before it."""
+
+
+def score(
+    rows: Iterable[Any],
+    target: Target,
+    connect: Callable[[Callable[[float], None]], Connection],
+    *,
+    chunk_rows: int = CHUNK_ROWS,
+    concurrency: int | None = None,
+    on_wait: Callable[[], object] = lambda: None,
+) -> Iterator[Chunk]:
+    """
+    Yield the predictions for rows, in the order of the rows.
+
+    Rows are read as they are sent, so that there may be any number of them. Closing the iterator ends the work.
+
+    :param rows: each as the model takes it
+    :param target: the deployment
+    :param connect: makes the connection of one thread; called with a function that sleeps for some seconds and ends
+        the connection's retries when the work ends
+    :param chunk_rows: rows of a request
+    :param concurrency: requests at a time; None: as the route takes them
+    :param on_wait: called in this thread after each chunk, and every few seconds while none is complete
+    :raises HopsworksError: the deployment does not answer, or answers none of the rows
+    """
+    most = target.concurrency if concurrency is None else concurrency
+    work = _Work(target, connect)
+    chunks = _chunks(rows, chunk_rows)
+    sent: deque[Future[Chunk]] = deque()
+    executor = ThreadPoolExecutor(most, thread_name_prefix="hsml-scoring")
+    try:
+        while True:
+            # More are ready than are sent at a time, so that no thread waits for this one.
+            for first, some in itertools.islice(chunks, _READY * most - len(sent)):
+                sent.append(executor.submit(work.score, first, some))
+            if not sent:
+                break
+            while not wait([sent[0]], timeout=_BETWEEN_WAITS).done:
+                on_wait()
+            yield sent.popleft().result()
+            on_wait()
+        work.tally.check_answered()
+    finally:
+        work.end()
+        executor.shutdown(wait=not sent, cancel_futures=True)
+        work.close()
+
+
+def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
+    iterator, first = iter(rows), 0
+    while some := list(itertools.islice(iterator, size)):
+        yield first, some
+        first += len(some)
+
+
+class _Tally:
+    """What all threads together have seen of a deployment."""
+
+    def __init__(self) -> None:
+        self.answered_row: list[Any] = []
+        """A row that was answered, alone in a list; empty while none was."""
+        self._refused = 0
+        self._last: HopsworksError | None = None
+        self._lock = threading.Lock()
+
+    def answered(self, row: Any) -> None:
+        """Remember a row that was answered."""
+        if not self.answered_row:
+            self.answered_row = [row]
+
+    def refused(self, error: HopsworksError) -> None:
+        """
+        Count a refused row.
+
+        :raises HopsworksError: no row was answered so far
+        """
+        with self._lock:
+            self._refused += 1
+            self._last = error
+        if self._refused >= ALL_REFUSED:
+            self.check_answered()
+
+    def check_answered(self) -> None:
+        """
+        Check that some row was answered, if any was refused.
+
+        :raises HopsworksError: none was; the last refusal
+        """
+        if self._last is not None and not self.answered_row:
+            raise none_answered(self._last, self._refused)
+
+
+class _Outage(Exception):
+    """An error that is not about the rows of its request."""
+
+    def __init__(self, error: HopsworksError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _Ended(Exception):
+    """The work has ended while a thread was waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """The connection of one thread, and its own view of the project: an ingress keeps the addresses it has tried."""
+
+    connection: Connection
+    project: Project
+
+
+class _Work:
+    """Scores chunks, in any thread."""
+
+    def __init__(self, target: Target, connect: Callable[[Callable[[float], None]], Connection]) -> None:
+        self.tally = _Tally()
+        self._target = target
+        self._connect = connect
+        self._ended = threading.Event()
+        self._lock = threading.Lock()
+        self._idle: list[_Lane] = []
+
+    def end(self) -> None:
+        """End the waits of all threads."""
+        self._ended.set()
+
+    def close(self) -> None:
+        """Close the connections. One that is in use is closed by its thread."""
+        with self._lock:
+            lanes, self._idle = self._idle, []
+        for lane in lanes:
+            lane.connection.close()
+
+    def score(self, first: int, rows: Sequence[Any]) -> Chunk:
+        """
+        Score a chunk.
+
+        :param first: the number of its first row
+        :raises HopsworksError: the deployment does not answer
+        """
+        lane = self._take()
+        try:
+            return drive(self._score(lane.project, first, rows), lane.connection.send, self._sleep)
+        except _Outage as outage:
+            raise outage.error from None
+        finally:
+            self._give_back(lane)
+
+    def _take(self) -> _Lane:
+        with self._lock:
+            if self._idle:
+                return self._idle.pop()
+        project = self._target.project
+        return _Lane(self._connect(self._sleep), replace(project, ingress=copy.deepcopy(project.ingress)))
+
+    def _give_back(self, lane: _Lane) -> None:
+        with self._lock:
+            if not self._ended.is_set():
+                self._idle.append(lane)
+                return
+        lane.connection.close()
+
+    def _sleep(self, seconds: float) -> None:
+        if self._ended.wait(seconds):
+            raise _Ended
+
+    async def _score(self, project: Project, first: int, rows: Sequence[Any]) -> Chunk:
+        while True:
+            chunk, suspect = await self._halved(project, first, rows, may_suspect=not self.tally.answered_row)
+            if suspect is None:
+                return chunk
+            # The model failed with some rows before it had answered any: whether that is about them, a later try tells.
+            await self._until_answering(project, rows, suspect)
+
+    async def _halved(
+        self, project: Project, first: int, rows: Sequence[Any], *, may_suspect: bool
+    ) -> tuple[Chunk, HopsworksError | None]:
+        """
+        Request the predictions for a chunk, and halve it where its rows are refused.
+
+        :param may_suspect: whether no row was answered so far, so that a failure of the model says nothing about rows
+        :return: the chunk, and the last failure that says nothing; with one, the chunk has to be tried again
+        """
+        chunk = Chunk(first, [None] * len(rows), {}, [])
+        ranges, suspect, suspects = [(0, len(rows))], None, 0
+        while ranges and suspects < MOST_SUSPECTS:
+            begin, end = ranges.pop()
+            try:
+                predictions, seconds = await self._ask(project, rows[begin:end])
+            except HopsworksError as error:
+                if end - begin > 1 and (refuses_rows(error) or _is_too_large(error)):
+                    middle = (begin + end) // 2
+                    ranges += [(middle, end), (begin, middle)]
+                    continue
+                if not refuses_rows(error):
+                    raise
+                if may_suspect and _is_crash(error):
+                    suspect, suspects = error, suspects + 1
+                    continue
+                chunk.refused[first + begin] = _reason(error)
+                self.tally.refused(error)
+            else:
+                self.tally.answered(rows[begin])
+                chunk.latencies.append(seconds)
+                _enter(chunk, begin, predictions)
+        return chunk, suspect
+
+    async def _until_answering(self, project: Project, rows: Sequence[Any], error: HopsworksError) -> None:
+        """
+        Wait until some row was answered: the model may have to come up.
+
+        :param error: the last failure
+        :raises HopsworksError: none was, for too long
+        """
+        target, pause = self._target, _FIRST_PAUSE
+        ends = target.clock() + min(OUTAGE_SECONDS, target.timeout)
+        while not self.tally.answered_row:
+            if target.clock() >= ends:
+                raise none_answered(error, len(rows))
+            await Sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+            for row in rows[:: -(-len(rows) // _SAMPLE)]:
+                try:
+                    await self._ask_once(project, [row])
+                except HopsworksError as failed:
+                    error = failed
+                else:
+                    self.tally.answered(row)
+                    break
+
+    async def _ask(self, project: Project, rows: Sequence[Any]) -> tuple[list[Any], float]:
+        """
+        Request the predictions for rows, and retry while the deployment does not answer any.
+
+        :return: the predictions, and the seconds of the request
+        :raises _Outage: it fails with rows that it has answered before, or limits the rate, for too long
+        """
+        target, pause = self._target, _FIRST_PAUSE
+        ends = target.clock() + min(OUTAGE_SECONDS, target.timeout)
+        while True:
+            try:
+                answer, seconds = await timed(
+                    predict.until_reached(
+                        project,
+                        target.name,
+                        lambda _seconds: self._ask_once(project, rows),
+                        timeout=target.timeout,
+                        clock=target.clock,
+                    ),
+                    target.clock,
+                )
+            except HopsworksError as error:
+                if _is_crash(error):
+                    if await self._is_answering(project):
+                        raise
+                elif not _is_passing(error):
+                    raise
+                if target.clock() >= ends:
+                    raise _Outage(error) from error
+                await Sleep(max(pause, error.retry_after or 0.0))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                return self._predictions(answer, len(rows)), seconds
+
+    async def _ask_once(self, project: Project, rows: Sequence[Any]) -> Any:
+        return await predict.ask_model(project, self._target.name, {self._target.key: list(rows)})
+
+    async def _is_answering(self, project: Project) -> bool:
+        """Return whether a row that was answered before still is; true while none was."""
+        if not self.tally.answered_row:
+            return True
+        try:
+            await self._ask_once(project, self.tally.answered_row)
+        except HopsworksError:
+            return False
+        return True
+
+    def _predictions(self, answer: Any, count: int) -> list[Any]:
+        predictions = predictions_of(answer)
+        if not isinstance(predictions, list) or len(predictions) != count:
+            got = f"{len(predictions)} predictions" if isinstance(predictions, list) else "no list of predictions"
+            message = (
+                f"Deployment {self._target.name!r}: it was asked for {count} rows, and its answer has {got}.\nScoring "
+                "needs one prediction for each row, in the order of the rows: correct the predictor script."
+            )
+            raise VerificationError(message)
+        return predictions
+
+
+def refuses_rows(error: HopsworksError) -> bool:
+    """
+    Return whether a request was refused because of its rows, and not because of the deployment's state.
+
+    :param error: the error of the request
+    """
+    if predict.is_unreached(error) or _is_passing(error):
+        return False
+    return predict.is_model_refusal(error) or predict.is_schema_refusal(error) or _ENTITY_MISSING in _text(error)
+
+
+def none_answered(error: HopsworksError, rows: int) -> HopsworksError:
+    """
+    Return the error for a deployment that answers no row.
+
+    :param error: its last refusal
+    :param rows: the number of rows that it was asked for
+    """
+    return error.extended(
+        f"The first {rows} rows were refused, and none was answered.\nCheck that the rows have the columns that this "
+        "version takes: its registered input example shows them."
+    )
+
+
+def _is_passing(error: HopsworksError) -> bool:
+    """Return whether the rate is limited, or the online store does not answer: the same request can succeed later."""
+    if getattr(error, "status", None) in (408, 429):
+        return True
+    return predict.is_without_features(error) and _ENTITY_MISSING not in _text(error)
+
+
+def _is_crash(error: HopsworksError) -> bool:
+    """Return whether the model itself failed with a request: because of a row, or with every one."""
+    if predict.is_unreached(error) or not predict.is_model_refusal(error):
+        return False
+    if isinstance(error, InferenceError):
+        return error.status >= 500
+    return isinstance(error, RequestRefusedError) and error.code == MODEL_5XX
+
+
+def _is_too_large(error: HopsworksError) -> bool:
+    """Return whether the response is beyond the connection's limit, which a smaller request may meet."""
+    return isinstance(error, UnexpectedResponseError) and not error.transient
+
+
+def _text(error: HopsworksError) -> str:
+    return error.text if isinstance(error, InferenceError | RequestRefusedError) else ""
+
+
+def _reason(error: HopsworksError) -> str:
+    return beginning(_text(error) or str(error), _MOST_OF_REASON)
+
+
+def _enter(chunk: Chunk, begin: int, predictions: Sequence[Any]) -> None:
+    """Enter predictions into a chunk; one without a value counts as refused."""
+    values, replaced = finite(list(predictions))
+    chunk.predictions[begin : begin + len(values)] = values
+    if not replaced and None not in values:
+        return
+    for number, prediction in enumerate(predictions, begin):
+        if prediction is None or finite(prediction)[1]:
+            chunk.predictions[number] = None
+            chunk.refused[chunk.first + number] = _NO_VALUE
