@@ -8,7 +8,7 @@ README.md runs. Only then are the files in ``dist/``. Nothing is uploaded: docs/
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import os
 import re
@@ -66,7 +66,7 @@ def version_of(root: Path) -> str:
     return found[1]
 
 
-def check_agreement(root: Path, today: datetime.date) -> str:
+def check_agreement(root: Path, today: dt.date) -> str:
     """
     Return the version that tag, package and changelog agree on.
 
@@ -81,7 +81,9 @@ def check_agreement(root: Path, today: datetime.date) -> str:
             "Write one such as 1.2.0 or 1.2.0rc1 into airflow_provider_hsml/__init__.py."
         )
     if changes := run("git", "status", "--porcelain", cwd=root, quiet=True):
-        problems.append(f"The work tree has changes:\n{changes.rstrip()}\nCommit them: a release is built from a commit.")
+        problems.append(
+            f"The work tree has changes:\n{changes.rstrip()}\nCommit them: a release is built from a commit."
+        )
     problems += _problems_of_changelog(root, version, today)
     if tag not in (tags := run("git", "tag", "--points-at", "HEAD", cwd=root, quiet=True).split()):
         here = f"has {', '.join(tags)}" if tags else "has no tag"
@@ -91,14 +93,14 @@ def check_agreement(root: Path, today: datetime.date) -> str:
     return version
 
 
-def _problems_of_changelog(root: Path, version: str, today: datetime.date) -> list[str]:
+def _problems_of_changelog(root: Path, version: str, today: dt.date) -> list[str]:
     newest = next(iter(HEADING.findall((root / "CHANGELOG.md").read_text())), "nothing")
     expected = f"## {version} ({today.isoformat()})"
     dated = DATED.fullmatch(newest)
     if dated is None or dated["version"] != version:
         return [f"CHANGELOG.md begins with {newest!r}, and the version is {version}.\nLet it begin with {expected!r}."]
     try:
-        is_past = datetime.date.fromisoformat(dated["date"]) <= today
+        is_past = dt.date.fromisoformat(dated["date"]) <= today
     except ValueError:
         is_past = False
     if not is_past:
@@ -132,7 +134,7 @@ def prove(artefact: Path, root: Path) -> None:
         uv = (sys.executable, "-m", "uv")
         run(*uv, "venv", "--quiet", "--python", sys.executable, folder / "environment", cwd=folder)
         asked = (f"airflow-provider-hsml[local,examples] @ {artefact.as_uri()}", "pytest")
-        install = (*uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python)
+        install = (*uv, "pip", "install", "--quiet", "--python", python)
         run(*install, "-c", root / CONSTRAINTS, *asked, cwd=folder)
         (folder / "project").mkdir()
         script = (python, root / "release" / "first_run.py", root / "README.md", folder / "project")
@@ -141,7 +143,7 @@ def prove(artefact: Path, root: Path) -> None:
 
 def main(root: Path = ROOT) -> None:
     """Build, check and prove a release, and print the hashes of its files."""
-    version = check_agreement(root, datetime.datetime.now(tz=datetime.UTC).date())
+    version = check_agreement(root, dt.datetime.now(tz=dt.UTC).date())
     print(f"== airflow-provider-hsml {version}: tag, version and changelog agree")
     with tempfile.TemporaryDirectory() as name:
         made = build(root, Path(name).resolve())

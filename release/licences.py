@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from email.message import Message
+    from importlib.metadata import PackageMetadata
 
 ROOT = Path(__file__).parents[1]
 NOT_STATED = "not stated"
@@ -62,10 +62,10 @@ def licences(requirements: Iterable[str]) -> dict[str, tuple[str, str]]:
     return found
 
 
-def stated(metadata: Message) -> str:
+def stated(metadata: PackageMetadata) -> str:
     """Return the licence that a package's metadata states: as an expression, by its classifiers, or as a short text."""
-    if expression := metadata["License-Expression"]:
-        return str(expression)
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"]
     classifiers = [
         line.rpartition(" :: ")[2]
         for line in metadata.get_all("Classifier", [])
@@ -73,11 +73,11 @@ def stated(metadata: Message) -> str:
     ]
     if classifiers:
         return ", ".join(sorted(classifiers))
-    text = " ".join((metadata["License"] or "").split())
+    text = " ".join((metadata.get("License", "")).split())
     return text if text and text != "UNKNOWN" and len(text) <= _LONGEST else NOT_STATED
 
 
-def _required(metadata: Message, extra: str) -> Iterator[Requirement]:
+def _required(metadata: PackageMetadata, extra: str) -> Iterator[Requirement]:
     for line in metadata.get_all("Requires-Dist", []):
         one = Requirement(line)
         is_of_extra = one.marker is not None and "extra" in str(one.marker)
