@@ -73,7 +73,7 @@ def stated(metadata: PackageMetadata) -> str:
     ]
     if classifiers:
         return ", ".join(sorted(classifiers))
-    text = " ".join((metadata.get("License", "")).split())
+    text = " ".join(metadata.get_all("License", [""])[0].split())
     return text if text and text != "UNKNOWN" and len(text) <= _LONGEST else NOT_STATED
 
 
