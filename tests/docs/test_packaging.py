@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 import airflow_provider_hsml
 
@@ -193,6 +194,25 @@ class TestConstraints:
         ]
 
         assert {bound.operator for line in lines for bound in Requirement(line).specifier} == {">="}
+
+
+ADVISORY = re.compile(
+    r"^\| Airflow (?P<lines>[\d., ]+) \| (?P<name>[a-z-]+) (?P<pinned>[\d.]+) \| (?P<fixed>[\d.]+) \| .*CVE-",
+    re.MULTILINE,
+)
+
+
+def test_the_advisories_are_those_of_the_pinned_versions() -> None:
+    """A row of SECURITY.md names the lines that pin a version with the advisory, and all that do."""
+    rows = list(ADVISORY.finditer((ROOT / "SECURITY.md").read_text()))
+
+    assert len(rows) > 5
+    for row in rows:
+        pins = {airflow: pinned(airflow).get(row["name"]) for airflow in AIRFLOWS}
+        old = {airflow: pin for airflow, pin in pins.items() if pin and Version(pin) < Version(row["fixed"])}
+
+        assert {".".join(airflow.split(".")[:2]) for airflow in old} == set(row["lines"].split(", ")), row[0]
+        assert set(old.values()) == {row["pinned"]}, row[0]
 
 
 @pytest.mark.slow
