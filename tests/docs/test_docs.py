@@ -203,4 +203,4 @@ def test_the_site_has_every_page() -> None:
 
     docs = {str(page.relative_to(ROOT / "docs")) for page in PAGES if page.is_relative_to(ROOT / "docs")}
 
-    assert shown == {"index.md", "CONTRIBUTING.md", "CHANGELOG.md"} | docs | examples
+    assert shown == {"index.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"} | docs | examples
