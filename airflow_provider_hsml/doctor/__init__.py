@@ -1,0 +1,15 @@
+"""
+``hsml-doctor``: asks a Hopsworks how it answers, and compares the answers with those that this provider expects.
+
+No answer of a real cluster was recorded while the provider was written: it is built on public sources and on the
+official SDKs. A user of a real cluster runs the doctor once and attaches its report to an issue. The modules:
+
+- ``asking``: one request, and its answer as a value, whatever the status
+- ``known``: the cluster as far as it is known, by which the requests are made
+- ``check``: a check, and its expectation by line of Hopsworks
+- ``checks``: the table of checks that only read
+- ``examine``: runs checks
+- ``redact``: removes names and keys from texts
+- ``report``: the report as text and as JSON
+- ``cli``: the command
+"""

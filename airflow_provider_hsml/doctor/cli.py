@@ -1,0 +1,72 @@
+"""The command ``hsml-doctor``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_hsml.connection import DEFAULT_CONN_ID
+from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.untrusted_text import clean
+
+from .diagnose import diagnose, new_report
+from .redact import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+AS_EXPECTED, DIFFERS, COULD_NOT_RUN = 0, 1, 2
+"""The exit codes."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run the command.
+
+    :param argv: the arguments; None for those of the process
+    :return: 0 if all answers are as expected, 1 if one differs or is missing, 2 if the doctor could not run
+    """
+    options = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s", stream=sys.stderr)
+    report, redactor = new_report(), Redactor()
+    hook = HsmlHook(options.conn_id, options.project)
+    try:
+        if options.json is not None:
+            with options.json.open("a"):  # Hopsworks is not asked for a report that cannot be written.
+                pass
+        try:
+            diagnose(hook, report, redactor)
+        finally:
+            hook.client.close()
+    except HopsworksError as error:
+        return _could_not_run(str(error))
+    except OSError as error:
+        return _could_not_run(f"{options.json}: {error.strerror}.\nGive a file that can be written.")
+    except KeyboardInterrupt:
+        return _could_not_run("interrupted.\nRun it again: it has changed nothing.")
+    if options.json is not None:
+        options.json.write_text(report.to_json(redactor), encoding="utf-8")
+    print(report.to_text(redactor), end="")
+    return AS_EXPECTED if report.is_as_expected else DIFFERS
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hsml-doctor",
+        description="Ask a Hopsworks how it answers, and compare that with the answers that the provider expects. "
+        "Without --write, nothing is changed.",
+        epilog="Exit code: 0 if all answers are as expected, 1 if one differs or is missing, 2 if it could not run.",
+    )
+    parser.add_argument("--conn-id", default=DEFAULT_CONN_ID, help=f"the Airflow connection ({DEFAULT_CONN_ID})")
+    parser.add_argument("--project", help="the project, in place of the connection's")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON, too")
+    return parser
+
+
+def _could_not_run(reason: str) -> int:
+    print(f"hsml-doctor: {clean(reason)}", file=sys.stderr)
+    return COULD_NOT_RUN
