@@ -2,7 +2,8 @@
 Weekly maintenance: delete retired deployments and old model versions, and restart deployments on request.
 
 Scheduled runs delete old versions of the models in ``MODELS``. The newest and the best version are kept, and so is
-every version that a deployment serves or can be rolled back to. Trigger the DAG by hand to delete deployments
+every version that a deployment serves or can be rolled back to. Temporary deployments that killed tasks have left are
+deleted, once nobody uses them. Trigger the DAG by hand to delete deployments
 (``retire``) or to restart them (``restart``), for example after replacing a secret or installing a library in their
 environment.
 
@@ -26,6 +27,14 @@ from airflow_provider_hsml.operators import (
 )
 
 MODELS = ["digits"]
+
+
+@task
+def remove_side_deployments() -> list[str]:
+    """Delete the temporary deployments of preflights that were killed, once their leases have expired."""
+    from airflow_provider_hsml.hooks import HsmlHook
+
+    return HsmlHook().remove_expired_side_deployments()
 
 
 @task
@@ -69,5 +78,6 @@ with DAG(
     # [END maintenance_restart]
 
     retire >> clear_up
+    remove_side_deployments()
     # [END maintenance_tasks]
 # [END maintenance]

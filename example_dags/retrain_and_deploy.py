@@ -5,13 +5,15 @@ Three algorithms learn to read the handwritten digits that ship with scikit-lear
 the model ``digits`` in the Model Registry, with its accuracy on the same held-out images every night. The best
 candidate is deployed if it beats the serving version. The last task measures the accuracy of the deployment itself. If
 no candidate is better, production is kept. If the new version answers differently than in training, it is rolled back,
-and the task fails and gives the reason.
+and the task fails and gives the reason. With the parameter ``preflight``, each version is tried in a temporary
+deployment first: one that answers differently is found there, and never answers in production.
 
 Requirements: the connection ``hsml_default``, and ``pip install scikit-learn joblib`` where the tasks run. The trained
 models are in a local folder until they are registered. If your workers share no files, set the Airflow variable
 ``trained_models`` to a bucket, such as ``s3://aws_default@models/trained``, and install its provider. Trigger the DAG
 with fewer training images to see weak candidates. Trigger it with ``{"scaling": "forgotten", "gamma": 0.3}`` to see
-a rollback: the candidate with the best metric is saved without its preprocessing step.
+a rollback: the candidate with the best metric is saved without its preprocessing step. Add ``"preflight": true`` to see
+how production never notices.
 
 Every task can be retried or cleared at any time. Training is deterministic and writes to a folder of its own, so the
 same run produces the same file. Registering the same file again returns the same version. Deploying the serving version
@@ -104,7 +106,7 @@ def held_out_images() -> list[list[int]]:
 
 
 def tell(context: Any) -> None:
-    """Report a rollback. This example prints to the task log; notify your team here."""
+    """Report a rollback or a failed preflight. This example prints to the task log; notify your team here."""
     print(json.dumps({"promotion": context["promotion"]}))
 
 
@@ -138,6 +140,7 @@ with DAG(
             enum=["none", "saved", "forgotten"],
             description="Scale the pixels before learning; forgotten: and leave that step out of the saved file",
         ),
+        "preflight": Param(False, type="boolean", description="Try the version in a temporary deployment first"),
     },
     doc_md=__doc__,
     tags=["hsml"],
@@ -154,6 +157,7 @@ with DAG(
         metric="accuracy",
         direction="max",
         candidates=register.output,
+        preflight="{{ params.preflight }}",
         on_rollback=tell,
     )
     # [END retrain_and_deploy_deploy]

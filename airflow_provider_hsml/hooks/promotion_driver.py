@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
-from airflow_provider_hsml.hopsworks.promotion import promote, resume, unreported
+from airflow_provider_hsml.hopsworks.promotion import promote, resume, side_deployment, unreported
+from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.rollout import stop
 from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.promotion.record import PromotionResult, Record
 
 log = logging.getLogger(__name__)
+
+_REMOVE_BEFORE_EXIT_SECONDS = 20.0
+"""Seconds for which the removal of a killed task's temporary deployment is retried."""
 
 
 class PromotionDriverMixin(HsmlBaseHook):
@@ -96,10 +100,12 @@ class PromotionDriverMixin(HsmlBaseHook):
         """
         Clean up after a killed promotion.
 
-        A deployment that was stopped for its change is started. One that was being created is stopped, if
-        ``when_killed`` says so.
+        A temporary deployment is deleted. A deployment that was stopped for its change is started. One that was being
+        created is stopped, if ``when_killed`` says so.
         """
         try:
+            if promotion.preflight is not PreflightMode.OFF:
+                self._remove_before_exit(promotion)
             name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
             entry = journal.newest
             if entry is None or entry.run != promotion.run.key or not entry.is_pending:
@@ -113,3 +119,11 @@ class PromotionDriverMixin(HsmlBaseHook):
                 log.warning("Deployment %r, which was being created, is left as it is", name)
         except HopsworksError:
             log.exception("The cleanup after a killed task failed: check the state of its deployment")
+
+    def _remove_before_exit(self, promotion: Promotion) -> None:
+        """Delete the temporary deployment of a killed promotion, in the few seconds that its task still has."""
+        self.client.sleep = time.sleep  # The hook's own may end each wait of a killed task.
+        name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
+        if journal.has_leases:
+            run = replace(promotion.run, name=name)
+            drive(side_deployment.remove_of(run, _REMOVE_BEFORE_EXIT_SECONDS), self.client.send, time.sleep)

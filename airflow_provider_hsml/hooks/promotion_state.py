@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
-from airflow_provider_hsml.hopsworks.promotion import state
+from airflow_provider_hsml.hopsworks.flow import steady
+from airflow_provider_hsml.hopsworks.promotion import side_deployment, state
 
 from .base import HsmlBaseHook
 
@@ -44,3 +45,19 @@ class PromotionStateMixin(HsmlBaseHook):
         """
         number = arguments.integer("version", version, least=1)
         return self.run(state.forget_rejection(self.client.project, check_deployment_name(name), number))
+
+    def remove_expired_side_deployments(self, name: str | None = None) -> list[str]:
+        """
+        Delete the temporary deployments that killed tasks have left, once their leases have expired.
+
+        The next promotion or rollback of a deployment does the same for that deployment. Call this for those that are
+        promoted seldom, for example in a weekly task.
+
+        :param name: the name of the live deployment; None for all deployments of the project
+        :return: the names of the temporary deployments that were deleted, or were gone already
+        :raises HopsworksError: one could not be deleted
+        """
+        project = self.client.project
+        if name is None:
+            return self.run(side_deployment.remove_all_expired(project, steady()))
+        return self.run(side_deployment.remove_expired(project, check_deployment_name(name), steady()))

@@ -13,6 +13,7 @@ from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
+from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, PromotionReference, Rollback
 from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy
@@ -47,6 +48,7 @@ class PromotionsMixin(PromotionDriverMixin):
         plan: Mapping[str, Any] | str | None = None,
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
+        preflight: bool | str = False,
         run_key: str = "",
         audit: Mapping[str, Any] | None = None,
         timeout: float | timedelta = 600.0,
@@ -71,6 +73,8 @@ class PromotionsMixin(PromotionDriverMixin):
             planned version
         :param when_killed: ``leave`` or ``stop`` a deployment that is being created when this call is interrupted
         :param unschedulable_grace: seconds for which a cluster without room for the instances may find some
+        :param preflight: try the change in a temporary deployment before the live one is touched: False, True, or
+            ``"if_possible"``, to go on without where there is no room for one
         :param run_key: identifies the task; a retry uses the same
         :param audit: the try of the task and who approved it, as plain JSON, for the journal
         :param timeout: seconds, or a ``timedelta``, for one change, and again for its rollback
@@ -97,6 +101,7 @@ class PromotionsMixin(PromotionDriverMixin):
             plan=planned,
             stop_when_killed=stops_when_killed(when_killed),
             on_decided=self._on_decided,
+            preflight=_preflight(preflight, wait=wait),
         )
         return self._promote(promotion.promote(), promotion)
 
@@ -117,6 +122,7 @@ class PromotionsMixin(PromotionDriverMixin):
         plan_only: bool | str = False,
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
+        preflight: bool | str = False,
         run_key: str = "",
         audit: Mapping[str, Any] | None = None,
         timeout: float | timedelta = 600.0,
@@ -152,6 +158,7 @@ class PromotionsMixin(PromotionDriverMixin):
             plan_only=arguments.boolean("plan_only", plan_only),
             stop_when_killed=stops_when_killed(when_killed),
             on_decided=self._on_decided,
+            preflight=_preflight(preflight, wait=wait),
         )
         return self._promote(promotion.promote(), promotion)
 
@@ -250,6 +257,15 @@ def _grace(value: float | str) -> float:
 def stops_when_killed(given: str) -> bool:
     """Read ``when_killed``: whether it is ``stop``, and not ``leave``."""
     return arguments.choice("when_killed", given, ("leave", "stop")) == "stop"
+
+
+def _preflight(given: object, *, wait: bool) -> PreflightMode:
+    """Read the ``preflight`` argument."""
+    mode = PreflightMode.read("preflight", given)
+    if mode is not PreflightMode.OFF and not wait:
+        message = "preflight: it needs wait=True, since a version is tried while the call waits."
+        raise InvalidInputError(message)
+    return mode
 
 
 def _checks(given: object, *, wait: bool) -> Checks | None:

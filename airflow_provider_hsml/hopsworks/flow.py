@@ -272,6 +272,54 @@ def within(flow: Flow[T], deadline: float, clock: Clock) -> Generator[Step, Any,
         flow.close()
 
 
+@types.coroutine
+def inlined(flow: Flow[T]) -> Generator[Call[Any] | Sleep | PollAgain[Any], Any, T]:
+    """
+    Run a flow with its long waits in their places, so that this process runs them to the end.
+
+    :param flow: the flow; its other steps are passed on to the driver
+    """
+    try:
+        step = flow.send(None)
+        while True:
+            try:
+                answer = (yield from inlined(step.run())) if isinstance(step, Defer) else (yield step)
+            except HopsworksError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
+@types.coroutine
+def attended(flow: Flow[T], attend: Callable[[], Flow[None]]) -> Generator[Step, Any, T]:
+    """
+    Run a flow, and another one before each of its steps. An error of the other one ends both.
+
+    :param flow: the flow; its steps are passed on to the driver
+    :param attend: returns the flow that runs before a step, such as one that renews a lease if that is due
+    """
+    try:
+        step = flow.send(None)
+        while True:
+            yield from attend().__await__()
+            try:
+                answer = yield step
+            except HopsworksError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
 async def all_pages(
     page: Callable[[int], Flow[Page[T] | None] | Call[Page[T]] | Call[Page[T] | None]],
 ) -> list[T] | None:

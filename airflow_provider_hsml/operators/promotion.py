@@ -80,6 +80,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         plan_only: bool | str = False,
         when_killed: str = "leave",
         unschedulable_grace: float | str = 300.0,
+        preflight: bool | str = False,
         on_rollback: OnFailedPromotion | Sequence[OnFailedPromotion] | None = None,
         on_unverified: OnFailedPromotion | Sequence[OnFailedPromotion] | None = None,
         **kwargs: Any,
@@ -90,12 +91,15 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         self._check_literal(arguments.boolean, "plan_only", plan_only)
         self._check_literal(arguments.choice, "when_killed", when_killed, allowed=("leave", "stop"))
         self._check_literal(arguments.seconds, "unschedulable_grace", unschedulable_grace)
+        self._check_literal(arguments.preflight, "preflight", preflight)
         self.deployment_name = deployment_name
         self.model_project = model_project
         self.rollout = rollout
         self.plan_only = plan_only
         self.when_killed = when_killed
         self.unschedulable_grace = unschedulable_grace
+        self.preflight = preflight
+        self._check_can_try()
         # Airflow renders a mapping, resolves XComs in it and masks it, but does none of that for a dataclass.
         self.spec = as_mappings(spec)
         verification = as_mappings(verification)
@@ -120,7 +124,11 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
         return callables
 
     def _promote(self, context: Context, promote: Callable[..., Record], *args: Any, **kwargs: Any) -> Record:
-        """Promote, and call ``on_rollback`` after a rollback, ``on_unverified`` after a change that stays pending."""
+        """
+        Promote, and call the functions that are told of a failure.
+
+        ``on_rollback`` after a rollback or a failed preflight, ``on_unverified`` after a change that stays pending.
+        """
         try:
             record = super()._promote(context, promote, *args, **kwargs)
         except HopsworksError as error:
@@ -139,7 +147,8 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
 
     def _call(self, context: Context, promotion: dict[str, Any]) -> None:
         """Call the functions for a promotion's action. Their exceptions are only logged."""
-        name = {"rolled_back": "on_rollback", "unverified": "on_unverified"}.get(promotion["action"])
+        action = "rolled_back" if promotion.get("preflight") == "failed" else promotion["action"]
+        name = {"rolled_back": "on_rollback", "unverified": "on_unverified"}.get(action)
         if name is None:
             return
         extended = cast("dict[str, Any]", context)  # Extended in place: in Airflow 2 it is more than a dict.
@@ -149,6 +158,22 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
                 call(context)
             except Exception:
                 self.log.exception("%s: %r failed", name, call)
+
+    def _check_can_try(self) -> None:
+        """
+        Check that no other argument in the DAG file excludes a preflight.
+
+        :raises ValueError: naming the argument that does
+        """
+        is_word = isinstance(self.preflight, str) and self.preflight == "if_possible"
+        if self.preflight is not True and not is_word:
+            return
+        if not self.wait_for_completion:
+            message = "preflight needs wait_for_completion=True."
+            raise self._invalid(message)
+        if self.plan_only is True:
+            message = "preflight and plan_only=True: a plan tries nothing.\nGive preflight to the task that applies it."
+            raise self._invalid(message)
 
     def _check_can_verify(self) -> None:
         """
@@ -209,6 +234,7 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
             "plan_only": self.plan_only,
             "when_killed": self.when_killed,
             "unschedulable_grace": self.unschedulable_grace,
+            "preflight": self.preflight,
             **self._wait_arguments(),
         }
 
@@ -248,8 +274,12 @@ class DeployModelOperator(_PromotingOperator):
         or ``stop`` it. An existing deployment keeps serving in any case
     :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
         of GPU nodes takes longer than the default of 300
+    :param preflight: try the change in a temporary deployment first, which is deleted before the live one is touched: a
+        version that fails there answers no user, and is rejected. ``True``, or ``"if_possible"`` to go on without where
+        there is no room for one. It runs in the worker, also with ``deferrable=True``, and takes as long as a rollout
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
-        failed and was rolled back, also one of an earlier run; its record is under ``promotion`` in the context
+        failed and was rolled back, also one of an earlier run, and after a failed preflight; its record is under
+        ``promotion`` in the context
     :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 
@@ -265,6 +295,7 @@ class DeployModelOperator(_PromotingOperator):
         "plan_only",
         "when_killed",
         "unschedulable_grace",
+        "preflight",
         "plan",
         "approved_by",
     )
@@ -341,8 +372,12 @@ class DeployBestModelOperator(_PromotingOperator):
         or ``stop`` it. An existing deployment keeps serving in any case
     :param unschedulable_grace: seconds for which a cluster without room for the instances may find some: autoscaling
         of GPU nodes takes longer than the default of 300
+    :param preflight: try the change in a temporary deployment first, which is deleted before the live one is touched: a
+        version that fails there answers no user, and is rejected. ``True``, or ``"if_possible"`` to go on without where
+        there is no room for one. It runs in the worker, also with ``deferrable=True``, and takes as long as a rollout
     :param on_rollback: a function, a notifier, or a list of them, called with Airflow's context after a promotion
-        failed and was rolled back, also one of an earlier run; its record is under ``promotion`` in the context
+        failed and was rolled back, also one of an earlier run, and after a failed preflight; its record is under
+        ``promotion`` in the context
     :param on_unverified: the same, called after a promotion whose change is live but could not be verified
     """
 
@@ -362,6 +397,7 @@ class DeployBestModelOperator(_PromotingOperator):
         "plan_only",
         "when_killed",
         "unschedulable_grace",
+        "preflight",
     )
     template_fields_renderers = {  # noqa: RUF012
         "spec": "json",

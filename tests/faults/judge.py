@@ -82,6 +82,9 @@ def leftovers(operation: Operation, plot: Plot) -> list[str]:
     journal = plot.folders("Resources/airflow-provider-hsml/journal")
     if any(name != plot.name for name in journal):
         found.append(f"there are journals of {journal}")
+    leases = [path for path in plot.files("Resources/airflow-provider-hsml/journal") if "/lease-" in path]
+    if leases:
+        found.append(f"the leases {leases} are left")
     cut = [path for path, size in plot.files("Resources/airflow-provider-hsml").items() if not size]
     if cut:
         found.append(f"the files {cut} are empty")

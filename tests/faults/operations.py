@@ -295,6 +295,23 @@ def _all() -> list[Operation]:
             clients=_CHANGING,
         ),
         Operation(
+            "preflight",
+            _two_versions,
+            lambda plot, common, waits: DeployModelOperator(
+                **common,
+                **waits,
+                model_name=plot.name,
+                model_version=2,
+                deployment_name=plot.name,
+                preflight=True,
+            ),
+            _updated,
+            # Each try may try the version in another temporary deployment.
+            {"put:2": 1, "create:2": 4, "start": 4, "delete": 4},
+            keeps_serving=True,
+            clients=("other scales", "other deploys", "other deletes"),
+        ),
+        Operation(
             "reject",
             _bad_version,
             lambda plot, common, waits: DeployModelOperator(

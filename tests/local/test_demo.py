@@ -57,13 +57,14 @@ THIRD = outcome(3, 6, {7: 0.8, 8: 0.9, 9: 0.7}, 0.99)
 
 
 def fourth(**record: Any) -> Outcome:
-    """A night whose best candidate, version 10, is rolled back."""
-    verdict = "version 10 of model 'digits' answers otherwise than recorded; version 6 of model 'digits' serves again"
+    """A night whose best candidate, version 10, fails its preflight."""
+    verdict = "version 10 answers otherwise than recorded. This was the preflight of 'digits', which was not changed."
     taken_back = {
         "model_version": 10,
         "previous_model_version": 6,
         "previous_metric_value": 0.99,
         "verified_by": None,
+        "preflight": "failed",
         "reason": verdict,
     }
     night = outcome(4, 6, {10: 1.0, 11: 0.98, 12: 0.97}, 1.0, **(taken_back | record))
@@ -125,14 +126,15 @@ class TestCheckNight:
             (dataclasses.replace(FOURTH, is_as_recorded=False), "whether it answers as recorded is False"),
             (dataclasses.replace(FOURTH, candidates=THIRD.candidates), "the best candidate has a better metric"),
             (fourth(metric_value=0.98), "the best accuracy of the night is 1.0, expected 0.98"),
-            (fourth(reason="version 6 of model 'digits' serves again"), "whether the record gives the reason"),
+            (fourth(reason="'digits', which was not changed"), "whether the record gives the reason"),
+            (fourth(preflight="passed"), "the end of the preflight is 'passed', expected 'failed'"),
             (
                 fourth(reason="version 10 answers otherwise than recorded"),
-                "whether the record names the serving version",
+                "whether the record says that production was not changed",
             ),
         ],
     )
-    def test_a_better_number_must_be_taken_back(self, night: Outcome, why: str) -> None:
+    def test_a_better_number_must_be_found_out_apart(self, night: Outcome, why: str) -> None:
         with pytest.raises(DemoFailedError) as raised:
             nights.check_night(night, [FIRST, SECOND, THIRD])
 
@@ -142,7 +144,11 @@ class TestCheckNight:
 
 class TestCheckProber:
     def test_all_that_were_deployed_answered_and_nothing_failed(self) -> None:
-        nights.check_prober({2: 10, 6: 20, 10: 3}, [], [FIRST, SECOND, THIRD, FOURTH])
+        nights.check_prober({2: 10, 6: 20}, [], [FIRST, SECOND, THIRD, FOURTH])
+
+    def test_the_bad_version_may_answer_nothing(self) -> None:
+        with pytest.raises(DemoFailedError, match="answered by versions"):
+            nights.check_prober({2: 10, 6: 20, 10: 1}, [], [FIRST, SECOND, THIRD, FOURTH])
 
     def test_one_failure_is_too_many(self) -> None:
         with pytest.raises(DemoFailedError, match="1 of the prober's requests failed, the first with: refused"):
@@ -164,7 +170,7 @@ def test_table_has_a_line_for_each_candidate() -> None:
     ]
     assert lines[3].split() == ["version", "2,", "random_forest:", "0.600"]
     assert lines[8].startswith("3 ")
-    assert lines[11].split()[5:] == ["rolled_back", "version", "6", "-", "as", "before", "12"]
+    assert lines[11].split()[5:] == ["failed", "version", "6", "-", "as", "before", "12"]
 
 
 RESULT = {"promotion": {"action": "kept"}, "served_accuracy": 0.5}

@@ -62,6 +62,7 @@ def test_back_by_hand_then_what_is_old_is_deleted_and_what_is_named_is_restarted
     assert sorted(runs, key=len) == [
         [
             ("clear_up", "model digits", "success"),
+            ("remove_side_deployments", None, "success"),
             ("restart", None, "skipped"),
             ("retire", None, "skipped"),
             ("to_restart", None, "success"),
@@ -69,6 +70,7 @@ def test_back_by_hand_then_what_is_old_is_deleted_and_what_is_named_is_restarted
         ],
         [
             ("clear_up", "model digits", "success"),
+            ("remove_side_deployments", None, "success"),
             ("restart", "deployment digits", "success"),
             ("retire", "deployment shadow1", "success"),
             ("retire", "deployment shadow2", "success"),

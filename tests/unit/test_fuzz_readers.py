@@ -37,12 +37,14 @@ from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
 from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
+from airflow_provider_hsml.hopsworks.domain.side_deployment import Lease
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.jobs.records import Record, RecordState, open_records
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
+from airflow_provider_hsml.hopsworks.promotion.side_deployment import remove_expired
 from airflow_provider_hsml.hopsworks.registry import register
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from tests.support.fuzz import CASES, ODD_JSON, STATUSES, Report, chance_of, content, json_value, mutated
@@ -200,6 +202,10 @@ _ENTRY = journal_entry.JournalEntry(
 )
 _FLOWS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], Any]] = {
     "the journal": (lambda: open_journal(PROJECT, "mnist"), _ENTRY.to_json()),
+    "the lease of a temporary deployment": (
+        lambda: remove_expired(PROJECT, "mnist", lambda: 900.0),
+        Lease("0f" * 16, "preflight", "mnistpreflight", "mnist", "dag/run/task/-1@1", 1000.0, 600.0, 7).to_json(),
+    ),
     "the record of a job's execution": (
         lambda: open_records(PROJECT, "train", "dag/run/task/-1@1"),
         Record(RecordState.STARTED, "dag/run/task/-1@1", "0123", 1000.0, execution=100, seen=(99,)).to_json(),
@@ -226,6 +232,7 @@ def _drive(chance: random.Random, flow: Coroutine[Any, Any, Any], file: bytes) -
     task = hashlib.sha256(b"dag/run/task/-1").hexdigest()[:16]
     names = (
         "00000001-b0123abcd.json",
+        f"lease-preflight-{'0f' * 16}-000001.json",
         f"00000002-{task}-started-100.json",
         "expected.json",
         "input_example.json",

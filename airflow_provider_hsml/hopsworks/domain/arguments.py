@@ -116,6 +116,16 @@ def boolean(what: str, value: object) -> bool:
     return value
 
 
+def preflight(what: str, value: object) -> bool | str:
+    """Read whether a version is tried first: a flag, or the word 'if_possible'."""
+    if isinstance(value, str) and value == "if_possible":
+        return value
+    try:
+        return boolean(what, value)
+    except InvalidInputError:
+        refuse(what, "true, false or 'if_possible'", value)
+
+
 def text(what: str, value: object) -> str:
     """Read a string that is not empty."""
     if not isinstance(value, str) or not value.strip():

@@ -138,7 +138,13 @@ def _with_defaults(resources: Any) -> dict[str, Any]:
 
 
 def creation_body(
-    name: str, model: ModelVersion | None, desired: SettingValues, *, serving_tool: str, minimum: int
+    name: str,
+    model: ModelVersion | None,
+    desired: SettingValues,
+    *,
+    serving_tool: str,
+    minimum: int,
+    template: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """
     Build the body that creates a deployment, with the SDK's defaults for settings that were not requested.
@@ -146,14 +152,16 @@ def creation_body(
     :param model: the version to serve; None for a deployment of a script alone
     :param serving_tool: KSERVE or DEFAULT, used if none was requested
     :param minimum: minimum number of instances, used if none was requested
+    :param template: keys of the body that come before those defaults; not modified
     """
     framework = (model.framework or Framework.PYTHON) if model else Framework.PYTHON
     body: dict[str, Any] = {
-        "name": name,
         "modelServer": framework.model_server,
         "servingTool": serving_tool,
         "apiProtocol": "REST",
         "batchingConfiguration": {"batchingEnabled": False},
+        **(template or {}),
+        "name": name,
     }
     settings: SettingValues = {"scaling.min_instances": minimum} | (model_settings(model) if model else {}) | desired
     body = update_body(body, {name: value for name, value in settings.items() if value is not None})
@@ -179,7 +187,7 @@ def read_settings(project: Project, raw: Mapping[str, Any], *, also: Collection[
     }
     for key, name in (("predictor", "script_file"), ("transformer", "transformer.script_file")):
         if raw.get(key):
-            found[name] = Script(_path(project, raw, key))
+            found[name] = Script(path_of_script(project, raw, key, str(raw[key])))
     return found
 
 
@@ -235,11 +243,16 @@ def _desired(setting: Setting, value: Any) -> Any:
     return value
 
 
-def _path(project: Project, raw: Mapping[str, Any], key: str) -> str:
-    """Return the whole path of a script; some servers return its name alone."""
-    path = str(raw[key])
-    if "/" in path:
-        return path
-    if raw.get("artifactVersion") is not None and raw.get("version") is None:
-        return legacy_artifacts.path_of(raw, key)
-    return f"/Projects/{project.name}/{script_file.FOLDER}/{path}" if HASHED.fullmatch(path) else path
+def path_of_script(project: Project, raw: Mapping[str, Any], key: str, script: str) -> str:
+    """
+    Return the whole path of a script of a deployment, as far as its name tells; some servers return the name alone.
+
+    :param raw: the deployment resource
+    :param key: ``predictor``, ``transformer`` or ``configFile``
+    :param script: the path or the name of the script
+    """
+    if "/" in script:
+        return script
+    if raw.get("artifactVersion") is not None and raw.get("version") is None and key != "configFile":
+        return legacy_artifacts.path_of(raw, key, script)
+    return f"/Projects/{project.name}/{script_file.FOLDER}/{script}" if HASHED.fullmatch(script) else script

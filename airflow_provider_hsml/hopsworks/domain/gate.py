@@ -127,6 +127,8 @@ class Decision:
     """One sentence, without its full stop."""
     is_kept: bool = False
     """Whether nothing changes because no candidate replaces the champion."""
+    preflight: str | None = None
+    """``passed``, or why the change was not tried first; None if that was not asked for, or nothing was to be tried."""
 
 
 def decide(

@@ -20,9 +20,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def folder_of(deployment: Deployment) -> str:
-    """Return the folder with the published schemas of a deployment, relative to the project's folder."""
-    return f"Deployments/{deployment.name}/resources/schema"
+def folder_of(name: str) -> str:
+    """
+    Return the folder with the published schemas of a deployment, relative to the project's folder.
+
+    :param name: the deployment's name
+    """
+    return f"Deployments/{name}/resources/schema"
 
 
 async def read_document(
@@ -41,7 +45,7 @@ async def read_document(
     call = api.get_deployment_schema(project, deployment, schema_id, form=form)
     found = await routes.read(call, api.get_deployment_by_id(project, deployment.id), backoff)
     if found is None:
-        path = f"{folder_of(deployment)}/{schema_id}{FORMATS[form]}"
+        path = f"{folder_of(deployment.name)}/{schema_id}{FORMATS[form]}"
         file = api.read_json(project, path, lambda data: wire.resource(data, {}, {}), size=None)
         found = await (read_patiently(file, backoff) if backoff else file)
     return dict(found) if isinstance(found, dict) and found else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry
+from airflow_provider_hsml.hopsworks.domain.side_deployment import is_lease_file
 from airflow_provider_hsml.hopsworks.errors import (
     SCOPE_MISSING,
     HopsworksError,
@@ -55,6 +56,8 @@ class Journal:
     """Whether the API key may read and write the journal. Without a journal, no state is carried from run to run."""
     has_folder: bool = False
     """Whether the deployment's folder exists."""
+    has_leases: bool = False
+    """Whether the folder holds leases of temporary deployments beside this one."""
 
     @property
     def used_routes(self) -> tuple[str, ...]:
@@ -107,13 +110,13 @@ class Journal:
             for path in (FOLDER.rpartition("/")[0], FOLDER, folder):
                 await api.make_folder(self.project, path)
             self.has_folder = True
-        there = await _list(self.project, folder)
-        if not begins and set(there or ()) - set(self.names):
+        there = _entries(await list_files(self.project, self.deployment_name) or {})
+        if not begins and set(there) - set(self.names):
             log.warning("Deployment %r: another run wrote to the journal; its entry is kept", self.deployment_name)
             return False
         # Two concurrent runs may choose the same number. Then the letter decides: "b", for an entry that begins a
         # change, sorts as newer than "a", for any other entry.
-        number = 1 + max((int(name[:8]) for name in (*self.names, *(there or ()))), default=0)
+        number = 1 + max((int(name[:8]) for name in (*self.names, *there)), default=0)
         name = f"{number:08d}-{'b' if begins else 'a'}{uuid.uuid4().hex[:8]}.json"
         self.names.insert(0, name)
         content = json.dumps(entry.to_json()).encode()
@@ -173,13 +176,16 @@ async def read_probe_inputs(project: Project, deployment_name: str, entry_id: st
     return journal.newest.asked or {}
 
 
-async def _list(project: Project, folder: str) -> dict[str, int | None] | None:
-    """Return the names of the journal's files with their sizes, newest first; None when there is no folder."""
+async def list_files(project: Project, deployment_name: str) -> dict[str, int | None] | None:
+    """Return the names of all files in a journal's folder with their sizes; None when there is no folder."""
+    folder = f"{FOLDER}/{deployment_name}"
     entries = await all_pages(lambda offset: api.list_folder(project, folder, offset=offset))
-    if entries is None:
-        return None
-    sizes = {entry.name: entry.size for entry in entries if _is_ours(entry.name)}
-    return {name: sizes[name] for name in sorted(sizes, reverse=True)}
+    return None if entries is None else {entry.name: entry.size for entry in entries}
+
+
+def _entries(files: Mapping[str, int | None]) -> dict[str, int | None]:
+    """Return the files that hold entries of the journal with their sizes, newest first."""
+    return {name: files[name] for name in sorted(files, reverse=True) if _is_ours(name)}
 
 
 def _is_ours(name: str) -> bool:
@@ -189,9 +195,11 @@ def _is_ours(name: str) -> bool:
 async def _read(journal: Journal) -> None:
     """Read the list of files and the newest entry."""
     folder = f"{FOLDER}/{journal.deployment_name}"
-    sizes = await _list(journal.project, folder)
-    journal.has_folder = sizes is not None
-    journal.names = list(sizes or {})
+    files = await list_files(journal.project, journal.deployment_name)
+    sizes = _entries(files or {})
+    journal.has_folder = files is not None
+    journal.has_leases = any(map(is_lease_file, files or ()))
+    journal.names = list(sizes)
     if not sizes:
         return
     name, size = next(iter(sizes.items()))

@@ -24,6 +24,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     RolledBackError,
     SupersededError,
+    VerificationError,
 )
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.trained_until import read_trained_until
@@ -36,6 +37,7 @@ from .change_record import ChangeRecord, OutdatedDecision
 from .guarded_change import GuardedChange
 from .journal import Journal, open_journal
 from .plan import Plan
+from .preflight import FAILED, UNFINISHED, Preflight, PreflightMode, tidy
 from .record import EarlierTry, PromotionResult, Record
 from .settle import find_model, settle
 from .situation import Situation, differing, find_champion, find_deployment, read_situation
@@ -88,6 +90,8 @@ class Promotion:
     """Whether a deployment that is being created is stopped when the task is killed."""
     on_decided: Callable[[ModelVersion], object] = lambda _model: None
     """Is called with the version that is to serve, before anything is changed."""
+    preflight: PreflightMode = PreflightMode.OFF
+    """Whether the change is tried in a temporary deployment first."""
 
     async def promote(self) -> PromotionResult:
         """
@@ -97,8 +101,10 @@ class Promotion:
         """
         result: PromotionResult | None = None
         rolled_back: Record | None = None
-        for _ in range(CONCURRENT_CHANGES + 1):
+        for number in range(CONCURRENT_CHANGES + 1):
             situation, result = await self._decided()
+            if number == 0:
+                await tidy(self.run, situation)
             try:
                 self._check_not_rolled_back(situation)
                 ended = None if self.plan_only else await self._settle(situation)
@@ -155,9 +161,12 @@ class Promotion:
         if self.plan_only:
             await self._check_plan(run, situation, Desired(settings, chosen), differs)
             return dataclasses.replace(result, plan=Plan.of(situation, chosen, differs))
+        desired = Desired(settings, chosen)
+        if self.preflight is not PreflightMode.OFF and not situation.adopts and (differs or situation.live is None):
+            situation, result = await self._try_out(run, situation, result, desired, differs)
         record = ChangeRecord(
             run,
-            Desired(settings, chosen),
+            desired,
             situation.journal,
             situation.live,
             situation.pending,
@@ -165,6 +174,25 @@ class Promotion:
             is_unverified=situation.is_unverified,
         )
         return await apply_and_record(GuardedChange(record, self.policy, self.checks), result, self.selection.by)
+
+    async def _try_out(
+        self,
+        run: Run,
+        situation: Situation,
+        result: PromotionResult,
+        desired: Desired,
+        differs: Mapping[str, tuple[Any, Any]],
+    ) -> tuple[Situation, PromotionResult]:
+        """Try the change in a temporary deployment, and note in the result how that has ended."""
+        preflight = Preflight(run, self.preflight, self.checks, self.policy.unschedulable_grace)
+        try:
+            situation, tried = await preflight.try_out(situation, desired, differs)
+        except HopsworksError as error:
+            ended = FAILED if isinstance(error, VerificationError) else UNFINISHED
+            failed = dataclasses.replace(result.with_preflight(ended), failure=error)
+            error.record = failed.record(self.selection.by)
+            raise
+        return situation, result.with_preflight(tried)
 
     async def _check_plan(
         self, run: Run, situation: Situation, desired: Desired, differs: Mapping[str, tuple[Any, Any]]
@@ -341,7 +369,7 @@ async def resume_promotion(resumption: Resumption, context: Mapping[str, Any]) -
     decision = context["decision"]
     if decision is not None:
         chosen = await find_model(project, _served(decision["chosen"]))
-        decision = Decision(chosen, decision["reason"], decision["is_kept"])
+        decision = Decision(chosen, decision["reason"], decision["is_kept"], decision.get("preflight"))
     champion, former = await find_model(project, _served(context["champion"])), _served(context["former"])
     done = None if context["done"] is None else EarlierTry(**context["done"])
     first = Record(**context["rolled_back"]) if context.get("rolled_back") else None

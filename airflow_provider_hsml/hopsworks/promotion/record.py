@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain.gate import Decision
 from airflow_provider_hsml.hopsworks.domain.journal_entry import ServedVersion
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, SupersededError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-    from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric
+    from airflow_provider_hsml.hopsworks.domain.gate import Metric
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
@@ -64,6 +65,15 @@ class PromotionResult:
     rolled_back: Record | None = None
     """The record of an earlier run's change that was rolled back first."""
 
+    def with_preflight(self, tried: str) -> PromotionResult:
+        """
+        Return this result with the end of the preflight.
+
+        :param tried: ``passed``, or why the change was not tried
+        """
+        decision = self.decision or Decision(None, _SCRIPT)
+        return replace(self, decision=replace(decision, preflight=tried))
+
     def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
         """
         Build the record.
@@ -110,6 +120,7 @@ class PromotionResult:
             seconds=dict(outcome.seconds) if outcome and outcome.seconds else None,
             failed_probes=outcome.failed_probes if outcome else self.failure.failed_probes if self.failure else 0,
             champion_created=self._champion_created(),
+            preflight=self.decision.preflight if self.decision else None,
         )
 
     def _champion_created(self) -> float | None:
@@ -131,7 +142,12 @@ class PromotionResult:
             "deployment_name": self.name,
             "decision": None
             if decision is None
-            else {"reason": decision.reason, "is_kept": decision.is_kept, "chosen": _served(decision.chosen)},
+            else {
+                "reason": decision.reason,
+                "is_kept": decision.is_kept,
+                "chosen": _served(decision.chosen),
+                "preflight": decision.preflight,
+            },
             "champion": _served(self.champion),
             "former": None if self.previous is None else asdict(self.previous),
             "metric": by.name if by else None,
@@ -214,6 +230,8 @@ class Record:
     """When the version that serves now was registered, in seconds since 1970; None if that is unknown."""
     kept_in_a_row: int | None = None
     """How many runs of the task, this one included, have kept the champion; None if it compares no versions."""
+    preflight: str | None = None
+    """The end of the preflight: ``passed``, ``failed``, or why it was left out; None without one."""
     audit: dict[str, Any] | None = None
     """The task's try, and who approved its plan; None outside of Airflow."""
 
@@ -233,6 +251,7 @@ class Record:
             "action": f"{self.action}{kept}",
             "model": self._model(),
             "verified by": self.verified_by,
+            "preflight": self.preflight,
             "downtime": None if self.downtime_seconds is None else f"{self.downtime_seconds:.0f} s",
             "state": self.status,
             "failure": None if self.failure is None else self.failure.replace("\n", f"\n{'':14}"),

@@ -23,6 +23,7 @@ from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolic
 
 from .change_record import ChangeRecord, ManualRollback, OutdatedDecision
 from .guarded_change import GuardedChange
+from .preflight import tidy
 from .promote import apply_and_record
 from .record import ACTIONS, EarlierTry, PromotionResult
 from .settle import roll_back
@@ -120,6 +121,7 @@ class Rollback:
         run = self.run
         situation = await read_situation(run.project, [run.name])
         run.routes.recall(situation.journal.used_routes)
+        await tidy(run, situation)
         pending = situation.pending
         if pending is not None and pending.state is EntryState.ROLLING_BACK:
             _, now = await roll_back(run, situation, pending)

@@ -71,6 +71,8 @@ class Desired:
     """Whether the deployment has to serve; if not, one that is stopped stays stopped."""
     restored: SettingValues = field(default_factory=dict)
     """The settings that the version in ``restore`` holds: they come with it, and are never sent."""
+    template: Mapping[str, Any] | None = None
+    """Keys of the body that creates the deployment, beside the settings; None for Hopsworks' defaults."""
 
 
 @dataclass(frozen=True, slots=True)

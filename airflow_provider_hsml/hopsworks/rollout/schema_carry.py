@@ -84,6 +84,7 @@ async def carry_schema(
     body: Mapping[str, Any],
     *,
     backoff: Backoff,
+    to: str | None = None,
 ) -> CarriedSchema:
     """
     Check that the schema of a deployment can be carried over to an update, and publish it.
@@ -92,6 +93,7 @@ async def carry_schema(
     :param model: the version to serve; None if it stays or there is none
     :param body: the body of the update
     :param backoff: how often to retry the read of the schema
+    :param to: the name of another deployment, which gets the schema in place of the live one; None for the live one
     :return: without variables if the deployment has no schema, or its variables stay as they are
     :raises InvalidInputError: the schema cannot be carried over; the message names the difference, nothing was changed
     """
@@ -99,22 +101,23 @@ async def carry_schema(
     if live_id is None:
         return CarriedSchema(None)
     is_same_model = all(body.get(key) == live.raw.get(key) for key in ("modelName", "modelVersion", "modelPath"))
-    if is_same_model:
+    if is_same_model and to is None:
         if bool(body.get("transformer")) == bool(live.raw.get("transformer")):
             return CarriedSchema(live_id)
         return CarriedSchema(live_id, deployment_schema.schema_variables_of(live.raw))
     subject = f"{live}, whose requests have schema {live_id}"
-    if model is None:
+    if model is None and not is_same_model:
         _refuse(subject, "the model version to serve is not in the registry, so its training dataset is unknown")
     document = await schemas.read_document(project, live, routes, backoff=backoff)
     schema = _read(document, live, live_id, subject)
-    subject += f", and version {model.version} of model {model.name!r}"
-    await _check_origin(project, schema, model, subject)
-    await _Columns(project, schema, live, model, subject).check(_script_of(body))
-    dataset = None if schema.training_dataset is None else model.training_dataset_version
-    carried = schema.changed(training_dataset=dataset, max_batch_rows=deployment_schema.batch_rows_of(body))
-    await _publish(project, routes, live, carried)
-    return CarriedSchema(live_id, carried.variables())
+    if model is not None and not is_same_model:
+        subject += f", and version {model.version} of model {model.name!r}"
+        await _check_origin(project, schema, model, subject)
+        await _Columns(project, schema, live, model, subject).check(_script_of(body))
+        dataset = None if schema.training_dataset is None else model.training_dataset_version
+        schema = schema.changed(training_dataset=dataset, max_batch_rows=deployment_schema.batch_rows_of(body))
+    await _publish(project, routes, live, schema, schemas.folder_of(to or live.name))
+    return CarriedSchema(live_id, schema.variables())
 
 
 def _refuse(subject: str, why: str, advice: str = _ELSEWHERE) -> NoReturn:
@@ -273,15 +276,15 @@ def _shown(columns: list[dict[str, Any]] | None) -> str:
     return ", ".join(f"{one['name']} ({one['type']})" for one in columns or []) or "unknown"
 
 
-async def _publish(project: Project, routes: Routes, live: Deployment, schema: DeploymentSchema) -> None:
+async def _publish(project: Project, routes: Routes, live: Deployment, schema: DeploymentSchema, folder: str) -> None:
     """
     Write the documents of a schema where they are missing, or are not whole: an upload may have been cut off.
 
     Files that are whole are never changed.
 
+    :param folder: the folder of the deployment that gets the schema
     :raises UnexpectedResponseError: a file that was written cannot be read back; no change was sent
     """
-    folder = schemas.folder_of(live)
     try:
         missing = [form for form in FORMATS if not await _is_published(project, folder, schema, form)]
         if not missing:

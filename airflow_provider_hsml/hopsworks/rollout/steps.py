@@ -91,7 +91,7 @@ class Steps:
         self.deadline = run.clock() + run.timeout
         self.prober = Prober(run.project, run.name, run.clock, self.checks or Checks(), run.files, run.routes)
         settings = script_file.absolute(run.project, desired.settings)
-        self.update = Update(run, settings, desired.model, self.deadline, self._record_sent)
+        self.update = Update(run, settings, desired.model, self.deadline, self._record_sent, desired.template)
 
     def backoff(self, first: float) -> Backoff:
         """

@@ -77,6 +77,8 @@ class Update:
     on_sent: Callable[[bool], object] = lambda _is_sent: None
     """Is called with True as soon as a change was accepted or its outcome is unknown; with False if it was not carried
     out after all."""
+    template: Mapping[str, Any] | None = None
+    """Keys of the body that creates the deployment, beside the settings; None for Hopsworks' defaults."""
 
     def backoff(self) -> Backoff:
         """Return the backoff for polls while the change is in progress."""
@@ -113,8 +115,8 @@ class Update:
         :return: the body that creates it
         :raises InvalidInputError: the deployment cannot be created; nothing was changed
         """
-        project, settings = self.run.project, self.settings
-        if self.model is None and not settings.get("script_file"):
+        project, settings, template = self.run.project, self.settings, self.template or {}
+        if self.model is None and not (settings.get("script_file") or template.get("modelServer")):
             others = await api.get_deployments(project)
             known = ", ".join(sorted(other.name for other in others)) or "none"
             message = (
@@ -122,12 +124,12 @@ class Update:
                 "create it, name a model, or set script_file in spec."
             )
             raise InvalidInputError(message)
-        routes, witness = self.run.routes, api.get_project(project.name)
-        has_kserve = await routes.read(api.get_variable("kube_kserve_installed"), witness) == "true"
-        tool = settings.get("serving_tool") or ("KSERVE" if has_kserve else "DEFAULT")
-        least = await routes.read(api.get_variable("kube_serving_min_num_instances"), witness)
+        tool = settings.get("serving_tool") or template.get("servingTool") or await default_serving_tool(self.run)
+        least = await least_instances(self.run)
         minimum = 0 if least == "0" and tool == "KSERVE" else 1
-        body = diff.creation_body(self.run.name, self.model, settings, serving_tool=tool, minimum=minimum)
+        body = diff.creation_body(
+            self.run.name, self.model, settings, serving_tool=tool, minimum=minimum, template=template
+        )
         present = {name for name, value in settings.items() if value is not None}
         preconditions.check_combination(body, {*present, "framework", "script_file", "serving_tool"})
         preconditions.check_minimum(body, must_be_zero=least == "0")
@@ -314,6 +316,18 @@ class Update:
             if delay is None:
                 return deployment
             await Sleep(delay)
+
+
+async def default_serving_tool(run: Run) -> str:
+    """Return the serving tool of a new deployment for which none was requested: KSERVE, or DEFAULT without KServe."""
+    installed = await run.routes.read(api.get_variable("kube_kserve_installed"), api.get_project(run.project.name))
+    return "KSERVE" if installed == "true" else "DEFAULT"
+
+
+async def least_instances(run: Run) -> str | None:
+    """Return the cluster's lower limit for the minimum number of instances, as text: "0" requires 0, "-1" is none."""
+    variable = api.get_variable("kube_serving_min_num_instances")
+    return await run.routes.read(variable, api.get_project(run.project.name))
 
 
 def _served(model: ModelVersion | None) -> str:

@@ -7,14 +7,14 @@ answers predictions all the time:
 1. Weak candidates: the deployment is created.
 2. Better candidates: the deployment is updated, while a prober sends requests.
 3. Worse candidates: the version in production is kept.
-4. A candidate with a better metric, whose saved file answers differently than in training: it fails verification, and
-   the deployment is rolled back.
+4. A candidate with a better metric, whose saved file answers differently than in training: it fails its preflight in a
+   temporary deployment, and answers none of the prober's requests.
 
 All files are below ``.demo/`` in the checkout, and are created again by each run.
 
 Airflow, the server and the builder of its environment run as processes in sessions of their own, so that Ctrl-C reaches
 only the demo, which ends them in order. The facts about a night are read from the server. The promotion record comes
-from a line of JSON that the DAG prints: in its last task, or in the callback of a promotion that was rolled back.
+from a line of JSON that the DAG prints: in its last task, or in the callback of a promotion that failed.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class _Demo:
         print()
         print(table(outcomes))
         print()
-        print(prober.report())
+        print(prober.report([outcome.rejected for outcome in outcomes if outcome.rejected is not None]))
         if self._keep:
             print(self._next_steps(server))
         print(f"DEMO OK: four nights in {self._voice.seconds:.0f} s", flush=True)

@@ -44,7 +44,7 @@ class Night:
     @property
     def is_to_fail(self) -> bool:
         """Whether the deploying task is expected to fail, and the run with it."""
-        return self.action == "rolled_back"
+        return self.action == "failed"
 
 
 NIGHTS = (
@@ -53,10 +53,10 @@ NIGHTS = (
     Night(3, {"training_images": 100}, "worse candidates", "kept", "production is kept"),
     Night(
         4,
-        {"scaling": "forgotten", "gamma": 0.3},
+        {"scaling": "forgotten", "gamma": 0.3, "preflight": True},
         "better metrics, but files without a preprocessing step",
-        "rolled_back",
-        "the candidate with the best metric fails verification and is rolled back",
+        "failed",
+        "the candidate with the best metric fails its preflight, and production is kept",
     ),
 )
 
@@ -95,8 +95,8 @@ class Outcome:
 
     @property
     def rejected(self) -> int | None:
-        """The version that was deployed and rolled back, according to the record."""
-        return int(self.promotion["model_version"]) if self.promotion["action"] == "rolled_back" else None
+        """The version that failed its preflight, according to the record."""
+        return int(self.promotion["model_version"]) if self.promotion["action"] == "failed" else None
 
     @property
     def version(self) -> int:
@@ -146,13 +146,14 @@ def check_night(outcome: Outcome, earlier: Sequence[Outcome]) -> None:
         expect(_rounded(outcome.served_accuracy), "the accuracy served", _rounded(promotion["metric_value"]))
     else:
         served = promotion["previous_metric_value"]
-        expect(outcome.version, "the version rolled back to", earlier[-1].version)
+        expect(promotion["preflight"], "the end of the preflight", "failed")
+        expect(outcome.version, "the version kept", earlier[-1].version)
         is_better = best is not None and best > served
         expect(is_better, "whether the best candidate has a better metric", expected=True)
         is_explained = "answers otherwise than recorded" in promotion["reason"]
         expect(is_explained, "whether the record gives the reason", expected=True)
-        names_serving = f"version {outcome.version} of" in promotion["reason"]
-        expect(names_serving, "whether the record names the serving version", expected=True)
+        is_untouched = "which was not changed" in promotion["reason"]
+        expect(is_untouched, "whether the record says that production was not changed", expected=True)
     if outcome.night.action == "kept":
         expect(outcome.version, "the version kept", earlier[-1].version)
         served = promotion["metric_value"]
@@ -184,7 +185,7 @@ def check_prober(answered: Mapping[int, int], failures: Sequence[str], outcomes:
     """
     if failures:
         raise DemoFailedError(f"{len(failures)} of the prober's requests failed, the first with: {failures[0]}")
-    deployed = sorted({version for outcome in outcomes for version in (outcome.version, outcome.rejected) if version})
+    deployed = sorted({outcome.version for outcome in outcomes})
     if sorted(answered) != deployed:
         raise DemoFailedError(f"the prober was answered by versions {sorted(answered)}, expected {deployed}.")
 

@@ -16,7 +16,7 @@ from airflow_provider_hsml.local.cluster.engines import VERSION_HEADER
 from .nights import Candidate, DemoFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 DEPLOYMENT = MODEL = "digits"
 _BETWEEN_PROBES = 0.1
@@ -159,8 +159,13 @@ class Prober(threading.Thread):
         if self.is_alive():
             self.join()
 
-    def report(self) -> str:
-        """Return a summary of the requests."""
-        versions = ", ".join(f"version {version}: {count}" for version, count in sorted(self.answered.items()))
+    def report(self, rejected: Sequence[int] = ()) -> str:
+        """
+        Return a summary of the requests.
+
+        :param rejected: versions that were not to answer any
+        """
+        counts = sorted((dict.fromkeys(rejected, 0) | self.answered).items())
+        versions = ", ".join(f"version {version}: {count}" for version, count in counts)
         sent = self.answered.total() + len(self.failures)
         return f"Prober, during nights 2 to 4: {sent} requests, {len(self.failures)} failed; answered by {versions}"
