@@ -98,16 +98,18 @@ def look(*segments: str | int, query: Mapping[str, str] | None = None) -> Look:
     return Look(f"read {path}", "GET", path, None, query=tuple((query or {}).items()), repeatable=True)
 
 
-def look_at(base: str, *segments: str | int, host: str | None = None) -> Look:
+def look_at(base: str, *segments: str | int, host: str | None = None, body: Any = None) -> Look:
     """
-    Build a read at the ingress.
+    Build a request at the ingress: a read, or a prediction.
 
     :param base: ``scheme://host:port``
     :param segments: of the path, not encoded
     :param host: the Host header; None for that of ``base``
+    :param body: that of a prediction; None for a read
     """
     path = encoded(*segments)
-    return Look(f"read {path} at the ingress", "GET", path, None, base=base, host=host, repeatable=True)
+    method = "GET" if body is None else "POST"
+    return Look(f"{method} {path} at the ingress", method, path, None, body=body, base=base, host=host, repeatable=True)
 
 
 def send(method: str, *segments: str | int, body: Any = None, query: Mapping[str, str] | None = None) -> Look:

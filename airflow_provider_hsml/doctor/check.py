@@ -55,22 +55,18 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Question:
     """
-    A question, how it is asked, and the expected answers.
+    A question and the expected answers.
 
     :param section: the section of the contract, in words
-    :param ask: builds the request; raises ``NotAskedError`` if something that it needs is missing
-    :param read: turns the answer into a short text that holds no value which may be secret
     :param expected: the texts that are expected, by line
     """
 
     id: str
     section: str
     question: str
-    ask: Callable[[Known], Look]
     expected: Expected
-    read: Callable[[Reply, Known], str] = field(default=lambda reply, _known: reply.outcome)
 
     def finding(self, answer: str, verdict: Verdict, line: Line) -> Finding:
         """Return the result of this check."""
@@ -80,6 +76,21 @@ class Check:
         """Compare an answer with the expectation."""
         is_expected = any(fnmatchcase(answer, pattern) for pattern in of_line(self.expected, line))
         return self.finding(answer, Verdict.AS_EXPECTED if is_expected else Verdict.DIFFERS, line)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check(Question):
+    """
+    A question that one request answers.
+
+    :param ask: builds the request; raises ``NotAskedError`` if something that it needs is missing
+    :param read: turns the answer into a short text that holds no value which may be secret
+    """
+
+    ask: Callable[[Known], Look]
+    read: Callable[[Reply, Known], str] = field(default=lambda reply, _known: reply.outcome)
+    of_one: bool = False
+    """Whether it is about one model or one deployment, whichever."""
 
 
 def of_line(expected: Expected, line: Line) -> tuple[str, ...]:

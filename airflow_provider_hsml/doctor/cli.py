@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: 0 if all answers are as expected, 1 if one differs or is missing, 2 if the doctor could not run
     """
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("airflow_provider_hsml").setLevel(logging.ERROR)  # The report says what a log would.
     report, redactor = new_report(), Redactor()
     hook = HsmlHook(options.conn_id, options.project)
     try:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with options.json.open("a"):  # Hopsworks is not asked for a report that cannot be written.
                 pass
         try:
-            diagnose(hook, report, redactor)
+            diagnose(hook, report, redactor, writes=options.write)
         finally:
             hook.client.close()
     except HopsworksError as error:
@@ -63,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--conn-id", default=DEFAULT_CONN_ID, help=f"the Airflow connection ({DEFAULT_CONN_ID})")
     parser.add_argument("--project", help="the project, in place of the connection's")
+    parser.add_argument(
+        "--write",
+        action="store_true",
+        help="make a model and a deployment of the doctor's own, follow how they change, and delete them",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON, too")
     return parser
 

@@ -13,10 +13,12 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 
-from .checks import CHECKS
+from .checks import CHECKS, OF_ONE
 from .examine import examine
 from .known import Known
 from .report import Report
+from .trial import Trial
+from .write import Steps, not_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,15 +39,15 @@ def new_report() -> Report:
     return Report({**own, "python": platform.python_version()})
 
 
-def diagnose(hook: HsmlHook, report: Report, redactor: Redactor) -> Known:
+def diagnose(hook: HsmlHook, report: Report, redactor: Redactor, *, writes: bool = False) -> None:
     """
-    Ask everything that only reads, and add the findings to the report.
+    Ask everything, and add the findings to the report.
 
     :param hook: a hook on the connection
     :param report: filled while the questions are asked, so that it holds what is known when the run is interrupted
     :param redactor: learns the names that the report must not hold
-    :return: the cluster as far as it is known
-    :raises HopsworksError: the connection is wrong, or its project cannot be found
+    :param writes: whether to make a model and a deployment, and to delete them at the end
+    :raises HopsworksError: the connection is wrong, its project cannot be found, or nothing may be made in it
     """
     access = hook.access
     redactor.learn(urlsplit(access.url).hostname, "host")
@@ -54,15 +56,33 @@ def diagnose(hook: HsmlHook, report: Report, redactor: Redactor) -> Known:
     known = Known(project)
     _find_ingress(hook, project, known)
     redactor.learn(urlsplit(known.ingress or "").hostname, "host")
-    for finding in examine(CHECKS, known, sender(hook, redactor)):
+    ask = _sender(hook, redactor)
+    for finding in examine(CHECKS, known, ask):
         report.findings.append(finding)
         report.version, report.sdk = known.version, known.sdk
     redactor.learn(known.namespace, "namespace")
     redactor.learn(known.domain, "domain")
-    return known
+    if writes:
+        _try_out(hook, report, known, ask)
+        return
+    report.findings += examine(OF_ONE, known, ask)
+    report.findings += not_asked(known, "it needs --write")
 
 
-def sender(hook: HsmlHook, redactor: Redactor) -> Callable[[Look], Reply]:
+def _try_out(hook: HsmlHook, report: Report, known: Known, ask: Callable[[Look], Reply]) -> None:
+    """Take the steps with a model and a deployment of the doctor's own, and delete both whatever happens."""
+    trial = Trial(hook, known, ask)
+    steps = Steps(trial, known, ask)
+    try:
+        trial.prepare()
+        steps.run()
+    finally:
+        report.findings += steps.findings
+        report.timeline += trial.moments
+        report.remarks += trial.clean()
+
+
+def _sender(hook: HsmlHook, redactor: Redactor) -> Callable[[Look], Reply]:
     """Return a function that sends a request with the hook's client, and lets the redactor learn from the answer."""
 
     def send(call: Look) -> Reply:

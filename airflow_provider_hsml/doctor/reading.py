@@ -223,6 +223,14 @@ def endpoints(reply: Reply, known: Known) -> str:
     return f"{list_form(reply, known)}: {', '.join(found) or 'none'}" if reply.is_success else reply.outcome
 
 
+def logs(reply: Reply, known: Known) -> str:
+    """Return the form of logs."""
+    rows = _rows(reply.data)
+    if not reply.is_success or not rows:
+        return "an empty list" if reply.is_success and reply.data in ([], {"count": 0}) else reply.outcome
+    return f"{list_form(reply, known)} of {', '.join(sorted(set().union(*rows)))}"
+
+
 def feature_stores(reply: Reply, known: Known) -> str:
     """Read the id of the project's feature store."""
     name = f"{known.project.name.lower()}_featurestore"

@@ -142,6 +142,25 @@ class SideDeployment:
         policy = RolloutPolicy(recreate=True, unschedulable_grace=unschedulable_grace)
         return await attended(inlined(self._serve(desired, live, policy, checks)), self.renew)
 
+    async def claim(self) -> Lease:
+        """
+        Write the lease alone, for a caller that creates the deployment by itself, with the lease's description.
+
+        :raises DeploymentError: another task has the lease; transient
+        :raises InvalidInputError: a deployment of the name is somebody else's, or the API key may not write the lease
+        """
+        return await self._claim()
+
+    async def complete(self, deployment: Deployment) -> None:
+        """
+        Add the id of the deployment to the lease, for a caller that has created it.
+
+        :raises SupersededError: it is not the deployment of the lease
+        """
+        self._check_own(deployment)
+        if self._lease is not None:
+            await self._write(dataclasses.replace(self._lease, deployment_id=deployment.id))
+
     async def renew(self) -> None:
         """
         Renew the lease if a third of it has passed; without a request otherwise.
