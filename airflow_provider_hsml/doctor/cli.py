@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,9 @@ from .diagnose import diagnose, new_report
 from .redact import Redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from .report import Report
 
 AS_EXPECTED, DIFFERS, COULD_NOT_RUN = 0, 1, 2
 """The exit codes."""
@@ -33,25 +37,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     logging.getLogger("airflow_provider_hsml").setLevel(logging.ERROR)  # The report says what a log would.
     report, redactor = new_report(), Redactor()
-    hook = HsmlHook(options.conn_id, options.project)
+    reason = _run(options, report, redactor)
+    if reason:
+        print(f"hsml-doctor: {clean(reason)}", file=sys.stderr)
+    if report.findings:
+        if options.json is not None:
+            options.json.write_text(report.to_json(redactor), encoding="utf-8")
+        print(report.to_text(redactor), end="")
+    return COULD_NOT_RUN if reason else AS_EXPECTED if report.is_as_expected else DIFFERS
+
+
+def _run(options: argparse.Namespace, report: Report, redactor: Redactor) -> str:
+    """Fill the report, and return the reason why that ended early; empty if it did not."""
     try:
         if options.json is not None:
             with options.json.open("a"):  # Hopsworks is not asked for a report that cannot be written.
                 pass
-        try:
-            diagnose(hook, report, redactor, writes=options.write)
-        finally:
-            hook.client.close()
+        hook = HsmlHook(options.conn_id, options.project)
+        with _interrupted_by_sigterm():
+            try:
+                diagnose(hook, report, redactor, writes=options.write)
+            finally:
+                hook.client.close()
     except HopsworksError as error:
-        return _could_not_run(str(error))
+        return str(error)
     except OSError as error:
-        return _could_not_run(f"{options.json}: {error.strerror}.\nGive a file that can be written.")
+        return f"{options.json}: {error.strerror}.\nGive a file that can be written."
     except KeyboardInterrupt:
-        return _could_not_run("interrupted.\nRun it again: it has changed nothing.")
-    if options.json is not None:
-        options.json.write_text(report.to_json(redactor), encoding="utf-8")
-    print(report.to_text(redactor), end="")
-    return AS_EXPECTED if report.is_as_expected else DIFFERS
+        return "interrupted. What it had made was deleted, unless the report says otherwise."
+    return ""
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """End on SIGTERM as on Ctrl-C: what was made is deleted."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,8 +94,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON, too")
     return parser
-
-
-def _could_not_run(reason: str) -> int:
-    print(f"hsml-doctor: {clean(reason)}", file=sys.stderr)
-    return COULD_NOT_RUN

@@ -17,7 +17,7 @@ from .checks import CHECKS, OF_ONE
 from .examine import examine
 from .known import Known
 from .report import Report
-from .trial import Trial
+from .trial import Trial, leftovers
 from .write import Steps, not_asked
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def diagnose(hook: HsmlHook, report: Report, redactor: Redactor, *, writes: bool
     if writes:
         _try_out(hook, report, known, ask)
         return
+    report.remarks += leftovers(known, ask)
     report.findings += examine(OF_ONE, known, ask)
     report.findings += not_asked(known, "it needs --write")
 

@@ -94,12 +94,12 @@ _TABLE = (
         "{count, items}, newest first, one active",
     ),
     _question("put-outdated", _UPDATE, "How is PUT refused whose 'version' is no longer the active one?", "409/*"),
-    _question("rollback", _UPDATE, "How is a rollback to the version before answered?", "200"),
+    _question("rollback", _UPDATE, "How is a rollback to the version before answered?", "20?"),
     _question("rolled-back", _UPDATE, "Which statuses follow the rollback?", *_LIVE),
     _question(
         "rolled-back-answers", _UPDATE, "Which version answers after the rollback?", "*200 from the first version"
     ),
-    _question("rollback-updating", _UPDATE, "Is a rollback accepted while Updating?", "200"),
+    _question("rollback-updating", _UPDATE, "Is a rollback accepted while Updating?", "20?"),
     _question(
         "stop-updating",
         _UPDATE,
@@ -109,17 +109,13 @@ _TABLE = (
     ),
     _question("stop", _STOP, "How is STOP answered?", "200"),
     _question("stopped", _STOP, "Which statuses follow STOP?", "*Stopped"),
-    _question(
-        "stop-again", _STOP, "Is STOP refused in Stopped?", "400/240003", later={(4, 0): ("400/240003", "200")}
-    ),
+    _question("stop-again", _STOP, "Is STOP refused in Stopped?", "400/240003", later={(4, 0): ("400/240003", "200")}),
     _question("logs-stopped", _STOP, "How are logs refused in Stopped?", "404/240027", "an empty list"),
     _question("predict-stopped", _STOP, "How are predictions refused in Stopped?", "400/250001"),
     _question("model-in-use", _STOP, "How is the deletion of a model version refused that serves?", "400/360009"),
     _question("failed", _END, "Which statuses has a deployment whose script fails?", "*Failed"),
     _question("failed-condition", _END, "What is the condition then?", "STARTED*", "INITIALIZED*"),
-    _question(
-        "start-failed", _END, "Is START refused in Failed?", "400/240003", later={(4, 0): ("400/240003", "200")}
-    ),
+    _question("start-failed", _END, "Is START refused in Failed?", "400/240003", later={(4, 0): ("400/240003", "200")}),
     _question("stop-failed", _END, "Is STOP accepted in Failed?", "200"),
     _question("delete", _END, "How is DELETE answered?", "200"),
     _question("deleted", _END, "How is the deployment refused after that?", "404/240000"),

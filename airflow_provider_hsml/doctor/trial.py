@@ -1,8 +1,8 @@
 """
 A model and a deployment of the doctor's own, held by a lease as the temporary deployments of promotions are.
 
-The lease is written first and deleted last. So a doctor that is killed leaves a lease, and the next one with ``--write``
-deletes what it finds once the lease has expired: the deployment, the versions of the model, the script.
+The lease is written first and deleted last. So a doctor that is killed leaves a lease, and the next one with
+``--write`` deletes what it finds once the lease has expired: the deployment, the versions of the model, the script.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, legacy_artifacts, script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.settings import Script
+from airflow_provider_hsml.hopsworks.domain.side_deployment import side_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import steady
-from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
+from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment, is_without_scopes
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from airflow_provider_hsml.hopsworks.rollout.update import Update
+from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
 from .asking import Look, look, send
 from .known import VERSIONS
+from .reading import object_of
 from .report import Moment
 
 if TYPE_CHECKING:
@@ -44,6 +47,8 @@ log = logging.getLogger(__name__)
 
 NAME = "hsmldoctor"
 """The name of the model, and of the folder of the lease."""
+PURPOSE = "doctor"
+"""The purpose of the lease."""
 OWNER = "of airflow-provider-hsml"
 """The end of the descriptions of everything that the doctor makes."""
 INTERVAL = 1.0
@@ -52,7 +57,7 @@ CHANGE_SECONDS = 900.0
 """Seconds for which a change is followed."""
 _BAD_VERSION = 2
 """The index of the model version whose script fails."""
-SCRIPT = '''"""The model of hsml-doctor: answers the version of its model, or refuses with the status in the first row."""
+SCRIPT = '''"""The model of hsml-doctor: answers its version, or refuses with the status in the first row."""
 import os
 
 
@@ -92,7 +97,7 @@ class Trial:
         self._hook = hook
         self._ask = ask
         run = Run(known.project, NAME, CHANGE_SECONDS, 5.0, steady())
-        self.side = SideDeployment(run, "doctor")
+        self.side = SideDeployment(run, PURPOSE)
         self._run = Run(known.project, self.side.name, CHANGE_SECONDS, 5.0, steady())
         self._lease: Lease | None = None
         self._script = ""
@@ -112,7 +117,16 @@ class Trial:
 
         :raises HopsworksError: another doctor is at work, the key lacks a scope, or something of the name is not ours
         """
-        lease = self._lease = self._hook.run(self.side.claim())
+        try:
+            lease = self._lease = self._hook.run(self.side.claim())
+        except HopsworksError as error:
+            if not is_without_scopes(error):
+                raise
+            message = (
+                "--write needs an API key with the scopes DATASET_VIEW, DATASET_CREATE and DATASET_DELETE as well.\n"
+                "Use such a key, or leave --write out."
+            )
+            raise InvalidInputError(message) from error
         self._remove_models()
         description = f"Temporary; lease {lease.id} {OWNER}"
         with tempfile.TemporaryDirectory() as folder:
@@ -210,6 +224,10 @@ class Trial:
             self.moments.append(Moment(time.monotonic() - self._begun, self.event, state))
         return reply
 
+    def row(self) -> dict[str, Any]:
+        """Return the deployment resource; an empty one if it cannot be read."""
+        return dict(object_of(self.get()))
+
     def change(self, event: str, method: str, *segments: str | int, **more: Any) -> Reply:
         """
         Send a change of the deployment once, and read the deployment right after it.
@@ -234,7 +252,7 @@ class Trial:
         :param number: the index of the version
         :param event: a word for the change
         """
-        raw = self._ask(self._look()).data
+        raw = self.row()
         body = diff.update_body(raw, diff.model_settings(self.models[number]))
         body = legacy_artifacts.for_changing(raw, body, {"model_version"})
         query = {"newVersion": "true"} if self.known.features.get(VERSIONS) else None
@@ -252,10 +270,12 @@ class Trial:
 
     def answered(self, reply: Reply) -> str:
         """Return which version a prediction is from, or the outcome."""
-        rows = reply.data.get("predictions") if isinstance(reply.data, dict) else None
-        names = dict(zip([one.version for one in self.models], ("first", "second", "third"), strict=False))
+        rows = object_of(reply).get("predictions")
+        answered = rows[0] if isinstance(rows, list) and rows else None
+        names = zip(self.models, ("first", "second", "third"), strict=False)
         if reply.is_success:
-            return f"200 from the {names.get(rows[0] if isinstance(rows, list) and rows else None, 'wrong')} version"
+            name = next((name for model, name in names if model.version == answered), "wrong")
+            return f"200 from the {name} version"
         return reply.outcome
 
     @staticmethod
@@ -281,7 +301,7 @@ class Trial:
             with contextlib.suppress(_Passing):
                 answers = self._tried(lambda: self.answered(self.predict())) if asks else ""
                 reply = self._tried(lambda: self.get(answers))  # noqa: B023 - called at once
-                if is_done(reply.data if isinstance(reply.data, dict) else {}, answers):
+                if is_done(object_of(reply), answers):
                     return True
             if time.monotonic() >= end:
                 return False
@@ -308,6 +328,18 @@ class Trial:
         return _way(text for text in found if text)
 
 
+def leftovers(known: Known, ask: Callable[[Look], Reply]) -> list[str]:
+    """
+    Return a sentence if an earlier doctor has left its deployment behind.
+
+    :param ask: sends a request
+    """
+    name = side_name(NAME, PURPOSE)
+    if not ask(look("project", known.project.id, "serving", query={"name": name})).is_success:
+        return []
+    return [f"Deployment {name} is of a doctor that runs, or was killed: --write deletes it after ten minutes."]
+
+
 class _Passing(Exception):
     """A read has failed for a moment."""
 
@@ -326,7 +358,8 @@ def _state(reply: Reply) -> str:
     row, condition = reply.data, reply.data.get("condition")
     parts = [str(row.get("status"))]
     if isinstance(condition, dict):
-        parts.append(f"condition {condition.get('type')} {condition.get('status')}: {condition.get('reason')!s:.200}")
+        reason = beginning(str(condition.get("reason")))
+        parts.append(f"condition {condition.get('type')} {condition.get('status')}: {reason}")
     parts += [f"{name} {row[key]}" for key, name in _SHOWN.items() if row.get(key) is not None]
     return ", ".join(parts)
 

@@ -69,7 +69,9 @@ class Steps:
                 step()
             self._delete()
         except (_StepError, HopsworksError) as error:
-            answer = f"no: {type(error).__name__.strip('_')}: {error}"
+            answer = f"no: {error}"
+        except (LookupError, TypeError, ValueError) as error:
+            answer = f"no: an answer cannot be read ({type(error).__name__})"  # The text may hold a value.
         self._note("write-run", answer)
 
     def _note(self, name: str, answer: str) -> None:
@@ -109,7 +111,7 @@ class Steps:
         self._need(started.is_success, f"START was refused ({started.outcome}): {started.said}")
         self._note("start-again", trial.command("START").outcome)
         if trial.until(lambda row, _: row.get("status") == "Starting", seconds=_SOON / 10):
-            raw = trial.get().data
+            raw = trial.row()
             self._note("put-starting", trial.change("start", "PUT", body=raw).outcome)
         else:
             self._not_asked("put-starting", "Starting was not seen")
@@ -143,12 +145,12 @@ class Steps:
             self._ask_ingress(f"ingress-{name}", row)
         logs = self._ask(look("project", self._known.project.id, "serving", trial.id or 0, "logs", query=_TAIL))
         self._note("logs", reading.logs(logs, self._known))
-        self._known.deployment = trial.get().data
+        self._known.deployment = trial.row()
         self._known.model = {"id": trial.models[0].id}
         self._of_one = list(examine(OF_ONE, self._known, self._ask))
 
     def _ask_ingress(self, name: str, row: int) -> None:
-        known, deployment = self._known, self._known.deployment or self._trial.get().data
+        known, deployment = self._known, self._known.deployment or self._trial.row()
         if known.ingress is None:
             self._not_asked(name, known.no_ingress)
             return
@@ -158,18 +160,18 @@ class Steps:
         tail = ("v1", "models", f"{service}:predict")
         body = {"instances": [[row]]}
         ways = [look_at(known.ingress, "v1", space, service, *tail, body=body) for space in dict.fromkeys(spaces)]
-        for call in [*ways, look_at(known.ingress, *tail, host=host, body=body)]:
-            reply = self._ask(call)
-            if reply.outcome != "404 with an empty body":
-                break
+        reply = self._ask(look_at(known.ingress, *tail, host=host, body=body))
+        for call in ways:
+            if reply.outcome == "404 with an empty body":
+                reply = self._ask(call)
         self._note(name, self._trial.answered(reply) if row == 0 else self._trial.kept(reply))
 
     def _update(self) -> None:
         trial = self._trial
-        before = trial.get().data
+        before = trial.row()
         unchanged = trial.change("unchanged", "PUT", body=before)
         trial.until(lambda row, _: row.get("status") in _SERVES)
-        after = trial.get().data
+        after = trial.row()
         is_same = after.get("revision") == before.get("revision")
         self._note("put-unchanged", f"{unchanged.outcome}, {'no' if is_same else 'a'} new revision")
         updated = trial.update(1, "update")
@@ -178,7 +180,7 @@ class Steps:
         is_live = self._until_answered("second", "update")
         stale = [one.state for one in trial.moments if one.event == "update" and "the first version" in one.state]
         self._note("updated-stale", "yes" if any(state.startswith(_SERVES) for state in stale) else "no")
-        is_new = trial.get().data.get("revision") != after.get("revision")
+        is_new = trial.row().get("revision") != after.get("revision")
         self._note("updated-revision", "a new revision" if is_new else "the same revision")
         self._need(is_live, "the second version did not answer")
 
@@ -187,9 +189,8 @@ class Steps:
         if self._known.features.get(VERSIONS):
             versions = look("project", self._known.project.id, "serving", trial.id or 0, "versions")
             self._note("own-versions", reading.deployment_versions(self._ask(versions), self._known))
-            raw = trial.get().data
-            active = raw.get("version")
-            old = active - 1 if isinstance(active, int) else None
+            raw = trial.row()
+            old = int(raw["version"]) - 1
             self._note("put-outdated", trial.change("outdated", "PUT", body={**raw, "version": old}).outcome)
             rollback = trial.change("rollback", "POST", trial.id or 0, "rollback", body={"version": old})
             self._note("rollback", rollback.outcome)
@@ -202,7 +203,7 @@ class Steps:
                     lambda: trial.change("rollback again", "POST", trial.id or 0, "rollback", body=back),
                 )
                 trial.until(lambda row, _: row.get("status") in (*_SERVES, "Failed"))
-        number = 0 if trial.get().data.get("modelVersion") == trial.models[1].version else 1
+        number = 0 if trial.row().get("modelVersion") == trial.models[1].version else 1
         trial.update(number, "update and stop")
         self._when_updating("stop-updating", lambda: trial.command("STOP"))
         trial.until(lambda row, _: row.get("status") in (*_SERVES, "Failed", "Stopped"))
@@ -215,16 +216,17 @@ class Steps:
 
     def _stop(self) -> None:
         trial = self._trial
-        if trial.get().data.get("status") != "Stopped":
-            stopped = trial.command("STOP")
-            self._note("stop", stopped.outcome)
+        if trial.row().get("status") != "Stopped":
+            self._note("stop", trial.command("STOP").outcome)
+        else:
+            self._not_asked("stop", "it was stopped while Updating")
         is_down = trial.until(lambda row, _: row.get("status") == "Stopped")
         self._note("stopped", trial.statuses("stop"))
         self._need(is_down, "the deployment did not stop")
         logs = look("project", self._known.project.id, "serving", trial.id or 0, "logs", query=_TAIL)
         self._note("logs-stopped", reading.logs(self._ask(logs), self._known))
         self._note("predict-stopped", trial.predict().outcome)
-        self._note("model-in-use", self._delete_model(trial.get().data.get("modelVersion")).outcome)
+        self._note("model-in-use", self._delete_model(trial.row().get("modelVersion")).outcome)
         self._note("stop-again", trial.command("STOP").outcome)
         trial.until(lambda row, _: row.get("status") == "Stopped", seconds=_SOON)
 
@@ -238,7 +240,7 @@ class Steps:
         trial.event = "start to fail"
         trial.until(lambda row, _: row.get("status") in (*_SERVES, "Failed"))
         self._note("failed", trial.statuses("start to fail"))
-        condition: Mapping[str, Any] = trial.get().data.get("condition") or {}
+        condition: Mapping[str, Any] = trial.row().get("condition") or {}
         text = f"{condition.get('type')} {condition.get('status')}: {condition.get('reason')}"
         self._note("failed-condition", text if condition else "null")
         self._note("start-failed", trial.command("START").outcome)

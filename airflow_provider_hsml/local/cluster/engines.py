@@ -246,8 +246,8 @@ class _CallableInstance:
         except Exception as error:  # noqa: BLE001 - any exception of a model becomes its answer
             self._log.write(traceback.format_exc())
             if isinstance(status := getattr(error, "status_code", None), int):  # As FastAPI's HTTPException.
-                answer = self._answer(status, {"detail": getattr(error, "detail", str(error))})
-                return replace(answer, headers={**answer.headers, **(getattr(error, "headers", None) or {})})
+                refusal = self._answer(status, {"detail": getattr(error, "detail", str(error))})
+                return replace(refusal, headers={**refusal.headers, **(getattr(error, "headers", None) or {})})
             return self._answer(500, {"error": f"{type(error).__name__} : {error}"})
 
     def _answer(self, status: int, content: Any) -> Answer:
