@@ -283,7 +283,8 @@ class Trial:
         """Return what is kept of a refusal of the model."""
         text = f"{reply.said} {reply.text}"
         kept = "with the model's text" if _TEXT in text else "without the model's text"
-        return f"{reply.status if reply.code is None else reply.outcome} {kept}, {'with' if 'retry-after' in reply.headers else 'without'} retry-after"
+        outcome = reply.status if reply.code is None else reply.outcome
+        return f"{outcome} {kept}, {'with' if 'retry-after' in reply.headers else 'without'} retry-after"
 
     def until(
         self, is_done: Callable[[Mapping[str, Any], str], bool], *, asks: bool = False, seconds: float | None = None
