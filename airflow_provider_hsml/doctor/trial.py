@@ -164,10 +164,12 @@ class Trial:
         """Delete everything that the trial has made, and return a sentence for each thing that could not be deleted."""
         if self._lease is None:
             return []
+        logs = f"Logs/Serving/{self.side.name}"
         steps: tuple[tuple[str, Callable[[], object]], ...] = (
             (f"deployment {self.side.name}", self._delete_deployment),
             (f"model {NAME}", self._remove_models),
-            (f"file {self._script}", self._delete_script),
+            (f"file {self._script}", lambda: self._delete(self._script)),
+            (f"folder {logs}", lambda: self._delete(logs)),
             ("lease", lambda: self._hook.run(self.side.remove())),
         )
         remarks = []
@@ -200,12 +202,12 @@ class Trial:
                 )
                 raise InvalidInputError(message)
             self._hook.delete_model(NAME, row.version)
-        if self._hook.client.send(api.path_exists(project, f"Models/{NAME}")):
-            self._hook.client.send(api.delete_path(project, f"Models/{NAME}"))
+        self._delete(f"Models/{NAME}")
 
-    def _delete_script(self) -> None:
-        if self._script and self._hook.client.send(api.path_exists(self.known.project, self._script)):
-            self._hook.client.send(api.delete_path(self.known.project, self._script))
+    def _delete(self, path: str) -> None:
+        """Delete a file or folder if there is one."""
+        if path and self._hook.client.send(api.path_exists(self.known.project, path)):
+            self._hook.client.send(api.delete_path(self.known.project, path))
 
     # --- Requests -----------------------------------------------------------------------------------------------------
 
