@@ -9,6 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import signal
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -304,7 +307,7 @@ class TestReading:
         assert FILES_KEY not in found.text
 
     def test_says_what_a_killed_doctor_has_left(self, serving: LocalServing, run: Callable[..., Run]) -> None:
-        kill_at(run, lambda call: call.query == (("action", "START"),))
+        kill_at(run, is_start)
 
         (remark,) = run().report["remarks"]
 
@@ -355,19 +358,43 @@ class Killed(BaseException):
     """The process has ended: nothing runs after it."""
 
 
-def kill_at(run: Callable[..., Run], is_last: Callable[[Any], bool]) -> None:
-    """Run the doctor, and let every request fail from a certain one on."""
-    send, dead = Client.send, []
+@contextlib.contextmanager
+def stopped_at(is_last: Callable[[Any], bool], how: type[BaseException], *, for_good: bool) -> Iterator[None]:
+    """Let a request raise; for good, every later one as well."""
+    send = Client.send
+    stopped: list[Any] = []
 
     def mortal(self: Client, call: Any) -> Any:
-        if dead or is_last(call):
-            dead.append(call)
-            raise Killed
+        if (stopped and for_good) or (not stopped and is_last(call)):
+            stopped.append(call)
+            raise how
         return send(self, call)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Client, "send", mortal)
+        yield
+
+
+def kill_at(run: Callable[..., Run], is_last: Callable[[Any], bool]) -> None:
+    """Run the doctor, which ends at a request."""
+    with stopped_at(is_last, Killed, for_good=True), pytest.raises(Killed):
         run("--write")
+
+
+def is_start(call: Any) -> bool:
+    """Whether a request is a START."""
+    return bool(call.query == (("action", "START"),))
+
+
+MOMENTS = {
+    "register": lambda call: call.method == "PUT" and "/models/" in call.path,
+    "create": lambda call: call.method == "PUT" and call.path.endswith("/serving"),
+    "start": is_start,
+    "update": lambda call: call.method == "PUT" and call.path.endswith("/serving") and call.query,
+    "delete": lambda call: call.method == "DELETE" and "/serving/" in call.path,
+    "delete-model": lambda call: call.method == "DELETE" and "/models/" in call.path and call.repeatable,
+}
+"""Requests of a doctor, at which it is stopped."""
 
 
 def later(patch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -398,50 +425,24 @@ class TestWriting:
         assert left(serving) == NOTHING
         assert found.of("not asked")["delete"] == "the trial did not come so far"
 
-    @pytest.mark.parametrize("seconds", [0.3, 0.8, 1.5])
+    @pytest.mark.parametrize("moment", [*MOMENTS])
     def test_everything_is_deleted_after_an_interrupt(
-        self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, seconds: float
+        self, serving: LocalServing, run: Callable[..., Run], moment: str
     ) -> None:
-        send, begun = Client.send, []
-
-        def interrupted(self: Client, call: Any) -> Any:
-            if call.method == "PUT" and call.path.endswith("/serving"):
-                begun.append(time.monotonic())
-            if len(begun) > 0 and begun[0] is not None and time.monotonic() - begun[0] > seconds:
-                begun[:] = []
-                monkeypatch.undo()
-                raise KeyboardInterrupt
-            return send(self, call)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(Client, "send", interrupted)
-            patch.setattr(monkeypatch, "undo", patch.undo)
+        with stopped_at(MOMENTS[moment], KeyboardInterrupt, for_good=False):
             found = run("--write")
 
         assert found.code == COULD_NOT_RUN
         assert "interrupted" in found.said
-        assert left(serving) == NOTHING
         assert found.report["checks"]
+        if moment != "delete-model":  # There it was the deletion itself that was interrupted.
+            assert left(serving) == NOTHING
 
-    @pytest.mark.parametrize(
-        "is_last",
-        [
-            lambda call: call.method == "PUT" and "/models/" in call.path,
-            lambda call: call.method == "PUT" and call.path.endswith("/serving"),
-            lambda call: call.query == (("action", "START"),),
-            lambda call: call.method == "DELETE" and "/serving/" in call.path,
-            lambda call: call.method == "DELETE" and "/models/" in call.path and call.repeatable,
-        ],
-        ids=["register", "create", "start", "delete", "delete-model"],
-    )
+    @pytest.mark.parametrize("moment", [*MOMENTS])
     def test_the_next_doctor_deletes_what_a_killed_one_has_left(
-        self,
-        serving: LocalServing,
-        run: Callable[..., Run],
-        monkeypatch: pytest.MonkeyPatch,
-        is_last: Callable[[Any], bool],
+        self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, moment: str
     ) -> None:
-        kill_at(run, is_last)
+        kill_at(run, MOMENTS[moment])
         assert left(serving) != NOTHING
 
         early = run("--write")
@@ -452,6 +453,23 @@ class TestWriting:
         later(monkeypatch, 700.0)
 
         assert run("--write").of("differs") == DIFFERENCES
+        assert left(serving) == NOTHING
+
+    def test_everything_is_deleted_when_its_process_is_ended(self, serving: LocalServing) -> None:
+        code = "import sys; from airflow_provider_hsml.doctor.cli import main; sys.exit(main())"
+        command = [sys.executable, "-c", code, "--write"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            deadline = time.monotonic() + 60
+            while not serving.requests.where("POST", f"/project/{serving.project_id}/serving/"):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            text, said = process.communicate(timeout=60)
+
+        assert process.returncode == COULD_NOT_RUN
+        assert "Hopsworks 5.2.0, compared with SDK 5.1 to 5.2\n" in text
+        assert "interrupted" in said
         assert left(serving) == NOTHING
 
     def test_a_deployment_that_cannot_be_deleted_is_said(
@@ -482,7 +500,7 @@ class TestWriting:
         assert left(serving)["models"] == ["hsmldoctor_1"]
 
     def test_a_deployment_of_somebody_else_is_kept(self, serving: LocalServing, run: Callable[..., Run]) -> None:
-        kill_at(run, lambda call: call.query == (("action", "START"),))
+        kill_at(run, is_start)
         hook = HsmlHook()
         for folder in hook.client.send(api.list_folder(hook.client.project, FOLDER)).items:  # type: ignore[union-attr]
             hook.client.send(api.delete_path(hook.client.project, f"{FOLDER}/{folder.name}"))
