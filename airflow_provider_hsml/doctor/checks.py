@@ -349,6 +349,15 @@ _MODELS = [
         expected=always("yes"),
     ),
     Check(
+        id="model-training-dataset",
+        section="Model registry: one model",
+        question="What is trainingDatasetVersion of a model version without a training dataset?",
+        ask=_model(),
+        of_one=True,
+        read=lambda reply, _known: reading.kind(reply, "trainingDatasetVersion"),
+        expected=always("a number", "null"),
+    ),
+    Check(
         id="model-tags",
         section="Model registry: one model",
         question="In which form are the tags of a model version?",

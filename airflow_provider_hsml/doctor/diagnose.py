@@ -18,6 +18,7 @@ from .examine import examine
 from .known import Known
 from .report import Report
 from .trial import Trial, leftovers
+from .unasked import unasked
 from .write import Steps, not_asked
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ def diagnose(hook: HsmlHook, report: Report, redactor: Redactor, *, writes: bool
     redactor.learn(known.domain, "domain")
     if writes:
         _try_out(hook, report, known, ask)
-        return
-    report.remarks += leftovers(known, ask)
-    report.findings += examine(OF_ONE, known, ask)
-    report.findings += not_asked(known, "it needs --write")
+    else:
+        report.remarks += leftovers(known, ask)
+        report.findings += examine(OF_ONE, known, ask)
+        report.findings += not_asked(known, "it needs --write")
+    report.findings += unasked(known)
 
 
 def _try_out(hook: HsmlHook, report: Report, known: Known, ask: Callable[[Look], Reply]) -> None:

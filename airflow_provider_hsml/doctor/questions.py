@@ -77,6 +77,12 @@ _TABLE = (
     ),
     _question("logs", _ASK, "In which form are logs?", "a bare list of content, instanceName*", "an empty list"),
     _question("put-unchanged", _UPDATE, "Does PUT without a change make a revision?", "201, no new revision"),
+    _question(
+        "put-description",
+        _UPDATE,
+        "Does PUT of another description make a revision, and so restart the instances?",
+        *("201, a new revision", "201, no new revision"),
+    ),
     _question("update", _UPDATE, "How is PUT of another model version answered?", "201"),
     _question("updated", _UPDATE, "Which statuses follow the update?", *_LIVE),
     _question("updated-answers", _UPDATE, "Which version answers after the update?", "*200 from the second version"),

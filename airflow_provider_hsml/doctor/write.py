@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_BUSY = (240002, 240004)
+"""The codes of changes that are refused while another one is in progress."""
 _SERVES = ("Running", "Idle")
 _IN_A_ROW = 5
 """Predictions of the same version after which the old one counts as gone."""
@@ -172,16 +174,17 @@ class Steps:
         unchanged = trial.change("unchanged", "PUT", body=before)
         trial.until(lambda row, _: row.get("status") in _SERVES)
         after = trial.row()
-        is_same = after.get("revision") == before.get("revision")
-        self._note("put-unchanged", f"{unchanged.outcome}, {'no' if is_same else 'a'} new revision")
-        updated = trial.update(1, "update")
+        self._note("put-unchanged", f"{unchanged.outcome}, {_revised(before, after)}")
+        described = trial.change("describe", "PUT", body={**after, "description": f"{after.get('description')}."})
+        before, after = after, trial.row()
+        self._note("put-description", f"{described.outcome}, {_revised(before, after)}")
+        updated = self._patiently(lambda: trial.update(1, "update"))
         self._note("update", updated.outcome)
         self._need(updated.is_success, f"the update was refused ({updated.outcome}): {updated.said}")
         is_live = self._until_answered("second", "update")
         stale = [one.state for one in trial.moments if one.event == "update" and "the first version" in one.state]
         self._note("updated-stale", "yes" if any(state.startswith(_SERVES) for state in stale) else "no")
-        is_new = trial.row().get("revision") != after.get("revision")
-        self._note("updated-revision", "a new revision" if is_new else "the same revision")
+        self._note("updated-revision", _revised(after, trial.row()))
         self._need(is_live, "the second version did not answer")
 
     def _versions(self) -> None:
@@ -196,7 +199,7 @@ class Steps:
             self._note("rollback", rollback.outcome)
             if rollback.is_success:
                 self._need(self._until_answered("first", "rollback"), "the first version did not answer again")
-                trial.update(1, "update again")
+                self._patiently(lambda: trial.update(1, "update again"))
                 back = {"version": old}
                 self._when_updating(
                     "rollback-updating",
@@ -204,9 +207,21 @@ class Steps:
                 )
                 trial.until(lambda row, _: row.get("status") in (*_SERVES, "Failed"))
         number = 0 if trial.row().get("modelVersion") == trial.models[1].version else 1
-        trial.update(number, "update and stop")
+        self._patiently(lambda: trial.update(number, "update and stop"))
         self._when_updating("stop-updating", lambda: trial.command("STOP"))
         trial.until(lambda row, _: row.get("status") in (*_SERVES, "Failed", "Stopped"))
+
+    def _patiently(self, change: Callable[[], Reply]) -> Reply:
+        """Send a change again while the deployment is busy with the one before, which its status may not show."""
+        replies = [change()]
+        if replies[0].code in _BUSY:
+
+            def is_taken(_row: Mapping[str, Any], _answer: str) -> bool:
+                replies.append(change())
+                return replies[-1].code not in _BUSY
+
+            self._trial.until(is_taken)
+        return replies[-1]
 
     def _when_updating(self, name: str, change: Callable[[], Reply]) -> None:
         if self._trial.until(lambda row, _: row.get("status") == "Updating", seconds=_SOON):
@@ -232,7 +247,7 @@ class Steps:
 
     def _fail(self) -> None:
         trial = self._trial
-        updated = trial.update(2, "update to fail")
+        updated = self._patiently(lambda: trial.update(2, "update to fail"))
         self._need(updated.is_success, f"the update was refused ({updated.outcome}): {updated.said}")
         trial.until(lambda row, _: row.get("status") in ("Stopped", "Created"))
         started = trial.command("START")
@@ -263,6 +278,10 @@ class Steps:
 
 _FOLDER = {"action": "create", "type": "DATASET"}
 _TAIL = {"component": "predictor", "tail": "5"}
+
+
+def _revised(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    return "no new revision" if after.get("revision") == before.get("revision") else "a new revision"
 
 
 def not_asked(known: Known, reason: str) -> Iterator[Finding]:
