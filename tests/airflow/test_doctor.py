@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,6 @@ from tests.support.secrecy import Search
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from airflow_provider_hsml.local import ModelFiles
 
@@ -208,6 +209,27 @@ class TestEachLine:
         for secret in (key, key.rpartition(".")[2], PROJECT, "local000", "127.0.0.1", "hopsworks.local"):
             assert search.places_of(secret) == set(), secret
         assert search.places_of("Failed to run") == {"text", "json"}
+
+
+class TestPage:
+    PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+
+    def test_shows_what_the_command_prints(self, line: str, whole: Run) -> None:
+        shown = re.findall(r"^  (?:ok|DIFFERS) +(\S+): (.*)$", self.PAGE, re.MULTILINE)
+        answers = {one["id"]: one["answer"] for one in whole.report["checks"]}
+
+        assert len(shown) > 8
+        assert line != "5.2" or dict(shown) == {name: answers[name] for name, _ in shown}
+
+    def test_says_what_differs_on_the_local_server(self) -> None:
+        assert dict(re.findall(r"^\| `([a-z-]+)` \| (\d+/\d+) \|", self.PAGE, re.MULTILINE)) == DIFFERENCES
+
+    def test_has_each_argument(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            main(["--help"])
+
+        for argument in set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help"}:
+            assert argument in self.PAGE
 
 
 class TestReading:
