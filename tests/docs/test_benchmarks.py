@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_hsml.local import Speeds
-from tests.support.pace import WAITS
+from airflow_provider_hsml.testing import SHORT_WAITS
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -66,7 +66,7 @@ def test_a_comparison_sends_rows_to_both_versions_once(monkeypatch: pytest.Monke
     compare = load("compare", monkeypatch)
     with LocalServing(engine=compare.load, speeds=Speeds(0.01, 0.02, 0.05, 0.02, 0.02)) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
-        for name, seconds in WAITS.items():
+        for name, seconds in SHORT_WAITS.items():
             monkeypatch.setattr(name, seconds)
         scorings, whole, again = compare.measure(400, tmp_path)
 

@@ -100,7 +100,10 @@ class TestWheel:
 
         assert {section: dict(entries[section]) for section in entries.sections()} == {
             "apache_airflow_provider": {"provider_info": "airflow_provider_hsml.provider_info:get_provider_info"},
-            "console_scripts": {"hsml-local": "airflow_provider_hsml.local.cli:main"},
+            "console_scripts": {
+                "hsml-doctor": "airflow_provider_hsml.doctor.cli:main",
+                "hsml-local": "airflow_provider_hsml.local.cli:main",
+            },
         }
 
     def test_asks_for_what_airflow_has_already(self, metadata: Message) -> None:

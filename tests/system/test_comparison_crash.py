@@ -14,8 +14,8 @@ from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks.domain.side_deployment import SECONDS, is_lease_file
 from airflow_provider_hsml.hopsworks.promotion.journal import list_files
 from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.testing import SHORT_WAITS
 from tests.conftest import HOPSWORKS, run_model
-from tests.support.pace import WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ def world() -> Iterator[LocalServing]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         serving = stack.enter_context(LocalServing(engine=run_model, hopsworks_version=HOPSWORKS, speeds=SPEEDS))
         patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
-        for name, seconds in WAITS.items():
+        for name, seconds in SHORT_WAITS.items():
             patch.setattr(name, seconds)
         yield serving
 

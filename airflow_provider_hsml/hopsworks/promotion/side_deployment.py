@@ -184,7 +184,7 @@ class SideDeployment:
         settings = desired.settings | (model_settings(desired.model) if desired.model else {})
         lease = self._lease
         if lease is None:
-            lease = await self._claim()
+            lease = await self.claim()
             await self._create(settings, desired, live, minimum)
         wanted = Desired(side_settings(settings, minimum, lease.description), desired.model)
         checks = None if checks is None else dataclasses.replace(checks, bake_seconds=0)
@@ -206,9 +206,11 @@ class SideDeployment:
 
     # --- The lease ----------------------------------------------------------------------------------------------------
 
-    async def _claim(self) -> Lease:
+    async def claim(self) -> Lease:
         """
         End the leases that have expired or are of an earlier try, and write a new one.
+
+        ``serve`` does so. For a caller that creates the deployment by itself, with the lease's description.
 
         :raises DeploymentError: another task has a lease; transient
         :raises InvalidInputError: a deployment of the name is somebody else's, or the API key may not write files
@@ -219,7 +221,7 @@ class SideDeployment:
                 if lease.is_expired(now) or (lease.purpose == self._purpose and lease.is_of(run.key)):
                     await _end(run.project, lease, run.backoff(FIRST_DELAY_START))
                 elif lease.purpose == self._purpose:
-                    raise self._in_use(lease)
+                    raise _in_use(lease, run.clock())
             found = await api.get_deployment(run.project, self.name, any_case=True)
             if found is not None:
                 message = (
@@ -227,7 +229,7 @@ class SideDeployment:
                     f"is one of deployment {self._live_name!r}. Nothing was changed.\nDelete it if nobody needs it."
                 )
                 raise InvalidInputError(message)
-            await self._make_folder()
+            await _make_folder(run.project, self._live_name)
             seconds = max(SECONDS, 6 * run.interval)
             expires = run.clock() + seconds
             lease = Lease(uuid.uuid4().hex, self._purpose, self.name, self._live_name, run.key, expires, seconds)
@@ -236,20 +238,6 @@ class SideDeployment:
             if error.code != SCOPE_MISSING:
                 raise
             raise without_scopes(self.name, error) from error
-
-    def _in_use(self, lease: Lease) -> HopsworksError:
-        by = f"task {lease.run}" if lease.run else "a call of the hook"
-        left = max(lease.expires - self._run.clock(), 0.0)
-        return _transient(
-            f"Temporary deployment {self.name!r} is in use by {by}: its lease expires in {left:.0f} s, unless it is "
-            "renewed. Nothing was changed.\nRun the task again then; a pool with one slot keeps tasks apart."
-        )
-
-    async def _make_folder(self) -> None:
-        parts = f"{FOLDER}/{self._live_name}".split("/")
-        if not await api.path_exists(self._run.project, "/".join(parts)):
-            for depth in range(2, len(parts) + 1):
-                await api.make_folder(self._run.project, "/".join(parts[:depth]))
 
     async def _write(self, lease: Lease) -> Lease:
         """Write a state of the lease, and delete the file of the one before."""
@@ -277,6 +265,16 @@ class SideDeployment:
             superseded.transient = True
             raise superseded
 
+    async def complete(self, deployment: Deployment) -> None:
+        """
+        Add the id of the deployment to the lease, once it has been created.
+
+        :raises SupersededError: it is not the deployment of the lease
+        """
+        self._check_own(deployment)
+        if self._lease is not None:
+            await self._write(dataclasses.replace(self._lease, deployment_id=deployment.id))
+
     # --- The deployment -----------------------------------------------------------------------------------------------
 
     async def _create(self, settings: SettingValues, desired: Desired, live: Deployment | None, minimum: int) -> None:
@@ -300,8 +298,7 @@ class SideDeployment:
         if found is None or not lease.holds(found):
             other = f"{found or self.name}: another task has created this temporary deployment at the same time."
             raise _transient(f"{other} Nothing was changed.\nRun the task again when that one has ended.")
-        self.seen = found
-        await self._write(dataclasses.replace(lease, deployment_id=found.id))
+        await self.complete(found)
         for name, value in mandatory_tags(found, live, settings).items():
             await api.put_deployment_tag(run.project, found, name, value)
 
@@ -344,6 +341,22 @@ class SideDeployment:
             "deployment can be made like it.\nGive the script in spec, or leave preflight out."
         )
         raise InvalidInputError(message)
+
+
+def _in_use(lease: Lease, now: float) -> HopsworksError:
+    by = f"task {lease.run}" if lease.run else "a call of the hook"
+    left = max(lease.expires - now, 0.0)
+    return _transient(
+        f"Temporary deployment {lease.name!r} is in use by {by}: its lease expires in {left:.0f} s, unless it is "
+        "renewed. Nothing was changed.\nRun the task again then; a pool with one slot keeps tasks apart."
+    )
+
+
+async def _make_folder(project: Project, live_name: str) -> None:
+    parts = f"{FOLDER}/{live_name}".split("/")
+    if not await api.path_exists(project, "/".join(parts)):
+        for depth in range(2, len(parts) + 1):
+            await api.make_folder(project, "/".join(parts[:depth]))
 
 
 async def remove_expired(project: Project, live_name: str, clock: Clock) -> list[str]:
