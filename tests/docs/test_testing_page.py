@@ -1,8 +1,9 @@
-"""The project of docs/testing.md: its files as they are, its tests run by pytest in a process of their own."""
+"""The project of docs/testing.md and the DAG of README: as they are, run by pytest in a process of its own."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,23 @@ from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 from airflow_provider_hsml.local import ModelFiles
 from airflow_provider_hsml.testing import load_with_joblib
 
-PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "testing.md").read_text()
+README = """
+import pathlib
+import sys
+
+from airflow_provider_hsml import HsmlHook
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "dags"))
+
+
+def test_a_night(hopsworks_serving):
+    import churn
+
+    assert churn.retrain_iris().test().state == "success"
+    assert HsmlHook().predict("iris", instances=[[5.1, 3.5, 1.4, 0.2]]) == {"predictions": [0]}
+"""
 SCRIPTED = """
 from test_churn import run
 
@@ -31,34 +48,47 @@ def code(heading: str) -> str:
     return PAGE.partition(f"\n## {heading}\n")[2].partition("```python\n")[2].partition("```")[0]
 
 
-@pytest.mark.airflow
-@pytest.mark.whole_airflow
-def test_the_project(tmp_path: Path) -> None:
-    pytest.importorskip("sklearn", reason="the project trains with scikit-learn")
-    dag = code("The DAG")
+def run(project: Path, dag: str, **tests: str) -> str:
+    """Run the tests of a project with a DAG, and return what pytest prints."""
+    pytest.importorskip("sklearn", reason="the DAG trains with scikit-learn")
     if not AIRFLOW_V_3_0_PLUS:
         dag = dag.replace("from airflow.sdk import", "from airflow.decorators import")
-    for path, content in {
-        "dags/churn.py": dag,
-        "tests/conftest.py": code("The fixture"),
-        "tests/test_churn.py": code("The tests"),
-        "tests/test_scripted.py": code("Script a model") + SCRIPTED,
-    }.items():
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_text(content)
+    files = {f"tests/{name}.py": content for name, content in tests.items()}
+    for path, content in {"dags/churn.py": dag, "tests/conftest.py": code("The fixture"), **files}.items():
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).write_text(content)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST", "COV"))}
-
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path,
-        env=kept | {"PYTHONPATH": str(Path(__file__).parents[2]), "TMPDIR": str(tmp_path)},
-        capture_output=True,
+        cwd=project,
+        env=kept | {"PYTHONPATH": str(ROOT), "TMPDIR": str(project)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
         timeout=240,
     )
+    return ran.stdout
 
-    assert "4 passed" in ran.stdout, ran.stdout + ran.stderr
+
+@pytest.mark.airflow
+@pytest.mark.whole_airflow
+def test_the_project(tmp_path: Path) -> None:
+    printed = run(
+        tmp_path, code("The DAG"), test_churn=code("The tests"), test_scripted=code("Script a model") + SCRIPTED
+    )
+
+    assert "4 passed" in printed, printed
+
+
+@pytest.mark.airflow
+@pytest.mark.whole_airflow
+def test_the_dag_of_the_readme(tmp_path: Path) -> None:
+    (dag,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    printed = run(tmp_path, dag.replace("/tmp/iris", str(tmp_path / "iris")), test_iris=README)
+
+    assert "1 passed" in printed, printed
 
 
 @pytest.mark.parametrize("names", [[], ["a.joblib", "b.pkl"], ["model.txt"]])
