@@ -102,6 +102,17 @@ def test_a_better_one_is_deployed(name: str, compared: Callable[..., dict[str, A
     assert (again["metric_value"], again["measured"]) == (None, None)
 
 
+@pytest.mark.airflow
+def test_the_numbers_survive_the_wait_in_the_triggerer(name: str, compared: Callable[..., dict[str, Any]]) -> None:
+    comparison = compared(0.1)
+
+    record = execute(best(name, gate={"measured": comparison}, deferrable=True))
+
+    values = comparison["metrics"]["accuracy"]
+    assert (record["action"], record["metric_value"]) == ("updated", values["challenger"])
+    assert record["measured"]["lower_bound"] == values["lower_bound"]
+
+
 def test_one_that_is_not_worse_is_deployed_where_that_is_enough(
     name: str, compared: Callable[..., dict[str, Any]]
 ) -> None:

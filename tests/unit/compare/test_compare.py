@@ -373,6 +373,13 @@ class TestWithoutLabels:
         assert any("no labels" in one for one in found.warnings)
         assert "worse" not in found.details
 
+    def test_no_metric_is_needed(self) -> None:
+        champion, challenger, labels = binary(300)
+
+        assert run(champion, challenger, Rows(), []).metrics == {}
+        with pytest.raises(InvalidInputError, match="metrics: expected 1 to 20 metrics"):
+            run(champion, challenger, Rows(labels), [])
+
     def test_of_numbers(self) -> None:
         before = np.random.default_rng(0).normal(0, 1, 500)
         found = run(scored(1, before.tolist()), scored(2, (before * 2).tolist()), Rows())
