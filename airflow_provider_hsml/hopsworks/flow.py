@@ -272,18 +272,17 @@ def within(flow: Flow[T], deadline: float, clock: Clock) -> Generator[Step, Any,
         flow.close()
 
 
-@types.coroutine
-def inlined(flow: Flow[T]) -> Generator[Call[Any] | Sleep | PollAgain[Any], Any, T]:
+async def inlined(flow: Flow[T]) -> T:
     """
     Run a flow with its long waits in their places, so that this process runs them to the end.
 
     :param flow: the flow; its other steps are passed on to the driver
     """
     try:
-        step = flow.send(None)
+        step: Any = flow.send(None)
         while True:
             try:
-                answer = (yield from inlined(step.run())) if isinstance(step, Defer) else (yield step)
+                answer = await (inlined(step.run()) if isinstance(step, Defer) else step)
             except HopsworksError as error:
                 step = flow.throw(error)
             else:
@@ -295,8 +294,7 @@ def inlined(flow: Flow[T]) -> Generator[Call[Any] | Sleep | PollAgain[Any], Any,
         flow.close()
 
 
-@types.coroutine
-def attended(flow: Flow[T], attend: Callable[[], Flow[None]]) -> Generator[Step, Any, T]:
+async def attended(flow: Flow[T], attend: Callable[[], Flow[None]]) -> T:
     """
     Run a flow, and another one before each of its steps. An error of the other one ends both.
 
@@ -304,11 +302,11 @@ def attended(flow: Flow[T], attend: Callable[[], Flow[None]]) -> Generator[Step,
     :param attend: returns the flow that runs before a step, such as one that renews a lease if that is due
     """
     try:
-        step = flow.send(None)
+        step: Any = flow.send(None)
         while True:
-            yield from attend().__await__()
+            await attend()
             try:
-                answer = yield step
+                answer = await step
             except HopsworksError as error:
                 step = flow.throw(error)
             else:

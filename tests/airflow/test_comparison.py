@@ -20,7 +20,7 @@ from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.operators import CompareModelsOperator
 from tests.conftest import HOPSWORKS
-from tests.support.tasks import FakeTaskInstance, execute, rendered, resource
+from tests.support.tasks import FakeTaskInstance, change_by_rest, execute, rendered, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -235,6 +235,26 @@ class TestOnOneTemporaryDeployment:
         assert first["results"]["champion"] == second["results"]["champion"]
         probes = 40
         assert 300 <= len(served.asked()) <= 300 + probes
+        assert served.deployments() == {served.name}
+        assert served.leases() == []
+
+    def test_straight_to_the_ingress(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        fields = json.loads(served.serving.connection)
+        fields["extra"] |= {"inference_route": "istio", "ingress_url": served.serving.ingress_url}
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields))
+
+        record = execute(served.task(challenger=2))
+
+        assert record["metrics"]["accuracy"]["challenger"] == 0.975
+        reads = [one for one in served.serving.requests if one.path.endswith("kube_knative_domain_name")]
+        assert len(reads) <= 2 * (1 + scoring.AT_THE_INGRESS), "a connection finds the address once"
+
+    def test_a_champion_that_does_not_come_up_is_an_error_that_leaves_nothing(self, served: Scene) -> None:
+        broken = served.register(150, broken="no such file")
+        change_by_rest(served.hook, served.name, lambda row: row.update(modelVersion=broken))
+
+        with pytest.raises(AirflowFailException, match=f"version {broken} of model .* do not come up.*no such file"):
+            execute(served.task(challenger=2))
         assert served.deployments() == {served.name}
         assert served.leases() == []
 

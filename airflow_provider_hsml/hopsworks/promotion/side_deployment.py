@@ -313,7 +313,7 @@ class SideDeployment:
         for key, (setting, _) in _SCRIPTS.items():
             if body.get(key):
                 given = settings.get(setting)
-                body[key] = given.path if given else await self._script(key, live, body[key])
+                body[key] = given.path if given else await _path_of_script(run.project, key, live, body[key])
         if schema_id_of(live) is not None:
             backoff = run.backoff(FIRST_DELAY_START)
             schema = await carry_schema(
@@ -322,25 +322,27 @@ class SideDeployment:
             schema.write(body)
         return body
 
-    async def _script(self, key: str, live: Deployment, script: str) -> str:
-        """
-        Return the whole path of a script of the live deployment; some servers return its name alone.
 
-        :raises InvalidInputError: it is not where Hopsworks keeps the scripts of deployments
-        """
-        project = self._run.project
-        path = script if "/" in script else diff.path_of_script(project, live.raw, key, script)
-        if "/" in path:
-            return path
-        folders = (f"Deployments/{live.name}/{live.version}", f"Deployments/{live.name}/resources/{_SCRIPTS[key][1]}")
-        for folder in folders:
-            if await api.path_exists(project, f"{folder}/{path}"):
-                return f"/Projects/{project.name}/{folder}/{path}"
-        message = (
-            f"{live}: its script {path!r} was not found in {' or '.join(map(repr, folders))}, so no temporary "
-            "deployment can be made like it.\nGive the script in spec, or leave preflight out."
-        )
-        raise InvalidInputError(message)
+async def _path_of_script(project: Project, key: str, live: Deployment, script: str) -> str:
+    """
+    Return the whole path of a script of a live deployment; some servers return its name alone.
+
+    :param key: one of ``_SCRIPTS``
+    :param script: the path or the name of the script
+    :raises InvalidInputError: it is not where Hopsworks keeps the scripts of deployments
+    """
+    path = diff.path_of_script(project, live.raw, key, script)
+    if "/" in path:
+        return path
+    folders = (f"Deployments/{live.name}/{live.version}", f"Deployments/{live.name}/resources/{_SCRIPTS[key][1]}")
+    for folder in folders:
+        if await api.path_exists(project, f"{folder}/{path}"):
+            return f"/Projects/{project.name}/{folder}/{path}"
+    message = (
+        f"{live}: its script {path!r} was not found in {' or '.join(map(repr, folders))}, so no temporary deployment "
+        "can be made like it.\nGive the script in spec, or leave preflight out."
+    )
+    raise InvalidInputError(message)
 
 
 def _in_use(lease: Lease, now: float) -> HopsworksError:
