@@ -317,6 +317,28 @@ class TestReading:
         assert "\x1b" not in found.text
         assert found.of("differs")["jobs"] == r"key *** of <project> at <host> \x1b[31m"
 
+    @pytest.mark.parametrize("arguments", [(), ("--write",)])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            *([], "text", 1, None, [1, None], {"items": 1}, {"errorCode": "x"}, {"errorCode": True}),
+            {"count": "x", "items": [{"id": {}, "name": [], "ports": 7, "metrics": [], "condition": []}]},
+            [{"id": 1, "name": "x", "featurestoreName": 2, "project": 3, "type": {}, "version": None, "hosts": {}}],
+        ],
+        ids=str,
+    )
+    def test_any_answer_is_read(
+        self, serving: LocalServing, run: Callable[..., Run], body: Any, arguments: tuple[str, ...]
+    ) -> None:
+        path = f"/project/{serving.project_id}/**"
+        serving.faults.add(RequestFault(path=path, status=200, body=json.dumps(body), times=None))
+
+        found = run(*arguments)
+
+        assert found.code == (COULD_NOT_RUN if arguments else DIFFERS)
+        assert len(found.of("differs")) > 20
+        assert "Traceback" not in found.said
+
     def test_a_key_with_fewer_scopes(
         self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -432,6 +454,7 @@ class TestWriting:
             (RequestFault("PUT", "/project/*/serving", status=400, body={"errorCode": 240026}), "PUT serving"),
             (RequestFault("PUT", "/project/*/serving", status=200, body=[]), "cannot be read"),
             (RequestFault(path="**/serving/*?action=START", status=502, times=None), "HTTP 502"),
+            (RequestFault("GET", "/project/*/serving/*", status=200, body={"condition": []}), "cannot be read"),
             (RequestFault("POST", "**/rollback", drop="before", times=None), "was cut off"),
             (StartFault("*", times=None), "the deployment did not serve"),
         ],
