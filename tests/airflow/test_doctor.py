@@ -29,7 +29,15 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
 from airflow_provider_hsml.hopsworks.transport import request
 from airflow_provider_hsml.hopsworks.transport.client import Client
-from airflow_provider_hsml.local import AccessOptions, Administration, LocalServing, RequestFault, Speeds, StartFault
+from airflow_provider_hsml.local import (
+    AccessOptions,
+    Administration,
+    LocalServing,
+    Looks,
+    RequestFault,
+    Speeds,
+    StartFault,
+)
 from airflow_provider_hsml.testing import short_waits
 from tests.support.secrecy import Search
 
@@ -47,6 +55,8 @@ DIFFERENCES = {
     "model-monitoring": "501/120004",  # It has no monitoring.
 }
 """The answers of the local Model Serving that differ from those of Hopsworks: docs/doctor.md has them, too."""
+SPEEDS = Speeds(starting=Looks(8), stale=Looks(3), updating=Looks(12))
+"""Counted in looks at the deployment: on a busy machine, no status passes unseen."""
 FILES_KEY, JOBS_KEY = "no.scope-of-files", "only.the-jobs-scope"
 KEYS = {FILES_KEY: {"PROJECT", "SERVING", "MODELREGISTRY"}, JOBS_KEY: {"PROJECT", "JOB"}}
 VERSIONS = {"own-versions", "put-outdated", "rollback", "rolled-back", "rolled-back-answers", "rollback-updating"}
@@ -84,7 +94,7 @@ def servers() -> Iterator[Callable[[str], LocalServing]]:
                     project=PROJECT,
                     engine=run_script,
                     hopsworks_version=line,
-                    speeds=Speeds(starting=0.2, updating=0.2),
+                    speeds=SPEEDS,
                     access=AccessOptions(KEYS),
                 )
                 started[line] = stack.enter_context(serving)
@@ -317,6 +327,28 @@ class TestReading:
         assert "\x1b" not in found.text
         assert found.of("differs")["jobs"] == r"key *** of <project> at <host> \x1b[31m"
 
+    @pytest.mark.parametrize("arguments", [(), ("--write",)])
+    @pytest.mark.parametrize(
+        "body",
+        [
+            *([], "text", 1, None, [1, None], {"items": 1}, {"errorCode": "x"}, {"errorCode": True}),
+            {"count": "x", "items": [{"id": {}, "name": [], "ports": 7, "metrics": [], "condition": []}]},
+            [{"id": 1, "name": "x", "featurestoreName": 2, "project": 3, "type": {}, "version": None, "hosts": {}}],
+        ],
+        ids=str,
+    )
+    def test_any_answer_is_read(
+        self, serving: LocalServing, run: Callable[..., Run], body: Any, arguments: tuple[str, ...]
+    ) -> None:
+        path = f"/project/{serving.project_id}/**"
+        serving.faults.add(RequestFault(path=path, status=200, body=json.dumps(body), times=None))
+
+        found = run(*arguments)
+
+        assert found.code == (COULD_NOT_RUN if arguments else DIFFERS)
+        assert len(found.of("differs")) > 20
+        assert "Traceback" not in found.said
+
     def test_a_key_with_fewer_scopes(
         self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -432,6 +464,10 @@ class TestWriting:
             (RequestFault("PUT", "/project/*/serving", status=400, body={"errorCode": 240026}), "PUT serving"),
             (RequestFault("PUT", "/project/*/serving", status=200, body=[]), "cannot be read"),
             (RequestFault(path="**/serving/*?action=START", status=502, times=None), "HTTP 502"),
+            (
+                RequestFault("GET", "/project/*/serving/*", status=200, body={"condition": []}, times=None),
+                "cannot be read",
+            ),
             (RequestFault("POST", "**/rollback", drop="before", times=None), "was cut off"),
             (StartFault("*", times=None), "the deployment did not serve"),
         ],
@@ -546,9 +582,8 @@ class TestWriting:
 
     def test_without_kserve(self, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
         administration = Administration({"kube_kserve_installed": "false"})
-        speeds = Speeds(starting=0.2, updating=0.2)
         with LocalServing(
-            project=PROJECT, engine=run_script, administration=administration, speeds=speeds, hopsworks_version="3.7"
+            project=PROJECT, engine=run_script, administration=administration, speeds=SPEEDS, hopsworks_version="3.7"
         ) as serving:
             monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
 
