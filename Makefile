@@ -15,7 +15,7 @@ CELL ?=
 # make demo KEEP=1 leaves the local Model Serving running.
 KEEP ?=
 # The number of parallel test processes. Most tests spend most of their time waiting.
-WORKERS ?= 9
+WORKERS ?= 6
 
 # Without bytecode files, each of the many Airflow processes of tests and demo would compile Airflow again.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV PYTEST_ADDOPTS

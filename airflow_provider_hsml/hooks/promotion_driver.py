@@ -100,12 +100,19 @@ class PromotionDriverMixin(HsmlBaseHook):
         """
         Clean up after a killed promotion.
 
-        A temporary deployment is deleted. A deployment that was stopped for its change is started. One that was being
-        created is stopped, if ``when_killed`` says so.
+        A deployment that was stopped for its change is started. One that was being created is stopped, if
+        ``when_killed`` says so. Then a temporary deployment is deleted: production comes first.
         """
-        try:
-            if promotion.preflight is not PreflightMode.OFF:
+        self._restore_before_exit(promotion)
+        if promotion.preflight is not PreflightMode.OFF:
+            try:
                 self._remove_before_exit(promotion)
+            except HopsworksError as error:
+                log.warning("%s; a temporary deployment of the killed task is deleted after its lease expires", error)
+
+    def _restore_before_exit(self, promotion: Promotion) -> None:
+        """Start or stop the deployment of a killed promotion, as ``_tidy_up`` says."""
+        try:
             name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
             entry = journal.newest
             if entry is None or entry.run != promotion.run.key or not entry.is_pending:

@@ -17,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 
 from airflow_provider_hsml import operators, sensors, triggers
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, ServedVersion
-from airflow_provider_hsml.links import DeploymentLink, ExecutionLink, ModelVersionLink
+from airflow_provider_hsml.links import DeploymentLink, ExecutionLink, ModelVersionLink, ReportLink
 from airflow_provider_hsml.provider_info import get_provider_info
 from release import build, first_run, licences
 
@@ -269,7 +269,7 @@ class TestCompatibilityPage:
 
     def test_names_what_is_stored(self) -> None:
         row = next(line for line in self.page.splitlines() if line.startswith("| trigger class paths"))
-        links = {link.xcom_key for link in (DeploymentLink(), ModelVersionLink(), ExecutionLink())}
+        links = {link.xcom_key for link in (DeploymentLink(), ModelVersionLink(), ExecutionLink(), ReportLink())}
 
         assert set(re.findall(r"`(\w+Trigger)`", row)) == set(triggers.__all__)
         assert set(re.findall(r"`(hsml_\w+)`", self.page)) == links

@@ -105,8 +105,9 @@ class _Question:
         rows = comparison.rows
         more = rows.refused_by_challenger - rows.refused_by_champion
         answered = rows.compared + rows.refused_by_champion + rows.refused_by_challenger
-        if served is not None and more > MOST_REFUSED * answered:
-            return f"it refuses {rows.refused_by_challenger} rows that the served version answers"
+        if more > MOST_REFUSED * answered:
+            than = "" if served is None else f", and the served version {rows.refused_by_champion}"
+            return f"it refuses {rows.refused_by_challenger} of {answered} rows{than}"
         return None
 
     def _below_floor(self, metric: MetricComparison) -> str | None:
@@ -123,13 +124,21 @@ class _Question:
         return abs(metric.champion or 0.0) if self.rules.is_relative else 1.0
 
     def _harmed(self, comparison: Comparison, metric: MetricComparison) -> str | None:
-        """Return the slice that is shown to have lost too much; the level holds for all tested slices together."""
+        """
+        Return the slice that is shown to have lost too much, or why none can be judged.
+
+        The level holds for all tested slices together.
+        """
         if self.measurement.worst_slice is None:
             return None
+        if not metric.slices_tested:
+            return "gate.worst_slice is set, and no slice of its comparison has enough rows to be judged"
         most = self.measurement.worst_slice * self._unit(metric)
         level = self.measurement.level / max(1, metric.slices_tested)
         for one in metric.slices:
             upper = Bounds(comparison.slice_levels, upper=one.upper).upper_at(level) if one.upper else None
+            if one.upper and upper is None:
+                return f"its {metric.slices_tested} slices need more resamples to be judged with this confidence"
             if upper is not None and upper < -most and one.champion is not None and one.challenger is not None:
                 return (
                     f"{self.by.name} is worse by more than {most:g} where {one.column} is {one.value!r}: "

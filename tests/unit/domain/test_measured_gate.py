@@ -313,7 +313,7 @@ CASES = [
         "it refuses rows",
         [measured(2, rows={"given": 1020, "refused_by_challenger": 20})],
         1,
-        "it refuses 20 rows that the served version answers",
+        "it refuses 20 of 1020 rows, and the served version 0",
         row="it refuses more rows than the champion, by more than 1 %",
     ),
     Case(
