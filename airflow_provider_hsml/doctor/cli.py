@@ -35,9 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     :return: 0 if all answers are as expected, 1 if one differs or is missing, 2 if the doctor could not run
     """
     options = _parser().parse_args(argv)
-    logging.getLogger("airflow_provider_hsml").setLevel(logging.ERROR)  # The report says what a log would.
     report, redactor = new_report(), Redactor()
-    reason = _run(options, report, redactor)
+    with _quiet():
+        reason = _run(options, report, redactor)
     if reason:
         print(f"hsml-doctor: {clean(reason)}", file=sys.stderr)
     if report.findings:
@@ -66,6 +66,18 @@ def _run(options: argparse.Namespace, report: Report, redactor: Redactor) -> str
     except KeyboardInterrupt:
         return "interrupted. What it had made was deleted, unless the report says otherwise."
     return ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Log errors only: the report says what a log would."""
+    logger = logging.getLogger("airflow_provider_hsml")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager
