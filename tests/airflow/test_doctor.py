@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import re
 import signal
 import subprocess
@@ -403,8 +404,11 @@ class TestBadInput:
     def test_a_report_that_cannot_be_written(
         self, serving: LocalServing, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        level = logging.getLogger("airflow_provider_hsml").level
+
         assert main(["--json", str(tmp_path / "nosuchfolder" / "report.json")]) == COULD_NOT_RUN
 
+        assert logging.getLogger("airflow_provider_hsml").level == level, "it is the process's, and others log as well"
         assert "No such file or directory" in capsys.readouterr().err
         assert list(serving.requests) == []
 
