@@ -20,7 +20,7 @@ from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.operators import CompareModelsOperator
 from tests.conftest import HOPSWORKS
-from tests.support.tasks import FakeTaskInstance, change_by_rest, execute, rendered, resource
+from tests.support.tasks import FakeTaskInstance, change_by_rest, execute, prepare_thread, rendered, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -228,7 +228,7 @@ class TestOnOneTemporaryDeployment:
             ti = FakeTaskInstance(run_id="night", task_id=f"task{number}")
             return dict(execute(task, ti))
 
-        with ThreadPoolExecutor(2) as threads:
+        with ThreadPoolExecutor(2, initializer=prepare_thread) as threads:
             first, second = threads.map(compare, range(2))
 
         assert [one["challenger"]["version"] for one in (first, second)] == [2, 3]
