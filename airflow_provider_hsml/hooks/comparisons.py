@@ -31,7 +31,7 @@ from airflow_provider_hsml.hopsworks.registry import trained_until
 
 from .base import HsmlBaseHook, in_time
 from .object_storage import writable
-from .tables import read_result_set, records_of, write_json
+from .tables import is_path, read_result_set, records_of, write_json
 from .version_scoring import Stored, VersionScoring, Workplace
 
 if TYPE_CHECKING:
@@ -116,7 +116,8 @@ class ComparisonsMixin(HsmlBaseHook):
         folder = _folder("result_path", result_path)
         arguments.only_one("", input=input, challenger_results=challenger_results)
         if input is not None and champion_results is None:
-            scoring = VersionScoring(records_of("input", input, columns), columns, f"{folder}/results", reuse_key)
+            records = records_of("input", input, columns)
+            scoring = VersionScoring(records, columns, f"{folder}/results", reuse_key, is_ordered=is_path(input))
             first, second = self._score_versions(run, Reference.read("challenger", challenger), scoring)
         else:
             first, second = self._read_results(champion_results, challenger_results, challenger, columns)
