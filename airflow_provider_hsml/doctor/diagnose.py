@@ -81,7 +81,7 @@ def _try_out(hook: HsmlHook, report: Report, known: Known, ask: Callable[[Look],
         steps.run()
     finally:
         report.findings += steps.findings
-        report.timeline += trial.moments
+        report.timeline += trial.timeline.moments
         report.remarks += trial.clean()
 
 

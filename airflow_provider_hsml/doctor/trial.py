@@ -31,7 +31,7 @@ from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 from .asking import Look, look, send
 from .known import VERSIONS
 from .reading import object_of
-from .report import Moment
+from .timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,7 +93,7 @@ class Trial:
 
     def __init__(self, hook: HsmlHook, known: Known, ask: Callable[[Look], Reply]) -> None:
         self.known = known
-        self.moments: list[Moment] = []
+        self.timeline = Timeline()
         self._hook = hook
         self._ask = ask
         run = Run(known.project, NAME, CHANGE_SECONDS, 5.0, steady())
@@ -105,9 +105,6 @@ class Trial:
         self.body: dict[str, Any] = {}
         """The body that creates the deployment."""
         self.id: int | None = None
-        self.event = "begin"
-        """The last change that was sent."""
-        self._begun = time.monotonic()
 
     # --- Begin and end ------------------------------------------------------------------------------------------------
 
@@ -222,8 +219,7 @@ class Trial:
         """
         reply = self._ask(self._look())
         state = _state(reply) + (f"; predictions: {answers}" if answers else "")
-        if not self.moments or (self.moments[-1].event, self.moments[-1].state) != (self.event, state):
-            self.moments.append(Moment(time.monotonic() - self._begun, self.event, state))
+        self.timeline.add(state)
         return reply
 
     def row(self) -> dict[str, Any]:
@@ -240,7 +236,7 @@ class Trial:
         """
         reply = self._ask(send(method, "project", self.known.project.id, "serving", *segments, **more))
         if reply.is_success:
-            self.event = event
+            self.timeline.event = event
         return reply
 
     def command(self, action: str) -> Reply:
@@ -321,15 +317,6 @@ class Trial:
             log.warning("%s; looking again", error)
             raise _Passing from error
 
-    def statuses(self, event: str) -> str:
-        """Return the statuses after a change, one after the other."""
-        return _way(one.state.partition(",")[0] for one in self.moments if one.event == event)
-
-    def predictions(self, event: str) -> str:
-        """Return how predictions were answered after a change, one after the other."""
-        found = (one.state.partition("; predictions: ")[2] for one in self.moments if one.event == event)
-        return _way(text for text in found if text)
-
 
 def leftovers(known: Known, ask: Callable[[Look], Reply]) -> list[str]:
     """
@@ -345,14 +332,6 @@ def leftovers(known: Known, ask: Callable[[Look], Reply]) -> list[str]:
 
 class _Passing(Exception):
     """A read has failed for a moment."""
-
-
-def _way(words: Any) -> str:
-    way: list[str] = []
-    for word in words:
-        if way[-1:] != [word]:
-            way.append(word)
-    return " > ".join(way)
 
 
 def _state(reply: Reply) -> str:

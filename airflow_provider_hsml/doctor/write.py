@@ -98,7 +98,7 @@ class Steps:
         self._need(created.is_success, f"PUT serving was refused ({created.outcome}): {created.said}")
         trial.own(created)
         is_created = trial.until(lambda row, _: row.get("status") == "Created")
-        self._note("created", trial.statuses("create"))
+        self._note("created", trial.timeline.statuses("create"))
         self._need(is_created, "the deployment did not become Created")
         self._note("created-revision", reading.kind(trial.get(), "revision"))
         self._note("create-again", trial.change("create", "PUT", body=trial.body).outcome)
@@ -134,8 +134,8 @@ class Steps:
             return is_live or row.get("status") == "Failed"
 
         is_settled_in_time = self._trial.until(is_settled, asks=True)
-        self._note(names[event], self._trial.statuses(event))
-        self._note(f"{names[event]}-answers", self._trial.predictions(event))
+        self._note(names[event], self._trial.timeline.statuses(event))
+        self._note(f"{names[event]}-answers", self._trial.timeline.predictions(event))
         return is_settled_in_time and last[-1] == expected
 
     def _use(self) -> None:
@@ -182,7 +182,9 @@ class Steps:
         self._note("update", updated.outcome)
         self._need(updated.is_success, f"the update was refused ({updated.outcome}): {updated.said}")
         is_live = self._until_answered("second", "update")
-        stale = [one.state for one in trial.moments if one.event == "update" and "the first version" in one.state]
+        stale = [
+            one.state for one in trial.timeline.moments if one.event == "update" and "the first version" in one.state
+        ]
         self._note("updated-stale", "yes" if any(state.startswith(_SERVES) for state in stale) else "no")
         self._note("updated-revision", _revised(after, trial.row()))
         self._need(is_live, "the second version did not answer")
@@ -236,7 +238,7 @@ class Steps:
         else:
             self._not_asked("stop", "it was stopped while Updating")
         is_down = trial.until(lambda row, _: row.get("status") == "Stopped")
-        self._note("stopped", trial.statuses("stop"))
+        self._note("stopped", trial.timeline.statuses("stop"))
         self._need(is_down, "the deployment did not stop")
         logs = look("project", self._known.project.id, "serving", trial.id or 0, "logs", query=_TAIL)
         self._note("logs-stopped", reading.logs(self._ask(logs), self._known))
@@ -252,9 +254,9 @@ class Steps:
         trial.until(lambda row, _: row.get("status") in ("Stopped", "Created"))
         started = trial.command("START")
         self._need(started.is_success, f"START was refused ({started.outcome}): {started.said}")
-        trial.event = "start to fail"
+        trial.timeline.event = "start to fail"
         trial.until(lambda row, _: row.get("status") in (*_SERVES, "Failed"))
-        self._note("failed", trial.statuses("start to fail"))
+        self._note("failed", trial.timeline.statuses("start to fail"))
         condition: Mapping[str, Any] = trial.row().get("condition") or {}
         text = f"{condition.get('type')} {condition.get('status')}: {condition.get('reason')}"
         self._note("failed-condition", text if condition else "null")
