@@ -8,20 +8,21 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_hsml.testing import load_with_joblib
 from tests.conftest import HOPSWORKS
 from tests.support import commands, pace
 from tests.system.test_example_dags import EXAMPLES, HAS_APPROVAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.local import LocalServing, ModelFiles
+    from airflow_provider_hsml.local import LocalServing
 
 pytest.importorskip("sklearn", reason="the examples train with scikit-learn")
 pytestmark = [pytest.mark.airflow, pytest.mark.whole_airflow]
@@ -49,15 +50,6 @@ with TestClient(create_app(apps="core"), base_url="http://localhost", raise_serv
         said = ask("PATCH", path, json={"chosen_options": [answer], "params_input": {}})
         print("ASKED=" + json.dumps([asked[0]["subject"], asked[0]["body"], said.status_code]), flush=True)
 """
-
-
-def load_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
-    """Load the file that the examples saved."""
-    import joblib
-
-    assert model.path is not None
-    loaded: Any = joblib.load(model.path / "model.joblib")
-    return lambda rows: [int(answer) for answer in loaded.predict(rows)]
 
 
 @dataclass
@@ -96,7 +88,7 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
         if path.stem.startswith("approve"):
             (dags / path.name).write_text(path.read_text().replace("poke_interval=60", "poke_interval=1"))
     administration = Administration(tag_schemas={"approval": {"type": "string"}})
-    with LocalServing(engine=load_model, administration=administration, hopsworks_version=HOPSWORKS) as serving:
+    with LocalServing(engine=load_with_joblib, administration=administration, hopsworks_version=HOPSWORKS) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
         more = {
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),

@@ -148,8 +148,6 @@ class Decision:
     """One sentence, without its full stop."""
     is_kept: bool = False
     """Whether nothing changes because no candidate replaces the champion."""
-    preflight: str | None = None
-    """``passed``, or why the change was not tried first; None if that was not asked for, or nothing was to be tried."""
     measured: Mapping[str, Any] | None = None
     """What was measured of the candidate that decided, empty if none was usable; None: the registry's numbers did."""
 

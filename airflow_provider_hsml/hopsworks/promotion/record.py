@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain.gate import Decision
 from airflow_provider_hsml.hopsworks.domain.journal_entry import ServedVersion
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, SupersededError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-    from airflow_provider_hsml.hopsworks.domain.gate import Metric
+    from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
@@ -64,15 +63,8 @@ class PromotionResult:
     """The change in words, if it failed and replaced a script only: ``script a.py -> b.py``."""
     rolled_back: Record | None = None
     """The record of an earlier run's change that was rolled back first."""
-
-    def with_preflight(self, tried: str) -> PromotionResult:
-        """
-        Return this result with the end of the preflight.
-
-        :param tried: ``passed``, or why the change was not tried
-        """
-        decision = self.decision or Decision(None, _SCRIPT)
-        return replace(self, decision=replace(decision, preflight=tried))
+    preflight: str | None = None
+    """The end of the preflight, as in the record; None without one."""
 
     def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
         """
@@ -120,7 +112,7 @@ class PromotionResult:
             seconds=dict(outcome.seconds) if outcome and outcome.seconds else None,
             failed_probes=outcome.failed_probes if outcome else self.failure.failed_probes if self.failure else 0,
             champion_created=self._champion_created(),
-            preflight=self.decision.preflight if self.decision else None,
+            preflight=self.preflight,
             measured=dict(self.decision.measured) if self.decision and self.decision.measured else None,
         )
 
@@ -157,7 +149,6 @@ class PromotionResult:
                 "reason": decision.reason,
                 "is_kept": decision.is_kept,
                 "chosen": _served(decision.chosen),
-                "preflight": decision.preflight,
                 "measured": None if decision.measured is None else dict(decision.measured),
             },
             "champion": _served(self.champion),
@@ -165,6 +156,7 @@ class PromotionResult:
             "metric": by.name if by else None,
             "rolled_back": None if self.rolled_back is None else self.rolled_back.to_dict(),
             "done": None if self.earlier_try is None else asdict(self.earlier_try),
+            "preflight": self.preflight,
         }
 
     @property
