@@ -23,6 +23,7 @@ from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from airflow_provider_hsml.hopsworks.rollout import update
+from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from airflow_provider_hsml.local import AccessOptions, Administration, LocalServing, Quota
 from airflow_provider_hsml.local.cluster.faults import Hold, RequestFault, StartFault
 from airflow_provider_hsml.local.world import deployments, wire
@@ -490,6 +491,34 @@ class TestWhatGoesWrongBesideIt:
         assert hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601)) == [
             side_of(name)
         ]
+        assert not is_left(serving, hook, name)
+
+    @pytest.mark.parametrize("ends_with_it", [False, True])
+    def test_a_task_that_fails_leaves_the_documents_of_another_one(
+        self, serving: LocalServing, hook: HsmlHook, name: str, ends_with_it: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Both have written a lease, and the other one has published its schema. The last one deletes it."""
+        files = serving.world.project(119).files
+        document = f"Deployments/{side_of(name)}/resources/schema/one.json"
+        side = SideDeployment(Run(hook.client.project, name, 20.0, 0.1, key="ours@0"), "preflight")
+        ours = hook.run(side.claim())
+        theirs = lend(hook, name, run="theirs@0", expires=time.time() + 600)
+        files.write(document, b"{}")
+        send = hook.client.send
+
+        def meanwhile(call: Any) -> Any:
+            if ends_with_it and call.method == "DELETE" and call.path.endswith(ours.file_name):
+                files.delete(f"{FOLDER}/{name}/{theirs.file_name}")
+            return send(call)
+
+        monkeypatch.setattr(hook.client, "send", meanwhile)
+
+        hook.run(side.remove())
+
+        if not ends_with_it:
+            assert files.exists(document)
+            assert leases(hook, name) == [theirs.file_name]
+            hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601))
         assert not is_left(serving, hook, name)
 
     @pytest.mark.parametrize("times", [1, None])
