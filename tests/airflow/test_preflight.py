@@ -23,6 +23,7 @@ from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from airflow_provider_hsml.hopsworks.rollout import update
+from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from airflow_provider_hsml.local import AccessOptions, Administration, LocalServing, Quota
 from airflow_provider_hsml.local.cluster.faults import Hold, RequestFault, StartFault
 from airflow_provider_hsml.local.world import deployments, wire
@@ -125,6 +126,14 @@ def when_starting(serving: LocalServing, name: str, act: Callable[[], object]) -
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     return thread
+
+
+def until(holds: Callable[[], object]) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def lend(hook: HsmlHook, name: str, *, run: str, expires: float, number: int | None = None) -> Lease:
@@ -334,6 +343,43 @@ class TestNoEvidence:
         assert [one.version for one in hook.get_promotion_state(name).rejected] == ([] if whole else [2])
         assert not is_left(serving, hook, name)
 
+    @pytest.mark.parametrize("live", ["none", "stopped", "without an example"])
+    def test_no_answer_counts_for_nothing_where_production_cannot_be_asked(
+        self,
+        serving: LocalServing,
+        hook: HsmlHook,
+        register: Callable[..., int],
+        model_file: Callable[..., Path],
+        live: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """It may be the route to the models that fails."""
+        monkeypatch.setattr(predict, "ROUTE_BUDGET", 0.5)
+        name = f"tried{next(_numbers)}"
+        hook.register_model(model_name=name, model_path=model_file(answer=1), framework="SKLEARN")
+        register(name, 2, auc=0.9)
+        if live != "none":
+            hook.deploy_model(name, 1, poll_interval=0.1)
+        if live == "stopped":
+            hook.stop_deployment(name, poll_interval=0.1)
+        answer = {"errorCode": 250007, "usrMsg": "no healthy upstream"}
+        dead = RequestFault("POST", "/project/*/inference/models/*", status=500, body=answer, times=None)
+        before, fault = production(serving, name), serving.faults.add(dead)
+        try:
+            with pytest.raises(HopsworksError, match=r"does not answer(.|\n)*which was not changed") as caught:
+                hook.deploy_model(name, 2, preflight=True, run_key="task@1", timeout=30, poll_interval=0.1)
+        finally:
+            serving.faults.remove(fault)
+
+        assert caught.value.transient
+        assert not isinstance(caught.value, VerificationError)
+        assert caught.value.record.preflight == "not finished"
+        assert production(serving, name) == before
+        assert hook.get_promotion_state(name).rejected == ()
+        assert not is_left(serving, hook, name)
+        again = hook.deploy_model(name, 2, preflight=True, run_key="task@1", timeout=30, poll_interval=0.1)
+        assert again.preflight == "passed"
+
     @pytest.mark.since_hopsworks("4.6")
     def test_who_deletes_it_meanwhile_stops_the_preflight(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str
@@ -371,6 +417,53 @@ class TestWhatGoesWrongBesideIt:
         assert len(tries) == 2, "what was tried beside another configuration"
         assert not is_left(serving, hook, name)
 
+    @pytest.mark.parametrize("theirs_is_bad", [False, True])
+    def test_the_end_of_a_change_of_another_run_is_recorded(
+        self,
+        serving: LocalServing,
+        hook: HsmlHook,
+        register: Callable[..., int],
+        liar: Callable[[str], int],
+        name: str,
+        theirs_is_bad: bool,
+    ) -> None:
+        """A rejection that is found while it is pending may be lost, but not what the other run finds out."""
+        bad = liar(name)
+        theirs = liar(name) if theirs_is_bad else register(name, 3, auc=0.95)
+        tried = serving.faults.add(Hold(side_of(name), "Running"))
+        served = serving.faults.add(Hold(name, "Running"))
+        ends: list[str] = []
+
+        def change() -> None:
+            try:
+                record = HsmlHook().deploy_model(name, theirs, run_key="theirs@0", timeout=30, poll_interval=0.1)
+            except HopsworksError as error:
+                ends.append(error.record.action)
+            else:
+                ends.append(record.action)
+
+        other = threading.Thread(target=change)
+
+        def go_on() -> None:
+            other.start()
+            until(lambda: (state := hook.get_promotion_state(name)).is_pending and state.run == "theirs@0")
+            serving.faults.remove(tried)
+
+        thread = when_starting(serving, name, go_on)
+
+        with pytest.raises(VerificationError, match="which was not changed") as caught:
+            HsmlHook().deploy_model(name, bad, preflight=True, run_key="ours@0", timeout=30, poll_interval=0.1)
+
+        thread.join()
+        serving.faults.remove(served)
+        other.join()
+        assert ends == ["rolled_back" if theirs_is_bad else "updated"]
+        state = hook.get_promotion_state(name)
+        assert not state.is_pending
+        assert [one.version for one in state.rejected] == ([theirs] if theirs_is_bad else [])
+        assert "is rejected" not in str(caught.value), "it was not recorded"
+        assert not is_left(serving, hook, name)
+
     @pytest.mark.parametrize("is_bad", [False, True])
     def test_a_deletion_that_is_refused(
         self,
@@ -398,6 +491,34 @@ class TestWhatGoesWrongBesideIt:
         assert hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601)) == [
             side_of(name)
         ]
+        assert not is_left(serving, hook, name)
+
+    @pytest.mark.parametrize("ends_with_it", [False, True])
+    def test_a_task_that_fails_leaves_the_documents_of_another_one(
+        self, serving: LocalServing, hook: HsmlHook, name: str, ends_with_it: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Both have written a lease, and the other one has published its schema. The last one deletes it."""
+        files = serving.world.project(119).files
+        document = f"Deployments/{side_of(name)}/resources/schema/one.json"
+        side = SideDeployment(Run(hook.client.project, name, 20.0, 0.1, key="ours@0"), "preflight")
+        ours = hook.run(side.claim())
+        theirs = lend(hook, name, run="theirs@0", expires=time.time() + 600)
+        files.write(document, b"{}")
+        send = hook.client.send
+
+        def meanwhile(call: Any) -> Any:
+            if ends_with_it and call.method == "DELETE" and call.path.endswith(ours.file_name):
+                files.delete(f"{FOLDER}/{name}/{theirs.file_name}")
+            return send(call)
+
+        monkeypatch.setattr(hook.client, "send", meanwhile)
+
+        hook.run(side.remove())
+
+        if not ends_with_it:
+            assert files.exists(document)
+            assert leases(hook, name) == [theirs.file_name]
+            hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601))
         assert not is_left(serving, hook, name)
 
     @pytest.mark.parametrize("times", [1, None])
@@ -897,6 +1018,45 @@ def test_a_task_that_is_killed_deletes_it(
 
     assert not is_left(serving, hook, name)
     assert hook.get_deployment(name).model_version == 1
+
+
+@pytest.mark.airflow
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_task_that_is_killed_starts_production_before_it_deletes_it(
+    serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str, is_refused: bool
+) -> None:
+    """And it does so even if the temporary deployment cannot be deleted."""
+    register(name, 2)
+    number = hook.get_deployment(name).id
+    ti, task = FakeTaskInstance(), deploy(name, 2, rollout="recreate")
+    held = serving.faults.add(Hold(name, "Stopped"))
+    left: list[int] = []
+
+    def kill() -> None:
+        until(lambda: hook.get_deployment(name).status == "Stopping")
+        left.append(hook.save_deployment(deployment_name=side_of(name), model_name=name, model_version=1).id)
+        run = f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/-1@0"
+        lend(hook, name, run=run, expires=time.time() + 600, number=left[0])
+        if is_refused:
+            serving.faults.add(RequestFault("DELETE", f"/project/*/serving/{left[0]}", status=403, times=None))
+        serving.requests.clear()
+        task.on_kill()
+        until(lambda: [one for one in serving.requests if one.path.endswith(f"{FOLDER}/{name}")])
+        serving.faults.remove(held)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(AirflowException, match="killed"):
+        execute(task, ti)
+    thread.join()
+    serving.faults.clear()
+
+    asked = [(one.method, one.path, one.query) for one in serving.requests]
+    started = asked.index(("POST", f"/project/119/serving/{number}", "action=START"))
+    assert started < asked.index(("DELETE", f"/project/119/serving/{left[0]}", ""))
+    assert is_left(serving, hook, name) is is_refused
+    assert hook.get_deployment(name).model_version == 1
+    hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601))
 
 
 class TestTheArgument:

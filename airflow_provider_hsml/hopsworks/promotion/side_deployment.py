@@ -20,7 +20,10 @@ Theory of operation:
    lease is somebody else's, and refused.
 4. The lease of another task that has not expired is left alone. One that has, or that an earlier try of the same task
    holds, is ended: its deployment is deleted, then its files.
-5. Its waits stay in the worker: a trigger could not renew the lease.
+5. The documents of the deployment are in a folder of its name. They may be another task's, so they are left as long as
+   there is another lease of that name. Of two leases that end at the same time, the last one finds no other and
+   deletes them: it looks again once its own files are deleted.
+6. Its waits stay in the worker: a trigger could not renew the lease.
 """
 
 from __future__ import annotations
@@ -442,14 +445,17 @@ async def _end(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool 
     :param keeps: whether to keep the lease if there is no deployment: it may still be created
     """
     is_deleted = await _delete(project, lease, backoff)
-    if await read_patiently(api.get_deployment(project, lease.name, any_case=True), backoff) is None:
-        await _delete_documents(project, lease.name)
     if keeps and not is_deleted:
         log.warning("Deployment %r may still be created; its lease is kept until it expires", lease.name)
         return
     folder = f"{FOLDER}/{lease.live_name}"
+    has_documents = True
     for _ in range(_DELETIONS):
-        files = newest_files(await list_files(project, lease.live_name) or ()).get(lease.id)
+        leases = newest_files(await list_files(project, lease.live_name) or ())
+        files = leases.pop(lease.id, [])
+        if has_documents and not any(lease.is_beside(other[0]) for other in leases.values()):
+            await _delete_documents(project, lease.name, backoff)
+            has_documents = False
         if not files:
             return
         # The newest last: as long as a file is left, the lease is known as it was.
@@ -457,8 +463,10 @@ async def _end(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool 
             await api.delete_path(project, f"{folder}/{name}")
 
 
-async def _delete_documents(project: Project, name: str) -> None:
+async def _delete_documents(project: Project, name: str, backoff: Backoff) -> None:
     """Delete the folder of a deployment that is gone. Some servers have done so with the deployment."""
+    if await read_patiently(api.get_deployment(project, name, any_case=True), backoff) is not None:
+        return
     try:
         await api.delete_path(project, f"Deployments/{name}")
     except HopsworksError as error:
