@@ -21,12 +21,8 @@ from airflow_provider_hsml.hopsworks.domain.records import Columns, check_column
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.promotion.contenders import Reference, find_contenders
-from airflow_provider_hsml.hopsworks.promotion.side_deployment import (
-    REMOVAL_SECONDS,
-    SideDeployment,
-    remove_expired,
-    remove_of,
-)
+from airflow_provider_hsml.hopsworks.promotion.leases import REMOVAL_SECONDS, remove_expired, remove_of
+from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
 from airflow_provider_hsml.hopsworks.registry import trained_until
 
 from .base import HsmlBaseHook, in_time

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
-from airflow_provider_hsml.hopsworks.promotion import promote, resume, side_deployment, unreported
+from airflow_provider_hsml.hopsworks.promotion import leases, promote, resume, unreported
 from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.rollout import stop
@@ -133,4 +133,4 @@ class PromotionDriverMixin(HsmlBaseHook):
         name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
         if journal.has_leases:
             run = replace(promotion.run, name=name)
-            drive(side_deployment.remove_of(run, _REMOVE_BEFORE_EXIT_SECONDS), self.client.send, time.sleep)
+            drive(leases.remove_of(run, _REMOVE_BEFORE_EXIT_SECONDS), self.client.send, time.sleep)

@@ -17,8 +17,10 @@ from airflow_provider_hsml.hopsworks import DeploymentSpec, InferenceLogger, Sca
 from airflow_provider_hsml.hopsworks.domain.side_deployment import Lease, is_lease_file, side_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, VerificationError
 from airflow_provider_hsml.hopsworks.inference import predict
+from airflow_provider_hsml.hopsworks.promotion import leases as leases_module
 from airflow_provider_hsml.hopsworks.promotion import side_deployment
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER, list_files
+from airflow_provider_hsml.hopsworks.promotion.leases import remove_expired
 from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
@@ -488,9 +490,7 @@ class TestWhatGoesWrongBesideIt:
         assert caught.value.record.preflight == ("failed" if is_bad else "not finished")
         assert production(serving, name) == before
         assert is_left(serving, hook, name)
-        assert hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601)) == [
-            side_of(name)
-        ]
+        assert hook.run(remove_expired(hook.client.project, name, lambda: time.time() + 601)) == [side_of(name)]
         assert not is_left(serving, hook, name)
 
     @pytest.mark.parametrize("ends_with_it", [False, True])
@@ -518,7 +518,7 @@ class TestWhatGoesWrongBesideIt:
         if not ends_with_it:
             assert files.exists(document)
             assert leases(hook, name) == [theirs.file_name]
-            hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601))
+            hook.run(remove_expired(hook.client.project, name, lambda: time.time() + 601))
         assert not is_left(serving, hook, name)
 
     @pytest.mark.parametrize("times", [1, None])
@@ -918,7 +918,7 @@ class TestTheLease:
     def test_that_cannot_be_read_is_not_taken_for_none(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str, monkeypatch: Any
     ) -> None:
-        monkeypatch.setattr(side_deployment, "_READ_AGAIN", 0.0)
+        monkeypatch.setattr(leases_module, "_READ_AGAIN", 0.0)
         register(name, 2)
         lease = Lease("a" * 32, "preflight", side_of(name), name, "", 0.0)
         path = f"{FOLDER}/{name}/{lease.file_name}"
@@ -1056,7 +1056,7 @@ def test_a_task_that_is_killed_starts_production_before_it_deletes_it(
     assert started < asked.index(("DELETE", f"/project/119/serving/{left[0]}", ""))
     assert is_left(serving, hook, name) is is_refused
     assert hook.get_deployment(name).model_version == 1
-    hook.run(side_deployment.remove_expired(hook.client.project, name, lambda: time.time() + 601))
+    hook.run(remove_expired(hook.client.project, name, lambda: time.time() + 601))
 
 
 class TestTheArgument:

@@ -49,8 +49,8 @@ from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.jobs.records import Record, RecordState, open_records
 from airflow_provider_hsml.hopsworks.promotion.contenders import Reference
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
+from airflow_provider_hsml.hopsworks.promotion.leases import remove_expired
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
-from airflow_provider_hsml.hopsworks.promotion.side_deployment import remove_expired
 from airflow_provider_hsml.hopsworks.registry import register
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from tests.support.fuzz import CASES, ODD_JSON, STATUSES, Report, chance_of, content, json_value, mutated

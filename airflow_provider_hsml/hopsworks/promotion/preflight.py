@@ -40,7 +40,8 @@ from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from . import rejections
 from .change_record import JOURNAL_SECONDS, OutdatedDecision
 from .journal import open_journal
-from .side_deployment import SideDeployment, is_without_scopes, remove_expired, without_scopes
+from .leases import remove_expired
+from .side_deployment import SideDeployment, is_without_scopes, without_scopes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

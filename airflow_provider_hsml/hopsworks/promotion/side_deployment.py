@@ -29,7 +29,6 @@ Theory of operation:
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import uuid
 from typing import TYPE_CHECKING
@@ -42,7 +41,6 @@ from airflow_provider_hsml.hopsworks.domain.side_deployment import (
     SECONDS,
     Lease,
     mandatory_tags,
-    newest_files,
     side_name,
     side_settings,
     template,
@@ -54,18 +52,15 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     RequestRefusedError,
     SupersededError,
-    UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, all_pages, attended, inlined, read_patiently
-from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
+from airflow_provider_hsml.hopsworks.flow import attended, inlined
 from airflow_provider_hsml.hopsworks.rollout.inputs import FIRST_DELAY_START, Desired, RolloutPolicy
 from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, Reconciler
 from airflow_provider_hsml.hopsworks.rollout.schema_carry import carry_schema
-from airflow_provider_hsml.hopsworks.rollout.status import GoneGoal, StatusWait, wait_until
-from airflow_provider_hsml.hopsworks.rollout.stop import send_change
 from airflow_provider_hsml.hopsworks.rollout.update import default_serving_tool, least_instances
 
-from .journal import FOLDER, list_files
+from . import leases
+from .journal import FOLDER
 
 if TYPE_CHECKING:
     from typing import Any
@@ -75,18 +70,10 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
     from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
-    from airflow_provider_hsml.hopsworks.flow import Clock
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 
 log = logging.getLogger(__name__)
 
-REMOVAL_SECONDS = 300.0
-"""Seconds for which the removal of an expired deployment is retried: some servers delete none that is starting."""
-_REMOVAL_INTERVAL = 5.0
-_READ_AGAIN = 2.0
-"""Seconds after which a lease that is not whole is read once more: its task may be writing it."""
-_DELETIONS = 3
-"""How often the files of a lease are listed and deleted: a deletion may be answered and not carried out."""
 _RENEW_AGAIN = 30.0
 """Seconds between two tries to renew a lease."""
 _SCRIPTS = {
@@ -178,7 +165,7 @@ class SideDeployment:
         if lease is None:
             return
         self._lease = None  # Nothing renews it any more.
-        await _end(self._run.project, lease, self._run.backoff(FIRST_DELAY_START), keeps=self._is_in_doubt)
+        await leases.end_lease(self._run.project, lease, self._run.backoff(FIRST_DELAY_START), keeps=self._is_in_doubt)
 
     async def _serve(
         self, desired: Desired, live: Deployment | None, policy: RolloutPolicy, checks: Checks | None
@@ -220,9 +207,9 @@ class SideDeployment:
         """
         run, now = self._run, self._run.clock()
         try:
-            for lease in await _read_leases(run.project, self._live_name):
+            for lease in await leases.read_leases(run.project, self._live_name):
                 if lease.is_expired(now) or (lease.purpose == self._purpose and lease.is_of(run.key)):
-                    await _end(run.project, lease, run.backoff(FIRST_DELAY_START))
+                    await leases.end_lease(run.project, lease, run.backoff(FIRST_DELAY_START))
                 elif lease.purpose == self._purpose:
                     raise _in_use(lease, run.clock())
             found = await api.get_deployment(run.project, self.name, any_case=True)
@@ -232,7 +219,7 @@ class SideDeployment:
                     f"is one of deployment {self._live_name!r}. Nothing was changed.\nDelete it if nobody needs it."
                 )
                 raise InvalidInputError(message)
-            await _make_folder(run.project, self._live_name)
+            await leases.make_folder(run.project, self._live_name)
             seconds = max(SECONDS, 6 * run.interval)
             expires = run.clock() + seconds
             lease = Lease(uuid.uuid4().hex, self._purpose, self.name, self._live_name, run.key, expires, seconds)
@@ -244,14 +231,13 @@ class SideDeployment:
 
     async def _write(self, lease: Lease) -> Lease:
         """Write a state of the lease, and delete the file of the one before."""
-        project, folder, before = self._run.project, f"{FOLDER}/{self._live_name}", self._lease
+        before = self._lease
         if before is not None:
             lease = dataclasses.replace(lease, number=before.number + 1)
-        content = json.dumps(lease.to_json()).encode()
-        await upload_bytes(project, f"{folder}/{lease.file_name}", content)
+        await leases.write_file(self._run.project, lease)
         self._lease = lease
         if before is not None:
-            await api.delete_path(project, f"{folder}/{before.file_name}")
+            await leases.delete_file(self._run.project, before)
         return lease
 
     def _check_own(self, found: Deployment | None) -> None:
@@ -355,140 +341,6 @@ def _in_use(lease: Lease, now: float) -> HopsworksError:
         f"Temporary deployment {lease.name!r} is in use by {by}: its lease expires in {left:.0f} s, unless it is "
         "renewed. Nothing was changed.\nRun the task again then; a pool with one slot keeps tasks apart."
     )
-
-
-async def _make_folder(project: Project, live_name: str) -> None:
-    parts = f"{FOLDER}/{live_name}".split("/")
-    if not await api.path_exists(project, "/".join(parts)):
-        for depth in range(2, len(parts) + 1):
-            await api.make_folder(project, "/".join(parts[:depth]))
-
-
-async def remove_expired(project: Project, live_name: str, clock: Clock) -> list[str]:
-    """
-    Delete the temporary deployments beside a live one whose leases have expired: their tasks were killed.
-
-    :param live_name: the name of the live deployment
-    :param clock: returns the seconds since 1970
-    :return: the names of those that were deleted, or were gone already
-    :raises HopsworksError: one could not be deleted
-    """
-    removed = []
-    for lease in await _read_leases(project, live_name):
-        if lease.is_expired(clock()):
-            deadline = clock() + REMOVAL_SECONDS
-            backoff = Backoff(first=FIRST_DELAY_START, most=_REMOVAL_INTERVAL, deadline=deadline, clock=clock)
-            await _end(project, lease, backoff)
-            removed.append(lease.name)
-    return removed
-
-
-async def remove_of(run: Run, seconds: float) -> None:
-    """
-    Delete the temporary deployments of a task that is being killed.
-
-    :param run: the run of the task on the live deployment
-    :param seconds: how long to retry
-    """
-    for lease in await _read_leases(run.project, run.name):
-        if lease.is_of(run.key):
-            await _end(run.project, lease, run.backoff(FIRST_DELAY_START, run.clock() + seconds))
-
-
-async def remove_all_expired(project: Project, clock: Clock) -> list[str]:
-    """
-    Delete the temporary deployments of all deployments of a project whose leases have expired.
-
-    :param clock: returns the seconds since 1970
-    :return: the names of those that were deleted, or were gone already
-    """
-    folders = await all_pages(lambda offset: api.list_folder(project, FOLDER, offset=offset)) or []
-    return [
-        name for folder in folders if folder.is_folder for name in await remove_expired(project, folder.name, clock)
-    ]
-
-
-async def _read_leases(project: Project, live_name: str) -> list[Lease]:
-    """
-    Read the leases of temporary deployments beside a live one.
-
-    :raises UnexpectedResponseError: a lease cannot be read; it may be in use
-    """
-    try:
-        return await _read_whole_leases(project, live_name)
-    except UnexpectedResponseError as error:
-        log.warning("%s; reading it again", error)
-        await Sleep(_READ_AGAIN)
-        return await _read_whole_leases(project, live_name)
-
-
-async def _read_whole_leases(project: Project, live_name: str) -> list[Lease]:
-    folder = f"{FOLDER}/{live_name}"
-    leases = []
-    for files in newest_files(await list_files(project, live_name) or ()).values():
-        path = f"{folder}/{files[0]}"
-        try:
-            lease = await api.read_json(project, path, Lease.from_json, size=None)
-        except UnexpectedResponseError as error:
-            hint = f"If this remains, delete the file {path!r}, and the temporary deployment if there is one."
-            raise error.extended(hint) from error
-        if lease is not None:  # Else its task has ended it meanwhile, or renewed it.
-            leases.append(lease)
-    return leases
-
-
-async def _end(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool = False) -> None:
-    """
-    Delete the deployment of a lease, the documents that were published for it, and the files of the lease.
-
-    :param backoff: how often to retry, and until when
-    :param keeps: whether to keep the lease if there is no deployment: it may still be created
-    """
-    is_deleted = await _delete(project, lease, backoff)
-    if keeps and not is_deleted:
-        log.warning("Deployment %r may still be created; its lease is kept until it expires", lease.name)
-        return
-    folder = f"{FOLDER}/{lease.live_name}"
-    has_documents = True
-    for _ in range(_DELETIONS):
-        leases = newest_files(await list_files(project, lease.live_name) or ())
-        files = leases.pop(lease.id, [])
-        if has_documents and not any(lease.is_beside(other[0]) for other in leases.values()):
-            await _delete_documents(project, lease.name, backoff)
-            has_documents = False
-        if not files:
-            return
-        # The newest last: as long as a file is left, the lease is known as it was.
-        for name in reversed(files):
-            await api.delete_path(project, f"{folder}/{name}")
-
-
-async def _delete_documents(project: Project, name: str, backoff: Backoff) -> None:
-    """Delete the folder of a deployment that is gone. Some servers have done so with the deployment."""
-    if await read_patiently(api.get_deployment(project, name, any_case=True), backoff) is not None:
-        return
-    try:
-        await api.delete_path(project, f"Deployments/{name}")
-    except HopsworksError as error:
-        log.info("The folder of a temporary deployment was not deleted: %s", error)
-
-
-async def _delete(project: Project, lease: Lease, backoff: Backoff) -> bool:
-    """Delete the deployment of a lease, and return whether there was one."""
-    while True:
-        number = lease.deployment_id
-        read = api.get_deployment(project, lease.name) if number is None else api.get_deployment_by_id(project, number)
-        found = await read_patiently(read, backoff)
-        if found is None:
-            return False
-        if not lease.holds(found):
-            log.warning("%s is not the temporary deployment of lease %s, and is left as it is", found, lease.id)
-            return False
-        log.info("Deleting %s, a temporary deployment", found)
-        if await send_change(api.delete_deployment(project, found), backoff):
-            gone = api.get_deployment_by_id(project, found.id)
-            await wait_until(StatusWait(GoneGoal(), backoff, f"deployment {lease.name!r} to be gone", found), gone)
-            return True
 
 
 def _transient(message: str) -> DeploymentError:
