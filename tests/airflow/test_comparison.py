@@ -143,6 +143,7 @@ class TestOnOneTemporaryDeployment:
         assert record["report"] == str(served.folder / "report.html")
         assert "<html" in Path(record["report"]).read_text()
         assert Comparison.read(record).metrics["accuracy"].challenger == 0.975
+        assert record["deployment_name"] == Comparison.read(record).deployment_name == served.name
         assert ti.pushed["hsml_report_url"] == record["report"]
         assert ti.pushed["hsml_deployment_url"].endswith(f"/{before['id']}")
         assert len(json.dumps(record)) < 48_000

@@ -79,7 +79,7 @@ def measured(version: int, difference: float = 0.02, **more: Any) -> Comparison:
 
 
 def harmed(difference: float, error: float, *, least_level: float = 0.0, **more: Any) -> MetricComparison:
-    """A better metric with one slice that got worse by a difference, of ten tested ones; no bound at stricter levels."""
+    """A better metric with one slice that got worse by a difference, of ten tested ones."""
     bounds = [(level, difference - NormalDist().inv_cdf(level) * error) for level in SLICE_LEVELS]
     upper = tuple(bound if level >= least_level else None for level, bound in bounds)
     one = SliceComparison("country", "AT", 150, 0.8, 0.8 + difference, difference, upper)
@@ -113,7 +113,9 @@ class Case:
         records = [one.to_json() for one in self.comparisons]
         rules = Gate.read({"measured": records, **self.rules}, "gate").rules()
         by = Metric("auc", Direction(self.direction), self.candidates)
-        return decide_measured(versions, champion, by, rules, self.rejected, outdated=self.outdated, now=NOW)
+        return decide_measured(
+            versions, champion, by, rules, self.rejected, outdated=self.outdated, now=NOW, deployment_name="live"
+        )
 
 
 NOT_WORSE = {"require": "not_worse", "margin": 0.01}
@@ -281,6 +283,27 @@ CASES = [
         row="it was compared with another version than the one that serves",
     ),
     Case("compared with no version", [measured(2, **FIRST)], 1, "compared with no version, and version 1"),
+    Case(
+        "compared for another deployment",
+        [measured(2, deployment_name="staging")],
+        1,
+        "it was compared for deployment 'staging', not for 'live'",
+        row="it was compared for another deployment",
+    ),
+    Case(
+        "a first one, compared for another deployment",
+        [measured(2, **FIRST, deployment_name="staging")],
+        None,
+        "it was compared for deployment 'staging', not for 'live'",
+        champion=None,
+    ),
+    Case("compared for this deployment", [measured(2, deployment_name="live")], 2, "beats"),
+    Case(
+        "compared for both deployments",
+        [measured(2, deployment_name="live", at=NOW - 99), measured(2, -0.1, deployment_name="staging")],
+        2,
+        "beats .* with 95 % confidence$",
+    ),
     Case(
         "too old",
         [measured(2, at=NOW - 3601)],
@@ -553,6 +576,7 @@ class TestGivenMeasurements:
             ),
             ({"warnings": "many"}, r"gate\.measured\.warnings: expected a list"),
             ({"report": 5}, r"gate\.measured\.report: expected a text"),
+            ({"deployment_name": 5}, r"gate\.measured\.deployment_name: expected a text"),
         ],
     )
     def test_that_are_broken_name_the_field(self, change: dict[str, Any], message: str) -> None:
@@ -572,6 +596,7 @@ class TestGivenMeasurements:
 
     def test_stay_the_same_when_they_are_read(self) -> None:
         comparison = replace(measured(2, metrics={"auc": harmed(-0.1, 0.01)}), report="file:///report.html", groups=30)
+        comparison = replace(comparison, deployment_name="live")
 
         assert Comparison.read(comparison.to_json()) == comparison
         assert {one.name for one in dataclasses.fields(comparison)} - set(comparison.to_json()) == {"details"}
