@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.comparison import Bounds
+from airflow_provider_hsml.hopsworks.domain.comparison_metrics import PER_CLASS
 
-from .measures import ByClass
+from .measures import ByClass, RowMean
 from .resampling import rounded
 
 if TYPE_CHECKING:
@@ -27,42 +28,54 @@ if TYPE_CHECKING:
     Array = NDArray[Any]
 
 
+FEW = 10
+"""With as many rows or groups that differ, the bootstrap alone knows enough."""
+
+
 @dataclass(frozen=True)
 class Unseen:
-    """How much a metric may lose, or gain, by rows of which none was seen."""
+    """How much a metric may lose, or gain, beyond what its few different rows show."""
 
     count: int
-    """The independent units, rows or groups, of which none was seen to lose."""
+    """The independent units, rows or groups."""
+    different: int = 0
+    """How many of them got another answer."""
     share: float = 1.0
     """The weight of their class in the metric."""
 
-    def at(self, level: float) -> float:
-        """Return the largest loss that is seen in no row with a chance of at least ``level``."""
-        return self.share * (1 - level ** (1 / self.count))
+    def losses(self, levels: tuple[float, ...], seen: float = 0.0) -> list[float]:
+        """
+        Return the largest loss that is compatible with a seen one, by level: the bound of Clopper and Pearson.
+
+        :param seen: a loss of the metric, 0 or more
+        """
+        from scipy.special import betaincinv
+
+        lost = min(self.different, seen / self.share * self.count)
+        if lost >= self.count:
+            return [seen for _ in levels]
+        more = [float(betaincinv(lost + 1, self.count - lost, 1 - level)) - lost / self.count for level in levels]
+        return [seen + self.share * one for one in more]
 
     def widened(self, bounds: Bounds, difference: float) -> Bounds:
-        """
-        Return bounds of a difference that leave room for what was not seen.
-
-        They are at least this far from the difference. Where more than a few rows differ, they are further already.
-        """
+        """Return bounds of a difference that leave room for what was not seen; those that do already stay."""
         if not math.isfinite(difference):
             return bounds
-        rooms = [self.at(level) for level in bounds.levels]
-        lower = zip(bounds.lower, rooms, strict=True)
-        upper = zip(bounds.upper, rooms, strict=True)
+        better, worse = max(difference, 0.0), max(-difference, 0.0)
+        least = [better - one for one in self.losses(bounds.levels, worse)]
+        most = [one - worse for one in self.losses(bounds.levels, better)]
         return Bounds(
             bounds.levels,
-            tuple(None if one is None else min(one, rounded(difference - room) or 0.0) for one, room in lower),
-            tuple(None if one is None else max(one, rounded(difference + room) or 0.0) for one, room in upper),
+            tuple(None if own is None else min(own, one) for own, one in zip(bounds.lower, _all(least), strict=True)),
+            tuple(None if own is None else max(own, one) for own, one in zip(bounds.upper, _all(most), strict=True)),
         )
 
 
 def unseen_of(measure: Measure, units: Units) -> Unseen | None:
     """
-    Return what a metric may lose without a row that shows it; None where the number of rows says nothing about it.
+    Return what a metric may lose without a row that shows it; None where the bootstrap or nothing knows it.
 
-    It does for the metrics that are shares of rows, in which each of n rows has the weight 1 / n:
+    The number of rows n says it for the metrics that are shares of rows, in which each of n rows has the weight 1 / n:
 
     - ``accuracy``: n is the number of all rows.
     - ``recall`` of a class: the rows with that label.
@@ -72,26 +85,41 @@ def unseen_of(measure: Measure, units: Units) -> Unseen | None:
     - The mean of K classes loses most if all lost rows are of the class with the fewest: the loss of that class by K. A
       class that a version never gives has no precision and no F1 to lose.
 
+    Where ``FEW`` rows of a class got another answer, the resamples have the noise of that class.
+
     Errors of numbers and ``log_loss`` are not shares: one row may lose any amount. ``roc_auc`` depends on pairs of
     rows, and a function of a user on anything.
 
     :param units: with groups, it is the groups with such rows that are counted
     """
-    if measure.spec.base == "accuracy":
-        return Unseen(units.count)
-    if not isinstance(measure, ByClass):
+    import numpy as np
+
+    base = measure.spec.base
+    if not isinstance(measure, ByClass | RowMean) or base not in ("accuracy", *PER_CLASS):
         return None
-    answers, base = measure.answers, measure.spec.base
-    codes = range(len(answers.classes)) if measure.code is None else [measure.code]
-    counts = []
-    for code in codes:
-        labelled = _count(answers.true_codes == code, units)
-        given = min(_count(found == code, units) for found in answers.predicted_codes)
-        counts.append({"recall": labelled, "precision": given, "f1": min(labelled, given)}[base])
-    known = [count for count in counts if count]
-    return Unseen(min(known), 1 / len(counts)) if known else None
+    answers = measure.answers
+    champion, challenger = answers.predicted_codes
+    is_different = champion != challenger
+    if isinstance(measure, RowMean):
+        every = np.ones(len(champion), dtype=bool)
+        parts = [(_count(every, units), _count(is_different, units))]
+    else:
+        codes = range(len(answers.classes)) if measure.code is None else [measure.code]
+        parts = []
+        for code in codes:
+            is_labelled, before, after = answers.true_codes == code, champion == code, challenger == code
+            labelled, given = _count(is_labelled, units), min(_count(before, units), _count(after, units))
+            concerned = {"recall": is_labelled, "precision": before | after, "f1": is_labelled | before | after}[base]
+            count = {"recall": labelled, "precision": given, "f1": min(labelled, given)}[base]
+            parts.append((count, _count(is_different & concerned, units)))
+    few = [Unseen(count, different, 1 / len(parts)) for count, different in parts if count and different < FEW]
+    return min(few, key=lambda one: one.count, default=None)
 
 
 def _count(rows: Array, units: Units) -> int:
     """Return how many units have one of the rows."""
     return int(rows.sum()) if units.of_row is None else len(set(units.of_row[rows].tolist()))
+
+
+def _all(values: list[float]) -> list[float]:
+    return [rounded(one) or 0.0 for one in values]
