@@ -130,10 +130,10 @@ class ComparisonsMixin(HsmlBaseHook):
         )
         if side_by_side:
             folder = f"{folder}/{ours.served.name}_{ours.served.version}"
-        comparison = replace(comparison, report=f"{folder}/report.html")
+        comparison = replace(comparison, report=f"{folder}/report.html", deployment_name=run.name)
         writable("result_path", f"{folder}/report.html").write_text(report(comparison))
         results = {"champion": None if first is None else first.folder, "challenger": second.folder}
-        record: dict[str, Any] = {**comparison.to_json(), "deployment_name": run.name, "results": results}
+        record: dict[str, Any] = {**comparison.to_json(), "results": results}
         write_json(f"{folder}/comparison.json", record)
         return record
 

@@ -143,6 +143,7 @@ class TestOnOneTemporaryDeployment:
         assert record["report"] == str(served.folder / "report.html")
         assert "<html" in Path(record["report"]).read_text()
         assert Comparison.read(record).metrics["accuracy"].challenger == 0.975
+        assert record["deployment_name"] == Comparison.read(record).deployment_name == served.name
         assert ti.pushed["hsml_report_url"] == record["report"]
         assert ti.pushed["hsml_deployment_url"].endswith(f"/{before['id']}")
         assert len(json.dumps(record)) < 48_000
@@ -191,6 +192,54 @@ class TestOnOneTemporaryDeployment:
             assert record["challengers"] == 2
             assert record["report"] == str(served.folder / f"{served.name}_{version}" / "report.html")
             assert (served.folder / f"{served.name}_{version}" / "comparison.json").is_file()
+
+    @pytest.mark.parametrize(
+        ("given", "counted", "expected", "is_warned"),
+        [
+            ({}, {}, 1, True),
+            ({}, {"expanded_ti_count": None}, 1, True),
+            ({}, {"expanded_ti_count": 2}, 2, False),
+            ({"challengers": 3}, {}, 3, False),
+            ({"challengers": "3"}, {"expanded_ti_count": 2}, 3, False),
+        ],
+    )
+    def test_mapped_challengers_are_counted(
+        self,
+        served: Scene,
+        caplog: pytest.LogCaptureFixture,
+        given: dict[str, Any],
+        counted: dict[str, Any],
+        expected: int,
+        is_warned: bool,
+    ) -> None:
+        """Airflow 2 tells a mapped task how many there are, and Airflow 3 does not."""
+        with DAG("dag", schedule=None) as dag:
+            CompareModelsOperator.partial(
+                task_id="task",
+                deployment_name=served.name,
+                input=ROWS,
+                label_column="y",
+                metrics=["accuracy"],
+                result_path=str(served.folder),
+                resamples=100,
+                poll_interval=0.1,
+                **given,
+            ).expand(challenger=[2])
+        task = dag.get_task("task").unmap({"challenger": 2})
+
+        record = execute(task, FakeTaskInstance(map_index=0), **counted)
+
+        assert record["challengers"] == expected
+        assert ("Give challengers=" in caplog.text) is is_warned
+
+    def test_a_task_that_is_not_mapped_may_be_one_of_several(
+        self, served: Scene, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ti = FakeTaskInstance()
+
+        assert execute(served.task(challenger=2), ti)["challengers"] == 1
+        assert "Give challengers=" not in caplog.text
+        assert execute(served.task(challenger=2, challengers=4), ti)["challengers"] == 4
 
     def test_rows_that_a_version_refuses_are_counted(self, scene: Scene) -> None:
         scene.register(190, refuses=[7, 8, 250])
@@ -371,6 +420,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"metrics": ["acuracy"]}, "accuracy"),
     ({"resamples": 10}, "resamples: expected a whole number of 100 or more"),
     ({"seed": "x"}, "seed: expected a whole number"),
+    ({"challengers": "some"}, "challengers: expected a whole number of 1 or more"),
+    ({"challengers": ""}, "challengers: expected a whole number of 1 or more"),
     ({"result_path": "/proc/no"}, "result_path"),
     ({"input": None}, "input: expected rows, or stored result sets"),
     ({"champion_results": "/x"}, "input"),

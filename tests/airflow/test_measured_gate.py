@@ -47,7 +47,7 @@ def compared(name: str, hook: HsmlHook, register: Callable[..., int]) -> Callabl
     register(name, 1, accuracy=0.5)
     execute(best(name))
 
-    def make(better: float, *, champion: int = 1, **more: Any) -> dict[str, Any]:
+    def make(better: float, *, champion: int = 1, deployment: str = name, **more: Any) -> dict[str, Any]:
         version = register(name, 2, accuracy=0.99)
         project = hook.get_model(name, version).project
         chance = np.random.default_rng(version)
@@ -60,7 +60,7 @@ def compared(name: str, hook: HsmlHook, register: Callable[..., int]) -> Callabl
             Rows(labels.tolist()),
             ["accuracy"],
             **{"resamples": 500, "at": time.time(), **more},
-        ).to_json() | {"report": "s3://results/report.html"}
+        ).to_json() | {"report": "s3://results/report.html", "deployment_name": deployment}
 
     return make
 
@@ -125,6 +125,7 @@ def test_one_that_is_not_worse_is_deployed_where_that_is_enough(
     ("more", "reason"),
     [
         ({"champion": 9}, "it was compared with version 9"),
+        ({"deployment": "staging"}, "it was compared for deployment 'staging', not for 'measured"),
         ({"at": 1000.0}, "more than the 3600 s of gate.max_age"),
     ],
 )

@@ -395,6 +395,7 @@ _COMPARISON: dict[str, Any] = {
     "metrics": {"accuracy": _METRIC, "recall": _METRIC},
     "warnings": ["text"],
     "report": "s3://results/report.html",
+    "deployment_name": "mnist",
 }
 _GATE["measured"] = _COMPARISON
 _VERIFICATION: dict[str, Any] = {

@@ -112,7 +112,7 @@ class MeasuredGate(Arguments):
 
 
 def _read_comparisons(measured: Any) -> tuple[Comparison, ...]:
-    """Read one record or several; of each challenger, the newest comparison is kept."""
+    """Read one record or several; of each challenger and deployment, the newest comparison is kept."""
     what = "gate.measured"
     given = from_text(what, measured, "the result of CompareModelsOperator")
     records = [given] if isinstance(given, Mapping) else arguments.sequence(what, given)
@@ -125,6 +125,7 @@ def _read_comparisons(measured: Any) -> tuple[Comparison, ...]:
     newest: dict[Any, Comparison] = {}
     for at, record in enumerate(records):
         one = Comparison.read(record, what if isinstance(given, Mapping) else f"{what}[{at}]")
-        if one.challenger not in newest or newest[one.challenger].at < one.at:
-            newest[one.challenger] = one
+        key = one.challenger, one.deployment_name
+        if key not in newest or newest[key].at < one.at:
+            newest[key] = one
     return tuple(newest.values())

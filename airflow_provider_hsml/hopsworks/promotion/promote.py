@@ -276,7 +276,9 @@ class Promotion:
         outdated: set[int] = set()
         decide = gate.decide
         if selection.rules.measurement is not None:
-            decide = functools.partial(measured_gate.decide_measured, now=self.run.clock())
+            decide = functools.partial(
+                measured_gate.decide_measured, now=self.run.clock(), deployment_name=situation.name
+            )
         while True:
             decision = decide(versions, champion, selection.by, selection.rules, rejected, outdated=outdated)
             chosen = decision.chosen
