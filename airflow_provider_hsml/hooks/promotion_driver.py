@@ -89,7 +89,7 @@ class PromotionDriverMixin(HsmlBaseHook):
             if promotion is not None:
                 self._tidy_up(promotion)
             raise
-        deployment = result.outcome.deployment if result.outcome else result.before
+        deployment = result.outcome.deployment if result.outcome else result.seen
         if deployment is None:
             return result.record(by)
         return result.record(

@@ -352,7 +352,7 @@ async def apply_and_record(
     except HopsworksError as error:
         now = change.restored.deployment if change.restored else change.seen
         script = change.record.changed_script
-        error.record = dataclasses.replace(result, failure=error, now=now, script=script).record(by)
+        error.record = dataclasses.replace(result, failure=error, seen=now or result.seen, script=script).record(by)
         await tag(error.record, at=run.clock())
         raise
     done = dataclasses.replace(result, outcome=outcome)

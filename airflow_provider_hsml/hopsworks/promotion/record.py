@@ -47,16 +47,14 @@ class PromotionResult:
     """None for a script alone."""
     champion: ModelVersion | None
     """The previous version, if the candidates were compared with it."""
-    before: Deployment | None
-    """The deployment before the promotion; None when there was none."""
+    seen: Deployment | None
+    """The deployment before the promotion or, as far as it is known, after a failure; None when there was none."""
     previous: ServedVersion | None = None
     """The version that served before the promotion. An unverified change before it does not count."""
     plan: Plan | None = None
     """The plan, if only a plan was requested."""
     failure: HopsworksError | None = None
     """The error that the promotion failed with."""
-    now: Deployment | None = None
-    """The deployment after a failure; None when it is unknown."""
     earlier_try: EarlierTry | None = None
     """The result of an earlier try of the same task, if that had made this change already."""
     script: str | None = None
@@ -75,7 +73,7 @@ class PromotionResult:
         :param url: the deployment's page in the Hopsworks UI
         """
         outcome, model = self.outcome, self.decision.chosen if self.decision else None
-        deployment = outcome.deployment if outcome else self.now or self.before
+        deployment = outcome.deployment if outcome else self.seen
         reason = self.decision.reason if self.decision else _SCRIPT
         earlier = self._reported_try
         if earlier is not None:
