@@ -116,7 +116,7 @@ def measure(rows: int, folder: Path) -> tuple[Scorings, float, float]:
         (path / "model.joblib").write_text(str(threshold))
         hook.register_model(model_name=MODEL, model_path=path, framework="SKLEARN", input_example=[[0.1, 0.2]])
     hook.deploy_model(MODEL, 1)
-    records = [{"a": number / rows, "b": 1.0, "y": int(number / rows >= 0.5)} for number in range(rows)]
+    records = [{"instance": [number / rows, 1.0], "y": int(number / rows >= 0.5)} for number in range(rows)]
     seconds = []
     with scorings.watched():
         for _ in range(2):
