@@ -5,7 +5,7 @@ Name this module in your ``conftest.py``; it needs pytest and the extra ``local`
 
     pytest_plugins = ["airflow_provider_hsml.testing"]
 
-``docs/testing.md`` shows a project with such tests.
+``docs/guides/testing.md`` shows a project with such tests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """
 Play nights of a nightly retrain against two gates: one reads comparisons, the other one the registry.
 
-Run: python benchmarks/comparison_nights.py [NIGHTS]. The table is Markdown, for docs/compare.md. Everything is drawn
+Run: python benchmarks/comparison_nights.py [NIGHTS]. The table is Markdown, for docs/guides/compare.md. Everything is drawn
 from a seed. It needs the extra ``[metrics]`` and no server: a model is two numbers, how often it mends an answer of the
 champion and how often it breaks one.
 

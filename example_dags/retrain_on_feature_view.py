@@ -8,7 +8,7 @@ newest training dataset of the feature view, and registers a version of the mode
 ``deploy`` finds that version in the model registry, compares it with the serving one, carries the deployment's request
 schema over to the new training dataset, and verifies that the new instances answer the registered input example. A
 version that does not is rolled back, and the task fails. The deployment exists already: its first request schema is
-published with Hopsworks' SDK. ``docs/feature-views.md`` has the steps.
+published with Hopsworks' SDK. ``docs/guides/feature-views.md`` has the steps.
 
 A retry, or a worker that dies, does not train twice: the task attaches to the execution that it has started.
 """

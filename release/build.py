@@ -3,7 +3,7 @@ Build a release and prove it: ``make release``, on the commit that is tagged wit
 
 In this order: the tag, the version and the dated changelog entry agree; the sdist is built from the commit, and the
 wheel from the sdist; twine accepts their metadata; each is installed into a fresh environment, where the DAG of
-README.md runs. Only then are the files in ``dist/``. Nothing is uploaded: docs/releasing.md says what is left to do.
+README.md runs. Only then are the files in ``dist/``. Nothing is uploaded: docs/background/releasing.md says what is left to do.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def main(root: Path = ROOT) -> None:
         final = [Path(shutil.copy(artefact, dist)) for artefact in made]
     urls = tomllib.loads((root / "pyproject.toml").read_text())["project"].get("urls", {})
     if "Source" not in urls:
-        print("== project.urls names no Source: fill it in before you publish, as docs/releasing.md says")
+        print("== project.urls names no Source: fill it in before you publish, as docs/background/releasing.md says")
     print("== sha256")
     for artefact in final:
         print(f"{hashlib.sha256(artefact.read_bytes()).hexdigest()}  dist/{artefact.name}")

@@ -1,7 +1,7 @@
 """
 Run the DAG of README.md as a new user would: in this environment, against a local Model Serving.
 
-``python first_run.py README.md FOLDER`` writes a small project into the folder, as docs/testing.md describes one, and
+``python first_run.py README.md FOLDER`` writes a small project into the folder, as docs/guides/testing.md describes one, and
 runs its test with pytest. Only the standard library and the installed packages are used.
 """
 

@@ -1,4 +1,4 @@
-"""Each way to give a connection that docs/connection.md shows, as it stands there; and what does without one."""
+"""Each way to give a connection that docs/reference/connection.md shows, as it stands there; and what does without one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.airflow
 
-PAGE = (Path(__file__).parents[2] / "docs" / "connection.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "connection.md").read_text()
 SHOWN = re.findall(r"<!-- tried: (\w+) -->\n```sh\n(.*?)```", PAGE, re.DOTALL)
 ENVIRONMENTS = [text for kind, text in SHOWN if kind == "environment"]
 COMMANDS = [text for kind, text in SHOWN if kind == "command"]

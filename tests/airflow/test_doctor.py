@@ -55,7 +55,7 @@ DIFFERENCES = {
     "route-absent": "501/120004",  # The local server names the routes that it does not have, with a status of its own.
     "model-monitoring": "501/120004",  # It has no monitoring.
 }
-"""The answers of the local Model Serving that differ from those of Hopsworks: docs/doctor.md has them, too."""
+"""The answers of the local Model Serving that differ from those of Hopsworks: docs/guides/doctor.md has them, too."""
 SPEEDS = Speeds(starting=Looks(8), stale=Looks(3), updating=Looks(12))
 """Counted in looks at the deployment: on a busy machine, no status passes unseen."""
 FILES_KEY, JOBS_KEY = "no.scope-of-files", "only.the-jobs-scope"
@@ -223,7 +223,7 @@ class TestEachLine:
 
 
 class TestPage:
-    PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text()
+    PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "doctor.md").read_text()
 
     def test_shows_what_the_command_prints(self, line: str, whole: Run) -> None:
         shown = re.findall(r"^  (?:ok|DIFFERS) +(\S+): (.*)$", self.PAGE, re.MULTILINE)

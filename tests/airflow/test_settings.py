@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.hopsworks
 
-DOCS = Path(__file__).parents[2] / "docs" / "deployments.md"
+DOCS = Path(__file__).parents[2] / "docs" / "reference" / "deployments.md"
 _numbers = itertools.count()
 MODEL = "everysetting"
 _TRANSFORMER = {"script_file": "transformer.py"}

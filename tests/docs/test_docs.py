@@ -46,7 +46,7 @@ def test_quotes_are_what_runs(page: Path) -> None:
 
 
 def test_the_page_of_examples_quotes_each_of_them() -> None:
-    quoted = {quote["path"] for quote in QUOTE.finditer((ROOT / "docs" / "examples.md").read_text())}
+    quoted = {quote["path"] for quote in QUOTE.finditer((ROOT / "docs" / "guides" / "examples.md").read_text())}
 
     assert quoted == {str(path.relative_to(ROOT)) for path in (ROOT / "example_dags").glob("*.py")}
 
@@ -84,7 +84,7 @@ def test_the_readme_is_short_and_names_the_commands_and_every_operator() -> None
 
 def test_the_table_of_settings_is_that_of_the_code() -> None:
     rows = re.findall(
-        r"^\| `([a-z_.]+)` \|.*\| ([^|]*) \|$", (ROOT / "docs" / "deployments.md").read_text(), re.MULTILINE
+        r"^\| `([a-z_.]+)` \|.*\| ([^|]*) \|$", (ROOT / "docs" / "reference" / "deployments.md").read_text(), re.MULTILINE
     )
     told = {name: set(re.findall(r"`(\w+)`", wire)) for name, wire in rows}
     shared = ("transformer.resources.", "transformer.scaling.")
@@ -95,7 +95,7 @@ def test_the_table_of_settings_is_that_of_the_code() -> None:
     assert set(told) == {"resources.instances", "inference_logger.partitions", "inference_logger.replicas", "extra"}
 
 
-CONNECTION = (ROOT / "docs" / "connection.md").read_text()
+CONNECTION = (ROOT / "docs" / "reference" / "connection.md").read_text()
 
 
 def test_the_table_of_the_connection_is_that_of_the_form() -> None:
@@ -138,15 +138,15 @@ SECTIONS = {
     _PromotingOperator: "Deploying",
     HsmlSensor: "Every sensor",
 }
-"""Where docs/operators.md has the arguments that several operators have in common."""
+"""Where docs/reference/operators.md has the arguments that several operators have in common."""
 OPERATORS = [getattr(module, name) for module in (operators, sensors) for name in module.__all__]
 
 
 def section(name: str) -> str:
-    """Give a section of docs/operators.md."""
-    text = (ROOT / "docs" / "operators.md").read_text()
+    """Give a section of docs/reference/operators.md."""
+    text = (ROOT / "docs" / "reference" / "operators.md").read_text()
     found = re.search(rf"^##+ {name}\n(.*?)(?=^##|\Z)", text, re.DOTALL | re.MULTILINE)
-    assert found, f"docs/operators.md has no section {name!r}"
+    assert found, f"docs/reference/operators.md has no section {name!r}"
     return found[1]
 
 

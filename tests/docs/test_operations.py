@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local import LocalServing
 
 DOCS = Path(__file__).parents[2] / "docs"
-PAGE = (DOCS / "operations.md").read_text()
+PAGE = (DOCS / "guides" / "operations.md").read_text()
 QUICK: dict[str, Any] = {"task_id": "task", "poll_interval": 0.1, "timeout": 20.0}
 SENSING: dict[str, Any] = {"task_id": "task", "poke_interval": 0.1, "timeout": 20}
 

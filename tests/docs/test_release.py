@@ -206,7 +206,7 @@ class TestLicences:
         assert {name for name in direct if found[name][1] == licences.NOT_STATED} == set()
 
     def test_none_is_strong_copyleft(self) -> None:
-        """Except where another licence is offered as well, as docs/releasing.md says."""
+        """Except where another licence is offered as well, as docs/background/releasing.md says."""
         found = licences.licences(licences.asked())
 
         assert {name for name, (_, licence) in found.items() if "GPL" in licence and "LGPL" not in licence} <= {
@@ -265,7 +265,7 @@ class TestPublicFiles:
 
 
 class TestCompatibilityPage:
-    page = (ROOT / "docs" / "compatibility.md").read_text()
+    page = (ROOT / "docs" / "reference" / "compatibility.md").read_text()
 
     def test_names_what_is_stored(self) -> None:
         row = next(line for line in self.page.splitlines() if line.startswith("| trigger class paths"))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.local import LocalServing
 
-PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "sdk.md"
 ROW = re.compile(r"^\| (?P<theirs>.*?) \| (?P<ours>.*) \|$", re.MULTILINE)
 CODE = re.compile(r"`([^`]+)`")
 QUICKSTART = {

@@ -1,4 +1,4 @@
-"""The project of docs/testing.md and the DAG of README: as they are, run by pytest in a process of its own."""
+"""The project of docs/guides/testing.md and the DAG of README: as they are, run by pytest in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from airflow_provider_hsml.local import ModelFiles
 from airflow_provider_hsml.testing import load_with_joblib
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "testing.md").read_text()
+PAGE = (ROOT / "docs" / "guides" / "testing.md").read_text()
 README = """
 import pathlib
 import sys

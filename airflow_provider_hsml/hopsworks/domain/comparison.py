@@ -2,7 +2,7 @@
 The comparison of two versions on the same rows: the record in XCom and in ``comparison.json``, as the gate reads it.
 
 ``hopsworks.compare`` makes it with numpy and scikit-learn; this module needs neither. A difference is positive when the
-challenger is better, whichever direction the metric has. ``docs/compare.md`` explains each number.
+challenger is better, whichever direction the metric has. ``docs/guides/compare.md`` explains each number.
 """
 
 from __future__ import annotations

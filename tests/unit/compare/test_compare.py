@@ -202,7 +202,7 @@ class TestTheNumbers:
         assert found.bounds.lower_at(0.05) == 0
 
     def test_have_the_bounds_of_the_bootstrap_where_many_rows_differ(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As in the nights of docs/compare.md: 9 % of 2,000 rows."""
+        """As in the nights of docs/guides/compare.md: 9 % of 2,000 rows."""
         chance = np.random.default_rng(0)
         labels = (chance.random(2000) < 0.5).astype(int)
         before = np.where(chance.random(2000) < 0.9, labels, 1 - labels)
