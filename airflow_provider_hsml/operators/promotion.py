@@ -344,7 +344,7 @@ class DeployBestModelOperator(_PromotingOperator):
     Use it after training, to promote a new version only when it is better. The challenger is the best admissible
     candidate: with a finite metric, newer than the served version, within the gate's floor and guards. A tie keeps the
     served version. A second run without new versions changes nothing. A failed verification ends as with
-    ``DeployModelOperator``. ``docs/promotion.md`` has the table of cases.
+    ``DeployModelOperator``. ``docs/guides/gate.md`` has the table of cases.
 
     Returns the promotion record, as ``DeployModelOperator`` does. ``is_kept`` is true when no candidate replaced the
     served version; ``action`` is ``kept`` when nothing else changed either. The record is pushed before the task is

@@ -524,7 +524,7 @@ class TestTheNoteOnTheModelVersion:
     def test_is_a_tag_where_there_is_a_schema_for_it(
         self, serving: LocalServing, model_file: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        page = (Path(__file__).parents[2] / "docs" / "promotion.md").read_text()
+        page = (Path(__file__).parents[2] / "docs" / "reference" / "record.md").read_text()
         _, _, rest = page.partition("schema of the tag `hsml_promotion`:\n\n```json\n")
         schemas = {"hsml_promotion": json.loads(rest.partition("```")[0])}
         administration = Administration(tag_schemas=schemas)

@@ -1,4 +1,4 @@
-"""The recipes of docs/promotion.md are DAGs that Airflow takes, and those from development to production are run."""
+"""The recipes of docs/guides are DAGs that Airflow takes, and those from development to production are run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from airflow_provider_hsml.local.cluster.faults import RequestFault
 from tests.conftest import run_model
 from tests.support import commands
 
-PAGE = (Path(__file__).parents[2] / "docs" / "promotion.md").read_text()
+PAGES = "".join(page.read_text() for page in sorted((Path(__file__).parents[2] / "docs" / "guides").glob("*.md")))
 COMPARE = "Compare offline and online features first"
 STORES = """
 import json, sys, types
@@ -47,7 +47,7 @@ from airflow_provider_hsml import *
 
 def code_of(heading: str) -> list[str]:
     """Return the blocks of code below a heading."""
-    return re.findall(r"```python\n(.*?)```", PAGE.partition(f"# {heading}\n")[2].partition("\n##")[0], re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", PAGES.partition(f"# {heading}\n")[2].partition("\n##")[0], re.DOTALL)
 
 
 def dag_of(heading: str, dag_id: str) -> str:
@@ -57,7 +57,7 @@ def dag_of(heading: str, dag_id: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "heading", ["Plan and approval", "When a later check fails", "One change at a time, across DAGs", COMPARE]
+    "heading", ["Plan and approve", "When a later check fails", "One change at a time, across DAGs", COMPARE]
 )
 def test_is_a_dag(heading: str) -> None:
     names: dict[str, object] = {}

@@ -51,7 +51,7 @@ for name, schedule in (("with_key", daily), ("without_key", None)):
 
 
 def by_partition(example: str) -> str:
-    """Change the example as docs/promotion.md says."""
+    """Change the example as docs/guides/events.md says."""
     for old, new in (
         ('    "score_on_promotion",\n    schedule=[DEPLOYED]', None),
         ("from airflow_provider_hsml", "from airflow.sdk import PartitionedAssetTimetable\nfrom airflow_provider_hsml"),

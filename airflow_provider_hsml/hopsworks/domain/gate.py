@@ -3,7 +3,7 @@ The gate: a pure function that decides whether a challenger replaces the champio
 
 The champion is the version being served. The challenger is the best *admissible* candidate by the metric. ``decide``
 leaves candidates out one by one, each with its reason, and compares the best of the rest with the champion. The table
-of all cases is in ``docs/promotion.md``. It compares the numbers in the registry; ``measured_gate`` compares what was
+of all cases is in ``docs/guides/gate.md``. It compares the numbers in the registry; ``measured_gate`` compares what was
 measured on the same rows.
 """
 

@@ -3,7 +3,7 @@ The gate by comparisons: decide by what was measured of both versions on the sam
 
 The numbers in the registry have no part in it. A candidate that was not measured, or not well enough, is left out with
 the reason. Of several challengers, the levels are corrected by Holm: the chance that any wrong one is promoted stays
-what one challenger has. ``docs/promotion.md`` has the table of cases.
+what one challenger has. ``docs/guides/gate.md`` has the table of cases.
 """
 
 from __future__ import annotations

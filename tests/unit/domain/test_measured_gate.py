@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NOW = 10_000.0
-PAGE = Path(__file__).parents[3] / "docs" / "promotion.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "gate.md"
 
 
 def served(version: int, name: str = "fraud") -> ServedVersion:
@@ -100,7 +100,7 @@ class Case:
     reason: str
     rules: Mapping[str, Any] = field(default_factory=dict)
     row: str = ""
-    """The row of the table in docs/promotion.md that says it."""
+    """The row of the table in docs/guides/gate.md that says it."""
     champion: int | None = 1
     rejected: Mapping[int, str] = field(default_factory=dict)
     outdated: tuple[int, ...] = ()
