@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class DeploymentChangesMixin(HsmlBaseHook):
-    """Change deployments by name, without comparing model versions. ``PromotionsMixin`` does that."""
+    """Change deployments by name, without comparing model versions: ``deploy_best_model`` does that."""
 
     @in_time
     def save_deployment(

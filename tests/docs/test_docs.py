@@ -13,7 +13,18 @@ import pytest
 
 import airflow_provider_hsml
 from airflow_provider_hsml import operators, sensors
-from airflow_provider_hsml.hopsworks import Gate, Verification
+from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hooks.promotion_driver import PromotionDriverMixin
+from airflow_provider_hsml.hopsworks import (
+    Batcher,
+    DeploymentSpec,
+    Gate,
+    InferenceLogger,
+    Resources,
+    Scaling,
+    TransformerSpec,
+    Verification,
+)
 from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS
 from airflow_provider_hsml.hopsworks.domain.measurement import MeasuredGate
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
@@ -135,9 +146,22 @@ def fields_without_docstring(kind: type) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("given", [Gate, MeasuredGate, Verification])
-def test_every_field_is_explained(given: type) -> None:
-    assert not fields_without_docstring(given)
+VALUES = [Gate, Verification, DeploymentSpec, Resources, Scaling, TransformerSpec, InferenceLogger, Batcher]
+
+
+@pytest.mark.parametrize("kind", [MeasuredGate, *VALUES])
+def test_every_field_is_explained(kind: type) -> None:
+    assert not fields_without_docstring(kind)
+
+
+def test_the_reference_is_made_of_every_value_and_of_every_part_of_the_hook() -> None:
+    pages = "".join((ROOT / "docs" / "reference" / f"{name}.md").read_text() for name in ("values", "hook"))
+    generated = set(re.findall(r"^::: airflow_provider_hsml\.([\w.]+)$", pages, re.MULTILINE))
+
+    parts = [kind for kind in HsmlHook.__mro__ if kind.__module__.startswith("airflow_provider_hsml.hooks.")]
+    for kind in (*VALUES, *parts):
+        if kind is not PromotionDriverMixin:
+            assert f"{kind.__module__}.{kind.__name__}".removeprefix("airflow_provider_hsml.") in generated
 
 
 SECTIONS = {

@@ -45,11 +45,12 @@ class MeasuredGate(Arguments):
     measured: Any = None
     """Results of ``CompareModelsOperator``, one or a list: these numbers decide, and not those in the registry."""
     confidence: float | str = CONFIDENCE
-    """With ``measured``: the confidence with which the difference has to be shown."""
+    """With ``measured``: the confidence with which the difference has to be shown; 0.95 by default."""
     require: str = BETTER
-    """With ``measured``: ``better``, or ``not_worse`` than the champion by more than ``margin``."""
+    """With ``measured``: ``better``, the default, or ``not_worse`` than the champion by more than ``margin``."""
     margin: float | str | None = None
-    """The loss that ``not_worse`` accepts; with ``relative``, a share of the champion's absolute value."""
+    """The loss that ``not_worse`` accepts, in the metric's unit; with ``relative``, a share of the champion's absolute
+    value."""
     worst_slice: float | str | None = None
     """With ``measured``: the loss that each slice may have, in the unit of ``margin``."""
     max_age: float | timedelta | str | None = None

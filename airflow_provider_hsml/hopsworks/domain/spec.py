@@ -51,7 +51,9 @@ class Resources(Arguments):
     instances: int | str | None = None
     """Minimum number of instances; the same as ``Scaling.min_instances``."""
     requests: Mapping[str, float] | None = None
+    """Resources that an instance is guaranteed."""
     limits: Mapping[str, float] | None = None
+    """The most that an instance may use."""
 
     def setting_values(self, what: str = "spec.resources") -> SettingValues:
         """
@@ -78,28 +80,38 @@ class Scaling(Arguments):
     """
 
     min_instances: int | str | None = None
+    """The minimum of instances; 0 scales to zero (KSERVE)."""
     max_instances: int | str | None = None
+    """The maximum of instances."""
     metric: str | None = None
     """CONCURRENCY, RPS, CPU or MEMORY; with vLLM also QUEUE_DEPTH, RUNNING_REQUESTS, KV_CACHE_USAGE, QUEUE_TIME,
     TIME_TO_FIRST_TOKEN or REQUEST_LATENCY."""
     target: float | str | None = None
     """The value of ``metric`` to keep per instance."""
     panic_window_percentage: float | str | None = None
+    """Length of Knative's panic window, in percent of the stable window."""
     panic_threshold_percentage: float | str | None = None
+    """Load at which Knative panics, in percent of ``target``."""
     stable_window_seconds: int | str | None = None
+    """Seconds over which Knative averages the load."""
     scale_to_zero_retention_seconds: int | str | None = None
+    """Seconds for which the last instance is kept after the load has ended."""
     log_persistence: str | None = None
     """NONE or ALL_REPLICAS: whether logs are kept after their instance ends."""
     autoscaler: str | None = None
     """HPA or KEDA (5.2)."""
     scale_down_stabilization_window_seconds: int | str | None = None
+    """Seconds of lower load before instances are removed (5.2)."""
     scale_up_stabilization_window_seconds: int | str | None = None
+    """Seconds of higher load before instances are added (5.2)."""
     additional_metrics: Sequence[Mapping[str, Any]] | None = None
     """Further metrics to scale by, ``{"metric": ..., "target": ...}`` each; replaced as a whole (5.2)."""
     idle_scale_to_zero: bool | str | None = None
     """Whether a deployment without Knative scales to zero (5.2); ``min_instances`` is 0 then."""
     idle_cooldown_seconds: int | str | None = None
+    """Seconds without requests before it scales to zero (5.2)."""
     cold_start_timeout_seconds: int | str | None = None
+    """Seconds for which a request waits until a deployment that scaled to zero answers (5.2)."""
 
     def setting_values(self, what: str = "spec.scaling") -> SettingValues:
         """
@@ -148,9 +160,13 @@ class TransformerSpec(Arguments):
     script_file: str | None = None
     """As ``DeploymentSpec.script_file``."""
     environment: str | None = None
+    """As ``DeploymentSpec.environment``."""
     env_vars: Mapping[str, str] | None = None
+    """As ``DeploymentSpec.env_vars``."""
     resources: Resources | Mapping[str, Any] | None = None
+    """Resources of one instance of the transformer."""
     scaling: Scaling | Mapping[str, Any] | None = None
+    """The number of instances of the transformer."""
 
     def setting_values(self) -> SettingValues:
         """
@@ -208,11 +224,13 @@ class Batcher(Arguments):
     """Whether the model server batches requests."""
 
     enabled: bool | str | None = None
+    """Whether the server combines requests."""
     max_batch_size: int | str | None = None
+    """The largest number of instances in a batch (KSERVE)."""
     max_latency: int | str | None = None
-    """Milliseconds."""
+    """Milliseconds for which a batch is collected (KSERVE)."""
     timeout: int | str | None = None
-    """Seconds."""
+    """Seconds until a batch must be answered (KSERVE)."""
 
     def setting_values(self) -> SettingValues:
         """
@@ -252,13 +270,18 @@ class DeploymentSpec(Arguments):
     environment: str | None = None
     """Name of the Python environment that the model server runs in."""
     env_vars: Mapping[str, str] | None = None
-    """Environment variables, replaced as a whole. Not for secrets: they are visible to all who can read the deployment.
-    """
+    """Environment variables, replaced as a whole; no name may begin with ``SERVING_``. Everyone who can read the
+    deployment sees the values."""
     resources: Resources | Mapping[str, Any] | None = None
+    """Resources of one instance."""
     scaling: Scaling | Mapping[str, Any] | None = None
+    """The number of instances."""
     transformer: TransformerSpec | Mapping[str, Any] | bool | None = None
+    """A script that changes requests before the predictor, and responses after it (KSERVE)."""
     inference_logger: InferenceLogger | Mapping[str, Any] | None = None
+    """The part of each inference that is logged."""
     inference_batcher: Batcher | Mapping[str, Any] | None = None
+    """Whether the server combines requests."""
     api_protocol: str | None = None
     """REST or GRPC; a GRPC deployment is not probed."""
     serving_tool: str | None = None
@@ -268,7 +291,10 @@ class DeploymentSpec(Arguments):
     tags: Mapping[str, Any] | None = None
     """Values by name, replaced as a whole; their schemas must exist in Hopsworks."""
     extra: Mapping[str, Any] | None = None
-    """Keys of the deployment resource that have no argument here, such as ``tracing`` or ``vllmVariant``."""
+    """
+    Keys of the deployment resource that have no argument here: ``tracing``, ``vllmVariant``, ``vllmImageTag``,
+    ``knativeMode``, ``gitUrl`` and others. Of a mapping, only the keys given are compared and changed.
+    """
 
     def setting_values(self) -> SettingValues:
         """

@@ -34,32 +34,33 @@ class Verification(Arguments):
 
     instances: Any = None
     """Rows to send. Without ``instances``, ``inputs`` and ``payload``: the rows of ``expected``, else the model's
-    registered input example."""
+    registered input example. At most one of the three."""
     inputs: Any = None
     """One row or several, as the argument of that name in Hopsworks' SDK."""
     payload: Any = None
     """The whole body, with exactly one of the keys ``instances`` and ``inputs``."""
     expect: str | None = None
     """The check of the predictions: ``finite``, ``same_length`` (as many as rows), ``equal`` (to the recorded
-    ``expected``), or the dotted path of a function. The function is called with the predictions and the rows; if it
-    returns False or raises, the probe has failed. Never templated."""
+    ``expected``), or the dotted path of a function. The function is called with the predictions and the rows; an
+    exception, or a false result other than None, fails the probe. Never templated."""
     tolerance: float | str = TOLERANCE
-    """Tolerance for numbers, relative and absolute; strings and integers must be equal."""
+    """Allowed difference of numbers from the recorded ones, relative and absolute, 1e-6 by default. Text and integers must
+    be equal."""
     version_path: str | None = None
     """A dotted path in the answer that must hold the model version: ``"model_version"``, ``"metadata.version"``."""
     health_path: str | None = None
     """For deployments without predictions: the path of a GET at the ingress, below the deployment's address:
-    ``"/health"``."""
+    ``"/health"``. It has to return a 2xx. The default for vLLM is ``"/v1/models"``."""
     max_latency_ms: float | str | None = None
-    """Milliseconds that a probe may take, as the worker measures it."""
+    """Milliseconds that a probe may take, measured by the worker, network included."""
     bake_seconds: float | str = 0
-    """Seconds of further probes after the rollout is live and verified; not part of ``timeout``."""
+    """Seconds of further probes after the rollout is live and verified, in addition to ``timeout``."""
     probe_interval: float | str = 5
     """Seconds between two probes of the bake."""
     max_error_rate: float | str = 0
     """Share of the bake's probes that may fail: 0.01 is one percent."""
     on_failure: str = "rollback"
-    """``rollback``, or ``leave`` to keep the failed version."""
+    """``rollback`` to the previous version, or ``leave`` the deployment as it is. The task fails in both cases."""
 
     def checks(self) -> Checks:
         """
