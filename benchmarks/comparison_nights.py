@@ -1,9 +1,9 @@
 """
 Play nights of a nightly retrain against two gates: one reads comparisons, the other one the registry.
 
-Run: python benchmarks/comparison_nights.py [NIGHTS]. The table is Markdown, for docs/guides/compare.md. Everything is drawn
-from a seed. It needs the extra ``[metrics]`` and no server: a model is two numbers, how often it mends an answer of the
-champion and how often it breaks one.
+Run: python benchmarks/comparison_nights.py [NIGHTS]. The table is Markdown, for docs/guides/compare.md. Everything
+is drawn from a seed. It needs the extra ``[metrics]`` and no server: a model is two numbers, how often it mends an
+answer of the champion and how often it breaks one.
 
 A night has 2,000 labelled rows, a champion that is right on 90 % of them, and three challengers that answer 9 % of the
 rows otherwise than the champion. The plain gate compares the accuracies that training registers: that of a challenger

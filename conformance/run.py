@@ -3,7 +3,8 @@ Run Hopsworks' official SDKs, unmodified, against the local Model Serving, and p
 
 ``make conformance`` creates their environments (``.venv-hopsworks``, ``.venv-hsml``, ...) and runs
 ``python -m conformance.run``. For each SDK it starts ``hsml-local serve`` with the matching Hopsworks version. The exit
-code is 1 if a step failed. ``--docs`` writes the table into docs/guides/local-serving.md, as the record of the last run.
+code is 1 if a step failed. ``--docs`` writes the table into docs/background/local-server.md, as the record
+of the last run.
 
 ``--cluster`` runs the steps against a real Hopsworks cluster instead, set by the variables HOPSWORKS_HOST,
 HOPSWORKS_PORT, HOPSWORKS_PROJECT and HOPSWORKS_API_KEY. There they create models, files, jobs and deployments with
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 CHECKOUT = Path(__file__).parents[1]
-PAGE = CHECKOUT / "docs" / "guides" / "local-serving.md"
+PAGE = CHECKOUT / "docs" / "background" / "local-server.md"
 BEGIN, END = "<!-- Made by `make conformance ARGS=--docs`. -->", "<!-- End of what was made. -->"
 LONGEST_SECONDS = 900
 
@@ -78,7 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make conformance ARGS=", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--sdk", choices=[each.sdk for each in SUBJECTS], help="only this one")
     parser.add_argument("--cluster", action="store_true", help="run against the cluster that HOPSWORKS_HOST names")
-    parser.add_argument("--docs", action="store_true", help="write the table into docs/guides/local-serving.md")
+    parser.add_argument("--docs", action="store_true", help="write the table into docs/background/local-server.md")
     options = parser.parse_args()
     if options.docs and (options.sdk or options.cluster):
         parser.error("--docs needs a run of all SDKs against the local Model Serving")

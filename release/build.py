@@ -3,7 +3,8 @@ Build a release and prove it: ``make release``, on the commit that is tagged wit
 
 In this order: the tag, the version and the dated changelog entry agree; the sdist is built from the commit, and the
 wheel from the sdist; twine accepts their metadata; each is installed into a fresh environment, where the DAG of
-README.md runs. Only then are the files in ``dist/``. Nothing is uploaded: docs/background/releasing.md says what is left to do.
+README.md runs. Only then are the files in ``dist/``. Nothing is uploaded: docs/background/releasing.md
+says what is left to do.
 """
 
 from __future__ import annotations

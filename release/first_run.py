@@ -1,8 +1,8 @@
 """
 Run the DAG of README.md as a new user would: in this environment, against a local Model Serving.
 
-``python first_run.py README.md FOLDER`` writes a small project into the folder, as docs/guides/testing.md describes one, and
-runs its test with pytest. Only the standard library and the installed packages are used.
+``python first_run.py README.md FOLDER`` writes a small project into the folder, as docs/guides/testing.md describes
+one, and runs its test with pytest. Only the standard library and the installed packages are used.
 """
 
 from __future__ import annotations

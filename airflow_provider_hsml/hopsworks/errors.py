@@ -1,5 +1,5 @@
 """
-The exceptions of this package:
+The exceptions of this package.
 
     HopsworksError
     ├── InvalidInputError           An argument is wrong. Nothing was changed.

@@ -1,8 +1,8 @@
 """
 Airflow's metrics of promotions, emitted by the worker when a promotion task has its record.
 
-``docs/guides/operations.md`` has the table of names. Project, deployment and action are tags where a metric can have tags:
-with DogStatsD, InfluxDB's StatsD and OpenTelemetry. With plain StatsD they are the last parts of the name.
+``docs/guides/operations.md`` has the table of names. Project, deployment and action are tags where a metric can have
+tags: with DogStatsD, InfluxDB's StatsD and OpenTelemetry. With plain StatsD they are the last parts of the name.
 """
 
 from __future__ import annotations

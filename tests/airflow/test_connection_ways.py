@@ -1,4 +1,4 @@
-"""Each way to give a connection that docs/reference/connection.md shows, as it stands there; and what does without one."""
+"""Each way to give a connection that docs/reference/connection.md shows, as it stands there; and tasks without one."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from conformance import run
 from conformance.steps import STEPS
 
-PAGE = Path(__file__).parents[2] / "docs" / "guides" / "local-serving.md"
+PAGE = Path(__file__).parents[2] / "docs" / "background" / "local-server.md"
 
 
 def recorded() -> list[list[str]]:

@@ -122,16 +122,33 @@ def test_the_table_of_the_connection_is_that_of_the_form() -> None:
             assert default.strip("`") == str(field["schema"]["default"]).lower()
 
 
+def messages_of_the_code() -> str:
+    """Return the provider's code with the texts that go over several lines joined."""
+    folder = ROOT / "airflow_provider_hsml"
+    paths = [path for path in folder.rglob("*.py") if folder / "local" not in path.parents]
+    return re.sub(r'"\s+f?"', "", "".join(path.read_text() for path in paths))
+
+
 def test_what_the_test_button_is_said_to_say_it_says() -> None:
     """What stands in code in the table is in the code that says it."""
     table = CONNECTION[CONNECTION.index("| it says |") :].partition("\n\n")[0]
     said = [text for row in table.splitlines()[2:] for text in re.findall(r"`([^`]+)`", row.split("|")[1])]
-    folder = ROOT / "airflow_provider_hsml" / "hopsworks"
-    code = re.sub(r'"\s+f?"', "", "".join(path.read_text() for path in folder.rglob("*.py")))
+    code = messages_of_the_code()
 
     assert len(said) > 15
     for text in said:
         assert text.removeprefix("errorCode ") in code, text
+
+
+def test_each_message_of_the_troubleshooting_page_is_one_of_the_code() -> None:
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    rows = re.findall(r"^\| (`.+`) \| [^|]+ \| [^|]+ \|$", page, re.MULTILINE)
+    said = [text for row in rows for text in re.findall(r"`([^`]+)`", row)]
+    code = messages_of_the_code()
+
+    assert len(said) >= 25
+    for text in said:
+        assert text in code, text
 
 
 def fields_without_docstring(kind: type) -> list[str]:

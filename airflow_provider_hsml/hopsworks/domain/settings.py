@@ -252,9 +252,9 @@ def _of_component(prefix: str, component: str, instances: str) -> tuple[Setting,
     )
 
 
-# A new setting also needs its field in domain/spec.py and its row in docs/reference/deployments.md. For the local server, add its
-# key to local/world/configuration.py, and the release that introduced it to local/lines.py. For the test of every
-# setting, add two values to tests/airflow/test_settings.py.
+# A new setting also needs its field in domain/spec.py and its row in docs/reference/deployments.md. For the local
+# server, add its key to local/world/configuration.py, and the release that introduced it to local/lines.py. For the
+# test of every setting, add two values to tests/airflow/test_settings.py.
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
     for setting in (

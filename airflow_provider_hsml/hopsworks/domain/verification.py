@@ -44,8 +44,8 @@ class Verification(Arguments):
     ``expected``), or the dotted path of a function. The function is called with the predictions and the rows; an
     exception, or a false result other than None, fails the probe. Never templated."""
     tolerance: float | str = TOLERANCE
-    """Allowed difference of numbers from the recorded ones, relative and absolute, 1e-6 by default. Text and integers must
-    be equal."""
+    """Allowed difference of numbers from the recorded ones, relative and absolute, 1e-6 by default. Text and integers
+    must be equal."""
     version_path: str | None = None
     """A dotted path in the answer that must hold the model version: ``"model_version"``, ``"metadata.version"``."""
     health_path: str | None = None
