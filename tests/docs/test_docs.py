@@ -75,6 +75,17 @@ def test_code_is_python(page: Path) -> None:
         ast.parse(code)
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
+def test_lines_and_cells_are_short(page: Path) -> None:
+    """A line of a table is as long as its cells; of a link, its text counts and not its address."""
+    for line in page.read_text().splitlines():
+        if line.startswith("|"):
+            for cell in re.split(r"(?<!\\)\|", re.sub(r"\]\([^)]*\)", "]", line)):
+                assert len(cell.strip()) <= 240, cell
+        else:
+            assert len(line) <= 120 or re.search(r"\]\(https:\S+$", line), line
+
+
 def test_all_that_there_is_is_named() -> None:
     pages = "".join(page.read_text() for page in PAGES)
 
