@@ -306,7 +306,15 @@ def task_instance_id(context: Context) -> list[Any]:
 
     Iterations (Airflow 3.4 and later) share DAG, run, task, map index and try. Only their index in the loop differs.
     """
-    ti, loop = context["ti"], cast("Any", context.get("loop"))
-    iteration = loop.index if loop else getattr(ti, "region_index", None)
+    ti, iteration = context["ti"], iteration_of(context)
     same = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
-    return [*same, iteration] if loop or iteration not in (None, ti.map_index) else same
+    return same if iteration is None else [*same, iteration]
+
+
+def iteration_of(context: Context) -> int | None:
+    """Return the index of a task's iteration in its task loop (Airflow 3.4 and later); None outside of a loop."""
+    ti, loop = context["ti"], cast("Any", context.get("loop"))
+    if loop:
+        return int(loop.index)
+    index = getattr(ti, "region_index", None)
+    return None if index in (None, ti.map_index) else index

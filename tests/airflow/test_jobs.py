@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import threading
 import time
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -153,6 +155,40 @@ class TestAJob:
         result = execute(task(job, deferrable=deferrable), ti)
 
         assert (result["state"], len(executions(serving, job))) == ("FINISHED", 1)
+
+
+    @pytest.mark.parametrize("loop", [True, False], ids=["loop", "mapped"])
+    def test_of_a_new_pass_of_a_task_loop_is_not_a_retry(
+        self, serving: LocalServing, declare: Callable[..., str], loop: bool
+    ) -> None:
+        """Airflow 3.4 runs cleared iterations anew with equal index and tries, in another region."""
+        job = declare(SHOWS)
+        first = FakeTaskInstance(region_index=1, region_id=uuid.uuid4(), map_index=-1 if loop else 1)
+        again = dataclasses.replace(first, region_id=uuid.uuid4())
+
+        numbers = [execute(task(job), ti)["execution_id"] for ti in (first, first, again, again)]
+
+        one, other = (execution["id"] for execution in executions(serving, job))
+        assert numbers == [one, one, other, other]
+
+    def test_of_a_new_pass_attaches_to_a_running_execution_as_a_cleared_task_does(
+        self, serving: LocalServing, declare: Callable[..., str]
+    ) -> None:
+        job = declare(PATIENT)
+        first = FakeTaskInstance(region_index=1, region_id=uuid.uuid4())
+        for ti in (first, dataclasses.replace(first, region_id=uuid.uuid4())):
+            with pytest.raises(DeadlineExceededError):
+                execute(task(job, timeout=0.3), ti)
+
+        assert len(executions(serving, job)) == 1
+
+    def test_of_a_task_outside_of_loops_ignores_the_region_of_zeros(
+        self, serving: LocalServing, declare: Callable[..., str]
+    ) -> None:
+        job, before = declare(SHOWS), FakeTaskInstance()
+        after = dataclasses.replace(before, region_index=-1, region_id=uuid.UUID(int=0))
+
+        assert execute(task(job), before)["execution_id"] == execute(task(job), after)["execution_id"]
 
 
 class TestErrors:

@@ -20,6 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
 _numbers = itertools.count()
 
@@ -35,6 +36,8 @@ class FakeTaskInstance:
     max_tries: int = 0
     region_index: int | None = None
     """The iteration of a task loop, on Airflow 3.4 and later; None before."""
+    region_id: UUID | None = None
+    """The execution of a task loop or mapped task, on Airflow 3.4 and later; zero for other tasks, None before."""
     try_number: int = 1
     pushed: dict[str, Any] = field(default_factory=dict)
     earlier: dict[str, Any] = field(default_factory=dict)
