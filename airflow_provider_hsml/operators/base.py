@@ -100,6 +100,7 @@ class HsmlOperator(TaskMixin, BaseOperator):
             sleep=self._sleep,
             on_answer=self._on_answer,
             on_decided=self._on_decided,
+            is_over=self._is_over,
         )
 
     def _on_decided(self, model: ModelVersion) -> None:
@@ -117,6 +118,12 @@ class HsmlOperator(TaskMixin, BaseOperator):
         """End the wait. A serving deployment keeps serving, and Hopsworks carries out a change that was sent."""
         if hasattr(self, "_killed"):
             self._killed.set()
+
+    def _is_over(self, error: BaseException) -> bool:
+        """Whether the task is over for Airflow after an exception that broke its work off; else its worker ends."""
+        from . import task_state  # noqa: PLC0415 - not needed to parse a DAG
+
+        return task_state.is_over(self._links.ti, error)
 
     def _sleep(self, seconds: float) -> None:
         if self._killed.wait(seconds):
@@ -243,6 +250,7 @@ class WaitingOperator(HsmlOperator):
             leave=self._should_defer,
             on_answer=self._on_answer,
             on_decided=self._on_decided,
+            is_over=self._is_over,
         )
 
     def _map_errors(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import json
 import threading
@@ -12,11 +13,13 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_hsml import HsmlHook, RunHopsworksJobOperator
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, InvalidInputError, JobFailedError
 from airflow_provider_hsml.local.cluster.faults import RequestFault
+from airflow_provider_hsml.operators import task_state
 from airflow_provider_hsml.triggers import JobTrigger
 from tests.support.tasks import FakeTaskInstance, begin, execute, rendered, run_trigger
 
@@ -273,7 +276,7 @@ class TestErrors:
 class TestAKilledTask:
     @pytest.mark.parametrize("stops", [True, False])
     def test_in_a_worker(self, serving: LocalServing, declare: Callable[..., str], stops: bool) -> None:
-        job, ti = declare(PATIENT), FakeTaskInstance()
+        job, ti = declare(PATIENT), FakeTaskInstance(state="failed")
         serving.world.project(serving.project_id).jobs.executions.start(
             serving.world.project(serving.project_id).jobs.get(job), "--other", {}
         )
@@ -296,6 +299,63 @@ class TestAKilledTask:
             until(serving, job, "KILLED")
         assert [one["state"] for one in executions(serving, job)] == ["RUNNING", "KILLED" if stops else "RUNNING"]
 
+    @pytest.mark.parametrize(
+        ("state", "is_over"),
+        [
+            *((state, True) for state in ("failed", "success", "skipped", "upstream_failed", "removed", "restarting")),
+            *((state, False) for state in ("running", "up_for_retry", "scheduled", "queued", None)),
+        ],
+    )
+    @pytest.mark.parametrize("map_index", [-1, 2])
+    def test_is_over_only_if_somebody_has_ended_it(self, state: str | None, is_over: bool, map_index: int) -> None:
+        ti = FakeTaskInstance(state=state, map_index=map_index)
+
+        assert task_state.is_over(ti, AirflowException("killed")) is is_over
+        assert task_state.is_over(ti, AirflowTaskTimeout())
+
+    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="a deleted run has no task to ask about")
+    def test_of_a_deleted_run_is_over(self) -> None:
+        assert task_state.is_over(FakeTaskInstance(state="deleted"), AirflowException("killed"))
+
+    def test_whose_state_is_unknown_is_not_over(self, caplog: pytest.LogCaptureFixture) -> None:
+        ti = FakeTaskInstance()
+        ti.get_task_states = ti.current_state = None  # type: ignore[method-assign, assignment]
+
+        assert not task_state.is_over(ti, AirflowException("killed"))
+        assert "is left as it is" in caplog.text
+
+    @pytest.mark.parametrize("in_triggerer_first", [False, True])
+    def test_whose_worker_ends_leaves_its_execution_to_the_retry(
+        self, serving: LocalServing, declare: Callable[..., str], in_triggerer_first: bool
+    ) -> None:
+        job, ti = declare("import time; time.sleep(1.5)"), FakeTaskInstance()
+        operator = task(job)
+        resume = functools.partial(operator.execute, {"ti": ti})
+        if in_triggerer_first:
+            with pytest.raises(TaskDeferred) as deferred:
+                begin(task(job, deferrable=True), ti)
+            # The event of another provider version, after which the task waits on in its worker.
+            kwargs = {**(deferred.value.kwargs or {}), "event": {"version": 99}}
+            resume = functools.partial(operator.resume, {"ti": ti}, **kwargs)
+
+        def kill() -> None:
+            until(serving, job, "RUNNING")
+            while not hasattr(operator, "_killed"):
+                time.sleep(0.01)
+            operator.on_kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(AirflowException, match="killed"):
+            resume()
+        killer.join()
+        assert executions(serving, job)[0]["state"] == "RUNNING"
+
+        result = execute(task(job), ti)
+
+        assert [one["id"] for one in executions(serving, job)] == [result["execution_id"]]
+        assert result["state"] == "FINISHED"
+
     def test_whose_execution_cannot_be_stopped_says_so(
         self, serving: LocalServing, declare: Callable[..., str], caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -311,7 +371,7 @@ class TestAKilledTask:
         killer.start()
         try:
             with pytest.raises(AirflowException, match="killed"):
-                execute(operator)
+                execute(operator, FakeTaskInstance(state="failed"))
         finally:
             killer.join()
             serving.faults.clear()
