@@ -132,6 +132,18 @@ class TestAJob:
         assert "[stdout] epoch 1" in caplog.text
         assert "hsml_execution_url" in ti.pushed
 
+    def test_that_fails_after_a_long_log(self, declare: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
+        """Longer than any answer that is kept in memory."""
+        caplog.set_level("INFO")
+        job = declare("import sys; sys.stderr.write(('x' * 99 + '\\n') * 170_000); print('epoch 9'); sys.exit('no rows')")
+
+        with pytest.raises(JobFailedError, match=r"\(FAILED, FAILED\): it failed: no rows"):
+            execute(task(job), FakeTaskInstance())
+
+        assert "[stderr] no rows" in caplog.text
+        assert "[stdout] epoch 9" in caplog.text
+        assert caplog.text.count("xxx") <= 49 * 33
+
     def test_that_is_stopped_in_hopsworks(
         self, serving: LocalServing, declare: Callable[..., str], deferrable: bool
     ) -> None:
