@@ -126,7 +126,9 @@ class JobsMixin(HsmlBaseHook):
             if stop_when_killed and self._is_over(error):
                 self._stop_before_exit(run)
             elif stop_when_killed:
-                log.warning("The execution of job %r, if one was started, keeps running: a retry attaches", run.job_name)
+                log.warning(
+                    "The execution of job %r, if one was started, keeps running: a retry attaches", run.job_name
+                )
             raise
 
     def _stop_before_exit(self, run: JobRun) -> None:

@@ -135,7 +135,9 @@ class TestAJob:
     def test_that_fails_after_a_long_log(self, declare: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
         """Longer than any answer that is kept in memory."""
         caplog.set_level("INFO")
-        job = declare("import sys; sys.stderr.write(('x' * 99 + '\\n') * 170_000); print('epoch 9'); sys.exit('no rows')")
+        job = declare(
+            "import sys; sys.stderr.write(('x' * 99 + '\\n') * 170_000); print('epoch 9'); sys.exit('no rows')"
+        )
 
         with pytest.raises(JobFailedError, match=r"\(FAILED, FAILED\): it failed: no rows"):
             execute(task(job), FakeTaskInstance())
@@ -170,7 +172,6 @@ class TestAJob:
         result = execute(task(job, deferrable=deferrable), ti)
 
         assert (result["state"], len(executions(serving, job))) == ("FINISHED", 1)
-
 
     @pytest.mark.parametrize("loop", [True, False], ids=["loop", "mapped"])
     def test_of_a_new_pass_of_a_task_loop_is_not_a_retry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from datetime import timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,14 @@ NO_ROOM = DeploymentFailedError(
     SimpleNamespace(id=1, name="digits", reason="no nodes", failed_component="predictor", is_unschedulable=True, raw={})
 )
 
-_event: Any = trigger_event.read(trigger_event.failure(NO_ROOM))
-REPORTED = _event.error()
+
+def _error_of(event: Any) -> HopsworksError:
+    failure = trigger_event.read(event)
+    assert isinstance(failure, trigger_event.Failure)
+    return failure.error()
+
+
+REPORTED = _error_of(trigger_event.failure(NO_ROOM))
 
 
 @pytest.mark.skipif(HAS_POLICIES, reason="Airflow 3.3 and later have retry policies")
@@ -74,6 +81,37 @@ class TestDecisions:
 
         assert decision.action.value == ("retry" if delay else "default")
         assert decision.retry_delay == (timedelta(seconds=delay) if delay else None)
+
+    @pytest.mark.parametrize(
+        ("error", "action", "delay"),
+        [
+            (UnexpectedResponseError("busy", status=503, retry_after=1200), "retry", 1200),
+            (UnexpectedResponseError("busy", status=503, retry_after=float("inf")), "retry", 3600),
+            (UnexpectedResponseError("busy", status=503), "default", None),
+            (QUOTA, "reschedule" if CAN_RESCHEDULE else "retry", 600),
+            (NO_ROOM, "reschedule" if CAN_RESCHEDULE else "retry", 600),
+        ],
+        ids=["after 1200 s", "after for ever", "busy", "quota", "no room"],
+    )
+    def test_of_a_deferred_wait_are_the_same(self, error: HopsworksError, action: str, delay: float | None) -> None:
+        event = json.loads(json.dumps(trigger_event.failure(error), allow_nan=False))
+
+        decision = self.decide(_error_of(event))
+
+        assert decision.action.value == action
+        assert decision.retry_delay == (None if delay is None else timedelta(seconds=delay))
+
+    def test_of_an_event_of_an_older_version(self) -> None:
+        event = trigger_event.failure(NO_ROOM)
+        event["result"] = {}
+
+        assert self.decide(_error_of(event)).retry_delay == timedelta(seconds=600)
+
+    def test_of_an_event_whose_delay_is_none(self) -> None:
+        event = trigger_event.failure(UnexpectedResponseError("busy", status=503, retry_after=1200))
+        event["result"]["requested_delay"] = "soon"
+
+        assert self.decide(_error_of(event)).action.value == "default"
 
     @pytest.mark.parametrize(
         ("error", "action"),
