@@ -9,7 +9,7 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 
 from . import events, metrics
-from .base import WaitingOperator, task_instance_id, unreported
+from .base import WaitingOperator, iteration_of, task_instance_id, unreported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -144,6 +144,7 @@ def audit(context: Context, approved_by: str | None = None) -> dict[str, Any]:
     bundle = getattr(ti, "bundle_instance", None)  # None on Airflow 2.
     return {
         **{name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")},
+        "iteration": iteration_of(context),
         "bundle_name": getattr(bundle, "name", None),
         "bundle_version": getattr(bundle, "version", None),
         "approved_by": approved_by,
