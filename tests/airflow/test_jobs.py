@@ -220,7 +220,9 @@ class TestErrors:
         connection = json.dumps(serving.connection_fields("no.scope-of-files"))
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", connection)
 
-        with pytest.raises(AirflowFailException, match=r"lacks the scope JOB.*\n.*JOB to run jobs, and FEATURESTORE for feature views"):
+        with pytest.raises(
+            AirflowFailException, match=r"lacks the scope JOB.*\n.*JOB to run jobs, and FEATURESTORE for feature views"
+        ):
             execute(task(declare(SHOWS)))
 
     def test_not_of_a_key_without_files(

@@ -162,7 +162,11 @@ KEYS = {name: (set(codes(row[1])), row[2]) for row in table("task | scopes") for
 class TestTheTableOfKeys:
     def test_has_every_task(self) -> None:
         assert set(KEYS) == set(TASKS)
-        assert {name.partition("(")[0] for name in TASKS} == {*operators.__all__, *sensors.__all__, "ModelVersionTrigger"}
+        assert {name.partition("(")[0] for name in TASKS} == {
+            *operators.__all__,
+            *sensors.__all__,
+            "ModelVersionTrigger",
+        }
 
     @pytest.mark.parametrize("task", TASKS)
     def test_is_what_the_server_enforces(

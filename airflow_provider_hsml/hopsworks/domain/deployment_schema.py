@@ -34,7 +34,7 @@ SCRIPT_KIND = "SERVING_SCRIPT_KIND"
 RESERVED = frozenset(
     {SCHEMA_ID, ENFORCER, FEATURE_VIEW, FEATURE_VIEW_VERSION, TRAINING_DATASET, FEATURE_LOGGING, SCRIPT_KIND}
 )
-"""The environment variables that Hopsworks' SDK sets itself, and refuses from users: all above but ``MAX_BATCH_ROWS``."""
+"""The variables above that Hopsworks' SDK sets itself, and refuses from users: all but ``MAX_BATCH_ROWS``."""
 VERSION = 1
 DEFAULT_MAX_BATCH_ROWS = 512
 GROUPS = ("servingKeys", "passedFeatures", "requestParameters", "extraLoggingFeatures")
