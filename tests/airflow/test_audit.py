@@ -70,8 +70,9 @@ def test_an_approved_plan_names_who_approved_it(deferrable: bool, hook: HsmlHook
 )
 def test_iterations_of_a_task_loop_differ(given: dict[str, Any], context: dict[str, Any], iteration: Any) -> None:
     ti = FakeTaskInstance(**given)
+    whole: Any = {"ti": ti, **context}
 
-    assert audit({"ti": ti, **context}) == expected(ti, iteration=iteration)  # type: ignore[misc]
+    assert audit(whole) == expected(ti, iteration=iteration)
 
 
 def test_the_journal_keeps_the_try_that_made_the_change(

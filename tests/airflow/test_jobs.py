@@ -10,7 +10,7 @@ import json
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout, TaskDeferred
@@ -344,14 +344,14 @@ class TestAKilledTask:
         self, serving: LocalServing, declare: Callable[..., str], in_triggerer_first: bool
     ) -> None:
         job, ti = declare("import time; time.sleep(1.5)"), FakeTaskInstance()
-        operator = task(job)
-        resume = functools.partial(operator.execute, {"ti": ti})
+        operator, context = task(job), cast("Any", {"ti": ti})
+        resume = functools.partial(operator.execute, context)
         if in_triggerer_first:
             with pytest.raises(TaskDeferred) as deferred:
                 begin(task(job, deferrable=True), ti)
             # The event of another provider version, after which the task waits on in its worker.
             kwargs = {**(deferred.value.kwargs or {}), "event": {"version": 99}}
-            resume = functools.partial(operator.resume, {"ti": ti}, **kwargs)
+            resume = functools.partial(operator.resume, context, **kwargs)
 
         def kill() -> None:
             until(serving, job, "RUNNING")
