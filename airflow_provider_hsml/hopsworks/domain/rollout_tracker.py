@@ -43,7 +43,7 @@ from enum import Enum, auto
 
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
 
-from .deployment import Deployment
+from .deployment import Deployment, Signature
 from .deployment import DeploymentStatus as Status
 
 log = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ class RolloutTracker:
     cause: RolloutCause
     since: float
     """When the rollout was started, seconds since 1970."""
-    signature: tuple[int | None, str | None] | None = None
+    signature: Signature | None = None
     """The signature of our change; None until it is known, since a START creates a new revision."""
     model_version: int | None = None
     """The model version that our change or START made live; None if unknown."""
@@ -294,11 +294,10 @@ class RolloutTracker:
     def _check_signature(self, deployment: Deployment) -> None:
         ours, now = self.model_version, deployment.model_version
         is_another = None not in (ours, now) and now != ours
-        if self.signature is None and not is_another:
-            self.signature = deployment.signature
-        elif is_another or deployment.signature != self.signature:
+        if is_another or not deployment.continues(self.signature):
             message = f"{deployment} was changed by another client during the rollout; their change is kept."
             raise SupersededError(message)
+        self.signature = deployment.signature
 
     def _down(self, deployment: Deployment, now: float) -> NextStep:
         is_our_start = self.cause is RolloutCause.START

@@ -23,10 +23,11 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, Sleep, read_patiently, timed
+from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, Sleep, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 
 from .probe import is_deployments_fault
+from .reads import read_again
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -105,11 +106,12 @@ class Bake:
         """Read the deployment, and check that it is still our change and still up."""
         clock = self.prober.clock
         backoff = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
-        seen = await read_patiently(api.get_deployment_by_id(self.prober.project, self.deployment.id), backoff)
+        read = api.get_deployment_by_id(self.prober.project, self.deployment.id)
+        seen = await read_again(read, backoff, self.deployment)
         if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
             message = f"{seen or self.deployment} was stopped or deleted by another client while it was watched."
             raise SupersededError(message)
-        if seen.signature != self.deployment.signature:
+        if not seen.continues(self.deployment.signature):
             message = f"{seen} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         self.deployment = seen

@@ -28,6 +28,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 from . import inputs
 from .inputs import ResumePoint
 from .probe import Prober
+from .reads import confirm_unchanged
 from .restore_version import restore_version
 from .start import send_start, wait_for_start
 from .stop import stop
@@ -233,8 +234,10 @@ class Steps:
         log.info("Stopping %s to make room: it does not answer until the change is live", live)
         self.progress.is_stopped = True
         self.progress.stopped_at = self.run.clock()
-        stopped = await stop(self.run.project, live.name, self.backoff(inputs.FIRST_DELAY_START))
-        if stopped is None or not diff.is_unchanged(self.run.project, stopped, live):
+        project, backoff = self.run.project, self.backoff(inputs.FIRST_DELAY_START)
+        stopped = await stop(project, live.name, backoff, known=live)
+        stopped = await confirm_unchanged(project, stopped, live, lambda: self.update.read(live))
+        if stopped is None or not diff.is_unchanged(project, stopped, live):
             raise Replan
         return stopped
 
