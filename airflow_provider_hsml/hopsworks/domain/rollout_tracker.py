@@ -6,8 +6,8 @@ version, and right after a change a stale status: old instances may still answer
 never show Updating, and a change that is lost on the way to the cluster is never reported. So no single observation
 proves that a rollout is over. Every poll is evaluated by these rules, in this order:
 
-1. Created, Stopped or Stopping: another client stopped the deployment, which is an error. After our own START they mean
-   "not started yet" for ``START_GRACE`` seconds; then the START is sent once more (``START``).
+1. Created, Stopped or Stopping: another client stopped the deployment, which is an error. After our own START, which
+   was accepted, they mean "not started yet" for ``START_GRACE`` seconds; then it is sent once more (``START``).
 2. Another version or revision than that of our change: another client changed the deployment, which is an error. After
    a START, the first revision that is read is ours, unless it is of another model version.
 3. Failed: poll again, since Hopsworks computes the status at each read and one crash may pass. It is an error once it

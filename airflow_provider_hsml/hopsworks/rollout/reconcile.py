@@ -246,7 +246,10 @@ class Reconciler:
         if await self._update.set_tags(live):
             progress.action = progress.action or "updated"
         if live.status.is_down and desired.serve and not (self._policy.trust or progress.has_changed):
-            live = await wait_for_start(self._update, live)
+            started = await wait_for_start(self._run, live, self._update.backoff())
+            if started is None:
+                raise Replan
+            live = started
         if live.status.is_down:
             if not desired.serve:
                 return Outcome(live, progress.action or "unchanged")

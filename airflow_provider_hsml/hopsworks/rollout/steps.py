@@ -247,8 +247,8 @@ class Steps:
 
         :param live: the deployment, which is stopped
         """
-        self.progress.is_stopped = False
         await send_start(self.run, live, self.backoff(inputs.FIRST_DELAY_START))
+        self.progress.is_stopped = False
 
     async def undo_stop(self, why: Exception) -> None:
         """
@@ -269,7 +269,7 @@ class Steps:
                     message = f"{live} could not be started within {self.run.timeout:g} s."
                     raise DeadlineExceededError(message)
                 await self.start(live)
-                live = await wait_for_start(self.update, live)
+                live = await wait_for_start(self.run, live, self.update.backoff())
         except Replan:
             log.warning("Deployment %r was deleted meanwhile", self.run.name)
         except HopsworksError as error:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 RESOURCES = {"requests": {"cores": 1, "memory": 512, "gpus": 0}, "limits": {"cores": 2, "memory": 1024, "gpus": 0}}
 
+MORE_MEMORY: dict[str, Any] = {"resources.limits.memory": 2048}
+
 
 def hopsworks(status: str = "Running", **changes: Any) -> FakeHopsworks:
     """Make a Hopsworks with a deployment whose updates, starts and stops work."""
@@ -33,7 +35,7 @@ def hopsworks(status: str = "Running", **changes: Any) -> FakeHopsworks:
 
 def update() -> FakeHopsworks:
     fake = hopsworks()
-    arrive(fake, **{"resources.limits.memory": 2048})
+    arrive(fake, **MORE_MEMORY)
     return fake
 
 
@@ -131,7 +133,7 @@ def test_a_read_that_lacks_something_once_changes_nothing(
         made(fake, *given, **named, lacks={number: {key: None}})
 
     monkeypatch.setattr(FakeHopsworks, "__init__", spoilt)
-    for number in range(plain.looks):  # noqa: B007 - spoilt reads it
+    for number in range(plain.looks):
         try:
             fake = scene()
         except Exception as error:  # noqa: BLE001 - all reads are tried, for the message
@@ -163,9 +165,9 @@ class TestAReadBackThatLacksASetting:
     def test_is_read_again(self, reads: int) -> None:
         fake = self.lacking(reads)
 
-        assert arrive(fake, **{"resources.limits.memory": 2048}).verified_by == "fingerprint"
+        assert arrive(fake, **MORE_MEMORY).verified_by == "fingerprint"
         assert fake.sent.count("PUT") == 1
 
     def test_for_the_third_time_is_evidence(self) -> None:
         with pytest.raises(UnsupportedError, match=r"does not know spec\.resources"):
-            arrive(self.lacking(3), **{"resources.limits.memory": 2048})
+            arrive(self.lacking(3), **MORE_MEMORY)
