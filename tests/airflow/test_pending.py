@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import time
@@ -26,7 +27,7 @@ from airflow_provider_hsml.hopsworks.promotion.situation import read_situation
 from airflow_provider_hsml.hopsworks.promotion.way_back import WayBack
 from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
 from airflow_provider_hsml.hopsworks.transport.client import Client
-from airflow_provider_hsml.local import Hold, RequestFault, StartFault
+from airflow_provider_hsml.local import Hold, LostChange, RequestFault, StartFault
 from tests.support.tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
@@ -429,6 +430,26 @@ class TestSettling:
 
         assert execute(third(name, unschedulable_grace=30))["action"] == "kept"
         assert hook.get_deployment(name).model_version == 2
+
+
+class TestAChangeThatNeverReachesTheCluster:
+    def test_is_rolled_back_and_rejects_nothing(
+        self, hook: HsmlHook, register: Callable[..., int], serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its instances were never started, so nothing is known about the version."""
+        monkeypatch.setattr(rollout_tracker, "NEVER_APPLIED", 1.0)
+        cluster, name = serving.world.cluster, "pendingidle"
+        register(name, 1)
+        register(name, 2)
+        execute(deploy(name, 1))
+        monkeypatch.setattr(cluster, "profile", dataclasses.replace(cluster.profile, stale_status="Idle"))
+        serving.faults.add(LostChange(name))
+
+        with pytest.raises(AirflowFailException, match=r"never applied to the cluster(.|\n)*It was rolled back"):
+            execute(deploy(name, 2))
+
+        state = hook.get_promotion_state(name)
+        assert (state.state, state.rejected) == ("rolled_back", ())
 
 
 class TestNoRoom:

@@ -41,7 +41,7 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import AmbiguousVerificationError, DeploymentFailedError, SupersededError
 
 from .deployment import Deployment, Signature
 from .deployment import DeploymentStatus as Status
@@ -251,7 +251,8 @@ class RolloutTracker:
         :param now: seconds since 1970
         :raises SupersededError: another client changed or stopped the deployment
         :raises DeploymentFailedError: the deployment stays Failed
-        :raises VerificationError: the change was stored but never reached the cluster
+        :raises AmbiguousVerificationError: the change was stored but never reached the cluster, so no instance of it
+            has shown anything
         """
         self.poll_within = max(POLL_AGAIN, POLL_SHARE * (now - self.since))
         status = deployment.status
@@ -321,7 +322,7 @@ class RolloutTracker:
                     f"{NEVER_APPLIED:g} s, although its minimum of instances is {deployment.minimum_instances}. "
                     "Restart the deployment."
                 )
-                raise VerificationError(message)
+                raise AmbiguousVerificationError(message)
             return NextStep.POLL
         if not self.idle.can_wake:
             return self._stable(deployment, now)

@@ -14,10 +14,10 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     RolloutTracker,
 )
 from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
     DeploymentFailedError,
     HopsworksError,
     SupersededError,
-    VerificationError,
 )
 from tests.support.samples import deployment
 
@@ -99,7 +99,7 @@ AFTER_A_CHANGE: dict[str, Script] = {
     "Idle with a minimum of instances means that the change was never applied": [
         (0, IDLE, POLL),
         (59, IDLE, POLL),
-        (60, IDLE, VerificationError),
+        (60, IDLE, AmbiguousVerificationError),
     ],
     "any other status restarts the count of Idle": [
         (0, IDLE, POLL),

@@ -130,7 +130,7 @@ def test_a_read_that_lacks_something_once_changes_nothing(
     made = FakeHopsworks.__init__
 
     def spoilt(fake: FakeHopsworks, *given: Any, **named: Any) -> None:
-        made(fake, *given, **named, lacks={number: {key: None}})
+        made(fake, *given, **(named | {"lacks": {number: {key: None}}}))
 
     monkeypatch.setattr(FakeHopsworks, "__init__", spoilt)
     for number in range(plain.looks):
