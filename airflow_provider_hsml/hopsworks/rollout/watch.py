@@ -182,7 +182,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
         failed = 0
         if self.prober.checks.bake_seconds or not early.has_passed:  # Else this poll came after the probes.
-            bake = Bake(self.prober, deployment, FailureTracker(tracker.failure.unschedulable_grace))
+            all_new = cause is RolloutCause.START or self._are_all_new(deployment)
+            bake = Bake(self.prober, deployment, FailureTracker(tracker.failure.unschedulable_grace), all_new=all_new)
             deployment = self.seen = await bake.run()
             failed = bake.failed
         seconds = {"rollout": ready - tracker.since, "verification": live - ready, "bake": clock() - live}
@@ -202,6 +203,11 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             message = f"{now or self.seen} was changed by another client while it was probed; their change is kept."
             raise SupersededError(message)
 
+    def _are_all_new(self, deployment: Deployment) -> bool:
+        """Return whether no instance of the previous version can answer, as far as the names of the instances show."""
+        # The names are of the predictor's instances; an old transformer may still ask the previous version.
+        return self.tracker.instances.all_new and not deployment.raw.get("transformer")
+
     async def _check_previous_answers(self, deployment: Deployment) -> None:
         """
         Check that the previous version's answers may come from its own instances.
@@ -209,9 +215,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         :raises VerificationError: all instances are new and answer so: the new version has the previous one's files
         :raises AmbiguousVerificationError: which instances answer so is unknown, and the rollout was over a minute ago
         """
-        # The names are of the predictor's instances; an old transformer may still ask the previous version.
-        is_known = self.tracker.instances.all_new and not deployment.raw.get("transformer")
-        if is_known:
+        if self._are_all_new(deployment):
             for _ in range(STALE_PROBES - 1):
                 await Sleep(BETWEEN_STALE_PROBES)
                 if (await self.prober.probe_once(deployment)).attribution is not Attribution.CHAMPION:
