@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 VERIFICATION = {"bake_seconds": 60, "probe_interval": 5}
 OK, WRONG = None, Answer(200, b'{"predictions": [3]}')
+HUGE = Answer(200, b'{"predictions": [1' + b"0" * 400 + b"]}")
 BROKEN, NOT_READY = refusal(400, 250008, "no"), refusal(400, 250008)
 POLL = "14"
 """The fake's name for a poll of the deployment."""
@@ -101,7 +102,9 @@ class TestInterval:
 
 
 class TestErrorRate:
-    @pytest.mark.parametrize("outcome", [WRONG, BROKEN, NOT_READY, LOST, refusal(500, 250007, "no healthy upstream")])
+    @pytest.mark.parametrize(
+        "outcome", [WRONG, HUGE, BROKEN, NOT_READY, LOST, refusal(500, 250007, "no healthy upstream")]
+    )
     def test_no_probe_may_fail_by_default(self, fake: FakeHopsworks, outcome: Any) -> None:
         with pytest.raises(
             VerificationError, match="1 of 3 probes failed while it was watched for 60 s; the allowed share is 0"
