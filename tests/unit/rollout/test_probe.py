@@ -107,6 +107,48 @@ IS_TWO = {"expect": f"{__name__}.is_two"}
 BY_VERSION = {"version_path": "model.version", "instances": [[5]]}
 
 
+NOT_SENDABLE = {
+    "both keys": ({"instances": [[0]], "inputs": [[0]]}, "it has both of the keys"),
+    "an empty list": ([], "it has no rows"),
+    "an empty object": ({}, "it has no rows"),
+    "no instances": ({"instances": []}, "it has no rows"),
+    "null instances": ({"instances": None}, "it has no rows"),
+    "no columns": ({"inputs": {"x": []}}, "it has no rows"),
+    "an empty text": ({"inputs": ""}, "it has no rows"),
+    "NaN": ([[float("nan")]], "not JSON compliant"),
+}
+
+
+@pytest.mark.parametrize(("example", "why"), NOT_SENDABLE.values(), ids=NOT_SENDABLE)
+class TestARegisteredExampleThatCannotBeSent:
+    def test_counts_as_none(self, example: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A model's refusal of it would say nothing about the model."""
+        fake = FakeHopsworks(row=row(), files=WITHOUT_EXPECTED | {"Models/digits/2/input_example.json": example})
+        rolls(fake, (5, [2]))
+
+        assert deploy(fake, {}).verified_by == "instances"
+        assert "predict" not in fake.sent
+        (warning,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+        assert warning.startswith("Version 2 of model 'digits': input_example.json is not sent as a request: ")
+        assert why in warning
+
+    def test_is_no_example_for_checks_that_need_one(self, example: Any, why: str) -> None:
+        fake = FakeHopsworks(row=row(), files=WITHOUT_EXPECTED | {"Models/digits/2/input_example.json": example})
+
+        with pytest.raises(InvalidInputError, match=r"verification\.expect: there is no example request"):
+            deploy(fake, {"expect": "finite"})
+        assert fake.sent == [], why
+
+
+def test_recorded_answers_that_cannot_be_sent_leave_the_example() -> None:
+    recorded = {"Models/digits/2/expected.json": {"instances": [[float("nan")]], "predictions": [2]}}
+    fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE | recorded)
+    rolls(fake, (5, [2]))
+
+    assert deploy(fake, {}).verified_by == "instances"
+    assert fake.sent.count("predict") > 5
+
+
 class TestVersionInTheAnswer:
     @pytest.mark.parametrize("before", [1, "mine", None])
     def test_an_answer_of_the_previous_version_means_that_the_rollout_is_in_progress(self, before: object) -> None:
