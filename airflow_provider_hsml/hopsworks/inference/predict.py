@@ -41,6 +41,9 @@ ROUTE_BUDGET = 60.0
 BETWEEN_PROBES = 1.0
 STOPPED_SECONDS = 10.0
 """Seconds after which a stopped deployment is expected to stay stopped."""
+TOO_LARGE = 413
+INGRESS_LIMITS = frozenset({TOO_LARGE, 414, 421, 431})
+"""Statuses with which Envoy refuses a request before any model sees it: its size, address, host or headers."""
 _INTERNAL_ERROR = 120000
 _WITHOUT_FEATURES = ("ENTITY_NOT_FOUND", "FEATURE_LOOKUP_FAILED", "FEATURE_STORE_UNAVAILABLE")
 """The codes with which a deployment that looks features up says that it has none for a row."""
@@ -182,8 +185,9 @@ def is_model_refusal(error: HopsworksError) -> bool:
     :param error: the error of the request
     """
     if isinstance(error, InferenceError):
-        # The ingress checks the API key and limits the rate before the request reaches the model.
-        return error.status not in (401, 403, 408, 429) and not is_without_features(error)
+        # The ingress checks the API key and limits the rate and the size before the request reaches the model.
+        is_ingress = error.status in (401, 403, 408, 429) or error.status in INGRESS_LIMITS
+        return not is_ingress and not is_without_features(error)
     is_models = isinstance(error, RequestRefusedError) and error.code in (MODEL_4XX, MODEL_5XX)
     return is_models and not is_without_features(error)
 

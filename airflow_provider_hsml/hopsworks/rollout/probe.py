@@ -362,7 +362,8 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
             "Correct the rows in 'verification'."
         )
         raise InvalidInputError(message) from error
-    is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in (401, 403, 422)
+    statuses = {401, 403, 422, *predict.INGRESS_LIMITS}
+    is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in statuses
     if is_refused and not predict.is_model_refusal(error):
         raise error
 

@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
+    InferenceError,
     InvalidInputError,
     NoResponseError,
     SupersededError,
@@ -147,6 +148,39 @@ def test_recorded_answers_that_cannot_be_sent_leave_the_example() -> None:
 
     assert deploy(fake, {}).verified_by == "instances"
     assert fake.sent.count("predict") > 5
+
+
+AT_INGRESS = "POST v1/demo/digits/v1/models/digits:predict"
+"""The fake's name for a request to the model at the ingress."""
+
+
+@pytest.mark.parametrize("status", [403, 413, 414, 421, 431])
+@pytest.mark.parametrize("verification", [{}, {"instances": [[0]]}], ids=["example", "rows"])
+class TestALimitOfTheIngress:
+    """Envoy refuses the request, whichever version it is for."""
+
+    def deploy(self, fake: FakeHopsworks, verification: dict[str, Any]) -> Outcome:
+        return deploy(fake, verification, project=replace(PROJECT, ingress=Ingress("http://127.0.0.1:9")))
+
+    def fake(self, *answers: Any) -> FakeHopsworks:
+        fake = FakeHopsworks(row=row(projectNamespace="demo"), files=WITH_EXAMPLE, faults={AT_INGRESS: [*answers]})
+        rolls(fake, (5, [2]))
+        return fake
+
+    def test_before_the_change_ends_it_with_nothing_changed(self, status: int, verification: dict[str, Any]) -> None:
+        fake = self.fake(*[Answer(status, b"refused by Envoy")] * 99)
+
+        with pytest.raises(InferenceError, match=f"HTTP {status}: refused by Envoy"):
+            self.deploy(fake, verification)
+        assert fake.sent == [AT_INGRESS]
+
+    def test_after_the_change_is_no_evidence(self, status: int, verification: dict[str, Any]) -> None:
+        fake = self.fake(None, *[Answer(status, b"refused by Envoy")] * 99)
+
+        with pytest.raises(HopsworksError, match=f"HTTP {status}: refused by Envoy") as caught:
+            self.deploy(fake, verification)
+        assert not isinstance(caught.value, EVIDENCE)
+        assert fake.sent.count("PUT") == 1
 
 
 class TestVersionInTheAnswer:
