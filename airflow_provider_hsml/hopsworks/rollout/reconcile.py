@@ -124,7 +124,6 @@ class Reconciler:
         self._policy = policy
         self._steps = Steps(run, desired, policy, checks, self.progress)
         self._update = self._steps.update
-        self._was: Deployment | None = None
         self._replan_backoff: Backoff = self._steps.backoff(inputs.FIRST_DELAY_UPDATE)
 
     @property
@@ -176,7 +175,7 @@ class Reconciler:
         is_up = known is not None and known.status is Status.RUNNING
         # Before an update it is read once more, and after a probe; before a stop and a restored version it is not.
         may_use = is_up and not self._policy.recreate and self._steps.desired.restore is None
-        self._was = was or known
+        self.progress.was = was or known
         return await with_log_tail(self._run.project, self._prepare(known if may_use else None))
 
     async def apply(self, change: PreparedChange) -> PreparedChange | Outcome:
@@ -197,13 +196,10 @@ class Reconciler:
 
     async def _prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
         while True:
-            live, known = known or await self._update.read(self._was), None
-            self._was = live or self._was
+            live, known = known or await self._update.read(self.progress.was), None
+            self.progress.was = live or self.progress.was
             if not self._policy.sends:
-                live = await confirmed(live, lambda now: not self._steps.is_stored(now), self._update.read)
-            if not (self._policy.sends or self._steps.is_stored(live)):
-                message = f"{live or self._run.name} was changed by another client meanwhile; their change is kept."
-                raise SupersededError(message)
+                live = await _check_stored(self._steps, live)
             await self._steps.check_verification(live)
             try:
                 if live is not None:
@@ -246,10 +242,7 @@ class Reconciler:
         if await self._update.set_tags(live):
             progress.action = progress.action or "updated"
         if live.status.is_down and desired.serve and not (self._policy.trust or progress.has_changed):
-            started = await wait_for_start(self._run, live, self._update.backoff())
-            if started is None:
-                raise Replan
-            live = started
+            live = await wait_for_start(self._run, live, self._update.backoff())
         if live.status.is_down:
             if not desired.serve:
                 return Outcome(live, progress.action or "unchanged")
@@ -354,6 +347,19 @@ class Reconciler:
         if not stored.status.is_down:
             return await steps.watch(stored, RolloutCause.CHANGE, "updated", is_fresh=True)
         return await self._prepare_start(stored, "updated") if steps.desired.serve else Outcome(stored, "updated")
+
+
+async def _check_stored(steps: Steps, live: Deployment | None) -> Deployment | None:
+    """
+    Return a deployment as it was read last, if it is as desired.
+
+    :raises SupersededError: it is not, and its run may not change it
+    """
+    live = await confirmed(live, lambda now: not steps.is_stored(now), steps.update.read)
+    if not steps.is_stored(live):
+        message = f"{live or steps.run.name} was changed by another client meanwhile; their change is kept."
+        raise SupersededError(message)
+    return live
 
 
 async def reconcile(reconciler: Reconciler) -> Outcome:

@@ -12,6 +12,7 @@ from airflow_provider_hsml.hopsworks.flow import Sleep
 
 from . import inputs
 from .reads import read_again
+from .update import Replan
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -55,18 +56,22 @@ async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
             return
 
 
-async def wait_for_start(run: Run, live: Deployment, backoff: Backoff) -> Deployment | None:
+async def wait_for_start(run: Run, live: Deployment, backoff: Backoff) -> Deployment:
     """
     Wait for a START that a killed worker may have sent just before.
 
     :param run: the run
     :param live: the deployment, which is stopped as far as is known
     :param backoff: how often to retry a read that fails, and until when
-    :return: the deployment as it was read last; None if it was deleted meanwhile
+    :return: the deployment as it was read last
+    :raises Replan: it was deleted meanwhile
     """
     until = run.clock() + rollout_tracker.START_GRACE
     await Sleep(inputs.FIRST_DELAY_UPDATE)
-    return await _read_until(run, live, backoff, until)
+    now = await _read_until(run, live, backoff, until)
+    if now is None:
+        raise Replan
+    return now
 
 
 async def _read_until(run: Run, live: Deployment, backoff: Backoff, until: float) -> Deployment | None:

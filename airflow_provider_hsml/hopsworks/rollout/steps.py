@@ -55,6 +55,8 @@ class Progress:
     """Whether a change of ours was carried out, as far as is known."""
     seen: Deployment | None = None
     """The deployment as it was read last."""
+    was: Deployment | None = None
+    """The deployment as it was read while a change was prepared: later reads have to know as much."""
     action: str = ""
     """The action of the outcome, as far as it is decided."""
     is_recorded: bool = False

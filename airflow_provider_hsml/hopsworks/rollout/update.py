@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -162,12 +163,10 @@ class Update:
                 raise
             return live, False
         self.on_sent(True)
-        live = await confirmed(await self.read(), lambda now: self._fault(now, None) is not None, self.read)
+        live = await self._confirmed(await self.read(), None, None)
         if live is None:
             message = f"Deployment {self.run.name!r} was deleted by another client right after it was created."
             raise SupersededError(message)
-        if (fault := self._fault(live, None)) is not None:
-            raise fault
         return live, True
 
     async def update(
@@ -211,14 +210,10 @@ class Update:
         else:
             self.on_sent(True)
             stored = await self.read(before)
-        stored = await confirmed(
-            stored, lambda now: self._fault(now, before, schema) is not None, lambda: self.read(before)
-        )
+        stored = await self._confirmed(stored, before, schema)
         if stored is None:
             message = f"Deployment {self.run.name!r} was deleted by another client while it was updated."
             raise SupersededError(message)
-        if (fault := self._fault(stored, before, schema)) is not None:
-            raise fault
         return stored
 
     async def prepare_update(self, live: Deployment) -> CarriedSchema:
@@ -253,44 +248,20 @@ class Update:
             if isinstance(script, Script):
                 await scripts.provide(self.run.project, name, script)
 
-    def _fault(
-        self, stored: Deployment, before: Deployment | None, schema: CarriedSchema | None = None
-    ) -> HopsworksError | None:
+    async def _confirmed(
+        self, stored: Deployment | None, before: Deployment | None, schema: CarriedSchema | None
+    ) -> Deployment | None:
         """
-        Return the fault of the stored resource; None if it is as desired.
+        Read a deployment that was stored otherwise than desired again.
 
-        :return: ``UnsupportedError`` if the server dropped settings that it does not know; ``UnexpectedResponseError``
-            if the change was answered, and was not carried out; ``SupersededError`` if another client changed it
+        :return: the deployment as it was read last; None if it was deleted
+        :raises HopsworksError: it still is; ``_fault``
         """
-        missing = diff.differences(stored.raw, self.settings)
-        if not missing:
-            return _schema_fault(schema, stored)
-        names = ", ".join(setting_of(name).field for name in missing)
-        # A setting that the server dropped has its value from before, or the default in a new deployment. Any other
-        # value was set by another client.
-        dropped = all(
-            live == (setting_of(name).read(before.raw) if before else setting_of(name).default)
-            for name, (live, _desired) in missing.items()
-        )
-        # We have not started a new deployment yet. If it is neither Creating nor Created, another client started it.
-        is_untouched = stored.status in _NEW if before is None else stored.signature == before.signature
-        is_unknown = not _ALWAYS_KNOWN & missing.keys()
-        if is_untouched and not is_unknown:
-            message = (
-                f"{stored}: the change of {names} was answered, and was not carried out.\nRun the task again. If this "
-                "repeats, check whether a proxy answers for Hopsworks."
-            )
-            return UnexpectedResponseError(message, status=200)
-        if is_unknown and (is_untouched or dropped):
-            message = (
-                f"{stored}: this Hopsworks does not know {names}: it accepted the change, but did not store that. "
-                "Remove it from spec, or use a newer Hopsworks."
-            )
-            return UnsupportedError(message)
-        message = (
-            f"{stored} was changed by another client right after our {'update' if before else 'creating it'}: {names}."
-        )
-        return SupersededError(message)
+        find = functools.partial(_fault, self.settings, before=before, schema=schema)
+        stored = await confirmed(stored, lambda now: find(now) is not None, lambda: self.read(before))
+        if stored is not None and (fault := find(stored)) is not None:
+            raise fault
+        return stored
 
     async def _check_not_kept(self, live: Deployment, newest_before: int) -> None:
         """
@@ -358,6 +329,50 @@ def _check_changeable(before: Deployment, schema: CarriedSchema | None) -> None:
         raise Replan
     if not before.status.is_stable:
         raise Replan(is_busy=True)
+
+
+def _fault(
+    settings: SettingValues, stored: Deployment, before: Deployment | None, schema: CarriedSchema | None
+) -> HopsworksError | None:
+    """
+    Return the fault of a stored resource; None if it is as desired.
+
+    :param settings: the desired settings
+    :param stored: the deployment as it was read back
+    :param before: the deployment before the update; None if it was created
+    :param schema: the schema of its requests after an update
+    :return: ``UnsupportedError`` if the server dropped settings that it does not know; ``UnexpectedResponseError``
+        if the change was answered, and was not carried out; ``SupersededError`` if another client changed it
+    """
+    missing = diff.differences(stored.raw, settings)
+    if not missing:
+        return _schema_fault(schema, stored)
+    names = ", ".join(setting_of(name).field for name in missing)
+    # A setting that the server dropped has its value from before, or the default in a new deployment. Any other
+    # value was set by another client.
+    dropped = all(
+        live == (setting_of(name).read(before.raw) if before else setting_of(name).default)
+        for name, (live, _desired) in missing.items()
+    )
+    # We have not started a new deployment yet. If it is neither Creating nor Created, another client started it.
+    is_untouched = stored.status in _NEW if before is None else stored.signature == before.signature
+    is_unknown = not _ALWAYS_KNOWN & missing.keys()
+    if is_untouched and not is_unknown:
+        message = (
+            f"{stored}: the change of {names} was answered, and was not carried out.\nRun the task again. If this "
+            "repeats, check whether a proxy answers for Hopsworks."
+        )
+        return UnexpectedResponseError(message, status=200)
+    if is_unknown and (is_untouched or dropped):
+        message = (
+            f"{stored}: this Hopsworks does not know {names}: it accepted the change, but did not store that. "
+            "Remove it from spec, or use a newer Hopsworks."
+        )
+        return UnsupportedError(message)
+    message = (
+        f"{stored} was changed by another client right after our {'update' if before else 'creating it'}: {names}."
+    )
+    return SupersededError(message)
 
 
 def _schema_fault(schema: CarriedSchema | None, stored: Deployment) -> HopsworksError | None:
