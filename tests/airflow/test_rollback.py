@@ -12,6 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError
 from airflow_provider_hsml.hopsworks.flow import Sleep
@@ -149,6 +150,28 @@ class TestAChallengerThatFails:
         after = resource(hook, "back4")
         for key in ("requestedInstances", "batchingConfiguration", "modelVersion"):
             assert after[key] == before[key]
+
+
+def test_reads_that_lack_the_revision_now_and_then(
+    hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are no other client's change: the bad version is rolled back."""
+    name, reads, read = f"lacks{next(_numbers)}", itertools.count(1), Deployment.from_json
+
+    def spoilt(data: dict[str, Any]) -> Deployment:
+        return read(data | {"revision": None} if next(reads) % 6 == 0 else data)
+
+    register(name, 1, auc=0.8)
+    execute(best(name))
+    liar(name, auc=0.9)
+    monkeypatch.setattr(Deployment, "from_json", spoilt)
+
+    with pytest.raises(AirflowFailException, match="It was rolled back"):
+        execute(best(name))
+    assert next(reads) > 8
+    monkeypatch.undo()
+    state = hook.get_promotion_state(name)
+    assert (state.state, [one.version for one in state.rejected]) == ("rolled_back", [2])
 
 
 class TestWhatWasNeverVerified:
