@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 NAMED: dict[str, Any] = {"modelName": "digits", "modelVersion": 1}
 
 
+ACTIVE = {"version": 1, "active": True, "modelName": "digits", "modelVersion": 2}
+"""The active version of the deployment, which a list of its versions holds for certain."""
+
+
+def versions_of(*others: dict[str, Any], active: dict[str, Any] = ACTIVE) -> dict[str, Any]:
+    return {"count": 1 + len(others), "items": [*others, active]}
+
+
 def model(version: int) -> dict[str, Any]:
     return {"id": f"digits_{version}", "name": "digits", "version": version}
 
@@ -50,8 +58,8 @@ def retain(
 @pytest.mark.parametrize(
     ("deployments", "versions"),
     [
-        ({"count": 1, "items": []}, {"count": 0}),
-        ({"count": 2, "items": [row()]}, {"count": 0}),
+        ({"count": 1, "items": []}, versions_of()),
+        ({"count": 2, "items": [row()]}, versions_of()),
         ([row()], {"count": 2, "items": []}),
     ],
 )
@@ -72,18 +80,18 @@ def test_a_list_that_lacks_rows(deployments: Any, versions: Any) -> None:
 )
 def test_a_deployment_that_does_not_say_clearly_what_it_serves(changes: dict[str, Any]) -> None:
     with pytest.raises(UnexpectedResponseError, match="Nothing was deleted"):
-        retain([row(**changes)], {"count": 0})
+        retain([row(**changes)], versions_of())
 
 
 @pytest.mark.parametrize("changes", [{}, {"modelName": "digits"}, {"modelVersion": 1}])
 def test_a_deployment_version_that_does_not_say_clearly_what_it_serves(changes: dict[str, Any]) -> None:
     with pytest.raises(UnexpectedResponseError, match="version 8 of deployment 'digits' is unclear"):
-        retain([row()], {"count": 1, "items": [{"version": 8} | changes]})
+        retain([row(version=8)], versions_of({"version": 8} | changes))
 
 
 @pytest.mark.parametrize("changes", [{"modelPath": "/Projects/DEMO/Models/digits"}, {"modelPath": None}])
 def test_the_project_may_be_in_another_case_or_missing(changes: dict[str, Any]) -> None:
-    assert retain([row(modelVersion=2, **changes)], {"count": 0})[1].deleted == (1, 3)
+    assert retain([row(modelVersion=2, **changes)], versions_of())[1].deleted == (1, 3)
 
 
 def test_a_script_alone_uses_no_version() -> None:
@@ -94,13 +102,26 @@ def test_a_script_alone_uses_no_version() -> None:
         "predictor": "/Projects/demo/a.py",
     }
 
-    assert retain([row(**script)], {"count": 1, "items": [{"version": 8} | script]})[1].deleted == (1, 2, 3)
+    assert retain([row(**script)], versions_of(active={"version": 1} | script))[1].deleted == (1, 2, 3)
+
+
+@pytest.mark.parametrize("version", [1, None])
+@pytest.mark.parametrize("versions", [{"count": 0}, [], {"items": []}])
+def test_a_list_without_any_version(versions: Any, version: int | None) -> None:
+    """Hopsworks keeps the active one for certain: the list was not read."""
+    with pytest.raises(UnexpectedResponseError, match="answer lacks .*active"):
+        retain([row(version=version)], versions)
+
+
+def test_a_list_without_the_active_version() -> None:
+    with pytest.raises(UnexpectedResponseError, match="answer lacks version 5, the active one"):
+        retain([row(version=5)], versions_of(ACTIVE | {"version": 4}))
 
 
 def test_a_version_that_is_listed_twice() -> None:
     """Counted by rows, the newest three would be version 4 alone."""
     with pytest.raises(UnexpectedResponseError, match="listed twice"):
-        retain([row()], {"count": 0}, models=(4, 4, 4, 3, 2, 1), keep=3)
+        retain([row()], versions_of(), models=(4, 4, 4, 3, 2, 1), keep=3)
 
 
 @pytest.mark.parametrize("version", ["9" * 5000 + ".1", "²³.1", "5.99999", "99999.1"])
