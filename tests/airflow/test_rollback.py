@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
-from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
@@ -323,6 +323,25 @@ class TestByHand:
 
         with pytest.raises(AirflowFailException, match="has no deployment version 9: it has"):
             execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand3", to=9))
+
+
+    @pytest.mark.since_hopsworks("5.2")
+    @pytest.mark.parametrize("body", [{"count": 0}, []], ids=str)
+    def test_a_list_of_versions_that_was_not_read_ends_no_rollback(
+        self, body: Any, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
+    ) -> None:
+        """The journal holds no values of environment variables: the kept version does."""
+        name = f"env{next(_numbers)}"
+        for number in (1, 2):
+            register(name, number, auc=0.8 + number / 100)
+            execute(best(name, spec={"env_vars": {"LEVEL": str(number)}}))
+        back, ti = RollbackDeploymentOperator(task_id="back", deployment_name=name), FakeTaskInstance()
+        serving.faults.add(RequestFault("GET", "/project/*/serving/*/versions", status=200, body=body))
+        with pytest.raises(UnexpectedResponseError, match="the active one"):
+            execute(back, ti)
+
+        assert execute(back, ti)["model_version"] == 1
+        assert resource(hook, name)["predictorEnvVars"] == ["LEVEL=1"]
 
 
 class TestOfOnePromotion:
