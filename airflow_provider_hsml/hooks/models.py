@@ -29,7 +29,7 @@ class ModelsMixin(HsmlBaseHook):
 
     def get_models(self, name: str) -> list[ModelVersion]:
         """List all versions of a model."""
-        return self.run(lookup.list_versions(self.client.project, check_model_name(name)))
+        return list(self.run(lookup.list_versions(self.client.project, check_model_name(name))).models)
 
     def get_model(self, name: str, version: int | None = None) -> ModelVersion:
         """

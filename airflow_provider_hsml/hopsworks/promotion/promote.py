@@ -266,7 +266,9 @@ class Promotion:
             why = "is the newest" if selection.version is None else "was asked for"
             decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
             return dataclasses.replace(situation, decision=decision)
-        versions = await lookup.list_versions(project, model_name, source)
+        listed = await lookup.list_versions(project, model_name, source)
+        listed.check_candidates(selection.by.candidates)
+        versions = listed.models
         situation = await read_situation(project, *names)
         owner = source.name if source else project.name
         if not versions:

@@ -60,7 +60,9 @@ async def delete_versions(
     :raises UnexpectedResponseError: a deletion was answered, and was not carried out
     :raises InvalidInputError: no version has that metric; no version was deleted
     """
-    versions = sorted(await lookup.list_versions(project, check_model_name(name)), key=_number, reverse=True)
+    listed = await lookup.list_versions(project, check_model_name(name))
+    # A version that cannot be read is never deleted, and does not count as one of the newest.
+    versions = sorted(listed.models, key=_number, reverse=True)
     if not versions:
         log.warning("Model %r has no version in project %r: there is nothing to delete", name, project.name)
         return Retained((), {})
@@ -99,7 +101,7 @@ async def _await_deleted(project: Project, name: str, deleted: Sequence[int], cl
         return
     backoff = Backoff(first=0.5, most=5.0, deadline=clock() + AWAIT_DELETION, clock=clock)
     while True:
-        left = sorted({model.version for model in await lookup.list_versions(project, name)} & set(deleted))
+        left = sorted((await lookup.list_versions(project, name)).numbers & set(deleted))
         if not left:
             return
         delay = backoff.next_delay(about=f"Model {name!r}")

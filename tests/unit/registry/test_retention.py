@@ -124,6 +124,19 @@ def test_a_version_that_is_listed_twice() -> None:
         retain([row()], versions_of(), models=(4, 4, 4, 3, 2, 1), keep=3)
 
 
+def test_a_deleted_version_that_is_still_listed_and_cannot_be_read() -> None:
+    fake = FakeHopsworks(row())
+    fake.files["models"] = {"count": 2, "items": [model(1), model(2)]}
+    fake.files["variables/versions"] = [{"software": "hopsworks", "version": "5.2.0"}]
+    odd = {"models": {"count": 2, "items": [model(1) | {"metrics": []}, model(2)]}}
+    fake.on["DELETE modelregistries/119/models/digits_1"] = lambda: fake.files.update(odd)
+    fake.faults["serving"] = [Answer(200, json.dumps([row(modelVersion=2)]).encode())]
+    fake.faults["versions"] = [Answer(200, json.dumps(versions_of()).encode())]
+
+    with pytest.raises(UnexpectedResponseError, match=r"deletion of its versions \[1\] was answered"):
+        fake.run(delete_versions(PROJECT, "digits", keep=1, clock=fake.clock))
+
+
 @pytest.mark.parametrize("version", ["9" * 5000 + ".1", "²³.1", "5.99999", "99999.1"])
 def test_a_version_of_hopsworks_that_is_none(version: str) -> None:
     fake = FakeHopsworks(row(), has_versions=False)
