@@ -133,10 +133,12 @@ class Routes:
         numbers = [*(version.version for version in found), *unread]
         # A list without it was not read whole, whatever it counts: Hopsworks keeps the active version for certain.
         if not numbers or (deployment.version is not None and deployment.version not in numbers):
-            active = "the active version" if deployment.version is None else f"version {deployment.version}, the active one"
+            active = (
+                "the active version" if deployment.version is None else f"version {deployment.version}, the active one"
+            )
             message = (
-                f"list the versions of deployment {deployment.name!r}: the answer lacks {active}. Others may be missing "
-                "as well.\nRun the task again."
+                f"list the versions of deployment {deployment.name!r}: the answer lacks {active}, and may lack others as "
+                "well.\nRun the task again."
             )
             raise UnexpectedResponseError(message, status=200)
         return found, numbers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Sleep
@@ -29,7 +31,7 @@ from tests.conftest import HOPSWORKS, run_model
 from tests.support.tasks import FakeTaskInstance, change_by_rest, changes, execute, resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.domain.judge import ProbeResult
 
@@ -55,6 +57,20 @@ def liar(hook: HsmlHook, model_file: Callable[..., Any]) -> Callable[..., int]:
         ).version
 
     return make
+
+
+PATHS = (
+    None,
+    "/Projects/demo/Models/{name}/",
+    "/Projects/demo/Models/{name}/2",
+    "hdfs:///Projects/demo/Models/{name}",
+    "/Projects/DEMO/Models/{name}",
+)
+"""Forms in which a server may write the path of a model of the project ``demo``."""
+
+
+def _read_with_path(read: Callable[..., Any], path: str | None, data: Mapping[str, Any]) -> Any:
+    return read({**data, "modelPath": path})
 
 
 def serving_version(serving: LocalServing, name: str) -> Any:
@@ -324,7 +340,6 @@ class TestByHand:
         with pytest.raises(AirflowFailException, match="has no deployment version 9: it has"):
             execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand3", to=9))
 
-
     @pytest.mark.since_hopsworks("5.2")
     @pytest.mark.parametrize("body", [{"count": 0}, []], ids=str)
     def test_a_list_of_versions_that_was_not_read_ends_no_rollback(
@@ -372,6 +387,28 @@ class TestOfOnePromotion:
 
         assert (record["action"], record["model_version"]) == ("rolled_back", 1)
         assert serving_version(serving, name) == 1
+
+    @pytest.mark.parametrize("form", PATHS)
+    def test_whatever_the_server_writes_as_the_path_of_the_model(
+        self,
+        form: str | None,
+        promoted: tuple[str, dict[str, Any]],
+        serving: LocalServing,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """An unknown owner is no other owner: what was promoted is rolled back, rejected, and not chosen again."""
+        name, record = promoted
+        path = form and form.format(name=name)
+        for kind in (Deployment, DeploymentVersion):
+            monkeypatch.setattr(kind, "from_json", functools.partial(_read_with_path, kind.from_json, path))
+
+        record = self.roll_back(name, record)
+
+        assert (record["action"], record["model_version"]) == ("rolled_back", 1)
+        assert serving_version(serving, name) == 1
+        again = execute(best(name))
+        assert again["action"] == "kept"
+        assert "rolled back from by hand" in again["reason"]
 
     def test_what_it_has_left_pending(self, promoted: tuple[str, dict[str, Any]], serving: LocalServing) -> None:
         name, _ = promoted

@@ -103,14 +103,14 @@ def test_a_list_that_lacks_the_active_version_was_not_read(body: Any) -> None:
     server, answer = FakeHopsworks(row=row(version=2)), Answer(200, json.dumps(body).encode())
     live = Deployment.from_json(row(version=2))
     server.faults["versions"] = [answer] * 3
-    witness = api.get_deployment_by_id(PROJECT, live.id)
+    newest: Any = api.get_newest_version(PROJECT, live)
 
     with pytest.raises(UnexpectedResponseError, match="lacks version 2, the active one"):
         server.run(Routes().versions(PROJECT, live))
     with pytest.raises(UnexpectedResponseError, match="lacks version 2, the active one"):
         server.run(Routes().version_numbers(PROJECT, live))
     with pytest.raises(UnexpectedResponseError, match="lacks version 2"):
-        server.run(Routes().read(api.get_newest_version(PROJECT, live), witness))
+        server.run(Routes().read(newest, api.get_deployment_by_id(PROJECT, live.id)))
 
 
 def test_the_active_version_may_be_one_that_cannot_be_read() -> None:

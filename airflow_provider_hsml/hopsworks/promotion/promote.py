@@ -323,13 +323,13 @@ def _done_by_earlier_try(situation: Situation, run_key: str) -> EarlierTry | Non
     desired = ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
     if entry is None or not run_key or (entry.run, entry.state) != (run_key, EntryState.VERIFIED):
         return None
-    if situation.is_unverified or entry.challenger != desired:
+    if situation.is_unverified or not entry.challenger.is_same(desired):
         return None
     before = entry.before
     if before is None:
         return EarlierTry("created", None, is_kept=False)
     action = "updated" if entry.desired or before.was_up else "started"
-    is_kept = before.served == desired and decision is not None and decision.is_kept
+    is_kept = before.served.is_same(desired) and decision is not None and decision.is_kept
     return EarlierTry(action, before.served.version, is_kept=is_kept)
 
 

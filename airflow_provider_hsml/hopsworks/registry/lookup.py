@@ -70,8 +70,9 @@ class ModelVersions:
             if number is None or may_be(number):
                 which = "a version whose number cannot be read" if number is None else f"version {number}"
                 message = (
-                    f"list the versions of model {self.name!r}: {which} cannot be read, and may be the one that is asked "
-                    "for; the log names the odd key.\nRun the task again. If this remains, correct or delete that version."
+                    f"list the versions of model {self.name!r}: {which} cannot be read, and may be the one that is "
+                    "asked for; the log names the odd key.\nRun the task again. If this remains, correct that version or "
+                    "delete it."
                 )
                 raise UnexpectedResponseError(message, status=200)
 
@@ -80,15 +81,21 @@ async def find_registry(project: Project, owner: str | None) -> Registry | None:
     """
     Find the registry of another project, which must be shared with this one.
 
-    :param owner: the project that owns the models; None for this project
+    :param owner: the project that owns the models, in any case: the path of a model that is served may have another;
+        None for this project
     :return: None for the project's own registry
     :raises NotFoundError: the registry is not shared; the message names the shared ones
     """
-    if owner in (None, project.name):
+    if owner is None or owner == project.name:
         return None
     shared = await api.get_registries(project)
     for registry in shared:
         if registry.name == owner:
+            return registry
+    if owner.lower() == project.name.lower():
+        return None
+    for registry in shared:
+        if registry.name.lower() == owner.lower():
             return registry
     names = ", ".join(sorted(other.name for other in shared if other.name != project.name)) or "none"
     message = (
@@ -192,9 +199,7 @@ def model_folder(project: Project, model: ModelVersion) -> str:
     return f"{owner}Models/{model.name}/{model.version}"
 
 
-def no_version(
-    name: str, project_name: str, version: int | None = None, *, known: Iterable[int] = ()
-) -> NotFoundError:
+def no_version(name: str, project_name: str, version: int | None = None, *, known: Iterable[int] = ()) -> NotFoundError:
     """
     Build the error for a model, or a version of it, that does not exist.
 

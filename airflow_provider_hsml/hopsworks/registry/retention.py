@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of, check_model_name
+from airflow_provider_hsml.hopsworks.domain.model_version import (
+    Direction,
+    ModelVersion,
+    best_of,
+    check_model_name,
+    model_of_path,
+)
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
 from airflow_provider_hsml.hopsworks.routes import Routes
@@ -167,7 +173,8 @@ def _check_whole(row: Deployment | DeploymentVersion, user: str) -> None:
     if named == (None, None):
         is_clear = path is None and bool(row.raw.get("predictor"))
     else:
-        is_clear = None not in named and (path is None or path.rpartition("/")[2] == row.model_name)
+        of_path = model_of_path(path) or ("", (path or "").rpartition("/")[2])
+        is_clear = None not in named and (path is None or of_path[1] == row.model_name)
     if is_clear:
         return
     message = (

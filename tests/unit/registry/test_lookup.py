@@ -40,8 +40,7 @@ def registry(odd: dict[str, Any], number: int = 3) -> FakeHopsworks:
         for version in (1, 2, 3)
     ]
     rows[number - 1] |= odd
-    fake = FakeHopsworks(files={"models": {"count": 3, "items": rows}})
-    return fake
+    return FakeHopsworks(files={"models": {"count": 3, "items": rows}})
 
 
 def newest(fake: FakeHopsworks) -> int:

@@ -109,7 +109,7 @@ def test_a_script_alone_uses_no_version() -> None:
 @pytest.mark.parametrize("versions", [{"count": 0}, [], {"items": []}])
 def test_a_list_without_any_version(versions: Any, version: int | None) -> None:
     """Hopsworks keeps the active one for certain: the list was not read."""
-    with pytest.raises(UnexpectedResponseError, match="answer lacks .*active"):
+    with pytest.raises(UnexpectedResponseError, match=r"answer lacks .*active"):
         retain([row(version=version)], versions)
 
 
