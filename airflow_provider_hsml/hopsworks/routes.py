@@ -137,8 +137,8 @@ class Routes:
                 "the active version" if deployment.version is None else f"version {deployment.version}, the active one"
             )
             message = (
-                f"list the versions of deployment {deployment.name!r}: the answer lacks {active}, and may lack others as "
-                "well.\nRun the task again."
+                f"list the versions of deployment {deployment.name!r}: the answer lacks {active}, and may lack others, "
+                "too.\nRun the task again."
             )
             raise UnexpectedResponseError(message, status=200)
         return found, numbers

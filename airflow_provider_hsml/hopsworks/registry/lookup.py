@@ -71,8 +71,7 @@ class ModelVersions:
                 which = "a version whose number cannot be read" if number is None else f"version {number}"
                 message = (
                     f"list the versions of model {self.name!r}: {which} cannot be read, and may be the one that is "
-                    "asked for; the log names the odd key.\nRun the task again. If this remains, correct that version or "
-                    "delete it."
+                    "asked for; the log names the odd key.\nRun the task again. If this remains, correct or delete it."
                 )
                 raise UnexpectedResponseError(message, status=200)
 
