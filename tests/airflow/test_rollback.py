@@ -518,6 +518,44 @@ class TestOfOnePromotion:
             execute(back)
 
 
+class TestWhatRetentionLeaves:
+    """The versions that a rollback needs, also where only the journal names them: before Hopsworks 5.2."""
+
+    def test_the_version_before_a_pending_change(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]
+    ) -> None:
+        register("rest1", 1, auc=0.8)
+        execute(best("rest1"))
+        liar("rest1", auc=0.9)
+        body = {"errorCode": 200014, "usrMsg": "not now"}
+        serving.faults.add(RequestFault("GET", "/project/*/serving/*", status=403, body=body))
+        with pytest.raises(RequestRefusedError, match="live but unverified"):
+            execute(best("rest1"))
+        serving.faults.clear()
+
+        assert hook.delete_model_versions("rest1", keep=1).deleted == ()
+
+        with pytest.raises(AirflowFailException, match="serves again"):
+            execute(best("rest1"))
+        assert serving_version(serving, "rest1") == 1
+
+    def test_the_version_before_a_change_that_is_verified(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
+    ) -> None:
+        for number in (1, 2, 3):
+            register("rest2", number, auc=0.8 + number / 100)
+        for number in (2, 3):
+            execute(DeployModelOperator(task_id="deploy", model_name="rest2", model_version=number))
+
+        assert hook.delete_model_versions("rest2", keep=1).deleted == (1,)
+
+        back = RollbackDeploymentOperator(task_id="back", deployment_name="rest2")
+        assert execute(back)["model_version"] == 2
+        assert hook.delete_model_versions("rest2", keep=1).deleted == ()
+        assert execute(back)["model_version"] == 3, "and forth again"
+        assert serving_version(serving, "rest2") == 3
+
+
 class TestRecreate:
     def test_is_stopped_for_the_change(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.api import Answer
-from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
-from airflow_provider_hsml.hopsworks.registry.retention import Retained, delete_versions
-from tests.support.fake import PROJECT, FakeHopsworks, row
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, UnexpectedResponseError
+from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
+from airflow_provider_hsml.hopsworks.promotion.retention import Retained, delete_versions
+from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,6 +139,79 @@ def test_a_deleted_version_that_is_still_listed_and_cannot_be_read() -> None:
 
     with pytest.raises(UnexpectedResponseError, match=r"deletion of its versions \[1\] was answered"):
         fake.run(delete_versions(PROJECT, "digits", keep=1, clock=fake.clock))
+
+
+OLDER = JournalEntry(
+    "id",
+    EntryState.PROMOTING,
+    "run",
+    1.0,
+    ServedVersion(None, "digits", 3),
+    {},
+    PreviousState.of(Deployment.from_json(row(modelVersion=2))),
+    touches_env_vars=False,
+)
+"""The entry of a change from version 2 to version 3 of a model whose owner the journal does not tell."""
+
+
+def older(journal: Any, *, is_listed: bool = True) -> FakeHopsworks:
+    """Make a Hopsworks without versions of deployments, where version 1 of five is served, with a newest entry."""
+    fake = FakeHopsworks(row(), has_versions=False)
+    fake.files["models"] = {"count": 5, "items": [model(version) for version in (1, 2, 3, 4, 5)]}
+    for version in (2, 3, 4):
+        kind = f"DELETE modelregistries/119/models/digits_{version}"
+        fake.on[kind] = functools.partial(_remove, fake.files, version)
+    fake.files["variables/versions"] = [{"software": "hopsworks", "version": "4.6.0"}]
+    file = "00000001-b00000000.json"
+    if is_listed:
+        entry = {"attributes": {"name": file, "size": len(json.dumps(journal))}}
+        fake.files[f"{FOLDER}/digits"] = {"count": 1, "items": [entry]}
+        fake.files[file] = journal
+    fake.faults["serving"] = [Answer(200, json.dumps([row()]).encode())]
+    return fake
+
+
+@pytest.mark.parametrize("state", EntryState)
+def test_before_5_2_the_journal_has_the_versions_that_a_rollback_needs(state: EntryState) -> None:
+    entry = dataclasses.replace(OLDER, state=state)
+
+    assert older(entry.to_json()).run(delete_versions(PROJECT, "digits", keep=1)).deleted == (4,)
+
+
+def test_a_change_under_a_change_that_was_not_sent_is_kept_too() -> None:
+    challenger = ServedVersion("demo", "digits", 4)
+    newest = dataclasses.replace(OLDER, challenger=challenger, before=None, earlier=OLDER)
+
+    assert older(newest.to_json()).run(delete_versions(PROJECT, "digits", keep=1)).deleted == ()
+
+
+def test_a_deployment_without_a_journal_needs_no_other_version() -> None:
+    fake = older({}, is_listed=False)
+
+    assert fake.run(delete_versions(PROJECT, "digits", keep=1)).deleted == (2, 3, 4)
+
+
+@pytest.mark.parametrize("has_versions", [False, True])
+def test_a_journal_that_cannot_be_read(*, has_versions: bool) -> None:
+    fake = older({"id": 7})
+    fake.has_versions = has_versions
+
+    with pytest.raises(UnexpectedResponseError):
+        fake.run(delete_versions(PROJECT, "digits", keep=1))
+    assert not fake.sent
+
+
+def test_a_journal_that_the_key_may_not_read() -> None:
+    """Where Hopsworks keeps versions of deployments, they tell; before, nothing does."""
+    fake, kind = older({}), f"{FOLDER}/digits"
+    fake.faults[kind] = [refusal(403, 320004)]
+    with pytest.raises(InvalidInputError, match=r"may not read the journal(.|\n)*DATASET_VIEW"):
+        fake.run(delete_versions(PROJECT, "digits", keep=1))
+    assert not fake.sent
+
+    fake = older({})
+    fake.has_versions, fake.faults[kind] = True, [refusal(403, 320004)]
+    assert fake.run(delete_versions(PROJECT, "digits", keep=1)).deleted == (2, 3, 4)
 
 
 @pytest.mark.parametrize("version", ["9" * 5000 + ".1", "²³.1", "5.99999", "99999.1"])
