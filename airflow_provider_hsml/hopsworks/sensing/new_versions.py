@@ -92,7 +92,7 @@ class NewVersionFeed:
             return set()
         if None in seen.unread:
             message = (
-                f"list the versions of model {self.condition.name!r}: the number of a version cannot be read, so that it "
+                f"list the versions of model {self.condition.name!r}: the number of a version cannot be read, so it "
                 "would count as new later.\nIf this remains, correct or delete that version."
             )
             raise UnexpectedResponseError(message, status=200)
