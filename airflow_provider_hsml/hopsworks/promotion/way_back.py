@@ -73,7 +73,8 @@ async def find_way_back(
             "nowhere.\nDeploy the former version with its environment variables in spec."
         )
         raise InvalidInputError(message)
-    return version if is_kept else None, {name: desired[name] for name in differing}
+    names = [*differing, *diff.path_to_write(live.raw, desired, differing)]
+    return version if is_kept else None, {name: desired[name] for name in names}
 
 
 @dataclass(slots=True)

@@ -49,3 +49,16 @@ def test_a_version_that_is_not_kept() -> None:
     assert way_back([LIVE, {"version": 3}], hides_env_vars=False) is None
     with pytest.raises(InvalidInputError, match="stored nowhere"):
         way_back([LIVE, {"version": 3}])
+
+
+@pytest.mark.parametrize(
+    "path",
+    [None, "/Projects/demo/Models/digits/2", "hdfs:///Projects/demo/Models/digits", "/Projects/DEMO/Models/digits"],
+)
+def test_another_version_is_sent_with_its_path(path: str | None) -> None:
+    """The live path may be of the version that is rolled back from."""
+    fake = FakeHopsworks(row(), has_versions=False)
+    live = Deployment.from_json(row(modelVersion=2, modelPath=path))
+
+    found = fake.run(find_way_back(Run(PROJECT, "digits", 0.5, 1.0, fake.clock), live, 1, row()))
+    assert found == (None, {"model_version": 1, "model_path": "/Projects/demo/Models/digits"})
