@@ -11,6 +11,7 @@ from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 from . import arguments, wire
+from .model_version import model_of_path
 from .plain import from_text
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Deployment:
     model_server: str = "PYTHON"
     api_protocol: str = "REST"
     model_project: str | None = None
-    """The project that owns the model being served."""
+    """The project that owns the model being served; None if the response does not tell."""
     minimum_instances: int = 0
     """The minimum number of instances; 0 means that the deployment may scale to zero (Idle)."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -231,7 +232,7 @@ class DeploymentVersion:
     model_name: str | None = None
     model_version: int | None = None
     model_project: str | None = None
-    """The project that owns the model."""
+    """The project that owns the model; None if the response does not tell."""
     created: str | int | None = None
     """As the server writes it."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -267,9 +268,9 @@ def _minimum_instances(data: Mapping[str, Any]) -> int:
 
 
 def _owner(model_path: object) -> str | None:
-    """Return the project of ``/Projects/<project>/Models/<model>``; None for any other path."""
-    parts = model_path.split("/") if isinstance(model_path, str) else []
-    return parts[2] if len(parts) == 5 and parts[1::2] == ["Projects", "Models"] else None
+    """Return the project that owns the model of a path; None if the path does not tell."""
+    found = model_of_path(model_path)
+    return None if found is None else found[0]
 
 
 def check_kept(deployment_id: int, known: Signature, found: Deployment | None) -> None:

@@ -60,18 +60,21 @@ async def find_way_back(
     :param also: settings to compare beside those that have a name
     :param hides_env_vars: whether environment variables have changed and ``former`` does not have their values
     :raises InvalidInputError: environment variables cannot be restored, because Hopsworks keeps no versions
+    :raises UnexpectedResponseError: the list of versions is not whole: the version may be kept
     """
     desired = diff.read_settings(run.project, former, also=also)
     differing = diff.differences(live.raw, desired)
-    versions = await run.routes.versions(run.project, live, backoff=run.backoff(inputs.FIRST_DELAY_START))
-    is_kept = version in [kept.version for kept in versions or []]
+    # Only the numbers count here: a version of which Hopsworks lists more than we can read is kept as well.
+    kept = await run.routes.version_numbers(run.project, live, run.backoff(inputs.FIRST_DELAY_START))
+    is_kept = version in (kept or ())
     if hides_env_vars and not is_kept:
         message = (
             f"{live} cannot be rolled back: the change touched environment variables, whose former values are stored "
             "nowhere.\nDeploy the former version with its environment variables in spec."
         )
         raise InvalidInputError(message)
-    return version if is_kept else None, {name: desired[name] for name in differing}
+    names = [*differing, *diff.path_to_write(live.raw, desired, differing)]
+    return version if is_kept else None, {name: desired[name] for name in names}
 
 
 @dataclass(slots=True)
