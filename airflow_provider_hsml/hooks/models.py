@@ -11,7 +11,8 @@ from airflow_provider_hsml.hopsworks.domain import arguments, gate
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain
-from airflow_provider_hsml.hopsworks.registry import download, lookup, retention, tags
+from airflow_provider_hsml.hopsworks.promotion import retention
+from airflow_provider_hsml.hopsworks.registry import download, feature_views, lookup, tags
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 from .base import HsmlBaseHook, read_version
@@ -29,7 +30,7 @@ class ModelsMixin(HsmlBaseHook):
 
     def get_models(self, name: str) -> list[ModelVersion]:
         """List all versions of a model."""
-        return self.run(lookup.list_versions(self.client.project, check_model_name(name)))
+        return list(self.run(lookup.list_versions(self.client.project, check_model_name(name))).models)
 
     def get_model(self, name: str, version: int | None = None) -> ModelVersion:
         """
@@ -108,10 +109,14 @@ class ModelsMixin(HsmlBaseHook):
         """
         Delete old versions of a model, but none that a deployment serves or can be rolled back to.
 
+        These are the versions that kept versions of deployments name, and those in the newest journal entries.
+
         :param name: the model's name
         :param keep: how many of the newest to keep, at least 1
         :param keep_best: a metric and a direction (``max`` or ``min``), to keep the best version as well
         :return: the versions that were deleted, and those that were kept, with the reasons
+        :raises InvalidInputError: this Hopsworks keeps no versions of deployments, and the API key may not read the
+            journal; nothing was deleted
         """
         best_by = None
         if keep_best is not None:
@@ -134,7 +139,7 @@ class ModelsMixin(HsmlBaseHook):
         found = self.run(flow)
         return {} if found is None else found
 
-    def get_provenance(self, name: str, version: int) -> Provenance:
+    def get_provenance(self, name: str, version: int, *, model_project: str | None = None) -> Provenance:
         """
         Return the feature view and the training dataset from which a version was made.
 
@@ -143,10 +148,13 @@ class ModelsMixin(HsmlBaseHook):
 
         :param name: the model's name
         :param version: the version's number
-        :raises NotFoundError: there is no such version; the message lists the versions that exist
+        :param model_project: the project whose shared registry has the model; None for the hook's own project
+        :raises NotFoundError: there is no such version, or the registry is not shared; the message lists those that
+            exist
         """
-        model = self.get_model(name, read_version(version))
-        return self.client.send(api.get_provenance(self.client.project, model.name, model.version))
+        owner = None if model_project is None else arguments.resource_name("model_project", model_project)
+        flow = feature_views.read_provenance(self.client.project, check_model_name(name), read_version(version), owner)
+        return self.run(flow)
 
     def set_model_tag(self, name: str, version: int, tag: str, value: Any) -> None:
         """

@@ -71,7 +71,7 @@ _HINTS = {
     250009: "Predictions take an API key, not a token: set HOPSWORKS_API_KEY, or make an Airflow connection.",
     320002: "Check the API key in the connection's password: it may have been deleted.",
     SCOPE_MISSING: "Create an API key with the scopes PROJECT, SERVING and MODELREGISTRY, and with DATASET_VIEW, "
-    "DATASET_CREATE and DATASET_DELETE to register models, and JOB to run jobs.",
+    "DATASET_CREATE and DATASET_DELETE to register models, JOB to run jobs, and FEATURESTORE for feature views.",
     320012: "Check the API key in the connection's password.",
     320013: "Check the API key in the connection's password: it may have been deleted.",
     370000: "Tags have a schema: ask an administrator to make it, in Hopsworks below Cluster settings, Tag schemas.",
@@ -406,7 +406,7 @@ class VerificationError(DeploymentError):
 
 class AmbiguousVerificationError(VerificationError):
     """
-    Raised when answers are wrong, but may not be the new version's.
+    Raised when answers are wrong, but may not be the new version's, or when a change never reached the cluster.
 
     The change is rolled back, and the version is not rejected: deploy it again once its instances can be told apart.
     """

@@ -74,6 +74,22 @@ def best(name: str, **more: Any) -> DeployBestModelOperator:
     return DeployBestModelOperator(model_name=name, **QUICK, **more)
 
 
+def test_in_a_task_loop_no_runs_in_a_row_are_counted(
+    emitted: Emitted, register: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow 3.4 pulls no XComs of earlier runs there."""
+    register("looped", 1, auc=0.8)
+    execute(best("looped"))
+    register("looped", 2, auc=0.7)
+    emitted.metrics.clear()
+    ti = FakeTaskInstance(region_index=1, earlier={"kept_in_a_row": 4})
+
+    assert execute(best("looped"), ti)["kept_in_a_row"] is None
+    assert emitted.actions() == ["kept"]
+    assert emitted.values(metrics.KEPT_IN_A_ROW) == []
+    assert "counting from zero" not in caplog.text
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_nights_in_which_a_version_is_deployed_kept_and_rolled_back(
     deferrable: bool, emitted: Emitted, register: Callable[..., int]

@@ -8,6 +8,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, HsmlHook, PredictOperator
+from airflow_provider_hsml.hopsworks.domain.feature_view import Provenance
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.local import AccessOptions, LocalServing
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.tasks import execute
@@ -74,6 +76,19 @@ def test_a_registry_that_is_not_shared() -> None:
         deploy(model_project="private")
     with pytest.raises(AirflowFailException, match="'nothere' is not shared"):
         deploy(model_project="nothere")
+
+
+def test_the_provenance_of_its_models(hook: HsmlHook) -> None:
+    assert hook.get_provenance("churn", 1, model_project="training") == Provenance()
+
+    with pytest.raises(NotFoundError, match=r"Version 9 .*versions there: 1, 2"):
+        hook.get_provenance("churn", 9, model_project="training")
+    with pytest.raises(NotFoundError, match="not shared"):
+        hook.get_provenance("churn", 1, model_project="private")
+    with pytest.raises(NotFoundError):
+        hook.get_provenance("churn", 1)
+    with pytest.raises(InvalidInputError, match="model_project"):
+        hook.get_provenance("churn", 1, model_project="")
 
 
 def test_lineage_names_the_project_that_owns_the_model() -> None:

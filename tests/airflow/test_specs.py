@@ -19,6 +19,7 @@ from airflow_provider_hsml import (
 )
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import script_file
+from airflow_provider_hsml.hopsworks.domain.deployment_schema import RESERVED
 from airflow_provider_hsml.local import LocalServing, Speeds
 from tests.support import tasks
 from tests.support.tasks import execute, rendered, resource
@@ -209,7 +210,7 @@ class TestChecked:
 
     WRONG: ClassVar[list[tuple[dict[str, Any], str]]] = [
         ({"enviroment": "x"}, "did you mean 'environment'"),
-        ({"env_vars": {"SERVING_SCHEMA_ID": "1"}}, r"spec.env_vars"),
+        *(({"env_vars": {name: "1"}}, rf"spec.env_vars: expected none of .*{name}") for name in sorted(RESERVED)),
         ({"extra": {"revision": "7"}}, r"spec.extra"),
     ]
 

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_hsml import operators, sensors, triggers
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
 from airflow_provider_hsml.hopsworks.promotion import journal
-from airflow_provider_hsml.local import RequestFault
+from airflow_provider_hsml.local import FeatureView, RequestFault
 from airflow_provider_hsml.operators import metrics
 from tests.support.tasks import FakeTaskInstance, execute, run_trigger
 from tests.system.test_example_dags import AIRFLOW
@@ -87,6 +87,19 @@ def _register(name: str, model_file: Callable[..., Path], **_: Any) -> Any:
     return operators.RegisterModelOperator(task_id="task", model_name=name, model_path=path, framework="SKLEARN")
 
 
+def _register_with_view(name: str, serving: LocalServing, model_file: Callable[..., Path], **_: Any) -> Any:
+    view = FeatureView(name="pixels_view", features={"pixel": "float"}, training_datasets=(1,))
+    serving.world.declare(view)
+    return operators.RegisterModelOperator(
+        task_id="task",
+        model_name=name,
+        model_path=model_file(answer=3),
+        framework="SKLEARN",
+        feature_view=view.name,
+        training_dataset_version=1,
+    )
+
+
 def _best(name: str, **_: Any) -> Any:
     return operators.DeployBestModelOperator(model_name=name, metric="auc", direction="max", **QUICK)
 
@@ -122,6 +135,7 @@ def _compare(name: str, tmp_path: Path, **_: Any) -> Any:
 TASKS: dict[str, Callable[..., Any]] = {
     "CompareModelsOperator": _compare,
     "RegisterModelOperator": _register,
+    "RegisterModelOperator(feature_view=...)": _register_with_view,
     "DeployModelOperator": lambda name, **_: operators.DeployModelOperator(model_name=name, **QUICK),
     "DeployBestModelOperator": _best,
     "RollbackDeploymentOperator": _roll_back,
@@ -147,7 +161,12 @@ KEYS = {name: (set(codes(row[1])), row[2]) for row in table("task | scopes") for
 
 class TestTheTableOfKeys:
     def test_has_every_task(self) -> None:
-        assert set(KEYS) == set(TASKS) == {*operators.__all__, *sensors.__all__, "ModelVersionTrigger"}
+        assert set(KEYS) == set(TASKS)
+        assert {name.partition("(")[0] for name in TASKS} == {
+            *operators.__all__,
+            *sensors.__all__,
+            "ModelVersionTrigger",
+        }
 
     @pytest.mark.parametrize("task", TASKS)
     def test_is_what_the_server_enforces(
@@ -166,7 +185,7 @@ class TestTheTableOfKeys:
         ti = FakeTaskInstance()
         keys.forget()
 
-        if task == "RegisterModelOperator":
+        if task.startswith("RegisterModelOperator"):
             path = "/project/*/modelregistries/*/models/*"
             serving.faults.add(RequestFault("PUT", path, status=503, body={"errorCode": 1}, times=9))
             with pytest.raises(RequestRefusedError):
