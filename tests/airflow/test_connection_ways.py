@@ -60,7 +60,7 @@ def test_by_the_environment(text: str, secure: LocalServing, tmp_path: Path) -> 
 
     done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, env=environment, check=False)
 
-    assert f"(True, \"Reached Hopsworks {HOPSWORKS}.0 at {secure.url}, project 'demo'" in done.stdout, done.stderr
+    assert f"(True, \"Reached Hopsworks {HOPSWORKS}.0 at {secure.url}, project 'example'" in done.stdout, done.stderr
 
 
 def test_by_commands(secure: LocalServing, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ from airflow_provider_hsml import PredictOperator, StartDeploymentOperator
 with DAG("inside", schedule=None):
     for name, given in (
         ("environment", {}),
-        ("connection", {"hsml_conn_id": "hopsworks_default", "project": "demo"}),
+        ("connection", {"hsml_conn_id": "hopsworks_default", "project": "example"}),
     ):
         given["deployment_name"] = "inside"
         (
@@ -113,7 +113,7 @@ def test_inside_hopsworks(secure: LocalServing, tmp_path: Path) -> None:
             AIRFLOW_CONN_HOPSWORKS_DEFAULT=json.dumps(connection),
             REST_ENDPOINT=secure.url,
             HOPSWORKS_PROJECT_ID=str(secure.project_id),
-            HOPSWORKS_PROJECT_NAME="demo",
+            HOPSWORKS_PROJECT_NAME="example",
             SECRETS_DIR=str(tmp_path / "secrets"),
             DOMAIN_CA_TRUSTSTORE_PEM=str(secure.ca_bundle),
         )

@@ -37,7 +37,7 @@ def send(client: Client, number: int, body: str, **headers: str) -> requests.Res
 
 
 def test_the_start_page_leads_to_the_projects(client: Client) -> None:
-    assert f'<a href="{PROJECT}">demo</a>' in page(client, "/")
+    assert f'<a href="{PROJECT}">example</a>' in page(client, "/")
     assert "foreign" not in page(client, "/p")
 
 
@@ -59,7 +59,7 @@ def test_a_deployment(client: Client) -> None:
     assert "digits Running Deployment is ready" in said
     assert "Serves digits 1 Metrics accuracy 0.91" in said
     assert "POST /hopsworks-api/api/project/119/inference/models/digits:predict" in said
-    assert f"{client.serving.ingress_url}/v1/demo/digits/v1/models/digits:predict" in said
+    assert f"{client.serving.ingress_url}/v1/example/digits/v1/models/digits:predict" in said
     assert "Loading model digits version 1" in said
     assert "predictorEnvVars TOKEN=…" in said
     assert "secret" not in said
@@ -221,7 +221,7 @@ def test_one_version(client: Client, serving: LocalServing) -> None:
     assert "Metrics loss 1e-09 Served by no deployment" in said
     assert "Files/model.pkl 5" in said
     assert "Input example [ [ 1, 2 ] ]" in said
-    client.put("letters", modelName="letters", modelPath="/Projects/demo/Models/letters")
+    client.put("letters", modelName="letters", modelPath="/Projects/example/Models/letters")
     assert "Served by letters Creat" in words(page(client, f"{PROJECT}/models/letters/1"))
 
 
@@ -236,8 +236,8 @@ def test_what_people_write_is_no_markup(client: Client) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (f"{PROJECT}/deployments/77", "There is no deployment 77 in demo; there are: none."),
-        (f"{PROJECT}/models/nothing", "There is no model nothing in demo; there are: digits."),
+        (f"{PROJECT}/deployments/77", "There is no deployment 77 in example; there are: none."),
+        (f"{PROJECT}/models/nothing", "There is no model nothing in example; there are: digits."),
         (f"{PROJECT}/models/digits/9", "There is no version 9 of model digits"),
         ("/p/1", "Project 1 not found."),
         ("/p/120", "no role in project"),
@@ -278,8 +278,8 @@ def test_pages_of_other_lines(line: str) -> None:
 
 
 def test_a_model_of_a_shared_registry_and_its_namesake() -> None:
-    access = AccessOptions(shared_registries={"training": ["demo"]})
-    with LocalServing(engine=load, project=["demo", "training"], access=access) as serving:
+    access = AccessOptions(shared_registries={"training": ["example"]})
+    with LocalServing(engine=load, project=["example", "training"], access=access) as serving:
         serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.1})
         serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.9}, project="training")
         client = Client(serving)
