@@ -24,10 +24,10 @@ def test_one_value_makes_no_chart(values: dict[int, Any]) -> None:
 @pytest.mark.parametrize(
     ("values", "drawn"),
     [
-        ({1: 0.5, 3: 1.0}, [(50, 138), (504, 28)]),
-        ({1: 0.5, 2: 0.5}, [(50, 83), (504, 83)]),
-        ({1: 1.0, 2: 0.5, 5: 0.0}, [(34, 28), (151.5, 83), (504, 138)]),
-        ({1: -1e308, 2: 1e308}, [(82, 83), (504, 83)]),
+        ({1: 0.5, 3: 1.0}, [(54.5, 138), (504, 28)]),
+        ({1: 0.5, 2: 0.5}, [(54.5, 83), (504, 83)]),
+        ({1: 1.0, 2: 0.5, 5: 0.0}, [(35.5, 28), (152.6, 83), (504, 138)]),
+        ({1: -1e308, 2: 1e308}, [(92.5, 83), (504, 83)]),
     ],
 )
 def test_points_keep_their_proportions(values: dict[int, float], drawn: list[tuple[float, float]]) -> None:
@@ -69,7 +69,7 @@ def test_labels_are_whole_and_apart(value: float, count: int, first: int) -> Non
     marks = dict.fromkeys(list(values)[-3:], "rolled back") | {first: "served"}
     chart = chart_of(values, marks)
 
-    assert 8 * max(len(f"{chart.least:.6g}"), len(f"{chart.most:.6g}")) <= chart.left - 6
+    assert 9.5 * max(len(f"{chart.least:.6g}"), len(f"{chart.most:.6g}")) <= chart.left - 6
     for labels in (chart.labels, chart.versions):
         assert labels
         for place, label in enumerate(labels):

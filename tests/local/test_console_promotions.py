@@ -176,8 +176,8 @@ def test_what_the_pages_say(client: Client) -> None:
     second = words(page(client, f"{PROJECT}/models/digits/2"))
     third = page(client, f"{PROJECT}/models/digits/3")
 
-    assert "1970-01-01 00:03:40 UTC rolled back digits 2 digits 1 it lies retrain/night 2/deploy/-1" in deployment
-    assert "1970-01-01 00:01:50 UTC verified digits 1" in deployment
+    row = "rolled back digits 2 before: digits 1 it lies 1970-01-01 00:03:40 UTC retrain/night 2/deploy/-1"
+    assert f"{row} verified digits 1 1970-01-01 00:01:50 UTC" in deployment
     assert "Something is under way" not in deployment
     assert "model version 2: 0.92, rolled back" in model
     assert "2 rolled back by digits: it lies" in words(model)

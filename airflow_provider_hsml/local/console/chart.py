@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 520, 170
 _TOP, _BOTTOM, _SIDE = 28, 32, 16
-_LETTER = 8
-"""The width of a letter, a little more than it is."""
+_LETTER = 9.5
+"""The width of a letter: a little more than that of a bold digit in a wide font of the size in console.css."""
 _LABEL_ABOVE, _LABEL_BELOW = -11, 21
 _FAR = 4
 """A value is out of range if its distance from the others is larger than this multiple of their range."""

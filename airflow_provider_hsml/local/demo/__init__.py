@@ -78,9 +78,9 @@ _MESSAGE = re.compile(
     r"\] (?P<text>(?!Uploading ).+?) +\[(?:airflow\.task\.operators\.)?airflow_provider_hsml\.[\w.]+\]"
 )
 _INTRODUCTION = f"""\
-The demo plays four nights of the DAG {DAG}. A night is one run of the DAG, as its daily schedule would start it:
-it trains three candidates, registers them as versions of the model 'digits', and deploys the best one if it beats the
-version in production. Here the nights follow each other at once, and take about a minute each.
+The demo plays four nights of the DAG {DAG}. A night is one run of the DAG, as its daily schedule would
+start it: it trains three candidates, registers them as versions of the model 'digits', and deploys the best one if it
+beats the version in production. Here the nights follow each other at once, and take about a minute each.
 """
 _NOT_INHERITED = re.compile(r"(AIRFLOW|HOPSWORKS|HSML)_.*|REST_ENDPOINT|SECRETS_DIR|PYTHONDONTWRITEBYTECODE|PYTHONPATH")
 
@@ -241,10 +241,10 @@ class _Demo:
         server = Server(ready)
         self._env["AIRFLOW_CONN_HSML_DEFAULT"] = server.connection()
         self._voice.say(
-            f"The local Model Serving is ready, with project {ready['project']!r}. You can watch the nights in its "
-            "console; the certificate is its own, so your browser asks first:"
+            f"The local Model Serving is ready, with project {ready['project']!r}. Watch it in its console:"
         )
-        print(f"\n    {server.console}\n", flush=True)
+        print(f"\n    {server.console}\n")
+        print("Your browser warns of its certificate, which the server has signed itself.\n", flush=True)
         return server
 
     def _start(self, name: str, command: list[str], *, apart: Path | None = None, kept: bool = False) -> Program:
@@ -329,8 +329,7 @@ AIRFLOW__CORE__DAGS_FOLDER={_CHECKOUT / "example_dags"}
 curl --cacert {server.ca_bundle} -H "Authorization: ApiKey $(cat {server.key_file})" \
 {server.url}{server.path("serving")}
 
-Stop it with: kill {server.pid}
-"""
+Stop it with: kill {server.pid}"""
 
 
 def _environment(airflow_home: Path) -> dict[str, str]:
