@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_hsml.local import LocalServing
 from tests.conftest import HOPSWORKS, run_model
@@ -47,6 +48,16 @@ def ours(text: str, serving: LocalServing, folder: Path) -> str:
         text = text.replace(shown, own)
     assert "hopsworks.ai" not in text
     return text
+
+
+def test_airflow_warns_about_no_value_of_the_local_server(secure: LocalServing) -> None:
+    """A task that reads a connection has Airflow mask all its texts, and warns about one that is too short for that."""
+    least = conf.getint("logging", "min_length_masked_secret", fallback=5)
+    fields = json.loads(secure.connection)
+    texts = [value for value in (fields["password"], *fields["extra"].values()) if isinstance(value, str)]
+
+    assert len(texts) == 3
+    assert min(map(len, texts)) >= least
 
 
 def test_there_are_all_ways() -> None:

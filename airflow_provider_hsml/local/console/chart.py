@@ -13,6 +13,8 @@ WIDTH, HEIGHT = 520, 170
 _TOP, _BOTTOM, _SIDE = 28, 32, 16
 _LETTER = 9.5
 """The width of a letter: a little more than that of a bold digit in a wide font of the size in console.css."""
+_EDGE = 2
+"""The space that texts leave at both sides, since browsers round."""
 _LABEL_ABOVE, _LABEL_BELOW = -11, 21
 _FAR = 4
 """A value is out of range if its distance from the others is larger than this multiple of their range."""
@@ -44,9 +46,9 @@ class Label(NamedTuple):
     def within(cls, text: str, x: float, y: float) -> Self:
         """Place a text around a point, but inside the chart."""
         half = _LETTER * len(text) / 2
-        if x + half > WIDTH:
-            return cls(text, WIDTH, y, "end")
-        return cls(text, x, y, "middle") if x >= half else cls(text, 0, y, "start")
+        if x + half > WIDTH - _EDGE:
+            return cls(text, WIDTH - _EDGE, y, "end")
+        return cls(text, x, y, "middle") if x >= half + _EDGE else cls(text, _EDGE, y, "start")
 
 
 @dataclass(frozen=True, slots=True)
