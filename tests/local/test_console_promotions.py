@@ -155,6 +155,7 @@ def test_results(files: ProjectFiles, entries: list[Any], shown: list[Any], bad:
         b'{"id": "x", "state": "promoting", "at": 1e999, "timeout": true, "rejected": [1, {"served": 1, "at": -1}]}',
         json.dumps(entry("x", "verified", None, 1, 1e300, challenger=served(None) | {"version": True})).encode(),
         b'{"state": "verified", "reason": "' + b"x" * (5 << 20) + b'"}',
+        b'{"state": "verified", "reason": "' + b"x" * 5000 + b'"}',
     ],
 )
 def test_a_journal_of_any_content(files: ProjectFiles, odd: bytes) -> None:
@@ -162,6 +163,7 @@ def test_a_journal_of_any_content(files: ProjectFiles, odd: bytes) -> None:
     files.write(f"{FOLDER}/digits/lease-preflight-{'0' * 32}-000001.json", b"{}")
 
     assert ("verified", 1) in history(files)
+    assert all(len(each.reason) <= 2000 for each in promotions.promotions(files, "digits", NOW))
 
 
 def test_what_the_pages_say(client: Client) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FOLDER = "Resources/airflow-provider-hsml/journal"
 _FILE = re.compile(r"[0-9]{8}-.*\.json")
 _FILE_BYTES = 4 << 20
+_LETTERS = 2000
+"""The longest text that is shown."""
 _LATEST = 4e9
 """Seconds since 1970: a later time is none."""
 UNDER_WAY, ROLLING_BACK, ROLLED_BACK, REJECTED = "under way", "rolling back", "rolled back", "rejected"
@@ -181,4 +183,4 @@ def _time(value: Any) -> float:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    return value[:_LETTERS] if isinstance(value, str) else None
