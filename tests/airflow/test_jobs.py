@@ -211,7 +211,9 @@ class TestErrors:
     def test_of_a_job_that_does_not_exist(self, declare: Callable[..., str]) -> None:
         job = declare(SHOWS)
 
-        with pytest.raises(AirflowFailException, match=rf"Job 'trian' does not exist in project 'demo'; .*\b{job}\b"):
+        with pytest.raises(
+            AirflowFailException, match=rf"Job 'trian' does not exist in project 'example'; .*\b{job}\b"
+        ):
             execute(task("trian"))
 
     def test_of_a_key_without_the_scope(

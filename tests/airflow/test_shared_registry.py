@@ -23,10 +23,10 @@ pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 @pytest.fixture(scope="module")
 def local_serving() -> Iterator[LocalServing]:
     """Three projects; the first of them is allowed to read the models of the second."""
-    access = AccessOptions(shared_registries={"training": ["demo"]})
+    access = AccessOptions(shared_registries={"training": ["example"]})
     with LocalServing(
         engine=run_model,
-        project=["demo", "training", "private"],
+        project=["example", "training", "private"],
         access=access,
         hopsworks_version=HOPSWORKS,
     ) as serving:
@@ -72,7 +72,7 @@ def test_a_model_that_another_project_serves_is_kept(hook: HsmlHook) -> None:
 
 
 def test_a_registry_that_is_not_shared() -> None:
-    with pytest.raises(AirflowFailException, match=r"'private' is not shared with project 'demo'.*are: training"):
+    with pytest.raises(AirflowFailException, match=r"'private' is not shared with project 'example'.*are: training"):
         deploy(model_project="private")
     with pytest.raises(AirflowFailException, match="'nothere' is not shared"):
         deploy(model_project="nothere")
@@ -100,4 +100,4 @@ def test_lineage_names_the_project_that_owns_the_model() -> None:
     lineage = operator.get_openlineage_facets_on_complete(None)
 
     assert [one.name for one in lineage.inputs] == ["training/models/churn"]
-    assert [one.name for one in lineage.outputs] == ["demo/deployments/lineage"]
+    assert [one.name for one in lineage.outputs] == ["example/deployments/lineage"]

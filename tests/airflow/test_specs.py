@@ -226,7 +226,7 @@ class TestChecked:
             *WRONG,
             ({"scaling": {"min_instances": 3, "max_instances": "2"}}, r"spec.scaling.max_instances"),
             ({"script_file": "/Projects/other/Resources/x.py"}, r"spec.script_file: expected a file in project"),
-            ({"config_file": "/Projects/demo/Resources/x.yml"}, r"spec.config_file: only vLLM"),
+            ({"config_file": "/Projects/example/Resources/x.yml"}, r"spec.config_file: only vLLM"),
         ],
     )
     def test_before_anything_is_changed(
@@ -258,11 +258,13 @@ class TestChecked:
 def test_a_script_in_the_project(hook: HsmlHook, name: str, script: Path, register: Callable[..., int]) -> None:
     register(name, 1)
     execute(deploy(name, spec={"script_file": str(script)}))
-    path = f"/Projects/demo/{script_file.FOLDER}/{resource(hook, name)['predictor']}"
+    path = f"/Projects/example/{script_file.FOLDER}/{resource(hook, name)['predictor']}"
 
     assert execute(deploy(name, spec={"script_file": f"hopsfs:{path}"}))["action"] == "unchanged"
-    with pytest.raises(AirflowFailException, match=r"spec.script_file: there is no '/Projects/demo/Resources/no.py'"):
-        execute(deploy(name, spec={"script_file": "/Projects/demo/Resources/no.py"}))
+    with pytest.raises(
+        AirflowFailException, match=r"spec.script_file: there is no '/Projects/example/Resources/no.py'"
+    ):
+        execute(deploy(name, spec={"script_file": "/Projects/example/Resources/no.py"}))
 
 
 PREDICTOR = """

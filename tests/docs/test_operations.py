@@ -218,13 +218,13 @@ def test_the_key_that_trains_can_approve(deployed: str, hook: HsmlHook, keys: Ke
 def exported(metric: str) -> tuple[str, set[str]]:
     """Return the name and the labels that the exporter's rules on the page give to a metric of plain StatsD."""
     (rules,) = re.findall(r"```yaml\n(mappings:.*?)```", PAGE, re.DOTALL)
-    emitted = f"airflow.{metric}.demo.churn{'.kept' if metric == metrics.PROMOTIONS else ''}"
+    emitted = f"airflow.{metric}.example.churn{'.kept' if metric == metrics.PROMOTIONS else ''}"
     for pattern, *texts in re.findall(r"- match: (\S+)\n +name: (\S+)\n +labels: {([^}]+)}", rules):
         found = re.fullmatch(re.escape(pattern).replace(r"\*", "([^.]+)"), emitted)
         if found is not None:
             name, labels = (found.expand(text.replace("$", "\\")) for text in texts)
             values = dict(re.findall(r'(\w+): "([^"]*)"', labels))
-            assert (values["project"], values["deployment"]) == ("demo", "churn")
+            assert (values["project"], values["deployment"]) == ("example", "churn")
             return name, set(values)
     raise AssertionError(emitted)
 
