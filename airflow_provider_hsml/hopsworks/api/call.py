@@ -114,6 +114,8 @@ class Call(Generic[T]):
     """``scheme://host:port`` to send to; None for the connection's."""
     host: str | None = None
     """The Host header; None for the host of ``base``."""
+    request_id: str | None = None
+    """The header x-request-id; None for none."""
     error: Callable[[str, Answer], HopsworksError] | None = None
     """Builds the error of a response that does not come from Hopsworks itself."""
     looks_at: int | str | None = None

@@ -118,7 +118,14 @@ def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: fl
     )
 
 
-def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: float | None = None) -> Call[Any]:
+def predict_at(
+    url: str,
+    address: Address,
+    body: Mapping[str, Any],
+    *,
+    seconds: float | None = None,
+    request_id: str | None = None,
+) -> Call[Any]:
     """
     Request predictions from a deployment, at the ingress.
 
@@ -126,6 +133,7 @@ def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: 
     :param address: the deployment's address at the ingress
     :param body: as for ``predict``
     :param seconds: timeout of the response
+    :param request_id: the same for a request that is sent again, by which logged rows are recognized
     """
     return Call(
         f"ask deployment {address.name!r} for predictions at the ingress",
@@ -139,6 +147,7 @@ def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: 
         asks_deployment=True,
         base=url,
         host=address.host,
+        request_id=request_id,
         error=_refused_at_ingress,
     )
 

@@ -14,6 +14,7 @@ The work is done in threads. HTTP is handed in: each thread has a connection of 
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import threading
 from collections import deque
@@ -37,7 +38,7 @@ from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 from . import predict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.api import Call, Project
     from airflow_provider_hsml.hopsworks.flow import Clock
@@ -89,11 +90,28 @@ class Target:
     timeout: float = 600.0
     """Seconds for one chunk with its retries: an Idle deployment has to wake up within them."""
     clock: Clock = field(default_factory=steady)
+    request_key: str = ""
+    """What makes requests for the same rows the same, also in a retry; empty: they have no id."""
+    most_splits: int | None = None
+    """Requests that may be cut in two because of their rows, in the whole work; None: any number."""
+    answered_row: Sequence[Any] = ()
+    """A row that was answered in earlier work, alone in a list; empty if there is none."""
 
     @property
     def concurrency(self) -> int:
         """The requests that its route takes at a time."""
         return AT_THE_PROXY if self.project.ingress is None else AT_THE_INGRESS
+
+    def request_id(self, first: int, count: int) -> str | None:
+        """
+        Return the id of a request, which is the same when the rows are sent again.
+
+        :param first: the number of its first row
+        :param count: the number of its rows
+        """
+        if not self.request_key:
+            return None
+        return hashlib.sha256(f"{self.request_key}/{first}/{count}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +136,7 @@ def score(
     chunk_rows: int = CHUNK_ROWS,
     concurrency: int | None = None,
     on_wait: Callable[[], object] = lambda: None,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """
     Yield the predictions for rows, in the order of the rows.
 
@@ -133,9 +151,29 @@ def score(
     :param on_wait: called in this thread after each chunk, and every few seconds while none is complete
     :raises HopsworksError: the deployment does not answer, or answers none of the rows
     """
+    return score_chunks(_chunks(rows, chunk_rows), target, connect, concurrency=concurrency, on_wait=on_wait)
+
+
+def score_chunks(
+    chunks: Iterator[tuple[int, Sequence[Any]]],
+    target: Target,
+    connect: Callable[[Callable[[float], None]], Connection],
+    *,
+    concurrency: int | None = None,
+    on_wait: Callable[[], object] = lambda: None,
+) -> Generator[Chunk, None, None]:
+    """
+    Yield the predictions for chunks of rows, in the order of the chunks, as ``score`` does.
+
+    :param chunks: the number of the first row of each, and its rows; one without rows is not sent
+    :param target: the deployment
+    :param connect: as for ``score``
+    :param concurrency: as for ``score``
+    :param on_wait: as for ``score``
+    :raises HopsworksError: the deployment does not answer, or answers none of the rows
+    """
     most = target.concurrency if concurrency is None else concurrency
     work = _Work(target, connect)
-    chunks = _chunks(rows, chunk_rows)
     sent: deque[Future[Chunk]] = deque()
     executor = ThreadPoolExecutor(most, thread_name_prefix="hsml-scoring")
     try:
@@ -166,9 +204,11 @@ def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
 class _Tally:
     """What all threads together have seen of a deployment."""
 
-    def __init__(self) -> None:
-        self.answered_row: list[Any] = []
+    def __init__(self, target: Target) -> None:
+        self.answered_row: Sequence[Any] = target.answered_row
         """A row that was answered, alone in a list; empty while none was."""
+        self._most_splits = target.most_splits
+        self._splits = 0
         self._refused = 0
         self._last: HopsworksError | None = None
         self._lock = threading.Lock()
@@ -189,6 +229,21 @@ class _Tally:
             self._last = error
         if self._refused >= ALL_REFUSED:
             self.check_answered()
+
+    def split(self, error: HopsworksError) -> None:
+        """
+        Count a request that is cut in two because it was refused.
+
+        :raises _Outage: there were too many of them
+        """
+        with self._lock:
+            self._splits += 1
+        if self._most_splits is not None and self._splits > self._most_splits:
+            line = (
+                f"{self._most_splits} requests were cut in two to find the rows at fault, and there are more.\nCorrect "
+                "the rows. If each alone is answered, the requests are too large: lower 'chunk_rows'."
+            )
+            raise _Outage(error.extended(line))
 
     def check_answered(self) -> None:
         """
@@ -224,7 +279,7 @@ class _Work:
     """Scores chunks, in any thread."""
 
     def __init__(self, target: Target, connect: Callable[[Callable[[float], None]], Connection]) -> None:
-        self.tally = _Tally()
+        self.tally = _Tally(target)
         self._target = target
         self._connect = connect
         self._ended = threading.Event()
@@ -293,13 +348,14 @@ class _Work:
         :return: the chunk, and the last failure that says nothing; with one, the chunk has to be tried again
         """
         chunk = Chunk(first, [None] * len(rows), {}, [])
-        ranges, suspect, suspects = [(0, len(rows))], None, 0
+        ranges, suspect, suspects = [(0, len(rows))] if rows else [], None, 0
         while ranges and suspects < MOST_SUSPECTS:
             begin, end = ranges.pop()
             try:
-                predictions, seconds = await self._ask(project, rows[begin:end])
+                predictions, seconds = await self._ask(project, rows[begin:end], first + begin)
             except HopsworksError as error:
                 if end - begin > 1 and (refuses_rows(error) or _is_too_large(error)):
+                    self.tally.split(error)
                     middle = (begin + end) // 2
                     ranges += [(middle, end), (begin, middle)]
                     continue
@@ -339,14 +395,16 @@ class _Work:
                     self.tally.answered(row)
                     break
 
-    async def _ask(self, project: Project, rows: Sequence[Any]) -> tuple[list[Any], float]:
+    async def _ask(self, project: Project, rows: Sequence[Any], first: int) -> tuple[list[Any], float]:
         """
         Request the predictions for rows, and retry while the deployment does not answer any.
 
+        :param first: the number of the first row
         :return: the predictions, and the seconds of the request
         :raises _Outage: it fails with rows that it has answered before, or limits the rate, for too long
         """
         target, pause = self._target, _FIRST_PAUSE
+        request_id = target.request_id(first, len(rows))
         ends = target.clock() + min(OUTAGE_SECONDS, target.timeout)
         while True:
             try:
@@ -354,7 +412,7 @@ class _Work:
                     predict.until_reached(
                         project,
                         target.name,
-                        lambda _seconds: self._ask_once(project, rows),
+                        lambda _seconds: self._ask_once(project, rows, request_id),
                         timeout=target.timeout,
                         clock=target.clock,
                     ),
@@ -373,8 +431,9 @@ class _Work:
             else:
                 return self._predictions(answer, len(rows)), seconds
 
-    async def _ask_once(self, project: Project, rows: Sequence[Any]) -> Any:
-        return await predict.ask_model(project, self._target.name, {self._target.key: list(rows)})
+    async def _ask_once(self, project: Project, rows: Sequence[Any], request_id: str | None = None) -> Any:
+        body = {self._target.key: list(rows)}
+        return await predict.ask_model(project, self._target.name, body, request_id=request_id)
 
     async def _is_answering(self, project: Project) -> bool:
         """Return whether a row that was answered before still is; true while none was."""

@@ -81,6 +81,8 @@ class HttpRequest:
         self.headers = {"Authorization": f"{access.key_kind} {key}", "Accept-Encoding": ENCODING}
         if call.host:
             self.headers["Host"] = call.host
+        if call.request_id:
+            self.headers["x-request-id"] = call.request_id
         self.content: bytes | None = None
         if call.body is not None:
             self.headers["Content-Type"] = "application/json"

@@ -1,0 +1,58 @@
+"""Files of JSON lines, packed with gzip or not."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json", ".json.gz")
+"""How the names of files with JSON lines end; Spark writes them as ``.json``."""
+LONGEST_LINE = 16 * 1024 * 1024
+"""Bytes of a line."""
+
+
+def raw_lines(what: str, name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """
+    Yield the lines of a file that are not blank, with their numbers, from 1.
+
+    :param what: the argument's name, for messages
+    :param name: the file's name, of which the ending tells whether it is packed
+    :param file: the open file
+    :raises InvalidInputError: the file cannot be read to its end, or a line is too long
+    """
+    number = 0
+    try:
+        unpacked: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
+        while line := unpacked.readline(LONGEST_LINE + 1):
+            number += 1
+            if len(line) > LONGEST_LINE:
+                message = f"{what}: line {number} of {name!r} is longer than {LONGEST_LINE} bytes."
+                raise InvalidInputError(message)
+            if line.strip():
+                yield number, line
+    except (OSError, EOFError, zlib.error) as error:
+        message = f"{what}: {name!r} cannot be read after line {number} ({error}).\nCheck whether it is complete."
+        raise InvalidInputError(message) from error
+
+
+def json_of(what: str, place: str, content: bytes) -> Any:
+    """
+    Parse the JSON of a line or of a file.
+
+    :param what: the argument's name, for messages
+    :param place: where it is, for messages
+    :raises InvalidInputError: it is none
+    """
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        # The message leaves the text out, since rows may hold personal data.
+        message = f"{what}: {place} is no JSON ({error}).\nExpected one record in each line."
+        raise InvalidInputError(message) from None

@@ -1,0 +1,252 @@
+"""Rows of a table as requests: which columns the model gets, in which form, and which rows cannot be sent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from airflow_provider_hsml.hopsworks.domain import arguments, schema_rows
+from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain
+from airflow_provider_hsml.hopsworks.domain.records import INSTANCE, Shape
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_hsml.hopsworks.domain.deployment_schema import DeploymentSchema
+
+_MISSING = "the column is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row without a prediction."""
+
+    field: str | None
+    """The column at fault; None if it is not known, or it is the whole row."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of the input that are used, as the user names them."""
+
+    model: Mapping[str, str] | None = None
+    """The name for the model by the name in the input, in the model's order; None: all but the key columns."""
+    keys: tuple[str, ...] = ()
+    """The columns that are carried into the result."""
+
+    @classmethod
+    def read(cls, columns: object, key_columns: object) -> Self:
+        """
+        Read the arguments of these names.
+
+        :param columns: names in the model's order, or a mapping of the input's names to the model's; also as JSON text
+        :param key_columns: names, or one name
+        :raises InvalidInputError: a name is no text, or is given twice
+        """
+        return cls(None if columns is None else cls._model(columns), cls._keys(key_columns))
+
+    @staticmethod
+    def _model(value: object) -> dict[str, str]:
+        given = from_text("columns", value, '["age", "income"]')
+        if isinstance(given, Mapping):
+            names = {arguments.text("columns", old): arguments.text("columns", new) for old, new in given.items()}
+        else:
+            several = [arguments.text("columns", name) for name in arguments.sequence("columns", given)]
+            names = {name: name for name in several}
+            if len(names) < len(several):
+                arguments.refuse("columns", "each column once", several)
+        if not names or len(set(names.values())) < len(names):
+            arguments.refuse("columns", "at least one column, and a different name for each", given)
+        return names
+
+    @staticmethod
+    def _keys(value: object) -> tuple[str, ...]:
+        if value is None:
+            return ()
+        if isinstance(value, str) and value.lstrip().startswith("["):
+            value = from_text("key_columns", value, '["customer_id"]')
+        given = [value] if isinstance(value, str) else arguments.sequence("key_columns", value)
+        names = tuple(arguments.text("key_columns", name) for name in given)
+        reserved = {"row", "prediction", "error"} & set(names)
+        if reserved or len(set(names)) < len(names):
+            expected = "different names, none of them 'row', 'prediction' or 'error', which the result has itself"
+            arguments.refuse("key_columns", expected, list(names))
+        return names
+
+    def to_json(self) -> list[Any]:
+        """Return them as plain JSON."""
+        return [None if self.model is None else list(self.model.items()), list(self.keys)]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """The rows of one chunk."""
+
+    first: int
+    """The number of the first row, from 0."""
+    keys: list[dict[str, Any]]
+    """The key columns of each row."""
+    instances: list[Any] = field(default_factory=list)
+    """The rows that are sent."""
+    places: list[int] = field(default_factory=list)
+    """The place of each of them in the chunk."""
+    bad: dict[int, BadRow] = field(default_factory=dict)
+    """The rows that cannot be sent, by their places in the chunk."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowForm:
+    """What the model gets for a row."""
+
+    columns: Columns
+    names: Mapping[str, str] | None
+    """The name for the model by the name in the input; None: all columns but the keys, under their own names."""
+    kind: str
+    """``object``, ``list`` or ``value``."""
+    optional: frozenset[str] = frozenset()
+    """The columns of the input that a row may lack."""
+    schema: DeploymentSchema | None = None
+    """The schema of the deployment's requests, which each row has to match."""
+
+    @classmethod
+    def build(
+        cls,
+        columns: Columns,
+        shape: Shape,
+        first: object,
+        schema: DeploymentSchema | None = None,
+        row_format: str | None = None,
+    ) -> Self:
+        """
+        Find out what the model gets for a row.
+
+        :param columns: as the user named them
+        :param shape: what is known of the rows that the model takes
+        :param first: the first row of the input
+        :param schema: the schema of the deployment's requests
+        :param row_format: ``list`` or ``record``; None: as the schema or the registered example has it
+        :raises InvalidInputError: the columns do not fit
+        """
+        kind = "object" if shape.width is None else "list" if shape.width else "value"
+        kind = {None: kind, "list": "list", "record": "object"}[row_format]
+        if not isinstance(first, Mapping) or (INSTANCE in first and columns.model is None):
+            return cls(columns, None, kind, schema=schema)
+        names, optional = columns.model, frozenset[str]()
+        if names is None and shape.names is not None:
+            names, optional = {name: name for name in shape.names}, frozenset(shape.names) - shape.required
+        elif names is None and kind != "object":
+            names = {name: name for name in first if name not in columns.keys}
+        if kind == "value" and names is not None and len(names) != 1:
+            _refuse_width(shape, 1, names)
+        if shape.width and kind == "list" and names is not None and len(names) != shape.width:
+            _refuse_width(shape, shape.width, names)
+        return cls(columns, names, kind, optional, schema)
+
+    def prepare(self, first: int, rows: Sequence[Any]) -> Prepared:
+        """
+        Return the rows of a chunk as they are sent.
+
+        :param first: the number of the first row, from 0
+        :param rows: as they were read
+        """
+        chunk = Prepared(first, [{} for _ in rows])
+        for place, row in enumerate(rows):
+            if isinstance(row, BadRow):
+                chunk.bad[place] = row
+                continue
+            fault = self._enter_keys(chunk.keys[place], row)
+            instance, fault = (None, fault) if fault else self._instance(row)
+            if fault is not None:
+                chunk.bad[place] = fault
+            else:
+                chunk.instances.append(instance)
+                chunk.places.append(place)
+        self._make_plain(chunk)
+        if self.schema is not None and chunk.instances:
+            self._check(chunk, self.schema)
+        return chunk
+
+    def _enter_keys(self, keys: dict[str, Any], row: Any) -> BadRow | None:
+        for name in self.columns.keys:
+            if not isinstance(row, Mapping) or name not in row:
+                return BadRow(name, _MISSING)
+            try:
+                keys[name] = plain(name, schema_rows.encoded(row[name]))
+            except InvalidInputError as error:
+                return BadRow(name, _first_line(error))
+        return None
+
+    def _instance(self, row: Any) -> tuple[Any, BadRow | None]:
+        if not isinstance(row, Mapping):
+            if self.names is not None:
+                return None, BadRow(None, f"expected an object with the columns, got {type(row).__name__}")
+            return row, None
+        if self.names is None:
+            if self.columns.model is None and INSTANCE in row:
+                return row[INSTANCE], None
+            return {name: value for name, value in row.items() if name not in self.columns.keys}, None
+        values = {}
+        for name, new in self.names.items():
+            if name in row:
+                values[new] = row[name]
+            elif name not in self.optional or self.kind != "object":
+                return None, BadRow(name, _MISSING)
+        if self.kind == "object":
+            return values, None
+        found = list(values.values())
+        return (found if self.kind == "list" else found[0]), None
+
+    def _make_plain(self, chunk: Prepared) -> None:
+        try:
+            chunk.instances = self._plain(chunk.instances)
+        except InvalidInputError:
+            kept = []
+            for place, instance in zip(chunk.places, chunk.instances, strict=True):
+                try:
+                    kept.append((place, self._plain([instance])[0]))
+                except InvalidInputError as error:
+                    chunk.bad[place] = _unsendable(error)
+            _keep(chunk, kept)
+
+    def _plain(self, instances: list[Any]) -> list[Any]:
+        if self.schema is None:
+            return list(plain("", instances))
+        texts = plain("", schema_rows.encoded(instances))
+        numbers = plain("", schema_rows.encoded(instances, decimals=False))
+        return list(schema_rows.by_field(self.schema, texts, numbers))
+
+    @staticmethod
+    def _check(chunk: Prepared, schema: DeploymentSchema) -> None:
+        for fault in schema_rows.faults(schema, chunk.instances):
+            for place in chunk.places if fault.row is None else [chunk.places[fault.row]]:
+                chunk.bad.setdefault(place, BadRow(fault.field, fault.reason))
+        if chunk.bad:
+            pairs = zip(chunk.places, chunk.instances, strict=True)
+            _keep(chunk, [(place, one) for place, one in pairs if place not in chunk.bad])
+
+
+def _keep(chunk: Prepared, kept: list[tuple[int, Any]]) -> None:
+    chunk.places = [place for place, _ in kept]
+    chunk.instances = [instance for _, instance in kept]
+
+
+def _unsendable(error: InvalidInputError) -> BadRow:
+    """Return the fault of a row that JSON cannot hold. Its message begins with the place in the list of one row."""
+    place, _, reason = _first_line(error).partition(": ")
+    inner = place.removeprefix("[0]").strip(".[]'\"")
+    return BadRow(inner or None, reason.replace(" (row 0, the first is row 0)", ""))
+
+
+def _first_line(error: InvalidInputError) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _refuse_width(shape: Shape, width: int, names: Mapping[str, str]) -> None:
+    message = (
+        f"input: {shape.source or 'a row for the model'} has {width} values, and there are {len(names)} columns for "
+        f"the model: {arguments.shown(list(names))}.\nName those that the model gets in 'columns', in its order."
+    )
+    raise InvalidInputError(message)
