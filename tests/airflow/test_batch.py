@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,3 +148,85 @@ class TestResult:
 
         assert scene.score(ti) == manifest
         assert scene.sent() == 0
+
+
+class Worker:
+    """A process that scores in forks, which are killed."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.support.mortal_batch_worker"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def __call__(self, scene: Scene, results: Path, **kill_at: Any) -> Any:
+        """Score, and tell how it ended."""
+        arguments = {
+            "input": str(scene.input),
+            "result_path": str(results),
+            "key_columns": ["id"],
+            "chunk_rows": 50,
+            "max_errors": 10,
+            "fail_on_partial_error": False,
+            "run_key": "run",
+            "try_name": "try1",
+        }
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps({"name": scene.name, "arguments": arguments, "kill_at": kill_at}) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture
+def worker(serving: LocalServing) -> Iterator[Worker]:
+    worker = Worker()
+    with worker.process:
+        yield worker
+        assert worker.process.stdin is not None
+        worker.process.stdin.close()
+
+
+class TestKill:
+    """Real processes, killed at any moment, and the same task again."""
+
+    def test_the_result_is_that_of_an_undisturbed_run(self, scene: Scene, worker: Worker) -> None:
+        """Each try is killed at another moment, so that all of them together come to the end."""
+        scene.register(2, refuses=[7, 555]).deploy(2)
+        undisturbed = scene.folder / "undisturbed"
+        expected = worker(scene, undisturbed)
+        files = len(expected["files"])
+        assert files > 5
+
+        endings = [
+            worker(scene, scene.results, **moment)
+            for moment in (
+                {"request": 1},
+                {"request": 9},
+                *({"file": number, "when": when} for when in ("before", "after") for number in (1, 2, 3)),
+                {"request": 3},
+            )
+        ]
+        assert endings == ["killed"] * len(endings)
+        manifest = worker(scene, scene.results)
+
+        whole = b"".join((undisturbed / name).read_bytes() for name in expected["files"])
+        assert scene.content(manifest) == whole
+        assert (scene.results / "errors.jsonl").read_bytes() == (undisturbed / "errors.jsonl").read_bytes()
+        same = ("counts", "distribution", "single_version", "model_version")
+        assert {name: manifest[name] for name in same} == {name: expected[name] for name in same}
+        assert manifest["counts"] == {"success": ROWS - 2, "error": 2, "skipped": 0}
+
+    @pytest.mark.parametrize("when", ["before", "after"])
+    def test_a_kill_at_each_file_of_the_end(self, scene: Scene, worker: Worker, when: str) -> None:
+        """Errors, progress and manifest are the last files: a kill between any two of them loses nothing."""
+        scene.register(2, refuses=[7, 555]).deploy(2).write([{"id": "a", "x": x} for x in range(60)])
+        expected = worker(scene, scene.folder / "undisturbed")
+        for number in itertools.count(1):
+            results = scene.folder / f"results{number}"
+            if worker(scene, results, file=number, when=when) != "killed":
+                break
+            manifest = worker(scene, results)
+            assert manifest["counts"] == expected["counts"]
+            assert b"".join((results / name).read_bytes() for name in manifest["files"]) == b"".join(
+                (scene.folder / "undisturbed" / name).read_bytes() for name in expected["files"]
+            )
+        assert number > 5
