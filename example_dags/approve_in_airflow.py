@@ -39,7 +39,9 @@ FOLDER = f"file://{Path(os.environ.get('AIRFLOW_HOME', '~/airflow')).expanduser(
 PLAN = """
 {%- set record = ti.xcom_pull(task_ids="plan") -%}
 {{ record.reason }}.
-
+{% if record.measured %}
+The report of the comparison: {{ record.measured.report }}
+{% endif %}
 | setting | now | then |
 | --- | --- | --- |
 {% for setting, (now, then) in record.plan.changes.items() -%}

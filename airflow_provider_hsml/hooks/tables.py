@@ -68,7 +68,8 @@ def write_result_set(folder: str, results: ResultSet) -> None:
 
     :param folder: a local path or the URL of one in object storage, which need not exist
     """
-    with writable("result_path", f"{folder}/{LINES}").open("wb") as file, gzip.open(file, "wb", 1) as packed:
+    path: Any = writable("result_path", f"{folder}/{LINES}")  # Airflow gives no types to opened files.
+    with path.open("wb") as file, gzip.open(file, "wb", 1) as packed:
         for line in results.lines():
             packed.write(json.dumps(line, allow_nan=False).encode())
             packed.write(b"\n")

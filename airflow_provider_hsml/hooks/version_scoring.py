@@ -100,15 +100,15 @@ class VersionScoring:
                 return Stored(results, folder)
             try:
                 serving = place.drive(place.side.serve(contender.desired, place.live)).deployment
-                break
             except DeploymentError as error:
                 # Another task compares for the same deployment, such as a mapped one with another challenger.
                 if type(error) is not DeploymentError or not error.transient or place.side.seen is not None:
                     raise
                 place.drive(_wait(backoff, error))
-        results = self._score_version(place, contender, serving, key)
-        write_result_set(folder, results)
-        return Stored(results, folder)
+            else:
+                results = self._score_version(place, contender, serving, key)
+                write_result_set(folder, results)
+                return Stored(results, folder)
 
     def _score_version(self, place: Workplace, contender: Contender, serving: Deployment, key: str) -> ResultSet:
         """Send the rows to the temporary deployment."""

@@ -171,8 +171,8 @@ class CompareModelsOperator(HsmlOperator):
         )
         self._links.push(ReportLink(), record["report"])
         # Airflow masks no XComs, and an answer of a model may contain a secret value.
-        masked: dict[str, Any] = redact(record)
-        return masked
+        masked: Any = redact(record)
+        return dict(masked)
 
     def _all_metrics(self) -> list[Any] | None:
         """Return the metrics in the order of the DAG file: the rendered ones, and functions from the DAG file alone."""

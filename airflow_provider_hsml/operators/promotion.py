@@ -165,7 +165,8 @@ class _PromotingOperator(SpecOperator, PromotionRecordOperator):
 
         :raises ValueError: naming the argument that does
         """
-        if self.preflight not in (True, "if_possible"):
+        is_word = isinstance(self.preflight, str) and self.preflight == "if_possible"
+        if self.preflight is not True and not is_word:
             return
         if not self.wait_for_completion:
             message = "preflight needs wait_for_completion=True."

@@ -299,7 +299,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"input": []}, "input: expected rows, got none"),
     ({"input": [[1]]}, r"input\[0\]: expected a record"),
     ({"input": [{"x": 1}]}, r"input\[0\]: the column 'y' of label_column is not in the record"),
-    ({"input": [*ROWS[:5], {"x": 1, "y": None}]}, r"input\[5\]: the column 'y' of label_column is null"),
+    ({"input": [{"x": 1, "y": None}]}, "input: the column 'y' of label_column is null in all rows"),
     ({"input": [{"x": float("nan"), "y": 1}]}, r"input\[0\].x: expected plain JSON values, got nan \(row 0"),
     (
         {"input": [{"y": 1, "a": 2, "b": 3}]},

@@ -22,6 +22,7 @@ from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from airflow_provider_hsml.local import Administration, LocalServing, Quota
 from airflow_provider_hsml.local.cluster.faults import Hold, RequestFault, StartFault
+from airflow_provider_hsml.local.world import deployments
 from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.request_schemas import FILES, ROW, Scene, declare
@@ -130,7 +131,8 @@ class TestAGoodVersion:
         assert not is_left(serving, hook, name)
         asked = [(one.method, one.path) for one in serving.requests]
         (deleted,) = [at for at, (method, path) in enumerate(asked) if method == "DELETE" and "/serving/" in path]
-        updated = [at for at, one in enumerate(serving.requests) if one.method == "PUT" and one.body["name"] == name]
+        puts = [(at, one.body) for at, one in enumerate(serving.requests) if one in sent(serving)]
+        updated = [at for at, body in puts if body["name"] == name]
         assert len(updated) == 1
         assert deleted < updated[0], "production is touched once the temporary deployment is gone"
         probes = [at for at, (_, path) in enumerate(asked) if path.endswith(f"/{side_of(name)}:predict")]
@@ -217,8 +219,10 @@ class TestEvidence:
         register(name, 2, auc=0.9)
         before = production(serving, name)
 
-        for given in ({"expect": "tests.airflow.test_preflight.refuses"}, {"max_latency_ms": 0.000001}):
-            check = Verification(expect=refuses) if "expect" in given else Verification(**given)
+        for check in (
+            Verification(expect="tests.airflow.test_preflight.refuses"),
+            Verification(max_latency_ms=0.000001),
+        ):
             with pytest.raises(VerificationError, match="which was not changed"):
                 hook.deploy_model(name, 2, preflight=True, verification=check, timeout=30, poll_interval=0.1)
             assert production(serving, name) == before
@@ -301,6 +305,7 @@ class TestNoEvidence:
         thread.join()
 
         assert caught.value.transient
+        assert caught.value.record.action == "failed"
         assert hook.get_promotion_state(name).rejected == ()
         assert not is_left(serving, hook, name)
 
@@ -374,7 +379,7 @@ class TestTheTemporaryDeployment:
             scaling=Scaling(min_instances=1),
             inference_logger=InferenceLogger(mode="ALL", kafka_topic="CREATE"),
             description="of the team",
-            **({"env_vars": {"OWN": "1"}} if HOPSWORKS == "5.2" else {}),
+            env_vars={"OWN": "1"} if HOPSWORKS == "5.2" else None,
         )
         hook.deploy_model(name, 1, spec=spec, poll_interval=0.1)
         serving.requests.clear()
@@ -385,7 +390,7 @@ class TestTheTemporaryDeployment:
         body = created(serving, name)
         assert body["requestedInstances"] == 0
         assert body["predictorScalingConfig"] == {"minInstances": 0, "maxInstances": 1}
-        assert body["inferenceLogging"] == "NONE"
+        assert body.get("inferenceLogging", "NONE") == "NONE"
         assert not {"kafkaTopicDTO", "tags", "featureLogging", "id", "version", "revision"} & set(body)
         assert body["modelVersion"] == 2
         assert body["predictor"].rpartition("/")[2].endswith(".py")
@@ -404,6 +409,24 @@ class TestTheTemporaryDeployment:
         assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
 
         assert created(serving, name)["requestedInstances"] == 1
+
+    @pytest.mark.since_hopsworks("5.2")
+    def test_has_the_tags_that_hopsworks_demands_and_no_others(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str, monkeypatch: Any
+    ) -> None:
+        register(name, 2)
+        hook.deploy_model(name, 1, spec={"tags": {"team": "risk", "other": "x"}}, poll_interval=0.1)
+        shown = deployments.on_the_wire
+        monkeypatch.setattr(
+            deployments, "on_the_wire", lambda *given: shown(*given) | {"missingMandatoryTags": ["team", "unknown"]}
+        )
+        serving.requests.clear()
+
+        assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
+
+        tagged = [(asked.path.rpartition("/")[2], asked.body) for asked in serving.requests if "/tags/" in asked.path]
+        assert ("team", "risk") in tagged
+        assert "other" not in dict(tagged)
 
     @pytest.mark.since_hopsworks("5.2")
     def test_has_its_own_request_schema(
@@ -741,4 +764,4 @@ class TestTheArgument:
     def test_needs_a_wait_in_the_hook(self, hook: HsmlHook) -> None:
         for method, given in ((hook.deploy_model, ("digits",)), (hook.deploy_best_model, ("digits", "auc", "max"))):
             with pytest.raises(InvalidInputError, match="preflight: it needs wait=True"):
-                method(*given, preflight="if_possible", wait=False)  # type: ignore[operator]
+                method(*given, preflight="if_possible", wait=False)

@@ -23,9 +23,11 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer, Call
 from airflow_provider_hsml.hopsworks.domain import (
     arguments,
+    comparison,
     criteria,
     gate,
     journal_entry,
+    measured_gate,
     model_version,
     plain,
     script_file,
@@ -37,12 +39,14 @@ from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
 from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
+from airflow_provider_hsml.hopsworks.domain.side_deployment import Lease
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.jobs.records import Record, RecordState, open_records
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
+from airflow_provider_hsml.hopsworks.promotion.side_deployment import remove_expired
 from airflow_provider_hsml.hopsworks.registry import register
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from tests.support.fuzz import CASES, ODD_JSON, STATUSES, Report, chance_of, content, json_value, mutated
@@ -200,6 +204,10 @@ _ENTRY = journal_entry.JournalEntry(
 )
 _FLOWS: dict[str, tuple[Callable[[], Coroutine[Any, Any, Any]], Any]] = {
     "the journal": (lambda: open_journal(PROJECT, "mnist"), _ENTRY.to_json()),
+    "the lease of a temporary deployment": (
+        lambda: remove_expired(PROJECT, "mnist", lambda: 900.0),
+        Lease("0f" * 16, "preflight", "mnistpreflight", "mnist", "dag/run/task/-1@1", 1000.0, 600.0, 7).to_json(),
+    ),
     "the record of a job's execution": (
         lambda: open_records(PROJECT, "train", "dag/run/task/-1@1"),
         Record(RecordState.STARTED, "dag/run/task/-1@1", "0123", 1000.0, execution=100, seen=(99,)).to_json(),
@@ -226,6 +234,7 @@ def _drive(chance: random.Random, flow: Coroutine[Any, Any, Any], file: bytes) -
     task = hashlib.sha256(b"dag/run/task/-1").hexdigest()[:16]
     names = (
         "00000001-b0123abcd.json",
+        f"lease-preflight-{'0f' * 16}-000001.json",
         f"00000002-{task}-started-100.json",
         "expected.json",
         "input_example.json",
@@ -338,6 +347,50 @@ _GATE: dict[str, Any] = {
     "floor": 0.5,
     "guards": {"recall": {"direction": "max", "max_loss": 0.01}},
     "missing": "fail",
+    "confidence": 0.95,
+    "require": "better",
+    "worst_slice": 0.1,
+    "max_age": 3600,
+}
+_METRIC: dict[str, Any] = {
+    "direction": "max",
+    "champion": 0.8,
+    "challenger": 0.9,
+    "difference": 0.1,
+    "share_better": 0.9,
+    "smallest_detectable": 0.05,
+    "degenerate": 0,
+    "lower": [0.01, 0.02],
+    "upper": [0.2, 0.15],
+    "slices_tested": 1,
+    "slices": [
+        {
+            "column": "country",
+            "value": "AT",
+            "rows": 100,
+            "champion": 0.8,
+            "challenger": 0.7,
+            "difference": -0.1,
+            "upper": [-0.05],
+        }
+    ],
+}
+_COMPARISON: dict[str, Any] = {
+    "format": comparison.FORMAT,
+    "at": 1000.0,
+    "champion": {"project": "demo", "name": "mnist", "version": 1},
+    "challenger": {"project": "demo", "name": "mnist", "version": 2},
+    "rows": dict.fromkeys(comparison.RowCounts.__dataclass_fields__, 1000),
+    "resamples": 2000,
+    "seed": 0,
+    "challengers": 1,
+    "groups": None,
+    "rarer_class": 100,
+    "levels": [0.01, 0.05],
+    "slice_levels": [0.05],
+    "metrics": {"accuracy": _METRIC, "recall": _METRIC},
+    "warnings": ["text"],
+    "report": "s3://results/report.html",
 }
 _VERIFICATION: dict[str, Any] = {
     "instances": [[1.0]],
@@ -440,6 +493,14 @@ def _read_class(kind: type[arguments.Arguments], value: Any) -> None:
             getattr(read, name)()
 
 
+def _decide_by_comparison(value: Any) -> None:
+    rules = gate.Gate.read({**_GATE, "min_improvement": 0, "measured": value}).rules()
+    champion = model_version.ModelVersion("mnist", 1, "mnist_1", "demo", 119, {}, None)
+    by = gate.Metric("accuracy", model_version.Direction.MAX)
+    decision = measured_gate.decide_measured([champion, MODEL], champion, by, rules, now=1000.0)
+    json.dumps(decision.measured, allow_nan=False)
+
+
 def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
     """Return each reader of arguments, with a valid value."""
     valid = {
@@ -475,6 +536,7 @@ def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
         "script_file": (lambda value: script_file.read("spec.script_file", value), "/Projects/demo/Resources/a.py"),
         "a health path": (verification.check_path, "/health"),
         "an input example": (predict.example_body, [[1.0]]),
+        "a comparison": (_decide_by_comparison, _COMPARISON),
         "a plan": (Plan.read, {"plan": _PLAN}),
         "an event": (trigger_event.read, _EVENTS[0]),
         "the name of a model": (lambda value: api.get_model(PROJECT, value, 1), "mnist"),

@@ -48,8 +48,8 @@ class Answers:
 
     @functools.cached_property
     def true_codes(self) -> Array:
-        """The position in ``all_classes`` of each label."""
-        return self._codes(self._labels)
+        """The position in ``classes`` of each label."""
+        return _codes(self.classes, self._labels)
 
     @functools.cached_property
     def all_classes(self) -> list[Any]:
@@ -62,7 +62,7 @@ class Answers:
     @functools.cached_property
     def predicted_codes(self) -> list[Array]:
         """The position in ``all_classes`` of each version's predictions."""
-        return [self._codes(predicted) for predicted in self.predicted_classes]
+        return [_codes(self.all_classes, predicted) for predicted in self.predicted_classes]
 
     @functools.cached_property
     def predicted_classes(self) -> list[list[Any]]:
@@ -147,12 +147,6 @@ class Answers:
     @functools.cached_property
     def _has_hashable_labels(self) -> bool:
         return self.labels is not None and all(_is_class(one) for one in self.labels)
-
-    def _codes(self, values: Sequence[Any]) -> Array:
-        import numpy as np
-
-        known = {one: code for code, one in enumerate(self.all_classes)}
-        return np.fromiter((known[one] for one in values), dtype=np.int64, count=len(values))
 
     def _as_classes(self, name: str, found: Sequence[Any]) -> list[Any]:
         if found and isinstance(found[0], list | tuple):
@@ -239,6 +233,14 @@ def _distinct_classes(what: str, labels: Sequence[Any]) -> list[Any]:
         )
         raise InvalidInputError(message)
     return sorted(found)
+
+
+def _codes(known: list[Any], values: Sequence[Any]) -> Array:
+    """Return the position of each value."""
+    import numpy as np
+
+    positions = {one: code for code, one in enumerate(known)}
+    return np.fromiter((positions[one] for one in values), dtype=np.int64, count=len(values))
 
 
 def _numbers(what: str, values: Sequence[Any], advice: str) -> Array:

@@ -7,10 +7,12 @@ with a paired bootstrap whether the difference is noise. It does no I/O. ``repor
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.comparison import (
@@ -116,7 +118,7 @@ def compare(
         blocks = _slices(rows, kept, work.warnings) if champion is not None else []
         found = work.measure(answers, units, blocks)
         if any(spec.needs in (Needs.CLASSES, Needs.PROBABILITIES) for spec in specs):
-            rarer = min(answers.labels.count(one) for one in answers.classes) if answers.labels else None
+            rarer = min(Counter(answers.true_codes.tolist()).values())
         if any(spec.needs is Needs.CLASSES for spec in specs):
             details = {"classes": description.classes(answers), "confusion": description.confusion(answers)}
         details["worse"] = description.worse(answers, kept)
@@ -167,67 +169,90 @@ class _Work:
         import numpy as np
 
         everything = Block(np.arange(len(answers.predictions[-1])))
+        measures = [measure_of(spec, answers) for spec in self.specs]
+        if len(answers.predictions) == 1:
+            return {
+                one.spec.name: MetricComparison(one.spec.direction, rounded(one.value(0, everything)))
+                for one in measures
+            }
+        works = [_Measured.of(one, everything, slices) for one in measures]
+        functions = [one.measure.of_draws([everything, *one.harmed_blocks], units) for one in works]
+        parts: list[list[Array]] = [[] for _ in works]
+        for weights in draws(units.count, self.resamples, self.seed):
+            for kept, function in zip(parts, functions, strict=True):
+                kept.append(function(weights))
         return {
-            spec.name: self._compared(measure_of(spec, answers), everything, units, slices)
-            if len(answers.predictions) > 1
-            else MetricComparison(spec.direction, rounded(measure_of(spec, answers).value(0, everything)))
-            for spec in self.specs
+            one.measure.spec.name: one.compared(np.concatenate(kept, axis=2), self.challengers)
+            for one, kept in zip(works, parts, strict=True)
         }
 
-    def _compared(self, measure: Measure, everything: Block, units: Units, slices: list[_Slice]) -> MetricComparison:
-        spec = measure.spec
-        challenger = measure.value(1, everything)
-        champion = measure.value(0, everything)
-        # Only a slice that got worse can show harm: the others are tested without resamples.
-        points = [(measure.value(0, each.block), measure.value(1, each.block)) for each in slices]
-        tested = [at for at, (before, after) in enumerate(points) if before == before and after == after]  # noqa: PLR0124
-        harmed = [at for at in tested if spec.sign * (points[at][1] - points[at][0]) < 0]
-        resampled = self._differences(measure, [everything, *(slices[at].block for at in harmed)], units)
-        whole = resampled[0][~_missing(resampled[0])]
-        degenerate = len(resampled[0]) - len(whole)
-        recorded = [
-            _compared_slice(slices[at], points[at], spec.sign, differences)
-            for at, differences in zip(harmed, resampled[1:], strict=True)
+
+@dataclass(frozen=True)
+class _Measured:
+    """A metric of both versions, on all rows and on each slice."""
+
+    measure: Measure
+    champion: float
+    challenger: float
+    harmed: list[tuple[_Slice, float, float]]
+    """The slices that got worse, with both values: only these can show harm, so only these are resampled."""
+    slices_tested: int
+
+    @classmethod
+    def of(cls, measure: Measure, everything: Block, slices: list[_Slice]) -> Self:
+        points = [(each, measure.value(0, each.block), measure.value(1, each.block)) for each in slices]
+        tested = [one for one in points if math.isfinite(one[1]) and math.isfinite(one[2])]
+        harmed = [one for one in tested if measure.spec.sign * (one[2] - one[1]) < 0]
+        return cls(measure, measure.value(0, everything), measure.value(1, everything), harmed, len(tested))
+
+    @property
+    def harmed_blocks(self) -> list[Block]:
+        """The rows of the slices that got worse."""
+        return [one.block for one, _, _ in self.harmed]
+
+    def compared(self, values: Array, challengers: int) -> MetricComparison:
+        """
+        Return the comparison.
+
+        :param values: of the resamples, (versions, blocks, resamples)
+        :param challengers: how many challengers are tested for one decision
+        """
+        spec = self.measure.spec
+        differences = spec.sign * (values[1] - values[0])
+        whole = differences[0][_exists(differences[0])]
+        slices = [
+            _compared_slice(one, (before, after), spec.sign, own)
+            for (one, before, after), own in zip(self.harmed, differences[1:], strict=True)
         ]
-        recorded.sort(key=lambda one: _at_level(one, 0.05 / max(1, len(tested))))
+        slices.sort(key=lambda one: _at_level(one, 0.05 / max(1, self.slices_tested)))
         return MetricComparison(
             spec.direction,
-            rounded(challenger),
-            rounded(champion),
-            rounded(spec.sign * (challenger - champion)),
+            rounded(self.challenger),
+            rounded(self.champion),
+            rounded(spec.sign * (self.challenger - self.champion)),
             bounds(whole),
             share_better=rounded(float((whole > 0).mean())) if len(whole) else None,
-            smallest_detectable=smallest_detectable(whole, self.challengers),
-            degenerate=degenerate,
-            slices=tuple(recorded[:_MOST_RECORDED]),
-            slices_tested=len(tested),
+            smallest_detectable=smallest_detectable(whole, challengers),
+            degenerate=len(differences[0]) - len(whole),
+            slices=tuple(slices[:_MOST_RECORDED]),
+            slices_tested=self.slices_tested,
         )
-
-    def _differences(self, measure: Measure, blocks: list[Block], units: Units) -> Array:
-        """Return the differences of all resamples, (blocks, resamples), positive where the challenger is better."""
-        import numpy as np
-
-        of = measure.of_draws(blocks, units)
-        parts = [of(weights) for weights in draws(units.count, self.resamples, self.seed)]
-        values = np.concatenate(parts, axis=2)
-        differences: Array = measure.spec.sign * (values[1] - values[0])
-        return differences
 
 
 def _named(scored: list[Scored]) -> dict[str, Scored]:
     return dict(zip(("champion", "challenger")[-len(scored) :], scored, strict=True))
 
 
-def _missing(values: Array) -> Array:
+def _exists(values: Array) -> Array:
     import numpy as np
 
-    missing: Array = ~np.isfinite(values)
-    return missing
+    exists: Array = np.isfinite(values)
+    return exists
 
 
 def _compared_slice(one: _Slice, points: tuple[float, float], sign: int, differences: Array) -> SliceComparison:
     """Return a slice that got worse. Where too many resamples do not exist, it has no bounds: no evidence of harm."""
-    valid = differences[~_missing(differences)]
+    valid = differences[_exists(differences)]
     is_sound = len(valid) >= (1 - _MOST_DEGENERATE) * len(differences)
     before, after = points
     return SliceComparison(

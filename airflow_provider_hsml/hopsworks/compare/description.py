@@ -193,17 +193,26 @@ def worse(answers: Answers, numbers: Array) -> list[dict[str, Any]]:
 
 
 def _losses(answers: Answers) -> list[Array] | None:
-    """Return the loss of each row and version: wrong classes, else errors of numbers; None where neither fits."""
+    """Return the loss of each row and version: a wrong class, or the error of a number; None where neither fits."""
+    kinds = [_wrong_classes, _errors]
+    for losses in kinds[::-1] if answers.kind is Needs.NUMBERS else kinds:
+        try:
+            return losses(answers)
+        except InvalidInputError:
+            continue
+    return None
+
+
+def _wrong_classes(answers: Answers) -> list[Array]:
     import numpy as np
 
-    try:
-        return [(found != answers.true_codes).astype(np.float64) for found in answers.predicted_codes]
-    except InvalidInputError:
-        pass
-    try:
-        return [np.abs(found - answers.true_numbers) for found in answers.predicted_numbers]
-    except InvalidInputError:
-        return None
+    return [(found != answers.true_codes).astype(np.float64) for found in answers.predicted_codes]
+
+
+def _errors(answers: Answers) -> list[Array]:
+    import numpy as np
+
+    return [np.abs(found - answers.true_numbers) for found in answers.predicted_numbers]
 
 
 @functools.lru_cache(maxsize=4096)

@@ -118,8 +118,8 @@ def boolean(what: str, value: object) -> bool:
 
 def preflight(what: str, value: object) -> bool | str:
     """Read whether a version is tried first: a flag, or the word 'if_possible'."""
-    if value == "if_possible":
-        return "if_possible"
+    if isinstance(value, str) and value == "if_possible":
+        return value
     try:
         return boolean(what, value)
     except InvalidInputError:

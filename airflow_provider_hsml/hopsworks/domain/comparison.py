@@ -234,7 +234,7 @@ def _read_metric(reader: _Reader, levels: tuple[float, ...], slice_levels: tuple
         arguments.refuse(f"{reader.what}.lower", f"{len(levels)} bounds, as many as levels", len(lower))
     return MetricComparison(
         Direction(arguments.choice(f"{reader.what}.direction", reader.data.get("direction"), ["max", "min"])),
-        **{name: reader.optional(name) for name in (*_MEASURES, "share_better", "smallest_detectable")},  # type: ignore[arg-type]
+        **{name: reader.optional(name) for name in (*_MEASURES, "share_better", "smallest_detectable")},
         bounds=Bounds(levels, lower, upper) if lower else Bounds(),
         degenerate=reader.count("degenerate"),
         slices_tested=reader.count("slices_tested"),
@@ -250,7 +250,7 @@ def _read_slice(reader: _Reader, levels: tuple[float, ...]) -> SliceComparison:
         reader.text("column"),
         reader.text("value"),
         reader.count("rows"),
-        **{name: reader.optional(name) for name in _MEASURES},  # type: ignore[arg-type]
+        **{name: reader.optional(name) for name in _MEASURES},
         upper=upper,
     )
 

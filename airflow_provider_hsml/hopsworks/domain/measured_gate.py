@@ -112,7 +112,7 @@ class _Question:
     def _below_floor(self, metric: MetricComparison) -> str | None:
         """Return why the challenger's own value is not good enough: it does not exist, or is below the floor."""
         value, floor = metric.challenger, self.rules.floor
-        if value is None or (self.champion is not None and metric.difference is None):
+        if value is None or (self.champion is not None and None in (metric.champion, metric.difference)):
             return f"{self.by.name} does not exist for the rows of its comparison"
         if floor is not None and self.by.is_better(floor, value):
             return f"its measured {self.by.name} {value:g} is {self.by.limit} of {floor:g}"

@@ -99,7 +99,7 @@ def _read_comparisons(measured: Any) -> tuple[Comparison, ...]:
     what = "gate.measured"
     given = from_text(what, measured, "the result of CompareModelsOperator")
     records = [given] if isinstance(given, Mapping) else arguments.sequence(what, given)
-    if not records or given == {}:
+    if not records or (isinstance(given, Mapping) and not given):
         message = (
             f"{what}: expected the result of CompareModelsOperator, got none.\nCheck why it is empty: a task may have "
             "been skipped or may have failed."

@@ -131,18 +131,26 @@ def read_records(what: str, value: object, columns: Columns, *, most: int = MOST
 
 def check_columns(what: str, records: Sequence[Record], columns: Columns) -> None:
     """
-    Check that each record has the columns that are needed, with a value; that of a slice may be null.
+    Check that each record has the columns that are needed.
+
+    Labels that are null are unknown, and so are slices; the comparison leaves those rows out, and counts them.
 
     :param what: the argument's name, for messages
-    :raises InvalidInputError: naming the first row at fault; the first row is row 0
+    :raises InvalidInputError: naming the first row at fault, the first row is row 0; or no row has a label
     """
     needed = list(columns.named())
     for number, record in enumerate(records):
         for argument, name in needed:
             if name not in record:
                 _refuse(what, number, argument, name, "is not in the record")
-            if record[name] is None and argument != "slice_columns":
+            if record[name] is None and argument in ("group_column", "time_column"):
                 _refuse(what, number, argument, name, "is null")
+    if columns.label is not None and all(record[columns.label] is None for record in records):
+        message = (
+            f"{what}: the column {columns.label!r} of label_column is null in all rows.\nGive the labels, or leave "
+            "label_column and metrics out to compare the answers alone."
+        )
+        raise InvalidInputError(message)
 
 
 def _refuse(what: str, number: int, argument: str, name: str, fault: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from . import wire
 from .deployment_schema import FEATURE_LOGGING
 from .diff import update_body
+from .model_version import tag_value
 from .settings import RESTARTED, SET_BY_THE_SERVER, SettingValues
 
 if TYPE_CHECKING:
@@ -94,6 +95,23 @@ def template(live: Deployment | None, settings: SettingValues, minimum: int) -> 
     if body.get("transformer"):
         body["transformerScalingConfig"] = dict(most)
     return body
+
+
+def mandatory_tags(created: Deployment, live: Deployment | None, settings: SettingValues) -> dict[str, Any]:
+    """
+    Return the tags that Hopsworks demands of a new deployment, as far as the live one has them or is to get them.
+
+    :param created: the temporary deployment, which names the tags that it lacks
+    :param live: the live deployment; None if there is none
+    :param settings: the settings that the live deployment would be sent
+    """
+    items = (live.raw.get("tags") or {}).get("items") if live else None
+    known = {row.get("name"): tag_value(row.get("value")) for row in items or [] if isinstance(row, dict)}
+    known |= settings.get("tags") or {}
+    missing = created.raw.get("missingMandatoryTags")
+    rows = missing if isinstance(missing, list) else []
+    names = [row.get("name") if isinstance(row, dict) else row for row in rows]
+    return {name: known[name] for name in names if isinstance(name, str) and name in known}
 
 
 @dataclass(frozen=True, slots=True)

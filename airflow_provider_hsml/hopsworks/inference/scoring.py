@@ -59,6 +59,8 @@ OUTAGE_SECONDS = 60.0
 """Seconds for which a model may fail with every row, or limit the rate, before its error is raised."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 8.0
 """Seconds between two attempts while a model fails with every row, or limits the rate."""
+_READY = 4
+"""Chunks on the way for each request at a time: being sent, waiting for it, or for their turn to be yielded."""
 _BETWEEN_WAITS = 5.0
 """Seconds between two calls of ``on_wait`` while no chunk is complete."""
 _MOST_OF_REASON = 300
@@ -178,8 +180,8 @@ def score_chunks(
     executor = ThreadPoolExecutor(most, thread_name_prefix="hsml-scoring")
     try:
         while True:
-            # One more is ready for each thread, so that none waits for this one.
-            for first, some in itertools.islice(chunks, 2 * most - len(sent)):
+            # More are ready than are sent at a time, so that no thread waits for this one.
+            for first, some in itertools.islice(chunks, _READY * most - len(sent)):
                 sent.append(executor.submit(work.score, first, some))
             if not sent:
                 break

@@ -26,9 +26,11 @@ from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_SETTINGS
 from airflow_provider_hsml.hopsworks.errors import (
     DeadlineExceededError,
+    DeploymentError,
     DeploymentFailedError,
     HopsworksError,
     InvalidInputError,
+    SupersededError,
     UnreachableError,
     VerificationError,
 )
@@ -168,6 +170,11 @@ class Preflight:
                 f"{untouched}\nA preflight needs room for one more deployment with one instance for a while: free "
                 'some, raise the quota, or set preflight="if_possible".'
             )
+        if isinstance(error, SupersededError):
+            # Of the temporary deployment: nothing was done to the live one.
+            superseded = error.followed_by(DeploymentError, untouched)
+            superseded.transient = True
+            return superseded
         if not isinstance(error, _EVIDENCE):
             return error if isinstance(error, InvalidInputError) else error.extended(untouched)
         if isinstance(error, UnreachableError) and not await self._answers(situation):
@@ -220,7 +227,9 @@ class Preflight:
             # The gate compares with the configuration that the live deployment would get.
             ours = dataclasses.replace(ours, raw=diff.update_body(live.raw, settings))
         rejection = rejections.of_failure(error, entry, entry.before, ours, at=now)
-        for _ in range(_WRITES if rejection else 0):
+        if rejection is None:
+            return None
+        for _ in range(_WRITES):
             journal = await open_journal(run.project, run.name)
             newest = journal.newest or entry
             same = (rejection.served, rejection.key)
@@ -229,6 +238,7 @@ class Preflight:
             backoff = run.backoff(inputs.FIRST_DELAY_START, run.clock() + JOURNAL_SECONDS)
             if await journal.write(rejected, backoff, begins=False):
                 return rejection
+        log.warning("Deployment %r: the rejection was not recorded: other runs write to its journal", run.name)
         return None
 
 

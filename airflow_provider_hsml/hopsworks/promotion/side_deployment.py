@@ -38,6 +38,7 @@ from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.side_deployment import (
     SECONDS,
     Lease,
+    mandatory_tags,
     newest_files,
     side_name,
     side_settings,
@@ -301,6 +302,8 @@ class SideDeployment:
             raise _transient(f"{other} Nothing was changed.\nRun the task again when that one has ended.")
         self.seen = found
         await self._write(dataclasses.replace(lease, deployment_id=found.id))
+        for name, value in mandatory_tags(found, live, settings).items():
+            await api.put_deployment_tag(run.project, found, name, value)
 
     async def _template(
         self, settings: SettingValues, desired: Desired, live: Deployment | None, minimum: int

@@ -55,7 +55,7 @@ def weighted(name: str, answers: Answers, which: int, rows: Array, weights: Arra
             "r2": sk.r2_score,
         }[name]
         true, found = np.array(answers.labels)[rows], np.array(answers.predictions[which])[rows]
-        return function(true, found, sample_weight=weights)
+        return float(function(true, found, sample_weight=weights))
     true = np.array(answers.labels)[rows]
     if name in ("log_loss", "roc_auc"):
         found = np.array(answers.predictions[which])[rows]
@@ -70,7 +70,8 @@ def weighted(name: str, answers: Answers, which: int, rows: Array, weights: Arra
     base, _, one = name.partition(":")
     function = {"precision": sk.precision_score, "recall": sk.recall_score, "f1": sk.f1_score}[base]
     labels = [one] if one else sorted(set(true[weights > 0].tolist()))
-    return float(function(true, found, sample_weight=weights, labels=labels, average="macro", zero_division=0))
+    value = function(true, found, sample_weight=weights, labels=labels, average="macro", zero_division=0)
+    return float(value)
 
 
 @pytest.mark.parametrize(

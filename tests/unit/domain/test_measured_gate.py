@@ -50,7 +50,7 @@ def metric(difference: float, error: float = 0.005, *, champion: float = 0.8, **
         **{
             "direction": Direction.MAX,
             "champion": champion,
-            "challenger": champion + difference,
+            "challenger": round(champion + difference, 6),
             "difference": difference,
             "bounds": normal(difference, error),
             "share_better": 0.9,
@@ -118,7 +118,7 @@ class Case:
 NOT_WORSE = {"require": "not_worse", "margin": 0.01}
 GUARD = {"guards": {"recall": {"direction": "max", "max_loss": 0.01}}}
 SLICE = {"worst_slice": 0.02}
-FIRST = {"champion": None, "metrics": {"auc": MetricComparison(Direction.MAX, 0.82)}}
+FIRST: dict[str, Any] = {"champion": None, "metrics": {"auc": MetricComparison(Direction.MAX, 0.82)}}
 
 CASES = [
     # Better.
@@ -126,15 +126,15 @@ CASES = [
         "better, and no noise",
         [measured(2)],
         2,
-        "version 2 beats the served version 1 on the same 1000 rows: auc 0.82 against 0.8, a difference of 0.02, at least",
+        "version 2 beats the served version 1 on the same 1000 rows: auc 0.82 against 0.8, a difference of 0.02, at",
         row="the lower bound of the difference is above `min_improvement`",
     ),
     Case(
         "better, and may be noise",
         [measured(2, 0.005)],
         1,
-        "version 2 is not shown to beat the served version 1 .* more than 0 is needed, and such rows show differences of "
-        "0.015 or more",
+        "version 2 is not shown to beat the served version 1 .* more than 0 is needed, and such rows show differences "
+        "of 0.015 or more",
         row="the lower bound of the difference is not above `min_improvement`",
     ),
     Case("worse", [measured(2, -0.02)], 1, "is not shown to beat"),
@@ -238,7 +238,7 @@ CASES = [
         "not measured",
         [measured(2)],
         1,
-        "the served version 1 is kept; version 3 is left out: it was not measured: gate.measured has no comparison of it",
+        "the served version 1 is kept; version 3 is left out: it was not measured: gate.measured has no comparison",
         row="it was not measured",
         candidates=[3],
     ),

@@ -49,6 +49,7 @@ class TestRecords:
     def test_are_read(self) -> None:
         assert read_records("input", (RECORD,), ALL) == [RECORD]
         assert read_records("input", [RECORD, {"a": 1, "b": 2}], Columns())[1] == {"a": 1, "b": 2}
+        assert len(read_records("input", [RECORD, {**RECORD, "y": None}], ALL)) == 2, "some labels may be unknown"
 
     @pytest.mark.parametrize(
         ("rows", "message"),
@@ -58,7 +59,8 @@ class TestRecords:
             (RECORD, "input: expected a list"),
             ([RECORD] * 4, "input: expected at most 3 rows, got 4"),
             ([RECORD, [1]], r"input\[1\]: expected a record"),
-            ([RECORD, {**RECORD, "y": None}], r"input\[1\]: the column 'y' of label_column is null"),
+            ([{**RECORD, "y": None}] * 2, "input: the column 'y' of label_column is null in all rows"),
+            ([RECORD, {**RECORD, "who": None}], r"input\[1\]: the column 'who' of group_column is null"),
             ([RECORD, {"a": 1}], r"input\[1\]: the column 'y' of label_column is not in the record"),
             ([{**RECORD, "a": float("inf")}], r"input\[0\].a: expected plain JSON values, got inf \(row 0"),
         ],

@@ -14,6 +14,7 @@ from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.side_deployment import (
     Lease,
     is_lease_file,
+    mandatory_tags,
     newest_files,
     side_name,
     side_settings,
@@ -141,6 +142,19 @@ def test_settings_have_no_spare_instances_logs_and_tags() -> None:
         "inference_logger.kafka_topic": None,
         "description": "temporary",
     }
+
+
+@pytest.mark.parametrize("missing", [["team"], [{"name": "team"}], ["team", "cost", None, {}]])
+def test_tags_are_those_that_hopsworks_demands_and_that_are_known(missing: list[Any]) -> None:
+    created = Deployment.from_json({"id": 8, "name": "side", "missingMandatoryTags": missing})
+    live = Deployment.from_json(LIVE)
+
+    assert mandatory_tags(created, live, {}) == {"team": "risk"}
+    assert mandatory_tags(created, live, {"tags": {"team": "fraud", "other": 1}}) == {"team": "fraud"}
+    assert mandatory_tags(created, None, {}) == {}
+    for none in (None, [], "team"):
+        without = Deployment.from_json({"id": 8, "name": "side", "missingMandatoryTags": none})
+        assert mandatory_tags(without, live, {"tags": {"team": "fraud"}}) == {}
 
 
 class TestLease:

@@ -134,7 +134,7 @@ class TestOrder:
             next(chunks)
         chunks.close()  # type: ignore[attr-defined]
 
-        assert read <= 24 * 10
+        assert read <= (20 + 2 * scoring._READY) * 10
         until(lambda: deployment.closed == deployment.opened)
 
     def test_no_rows(self) -> None:
