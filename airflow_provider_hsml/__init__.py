@@ -67,6 +67,7 @@ _HOMES = {
     "Scaling": "hopsworks",
     "TransformerSpec": "hopsworks",
     "Verification": "hopsworks",
+    "BatchPredictOperator": "operators",
     "CompareModelsOperator": "operators",
     "DeleteDeploymentOperator": "operators",
     "DeleteModelVersionsOperator": "operators",
@@ -86,6 +87,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchPredictOperator",
     "Batcher",
     "CompareModelsOperator",
     "DeleteDeploymentOperator",

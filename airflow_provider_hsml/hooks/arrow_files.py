@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _READ_ROWS = 8192
 """Rows that are read from a file at a time."""
-_EMPTY = "the file has no rows"
 
 
 class Tables:
@@ -56,7 +55,10 @@ class Tables:
 
     def count(self, file: InputFile) -> int:
         """Count the rows of a file."""
-        return int(_tried(file, self._fragments[_key(file)].count_rows))
+        fragment = self._fragments[_key(file)]
+        if file.kind == "parquet":  # Of a part of a file, pyarrow counts the rows of the whole file.
+            return sum(group.num_rows for group in fragment.row_groups)
+        return int(_tried(file, fragment.count_rows))
 
     def read(self, file: InputFile, start: int) -> Iterator[dict[str, Any]]:
         """Yield the rows of a file, from the row with this number."""

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_hsml.hooks.row_files import RowFiles
 from airflow_provider_hsml.hopsworks.batch import table
-from airflow_provider_hsml.hopsworks.inference import scoring
-from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.inference import predict, scoring
+from airflow_provider_hsml.local import LocalServing, RequestFault
 from airflow_provider_hsml.operators import BatchPredictOperator
 from tests.conftest import HOPSWORKS
 from tests.support.tasks import FakeTaskInstance, execute
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.airflow
 
-ROWS = 1000
+ROWS, CHUNK = 1000, 10
 _numbers = itertools.count()
 
 
@@ -39,14 +41,14 @@ def load(model: ModelFiles) -> Callable[[Any], Any]:
     (file,) = model.path.rglob("*.joblib")
     content = json.loads(file.read_text())
 
-    def predict(rows: Any) -> Any:
+    def answers(rows: Any) -> Any:
         values = [row["x"] if isinstance(row, dict) else row[0] for row in rows]
         for value in values:
             if value in content.get("refuses", ()):
                 raise ValueError(f"x is {value}")
         return {"predictions": [value * content["factor"] for value in values]}
 
-    return predict
+    return answers
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +101,7 @@ class Scene:
             "input": str(self.input),
             "result_path": str(self.results),
             "key_columns": ["id"],
-            "chunk_rows": 50,
+            "chunk_rows": CHUNK,
             "poll_interval": 0.1,
         }
         return BatchPredictOperator(**{name: value for name, value in {**how, **given}.items() if value is not None})
@@ -135,7 +137,7 @@ class TestResult:
         assert manifest["distribution"]["count"] == ROWS
         assert manifest["distribution"]["max"] == 2 * (ROWS - 1)
         assert set(manifest["latency_ms"]) == {"p50", "p95", "p99"}
-        assert scene.sent() == ROWS / 50
+        assert scene.sent() == ROWS / CHUNK
         names = {path.name for path in scene.results.iterdir()}
         assert names - set(manifest["files"]) - {"manifest.json"} == {
             name for name in names if name.startswith("_progress-")
@@ -230,3 +232,200 @@ class TestKill:
                 (scene.folder / "undisturbed" / name).read_bytes() for name in expected["files"]
             )
         assert number > 5
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small parts, and a deployment that is not waited for."""
+    monkeypatch.setattr(table, "PART_BYTES", 500)
+    monkeypatch.setattr(predict, "ROUTE_BUDGET", 0.2)
+    monkeypatch.setattr(scoring, "OUTAGE_SECONDS", 0.2)
+    monkeypatch.setattr(scoring, "_FIRST_PAUSE", 0.01)
+
+
+def during(monkeypatch: pytest.MonkeyPatch, row: int, act: Callable[[], Any]) -> None:
+    """Do something once, when a row is read."""
+    chunks, is_done = RowFiles.chunks, []
+
+    def watched(self: RowFiles, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
+        for first, rows in chunks(self, size, start):
+            if first >= row and not is_done:
+                is_done.append(True)
+                act()
+            yield first, rows
+
+    monkeypatch.setattr(RowFiles, "chunks", watched)
+
+
+@pytest.mark.usefixtures("quick")
+class TestChangeOfTheModel:
+    def test_fail(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        scene.register(3)
+        during(monkeypatch, 500, lambda: scene.hook.deploy_model(scene.name, 2, poll_interval=0.1))
+
+        with pytest.raises(AirflowFailException, match=r"it served version 1 of model .* now serves version 2"):
+            scene.score()
+        assert not (scene.results / "manifest.json").exists()
+
+    def test_restart(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        scene.register(3)
+        during(monkeypatch, 500, lambda: scene.hook.deploy_model(scene.name, 2, poll_interval=0.1))
+
+        manifest = scene.score(on_model_change="restart")
+
+        assert [line["prediction"] for line in scene.lines()] == [3 * x for x in range(ROWS)]
+        assert (manifest["model_version"], manifest["single_version"]) == (2, True)
+
+    def test_allow(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No answer of the time between two reads, of which the version is not known, is in the result."""
+        scene.register(3)
+        during(monkeypatch, 500, lambda: scene.hook.deploy_model(scene.name, 2, poll_interval=0.1))
+
+        manifest = scene.score(on_model_change="allow")
+
+        lines = scene.lines()
+        by_two = [line["prediction"] == 2 * line["row"] for line in lines]
+        assert [line["row"] for line in lines] == list(range(ROWS))
+        assert by_two == sorted(by_two, reverse=True)
+        assert any(by_two[1:])
+        assert all(line["prediction"] in (2 * line["row"], 3 * line["row"]) for line in lines)
+        assert (manifest["model_version"], manifest["single_version"]) == (2, False)
+
+    @pytest.mark.parametrize(("policy", "factor"), [("fail", None), ("restart", 3), ("allow", 2)])
+    def test_a_change_between_two_tries(self, scene: Scene, policy: str, factor: int | None) -> None:
+        ti = FakeTaskInstance()
+        self.break_off(scene, ti)
+        scene.register(3).deploy(2)
+
+        if factor is None:
+            with pytest.raises(
+                AirflowFailException, match="results of version 1 of this run, and the deployment serve"
+            ):
+                scene.score(ti, on_model_change=policy)
+            manifest = scene.score(ti, on_model_change=policy, on_stale_state="restart")
+        else:
+            manifest = scene.score(ti, on_model_change=policy)
+        assert scene.lines()[1]["prediction"] == (factor or 3)
+        assert manifest["single_version"] is (policy != "allow")
+        assert len(scene.lines()) == ROWS
+
+    def break_off(self, scene: Scene, ti: FakeTaskInstance) -> None:
+        """Score some of the rows."""
+        with pytest.MonkeyPatch.context() as patch:
+
+            def stop() -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(table, "READ_EVERY", 0.0)
+            during(patch, 700, stop)
+            with pytest.raises(KeyboardInterrupt):
+                scene.score(ti)
+        assert list(scene.results.glob("part-*"))
+
+
+@pytest.mark.usefixtures("quick")
+class TestBadRows:
+    def test_one_percent_of_bad_rows(self, scene: Scene) -> None:
+        bad = [7, 8, 49, 50, 333, 640, 641, 642, 998, 999]
+        scene.register(2, refuses=bad).deploy(2)
+
+        manifest = scene.score(fail_on_partial_error=False)
+
+        lines = scene.lines()
+        assert [line["row"] for line in lines if "error" in line] == bad
+        assert all(line["prediction"] == (None if line["row"] in bad else 2 * line["row"]) for line in lines)
+        assert manifest["counts"] == {"success": ROWS - 10, "error": 10, "skipped": 0}
+        errors = [json.loads(line) for line in (scene.results / "errors.jsonl").read_bytes().splitlines()]
+        assert [(one["row"], one["id"], one["field"]) for one in errors] == [(x, f"n{x}", None) for x in bad]
+        assert all(f"x is {one['row']}" in one["reason"] for one in errors)
+
+    def test_a_row_that_failed_fails_the_task_with_a_complete_result(self, scene: Scene) -> None:
+        scene.register(2, refuses=[3]).deploy(2)
+
+        with pytest.raises(AirflowFailException, match="1 of 1000 rows have no prediction"):
+            scene.score()
+        assert len(scene.lines()) == ROWS
+
+    def test_more_errors_than_are_allowed(self, scene: Scene) -> None:
+        scene.register(2, refuses=list(range(100, 111))).deploy(2)
+
+        with pytest.raises(
+            AirflowFailException, match=r"11 of .* rows failed, more than 10 \(max_errors\); row 1\d\d:"
+        ):
+            scene.score()
+        assert not (scene.results / "manifest.json").exists()
+        assert (
+            scene.score(max_errors=11, fail_on_partial_error=False, on_stale_state="restart")["counts"]["error"] == 11
+        )
+
+    def test_splitting_is_bounded(self, scene: Scene) -> None:
+        scene.register(2, refuses=list(range(1, ROWS, 5))).deploy(2)
+
+        with pytest.raises(AirflowFailException):
+            scene.score(max_errors=1)
+        assert scene.sent() < 200
+
+    def test_no_success_at_all(self, scene: Scene) -> None:
+        scene.register(2, refuses=list(range(1, ROWS))).deploy(2).write([{"id": x, "x": x} for x in range(1, ROWS)])
+
+        with pytest.raises(HopsworksError, match="rows were refused, and none was answered"):
+            scene.score(max_errors=ROWS, fail_on_partial_error=False)
+
+    def test_rows_that_cannot_be_sent_are_named(self, scene: Scene) -> None:
+        rows: list[Any] = [{"id": f"n{x}", "x": x} for x in range(ROWS)]
+        rows[4], rows[5], rows[6] = {"id": "n4", "x": float("nan")}, {"x": 5}, {"id": "n6"}
+        scene.write(rows)
+        text = scene.input.read_text().splitlines()
+        text[7], text[8] = '{"id": "n7", "x": ', '["not", "an object"]'
+        scene.input.write_text("\n".join(text) + "\n\n")
+
+        scene.score(fail_on_partial_error=False)
+
+        errors = [json.loads(line) for line in (scene.results / "errors.jsonl").read_bytes().splitlines()]
+        assert [(one["row"], one["field"]) for one in errors] == [(4, "x"), (5, "id"), (6, "x"), (7, None), (8, "id")]
+        assert "nan" in errors[0]["reason"]
+        assert errors[1]["reason"] == errors[2]["reason"] == "the column is missing"
+        assert "is no JSON" in errors[3]["reason"]
+        assert [line["prediction"] for line in scene.lines()][:11] == [0, 2, 4, 6, None, None, None, None, None, 18, 20]
+
+
+@pytest.mark.usefixtures("quick")
+class TestOutage:
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            {"status": 400, "body": {"errorCode": 250008, "usrMsg": ""}},
+            {"status": 500, "body": {"errorCode": 250007, "usrMsg": "no healthy upstream"}},
+            {"status": 500, "body": {"errorCode": 250007, "usrMsg": "model is broken"}},
+            {"status": 503},
+        ],
+    )
+    @pytest.mark.parametrize("max_errors", [None, ROWS])
+    def test_an_outage_in_the_middle_is_never_bad_rows(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, fault: dict[str, Any], max_errors: int | None
+    ) -> None:
+        ti = FakeTaskInstance()
+        outage = RequestFault("POST", "**:predict", **fault, times=None)
+        during(monkeypatch, 500, lambda: scene.serving.faults.add(outage))
+        try:
+            with pytest.raises(HopsworksError) as caught:
+                scene.score(ti, max_errors=max_errors, fail_on_partial_error=False)
+        finally:
+            scene.serving.faults.clear()
+        assert caught.value.transient
+        assert list(scene.results.glob("part-*"))
+        scene.serving.requests.clear()
+
+        manifest = scene.score(ti, max_errors=max_errors, fail_on_partial_error=False)
+
+        assert manifest["counts"] == {"success": ROWS, "error": 0, "skipped": 0}
+        assert [line["prediction"] for line in scene.lines()] == [2 * x for x in range(ROWS)]
+        assert scene.sent() < ROWS / CHUNK
+
+    def test_a_deployment_that_is_stopped(self, scene: Scene) -> None:
+        scene.hook.stop_deployment(scene.name)
+
+        with pytest.raises(HopsworksError, match="Start it with StartDeploymentOperator") as caught:
+            scene.score()
+        assert caught.value.transient
+        assert scene.sent() == 0

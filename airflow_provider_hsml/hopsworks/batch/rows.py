@@ -180,14 +180,10 @@ class RowForm:
         return None
 
     def _instance(self, row: Any) -> tuple[Any, BadRow | None]:
-        if not isinstance(row, Mapping):
-            if self.names is not None:
-                return None, BadRow(None, f"expected an object with the columns, got {type(row).__name__}")
-            return row, None
         if self.names is None:
-            if self.columns.model is None and INSTANCE in row:
-                return row[INSTANCE], None
-            return {name: value for name, value in row.items() if name not in self.columns.keys}, None
+            return self._whole(row), None
+        if not isinstance(row, Mapping):
+            return None, BadRow(None, f"expected an object with the columns, got {type(row).__name__}")
         values = {}
         for name, new in self.names.items():
             if name in row:
@@ -198,6 +194,14 @@ class RowForm:
             return values, None
         found = list(values.values())
         return (found if self.kind == "list" else found[0]), None
+
+    def _whole(self, row: Any) -> Any:
+        """Return a row of which the columns are not named."""
+        if not isinstance(row, Mapping):
+            return row
+        if self.columns.model is None and INSTANCE in row:
+            return row[INSTANCE]
+        return {name: value for name, value in row.items() if name not in self.columns.keys}
 
     def _make_plain(self, chunk: Prepared) -> None:
         try:

@@ -481,7 +481,7 @@ def _text(fault: BadRow) -> str:
 
 
 def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
-    """Write the errors and the manifest, unless another try has written it, and remove what is not part of the result."""
+    """Write the errors and the manifest, unless another try has, and remove what is not part of the result."""
     results = place.results
     names = results.names()
     if MANIFEST not in names:
