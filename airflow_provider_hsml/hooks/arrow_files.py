@@ -79,7 +79,7 @@ class Tables:
         """Return the part of a fragment from a row on, as far as its row groups allow, and the rows to leave out."""
         if not start or not hasattr(fragment, "row_groups"):
             return fragment, start
-        ids = []
+        ids: list[int] = []
         for group in fragment.row_groups:
             if not ids and start >= group.num_rows:
                 start -= group.num_rows

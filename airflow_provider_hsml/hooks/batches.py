@@ -234,8 +234,8 @@ class _Ask:
         schema = hook.run(schemas.read_for_checks(project, deployment, Routes()))
         if self._is_reused and (deployment.raw.get("transformer") or (schema is not None and schema.serving_keys)):
             message = (
-                f"reuse: {deployment} looks features up or transforms the rows, so the same rows may have other answers "
-                "later.\nLeave 'reuse' out."
+                f"reuse: {deployment} looks features up or transforms the rows, so the same rows may have other "
+                "answers later.\nLeave 'reuse' out."
             )
             raise InvalidInputError(message)
         body = self._example(deployment)

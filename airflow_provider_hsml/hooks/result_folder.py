@@ -124,8 +124,8 @@ class ResultFolder:
             yield
         except OSError as error:
             message = (
-                f"result_path: the folder {self._text!r} cannot be {what} ({error.strerror or error}).\nCheck the path, "
-                "the permissions and the space that is left; a later try continues after the last part."
+                f"result_path: the folder {self._text!r} cannot be {what} ({error.strerror or error}).\nCheck the "
+                "path, the permissions and the space that is left; a later try continues after the last part."
             )
             raise InvalidInputError(message) from error
 

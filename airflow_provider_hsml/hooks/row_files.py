@@ -285,9 +285,9 @@ def _is_hidden(path: ObjectStoragePath, folder: ObjectStoragePath) -> bool:
 
 
 def _pair(value: object) -> tuple[Any, Any]:
-    if isinstance(value, list | tuple) and len(value) == 2:
-        return value[0], value[1]
-    arguments.refuse("input.row_groups", "two numbers: the first row group and the one after the last", value)
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        arguments.refuse("input.row_groups", "two numbers: the first row group and the one after the last", value)
+    return value[0], value[1]
 
 
 def _unreadable(name: str, error: OSError) -> InvalidInputError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -161,8 +161,7 @@ class BatchPredictOperator(HsmlOperator):
             poll_interval=self.poll_interval,
         )
         # Airflow masks no XComs, and an answer of a model may contain a secret value.
-        masked: dict[str, Any] = redact(manifest)
-        return masked
+        return cast("dict[str, Any]", redact(manifest))
 
     def _warn_of_local_path(self) -> None:
         """Warn if a retry of the task may run on another machine, where the files of this one are not."""

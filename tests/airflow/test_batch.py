@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,10 +20,11 @@ from airflow_provider_hsml.hopsworks.inference import predict, scoring
 from airflow_provider_hsml.local import LocalServing, RequestFault
 from airflow_provider_hsml.operators import BatchPredictOperator
 from tests.conftest import HOPSWORKS
-from tests.support.tasks import FakeTaskInstance, execute
+from tests.support.tasks import FakeTaskInstance, execute, rendered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
     from airflow_provider_hsml.local import ModelFiles
@@ -198,15 +198,13 @@ class TestKill:
         files = len(expected["files"])
         assert files > 5
 
-        endings = [
-            worker(scene, scene.results, **moment)
-            for moment in (
-                {"request": 1},
-                {"request": 9},
-                *({"file": number, "when": when} for when in ("before", "after") for number in (1, 2, 3)),
-                {"request": 3},
-            )
+        moments: list[dict[str, Any]] = [
+            {"request": 1},
+            {"request": 9},
+            *({"file": number, "when": when} for when in ("before", "after") for number in (1, 2, 3)),
+            {"request": 3},
         ]
+        endings = [worker(scene, scene.results, **moment) for moment in moments]
         assert endings == ["killed"] * len(endings)
         manifest = worker(scene, scene.results)
 
@@ -245,7 +243,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def during(monkeypatch: pytest.MonkeyPatch, row: int, act: Callable[[], Any]) -> None:
     """Do something once, when a row is read."""
-    chunks, is_done = RowFiles.chunks, []
+    chunks = RowFiles.chunks
+    is_done: list[bool] = []
 
     def watched(self: RowFiles, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
         for first, rows in chunks(self, size, start):
@@ -429,3 +428,175 @@ class TestOutage:
             scene.score()
         assert caught.value.transient
         assert scene.sent() == 0
+
+
+class TestRows:
+    """Which columns the model gets, and in which form."""
+
+    def asked(self, scene: Scene, rows: list[Any], **given: Any) -> Any:
+        """Score rows, and give the body of the request."""
+        bodies: list[Any] = []
+        with pytest.MonkeyPatch.context() as patch:
+            ask = predict.ask_model
+
+            async def watched(project: Any, name: str, body: Any, **more: Any) -> Any:
+                bodies.append(body)
+                return await ask(project, name, body, **more)
+
+            patch.setattr(predict, "ask_model", watched)
+            scene.write(rows).score(key_columns=given.pop("key_columns", []), **given)
+        return bodies[0]["instances"]
+
+    @pytest.mark.parametrize(
+        ("given", "sent"),
+        [
+            ({}, {"x": 1}),
+            ({"columns": ["x", "z"]}, {"x": 1, "z": 3}),
+            ({"columns": {"z": "x"}}, {"x": 3}),
+            ({"columns": '["x", "z"]', "row_format": "list"}, [1, 3]),
+            ({"columns": ["z", "x"], "row_format": "list", "key_columns": ["x"]}, [3, 1]),
+            ({"columns": {"x": "x", "z": "other"}}, {"x": 1, "other": 3}),
+            ({"columns": ["x"], "row_format": "record"}, {"x": 1}),
+        ],
+    )
+    def test_columns(self, scene: Scene, given: dict[str, Any], sent: Any) -> None:
+        assert self.asked(scene, [{"x": 1, "y": 2, "z": 3}], **given) == [sent]
+
+    def test_rows_as_the_model_takes_them(self, scene: Scene) -> None:
+        assert self.asked(scene, [[5], [6]]) == [[5], [6]]
+        rows = [{"instance": {"x": 1, "more": 2}, "id": "a"}]
+        assert self.asked(scene, rows, key_columns=["id"], on_stale_state="restart") == [{"x": 1, "more": 2}]
+        assert scene.lines() == [{"row": 0, "id": "a", "prediction": 2}]
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ({"columns": ["x", "x"]}, "columns: expected each column once"),
+            ({"columns": {"x": "a", "z": "a"}}, "columns: expected at least one column"),
+            ({"columns": []}, "columns: expected at least one column"),
+            ({"key_columns": ["prediction"]}, "key_columns: expected different names"),
+            ({"row_format": "table"}, "row_format"),
+            ({"chunk_rows": 0}, "chunk_rows"),
+            ({"concurrency": 0}, "concurrency"),
+            ({"max_errors": -1}, "max_errors"),
+            ({"on_model_change": "ignore"}, "on_model_change"),
+            ({"on_stale_state": "allow"}, "on_stale_state"),
+        ],
+    )
+    def test_arguments_are_checked_when_the_dag_is_parsed(
+        self, scene: Scene, given: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=f"Task 'task': {message}"):
+            scene.task(**given)
+        with pytest.raises(AirflowFailException, match=message):
+            execute(rendered(scene.task(), **given))
+
+    def test_columns_that_no_row_has(self, scene: Scene) -> None:
+        with pytest.raises(AirflowFailException, match="none of the first .* rows has a prediction; row 0: nosuch: the c"):
+            scene.score(columns=["nosuch"], max_errors=ROWS)
+
+    def test_an_empty_file(self, scene: Scene) -> None:
+        scene.write([])
+        with pytest.raises(AirflowFailException, match="input: expected rows, got none"):
+            scene.score()
+
+
+class TestFolder:
+    @pytest.mark.parametrize(
+        "change",
+        [{"chunk_rows": 20}, {"key_columns": []}, {"columns": ["x"]}, "another run", "another input"],
+        ids=str,
+    )
+    def test_results_of_another_run_are_kept(self, scene: Scene, change: Any) -> None:
+        ti = FakeTaskInstance()
+        scene.score(ti)
+        before = scene.content()
+        given: dict[str, Any] = change if isinstance(change, dict) else {}
+        if change == "another run":
+            ti = FakeTaskInstance()
+        elif change == "another input":
+            scene.write([{"id": "a", "x": 1}])
+
+        with pytest.raises(AirflowFailException, match="holds results of another run, of other rows or of other argument"):
+            scene.score(ti, **given)
+        assert scene.content() == before
+
+        (scene.results / "notes.txt").write_text("mine")
+        scene.score(ti, **given, on_stale_state="restart")
+        assert len(scene.lines()) == (1 if change == "another input" else ROWS)
+        assert (scene.results / "notes.txt").exists()
+
+    def test_reuse_by_another_run(self, scene: Scene) -> None:
+        manifest = scene.score(reuse=True)
+        scene.serving.requests.clear()
+
+        assert scene.score(reuse=True) == manifest
+        assert scene.sent() == 0
+
+    def test_a_zombie_cannot_change_the_result(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        """While a try that Airflow has given up still runs, the next one writes the manifest."""
+        monkeypatch.setattr(table, "PART_BYTES", 500)
+        ti = FakeTaskInstance()
+        manifests: list[dict[str, Any]] = []
+        during(monkeypatch, 700, lambda: manifests.append(scene.score(ti)))
+
+        manifests.append(scene.score(ti))
+
+        assert manifests[0] == manifests[1]
+        assert [line["row"] for line in scene.lines()] == list(range(ROWS))
+
+    def test_an_input_that_changes_while_it_is_read(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        during(monkeypatch, 700, lambda: scene.write([{"id": "a", "x": 1}] * ROWS))
+
+        with pytest.raises(AirflowFailException, match="'rows.jsonl' was changed while it was read"):
+            scene.score()
+        assert not (scene.results / "manifest.json").exists()
+
+    @pytest.mark.parametrize(("executor", "is_warned"), [("CeleryExecutor", True), ("LocalExecutor", False)])
+    def test_a_local_folder_on_several_machines(
+        self,
+        scene: Scene,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        executor: str,
+        *,
+        is_warned: bool,
+    ) -> None:
+        monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+        monkeypatch.setattr(BatchPredictOperator, "log", logging.getLogger("batch"))
+
+        scene.write([{"id": "a", "x": 1}]).score()
+
+        assert ("a retry may run on another one" in caplog.text) is is_warned
+
+
+class TestBatches:
+    def test_batches_of_any_kind(self, scene: Scene) -> None:
+        batches: list[Any] = [[{"x": 1}, {"x": 2}], [], tuple({"x": x} for x in range(3, 30)), [{"x": 30}]]
+
+        found = list(scene.hook.predict_batches(scene.name, iter(batches), chunk_rows=10))
+
+        assert [one.predictions for one in found] == [[2 * row["x"] for row in batch] for batch in batches]
+        assert all(not one.errors for one in found)
+
+    def test_a_table_of_arrow(self, scene: Scene) -> None:
+        pa = pytest.importorskip("pyarrow")
+        table_of_x = pa.table({"x": list(range(25))})
+
+        found = list(scene.hook.predict_batches(scene.name, table_of_x, chunk_rows=10))
+        batches = list(scene.hook.predict_batches(scene.name, table_of_x.to_batches(max_chunksize=7)))
+
+        assert [value for one in found for value in one.predictions] == list(range(0, 50, 2))
+        assert [len(one.predictions) for one in batches] == [7, 7, 7, 4]
+
+    def test_rows_that_fail(self, scene: Scene) -> None:
+        scene.register(2, refuses=[7]).deploy(2)
+        batches = [[{"x": 1}], [{"x": 6}, {"x": 7}, {"x": float("nan")}, {"x": 8}]]
+
+        one, two = scene.hook.predict_batches(scene.name, batches)
+
+        assert (one.predictions, one.errors) == ([2], {})
+        assert two.predictions == [12, None, None, 16]
+        assert sorted(two.errors) == [1, 2]
+        assert "x is 7" in two.errors[1]
+        assert "nan" in two.errors[2]

@@ -1,12 +1,14 @@
-"""The files of a batch: Parquet, CSV and JSON lines, here and in a bucket; columns; shards; and files that are no table."""
+"""The files of a batch: Parquet, CSV and JSON lines; shards; results; and files that are no table."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_hsml.hooks import json_lines
 from airflow_provider_hsml.hooks.arrow_files import ParquetFormat
@@ -18,7 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.tables import MOST_SHARDS, join_manifests, split_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from pathlib import Path
 
 pa = pytest.importorskip("pyarrow", reason="tables are read with pyarrow")
@@ -214,7 +216,7 @@ class TestResults:
 
 
 class TestFolder:
-    @pytest.mark.parametrize("scheme", ["", "file://"])
+    @pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
     def test_files(self, tmp_path: Path, scheme: str) -> None:
         folder = ResultFolder(f"{scheme}{tmp_path}/new/results/")
 
@@ -228,7 +230,8 @@ class TestFolder:
         folder.delete("a")
         folder.delete("a")
         assert folder.read("a") is None
-        assert sorted(path.name for path in (tmp_path / "new" / "results").iterdir()) == ["b", "c"]
+        if scheme != "memory://":
+            assert sorted(path.name for path in (tmp_path / "new" / "results").iterdir()) == ["b", "c"]
 
     def test_no_space_is_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = ResultFolder(tmp_path)
@@ -302,3 +305,56 @@ class TestShards:
         assert joined["single_version"] == single
         with pytest.raises(InvalidInputError, match="manifests: expected at least one"):
             join_manifests([])
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """An S3 server with a bucket, and the Airflow connection to it."""
+    pytest.importorskip("s3fs", reason="Airflow reaches S3 with s3fs")
+    server = pytest.importorskip("moto.server", reason="moto is the S3 server").ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    connection = {
+        "conn_type": "aws",
+        "login": "somebody",
+        "password": "opens-nothing",
+        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_BUCKET", json.dumps(connection))
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/tables", method="PUT")) as answer:
+            assert answer.status == 200
+        yield "s3://bucket@tables"
+    server.stop()
+
+
+class TestBucket:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_rows(self, bucket: str, tmp_path: Path, name: str) -> None:
+        for number in range(3):
+            local = write(tmp_path / name, ROWS[number * 300 : number * 300 + 300])
+            ObjectStoragePath(f"{bucket}/{name}/{number}-{name}").write_bytes(local.read_bytes())
+
+        for given in (f"{bucket}/{name}", f"{bucket}/{name}/*-{name}"):
+            assert read(given) == ROWS[:900]
+            assert read(given, 450) == ROWS[450:900]
+        assert [row for shard in split_input(f"{bucket}/{name}", rows_per_shard=300) for row in read(shard)] == ROWS[:900]
+        files = row_files(f"{bucket}/{name}")
+        files.check_unchanged()
+        ObjectStoragePath(f"{bucket}/{name}/1-{name}").write_bytes(b"other")
+        with pytest.raises(InvalidInputError, match=f"'1-{name}' was changed while it was read"):
+            files.check_unchanged()
+
+    def test_results(self, bucket: str) -> None:
+        folder = ResultFolder(f"{bucket}/new/results/")
+
+        assert folder.names() == []
+        folder.write("a", b"1")
+        assert folder.create("b", b"3")
+        assert not folder.create("b", b"4")
+        folder.join("c", ["a", "b"])
+        assert {name: folder.read(name) for name in folder.names()} == {"a": b"1", "b": b"3", "c": b"13"}
+        folder.delete("a")
+        folder.delete("a")
+        assert ResultFolder(f"{bucket}/new/results").names() == ["b", "c"]
