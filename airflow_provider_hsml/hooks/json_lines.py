@@ -16,6 +16,8 @@ ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json", ".json.gz")
 """How the names of files with JSON lines end; Spark writes them as ``.json``."""
 LONGEST_LINE = 16 * 1024 * 1024
 """Bytes of a line."""
+_BUFFER = 256 * 1024
+"""Bytes that are read at a time."""
 
 
 def raw_lines(what: str, name: str, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -29,10 +31,10 @@ def raw_lines(what: str, name: str, file: IO[bytes]) -> Iterator[tuple[int, byte
     """
     number = 0
     try:
-        unpacked: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
-        while line := unpacked.readline(LONGEST_LINE + 1):
+        unpacked = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
+        for line in _split(unpacked):
             number += 1
-            if len(line) > LONGEST_LINE:
+            if line is None:
                 message = f"{what}: line {number} of {name!r} is longer than {LONGEST_LINE} bytes."
                 raise InvalidInputError(message)
             if line.strip():
@@ -40,6 +42,27 @@ def raw_lines(what: str, name: str, file: IO[bytes]) -> Iterator[tuple[int, byte
     except (OSError, EOFError, zlib.error) as error:
         message = f"{what}: {name!r} cannot be read after line {number} ({error}).\nCheck whether it is complete."
         raise InvalidInputError(message) from error
+
+
+def _split(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes | None]:
+    """
+    Yield the lines of a file, and None in place of one that is too long.
+
+    Files in object storage have no ``readline`` that ends after some bytes.
+    """
+    held: list[bytes] = []
+    size = 0
+    while data := file.read(_BUFFER):
+        first, *others = data.split(b"\n")
+        held.append(first)
+        size += len(first)
+        for line in others:
+            yield b"".join(held) if size <= LONGEST_LINE else None
+            held, size = [line], len(line)
+        if size > LONGEST_LINE:
+            yield None
+    if size:
+        yield b"".join(held) if size <= LONGEST_LINE else None
 
 
 def json_of(what: str, place: str, content: bytes) -> Any:

@@ -492,7 +492,9 @@ class TestRows:
             execute(rendered(scene.task(), **given))
 
     def test_columns_that_no_row_has(self, scene: Scene) -> None:
-        with pytest.raises(AirflowFailException, match="none of the first .* rows has a prediction; row 0: nosuch: the c"):
+        with pytest.raises(
+            AirflowFailException, match="none of the first .* rows has a prediction; row 0: nosuch: the c"
+        ):
             scene.score(columns=["nosuch"], max_errors=ROWS)
 
     def test_an_empty_file(self, scene: Scene) -> None:
@@ -517,7 +519,9 @@ class TestFolder:
         elif change == "another input":
             scene.write([{"id": "a", "x": 1}])
 
-        with pytest.raises(AirflowFailException, match="holds results of another run, of other rows or of other argument"):
+        with pytest.raises(
+            AirflowFailException, match="holds results of another run, of other rows or of other argument"
+        ):
             scene.score(ti, **given)
         assert scene.content() == before
 

@@ -216,7 +216,7 @@ class TestResults:
 
 
 class TestFolder:
-    @pytest.mark.parametrize("scheme", ["", "file://", "memory://"])
+    @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_files(self, tmp_path: Path, scheme: str) -> None:
         folder = ResultFolder(f"{scheme}{tmp_path}/new/results/")
 
@@ -230,8 +230,7 @@ class TestFolder:
         folder.delete("a")
         folder.delete("a")
         assert folder.read("a") is None
-        if scheme != "memory://":
-            assert sorted(path.name for path in (tmp_path / "new" / "results").iterdir()) == ["b", "c"]
+        assert sorted(path.name for path in (tmp_path / "new" / "results").iterdir()) == ["b", "c"]
 
     def test_no_space_is_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = ResultFolder(tmp_path)
@@ -339,7 +338,9 @@ class TestBucket:
         for given in (f"{bucket}/{name}", f"{bucket}/{name}/*-{name}"):
             assert read(given) == ROWS[:900]
             assert read(given, 450) == ROWS[450:900]
-        assert [row for shard in split_input(f"{bucket}/{name}", rows_per_shard=300) for row in read(shard)] == ROWS[:900]
+        assert [row for shard in split_input(f"{bucket}/{name}", rows_per_shard=300) for row in read(shard)] == ROWS[
+            :900
+        ]
         files = row_files(f"{bucket}/{name}")
         files.check_unchanged()
         ObjectStoragePath(f"{bucket}/{name}/1-{name}").write_bytes(b"other")

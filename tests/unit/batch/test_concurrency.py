@@ -10,7 +10,12 @@ import pytest
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.batch.concurrency import Limit, LimitedConnection, is_overload
-from airflow_provider_hsml.hopsworks.errors import InferenceError, InvalidInputError, NoResponseError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.errors import (
+    InferenceError,
+    InvalidInputError,
+    NoResponseError,
+    RequestRefusedError,
+)
 from tests.support.fake import PROJECT
 
 if TYPE_CHECKING:
