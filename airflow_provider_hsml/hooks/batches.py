@@ -8,7 +8,6 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.connection import mask_key
 from airflow_provider_hsml.hopsworks.batch import progress as stored
 from airflow_provider_hsml.hopsworks.batch.rows import Columns, RowForm
 from airflow_provider_hsml.hopsworks.batch.table import Asked, Settings, Workplace, most_errors, score_table
@@ -27,12 +26,11 @@ from .row_files import row_files
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.batch.progress import Format
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-    from airflow_provider_hsml.hopsworks.inference.scoring import Connection
 
     from .row_files import RowFiles
 
@@ -134,9 +132,7 @@ class BatchesMixin(HsmlBaseHook):
         settings = Settings(stored.digest(parts), unique, chunk_rows=size, **limits)  # type: ignore[arg-type]
         ask = _Ask(self, run.timeout, files, chosen, form, is_reused=is_reused)
         self.client.deadline = math.inf  # Scoring has no end of its own: `timeout` bounds each request.
-        place = Workplace(
-            run, results, result_format, files, ask, self.run, self._connect_for_scoring, lambda: self._sleep(0)
-        )
+        place = Workplace(run, results, result_format, files, ask, self.run, self._connect, lambda: self._sleep(0))
         progress = score_table(place, settings)
         manifest = progress.manifest(str(results))
         log.info("Scored %d rows, %d without a prediction, into %s", progress.rows, progress.errors, results)
@@ -186,7 +182,7 @@ class BatchesMixin(HsmlBaseHook):
         found = scoring.score_chunks(
             stream.chunks(),
             asked.target,
-            self._connect_for_scoring,
+            self._connect,
             concurrency=concurrency,
             on_wait=lambda: self._sleep(0),
         )
@@ -194,11 +190,6 @@ class BatchesMixin(HsmlBaseHook):
             complete = stream.add(chunk)
             if complete is not None:
                 yield complete
-
-    def _connect_for_scoring(self, sleep: Callable[[float], None]) -> Connection:
-        from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415 - as in the base
-
-        return Client(self.access, sleep=sleep, on_new_key=mask_key)
 
 
 class _Ask:
