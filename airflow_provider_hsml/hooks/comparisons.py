@@ -34,7 +34,7 @@ from .tables import read_result_set, records_of, write_json
 from .version_scoring import Stored, VersionScoring, Workplace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.domain.records import Record

@@ -97,9 +97,9 @@ class ResultFolder:
         """Write a file with the contents of others, one after the other."""
         with self._errors("written to"):
             target = self._path / (f".{name}-{uuid.uuid4().hex}" if self.is_local else name)
-            with target.open("wb") as joined:
+            with target.open("wb") as joined:  # type: ignore[no-untyped-call]
                 for part in parts:
-                    with (self._path / part).open("rb") as file:
+                    with (self._path / part).open("rb") as file:  # type: ignore[no-untyped-call]
                         while data := file.read(_COPIED):
                             joined.write(data)
             if self.is_local:

@@ -179,7 +179,7 @@ class Lines:
 
     def _lines(self, file: InputFile) -> Iterator[tuple[int, bytes]]:
         try:
-            with file.path.open("rb") as opened:
+            with file.path.open("rb") as opened:  # type: ignore[no-untyped-call]
                 yield from raw_lines("input", file.name, opened)
         except OSError as error:
             raise _unreadable(file.name, error) from error

@@ -493,7 +493,7 @@ class TestRows:
 
     def test_columns_that_no_row_has(self, scene: Scene) -> None:
         with pytest.raises(
-            AirflowFailException, match="none of the first .* rows has a prediction; row 0: nosuch: the c"
+            AirflowFailException, match=r"none of the first .* rows has a prediction; row 0: nosuch: the c"
         ):
             scene.score(columns=["nosuch"], max_errors=ROWS)
 
@@ -552,7 +552,7 @@ class TestFolder:
     def test_an_input_that_changes_while_it_is_read(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         during(monkeypatch, 700, lambda: scene.write([{"id": "a", "x": 1}] * ROWS))
 
-        with pytest.raises(AirflowFailException, match="'rows.jsonl' was changed while it was read"):
+        with pytest.raises(AirflowFailException, match=r"'rows.jsonl' was changed while it was read"):
             scene.score()
         assert not (scene.results / "manifest.json").exists()
 

@@ -55,8 +55,13 @@ def bodies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def score(scene: Scene, folder: Path, **given: Any) -> dict[str, Any]:
-    how = {"task_id": "task", "deployment_name": scene.name, "result_path": str(folder / "results"), **given}
-    manifest: dict[str, Any] = execute(BatchPredictOperator(**how))
+    how: dict[str, Any] = {
+        "task_id": "task",
+        "deployment_name": scene.name,
+        "result_path": str(folder / "results"),
+        **given,
+    }
+    manifest: dict[str, Any] = execute(BatchPredictOperator(task_id="task", **how))
     return manifest
 
 
@@ -117,7 +122,7 @@ class TestSchema:
         scene.deploy(scene.register(2))
         (tmp_path / "rows.jsonl").write_text('{"cc_num": 1, "amount": 2.5}\n')
 
-        with pytest.raises(AirflowFailException, match="reuse: .* looks features up or transforms the rows"):
+        with pytest.raises(AirflowFailException, match=r"reuse: .* looks features up or transforms the rows"):
             score(scene, tmp_path, input=str(tmp_path / "rows.jsonl"), reuse=True)
 
 
@@ -138,8 +143,8 @@ class TestRoutes:
         hook = HsmlHook()
         hook.deploy_model(scene.name, 1, poll_interval=0.1)
         (tmp_path / "rows.jsonl").write_text("[1]\n[2]\n[3]\n")
-        given = {"deployment_name": scene.name, "input": str(tmp_path / "rows.jsonl"), "chunk_rows": 2}
-        ids = []
+        given: dict[str, Any] = {"deployment_name": scene.name, "input": str(tmp_path / "rows.jsonl"), "chunk_rows": 2}
+        ids: list[set[str]] = []
         for run in ("a", "a", "b"):
             bodies.clear()
             operator = BatchPredictOperator(task_id="task", result_path=str(tmp_path / f"r{len(ids)}"), **given)

@@ -3,8 +3,9 @@ Score tables in processes that are killed at a moment in the middle.
 
 Each line of the standard input is a task: ``{"name", "arguments", "kill_at"}``. ``kill_at`` is ``{"request": n}``:
 right after the answer to the n-th request for predictions; or ``{"file": n, "when": "before" | "after"}``: before or
-after the n-th file of the result was put in its place; or empty: never. Each is done in a fork, so that what is killed has
-imported everything already; for each, one line says how it ended: ``killed``, the manifest, or ``{"failed": ...}``.
+after the n-th file of the result was put in its place; or empty: never. Each is done in a fork, so that what is killed
+has imported everything already; for each, one line says how it ended: ``killed``, the manifest, or
+``{"failed": ...}``.
 """
 
 from __future__ import annotations

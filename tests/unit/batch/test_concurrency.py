@@ -115,7 +115,7 @@ class TestConnection:
         with pytest.raises(KeyError, match="ended"):
             LimitedConnection(Connection(lambda: 1), limit, ended).send(CALL)
         # What Hopsworks itself is asked is not limited.
-        read = api.get_deployment(PROJECT, "digits")
+        read: Any = api.get_deployment(PROJECT, "digits")
         assert LimitedConnection(Connection(lambda: 1), limit, ended).send(read) == 1
 
     def test_errors_are_passed_on(self) -> None:

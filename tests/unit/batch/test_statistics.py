@@ -12,7 +12,7 @@ from airflow_provider_hsml.hopsworks.batch.statistics import Distribution, Laten
 
 
 def test_percentiles() -> None:
-    source = random.Random(7)
+    source = random.Random(7)  # noqa: S311 - no secret
     seconds = [source.lognormvariate(-4, 1) for _ in range(10_000)]
     latencies = Latencies()
     latencies.add(seconds)
@@ -35,7 +35,7 @@ def test_latencies_beyond_the_histogram(seconds: float) -> None:
 
 
 def test_numbers() -> None:
-    source = random.Random(7)
+    source = random.Random(7)  # noqa: S311 - no secret
     numbers = [source.gauss(5, 2) for _ in range(1000)]
     whole, first = Distribution(), Distribution()
     whole.add(numbers)
