@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Verification,
     )
     from .operators import (
+        BatchPredictOperator,
         CompareModelsOperator,
         DeleteDeploymentOperator,
         DeleteModelVersionsOperator,

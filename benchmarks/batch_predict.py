@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import functools
 import json
 import os
 import re
@@ -90,7 +91,7 @@ class Instant(asyncio.Protocol):
 async def serve() -> None:
     """Serve at two ports, at once and after a while, until the standard input ends."""
     loop = asyncio.get_running_loop()
-    servers = [await loop.create_server(lambda delay=delay: Instant(delay), "127.0.0.1", 0) for delay in (0.0, DELAY)]
+    servers = [await loop.create_server(functools.partial(Instant, delay), "127.0.0.1", 0) for delay in (0.0, DELAY)]
     print(json.dumps([server.sockets[0].getsockname()[1] for server in servers]), flush=True)
     await asyncio.to_thread(sys.stdin.read)
 
@@ -251,7 +252,9 @@ def main(seconds: float = 5.0) -> None:
                 found[where]["wrk"] = measured
     for where in ("instant", "delayed"):
         for name, one in found[where].items():
-            print(f"{where:8} {name:5} {one['per_second']:8.0f} requests a second, {one.get('cpu_ms', '-')} ms CPU each")
+            print(
+                f"{where:8} {name:5} {one['per_second']:8.0f} requests a second, {one.get('cpu_ms', '-')} ms CPU each"
+            )
     memory = found["memory"]
     print(f"memory after the imports {memory[0]} MB, then at most {max(memory)} MB, at the end {memory[-1]} MB")
     instant_pool, own = found["instant"]["pool"], found["instant"]["ours"]

@@ -429,6 +429,7 @@ def _all() -> list[Operation]:
                 result_path=str(plot.folder / "results"),
                 key_columns=["id"],
                 chunk_rows=2,
+                on_stale_state="restart",  # Another run of the task is to succeed, too.
                 timeout=TIMEOUT,
                 poll_interval=POLL,
             ),
