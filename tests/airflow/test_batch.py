@@ -66,6 +66,8 @@ class Scene:
     model_file: Callable[..., Path]
     folder: Path
     name: str
+    table: Path | None = None
+    """A file of another format with the rows."""
 
     @property
     def input(self) -> Path:
@@ -162,7 +164,7 @@ class Worker:
     def __call__(self, scene: Scene, results: Path, **kill_at: Any) -> Any:
         """Score, and tell how it ended."""
         arguments = {
-            "input": str(scene.input),
+            "input": str(scene.table or scene.input),
             "result_path": str(results),
             "key_columns": ["id"],
             "chunk_rows": 50,
@@ -214,6 +216,22 @@ class TestKill:
         same = ("counts", "distribution", "single_version", "model_version")
         assert {name: manifest[name] for name in same} == {name: expected[name] for name in same}
         assert manifest["counts"] == {"success": ROWS - 2, "error": 2, "skipped": 0}
+
+    def test_from_parquet_to_parquet(self, scene: Scene, worker: Worker) -> None:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        scene.table = scene.folder / "rows.parquet"
+        rows = [{"id": f"n{x}", "x": x / 2} for x in range(20_000)]
+        pq.write_table(pa.Table.from_pylist(rows), scene.table, row_group_size=1500)
+        expected = worker(scene, scene.folder / "undisturbed")
+
+        endings = [worker(scene, scene.results, request=number) for number in (90, 120, 150)]
+        assert endings == ["killed"] * 3
+        manifest = worker(scene, scene.results)
+
+        whole = pa.concat_tables(pq.read_table(scene.results / name) for name in manifest["files"])
+        undisturbed = pa.concat_tables(pq.read_table(scene.folder / "undisturbed" / one) for one in expected["files"])
+        assert whole.equals(undisturbed)
+        assert whole["prediction"].to_pylist() == [2 * row["x"] for row in rows]
 
     @pytest.mark.parametrize("when", ["before", "after"])
     def test_a_kill_at_each_file_of_the_end(self, scene: Scene, worker: Worker, when: str) -> None:
