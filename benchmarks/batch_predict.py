@@ -31,6 +31,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,7 @@ def ours(url: str, seconds: float, path: Path, rows: int | None = None) -> tuple
     host = url.removesuffix(PATH)
     access = Access(host, "demo", "prefix.secret")
     files = row_files(str(path))
-    form = RowForm.build(Columns(), Shape(), ROW)
+    form = replace(RowForm.build(Columns(), Shape(), ROW), is_json=True)
     limit = Limit(CONCURRENCY)
     target = scoring.Target(Project(119, "demo"), "digits", request_key="benchmark")
     memory = [_memory()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.batch import progress as stored
@@ -236,6 +236,7 @@ class _Ask:
             shape, size = Shape.of_schema(schema), min(size, schema.max_batch_rows)
         first = None if self._files is None else self._files.first()
         form = RowForm.build(self._columns, shape, first, schema, self._row_format)
+        form = replace(form, is_json=self._files is not None and self._files.kind == "lines")
         splits = None
         if self._files is not None:
             errors = most_errors(settings, self._files.total)
