@@ -220,7 +220,7 @@ class TestKill:
     def test_from_parquet_to_parquet(self, scene: Scene, worker: Worker) -> None:
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
         scene.table = scene.folder / "rows.parquet"
-        rows = [{"id": f"n{x}", "x": x / 2} for x in range(20_000)]
+        rows: list[dict[str, Any]] = [{"id": f"n{x}", "x": x / 2} for x in range(20_000)]
         pq.write_table(pa.Table.from_pylist(rows), scene.table, row_group_size=1500)
         expected = worker(scene, scene.folder / "undisturbed")
 
