@@ -150,7 +150,7 @@ check: lint model-server .venv-2.11.2/.made .venv-3.0.6/.made .venv-3.4.0b2/.mad
 .PHONY: check-all
 check-all: check smoke fuzz faults conformance integration docs ## Run everything before a release: check, smoke, fuzz, faults, conformance, integration, the site, and the slow tests
 	@echo "== slow tests, including browser tests (skipped without chromium on PATH)"
-	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
+	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser --group release
 	@$(alone) $(python) $(pytest) -m slow -o faulthandler_timeout=1800
 	@echo "== deferred: promotions, their events, rollbacks and restarts"
 	@$(alone) AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE=True $(python) $(pytest) $(spread) -m "$(quick)" \
@@ -202,6 +202,15 @@ docs: .venv/.made ## Build the documentation as a site, in site/; a broken link 
 	@NO_MKDOCS_2_WARNING=1 $(python) -m mkdocs build --strict
 	@echo "The documentation is in site/index.html"
 
+.PHONY: licences
+licences: .venv/.made ## Print the licence of each package that the provider and its extras bring
+	@$(python) release/licences.py
+
+.PHONY: release
+release: .venv/.made ## Build sdist and wheel of the tagged commit, and run the DAG of README.md with each in a fresh environment
+	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group release
+	@$(alone) $(python) release/build.py
+
 .PHONY: ui
 ui: .venv/.made model-server ## Test the UI in a real browser, from the connection form to the live deployment; screenshots in .ui
 	@$(python) -m uv pip install --quiet --python $(python) --compile-bytecode -c constraints/airflow-3.3.2.txt --group browser
@@ -225,7 +234,7 @@ model-server: .venv/.made ## Build the model server's environment in advance
 
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGRADE=1 takes the newest versions
-	@$(call resolve,3.3.2,--extra local --extra examples --extra metrics --extra tables --group dev --group browser --group docs --group integration,,3.13)
+	@$(call resolve,3.3.2,--extra local --extra examples --extra metrics --extra tables --group dev --group browser --group docs --group integration --group release,,3.13)
 	@$(call resolve,3.4.0b2,--extra local --extra examples --extra metrics --extra tables --group test,'apache-airflow-core==3.4.0b2' 'apache-airflow-task-sdk==1.4.0b2',3.13)
 	@$(call resolve,3.2.2,--extra local --extra examples --extra metrics --extra tables --group test,'fastapi<0.137' 'cadwyn<8' 'svcs<26',3.13)
 	@$(call resolve,3.1.8,--extra local --extra examples --extra metrics --extra tables --group test --group form,,3.13)

@@ -9,6 +9,7 @@ The packages and modules:
 - ``triggers``: the waits of deferred tasks, in the triggerer
 - ``hooks``: ``HsmlHook``, the Airflow connection and its methods
 - ``hopsworks``: models, deployments, promotions and the REST API, without Airflow
+- ``doctor``: the command ``hsml-doctor``, which compares a Hopsworks with the answers that this package expects
 - ``local``: a local Model Serving for a laptop or CI, which runs the models
 - ``provider_info``: the provider's metadata for Airflow
 

@@ -65,6 +65,8 @@ class TaskMixin:
     """Whether an expression of the template that was rendered last gives None."""
     _with_none: tuple[str, ...] = ()
     """The templates with an expression that gives None."""
+    records: ClassVar[tuple[Path, ...]] = ()
+    """The places in ``structured`` arguments of results of other tasks, in which None has a meaning."""
     exclusive: ClassVar[tuple[str, ...]] = ()
     """The arguments of which only one may be given."""
 
@@ -146,7 +148,7 @@ class TaskMixin:
             value = self._value_at(path)
             _refuse_empty(path, source, value)
             if len(path) == 1 and path[0] in self.structured:
-                _refuse_nulls(path, source, _from_json(value))
+                _refuse_nulls(path, source, _from_json(value), self.records)
         for template in self._with_none:
             message = (
                 f"An expression in the template {_shortened(template)} gives None.\nCheck why it is empty: a task may "
@@ -273,12 +275,13 @@ def _refuse_empty(path: Path, source: str, value: Any) -> None:
         raise InvalidInputError(message)
 
 
-def _refuse_nulls(path: Path, source: str, value: Any) -> None:
+def _refuse_nulls(path: Path, source: str, value: Any, records: Sequence[Path]) -> None:
     """Raise an error for a field without a value, in a mapping that came from elsewhere as a whole."""
     for key, item in value.items() if isinstance(value, Mapping) else ():
         if item is None:
             _refuse_empty((*path, key), source, item)
-        _refuse_nulls((*path, key), source, item)
+        if (*path, key) not in records:
+            _refuse_nulls((*path, key), source, item, records)
 
 
 def _sources_in(value: Any, path: Path) -> Iterator[tuple[Path, str]]:

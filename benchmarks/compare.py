@@ -28,6 +28,8 @@ _HOME = tempfile.mkdtemp(prefix="benchmark-airflow-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ.setdefault("AIRFLOW_HOME", _HOME)
 os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+for _name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+    os.environ.pop(_name, None)  # A client reads the whole bundle when it is made.
 
 from airflow_provider_hsml.hooks import HsmlHook  # noqa: E402 - Airflow reads its environment when it is first imported
 from airflow_provider_hsml.hopsworks.inference import scoring  # noqa: E402
@@ -114,7 +116,7 @@ def measure(rows: int, folder: Path) -> tuple[Scorings, float, float]:
         (path / "model.joblib").write_text(str(threshold))
         hook.register_model(model_name=MODEL, model_path=path, framework="SKLEARN", input_example=[[0.1, 0.2]])
     hook.deploy_model(MODEL, 1)
-    records = [{"a": number / rows, "b": 1.0, "y": int(number / rows >= 0.5)} for number in range(rows)]
+    records = [{"instance": [number / rows, 1.0], "y": int(number / rows >= 0.5)} for number in range(rows)]
     seconds = []
     with scorings.watched():
         for _ in range(2):

@@ -30,7 +30,7 @@ for _name in ("REST_ENDPOINT", "HOPSWORKS_HOST", "SECRETS_DIR", "REQUESTS_CA_BUN
 
 import pytest  # noqa: E402 - Airflow reads its environment when it is first imported
 
-from tests.support.pace import WAITS  # noqa: E402
+from airflow_provider_hsml.testing import SHORT_WAITS  # noqa: E402
 
 HOPSWORKS = os.environ.get("HSML_TEST_HOPSWORKS", "5.2")
 """Whose ways the local Model Serving has in these tests; ``make check-all`` runs them with each."""
@@ -81,7 +81,7 @@ def local_serving() -> Iterator[LocalServing]:
 def serving(local_serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> LocalServing:
     """The local Model Serving as the default connection, and a provider that waits for less long."""
     monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", local_serving.connection)
-    for name, seconds in WAITS.items():
+    for name, seconds in SHORT_WAITS.items():
         monkeypatch.setattr(name, seconds)
     local_serving.requests.clear()
     return local_serving

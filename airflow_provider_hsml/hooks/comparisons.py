@@ -20,17 +20,13 @@ from airflow_provider_hsml.hopsworks.domain.records import Columns, check_column
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import drive
 from airflow_provider_hsml.hopsworks.promotion.contenders import Reference, find_contenders
-from airflow_provider_hsml.hopsworks.promotion.side_deployment import (
-    REMOVAL_SECONDS,
-    SideDeployment,
-    remove_expired,
-    remove_of,
-)
+from airflow_provider_hsml.hopsworks.promotion.leases import REMOVAL_SECONDS, remove_expired, remove_of
+from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
 from airflow_provider_hsml.hopsworks.registry import trained_until
 
 from .base import HsmlBaseHook, in_time
 from .object_storage import writable
-from .tables import read_result_set, records_of, write_json
+from .tables import is_path, read_result_set, records_of, write_json
 from .version_scoring import Stored, VersionScoring, Workplace
 
 if TYPE_CHECKING:
@@ -114,7 +110,8 @@ class ComparisonsMixin(HsmlBaseHook):
         folder = _folder("result_path", result_path)
         arguments.only_one("", input=input, challenger_results=challenger_results)
         if input is not None and champion_results is None:
-            scoring = VersionScoring(records_of("input", input, columns), columns, f"{folder}/results", reuse_key)
+            records = records_of("input", input, columns)
+            scoring = VersionScoring(records, columns, f"{folder}/results", reuse_key, is_ordered=is_path(input))
             first, second = self._score_versions(run, Reference.read("challenger", challenger), scoring)
         else:
             first, second = self._read_results(champion_results, challenger_results, challenger, columns)
@@ -131,10 +128,10 @@ class ComparisonsMixin(HsmlBaseHook):
         )
         if side_by_side:
             folder = f"{folder}/{ours.served.name}_{ours.served.version}"
-        comparison = replace(comparison, report=f"{folder}/report.html")
+        comparison = replace(comparison, report=f"{folder}/report.html", deployment_name=run.name)
         writable("result_path", f"{folder}/report.html").write_text(report(comparison))
         results = {"champion": None if first is None else first.folder, "challenger": second.folder}
-        record: dict[str, Any] = {**comparison.to_json(), "deployment_name": run.name, "results": results}
+        record: dict[str, Any] = {**comparison.to_json(), "results": results}
         write_json(f"{folder}/comparison.json", record)
         return record
 

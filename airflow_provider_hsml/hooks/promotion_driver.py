@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Deferred, drive, steady
-from airflow_provider_hsml.hopsworks.promotion import promote, resume, side_deployment, unreported
+from airflow_provider_hsml.hopsworks.promotion import leases, promote, resume, unreported
 from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.rollout import stop
@@ -89,7 +89,7 @@ class PromotionDriverMixin(HsmlBaseHook):
             if promotion is not None:
                 self._tidy_up(promotion)
             raise
-        deployment = result.outcome.deployment if result.outcome else result.before
+        deployment = result.outcome.deployment if result.outcome else result.seen
         if deployment is None:
             return result.record(by)
         return result.record(
@@ -100,12 +100,19 @@ class PromotionDriverMixin(HsmlBaseHook):
         """
         Clean up after a killed promotion.
 
-        A temporary deployment is deleted. A deployment that was stopped for its change is started. One that was being
-        created is stopped, if ``when_killed`` says so.
+        A deployment that was stopped for its change is started. One that was being created is stopped, if
+        ``when_killed`` says so. Then a temporary deployment is deleted: production comes first.
         """
-        try:
-            if promotion.preflight is not PreflightMode.OFF:
+        self._restore_before_exit(promotion)
+        if promotion.preflight is not PreflightMode.OFF:
+            try:
                 self._remove_before_exit(promotion)
+            except HopsworksError as error:
+                log.warning("%s; a temporary deployment of the killed task is deleted after its lease expires", error)
+
+    def _restore_before_exit(self, promotion: Promotion) -> None:
+        """Start or stop the deployment of a killed promotion, as ``_tidy_up`` says."""
+        try:
             name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
             entry = journal.newest
             if entry is None or entry.run != promotion.run.key or not entry.is_pending:
@@ -126,4 +133,4 @@ class PromotionDriverMixin(HsmlBaseHook):
         name, journal = drive(promotion.read_journal(), self.client.send, time.sleep)
         if journal.has_leases:
             run = replace(promotion.run, name=name)
-            drive(side_deployment.remove_of(run, _REMOVE_BEFORE_EXIT_SECONDS), self.client.send, time.sleep)
+            drive(leases.remove_of(run, _REMOVE_BEFORE_EXIT_SECONDS), self.client.send, time.sleep)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.flow import steady
-from airflow_provider_hsml.hopsworks.promotion import side_deployment, state
+from airflow_provider_hsml.hopsworks.promotion import leases, state
 
 from .base import HsmlBaseHook
 
@@ -59,5 +59,5 @@ class PromotionStateMixin(HsmlBaseHook):
         """
         project = self.client.project
         if name is None:
-            return self.run(side_deployment.remove_all_expired(project, steady()))
-        return self.run(side_deployment.remove_expired(project, check_deployment_name(name), steady()))
+            return self.run(leases.remove_all_expired(project, steady()))
+        return self.run(leases.remove_expired(project, check_deployment_name(name), steady()))

@@ -31,10 +31,8 @@ def records_of(what: str, value: object, columns: Columns) -> list[Record]:
     :param value: the list, also as JSON text; or a local path, an ``ObjectStoragePath`` or its URL
     :raises InvalidInputError: there are no rows, too many, or one is no record with the columns that are needed
     """
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        value = from_text(what, value, '[{"age": 41, "churned": 0}]')
-    if not _is_path(value):
-        return read_records(what, value, columns)
+    if not is_path(value):
+        return read_records(what, from_text(what, value, '[{"age": 41, "churned": 0}]'), columns)
     with local_copy(what, value) as path:
         lines = _lines_below(what, _existing(what, path, value))
         return read_records(what, [row for _, row in zip(range(MOST_ROWS + 1), lines, strict=False)], columns)
@@ -48,7 +46,7 @@ def read_result_set(what: str, value: object) -> ResultSet:
     :param value: its folder: a local path, an ``ObjectStoragePath`` or its URL
     :raises InvalidInputError: there is none, or it is incomplete
     """
-    if not _is_path(value):
+    if not is_path(value):
         arguments.refuse(what, "the folder of a result set", value)
     with local_copy(what, value) as path:
         folder = _existing(what, path, value)
@@ -101,8 +99,11 @@ def write_json(path: str, content: Mapping[str, Any]) -> None:
     writable("result_path", path).write_text(json.dumps(content, indent=1, allow_nan=False))
 
 
-def _is_path(value: object) -> bool:
-    return isinstance(value, str | os.PathLike) or hasattr(value, "protocol")
+def is_path(value: object) -> bool:
+    """Return whether rows are given by the path of their files, and not as a list or its JSON text."""
+    if isinstance(value, str):
+        return not value.lstrip().startswith("[")
+    return isinstance(value, os.PathLike) or hasattr(value, "protocol")
 
 
 def _existing(what: str, path: object, given: object) -> Path:

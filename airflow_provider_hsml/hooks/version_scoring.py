@@ -73,6 +73,8 @@ class VersionScoring:
     """The folder for the result sets."""
     reuse_key: str
     """Identifies the DAG run, in which stored answers are used again; empty: none are."""
+    is_ordered: bool
+    """Whether the columns of the records have the order in which they were written."""
 
     def score(self, place: Workplace, both: Contenders) -> tuple[Stored | None, Stored]:
         """
@@ -104,6 +106,7 @@ class VersionScoring:
                 # Another task compares for the same deployment, such as a mapped one with another challenger.
                 if type(error) is not DeploymentError or not error.transient or place.side.seen is not None:
                     raise
+                place.drive(place.side.remove())  # Both may have written a lease; the other one has the deployment.
                 place.drive(_wait(backoff, error))
             else:
                 results = self._score_version(place, contender, serving, key)
@@ -139,7 +142,7 @@ class VersionScoring:
         return ResultSet(contender.served, self.records, predictions, refused, latencies, until, key)
 
     def _instances(self, shape: Shape) -> list[Any]:
-        return instances("input", self.records, self.columns, shape)
+        return instances("input", self.records, self.columns, shape, is_ordered=self.is_ordered)
 
     def _key(self, digest: str, contender: Contender, live: Deployment | None) -> str:
         """Return what a version's answers depend on in a DAG run: the rows, the version, the live configuration."""

@@ -243,8 +243,31 @@ def bounded(call: Call[T], deadline: float, clock: Clock) -> Call[T]:
     return replace(call, at_most=left if call.at_most is None else min(left, call.at_most))
 
 
-@types.coroutine
-def within(flow: Flow[T], deadline: float, clock: Clock) -> Generator[Step, Any, T]:
+async def _step_by_step(flow: Flow[T], before: Callable[[Any], Coroutine[Step, Any, Awaitable[Any]]]) -> T:
+    """
+    Run a flow, with something done before each of its steps. An error of a step goes to the flow.
+
+    :param flow: closed at the end, however that comes
+    :param before: returns what is awaited in place of a step, often the step itself; an error of it ends the flow
+    """
+    try:
+        step = flow.send(None)
+        while True:
+            instead = await before(step)
+            try:
+                answer = await instead
+            except HopsworksError as error:
+                step = flow.throw(error)
+            else:
+                step = flow.send(answer)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    finally:
+        flow.close()
+
+
+async def within(flow: Flow[T], deadline: float, clock: Clock) -> T:
     """
     Run a flow that only reads, and end each of its reads with the wait that needs it.
 
@@ -252,72 +275,43 @@ def within(flow: Flow[T], deadline: float, clock: Clock) -> Generator[Step, Any,
     :param deadline: the end of the wait, in seconds since 1970
     :param clock: returns the seconds since 1970
     """
-    try:
-        step: Step = flow.send(None)
-        while True:
-            try:
-                if isinstance(step, Call):
-                    step = bounded(step, deadline, clock)
-                elif isinstance(step, PollAgain):
-                    step = replace(step, call=bounded(step.call, deadline - step.pause.seconds, clock))
-                answer = yield step
-            except HopsworksError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(answer)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        flow.close()
+
+    async def in_time(step: Any) -> Any:
+        if isinstance(step, Call):
+            return bounded(step, deadline, clock)
+        if isinstance(step, PollAgain):
+            return replace(step, call=bounded(step.call, deadline - step.pause.seconds, clock))
+        return step
+
+    return await _step_by_step(flow, in_time)
 
 
-@types.coroutine
-def inlined(flow: Flow[T]) -> Generator[Call[Any] | Sleep | PollAgain[Any], Any, T]:
+async def inlined(flow: Flow[T]) -> T:
     """
     Run a flow with its long waits in their places, so that this process runs them to the end.
 
     :param flow: the flow; its other steps are passed on to the driver
     """
-    try:
-        step = flow.send(None)
-        while True:
-            try:
-                answer = (yield from inlined(step.run())) if isinstance(step, Defer) else (yield step)
-            except HopsworksError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(answer)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        flow.close()
+
+    async def in_place(step: Any) -> Any:
+        return inlined(step.run()) if isinstance(step, Defer) else step
+
+    return await _step_by_step(flow, in_place)
 
 
-@types.coroutine
-def attended(flow: Flow[T], attend: Callable[[], Flow[None]]) -> Generator[Step, Any, T]:
+async def attended(flow: Flow[T], attend: Callable[[], Flow[None]]) -> T:
     """
     Run a flow, and another one before each of its steps. An error of the other one ends both.
 
     :param flow: the flow; its steps are passed on to the driver
     :param attend: returns the flow that runs before a step, such as one that renews a lease if that is due
     """
-    try:
-        step = flow.send(None)
-        while True:
-            yield from attend().__await__()
-            try:
-                answer = yield step
-            except HopsworksError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(answer)
-    except StopIteration as end:
-        result: T = end.value
-        return result
-    finally:
-        flow.close()
+
+    async def after_the_other(step: Any) -> Any:
+        await attend()
+        return step
+
+    return await _step_by_step(flow, after_the_other)
 
 
 async def all_pages(

@@ -141,8 +141,8 @@ class Store:
 
     def deployments(self, project: int | None = None) -> list[tuple[int, int, str, dict[str, Any]]]:
         """Return (id, project, name, document) of all deployments, or of one project's, ordered by id."""
-        query = "SELECT id, project, name, document FROM deployments WHERE project = ?1 OR ?1 IS NULL ORDER BY id"
-        return [(row[0], row[1], row[2], json.loads(row[3])) for row in self._all(query, project)]
+        query = "SELECT id, project, name, document FROM deployments WHERE project = ? OR ? IS NULL ORDER BY id"
+        return [(row[0], row[1], row[2], json.loads(row[3])) for row in self._all(query, project, project)]
 
     def delete_deployment(self, deployment: int) -> None:
         """Delete a deployment and its versions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     Metric = str | Mapping[str, str]
+
+log = logging.getLogger(__name__)
 
 
 def _check_metrics(what: str, value: object) -> None:
@@ -68,6 +71,9 @@ class CompareModelsOperator(HsmlOperator):
     :param champion_results: the folder of a stored result set, in place of ``input``: ``results`` of an earlier
         comparison, or one that a job has written; None measures the challenger alone
     :param challenger_results: the same of the challenger
+    :param challengers: how many versions are compared for one decision, so that a gate that gets this result alone
+        corrects for all of them. None: the number of mapped tasks where Airflow gives it, which is Airflow 2 only, else
+        1; a list of all results in ``measured`` is corrected for without it
     :param timeout: seconds, or a ``timedelta``, until the temporary deployment serves each version
     :param poll_interval: seconds, or a ``timedelta``, between polls
     """
@@ -88,6 +94,7 @@ class CompareModelsOperator(HsmlOperator):
         "result_path",
         "champion_results",
         "challenger_results",
+        "challengers",
     )
     template_fields_renderers = {"input": "json", "metrics": "json", "challenger": "json"}  # noqa: RUF012
     structured: ClassVar = {"metrics": _check_metrics, "slice_columns": _check_columns}
@@ -109,6 +116,7 @@ class CompareModelsOperator(HsmlOperator):
         seed: int | str = 0,
         champion_results: str | os.PathLike[str] | None = None,
         challenger_results: str | os.PathLike[str] | None = None,
+        challengers: int | str | None = None,
         timeout: float | timedelta = 600.0,
         poll_interval: float | timedelta = 10.0,
         **kwargs: Any,
@@ -117,6 +125,7 @@ class CompareModelsOperator(HsmlOperator):
         self._check_literal(arguments.deployment_name, "deployment_name", deployment_name)
         self._check_literal(arguments.integer, "resamples", resamples, least=100)
         self._check_literal(arguments.integer, "seed", seed, least=0)
+        self._check_literal(arguments.integer, "challengers", challengers, least=1)
         self._check_exclusive(input=input, challenger_results=challenger_results)
         if isinstance(challenger, int | float):
             self._check_literal(arguments.integer, "challenger", challenger, least=1)
@@ -134,6 +143,7 @@ class CompareModelsOperator(HsmlOperator):
         self.result_path = result_path
         self.champion_results = champion_results
         self.challenger_results = challenger_results
+        self.challengers = challengers
         self.timeout = self._check_argument(arguments.seconds, "timeout", timeout)
         self.poll_interval = self._check_argument(arguments.seconds, "poll_interval", poll_interval, least=0.1)
         # A dotted path names code to run, so it must not come from a template, whose values are from outside.
@@ -161,7 +171,7 @@ class CompareModelsOperator(HsmlOperator):
             result_path=self.result_path,
             champion_results=self.champion_results,
             challenger_results=self.challenger_results,
-            challengers=context.get("expanded_ti_count") or 1,
+            challengers=self._challengers(context),
             side_by_side=self._is_from_mapped,
             reuse_key=f"{ti.dag_id}/{ti.run_id}",
             run_key=run_key(context),
@@ -173,6 +183,24 @@ class CompareModelsOperator(HsmlOperator):
         # Airflow masks no XComs, and an answer of a model may contain a secret value.
         masked: Any = redact(record)
         return dict(masked)
+
+    def _challengers(self, context: Context) -> int:
+        """
+        Return how many challengers are compared for one decision.
+
+        :raises InvalidInputError: ``challengers`` is given, and no whole number of 1 or more
+        """
+        if self.challengers is not None:
+            return arguments.integer("challengers", self.challengers, least=1)
+        # Airflow 3 does not tell a worker how many tasks a mapped task has.
+        count = context.get("expanded_ti_count")
+        if count is None and self._is_from_mapped:
+            log.warning(
+                "This version of Airflow does not say how many mapped tasks there are, so the comparison states one "
+                "challenger.\nGive challengers=, the number of versions that are compared for one decision, or give "
+                "one gate the list of all results."
+            )
+        return count or 1
 
     def _all_metrics(self) -> list[Any] | None:
         """Return the metrics in the order of the DAG file: the rendered ones, and functions from the DAG file alone."""

@@ -407,6 +407,7 @@ class DeployBestModelOperator(_PromotingOperator):
     }
 
     structured: ClassVar = {**_PromotingOperator.structured, "gate": _check_gate}
+    records: ClassVar = (("gate", "measured"),)
 
     def __init__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
 from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.operators import CompareModelsOperator
 from tests.conftest import HOPSWORKS
-from tests.support.tasks import FakeTaskInstance, execute, rendered, resource
+from tests.support.tasks import FakeTaskInstance, change_by_rest, execute, prepare_thread, rendered, resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ def load(model: ModelFiles) -> Callable[[Any], Any]:
         values = [row["x"] if isinstance(row, dict) else row[0] for row in rows]
         for value in values:
             if value in content.get("refuses", ()):
-                raise ValueError(f"x is {value}")
+                raise ValueError(f"x is {value}{content.get('says', '')}")
         return {"predictions": [int(value >= content["threshold"]) for value in values]}
 
     return predict
@@ -142,6 +143,7 @@ class TestOnOneTemporaryDeployment:
         assert record["report"] == str(served.folder / "report.html")
         assert "<html" in Path(record["report"]).read_text()
         assert Comparison.read(record).metrics["accuracy"].challenger == 0.975
+        assert record["deployment_name"] == Comparison.read(record).deployment_name == served.name
         assert ti.pushed["hsml_report_url"] == record["report"]
         assert ti.pushed["hsml_deployment_url"].endswith(f"/{before['id']}")
         assert len(json.dumps(record)) < 48_000
@@ -191,6 +193,54 @@ class TestOnOneTemporaryDeployment:
             assert record["report"] == str(served.folder / f"{served.name}_{version}" / "report.html")
             assert (served.folder / f"{served.name}_{version}" / "comparison.json").is_file()
 
+    @pytest.mark.parametrize(
+        ("given", "counted", "expected", "is_warned"),
+        [
+            ({}, {}, 1, True),
+            ({}, {"expanded_ti_count": None}, 1, True),
+            ({}, {"expanded_ti_count": 2}, 2, False),
+            ({"challengers": 3}, {}, 3, False),
+            ({"challengers": "3"}, {"expanded_ti_count": 2}, 3, False),
+        ],
+    )
+    def test_mapped_challengers_are_counted(
+        self,
+        served: Scene,
+        caplog: pytest.LogCaptureFixture,
+        given: dict[str, Any],
+        counted: dict[str, Any],
+        expected: int,
+        is_warned: bool,
+    ) -> None:
+        """Airflow 2 tells a mapped task how many there are, and Airflow 3 does not."""
+        with DAG("dag", schedule=None) as dag:
+            CompareModelsOperator.partial(
+                task_id="task",
+                deployment_name=served.name,
+                input=ROWS,
+                label_column="y",
+                metrics=["accuracy"],
+                result_path=str(served.folder),
+                resamples=100,
+                poll_interval=0.1,
+                **given,
+            ).expand(challenger=[2])
+        task = dag.get_task("task").unmap({"challenger": 2})
+
+        record = execute(task, FakeTaskInstance(map_index=0), **counted)
+
+        assert record["challengers"] == expected
+        assert ("Give challengers=" in caplog.text) is is_warned
+
+    def test_a_task_that_is_not_mapped_may_be_one_of_several(
+        self, served: Scene, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        ti = FakeTaskInstance()
+
+        assert execute(served.task(challenger=2), ti)["challengers"] == 1
+        assert "Give challengers=" not in caplog.text
+        assert execute(served.task(challenger=2, challengers=4), ti)["challengers"] == 4
+
     def test_rows_that_a_version_refuses_are_counted(self, scene: Scene) -> None:
         scene.register(190, refuses=[7, 8, 250])
         scene.deploy()
@@ -203,6 +253,59 @@ class TestOnOneTemporaryDeployment:
         rows = [json.loads(line) for line in gzip.decompress(lines.read_bytes()).splitlines()]
         assert [row["row"]["x"] for row in rows if "refused" in row] == [7, 8, 250]
         assert "x is 250" in rows[250]["refused"]
+
+    def test_the_key_is_in_no_result_whatever_a_model_says(self, scene: Scene) -> None:
+        key = json.loads(scene.serving.connection)["password"]
+        scene.register(190, refuses=[7], says=f" and the key is {key}")
+        scene.deploy()
+
+        record = execute(scene.task(challenger=2))
+
+        files = [path for path in scene.folder.rglob("*") if path.is_file()]
+        contents = [gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes() for path in files]
+        assert any(b"x is 7 and the key is" in content for content in contents)
+        for text in (json.dumps(record).encode(), *contents):
+            assert key.encode() not in text
+            assert key.rpartition(".")[2].encode() not in text
+
+    def test_two_at_the_same_time_wait_for_each_other_and_ask_the_champion_once(self, served: Scene) -> None:
+        served.register(199)
+
+        def compare(number: int) -> dict[str, Any]:
+            folder = served.folder.parent / "both"
+            task = served.task(challenger=2 + number, result_path=str(folder / "results"), task_id=f"task{number}")
+            ti = FakeTaskInstance(run_id="night", task_id=f"task{number}")
+            return dict(execute(task, ti))
+
+        with ThreadPoolExecutor(2, initializer=prepare_thread) as threads:
+            first, second = threads.map(compare, range(2))
+
+        assert [one["challenger"]["version"] for one in (first, second)] == [2, 3]
+        assert first["results"]["champion"] == second["results"]["champion"]
+        probes = 40
+        assert 300 <= len(served.asked()) <= 300 + probes
+        assert served.deployments() == {served.name}
+        assert served.leases() == []
+
+    def test_straight_to_the_ingress(self, served: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        fields = json.loads(served.serving.connection)
+        fields["extra"] |= {"inference_route": "istio", "ingress_url": served.serving.ingress_url}
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields))
+
+        record = execute(served.task(challenger=2))
+
+        assert record["metrics"]["accuracy"]["challenger"] == 0.975
+        reads = [one for one in served.serving.requests if one.path.endswith("kube_knative_domain_name")]
+        assert len(reads) <= 2 * (1 + scoring.AT_THE_INGRESS), "a connection finds the address once"
+
+    def test_a_champion_that_does_not_come_up_is_an_error_that_leaves_nothing(self, served: Scene) -> None:
+        broken = served.register(150, broken="no such file")
+        change_by_rest(served.hook, served.name, lambda row: row.update(modelVersion=broken))
+
+        with pytest.raises(AirflowFailException, match=f"version {broken} of model .* do not come up.*no such file"):
+            execute(served.task(challenger=2))
+        assert served.deployments() == {served.name}
+        assert served.leases() == []
 
     def test_without_labels_agreement_is_left(self, served: Scene) -> None:
         record = execute(served.task(challenger=2, label_column=None, metrics=None))
@@ -317,6 +420,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"metrics": ["acuracy"]}, "accuracy"),
     ({"resamples": 10}, "resamples: expected a whole number of 100 or more"),
     ({"seed": "x"}, "seed: expected a whole number"),
+    ({"challengers": "some"}, "challengers: expected a whole number of 1 or more"),
+    ({"challengers": ""}, "challengers: expected a whole number of 1 or more"),
     ({"result_path": "/proc/no"}, "result_path"),
     ({"input": None}, "input: expected rows, or stored result sets"),
     ({"champion_results": "/x"}, "input"),

@@ -47,7 +47,7 @@ def compared(name: str, hook: HsmlHook, register: Callable[..., int]) -> Callabl
     register(name, 1, accuracy=0.5)
     execute(best(name))
 
-    def make(better: float, *, champion: int = 1, **more: Any) -> dict[str, Any]:
+    def make(better: float, *, champion: int = 1, deployment: str = name, **more: Any) -> dict[str, Any]:
         version = register(name, 2, accuracy=0.99)
         project = hook.get_model(name, version).project
         chance = np.random.default_rng(version)
@@ -60,7 +60,7 @@ def compared(name: str, hook: HsmlHook, register: Callable[..., int]) -> Callabl
             Rows(labels.tolist()),
             ["accuracy"],
             **{"resamples": 500, "at": time.time(), **more},
-        ).to_json() | {"report": "s3://results/report.html"}
+        ).to_json() | {"report": "s3://results/report.html", "deployment_name": deployment}
 
     return make
 
@@ -102,6 +102,17 @@ def test_a_better_one_is_deployed(name: str, compared: Callable[..., dict[str, A
     assert (again["metric_value"], again["measured"]) == (None, None)
 
 
+@pytest.mark.airflow
+def test_the_numbers_survive_the_wait_in_the_triggerer(name: str, compared: Callable[..., dict[str, Any]]) -> None:
+    comparison = compared(0.1)
+
+    record = execute(best(name, gate={"measured": comparison}, deferrable=True))
+
+    values = comparison["metrics"]["accuracy"]
+    assert (record["action"], record["metric_value"]) == ("updated", values["challenger"])
+    assert record["measured"]["lower_bound"] == values["lower_bound"]
+
+
 def test_one_that_is_not_worse_is_deployed_where_that_is_enough(
     name: str, compared: Callable[..., dict[str, Any]]
 ) -> None:
@@ -114,6 +125,7 @@ def test_one_that_is_not_worse_is_deployed_where_that_is_enough(
     ("more", "reason"),
     [
         ({"champion": 9}, "it was compared with version 9"),
+        ({"deployment": "staging"}, "it was compared for deployment 'staging', not for 'measured"),
         ({"at": 1000.0}, "more than the 3600 s of gate.max_age"),
     ],
 )
@@ -166,6 +178,17 @@ def test_a_measurement_that_arrives_empty_is_an_error(serving: LocalServing, nam
         execute(rendered(operator, gate={"measured": empty}))
 
     assert changes(serving) == []
+
+
+def test_a_gate_may_come_from_elsewhere_as_a_whole(name: str, compared: Callable[..., dict[str, Any]]) -> None:
+    """None has a meaning in a comparison; in the gate itself it is a value that has not arrived."""
+    comparison = compared(0.1)
+    assert comparison["groups"] is None
+
+    operator = best(name, gate="{{ params.gate }}")
+    assert execute(rendered(operator, gate={"measured": comparison}))["action"] == "updated"
+    with pytest.raises(AirflowFailException, match=r"gate\.margin: expected a value from the template"):
+        execute(rendered(best(name, gate="{{ params.gate }}"), gate={"measured": comparison, "margin": None}))
 
 
 @pytest.mark.airflow

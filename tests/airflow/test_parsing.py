@@ -45,6 +45,7 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("CompareModelsOperator", {"challenger": 0}, "challenger: expected a whole number of 1 or more"),
     ("CompareModelsOperator", {"resamples": 10}, "resamples: expected a whole number of 100 or more"),
     ("CompareModelsOperator", {"seed": -1}, "seed: expected a whole number of 0 or more"),
+    ("CompareModelsOperator", {"challengers": 0}, "challengers: expected a whole number of 1 or more"),
     ("DeploymentStatusSensor", {"deployment_name": "my-model"}, NAME),
     ("ModelVersionSensor", {"newer_than": "last"}, "newer_than: expected a whole number"),
     ("ModelVersionSensor", {"at_least": "high"}, "at_least: expected a finite number"),

@@ -426,3 +426,18 @@ class TestSchemaThatCannotBeRead:
         served.serving.faults.clear()
 
         assert (record["action"], record["model_version"]) == ("updated", 2)
+
+
+def test_a_comparison_sends_the_fields_of_the_schema(served: Scene, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="a comparison measures with scikit-learn")
+    challenger = served.register(2, answer=0)
+    rows = [{"when": f"day {number}", "y": 1, "amount": 2.5, "cc_num": 1 + number % 2} for number in range(200)]
+    served.serving.requests.clear()
+
+    record = served.hook.compare_models(
+        served.name, challenger, rows, label_column="y", metrics=["accuracy"], result_path=tmp_path, poll_interval=0.1
+    )
+
+    found = record["metrics"]["accuracy"]
+    assert (found["champion"], found["challenger"], record["rows"]["compared"]) == (1.0, 0.0, 200)
+    assert [one.name for one in served.hook.get_deployments() if one.name.startswith(served.name)] == [served.name]

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_hsml.local import Speeds
+from airflow_provider_hsml.testing import SHORT_WAITS
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -54,6 +57,23 @@ def test_a_promotion_is_measured_and_nothing_to_be_done_takes_few_reads_and_no_w
         assert change.ours.writes >= 3, "the journal twice, and the change"
         assert change.ours.probes >= 5
         assert 0 < change.plain < change.allowed
+
+
+def test_a_comparison_sends_rows_to_both_versions_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="a comparison measures with scikit-learn")
+    from airflow_provider_hsml.local import LocalServing
+
+    compare = load("compare", monkeypatch)
+    with LocalServing(engine=compare.load, speeds=Speeds(0.01, 0.02, 0.05, 0.02, 0.02)) as serving:
+        monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+        for name, seconds in SHORT_WAITS.items():
+            monkeypatch.setattr(name, seconds)
+        scorings, whole, again = compare.measure(400, tmp_path)
+
+    assert scorings.requests == 200
+    assert len(scorings.seconds) == 2, "stored answers are not asked for again"
+    assert 200 * compare.WAIT < scorings.of_requests < whole * 4
+    assert again < whole
 
 
 @pytest.mark.slow
@@ -195,3 +215,16 @@ class TestStructure:
         goals = {each["name"]: each for each in json.loads(last)["goals"]}
         assert len(goals) == 5
         assert goals["import cycles in hopsworks"]["met"]
+
+
+def test_nights_of_comparisons_promote_what_is_better_and_no_backfill(monkeypatch: pytest.MonkeyPatch) -> None:
+    nights = load("comparison_nights", monkeypatch)
+
+    better = nights.play("one is better by 0.08", 2, [0.0, 0.08, 0.0], 0)
+    backfill = nights.play("backfill", 2, [0.0, 0.08, 0.0], 0, backfill=True)
+
+    assert better.measured == [1, 1]
+    assert backfill.measured == [None, None]
+    assert backfill.plain == better.plain == [1, 1]
+    assert nights.row(backfill) == "| backfill | 2 | 0.0% | 100.0% |"
+    assert nights.row(better) == "| one is better by 0.08 | 2 | 0.0% right, 100.0% wrong | 0.0% right, 100.0% wrong |"

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import airflow_provider_hsml
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 AIRFLOWS = ["3.4.0b2", "3.3.2", "3.2.2", "3.1.8", "3.0.6", "2.11.2"]
-CONSTRAINT = re.compile(r"(?P<name>[a-z0-9.-]+)==[0-9][A-Za-z0-9.+!]*( ; [^;@/]+)?")
+CONSTRAINT = re.compile(r"(?P<name>[a-z0-9.-]+)==(?P<version>[0-9][A-Za-z0-9.+!]*)( ; [^;@/]+)?")
 
 
 def run(*command: str | Path, **environment: str) -> str:
@@ -98,7 +100,10 @@ class TestWheel:
 
         assert {section: dict(entries[section]) for section in entries.sections()} == {
             "apache_airflow_provider": {"provider_info": "airflow_provider_hsml.provider_info:get_provider_info"},
-            "console_scripts": {"hsml-local": "airflow_provider_hsml.local.cli:main"},
+            "console_scripts": {
+                "hsml-doctor": "airflow_provider_hsml.doctor.cli:main",
+                "hsml-local": "airflow_provider_hsml.local.cli:main",
+            },
         }
 
     def test_asks_for_what_airflow_has_already(self, metadata: Message) -> None:
@@ -132,10 +137,14 @@ def test_the_sdist_holds_sources_only(tmp_path: Path) -> None:
     assert not [name for name in names if "__pycache__" in name]
 
 
-def unpinned(asked: list[str], airflow: str) -> set[str]:
+def pinned(airflow: str) -> dict[str, str]:
+    """Give the versions that a constraints file pins, by name."""
     text = (ROOT / f"constraints/airflow-{airflow}.txt").read_text()
-    pinned = {found["name"] for line in text.splitlines() if (found := CONSTRAINT.fullmatch(line))}
-    return {re.split(r"[<>=\[]", line)[0] for line in asked} - pinned
+    return {found["name"]: found["version"] for line in text.splitlines() if (found := CONSTRAINT.fullmatch(line))}
+
+
+def unpinned(asked: list[str], airflow: str) -> set[str]:
+    return {re.split(r"[<>=\[]", line)[0] for line in asked} - set(pinned(airflow))
 
 
 class TestConstraints:
@@ -161,6 +170,52 @@ class TestConstraints:
 
         assert unpinned(asked, "3.3.2") == set()
         assert unpinned(form, "3.0.6") == set()
+
+    @pytest.mark.parametrize("airflow", AIRFLOWS)
+    def test_satisfy_the_bounds(self, airflow: str) -> None:
+        """A lower bound keeps versions with known advisories out; it must not keep an Airflow line out."""
+        project = PROJECT["project"]
+        groups = dict(PROJECT["dependency-groups"])
+        lines = [
+            *project["dependencies"],
+            *(line for each in project["optional-dependencies"].values() for line in each),
+            *(line for group in groups.values() for line in group if isinstance(line, str)),
+        ]
+        pins = pinned(airflow)
+        asked = [Requirement(line) for line in lines]
+
+        assert {one.name for one in asked if not one.specifier} <= {"types-jsonschema", "types-requests"}
+        for one in asked:
+            if one.name in pins:
+                assert one.specifier.contains(pins[one.name], prereleases=True), f"{one}, {pins[one.name]} is pinned"
+
+    def test_there_are_no_upper_bounds(self) -> None:
+        project = PROJECT["project"]
+        lines = [
+            *project["dependencies"],
+            *(line for each in project["optional-dependencies"].values() for line in each),
+        ]
+
+        assert {bound.operator for line in lines for bound in Requirement(line).specifier} == {">="}
+
+
+ADVISORY = re.compile(
+    r"^\| Airflow (?P<lines>[\d., ]+) \| (?P<name>[a-z-]+) (?P<pinned>[\d.]+) \| (?P<fixed>[\d.]+) \| .*CVE-",
+    re.MULTILINE,
+)
+
+
+def test_the_advisories_are_those_of_the_pinned_versions() -> None:
+    """A row of SECURITY.md names the lines that pin a version with the advisory, and all that do."""
+    rows = list(ADVISORY.finditer((ROOT / "SECURITY.md").read_text()))
+
+    assert len(rows) > 5
+    for row in rows:
+        pins = {airflow: pinned(airflow).get(row["name"]) for airflow in AIRFLOWS}
+        old = {airflow: pin for airflow, pin in pins.items() if pin and Version(pin) < Version(row["fixed"])}
+
+        assert {".".join(airflow.split(".")[:2]) for airflow in old} == set(row["lines"].split(", ")), row[0]
+        assert set(old.values()) == {row["pinned"]}, row[0]
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from unittest import mock
 import airflow_provider_hsml
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.local import Speeds
-from tests.support.pace import WAITS
+from airflow_provider_hsml.testing import SHORT_WAITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,7 +30,7 @@ TIMEOUT = 15.0
 REQUEST_TIMEOUT = 2
 """Of a request; also of one that writes."""
 _HOPSWORKS = "airflow_provider_hsml.hopsworks"
-_WAITS = WAITS | {
+_WAITS = SHORT_WAITS | {
     f"{_HOPSWORKS}.errors.LONGEST_RETRY_AFTER": 1.5,
     f"{_HOPSWORKS}.transport.request._LONGEST_PAUSE": 1.5,
     f"{_HOPSWORKS}.transport.batching.LONGEST_RETRY": 1.5,

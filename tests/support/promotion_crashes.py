@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-import types
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks.api import Call
+from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
-from airflow_provider_hsml.hopsworks.flow import Defer, Sleep
+from airflow_provider_hsml.hopsworks.flow import Sleep, inlined
+from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import Journal, open_journal
 from airflow_provider_hsml.hopsworks.promotion.promote import Promotion, Selection
 from airflow_provider_hsml.hopsworks.promotion.rollback import PREVIOUS, Rollback
+from airflow_provider_hsml.hopsworks.rollout import inputs
 from airflow_provider_hsml.hopsworks.rollout.inputs import RolloutPolicy, Run
+from airflow_provider_hsml.local import LocalServing, Speeds
+from tests.conftest import run_model
 from tests.support.tasks import change_by_rest, resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.hopsworks.flow import Flow, Step
     from airflow_provider_hsml.hopsworks.promotion.record import PromotionResult
-    from airflow_provider_hsml.local import LocalServing
-
-T = TypeVar("T")
 
 GOOD, BETTER, BAD = 1, 2, 3
 """Versions of the model; the bad one has the best metric, and answers otherwise than was recorded."""
 MODEL = "crash"
+SPEEDS = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
+"""Of a server on which a rollout takes a fraction of a second."""
+_WAITS = (
+    (predict, "BETWEEN_PROBES", 0.0),
+    (predict, "ROUTE_BUDGET", 1.0),
+    (inputs, "FIRST_DELAY_START", 0.01),
+    (inputs, "FIRST_DELAY_UPDATE", 0.01),
+    (rollout_tracker, "START_GRACE", 0.3),
+    (rollout_tracker, "SETTLE_SEEN", 0.05),
+    (rollout_tracker, "SETTLE_UNSEEN", 0.2),
+    (rollout_tracker, "NAMES_AGAIN", 0.02),
+)
+"""How long a rollout waits, for such a server."""
 _NEVER_CLOSED: list[Any] = []
 """A worker that is killed runs no ``finally``: its procedure is not closed, either."""
-
-
-@types.coroutine
-def _inlined(flow: Flow[T]) -> Generator[Step, Any, T]:
-    """Put long waits in their places, for a worker that sees them through itself."""
-    try:
-        step = flow.send(None)
-        while True:
-            try:
-                answer = (yield from step.run().__await__()) if isinstance(step, Defer) else (yield step)
-            except HopsworksError as error:
-                step = flow.throw(error)
-            else:
-                step = flow.send(answer)
-    except StopIteration as done:
-        result: T = done.value
-        return result
 
 
 class Died(Exception):
@@ -112,7 +111,7 @@ class World:
         :param after: what happens after each request
         :raises Died: it was killed
         """
-        flow = _inlined(wish.promote() if isinstance(wish, Promotion) else wish.roll_back())
+        flow = inlined(wish.promote() if isinstance(wish, Promotion) else wish.roll_back())
         _NEVER_CLOSED.append(flow)
         last, sent, answer, error = None, 0, None, None
         while True:
@@ -185,3 +184,24 @@ class World:
         """Count what the server was asked to do with a deployment, and did."""
         asked = [one for one in self.serving.requests if one.path.endswith(f"/serving/{number}")]
         return sum(one.method == "POST" and f"action={action}" in one.query and one.status < 300 for one in asked)
+
+
+@contextlib.contextmanager
+def fast_worlds(folders: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
+    """Give what makes a fast server of a line, with three versions of a model; one per line."""
+    found: dict[str, World] = {}
+    with contextlib.ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        for module, name, seconds in _WAITS:
+            patch.setattr(module, name, seconds)
+
+        def world(line: str) -> World:
+            if line not in found:
+                serving = LocalServing(engine=run_model, hopsworks_version=line, speeds=SPEEDS)
+                stack.enter_context(serving)
+                patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+                found[line] = World(serving, HsmlHook())
+                found[line].register(folders.mktemp("models"))
+            return found[line]
+
+        yield world

@@ -402,7 +402,9 @@ class PromotionMachine(RuleBasedStateMachine):
         after = self.scene.settle(self.name)
         is_left = after == before and isinstance(end, BaseException) and self.was_unverified
         is_unreported = worker.deferrals > 0 and fate.wait == "unreported"
-        self.is_unverified = is_left or is_unreported or (isinstance(end, HopsworksError) and end.is_unverified)
+        is_broken_off = isinstance(end, Killed | Terminated) and after != before
+        is_said = isinstance(end, HopsworksError) and end.is_unverified
+        self.is_unverified = is_left or is_unreported or is_broken_off or is_said
         self.steps[task.what.partition(",")[0].partition(" 1")[0].rstrip("0123456789 ")] += 1
         self.ends[_name(end)] += 1
         self.steps["deferred waits"] += worker.deferrals

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
@@ -79,6 +80,12 @@ def execute(operator: Any, ti: FakeTaskInstance | None = None, **more: Any) -> A
             fresh.__dict__.pop("hook", None)
             kwargs = json.loads(json.dumps({**(deferred.kwargs or {}), "event": event}))
             go_on = functools.partial(fresh.resume_execution, deferred.method_name, kwargs, context)
+
+
+def prepare_thread() -> None:
+    """Let this thread execute operators: Airflow 2 expects that of the thread alone that has imported it."""
+    if not AIRFLOW_V_3_0_PLUS:
+        importlib.import_module("airflow.models.baseoperator").ExecutorSafeguard._sentinel.callers = {}
 
 
 async def run_trigger(trigger: Any) -> Any:

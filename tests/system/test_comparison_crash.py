@@ -13,9 +13,10 @@ import pytest
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks.domain.side_deployment import SECONDS, is_lease_file
 from airflow_provider_hsml.hopsworks.promotion.journal import list_files
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import LocalServing
+from airflow_provider_hsml.testing import SHORT_WAITS
 from tests.conftest import HOPSWORKS, run_model
-from tests.support.pace import WAITS
+from tests.support.promotion_crashes import SPEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 pytest.importorskip("sklearn", reason="a comparison measures with scikit-learn")
 
-SPEEDS = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
 NOW = time.time
 ROWS = [{"x": number, "y": 11} for number in range(200)]
 
@@ -38,7 +38,7 @@ def world() -> Iterator[LocalServing]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         serving = stack.enter_context(LocalServing(engine=run_model, hopsworks_version=HOPSWORKS, speeds=SPEEDS))
         patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
-        for name, seconds in WAITS.items():
+        for name, seconds in SHORT_WAITS.items():
             patch.setattr(name, seconds)
         yield serving
 

@@ -8,51 +8,48 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_hsml.testing import load_with_joblib
 from tests.conftest import HOPSWORKS
 from tests.support import commands, pace
 from tests.system.test_example_dags import EXAMPLES, HAS_APPROVAL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.local import LocalServing, ModelFiles
+    from airflow_provider_hsml.local import LocalServing
 
 pytest.importorskip("sklearn", reason="the examples train with scikit-learn")
 pytestmark = [pytest.mark.airflow, pytest.mark.whole_airflow]
 
 MODEL, DEPLOYMENT = "reviewed_digits", "revieweddigits"
-# Answers what Airflow asks, one question after another, through its REST API, and prints what was asked.
+# Answers what Airflow asks, one question after another, through its REST API, and prints what was asked. As a person
+# does, it asks again when Airflow has an error for it: until the DAG exists, or while its database is locked.
 PERSON = """
 import json, sys, time
 from fastapi.testclient import TestClient
 from airflow.api_fastapi.app import create_app
-with TestClient(create_app(apps="core"), base_url="http://localhost") as client:
-    client.headers["Authorization"] = "Bearer " + client.get("/auth/token").json()["access_token"]
+with TestClient(create_app(apps="core"), base_url="http://localhost", raise_server_exceptions=False) as client:
+    def ask(*request, **more):
+        while not (said := client.request(*request, **more)).is_success:
+            print(request, said.status_code, said.text, flush=True)
+            time.sleep(0.3)
+        return said
+    client.headers["Authorization"] = "Bearer " + ask("GET", "/auth/token").json()["access_token"]
     dag = "/api/v2/dags/approve_in_airflow/dagRuns"
     for answer in sys.argv[1:]:
-        # Until the DAG exists, the answer is an error.
-        while not (asked := client.get(dag + "/~/hitlDetails?response_received=false").json().get("hitl_details")):
+        while not (asked := ask("GET", dag + "/~/hitlDetails?response_received=false").json()["hitl_details"]):
             time.sleep(0.3)
         ti = asked[0]["task_instance"]
         path = f"{dag}/{ti['dag_run_id']}/taskInstances/{ti['task_id']}/-1/hitlDetails"
-        said = client.patch(path, json={"chosen_options": [answer], "params_input": {}})
+        said = ask("PATCH", path, json={"chosen_options": [answer], "params_input": {}})
         print("ASKED=" + json.dumps([asked[0]["subject"], asked[0]["body"], said.status_code]), flush=True)
 """
-
-
-def load_model(model: ModelFiles) -> Callable[[Any], list[Any]]:
-    """Load the file that the examples saved."""
-    import joblib
-
-    assert model.path is not None
-    loaded: Any = joblib.load(model.path / "model.joblib")
-    return lambda rows: [int(answer) for answer in loaded.predict(rows)]
 
 
 @dataclass
@@ -91,7 +88,7 @@ def airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Airflow
         if path.stem.startswith("approve"):
             (dags / path.name).write_text(path.read_text().replace("poke_interval=60", "poke_interval=1"))
     administration = Administration(tag_schemas={"approval": {"type": "string"}})
-    with LocalServing(engine=load_model, administration=administration, hopsworks_version=HOPSWORKS) as serving:
+    with LocalServing(engine=load_with_joblib, administration=administration, hopsworks_version=HOPSWORKS) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
         more = {
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
@@ -131,8 +128,10 @@ def test_rejected_and_approved_in_airflow(airflow: Airflow) -> None:
         try:
             airflow.run(("approve_in_airflow", "2026-11-01", 400), ("approve_in_airflow", "2026-11-02", 1597))
             said, _ = person.communicate(timeout=30)
-        finally:
+        except BaseException as error:
             person.kill()
+            error.add_note(f"The person: {person.communicate()[0]}")
+            raise
     asked = [json.loads(line.removeprefix("ASKED=")) for line in said.splitlines() if line.startswith("ASKED=")]
     puts = airflow.serving.requests.where("PUT", f"/project/{airflow.serving.project_id}/serving")
 

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local.demo.nights import read_result
+from airflow_provider_hsml.testing import load_with_joblib
 from tests.conftest import HOPSWORKS
 from tests.support import commands, pace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from airflow_provider_hsml.hooks import HsmlHook
-    from airflow_provider_hsml.local import LocalServing, ModelFiles
+    from airflow_provider_hsml.local import LocalServing
 
 pytest.importorskip("sklearn", reason="the example trains with scikit-learn")
 pytestmark = pytest.mark.airflow
@@ -29,15 +30,6 @@ NIGHTS = [
     {"training_images": 1100, "luck": 0},
 ]
 """What the nights train with. The second has a better number of its own, and is no better."""
-
-
-def load(model: ModelFiles) -> Callable[[Any], list[int]]:
-    """Load the file that the example saved."""
-    import joblib
-
-    assert model.path is not None
-    loaded: Any = joblib.load(model.path / "model.joblib")
-    return lambda rows: [int(answer) for answer in loaded.predict(rows)]
 
 
 @dataclass
@@ -66,7 +58,10 @@ def nights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nights]:
         ("dags", "test", "retrain_compare_deploy", f"2026-11-0{number}", "--conf", json.dumps({"trees": 10} | night))
         for number, night in enumerate(NIGHTS, 1)
     ]
-    with pytest.MonkeyPatch.context() as patch, LocalServing(engine=load, hopsworks_version=HOPSWORKS) as serving:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        LocalServing(engine=load_with_joblib, hopsworks_version=HOPSWORKS) as serving,
+    ):
         patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
         home = tmp_path_factory.mktemp("airflow")
         commands.migrate(home)

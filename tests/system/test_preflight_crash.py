@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import itertools
 import time
@@ -10,24 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_hsml.hooks import HsmlHook
-from airflow_provider_hsml.hopsworks.domain import rollout_tracker
 from airflow_provider_hsml.hopsworks.domain.side_deployment import SECONDS, is_lease_file, side_name
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError
-from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import list_files
 from airflow_provider_hsml.hopsworks.promotion.preflight import PreflightMode
-from airflow_provider_hsml.hopsworks.rollout import inputs
-from airflow_provider_hsml.local import LocalServing, Speeds
-from tests.conftest import run_model
-from tests.support.promotion_crashes import BAD, BETTER, GOOD, Died, World
+from tests.support.promotion_crashes import BAD, BETTER, GOOD, Died, World, fast_worlds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_hsml.hopsworks.promotion.promote import Promotion
 
-SPEEDS = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
 NOW = time.time
 LINES = ["5.2", pytest.param("4.6", marks=pytest.mark.slow), pytest.param("3.7", marks=pytest.mark.slow)]
 
@@ -35,30 +27,7 @@ LINES = ["5.2", pytest.param("4.6", marks=pytest.mark.slow), pytest.param("3.7",
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
     """Makes a fast server of a line, with three versions of a model; one for all tests."""
-    found: dict[str, World] = {}
-    with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for module, name, seconds in (
-            (predict, "BETWEEN_PROBES", 0.0),
-            (predict, "ROUTE_BUDGET", 1.0),
-            (inputs, "FIRST_DELAY_START", 0.01),
-            (inputs, "FIRST_DELAY_UPDATE", 0.01),
-            (rollout_tracker, "START_GRACE", 0.3),
-            (rollout_tracker, "SETTLE_SEEN", 0.05),
-            (rollout_tracker, "SETTLE_UNSEEN", 0.2),
-            (rollout_tracker, "NAMES_AGAIN", 0.02),
-        ):
-            patch.setattr(module, name, seconds)
-
-        def world(line: str) -> World:
-            if line not in found:
-                serving = LocalServing(engine=run_model, hopsworks_version=line, speeds=SPEEDS)
-                stack.enter_context(serving)
-                patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
-                found[line] = World(serving, HsmlHook())
-                found[line].register(tmp_path_factory.mktemp("models"))
-            return found[line]
-
+    with fast_worlds(tmp_path_factory) as world:
         yield world
 
 

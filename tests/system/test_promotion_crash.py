@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import threading
 import time
@@ -13,16 +12,14 @@ import pytest
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import model_version, rollout_tracker
+from airflow_provider_hsml.hopsworks.domain import model_version
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, VerificationError
-from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
-from airflow_provider_hsml.hopsworks.rollout import inputs
-from airflow_provider_hsml.local import LocalServing, Speeds
+from airflow_provider_hsml.local import LocalServing
 from airflow_provider_hsml.local.cluster.faults import Hold
 from tests.conftest import run_model
-from tests.support.promotion_crashes import BAD, BETTER, GOOD, MODEL, Died, World
+from tests.support.promotion_crashes import BAD, BETTER, GOOD, MODEL, SPEEDS, Died, World, fast_worlds
 from tests.support.tasks import resource
 
 if TYPE_CHECKING:
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.api import Call
 
 
-SPEEDS = Speeds(0.01, 0.02, 0.05, 0.02, 0.02, routing=0.01, handing_over=0.02)
 MORE_MEMORY = {"resources.limits.memory": 2048}
 _numbers = itertools.count()
 
@@ -40,30 +36,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], World]]:
     """Makes a fast server of a line, with three versions of a model; one for all tests."""
-    found: dict[str, World] = {}
-    with contextlib.ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for module, name, seconds in (
-            (predict, "BETWEEN_PROBES", 0.0),
-            (predict, "ROUTE_BUDGET", 1.0),
-            (inputs, "FIRST_DELAY_START", 0.01),
-            (inputs, "FIRST_DELAY_UPDATE", 0.01),
-            (rollout_tracker, "START_GRACE", 0.3),
-            (rollout_tracker, "SETTLE_SEEN", 0.05),
-            (rollout_tracker, "SETTLE_UNSEEN", 0.2),
-            (rollout_tracker, "NAMES_AGAIN", 0.02),
-        ):
-            patch.setattr(module, name, seconds)
-
-        def world(line: str) -> World:
-            if line not in found:
-                serving = LocalServing(engine=run_model, hopsworks_version=line, speeds=SPEEDS)
-                stack.enter_context(serving)
-                patch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
-                found[line] = World(serving, HsmlHook())
-                found[line].register(tmp_path_factory.mktemp("models"))
-            return found[line]
-
+    with fast_worlds(tmp_path_factory) as world:
         yield world
 
 

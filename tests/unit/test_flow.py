@@ -25,8 +25,10 @@ from airflow_provider_hsml.hopsworks.flow import (
     Defer,
     Sleep,
     all_pages,
+    attended,
     drive,
     drive_async,
+    inlined,
     read_patiently,
     within,
 )
@@ -35,6 +37,8 @@ from tests.support.fake import PROJECT, UNSENT, FakeHopsworks, refusal, row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_hsml.hopsworks.flow import Flow
 
 
 @pytest.mark.parametrize(
@@ -310,3 +314,71 @@ def test_a_wait_logs_a_line_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     lines = [line for line in caplog.messages if "still waiting" in line]
     assert 8 <= len(lines) <= 10
     assert lines[0].startswith("deployment 'digits': still waiting, for at most 5")
+
+
+class TestAttended:
+    """A flow with another one before each step, and with its long waits in their places."""
+
+    @dataclass(frozen=True)
+    class Wait(Defer[str]):
+        fails: bool = False
+
+        async def run(self) -> str:
+            await Sleep(2)
+            if self.fails:
+                message = "late"
+                raise DeadlineExceededError(message)
+            return "waited"
+
+    @staticmethod
+    def play(flow: Flow[Any], sleep: Callable[[float], object]) -> Any:
+        """Drive a flow that may neither send nor defer."""
+
+        def refuse(_step: Any) -> Any:
+            raise AssertionError
+
+        return drive(flow, refuse, sleep, refuse)
+
+    def test_each_step_comes_after_the_other_flow(self) -> None:
+        slept: list[float] = []
+
+        async def work() -> str:
+            await Sleep(1)
+            return await self.Wait()
+
+        async def attend() -> None:
+            await Sleep(0)
+
+        assert self.play(attended(inlined(work()), attend), slept.append) == "waited"
+        assert slept == [0, 1, 0, 2]
+
+    def test_the_error_of_a_wait_reaches_the_flow(self) -> None:
+        async def work() -> str:
+            try:
+                return await self.Wait(fails=True)
+            except DeadlineExceededError as error:
+                return f"{error}"
+
+        async def attend() -> None:
+            """Do nothing."""
+
+        assert self.play(attended(inlined(work()), attend), lambda _seconds: None) == "late"
+
+    def test_an_error_of_the_other_flow_ends_both(self) -> None:
+        ended: list[str] = []
+
+        async def work() -> None:
+            try:
+                await Sleep(1)
+            except DeadlineExceededError:
+                ended.append("caught")
+            finally:
+                ended.append("closed")
+
+        async def attend() -> None:
+            message = "expired"
+            raise DeadlineExceededError(message)
+
+        with pytest.raises(DeadlineExceededError, match="expired"):
+            self.play(attended(inlined(work()), attend), lambda _seconds: None)
+        assert ended == ["closed"]

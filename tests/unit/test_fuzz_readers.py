@@ -7,6 +7,7 @@ inspection: a new one takes part by itself.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import decimal
 import hashlib
@@ -30,6 +31,7 @@ from airflow_provider_hsml.hopsworks.domain import (
     measured_gate,
     model_version,
     plain,
+    records,
     script_file,
     spec,
     trigger_event,
@@ -38,15 +40,17 @@ from airflow_provider_hsml.hopsworks.domain import (
 from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
 from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView
+from airflow_provider_hsml.hopsworks.domain.result_set import ResultSet
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.domain.side_deployment import Lease
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.jobs.records import Record, RecordState, open_records
+from airflow_provider_hsml.hopsworks.promotion.contenders import Reference
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
+from airflow_provider_hsml.hopsworks.promotion.leases import remove_expired
 from airflow_provider_hsml.hopsworks.promotion.plan import Plan
-from airflow_provider_hsml.hopsworks.promotion.side_deployment import remove_expired
 from airflow_provider_hsml.hopsworks.registry import register
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from tests.support.fuzz import CASES, ODD_JSON, STATUSES, Report, chance_of, content, json_value, mutated
@@ -391,7 +395,9 @@ _COMPARISON: dict[str, Any] = {
     "metrics": {"accuracy": _METRIC, "recall": _METRIC},
     "warnings": ["text"],
     "report": "s3://results/report.html",
+    "deployment_name": "mnist",
 }
+_GATE["measured"] = _COMPARISON
 _VERIFICATION: dict[str, Any] = {
     "instances": [[1.0]],
     "expect": "finite",
@@ -501,6 +507,28 @@ def _decide_by_comparison(value: Any) -> None:
     json.dumps(decision.measured, allow_nan=False)
 
 
+_RESULTS = {
+    "header": {"model_name": "mnist", "model_version": 2, "rows": 2, "latencies": [0.1], "trained_until": "2026-11-01"},
+    "lines": [{"row": {"x": 1}, "prediction": 1}, {"row": {"x": 2}, "refused": "no"}],
+}
+
+
+def _read_results(value: Any) -> None:
+    given = _RESULTS | _keywords(value, _RESULTS)
+    lines = given["lines"] if isinstance(given["lines"], list) else [given["lines"]]
+    read = ResultSet.read("champion_results", given["header"], lines)
+    json.dumps(read.header())
+    list(read.lines())
+
+
+def _read_rows(value: Any) -> None:
+    columns = records.Columns("y")
+    found = records.read_records("input", value, columns)
+    for example in ([[1.0]], [{"x": 1}], [1]):
+        with contextlib.suppress(HopsworksError):
+            records.instances("input", found, columns, records.Shape.of_example({"instances": example}))
+
+
 def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
     """Return each reader of arguments, with a valid value."""
     valid = {
@@ -537,6 +565,9 @@ def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
         "a health path": (verification.check_path, "/health"),
         "an input example": (predict.example_body, [[1.0]]),
         "a comparison": (_decide_by_comparison, _COMPARISON),
+        "rows to compare on": (_read_rows, [{"x": 1, "y": 0}, {"x": 2, "y": 1}]),
+        "a result set": (_read_results, _RESULTS),
+        "a challenger": (partial(Reference.read, "challenger"), {"model_name": "mnist", "model_version": 2}),
         "a plan": (Plan.read, {"plan": _PLAN}),
         "an event": (trigger_event.read, _EVENTS[0]),
         "the name of a model": (lambda value: api.get_model(PROJECT, value, 1), "mnist"),

@@ -39,6 +39,7 @@ from .resampling import (
     smallest_detectable,
     upper_bounds,
 )
+from .unseen import Unseen, unseen_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +81,8 @@ def compare(
     :param champion: the live version's answers; None when there is none
     :param challenger: the answers of the version that may replace it
     :param rows: labels, groups, times and slices, one entry a row
-    :param metrics: names, or mappings with ``metric`` and ``direction``; a dotted path needs its direction
+    :param metrics: names, or mappings with ``metric`` and ``direction``; a dotted path needs its direction. Without
+        labels there may be none
     :param resamples: how many resamples are drawn
     :param seed: the seed of the resamples: the same answers give the same comparison
     :param trained_until: until when the training data of the champion and of the challenger goes; None where unknown
@@ -175,7 +177,7 @@ class _Work:
                 one.spec.name: MetricComparison(one.spec.direction, rounded(one.value(0, everything)))
                 for one in measures
             }
-        works = [_Measured.of(one, everything, slices) for one in measures]
+        works = [_Measured.of(one, everything, slices, unseen_of(one, units)) for one in measures]
         functions = [one.measure.of_draws([everything, *one.harmed_blocks], units) for one in works]
         parts: list[list[Array]] = [[] for _ in works]
         for weights in draws(units.count, self.resamples, self.seed):
@@ -197,13 +199,15 @@ class _Measured:
     harmed: list[tuple[_Slice, float, float]]
     """The slices that got worse, with both values: only these can show harm, so only these are resampled."""
     slices_tested: int
+    unseen: Unseen | None
+    """What the metric may lose on all rows although no row shows it."""
 
     @classmethod
-    def of(cls, measure: Measure, everything: Block, slices: list[_Slice]) -> Self:
+    def of(cls, measure: Measure, everything: Block, slices: list[_Slice], unseen: Unseen | None) -> Self:
         points = [(each, measure.value(0, each.block), measure.value(1, each.block)) for each in slices]
         tested = [one for one in points if math.isfinite(one[1]) and math.isfinite(one[2])]
         harmed = [one for one in tested if measure.spec.sign * (one[2] - one[1]) < 0]
-        return cls(measure, measure.value(0, everything), measure.value(1, everything), harmed, len(tested))
+        return cls(measure, measure.value(0, everything), measure.value(1, everything), harmed, len(tested), unseen)
 
     @property
     def harmed_blocks(self) -> list[Block]:
@@ -225,12 +229,13 @@ class _Measured:
             for (one, before, after), own in zip(self.harmed, differences[1:], strict=True)
         ]
         slices.sort(key=lambda one: _at_level(one, 0.05 / max(1, self.slices_tested)))
+        difference, found = spec.sign * (self.challenger - self.champion), bounds(whole)
         return MetricComparison(
             spec.direction,
             rounded(self.challenger),
             rounded(self.champion),
-            rounded(spec.sign * (self.challenger - self.champion)),
-            bounds(whole),
+            rounded(difference),
+            found if self.unseen is None else self.unseen.widened(found, difference),
             share_better=rounded(float((whole > 0).mean())) if len(whole) else None,
             smallest_detectable=smallest_detectable(whole, challengers),
             degenerate=len(differences[0]) - len(whole),
@@ -465,7 +470,7 @@ def _slices(rows: Rows, kept: Array, warnings: list[str]) -> list[_Slice]:
     for column, values in rows.slices.items():
         members: dict[str, list[int]] = {}
         for place, row in enumerate(kept.tolist()):
-            members.setdefault(description.short(values[row]), []).append(place)
+            members.setdefault(description.as_text(values[row]), []).append(place)
         large = [(value, places) for value, places in members.items() if len(places) >= SLICE_ROWS]
         large.sort(key=lambda one: (-len(one[1]), one[0]))
         if left_out := len(members) - len(large[:_MOST_OF_A_COLUMN]):
@@ -474,7 +479,7 @@ def _slices(rows: Rows, kept: Array, warnings: list[str]) -> list[_Slice]:
                 f"they have under {SLICE_ROWS} rows, or {_MOST_OF_A_COLUMN} values have more."
             )
         found += [
-            _Slice(description.short(column), value, Block(np.asarray(places)))
+            _Slice(description.short(column), description.short(value), Block(np.asarray(places)))
             for value, places in large[:_MOST_OF_A_COLUMN]
         ]
     if len(found) > MOST_SLICES:

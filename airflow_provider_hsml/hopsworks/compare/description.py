@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.comparison_metrics import Needs
@@ -99,13 +99,12 @@ def _of_numbers(column: Array, edges: Array) -> dict[str, Any]:
 
 
 def _of_classes(found: Sequence[Any]) -> dict[str, Any]:
+    listed = sorted(Counter(map(as_text, found)).items(), key=lambda pair: (-pair[1], pair[0]))
     counts: dict[str, int] = {}
-    for one in found:
+    for one, count in listed[:_MOST_VALUES]:
         text = short(one)
-        counts[text] = counts.get(text, 0) + 1
-    listed = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    other = sum(count for _, count in listed[_MOST_VALUES:])
-    return {"counts": dict(listed[:_MOST_VALUES]), "other": other}
+        counts[text] = counts.get(text, 0) + count
+    return {"counts": counts, "other": sum(count for _, count in listed[_MOST_VALUES:])}
 
 
 def classes(answers: Answers) -> list[dict[str, Any]]:
@@ -215,15 +214,15 @@ def _errors(answers: Answers) -> list[Array]:
     return [np.abs(found - answers.true_numbers) for found in answers.predicted_numbers]
 
 
-@functools.lru_cache(maxsize=4096)
-def _short(value: str) -> str:
-    return beginning(value, _LONGEST_TEXT)
-
-
 def short(value: Any) -> str:
     """Return a value from outside as bounded text: numbers with six digits, lists item by item."""
-    if isinstance(value, float):
-        return f"{value:g}"
     if isinstance(value, list | tuple):
-        return _short(f"[{', '.join(short(one) for one in value[:10])}{', ...' if len(value) > 10 else ''}]")
-    return _short(value if isinstance(value, str) else str(value))
+        return beginning(
+            f"[{', '.join(short(one) for one in value[:10])}{', ...' if len(value) > 10 else ''}]", _LONGEST_TEXT
+        )
+    return beginning(as_text(value), _LONGEST_TEXT)
+
+
+def as_text(value: Any) -> str:
+    """Return a value as text, not bounded: 1 and 1.0 are the same."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

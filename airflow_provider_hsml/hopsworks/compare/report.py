@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.comparison import Comparison, MetricComparison
 
 _TEMPLATE = Path(__file__).with_name("report.html")
-_WIDTH, _HEIGHT = 380.0, 30.0
+_WIDTH, _HEIGHT = 290.0, 30.0
 _MARGIN = 10.0
 _INTERVAL_LEVEL = 0.025
 _LOWER_LEVEL = 0.05
@@ -35,7 +35,7 @@ def report(comparison: Comparison, *, title: str | None = None) -> str:
     """
     from jinja2 import Environment
 
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(autoescape=True)
     environment.filters |= {"figure": _figure, "share": _share, "clean": clean}
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     heading = title or f"Version {comparison.challenger.version} of {comparison.challenger.name}"

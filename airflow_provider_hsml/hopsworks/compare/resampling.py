@@ -7,6 +7,7 @@ weights, so that the differences are paired. With groups, a group is drawn as a 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,8 @@ MOST_ROWS = 100_000
 _CHUNK = 2_000_000
 """Weights that are in memory at a time."""
 _DIGITS = 8
-_POWER = 0.9
+_POWER = 0.95
+_RESAMPLING = NormalDist().inv_cdf(0.95)
 _LEVEL = 0.05
 _SHARED = (0.2, 0.1, 0.05, 0.025, 0.02, 0.01, 0.005, 0.001)
 """Levels that people ask for; they are kept also for two to five challengers."""
@@ -91,6 +93,9 @@ def bounds(differences: Array) -> Bounds:
     """
     Return the one-sided percentile bounds of a difference.
 
+    They allow for the noise of the resampling itself: with 95 % confidence, more resamples would give no weaker bound.
+    So the error stays below the level, and another seed hardly decides otherwise.
+
     :param differences: of the resamples, without those that do not exist
     """
     import numpy as np
@@ -98,14 +103,14 @@ def bounds(differences: Array) -> Bounds:
     ordered = np.sort(differences)
     return Bounds(
         LEVELS,
-        tuple(_order_statistic(ordered, level) for level in LEVELS),
-        tuple(_negated(_order_statistic(-ordered[::-1], level)) for level in LEVELS),
+        tuple(_order_statistic(ordered, level, _RESAMPLING) for level in LEVELS),
+        tuple(_negated(_order_statistic(-ordered[::-1], level, _RESAMPLING)) for level in LEVELS),
     )
 
 
 def upper_bounds(differences: Array) -> tuple[float | None, ...]:
     """
-    Return the upper bounds of a slice's difference at ``SLICE_LEVELS``.
+    Return the upper bounds of a slice's difference at ``SLICE_LEVELS``: plain percentiles, of as many slices as may be.
 
     :param differences: of the resamples, without those that do not exist
     """
@@ -117,15 +122,20 @@ def upper_bounds(differences: Array) -> tuple[float | None, ...]:
 
 def smallest_detectable(differences: Array, challengers: int) -> float | None:
     """
-    Return the smallest true difference that would be shown with 95 % confidence in nine of ten nights.
+    Return the smallest true difference that would be shown with 95 % confidence in at least eight of ten nights.
+
+    The deviate of the power is that of 95 %, since a difference makes more rows differ, and so the error larger.
 
     :param differences: of the resamples, without those that do not exist
     :param challengers: how many challengers are tested for one decision
     """
     error = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
+    if error == 0:
+        return None
+    level = _LEVEL / challengers
+    reached = level - _RESAMPLING * math.sqrt(level * (1 - level) / len(differences))
     normal = NormalDist()
-    factor = normal.inv_cdf(1 - _LEVEL / challengers) + normal.inv_cdf(_POWER)
-    return None if error == 0 else rounded(error * factor)
+    return rounded(error * (normal.inv_cdf(_POWER) - normal.inv_cdf(max(reached, 1 / (len(differences) + 1)))))
 
 
 def rounded(value: float | None) -> float | None:
@@ -135,9 +145,14 @@ def rounded(value: float | None) -> float | None:
     return float(f"{value:.{_DIGITS}g}")
 
 
-def _order_statistic(ordered: Array, level: float) -> float | None:
-    """Return the lower bound at a level: rounded to the outside, and None where the resamples are too few."""
-    place = int(level * (len(ordered) + 1) * (1 + 1e-9))
+def _order_statistic(ordered: Array, level: float, deviates: float = 0.0) -> float | None:
+    """
+    Return the lower bound at a level: rounded to the outside, and None where the resamples are too few.
+
+    :param deviates: standard errors of the number of resamples below the bound that are allowed for
+    """
+    noise = math.sqrt(len(ordered) * level * (1 - level))
+    place = math.floor(level * (len(ordered) + 1) * (1 + 1e-9) - deviates * noise)
     return rounded(float(ordered[place - 1])) if place >= 1 else None
 
 

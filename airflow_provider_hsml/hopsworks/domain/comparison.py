@@ -99,7 +99,7 @@ class MetricComparison:
     share_better: float | None = None
     """The share of resamples in which the challenger is better. This is no probability that it is."""
     smallest_detectable: float | None = None
-    """The smallest true difference that these rows would show in nine of ten nights."""
+    """The smallest true difference that such rows show in at least eight of ten nights."""
     degenerate: int = 0
     """Resamples for which the metric does not exist, for example since a class is missing in them."""
     slices: tuple[SliceComparison, ...] = ()
@@ -147,6 +147,8 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     report: str | None = None
     """Where ``report.html`` is."""
+    deployment_name: str | None = None
+    """The deployment that it was made for; None where that is not recorded."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """For people: agreement, distributions, latency, confusion matrices, classes, rows that got worse."""
 
@@ -170,6 +172,7 @@ class Comparison:
             **self.details,
             "warnings": list(self.warnings),
             "report": self.report,
+            "deployment_name": self.deployment_name,
         }
 
     @classmethod
@@ -203,6 +206,7 @@ class Comparison:
             slice_levels=slice_levels,
             warnings=tuple(beginning(str(one)) for one in reader.items("warnings")[:_MOST_WARNINGS]),
             report=None if record.get("report") is None else reader.text("report", _LONGEST_PLACE),
+            deployment_name=None if record.get("deployment_name") is None else reader.text("deployment_name"),
             details={name: record[name] for name in DETAILS if name in record},
         )
 

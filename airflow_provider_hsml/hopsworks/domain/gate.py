@@ -17,13 +17,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 
 from . import arguments
-from .arguments import Arguments
-from .measurement import Measurement, read_fields, read_measurement
+from .measurement import MeasuredGate, Measurement
 from .model_version import Direction, ModelVersion, best_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
-    from datetime import timedelta
 
 _MISSING = ("fail", "challenger", "champion")
 OUTDATED = "it was trained on older data than the served one"
@@ -40,7 +38,7 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate(Arguments):
+class Gate(MeasuredGate):
     """
     The conditions under which a challenger replaces the champion. By default, any improvement is enough.
 
@@ -61,18 +59,6 @@ class Gate(Arguments):
     """Whether a version older than the champion may replace it."""
     retry_rejected: bool | str = False
     """Whether a version that was deployed before and failed may be retried."""
-    measured: Any = None
-    """Results of ``CompareModelsOperator``, one or a list: these numbers decide, and not those in the registry."""
-    confidence: float | str = 0.95
-    """With ``measured``: the confidence with which the difference has to be shown."""
-    require: str = "better"
-    """With ``measured``: ``better``, or ``not_worse`` than the champion by more than ``margin``."""
-    margin: float | str | None = None
-    """The loss that ``not_worse`` accepts; with ``relative``, a share of the champion's absolute value."""
-    worst_slice: float | str | None = None
-    """With ``measured``: the loss that each slice may have, in the unit of ``margin``."""
-    max_age: float | timedelta | str | None = None
-    """With ``measured``: seconds, or a ``timedelta``, after which a comparison is too old."""
 
     def rules(self) -> Rules:
         """
@@ -81,14 +67,7 @@ class Gate(Arguments):
         :raises InvalidInputError: a field is wrong, or one is missing that another needs; the message names it
         """
         rules = self.literal_rules()
-        measurement = read_measurement(
-            self.measured,
-            confidence=self.confidence,
-            require=self.require,
-            margin=self.margin,
-            worst_slice=self.worst_slice,
-            max_age=self.max_age,
-        )
+        measurement = self.measurement()
         if measurement is not None and measurement.margin is not None and rules.min_improvement:
             arguments.refuse(
                 "gate.min_improvement",
@@ -103,7 +82,7 @@ class Gate(Arguments):
 
         :raises InvalidInputError: a field is wrong; the message names it
         """
-        read_fields(self.confidence, self.require, self.margin, self.worst_slice, self.max_age)
+        self.literal_measurement()
         guards = {}
         for metric, given in arguments.mapping("gate.guards", self.guards).items():
             what = f"gate.guards[{metric!r}]"
@@ -169,8 +148,6 @@ class Decision:
     """One sentence, without its full stop."""
     is_kept: bool = False
     """Whether nothing changes because no candidate replaces the champion."""
-    preflight: str | None = None
-    """``passed``, or why the change was not tried first; None if that was not asked for, or nothing was to be tried."""
     measured: Mapping[str, Any] | None = None
     """What was measured of the candidate that decided, empty if none was usable; None: the registry's numbers did."""
 

@@ -71,6 +71,7 @@ class _Question:
     rules: Rules
     measurement: Measurement
     now: float
+    deployment_name: str | None = None
 
     def answer(self, row: ModelVersion) -> _Measured | str:
         """
@@ -81,7 +82,7 @@ class _Question:
         found = [one for one in self.measurement.comparisons if one.challenger == _served(row)]
         if not found:
             return "it was not measured: gate.measured has no comparison of it"
-        comparison = found[0]
+        comparison = next((one for one in found if self._is_of_deployment(one)), found[0])
         if why := self._not_comparable(comparison) or _too_few(comparison):
             return why
         metric = _metric(comparison, self.by.name, self.by.direction, "metric")
@@ -95,6 +96,8 @@ class _Question:
 
     def _not_comparable(self, comparison: Comparison) -> str | None:
         """Return why a comparison says nothing about the champion of now."""
+        if not self._is_of_deployment(comparison):
+            return f"it was compared for deployment {comparison.deployment_name!r}, not for {self.deployment_name!r}"
         served = None if self.champion is None else _served(self.champion)
         if comparison.champion != served:
             compared = "no version" if comparison.champion is None else str(comparison.champion)
@@ -105,9 +108,14 @@ class _Question:
         rows = comparison.rows
         more = rows.refused_by_challenger - rows.refused_by_champion
         answered = rows.compared + rows.refused_by_champion + rows.refused_by_challenger
-        if served is not None and more > MOST_REFUSED * answered:
-            return f"it refuses {rows.refused_by_challenger} rows that the served version answers"
+        if more > MOST_REFUSED * answered:
+            than = "" if served is None else f", and the served version {rows.refused_by_champion}"
+            return f"it refuses {rows.refused_by_challenger} of {answered} rows{than}"
         return None
+
+    def _is_of_deployment(self, comparison: Comparison) -> bool:
+        """Whether a comparison was made for the deployment of the gate, as far as it says."""
+        return self.deployment_name is None or comparison.deployment_name in (None, self.deployment_name)
 
     def _below_floor(self, metric: MetricComparison) -> str | None:
         """Return why the challenger's own value is not good enough: it does not exist, or is below the floor."""
@@ -123,13 +131,21 @@ class _Question:
         return abs(metric.champion or 0.0) if self.rules.is_relative else 1.0
 
     def _harmed(self, comparison: Comparison, metric: MetricComparison) -> str | None:
-        """Return the slice that is shown to have lost too much; the level holds for all tested slices together."""
+        """
+        Return the slice that is shown to have lost too much, or why none can be judged.
+
+        The level holds for all tested slices together.
+        """
         if self.measurement.worst_slice is None:
             return None
+        if not metric.slices_tested:
+            return "gate.worst_slice is set, and no slice of its comparison has enough rows to be judged"
         most = self.measurement.worst_slice * self._unit(metric)
         level = self.measurement.level / max(1, metric.slices_tested)
         for one in metric.slices:
             upper = Bounds(comparison.slice_levels, upper=one.upper).upper_at(level) if one.upper else None
+            if one.upper and upper is None:
+                return f"its {metric.slices_tested} slices need more resamples to be judged with this confidence"
             if upper is not None and upper < -most and one.champion is not None and one.challenger is not None:
                 return (
                     f"{self.by.name} is worse by more than {most:g} where {one.column} is {one.value!r}: "
@@ -167,6 +183,7 @@ def decide_measured(
     *,
     outdated: Collection[int] = (),
     now: float,
+    deployment_name: str | None = None,
 ) -> Decision:
     """
     Decide which version to serve, by comparisons.
@@ -177,11 +194,12 @@ def decide_measured(
     :param rejected: versions that were deployed before and failed, with the reason
     :param outdated: versions that were trained on older data than the champion
     :param now: seconds since 1970
+    :param deployment_name: a comparison that was made for another deployment is not used; None: any is used
     :raises NotFoundError: a candidate does not exist
     :raises InvalidInputError: a comparison has not the metric, or in another direction
     """
     measurement = rules.measurement or Measurement()
-    question = _Question(champion, by, rules, measurement, now)
+    question = _Question(champion, by, rules, measurement, now, deployment_name)
     failed = {} if rules.retry_rejected or rejected is None else rejected
     rows = sorted(candidates_of(versions, by.candidates), key=lambda row: -row.version)
     newer = [row for row in rows if champion is None or not_newer(row, champion, rules) is None]
@@ -324,7 +342,8 @@ class _Test:
 
 def _holm(usable: list[_Measured], measurement: Measurement) -> list[_Test]:
     """Return the tests, the strongest first; each level is corrected for the challengers that are left."""
-    count = max(len(measurement.comparisons), *(one.comparison.challengers for one in usable))
+    given = {one.challenger for one in measurement.comparisons}
+    count = max(len(given), *(one.comparison.challengers for one in usable))
     tests: list[_Test] = []
     passes = True
     for place, one in enumerate(sorted(usable, key=lambda each: (each.level, *(-part for part in each.rank)))):

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from . import arguments
+from .arguments import Arguments
 from .comparison import Comparison
 from .plain import from_text
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 CONFIDENCE = 0.95
 BETTER, NOT_WORSE = "better", "not_worse"
@@ -34,40 +38,69 @@ class Measurement:
         return 1 - self.confidence
 
 
-def read_fields(
-    confidence: object, require: object, margin: object, worst_slice: object, max_age: object
-) -> Measurement:
-    """
-    Read the fields one by one, without those that one needs beside another.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredGate(Arguments):
+    """The fields of ``Gate`` with which comparisons decide."""
 
-    :raises InvalidInputError: a field is wrong; the message names it
-    """
-    arguments.choice("gate.require", require, (BETTER, NOT_WORSE))
-    read = arguments.number("gate.confidence", confidence)
-    if not 0.5 <= read < 1:
-        arguments.refuse("gate.confidence", "a share of at least 0.5 and under 1, as in 0.95", confidence)
-    return Measurement(
-        confidence=read,
-        margin=None if margin is None else arguments.number("gate.margin", margin, least=0),
-        worst_slice=None if worst_slice is None else arguments.number("gate.worst_slice", worst_slice, least=0),
-        max_age=None if max_age is None else arguments.seconds("gate.max_age", max_age),
-    )
+    measured: Any = None
+    """Results of ``CompareModelsOperator``, one or a list: these numbers decide, and not those in the registry."""
+    confidence: float | str = CONFIDENCE
+    """With ``measured``: the confidence with which the difference has to be shown."""
+    require: str = BETTER
+    """With ``measured``: ``better``, or ``not_worse`` than the champion by more than ``margin``."""
+    margin: float | str | None = None
+    """The loss that ``not_worse`` accepts; with ``relative``, a share of the champion's absolute value."""
+    worst_slice: float | str | None = None
+    """With ``measured``: the loss that each slice may have, in the unit of ``margin``."""
+    max_age: float | timedelta | str | None = None
+    """With ``measured``: seconds, or a ``timedelta``, after which a comparison is too old."""
 
+    def literal_measurement(self) -> Measurement:
+        """
+        Parse and check the fields one by one, without ``measured``, which comes from another task.
 
-def read_measurement(
-    measured: Any, *, confidence: object, require: object, margin: object, worst_slice: object, max_age: object
-) -> Measurement | None:
-    """
-    Read ``Gate.measured`` with the fields that belong to it; None when nothing was measured and none of them is given.
+        :raises InvalidInputError: a field is wrong; the message names it
+        """
+        margin, slices, age = self.margin, self.worst_slice, self.max_age
+        arguments.choice("gate.require", self.require, (BETTER, NOT_WORSE))
+        confidence = arguments.number("gate.confidence", self.confidence)
+        if not 0.5 <= confidence < 1:
+            arguments.refuse("gate.confidence", "a share of at least 0.5 and under 1, as in 0.95", self.confidence)
+        return Measurement(
+            confidence=confidence,
+            margin=None if margin is None else arguments.number("gate.margin", margin, least=0),
+            worst_slice=None if slices is None else arguments.number("gate.worst_slice", slices, least=0),
+            max_age=None if age is None else arguments.seconds("gate.max_age", age),
+        )
 
-    :param measured: one record of a comparison or several, also as JSON text
-    :raises InvalidInputError: a field is wrong, or is missing, or needs ``measured``
-    """
-    fields = read_fields(confidence, require, margin, worst_slice, max_age)
-    if measured is None:
+    def measurement(self) -> Measurement | None:
+        """
+        Parse and check the fields; None when nothing was measured and none of the other fields is given.
+
+        :raises InvalidInputError: a field is wrong, or is missing, or needs ``measured``
+        """
+        fields = self.literal_measurement()
+        if self.measured is None:
+            self._check_not_given(fields)
+            return None
+        if self.require == NOT_WORSE and fields.margin is None:
+            message = (
+                "gate.margin: expected the loss that require='not_worse' accepts, got none.\nGive it in the metric's "
+                "unit, or as a share of the champion's value with relative=True."
+            )
+            raise InvalidInputError(message)
+        if self.require == BETTER and fields.margin is not None:
+            message = (
+                "gate.margin: it is the loss that require='not_worse' accepts, and require is 'better'.\nLeave it out, "
+                "or set require='not_worse'; the least improvement is min_improvement."
+            )
+            raise InvalidInputError(message)
+        return replace(fields, comparisons=_read_comparisons(self.measured))
+
+    def _check_not_given(self, fields: Measurement) -> None:
         given = {
             "confidence": fields.confidence != CONFIDENCE,
-            "require": require != BETTER,
+            "require": self.require != BETTER,
             **{name: getattr(fields, name) is not None for name in ("margin", "worst_slice", "max_age")},
         }
         if names := [f"gate.{name}" for name, is_given in given.items() if is_given]:
@@ -76,26 +109,10 @@ def read_measurement(
                 "the numbers in the registry say nothing about noise."
             )
             raise InvalidInputError(message)
-        return None
-    if require == NOT_WORSE and fields.margin is None:
-        message = (
-            "gate.margin: expected the loss that require='not_worse' accepts, got none.\nGive it in the metric's unit, "
-            "or as a share of the champion's value with relative=True."
-        )
-        raise InvalidInputError(message)
-    if require == BETTER and fields.margin is not None:
-        message = (
-            "gate.margin: it is the loss that require='not_worse' accepts, and require is 'better'.\nLeave it out, "
-            "or set require='not_worse'; the least improvement is min_improvement."
-        )
-        raise InvalidInputError(message)
-    return Measurement(
-        _read_comparisons(measured), fields.confidence, fields.margin, fields.worst_slice, fields.max_age
-    )
 
 
 def _read_comparisons(measured: Any) -> tuple[Comparison, ...]:
-    """Read one record or several; of each challenger, the newest comparison is kept."""
+    """Read one record or several; of each challenger and deployment, the newest comparison is kept."""
     what = "gate.measured"
     given = from_text(what, measured, "the result of CompareModelsOperator")
     records = [given] if isinstance(given, Mapping) else arguments.sequence(what, given)
@@ -108,6 +125,7 @@ def _read_comparisons(measured: Any) -> tuple[Comparison, ...]:
     newest: dict[Any, Comparison] = {}
     for at, record in enumerate(records):
         one = Comparison.read(record, what if isinstance(given, Mapping) else f"{what}[{at}]")
-        if one.challenger not in newest or newest[one.challenger].at < one.at:
-            newest[one.challenger] = one
+        key = one.challenger, one.deployment_name
+        if key not in newest or newest[key].at < one.at:
+            newest[key] = one
     return tuple(newest.values())

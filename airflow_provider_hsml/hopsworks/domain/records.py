@@ -161,13 +161,16 @@ def _refuse(what: str, number: int, argument: str, name: str, fault: str) -> Non
     raise InvalidInputError(message)
 
 
-def instances(what: str, records: Sequence[Record], columns: Columns, shape: Shape) -> list[Any]:
+def instances(
+    what: str, records: Sequence[Record], columns: Columns, shape: Shape, *, is_ordered: bool = True
+) -> list[Any]:
     """
     Return what is sent to the model for each record.
 
     :param what: the argument's name, for messages
     :param records: as ``read_records`` returns them
     :param shape: what the version takes
+    :param is_ordered: whether the columns of the records have the order in which they were written, as in a file
     :raises InvalidInputError: the records lack what it takes
     """
     if all(INSTANCE in record for record in records):
@@ -178,6 +181,14 @@ def instances(what: str, records: Sequence[Record], columns: Columns, shape: Sha
     if shape.width is None:
         beside = {columns.label, columns.group, columns.time}
         return [{name: value for name, value in record.items() if name not in beside} for record in records]
+    if shape.width > 1 and not is_ordered:
+        # Airflow 3.2 and later store XComs as JSONB in PostgreSQL, which sorts the keys of an object.
+        message = (
+            f"{what}: {shape.source} is a list of {shape.width} values, and records from another task may have lost "
+            f"the order of their columns.\nGive each row as the model takes it in a column {INSTANCE!r}, or the "
+            "rows in a file."
+        )
+        raise InvalidInputError(message)
     names = _columns_of_list(what, records[0], columns, shape)
     for number, record in enumerate(records):
         for name in names:

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
 from . import arguments
 from .journal_entry import ServedVersion
+from .plain import finite
 from .records import MOST_ROWS
 
 if TYPE_CHECKING:
@@ -95,9 +97,10 @@ class ResultSet:
             if not isinstance(line, Mapping) or not isinstance(line.get("row"), Mapping):
                 arguments.refuse(f"{what}, row {number}", 'an object {"row": {...}, "prediction": ...}', line)
             records.append(line["row"])
-            predictions.append(line.get("prediction"))
+            prediction, replaced = finite(line.get("prediction"))
+            predictions.append(None if replaced else prediction)
             if predictions[-1] is None:
-                refused[number] = str(line.get("refused") or "there is no prediction")
+                refused[number] = beginning(str(line.get("refused") or "there is no prediction"))
         count = given.get("rows")
         if not records or (count is not None and count != len(records)):
             message = (
@@ -111,7 +114,11 @@ class ResultSet:
             records,
             predictions,
             refused,
-            [arguments.number(f"{what}.latencies", one) for one in given.get("latencies") or ()],
+            _latencies(f"{what}.latencies", given.get("latencies")),
             None if until is None else arguments.text(f"{what}.trained_until", until),
             str(given.get("fingerprint") or ""),
         )
+
+
+def _latencies(what: str, value: object) -> list[float]:
+    return [arguments.number(what, one) for one in arguments.sequence(what, [] if value is None else value)]

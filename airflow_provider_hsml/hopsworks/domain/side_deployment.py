@@ -159,6 +159,15 @@ class Lease:
             return deployment.id == self.deployment_id
         return deployment.raw.get("description") == self.description
 
+    def is_beside(self, file_name: str) -> bool:
+        """
+        Return whether a lease is one of the same deployment.
+
+        :param file_name: its file, in the same folder
+        """
+        match = _FILE.fullmatch(file_name)
+        return match is not None and match["purpose"] == self.purpose
+
     def is_expired(self, now: float) -> bool:
         """
         Return whether the lease has ended.

@@ -40,7 +40,8 @@ from airflow_provider_hsml.hopsworks.rollout.probe import Prober
 from . import rejections
 from .change_record import JOURNAL_SECONDS, OutdatedDecision
 from .journal import open_journal
-from .side_deployment import SideDeployment, is_without_scopes, remove_expired, without_scopes
+from .leases import remove_expired
+from .side_deployment import SideDeployment, is_without_scopes, without_scopes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -189,13 +190,13 @@ class Preflight:
         return error.followed_by(VerificationError, f"{untouched}{kept}")
 
     async def _answers(self, situation: Situation) -> bool:
-        """Return whether the live deployment answers, or cannot be asked."""
+        """Return whether the live deployment answers. If it cannot be asked, perhaps no version could be reached."""
         live, run = situation.live, self.run
         if live is None or live.status.is_down:
-            return True
+            return False
         prober = Prober(run.project, run.name, run.clock, self.checks or Checks(), run.files, run.routes)
         await prober.prepare(live, {}, None, run.backoff(inputs.FIRST_DELAY_START), is_optional=True)
-        return not prober.can_probe or await prober.is_reachable()
+        return prober.can_probe and await prober.is_reachable()
 
     async def _reject(
         self,
@@ -232,6 +233,12 @@ class Preflight:
         for _ in range(_WRITES):
             journal = await open_journal(run.project, run.name)
             newest = journal.newest or entry
+            if newest.is_pending and newest != situation.journal.newest:
+                # A copy of this entry would hide the end that the other run writes to it.
+                log.warning(
+                    "Deployment %r: the rejection was not recorded: another run is changing the deployment", run.name
+                )
+                return None
             same = (rejection.served, rejection.key)
             others = tuple(one for one in newest.rejected if (one.served, one.key) != same)
             rejected = dataclasses.replace(newest, rejected=(*others, rejection))

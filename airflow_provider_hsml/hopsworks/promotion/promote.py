@@ -189,10 +189,10 @@ class Promotion:
             situation, tried = await preflight.try_out(situation, desired, differs)
         except HopsworksError as error:
             ended = FAILED if isinstance(error, VerificationError) else UNFINISHED
-            failed = dataclasses.replace(result.with_preflight(ended), failure=error)
+            failed = dataclasses.replace(result, preflight=ended, failure=error)
             error.record = failed.record(self.selection.by)
             raise
-        return situation, result.with_preflight(tried)
+        return situation, dataclasses.replace(result, preflight=tried)
 
     async def _check_plan(
         self, run: Run, situation: Situation, desired: Desired, differs: Mapping[str, tuple[Any, Any]]
@@ -276,7 +276,9 @@ class Promotion:
         outdated: set[int] = set()
         decide = gate.decide
         if selection.rules.measurement is not None:
-            decide = functools.partial(measured_gate.decide_measured, now=self.run.clock())
+            decide = functools.partial(
+                measured_gate.decide_measured, now=self.run.clock(), deployment_name=situation.name
+            )
         while True:
             decision = decide(versions, champion, selection.by, selection.rules, rejected, outdated=outdated)
             chosen = decision.chosen
@@ -350,7 +352,7 @@ async def apply_and_record(
     except HopsworksError as error:
         now = change.restored.deployment if change.restored else change.seen
         script = change.record.changed_script
-        error.record = dataclasses.replace(result, failure=error, now=now, script=script).record(by)
+        error.record = dataclasses.replace(result, failure=error, seen=now or result.seen, script=script).record(by)
         await tag(error.record, at=run.clock())
         raise
     done = dataclasses.replace(result, outcome=outcome)
@@ -372,17 +374,21 @@ async def resume_promotion(resumption: Resumption, context: Mapping[str, Any]) -
     decision = context["decision"]
     if decision is not None:
         chosen = await find_model(project, _served(decision["chosen"]))
-        decision = Decision(
-            chosen,
-            decision["reason"],
-            decision["is_kept"],
-            preflight=decision.get("preflight"),
-            measured=decision.get("measured"),
-        )
+        decision = Decision(chosen, decision["reason"], decision["is_kept"], measured=decision.get("measured"))
     champion, former = await find_model(project, _served(context["champion"])), _served(context["former"])
     done = None if context["done"] is None else EarlierTry(**context["done"])
     first = Record(**context["rolled_back"]) if context.get("rolled_back") else None
-    result = PromotionResult(name, None, decision, champion, None, former, earlier_try=done, rolled_back=first)
+    result = PromotionResult(
+        name,
+        None,
+        decision,
+        champion,
+        None,
+        former,
+        earlier_try=done,
+        rolled_back=first,
+        preflight=context.get("preflight"),
+    )
     run = Run(project, name, watch.timeout, watch.interval, prober.clock, context["run_key"])
     desired = Desired({}, decision.chosen if decision else None)
     record = ChangeRecord(run, desired, await open_journal(project, name), None)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain.gate import Decision
 from airflow_provider_hsml.hopsworks.domain.journal_entry import ServedVersion
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, RolledBackError, SupersededError
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
-    from airflow_provider_hsml.hopsworks.domain.gate import Metric
+    from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 
@@ -48,31 +47,22 @@ class PromotionResult:
     """None for a script alone."""
     champion: ModelVersion | None
     """The previous version, if the candidates were compared with it."""
-    before: Deployment | None
-    """The deployment before the promotion; None when there was none."""
+    seen: Deployment | None
+    """The deployment before the promotion or, as far as it is known, after a failure; None when there was none."""
     previous: ServedVersion | None = None
     """The version that served before the promotion. An unverified change before it does not count."""
     plan: Plan | None = None
     """The plan, if only a plan was requested."""
     failure: HopsworksError | None = None
     """The error that the promotion failed with."""
-    now: Deployment | None = None
-    """The deployment after a failure; None when it is unknown."""
     earlier_try: EarlierTry | None = None
     """The result of an earlier try of the same task, if that had made this change already."""
     script: str | None = None
     """The change in words, if it failed and replaced a script only: ``script a.py -> b.py``."""
     rolled_back: Record | None = None
     """The record of an earlier run's change that was rolled back first."""
-
-    def with_preflight(self, tried: str) -> PromotionResult:
-        """
-        Return this result with the end of the preflight.
-
-        :param tried: ``passed``, or why the change was not tried
-        """
-        decision = self.decision or Decision(None, _SCRIPT)
-        return replace(self, decision=replace(decision, preflight=tried))
+    preflight: str | None = None
+    """The end of the preflight, as in the record; None without one."""
 
     def record(self, by: Metric | None, *, inference_url: str | None = None, url: str | None = None) -> Record:
         """
@@ -83,7 +73,7 @@ class PromotionResult:
         :param url: the deployment's page in the Hopsworks UI
         """
         outcome, model = self.outcome, self.decision.chosen if self.decision else None
-        deployment = outcome.deployment if outcome else self.now or self.before
+        deployment = outcome.deployment if outcome else self.seen
         reason = self.decision.reason if self.decision else _SCRIPT
         earlier = self._reported_try
         if earlier is not None:
@@ -120,7 +110,7 @@ class PromotionResult:
             seconds=dict(outcome.seconds) if outcome and outcome.seconds else None,
             failed_probes=outcome.failed_probes if outcome else self.failure.failed_probes if self.failure else 0,
             champion_created=self._champion_created(),
-            preflight=self.decision.preflight if self.decision else None,
+            preflight=self.preflight,
             measured=dict(self.decision.measured) if self.decision and self.decision.measured else None,
         )
 
@@ -157,7 +147,6 @@ class PromotionResult:
                 "reason": decision.reason,
                 "is_kept": decision.is_kept,
                 "chosen": _served(decision.chosen),
-                "preflight": decision.preflight,
                 "measured": None if decision.measured is None else dict(decision.measured),
             },
             "champion": _served(self.champion),
@@ -165,6 +154,7 @@ class PromotionResult:
             "metric": by.name if by else None,
             "rolled_back": None if self.rolled_back is None else self.rolled_back.to_dict(),
             "done": None if self.earlier_try is None else asdict(self.earlier_try),
+            "preflight": self.preflight,
         }
 
     @property

@@ -63,7 +63,7 @@ async def settle(
     try:
         if situation.has_to_be_rolled_back:
             failure, now = await roll_back(run, situation, entry, policy)
-            return dataclasses.replace(result, failure=failure, now=now.deployment)
+            return dataclasses.replace(result, failure=failure, seen=now.deployment)
         log.info("Deployment %r: verifying the pending change to %s first", situation.name, entry.challenger)
         record = _record(run, situation, entry, model)
         policy = dataclasses.replace(policy, wait=True, sends=entry.is_rollback)
@@ -72,7 +72,7 @@ async def settle(
     except HopsworksError as error:
         restored = change.restored if change else None
         now_live = restored.deployment if restored else change.seen if change else None
-        failed = dataclasses.replace(result, failure=error, now=now_live)
+        failed = dataclasses.replace(result, failure=error, seen=now_live or result.seen)
         if restored is None or not isinstance(error, RolledBackError):
             error.record = failed.record(by)
             raise

@@ -20,13 +20,15 @@ Theory of operation:
    lease is somebody else's, and refused.
 4. The lease of another task that has not expired is left alone. One that has, or that an earlier try of the same task
    holds, is ended: its deployment is deleted, then its files.
-5. Its waits stay in the worker: a trigger could not renew the lease.
+5. The documents of the deployment are in a folder of its name. They may be another task's, so they are left as long as
+   there is another lease of that name. Of two leases that end at the same time, the last one finds no other and
+   deletes them: it looks again once its own files are deleted.
+6. Its waits stay in the worker: a trigger could not renew the lease.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import uuid
 from typing import TYPE_CHECKING
@@ -39,7 +41,6 @@ from airflow_provider_hsml.hopsworks.domain.side_deployment import (
     SECONDS,
     Lease,
     mandatory_tags,
-    newest_files,
     side_name,
     side_settings,
     template,
@@ -51,18 +52,15 @@ from airflow_provider_hsml.hopsworks.errors import (
     InvalidInputError,
     RequestRefusedError,
     SupersededError,
-    UnexpectedResponseError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, all_pages, attended, inlined, read_patiently
-from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
+from airflow_provider_hsml.hopsworks.flow import attended, inlined
 from airflow_provider_hsml.hopsworks.rollout.inputs import FIRST_DELAY_START, Desired, RolloutPolicy
 from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, Reconciler
 from airflow_provider_hsml.hopsworks.rollout.schema_carry import carry_schema
-from airflow_provider_hsml.hopsworks.rollout.status import GoneGoal, StatusWait, wait_until
-from airflow_provider_hsml.hopsworks.rollout.stop import send_change
 from airflow_provider_hsml.hopsworks.rollout.update import default_serving_tool, least_instances
 
-from .journal import FOLDER, list_files
+from . import leases
+from .journal import FOLDER
 
 if TYPE_CHECKING:
     from typing import Any
@@ -72,18 +70,10 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.judge import Checks
     from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
     from airflow_provider_hsml.hopsworks.domain.settings import SettingValues
-    from airflow_provider_hsml.hopsworks.flow import Clock
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 
 log = logging.getLogger(__name__)
 
-REMOVAL_SECONDS = 300.0
-"""Seconds for which the removal of an expired deployment is retried: some servers delete none that is starting."""
-_REMOVAL_INTERVAL = 5.0
-_READ_AGAIN = 2.0
-"""Seconds after which a lease that is not whole is read once more: its task may be writing it."""
-_DELETIONS = 3
-"""How often the files of a lease are listed and deleted: a deletion may be answered and not carried out."""
 _RENEW_AGAIN = 30.0
 """Seconds between two tries to renew a lease."""
 _SCRIPTS = {
@@ -175,7 +165,7 @@ class SideDeployment:
         if lease is None:
             return
         self._lease = None  # Nothing renews it any more.
-        await _end(self._run.project, lease, self._run.backoff(FIRST_DELAY_START), keeps=self._is_in_doubt)
+        await leases.end_lease(self._run.project, lease, self._run.backoff(FIRST_DELAY_START), keeps=self._is_in_doubt)
 
     async def _serve(
         self, desired: Desired, live: Deployment | None, policy: RolloutPolicy, checks: Checks | None
@@ -184,7 +174,7 @@ class SideDeployment:
         settings = desired.settings | (model_settings(desired.model) if desired.model else {})
         lease = self._lease
         if lease is None:
-            lease = await self._claim()
+            lease = await self.claim()
             await self._create(settings, desired, live, minimum)
         wanted = Desired(side_settings(settings, minimum, lease.description), desired.model)
         checks = None if checks is None else dataclasses.replace(checks, bake_seconds=0)
@@ -206,20 +196,22 @@ class SideDeployment:
 
     # --- The lease ----------------------------------------------------------------------------------------------------
 
-    async def _claim(self) -> Lease:
+    async def claim(self) -> Lease:
         """
         End the leases that have expired or are of an earlier try, and write a new one.
+
+        ``serve`` does so. For a caller that creates the deployment by itself, with the lease's description.
 
         :raises DeploymentError: another task has a lease; transient
         :raises InvalidInputError: a deployment of the name is somebody else's, or the API key may not write files
         """
         run, now = self._run, self._run.clock()
         try:
-            for lease in await _read_leases(run.project, self._live_name):
+            for lease in await leases.read_leases(run.project, self._live_name):
                 if lease.is_expired(now) or (lease.purpose == self._purpose and lease.is_of(run.key)):
-                    await _end(run.project, lease, run.backoff(FIRST_DELAY_START))
+                    await leases.end_lease(run.project, lease, run.backoff(FIRST_DELAY_START))
                 elif lease.purpose == self._purpose:
-                    raise self._in_use(lease)
+                    raise _in_use(lease, run.clock())
             found = await api.get_deployment(run.project, self.name, any_case=True)
             if found is not None:
                 message = (
@@ -227,7 +219,7 @@ class SideDeployment:
                     f"is one of deployment {self._live_name!r}. Nothing was changed.\nDelete it if nobody needs it."
                 )
                 raise InvalidInputError(message)
-            await self._make_folder()
+            await leases.make_folder(run.project, self._live_name)
             seconds = max(SECONDS, 6 * run.interval)
             expires = run.clock() + seconds
             lease = Lease(uuid.uuid4().hex, self._purpose, self.name, self._live_name, run.key, expires, seconds)
@@ -237,30 +229,15 @@ class SideDeployment:
                 raise
             raise without_scopes(self.name, error) from error
 
-    def _in_use(self, lease: Lease) -> HopsworksError:
-        by = f"task {lease.run}" if lease.run else "a call of the hook"
-        left = max(lease.expires - self._run.clock(), 0.0)
-        return _transient(
-            f"Temporary deployment {self.name!r} is in use by {by}: its lease expires in {left:.0f} s, unless it is "
-            "renewed. Nothing was changed.\nRun the task again then; a pool with one slot keeps tasks apart."
-        )
-
-    async def _make_folder(self) -> None:
-        parts = f"{FOLDER}/{self._live_name}".split("/")
-        if not await api.path_exists(self._run.project, "/".join(parts)):
-            for depth in range(2, len(parts) + 1):
-                await api.make_folder(self._run.project, "/".join(parts[:depth]))
-
     async def _write(self, lease: Lease) -> Lease:
         """Write a state of the lease, and delete the file of the one before."""
-        project, folder, before = self._run.project, f"{FOLDER}/{self._live_name}", self._lease
+        before = self._lease
         if before is not None:
             lease = dataclasses.replace(lease, number=before.number + 1)
-        content = json.dumps(lease.to_json()).encode()
-        await upload_bytes(project, f"{folder}/{lease.file_name}", content)
+        await leases.write_file(self._run.project, lease)
         self._lease = lease
         if before is not None:
-            await api.delete_path(project, f"{folder}/{before.file_name}")
+            await leases.delete_file(self._run.project, before)
         return lease
 
     def _check_own(self, found: Deployment | None) -> None:
@@ -276,6 +253,16 @@ class SideDeployment:
             superseded = SupersededError(message)
             superseded.transient = True
             raise superseded
+
+    async def complete(self, deployment: Deployment) -> None:
+        """
+        Add the id of the deployment to the lease, once it has been created.
+
+        :raises SupersededError: it is not the deployment of the lease
+        """
+        self._check_own(deployment)
+        if self._lease is not None:
+            await self._write(dataclasses.replace(self._lease, deployment_id=deployment.id))
 
     # --- The deployment -----------------------------------------------------------------------------------------------
 
@@ -300,8 +287,7 @@ class SideDeployment:
         if found is None or not lease.holds(found):
             other = f"{found or self.name}: another task has created this temporary deployment at the same time."
             raise _transient(f"{other} Nothing was changed.\nRun the task again when that one has ended.")
-        self.seen = found
-        await self._write(dataclasses.replace(lease, deployment_id=found.id))
+        await self.complete(found)
         for name, value in mandatory_tags(found, live, settings).items():
             await api.put_deployment_tag(run.project, found, name, value)
 
@@ -316,7 +302,7 @@ class SideDeployment:
         for key, (setting, _) in _SCRIPTS.items():
             if body.get(key):
                 given = settings.get(setting)
-                body[key] = given.path if given else await self._script(key, live, body[key])
+                body[key] = given.path if given else await _path_of_script(run.project, key, live, body[key])
         if schema_id_of(live) is not None:
             backoff = run.backoff(FIRST_DELAY_START)
             schema = await carry_schema(
@@ -325,147 +311,36 @@ class SideDeployment:
             schema.write(body)
         return body
 
-    async def _script(self, key: str, live: Deployment, script: str) -> str:
-        """
-        Return the whole path of a script of the live deployment; some servers return its name alone.
 
-        :raises InvalidInputError: it is not where Hopsworks keeps the scripts of deployments
-        """
-        project = self._run.project
-        path = script if "/" in script else diff.path_of_script(project, live.raw, key, script)
-        if "/" in path:
-            return path
-        folders = (f"Deployments/{live.name}/{live.version}", f"Deployments/{live.name}/resources/{_SCRIPTS[key][1]}")
-        for folder in folders:
-            if await api.path_exists(project, f"{folder}/{path}"):
-                return f"/Projects/{project.name}/{folder}/{path}"
-        message = (
-            f"{live}: its script {path!r} was not found in {' or '.join(map(repr, folders))}, so no temporary "
-            "deployment can be made like it.\nGive the script in spec, or leave preflight out."
-        )
-        raise InvalidInputError(message)
-
-
-async def remove_expired(project: Project, live_name: str, clock: Clock) -> list[str]:
+async def _path_of_script(project: Project, key: str, live: Deployment, script: str) -> str:
     """
-    Delete the temporary deployments beside a live one whose leases have expired: their tasks were killed.
+    Return the whole path of a script of a live deployment; some servers return its name alone.
 
-    :param live_name: the name of the live deployment
-    :param clock: returns the seconds since 1970
-    :return: the names of those that were deleted, or were gone already
-    :raises HopsworksError: one could not be deleted
+    :param key: one of ``_SCRIPTS``
+    :param script: the path or the name of the script
+    :raises InvalidInputError: it is not where Hopsworks keeps the scripts of deployments
     """
-    removed = []
-    for lease in await _read_leases(project, live_name):
-        if lease.is_expired(clock()):
-            deadline = clock() + REMOVAL_SECONDS
-            backoff = Backoff(first=FIRST_DELAY_START, most=_REMOVAL_INTERVAL, deadline=deadline, clock=clock)
-            await _end(project, lease, backoff)
-            removed.append(lease.name)
-    return removed
+    path = diff.path_of_script(project, live.raw, key, script)
+    if "/" in path:
+        return path
+    folders = (f"Deployments/{live.name}/{live.version}", f"Deployments/{live.name}/resources/{_SCRIPTS[key][1]}")
+    for folder in folders:
+        if await api.path_exists(project, f"{folder}/{path}"):
+            return f"/Projects/{project.name}/{folder}/{path}"
+    message = (
+        f"{live}: its script {path!r} was not found in {' or '.join(map(repr, folders))}, so no temporary deployment "
+        "can be made like it.\nGive the script in spec, or leave preflight out."
+    )
+    raise InvalidInputError(message)
 
 
-async def remove_of(run: Run, seconds: float) -> None:
-    """
-    Delete the temporary deployments of a task that is being killed.
-
-    :param run: the run of the task on the live deployment
-    :param seconds: how long to retry
-    """
-    for lease in await _read_leases(run.project, run.name):
-        if lease.is_of(run.key):
-            await _end(run.project, lease, run.backoff(FIRST_DELAY_START, run.clock() + seconds))
-
-
-async def remove_all_expired(project: Project, clock: Clock) -> list[str]:
-    """
-    Delete the temporary deployments of all deployments of a project whose leases have expired.
-
-    :param clock: returns the seconds since 1970
-    :return: the names of those that were deleted, or were gone already
-    """
-    folders = await all_pages(lambda offset: api.list_folder(project, FOLDER, offset=offset)) or []
-    return [
-        name for folder in folders if folder.is_folder for name in await remove_expired(project, folder.name, clock)
-    ]
-
-
-async def _read_leases(project: Project, live_name: str) -> list[Lease]:
-    """
-    Read the leases of temporary deployments beside a live one.
-
-    :raises UnexpectedResponseError: a lease cannot be read; it may be in use
-    """
-    try:
-        return await _read_whole_leases(project, live_name)
-    except UnexpectedResponseError as error:
-        log.warning("%s; reading it again", error)
-        await Sleep(_READ_AGAIN)
-        return await _read_whole_leases(project, live_name)
-
-
-async def _read_whole_leases(project: Project, live_name: str) -> list[Lease]:
-    folder = f"{FOLDER}/{live_name}"
-    leases = []
-    for files in newest_files(await list_files(project, live_name) or ()).values():
-        path = f"{folder}/{files[0]}"
-        try:
-            lease = await api.read_json(project, path, Lease.from_json, size=None)
-        except UnexpectedResponseError as error:
-            hint = f"If this remains, delete the file {path!r}, and the temporary deployment if there is one."
-            raise error.extended(hint) from error
-        if lease is not None:  # Else its task has ended it meanwhile, or renewed it.
-            leases.append(lease)
-    return leases
-
-
-async def _end(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool = False) -> None:
-    """
-    Delete the deployment of a lease, the documents that were published for it, and the files of the lease.
-
-    :param backoff: how often to retry, and until when
-    :param keeps: whether to keep the lease if there is no deployment: it may still be created
-    """
-    is_deleted = await _delete(project, lease, backoff)
-    if await read_patiently(api.get_deployment(project, lease.name, any_case=True), backoff) is None:
-        await _delete_documents(project, lease.name)
-    if keeps and not is_deleted:
-        log.warning("Deployment %r may still be created; its lease is kept until it expires", lease.name)
-        return
-    folder = f"{FOLDER}/{lease.live_name}"
-    for _ in range(_DELETIONS):
-        files = newest_files(await list_files(project, lease.live_name) or ()).get(lease.id)
-        if not files:
-            return
-        # The newest last: as long as a file is left, the lease is known as it was.
-        for name in reversed(files):
-            await api.delete_path(project, f"{folder}/{name}")
-
-
-async def _delete_documents(project: Project, name: str) -> None:
-    """Delete the folder of a deployment that is gone. Some servers have done so with the deployment."""
-    try:
-        await api.delete_path(project, f"Deployments/{name}")
-    except HopsworksError as error:
-        log.info("The folder of a temporary deployment was not deleted: %s", error)
-
-
-async def _delete(project: Project, lease: Lease, backoff: Backoff) -> bool:
-    """Delete the deployment of a lease, and return whether there was one."""
-    while True:
-        number = lease.deployment_id
-        read = api.get_deployment(project, lease.name) if number is None else api.get_deployment_by_id(project, number)
-        found = await read_patiently(read, backoff)
-        if found is None:
-            return False
-        if not lease.holds(found):
-            log.warning("%s is not the temporary deployment of lease %s, and is left as it is", found, lease.id)
-            return False
-        log.info("Deleting %s, a temporary deployment", found)
-        if await send_change(api.delete_deployment(project, found), backoff):
-            gone = api.get_deployment_by_id(project, found.id)
-            await wait_until(StatusWait(GoneGoal(), backoff, f"deployment {lease.name!r} to be gone", found), gone)
-            return True
+def _in_use(lease: Lease, now: float) -> HopsworksError:
+    by = f"task {lease.run}" if lease.run else "a call of the hook"
+    left = max(lease.expires - now, 0.0)
+    return _transient(
+        f"Temporary deployment {lease.name!r} is in use by {by}: its lease expires in {left:.0f} s, unless it is "
+        "renewed. Nothing was changed.\nRun the task again then; a pool with one slot keeps tasks apart."
+    )
 
 
 def _transient(message: str) -> DeploymentError:

@@ -48,5 +48,5 @@ async def _record(promotion: Promotion, error: HopsworksError) -> Record:
         promotion.on_decided(model)
         decision = Decision(model, f"version {model.version} of model {model.name!r} was sent")
     live = situation.live
-    result = PromotionResult(name, None, decision, None, live, situation.previous, failure=error, now=live)
+    result = PromotionResult(name, None, decision, None, live, situation.previous, failure=error)
     return result.record(promotion.selection.by)

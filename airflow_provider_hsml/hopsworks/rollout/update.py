@@ -27,7 +27,7 @@ from .schema_carry import carry_schema
 from .status import StatusWait, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
@@ -117,13 +117,7 @@ class Update:
         """
         project, settings, template = self.run.project, self.settings, self.template or {}
         if self.model is None and not (settings.get("script_file") or template.get("modelServer")):
-            others = await api.get_deployments(project)
-            known = ", ".join(sorted(other.name for other in others)) or "none"
-            message = (
-                f"Deployment {self.run.name!r} does not exist in project {project.name!r}; there are: {known}. To "
-                "create it, name a model, or set script_file in spec."
-            )
-            raise InvalidInputError(message)
+            raise _does_not_exist(self.run, await api.get_deployments(project))
         tool = settings.get("serving_tool") or template.get("servingTool") or await default_serving_tool(self.run)
         least = await least_instances(self.run)
         minimum = 0 if least == "0" and tool == "KSERVE" else 1
@@ -316,6 +310,14 @@ class Update:
             if delay is None:
                 return deployment
             await Sleep(delay)
+
+
+def _does_not_exist(run: Run, others: Sequence[Deployment]) -> InvalidInputError:
+    known = ", ".join(sorted(other.name for other in others)) or "none"
+    return InvalidInputError(
+        f"Deployment {run.name!r} does not exist in project {run.project.name!r}; there are: {known}. To create it, "
+        "name a model, or set script_file in spec."
+    )
 
 
 async def default_serving_tool(run: Run) -> str:

@@ -12,7 +12,7 @@ import collections
 import json
 import traceback
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -245,6 +245,9 @@ class _CallableInstance:
             return self._answer(200, answer)
         except Exception as error:  # noqa: BLE001 - any exception of a model becomes its answer
             self._log.write(traceback.format_exc())
+            if isinstance(status := getattr(error, "status_code", None), int):  # As FastAPI's HTTPException.
+                refusal = self._answer(status, {"detail": getattr(error, "detail", str(error))})
+                return replace(refusal, headers={**refusal.headers, **(getattr(error, "headers", None) or {})})
             return self._answer(500, {"error": f"{type(error).__name__} : {error}"})
 
     def _answer(self, status: int, content: Any) -> Answer:

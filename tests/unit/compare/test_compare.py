@@ -75,12 +75,12 @@ class TestTheNumbers:
         assert low < one.bounds.lower_at(0.05) < one.difference < high  # type: ignore[operator]
         assert one.bounds.lower_at(0.05 / 3) < one.bounds.lower_at(0.05)  # type: ignore[operator]
         assert one.share_better == 1.0
-        assert one.bounds.level_above(0.0) < 0.001
+        assert one.bounds.level_above(0.0) < 0.005
         assert one.bounds.level_above(one.difference + 1) == 1.0
         # The error of a difference of proportions, by the rows on which the versions differ.
         found = np.array(challenger.predictions) == labels
         error = np.std(found.astype(float) - (np.array(champion.predictions) == labels)) / math.sqrt(1000)
-        assert one.smallest_detectable == pytest.approx(error * (1.645 + 1.282), rel=0.1)
+        assert one.smallest_detectable == pytest.approx(error * (1.728 + 1.645), rel=0.1)
 
     def test_are_the_same_for_the_same_seed(self) -> None:
         champion, challenger, labels = binary()
@@ -126,7 +126,93 @@ class TestTheNumbers:
         one = run(champion, scored(2, champion.predictions), Rows(labels)).metrics["accuracy"]
 
         assert (one.difference, one.share_better, one.smallest_detectable) == (0, 0, None)
-        assert one.bounds.lower_at(0.05) == 0
+        assert one.bounds.lower_at(0.05) == pytest.approx(-(1 - 0.05 ** (1 / 400)))
+        assert one.bounds.upper_at(0.05) == pytest.approx(1 - 0.05 ** (1 / 400))
+        assert one.bounds.lower_at(0.02) == pytest.approx(-(1 - 0.02 ** (1 / 400))), "more for more confidence"
+
+    @pytest.mark.parametrize("level", [0.05, 0.01])
+    @pytest.mark.parametrize("count", [200, 1000])
+    def test_have_bounds_that_are_seldom_wrong_where_few_rows_differ(self, count: int, level: float) -> None:
+        """The exact chance of a wrong bound, by the chance of each number of lost rows."""
+        labels = [0, 1] * (count // 2)
+        bounds: list[float] = []
+        for lost in range(30):
+            answers = [1 - label if row < lost else label for row, label in enumerate(labels)]
+            found = run(scored(1, labels), scored(2, answers), Rows(labels), resamples=2000)
+            bounds.append(found.metrics["accuracy"].bounds.lower_at(level) or 0.0)
+
+        for expected in np.arange(0.25, 8, 0.25):
+            loss = expected / count
+            chances = [math.comb(count, lost) * loss**lost * (1 - loss) ** (count - lost) for lost in range(30)]
+            wrong = sum(chance for chance, bound in zip(chances, bounds, strict=True) if bound > -loss)
+            assert wrong <= level, expected
+
+    @pytest.mark.parametrize(
+        ("metric", "rows", "share"),
+        [
+            ("accuracy", 300, 1),
+            ("recall:a", 200, 1),
+            ("recall:b", 60, 1),
+            ("precision:b", 90, 1),
+            ("f1:b", 60, 1),
+            ("recall", 40, 1 / 3),
+            ("precision", 10, 1 / 3),
+            ("f1", 10, 1 / 3),
+        ],
+    )
+    def test_of_the_same_answers_allow_for_losses_that_no_row_shows(self, metric: str, rows: int, share: float) -> None:
+        labels = ["a"] * 200 + ["b"] * 60 + ["c"] * 40
+        answers = ["a"] * 200 + ["b"] * 90 + ["c"] * 10
+        one = run(scored(1, answers), scored(2, answers), Rows(labels), [metric]).metrics[metric]
+
+        assert one.bounds.lower_at(0.05) == pytest.approx(-share * (1 - 0.05 ** (1 / rows)), rel=1e-6)
+
+    def test_of_the_same_answers_allow_for_groups_that_lose(self) -> None:
+        labels = ["a"] * 200 + ["b"] * 100
+        groups = [row // 5 for row in range(300)]
+        found = run(scored(1, labels), scored(2, labels), Rows(labels, groups=groups), ["accuracy", "recall:b"]).metrics
+
+        assert found["accuracy"].bounds.lower_at(0.05) == pytest.approx(-(1 - 0.05 ** (1 / 60)), rel=1e-6)
+        assert found["recall:b"].bounds.lower_at(0.05) == pytest.approx(-(1 - 0.05 ** (1 / 20)), rel=1e-6)
+
+    def test_without_an_answer_of_a_class_have_nothing_to_lose_there(self) -> None:
+        labels, answers = ["a"] * 200 + ["b"] * 100, ["a"] * 300
+        found = run(scored(1, answers), scored(2, answers), Rows(labels), ["f1:b", "f1"]).metrics
+
+        assert found["f1:b"].bounds.lower_at(0.05) == 0
+        assert found["f1"].bounds.lower_at(0.05) == pytest.approx(-(1 - 0.05 ** (1 / 200)) / 2, rel=1e-6)
+
+    def test_by_group_are_those_of_the_bootstrap_where_many_groups_differ(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        chance = np.random.default_rng(0)
+        labels = (chance.random(1000) < 0.5).astype(int)
+        after = np.where(chance.random(1000) < 0.05, 1 - labels, labels)
+        versions = scored(1, labels.tolist()), scored(2, after.tolist())
+        rows = Rows(labels.tolist(), groups=[row // 25 for row in range(1000)])
+        found = run(*versions, rows, ["accuracy", "recall"]).metrics
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.compare.compare.unseen_of", lambda *_: None)
+
+        assert run(*versions, rows, ["accuracy", "recall"]).metrics == found
+
+    def test_of_amounts_have_the_bounds_of_the_bootstrap(self) -> None:
+        labels = [float(row) for row in range(300)]
+        found = run(scored(1, labels), scored(2, labels), Rows(labels), ["mae"]).metrics["mae"]
+
+        assert found.bounds.lower_at(0.05) == 0
+
+    def test_have_the_bounds_of_the_bootstrap_where_many_rows_differ(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As in the nights of docs/compare.md: 9 % of 2,000 rows."""
+        chance = np.random.default_rng(0)
+        labels = (chance.random(2000) < 0.5).astype(int)
+        before = np.where(chance.random(2000) < 0.9, labels, 1 - labels)
+        after = np.where(chance.random(2000) < 0.09, 1 - before, before)
+        versions = scored(1, before.tolist()), scored(2, after.tolist())
+        names = ["accuracy", "recall:1", "precision:1", "f1:1", "recall", "precision", "f1"]
+        found = run(*versions, Rows(labels.tolist()), names, resamples=2000).metrics
+        monkeypatch.setattr("airflow_provider_hsml.hopsworks.compare.compare.unseen_of", lambda *_: None)
+
+        assert run(*versions, Rows(labels.tolist()), names, resamples=2000).metrics == found
 
     def test_of_one_label_that_a_metric_cannot_do_with_do_not_exist(self) -> None:
         probabilities = np.linspace(0.1, 0.9, 300)
@@ -372,6 +458,13 @@ class TestWithoutLabels:
         assert found.details["distributions"]["challenger"]["counts"]["1"] == sum(challenger.predictions)
         assert any("no labels" in one for one in found.warnings)
         assert "worse" not in found.details
+
+    def test_no_metric_is_needed(self) -> None:
+        champion, challenger, labels = binary(300)
+
+        assert run(champion, challenger, Rows(), []).metrics == {}
+        with pytest.raises(InvalidInputError, match="metrics: expected 1 to 20 metrics"):
+            run(champion, challenger, Rows(labels), [])
 
     def test_of_numbers(self) -> None:
         before = np.random.default_rng(0).normal(0, 1, 500)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn import metrics as sk
 
 from airflow_provider_hsml.hopsworks.compare.answers import Answers
 from airflow_provider_hsml.hopsworks.compare.measures import Block, measure_of
-from airflow_provider_hsml.hopsworks.compare.resampling import Units, draws
+from airflow_provider_hsml.hopsworks.compare.resampling import Units, bounds, draws
 from airflow_provider_hsml.hopsworks.domain.comparison_metrics import read_metrics
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
@@ -83,7 +84,7 @@ def weighted(name: str, answers: Answers, which: int, rows: Array, weights: Arra
     ],
 )
 @given(seed=st.integers(0, 2**32), count=st.integers(2, 4), grouped=st.booleans(), part=st.booleans())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_resamples_are_what_scikit_learn_gives(
     made: Callable[..., Answers], name: str, seed: int, count: int, grouped: bool, part: bool
 ) -> None:
@@ -129,8 +130,31 @@ class TestDraws:
         assert len(chunks) == 3
 
 
+class TestBounds:
+    @pytest.mark.parametrize("level", [0.05, 0.05 / 3, 0.01])
+    def test_allow_for_the_noise_of_the_resampling(self, level: float) -> None:
+        """The bound is seldom better than that of endless resamples, and never much worse."""
+        chance = np.random.default_rng(0)
+        endless = NormalDist().inv_cdf(level)
+        found = [bounds(chance.normal(0, 1, 2000)) for _ in range(200)]
+
+        lower = np.array([one.lower_at(level) for one in found])
+        upper = np.array([one.upper_at(level) for one in found])
+        for too_good in ((lower > endless).mean(), (upper < -endless).mean()):
+            assert too_good < 0.1
+        assert lower.min() > endless - 0.6
+
+    def test_that_the_resamples_cannot_give_are_not_there(self) -> None:
+        one = bounds(np.arange(100.0))
+
+        assert one.lower_at(0.01) is None
+        assert one.lower_at(0.2) == 12
+        assert one.upper_at(0.2) == 99 - 12
+        assert one.level_above(200) == 1
+
+
 def profit(labels: list[Any], predictions: list[Any]) -> float:
-    return sum(label == found for label, found in zip(labels, predictions, strict=True)) / len(labels)
+    return float(np.mean([label == found for label, found in zip(labels, predictions, strict=True)]))
 
 
 def weighted_profit(labels: list[Any], predictions: list[Any], sample_weight: Any = None) -> float:

@@ -78,9 +78,10 @@ def measured(version: int, difference: float = 0.02, **more: Any) -> Comparison:
     )
 
 
-def harmed(difference: float, error: float, **more: Any) -> MetricComparison:
+def harmed(difference: float, error: float, *, least_level: float = 0.0, **more: Any) -> MetricComparison:
     """A better metric with one slice that got worse by a difference, of ten tested ones."""
-    upper = tuple(difference - NormalDist().inv_cdf(level) * error for level in SLICE_LEVELS)
+    bounds = [(level, difference - NormalDist().inv_cdf(level) * error) for level in SLICE_LEVELS]
+    upper = tuple(bound if level >= least_level else None for level, bound in bounds)
     one = SliceComparison("country", "AT", 150, 0.8, 0.8 + difference, difference, upper)
     return metric(0.02, slices=(one,), slices_tested=10, **more)
 
@@ -112,7 +113,9 @@ class Case:
         records = [one.to_json() for one in self.comparisons]
         rules = Gate.read({"measured": records, **self.rules}, "gate").rules()
         by = Metric("auc", Direction(self.direction), self.candidates)
-        return decide_measured(versions, champion, by, rules, self.rejected, outdated=self.outdated, now=NOW)
+        return decide_measured(
+            versions, champion, by, rules, self.rejected, outdated=self.outdated, now=NOW, deployment_name="live"
+        )
 
 
 NOT_WORSE = {"require": "not_worse", "margin": 0.01}
@@ -214,6 +217,36 @@ CASES = [
         "worse by more than 0.016",
         {**SLICE, "relative": True},
     ),
+    Case(
+        "slices of which none has enough rows",
+        [measured(2)],
+        1,
+        "gate.worst_slice is set, and no slice of its comparison has enough rows to be judged",
+        SLICE,
+        row="`worst_slice` is set, and no slice has 100 rows",
+    ),
+    Case(
+        "slices that need more resamples",
+        [measured(2, metrics={"auc": harmed(-0.1, 0.01, least_level=0.01)})],
+        1,
+        "its 10 slices need more resamples to be judged with this confidence",
+        SLICE,
+        row="`worst_slice` is set, and the resamples are too few for its confidence and the number of slices",
+    ),
+    Case(
+        "slices that have enough resamples",
+        [measured(2, metrics={"auc": harmed(-0.1, 0.04, least_level=0.005)})],
+        2,
+        "beats",
+        SLICE,
+    ),
+    Case(
+        "slices that need more resamples for more confidence",
+        [measured(2, metrics={"auc": harmed(-0.1, 0.04)})],
+        1,
+        "its 10 slices need more resamples",
+        {**SLICE, "confidence": 0.999},
+    ),
     # Several challengers.
     Case("the better of two", [measured(2, 0.02), measured(3, 0.03)], 3, "corrected for 2 challengers"),
     Case("of equals the newest", [measured(2, 0.02), measured(3, 0.02)], 3, "beats"),
@@ -250,6 +283,27 @@ CASES = [
         row="it was compared with another version than the one that serves",
     ),
     Case("compared with no version", [measured(2, **FIRST)], 1, "compared with no version, and version 1"),
+    Case(
+        "compared for another deployment",
+        [measured(2, deployment_name="staging")],
+        1,
+        "it was compared for deployment 'staging', not for 'live'",
+        row="it was compared for another deployment",
+    ),
+    Case(
+        "a first one, compared for another deployment",
+        [measured(2, **FIRST, deployment_name="staging")],
+        None,
+        "it was compared for deployment 'staging', not for 'live'",
+        champion=None,
+    ),
+    Case("compared for this deployment", [measured(2, deployment_name="live")], 2, "beats"),
+    Case(
+        "compared for both deployments",
+        [measured(2, deployment_name="live", at=NOW - 99), measured(2, -0.1, deployment_name="staging")],
+        2,
+        "beats .* with 95 % confidence$",
+    ),
     Case(
         "too old",
         [measured(2, at=NOW - 3601)],
@@ -313,7 +367,7 @@ CASES = [
         "it refuses rows",
         [measured(2, rows={"given": 1020, "refused_by_challenger": 20})],
         1,
-        "it refuses 20 rows that the served version answers",
+        "it refuses 20 of 1020 rows, and the served version 0",
         row="it refuses more rows than the champion, by more than 1 %",
     ),
     Case(
@@ -373,6 +427,22 @@ CASES = [
         direction="min",
     ),
     Case("a first one below the floor", [measured(2, **FIRST)], None, "floor of 0.9", {"floor": 0.9}, champion=None),
+    Case(
+        "a first one that refuses rows",
+        [measured(2, **FIRST, rows={"given": 1020, "refused_by_challenger": 20})],
+        None,
+        "none is served yet; version 2 is left out: it refuses 20 of 1020 rows$",
+        champion=None,
+        candidates=[2],
+        row="none serves, and it refuses more than 1 % of the rows",
+    ),
+    Case(
+        "a first one that refuses a few rows",
+        [measured(2, **FIRST, rows={"given": 1010, "refused_by_challenger": 10})],
+        2,
+        "is the best of 1",
+        champion=None,
+    ),
     Case("a first one, compared with another", [measured(2)], None, "and none is served", champion=None),
 ]
 
@@ -506,6 +576,7 @@ class TestGivenMeasurements:
             ),
             ({"warnings": "many"}, r"gate\.measured\.warnings: expected a list"),
             ({"report": 5}, r"gate\.measured\.report: expected a text"),
+            ({"deployment_name": 5}, r"gate\.measured\.deployment_name: expected a text"),
         ],
     )
     def test_that_are_broken_name_the_field(self, change: dict[str, Any], message: str) -> None:
@@ -525,6 +596,7 @@ class TestGivenMeasurements:
 
     def test_stay_the_same_when_they_are_read(self) -> None:
         comparison = replace(measured(2, metrics={"auc": harmed(-0.1, 0.01)}), report="file:///report.html", groups=30)
+        comparison = replace(comparison, deployment_name="live")
 
         assert Comparison.read(comparison.to_json()) == comparison
         assert {one.name for one in dataclasses.fields(comparison)} - set(comparison.to_json()) == {"details"}

@@ -87,6 +87,19 @@ class TestWhatIsSent:
     def test_is_what_the_version_takes(self, shape: Shape, sent: Any) -> None:
         assert instances("input", [RECORD, RECORD], ALL, shape) == [sent, sent]
 
+    def test_lists_of_columns_need_an_order_that_is_kept(self) -> None:
+        """XComs of PostgreSQL sort the keys of an object."""
+        shape = Shape.of_example({"instances": [[0, 0]]})
+        rows = [{"income": 3, "age": 41, "y": 1}]
+
+        assert instances("input", rows, ALL, shape) == [[3, 41]]
+        with pytest.raises(InvalidInputError, match=r"lost the order of their columns\.\nGive each row as the model"):
+            instances("input", rows, ALL, shape, is_ordered=False)
+        whole = [{"instance": [3, 41], "y": 1}]
+        assert instances("input", whole, ALL, shape, is_ordered=False) == [[3, 41]]
+        one = Shape.of_example({"instances": [[0]]})
+        assert instances("input", [{"age": 41, "y": 1}], ALL, one, is_ordered=False) == [[41]]
+
     def test_is_a_value_alone(self) -> None:
         assert instances("input", [{"text": "fine", "y": 1}], ALL, Shape.of_example({"instances": ["a"]})) == ["fine"]
 

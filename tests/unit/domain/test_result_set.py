@@ -11,6 +11,7 @@ from airflow_provider_hsml.hopsworks.domain.result_set import ResultSet
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 LINE = {"row": {"a": 1}, "prediction": 2}
+NOT_FINITE = {"row": {"a": 4}, "prediction": [0.5, float("nan")]}
 HEADER = {"model_name": "churn", "model_version": 3}
 
 
@@ -24,11 +25,11 @@ def test_what_is_written_is_read_again() -> None:
 
 
 def test_another_program_needs_to_name_the_version_alone() -> None:
-    results = ResultSet.read("x", HEADER, [LINE, {"row": {"a": 2}}, {"row": {"a": 3}, "refused": "no"}])
+    results = ResultSet.read("x", HEADER, [LINE, {"row": {"a": 2}}, {"row": {"a": 3}, "refused": "no"}, NOT_FINITE])
 
     assert results.served == ServedVersion(None, "churn", 3)
-    assert results.predictions == [2, None, None]
-    assert results.refused == {1: "there is no prediction", 2: "no"}
+    assert results.predictions == [2, None, None, None]
+    assert results.refused == {1: "there is no prediction", 2: "no", 3: "there is no prediction"}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,7 @@ def test_another_program_needs_to_name_the_version_alone() -> None:
         (HEADER, [[1]], "x, row 0: expected an object"),
         (HEADER, [LINE, {"prediction": 1}], "x, row 1: expected an object"),
         (HEADER, [LINE] * 4, "expected at most 3 rows, got more"),
+        (HEADER | {"latencies": 3}, [LINE], "x.latencies: expected a list"),
         (HEADER | {"latencies": ["fast"]}, [LINE], "x.latencies: expected a finite number"),
         (HEADER | {"trained_until": 3}, [LINE], "x.trained_until: expected a text"),
     ],

@@ -152,8 +152,9 @@ def test_tags_are_those_that_hopsworks_demands_and_that_are_known(missing: list[
     assert mandatory_tags(created, live, {}) == {"team": "risk"}
     assert mandatory_tags(created, live, {"tags": {"team": "fraud", "other": 1}}) == {"team": "fraud"}
     assert mandatory_tags(created, None, {}) == {}
-    for none in (None, [], "team"):
-        without = Deployment.from_json({"id": 8, "name": "side", "missingMandatoryTags": none})
+    nothing: list[Any] = [None, [], "team"]
+    for given in nothing:
+        without = Deployment.from_json({"id": 8, "name": "side", "missingMandatoryTags": given})
         assert mandatory_tags(without, live, {"tags": {"team": "fraud"}}) == {}
 
 
@@ -212,3 +213,10 @@ class TestLease:
 
         assert newest_files([*files, other, entry]) == {LEASE.id: files[::-1], "1e" * 16: [other]}
         assert [is_lease_file(name) for name in (files[0], other, entry)] == [True, True, False]
+
+    def test_another_one_is_beside_it_if_it_has_the_same_purpose(self) -> None:
+        other = dataclasses.replace(LEASE, id="1e" * 16)
+
+        assert LEASE.is_beside(other.file_name)
+        assert not LEASE.is_beside(dataclasses.replace(other, purpose="compare").file_name)
+        assert not LEASE.is_beside("00000001-a0123456789.json")

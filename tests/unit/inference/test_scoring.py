@@ -205,8 +205,9 @@ REFUSALS: dict[str, Any] = {
 
 @pytest.mark.parametrize("refusal_", REFUSALS.values(), ids=REFUSALS.keys())
 class TestRefusedRows:
-    @pytest.mark.parametrize("bad", [{0}, {13, 14, 37}, {0, 99}, set(range(0, 100, 7))], ids=str)
-    def test_are_found_and_counted_with_the_reason(self, refusal_: Any, bad: set[int]) -> None:
+    @pytest.mark.parametrize("numbers", [[0], [13, 14, 37], [0, 99], list(range(0, 100, 7))], ids=str)
+    def test_are_found_and_counted_with_the_reason(self, refusal_: Any, numbers: list[int]) -> None:
+        bad = set(numbers)
         deployment = Deployment(lambda rows: refusal_ if bad & set(rows) else doubled(rows))
 
         chunks = deployment.score(range(100), chunk_rows=25)
@@ -289,7 +290,7 @@ def test_what_the_key_may_not_do_is_no_refusal_of_rows() -> None:
 
     with pytest.raises(RequestRefusedError):
         deployment.score(range(1000), chunk_rows=100, concurrency=1)
-    assert len(deployment.asked) <= 3
+    assert len(deployment.asked) <= scoring._READY, "only what was already handed to the thread"
 
 
 def until(is_so: Callable[[], bool]) -> None:

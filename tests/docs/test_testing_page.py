@@ -1,0 +1,100 @@
+"""The project of docs/testing.md and the DAG of README: as they are, run by pytest in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
+
+from airflow_provider_hsml.local import ModelFiles
+from airflow_provider_hsml.testing import load_with_joblib
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "testing.md").read_text()
+README = """
+import pathlib
+import sys
+
+from airflow_provider_hsml import HsmlHook
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "dags"))
+
+
+def test_a_night(hopsworks_serving):
+    import churn
+
+    assert churn.retrain_iris().test().state == "success"
+    assert HsmlHook().predict("iris", instances=[[5.1, 3.5, 1.4, 0.2]]) == {"predictions": [0]}
+"""
+SCRIPTED = """
+from test_churn import run
+
+from airflow_provider_hsml import HsmlHook
+
+
+def test_the_versions_that_serve(hopsworks_serving, run):
+    assert [run(accuracy=accuracy) for accuracy in (0.7, 0.8, 0.9)] == ["success", "failed", "failed"]
+    assert HsmlHook().predict("churn", instances=[[7], [8]]) == {"predictions": [1, 1]}
+"""
+
+
+def code(heading: str) -> str:
+    """Return the code below a heading."""
+    return PAGE.partition(f"\n## {heading}\n")[2].partition("```python\n")[2].partition("```")[0]
+
+
+def run(project: Path, dag: str, **tests: str) -> str:
+    """Run the tests of a project with a DAG, and return what pytest prints."""
+    pytest.importorskip("sklearn", reason="the DAG trains with scikit-learn")
+    if not AIRFLOW_V_3_0_PLUS:
+        dag = dag.replace("from airflow.sdk import", "from airflow.decorators import")
+    files = {f"tests/{name}.py": content for name, content in tests.items()}
+    for path, content in {"dags/churn.py": dag, "tests/conftest.py": code("The fixture"), **files}.items():
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).write_text(content)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST", "COV"))}
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=project,
+        env=kept | {"PYTHONPATH": str(ROOT), "TMPDIR": str(project)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    return ran.stdout
+
+
+@pytest.mark.airflow
+@pytest.mark.whole_airflow
+def test_the_project(tmp_path: Path) -> None:
+    printed = run(
+        tmp_path, code("The DAG"), test_churn=code("The tests"), test_scripted=code("Script a model") + SCRIPTED
+    )
+
+    assert "4 passed" in printed, printed
+
+
+@pytest.mark.airflow
+@pytest.mark.whole_airflow
+def test_the_dag_of_the_readme(tmp_path: Path) -> None:
+    (dag,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    printed = run(tmp_path, dag.replace("/tmp/iris", str(tmp_path / "iris")), test_iris=README)
+
+    assert "1 passed" in printed, printed
+
+
+@pytest.mark.parametrize("names", [[], ["a.joblib", "b.pkl"], ["model.txt"]])
+def test_files_that_joblib_cannot_choose_from(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+
+    with pytest.raises(ValueError, match=r"expected one file .*\nOverride the fixture hopsworks_engine"):
+        load_with_joblib(ModelFiles("churn", "churn", 1, tmp_path, "PYTHON", "PYTHON"))
