@@ -56,7 +56,6 @@ def bodies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def score(scene: Scene, folder: Path, **given: Any) -> dict[str, Any]:
     how: dict[str, Any] = {
-        "task_id": "task",
         "deployment_name": scene.name,
         "result_path": str(folder / "results"),
         **given,

@@ -132,7 +132,7 @@ class TestOrder:
         chunks = scoring.score(endless(), target, deployment.connect, chunk_rows=10, concurrency=2)
         for _ in range(20):
             next(chunks)
-        chunks.close()  # type: ignore[attr-defined]
+        chunks.close()
 
         assert read <= (20 + 2 * scoring._READY) * 10
         until(lambda: deployment.closed == deployment.opened)
