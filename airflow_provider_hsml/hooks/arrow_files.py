@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-try:
-    import pyarrow as pa
-    import pyarrow.dataset as ds
-    import pyarrow.parquet as pq
-    from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
-except ImportError as _missing:
-    raise InvalidInputError(
-        "Parquet, CSV and Arrow need pyarrow, which is not installed.\nInstall airflow-provider-hsml[tables], or use "
-        "files of JSON lines."
-    ) from _missing
+from .arrow_rows import TableRows  # First: its error says that pyarrow is not installed.
+
+# isort: split
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from airflow_provider_hsml.hopsworks.batch.progress import ResultRow
+    from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
 
     from .row_files import InputFile
 
-_READ_ROWS = 8192
-"""Rows that are read from a file at a time."""
+_READ_ROWS = 4096
+"""Rows that are read from a file, and become text, at a time."""
+_WRITTEN_ROWS = 4096
+"""Rows of a result that become Arrow at a time."""
+_ROW_BYTES = 16
+"""Bytes for which a row counts until then."""
 
 
 class Tables:
@@ -60,19 +61,20 @@ class Tables:
             return sum(group.num_rows for group in fragment.row_groups)
         return int(_tried(file, fragment.count_rows))
 
-    def read(self, file: InputFile, start: int) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a file, from the row with this number."""
+    def read(self, file: InputFile, start: int) -> Iterator[TableRows]:
+        """Yield the rows of a file in batches, from the row with this number."""
         fragment, start = self._from(self._fragments[_key(file)], start)
-        batches = fragment.to_batches(batch_size=_READ_ROWS, batch_readahead=1, fragment_readahead=1)
+        if file.kind == "parquet":
+            batches = _tried(file, lambda: _parquet_batches(fragment))
+        else:
+            batches = fragment.to_batches(batch_size=_READ_ROWS, batch_readahead=1, fragment_readahead=1)
         while True:
             batch = _tried(file, lambda: next(batches, None))
             if batch is None:
                 return
-            if start >= batch.num_rows:
-                start -= batch.num_rows
-                continue
-            yield from batch.slice(start).to_pylist()
-            start = 0
+            if start < batch.num_rows:
+                yield TableRows.of(batch.slice(start))
+            start = max(0, start - batch.num_rows)
 
     @staticmethod
     def _from(fragment: Any, start: int) -> tuple[Any, int]:
@@ -123,13 +125,23 @@ def open_fragment(file: InputFile) -> Any:
     return _tried(file, opened)
 
 
-def record_batches(table: Any) -> Iterator[Any]:
+def _parquet_batches(fragment: Any) -> Iterator[Any]:
+    """Yield the rows of a Parquet file, a few at a time: a scan of datasets holds whole row groups, and some ahead."""
+    source = fragment.filesystem.open_input_file(fragment.path)
+    is_local = isinstance(fragment.filesystem, LocalFileSystem)
+    opened = pq.ParquetFile(source, pre_buffer=not is_local)  # From afar, columns are read together.
+    groups = [group.id for group in fragment.row_groups]
+    return opened.iter_batches(_READ_ROWS, groups, use_threads=False)  # type: ignore[no-any-return]
+
+
+def record_batches(table: Any) -> Iterator[TableRows]:
     """
     Yield the batches of a table or stream of another library.
 
     :param table: anything with ``__arrow_c_stream__``
     """
-    yield from pa.RecordBatchReader.from_stream(table)
+    for batch in pa.RecordBatchReader.from_stream(table):
+        yield TableRows.of(batch)
 
 
 class ParquetFormat:
@@ -150,38 +162,63 @@ class ParquetPart:
     """A part of Parquet that is not written yet."""
 
     def __init__(self, remembered: dict[str, Any]) -> None:
-        self.size = 0
         self._types = remembered
-        self._batches: list[Any] = []
+        self._size = 0
+        self._tables: list[Any] = []
+        self._held: list[ResultRows] = []
+        self._held_rows = 0
 
-    def add(self, rows: Sequence[ResultRow]) -> None:
-        """
-        Add rows.
+    @property
+    def size(self) -> int:
+        """Bytes that it holds, about."""
+        return self._size + self._held_rows * _ROW_BYTES
 
-        :raises InvalidInputError: their predictions have another type than those before
+    def add(self, rows: ResultRows) -> None:
         """
-        columns: dict[str, Any] = {"row": pa.array([one.row for one in rows], pa.int64())}
-        for name in rows[0].keys if rows else ():
-            columns[name] = self._column(name, rows, [one.keys.get(name) for one in rows])
-        columns["prediction"] = self._column("prediction", rows, [one.prediction for one in rows])
-        columns["error"] = pa.array([one.error for one in rows], pa.string())
-        batch = pa.table(columns)
-        self.size += batch.nbytes
-        self._batches.append(batch)
+        Add the rows of a chunk.
+
+        :raises InvalidInputError: predictions have another type than those before
+        """
+        self._held.append(rows)
+        self._held_rows += len(rows.predictions)
+        if self._held_rows >= _WRITTEN_ROWS:
+            self._encode()
 
     def finish(self) -> bytes:
-        """Return the content of its file."""
+        """
+        Return the content of its file.
+
+        :raises InvalidInputError: predictions have another type than those before
+        """
+        self._encode()
         # The rows before the first prediction have a column without a type.
-        schema = pa.schema([(field.name, self._final(field)) for field in self._batches[0].schema])
+        schema = pa.schema([(field.name, self._final(field)) for field in self._tables[0].schema])
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.concat_tables([batch.cast(schema) for batch in self._batches]), sink)
+        pq.write_table(pa.concat_tables([table.cast(schema) for table in self._tables]), sink)
         return bytes(sink.getvalue())
+
+    def _encode(self) -> None:
+        """Make a table of the rows that are held."""
+        held, self._held, self._held_rows = self._held, [], 0
+        if not held:
+            return
+        numbers = [number for rows in held for number in range(rows.first, rows.first + len(rows.predictions))]
+        columns: dict[str, Any] = {"row": pa.array(numbers, pa.int64())}
+        for name in held[0].keys:
+            columns[name] = self._column(name, numbers, [value for rows in held for value in rows.keys[name]])
+        predictions = [value for rows in held for value in rows.predictions]
+        columns["prediction"] = self._column("prediction", numbers, predictions)
+        errors = {rows.first + place: error for rows in held for place, error in rows.errors.items()}
+        columns["error"] = pa.array([errors.get(number) for number in numbers], pa.string())
+        table = pa.table(columns)
+        self._size += table.nbytes
+        self._tables.append(table)
 
     def _final(self, field: Any) -> Any:
         kind = self._types.get(field.name)
         return field.type if kind is None else _TYPES[kind]
 
-    def _column(self, name: str, rows: Sequence[ResultRow], values: list[Any]) -> Any:
+    def _column(self, name: str, numbers: Sequence[int], values: list[Any]) -> Any:
         kind = self._types.get(name)
         if kind is None:
             first = next((value for value in values if value is not None), None)
@@ -194,7 +231,7 @@ class ParquetPart:
             return pa.array(values, _TYPES[kind])
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             message = (
-                f"result_path: the rows {rows[0].row} to {rows[-1].row} have values of {name!r} that are not of the "
+                f"result_path: the rows {numbers[0]} to {numbers[-1]} have values of {name!r} that are not of the "
                 f"type {kind} of the rows before.\nGive files of JSON lines: their results have any values."
             )
             raise InvalidInputError(message) from None

@@ -6,7 +6,7 @@ import logging
 import math
 import uuid
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_hsml.hopsworks.batch import progress as stored
 from airflow_provider_hsml.hopsworks.batch.rows import Columns, RowForm
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.batch.progress import Format
+    from airflow_provider_hsml.hopsworks.batch.rows import TableRows
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 
     from .row_files import RowFiles
@@ -118,7 +119,7 @@ class BatchesMixin(HsmlBaseHook):
         }
         files = row_files(input)
         results = ResultFolder(result_path)
-        result_format = _format_of(files)
+        result_format = format_of(files)
         parts = [
             None if is_reused else run_key,
             name,
@@ -176,7 +177,7 @@ class BatchesMixin(HsmlBaseHook):
         return self._predict_batches(asked, _batches(batches), most)
 
     def _predict_batches(
-        self, asked: Asked, batches: Iterable[list[Any]], concurrency: int | None
+        self, asked: Asked, batches: Iterable[list[Any] | TableRows], concurrency: int | None
     ) -> Iterator[BatchPredictions]:
         stream = _Stream(asked, batches)
         found = scoring.score_chunks(
@@ -236,7 +237,7 @@ class _Ask:
             shape, size = Shape.of_schema(schema), min(size, schema.max_batch_rows)
         first = None if self._files is None else self._files.first()
         form = RowForm.build(self._columns, shape, first, schema, self._row_format)
-        form = replace(form, is_json=self._files is not None and self._files.kind == "lines")
+        form = replace(form, is_read=self._files is not None)
         splits = None
         if self._files is not None:
             errors = most_errors(settings, self._files.total)
@@ -266,13 +267,13 @@ class _Ask:
 class _Stream:
     """The batches that are being scored, as chunks."""
 
-    def __init__(self, asked: Asked, batches: Iterable[list[Any]]) -> None:
+    def __init__(self, asked: Asked, batches: Iterable[list[Any] | TableRows]) -> None:
         self._asked = asked
         self._batches = batches
         self._open: list[_Batch] = []
         self._first = 0
 
-    def chunks(self) -> Iterator[tuple[int, list[Any]]]:
+    def chunks(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the rows of the batches; one of a batch without rows has none."""
         size = self._asked.chunk_rows
         for rows in self._batches:
@@ -316,12 +317,13 @@ class _Batch:
             self.errors[begin + place] = fault.reason if fault.field is None else f"{fault.field}: {fault.reason}"
 
 
-def _batches(value: Any) -> Iterator[list[Any]]:
+def _batches(value: Any) -> Iterator[list[Any] | TableRows]:
     """Yield the rows of each batch."""
     if hasattr(value, "__arrow_c_stream__"):
         from .arrow_files import record_batches  # noqa: PLC0415 - needs pyarrow
 
-        value = record_batches(value)
+        yield from cast("Iterator[TableRows]", record_batches(value))
+        return
     for number, batch in enumerate(value):
         if hasattr(batch, "to_pylist"):
             yield batch.to_pylist()
@@ -329,7 +331,8 @@ def _batches(value: Any) -> Iterator[list[Any]]:
             yield list(arguments.sequence(f"batches[{number}]", batch))
 
 
-def _format_of(files: RowFiles) -> Format:
+def format_of(files: RowFiles) -> Format:
+    """Return the format of the result: that of the input if it is Parquet, else JSON lines."""
     if files.kind != "parquet":
         return JsonLines()
     from .arrow_files import ParquetFormat  # noqa: PLC0415 - needs pyarrow

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import uuid
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.plain import as_json
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .object_storage import writable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-    from airflow_provider_hsml.hopsworks.batch.progress import ResultRow
+    from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
 
 _COPIED = 1024 * 1024
 """Bytes that are copied at a time."""
@@ -147,9 +148,16 @@ class LinesPart:
         self.size = 0
         self._content: list[bytes] = []
 
-    def add(self, rows: Sequence[ResultRow]) -> None:
-        """Add rows."""
-        content = "".join(f"{json.dumps(_line(one), allow_nan=False)}\n" for one in rows).encode()
+    def add(self, rows: ResultRows) -> None:
+        """Add the rows of a chunk."""
+        columns = [[f'"row": {number}' for number in range(rows.first, rows.first + len(rows.predictions))]]
+        for name, values in (*rows.keys.items(), ("prediction", rows.predictions)):
+            before = f"{as_json(name)}: "
+            columns.append([before + text for text in _texts(values)])
+        lines = list(map(", ".join, zip(*columns, strict=True)))
+        for place, error in rows.errors.items():
+            lines[place] += f', "error": {as_json(error)}'
+        content = "".join([f"{{{line}}}\n" for line in lines]).encode()
         self.size += len(content)
         self._content.append(content)
 
@@ -158,6 +166,11 @@ class LinesPart:
         return b"".join(self._content)
 
 
-def _line(one: ResultRow) -> dict[str, Any]:
-    line = {"row": one.row, **one.keys, "prediction": one.prediction}
-    return line if one.error is None else {**line, "error": one.error}
+def _texts(values: list[Any]) -> list[str]:
+    """Return values as JSON, each for itself."""
+    kinds = set(map(type, values))
+    if kinds <= {int, float}:  # All of them are finite.
+        return list(map(repr, values))
+    if kinds == {str}:
+        return list(map(encode_basestring_ascii, values))
+    return list(map(as_json, values))

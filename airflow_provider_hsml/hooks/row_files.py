@@ -6,6 +6,7 @@ Files are read as they are sent, from this machine or from object storage, and a
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _PATTERN = frozenset("*?[")
 _TABLES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+_READ_ROWS = 1024
+"""Lines that are read at a time."""
 _EXAMPLE = '["s3://bucket/rows/a.parquet"]'
 
 
@@ -89,7 +92,7 @@ class Source(Protocol):
         """Count the rows of a file."""
 
     def read(self, file: InputFile, start: int) -> Iterator[Any]:
-        """Yield the rows of a file, from the row with this number."""
+        """Yield the rows of a file, from the row with this number: lists of them, or ``TableRows``."""
 
 
 class RowFiles:
@@ -111,25 +114,27 @@ class RowFiles:
         """The kind of the files."""
         return self.files[0].kind
 
-    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
+    def chunks(self, size: int, start: int) -> Iterator[tuple[int, Any]]:
         """
         Yield rows in chunks, with the number of the first one. A row that cannot be read is a ``BadRow``.
 
         :param size: rows of a chunk
         :param start: the first row, from 0
         """
-        first, chunk = start, []
-        for row in self._rows(start):
-            chunk.append(row)
-            if len(chunk) == size:
-                yield first, chunk
-                first, chunk = first + size, []
-        if chunk:
-            yield first, chunk
+        held: Any = None
+        for run in self._runs(start):
+            held, at = held + run if held else run, 0
+            while len(held) - at >= size:
+                yield start, held[at : at + size]
+                start, at = start + size, at + size
+            held = held[at:]
+        if held:
+            yield start, held
 
     def first(self) -> Any:
         """Return the first row that can be read; None without one."""
-        return next((row for row in self._rows(0) if not isinstance(row, BadRow)), None)
+        singles = (run[at : at + 1] for run in self._runs(0) for at in range(len(run)))
+        return next((row for single in singles for row in single if not isinstance(row, BadRow)), None)
 
     def check_unchanged(self) -> None:
         """
@@ -144,15 +149,15 @@ class RowFiles:
         """Return what the rows depend on, as plain JSON."""
         return [file.to_json() for file in self.files]
 
-    def _rows(self, start: int) -> Iterator[Any]:
+    def _runs(self, start: int) -> Iterator[Any]:
         for file, count in zip(self.files, self._counts, strict=True):
             if start >= count:
                 start -= count
                 continue
             read = 0
-            for row in self._source.read(file, start):
-                yield row
-                read += 1
+            for run in self._source.read(file, start):
+                yield run
+                read += len(run)
             if read != count - start:
                 file.check_unchanged()
             start = 0
@@ -165,17 +170,19 @@ class Lines:
         """Count the rows of a file."""
         return sum(1 for _ in self._lines(file))
 
-    def read(self, file: InputFile, start: int) -> Iterator[Any]:
-        """Yield the rows of a file, from the row with this number."""
-        for number, (line, content) in enumerate(self._lines(file)):
-            if number < start:
-                continue
-            try:
-                row = json.loads(content)
-            except (ValueError, RecursionError) as error:
-                # The text is left out, since rows may hold personal data.
-                row = BadRow(None, f"line {line} of {file.name!r} is no JSON ({error})"[:300])
-            yield row
+    def read(self, file: InputFile, start: int) -> Iterator[list[Any]]:
+        """Yield the rows of a file in lists, from the row with this number."""
+        lines = itertools.islice(self._lines(file), start, None)
+        while some := list(itertools.islice(lines, _READ_ROWS)):
+            yield [self._row(file, line, content) for line, content in some]
+
+    @staticmethod
+    def _row(file: InputFile, line: int, content: bytes) -> Any:
+        try:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
+            # The text is left out, since rows may hold personal data.
+            return BadRow(None, f"line {line} of {file.name!r} is no JSON ({error})"[:300])
 
     def _lines(self, file: InputFile) -> Iterator[tuple[int, bytes]]:
         try:

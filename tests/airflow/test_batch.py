@@ -463,7 +463,7 @@ class TestRows:
 
             patch.setattr(predict, "ask_model", watched)
             scene.write(rows).score(key_columns=given.pop("key_columns", []), **given)
-        return bodies[0]["instances"]
+        return json.loads(bodies[0])["instances"]
 
     @pytest.mark.parametrize(
         ("given", "sent"),

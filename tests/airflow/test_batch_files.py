@@ -14,7 +14,7 @@ from airflow_provider_hsml.hooks import json_lines
 from airflow_provider_hsml.hooks.arrow_files import ParquetFormat
 from airflow_provider_hsml.hooks.result_folder import JsonLines, ResultFolder
 from airflow_provider_hsml.hooks.row_files import row_files
-from airflow_provider_hsml.hopsworks.batch.progress import ResultRow
+from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.tables import MOST_SHARDS, join_manifests, split_input
@@ -185,7 +185,7 @@ class TestResults:
         content = []
         for values in ([None, None], predictions, [None]):
             part = ParquetFormat().begin(remembered)
-            part.add([ResultRow(row, {"id": f"n{row}"}, one) for row, one in enumerate(values)])
+            part.add(ResultRows(0, {"id": [f"n{row}" for row in range(len(values))]}, values))
             assert part.size > 0
             content.append(part.finish())
         tables = [pq.read_table(pa.BufferReader(one)) for one in content]
@@ -199,18 +199,21 @@ class TestResults:
 
     def test_predictions_of_another_type(self) -> None:
         part = ParquetFormat().begin({})
-        part.add([ResultRow(0, {}, 1)])
+        part.add(ResultRows(0, {}, [1]))
+        part.add(ResultRows(1, {}, ["one"]))
 
         with pytest.raises(InvalidInputError, match="'prediction' that are not of the type integer"):
-            part.add([ResultRow(1, {}, "one")])
+            part.finish()
 
     def test_json_lines(self) -> None:
         part = JsonLines().begin({})
-        part.add([ResultRow(0, {"id": "a"}, {"x": [1]}), ResultRow(1, {"id": "b"}, None, "no")])
+        part.add(ResultRows(0, {"id": ["a", 'b"']}, [{"x": [1]}, None], {1: "no"}))
+        part.add(ResultRows(2, {"id": [None]}, [0.5]))
 
         assert part.finish() == (
             b'{"row": 0, "id": "a", "prediction": {"x": [1]}}\n'
-            b'{"row": 1, "id": "b", "prediction": null, "error": "no"}\n'
+            b'{"row": 1, "id": "b\\"", "prediction": null, "error": "no"}\n'
+            b'{"row": 2, "id": null, "prediction": 0.5}\n'
         )
         assert part.size == len(part.finish())
 

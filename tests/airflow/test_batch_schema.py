@@ -47,7 +47,7 @@ def bodies(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     async def watched(project: Any, name: str, body: Any, **more: Any) -> Any:
         if "request_id" in more:  # Not a probe of the deployment.
-            sent.append((body, more))
+            sent.append((json.loads(body), more))
         return await ask(project, name, body, **more)
 
     monkeypatch.setattr(predict, "ask_model", watched)

@@ -33,15 +33,15 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     """Score, and die on time."""
     kill_at = task["kill_at"]
     numbers, files = itertools.count(1), itertools.count(1)
-    send, replace, link = requests.Session.send, Path.replace, os.link
+    send, replace, link = requests.adapters.HTTPAdapter.send, Path.replace, os.link
     table.PART_BYTES = task.get("part_bytes", 1000)
 
     def die(*, now: bool) -> None:
         if now:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def counted(session: requests.Session, request: Any, **arguments: Any) -> Any:
-        answer = send(session, request, **arguments)
+    def counted(adapter: requests.adapters.HTTPAdapter, request: Any, **arguments: Any) -> Any:
+        answer = send(adapter, request, **arguments)
         die(now=request.path_url.endswith(":predict") and next(numbers) == kill_at.get("request"))
         return answer
 
@@ -52,7 +52,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
         die(now=is_time and kill_at["when"] == "after")
         return done
 
-    requests.Session.send = counted  # type: ignore[method-assign, assignment]
+    requests.adapters.HTTPAdapter.send = counted  # type: ignore[method-assign, assignment]
     Path.replace = lambda self, target: placed(replace, self, target)  # type: ignore[method-assign]
     os.link = lambda *arguments: placed(link, *arguments)
     try:

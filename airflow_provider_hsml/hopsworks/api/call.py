@@ -92,7 +92,7 @@ class Call(Generic[T]):
     """Parses the response's JSON, which is never null, into the result. None: the response has no content to read."""
     query: tuple[tuple[str, str], ...] = ()
     body: Any = field(default=None, repr=False)
-    """Sent as JSON."""
+    """Sent as JSON; bytes are JSON already."""
     text: str | None = field(default=None, repr=False)
     """Sent as plain text, in place of ``body``; also when it is empty."""
     upload: Upload | None = field(default=None, repr=False)

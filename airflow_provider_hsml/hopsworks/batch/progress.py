@@ -47,11 +47,12 @@ class Results(Protocol):
 class Part(Protocol):
     """The rows of a part that is not written yet, encoded."""
 
-    size: int
-    """Bytes that it holds."""
+    @property
+    def size(self) -> int:
+        """Bytes that it holds, about."""
 
-    def add(self, rows: Sequence[ResultRow]) -> None:
-        """Add rows."""
+    def add(self, rows: ResultRows) -> None:
+        """Add the rows of a chunk."""
 
     def finish(self) -> bytes:
         """Return the content of its file."""
@@ -71,14 +72,16 @@ class Format(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ResultRow:
-    """A row of the result."""
+class ResultRows:
+    """Rows of the result that follow each other."""
 
-    row: int
-    """The number of the row in the input, from 0."""
-    keys: Mapping[str, Any]
-    prediction: Any
-    error: str | None = None
+    first: int
+    """The number of the first row in the input, from 0."""
+    keys: Mapping[str, list[Any]]
+    """The values of each key column."""
+    predictions: list[Any]
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Why there is no prediction, by the place of the row."""
 
 
 @dataclass(slots=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from airflow_provider_hsml.hopsworks.domain import arguments, schema_rows
-from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain
+from airflow_provider_hsml.hopsworks.domain.plain import as_json, from_text, plain
 from airflow_provider_hsml.hopsworks.domain.records import INSTANCE, Shape
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.domain.deployment_schema import DeploymentSchema
 
@@ -82,17 +81,45 @@ class Columns:
         return [None if self.model is None else list(self.model.items()), list(self.keys)]
 
 
+class TableRows(Protocol):
+    """Rows that are stored by columns, so that most of them need no look in Python."""
+
+    names: Sequence[str]
+    """The names of the columns."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def __getitem__(self, places: slice) -> TableRows:
+        """Return some of the rows."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the rows as objects."""
+
+    def keys(self, names: Sequence[str]) -> dict[str, list[Any]] | None:
+        """Return the values of columns as plain JSON values; None if some have to be converted."""
+
+    def texts(self, names: Mapping[str, str], kind: str) -> list[str | None] | None:
+        """
+        Return rows as JSON.
+
+        :param names: the name for the model by the name in the table
+        :param kind: ``object``, ``list`` or ``value``
+        :return: None for a row that has to be looked at; None for all if the columns have other types
+        """
+
+
 @dataclass(slots=True)
 class Prepared:
     """The rows of one chunk."""
 
     first: int
     """The number of the first row, from 0."""
-    keys: list[dict[str, Any]]
-    """The key columns of each row."""
-    instances: list[Any] = field(default_factory=list)
-    """The rows that are sent."""
-    places: list[int] = field(default_factory=list)
+    keys: dict[str, list[Any]]
+    """The values of each key column; None where a row lacks it."""
+    instances: list[str] = field(default_factory=list)
+    """The rows that are sent, as JSON."""
+    places: Sequence[int] = field(default_factory=list)
     """The place of each of them in the chunk."""
     bad: dict[int, BadRow] = field(default_factory=dict)
     """The rows that cannot be sent, by their places in the chunk."""
@@ -111,8 +138,8 @@ class RowForm:
     """The columns of the input that a row may lack."""
     schema: DeploymentSchema | None = None
     """The schema of the deployment's requests, which each row has to match."""
-    is_json: bool = False
-    """Whether the rows were read from JSON, so that only NaN and infinity cannot be sent."""
+    is_read: bool = False
+    """Whether the rows were read from files, so that the encoder finds all values that have to be looked at."""
 
     @classmethod
     def build(
@@ -148,36 +175,70 @@ class RowForm:
             _refuse_width(shape, shape.width, names)
         return cls(columns, names, kind, optional, schema)
 
-    def prepare(self, first: int, rows: Sequence[Any]) -> Prepared:
+    def prepare(self, first: int, rows: Sequence[Any] | TableRows) -> Prepared:
         """
         Return the rows of a chunk as they are sent.
 
         :param first: the number of the first row, from 0
         :param rows: as they were read
         """
-        chunk = Prepared(first, [{} for _ in rows])
+        if not isinstance(rows, list):
+            prepared = self._of_table(first, cast("TableRows", rows))
+            if prepared is not None:
+                return prepared
+        chunk = Prepared(first, {name: [None] * len(rows) for name in self.columns.keys})
+        found: list[tuple[int, Any]] = []
         for place, row in enumerate(rows):
-            if isinstance(row, BadRow):
-                chunk.bad[place] = row
-                continue
-            fault = self._enter_keys(chunk.keys[place], row)
+            fault = row if isinstance(row, BadRow) else self._enter_keys(chunk.keys, place, row)
             instance, fault = (None, fault) if fault else self._instance(row)
-            if fault is not None:
-                chunk.bad[place] = fault
+            if fault is None:
+                found.append((place, instance))
             else:
-                chunk.instances.append(instance)
-                chunk.places.append(place)
-        self._make_plain(chunk)
-        if self.schema is not None and chunk.instances:
-            self._check(chunk, self.schema)
+                chunk.bad[place] = fault
+        if self.schema is not None and found:
+            found = _matching(chunk, _plain(chunk, found, self.schema), self.schema)
+        self._encode(chunk, found)
         return chunk
 
-    def _enter_keys(self, keys: dict[str, Any], row: Any) -> BadRow | None:
+    def _of_table(self, first: int, rows: TableRows) -> Prepared | None:
+        """Return the rows of a chunk without a look at each; None if each has to be looked at."""
+        names, kind = self.names, self.kind
+        if names is None and self.columns.model is None and INSTANCE in rows.names:
+            names, kind = {INSTANCE: INSTANCE}, "value"
+        elif names is None:
+            names, kind = {name: name for name in rows.names if name not in self.columns.keys}, "object"
+        elif kind == "object":
+            names = {name: new for name, new in names.items() if name in rows.names or name not in self.optional}
+        if self.schema is not None or not {*names, *self.columns.keys} <= set(rows.names):
+            return None
+        keys, texts = rows.keys(self.columns.keys), rows.texts(names, kind)
+        if keys is None or texts is None:
+            return None
+        chunk = Prepared(first, keys, [text for text in texts if text is not None], range(len(texts)))
+        if len(chunk.instances) < len(texts):
+            self._look(chunk, rows, texts)
+        return chunk
+
+    def _look(self, chunk: Prepared, rows: TableRows, texts: Sequence[str | None]) -> None:
+        """Look at the rows of a table that have no text."""
+        kept = []
+        for place, text in enumerate(texts):
+            if text is None:
+                one = self.prepare(chunk.first + place, list(rows[place : place + 1]))
+                if one.bad:
+                    chunk.bad[place] = one.bad[0]
+                else:
+                    kept.append((place, one.instances[0]))
+            else:
+                kept.append((place, text))
+        _keep(chunk, kept)
+
+    def _enter_keys(self, keys: dict[str, list[Any]], place: int, row: Any) -> BadRow | None:
         for name in self.columns.keys:
             if not isinstance(row, Mapping) or name not in row:
                 return BadRow(name, _MISSING)
             try:
-                keys[name] = plain(name, schema_rows.encoded(row[name]))
+                keys[name][place] = plain(name, schema_rows.encoded(row[name]))
             except InvalidInputError as error:
                 return BadRow(name, _first_line(error))
         return None
@@ -187,16 +248,20 @@ class RowForm:
             return self._whole(row), None
         if not isinstance(row, Mapping):
             return None, BadRow(None, f"expected an object with the columns, got {type(row).__name__}")
-        values = {}
-        for name, new in self.names.items():
-            if name in row:
-                values[new] = row[name]
-            elif name not in self.optional or self.kind != "object":
-                return None, BadRow(name, _MISSING)
+        try:
+            found = [row[name] for name in self.names]
+        except KeyError:
+            return self._part(row, self.names)
         if self.kind == "object":
-            return values, None
-        found = list(values.values())
+            return dict(zip(self.names.values(), found, strict=True)), None
         return (found if self.kind == "list" else found[0]), None
+
+    def _part(self, row: Mapping[str, Any], names: Mapping[str, str]) -> tuple[Any, BadRow | None]:
+        """Return a row that lacks a column."""
+        for name in names:
+            if name not in row and (name not in self.optional or self.kind != "object"):
+                return None, BadRow(name, _MISSING)
+        return {new: row[name] for name, new in names.items() if name in row}, None
 
     def _whole(self, row: Any) -> Any:
         """Return a row of which the columns are not named."""
@@ -206,43 +271,50 @@ class RowForm:
             return row[INSTANCE]
         return {name: value for name, value in row.items() if name not in self.columns.keys}
 
-    def _make_plain(self, chunk: Prepared) -> None:
-        try:
-            chunk.instances = self._plain(chunk.instances)
-        except InvalidInputError:
-            kept = []
-            for place, instance in zip(chunk.places, chunk.instances, strict=True):
+    def _encode(self, chunk: Prepared, rows: list[tuple[int, Any]]) -> None:
+        """Enter rows as JSON, with their places. Those that JSON cannot hold are entered as bad ones."""
+        kept = []
+        for place, row in rows:
+            try:
+                kept.append((place, as_json(row if self.is_read or self.schema else plain("", [row])[0])))
+            except (InvalidInputError, TypeError, RecursionError):
                 try:
-                    kept.append((place, self._plain([instance])[0]))
+                    kept.append((place, as_json(plain("", [row])[0])))
                 except InvalidInputError as error:
                     chunk.bad[place] = _unsendable(error)
-            _keep(chunk, kept)
+        _keep(chunk, kept)
 
-    def _plain(self, instances: list[Any]) -> list[Any]:
-        if self.schema is None and self.is_json:
+
+def _plain(chunk: Prepared, rows: list[tuple[int, Any]], schema: DeploymentSchema) -> list[tuple[int, Any]]:
+    """Return rows with the encodings of a schema. Those that JSON cannot hold are entered as bad ones."""
+    try:
+        values = _encoded([row for _, row in rows], schema)
+    except InvalidInputError:
+        kept = []
+        for place, row in rows:
             try:
-                # The C encoder is several times as fast as a look at each value.
-                json.dumps(instances, allow_nan=False)
-            except ValueError:
-                return list(plain("", instances))
-            return instances
-        if self.schema is None:
-            return list(plain("", instances))
-        texts = plain("", schema_rows.encoded(instances))
-        numbers = plain("", schema_rows.encoded(instances, decimals=False))
-        return list(schema_rows.by_field(self.schema, texts, numbers))
-
-    @staticmethod
-    def _check(chunk: Prepared, schema: DeploymentSchema) -> None:
-        for fault in schema_rows.faults(schema, chunk.instances):
-            for place in chunk.places if fault.row is None else [chunk.places[fault.row]]:
-                chunk.bad.setdefault(place, BadRow(fault.field, fault.reason))
-        if chunk.bad:
-            pairs = zip(chunk.places, chunk.instances, strict=True)
-            _keep(chunk, [(place, one) for place, one in pairs if place not in chunk.bad])
+                kept.append((place, _encoded([row], schema)[0]))
+            except InvalidInputError as error:
+                chunk.bad[place] = _unsendable(error)
+        return kept
+    return [(place, value) for (place, _), value in zip(rows, values, strict=True)]
 
 
-def _keep(chunk: Prepared, kept: list[tuple[int, Any]]) -> None:
+def _encoded(rows: list[Any], schema: DeploymentSchema) -> list[Any]:
+    texts = plain("", schema_rows.encoded(rows))
+    numbers = plain("", schema_rows.encoded(rows, decimals=False))
+    return list(schema_rows.by_field(schema, texts, numbers))
+
+
+def _matching(chunk: Prepared, rows: list[tuple[int, Any]], schema: DeploymentSchema) -> list[tuple[int, Any]]:
+    """Return the rows that match a schema. The others are entered as bad ones."""
+    for fault in schema_rows.faults(schema, [row for _, row in rows]):
+        for place, _ in rows if fault.row is None else [rows[fault.row]]:
+            chunk.bad.setdefault(place, BadRow(fault.field, fault.reason))
+    return [(place, row) for place, row in rows if place not in chunk.bad]
+
+
+def _keep(chunk: Prepared, kept: Sequence[tuple[int, str]]) -> None:
     chunk.places = [place for place, _ in kept]
     chunk.instances = [instance for _, instance in kept]
 

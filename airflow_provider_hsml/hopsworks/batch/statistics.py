@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections import Counter
 from dataclasses import dataclass, field
+from operator import mul
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 _STEPS = 40
 """Steps of the histogram for a factor of ten: a percentile is known to 6 %."""
@@ -16,6 +18,7 @@ _BOUNDS = [10 ** (step / _STEPS - 4) for step in range(_STEPS * 8)]
 """Seconds: 0.1 ms to 10,000 s."""
 _MOST_VALUES = 20
 """Different predictions that are counted apart."""
+_COUNTED: frozenset[type] = frozenset((bool, str, int, float))
 
 
 @dataclass(slots=True)
@@ -67,36 +70,54 @@ class Distribution:
     values: dict[str, int] | None = field(default_factory=dict)
     """How often each prediction occurs; None once there are too many different ones."""
 
-    def add(self, predictions: Iterable[Any]) -> None:
-        """Count predictions, one after the other: the order is part of the result's last digits."""
-        for one in predictions:
-            if isinstance(one, bool | str | int | float):
-                self._add_value(one)
-            if isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one):
-                self._add_number(float(one))
+    def add(self, predictions: Sequence[Any]) -> None:
+        """
+        Count the predictions of a chunk.
 
-    def _add_value(self, value: Any) -> None:
-        if self.values is None:
-            return
-        key = str(value)[:100]
-        self.values[key] = self.values.get(key, 0) + 1
-        if len(self.values) > _MOST_VALUES:
-            self.values = None
+        The last digits depend on where a table is cut into chunks, which is the same in each try.
+        """
+        kinds = set(map(type, predictions))
+        if self.values is not None:
+            self._add_values(kinds, predictions)
+        numbers = predictions
+        if not kinds <= {int, float}:
+            numbers = [one for one in predictions if isinstance(one, int | float) and not isinstance(one, bool)]
+        if not math.isfinite(sum(numbers)):
+            numbers = [one for one in numbers if math.isfinite(one)]
+        if numbers:
+            self._add_numbers(numbers)
 
-    def _add_number(self, number: float) -> None:
-        self.count += 1
-        before = number - self.mean
-        self.mean += before / self.count
-        self.squares += before * (number - self.mean)
-        self.least = number if self.least is None else min(self.least, number)
-        self.most = number if self.most is None else max(self.most, number)
+    def _add_values(self, kinds: set[type], predictions: Sequence[Any]) -> None:
+        values = self.values or {}
+        if len(kinds) > 1 or not kinds <= _COUNTED:  # True and 1.0 are the same as 1 to a Counter.
+            predictions = [str(one) for one in predictions if type(one) in _COUNTED]
+        for value, count in Counter(predictions).items():
+            key = str(value)[:100]
+            values[key] = values.get(key, 0) + count
+            if len(values) > _MOST_VALUES:
+                self.values = None
+                return
+        self.values = values
+
+    def _add_numbers(self, numbers: Sequence[float]) -> None:
+        count, total = len(numbers), sum(numbers)
+        mean = total / count if math.isfinite(total) else sum(one / count for one in numbers)
+        apart = [one - mean for one in numbers]
+        shift, before = mean - self.mean, self.count
+        self.count = before + count
+        self.mean += shift * (count / self.count)
+        self.squares += sum(map(mul, apart, apart)) + shift * shift * before * count / self.count
+        least, most = float(min(numbers)), float(max(numbers))
+        self.least = least if self.least is None else min(self.least, least)
+        self.most = most if self.most is None else max(self.most, most)
 
     def summary(self) -> dict[str, Any] | None:
         """Return the distribution for people; None without predictions that are numbers or few different values."""
         found: dict[str, Any] = {}
         if self.count:
             deviation = math.sqrt(self.squares / self.count)
-            found = {"count": self.count, "mean": self.mean, "std": deviation, "min": self.least, "max": self.most}
+            std = deviation if math.isfinite(deviation) else None
+            found = {"count": self.count, "mean": self.mean, "std": std, "min": self.least, "max": self.most}
         if self.values:
             found["values"] = dict(sorted(self.values.items()))
         return found or None

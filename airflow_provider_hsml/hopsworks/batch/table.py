@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -21,7 +22,7 @@ from airflow_provider_hsml.hopsworks.inference import scoring
 
 from . import progress as stored
 from .concurrency import Limit, LimitedConnection
-from .progress import ERRORS, MANIFEST, Progress, ResultRow
+from .progress import ERRORS, MANIFEST, Progress, ResultRows
 from .rows import BadRow
 from .served import Served, read_served, settled
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 
     from .progress import Format, Part, Results
-    from .rows import Prepared, RowForm
+    from .rows import Prepared, RowForm, TableRows
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Rows(Protocol):
     total: int
     """The number of rows."""
 
-    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
+    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any] | TableRows]]:
         """
         Yield rows in chunks, with the number of the first one. A row that cannot be read is a ``BadRow``.
 
@@ -287,7 +288,7 @@ class _Scoring:
         place.rows.check_unchanged()
         self._confirm()
 
-    def _chunks(self) -> Iterator[tuple[int, list[Any]]]:
+    def _chunks(self) -> Iterator[tuple[int, list[str]]]:
         for first, rows in self._place.rows.chunks(self._asked.chunk_rows, self._progress.rows):
             prepared = self._asked.form.prepare(first, rows)
             self._prepared.append(prepared)
@@ -296,22 +297,18 @@ class _Scoring:
     def _connect(self, sleep: Callable[[float], None]) -> Connection:
         return LimitedConnection(self._place.connect(sleep), self._limit, sleep)
 
-    def _rows_of(self, chunk: Chunk) -> tuple[list[ResultRow], dict[int, BadRow]]:
-        """Return the rows of the result, and those that failed by their numbers."""
+    def _rows_of(self, chunk: Chunk) -> tuple[ResultRows, dict[int, BadRow]]:
+        """Return the rows of the result, and those that failed by their places."""
         prepared = self._prepared.popleft()
-        bad = {prepared.first + place: fault for place, fault in prepared.bad.items()}
-        predictions: list[Any] = [None] * len(prepared.keys)
-        for at, place in enumerate(prepared.places):
-            predictions[place] = chunk.predictions[at]
-            reason = chunk.refused.get(chunk.first + at)
-            if reason is not None:
-                bad[prepared.first + place] = BadRow(None, reason)
-        rows = []
-        for place, (keys, prediction) in enumerate(zip(prepared.keys, predictions, strict=True)):
-            fault = bad.get(prepared.first + place)
-            error = None if fault is None else _text(fault)
-            rows.append(ResultRow(prepared.first + place, keys, prediction, error))
-        return rows, bad
+        bad, predictions = prepared.bad, chunk.predictions
+        if bad:
+            predictions = [None] * (len(prepared.places) + len(bad))
+            for place, prediction in zip(prepared.places, chunk.predictions, strict=True):
+                predictions[place] = prediction
+        for number, reason in chunk.refused.items():
+            bad[prepared.places[number - chunk.first]] = BadRow(None, reason)
+        errors = {place: _text(fault) for place, fault in bad.items()}
+        return ResultRows(prepared.first, prepared.keys, predictions, errors), bad
 
     def _attend(self) -> None:
         self._place.check_alive()
@@ -354,8 +351,8 @@ class _Scoring:
             self._held = self._held.write(place.results, place.format, self._settings.try_name)
 
 
-def _answered_row(place: Workplace, asked: Asked, progress: Progress) -> list[Any]:
-    """Return a row that an earlier try has an answer to, alone in a list; an empty list if there is none."""
+def _answered_row(place: Workplace, asked: Asked, progress: Progress) -> list[str]:
+    """Return a row as JSON that an earlier try has an answer to, alone in a list; an empty list if there is none."""
     if progress.answered is None:
         return []
     for first, rows in place.rows.chunks(1, progress.answered):
@@ -371,7 +368,8 @@ class _Held:
         self._part: Part = form.begin(progress.remembered)
         self._errors: list[bytes] = []
         self._latencies: list[float] = []
-        self._predictions: list[Any] = []
+        self._predictions: list[list[Any]] = []
+        """Of each chunk."""
         self._answered: int | None = None
         self.rows = 0
         self.errors = 0
@@ -382,24 +380,27 @@ class _Held:
         """Bytes that are held."""
         return self._part.size
 
-    def add(self, found: tuple[Sequence[ResultRow], Mapping[int, BadRow]], latencies: Sequence[float]) -> None:
+    def add(self, found: tuple[ResultRows, Mapping[int, BadRow]], latencies: Sequence[float]) -> None:
         """
         Add the rows of a chunk.
 
-        :param found: the rows, and those that failed by their numbers
+        :param found: the rows, and those that failed by their places
         :param latencies: seconds of its requests
         """
         rows, bad = found
         self._part.add(rows)
-        self.rows += len(rows)
+        self.rows += len(rows.predictions)
         self.errors += len(bad)
         self._latencies += latencies
-        answered = [one for one in rows if one.error is None]
-        self._predictions += [one.prediction for one in answered]
+        answered = rows.predictions
+        if bad:
+            answered = [one for place, one in enumerate(answered) if place not in bad]
+        self._predictions.append(answered)
         if answered and self._answered is None:
-            self._answered = answered[0].row
-        for number, fault in sorted(bad.items()):
-            keys = rows[number - rows[0].row].keys
+            self._answered = rows.first + next(place for place in itertools.count() if place not in bad)
+        for place, fault in sorted(bad.items()):
+            number = rows.first + place
+            keys = {name: values[place] for name, values in rows.keys.items()}
             line = {"row": number, **keys, "field": fault.field, "reason": fault.reason}
             self._errors.append(json.dumps(line).encode() + b"\n")
             self.first_error = self.first_error or f"; row {number}: {_text(fault)}"
@@ -427,7 +428,8 @@ class _Held:
         progress.rows += self.rows
         progress.errors += self.errors
         progress.latencies.add(self._latencies)
-        progress.distribution.add(self._predictions)
+        for some in self._predictions:
+            progress.distribution.add(some)
         results.write(f"_progress-{try_name}.json", json.dumps(progress.to_json()).encode())
         return _Held(form, progress)
 

@@ -30,6 +30,7 @@ _LONGEST_INTEGER = 1000
 _LAST_YEAR = 9999
 _JSON = "Numbers, text, lists and mappings can be sent; arrays and frames are converted into lists."
 _IN_A_ROW = 'a list of rows. Text for a model is inside a row: [["great film"]]'
+_ENCODE = json.JSONEncoder(allow_nan=False).encode
 _CONVERSIONS = ("to_pylist", "to_list", "tolist", "as_py")
 """Methods of arrays, columns and scalars that return Python values."""
 
@@ -80,6 +81,19 @@ def plain(what: str, value: object) -> Any:
     except RecursionError:
         message = f"{what}: the values are nested too deeply, or hold themselves.\n{_JSON}"
         raise InvalidInputError(message) from None
+
+
+def as_json(value: object) -> str:
+    """
+    Return a plain value as JSON.
+
+    :raises InvalidInputError: it holds NaN or infinity
+    """
+    try:
+        return _ENCODE(value)
+    except ValueError as error:
+        message = f"{error}: JSON has no value for NaN and infinity."
+        raise InvalidInputError(message) from error
 
 
 def rows(what: str, value: object) -> Any:

@@ -16,7 +16,7 @@ class ModelRoute(Protocol):
         self,
         project: Project,
         name: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | bytes,
         *,
         seconds: float | None = None,
         request_id: str | None = None,

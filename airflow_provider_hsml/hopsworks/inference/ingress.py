@@ -90,7 +90,7 @@ class Ingress:
         self,
         project: Project,
         name: str,
-        body: Mapping[str, Any],
+        body: Mapping[str, Any] | bytes,
         *,
         seconds: float | None = None,
         request_id: str | None = None,

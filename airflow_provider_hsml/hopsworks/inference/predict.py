@@ -181,7 +181,7 @@ def is_unreached(error: HopsworksError) -> bool:
 async def ask_model(
     project: Project,
     name: str,
-    body: Mapping[str, Any],
+    body: Mapping[str, Any] | bytes,
     *,
     seconds: float | None = None,
     request_id: str | None = None,
@@ -189,6 +189,7 @@ async def ask_model(
     """
     Send one request by the connection's route: through Hopsworks, or straight to the ingress.
 
+    :param body: as for ``api.predict``
     :param seconds: timeout of the response
     :param request_id: the same for a request that is sent again; Hopsworks' proxy drops it, so that only the ingress
         gets it

@@ -8,7 +8,8 @@ Four rules decide what an answer means:
 3. A failure inside of the model (5xx) is about rows only while another row is answered. Else it is an outage.
 4. A deployment that answers no row at all has not refused all rows: its error is raised.
 
-The work is done in threads. HTTP is handed in: each thread has a connection of its own.
+The work is done in threads. HTTP is handed in: each thread has a connection of its own. A row is encoded once, before
+the threads: they put the texts of rows together, also where a chunk is halved.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_hsml.hopsworks.domain.judge import predictions_of
-from airflow_provider_hsml.hopsworks.domain.plain import finite
+from airflow_provider_hsml.hopsworks.domain.plain import as_json, finite
 from airflow_provider_hsml.hopsworks.errors import (
     MODEL_5XX,
     HopsworksError,
@@ -96,8 +97,8 @@ class Target:
     """What makes requests for the same rows the same, also in a retry; empty: they have no id."""
     most_splits: int | None = None
     """Requests that may be cut in two because of their rows, in the whole work; None: any number."""
-    answered_row: Sequence[Any] = ()
-    """A row that was answered in earlier work, alone in a list; empty if there is none."""
+    answered_row: Sequence[str] = ()
+    """A row that was answered in earlier work, as JSON, alone in a list; empty if there is none."""
 
     @property
     def concurrency(self) -> int:
@@ -153,11 +154,11 @@ def score(
     :param on_wait: called in this thread after each chunk, and every few seconds while none is complete
     :raises HopsworksError: the deployment does not answer, or answers none of the rows
     """
-    return score_chunks(_chunks(rows, chunk_rows), target, connect, concurrency=concurrency, on_wait=on_wait)
+    return score_chunks(_encoded_chunks(rows, chunk_rows), target, connect, concurrency=concurrency, on_wait=on_wait)
 
 
 def score_chunks(
-    chunks: Iterator[tuple[int, Sequence[Any]]],
+    chunks: Iterator[tuple[int, Sequence[str]]],
     target: Target,
     connect: Callable[[Callable[[float], None]], Connection],
     *,
@@ -167,7 +168,7 @@ def score_chunks(
     """
     Yield the predictions for chunks of rows, in the order of the chunks, as ``score`` does.
 
-    :param chunks: the number of the first row of each, and its rows; one without rows is not sent
+    :param chunks: the number of the first row of each, and its rows as JSON; one without rows is not sent
     :param target: the deployment
     :param connect: as for ``score``
     :param concurrency: as for ``score``
@@ -196,9 +197,9 @@ def score_chunks(
         work.close()
 
 
-def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
+def _encoded_chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[str]]]:
     iterator, first = iter(rows), 0
-    while some := list(itertools.islice(iterator, size)):
+    while some := [as_json(row) for row in itertools.islice(iterator, size)]:
         yield first, some
         first += len(some)
 
@@ -207,7 +208,7 @@ class _Tally:
     """What all threads together have seen of a deployment."""
 
     def __init__(self, target: Target) -> None:
-        self.answered_row: Sequence[Any] = target.answered_row
+        self.answered_row: Sequence[str] = target.answered_row
         """A row that was answered, alone in a list; empty while none was."""
         self._most_splits = target.most_splits
         self._splits = 0
@@ -215,7 +216,7 @@ class _Tally:
         self._last: HopsworksError | None = None
         self._lock = threading.Lock()
 
-    def answered(self, row: Any) -> None:
+    def answered(self, row: str) -> None:
         """Remember a row that was answered."""
         if not self.answered_row:
             self.answered_row = [row]
@@ -299,7 +300,7 @@ class _Work:
         for lane in lanes:
             lane.connection.close()
 
-    def score(self, first: int, rows: Sequence[Any]) -> Chunk:
+    def score(self, first: int, rows: Sequence[str]) -> Chunk:
         """
         Score a chunk.
 
@@ -332,7 +333,7 @@ class _Work:
         if self._ended.wait(seconds):
             raise _Ended
 
-    async def _score(self, project: Project, first: int, rows: Sequence[Any]) -> Chunk:
+    async def _score(self, project: Project, first: int, rows: Sequence[str]) -> Chunk:
         while True:
             chunk, suspect = await self._halved(project, first, rows, may_suspect=not self.tally.answered_row)
             if suspect is None:
@@ -341,7 +342,7 @@ class _Work:
             await self._until_answering(project, rows, suspect)
 
     async def _halved(
-        self, project: Project, first: int, rows: Sequence[Any], *, may_suspect: bool
+        self, project: Project, first: int, rows: Sequence[str], *, may_suspect: bool
     ) -> tuple[Chunk, HopsworksError | None]:
         """
         Request the predictions for a chunk, and halve it where its rows are refused.
@@ -374,7 +375,7 @@ class _Work:
                 _enter(chunk, begin, predictions)
         return chunk, suspect
 
-    async def _until_answering(self, project: Project, rows: Sequence[Any], error: HopsworksError) -> None:
+    async def _until_answering(self, project: Project, rows: Sequence[str], error: HopsworksError) -> None:
         """
         Wait until some row was answered: the model may have to come up.
 
@@ -397,7 +398,7 @@ class _Work:
                     self.tally.answered(row)
                     break
 
-    async def _ask(self, project: Project, rows: Sequence[Any], first: int) -> tuple[list[Any], float]:
+    async def _ask(self, project: Project, rows: Sequence[str], first: int) -> tuple[list[Any], float]:
         """
         Request the predictions for rows, and retry while the deployment does not answer any.
 
@@ -433,9 +434,9 @@ class _Work:
             else:
                 return self._predictions(answer, len(rows)), seconds
 
-    async def _ask_once(self, project: Project, rows: Sequence[Any], request_id: str | None = None) -> Any:
-        body = {self._target.key: list(rows)}
-        return await predict.ask_model(project, self._target.name, body, request_id=request_id)
+    async def _ask_once(self, project: Project, rows: Sequence[str], request_id: str | None = None) -> Any:
+        body = f'{{"{self._target.key}": [{", ".join(rows)}]}}'
+        return await predict.ask_model(project, self._target.name, body.encode(), request_id=request_id)
 
     async def _is_answering(self, project: Project) -> bool:
         """Return whether a row that was answered before still is; true while none was."""

@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NoResponse
 from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PIECE = 1 << 16
@@ -34,21 +34,29 @@ class Body:
     :param where: the request and its address, for messages
     :param encoding: the header Content-Encoding
     :param limit: unpacked bytes that are accepted; a file has to have exactly as many; None for any number
-    :param too_long: the error for a longer body
+    :param too_long: builds the error for a longer body
     :param path: the file to write to; None to keep the body in memory
     :raises UnexpectedResponseError: the encoding was not asked for
     """
 
     def __init__(
-        self, where: str, encoding: str, *, limit: int | None, too_long: UnexpectedResponseError, path: Path | None
+        self,
+        where: str,
+        encoding: str,
+        *,
+        status: int,
+        limit: int | None,
+        too_long: Callable[[], UnexpectedResponseError],
+        path: Path | None,
     ) -> None:
         packing = encoding.strip().lower()
         if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
             message = f"{where}: the answer is encoded as {beginning(packing, 80)!r}, which was not asked for."
-            raise UnexpectedResponseError(message, status=too_long.status)
+            raise UnexpectedResponseError(message, status=status)
         self._where = where
         self._limit = limit
         self._too_long = too_long
+        self._status = status
         self._inflate = None if packing in ("", "identity") else _new_inflater()
         self._has_begun = False
         self._size = 0
@@ -89,7 +97,7 @@ class Body:
         for piece in self._unpacked(data):
             self._size += len(piece)
             if self._limit is not None and self._size > self._limit:
-                raise self._too_long
+                raise self._too_long()
             if self._part is None:
                 self._kept.write(piece)
             else:
@@ -110,11 +118,11 @@ class Body:
         if isinstance(self._kept, io.BytesIO):
             content = self._kept.getvalue()
             if self._limit is not None and not is_within(self._limit, content):
-                raise self._too_long
+                raise self._too_long()
             return content
         if self._limit is not None and self._size < self._limit:
             message = f"{self._where}: the answer has {self._size} bytes, but {self._limit} are listed."
-            raise UnexpectedResponseError(message, status=self._too_long.status)
+            raise UnexpectedResponseError(message, status=self._status)
         if self._part is not None and self._path is not None:
             with _disk_errors(self._path):
                 self._kept.close()

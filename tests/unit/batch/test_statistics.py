@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import statistics
+from typing import Any
 
 import pytest
 
@@ -37,11 +39,15 @@ def test_latencies_beyond_the_histogram(seconds: float) -> None:
 def test_numbers() -> None:
     source = random.Random(7)  # noqa: S311 - no secret
     numbers = [source.gauss(5, 2) for _ in range(1000)]
+    chunks = [numbers[begin : begin + 100] for begin in range(0, 1000, 100)]
     whole, first = Distribution(), Distribution()
-    whole.add(numbers)
-    first.add(numbers[:300])
+    for chunk in chunks:
+        whole.add(chunk)
+    for chunk in chunks[:3]:
+        first.add(chunk)
     second = Distribution.from_json(json.loads(json.dumps(first.to_json())))
-    second.add(numbers[300:])
+    for chunk in chunks[3:]:
+        second.add(chunk)
 
     assert second == whole
     found = whole.summary()
@@ -51,6 +57,19 @@ def test_numbers() -> None:
     assert found["std"] == pytest.approx(statistics.pstdev(numbers))
     assert (found["min"], found["max"]) == (min(numbers), max(numbers))
     assert "values" not in found
+
+
+@pytest.mark.parametrize("given", [[1e308, 1e308, -1e308], [2**63, -(2**63), 1], [0.5, float("nan"), float("inf")], []])
+def test_numbers_beyond_a_sum(given: list[Any]) -> None:
+    distribution = Distribution()
+    distribution.add(given)
+
+    found = distribution.summary()
+    json.dumps(found, allow_nan=False)
+    finite = [one for one in given if math.isfinite(one)]
+    assert (found or {"count": 0})["count"] == len(finite)
+    if found:
+        assert found["mean"] == pytest.approx(statistics.fmean([one / 8 for one in finite]) * 8)
 
 
 def test_values() -> None:
