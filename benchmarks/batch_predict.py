@@ -174,7 +174,11 @@ def kserve(folder: Path) -> Iterator[str | None]:
     """Run KServe's model server with a model of scikit-learn, and give its address; None without scikit-learn."""
     try:
         import joblib  # noqa: PLC0415 - not in every environment
-        from local_serving import become, create, serving  # noqa: PLC0415 - needs them, too
+        from local_serving import (  # type: ignore[import-not-found]  # noqa: PLC0415 - beside it; needs them, too
+            become,
+            create,
+            serving,
+        )
         from sklearn.datasets import load_digits  # noqa: PLC0415
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     except ImportError:
@@ -184,7 +188,7 @@ def kserve(folder: Path) -> Iterator[str | None]:
     with serving(folder) as server, contextlib.closing(server.connect()) as connection:
         files = folder / "projects" / "demo" / "Models" / MODEL / "1" / "Files"
         files.mkdir(parents=True)
-        joblib.dump(LogisticRegression(max_iter=50).fit(rows / 16, labels), files / "model.pkl")
+        joblib.dump(LogisticRegression(max_iter=1000).fit(rows / 16, labels), files / "model.pkl")
         body = json.dumps({"name": MODEL, "version": 1, "framework": "SKLEARN"}).encode()
         server.ask(connection, "PUT", f"/modelregistries/{server.project}/models/{MODEL}_1", body)
         number = create(server, connection, MODEL)
@@ -437,7 +441,8 @@ class Bench:
 
 def ratio(found: dict[str, Any], first: str, second: str, what: str) -> float:
     """Return the median of the ratios of two clients, round by round."""
-    return statistics.median(one[what] / two[what] for one, two in zip(found[first], found[second], strict=True))
+    ratios: list[float] = [one[what] / two[what] for one, two in zip(found[first], found[second], strict=True)]
+    return statistics.median(ratios)
 
 
 def main(seconds: float = 4.0, rounds: int = 3) -> None:
@@ -493,4 +498,5 @@ if __name__ == "__main__":
     elif sys.argv[1:2] == ["client"]:
         client(sys.argv[2], sys.argv[3], float(sys.argv[4]), Path(sys.argv[5]))
     else:
-        main(*(float(seconds) for seconds in sys.argv[1:2]), **{"rounds": int(number) for number in sys.argv[2:3]})
+        given = sys.argv[1:]
+        main(float(given[0]) if given else 4.0, int(given[1]) if given[1:] else 3)

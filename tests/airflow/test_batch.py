@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import random
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ def load(model: ModelFiles) -> Callable[[Any], Any]:
         values = [row["x"] if isinstance(row, dict) else row[0] for row in rows]
         for value in values:
             if value in content.get("refuses", ()):
-                raise ValueError(f"x is {value}")
+                raise ValueError(f"x is {value}{content.get('says', '')}")
+        if "says" in content:
+            return {"predictions": [content["says"] for _ in values]}
         return {"predictions": [value * content["factor"] for value in values]}
 
     return answers
@@ -161,13 +164,15 @@ class Worker:
         command = [sys.executable, "-m", "tests.support.mortal_batch_worker"]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def __call__(self, scene: Scene, results: Path, **kill_at: Any) -> Any:
+    def __call__(
+        self, scene: Scene, results: Path, *, chunk_rows: int = 50, part_bytes: int = 1000, **kill_at: Any
+    ) -> Any:
         """Score, and tell how it ended."""
         arguments = {
             "input": str(scene.table or scene.input),
             "result_path": str(results),
             "key_columns": ["id"],
-            "chunk_rows": 50,
+            "chunk_rows": chunk_rows,
             "max_errors": 10,
             "fail_on_partial_error": False,
             "run_key": "run",
@@ -175,7 +180,8 @@ class Worker:
         }
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps({"name": scene.name, "arguments": arguments, "kill_at": kill_at}) + "\n")
+        task = {"name": scene.name, "arguments": arguments, "kill_at": kill_at, "part_bytes": part_bytes}
+        self.process.stdin.write(json.dumps(task) + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
@@ -216,6 +222,26 @@ class TestKill:
         same = ("counts", "distribution", "single_version", "model_version")
         assert {name: manifest[name] for name in same} == {name: expected[name] for name in same}
         assert manifest["counts"] == {"success": ROWS - 2, "error": 2, "skipped": 0}
+
+    @pytest.mark.slow
+    def test_a_million_rows_killed_three_times(self, scene: Scene, worker: Worker) -> None:
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        scene.table = scene.folder / "million.parquet"
+        source = random.Random(7)  # noqa: S311 - no secret
+        rows = [float(source.randrange(17)) + source.random() / 10 for _ in range(1_000_000)]
+        pq.write_table(pa.table({"id": [f"n{x}" for x in range(len(rows))], "x": rows}), scene.table)
+        how = {"chunk_rows": 1000, "part_bytes": 1 << 20}
+        expected = worker(scene, scene.folder / "undisturbed", **how)
+
+        assert [worker(scene, scene.results, request=number, **how) for number in (300, 450, 200)] == ["killed"] * 3
+        manifest = worker(scene, scene.results, **how)
+
+        assert manifest["counts"] == {"success": len(rows), "error": 0, "skipped": 0}
+        whole = pa.concat_tables(pq.read_table(scene.results / name) for name in manifest["files"])
+        undisturbed = pa.concat_tables(pq.read_table(scene.folder / "undisturbed" / one) for one in expected["files"])
+        assert whole.equals(undisturbed)
+        assert whole["prediction"].to_pylist() == [2 * x for x in rows]
+        assert manifest["distribution"] == expected["distribution"]
 
     def test_from_parquet_to_parquet(self, scene: Scene, worker: Worker) -> None:
         pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -519,6 +545,29 @@ class TestRows:
         scene.write([])
         with pytest.raises(AirflowFailException, match="input: expected rows, got none"):
             scene.score()
+
+
+class TestSecrets:
+    @pytest.mark.parametrize("is_strict", [False, True])
+    def test_the_key_is_nowhere(self, scene: Scene, caplog: pytest.LogCaptureFixture, *, is_strict: bool) -> None:
+        """A model that tells the key, in its answers and its refusals: no file, log, XCom, error or field has it."""
+        caplog.set_level(logging.DEBUG)
+        key = scene.serving.api_key
+        scene.register(2, says=f"the key is {key}", refuses=[3, 777]).deploy(2)
+        task = scene.task(fail_on_partial_error=is_strict)
+
+        if is_strict:
+            with pytest.raises(AirflowFailException) as failed:
+                execute(task)
+        told = str(failed.value) if is_strict else json.dumps(execute(task))
+
+        kept = {path.name: path.read_text() for path in scene.results.iterdir()}
+        assert {"manifest.json", "errors.jsonl"} <= set(kept)
+        assert "the key is ***" in kept["errors.jsonl"]
+        assert "the key is ***" in scene.content().decode()
+        fields = [str(getattr(task, name)) for name in task.template_fields]
+        secret = key.rpartition(".")[2]
+        assert all(secret not in text for text in (*kept.values(), told, *fields, caplog.text))
 
 
 class TestFolder:

@@ -34,7 +34,7 @@ def work(task: dict[str, Any]) -> dict[str, Any]:
     kill_at = task["kill_at"]
     numbers, files = itertools.count(1), itertools.count(1)
     send, replace, link = requests.adapters.HTTPAdapter.send, Path.replace, os.link
-    table.PART_BYTES = task.get("part_bytes", 1000)
+    table.PART_BYTES = task["part_bytes"]
 
     def die(*, now: bool) -> None:
         if now:
