@@ -6,7 +6,7 @@ import logging
 import math
 import uuid
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.batch import progress as stored
 from airflow_provider_hsml.hopsworks.batch.rows import Columns, RowForm
@@ -322,7 +322,7 @@ def _batches(value: Any) -> Iterator[list[Any] | TableRows]:
     if hasattr(value, "__arrow_c_stream__"):
         from .arrow_files import record_batches  # noqa: PLC0415 - needs pyarrow
 
-        yield from cast("Iterator[TableRows]", record_batches(value))
+        yield from record_batches(value)
         return
     for number, batch in enumerate(value):
         if hasattr(batch, "to_pylist"):

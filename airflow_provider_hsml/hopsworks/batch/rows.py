@@ -84,8 +84,9 @@ class Columns:
 class TableRows(Protocol):
     """Rows that are stored by columns, so that most of them need no look in Python."""
 
-    names: Sequence[str]
-    """The names of the columns."""
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of the columns."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
