@@ -11,7 +11,8 @@ from airflow_provider_hsml.hopsworks.domain import arguments, gate
 from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain
-from airflow_provider_hsml.hopsworks.registry import download, lookup, retention, tags
+from airflow_provider_hsml.hopsworks.promotion import retention
+from airflow_provider_hsml.hopsworks.registry import download, lookup, tags
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 from .base import HsmlBaseHook, read_version
@@ -29,7 +30,7 @@ class ModelsMixin(HsmlBaseHook):
 
     def get_models(self, name: str) -> list[ModelVersion]:
         """List all versions of a model."""
-        return self.run(lookup.list_versions(self.client.project, check_model_name(name)))
+        return list(self.run(lookup.list_versions(self.client.project, check_model_name(name))).models)
 
     def get_model(self, name: str, version: int | None = None) -> ModelVersion:
         """
@@ -108,10 +109,14 @@ class ModelsMixin(HsmlBaseHook):
         """
         Delete old versions of a model, but none that a deployment serves or can be rolled back to.
 
+        These are the versions that kept versions of deployments name, and those in the newest journal entries.
+
         :param name: the model's name
         :param keep: how many of the newest to keep, at least 1
         :param keep_best: a metric and a direction (``max`` or ``min``), to keep the best version as well
         :return: the versions that were deleted, and those that were kept, with the reasons
+        :raises InvalidInputError: this Hopsworks keeps no versions of deployments, and the API key may not read the
+            journal; nothing was deleted
         """
         best_by = None
         if keep_best is not None:

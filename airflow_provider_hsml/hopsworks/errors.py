@@ -408,7 +408,7 @@ class VerificationError(DeploymentError):
 
 class AmbiguousVerificationError(VerificationError):
     """
-    Raised when answers are wrong, but may not be the new version's.
+    Raised when answers are wrong, but may not be the new version's, or when a change never reached the cluster.
 
     The change is rolled back, and the version is not rejected: deploy it again once its instances can be told apart.
     """

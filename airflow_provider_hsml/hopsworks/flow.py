@@ -434,16 +434,19 @@ class Backoff:
         return Pause(delay, quiet, functools.partial(self._heartbeat.log, about, self.deadline))
 
 
-async def read_patiently(call: Call[T], backoff: Backoff) -> T:
+async def read_patiently(call: Call[T], backoff: Backoff, check: Callable[[T], object] | None = None) -> T:
     """
     Read something, and retry until the deadline while the server is unavailable.
 
     :param call: the read; safe to repeat
     :param backoff: how often and until when
+    :param check: raises the error of an answer that counts as unreadable; None if each counts
     """
     while True:
         try:
             answer: T = await bounded(call, backoff.deadline, backoff.clock)
+            if check is not None:
+                check(answer)
         except HopsworksError as error:
             if not error.transient:
                 raise

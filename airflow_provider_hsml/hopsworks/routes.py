@@ -18,7 +18,7 @@ from .flow import Sleep, all_pages, read_patiently
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .api import Call, Project
+    from .api import Call, Page, Project
     from .domain.deployment import Deployment, DeploymentVersion
     from .flow import Backoff
 
@@ -84,10 +84,61 @@ class Routes:
 
         :param complete: raise an error for a version that cannot be read; else it is logged and left out
         :param backoff: how to retry while the server is unavailable; None for no retry beyond the client's own
+        :raises UnexpectedResponseError: the list lacks the active version, so that others may be missing
+        """
+        found = await self._versions(project, deployment, backoff, complete=complete)
+        return None if found is None else found[0]
+
+    async def version_numbers(
+        self, project: Project, deployment: Deployment, backoff: Backoff | None = None
+    ) -> set[int] | None:
+        """
+        Return the numbers of a deployment's versions; None if this Hopsworks keeps none (before 5.2).
+
+        :param backoff: how to retry while the server is unavailable; None for no retry beyond the client's own
+        :raises UnexpectedResponseError: a number cannot be read, or the list lacks the active version
+        """
+        found = await self._versions(project, deployment, backoff)
+        if found is None:
+            return None
+        numbers = {number for number in found[1] if number is not None}
+        if None in found[1]:
+            message = (
+                f"list the versions of deployment {deployment.name!r}: the number of a version cannot be read.\n"
+                "Run the task again."
+            )
+            raise UnexpectedResponseError(message, status=200)
+        return numbers
+
+    async def _versions(
+        self, project: Project, deployment: Deployment, backoff: Backoff | None, *, complete: bool = False
+    ) -> tuple[list[DeploymentVersion], list[int | None]] | None:
+        """
+        Return the versions that can be read, and the numbers of all.
+
+        :raises UnexpectedResponseError: the list lacks the active version
         """
         witness = api.get_deployment_by_id(project, deployment.id)
-        return await all_pages(
-            lambda offset: self.read(
-                api.get_versions(project, deployment, offset=offset, complete=complete), witness, backoff
+        unread: list[int | None] = []
+
+        async def page(offset: int) -> Page[DeploymentVersion] | None:
+            call = api.get_versions(project, deployment, offset=offset, complete=complete)
+            rows = await self.read(call, witness, backoff)
+            unread.extend(rows.unread_versions if rows is not None else ())
+            return rows
+
+        found = await all_pages(page)
+        if found is None:
+            return None
+        numbers = [*(version.version for version in found), *unread]
+        # A list without it was not read whole, whatever it counts: Hopsworks keeps the active version for certain.
+        if not numbers or (deployment.version is not None and deployment.version not in numbers):
+            active = (
+                "the active version" if deployment.version is None else f"version {deployment.version}, the active one"
             )
-        )
+            message = (
+                f"list the versions of deployment {deployment.name!r}: the answer lacks {active}, and may lack others, "
+                "too.\nRun the task again."
+            )
+            raise UnexpectedResponseError(message, status=200)
+        return found, numbers

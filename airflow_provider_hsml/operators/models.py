@@ -179,9 +179,9 @@ class DeleteModelVersionsOperator(HsmlOperator):
     Delete old versions of a model, with their files.
 
     Use it regularly, to bound the registry's size. It keeps the newest versions, the best by a metric, and each version
-    that a deployment of the project is configured to serve. Where Hopsworks keeps versions of deployments, it also
-    keeps those that a deployment can be rolled back to. The log gives the reason for each kept version. Versions that
-    are deleted already are skipped, so a retry resumes.
+    that a deployment of the project is configured to serve or can be rolled back to: those of its kept versions (5.2
+    and later), and those in the newest entry of its journal. The log gives the reason for each kept version. Versions
+    that are deleted already are skipped, so a retry resumes.
 
     Returns ``{"deleted": [...], "kept": [...]}``, the numbers of the versions.
 

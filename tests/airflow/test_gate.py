@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_hsml import DeployBestModelOperator
+from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, ModelVersionSensor
 from airflow_provider_hsml.hopsworks import Gate, api
 from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
+from airflow_provider_hsml.local import RequestFault
 from tests.support.tasks import FakeTaskInstance, changes, execute, reads, rendered
 
 if TYPE_CHECKING:
@@ -195,3 +196,35 @@ class TestOlderData:
 
         with pytest.raises(UnexpectedResponseError, match=r"airflow\.json': the answer is not what Hopsworks gives"):
             self.best(name, poll_interval=0.1)
+
+
+def test_a_newest_version_that_cannot_be_read_leads_to_no_older_one(
+    serving: LocalServing, hook: HsmlHook, name: str, register: Callable[..., int]
+) -> None:
+    """Neither 'latest', nor the sensor, nor candidates by number; an older one by its number is served all the same."""
+    for accuracy in (0.7, 0.8, 0.9):
+        register(name, 1, accuracy=accuracy)
+    execute(DeployModelOperator(task_id="task", model_name=name, model_version=3, poll_interval=0.2))
+    rows = [
+        {"id": f"{name}_{version}", "name": name, "version": version, "metrics": {"accuracy": 0.9}}
+        for version in (1, 2)
+    ]
+    odd = {"id": f"{name}_3", "name": name, "version": 3, "metrics": []}
+    listing = RequestFault("GET", "**/models", status=200, body={"count": 3, "items": [odd, *rows]}, times=None)
+    serving.faults.add(listing)
+    latest = DeployModelOperator(task_id="task", model_name=name, poll_interval=0.2)
+    sensor = ModelVersionSensor(task_id="task", model_name=name, poke_interval=0.1, timeout=20)
+    serving.requests.clear()
+
+    for deploying in (latest, best(name, candidates=[3])):
+        with pytest.raises(UnexpectedResponseError, match="version 3 cannot be read"):
+            execute(deploying)
+    assert sensor.poke({}) is False
+    assert changes(serving) == []
+    assert hook.get_deployment(name).model_version == 3
+    older = DeployModelOperator(task_id="task", model_name=name, model_version=2, poll_interval=0.2)
+    assert execute(older)["model_version"] == 2
+
+    serving.faults.clear()
+    assert execute(sensor)["model_version"] == 3
+    assert execute(latest)["model_version"] == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import time
@@ -24,9 +25,10 @@ from airflow_provider_hsml.hopsworks.promotion.guarded_change import GuardedChan
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
 from airflow_provider_hsml.hopsworks.promotion.situation import read_situation
 from airflow_provider_hsml.hopsworks.promotion.way_back import WayBack
+from airflow_provider_hsml.hopsworks.rollout.bake import Bake
 from airflow_provider_hsml.hopsworks.rollout.watch import RolloutWatch
 from airflow_provider_hsml.hopsworks.transport.client import Client
-from airflow_provider_hsml.local import Hold, RequestFault, StartFault
+from airflow_provider_hsml.local import Hold, LostChange, RequestFault, StartFault
 from tests.support.tasks import FakeTaskInstance, changes, execute
 
 if TYPE_CHECKING:
@@ -181,6 +183,7 @@ class TestAModelThatCannotBeReached:
             execute(deploy(deployed, 2))
         assert hook.get_promotion_state(deployed).rejected == ()
 
+    @pytest.mark.parametrize("watched", [RolloutWatch, Bake])
     @pytest.mark.parametrize("comes_back", [True, False])
     def test_after_the_change(
         self,
@@ -189,14 +192,15 @@ class TestAModelThatCannotBeReached:
         serving: LocalServing,
         monkeypatch: pytest.MonkeyPatch,
         comes_back: bool,
+        watched: type,
     ) -> None:
         """Evidence against the version, if the previous one answers after the rollback."""
-        after_the_change(monkeypatch, lambda: serving.faults.add(DEAD))
+        after_the_change(monkeypatch, lambda: serving.faults.add(DEAD), watched)
         if comes_back:
             monkeypatch.setattr(GuardedChange, "roll_back", first(serving.faults.clear, GuardedChange.roll_back))
 
-        with pytest.raises(Exception, match=r"does not answer, although it should"):
-            execute(deploy(deployed, 2))
+        with pytest.raises(Exception, match=r"does not answer, although it should|it is unreachable"):
+            execute(deploy(deployed, 2, verification={"bake_seconds": 0.5, "probe_interval": 0.1}))
         state = hook.get_promotion_state(deployed)
         assert [rejection.version for rejection in state.rejected] == ([2] if comes_back else [])
         assert hook.get_deployment(deployed).model_version == 1
@@ -212,10 +216,10 @@ def first(act: Callable[[], object], then: Callable[..., Any]) -> Callable[..., 
     return both
 
 
-def after_the_change(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
-    """Act when the first rollout is watched; a rollback is another one."""
+def after_the_change(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object], watched: Any = RolloutWatch) -> None:
+    """Act when the first rollout is watched, or baked; a rollback is another one."""
     acts = [act]
-    monkeypatch.setattr(RolloutWatch, "run", first(lambda: [one() for one in acts], RolloutWatch.run))
+    monkeypatch.setattr(watched, "run", first(lambda: [one() for one in acts], watched.run))
     monkeypatch.setattr(WayBack, "restore", first(acts.clear, WayBack.restore))
 
 
@@ -429,6 +433,26 @@ class TestSettling:
 
         assert execute(third(name, unschedulable_grace=30))["action"] == "kept"
         assert hook.get_deployment(name).model_version == 2
+
+
+class TestAChangeThatNeverReachesTheCluster:
+    def test_is_rolled_back_and_rejects_nothing(
+        self, hook: HsmlHook, register: Callable[..., int], serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its instances were never started, so nothing is known about the version."""
+        monkeypatch.setattr(rollout_tracker, "NEVER_APPLIED", 1.0)
+        cluster, name = serving.world.cluster, "pendingidle"
+        register(name, 1)
+        register(name, 2)
+        execute(deploy(name, 1))
+        monkeypatch.setattr(cluster, "profile", dataclasses.replace(cluster.profile, stale_status="Idle"))
+        serving.faults.add(LostChange(name))
+
+        with pytest.raises(AirflowFailException, match=r"never applied to the cluster(.|\n)*It was rolled back"):
+            execute(deploy(name, 2))
+
+        state = hook.get_promotion_state(name)
+        assert (state.state, state.rejected) == ("rolled_back", ())
 
 
 class TestNoRoom:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -12,8 +13,9 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml.hooks import HsmlHook
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState
-from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError
+from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, SupersededError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion.journal import open_journal
@@ -29,7 +31,7 @@ from tests.conftest import HOPSWORKS, run_model
 from tests.support.tasks import FakeTaskInstance, change_by_rest, changes, execute, resource
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from airflow_provider_hsml.hopsworks.domain.judge import ProbeResult
 
@@ -55,6 +57,20 @@ def liar(hook: HsmlHook, model_file: Callable[..., Any]) -> Callable[..., int]:
         ).version
 
     return make
+
+
+PATHS = (
+    None,
+    "/Projects/demo/Models/{name}/",
+    "/Projects/demo/Models/{name}/2",
+    "hdfs:///Projects/demo/Models/{name}",
+    "/Projects/DEMO/Models/{name}",
+)
+"""Forms in which a server may write the path of a model of the project ``demo``."""
+
+
+def _read_with_path(read: Callable[..., Any], path: str | None, data: Mapping[str, Any]) -> Any:
+    return read({**data, "modelPath": path})
 
 
 def serving_version(serving: LocalServing, name: str) -> Any:
@@ -149,6 +165,28 @@ class TestAChallengerThatFails:
         after = resource(hook, "back4")
         for key in ("requestedInstances", "batchingConfiguration", "modelVersion"):
             assert after[key] == before[key]
+
+
+def test_reads_that_lack_the_revision_now_and_then(
+    hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are no other client's change: the bad version is rolled back."""
+    name, reads, read = f"lacks{next(_numbers)}", itertools.count(1), Deployment.from_json
+
+    def spoilt(data: dict[str, Any]) -> Deployment:
+        return read(data | {"revision": None} if next(reads) % 6 == 0 else data)
+
+    register(name, 1, auc=0.8)
+    execute(best(name))
+    liar(name, auc=0.9)
+    monkeypatch.setattr(Deployment, "from_json", spoilt)
+
+    with pytest.raises(AirflowFailException, match="It was rolled back"):
+        execute(best(name))
+    assert next(reads) > 8
+    monkeypatch.undo()
+    state = hook.get_promotion_state(name)
+    assert (state.state, [one.version for one in state.rejected]) == ("rolled_back", [2])
 
 
 class TestWhatWasNeverVerified:
@@ -324,6 +362,24 @@ class TestByHand:
         with pytest.raises(AirflowFailException, match="has no deployment version 9: it has"):
             execute(RollbackDeploymentOperator(task_id="back", deployment_name="hand3", to=9))
 
+    @pytest.mark.since_hopsworks("5.2")
+    @pytest.mark.parametrize("body", [{"count": 0}, []], ids=str)
+    def test_a_list_of_versions_that_was_not_read_ends_no_rollback(
+        self, body: Any, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
+    ) -> None:
+        """The journal holds no values of environment variables: the kept version does."""
+        name = f"env{next(_numbers)}"
+        for number in (1, 2):
+            register(name, number, auc=0.8 + number / 100)
+            execute(best(name, spec={"env_vars": {"LEVEL": str(number)}}))
+        back, ti = RollbackDeploymentOperator(task_id="back", deployment_name=name), FakeTaskInstance()
+        serving.faults.add(RequestFault("GET", "/project/*/serving/*/versions", status=200, body=body))
+        with pytest.raises(UnexpectedResponseError, match="the active one"):
+            execute(back, ti)
+
+        assert execute(back, ti)["model_version"] == 1
+        assert resource(hook, name)["predictorEnvVars"] == ["LEVEL=1"]
+
 
 class TestOfOnePromotion:
     """In a task that runs when a later check fails, whatever it was that failed."""
@@ -353,6 +409,28 @@ class TestOfOnePromotion:
 
         assert (record["action"], record["model_version"]) == ("rolled_back", 1)
         assert serving_version(serving, name) == 1
+
+    @pytest.mark.parametrize("form", PATHS)
+    def test_whatever_the_server_writes_as_the_path_of_the_model(
+        self,
+        form: str | None,
+        promoted: tuple[str, dict[str, Any]],
+        serving: LocalServing,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """An unknown owner is no other owner: what was promoted is rolled back, rejected, and not chosen again."""
+        name, record = promoted
+        path = form and form.format(name=name)
+        for kind in (Deployment, DeploymentVersion):
+            monkeypatch.setattr(kind, "from_json", functools.partial(_read_with_path, kind.from_json, path))
+
+        record = self.roll_back(name, record)
+
+        assert (record["action"], record["model_version"]) == ("rolled_back", 1)
+        assert serving_version(serving, name) == 1
+        again = execute(best(name))
+        assert again["action"] == "kept"
+        assert "rolled back from by hand" in again["reason"]
 
     def test_what_it_has_left_pending(self, promoted: tuple[str, dict[str, Any]], serving: LocalServing) -> None:
         name, _ = promoted
@@ -460,6 +538,44 @@ class TestOfOnePromotion:
         back = RollbackDeploymentOperator(task_id="back", deployment_name=name, promotion=record, model_version=1)
         with pytest.raises(AirflowFailException, match="no model_version beside it"):
             execute(back)
+
+
+class TestWhatRetentionLeaves:
+    """The versions that a rollback needs, also where only the journal names them: before Hopsworks 5.2."""
+
+    def test_the_version_before_a_pending_change(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], liar: Callable[..., int]
+    ) -> None:
+        register("rest1", 1, auc=0.8)
+        execute(best("rest1"))
+        liar("rest1", auc=0.9)
+        body = {"errorCode": 200014, "usrMsg": "not now"}
+        serving.faults.add(RequestFault("GET", "/project/*/serving/*", status=403, body=body))
+        with pytest.raises(RequestRefusedError, match="live but unverified"):
+            execute(best("rest1"))
+        serving.faults.clear()
+
+        assert hook.delete_model_versions("rest1", keep=1).deleted == ()
+
+        with pytest.raises(AirflowFailException, match="serves again"):
+            execute(best("rest1"))
+        assert serving_version(serving, "rest1") == 1
+
+    def test_the_version_before_a_change_that_is_verified(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int]
+    ) -> None:
+        for number in (1, 2, 3):
+            register("rest2", number, auc=0.8 + number / 100)
+        for number in (2, 3):
+            execute(DeployModelOperator(task_id="deploy", model_name="rest2", model_version=number))
+
+        assert hook.delete_model_versions("rest2", keep=1).deleted == (1,)
+
+        back = RollbackDeploymentOperator(task_id="back", deployment_name="rest2")
+        assert execute(back)["model_version"] == 2
+        assert hook.delete_model_versions("rest2", keep=1).deleted == ()
+        assert execute(back)["model_version"] == 3, "and forth again"
+        assert serving_version(serving, "rest2") == 3
 
 
 class TestRecreate:

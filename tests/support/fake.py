@@ -74,6 +74,10 @@ class FakeHopsworks:
     bodies: list[dict[str, Any]] = field(default_factory=list)
     faults: dict[str, list[Any]] = field(default_factory=dict)
     """What befalls the next requests of a kind, by the names in ``sent``: LOST, UNSENT, an ``Answer``, or None."""
+    lacks: dict[int, dict[str, Any]] = field(default_factory=dict)
+    """Number of a read of the deployment -> the values that its answer has in place of the real ones."""
+    looks: int = 0
+    """Reads of the deployment so far."""
     on: dict[str, Callable[[], None]] = field(default_factory=dict)
     """What happens when a request of a kind arrives, by the names in ``sent``."""
     later: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
@@ -130,6 +134,9 @@ class FakeHopsworks:
         if isinstance(fault, Answer):
             return call.outcome(fault)
         answer = self._answer(call, kind, path)
+        if call.looks_at is not None:
+            answer = _with(answer, self.lacks.get(self.looks, {}))
+            self.looks += 1
         if call.method == "DELETE" and path.startswith("dataset"):
             self.files = {name: content for name, content in self.files.items() if not path.endswith(name)}
         if kind in self.on:
@@ -207,6 +214,10 @@ class FakeHopsworks:
 
 def _entry(name: str, content: Any) -> dict[str, Any]:
     return {"attributes": {"name": name, "size": len(json.dumps(content))}}
+
+
+def _with(answer: Answer, changes: dict[str, Any]) -> Answer:
+    return _json(json.loads(answer.content) | changes) if changes and answer.status == 200 else answer
 
 
 def _json(value: Any) -> Answer:

@@ -28,7 +28,10 @@ SEED = os.environ.get("HSML_TEST_SEED", "14")
 _PACKAGE = Path(__file__).parents[2] / "airflow_provider_hsml"
 
 STATUSES = (200, 201, 202, 204, 301, 302, 400, 401, 403, 404, 405, 409, 413, 422, 429, 500, 501, 502, 503, 504, 599)
-_NUMBERS = (0, -1, 1, 2, 119, 1.5, -0.0, 1e308, float("inf"), float("-inf"), float("nan"), 10**30, -(10**30), 2**63)
+_NUMBERS: tuple[float, ...] = (
+    *(0, -1, 1, 2, 119, 1.5, -0.0, 1e308, float("inf"), float("-inf"), float("nan"), 10**30, -(10**30), 2**63),
+    *(10**400, -(10**400)),
+)
 _TEXTS = (
     *("", " ", "x", "1", "-1", "1.5", "NaN", "Infinity", "None", "null", "true", "\u0661", "\u00b2", "[1]"),
     *('{"a": 1}', "Running", "digits", "\ud800", "\udfff\ud800", "\0", "a\nb", "\x1b[31m", "\u202e"),

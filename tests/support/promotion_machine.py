@@ -517,10 +517,11 @@ class PromotionMachine(RuleBasedStateMachine):
         if self.former is None:
             return
         self._reject(after, end, is_faulty=is_faulty)
-        former = before if self._was_settled(task, before, after, end) else self.former
+        is_settled = self._was_settled(task, before, after, end)
+        former = before if is_settled else self.former
         if former.version is not None:
             assert _who(after) == _who(former), "not what served before"
-        else:
+        elif not is_settled:
             assert after.status in ("Created", "Stopped"), "nothing served before"
         if former.row:
             was, now = _configuration(former), _configuration(after)
@@ -532,12 +533,14 @@ class PromotionMachine(RuleBasedStateMachine):
         Tell whether the unverified change was verified first, so that it is what served before.
 
         Only a choice of the best settles it, and only if it chooses another version. A change of settings alone leaves
-        who answers as it was: that tells nothing.
+        who answers as it was: that tells nothing. A deployment that was made and not started is started for it.
         """
         chosen = end.record
         if not (self.was_unverified and chosen and task.what.startswith("deploy best")):
             return False
         is_another = chosen.model_version != before.row.get("modelVersion") and chosen.rolled_back is None
+        if before.status == "Created":
+            return is_another and self._is_served(after) and after.version == before.row["modelVersion"]
         return is_another and self._is_served(before) and _who(after) == _who(before)
 
     def _judge_success(self, after: Seen, record: Record, *, is_faulty: bool) -> None:

@@ -40,6 +40,7 @@ from airflow_provider_hsml.hopsworks.domain import (
 from airflow_provider_hsml.hopsworks.domain.access import EXTRA_KEYS, Access
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
 from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView
+from airflow_provider_hsml.hopsworks.domain.judge import Judge, Probe, ProbeResult
 from airflow_provider_hsml.hopsworks.domain.result_set import ResultSet
 from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.domain.side_deployment import Lease
@@ -529,6 +530,18 @@ def _read_rows(value: Any) -> None:
             records.instances("input", found, columns, records.Shape.of_example({"instances": example}))
 
 
+def _judge(value: Any) -> None:
+    """Judge an answer, also next to itself as the previous version's."""
+    body = {"instances": [[1.0]]}
+    for given in ({}, {"version_path": "a"}, {"expect": "finite"}, {"expect": "same_length", "version_path": "a.b"}):
+        for recorded in ([0.5], [1], value if isinstance(value, list) else [value]):
+            judge = Judge(verification.Verification(**given).checks(), Probe(body, recorded), version=2)
+            for champion in (None, {"predictions": [0.5]}, value):
+                judge.record_champion(1, champion)
+                for answer_ in (value, {"predictions": value}, {"predictions": [value], "a": value}):
+                    assert isinstance(judge.judge(answer_, 0.1), ProbeResult)
+
+
 def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
     """Return each reader of arguments, with a valid value."""
     valid = {
@@ -568,6 +581,7 @@ def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
         "rows to compare on": (_read_rows, [{"x": 1, "y": 0}, {"x": 2, "y": 1}]),
         "a result set": (_read_results, _RESULTS),
         "a challenger": (partial(Reference.read, "challenger"), {"model_name": "mnist", "model_version": 2}),
+        "an answer to a probe": (_judge, {"predictions": [0.5], "a": {"b": 2}}),
         "a plan": (Plan.read, {"plan": _PLAN}),
         "an event": (trigger_event.read, _EVENTS[0]),
         "the name of a model": (lambda value: api.get_model(PROJECT, value, 1), "mnist"),
@@ -579,7 +593,7 @@ def _readers() -> dict[str, tuple[Callable[[Any], Any], Any]]:
 
 
 READERS = _readers()
-_FROM_JSON = ("an event", "Access of a connection", "Access of the environment")
+_FROM_JSON = ("an event", "an answer to a probe", "Access of a connection", "Access of the environment")
 """Readers of values that Airflow has parsed from text."""
 
 

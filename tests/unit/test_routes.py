@@ -9,6 +9,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.api import Answer
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.routes import Routes
 from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
@@ -95,3 +96,25 @@ def test_one_missing_route_says_nothing_of_another() -> None:
     assert read(server, routes) is None
     call: Any = api.get_deployment_tags(PROJECT, LIVE)
     assert server.run(routes.read(call, api.get_deployment_by_id(PROJECT, 14))) == {}
+
+
+@pytest.mark.parametrize("body", [{"count": 0}, [], {"items": []}, [{"version": 1}]], ids=str)
+def test_a_list_that_lacks_the_active_version_was_not_read(body: Any) -> None:
+    server, answer = FakeHopsworks(row=row(version=2)), Answer(200, json.dumps(body).encode())
+    live = Deployment.from_json(row(version=2))
+    server.faults["versions"] = [answer] * 3
+    newest: Any = api.get_newest_version(PROJECT, live)
+
+    with pytest.raises(UnexpectedResponseError, match="lacks version 2, the active one"):
+        server.run(Routes().versions(PROJECT, live))
+    with pytest.raises(UnexpectedResponseError, match="lacks version 2, the active one"):
+        server.run(Routes().version_numbers(PROJECT, live))
+    with pytest.raises(UnexpectedResponseError, match="lacks version 2"):
+        server.run(Routes().read(newest, api.get_deployment_by_id(PROJECT, live.id)))
+
+
+def test_the_active_version_may_be_one_that_cannot_be_read() -> None:
+    server = FakeHopsworks(row=row(version=2, modelName=7), kept=[row()])
+
+    found = server.run(Routes().versions(PROJECT, Deployment.from_json(row(version=2))))
+    assert [version.version for version in found or ()] == [1]

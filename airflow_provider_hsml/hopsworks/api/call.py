@@ -186,6 +186,8 @@ class Page(Generic[T]):
     """None if it is not known: the list then ends with an empty page."""
     unreadable: int = 0
     """Rows of the page that are left out, since they cannot be read."""
+    unread_versions: tuple[int | None, ...] = ()
+    """``version`` of each of those rows; None where that cannot be read either. Names in another case are none."""
 
 
 def rows_of(data: Any, *, offset: int | None = None) -> list[Any]:
@@ -218,7 +220,14 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
     :param complete: raise the error of such a row instead
     :raises InvalidInputError: all that can be read have the name in another case
     """
-    found, in_another_case = [], None
+    return _sorted_out(what, rows, read, complete=complete)[0]
+
+
+def _sorted_out(
+    what: str, rows: list[Any], read: Callable[[Any], T], *, complete: bool
+) -> tuple[list[T], list[dict[str, Any]]]:
+    """Return what ``readable`` returns, and the rows that cannot be read."""
+    found, unread, in_another_case = [], [], None
     for row in rows:
         try:
             found.append(read(row))
@@ -227,11 +236,12 @@ def readable(what: str, rows: list[Any], read: Callable[[Any], T], *, complete: 
         except Exception as error:
             if complete:
                 raise
+            unread.append(row)
             name = row.get("name", row.get("id"))
             log.warning("%s: left out %s, which cannot be read: %s", what, beginning(repr(name)), _fault(error))
     if in_another_case is not None and not found:
         raise in_another_case
-    return found
+    return found, unread
 
 
 def page_of(what: str, data: Any, read: Callable[[Any], T], *, offset: int = 0, complete: bool = False) -> Page[T]:
@@ -242,9 +252,11 @@ def page_of(what: str, data: Any, read: Callable[[Any], T], *, offset: int = 0, 
     :raises ValueError: ``data`` is no page, or is empty although more rows are counted
     """
     rows = rows_of(data, offset=offset)
-    items = readable(what, rows, read, complete=complete)
+    items, unread = _sorted_out(what, rows, read, complete=complete)
     count = data.get("count") if isinstance(data, dict) else len(rows)
-    return Page(items, count, len(rows) - len(items))
+    numbers = (row.get("version") for row in unread)
+    unread_versions = tuple(number if type(number) is int else None for number in numbers)
+    return Page(items, count, len(rows) - len(items), unread_versions)
 
 
 def check_same(what: str, asked: str, found: str) -> None:

@@ -262,11 +262,19 @@ def get_newest_version(project: Project, deployment: Deployment) -> Call[int | M
 
     Servers before 5.2 keep none, and silently ignore ``new_version``.
     """
+
+    def read(data: Any) -> int:
+        newest = max([DeploymentVersion.from_json(row).version for row in rows_of(data, offset=0)], default=0)
+        if newest < max(deployment.version or 0, 1):
+            message = f"it lacks version {deployment.version or 1}, which is kept for certain"
+            raise wire.FormError(message)
+        return newest
+
     return Call(
         f"list the versions of deployment {deployment.name!r}",
         "GET",
         _serving(project, deployment.id, "versions"),
-        lambda data: max([DeploymentVersion.from_json(row).version for row in rows_of(data, offset=0)], default=0),
+        read,
         query=(("offset", "0"), ("limit", "1")),
         repeatable=True,
         optional=VERSIONS,

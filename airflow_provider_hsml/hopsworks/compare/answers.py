@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -21,6 +22,7 @@ MOST_CLASSES = 1000
 _MOST_INTEGER_CLASSES = 20
 """Whole numbers of more distinct values than this are numbers, where there are no labels that say more."""
 _SUM_TOLERANCE = 1e-3
+_MAX_FLOAT = sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,9 @@ def _is_class(one: Any) -> bool:
 
 
 def _is_number(one: Any) -> bool:
-    return isinstance(one, int | float) and not isinstance(one, bool)
+    """Return whether a value is a number that float can hold; NaN and infinity are in no predictions."""
+    is_known = isinstance(one, int | float) and not isinstance(one, bool)
+    return is_known and (isinstance(one, float) or -_MAX_FLOAT <= one <= _MAX_FLOAT)
 
 
 def _some(values: list[Any]) -> str:

@@ -319,7 +319,7 @@ def check_not_the_same(champion: ServedVersion | None, challenger: ServedVersion
 
     :raises InvalidInputError: champion and challenger are the same version
     """
-    if champion == challenger:
+    if challenger.is_same(champion):
         message = (
             f"challenger: {challenger} is the champion itself, so there is nothing to compare.\n"
             "Name another version, or skip the comparison when the newest version serves already."

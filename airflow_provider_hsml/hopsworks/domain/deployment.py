@@ -5,15 +5,21 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.untrusted_text import clean
 
 from . import arguments, wire
+from .model_version import model_of_path
 from .plain import from_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+Signature: TypeAlias = "tuple[int | None, str | None]"
+"""Version and revision of a deployment. None stands for one that is not known."""
 
 
 class DeploymentStatus(StrEnum):
@@ -137,7 +143,7 @@ class Deployment:
     model_server: str = "PYTHON"
     api_protocol: str = "REST"
     model_project: str | None = None
-    """The project that owns the model being served."""
+    """The project that owns the model being served; None if the response does not tell."""
     minimum_instances: int = 0
     """The minimum number of instances; 0 means that the deployment may scale to zero (Idle)."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -183,9 +189,18 @@ class Deployment:
         return replace(self, raw={})
 
     @property
-    def signature(self) -> tuple[int | None, str | None]:
+    def signature(self) -> Signature:
         """Version and revision: one of them changes with every change of the deployment, by any client."""
         return (self.version, self.revision)
+
+    def continues(self, signature: Signature | None) -> bool:
+        """
+        Return whether version and revision are those of an earlier read; one that was not known then does not count.
+
+        :param signature: of that read; None if neither was known
+        """
+        pairs = zip(signature or (None, None), self.signature, strict=True)
+        return all(known in (None, now) for known, now in pairs)
 
     @property
     def reason(self) -> str:
@@ -217,7 +232,7 @@ class DeploymentVersion:
     model_name: str | None = None
     model_version: int | None = None
     model_project: str | None = None
-    """The project that owns the model."""
+    """The project that owns the model; None if the response does not tell."""
     created: str | int | None = None
     """As the server writes it."""
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -253,9 +268,27 @@ def _minimum_instances(data: Mapping[str, Any]) -> int:
 
 
 def _owner(model_path: object) -> str | None:
-    """Return the project of ``/Projects/<project>/Models/<model>``; None for any other path."""
-    parts = model_path.split("/") if isinstance(model_path, str) else []
-    return parts[2] if len(parts) == 5 and parts[1::2] == ["Projects", "Models"] else None
+    """Return the project that owns the model of a path; None if the path does not tell."""
+    found = model_of_path(model_path)
+    return None if found is None else found[0]
+
+
+def check_kept(deployment_id: int, known: Signature, found: Deployment | None) -> None:
+    """
+    Raise an error for a read that lacks the version or the revision of an earlier read: neither becomes null again.
+
+    :param deployment_id: the id of the deployment that was read before; one that was created anew has another
+    :param known: its signature then
+    :param found: the deployment as it was just read; None if it does not exist
+    :raises UnexpectedResponseError: it lacks one of them; transient
+    """
+    if found is None or found.id != deployment_id:
+        return
+    pairs = zip(("version", "revision"), known, found.signature, strict=True)
+    lost = [key for key, was, now in pairs if was is not None and now is None]
+    if lost:
+        message = f"get {found}: the answer has no {' and no '.join(lost)}, which earlier ones had.\nRead it again."
+        raise UnexpectedResponseError(message, status=200)
 
 
 def check_deployment_name(name: object) -> str:

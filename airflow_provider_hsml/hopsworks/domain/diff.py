@@ -98,10 +98,24 @@ def update_body(raw: Mapping[str, Any], desired: SettingValues) -> dict[str, Any
 
     :param raw: the deployment resource; not modified
     """
-    body = copy.deepcopy(dict(raw))
-    for name in [*differences(raw, desired), *({"description"} & set(desired))]:
+    body, changed = copy.deepcopy(dict(raw)), differences(raw, desired)
+    for name in [*changed, *({"description"} & set(desired)), *path_to_write(raw, desired, changed)]:
         setting_of(name).write(body, desired[name])
     return _completed(body, desired)
+
+
+def path_to_write(raw: Mapping[str, Any], desired: SettingValues, changed: Collection[str]) -> list[str]:
+    """
+    Return ``model_path`` if an update has to name it although it is not among the changes: the live one may be unknown.
+
+    :param raw: the deployment resource
+    :param changed: the settings that change
+    """
+    if "model_path" not in desired or "model_path" in changed:
+        return []
+    is_needed = "model_version" in changed or SETTINGS["model_path"].wire(raw) is None
+    is_written = "model_name" in changed or (is_needed and desired["model_path"] is not None)
+    return ["model_path"] if is_written else []
 
 
 def _completed(body: dict[str, Any], desired: SettingValues) -> dict[str, Any]:

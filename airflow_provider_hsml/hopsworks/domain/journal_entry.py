@@ -34,9 +34,19 @@ class ServedVersion:
     """A model version that is served; for a script without a model, all fields are None."""
 
     project: str | None = None
-    """The project that owns the model."""
+    """The project that owns the model; None if that is not known."""
     name: str | None = None
     version: int | None = None
+
+    def is_same(self, other: ServedVersion | None) -> bool:
+        """
+        Return whether this is the same version as another, as far as both are known.
+
+        Two known projects are compared in any case: a path may have the name in another one.
+        """
+        if other is None or (self.name, self.version) != (other.name, other.version):
+            return False
+        return self.project is None or other.project is None or self.project.lower() == other.project.lower()
 
     def __str__(self) -> str:
         """Return the version, for messages."""
@@ -53,6 +63,10 @@ class Rejection:
     """Seconds since 1970."""
     key: str | None = None
     """The configuration that it failed with (``rejection_key``); None: the version is rejected with every one."""
+
+    def is_same(self, other: Rejection) -> bool:
+        """Return whether another rejection is of the same version with the same configuration."""
+        return self.key == other.key and self.served.is_same(other.served)
 
 
 @dataclass(frozen=True, slots=True)

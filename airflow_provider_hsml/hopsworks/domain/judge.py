@@ -136,13 +136,10 @@ class Judge:
         rows = self.probe.body.get("instances", self.probe.body.get("inputs"))
         try:
             result = expect.holds(predictions, rows)
-        except Exception as error:  # noqa: BLE001 - the user's function may assert, and may raise anything
+            fault = "" if result is None or result else f"returned {result!r}"
+        except Exception as error:  # noqa: BLE001 - the user's function may raise anything, or return an array
             fault = f"raised {type(error).__name__}: {error}"
-        else:
-            if result is None or result:
-                return ""
-            fault = f"returned {result!r}"
-        return f"answers otherwise than expected: {expect.name} {fault} for {beginning(str(predictions))}"
+        return fault and f"answers otherwise than expected: {expect.name} {fault} for {_shown(predictions)}"
 
     def _too_slow(self, seconds: float) -> str:
         """Compare the latency with ``max_latency_ms``, and return the fault; empty when there is none."""
@@ -173,13 +170,22 @@ def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
     """
     Return whether two JSON values are the same: numbers within a tolerance, anything else exactly.
 
+    Values that cannot be compared, since a whole number is beyond the range of float or lists nest too deeply, differ.
+
     :param tolerance: for numbers that are not both whole, relative or absolute
     """
+    try:
+        return _same(one, other, tolerance)
+    except (OverflowError, RecursionError):
+        return False
+
+
+def _same(one: Any, other: Any, tolerance: float) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         pairs = zip(one, other, strict=False)
-        return len(one) == len(other) and all(same(left, right, tolerance) for left, right in pairs)
+        return len(one) == len(other) and all(_same(left, right, tolerance) for left, right in pairs)
     if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key], tolerance) for key in one)
+        return one.keys() == other.keys() and all(_same(one[key], other[key], tolerance) for key in one)
     if isinstance(one, float) or isinstance(other, float):
         numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (one, other))
         return numbers and (
@@ -188,13 +194,21 @@ def same(one: Any, other: Any, tolerance: float = TOLERANCE) -> bool:
     return type(one) is type(other) and bool(one == other)
 
 
+def _shown(value: Any) -> str:
+    """Return the beginning of a JSON value, for a message."""
+    try:
+        return beginning(repr(value))
+    except RecursionError:
+        return f"a {type(value).__name__} that nests too deeply"
+
+
 def _difference(found: Any, recorded: Any, tolerance: float) -> str:
     """Return where predictions differ: the first row, with the expected and the actual value."""
     if not isinstance(found, list) or not isinstance(recorded, list):
-        return f"expected {beginning(repr(recorded))}, got {beginning(repr(found))}"
+        return f"expected {_shown(recorded)}, got {_shown(found)}"
     for number, (one, other) in enumerate(zip(found, recorded, strict=False), 1):
         if not same(one, other, tolerance):
-            return f"row {number} of {len(recorded)}: expected {beginning(repr(other))}, got {beginning(repr(one))}"
+            return f"row {number} of {len(recorded)}: expected {_shown(other)}, got {_shown(one)}"
     return f"expected {len(recorded)} predictions, got {len(found)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,6 +20,7 @@ INPUT_EXAMPLE = "input_example.json"
 """A version's file with a request to send, beside the model's own files."""
 EXPECTED = "expected.json"
 """A version's file with recorded requests and predictions, beside the model's own files."""
+_PATH = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*:(?://[^/]*)?)?/Projects/([^/]+)/Models/([^/]+)(?:/[0-9]+)?/?")
 RECORDED = "the keys instances and predictions, lists of the same length and not empty"
 """The form of recorded answers, for messages."""
 
@@ -177,6 +179,17 @@ def best_of(models: Iterable[ModelVersion], metric: str, direction: Direction) -
     sign = 1 if direction is Direction.MAX else -1
     ranked = [(sign * value, model.version, model) for model in models if (value := model.metric(metric)) is not None]
     return max(ranked, key=lambda row: row[:2])[2] if ranked else None
+
+
+def model_of_path(path: object) -> tuple[str, str] | None:
+    """
+    Return project and name of a model from the path of its folder, in any form that servers return it in.
+
+    :param path: with or without a scheme, the folder of a version, and a slash at the end
+    :return: None for any other path
+    """
+    found = _PATH.fullmatch(path) if isinstance(path, str) else None
+    return None if found is None else (found[1], found[2])
 
 
 def is_recorded(data: object) -> bool:

@@ -6,8 +6,8 @@ version, and right after a change a stale status: old instances may still answer
 never show Updating, and a change that is lost on the way to the cluster is never reported. So no single observation
 proves that a rollout is over. Every poll is evaluated by these rules, in this order:
 
-1. Created, Stopped or Stopping: another client stopped the deployment, which is an error. After our own START they mean
-   "not started yet" for ``START_GRACE`` seconds; then the START is sent once more (``START``).
+1. Created, Stopped or Stopping: another client stopped the deployment, which is an error. After our own START, which
+   was accepted, they mean "not started yet" for ``START_GRACE`` seconds; then it is sent once more (``START``).
 2. Another version or revision than that of our change: another client changed the deployment, which is an error. After
    a START, the first revision that is read is ours, unless it is of another model version.
 3. Failed: poll again, since Hopsworks computes the status at each read and one crash may pass. It is an error once it
@@ -41,9 +41,9 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, SupersededError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import AmbiguousVerificationError, DeploymentFailedError, SupersededError
 
-from .deployment import Deployment
+from .deployment import Deployment, Signature
 from .deployment import DeploymentStatus as Status
 
 log = logging.getLogger(__name__)
@@ -227,7 +227,7 @@ class RolloutTracker:
     cause: RolloutCause
     since: float
     """When the rollout was started, seconds since 1970."""
-    signature: tuple[int | None, str | None] | None = None
+    signature: Signature | None = None
     """The signature of our change; None until it is known, since a START creates a new revision."""
     model_version: int | None = None
     """The model version that our change or START made live; None if unknown."""
@@ -251,7 +251,8 @@ class RolloutTracker:
         :param now: seconds since 1970
         :raises SupersededError: another client changed or stopped the deployment
         :raises DeploymentFailedError: the deployment stays Failed
-        :raises VerificationError: the change was stored but never reached the cluster
+        :raises AmbiguousVerificationError: the change was stored but never reached the cluster, so no instance of it
+            has shown anything
         """
         self.poll_within = max(POLL_AGAIN, POLL_SHARE * (now - self.since))
         status = deployment.status
@@ -294,11 +295,10 @@ class RolloutTracker:
     def _check_signature(self, deployment: Deployment) -> None:
         ours, now = self.model_version, deployment.model_version
         is_another = None not in (ours, now) and now != ours
-        if self.signature is None and not is_another:
-            self.signature = deployment.signature
-        elif is_another or deployment.signature != self.signature:
+        if is_another or not deployment.continues(self.signature):
             message = f"{deployment} was changed by another client during the rollout; their change is kept."
             raise SupersededError(message)
+        self.signature = deployment.signature
 
     def _down(self, deployment: Deployment, now: float) -> NextStep:
         is_our_start = self.cause is RolloutCause.START
@@ -322,7 +322,7 @@ class RolloutTracker:
                     f"{NEVER_APPLIED:g} s, although its minimum of instances is {deployment.minimum_instances}. "
                     "Restart the deployment."
                 )
-                raise VerificationError(message)
+                raise AmbiguousVerificationError(message)
             return NextStep.POLL
         if not self.idle.can_wake:
             return self._stable(deployment, now)

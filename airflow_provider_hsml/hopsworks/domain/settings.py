@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .model_version import model_of_path
+
 COMPUTE = ("cores", "memory", "gpus")
 RESERVED = "SERVING_"
 """Prefix of environment variables that Hopsworks sets itself, for deployments with a schema."""
@@ -146,7 +148,18 @@ def _holds(live: Any, value: Any) -> bool:
     return bool(live == value)
 
 
+def _is_model_path(live: Any, value: Any, raw: Mapping[str, Any]) -> bool:
+    """Compare by project and model. A path that a server leaves out is unknown, and no other path."""
+    if live is None or value is None:
+        return live == value or raw.get("modelName") is not None
+    one, other = model_of_path(live), model_of_path(value)
+    if one is None or other is None:
+        return bool(live == value)
+    return (one[0].lower(), one[1]) == (other[0].lower(), other[1])
+
+
 PLAIN = Kind()
+MODEL_PATH = Kind(alike=_is_model_path)
 SCRIPT = Kind(
     encode=lambda value, _live: None if value is None else value.path,
     alike=lambda live, value, _raw: base_name(live) == (value and base_name(value.path)),
@@ -260,7 +273,7 @@ SETTINGS: dict[str, Setting] = {
     for setting in (
         Setting("model_name", (("modelName",),)),
         Setting("model_version", (("modelVersion",),)),
-        Setting("model_path", (("modelPath",),)),
+        Setting("model_path", (("modelPath",),), MODEL_PATH),
         Setting("framework", (("modelFramework",),)),
         Setting("script_file", (("predictor",),), SCRIPT),
         Setting("config_file", (("configFile",),), SCRIPT),

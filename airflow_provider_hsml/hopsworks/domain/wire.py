@@ -7,11 +7,13 @@ A key that is missing or null is left out; any other value must have the type th
 from __future__ import annotations
 
 import json
-import math
+import sys
 from typing import Any, TypeAlias
 
 Shape: TypeAlias = "type | list[Shape] | dict[str, Shape]"
 """A type, a list of one shape, or the shapes of an object's keys. ``float`` stands for any finite number."""
+
+_MAX_FLOAT = sys.float_info.max
 
 
 class FormError(ValueError):
@@ -79,7 +81,8 @@ def _is(value: Any, shape: Shape) -> bool:
     if isinstance(value, bool) or not isinstance(shape, type):
         return shape is bool
     if shape is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        # A whole number beyond the range of float is infinite where our code calculates with it.
+        return isinstance(value, int | float) and -_MAX_FLOAT <= value <= _MAX_FLOAT
     return isinstance(value, shape)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.flow import Clock
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 ROUTE_BUDGET = 60.0
@@ -37,6 +41,9 @@ ROUTE_BUDGET = 60.0
 BETWEEN_PROBES = 1.0
 STOPPED_SECONDS = 10.0
 """Seconds after which a stopped deployment is expected to stay stopped."""
+TOO_LARGE = 413
+INGRESS_LIMITS = frozenset({TOO_LARGE, 414, 421, 431})
+"""Statuses with which Envoy refuses a request before any model sees it: its size, address, host or headers."""
 _INTERNAL_ERROR = 120000
 _WITHOUT_FEATURES = ("ENTITY_NOT_FOUND", "FEATURE_LOOKUP_FAILED", "FEATURE_STORE_UNAVAILABLE")
 """The codes with which a deployment that looks features up says that it has none for a row."""
@@ -76,14 +83,16 @@ async def registered_probe(project: Project, model: ModelVersion, files: Version
     """
     Return the probe of a model version: its recorded answers, else its input example; None when it has neither.
 
+    One that cannot be sent, or has no rows, counts as none, with a warning: it says nothing about a model.
+
     :param files: the listings that the task has already
     """
     sizes = await files.sizes(project, model)
     expected = await _recorded_probe(project, model, sizes)
-    if expected is not None:
+    if expected is not None and _is_sendable(model, EXPECTED, expected.body):
         return expected
-    example = await _read_json(project, model, INPUT_EXAMPLE, sizes)
-    return None if example is None else Probe(example_body(example))
+    body = await _example(project, model, sizes)
+    return None if body is None else Probe(body)
 
 
 async def recorded_probe(project: Project, model: ModelVersion, files: VersionFiles) -> Probe | None:
@@ -109,9 +118,48 @@ async def _recorded_probe(project: Project, model: ModelVersion, sizes: Mapping[
 
 
 async def input_example(project: Project, model: ModelVersion) -> dict[str, Any] | None:
-    """Read a model version's input example as the body of a request; None when it has none."""
-    example = await _read_json(project, model, INPUT_EXAMPLE, await VersionFiles().sizes(project, model))
-    return None if example is None else example_body(example)
+    """Read a model version's input example as the body of a request; None when it has none that can be sent."""
+    return await _example(project, model, await VersionFiles().sizes(project, model))
+
+
+async def _example(project: Project, model: ModelVersion, sizes: Mapping[str, int | None]) -> dict[str, Any] | None:
+    example = await _read_json(project, model, INPUT_EXAMPLE, sizes)
+    if example is None:
+        return None
+    body = example_body(example)
+    return body if _is_sendable(model, INPUT_EXAMPLE, body) else None
+
+
+def _is_sendable(model: ModelVersion, name: str, body: Mapping[str, Any]) -> bool:
+    """Return whether a registered request can be sent, and log why not."""
+    if fault := fault_of(body):
+        log.warning("Version %s of model %r: %s is not sent as a request: %s", model.version, model.name, name, fault)
+    return not fault
+
+
+def fault_of(body: Mapping[str, Any]) -> str:
+    """
+    Return why the body of a request cannot be sent, or asks for nothing; an empty text if it can be sent.
+
+    :param body: the body, with at least one of the keys ``instances`` and ``inputs``
+    """
+    if {"instances", "inputs"} <= set(body):
+        return "it has both of the keys 'instances' and 'inputs'"
+    if _is_empty(body.get("instances", body.get("inputs"))):
+        return "it has no rows"
+    try:
+        json.dumps(body, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return f"{error}"
+    return ""
+
+
+def _is_empty(rows: Any) -> bool:
+    if isinstance(rows, list):
+        return all(row in ([], {}) for row in rows)
+    if isinstance(rows, Mapping):
+        return all(column == [] for column in rows.values())
+    return rows in (None, "")
 
 
 async def _read_json(project: Project, model: ModelVersion, name: str, sizes: Mapping[str, int | None]) -> Any:
@@ -137,8 +185,9 @@ def is_model_refusal(error: HopsworksError) -> bool:
     :param error: the error of the request
     """
     if isinstance(error, InferenceError):
-        # The ingress checks the API key and limits the rate before the request reaches the model.
-        return error.status not in (401, 403, 408, 429) and not is_without_features(error)
+        # The ingress checks the API key and limits the rate and the size before the request reaches the model.
+        is_ingress = error.status in (401, 403, 408, 429) or error.status in INGRESS_LIMITS
+        return not is_ingress and not is_without_features(error)
     is_models = isinstance(error, RequestRefusedError) and error.code in (MODEL_4XX, MODEL_5XX)
     return is_models and not is_without_features(error)
 

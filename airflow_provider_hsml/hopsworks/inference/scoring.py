@@ -468,7 +468,10 @@ def refuses_rows(error: HopsworksError) -> bool:
     """
     if predict.is_unreached(error) or _is_passing(error):
         return False
-    return predict.is_model_refusal(error) or predict.is_schema_refusal(error) or _ENTITY_MISSING in _text(error)
+    # The ingress refuses a request that is too large, which one of fewer rows is not.
+    is_too_large = isinstance(error, InferenceError) and error.status == predict.TOO_LARGE
+    is_models = predict.is_model_refusal(error) or predict.is_schema_refusal(error)
+    return is_models or is_too_large or _ENTITY_MISSING in _text(error)
 
 
 def none_answered(error: HopsworksError, rows: int) -> HopsworksError:

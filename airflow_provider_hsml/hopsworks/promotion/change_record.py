@@ -171,7 +171,7 @@ class ChangeRecord:
     def changed_script(self) -> str | None:
         """The change in words, if it keeps the model's version and replaces a script only; else None."""
         entry = self.entry
-        if entry is None or entry.before is None or entry.challenger != entry.before.served:
+        if entry is None or entry.before is None or not entry.challenger.is_same(entry.before.served):
             return None
         names = [name for name in ("script_file", "transformer.script_file") if name in entry.desired]
         if not names or len(names) != len(entry.desired) or entry.touches_env_vars:
@@ -222,8 +222,7 @@ class ChangeRecord:
             return
         known = self.entry.rejected
         if rejection is not None:
-            same = (rejection.served, rejection.key)
-            known = (*(one for one in known if (one.served, one.key) != same), rejection)
+            known = (*(one for one in known if not one.is_same(rejection)), rejection)
         passes = self.entry.passes if passes is None else passes
         now = self.run.clock()
         self.entry = dataclasses.replace(self.entry, state=state, reason=reason, at=now, rejected=known, passes=passes)
@@ -249,8 +248,10 @@ class ChangeRecord:
         entry = self.entry
         if entry is None or not entry.unreachable:
             return
-        ours = (entry.challenger, entry.reason.partition("\n")[0])
-        others = tuple(one for one in entry.rejected if (one.served, one.reason) != ours)
+        reason = entry.reason.partition("\n")[0]
+        others = tuple(
+            one for one in entry.rejected if one.reason != reason or not one.served.is_same(entry.challenger)
+        )
         self.entry = dataclasses.replace(entry, rejected=others)
         await self.write(entry.state, entry.reason)
 
@@ -286,9 +287,9 @@ class ChangeRecord:
         if live is None or self.rollback is None or not self.rollback.rejects:
             return known
         left = PreviousState.of(live).served
-        if left.version is None or left == self._challenger(live):
+        if left.version is None or left.is_same(self._challenger(live)):
             return known
-        others = (one for one in known if one.served != left)
+        others = (one for one in known if not one.served.is_same(left))
         return (*others, Rejection(left, "it was rolled back from by hand", self.run.clock()))
 
     def _challenger(self, live: Deployment | None) -> ServedVersion:

@@ -177,7 +177,7 @@ class GuardedChange:
 
     async def _reconcile(self, reconciler: Reconciler, known: Deployment | None) -> Outcome:
         async with reconciler:
-            step = await reconciler.prepare(known)
+            step = await reconciler.prepare(known, was=self.record.decided_on)
             while isinstance(step, PreparedChange):
                 if step.needs_record:
                     await self.record.begin(step.live, reconciler.probe_inputs)

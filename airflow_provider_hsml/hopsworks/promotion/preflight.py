@@ -239,8 +239,7 @@ class Preflight:
                     "Deployment %r: the rejection was not recorded: another run is changing the deployment", run.name
                 )
                 return None
-            same = (rejection.served, rejection.key)
-            others = tuple(one for one in newest.rejected if (one.served, one.key) != same)
+            others = tuple(one for one in newest.rejected if not one.is_same(rejection))
             rejected = dataclasses.replace(newest, rejected=(*others, rejection))
             backoff = run.backoff(inputs.FIRST_DELAY_START, run.clock() + JOURNAL_SECONDS)
             if await journal.write(rejected, backoff, begins=False):

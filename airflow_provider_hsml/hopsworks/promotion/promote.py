@@ -266,7 +266,9 @@ class Promotion:
             why = "is the newest" if selection.version is None else "was asked for"
             decision = Decision(model, f"version {model.version} of model {model.name!r} {why}")
             return dataclasses.replace(situation, decision=decision)
-        versions = await lookup.list_versions(project, model_name, source)
+        listed = await lookup.list_versions(project, model_name, source)
+        listed.check_candidates(selection.by.candidates)
+        versions = listed.models
         situation = await read_situation(project, *names)
         owner = source.name if source else project.name
         if not versions:
@@ -321,13 +323,13 @@ def _done_by_earlier_try(situation: Situation, run_key: str) -> EarlierTry | Non
     desired = ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
     if entry is None or not run_key or (entry.run, entry.state) != (run_key, EntryState.VERIFIED):
         return None
-    if situation.is_unverified or entry.challenger != desired:
+    if situation.is_unverified or not entry.challenger.is_same(desired):
         return None
     before = entry.before
     if before is None:
         return EarlierTry("created", None, is_kept=False)
     action = "updated" if entry.desired or before.was_up else "started"
-    is_kept = before.served == desired and decision is not None and decision.is_kept
+    is_kept = before.served.is_same(desired) and decision is not None and decision.is_kept
     return EarlierTry(action, before.served.version, is_kept=is_kept)
 
 

@@ -41,7 +41,7 @@ def of_failure(
     """
     has_room = not (isinstance(why, DeploymentFailedError) and why.transient)
     challenger = entry.challenger if entry else None
-    is_new = previous is None or not previous.was_up or challenger != previous.served
+    is_new = previous is None or not previous.was_up or not previous.served.is_same(challenger)
     if challenger is None or challenger.version is None or not is_new or not has_room:
         return None
     if not isinstance(why, DeploymentFailedError | VerificationError) or isinstance(why, AmbiguousVerificationError):
@@ -62,7 +62,9 @@ def without(entry: JournalEntry, live: Deployment) -> tuple[Rejection, ...]:
     """
     raw = _with_scripts(live.raw, entry.desired)
     return tuple(
-        one for one in entry.rejected if one.served != entry.challenger or not is_same_configuration(one.key, raw)
+        one
+        for one in entry.rejected
+        if not one.served.is_same(entry.challenger) or not is_same_configuration(one.key, raw)
     )
 
 

@@ -23,13 +23,14 @@ A start or restart keeps no journal: its hook method ``resume_start`` goes from 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import trigger_event
-from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_kept
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     FailureTracker,
@@ -215,15 +216,16 @@ class Resumption:
         watch, event = self.watch, self.event
         project, clock = watch.prober.project, watch.prober.clock
         backoff = Backoff(first=1.0, most=watch.interval, deadline=clock() + ROUTE_BUDGET, clock=clock)
-        live = await read_patiently(api.get_deployment_by_id(project, watch.deployment_id), backoff)
         last = event.result.get("signature")
+        check = functools.partial(check_kept, watch.deployment_id, last or watch.tracker.signature or (None, None))
+        live = await read_patiently(api.get_deployment_by_id(project, watch.deployment_id), backoff, check)
         if isinstance(event, Unknown):
             self.seen = live
         elif live is not None and last is not None:
             self.seen = dataclasses.replace(live, version=last[0], revision=last[1])
         if isinstance(event, Failure) and not (event.is_failed_deployment and live):
             raise event.error()
-        if live is None or self.seen is None or live.signature != self.seen.signature:
+        if live is None or self.seen is None or not live.continues(self.seen.signature):
             message = f"{live or 'It'} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         if isinstance(event, Success):

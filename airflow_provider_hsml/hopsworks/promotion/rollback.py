@@ -91,7 +91,7 @@ class PromotionReference:
             return f"the promotion ended with {self.action!r}: it has left nothing to roll back"
         if self.action in ("failed", "unverified") and found.pending is None:
             return "the promotion failed, and has left nothing to roll back"
-        if (live.id, PreviousState.of(live).served) != (self.deployment_id, self.served):
+        if live.id != self.deployment_id or not self.served.is_same(PreviousState.of(live).served):
             return f"what the promotion has changed was changed again since: {live}"
         return None
 
@@ -209,7 +209,7 @@ class Rollback:
 
         :raises SupersededError: another version serves meanwhile: "previous" would be the one that was rolled back
         """
-        if PreviousState.of(live).served == entry.challenger:
+        if PreviousState.of(live).served.is_same(entry.challenger):
             return entry
         message = (
             f"{live}: the last rollback ended because another client changed the deployment, and another version "

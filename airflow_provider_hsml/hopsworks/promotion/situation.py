@@ -60,7 +60,7 @@ class Situation:
         entry = self.pending
         if entry is None or entry.state is EntryState.ROLLING_BACK:
             return False
-        return entry.challenger == (
+        return entry.challenger.is_same(
             ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
         )
 
@@ -73,8 +73,10 @@ class Situation:
         """
         entry, previous = self.journal.newest, self.previous
         is_down = self.live is not None and self.live.status.is_down
-        if entry is not None and is_down and (entry.left_nothing or previous in [one.served for one in entry.rejected]):
-            return None
+        if entry is not None and is_down:
+            is_rejected = any(one.served.is_same(previous) for one in entry.rejected)
+            if entry.left_nothing or is_rejected:
+                return None
         return previous
 
     def rejected_versions(self, candidates: Iterable[ModelVersion], settings: SettingValues) -> dict[int, str]:
@@ -90,7 +92,7 @@ class Situation:
         rejected: dict[int, str] = {}
         for model in candidates if rejections else ():
             served = ServedVersion(model.project, model.name, model.version)
-            own = [one for one in rejections if one.served == served]
+            own = [one for one in rejections if one.served.is_same(served)]
             raw = {} if self.live is None else diff.update_body(self.live.raw, settings | diff.model_settings(model))
             same = [one for one in own if self.live is None or is_same_configuration(one.key, raw)]
             if same or len({one.key for one in own}) > 1:
@@ -277,7 +279,7 @@ async def find_champion(
     if served is None or served.name is None or served.version is None:
         return None
     champion = next(
-        (model for model in known if ServedVersion(model.project, model.name, model.version) == served), None
+        (model for model in known if served.is_same(ServedVersion(model.project, model.name, model.version))), None
     )
     if champion is None:
         champion = await lookup.find_served(project, served.project, served.name, served.version)

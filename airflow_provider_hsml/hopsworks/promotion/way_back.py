@@ -19,10 +19,10 @@ from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, InvalidInputError, SupersededError
-from airflow_provider_hsml.hopsworks.flow import read_patiently
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout import inputs
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
+from airflow_provider_hsml.hopsworks.rollout.reads import confirm_unchanged, read_again
 from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, Reconciler, reconcile
 from airflow_provider_hsml.hopsworks.rollout.stop import stop
 
@@ -60,18 +60,21 @@ async def find_way_back(
     :param also: settings to compare beside those that have a name
     :param hides_env_vars: whether environment variables have changed and ``former`` does not have their values
     :raises InvalidInputError: environment variables cannot be restored, because Hopsworks keeps no versions
+    :raises UnexpectedResponseError: the list of versions is not whole: the version may be kept
     """
     desired = diff.read_settings(run.project, former, also=also)
     differing = diff.differences(live.raw, desired)
-    versions = await run.routes.versions(run.project, live, backoff=run.backoff(inputs.FIRST_DELAY_START))
-    is_kept = version in [kept.version for kept in versions or []]
+    # Only the numbers count here: a version of which Hopsworks lists more than we can read is kept as well.
+    kept = await run.routes.version_numbers(run.project, live, run.backoff(inputs.FIRST_DELAY_START))
+    is_kept = version in (kept or ())
     if hides_env_vars and not is_kept:
         message = (
             f"{live} cannot be rolled back: the change touched environment variables, whose former values are stored "
             "nowhere.\nDeploy the former version with its environment variables in spec."
         )
         raise InvalidInputError(message)
-    return version if is_kept else None, {name: desired[name] for name in differing}
+    names = [*differing, *diff.path_to_write(live.raw, desired, differing)]
+    return version if is_kept else None, {name: desired[name] for name in names}
 
 
 @dataclass(slots=True)
@@ -104,18 +107,17 @@ class WayBack:
                 self.resume_point = dataclasses.replace(self.resume_point, worker_only=True)
         run, previous = self.record.run, self.record.previous
         backoff = run.backoff(inputs.FIRST_DELAY_START)
-        live = await read_patiently(api.get_deployment(run.project, run.name), backoff)
+        live = await read_again(api.get_deployment(run.project, run.name), backoff, ours)
         if live is None:
             message = f"Deployment {run.name!r} was deleted by another client."
             raise SupersededError(message)
         if ours is not None:
-            self._check_ours(live, ours)
+            live = await self._check_ours(live, ours)
         if previous is None or not previous.was_up:
             log.warning("Stopping %s, which did not serve before", live)
-            stopped = await stop(run.project, run.name, backoff)
+            stopped = await stop(run.project, run.name, backoff, known=live)
             if stopped is not None:
-                self._check_ours(stopped, live)
-                live = stopped
+                live = await self._check_ours(stopped, live)
         if previous is None:
             return Outcome(live, "stopped")
         return await self._reconcile(await self._desired(live, previous), live, is_up=previous.was_up)
@@ -151,7 +153,7 @@ class WayBack:
             reconciler.recall(self.record.entry.asked)
         try:
             async with reconciler:
-                step = await reconciler.prepare()
+                step = await reconciler.prepare(was=live)
                 while isinstance(step, PreparedChange):
                     if step.needs_record:
                         await self._record(step.live, reconciler.seen or live, reconciler.probe_inputs)
@@ -168,13 +170,20 @@ class WayBack:
 
     async def _record(self, now: Deployment | None, ours: Deployment, probe_inputs: Mapping[str, Any]) -> None:
         """Check right before a request that no other client has changed the deployment, and write what verifies it."""
-        self._check_ours(now, ours)
+        await self._check_ours(now, ours)
         if await self.record.write_probe_inputs(probe_inputs):
-            run = self.record.run
-            now = await read_patiently(api.get_deployment(run.project, run.name), run.backoff(inputs.FIRST_DELAY_START))
-            self._check_ours(now, ours)
+            await self._check_ours(await self._read(ours), ours)
 
-    def _check_ours(self, now: Deployment | None, ours: Deployment) -> None:
-        if now is None or not diff.is_unchanged(self.record.run.project, now, ours):
+    async def _read(self, ours: Deployment) -> Deployment | None:
+        run = self.record.run
+        read = api.get_deployment(run.project, run.name)
+        return await read_again(read, run.backoff(inputs.FIRST_DELAY_START), ours)
+
+    async def _check_ours(self, now: Deployment | None, ours: Deployment) -> Deployment:
+        """Return the deployment as it was read last, if no other client has changed it since it was ours."""
+        project = self.record.run.project
+        now = await confirm_unchanged(project, now, ours, lambda: self._read(ours))
+        if now is None or not diff.is_unchanged(project, now, ours):
             message = f"{now or ours} was changed by another client meanwhile, and their change is kept."
             raise SupersededError(message)
+        return now

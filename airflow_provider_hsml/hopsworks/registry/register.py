@@ -386,7 +386,7 @@ async def _take_number(project: Project, model: NewModel) -> int:
     # Both sources count: a registered version may have lost its folder, and a running task may have created a folder
     # whose version is not registered yet.
     registered = await lookup.list_versions(project, model.name)
-    first = 1 + max([await _highest(project, root), *(known.version for known in registered)])
+    first = 1 + max([await _highest(project, root), *registered.numbers])
     for version in range(first, first + MOST_NUMBERS):
         if await _claim(project, model.name, version):
             return version

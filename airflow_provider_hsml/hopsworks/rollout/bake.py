@@ -3,13 +3,18 @@ The bake: after a rollout is live and verified, the deployment is probed for a w
 
 A probe counts once it may have reached the deployment. Requests that say nothing about the deployment are not counted:
 those to an unavailable server, and the one that wakes an Idle deployment.
+
+Failed probes say as much as the same failure says right after a rollout: a deployment that is unreachable, or answers
+of the previous version from instances that are not known to be new, are not by themselves evidence against the version.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
@@ -17,16 +22,19 @@ from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus a
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import FailureTracker
 from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
     DeadlineExceededError,
     DeploymentFailedError,
     HopsworksError,
     SupersededError,
+    UnreachableError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, Sleep, read_patiently, timed
+from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, Sleep, timed
 from airflow_provider_hsml.hopsworks.inference import predict
 
 from .probe import is_deployments_fault
+from .reads import read_again
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -38,6 +46,17 @@ log = logging.getLogger(__name__)
 _ROUNDING = 1e-9
 
 
+class Failure(Enum):
+    """The kinds of failed probes."""
+
+    UNREACHED = auto()
+    """The deployment did not answer."""
+    PREVIOUS = auto()
+    """The previous version answered, perhaps from an instance of its own."""
+    WRONG = auto()
+    """The model refused the request, or its answer was wrong or late."""
+
+
 @dataclass(slots=True)
 class Bake:
     """Watches one deployment after its rollout. Drive ``run()``."""
@@ -47,12 +66,19 @@ class Bake:
     """The deployment as it was read last."""
     failure: FailureTracker = field(default_factory=FailureTracker)
     """Tells a Failed status that stays from one that passes."""
+    all_new: bool = False
+    """Whether all instances are known to be new, so that no previous one can answer."""
     sent: int = 0
     """Probes that count."""
-    failed: int = 0
-    """Of these, probes that failed."""
+    failures: Counter[Failure] = field(default_factory=Counter)
+    """Of these, the kinds of those that failed."""
     slowest: float = 0.0
     """The longest latency in seconds."""
+
+    @property
+    def failed(self) -> int:
+        """Probes that failed."""
+        return self.failures.total()
 
     async def run(self) -> Deployment:
         """
@@ -60,6 +86,9 @@ class Bake:
 
         :return: the deployment as it was read last
         :raises VerificationError: a larger share of the probes failed than is allowed
+        :raises UnreachableError: the same, and none of those that failed reached the model
+        :raises AmbiguousVerificationError: the same, and some were answered by the previous version, perhaps by one of
+            its own instances
         :raises DeploymentFailedError: the deployment stays Failed
         :raises SupersededError: another client changed, stopped or deleted the deployment
         :raises DeadlineExceededError: the server was unavailable for too long
@@ -105,11 +134,12 @@ class Bake:
         """Read the deployment, and check that it is still our change and still up."""
         clock = self.prober.clock
         backoff = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
-        seen = await read_patiently(api.get_deployment_by_id(self.prober.project, self.deployment.id), backoff)
+        read = api.get_deployment_by_id(self.prober.project, self.deployment.id)
+        seen = await read_again(read, backoff, self.deployment)
         if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
             message = f"{seen or self.deployment} was stopped or deleted by another client while it was watched."
             raise SupersededError(message)
-        if seen.signature != self.deployment.signature:
+        if not seen.continues(self.deployment.signature):
             message = f"{seen} was changed by another client while it was watched; their change is kept."
             raise SupersededError(message)
         self.deployment = seen
@@ -131,14 +161,17 @@ class Bake:
             if not is_answer or not await is_deployments_fault(self.prober.project, self.deployment, error):
                 log.warning("%s; not counted", error)
                 return ""
+            kind = Failure.UNREACHED if predict.is_unreached(error) else Failure.WRONG
             wrong = f"is unreachable, or refuses the request: {error}"
         else:
             self.slowest = max(self.slowest, seconds)
             result = self.prober.judge.judge(answer, seconds)
-            wrong = "answers as the previous version" if result.attribution is Attribution.CHAMPION else result.wrong
+            is_previous = result.attribution is Attribution.CHAMPION
+            kind = Failure.PREVIOUS if is_previous else Failure.WRONG
+            wrong = "answers as the previous version" if is_previous else result.wrong
         self.sent += 1
         if wrong:
-            self.failed += 1
+            self.failures[kind] += 1
             log.warning("%s %s", self.deployment, wrong)
         return wrong
 
@@ -148,6 +181,12 @@ class Bake:
             f"{self.deployment}: {self.failed} of {self.sent} probes failed while it was watched for "
             f"{checks.bake_seconds:g} s; the allowed share is {checks.max_error_rate:g}. The last: it {last}"
         )
-        error = VerificationError(message)
+        error = self._kind()(message)
         error.failed_probes = self.failed
         return error
+
+    def _kind(self) -> type[VerificationError]:
+        """Return the kind of error that the failed probes amount to."""
+        if self.failures[Failure.PREVIOUS] and not self.all_new:
+            return AmbiguousVerificationError
+        return UnreachableError if self.failures[Failure.UNREACHED] == self.failed else VerificationError

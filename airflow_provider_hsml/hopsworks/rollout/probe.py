@@ -166,7 +166,8 @@ class Prober:
             probe = None
             if body is not None or not self.is_dropped:
                 probe = await _find_probe(self.project, model, body, self.files, is_optional=is_optional)
-            probe = _check_sendable(probe, is_registered=body is None)
+            if body is not None:
+                _check_sendable(body)
             # A way back goes on without the schema; its rollout is proved by other evidence then.
             patience = None if is_optional else backoff
             self.judge.checks, self.judge.probe = await fit_to_schema(
@@ -361,7 +362,8 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
             "Correct the rows in 'verification'."
         )
         raise InvalidInputError(message) from error
-    is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in (401, 403, 422)
+    statuses = {401, 403, 422, *predict.INGRESS_LIMITS}
+    is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in statuses
     if is_refused and not predict.is_model_refusal(error):
         raise error
 
@@ -428,21 +430,17 @@ async def _find_probe(
     return Probe(body)
 
 
-def _check_sendable(probe: Probe | None, *, is_registered: bool) -> Probe | None:
+def _check_sendable(body: Mapping[str, Any]) -> None:
     """
-    Return a probe that can be sent as JSON; None for a registered example that cannot.
+    Check that the rows of ``verification`` can be sent as JSON.
 
-    :raises InvalidInputError: the rows of ``verification`` cannot be sent
+    :raises InvalidInputError: they cannot
     """
     try:
-        json.dumps(None if probe is None else probe.body, allow_nan=False)
+        json.dumps(body, allow_nan=False)
     except (TypeError, ValueError) as error:
-        if not is_registered:
-            message = f"verification: its rows cannot be sent as JSON ({error}).\nReplace NaN and infinity."
-            raise InvalidInputError(message) from error
-        log.warning("The input example that was registered with the version cannot be sent (%s): it is not used", error)
-        return None
-    return probe
+        message = f"verification: its rows cannot be sent as JSON ({error}).\nReplace NaN and infinity."
+        raise InvalidInputError(message) from error
 
 
 def _protocol(live: Deployment | None, desired: SettingValues) -> str:

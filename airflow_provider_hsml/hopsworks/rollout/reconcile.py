@@ -46,6 +46,7 @@ from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, Supers
 from . import inputs
 from .inputs import Desired, ResumePoint, RolloutPolicy, Run
 from .probe import probe_serving
+from .reads import confirmed
 from .start import wait_for_start
 from .status import with_log_tail
 from .steps import Progress, Steps
@@ -159,11 +160,14 @@ class Reconciler:
         if isinstance(error, Exception) and self.progress.is_stopped:
             await self._steps.undo_stop(error)
 
-    async def prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
+    async def prepare(
+        self, known: Deployment | None = None, *, was: Deployment | None = None
+    ) -> PreparedChange | Outcome:
         """
         Read the deployment and check the next change, until it can be sent or nothing has to be.
 
         :param known: the deployment if it was read just before, and no change of it is known to be in progress
+        :param was: the deployment as it was read before, if it was: a read that lacks its revision is read again
         :raises InvalidInputError: the change is impossible; nothing was changed
         :raises SupersededError: another client keeps changing the deployment
         :raises DeadlineExceededError: the deployment was busy until the timeout
@@ -171,6 +175,7 @@ class Reconciler:
         is_up = known is not None and known.status is Status.RUNNING
         # Before an update it is read once more, and after a probe; before a stop and a restored version it is not.
         may_use = is_up and not self._policy.recreate and self._steps.desired.restore is None
+        self.progress.was = was or known
         return await with_log_tail(self._run.project, self._prepare(known if may_use else None))
 
     async def apply(self, change: PreparedChange) -> PreparedChange | Outcome:
@@ -191,10 +196,10 @@ class Reconciler:
 
     async def _prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
         while True:
-            live, known = known or await self._update.read(), None
-            if not (self._policy.sends or self._steps.is_stored(live)):
-                message = f"{live or self._run.name} was changed by another client meanwhile; their change is kept."
-                raise SupersededError(message)
+            live, known = known or await self._update.read(self.progress.was), None
+            self.progress.was = live or self.progress.was
+            if not self._policy.sends:
+                live = await _check_stored(self._steps, live)
             await self._steps.check_verification(live)
             try:
                 if live is not None:
@@ -237,7 +242,7 @@ class Reconciler:
         if await self._update.set_tags(live):
             progress.action = progress.action or "updated"
         if live.status.is_down and desired.serve and not (self._policy.trust or progress.has_changed):
-            live = await wait_for_start(self._update, live)
+            live = await wait_for_start(self._run, live, self._update.backoff())
         if live.status.is_down:
             if not desired.serve:
                 return Outcome(live, progress.action or "unchanged")
@@ -286,8 +291,8 @@ class Reconciler:
             return Outcome(live, action, "status" if self._policy.wait else None)
         await self._steps.read_probe(live)
         result = await probe_serving(self._steps.prober, live)
-        now = await self._update.read()
-        if now is None or now.signature != live.signature:
+        now = await self._update.read(live)
+        if now is None or not now.continues(live.signature):
             # It changed during the probe: which configuration answered is unknown.
             raise Replan
         if result.wrong or result.attribution is Attribution.CHAMPION:
@@ -342,6 +347,19 @@ class Reconciler:
         if not stored.status.is_down:
             return await steps.watch(stored, RolloutCause.CHANGE, "updated", is_fresh=True)
         return await self._prepare_start(stored, "updated") if steps.desired.serve else Outcome(stored, "updated")
+
+
+async def _check_stored(steps: Steps, live: Deployment | None) -> Deployment | None:
+    """
+    Return a deployment as it was read last, if it is as desired.
+
+    :raises SupersededError: it is not, and its run may not change it
+    """
+    live = await confirmed(live, lambda now: not steps.is_stored(now), steps.update.read)
+    if not steps.is_stored(live):
+        message = f"{live or steps.run.name} was changed by another client meanwhile; their change is kept."
+        raise SupersededError(message)
+    return live
 
 
 async def reconcile(reconciler: Reconciler) -> Outcome:

@@ -47,13 +47,13 @@ async def restore_version(update: Update, live: Deployment, version: int, backof
                 update.on_sent(True)
         else:
             update.on_sent(True)
-        now = await update.read()
+        now = await update.read(live)
         if now is None:
             message = f"{live} was deleted by another client while it was rolled back."
             raise SupersededError(message)
         if now.version == version:
             return now
-        if now.signature != live.signature:
+        if not now.continues(live.signature):
             message = f"{now} was changed by another client while it was rolled back; their change is kept."
             raise SupersededError(message)
         too_late = f"{live} could not be rolled back to deployment version {version} within {run.timeout:g} s."

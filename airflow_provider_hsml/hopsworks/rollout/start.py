@@ -11,58 +11,77 @@ from airflow_provider_hsml.hopsworks.errors import BUSY_CODES, HopsworksError, R
 from airflow_provider_hsml.hopsworks.flow import Sleep
 
 from . import inputs
+from .reads import read_again
+from .update import Replan
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Backoff
 
     from .inputs import Run
-    from .update import Update
 
 log = logging.getLogger(__name__)
 
 
 async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
     """
-    Send a START; retry one that was refused because the deployment is busy.
+    Send a START until the server has accepted it, as far as is known.
 
-    A START with an unknown outcome is not sent again here: the polls that follow show whether it was carried out, and
-    ``RolloutTracker`` asks for another one if it was not.
+    After a START that was refused for now the deployment is read, and after one with an unknown outcome for
+    ``START_GRACE`` seconds. Only if it is still stopped then, the START is sent again: nothing else starts it.
 
     :param run: the run
     :param live: the deployment, which is stopped
     :param backoff: how often to retry, and until when
-    :raises DeadlineExceededError: it was busy until the deadline
+    :raises DeadlineExceededError: no START was accepted until the deadline
+    :raises HopsworksError: the START was refused for good
     """
     log.info("Starting %s", live)
     while True:
         try:
             await api.start_deployment(run.project, live)
         except HopsworksError as error:
-            if isinstance(error, RequestRefusedError) and error.code in BUSY_CODES:
-                log.warning("%s; retrying", error)
-                too_late = f"{live} could not be started within {run.timeout:g} s: {error}"
-                await backoff.wait(too_late, at_least=max(1.0, error.retry_after or 0.0), about=live)
-            elif error.outcome_unknown or error.transient:
-                log.warning("%s; checking whether it was carried out", error)
-                return
-            else:
+            if not (error.outcome_unknown or error.transient):
                 raise
+            log.warning("%s; checking whether it was carried out", error)
+            is_certain = isinstance(error, RequestRefusedError) and error.code in BUSY_CODES
+            is_certain = is_certain or not error.outcome_unknown
+            until = run.clock() + (0.0 if is_certain else rollout_tracker.START_GRACE)
+            too_late = f"{live} could not be started within {run.timeout:g} s: {error}"
+            await backoff.wait(too_late, at_least=max(1.0, error.retry_after or 0.0), about=live)
+            now = await _read_until(run, live, backoff, until)
+            if now is None or not now.status.is_down:
+                return
         else:
             return
 
 
-async def wait_for_start(update: Update, live: Deployment) -> Deployment:
+async def wait_for_start(run: Run, live: Deployment, backoff: Backoff) -> Deployment:
     """
     Wait for a START that a killed worker may have sent just before.
 
-    :param update: reads the deployment
+    :param run: the run
     :param live: the deployment, which is stopped as far as is known
+    :param backoff: how often to retry a read that fails, and until when
     :return: the deployment as it was read last
+    :raises Replan: it was deleted meanwhile
     """
-    clock = update.run.clock
-    until = clock() + rollout_tracker.START_GRACE
-    while live.status.is_down and clock() < until:
+    until = run.clock() + rollout_tracker.START_GRACE
+    await Sleep(inputs.FIRST_DELAY_UPDATE)
+    now = await _read_until(run, live, backoff, until)
+    if now is None:
+        raise Replan
+    return now
+
+
+async def _read_until(run: Run, live: Deployment, backoff: Backoff, until: float) -> Deployment | None:
+    """
+    Read a stopped deployment until it is not stopped any more, or the time is over; at least once.
+
+    :param until: seconds since 1970
+    """
+    while True:
+        now = await read_again(api.get_deployment(run.project, run.name), backoff, live)
+        if now is None or not now.status.is_down or run.clock() >= until:
+            return now
         await Sleep(inputs.FIRST_DELAY_UPDATE)
-        live = await update.read() or live
-    return live

@@ -14,7 +14,9 @@ from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
     SupersededError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, T, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Flow, Sleep, T
+
+from .reads import read_again
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +128,7 @@ async def wait_until(wait: StatusWait, read: Call[Deployment | None]) -> Deploym
     :raises DeadlineExceededError: the deadline has passed
     """
     while True:
-        deployment = await read_patiently(read, wait.backoff)
+        deployment = await read_again(read, wait.backoff, wait.seen)
         if wait.evaluate(deployment):
             return deployment
         await wait.backoff.wait(wait.too_late, about=deployment or wait.what)

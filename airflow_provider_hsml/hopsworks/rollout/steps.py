@@ -28,6 +28,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 from . import inputs
 from .inputs import ResumePoint
 from .probe import Prober
+from .reads import confirm_unchanged
 from .restore_version import restore_version
 from .start import send_start, wait_for_start
 from .stop import stop
@@ -54,6 +55,8 @@ class Progress:
     """Whether a change of ours was carried out, as far as is known."""
     seen: Deployment | None = None
     """The deployment as it was read last."""
+    was: Deployment | None = None
+    """The deployment as it was read while a change was prepared: later reads have to know as much."""
     action: str = ""
     """The action of the outcome, as far as it is decided."""
     is_recorded: bool = False
@@ -233,8 +236,10 @@ class Steps:
         log.info("Stopping %s to make room: it does not answer until the change is live", live)
         self.progress.is_stopped = True
         self.progress.stopped_at = self.run.clock()
-        stopped = await stop(self.run.project, live.name, self.backoff(inputs.FIRST_DELAY_START))
-        if stopped is None or not diff.is_unchanged(self.run.project, stopped, live):
+        project, backoff = self.run.project, self.backoff(inputs.FIRST_DELAY_START)
+        stopped = await stop(project, live.name, backoff, known=live)
+        stopped = await confirm_unchanged(project, stopped, live, lambda: self.update.read(live))
+        if stopped is None or not diff.is_unchanged(project, stopped, live):
             raise Replan
         return stopped
 
@@ -244,8 +249,8 @@ class Steps:
 
         :param live: the deployment, which is stopped
         """
-        self.progress.is_stopped = False
         await send_start(self.run, live, self.backoff(inputs.FIRST_DELAY_START))
+        self.progress.is_stopped = False
 
     async def undo_stop(self, why: Exception) -> None:
         """
@@ -266,7 +271,7 @@ class Steps:
                     message = f"{live} could not be started within {self.run.timeout:g} s."
                     raise DeadlineExceededError(message)
                 await self.start(live)
-                live = await wait_for_start(self.update, live)
+                live = await wait_for_start(self.run, live, self.update.backoff())
         except Replan:
             log.warning("Deployment %r was deleted meanwhile", self.run.name)
         except HopsworksError as error:

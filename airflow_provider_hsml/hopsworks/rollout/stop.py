@@ -12,6 +12,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus a
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Defer, read_patiently
 
+from .reads import read_again
 from .status import GoneGoal, StatusWait, wait_until
 
 if TYPE_CHECKING:
@@ -35,17 +36,20 @@ class StopWait(Defer[Deployment | None]):
         return await wait_until(wait, api.get_deployment(self.project, self.name))
 
 
-async def stop(project: Project, name: str, backoff: Backoff, *, wait: bool = True) -> Deployment | None:
+async def stop(
+    project: Project, name: str, backoff: Backoff, *, wait: bool = True, known: Deployment | None = None
+) -> Deployment | None:
     """
     Stop a deployment, in whatever state it is. Do nothing if it is stopped or does not exist.
 
     :param backoff: the pauses between reads, and the deadline
     :param wait: whether to wait until the deployment is stopped
+    :param known: the deployment as it was read before, if it was
     :return: the state that was read last; None when there is no such deployment
     """
     read = api.get_deployment(project, name)
     while True:
-        deployment = await read_patiently(read, backoff)
+        deployment = known = await read_again(read, backoff, known)
         if deployment is None or deployment.status.is_down:
             return deployment
         if deployment.status is not Status.STOPPING:
@@ -53,7 +57,7 @@ async def stop(project: Project, name: str, backoff: Backoff, *, wait: bool = Tr
             if not await send_change(api.stop_deployment(project, deployment), backoff):
                 continue
         if not wait:
-            return await read_patiently(read, backoff)
+            return await read_again(read, backoff, known)
         return await StopWait(project, name, backoff, deployment)
 
 

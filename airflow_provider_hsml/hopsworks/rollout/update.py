@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,11 @@ from airflow_provider_hsml.hopsworks.errors import (
     UnexpectedResponseError,
     UnsupportedError,
 )
-from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep, read_patiently
+from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
 
 from . import scripts, tags
 from .preconditions import check_files
+from .reads import confirm_unchanged, confirmed, read_again
 from .schema_carry import carry_schema
 from .status import StatusWait, wait_until
 
@@ -84,9 +86,13 @@ class Update:
         """Return the backoff for polls while the change is in progress."""
         return self.run.backoff(FIRST_PAUSE, self.deadline)
 
-    async def read(self) -> Deployment | None:
-        """Read the live deployment."""
-        return await read_patiently(api.get_deployment(self.run.project, self.run.name), self.backoff())
+    async def read(self, was: Deployment | None = None) -> Deployment | None:
+        """
+        Read the live deployment.
+
+        :param was: the deployment as it was read before; None if it was not
+        """
+        return await read_again(api.get_deployment(self.run.project, self.run.name), self.backoff(), was)
 
     async def stable(self, live: Deployment) -> Deployment:
         """
@@ -157,11 +163,10 @@ class Update:
                 raise
             return live, False
         self.on_sent(True)
-        live = await self.read()
+        live = await self._confirmed(await self.read(), None, None)
         if live is None:
             message = f"Deployment {self.run.name!r} was deleted by another client right after it was created."
             raise SupersededError(message)
-        self._check_stored(live, before=None)
         return live, True
 
     async def update(
@@ -177,7 +182,7 @@ class Update:
         :raises SupersededError: another client changed or deleted the deployment meanwhile
         :raises UnsupportedError: the server left out settings that it does not know
         """
-        before = await self.read()
+        before = await confirm_unchanged(self.run.project, await self.read(live), live, lambda: self.read(live))
         if before is None or not diff.is_unchanged(self.run.project, before, live) or not self.differs(before):
             raise Replan
         _check_changeable(before, schema)
@@ -196,7 +201,7 @@ class Update:
             log.warning("%s; checking whether it was carried out", error)
             self.on_sent(True)
             stored = await self._read_unknown_outcome(
-                lambda deployment: deployment is None or not self.differs(deployment)
+                lambda deployment: deployment is None or not self.differs(deployment), before
             )
             if stored is not None and self.differs(stored):
                 if newest_version is not None and new_version:
@@ -204,12 +209,11 @@ class Update:
                 raise Replan(is_busy=True) from error
         else:
             self.on_sent(True)
-            stored = await self.read()
+            stored = await self.read(before)
+        stored = await self._confirmed(stored, before, schema)
         if stored is None:
             message = f"Deployment {self.run.name!r} was deleted by another client while it was updated."
             raise SupersededError(message)
-        self._check_stored(stored, before)
-        _check_schema_stored(schema, stored)
         return stored
 
     async def prepare_update(self, live: Deployment) -> CarriedSchema:
@@ -244,43 +248,20 @@ class Update:
             if isinstance(script, Script):
                 await scripts.provide(self.run.project, name, script)
 
-    def _check_stored(self, stored: Deployment, before: Deployment | None) -> None:
+    async def _confirmed(
+        self, stored: Deployment | None, before: Deployment | None, schema: CarriedSchema | None
+    ) -> Deployment | None:
         """
-        Check that the stored resource is as desired.
+        Read a deployment that was stored otherwise than desired again.
 
-        :raises UnsupportedError: the server dropped settings that it does not know
-        :raises UnexpectedResponseError: the change was answered, and was not carried out
-        :raises SupersededError: another client changed the deployment
+        :return: the deployment as it was read last; None if it was deleted
+        :raises HopsworksError: it still is; ``_fault``
         """
-        missing = diff.differences(stored.raw, self.settings)
-        if not missing:
-            return
-        names = ", ".join(setting_of(name).field for name in missing)
-        # A setting that the server dropped has its value from before, or the default in a new deployment. Any other
-        # value was set by another client.
-        dropped = all(
-            live == (setting_of(name).read(before.raw) if before else setting_of(name).default)
-            for name, (live, _desired) in missing.items()
-        )
-        # We have not started a new deployment yet. If it is neither Creating nor Created, another client started it.
-        is_untouched = stored.status in _NEW if before is None else stored.signature == before.signature
-        is_unknown = not _ALWAYS_KNOWN & missing.keys()
-        if is_untouched and not is_unknown:
-            message = (
-                f"{stored}: the change of {names} was answered, and was not carried out.\nRun the task again. If this "
-                "repeats, check whether a proxy answers for Hopsworks."
-            )
-            raise UnexpectedResponseError(message, status=200)
-        if is_unknown and (is_untouched or dropped):
-            message = (
-                f"{stored}: this Hopsworks does not know {names}: it accepted the change, but did not store that. "
-                "Remove it from spec, or use a newer Hopsworks."
-            )
-            raise UnsupportedError(message)
-        message = (
-            f"{stored} was changed by another client right after our {'update' if before else 'creating it'}: {names}."
-        )
-        raise SupersededError(message)
+        find = functools.partial(_fault, self.settings, before=before, schema=schema)
+        stored = await confirmed(stored, lambda now: find(now) is not None, lambda: self.read(before))
+        if stored is not None and (fault := find(stored)) is not None:
+            raise fault
+        return stored
 
     async def _check_not_kept(self, live: Deployment, newest_before: int) -> None:
         """
@@ -299,11 +280,13 @@ class Update:
                 )
                 raise DeploymentError(message)
 
-    async def _read_unknown_outcome(self, is_done: Callable[[Deployment | None], bool]) -> Deployment | None:
+    async def _read_unknown_outcome(
+        self, is_done: Callable[[Deployment | None], bool], was: Deployment | None = None
+    ) -> Deployment | None:
         """Poll for a change whose response was lost, for as long as a slow server may still carry it out."""
         backoff = self.run.backoff(1.0, min(self.deadline, self.run.clock() + IN_DOUBT))
         while True:
-            deployment = await read_patiently(api.get_deployment(self.run.project, self.run.name), backoff)
+            deployment = await read_again(api.get_deployment(self.run.project, self.run.name), backoff, was)
             if is_done(deployment):
                 return deployment
             delay = backoff.next_delay(about=deployment or self.run.name)
@@ -348,18 +331,58 @@ def _check_changeable(before: Deployment, schema: CarriedSchema | None) -> None:
         raise Replan(is_busy=True)
 
 
-def _check_schema_stored(schema: CarriedSchema | None, stored: Deployment) -> None:
+def _fault(
+    settings: SettingValues, stored: Deployment, before: Deployment | None, schema: CarriedSchema | None
+) -> HopsworksError | None:
     """
-    Check that a change was stored with the variables that name its schema.
+    Return the fault of a stored resource; None if it is as desired.
 
-    :raises UnsupportedError: it was stored without them
+    :param settings: the desired settings
+    :param stored: the deployment as it was read back
+    :param before: the deployment before the update; None if it was created
+    :param schema: the schema of its requests after an update
+    :return: ``UnsupportedError`` if the server dropped settings that it does not know; ``UnexpectedResponseError``
+        if the change was answered, and was not carried out; ``SupersededError`` if another client changed it
     """
-    if schema is not None and not schema.is_stored(stored.raw):
+    missing = diff.differences(stored.raw, settings)
+    if not missing:
+        return _schema_fault(schema, stored)
+    names = ", ".join(setting_of(name).field for name in missing)
+    # A setting that the server dropped has its value from before, or the default in a new deployment. Any other
+    # value was set by another client.
+    dropped = all(
+        live == (setting_of(name).read(before.raw) if before else setting_of(name).default)
+        for name, (live, _desired) in missing.items()
+    )
+    # We have not started a new deployment yet. If it is neither Creating nor Created, another client started it.
+    is_untouched = stored.status in _NEW if before is None else stored.signature == before.signature
+    is_unknown = not _ALWAYS_KNOWN & missing.keys()
+    if is_untouched and not is_unknown:
         message = (
-            f"{stored}: the change was stored without the environment variables that name its request schema.\n"
-            "Check whether another client changed the deployment at the same time."
+            f"{stored}: the change of {names} was answered, and was not carried out.\nRun the task again. If this "
+            "repeats, check whether a proxy answers for Hopsworks."
         )
-        raise UnsupportedError(message)
+        return UnexpectedResponseError(message, status=200)
+    if is_unknown and (is_untouched or dropped):
+        message = (
+            f"{stored}: this Hopsworks does not know {names}: it accepted the change, but did not store that. "
+            "Remove it from spec, or use a newer Hopsworks."
+        )
+        return UnsupportedError(message)
+    message = (
+        f"{stored} was changed by another client right after our {'update' if before else 'creating it'}: {names}."
+    )
+    return SupersededError(message)
+
+
+def _schema_fault(schema: CarriedSchema | None, stored: Deployment) -> HopsworksError | None:
+    """Return the fault of a change that was stored without the variables that name its schema; else None."""
+    if schema is None or schema.is_stored(stored.raw):
+        return None
+    return UnsupportedError(
+        f"{stored}: the change was stored without the environment variables that name its request schema.\n"
+        "Check whether another client changed the deployment at the same time."
+    )
 
 
 def _body(before: Deployment, settings: SettingValues, schema: CarriedSchema | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import check_kept
 from airflow_provider_hsml.hopsworks.domain.judge import Attribution
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
@@ -33,6 +34,7 @@ from airflow_provider_hsml.hopsworks.inference import predict
 
 from . import inputs
 from .bake import Bake
+from .reads import read_again
 from .rollout_probes import probe_early, probe_rollout
 from .status import describe_state, log_change
 
@@ -180,7 +182,8 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         log.info("%s is live, verified by %s%s", deployment, verified_by, stopped)
         failed = 0
         if self.prober.checks.bake_seconds or not early.has_passed:  # Else this poll came after the probes.
-            bake = Bake(self.prober, deployment, FailureTracker(tracker.failure.unschedulable_grace))
+            all_new = cause is RolloutCause.START or self._are_all_new(deployment)
+            bake = Bake(self.prober, deployment, FailureTracker(tracker.failure.unschedulable_grace), all_new=all_new)
             deployment = self.seen = await bake.run()
             failed = bake.failed
         seconds = {"rollout": ready - tracker.since, "verification": live - ready, "bake": clock() - live}
@@ -195,10 +198,15 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         """
         clock = self.prober.clock
         backoff = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
-        now = await read_patiently(api.get_deployment_by_id(self.prober.project, self.deployment_id), backoff)
-        if now is None or self.seen is None or now.signature != self.seen.signature:
+        now = await read_again(api.get_deployment_by_id(self.prober.project, self.deployment_id), backoff, self.seen)
+        if now is None or self.seen is None or not now.continues(self.seen.signature):
             message = f"{now or self.seen} was changed by another client while it was probed; their change is kept."
             raise SupersededError(message)
+
+    def _are_all_new(self, deployment: Deployment) -> bool:
+        """Return whether no instance of the previous version can answer, as far as the names of the instances show."""
+        # The names are of the predictor's instances; an old transformer may still ask the previous version.
+        return self.tracker.instances.all_new and not deployment.raw.get("transformer")
 
     async def _check_previous_answers(self, deployment: Deployment) -> None:
         """
@@ -207,9 +215,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         :raises VerificationError: all instances are new and answer so: the new version has the previous one's files
         :raises AmbiguousVerificationError: which instances answer so is unknown, and the rollout was over a minute ago
         """
-        # The names are of the predictor's instances; an old transformer may still ask the previous version.
-        is_known = self.tracker.instances.all_new and not deployment.raw.get("transformer")
-        if is_known:
+        if self._are_all_new(deployment):
             for _ in range(STALE_PROBES - 1):
                 await Sleep(BETWEEN_STALE_PROBES)
                 if (await self.prober.probe_once(deployment)).attribution is not Attribution.CHAMPION:
@@ -239,7 +245,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         """Poll until the rollout is over, as far as the statuses, the instance names and early probes show."""
         tracker, read = self.tracker, api.get_deployment_by_id(self.prober.project, self.deployment_id)
         while True:
-            deployment, self.fresh = self.fresh or await read_patiently(read, backoff), None
+            deployment, self.fresh = self.fresh or await read_patiently(read, backoff, self._check_kept), None
             if deployment is None:
                 message = f"Deployment {self.prober.name!r} was deleted by another client during the rollout."
                 raise SupersededError(message)
@@ -267,6 +273,11 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             if delay is None:
                 raise DeadlineExceededError(self._too_late(deployment))
             await Sleep(max(0.0, min(delay, tracker.poll_within) - (self.prober.clock() - now)))
+
+    def _check_kept(self, found: Deployment | None) -> None:
+        """Raise the error of a poll that lacks the version or the revision that an earlier one had."""
+        known = self.tracker.signature if self.seen is None else self.seen.signature
+        check_kept(self.deployment_id, known or (None, None), found)
 
     async def _probe_early(self, deployment: Deployment, backoff: Backoff) -> EarlyProbes:
         """Probe the deployment during the settle time, unless it is known that previous instances may answer."""

@@ -26,6 +26,8 @@ class SearchResult:
     """Versions that meet the criteria, the newest first, with tags if the criteria have any."""
     reason: str = ""
     """Why no version meets them yet."""
+    unread: tuple[int | None, ...] = ()
+    """The numbers of versions that cannot be read; None where the number cannot be read either."""
 
 
 async def search(
@@ -42,17 +44,18 @@ async def search(
 
     :param owner: the registry to search; None for the project's own
     :param but: numbers of versions to skip
-    :param is_one_enough: whether to return only the newest version, else all of them
+    :param is_one_enough: whether to return only the newest version, else all of them that can be read
+    :raises UnexpectedResponseError: the newest version that meets the criteria may be one that cannot be read
     """
     if criteria.version is None:
-        versions = await lookup.list_versions(project, name, owner)
+        listed = await lookup.list_versions(project, name, owner)
         subject = f"Model {name!r}"
     else:
         model = await api.get_model(project, name, criteria.version, registry=owner)
-        versions = [] if model is None else [model]
+        listed = lookup.ModelVersions(name, () if model is None else (model,))
         subject = f"Version {criteria.version} of model {name!r}"
     found, reasons, routes = [], [], Routes()
-    for version in sorted(versions, key=lambda model: model.version, reverse=True):
+    for version in sorted(listed.models, key=lambda model: model.version, reverse=True):
         if version.version in but:
             continue
         lack, tags = await _judge(project, version, criteria, owner, routes)
@@ -62,12 +65,16 @@ async def search(
         found.append(replace(version, tags=tags))
         if is_one_enough:
             break
+    if is_one_enough:
+        least = max([criteria.newer_than or 0, *(version.version for version in found)])
+        listed.check_read(lambda number: number > least)
     if found:
-        return SearchResult(tuple(found))
+        return SearchResult(tuple(found), unread=listed.unread)
     if not reasons:
-        return SearchResult((), f"{subject} is not in the registry of project {(owner or project).name!r} yet")
+        reason = f"{subject} is not in the registry of project {(owner or project).name!r} yet"
+        return SearchResult((), reason, listed.unread)
     others = f"; the {len(reasons) - 1} before it will not do either" if len(reasons) > 1 else ""
-    return SearchResult((), f"Model {name!r}: {reasons[0]}{others}")
+    return SearchResult((), f"Model {name!r}: {reasons[0]}{others}", listed.unread)
 
 
 async def _judge(

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from airflow_provider_hsml.hopsworks.domain.judge import Attribution, Judge, Probe, ProbeResult, same
+from airflow_provider_hsml.hopsworks.domain.judge import (
+    Attribution,
+    Checks,
+    Expectation,
+    Judge,
+    Probe,
+    ProbeResult,
+    same,
+)
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.untrusted_text import hide
 
@@ -31,11 +40,51 @@ from airflow_provider_hsml.hopsworks.untrusted_text import hide
         ([[0.1, 0.9]], [[0.1, 0.8]], False),
         (None, [1], False),
         (1e12, 1e12 + 1, True),
+        ([10**400], [0.5], False),
+        ([10**400], [float("inf")], False),
+        ([10**400], [float("nan")], False),
+        ([10**400], [10**400], True),
+        ([{"a": [10**400]}], [{"a": [1.0]}], False),
     ],
 )
 def test_same(one: Any, other: Any, expected: bool) -> None:
     assert same(one, other) is expected
     assert same(other, one) is expected
+
+
+def nested(depth: int, innermost: Any) -> Any:
+    """Build lists in lists, as deep as a parser accepts."""
+    for _ in range(depth):
+        innermost = [innermost]
+    return innermost
+
+
+def test_what_nests_too_deeply_to_be_compared_differs() -> None:
+    assert not same(nested(900, 1), nested(900, 1))
+    answer = {"predictions": nested(900, 1)}
+    result = judge(nested(900, 2), champion=answer).judge(answer, 0.01)
+
+    assert result.attribution is Attribution.NEITHER
+    assert "answers otherwise than recorded" in result.wrong
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1e-6])
+def test_a_number_beyond_the_range_of_float_is_a_wrong_answer(tolerance: float) -> None:
+    found = judge([0.5, 0.5], champion={"predictions": [0.1, 0.1]}, tolerance=tolerance)
+    result = found.judge({"predictions": [0.5, 10**400]}, 0.01)
+
+    assert result.attribution is Attribution.NEITHER
+    assert "row 2 of 2: expected 0.5, got 1000" in result.wrong
+
+
+def test_an_expectation_whose_result_is_neither_true_nor_false_is_a_fault() -> None:
+    def holds(_predictions: object, _rows: object) -> Any:
+        return np.array([True, False])
+
+    checks = Checks(expect=Expectation("both", holds))
+    result = Judge(checks, Probe({"instances": [[0], [1]]})).judge({"predictions": [1, 2]}, 0.01)
+
+    assert result.wrong.startswith("answers otherwise than expected: both raised ValueError")
 
 
 @pytest.mark.parametrize(("tolerance", "expected"), [(0.01, True), (0.0001, False)])

@@ -14,10 +14,10 @@ from airflow_provider_hsml.hopsworks.domain.rollout_tracker import (
     RolloutTracker,
 )
 from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
     DeploymentFailedError,
     HopsworksError,
     SupersededError,
-    VerificationError,
 )
 from tests.support.samples import deployment
 
@@ -99,7 +99,7 @@ AFTER_A_CHANGE: dict[str, Script] = {
     "Idle with a minimum of instances means that the change was never applied": [
         (0, IDLE, POLL),
         (59, IDLE, POLL),
-        (60, IDLE, VerificationError),
+        (60, IDLE, AmbiguousVerificationError),
     ],
     "any other status restarts the count of Idle": [
         (0, IDLE, POLL),
@@ -286,3 +286,25 @@ def test_idle_without_a_request_to_wake_it_settles() -> None:
     tracker = RolloutTracker(RolloutCause.CHANGE, since=0, signature=SIGNATURE, idle=IdleTracker(can_wake=False))
 
     play(tracker, [(0, IDLE_ZERO, POLL), (20, IDLE_ZERO, PROBE)])
+
+
+PARTLY_KNOWN: dict[str, tuple[tuple[int | None, str | None] | None, Script]] = {
+    "a revision that was not known is learned": (
+        (RUNNING.version, None),
+        [(0, UPDATING, POLL), (2, CHANGED_BY_ANOTHER, SupersededError)],
+    ),
+    "nor does the first revision after a START have to be there at once": (
+        None,
+        [(0, poll("Starting", revision=None), POLL), (2, STARTING, POLL), (4, CHANGED_BY_ANOTHER, SupersededError)],
+    ),
+    "a version that was not known is learned": (
+        (None, RUNNING.revision),
+        [(0, UPDATING, POLL), (2, poll("Running", version=99), SupersededError)],
+    ),
+    "what is known has to stay": ((99, None), [(0, UPDATING, SupersededError)]),
+}
+
+
+@pytest.mark.parametrize(("signature", "script"), PARTLY_KNOWN.values(), ids=PARTLY_KNOWN)
+def test_a_signature_that_is_known_in_part(signature: tuple[int | None, str | None] | None, script: Script) -> None:
+    play(RolloutTracker(RolloutCause.CHANGE, since=0, signature=signature), script)

@@ -171,9 +171,15 @@ class TestAnswers:
         assert not predict.is_model_refusal(caught.value)
 
     @pytest.mark.parametrize(
-        ("status", "is_models"), [(400, True), (500, True), (401, False), (408, False), (429, False)]
+        ("status", "is_models"),
+        [
+            (400, True),
+            (422, True),
+            (500, True),
+            *((status, False) for status in (401, 403, 408, 413, 414, 421, 429, 431)),
+        ],
     )
-    def test_a_limited_rate_is_no_evidence_about_the_model(self, status: int, *, is_models: bool) -> None:
+    def test_a_limit_of_the_ingress_is_no_evidence_about_the_model(self, status: int, *, is_models: bool) -> None:
         assert predict.is_model_refusal(InferenceError("ask", status=status, text="slow down")) is is_models
 
     def test_a_key_that_is_not_let_in(self, ingress: Ingress) -> None:

@@ -196,6 +196,7 @@ class TestWhatPasses:
 REFUSALS: dict[str, Any] = {
     "by the model": refusal(400, 250008, "no such country"),
     "by the model at the ingress": InferenceError("ask", status=400, text="no such country"),
+    "by the ingress, for its size": InferenceError("ask", status=413, text="no such country"),
     "by its failure": refusal(500, 250007, "no such country"),
     "by its failure at the ingress": InferenceError("ask", status=500, text="no such country"),
     "by the schema": refusal(400, 250008, "SCHEMA_VALIDATION: no such country"),

@@ -82,8 +82,16 @@ def test_a_second_start_without_a_response_is_not_sent_again() -> None:
     assert fake.sent.count("START") == 1
 
 
-def test_a_second_start_that_was_never_carried_out_fails_by_the_polls() -> None:
+def test_a_second_start_that_was_not_sent_is_sent_again() -> None:
     fake = stopped(UNSENT)
+
+    assert fake.run(resumption(fake).run()).action == "started"
+    assert fake.sent.count("START") == 2
+
+
+def test_a_second_start_that_was_accepted_and_not_carried_out_fails_by_the_polls() -> None:
+    fake = stopped()
+    del fake.on["START"]
 
     with pytest.raises(SupersededError, match="was stopped by another client"):
         fake.run(resumption(fake).run())

@@ -222,7 +222,7 @@ class TestLookingUp:
         fake = FakeHopsworks(files={"models": first})
         fake.on["models"] = lambda: fake.files.update(models=second)
 
-        assert [model.version for model in fake.run(list_versions(PROJECT, "digits"))] == [1, 2, 3, 4]
+        assert [model.version for model in fake.run(list_versions(PROJECT, "digits")).models] == [1, 2, 3, 4]
         assert len(fake.reads) == 2
 
     def test_the_name_that_the_sdk_gives_comes_first(self) -> None:

@@ -10,10 +10,12 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
     DeadlineExceededError,
     DeploymentError,
     DeploymentFailedError,
     SupersededError,
+    UnreachableError,
     VerificationError,
 )
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 VERIFICATION = {"bake_seconds": 60, "probe_interval": 5}
 OK, WRONG = None, Answer(200, b'{"predictions": [3]}')
+HUGE = Answer(200, b'{"predictions": [1' + b"0" * 400 + b"]}")
 BROKEN, NOT_READY = refusal(400, 250008, "no"), refusal(400, 250008)
 POLL = "14"
 """The fake's name for a poll of the deployment."""
@@ -99,7 +102,9 @@ class TestInterval:
 
 
 class TestErrorRate:
-    @pytest.mark.parametrize("outcome", [WRONG, BROKEN, NOT_READY, LOST, refusal(500, 250007, "no healthy upstream")])
+    @pytest.mark.parametrize(
+        "outcome", [WRONG, HUGE, BROKEN, NOT_READY, LOST, refusal(500, 250007, "no healthy upstream")]
+    )
     def test_no_probe_may_fail_by_default(self, fake: FakeHopsworks, outcome: Any) -> None:
         with pytest.raises(
             VerificationError, match="1 of 3 probes failed while it was watched for 60 s; the allowed share is 0"
@@ -144,6 +149,41 @@ class TestErrorRate:
 
         with pytest.raises(VerificationError, match="The last: it answers as the previous version"):
             deploy(fake, VERIFICATION)
+
+
+class TestKindsOfFailures:
+    """They say as much as right after a rollout, so that a rollback rejects no version without evidence."""
+
+    @pytest.mark.parametrize("lost", [NOT_READY, LOST, refusal(500, 250007, "no healthy upstream")])
+    def test_an_unreachable_deployment(self, fake: FakeHopsworks, lost: Any) -> None:
+        with pytest.raises(UnreachableError, match="is unreachable"):
+            baked(fake, lost, OK, lost, lost, lost, max_error_rate=0.25)
+
+    @pytest.mark.parametrize("wrong", [WRONG, BROKEN])
+    def test_wrong_answers_among_them(self, fake: FakeHopsworks, wrong: Any) -> None:
+        with pytest.raises(VerificationError) as caught:
+            baked(fake, NOT_READY, LOST, wrong, NOT_READY, max_error_rate=0.25)
+        assert type(caught.value) is VerificationError
+
+    @pytest.mark.parametrize(
+        ("names", "more", "kind"),
+        [
+            (["new"], {}, VerificationError),
+            ([], {}, AmbiguousVerificationError),
+            (["new"], {"transformer": "/Projects/demo/Resources/t.py"}, AmbiguousVerificationError),
+        ],
+    )
+    def test_answers_of_the_previous_version(
+        self, names: list[str], more: dict[str, Any], kind: type[VerificationError]
+    ) -> None:
+        """They are evidence only if all instances are known to be new."""
+        fake = FakeHopsworks(row=row(**more), files=FILES, names=["old"] if names else [])
+        fake.on["PUT"] = fake.serves(names, [2])
+        fake.after(45, fake.serves(names, [1]))
+
+        with pytest.raises(VerificationError, match="The last: it answers as the previous version") as caught:
+            deploy(fake, VERIFICATION)
+        assert type(caught.value) is kind
 
 
 class TestPolls:

@@ -18,6 +18,7 @@ from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.verification import Verification
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
+    InferenceError,
     InvalidInputError,
     NoResponseError,
     SupersededError,
@@ -105,6 +106,81 @@ def is_two(predictions: list[Any], _rows: list[Any]) -> bool:
 
 IS_TWO = {"expect": f"{__name__}.is_two"}
 BY_VERSION = {"version_path": "model.version", "instances": [[5]]}
+
+
+NOT_SENDABLE = {
+    "both keys": ({"instances": [[0]], "inputs": [[0]]}, "it has both of the keys"),
+    "an empty list": ([], "it has no rows"),
+    "an empty object": ({}, "it has no rows"),
+    "no instances": ({"instances": []}, "it has no rows"),
+    "null instances": ({"instances": None}, "it has no rows"),
+    "no columns": ({"inputs": {"x": []}}, "it has no rows"),
+    "an empty text": ({"inputs": ""}, "it has no rows"),
+    "NaN": ([[float("nan")]], "not JSON compliant"),
+}
+
+
+@pytest.mark.parametrize(("example", "why"), NOT_SENDABLE.values(), ids=NOT_SENDABLE)
+class TestARegisteredExampleThatCannotBeSent:
+    def test_counts_as_none(self, example: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
+        """A model's refusal of it would say nothing about the model."""
+        fake = FakeHopsworks(row=row(), files=WITHOUT_EXPECTED | {"Models/digits/2/input_example.json": example})
+        rolls(fake, (5, [2]))
+
+        assert deploy(fake, {}).verified_by == "instances"
+        assert "predict" not in fake.sent
+        (warning,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+        assert warning.startswith("Version 2 of model 'digits': input_example.json is not sent as a request: ")
+        assert why in warning
+
+    def test_is_no_example_for_checks_that_need_one(self, example: Any, why: str) -> None:
+        fake = FakeHopsworks(row=row(), files=WITHOUT_EXPECTED | {"Models/digits/2/input_example.json": example})
+
+        with pytest.raises(InvalidInputError, match=r"verification\.expect: there is no example request"):
+            deploy(fake, {"expect": "finite"})
+        assert fake.sent == [], why
+
+
+def test_recorded_answers_that_cannot_be_sent_leave_the_example() -> None:
+    recorded = {"Models/digits/2/expected.json": {"instances": [[float("nan")]], "predictions": [2]}}
+    fake = FakeHopsworks(row=row(), files=WITH_EXAMPLE | recorded)
+    rolls(fake, (5, [2]))
+
+    assert deploy(fake, {}).verified_by == "instances"
+    assert fake.sent.count("predict") > 5
+
+
+AT_INGRESS = "POST v1/demo/digits/v1/models/digits:predict"
+"""The fake's name for a request to the model at the ingress."""
+
+
+@pytest.mark.parametrize("status", [403, 413, 414, 421, 431])
+@pytest.mark.parametrize("verification", [{}, {"instances": [[0]]}], ids=["example", "rows"])
+class TestALimitOfTheIngress:
+    """Envoy refuses the request, whichever version it is for."""
+
+    def deploy(self, fake: FakeHopsworks, verification: dict[str, Any]) -> Outcome:
+        return deploy(fake, verification, project=replace(PROJECT, ingress=Ingress("http://127.0.0.1:9")))
+
+    def fake(self, *answers: Any) -> FakeHopsworks:
+        fake = FakeHopsworks(row=row(projectNamespace="demo"), files=WITH_EXAMPLE, faults={AT_INGRESS: [*answers]})
+        rolls(fake, (5, [2]))
+        return fake
+
+    def test_before_the_change_ends_it_with_nothing_changed(self, status: int, verification: dict[str, Any]) -> None:
+        fake = self.fake(*[Answer(status, b"refused by Envoy")] * 99)
+
+        with pytest.raises(InferenceError, match=f"HTTP {status}: refused by Envoy"):
+            self.deploy(fake, verification)
+        assert fake.sent == [AT_INGRESS]
+
+    def test_after_the_change_is_no_evidence(self, status: int, verification: dict[str, Any]) -> None:
+        fake = self.fake(None, *[Answer(status, b"refused by Envoy")] * 99)
+
+        with pytest.raises(HopsworksError, match=f"HTTP {status}: refused by Envoy") as caught:
+            self.deploy(fake, verification)
+        assert not isinstance(caught.value, EVIDENCE)
+        assert fake.sent.count("PUT") == 1
 
 
 class TestVersionInTheAnswer:

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.rollout.reconcile import Reconciler
 
+HALVES = {"Models/digits/2/expected.json": {"instances": [[0]], "predictions": [2.5]}}
+"""Recorded answers of version 2 that are no whole numbers."""
+
 
 class TestUpdating:
     def test_updates_and_proves_who_answers(self) -> None:
@@ -96,12 +99,20 @@ class TestUpdating:
         with pytest.raises(AmbiguousVerificationError, match="still answers as the previous version, a minute after"):
             arrive(fake, timeout=120)
 
-    def test_answers_of_neither(self) -> None:
-        fake = FakeHopsworks(row=row(), files=FILES)
-        rolls(fake, answers=[3])
+    @pytest.mark.parametrize("answer", [3, 10**400])
+    def test_answers_of_neither(self, answer: int) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES | HALVES)
+        rolls(fake, answers=[answer])
 
         with pytest.raises(VerificationError, match="answers otherwise than recorded"):
             arrive(fake)
+
+    @pytest.mark.parametrize("answer", [10**400, [[10**400]], {"a": -(10**400)}])
+    def test_a_champion_whose_answer_is_beyond_the_range_of_float(self, answer: Any) -> None:
+        fake = FakeHopsworks(row=row(), files=FILES | HALVES, answers=[answer])
+        rolls(fake, answers=[2.5])
+
+        assert arrive(fake).verified_by == "fingerprint"
 
     def test_a_probe_that_the_model_refuses(self) -> None:
         fake = FakeHopsworks(row=row(), files=FILES)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks.domain.access import Access
+from airflow_provider_hsml.hopsworks.errors import UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.sensing import conditions, new_versions
 from airflow_provider_hsml.hopsworks.sensing.conditions import VersionCondition
 from airflow_provider_hsml.hopsworks.sensing.new_versions import REMEMBERED, NewVersionFeed
@@ -31,6 +32,7 @@ class Registry:
         )
         self.desired = desired
         self.rows: dict[int, float] = {}
+        self.odd: dict[int, dict[str, Any]] = {}
         self.add(versions)
         self.restart()
 
@@ -38,11 +40,17 @@ class Registry:
         self.rows |= dict.fromkeys(versions, accuracy)
         items = [
             {"id": f"digits_{number}", "name": "digits", "version": number, "metrics": {"accuracy": value}}
+            | self.odd.get(number, {})
             for number, value in self.rows.items()
         ]
         self.fake.files["models"] = {"count": len(items), "items": items}
         for number in versions:
             self.approve(number, is_approved=is_approved)
+
+    def spoil(self, number: int, **odd: Any) -> None:
+        """Make a row one that cannot be read; without a key, make it good again."""
+        self.odd[number] = odd
+        self.add([])
 
     def approve(self, number: int, *, is_approved: bool = True) -> None:
         items = [{"name": "approval", "value": '"approved"'}] if is_approved else []
@@ -175,9 +183,76 @@ def test_remembers_a_few() -> None:
     registry = Registry(*range(1, 101))
     registry.news()
 
-    assert registry.announcer.state == {"newer_than": 80, "told": list(range(81, 101))}
+    assert registry.announcer.state == {"newer_than": 80, "told": list(range(81, 101)), "unread": []}
     assert REMEMBERED == 20
     registry.add([101])
     assert registry.news() == [101]
     registry.restart(registry.announcer.state)
     assert registry.news() == []
+
+
+ODD: list[dict[str, Any]] = [{"metrics": []}, {"framework": 1}, {"id": None}, {"created": "today"}]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("odd", ODD, ids=str)
+def test_one_that_could_not_be_read_at_first_is_not_new_later(odd: dict[str, Any], *, is_restarted: bool) -> None:
+    registry = Registry(1, 2, 3)
+    registry.spoil(2, **odd)
+    assert registry.news() == []
+    assert registry.news() == []
+    if is_restarted:
+        registry.restart(registry.announcer.state)
+    registry.spoil(2)
+
+    assert registry.news() == []
+    registry.add([4])
+    assert registry.news() == [4]
+
+
+def test_one_that_could_not_be_read_at_first_is_new_when_it_is_approved() -> None:
+    registry = Registry(1, 2, tag=APPROVED)
+    registry.spoil(1, metrics=[])
+    assert registry.news() == []
+    registry.spoil(1)
+    assert registry.news() == []
+    registry.approve(1)
+
+    assert registry.news() == [1]
+
+
+def test_one_that_could_not_be_read_when_it_came_is_new_later() -> None:
+    registry = Registry(1)
+    registry.news()
+    registry.add([2])
+    registry.spoil(2, metrics=[])
+    assert registry.news() == []
+    registry.spoil(2)
+
+    assert registry.news() == [2]
+
+
+def test_one_above_a_number_is_new_when_it_can_be_read() -> None:
+    registry = Registry(1, 2, 3, newer_than=1)
+    registry.spoil(2, metrics=[])
+    assert registry.news() == [3]
+    registry.spoil(2)
+
+    assert registry.news() == [2]
+
+
+def test_one_whose_number_cannot_be_read_delays_the_first_poll() -> None:
+    registry = Registry(1, 2)
+    registry.spoil(1, version="1")
+    with pytest.raises(UnexpectedResponseError, match="would count as new later"):
+        registry.news()
+    registry.spoil(1, metrics=[])
+    assert registry.news() == []
+    registry.spoil(1, version="1")
+    assert registry.news() == []
+    registry.spoil(1)
+    assert registry.news() == []
+    registry.add([3])
+    registry.spoil(1, version="1")
+
+    assert registry.news() == [3], "what is new is not held back"

@@ -9,18 +9,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain.model_version import Direction, ModelVersion, best_of, check_model_name
+from airflow_provider_hsml.hopsworks.domain.model_version import (
+    Direction,
+    ModelVersion,
+    best_of,
+    check_model_name,
+    model_of_path,
+)
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, RequestRefusedError, UnexpectedResponseError
 from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
+from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.routes import Routes
 
-from . import lookup
+from .journal import open_journal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
+    from airflow_provider_hsml.hopsworks.domain.journal_entry import ServedVersion
     from airflow_provider_hsml.hopsworks.flow import Clock
 
 log = logging.getLogger(__name__)
@@ -52,15 +60,19 @@ async def delete_versions(
     """
     Delete the versions of a model except the newest, the best, and those that the project's deployments use.
 
-    Where Hopsworks keeps deployment versions, their model versions count as used: a rollback may need them.
+    Whatever a rollback may need counts as used: the model versions of kept deployment versions, and those in the newest
+    entry of each deployment's journal. Before 5.2, the journal alone has them.
 
     :param keep: number of newest versions to keep
     :param best_by: a metric and its direction, to keep the best version as well
     :param clock: returns the seconds since 1970
     :raises UnexpectedResponseError: a deletion was answered, and was not carried out
-    :raises InvalidInputError: no version has that metric; no version was deleted
+    :raises InvalidInputError: no version has that metric, or the API key may not read a journal that alone has the
+        previous versions; no version was deleted
     """
-    versions = sorted(await lookup.list_versions(project, check_model_name(name)), key=_number, reverse=True)
+    listed = await lookup.list_versions(project, check_model_name(name))
+    # A version that cannot be read is never deleted, and does not count as one of the newest.
+    versions = sorted(listed.models, key=_number, reverse=True)
     if not versions:
         log.warning("Model %r has no version in project %r: there is nothing to delete", name, project.name)
         return Retained((), {})
@@ -99,7 +111,7 @@ async def _await_deleted(project: Project, name: str, deleted: Sequence[int], cl
         return
     backoff = Backoff(first=0.5, most=5.0, deadline=clock() + AWAIT_DELETION, clock=clock)
     while True:
-        left = sorted({model.version for model in await lookup.list_versions(project, name)} & set(deleted))
+        left = sorted((await lookup.list_versions(project, name)).numbers & set(deleted))
         if not left:
             return
         delay = backoff.next_delay(about=f"Model {name!r}")
@@ -132,25 +144,58 @@ async def _in_use(project: Project, name: str) -> dict[int, str]:
     """Return the versions that deployments use, each with its use."""
     found: dict[int, str] = {}
 
-    def note(row: Deployment | DeploymentVersion, user: str) -> None:
-        _check_whole(row, user)
+    def note(owner: str | None, model_name: str | None, version: int | None, user: str) -> None:
         # Names are compared in any case: to keep a version needlessly does no harm.
-        is_ours = (row.model_project or project.name).lower() == project.name.lower()
-        if is_ours and (row.model_name or "").lower() == name.lower() and row.model_version is not None:
-            found.setdefault(row.model_version, user)
+        is_ours = (owner or project.name).lower() == project.name.lower()
+        if is_ours and (model_name or "").lower() == name.lower() and version is not None:
+            found.setdefault(version, user)
+
+    def note_row(row: Deployment | DeploymentVersion, user: str) -> None:
+        _check_whole(row, user)
+        note(row.model_project, row.model_name, row.model_version, user)
 
     # All deployments, not only the model's: one that now serves another model may roll back to this one.
     deployments = await api.get_deployments(project, complete=True)
     routes = Routes()
     for deployment in deployments:
-        note(deployment, f"set in deployment {deployment.name!r}")
+        note_row(deployment, f"set in deployment {deployment.name!r}")
+    keeps_versions = True
     for deployment in deployments:
         versions = await routes.versions(project, deployment, complete=True)
         if versions is None:
             await _check_keeps_none(project, routes)
+            keeps_versions = False
             break
         for version in versions:
-            note(version, f"named by version {version.version} of deployment {deployment.name!r}")
+            note_row(version, f"named by version {version.version} of deployment {deployment.name!r}")
+    for deployment in deployments:
+        for served in await _recorded(project, deployment, is_alone=not keeps_versions):
+            user = f"named by the journal of deployment {deployment.name!r}"
+            note(served.project, served.name, served.version, user)
+    return found
+
+
+async def _recorded(project: Project, deployment: Deployment, *, is_alone: bool) -> list[ServedVersion]:
+    """
+    Return the versions that a rollback of a deployment may need, pending changes included, as far as the journal tells.
+
+    :param is_alone: whether nothing but the journal has them
+    :raises UnexpectedResponseError: the newest entry cannot be read
+    :raises InvalidInputError: the API key may not read the journal, which alone has them
+    """
+    journal = await open_journal(project, deployment.name)
+    if is_alone and not journal.is_kept:
+        message = (
+            f"{deployment}: the API key may not read the journal, which alone has the versions that a rollback needs: "
+            "this Hopsworks keeps no versions of deployments. Nothing was deleted.\n"
+            "Add the scope DATASET_VIEW to the key."
+        )
+        raise InvalidInputError(message)
+    found, entry = [], journal.newest
+    while entry is not None:
+        # Also of a change that has ended: a manual rollback leads back from it.
+        found += [entry.challenger, *([entry.before.served] if entry.before else [])]
+        entry = entry.earlier
     return found
 
 
@@ -165,7 +210,8 @@ def _check_whole(row: Deployment | DeploymentVersion, user: str) -> None:
     if named == (None, None):
         is_clear = path is None and bool(row.raw.get("predictor"))
     else:
-        is_clear = None not in named and (path is None or path.rpartition("/")[2] == row.model_name)
+        of_path = model_of_path(path) or ("", (path or "").rpartition("/")[2])
+        is_clear = None not in named and (path is None or of_path[1] == row.model_name)
     if is_clear:
         return
     message = (

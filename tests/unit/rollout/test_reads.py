@@ -1,0 +1,173 @@
+"""One read of a deployment that lacks something, at any moment: it is read again, and is no other client's change."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.journal_entry import PreviousState
+from airflow_provider_hsml.hopsworks.errors import UnsupportedError
+from airflow_provider_hsml.hopsworks.promotion.way_back import WayBack
+from airflow_provider_hsml.hopsworks.rollout.inputs import ResumePoint, RolloutPolicy, Run
+from tests.support.arrivals import FILES, arrive, rolls, starts, stops
+from tests.support.fake import PROJECT, FakeHopsworks, row
+from tests.unit.rollout.test_probe import deploy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RESOURCES = {"requests": {"cores": 1, "memory": 512, "gpus": 0}, "limits": {"cores": 2, "memory": 1024, "gpus": 0}}
+
+MORE_MEMORY: dict[str, Any] = {"resources.limits.memory": 2048}
+
+
+def hopsworks(status: str = "Running", **changes: Any) -> FakeHopsworks:
+    """Make a Hopsworks with a deployment whose updates, starts and stops work."""
+    fake = FakeHopsworks(row=row(status, predictorResources=RESOURCES, **changes), files=FILES)
+    rolls(fake)
+    starts(fake)
+    stops(fake)
+    return fake
+
+
+def update() -> FakeHopsworks:
+    fake = hopsworks()
+    arrive(fake, **MORE_MEMORY)
+    return fake
+
+
+def recreate() -> FakeHopsworks:
+    fake = hopsworks()
+    fake.on["PUT"] = lambda: None
+    arrive(fake, recreate=True)
+    return fake
+
+
+def start() -> FakeHopsworks:
+    fake = hopsworks("Stopped", modelVersion=2)
+    arrive(fake)
+    return fake
+
+
+def adopt() -> FakeHopsworks:
+    fake = hopsworks(modelVersion=2)
+    fake.serves(["new"], [2])()
+    arrive(fake, trust=False)
+    return fake
+
+
+def settle() -> FakeHopsworks:
+    fake = hopsworks(modelVersion=2)
+    fake.serves(["new"], [2])()
+    arrive(fake, trust=False, sends=False)
+    return fake
+
+
+def bake() -> FakeHopsworks:
+    fake = hopsworks()
+    deploy(fake, {"bake_seconds": 20, "probe_interval": 5})
+    return fake
+
+
+def way_back(*, has_versions: bool, recreates: bool = False, was_up: bool = True) -> FakeHopsworks:
+    """Roll back from version 2, which is live."""
+    before = Deployment.from_json(row("Running" if was_up else "Stopped", predictorResources=RESOURCES))
+    fake = hopsworks(modelVersion=2, version=2 if has_versions else 1, revision="1000")
+    fake.has_versions = has_versions
+    fake.kept = [row(predictorResources=RESOURCES)] if has_versions else []
+    fake.serves(["new"], [2])()
+    ours = Deployment.from_json(dict(fake.row or {}))
+    rolls(fake, answers=[1], names=("newest",))
+    starts(fake, answers=[1])
+
+    def restored() -> None:
+        assert fake.row is not None
+        fake.row |= {"version": 1, "revision": "1001", "modelVersion": 1}
+        fake.serves(["newest"], [1])()
+
+    fake.on["POST"] = restored
+    if recreates or not was_up:
+        del fake.on["PUT"]
+
+    async def nothing_new(_inputs: object) -> bool:
+        return False
+
+    run = Run(PROJECT, "digits", 600.0, 10.0, fake.clock)
+    previous = PreviousState.of(before)
+    record: Any = SimpleNamespace(run=run, previous=previous, entry=None, env_vars=None, write_probe_inputs=nothing_new)
+    outcome = WayBack(record, ResumePoint(worker_only=True), RolloutPolicy(recreate=recreates)).restore(ours)
+    assert fake.run(outcome).deployment.model_version == 1
+    return fake
+
+
+SCENES: dict[str, Callable[[], FakeHopsworks]] = {
+    "update": update,
+    "recreate": recreate,
+    "start": start,
+    "adopt": adopt,
+    "settle": settle,
+    "bake": bake,
+    "rollback to a version": lambda: way_back(has_versions=True),
+    "rollback by an update": lambda: way_back(has_versions=False),
+    "rollback by a restart": lambda: way_back(has_versions=False, recreates=True),
+    "rollback to a stopped one": lambda: way_back(has_versions=False, was_up=False),
+}
+
+
+@pytest.mark.parametrize("key", ["version", "revision", "predictorResources"])
+@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+def test_a_read_that_lacks_something_once_changes_nothing(
+    scene: Callable[[], FakeHopsworks], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever read of the deployment it is."""
+    plain = scene()
+    changes = [kind for kind in plain.sent if kind != "predict"]
+    number = 0
+    faults = {}
+    made = FakeHopsworks.__init__
+
+    def spoilt(fake: FakeHopsworks, *given: Any, **named: Any) -> None:
+        made(fake, *given, **(named | {"lacks": {number: {key: None}}}))
+
+    monkeypatch.setattr(FakeHopsworks, "__init__", spoilt)
+    for number in range(plain.looks):
+        try:
+            fake = scene()
+        except Exception as error:  # noqa: BLE001 - all reads are tried, for the message
+            faults[number] = repr(error)
+        else:
+            if [kind for kind in fake.sent if kind != "predict"] != changes:
+                faults[number] = str(fake.sent)
+    assert not faults, f"of {plain.looks} reads"
+
+
+class TestAReadBackThatLacksASetting:
+    """The first answers after the PUT."""
+
+    @staticmethod
+    def lacking(reads: int) -> FakeHopsworks:
+        fake = hopsworks()
+        assert fake.row is not None
+        del fake.row["predictorResources"]
+        put = fake.on["PUT"]
+
+        def forget() -> None:
+            put()
+            fake.lacks = {fake.looks + number: {"predictorResources": None} for number in range(reads)}
+
+        fake.on["PUT"] = forget
+        return fake
+
+    @pytest.mark.parametrize("reads", [1, 2])
+    def test_is_read_again(self, reads: int) -> None:
+        fake = self.lacking(reads)
+
+        assert arrive(fake, **MORE_MEMORY).verified_by == "fingerprint"
+        assert fake.sent.count("PUT") == 1
+
+    def test_for_the_third_time_is_evidence(self) -> None:
+        with pytest.raises(UnsupportedError, match=r"does not know spec\.resources"):
+            arrive(self.lacking(3), **MORE_MEMORY)
