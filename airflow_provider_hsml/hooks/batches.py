@@ -314,7 +314,7 @@ class _Batch:
     def enter(self, begin: int, bad: Mapping[int, Any]) -> None:
         """Enter rows that cannot be sent."""
         for place, fault in bad.items():
-            self.errors[begin + place] = fault.reason if fault.field is None else f"{fault.field}: {fault.reason}"
+            self.errors[begin + place] = str(fault)
 
 
 def _batches(value: Any) -> Iterator[list[Any] | TableRows]:

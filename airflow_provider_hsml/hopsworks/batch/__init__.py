@@ -10,6 +10,6 @@ The rules that make the result correct after every interruption:
 5. The manifest is written once, last, and only if there is none. Only the parts that it names are the result, so that a
    try that Airflow has given up, and which still runs, cannot change it.
 
-``table`` is the engine; ``served`` reads the deployment; ``rows`` makes requests of rows; ``progress`` is what is
-stored; ``concurrency`` and ``statistics`` count.
+``table`` is the engine; ``rows`` makes requests of rows; ``held`` has the rows of the result until they are written;
+``served`` reads the deployment; ``progress`` is what is stored; ``concurrency`` and ``statistics`` count.
 """

@@ -27,6 +27,10 @@ class BadRow:
     """The column at fault; None if it is not known, or it is the whole row."""
     reason: str
 
+    def __str__(self) -> str:
+        """Return both, for messages."""
+        return self.reason if self.field is None else f"{self.field}: {self.reason}"
+
 
 @dataclass(frozen=True, slots=True)
 class Columns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import logging
 import math
@@ -22,19 +21,20 @@ from airflow_provider_hsml.hopsworks.inference import scoring
 
 from . import progress as stored
 from .concurrency import Limit, LimitedConnection
+from .held import Held, Report
 from .progress import ERRORS, MANIFEST, Progress, ResultRows
 from .rows import BadRow
 from .served import Served, read_served, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Flow
     from airflow_provider_hsml.hopsworks.inference.scoring import Chunk, Connection, Target
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 
-    from .progress import Format, Part, Results
+    from .progress import Format, Results
     from .rows import Prepared, RowForm, TableRows
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,6 @@ PART_BYTES = 8 * 1024 * 1024
 """Bytes that a part holds before it is written."""
 READ_EVERY = 10.0
 """Seconds between two reads of the deployment: answers are held back for as long."""
-LOGGED_EVERY = 5.0
-"""Seconds between two log lines about the progress."""
 _SHARE_OF_ERRORS = 0.01
 """The share of rows that may fail, unless the user gives a number."""
 _BEFORE_ANY_ANSWER = 1000
@@ -256,8 +254,8 @@ class _Scoring:
         self._served = served
         self._limit = Limit(settings.concurrency or asked.target.concurrency)
         self._prepared: deque[Prepared] = deque()
-        self._held: _Held = _Held(place.format, progress)
-        self._report = _Report(progress, place.rows.total)
+        self._held = Held(place.format, progress)
+        self._report = Report(progress, place.rows.total)
         self._last_read = time.monotonic()
 
     def score(self) -> None:
@@ -307,7 +305,7 @@ class _Scoring:
                 predictions[place] = prediction
         for number, reason in chunk.refused.items():
             bad[prepared.places[number - chunk.first]] = BadRow(None, reason)
-        errors = {place: _text(fault) for place, fault in bad.items()}
+        errors = {place: str(fault) for place, fault in bad.items()}
         return ResultRows(prepared.first, prepared.keys, predictions, errors), bad
 
     def _attend(self) -> None:
@@ -360,115 +358,6 @@ def _answered_row(place: Workplace, asked: Asked, progress: Progress) -> list[st
     return []
 
 
-class _Held:
-    """Rows of a part that is not written yet, with their counts."""
-
-    def __init__(self, form: Format, progress: Progress) -> None:
-        self._progress = progress
-        self._part: Part = form.begin(progress.remembered)
-        self._errors: list[bytes] = []
-        self._latencies: list[float] = []
-        self._predictions: list[list[Any]] = []
-        """Of each chunk."""
-        self._answered: int | None = None
-        self.rows = 0
-        self.errors = 0
-        self.first_error = ""
-
-    @property
-    def size(self) -> int:
-        """Bytes that are held."""
-        return self._part.size
-
-    def add(self, found: tuple[ResultRows, Mapping[int, BadRow]], latencies: Sequence[float]) -> None:
-        """
-        Add the rows of a chunk.
-
-        :param found: the rows, and those that failed by their places
-        :param latencies: seconds of its requests
-        """
-        rows, bad = found
-        self._part.add(rows)
-        self.rows += len(rows.predictions)
-        self.errors += len(bad)
-        self._latencies += latencies
-        answered = rows.predictions
-        if bad:
-            answered = [one for place, one in enumerate(answered) if place not in bad]
-        self._predictions.append(answered)
-        if answered and self._answered is None:
-            self._answered = rows.first + next(place for place in itertools.count() if place not in bad)
-        for place, fault in sorted(bad.items()):
-            number = rows.first + place
-            keys = {name: values[place] for name, values in rows.keys.items()}
-            line = {"row": number, **keys, "field": fault.field, "reason": fault.reason}
-            self._errors.append(json.dumps(line).encode() + b"\n")
-            self.first_error = self.first_error or f"; row {number}: {_text(fault)}"
-
-    def write(self, results: Results, form: Format, try_name: str) -> _Held:
-        """
-        Write the part and the progress, and return the next one.
-
-        :param try_name: for the names of the files
-        """
-        progress = self._progress
-        first = progress.rows
-        part: dict[str, Any] = {
-            "file": f"part-{first:012d}-{try_name}.{form.ending}",
-            "first": first,
-            "rows": self.rows,
-            "errors": self.errors,
-        }
-        results.write(part["file"], self._part.finish())
-        if self._errors:
-            part["errors_file"] = f"_errors-{first:012d}-{try_name}.jsonl"
-            results.write(part["errors_file"], b"".join(self._errors))
-        progress.parts.append(part)
-        progress.answered = self._answered if progress.answered is None else progress.answered
-        progress.rows += self.rows
-        progress.errors += self.errors
-        progress.latencies.add(self._latencies)
-        for some in self._predictions:
-            progress.distribution.add(some)
-        results.write(f"_progress-{try_name}.json", json.dumps(progress.to_json()).encode())
-        return _Held(form, progress)
-
-
-class _Report:
-    """Logs the progress every few seconds."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._total = total
-        self._first = progress.rows
-        self._begun = self._logged = time.monotonic()
-
-    def log(self, held: _Held, limit: Limit) -> None:
-        """
-        Log the progress, if nothing was logged for some seconds.
-
-        :param held: the rows that are not written yet
-        :param limit: the number of requests at a time
-        """
-        now = time.monotonic()
-        if now - self._logged < LOGGED_EVERY:
-            return
-        self._logged = now
-        done = self._progress.rows + held.rows
-        rate = (done - self._first) / (now - self._begun)
-        left = "unknown" if not rate else f"{(self._total - done) / rate:.0f} s"
-        errors = self._progress.errors + held.errors
-        log.info(
-            "%d of %d rows, %.0f rows a second, time left: %s, concurrency %d, errors %d",
-            done,
-            self._total,
-            rate,
-            left,
-            limit.now,
-            errors,
-        )
-
-
 def most_errors(settings: Settings, total: int) -> int:
     """
     Return how many rows may fail.
@@ -476,10 +365,6 @@ def most_errors(settings: Settings, total: int) -> int:
     :param total: the number of rows
     """
     return math.floor(_SHARE_OF_ERRORS * total) if settings.max_errors is None else settings.max_errors
-
-
-def _text(fault: BadRow) -> str:
-    return fault.reason if fault.field is None else f"{fault.field}: {fault.reason}"
 
 
 def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
