@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import uuid
@@ -157,7 +158,8 @@ class BatchesMixin(HsmlBaseHook):
         """
         Yield the predictions for batches of rows, several requests at a time, in the order of the batches.
 
-        Batches are read as they are sent, so there may be any number of them. Rows are sent at least once. Nothing is
+        Batches are read as they are sent, so there may be any number of them. Rows with names are sent as the schema or
+        the registered example of the deployment has them: as objects or lists. Rows are sent at least once. Nothing is
         stored: ``BatchPredictOperator`` continues after an interruption.
 
         :param name: the deployment's name
@@ -173,8 +175,12 @@ class BatchesMixin(HsmlBaseHook):
         size = arguments.integer("chunk_rows", chunk_rows, least=1)
         most = None if concurrency is None else arguments.integer("concurrency", concurrency, least=1)
         seconds = arguments.seconds("timeout", timeout)
-        asked = _Ask(self, seconds, None, Columns(), None, is_reused=False)(deployment, Settings("", "", size))
-        return self._predict_batches(asked, _batches(batches), most)
+        several = _batches(batches)
+        begin = list(itertools.islice(several, 1))
+        ask = _Ask(self, seconds, None, Columns(), None, is_reused=False)
+        ask.first = next(iter(begin[0][:1]), None) if begin else None
+        asked = ask(deployment, Settings("", "", size))
+        return self._predict_batches(asked, itertools.chain(begin, several), most)
 
     def _predict_batches(
         self, asked: Asked, batches: Iterable[list[Any] | TableRows], concurrency: int | None
@@ -212,6 +218,8 @@ class _Ask:
         self._columns = columns
         self._row_format = row_format
         self._is_reused = is_reused
+        self.first: Any = None
+        """The first row, where there are no files."""
 
     def __call__(self, deployment: Deployment, settings: Settings) -> Asked:
         """
@@ -235,7 +243,7 @@ class _Ask:
         shape = Shape.of_example(body)
         if schema is not None:
             shape, size = Shape.of_schema(schema), min(size, schema.max_batch_rows)
-        first = None if self._files is None else self._files.first()
+        first = self.first if self._files is None else self._files.first()
         form = RowForm.build(self._columns, shape, first, schema, self._row_format)
         form = replace(form, is_read=self._files is not None)
         splits = None

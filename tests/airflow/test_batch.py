@@ -80,12 +80,12 @@ class Scene:
     def results(self) -> Path:
         return self.folder / "results"
 
-    def register(self, factor: float, **content: Any) -> Scene:
+    def register(self, factor: float, example: Any = None, **content: Any) -> Scene:
         self.hook.register_model(
             model_name=self.name,
             model_path=self.model_file(factor=factor, **content),
             framework="SKLEARN",
-            input_example={"instances": [{"x": 0}]},
+            input_example={"instances": example or [{"x": 0}]},
         )
         return self
 
@@ -547,6 +547,21 @@ class TestRows:
             scene.score()
 
 
+class TestWithoutPyarrow:
+    def test_lines_work_and_tables_say_what_is_missing(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+        for name in ("arrow_files", "arrow_rows"):
+            monkeypatch.delitem(sys.modules, f"airflow_provider_hsml.hooks.{name}", raising=False)
+
+        assert scene.write([{"id": "a", "x": 1}]).score()["counts"]["success"] == 1
+        for name in ("rows.parquet", "rows.csv"):
+            (scene.folder / name).write_bytes(b"x")
+            with pytest.raises(
+                AirflowFailException, match=r"need pyarrow, which is not installed.\nInstall airflow-pro"
+            ):
+                scene.score(input=str(scene.folder / name))
+
+
 class TestSecrets:
     @pytest.mark.parametrize("is_strict", [False, True])
     def test_the_key_is_nowhere(self, scene: Scene, caplog: pytest.LogCaptureFixture, *, is_strict: bool) -> None:
@@ -660,6 +675,16 @@ class TestBatches:
 
         assert [value for one in found for value in one.predictions] == list(range(0, 50, 2))
         assert [len(one.predictions) for one in batches] == [7, 7, 7, 4]
+
+    def test_a_table_for_a_model_that_takes_lists(self, scene: Scene) -> None:
+        pa = pytest.importorskip("pyarrow")
+        scene.register(3, example=[[0]]).deploy(2)
+
+        (found,) = scene.hook.predict_batches(scene.name, pa.table({"x": [1, 2]}))
+
+        assert found.predictions == [3, 6]
+        (body,) = [asked.body for asked in scene.serving.requests if asked.path.endswith(":predict")]
+        assert body == {"instances": [[1], [2]]}
 
     def test_rows_that_fail(self, scene: Scene) -> None:
         scene.register(2, refuses=[7]).deploy(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import urllib.request
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,6 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_hsml.hooks import json_lines
-from airflow_provider_hsml.hooks.arrow_files import ParquetFormat
 from airflow_provider_hsml.hooks.result_folder import JsonLines, ResultFolder
 from airflow_provider_hsml.hooks.row_files import row_files
 from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 pa = pytest.importorskip("pyarrow", reason="tables are read with pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
+ParquetFormat = importlib.import_module("airflow_provider_hsml.hooks.arrow_files").ParquetFormat
 pytestmark = pytest.mark.airflow
 
 ROWS = [{"id": f"n{x}", "x": x / 2} for x in range(1000)]
