@@ -103,7 +103,7 @@ def _read_extra(name: str, extra: object) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, Mapping):
-        message = f'{name}, field \'extra\': expected a JSON object, as in {{"project": "demo"}}.'
+        message = f'{name}, field \'extra\': expected a JSON object, as in {{"project": "example"}}.'
         raise InvalidInputError(message)
     return given
 

@@ -61,7 +61,7 @@ class Links:
 
     def __init__(self, ti: Any) -> None:
         """Start without links of the task instance ``ti``."""
-        self._ti = ti
+        self.ti = ti
         self._urls: dict[str, str] = {}
 
     def push(self, link: _PushedLink, url: str) -> None:
@@ -70,6 +70,6 @@ class Links:
             return
         self._urls[link.xcom_key] = url
         try:
-            self._ti.xcom_push(key=link.xcom_key, value=url)
+            self.ti.xcom_push(key=link.xcom_key, value=url)
         except Exception:
             log.exception("The link %r could not be pushed", link.name)

@@ -97,11 +97,11 @@ def night(
     labels = (chance.random(rows) < 0.5).astype(int)
     right = chance.random(rows) < RIGHT
     times = [DAY + timedelta(seconds=at) for at in range(rows)]
-    champion = Scored(ServedVersion("demo", "model", 1), np.where(right, labels, 1 - labels).tolist())
+    champion = Scored(ServedVersion("example", "model", 1), np.where(right, labels, 1 - labels).tolist())
     comparisons, registered = [], [float((chance.random(rows) < RIGHT).mean())]
     for number, by in enumerate(better):
         own = challenger_of(chance, right, by)
-        challenger = Scored(ServedVersion("demo", "model", number + 2), np.where(own, labels, 1 - labels).tolist())
+        challenger = Scored(ServedVersion("example", "model", number + 2), np.where(own, labels, 1 - labels).tolist())
         registered.append(float(own.mean()))
         comparisons.append(
             compare(
@@ -126,7 +126,7 @@ def decide(played: Night, **fields: Any) -> tuple[int | None, int | None]:
     :param fields: of the gate that reads comparisons
     """
     versions = [
-        ModelVersion("model", number, f"model_{number}", "demo", 1, {"accuracy": accuracy})
+        ModelVersion("model", number, f"model_{number}", "example", 1, {"accuracy": accuracy})
         for number, accuracy in enumerate(played.registered, 1)
     ]
     rules = Gate(measured=[one.to_json() for one in played.comparisons], **fields).rules()

@@ -167,8 +167,8 @@ def request(client: str, url: str) -> dict[str, Any]:
     from airflow_provider_hsml.hopsworks.transport.async_client import AsyncClient  # noqa: PLC0415
     from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415
 
-    access = Access(url, "demo", "prefix.secret", request_timeout=SECONDS)
-    call = api.get_deployments(api.Project(119, "demo"))
+    access = Access(url, "example", "prefix.secret", request_timeout=SECONDS)
+    call = api.get_deployments(api.Project(119, "example"))
 
     async def send() -> None:
         asynchronous = AsyncClient(access)

@@ -118,7 +118,7 @@ def trained(folder: Path) -> Path:
 
 def register(server: Server, connection: http.client.HTTPConnection) -> None:
     """Register the model; its files are written to the server's folder directly, without an upload."""
-    trained(server.root / "projects" / "demo" / "Models" / MODEL / "1" / "Files")
+    trained(server.root / "projects" / "example" / "Models" / MODEL / "1" / "Files")
     body = json.dumps({"name": MODEL, "version": 1, "framework": "SKLEARN"}).encode()
     server.ask(connection, "PUT", f"/modelregistries/{server.project}/models/{MODEL}_1", body)
 
@@ -128,7 +128,7 @@ def create(server: Server, connection: http.client.HTTPConnection, name: str) ->
     desired: dict[str, Any] = {
         "name": name,
         "modelName": MODEL,
-        "modelPath": f"/Projects/demo/Models/{MODEL}",
+        "modelPath": f"/Projects/example/Models/{MODEL}",
         "modelVersion": 1,
         "modelServer": "PYTHON",
         "modelFramework": "SKLEARN",

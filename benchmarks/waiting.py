@@ -148,7 +148,7 @@ class Server:
         desired = {
             "name": name,
             "modelName": MODEL,
-            "modelPath": f"/Projects/demo/Models/{MODEL}",
+            "modelPath": f"/Projects/example/Models/{MODEL}",
             "modelVersion": 1,
             "modelServer": "PYTHON",
             "modelFramework": "SKLEARN",

@@ -25,7 +25,7 @@ from airflow.providers.common.compat.sdk import DAG, Asset, get_current_context,
 
 from airflow_provider_hsml.operators import PredictOperator
 
-DEPLOYED = Asset("hopsworks://demo/deployments/digits")
+DEPLOYED = Asset("hopsworks://example/deployments/digits")
 FOLDER = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser() / "scored"
 
 

@@ -94,6 +94,7 @@ class HsmlBaseHook(BaseHook):
         leave: Callable[[Defer[Any]], bool] = lambda _wait: False,
         on_answer: Callable[[Any], object] = lambda _answer: None,
         on_decided: Callable[[ModelVersion], object] = lambda _model: None,
+        is_over: Callable[[BaseException], bool] = lambda _error: True,
     ) -> None:
         super().__init__()
         self.hsml_conn_id = hsml_conn_id
@@ -102,6 +103,8 @@ class HsmlBaseHook(BaseHook):
         self._leave = leave
         self._on_answer = on_answer
         self._on_decided = on_decided
+        self._is_over = is_over
+        """Whether no other try continues work that an exception, not of this package, has broken off."""
         self._can_answer: dict[str, Deployment] = {}
         """Deployments known to answer predictions: checked once, not at every prediction."""
         self._request_schemas: dict[str, DeploymentSchema | None] = {}

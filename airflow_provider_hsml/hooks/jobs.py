@@ -121,10 +121,14 @@ class JobsMixin(HsmlBaseHook):
             return self.run(flow)
         except (Deferred, HopsworksError):
             raise
-        except BaseException:
+        except BaseException as error:
             # Airflow 2 ends a killed task by an exception that is not an Exception.
-            if stop_when_killed:
+            if stop_when_killed and self._is_over(error):
                 self._stop_before_exit(run)
+            elif stop_when_killed:
+                log.warning(
+                    "The execution of job %r, if one was started, keeps running: a retry attaches", run.job_name
+                )
             raise
 
     def _stop_before_exit(self, run: JobRun) -> None:

@@ -12,7 +12,7 @@ from airflow_provider_hsml.hopsworks.domain.gate import Metric
 from airflow_provider_hsml.hopsworks.domain.model_version import Direction, check_model_name
 from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain
 from airflow_provider_hsml.hopsworks.promotion import retention
-from airflow_provider_hsml.hopsworks.registry import download, lookup, tags
+from airflow_provider_hsml.hopsworks.registry import download, feature_views, lookup, tags
 from airflow_provider_hsml.hopsworks.routes import Routes
 
 from .base import HsmlBaseHook, read_version
@@ -139,7 +139,7 @@ class ModelsMixin(HsmlBaseHook):
         found = self.run(flow)
         return {} if found is None else found
 
-    def get_provenance(self, name: str, version: int) -> Provenance:
+    def get_provenance(self, name: str, version: int, *, model_project: str | None = None) -> Provenance:
         """
         Return the feature view and the training dataset from which a version was made.
 
@@ -148,10 +148,13 @@ class ModelsMixin(HsmlBaseHook):
 
         :param name: the model's name
         :param version: the version's number
-        :raises NotFoundError: there is no such version; the message lists the versions that exist
+        :param model_project: the project whose shared registry has the model; None for the hook's own project
+        :raises NotFoundError: there is no such version, or the registry is not shared; the message lists those that
+            exist
         """
-        model = self.get_model(name, read_version(version))
-        return self.client.send(api.get_provenance(self.client.project, model.name, model.version))
+        owner = None if model_project is None else arguments.resource_name("model_project", model_project)
+        flow = feature_views.read_provenance(self.client.project, check_model_name(name), read_version(version), owner)
+        return self.run(flow)
 
     def set_model_tag(self, name: str, version: int, tag: str, value: Any) -> None:
         """

@@ -84,9 +84,11 @@ class PromotionDriverMixin(HsmlBaseHook):
             if error.record is not None and error.record.deployment_id is not None:
                 error.record = replace(error.record, url=self.deployment_url(error.record.deployment_id))
             raise
-        except BaseException:
+        except BaseException as error:
             # Airflow 2 ends a killed task by an exception that is not an Exception.
             if promotion is not None:
+                if promotion.stop_when_killed and not self._is_over(error):
+                    promotion = replace(promotion, stop_when_killed=False)
                 self._tidy_up(promotion)
             raise
         deployment = result.outcome.deployment if result.outcome else result.seen

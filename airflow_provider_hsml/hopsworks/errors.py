@@ -73,7 +73,7 @@ _HINTS = {
     250009: "Predictions take an API key, not a token: set HOPSWORKS_API_KEY, or make an Airflow connection.",
     320002: "Check the API key in the connection's password: it may have been deleted.",
     SCOPE_MISSING: "Create an API key with the scopes PROJECT, SERVING and MODELREGISTRY, and with DATASET_VIEW, "
-    "DATASET_CREATE and DATASET_DELETE to register models, and JOB to run jobs.",
+    "DATASET_CREATE and DATASET_DELETE to register models, JOB to run jobs, and FEATURESTORE for feature views.",
     320012: "Check the API key in the connection's password.",
     320013: "Check the API key in the connection's password: it may have been deleted.",
     370000: "Tags have a schema: ask an administrator to make it, in Hopsworks below Cluster settings, Tag schemas.",

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .logs import escaped
+from .options import DEFAULT_PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--ingress-port", type=int, default=0, help="the port of the ingress (default: 0, any free port)"
     )
     serve.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="the data folder (~/.hsml-local)")
-    serve.add_argument("--project", default="demo", help="the project's name (default: demo)")
+    serve.add_argument("--project", default=DEFAULT_PROJECT, help=f"the project's name (default: {DEFAULT_PROJECT})")
     serve.add_argument("--api-key", help=f"the API key (default: {KEY_VARIABLE}, or a key created for the root)")
     serve.add_argument("--tls", action=argparse.BooleanOptionalAction, default=True, help="HTTPS with a CA of its own")
     serve.add_argument("--hopsworks-version", default="5.2", help="the Hopsworks version to emulate (default: 5.2)")

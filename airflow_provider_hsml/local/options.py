@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
+DEFAULT_PROJECT = "example"
+"""Of at least five letters: Airflow warns in each task about a shorter value in a connection, which it cannot mask."""
+
 
 @dataclass(frozen=True, slots=True)
 class AccessOptions:

@@ -100,6 +100,7 @@ class HsmlOperator(TaskMixin, BaseOperator):
             sleep=self._sleep,
             on_answer=self._on_answer,
             on_decided=self._on_decided,
+            is_over=self._is_over,
         )
 
     def _on_decided(self, model: ModelVersion) -> None:
@@ -117,6 +118,12 @@ class HsmlOperator(TaskMixin, BaseOperator):
         """End the wait. A serving deployment keeps serving, and Hopsworks carries out a change that was sent."""
         if hasattr(self, "_killed"):
             self._killed.set()
+
+    def _is_over(self, error: BaseException) -> bool:
+        """Whether the task is over for Airflow after an exception that broke its work off; else its worker ends."""
+        from . import task_state  # noqa: PLC0415 - not needed to parse a DAG
+
+        return task_state.is_over(self._links.ti, error)
 
     def _sleep(self, seconds: float) -> None:
         if self._killed.wait(seconds):
@@ -243,6 +250,7 @@ class WaitingOperator(HsmlOperator):
             leave=self._should_defer,
             on_answer=self._on_answer,
             on_decided=self._on_decided,
+            is_over=self._is_over,
         )
 
     def _map_errors(self, act: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -306,7 +314,15 @@ def task_instance_id(context: Context) -> list[Any]:
 
     Iterations (Airflow 3.4 and later) share DAG, run, task, map index and try. Only their index in the loop differs.
     """
-    ti, loop = context["ti"], cast("Any", context.get("loop"))
-    iteration = loop.index if loop else getattr(ti, "region_index", None)
+    ti, iteration = context["ti"], iteration_of(context)
     same = [ti.dag_id, ti.run_id, ti.task_id, ti.map_index]
-    return [*same, iteration] if loop or iteration not in (None, ti.map_index) else same
+    return same if iteration is None else [*same, iteration]
+
+
+def iteration_of(context: Context) -> int | None:
+    """Return the index of a task's iteration in its task loop (Airflow 3.4 and later); None outside of a loop."""
+    ti, loop = context["ti"], cast("Any", context.get("loop"))
+    if loop:
+        return int(loop.index)
+    index = getattr(ti, "region_index", None)
+    return None if index in (None, ti.map_index) else index

@@ -48,8 +48,9 @@ class RunHopsworksJobOperator(SpecOperator):
     :param timeout: seconds, or a ``timedelta``, until the execution must have ended; None: no limit. When it has passed
         the task fails, the execution keeps running, and a retry attaches to it
     :param stop_on_kill: whether to stop the execution if the task is marked as failed, cleared, or exceeds its
-        ``execution_timeout`` in a worker. While the task is deferred, the execution is stopped with Airflow 3.3 and
-        later, and keeps running after the ``execution_timeout``
+        ``execution_timeout`` in a worker. It keeps running if the worker is shut down: the retry attaches to it. While
+        the task is deferred, it is stopped with Airflow 3.3 and later, and keeps running after the
+        ``execution_timeout``
     """
 
     operator_extra_links = (ExecutionLink(),)

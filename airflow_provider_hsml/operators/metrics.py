@@ -13,6 +13,8 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from .base import iteration_of
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,14 +49,16 @@ def emit_promotion(operator: HsmlOperator, record: Record) -> None:
 
 def kept_in_a_row(context: Context, record: Record) -> int | None:
     """
-    Return how many runs of this task, this one included, have kept the champion; None for a task without a gate.
+    Return how many runs of this task, this one included, have kept the champion.
+
+    None for a task without a gate, and in a task loop, where Airflow pulls no XCom of a run before.
 
     The XCom of the run before has the count until then. A promotion that failed does not change it. An exception while
     it is read is only logged.
 
     :param record: the record of this run
     """
-    if record.metric is None:
+    if record.metric is None or iteration_of(context) is not None:
         return None
     if record.has_changed and not record.is_kept and record.action != "rolled_back":
         return 0

@@ -9,7 +9,7 @@ from airflow_provider_hsml.hopsworks.errors import HopsworksError
 from airflow_provider_hsml.links import DeploymentLink, ModelVersionLink
 
 from . import events, metrics
-from .base import WaitingOperator, task_instance_id, unreported
+from .base import WaitingOperator, iteration_of, task_instance_id, unreported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,9 +123,15 @@ def run_key(context: Context) -> str:
     """
     Return a key of the task instance. A retry has the same key.
 
-    A cleared task gets a new key: clearing raises ``max_tries``, the number after the ``@``.
+    A cleared task gets a new key: clearing raises ``max_tries``, the number after the ``@``. On Airflow 3.4 and later,
+    clearing a task loop replaces its next iterations instead: the new ones have the same index and tries, and another
+    ``region_id``.
     """
-    return f"{'/'.join(map(str, task_instance_id(context)))}@{context['ti'].max_tries}"
+    ti = context["ti"]
+    region = getattr(ti, "region_id", None)
+    # It is all zeros outside of task loops and mapped tasks.
+    tries = f"{ti.max_tries}/{region}" if region and region.int else str(ti.max_tries)
+    return f"{'/'.join(map(str, task_instance_id(context)))}@{tries}"
 
 
 def audit(context: Context, approved_by: str | None = None) -> dict[str, Any]:
@@ -138,6 +144,7 @@ def audit(context: Context, approved_by: str | None = None) -> dict[str, Any]:
     bundle = getattr(ti, "bundle_instance", None)  # None on Airflow 2.
     return {
         **{name: getattr(ti, name, None) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")},
+        "iteration": iteration_of(context),
         "bundle_name": getattr(bundle, "name", None),
         "bundle_version": getattr(bundle, "version", None),
         "approved_by": approved_by,

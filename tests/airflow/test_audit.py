@@ -13,6 +13,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, Jou
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
 from airflow_provider_hsml.local import LocalServing, RequestFault
 from airflow_provider_hsml.operators import DeployBestModelOperator, DeployModelOperator, RollbackDeploymentOperator
+from airflow_provider_hsml.operators.promotion_record import audit
 from tests.support.tasks import FakeTaskInstance, execute
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class BundledTaskInstance(FakeTaskInstance):
 def expected(ti: FakeTaskInstance, **more: Any) -> dict[str, Any]:
     """Return the audit of a task instance."""
     of_task = {name: getattr(ti, name) for name in ("dag_id", "run_id", "task_id", "map_index", "try_number")}
-    return {**of_task, "bundle_name": None, "bundle_version": None, "approved_by": None, **more}
+    return {**of_task, "iteration": None, "bundle_name": None, "bundle_version": None, "approved_by": None, **more}
 
 
 def deploy(name: str, version: int, **more: Any) -> DeployModelOperator:
@@ -54,6 +55,24 @@ def test_an_approved_plan_names_who_approved_it(deferrable: bool, hook: HsmlHook
     audit = expected(ti, bundle_name="dags", bundle_version="4f2a9c1", approved_by="ada")
     assert record["audit"] == ti.pushed["promotion"]["audit"] == ti.pushed["audit"] == audit
     assert hook.get_promotion_state(name).audit == audit
+
+
+@pytest.mark.parametrize(
+    ("given", "context", "iteration"),
+    [
+        ({"region_index": 2}, {}, 2),
+        ({"region_index": 0}, {}, 0),
+        ({"map_index": 3, "region_index": 3}, {}, None),
+        ({"map_index": 3, "region_index": 3}, {"loop": SimpleNamespace(index=1)}, 1),
+        ({"region_index": -1}, {"loop": None}, None),
+    ],
+    ids=["iteration", "first", "mapped", "mapped in a loop", "neither"],
+)
+def test_iterations_of_a_task_loop_differ(given: dict[str, Any], context: dict[str, Any], iteration: Any) -> None:
+    ti = FakeTaskInstance(**given)
+    whole: Any = {"ti": ti, **context}
+
+    assert audit(whole) == expected(ti, iteration=iteration)
 
 
 def test_the_journal_keeps_the_try_that_made_the_change(

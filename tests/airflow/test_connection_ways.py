@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_hsml.local import LocalServing
 from tests.conftest import HOPSWORKS, run_model
@@ -49,6 +50,16 @@ def ours(text: str, serving: LocalServing, folder: Path) -> str:
     return text
 
 
+def test_airflow_warns_about_no_value_of_the_local_server(secure: LocalServing) -> None:
+    """A task that reads a connection has Airflow mask all its texts, and warns about one that is too short for that."""
+    least = conf.getint("logging", "min_length_masked_secret", fallback=5)
+    fields = json.loads(secure.connection)
+    texts = [value for value in (fields["password"], *fields["extra"].values()) if isinstance(value, str)]
+
+    assert len(texts) == 3
+    assert min(map(len, texts)) >= least
+
+
 def test_there_are_all_ways() -> None:
     assert (len(ENVIRONMENTS), len(COMMANDS)) == (3, 2)
 
@@ -60,7 +71,7 @@ def test_by_the_environment(text: str, secure: LocalServing, tmp_path: Path) -> 
 
     done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, env=environment, check=False)
 
-    assert f"(True, \"Reached Hopsworks {HOPSWORKS}.0 at {secure.url}, project 'demo'" in done.stdout, done.stderr
+    assert f"(True, \"Reached Hopsworks {HOPSWORKS}.0 at {secure.url}, project 'example'" in done.stdout, done.stderr
 
 
 def test_by_commands(secure: LocalServing, tmp_path: Path) -> None:
@@ -85,7 +96,7 @@ from airflow_provider_hsml import PredictOperator, StartDeploymentOperator
 with DAG("inside", schedule=None):
     for name, given in (
         ("environment", {}),
-        ("connection", {"hsml_conn_id": "hopsworks_default", "project": "demo"}),
+        ("connection", {"hsml_conn_id": "hopsworks_default", "project": "example"}),
     ):
         given["deployment_name"] = "inside"
         (
@@ -113,7 +124,7 @@ def test_inside_hopsworks(secure: LocalServing, tmp_path: Path) -> None:
             AIRFLOW_CONN_HOPSWORKS_DEFAULT=json.dumps(connection),
             REST_ENDPOINT=secure.url,
             HOPSWORKS_PROJECT_ID=str(secure.project_id),
-            HOPSWORKS_PROJECT_NAME="demo",
+            HOPSWORKS_PROJECT_NAME="example",
             SECRETS_DIR=str(tmp_path / "secrets"),
             DOMAIN_CA_TRUSTSTORE_PEM=str(secure.ca_bundle),
         )

@@ -85,7 +85,7 @@ with DAG("night", schedule=None, render_template_as_native_obj=True):
     register >> deploy
 
 with DAG(
-    "consumer", start_date=datetime(2026, 1, 1), catchup=False, schedule=[Asset("hopsworks://demo/deployments/churn")]
+    "consumer", start_date=datetime(2026, 1, 1), catchup=False, schedule=[Asset("hopsworks://example/deployments/churn")]
 ):
     DeployBestModelOperator(task_id="promote_elsewhere", model_name="churn", metric="auc", direction="max")
 """
@@ -156,7 +156,7 @@ class TestAssetEvents:
         assert [event for event in nights.events if event[0] == "register"] == [
             (
                 "register",
-                "hopsworks://demo/models/churn",
+                "hopsworks://example/models/churn",
                 {"model_name": "churn", "model_version": version, "model_id": f"churn_{version}", "metrics.auc": auc},
             )
             for version, auc in ((1, 0.8), (2, 0.7))
@@ -167,7 +167,7 @@ class TestAssetEvents:
 
         assert told == [
             (
-                "hopsworks://demo/deployments/churn",
+                "hopsworks://example/deployments/churn",
                 {
                     "action": "created",
                     "deployment_id": 1,
@@ -210,7 +210,7 @@ class TestAssetEvents:
             execute(task, outlet_events=outlets)
 
         assert [(uri, extra["action"]) for uri, extra in outlets.told] == [
-            ("hopsworks://demo/deployments/said", action) for action in ("created", "updated", "rolled_back")
+            ("hopsworks://example/deployments/said", action) for action in ("created", "updated", "rolled_back")
         ]
 
     @pytest.mark.parametrize("key", [None, "2026-11-01"])
@@ -243,7 +243,7 @@ class TestAssetEvents:
             execute(register, ti, outlet_events=outlets)
 
         extra = {"model_name": "retold", "model_version": 1, "model_id": "retold_1"}
-        assert outlets.told == [("hopsworks://demo/models/retold", extra)] * 2
+        assert outlets.told == [("hopsworks://example/models/retold", extra)] * 2
 
     def test_of_a_promotion_that_an_earlier_try_made_and_told_nobody(self, register: Callable[..., int]) -> None:
         """Its worker died after it had verified all: the retry tells, and is not skipped for changing nothing."""

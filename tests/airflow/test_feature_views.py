@@ -70,6 +70,8 @@ def _sent(serving: LocalServing, name: str) -> dict[str, Any]:
 class TestSent:
     def test_as_the_sdk_sends_it(self, serving: LocalServing, name: str, registering: Callable[..., Any]) -> None:
         (theirs,) = [asked["body"] for asked in sdk_requests("register_with_view") if asked["method"] == "PUT"]
+        # The recording is of another project, after which its feature store is named.
+        theirs = json.loads(json.dumps(theirs).replace("demo_featurestore", f"{serving.project}_featurestore"))
 
         execute(registering(**_NAMED))
 
@@ -155,7 +157,7 @@ class TestRefused:
     CASES = (
         (
             {"feature_view": "nope"},
-            r"no such feature view in 'demo_featurestore'; there are: pixels, transactions_view",
+            r"no such feature view in 'example_featurestore'; there are: pixels, transactions_view",
         ),
         ({"feature_view": "pixels"}, r"has the versions 1, 2\.\nSet feature_view_version"),
         ({"feature_view": "pixels", "feature_view_version": 3}, r"no such version; there are: 1, 2\."),
@@ -209,7 +211,7 @@ class TestRefused:
             RequestFault("GET", "/project/*/featurestores/*/featureview", status=400, body={"errorCode": 1})
         )
 
-        with pytest.raises(AirflowFailException, match=r"no such feature view in 'demo_featurestore'\.\nName one"):
+        with pytest.raises(AirflowFailException, match=r"no such feature view in 'example_featurestore'\.\nName one"):
             execute(registering(feature_view="nope"))
         serving.faults.clear()
 
@@ -283,12 +285,12 @@ class TestLineage:
         ("named", "expected"),
         [
             ({}, []),
-            ({"feature_view": "transactions_view"}, [("demo/feature_views/transactions_view", "1")]),
+            ({"feature_view": "transactions_view"}, [("example/feature_views/transactions_view", "1")]),
             (
                 _NAMED,
                 [
-                    ("demo/feature_views/transactions_view", "1"),
-                    ("demo/feature_views/transactions_view/1/training_datasets", "2"),
+                    ("example/feature_views/transactions_view", "1"),
+                    ("example/feature_views/transactions_view/1/training_datasets", "2"),
                 ],
             ),
         ],

@@ -79,6 +79,29 @@ def test_a_guard_holds_the_best_one_back(champion: str, register: Callable[..., 
 
 
 @pytest.mark.airflow
+def test_the_task_log_has_the_candidates(
+    champion: str, register: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    register(champion, 2, accuracy=0.95, recall=0.2)
+    register(champion, 3, accuracy=0.85, recall=0.7)
+
+    execute(best(champion, gate={"guards": {"recall": {"direction": "max", "max_loss": 0.01}}}))
+
+    said = [record.getMessage() for record in caplog.records]
+    assert (
+        said.count(
+            f"Deployment {champion!r}, candidates of model {champion!r}:\n"
+            "  version  accuracy  recall\n"
+            "        2      0.95     0.2  its recall 0.2 is worse than the served 0.7 by more than 0.01\n"
+            "        3      0.85     0.7  chosen\n"
+            "        1       0.8     0.7  served"
+        )
+        == 1
+    )
+
+
+@pytest.mark.airflow
 @pytest.mark.parametrize(("if_not_better", "error"), [("skip", AirflowSkipException), ("fail", AirflowFailException)])
 def test_not_better(champion: str, register: Callable[..., int], if_not_better: str, error: type[Exception]) -> None:
     """The record is there when it matters most."""

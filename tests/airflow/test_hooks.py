@@ -102,7 +102,7 @@ class TestConnection:
         works, message = hook.test_connection()
 
         assert works
-        assert message == f"Reached Hopsworks {HOPSWORKS}.0 at {serving.url}, project 'demo' (id 119)."
+        assert message == f"Reached Hopsworks {HOPSWORKS}.0 at {serving.url}, project 'example' (id 119)."
 
     def test_shows_no_key_that_the_server_echoes(
         self, hook: HsmlHook, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
@@ -184,7 +184,7 @@ class TestConnection:
     def test_the_environment_where_there_is_none(self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
         monkeypatch.setenv("REST_ENDPOINT", serving.url)
-        monkeypatch.setenv("HOPSWORKS_PROJECT_NAME", "demo")
+        monkeypatch.setenv("HOPSWORKS_PROJECT_NAME", "example")
         monkeypatch.setenv("HOPSWORKS_API_KEY", serving.api_key)
 
         assert HsmlHook().test_connection()[0]
@@ -229,7 +229,7 @@ class TestConnection:
     ) -> None:
         """Inside Hopsworks the environment is complete: a task with another connection would write to its project."""
         monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
-        inside = {"REST_ENDPOINT": serving.url, "HOPSWORKS_PROJECT": "demo", "HOPSWORKS_API_KEY": serving.api_key}
+        inside = {"REST_ENDPOINT": serving.url, "HOPSWORKS_PROJECT": "example", "HOPSWORKS_API_KEY": serving.api_key}
         for name, value in (inside | environment).items():
             monkeypatch.setenv(name, value)
 
@@ -293,7 +293,7 @@ class TestConnection:
 
     def test_a_uri_as_the_id_is_not_repeated(self) -> None:
         with pytest.raises(HopsworksError) as caught:
-            _ = HsmlHook("hsml://:another.pastedpart@h.example/?project=demo").access
+            _ = HsmlHook("hsml://:another.pastedpart@h.example/?project=example").access
         assert "pastedpart" not in str(caught.value)
 
     @pytest.mark.parametrize("extra", ["prefix.secretpart", '["prefix.secretpart"]', '"prefix.secretpart"', "[" * 9999])
@@ -357,7 +357,7 @@ class TestConnection:
             assert HsmlHook().test_connection()[0]
 
             fields = json.loads(secure.connection)
-            untrusting = fields | {"extra": {"project": "demo"}}
+            untrusting = fields | {"extra": {"project": "example"}}
             monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(untrusting))
             works, said = HsmlHook().test_connection()
             assert not works
@@ -378,7 +378,11 @@ class TestConnection:
         monkeypatch.setattr("airflow_provider_hsml.connection.mask_secret", masked.append)
         (tmp_path / "api.key").write_text("old.expired")
         monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
-        for name, value in (("REST_ENDPOINT", serving.url), ("SECRETS_DIR", tmp_path), ("HOPSWORKS_PROJECT", "demo")):
+        for name, value in (
+            ("REST_ENDPOINT", serving.url),
+            ("SECRETS_DIR", tmp_path),
+            ("HOPSWORKS_PROJECT", "example"),
+        ):
             monkeypatch.setenv(name, str(value))
         hook = HsmlHook()
         assert hook.access.key == "old.expired"
@@ -402,7 +406,7 @@ class TestConnection:
             for name, value in (
                 ("REST_ENDPOINT", inside.url),
                 ("SECRETS_DIR", tmp_path),
-                ("HOPSWORKS_PROJECT", "demo"),
+                ("HOPSWORKS_PROJECT", "example"),
             ):
                 monkeypatch.setenv(name, str(value))
             monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT", raising=False)
@@ -589,7 +593,7 @@ class TestDeployments:
         assert search.places_of(SECRET) == set()
 
     def test_what_is_not_there(self, hook: HsmlHook) -> None:
-        with pytest.raises(NotFoundError, match="Deployment 'nothere' does not exist in project 'demo'; there are:"):
+        with pytest.raises(NotFoundError, match="Deployment 'nothere' does not exist in project 'example'; there are:"):
             hook.get_deployment("nothere")
         with pytest.raises(NotFoundError, match="no deployment with id 99999"):
             hook.get_deployment_by_id(99999)
@@ -663,7 +667,7 @@ def test_look_ups_end_by_the_timeout(verb: str, first: str, monkeypatch: pytest.
         if first in request.path or request.command != "GET":
             return 503, {"retry-after": "30"}, b"busy"
         if "getProjectInfo" in request.path:
-            return 200, {}, json.dumps({"projectId": 119, "projectName": "demo"}).encode()
+            return 200, {}, json.dumps({"projectId": 119, "projectName": "example"}).encode()
         if "modelregistries" in request.path:
             model = {"id": "digits_1", "name": "digits", "version": 1, "metrics": {"accuracy": 1}}
             listed = {"count": 1, "items": [model]}
@@ -678,7 +682,7 @@ def test_look_ups_end_by_the_timeout(verb: str, first: str, monkeypatch: pytest.
 
     slept: list[float] = []
     with serving_at(answer) as url:
-        connection = {"conn_type": "hsml", "host": url, "password": "prefix.secret", "extra": {"project": "demo"}}
+        connection = {"conn_type": "hsml", "host": url, "password": "prefix.secret", "extra": {"project": "example"}}
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(connection))
         with contextlib.suppress(HopsworksError):
             VERBS[verb](HsmlHook(sleep=sleep))

@@ -33,7 +33,7 @@ WAIT = 2.0
 """The timeout of the waits in seconds."""
 AT_LATEST = 20.0
 """Seconds by which they end: what a last read may take, and a busy machine; far below a request's timeout."""
-PROJECT = json.dumps({"projectId": 119, "projectName": "demo"}).encode()
+PROJECT = json.dumps({"projectId": 119, "projectName": "example"}).encode()
 
 
 @pytest.fixture(params=["reads", "everything"])
@@ -53,7 +53,7 @@ def _dripping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         return 200, {"content-length": "0"}, b""
 
     with serving(drip) as url:
-        connection = {"conn_type": "hsml", "host": url, "password": KEY, "extra": {"project": "demo"}}
+        connection = {"conn_type": "hsml", "host": url, "password": KEY, "extra": {"project": "example"}}
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(connection))
         yield
         is_over.set()

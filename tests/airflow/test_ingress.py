@@ -55,7 +55,7 @@ def test_probes_and_predictions_go_there(serving: LocalServing, name: str, regis
     record = execute(DeployModelOperator(task_id="task", model_name=name, poll_interval=0.1))
 
     assert (record["action"], record["verified_by"]) == ("updated", "fingerprint")
-    newer, older = f"/v1/demo/{name}/v1/models/{name}:predict", f"/v1/models/{name}:predict"
+    newer, older = f"/v1/example/{name}/v1/models/{name}:predict", f"/v1/models/{name}:predict"
     path = newer if serving.world.ingress_by_path else older
     assert path in asked(serving)
     # Until the route is there, the other address is tried as well.

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import itertools
 import json
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+import uuid
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, AirflowTaskTimeout, TaskDeferred
+from airflow.providers.common.compat.version_compat import AIRFLOW_V_3_0_PLUS
 
 from airflow_provider_hsml import HsmlHook, RunHopsworksJobOperator
 from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, InvalidInputError, JobFailedError
 from airflow_provider_hsml.local.cluster.faults import RequestFault
+from airflow_provider_hsml.operators import task_state
 from airflow_provider_hsml.triggers import JobTrigger
 from tests.support.tasks import FakeTaskInstance, begin, execute, rendered, run_trigger
 
@@ -127,6 +132,20 @@ class TestAJob:
         assert "[stdout] epoch 1" in caplog.text
         assert "hsml_execution_url" in ti.pushed
 
+    def test_that_fails_after_a_long_log(self, declare: Callable[..., str], caplog: pytest.LogCaptureFixture) -> None:
+        """Longer than any answer that is kept in memory."""
+        caplog.set_level("INFO")
+        job = declare(
+            "import sys; sys.stderr.write(('x' * 99 + '\\n') * 170_000); print('epoch 9'); sys.exit('no rows')"
+        )
+
+        with pytest.raises(JobFailedError, match=r"\(FAILED, FAILED\): it failed: no rows"):
+            execute(task(job), FakeTaskInstance())
+
+        assert "[stderr] no rows" in caplog.text
+        assert "[stdout] epoch 9" in caplog.text
+        assert caplog.text.count("xxx") <= 49 * 33
+
     def test_that_is_stopped_in_hopsworks(
         self, serving: LocalServing, declare: Callable[..., str], deferrable: bool
     ) -> None:
@@ -154,12 +173,47 @@ class TestAJob:
 
         assert (result["state"], len(executions(serving, job))) == ("FINISHED", 1)
 
+    @pytest.mark.parametrize("loop", [True, False], ids=["loop", "mapped"])
+    def test_of_a_new_pass_of_a_task_loop_is_not_a_retry(
+        self, serving: LocalServing, declare: Callable[..., str], loop: bool
+    ) -> None:
+        """Airflow 3.4 runs cleared iterations anew with equal index and tries, in another region."""
+        job = declare(SHOWS)
+        first = FakeTaskInstance(region_index=1, region_id=uuid.uuid4(), map_index=-1 if loop else 1)
+        again = dataclasses.replace(first, region_id=uuid.uuid4())
+
+        numbers = [execute(task(job), ti)["execution_id"] for ti in (first, first, again, again)]
+
+        one, other = (execution["id"] for execution in executions(serving, job))
+        assert numbers == [one, one, other, other]
+
+    def test_of_a_new_pass_attaches_to_a_running_execution_as_a_cleared_task_does(
+        self, serving: LocalServing, declare: Callable[..., str]
+    ) -> None:
+        job = declare(PATIENT)
+        first = FakeTaskInstance(region_index=1, region_id=uuid.uuid4())
+        for ti in (first, dataclasses.replace(first, region_id=uuid.uuid4())):
+            with pytest.raises(DeadlineExceededError):
+                execute(task(job, timeout=0.3), ti)
+
+        assert len(executions(serving, job)) == 1
+
+    def test_of_a_task_outside_of_loops_ignores_the_region_of_zeros(
+        self, serving: LocalServing, declare: Callable[..., str]
+    ) -> None:
+        job, before = declare(SHOWS), FakeTaskInstance()
+        after = dataclasses.replace(before, region_index=-1, region_id=uuid.UUID(int=0))
+
+        assert execute(task(job), before)["execution_id"] == execute(task(job), after)["execution_id"]
+
 
 class TestErrors:
     def test_of_a_job_that_does_not_exist(self, declare: Callable[..., str]) -> None:
         job = declare(SHOWS)
 
-        with pytest.raises(AirflowFailException, match=rf"Job 'trian' does not exist in project 'demo'; .*\b{job}\b"):
+        with pytest.raises(
+            AirflowFailException, match=rf"Job 'trian' does not exist in project 'example'; .*\b{job}\b"
+        ):
             execute(task("trian"))
 
     def test_of_a_key_without_the_scope(
@@ -168,7 +222,9 @@ class TestErrors:
         connection = json.dumps(serving.connection_fields("no.scope-of-files"))
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", connection)
 
-        with pytest.raises(AirflowFailException, match=r"lacks the scope JOB.*\n.*JOB to run jobs"):
+        with pytest.raises(
+            AirflowFailException, match=r"lacks the scope JOB.*\n.*JOB to run jobs, and FEATURESTORE for feature views"
+        ):
             execute(task(declare(SHOWS)))
 
     def test_not_of_a_key_without_files(
@@ -237,7 +293,7 @@ class TestErrors:
 class TestAKilledTask:
     @pytest.mark.parametrize("stops", [True, False])
     def test_in_a_worker(self, serving: LocalServing, declare: Callable[..., str], stops: bool) -> None:
-        job, ti = declare(PATIENT), FakeTaskInstance()
+        job, ti = declare(PATIENT), FakeTaskInstance(state="failed")
         serving.world.project(serving.project_id).jobs.executions.start(
             serving.world.project(serving.project_id).jobs.get(job), "--other", {}
         )
@@ -260,6 +316,63 @@ class TestAKilledTask:
             until(serving, job, "KILLED")
         assert [one["state"] for one in executions(serving, job)] == ["RUNNING", "KILLED" if stops else "RUNNING"]
 
+    @pytest.mark.parametrize(
+        ("state", "is_over"),
+        [
+            *((state, True) for state in ("failed", "success", "skipped", "upstream_failed", "removed", "restarting")),
+            *((state, False) for state in ("running", "up_for_retry", "scheduled", "queued", None)),
+        ],
+    )
+    @pytest.mark.parametrize("map_index", [-1, 2])
+    def test_is_over_only_if_somebody_has_ended_it(self, state: str | None, is_over: bool, map_index: int) -> None:
+        ti = FakeTaskInstance(state=state, map_index=map_index)
+
+        assert task_state.is_over(ti, AirflowException("killed")) is is_over
+        assert task_state.is_over(ti, AirflowTaskTimeout())
+
+    @pytest.mark.skipif(not AIRFLOW_V_3_0_PLUS, reason="a deleted run has no task to ask about")
+    def test_of_a_deleted_run_is_over(self) -> None:
+        assert task_state.is_over(FakeTaskInstance(state="deleted"), AirflowException("killed"))
+
+    def test_whose_state_is_unknown_is_not_over(self, caplog: pytest.LogCaptureFixture) -> None:
+        ti = FakeTaskInstance()
+        ti.get_task_states = ti.current_state = None  # type: ignore[method-assign, assignment]
+
+        assert not task_state.is_over(ti, AirflowException("killed"))
+        assert "is left as it is" in caplog.text
+
+    @pytest.mark.parametrize("in_triggerer_first", [False, True])
+    def test_whose_worker_ends_leaves_its_execution_to_the_retry(
+        self, serving: LocalServing, declare: Callable[..., str], in_triggerer_first: bool
+    ) -> None:
+        job, ti = declare("import time; time.sleep(1.5)"), FakeTaskInstance()
+        operator, context = task(job), cast("Any", {"ti": ti})
+        resume = functools.partial(operator.execute, context)
+        if in_triggerer_first:
+            with pytest.raises(TaskDeferred) as deferred:
+                begin(task(job, deferrable=True), ti)
+            # The event of another provider version, after which the task waits on in its worker.
+            kwargs = {**(deferred.value.kwargs or {}), "event": {"version": 99}}
+            resume = functools.partial(operator.resume, context, **kwargs)
+
+        def kill() -> None:
+            until(serving, job, "RUNNING")
+            while not hasattr(operator, "_killed"):
+                time.sleep(0.01)
+            operator.on_kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        with pytest.raises(AirflowException, match="killed"):
+            resume()
+        killer.join()
+        assert executions(serving, job)[0]["state"] == "RUNNING"
+
+        result = execute(task(job), ti)
+
+        assert [one["id"] for one in executions(serving, job)] == [result["execution_id"]]
+        assert result["state"] == "FINISHED"
+
     def test_whose_execution_cannot_be_stopped_says_so(
         self, serving: LocalServing, declare: Callable[..., str], caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -275,7 +388,7 @@ class TestAKilledTask:
         killer.start()
         try:
             with pytest.raises(AirflowException, match="killed"):
-                execute(operator)
+                execute(operator, FakeTaskInstance(state="failed"))
         finally:
             killer.join()
             serving.faults.clear()

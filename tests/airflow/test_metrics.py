@@ -74,6 +74,22 @@ def best(name: str, **more: Any) -> DeployBestModelOperator:
     return DeployBestModelOperator(model_name=name, **QUICK, **more)
 
 
+def test_in_a_task_loop_no_runs_in_a_row_are_counted(
+    emitted: Emitted, register: Callable[..., int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow 3.4 pulls no XComs of earlier runs there."""
+    register("looped", 1, auc=0.8)
+    execute(best("looped"))
+    register("looped", 2, auc=0.7)
+    emitted.metrics.clear()
+    ti = FakeTaskInstance(region_index=1, earlier={"kept_in_a_row": 4})
+
+    assert execute(best("looped"), ti)["kept_in_a_row"] is None
+    assert emitted.actions() == ["kept"]
+    assert emitted.values(metrics.KEPT_IN_A_ROW) == []
+    assert "counting from zero" not in caplog.text
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_nights_in_which_a_version_is_deployed_kept_and_rolled_back(
     deferrable: bool, emitted: Emitted, register: Callable[..., int]
@@ -161,7 +177,7 @@ class TestNames:
     def test_have_tags(self, emitted: Emitted, hook: HsmlHook) -> None:
         metrics.emit_promotion(operator(hook), RECORD)
 
-        tags = {"project": "demo", "deployment": "churn"}
+        tags = {"project": "example", "deployment": "churn"}
         assert emitted.metrics == [
             ("hsml.promotions", 1, {**tags, "action": "kept"}),
             ("hsml.pending_changes", 0.0, tags),
@@ -172,8 +188,8 @@ class TestNames:
         metrics.emit_promotion(operator(hook), RECORD)
 
         assert [name for name, _, tags in emitted.metrics if tags is None] == [
-            "hsml.promotions.demo.churn.kept",
-            "hsml.pending_changes.demo.churn",
+            "hsml.promotions.example.churn.kept",
+            "hsml.pending_changes.example.churn",
         ]
 
     @pytest.mark.usefixtures("plain_statsd")
@@ -300,13 +316,13 @@ def test_a_statsd_server_receives_them_from_a_real_airflow(
 
     assert [one.code for one in ran] == ["0"] * 3, [one.output[-3000:] for one in ran]
     ours = [one.removeprefix("airflow.") for one in received if one.startswith("airflow.hsml.")]
-    where = ",project=demo,deployment=churn" if has_tags else ".demo.churn"
+    where = ",project=example,deployment=churn" if has_tags else ".example.churn"
     counted = [f"hsml.promotions{where}{',action=' if has_tags else '.'}{action}:1|c" for action in ("created", "kept")]
     assert [one for one in ours if one.startswith("hsml.promotions")] == [counted[0], counted[1], counted[1]]
     kept = [one for one in ours if one.startswith("hsml.kept_in_a_row")]
     assert kept == [f"hsml.kept_in_a_row{where}:{nights}.0|g" for nights in (0, 1, 2)]
     (bake,) = (one for one in ours if one.startswith("hsml.bake_duration"))
     assert 400 < float(bake.removeprefix(f"hsml.bake_duration{where}:").removesuffix("|ms")) < 60_000
-    names = {re.split("[,:]|[.]demo", one)[0] for one in ours}
+    names = {re.split("[,:]|[.]example", one)[0] for one in ours}
     assert names == set(metrics.NAMES) - {metrics.FAILED_PROBES}
     assert (audit["dag_id"], audit["task_id"], audit["map_index"], audit["try_number"]) == ("night", "deploy", -1, 1)

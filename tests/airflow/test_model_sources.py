@@ -109,7 +109,7 @@ class TestHopsfs:
         files.write(f"Resources/{name}/model.joblib", b'{"answer": 1}')
         files.write(f"Resources/{name}/deep/er.txt", b"more")
         serving.requests.clear()
-        return f"hopsfs:/Projects/demo/Resources/{name}"
+        return f"hopsfs:/Projects/example/Resources/{name}"
 
     def test_a_folder_is_copied_inside_the_cluster(self, serving: LocalServing, name: str, folder: str) -> None:
         assert register(name, folder)["model_version"] == 1
@@ -129,7 +129,7 @@ class TestHopsfs:
     def test_a_folder_with_one_file_of_its_own_name(self, serving: LocalServing, name: str) -> None:
         serving.world.project(serving.project_id).files.write(f"Resources/{name}/{name}", b"x")
 
-        register(name, f"hopsfs:///Projects/demo/Resources/{name}/")
+        register(name, f"hopsfs:///Projects/example/Resources/{name}/")
         assert content(serving, f"{home(serving, name)}/{name}") == b"x"
 
     def test_a_retry_registers_once(self, serving: LocalServing, name: str, folder: str) -> None:
@@ -190,7 +190,7 @@ class TestHopsfs:
         assert register(name, folder)["model_version"] == 1
         assert content(serving, f"{home(serving, name)}/deep/er.txt") == b"more"
         begins = False
-        with pytest.raises(RequestRefusedError, match="copy '/Projects/demo"):
+        with pytest.raises(RequestRefusedError, match="copy '/Projects/example"):
             register(name, folder)
 
     def test_a_copy_that_is_never_complete(
@@ -206,11 +206,11 @@ class TestHopsfs:
     @pytest.mark.parametrize(
         ("path", "message"),
         [
-            ("hopsfs:/Projects/demo/Resources/nothere", "no such file or folder in HopsFS"),
+            ("hopsfs:/Projects/example/Resources/nothere", "no such file or folder in HopsFS"),
             ("hopsfs:/Projects/other/Resources/x", "no such file or folder in HopsFS, or not one of this project"),
             ("hopsfs:Resources/x", "a path such as 'hopsfs:/Projects/"),
-            ("hopsfs:/Projects/demo/Resources/../x", "without empty parts"),
-            ("hopsfs:/Projects/demo/Models", "is inside it"),
+            ("hopsfs:/Projects/example/Resources/../x", "without empty parts"),
+            ("hopsfs:/Projects/example/Models", "is inside it"),
         ],
     )
     def test_what_cannot_be_copied(self, hook: HsmlHook, name: str, folder: str, path: str, message: str) -> None:
@@ -222,4 +222,4 @@ class TestHopsfs:
         serving.world.project(serving.project_id).files.make_folder(f"Resources/{name}")
 
         with pytest.raises(AirflowFailException, match="the folder is empty"):
-            register(name, f"hopsfs:/Projects/demo/Resources/{name}")
+            register(name, f"hopsfs:/Projects/example/Resources/{name}")

@@ -98,7 +98,7 @@ def test_says_once_what_is_lacking(register: Callable[..., int], caplog: pytest.
         assert waiting_for.poke({}) is False
 
     assert [record.getMessage() for record in caplog.records if record.name == conditions.__name__] == [
-        "Model 'lacking' is not in the registry of project 'demo' yet.",
+        "Model 'lacking' is not in the registry of project 'example' yet.",
         "Model 'lacking': version 1 has no tag 'approval' (an administrator makes the schema that such a tag needs).",
     ]
 
@@ -128,7 +128,7 @@ def test_times_out(register: Callable[..., int]) -> None:
         ("x", {"at_least": 1}, "Give its name as well"),
         ("x", {"newer_than": "None"}, "newer_than: expected a whole number"),
         ("x", {"tag": "approved"}, "tag: text as the whole value is read as JSON"),
-        ("x", {"model_project": "nothere"}, "'nothere' is not shared with project 'demo'"),
+        ("x", {"model_project": "nothere"}, "'nothere' is not shared with project 'example'"),
     ],
 )
 def test_what_cannot_be_waited_for(name: str, wanted: dict[str, Any], message: str) -> None:
@@ -154,8 +154,8 @@ def test_a_server_that_is_away_is_waited_for(register: Callable[..., int], monke
 def test_another_projects_registry(monkeypatch: pytest.MonkeyPatch) -> None:
     with LocalServing(
         engine=run_model,
-        project=["demo", "training"],
-        access=AccessOptions(shared_registries={"training": ["demo"]}),
+        project=["example", "training"],
+        access=AccessOptions(shared_registries={"training": ["example"]}),
         hopsworks_version=HOPSWORKS,
     ) as serving:
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)

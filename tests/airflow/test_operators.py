@@ -297,7 +297,7 @@ class TestDeployBest:
             ({"candidates": [99]}, "not in the registry"),
             ({"candidates": ["x"]}, "candidates: expected a whole number"),
             ({"candidates": "3"}, "candidates: expected a list"),
-            ({"model_name": "nothere"}, "not in the registry of project 'demo'(.|\n)*Is the name spelled"),
+            ({"model_name": "nothere"}, "not in the registry of project 'example'(.|\n)*Is the name spelled"),
             ({"model_name": "a/b"}, "letters, digits and underscores"),
             ({"deployment_name": "my_digits"}, "Deployment name 'my_digits'.*'mydigits' would do"),
             ({"deployment_name": "a/../b"}, "letters and digits only"),
@@ -456,7 +456,7 @@ class TestStartStopDelete:
         assert execute(DeleteDeploymentOperator(task_id="task", deployment_name="nothere")) == gone
 
     def test_start_of_what_is_not_there(self, serving: LocalServing) -> None:
-        with pytest.raises(AirflowFailException, match="'nothere' does not exist in project 'demo'; there are:"):
+        with pytest.raises(AirflowFailException, match="'nothere' does not exist in project 'example'; there are:"):
             execute(StartDeploymentOperator(task_id="task", deployment_name="nothere"))
 
 

@@ -103,7 +103,7 @@ def leases(hook: HsmlHook, name: str) -> list[str]:
 def is_left(serving: LocalServing, hook: HsmlHook, name: str) -> bool:
     """Tell whether a temporary deployment, its files or its lease are left."""
     names = [row["name"] for row in serving.world.project(119).deployments.all_shown()]
-    files = serving.world.project(119).files.folder(f"/Projects/demo/Deployments/{side_of(name)}")
+    files = serving.world.project(119).files.folder(f"/Projects/example/Deployments/{side_of(name)}")
     return bool(side_of(name) in names or leases(hook, name) or files)
 
 
@@ -781,10 +781,10 @@ class TestTheTemporaryDeployment:
     ) -> None:
         project = serving.world.project(119)
         project.files.write("Resources/mine/own.py", b"...")
-        hook.deploy_model(name, 1, spec={"script_file": "/Projects/demo/Resources/mine/own.py"}, poll_interval=0.1)
+        hook.deploy_model(name, 1, spec={"script_file": "/Projects/example/Resources/mine/own.py"}, poll_interval=0.1)
         register(name, 2)
         before = production(serving, name)
-        shutil_name = f"/Projects/demo/Deployments/{name}"
+        shutil_name = f"/Projects/example/Deployments/{name}"
         if HOPSWORKS == "3.7":
             assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
             return
@@ -927,7 +927,7 @@ class TestTheLease:
         with pytest.raises(HopsworksError, match="delete the file"):
             HsmlHook(sleep=lambda _: None).deploy_model(name, 2, preflight=True, poll_interval=0.1)
 
-        serving.world.project(119).files.delete(f"/Projects/demo/{path}")
+        serving.world.project(119).files.delete(f"/Projects/example/{path}")
         assert hook.deploy_model(name, 2, preflight=True, poll_interval=0.1).preflight == "passed"
 
     def test_is_renewed_while_the_task_waits(

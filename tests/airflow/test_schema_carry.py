@@ -34,6 +34,9 @@ NAMED = {
 }
 
 
+LIMITED = {"env_vars": {"OWN": "1", "SERVING_MAX_BATCH_ROWS": "64"}}
+
+
 @pytest.fixture
 def scene(hook: HsmlHook, serving: LocalServing, model_file: Callable[..., Path]) -> Scene:
     serving.world.project(serving.project_id).features.clear()
@@ -158,6 +161,66 @@ class TestCarried:
         assert scene.variables()["SERVING_SCHEMA_ID"] == FILES["td3_64"]["id"]
         written = scene.written(FILES["td3_64"]["id"])
         assert (written["schema"], written["jsonschema"]) == (FILES["td3_64"]["schema"], FILES["td3_64"]["jsonschema"])
+
+    @pytest.mark.parametrize("deferrable", [False, True])
+    def test_another_row_limit_alone_is_another_schema(self, served: Scene, deferrable: bool) -> None:
+        served.serving.requests.clear()
+
+        record = execute(deploy(served, model_version=1, spec=LIMITED, deferrable=deferrable))
+
+        assert (record["action"], served.status) == ("updated", "Running")
+        assert served.variables() == {
+            "OWN": "1",
+            "SERVING_MAX_BATCH_ROWS": "64",
+            "SERVING_SCHEMA_ID": "f8a30ded17c3b150",
+            "SERVING_TRAINING_DATASET_VERSION": "2",
+            **NAMED,
+        }
+        written = served.written("f8a30ded17c3b150")
+        assert sorted(written) == sorted(FORMATS)
+        assert json.loads(written["schema"])["maxBatchRows"] == 64
+        assert '"maxItems": 64' in written["jsonschema"]
+        assert '"maxItems": 64' in written["openapi"]
+        puts = [asked for asked in changes(served.serving) if asked == ("PUT", "serving")]
+        assert len(puts) == 1
+
+        served.register(3)
+        execute(deploy(served, model_version=2, spec=LIMITED, deferrable=deferrable))
+
+        assert served.variables()["SERVING_SCHEMA_ID"] == FILES["td3_64"]["id"] == "70cc857c66efa8c2"
+
+    def test_the_row_limit_of_the_document_keeps_the_schema(self, served: Scene) -> None:
+        served.serving.requests.clear()
+
+        record = execute(deploy(served, model_version=1, spec={"env_vars": {"SERVING_MAX_BATCH_ROWS": "512"}}))
+
+        assert (record["action"], served.variables()["SERVING_SCHEMA_ID"]) == ("updated", FILES["td2"]["id"])
+        assert not [asked for asked in served.serving.requests if asked.method == "POST" and "/schema" in asked.path]
+        assert execute(deploy(served, model_version=1))["action"] == "unchanged"
+
+    def test_another_row_limit_and_a_transformer(self, served: Scene, tmp_path: Path) -> None:
+        script = tmp_path / "transform.py"
+        script.write_text("class Transformer: ...")
+
+        execute(deploy(served, model_version=1, spec={**LIMITED, "transformer": {"script_file": str(script)}}))
+
+        theirs = {"SERVING_SCHEMA_ID": "f8a30ded17c3b150", "SERVING_SCHEMA_ENFORCER": "transformer"}
+        for component in ("predictor", "transformer"):
+            assert theirs.items() <= served.variables(component).items()
+        assert "SERVING_MAX_BATCH_ROWS" not in served.variables("transformer")
+
+        execute(deploy(served, model_version=1, spec={"transformer": False}))
+
+        assert served.variables()["SERVING_SCHEMA_ENFORCER"] == "predictor"
+        assert served.variables()["SERVING_MAX_BATCH_ROWS"] == "64"
+
+    def test_a_rollback_of_another_row_limit(self, served: Scene) -> None:
+        execute(deploy(served, model_version=1, spec=LIMITED))
+
+        execute(RollbackDeploymentOperator(task_id="back", deployment_name=served.name))
+
+        assert served.variables()["SERVING_SCHEMA_ID"] == FILES["td2"]["id"]
+        assert "SERVING_MAX_BATCH_ROWS" not in served.variables()
 
     def test_formats_that_were_not_published_are_not(self, scene: Scene) -> None:
         schema = scene.publish()

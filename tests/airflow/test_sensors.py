@@ -76,7 +76,7 @@ def test_fails_with_the_end_of_the_log(
 @pytest.mark.parametrize(
     ("name", "target", "message"),
     [
-        ("nothere", "Running", "'nothere' does not exist in project 'demo'; there are:"),
+        ("nothere", "Running", "'nothere' does not exist in project 'example'; there are:"),
         ("my_model", "Running", "letters and digits only"),
         ("x", "Up", "target_status: expected one of Creating"),
         ("x", 3, "target_status: expected a list"),

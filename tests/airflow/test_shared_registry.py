@@ -8,6 +8,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_hsml import DeployBestModelOperator, DeployModelOperator, HsmlHook, PredictOperator
+from airflow_provider_hsml.hopsworks.domain.feature_view import Provenance
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.local import AccessOptions, LocalServing
 from tests.conftest import HOPSWORKS, run_model
 from tests.support.tasks import execute
@@ -21,10 +23,10 @@ pytestmark = [pytest.mark.hopsworks, pytest.mark.usefixtures("serving")]
 @pytest.fixture(scope="module")
 def local_serving() -> Iterator[LocalServing]:
     """Three projects; the first of them is allowed to read the models of the second."""
-    access = AccessOptions(shared_registries={"training": ["demo"]})
+    access = AccessOptions(shared_registries={"training": ["example"]})
     with LocalServing(
         engine=run_model,
-        project=["demo", "training", "private"],
+        project=["example", "training", "private"],
         access=access,
         hopsworks_version=HOPSWORKS,
     ) as serving:
@@ -70,10 +72,23 @@ def test_a_model_that_another_project_serves_is_kept(hook: HsmlHook) -> None:
 
 
 def test_a_registry_that_is_not_shared() -> None:
-    with pytest.raises(AirflowFailException, match=r"'private' is not shared with project 'demo'.*are: training"):
+    with pytest.raises(AirflowFailException, match=r"'private' is not shared with project 'example'.*are: training"):
         deploy(model_project="private")
     with pytest.raises(AirflowFailException, match="'nothere' is not shared"):
         deploy(model_project="nothere")
+
+
+def test_the_provenance_of_its_models(hook: HsmlHook) -> None:
+    assert hook.get_provenance("churn", 1, model_project="training") == Provenance()
+
+    with pytest.raises(NotFoundError, match=r"Version 9 .*versions there: 1, 2"):
+        hook.get_provenance("churn", 9, model_project="training")
+    with pytest.raises(NotFoundError, match="not shared"):
+        hook.get_provenance("churn", 1, model_project="private")
+    with pytest.raises(NotFoundError):
+        hook.get_provenance("churn", 1)
+    with pytest.raises(InvalidInputError, match="model_project"):
+        hook.get_provenance("churn", 1, model_project="")
 
 
 def test_lineage_names_the_project_that_owns_the_model() -> None:
@@ -85,4 +100,4 @@ def test_lineage_names_the_project_that_owns_the_model() -> None:
     lineage = operator.get_openlineage_facets_on_complete(None)
 
     assert [one.name for one in lineage.inputs] == ["training/models/churn"]
-    assert [one.name for one in lineage.outputs] == ["demo/deployments/lineage"]
+    assert [one.name for one in lineage.outputs] == ["example/deployments/lineage"]

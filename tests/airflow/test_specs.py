@@ -19,6 +19,7 @@ from airflow_provider_hsml import (
 )
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import script_file
+from airflow_provider_hsml.hopsworks.domain.deployment_schema import RESERVED
 from airflow_provider_hsml.local import LocalServing, Speeds
 from tests.support import tasks
 from tests.support.tasks import execute, rendered, resource
@@ -209,7 +210,7 @@ class TestChecked:
 
     WRONG: ClassVar[list[tuple[dict[str, Any], str]]] = [
         ({"enviroment": "x"}, "did you mean 'environment'"),
-        ({"env_vars": {"SERVING_SCHEMA_ID": "1"}}, r"spec.env_vars"),
+        *(({"env_vars": {name: "1"}}, rf"spec.env_vars: expected none of .*{name}") for name in sorted(RESERVED)),
         ({"extra": {"revision": "7"}}, r"spec.extra"),
     ]
 
@@ -225,7 +226,7 @@ class TestChecked:
             *WRONG,
             ({"scaling": {"min_instances": 3, "max_instances": "2"}}, r"spec.scaling.max_instances"),
             ({"script_file": "/Projects/other/Resources/x.py"}, r"spec.script_file: expected a file in project"),
-            ({"config_file": "/Projects/demo/Resources/x.yml"}, r"spec.config_file: only vLLM"),
+            ({"config_file": "/Projects/example/Resources/x.yml"}, r"spec.config_file: only vLLM"),
         ],
     )
     def test_before_anything_is_changed(
@@ -257,11 +258,13 @@ class TestChecked:
 def test_a_script_in_the_project(hook: HsmlHook, name: str, script: Path, register: Callable[..., int]) -> None:
     register(name, 1)
     execute(deploy(name, spec={"script_file": str(script)}))
-    path = f"/Projects/demo/{script_file.FOLDER}/{resource(hook, name)['predictor']}"
+    path = f"/Projects/example/{script_file.FOLDER}/{resource(hook, name)['predictor']}"
 
     assert execute(deploy(name, spec={"script_file": f"hopsfs:{path}"}))["action"] == "unchanged"
-    with pytest.raises(AirflowFailException, match=r"spec.script_file: there is no '/Projects/demo/Resources/no.py'"):
-        execute(deploy(name, spec={"script_file": "/Projects/demo/Resources/no.py"}))
+    with pytest.raises(
+        AirflowFailException, match=r"spec.script_file: there is no '/Projects/example/Resources/no.py'"
+    ):
+        execute(deploy(name, spec={"script_file": "/Projects/example/Resources/no.py"}))
 
 
 PREDICTOR = """

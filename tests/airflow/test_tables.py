@@ -23,7 +23,7 @@ pytestmark = pytest.mark.airflow
 
 ROWS = [{"x": number} for number in range(5)]
 LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS)
-RESULTS = ResultSet(ServedVersion("demo", "churn", 3), ROWS, [1, 2, None, 4, 5], {2: "no"}, [0.1], None, "f")
+RESULTS = ResultSet(ServedVersion("example", "churn", 3), ROWS, [1, 2, None, 4, 5], {2: "no"}, [0.1], None, "f")
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.ndjson", "rows.json", "rows.jsonl.gz"])

@@ -61,7 +61,7 @@ class TestStored:
         "trigger",
         [
             SampleTrigger(name="digits", deadline=1.5),
-            SampleTrigger(name="digits", deadline=-1, poll_interval=3, hsml_conn_id="other", project="demo"),
+            SampleTrigger(name="digits", deadline=-1, poll_interval=3, hsml_conn_id="other", project="example"),
             DerivedTrigger(name="digits", deadline=1, versions=[1, 2]),
         ],
     )
@@ -139,7 +139,7 @@ class TestShared:
 
         async def main() -> None:
             waits = asyncio.gather(*(use() for _ in range(50)))
-            async with shared_client("hsml_default", "demo") as other:
+            async with shared_client("hsml_default", "example") as other:
                 everybody_in.set()
             used = await waits
             assert {client for client, _ in used} == {used[0][0]}
@@ -181,7 +181,7 @@ class TestShared:
             assert len(reads) == 1
             assert not leftover()
             monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
-            assert await enter() == "demo"
+            assert await enter() == "example"
 
         asyncio.run(main())
 
@@ -190,7 +190,7 @@ class TestShared:
             entering = [asyncio.create_task(enter()) for _ in range(2)]
             await asyncio.sleep(0)
             entering[0].cancel()
-            assert await entering[1] == "demo"
+            assert await entering[1] == "example"
             assert entering[0].cancelled()
 
             alone = asyncio.create_task(enter())
@@ -225,7 +225,7 @@ class TestShared:
             assert run(look) is None
 
             fields = json.loads(secure.connection)
-            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields | {"extra": {"project": "demo"}}))
+            monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(fields | {"extra": {"project": "example"}}))
             said = failure(lambda: run(look))
             assert "ca_bundle" in said
             assert said == failure(lambda: HsmlHook().get_deployment("digits"))
@@ -291,7 +291,7 @@ class TestBadInput:
             {"host": "https://user@host"},
             {"password": ""},
             {"extra": {"project": "a/b"}},
-            {"extra": {"project": "demo", "ca_bundle": "/nowhere"}},
+            {"extra": {"project": "example", "ca_bundle": "/nowhere"}},
             {"extra": {"project": "nosuch"}},
             {"extra": {"project": "foreign"}},
             {"password": "wrong.key"},
@@ -319,7 +319,7 @@ class TestBadInput:
         assert str(caught.value) == failure(lambda: HsmlHook().access)
 
         fields = json.loads(serving.connection)
-        for name, value in (("HOST", serving.url), ("PROJECT", "demo"), ("API_KEY", fields["password"])):
+        for name, value in (("HOST", serving.url), ("PROJECT", "example"), ("API_KEY", fields["password"])):
             monkeypatch.setenv(f"HOPSWORKS_{name}", value)
         assert run(look) is None
         with pytest.raises(InvalidInputError, match="connection 'nothere': Airflow has no such connection"):
@@ -378,7 +378,11 @@ class TestKeys:
         monkeypatch.setattr("airflow_provider_hsml.connection.mask_secret", masked.append)
         monkeypatch.delenv("AIRFLOW_CONN_HSML_DEFAULT")
         (tmp_path / "api.key").write_text(serving.api_key)
-        for name, value in (("REST_ENDPOINT", serving.url), ("SECRETS_DIR", tmp_path), ("HOPSWORKS_PROJECT", "demo")):
+        for name, value in (
+            ("REST_ENDPOINT", serving.url),
+            ("SECRETS_DIR", tmp_path),
+            ("HOPSWORKS_PROJECT", "example"),
+        ):
             monkeypatch.setenv(name, str(value))
 
         async def renewed(client: Any, project: api.Project) -> Any:

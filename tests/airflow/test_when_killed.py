@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_provider_hsml import DeploymentStatusSensor, DeployModelOperator, HsmlHook
 from airflow_provider_hsml.local.cluster.faults import StartFault
-from tests.support.tasks import begin, changes, execute
+from tests.support.tasks import FakeTaskInstance, begin, changes, execute
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,9 +46,13 @@ def becomes(name: str, status: str) -> Any:
     )
 
 
-@pytest.mark.parametrize(("when_killed", "ends"), [("leave", "Running"), ("stop", "Stopped")])
+@pytest.mark.parametrize(
+    ("when_killed", "state", "ends"),
+    [("leave", "failed", "Running"), ("stop", "failed", "Stopped"), ("stop", "running", "Running")],
+    ids=["leave", "stop", "the worker ends"],
+)
 def test_in_a_worker(
-    serving: LocalServing, name: str, caplog: pytest.LogCaptureFixture, when_killed: str, ends: str
+    serving: LocalServing, name: str, caplog: pytest.LogCaptureFixture, when_killed: str, state: str, ends: str
 ) -> None:
     serving.faults.add(StartFault(name, stage="INITIALIZED", lasts=1.0))
     operator = deploy(name, when_killed=when_killed)
@@ -62,11 +66,11 @@ def test_in_a_worker(
     killer = threading.Thread(target=kill)
     killer.start()
     with pytest.raises(AirflowException, match="killed"):
-        execute(operator)
+        execute(operator, FakeTaskInstance(state=state))
     killer.join()
 
     assert becomes(name, ends)["status"] == ends
-    assert (f"{name!r}, which was being created, is left as it is" in caplog.text) is (when_killed == "leave")
+    assert (f"{name!r}, which was being created, is left as it is" in caplog.text) is (ends == "Running")
 
 
 @pytest.mark.parametrize("when_killed", ["leave", "stop"])

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_hsml import operators, sensors, triggers
 from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
 from airflow_provider_hsml.hopsworks.promotion import journal
-from airflow_provider_hsml.local import RequestFault
+from airflow_provider_hsml.local import FeatureView, RequestFault
 from airflow_provider_hsml.operators import metrics
 from tests.support.tasks import FakeTaskInstance, execute, run_trigger
 from tests.system.test_example_dags import AIRFLOW
@@ -87,6 +87,19 @@ def _register(name: str, model_file: Callable[..., Path], **_: Any) -> Any:
     return operators.RegisterModelOperator(task_id="task", model_name=name, model_path=path, framework="SKLEARN")
 
 
+def _register_with_view(name: str, serving: LocalServing, model_file: Callable[..., Path], **_: Any) -> Any:
+    view = FeatureView(name="pixels_view", features={"pixel": "float"}, training_datasets=(1,))
+    serving.world.declare(view)
+    return operators.RegisterModelOperator(
+        task_id="task",
+        model_name=name,
+        model_path=model_file(answer=3),
+        framework="SKLEARN",
+        feature_view=view.name,
+        training_dataset_version=1,
+    )
+
+
 def _best(name: str, **_: Any) -> Any:
     return operators.DeployBestModelOperator(model_name=name, metric="auc", direction="max", **QUICK)
 
@@ -130,6 +143,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "BatchPredictOperator": _score,
     "CompareModelsOperator": _compare,
     "RegisterModelOperator": _register,
+    "RegisterModelOperator(feature_view=...)": _register_with_view,
     "DeployModelOperator": lambda name, **_: operators.DeployModelOperator(model_name=name, **QUICK),
     "DeployBestModelOperator": _best,
     "RollbackDeploymentOperator": _roll_back,
@@ -155,7 +169,12 @@ KEYS = {name: (set(codes(row[1])), row[2]) for row in table("task | scopes") for
 
 class TestTheTableOfKeys:
     def test_has_every_task(self) -> None:
-        assert set(KEYS) == set(TASKS) == {*operators.__all__, *sensors.__all__, "ModelVersionTrigger"}
+        assert set(KEYS) == set(TASKS)
+        assert {name.partition("(")[0] for name in TASKS} == {
+            *operators.__all__,
+            *sensors.__all__,
+            "ModelVersionTrigger",
+        }
 
     @pytest.mark.parametrize("task", TASKS)
     def test_is_what_the_server_enforces(
@@ -174,7 +193,7 @@ class TestTheTableOfKeys:
         ti = FakeTaskInstance()
         keys.forget()
 
-        if task == "RegisterModelOperator":
+        if task.startswith("RegisterModelOperator"):
             path = "/project/*/modelregistries/*/models/*"
             serving.faults.add(RequestFault("PUT", path, status=503, body={"errorCode": 1}, times=9))
             with pytest.raises(RequestRefusedError):
@@ -207,13 +226,13 @@ def test_the_key_that_trains_can_approve(deployed: str, hook: HsmlHook, keys: Ke
 def exported(metric: str) -> tuple[str, set[str]]:
     """Return the name and the labels that the exporter's rules on the page give to a metric of plain StatsD."""
     (rules,) = re.findall(r"```yaml\n(mappings:.*?)```", PAGE, re.DOTALL)
-    emitted = f"airflow.{metric}.demo.churn{'.kept' if metric == metrics.PROMOTIONS else ''}"
+    emitted = f"airflow.{metric}.example.churn{'.kept' if metric == metrics.PROMOTIONS else ''}"
     for pattern, *texts in re.findall(r"- match: (\S+)\n +name: (\S+)\n +labels: {([^}]+)}", rules):
         found = re.fullmatch(re.escape(pattern).replace(r"\*", "([^.]+)"), emitted)
         if found is not None:
             name, labels = (found.expand(text.replace("$", "\\")) for text in texts)
             values = dict(re.findall(r'(\w+): "([^"]*)"', labels))
-            assert (values["project"], values["deployment"]) == ("demo", "churn")
+            assert (values["project"], values["deployment"]) == ("example", "churn")
             return name, set(values)
     raise AssertionError(emitted)
 

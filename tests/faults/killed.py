@@ -58,7 +58,7 @@ class Mortal:
     name: str
     key: str = KEY
     next_key: str = ""
-    project: str = "demo"
+    project: str = "example"
     port: int = 0
     ingress_port: int = 0
     deaths: int = 0

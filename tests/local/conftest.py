@@ -100,7 +100,7 @@ def deployment(name: str = "digits", **fields: Any) -> dict[str, Any]:
     return {
         "name": name,
         "modelName": "digits",
-        "modelPath": "/Projects/demo/Models/digits",
+        "modelPath": "/Projects/example/Models/digits",
         "modelVersion": 1,
         "modelFramework": "SKLEARN",
         "modelServer": "PYTHON",

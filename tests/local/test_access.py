@@ -39,11 +39,11 @@ def test_a_missing_scope_is_named(unchanged: Client) -> None:
 
 
 def test_projects(unchanged: Client) -> None:
-    found = unchanged.give("GET", "//project/getProjectInfo/demo")
+    found = unchanged.give("GET", "//project/getProjectInfo/example")
 
-    assert (found["projectId"], found["projectName"]) == (unchanged.serving.project_id, "demo")
-    assert unchanged.give("GET", "//project/119")["projectName"] == "demo"
-    assert unchanged.give("GET", "//project")[0]["project"]["name"] == "demo"
+    assert (found["projectId"], found["projectName"]) == (unchanged.serving.project_id, "example")
+    assert unchanged.give("GET", "//project/119")["projectName"] == "example"
+    assert unchanged.give("GET", "//project")[0]["project"]["name"] == "example"
     assert unchanged.refused("GET", "//project/getProjectInfo/unknown") == (404, 150004)
     assert unchanged.refused("GET", "//project/getProjectInfo/foreign") == (403, 160000)
     assert unchanged.refused("GET", "//project/120/serving") == (403, 160000)

@@ -165,7 +165,7 @@ class TestPaths:
             *("../../api.key", "Resources/../../../api.key", "Resources/..", "Resources/./x", "..", "."),
             *("%2e%2e/%2e%2e/api.key", "Resources%2f..%2f..%2fapi.key", "Resources/%2e%2e%2f%2e%2e%2fapi.key"),
             *("Resources/%00", "Resources/a%09b", "Resources/..%5c..%5capi.key", "Resources/%5c..%5c"),
-            *("hdfs://x:1/Projects/demo/../../api.key", "%2FProjects%2Fdemo%2F..%2F..%2Fapi.key"),
+            *("hdfs://x:1/Projects/example/../../api.key", "%2FProjects%2Fexample%2F..%2F..%2Fapi.key"),
         ],
     )
     def test_outside(self, unchanged: Client, path: str) -> None:
@@ -180,7 +180,7 @@ class TestPaths:
         below = f"/dataset/{path.replace(chr(233), '%C3%A9')}"
         assert _raw(client, "POST", f"{below}?action=create").startswith(b"HTTP/1.1 201 ")
         assert _raw(client, "GET", below).startswith(b"HTTP/1.1 200 ")
-        assert len(list((client.serving.root / "projects" / "demo" / "Resources").iterdir())) == 1
+        assert len(list((client.serving.root / "projects" / "example" / "Resources").iterdir())) == 1
 
     @pytest.mark.parametrize("name", ["a" * 256, "\u00e9" * 200, "/".join(["folder"] * 400)])
     def test_long_names(self, unchanged: Client, name: str) -> None:
@@ -191,7 +191,7 @@ class TestPaths:
     def test_a_long_name_of_a_model_or_a_deployment(self, unchanged: Client) -> None:
         assert unchanged.refused("PUT", f"/modelregistries/119/models/{'a' * 300}_1", json={})[0] == 422
         assert unchanged.refused("GET", f"/modelregistries/119/models/x_{10**30}")[0] == 422
-        path = f"/Projects/demo/Models/{'a' * 300}"
+        path = f"/Projects/example/Models/{'a' * 300}"
         body = deployment() | {"modelName": "a" * 300, "modelPath": path}
         assert unchanged.refused("PUT", "/serving", json=body) == (400, 240006)
 
@@ -236,14 +236,14 @@ class TestIngress:
         client.running()
 
         answer = client.ask_ingress(
-            "POST", "/v1/demo/digits/v1/models/digits:predict", data=iter([b" " * _MB] * ((BODY_BYTES >> 20) + 1))
+            "POST", "/v1/example/digits/v1/models/digits:predict", data=iter([b" " * _MB] * ((BODY_BYTES >> 20) + 1))
         )
 
         assert answer.status_code == 413
         assert client.predict().ok
 
     @pytest.mark.parametrize(
-        "path", ["/", "/v1", "/v1/demo", "/v1/%00/digits/x", "/v1/demo/%2e%2e/x", "/v1/demo//", "/%ff"]
+        "path", ["/", "/v1", "/v1/example", "/v1/%00/digits/x", "/v1/example/%2e%2e/x", "/v1/example//", "/%ff"]
     )
     def test_where_nothing_is(self, unchanged: Client, path: str) -> None:
         answer = unchanged.ask_ingress("GET", path)

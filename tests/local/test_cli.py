@@ -60,7 +60,7 @@ def test_serve_says_where_it_is_and_ends_cleanly(tmp_path: Path, number: signal.
         out, err = process.communicate(timeout=20)
 
     assert ready["url"] == url
-    assert ready["project"] == "demo"
+    assert ready["project"] == "example"
     assert answer.ok
     assert process.returncode == 0
     assert out == ""

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local import AccessOptions, LocalServing, Speeds
-from airflow_provider_hsml.local.console.chart import Chart
 from tests.local.conftest import Client, load
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def send(client: Client, number: int, body: str, **headers: str) -> requests.Res
 
 
 def test_the_start_page_leads_to_the_projects(client: Client) -> None:
-    assert f'<a href="{PROJECT}">demo</a>' in page(client, "/")
+    assert f'<a href="{PROJECT}">example</a>' in page(client, "/")
     assert "foreign" not in page(client, "/p")
 
 
@@ -59,7 +58,7 @@ def test_a_deployment(client: Client) -> None:
     assert "digits Running Deployment is ready" in said
     assert "Serves digits 1 Metrics accuracy 0.91" in said
     assert "POST /hopsworks-api/api/project/119/inference/models/digits:predict" in said
-    assert f"{client.serving.ingress_url}/v1/demo/digits/v1/models/digits:predict" in said
+    assert f"{client.serving.ingress_url}/v1/example/digits/v1/models/digits:predict" in said
     assert "Loading model digits version 1" in said
     assert "predictorEnvVars TOKEN=…" in said
     assert "secret" not in said
@@ -72,7 +71,7 @@ def test_a_deployment(client: Client) -> None:
     said = words(page(client, here))
     assert "Failed to run: RuntimeError: the pickle is broken" in said
     assert "2 active digits 3" in said
-    assert "Serves digits 3 but version 1 answers" in said
+    assert "Serves digits 3 but model version 1 answers" in said
     models = page(client, f"{PROJECT}/models/digits")
     assert "version 1: 0.91, served" in models
     assert "version 3: 0.93, served" not in models
@@ -93,8 +92,8 @@ def test_the_form_sends_a_prediction(client: Client) -> None:
 
     said = words(answer.text)
     assert answer.status_code == 200
-    assert re.search(r"200 after \d+ ms, from version 1 \( digits-predictor-", said)
-    assert "{ &#34;predictions&#34;: [ 1, 1 ] }" in said
+    assert re.search(r"200 after \d+ ms, from model version 1 \( digits-predictor-", said)
+    assert "{ &#34;predictions&#34;: [1, 1] }" in said
     refused = send(client, number, "{}", **{"sec-fetch-site": "same-origin"})
     assert "400 after" in words(refused.text)
     assert "with one of instances and inputs, got neither" in words(refused.text)
@@ -195,7 +194,9 @@ def test_a_rolled_back_deployment_says_so(client: Client) -> None:
     client.until(number, "Running")
     client.give("POST", f"/serving/{number}/rollback", json={"version": 1})
 
-    assert "Rolled back to version 1; the newest is 2" in words(page(client, f"{PROJECT}/deployments/{number}"))
+    assert "Rolled back to deployment version 1; the newest is 2" in words(
+        page(client, f"{PROJECT}/deployments/{number}")
+    )
 
 
 def test_a_name_that_leads_here_from_elsewhere_is_refused(client: Client) -> None:
@@ -210,7 +211,7 @@ def test_a_model_with_a_chart(client: Client) -> None:
 
     assert text.count("<circle") == 3
     assert text.count('class="served"') == 1
-    assert "version 2: 0.92, served" in text
+    assert "model version 2: 0.92, served" in text
     assert "2 0.92 SKLEARN" in words(text)
 
 
@@ -220,8 +221,8 @@ def test_one_version(client: Client, serving: LocalServing) -> None:
 
     assert "Metrics loss 1e-09 Served by no deployment" in said
     assert "Files/model.pkl 5" in said
-    assert "Input example [ [ 1, 2 ] ]" in said
-    client.put("letters", modelName="letters", modelPath="/Projects/demo/Models/letters")
+    assert "Input example [ [1, 2] ]" in said
+    client.put("letters", modelName="letters", modelPath="/Projects/example/Models/letters")
     assert "Served by letters Creat" in words(page(client, f"{PROJECT}/models/letters/1"))
 
 
@@ -236,8 +237,8 @@ def test_what_people_write_is_no_markup(client: Client) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (f"{PROJECT}/deployments/77", "There is no deployment 77 in demo; there are: none."),
-        (f"{PROJECT}/models/nothing", "There is no model nothing in demo; there are: digits."),
+        (f"{PROJECT}/deployments/77", "There is no deployment 77 in example; there are: none."),
+        (f"{PROJECT}/models/nothing", "There is no model nothing in example; there are: digits."),
         (f"{PROJECT}/models/digits/9", "There is no version 9 of model digits"),
         ("/p/1", "Project 1 not found."),
         ("/p/120", "no role in project"),
@@ -246,23 +247,6 @@ def test_what_people_write_is_no_markup(client: Client) -> None:
 )
 def test_what_is_not_there_is_said_in_words(client: Client, path: str, message: str) -> None:
     assert message in words(page(client, path, 404))
-
-
-@pytest.mark.parametrize(
-    ("values", "drawn"),
-    [
-        ({1: 0.5}, None),
-        ({1: float("nan"), 2: 0.5}, None),
-        ({1: None, 2: 0.5}, None),
-        ({1: 0.5, 3: 1.0}, [(64, 122), (492, 22)]),
-        ({1: 0.5, 2: 0.5}, [(64, 72), (492, 72)]),
-        ({1: 1.0, 2: 0.5, 5: 0.0}, [(64, 22), (171, 72), (492, 122)]),
-    ],
-)
-def test_chart(values: dict[int, Any], drawn: list[tuple[float, float]] | None) -> None:
-    chart = Chart.of("accuracy", values, {1})
-
-    assert (chart and [(point.x, point.y) for point in chart.points]) == drawn
 
 
 @pytest.mark.parametrize("line", ["3.7", "4.6"])
@@ -278,8 +262,8 @@ def test_pages_of_other_lines(line: str) -> None:
 
 
 def test_a_model_of_a_shared_registry_and_its_namesake() -> None:
-    access = AccessOptions(shared_registries={"training": ["demo"]})
-    with LocalServing(engine=load, project=["demo", "training"], access=access) as serving:
+    access = AccessOptions(shared_registries={"training": ["example"]})
+    with LocalServing(engine=load, project=["example", "training"], access=access) as serving:
         serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.1})
         serving.world.register_model("digits", {"model.pkl": b"x"}, metrics={"accuracy": 0.9}, project="training")
         client = Client(serving)

@@ -21,6 +21,7 @@ import pytest
 from airflow_provider_hsml.local import LocalServing, demo
 from airflow_provider_hsml.local.demo import nights, processes
 from airflow_provider_hsml.local.demo import server as demo_server
+from airflow_provider_hsml.local.demo.leftovers import leftovers
 from airflow_provider_hsml.local.demo.nights import NIGHTS, Candidate, DemoFailedError, Outcome
 from tests.local.conftest import Client
 
@@ -194,6 +195,61 @@ def test_result_is_found_in_what_airflow_prints(line: str, result: object) -> No
     assert nights.read_result(line) == result
 
 
+@pytest.mark.parametrize(
+    ("line", "task"),
+    [
+        (
+            "2026 [info     ] [DAG TEST] starting task_id=train map_index=1 [x] loc=dag.py",
+            "task train, candidate 2 of 3",
+        ),
+        ("[2026] {dag.py:4396} INFO - [DAG TEST] starting task_id=deploy map_index=-1", "task deploy"),
+        ("[DAG TEST] end task task_id=deploy map_index=-1", None),
+    ],
+)
+def test_tasks_are_found_in_what_airflow_prints(line: str, task: str | None) -> None:
+    assert nights.read_task(line) == task
+
+
+def test_says_how_many_answers_came_from_a_rejected_version() -> None:
+    assert (
+        nights.rejected_answers(10, {6: 400}) == "0 of the 400 answers to the prober came from the rejected version 10"
+    )
+    assert nights.rejected_answers(10, {6: 400, 10: 3}).startswith("3 of the 403 answers")
+
+
+def test_says_what_it_leaves_and_how_to_remove_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "the cache"))
+    cache, folder = tmp_path / "the cache" / "hsml-local" / "environments", tmp_path / ".demo"
+    for place in (cache, folder / "serving"):
+        place.mkdir(parents=True)
+    (cache / "library").write_bytes(b"x" * 2_000_001)
+    (folder / "serving" / "gone").symlink_to("nowhere")
+
+    said = leftovers(folder)
+
+    assert f"{cache}: 3 MB" in said
+    assert f"{folder}: 1 MB" in said
+    command = said.partition("is running: ")[2].splitlines()[0]
+    subprocess.run(["/bin/sh", "-c", command], check=True)
+    assert not folder.exists()
+    assert not cache.exists()
+
+
+def test_a_silence_is_broken_with_what_is_being_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(processes, "_SILENCE_SECONDS", 0.01)
+    monkeypatch.setattr(processes, "_TICK", 0.01)
+    said = ""
+    with processes.Voice() as voice:
+        voice.doing = "task deploy"
+        deadline = time.monotonic() + 20
+        while not said and time.monotonic() < deadline:
+            said = capsys.readouterr().out
+
+    assert "still busy with task deploy" in said
+
+
 class TestServer:
     """The demo's own client, and the prober, on a real server with TLS."""
 
@@ -242,6 +298,7 @@ class TestServer:
         assert server.candidates() == [Candidate(1, "forest", 0.5), Candidate(2, "forest", 0.75)]
         assert server.input_example(1) == [[1]]
         assert server.deployments() == []
+        assert server.console == f"{client.serving.url}/p/119"
         assert json.loads(server.connection()) == json.loads(client.serving.connection)
 
     def test_says_what_it_was_refused(self, client: Client, server: demo_server.Server) -> None:

@@ -29,7 +29,7 @@ def test_the_life_of_a_deployment(client: Client) -> None:
     assert running["condition"] == {"type": "READY", "status": True, "reason": "Deployment is ready"}
     assert (running["availableInstances"], running["version"], running["modelVersion"]) == (1, 1, 1)
     assert running["predictorScalingConfig"] == {"minInstances": 1}
-    assert running["projectNamespace"] == "demo"
+    assert running["projectNamespace"] == "example"
     client.until_routed(number)
     assert client.predict().json() == {"predictions": [1, 1]}
     client.give("POST", f"/serving/{number}?action=STOP")
@@ -84,13 +84,13 @@ def test_find(client: Client) -> None:
         ({"predictorScalingConfig": {"minInstances": 3, "maxInstances": 2}}, (422, 120001)),
         ({"predictorEnvironment": {"name": 5}}, (422, 120001)),
         ({"kafkaTopicDTO": {"name": ["topic"]}, "inferenceLogging": "ALL"}, (422, 120001)),
-        ({"modelPath": "/Projects/demo/Models/digits/"}, (422, 120001)),
+        ({"modelPath": "/Projects/example/Models/digits/"}, (422, 120001)),
         ({"modelPath": "Models/digits"}, (400, 240006)),
         ({"modelFramework": "PYTHON"}, (422, 120001)),
-        ({"predictor": "/Projects/demo/Resources/predict.txt"}, (422, 120001)),
-        ({"predictor": "/Projects/demo/Resources/nothing.py"}, (400, 240016)),
+        ({"predictor": "/Projects/example/Resources/predict.txt"}, (422, 120001)),
+        ({"predictor": "/Projects/example/Resources/nothing.py"}, (400, 240016)),
         ({"predictor": "/Projects/foreign/Resources/predict.py"}, (400, 240016)),
-        ({"configFile": "/Projects/demo/Resources/nothing.yml"}, (400, 240016)),
+        ({"configFile": "/Projects/example/Resources/nothing.yml"}, (400, 240016)),
         ({"requestedTransformerInstances": 1}, (422, 120001)),
         ({"inferenceLogging": "ALL"}, (422, 120001)),
         ({"kafkaTopicDTO": {"name": "topic"}}, (422, 120001)),
@@ -358,7 +358,7 @@ def test_a_log_that_cannot_be_kept_does_not_prevent_a_stop(client: Client, caplo
 def test_scripts_are_told_by_their_names(client: Client, serving: LocalServing) -> None:
     files = serving.world.project(serving.project_id).files
     files.write("Resources/predict.py", b"class Predict: ...")
-    number = client.put(predictor="/Projects/demo/Resources/predict.py", modelFramework="PYTHON")["id"]
+    number = client.put(predictor="/Projects/example/Resources/predict.py", modelFramework="PYTHON")["id"]
     seen = client.until(number, "Created")
 
     assert seen["predictor"] == "predict.py"
@@ -370,7 +370,7 @@ def test_a_deployment_without_a_model(client: Client, serving: LocalServing) -> 
     serving.world.project(serving.project_id).files.write("Resources/server.py", b"")
     nothing: dict[str, Any] = dict.fromkeys(("modelName", "modelPath", "modelVersion", "modelFramework"))
 
-    number = client.put(predictor="/Projects/demo/Resources/server.py", **nothing)["id"]
+    number = client.put(predictor="/Projects/example/Resources/server.py", **nothing)["id"]
 
     assert client.until(number, "Created")["modelName"] is None
 
@@ -400,7 +400,7 @@ def test_scripts_and_their_rules(client: Client, serving: LocalServing) -> None:
     files.write("Models/digits/7/Files/variables/x", b"")
     files.write("Models/digits/7/Files/saved_model.pb", b"")
     files.write("Models/digits/8/Files/notes.txt", b"")
-    script = "/Projects/demo/Resources/script.py"
+    script = "/Projects/example/Resources/script.py"
     tensorflow: dict[str, Any] = {"modelServer": "TENSORFLOW_SERVING", "modelVersion": 7}
     tensorflow |= {"modelFramework": None, "modelName": None}
 

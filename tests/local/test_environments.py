@@ -204,4 +204,4 @@ def test_pickles_are_loaded_with_what_they_were_made_with(monkeypatch: pytest.Mo
 def test_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
-    assert environments._cache() == tmp_path / "hsml-local" / "environments"
+    assert environments.cache_folder() == tmp_path / "hsml-local" / "environments"

@@ -96,7 +96,7 @@ class TestRequests:
 
     def test_the_ingress_as_well(self, client: Client) -> None:
         client.running()
-        path = "/v1/demo/digits/v1/models/digits"
+        path = "/v1/example/digits/v1/models/digits"
         client.serving.faults.add(RequestFault("GET", "/v1/*/digits/**", status=504, body="upstream request timeout"))
         client.serving.faults.add(RequestFault("GET", "/v1/**", drop="after"))
 

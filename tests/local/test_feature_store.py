@@ -45,9 +45,9 @@ def _kinds(links: dict[str, Any]) -> list[tuple[str, bool]]:
 
 
 def test_the_store_of_the_project(viewed: Client) -> None:
-    store = viewed.give("GET", "/featurestores/demo_featurestore")
+    store = viewed.give("GET", "/featurestores/example_featurestore")
 
-    assert (store["featurestoreId"], store["projectName"]) == (67, "demo")
+    assert (store["featurestoreId"], store["projectName"]) == (67, "example")
     assert viewed.give("GET", "/featurestores") == [store]
     assert viewed.refused("GET", "/featurestores/other_featurestore") == (400, 270008)
     assert viewed.refused("GET", "/featurestores/9/featureview") == (400, 270008)
@@ -123,9 +123,9 @@ class TestDeclared:
             assert serving.world.project(serving.project_id).features.named() == []
 
     def test_in_another_project(self) -> None:
-        with LocalServing(engine=load, project=["demo", "team"]) as serving:
+        with LocalServing(engine=load, project=["example", "team"]) as serving:
             assert serving.world.declare(VIEW, project="team").id == 68
-            with pytest.raises(ValueError, match="project 'nope' is not known: expected one of demo, team"):
+            with pytest.raises(ValueError, match="project 'nope' is not known: expected one of example, team"):
                 serving.world.declare(VIEW, project="nope")
 
     def test_a_name_that_no_view_has(self) -> None:

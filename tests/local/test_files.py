@@ -88,19 +88,20 @@ def test_one_of_many_makes_a_folder(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["Models/digits", "Models%2Fdigits", "%2FProjects%2Fdemo%2FModels%2Fdigits", "Projects/demo/Models/digits"]
+    "path",
+    ["Models/digits", "Models%2Fdigits", "%2FProjects%2Fexample%2FModels%2Fdigits", "Projects/example/Models/digits"],
 )
 def test_a_path_in_any_of_its_forms(client: Client, path: str) -> None:
     listing = client.give("GET", f"/dataset/{path}?action=listing&sort_by=NAME:desc&offset=0&limit=2&expand=inodes")
 
     assert listing["count"] == 3
     assert [row["attributes"]["name"] for row in listing["items"]] == ["3", "2"]
-    assert listing["items"][0]["attributes"]["path"] == "/Projects/demo/Models/digits/3"
+    assert listing["items"][0]["attributes"]["path"] == "/Projects/example/Models/digits/3"
     assert client.give("GET", f"/dataset/{path}?action=listing&offset=3") == {"count": 3, "items": []}
 
 
 def test_copy_move_delete(client: Client) -> None:
-    client.give("POST", "/dataset/Models/digits/1?action=copy&destination_path=/Projects/demo/Resources/copied")
+    client.give("POST", "/dataset/Models/digits/1?action=copy&destination_path=/Projects/example/Resources/copied")
     client.give("POST", "/dataset/Resources/copied?action=move&destination_path=Resources/moved")
 
     assert client.ask("GET", "/dataset/download/with_auth/Resources/moved/Files/model.pkl").content == b"a pickle"

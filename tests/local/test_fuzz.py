@@ -58,8 +58,16 @@ _TEXTS = [
 _OTHERS: list[Any] = [None, True, False, [], {}, [[]], [None], {"name": None}, {"items": 1}, {"": ""}]
 _PATHS = [
     *("Models", "Models/digits", "Models/digits/1", "Models/digits/1/Files/model.pkl", "Resources", "Resources/a"),
-    *("Resources/a/b", "Resources/a/b/c", "Resources/c", "/Projects/demo/Resources/a", "/Projects/demo", "/", "New"),
-    *("/Projects/foreign/Models", "hdfs://x:1/Projects/demo/Resources", "../../etc/passwd", "Resources/../api.key"),
+    *(
+        "Resources/a/b",
+        "Resources/a/b/c",
+        "Resources/c",
+        "/Projects/example/Resources/a",
+        "/Projects/example",
+        "/",
+        "New",
+    ),
+    *("/Projects/foreign/Models", "hdfs://x:1/Projects/example/Resources", "../../etc/passwd", "Resources/../api.key"),
     *(
         "Resources/%2e%2e/x",
         "Resources/\0",
@@ -84,7 +92,7 @@ _LIKELY: dict[str, list[Any]] = {
         "Resources/c",
         "Resources/file1",
     ],
-    "name": ["demo", "kube_kserve_installed", "digits"],
+    "name": ["example", "kube_kserve_installed", "digits"],
 }
 _UNLIKELY: dict[str, list[Any]] = {
     "project": [120, 121, 0, -1, 10**30, "x"],
@@ -116,7 +124,7 @@ _MODEL = {
     "id": None,
     "name": None,
     "version": None,
-    "projectName": "demo",
+    "projectName": "example",
     "description": "",
     "framework": "SKLEARN",
     "metrics": {"accuracy": 0.9},

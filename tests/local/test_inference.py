@@ -100,7 +100,7 @@ def test_a_token_is_refused(client: Client) -> None:
     "fields",
     [
         {"apiProtocol": "GRPC"},
-        {"modelServer": "PYTHON", "predictor": "/Projects/demo/Resources/serve.py"}
+        {"modelServer": "PYTHON", "predictor": "/Projects/example/Resources/serve.py"}
         | dict.fromkeys(("modelName", "modelPath", "modelVersion", "modelFramework")),
     ],
 )
@@ -119,7 +119,7 @@ def test_the_default_tool_needs_no_route_and_has_more_verbs(client: Client, serv
     serving.world.cluster.speeds = Speeds(routing=60)
     files = serving.world.project(serving.project_id).files
     files.write("Resources/serve.py", b"")
-    number = client.put(servingTool="DEFAULT", predictor="/Projects/demo/Resources/serve.py")["id"]
+    number = client.put(servingTool="DEFAULT", predictor="/Projects/example/Resources/serve.py")["id"]
     client.until(number, "Created")
     client.give("POST", f"/serving/{number}?action=START")
     client.until(number, "Running")
@@ -134,7 +134,7 @@ def test_an_instance_that_is_gone_is_said_otherwise_without_the_ingress(
     client: Client, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     serving.world.project(serving.project_id).files.write("Resources/serve.py", b"")
-    client.running(servingTool="DEFAULT", predictor="/Projects/demo/Resources/serve.py")
+    client.running(servingTool="DEFAULT", predictor="/Projects/example/Resources/serve.py")
 
     async def ask(*_: Any) -> Any:
         raise ConnectionError("it went away")

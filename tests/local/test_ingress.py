@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.local.cluster.engines import Forwarded
     from tests.local.conftest import Client
 
-_MODEL = "/v1/demo/digits/v1/models/digits"
+_MODEL = "/v1/example/digits/v1/models/digits"
 
 
 def _is_not_routed(answer: requests.Response) -> bool:
@@ -41,17 +41,22 @@ def test_by_host(client: Client, *, by_path: bool) -> None:
     client.serving.world.ingress_by_path = by_path
     client.running()
     client.running("inCapitals")
-    host = {"Host": "digits.demo.hopsworks.local"}
+    host = {"Host": "digits.example.hopsworks.local"}
 
     answer = client.ask_ingress("POST", "/v1/models/digits:predict", json={"instances": [[1]]}, headers=host)
 
     assert answer.json() == {"predictions": [1]}
-    assert client.ask_ingress("GET", "/v1/models/digits", headers={"Host": "DIGITS.demo.hopsworks.local:80"}).ok
-    for wrong in ("digits.demo.example.com", "digits.other.hopsworks.local", "other.demo.hopsworks.local", "digits"):
+    assert client.ask_ingress("GET", "/v1/models/digits", headers={"Host": "DIGITS.example.hopsworks.local:80"}).ok
+    for wrong in (
+        "digits.example.example.com",
+        "digits.other.hopsworks.local",
+        "other.example.hopsworks.local",
+        "digits",
+    ):
         assert _is_not_routed(client.ask_ingress("GET", "/v1/models/digits", headers={"Host": wrong}))
     assert client.ask_ingress("GET", _MODEL).ok is by_path
     in_capitals = client.ask_ingress(
-        "GET", "/v1/models/inCapitals", headers={"Host": "incapitals.demo.hopsworks.local"}
+        "GET", "/v1/models/inCapitals", headers={"Host": "incapitals.example.hopsworks.local"}
     )
     assert in_capitals.json()["name"] == "inCapitals"
 
@@ -77,7 +82,7 @@ def test_the_models_own_status_survives(client: Client) -> None:
     client.running()
 
     failed = client.ask_ingress("POST", f"{_MODEL}:predict", json={"instances": ["fail"]})
-    unknown = client.ask_ingress("GET", "/v1/demo/digits/v1/models/other")
+    unknown = client.ask_ingress("GET", "/v1/example/digits/v1/models/other")
 
     assert (failed.status_code, failed.json()) == (500, {"error": "ValueError : such a row is not known"})
     assert (unknown.status_code, bool(unknown.content)) == (404, True), "an instance's own 404 has a body"
@@ -94,7 +99,7 @@ def test_requests_are_passed_on_as_they_came(client: Client, monkeypatch: pytest
 
     monkeypatch.setattr("airflow_provider_hsml.local.cluster.engines._CallableInstance.ask", ask)
     headers = {"X-Mine": "this", "Connection": "keep-alive, x-hop", "X-Hop": "1", "Content-Type": "text/csv"}
-    answer = client.ask_ingress("PATCH", "/v1/demo/digits/own/a%2Fb?x=1&x=%20", data=b"1,2", headers=headers)
+    answer = client.ask_ingress("PATCH", "/v1/example/digits/own/a%2Fb?x=1&x=%20", data=b"1,2", headers=headers)
 
     (request,) = asked
     assert (request.method, request.path, request.body) == ("PATCH", "/own/a%2Fb?x=1&x=%20", b"1,2")
@@ -136,7 +141,13 @@ def test_a_key_that_does_not_open_it(client: Client, key: str, expected: int) ->
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/v1/demo", "/v1/demo/unknown/v1/models/unknown", "/v1/other/digits/v1/models/digits", "/v1/models/digits"],
+    [
+        "/",
+        "/v1/example",
+        "/v1/example/unknown/v1/models/unknown",
+        "/v1/other/digits/v1/models/digits",
+        "/v1/models/digits",
+    ],
 )
 def test_ways_that_lead_nowhere(client: Client, path: str) -> None:
     client.running()

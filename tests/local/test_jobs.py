@@ -88,7 +88,7 @@ class TestAnExecution:
         args, process, env = json.loads(log(shared, ended["stdoutPath"]))
         assert args == ["--day", "2024-01-01 00", "x"]
         assert process != os.getpid()
-        assert env["HOPSWORKS_PROJECT_NAME"] == "demo"
+        assert env["HOPSWORKS_PROJECT_NAME"] == "example"
         assert env["HOPSWORKS_JOB_NAME"] == "shows"
         assert env["REST_ENDPOINT"] == shared.serving.url == f"http://{env['HOPSWORKS_PUBLIC_HOST']}"
         assert not any(name.startswith("AIRFLOW") for name in env)
@@ -145,7 +145,7 @@ class TestAnExecution:
         job = shared.give("GET", f"/jobs/{name}")
         shared.serving.world.project(119).files.write("Resources/app.jar", b"")
         shared.give(
-            "PUT", f"/jobs/{name}", json={**job["config"], "appPath": "hdfs:///Projects/demo/Resources/app.jar"}
+            "PUT", f"/jobs/{name}", json={**job["config"], "appPath": "hdfs:///Projects/example/Resources/app.jar"}
         )
 
         ended = until(shared, name, run(shared, name), state)
@@ -274,7 +274,7 @@ class TestAJob:
     def test_is_made_and_changed_by_a_client(self, shared: Client) -> None:
         shared.serving.world.project(119).files.write("Resources/mine.py", b"print('mine')")
         config = shared.give("GET", "/jobs/PYTHON/configuration") | {
-            "appPath": "hdfs:///Projects/demo/Resources/mine.py"
+            "appPath": "hdfs:///Projects/example/Resources/mine.py"
         }
 
         made = shared.give("PUT", "/jobs/mine", json=config)
@@ -411,7 +411,7 @@ class TestTheEndOfTheServer:
             assert answer.ok, answer.text
             return answer.json()
 
-        scripts = tmp_path / "root" / "projects" / "demo" / "Resources"
+        scripts = tmp_path / "root" / "projects" / "example" / "Resources"
         scripts.mkdir(parents=True)
         pid = tmp_path / "pid"
         (scripts / "job.py").write_text(f"open({str(pid)!r}, 'w').write(str(__import__('os').getpid()))\n{PATIENT}")

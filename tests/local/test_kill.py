@@ -295,7 +295,7 @@ def _kill_often(root: Path, kills: int) -> None:
 
 def _check_is_swept(root: Path) -> int:
     """Check that nothing half-done is left but uploads that may go on, and count these."""
-    staging = root / "staging" / "demo"
+    staging = root / "staging" / "example"
     assert [place.name for place in staging.iterdir()] == ["uploads"]
     return len(list((staging / "uploads").iterdir()))
 

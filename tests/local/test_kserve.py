@@ -90,9 +90,9 @@ def test_a_model_really_runs(kserve: Client) -> None:
     (log,) = kserve.give("GET", f"/serving/{number}/logs?tail=100")
     assert "Application startup complete" in log["content"]
     assert "POST /v1" not in log["content"], "no lines a request"
-    direct = "/v1/demo/digits/v1/models/digits"
+    direct = "/v1/example/digits/v1/models/digits"
     assert kserve.ask_ingress("GET", direct).json() == {"name": "digits", "ready": True}
-    assert kserve.ask_ingress("GET", "/v1/demo/digits/v2/health/ready").json() == {"ready": True}
+    assert kserve.ask_ingress("GET", "/v1/example/digits/v2/health/ready").json() == {"ready": True}
     refused = kserve.ask_ingress("POST", f"{direct}:predict", json={"instances": 3})
     assert (refused.status_code, "instances" in refused.json()["error"]) == (400, True), "the model's own status"
 
@@ -122,9 +122,9 @@ def test_a_model_really_runs(kserve: Client) -> None:
     *_, log = kserve.give("GET", f"/serving/{number}/logs?tail=100")
     assert "InconsistentVersionWarning: Trying to unpickle estimator DecisionTreeClassifier" in log["content"]
     tensor = {"name": "rows", "shape": [2, 1], "datatype": "FP64", "data": [0.0, 10.0]}
-    v2 = kserve.ask_ingress("POST", "/v1/demo/digits/v2/models/digits/infer", json={"inputs": [tensor]})
+    v2 = kserve.ask_ingress("POST", "/v1/example/digits/v2/models/digits/infer", json={"inputs": [tensor]})
     assert (v2.status_code, v2.json()["outputs"][0]["data"]) == (200, ["klein", "gross"])
-    neither = kserve.ask_ingress("POST", "/v1/demo/digits/v1/models/digits:predict", json={"rows": _ROWS})
+    neither = kserve.ask_ingress("POST", "/v1/example/digits/v1/models/digits:predict", json={"rows": _ROWS})
     assert (neither.status_code, neither.json()) == (
         400,
         {"error": "Expected a JSON object with instances or inputs, got neither."},

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.local.conftest import Client
 
 _ANSWERS = Path(__file__).parent.parent / "samples" / "answers" / "serving"
-_SCRIPT = "/Projects/demo/Resources/predict.py"
+_SCRIPT = "/Projects/example/Resources/predict.py"
 _SLOW = Speeds(starting=1.5, stale=0.1, updating=1.5)
 
 
@@ -41,7 +41,7 @@ def old() -> Iterator[Client]:
     with client_of(hopsworks_version="3.7") as client:
         files = client.serving.world.project(client.serving.project_id).files
         for name in ("predict", "other"):
-            files.write(f"/Projects/demo/Resources/{name}.py", b"class Predict: ...")
+            files.write(f"/Projects/example/Resources/{name}.py", b"class Predict: ...")
         yield client
 
 
@@ -198,10 +198,10 @@ def test_later_names_may_have_capitals() -> None:
 
 def test_more_than_one_file_to_load_is_refused_by_3_7(old: Client) -> None:
     old.serving.world.register_model("twins", {"a.pkl": b"", "b.pkl": b""})
-    fields = {"modelName": "twins", "modelPath": "/Projects/demo/Models/twins"}
+    fields = {"modelName": "twins", "modelPath": "/Projects/example/Models/twins"}
 
     assert old.refused("PUT", "/serving", json=deployment("twins", **fields)) == (400, 240017)
-    assert old.put("twins", **fields, predictor="/Projects/demo/Resources/predict.py")["id"]
+    assert old.put("twins", **fields, predictor="/Projects/example/Resources/predict.py")["id"]
 
 
 @pytest.mark.parametrize("line", ["3.7", "4.6"], indirect=True)
@@ -275,7 +275,7 @@ def test_each_put_with_a_script_and_minus_one_is_a_new_artifact_and_rolls(old: C
 def test_a_new_model_version_takes_the_script_along_by_its_whole_path(old: Client) -> None:
     number = old.running(predictor=_SCRIPT)
     old.serving.world.cluster.speeds = _SLOW
-    script = "/Projects/demo/Models/digits/1/Artifacts/1/predictor-predict.py"
+    script = "/Projects/example/Models/digits/1/Artifacts/1/predictor-predict.py"
 
     old.give("PUT", "/serving", json=old.see(number) | {"modelVersion": 2, "artifactVersion": -1, "predictor": script})
 
@@ -297,9 +297,9 @@ def test_a_new_model_version_takes_the_script_along_by_its_whole_path(old: Clien
         ({"artifactVersion": 7}, (422, 120001)),
         ({"artifactVersion": -2}, (422, 120001)),
         ({"artifactVersion": "1"}, (422, 120001)),
-        ({"predictor": "/Projects/demo/Resources/other.py"}, (400, 240019)),
+        ({"predictor": "/Projects/example/Resources/other.py"}, (400, 240019)),
         ({"predictor": "other.py"}, (400, 240016)),
-        ({"transformer": "/Projects/demo/Resources/other.py", "requestedTransformerInstances": 1}, (400, 240019)),
+        ({"transformer": "/Projects/example/Resources/other.py", "requestedTransformerInstances": 1}, (400, 240019)),
     ],
 )
 def test_what_an_artifact_does_not_allow(old: Client, fields: dict[str, Any], expected: tuple[int, int]) -> None:
@@ -312,7 +312,7 @@ def test_what_an_artifact_does_not_allow(old: Client, fields: dict[str, Any], ex
 
 
 def test_a_script_is_taken_away_by_null(old: Client) -> None:
-    script = "/Projects/demo/Resources/other.py"
+    script = "/Projects/example/Resources/other.py"
     number = old.put(predictor=_SCRIPT, transformer=script, requestedTransformerInstances=1)["id"]
     before = old.until(number, "Created")
     without = {key: value for key, value in before.items() if key != "transformer" and "Transformer" not in key}
@@ -325,7 +325,7 @@ def test_a_script_is_taken_away_by_null(old: Client) -> None:
 
 def test_a_script_may_go_with_the_old_number_where_the_artifact_has_it(old: Client) -> None:
     """The trap: the new model version has an artifact of the same number, with another script."""
-    old.put("other", modelVersion=2, predictor="/Projects/demo/Resources/other.py")
+    old.put("other", modelVersion=2, predictor="/Projects/example/Resources/other.py")
     number = old.put(predictor=_SCRIPT)["id"]
     before = old.until(number, "Created")
 

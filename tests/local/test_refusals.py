@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.local.conftest import Client
 
-_SCRIPT = "/Projects/demo/Resources/predict.py"
+_SCRIPT = "/Projects/example/Resources/predict.py"
 
 
 @pytest.fixture(scope="module")

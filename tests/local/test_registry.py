@@ -21,7 +21,7 @@ def test_a_model_is_told_as_hopsworks_tells_it(client: Client) -> None:
     model = client.give("GET", f"{MODELS}/digits_2", params={"expand": "trainingdatasets"})
 
     assert model["id"] == "digits_2"
-    assert (model["name"], model["version"], model["projectName"]) == ("digits", 2, "demo")
+    assert (model["name"], model["version"], model["projectName"]) == ("digits", 2, "example")
     assert model["metrics"] == {"accuracy": pytest.approx(0.92)}
     assert model["modelRegistryId"] == 119
     assert "inputExample" not in model
@@ -154,6 +154,6 @@ def test_delete(client: Client) -> None:
 
 def test_registries(unchanged: Client) -> None:
     assert unchanged.give("GET", "/modelregistries")["items"][0]["id"] == 119
-    assert unchanged.give("GET", "/modelregistries/119")["name"] == "demo"
+    assert unchanged.give("GET", "/modelregistries/119")["name"] == "example"
     assert unchanged.refused("GET", "/modelregistries/120") == (403, 360007)
     assert unchanged.refused("GET", "/modelregistries/9999") == (400, 360006)

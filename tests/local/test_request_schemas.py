@@ -70,7 +70,7 @@ def deploy(
         files.write(f"{path}/schema/s2.json", json.dumps(document).encode())
     number: int = client.put(
         name,
-        predictor=f"/Projects/demo/{path}/predictor/{script}",
+        predictor=f"/Projects/example/{path}/predictor/{script}",
         predictorEnvVars=["SERVING_SCHEMA_ID=s2"],
         modelVersion=version,
     )["id"]
@@ -84,7 +84,7 @@ def ask(client: Client, name: str, route: str, rows: Any, **headers: str) -> tup
     """Send rows on a route; give the status, and the body as the instance sent it."""
     if route == "ingress":
         answer = client.ask_ingress(
-            "POST", f"/v1/demo/{name}/v1/models/{name}:predict", json={"instances": rows}, headers=headers
+            "POST", f"/v1/example/{name}/v1/models/{name}:predict", json={"instances": rows}, headers=headers
         )
         return answer.status_code, answer.json()
     answer = client.predict(name, instances=rows)
@@ -158,10 +158,10 @@ class TestEnforced:
         assert len(other["detail"]["request_id"]) == 36
 
     def test_what_is_no_prediction_goes_through(self, server: Client, name: str) -> None:
-        answer = server.ask_ingress("GET", f"/v1/demo/{name}/v1/models/{name}")
+        answer = server.ask_ingress("GET", f"/v1/example/{name}/v1/models/{name}")
 
         assert answer.json() == {"name": name, "ready": True}
-        refused = server.ask_ingress("POST", f"/v1/demo/{name}/v1/models/{name}:predict", data=b"no json")
+        refused = server.ask_ingress("POST", f"/v1/example/{name}/v1/models/{name}:predict", data=b"no json")
         assert (refused.status_code, "detail" in refused.json()) == (400, False)
 
 
@@ -219,8 +219,8 @@ class TestStart:
     def test_a_model_of_a_shared_registry(self) -> None:
         from airflow_provider_hsml.local import AccessOptions
 
-        access = AccessOptions(shared_registries={"team": ["demo"]})
-        with client_of(engine=echo, project=["demo", "team"], access=access) as client:
+        access = AccessOptions(shared_registries={"team": ["example"]})
+        with client_of(engine=echo, project=["example", "team"], access=access) as client:
             world = client.serving.world
             world.declare(replace(VIEW, training_datasets=(5,)), project="team")
             world.register_model("digits", {"model.pkl": b""}, project="team")
@@ -235,7 +235,7 @@ class TestStart:
             number = client.running(
                 "shared",
                 modelPath="/Projects/team/Models/digits",
-                predictor="/Projects/demo/Deployments/shared/resources/predictor/default_predictor.py",
+                predictor="/Projects/example/Deployments/shared/resources/predictor/default_predictor.py",
                 predictorEnvVars=["SERVING_SCHEMA_ID=s2"],
             )
 

@@ -96,7 +96,7 @@ def client() -> Iterator[Client]:
 
 
 def _at(name: str) -> str:
-    return f"/Projects/demo/Resources/{name}"
+    return f"/Projects/example/Resources/{name}"
 
 
 def _start(client: Client, name: str, **fields: Any) -> int:
@@ -215,7 +215,7 @@ def test_a_program_without_a_model(client: Client, monkeypatch: pytest.MonkeyPat
     variables = [f"WHERE={where}", f"FIXED={fixed}"]
     number = _running(client, "program", predictor=_at("program.py"), predictorEnvVars=variables, **model)
 
-    answer = client.ask_ingress("POST", "/v1/demo/program/any/route?x=1", data=b"!")
+    answer = client.ask_ingress("POST", "/v1/example/program/any/route?x=1", data=b"!")
 
     assert (answer.status_code, answer.text) == (202, "/any/route?x=1!")
     assert "listening" in _log(client, number)["content"]

@@ -62,9 +62,9 @@ def test_what_a_version_is_made_of_can_be_downloaded(serving: LocalServing, clie
     files = serving.world.project(serving.project_id).files
     for content in (b"first", b"second"):
         files.write(f"Resources/{content.decode()}.py", content)
-    number = client.running(predictor="/Projects/demo/Resources/first.py")
+    number = client.running(predictor="/Projects/example/Resources/first.py")
 
-    body = client.see(number) | {"predictor": "/Projects/demo/Resources/second.py"}
+    body = client.see(number) | {"predictor": "/Projects/example/Resources/second.py"}
     client.give("PUT", "/serving?newVersion=true", json=body)
 
     path = "/dataset/download/with_auth/Deployments/digits"

@@ -46,7 +46,7 @@ def test_the_connection(serving: LocalServing) -> None:
     assert (fields["conn_type"], fields["host"]) == ("hsml", "http://127.0.0.1")
     assert serving.url == f"http://127.0.0.1:{fields['port']}"
     assert fields["password"] == serving.api_key
-    assert fields["extra"] == {"project": "demo"}
+    assert fields["extra"] == {"project": "example"}
 
 
 def test_what_was_asked_is_noted(client: Client) -> None:
@@ -78,7 +78,7 @@ def test_all_is_kept(tmp_path: Path) -> None:
             stopped = client.running("stopped")
             client.give("POST", f"/serving/{stopped}?action=STOP")
             created = client.put("created")["id"]
-    (root / "staging" / "demo" / "leftover").write_bytes(b"half of a file")
+    (root / "staging" / "example" / "leftover").write_bytes(b"half of a file")
 
     with LocalServing(root, engine=load) as serving:
         assert serving.api_key == key
@@ -93,7 +93,7 @@ def test_all_is_kept(tmp_path: Path) -> None:
             assert client.ask("GET", "/dataset/download/with_auth/Models/digits/1/Files/model.pkl").content == b"kept"
             assert client.give("GET", "/modelregistries/119/models")["count"] == 2
             assert client.put("next")["id"] > created
-    assert not (root / "staging" / "demo" / "leftover").exists()
+    assert not (root / "staging" / "example" / "leftover").exists()
 
 
 def test_a_temporary_root_is_gone_afterwards() -> None:
@@ -150,7 +150,7 @@ def test_a_root_of_a_newer_version(tmp_path: Path) -> None:
         AccessOptions({"a.b": {"EVERYTHING"}}),
         AccessOptions(roles={"a.b": "Data owner"}),
         AccessOptions({"a.b": {"SERVING"}}, {"a.b": "King"}),
-        AccessOptions(shared_registries={"unknown": ["demo"]}),
+        AccessOptions(shared_registries={"unknown": ["example"]}),
     ],
 )
 def test_unknown_scopes_roles_and_projects(access: AccessOptions) -> None:

@@ -19,11 +19,11 @@ _PATH = "/Projects/team/Models/shared"
 
 @pytest.fixture(params=["a project of ours", "one in which the user has no role"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of the project demo, with which team shares its models; private keeps its own to itself."""
+    """A client of the project example, with which team shares its models; private keeps its own to itself."""
     is_ours = request.param == "a project of ours"
     foreign = ["private"] if is_ours else ["team", "private"]
-    access = replace(ACCESS, foreign_projects=foreign, shared_registries={"team": ["demo"]})
-    with client_of(project=["demo", "team"] if is_ours else ["demo"], access=access) as client:
+    access = replace(ACCESS, foreign_projects=foreign, shared_registries={"team": ["example"]})
+    with client_of(project=["example", "team"] if is_ours else ["example"], access=access) as client:
         world = client.serving.world
         for version in (1, 2):
             world.register_model("shared", {"model.pkl": b"theirs"}, metrics={"accuracy": version}, project="team")
@@ -34,7 +34,7 @@ def test_both_registries_are_listed(client: Client) -> None:
     listed = client.give("GET", "/modelregistries")
 
     assert listed["count"] == 2
-    assert [(item["id"], item["name"]) for item in listed["items"]] == [(119, "demo"), (120, "team")]
+    assert [(item["id"], item["name"]) for item in listed["items"]] == [(119, "example"), (120, "team")]
     assert client.give("GET", "/modelregistries/120")["name"] == "team"
     assert client.refused("GET", "/modelregistries/121") == (403, 360007)
     assert client.refused("GET", "/modelregistries/999") == (400, 360006)
@@ -67,7 +67,7 @@ def test_its_files_are_read(client: Client, root: str) -> None:
 def test_a_model_can_be_copied_from_it(client: Client) -> None:
     client.ask("POST", "/dataset/Models/mine?action=create")
     source = "team::Models/shared/1".replace("/", "%2F")
-    client.give("POST", f"/dataset/{source}?action=copy&destination_path=/Projects/demo/Models/mine/1")
+    client.give("POST", f"/dataset/{source}?action=copy&destination_path=/Projects/example/Models/mine/1")
 
     assert client.ask("GET", "/dataset/download/with_auth/Models/mine/1/Files/model.pkl").content == b"theirs"
 
@@ -101,8 +101,8 @@ def test_its_models_are_served(client: Client) -> None:
 
 
 def test_a_model_that_another_project_serves_is_not_deleted() -> None:
-    access = replace(ACCESS, shared_registries={"team": ["demo"]})
-    with client_of(project=["demo", "team"], access=access) as client:
+    access = replace(ACCESS, shared_registries={"team": ["example"]})
+    with client_of(project=["example", "team"], access=access) as client:
         client.serving.world.register_model("digits", {"model.pkl": b"theirs"}, project="team")
         client.put("theirs", modelPath="/Projects/team/Models/digits")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _DRAW = random.Random(14)  # noqa: S311 - a test
 _CHARACTERS = "aZ09__..-/ \t\n\0\x1b\x7f\u00e9\u0661\u202e\ud800"
 DRAWN = ["".join(_DRAW.choices(_CHARACTERS, k=_DRAW.randint(0, 5))) for _ in range(1000)]
-PROJECTS = ["demo", "Demo_2", "", "my project", "my-project", "..", "../x", "a/b", "d\u00e9mo", "\u0661"]
+PROJECTS = ["example", "Demo_2", "", "my project", "my-project", "..", "../x", "a/b", "d\u00e9mo", "\u0661"]
 KEYS = [
     "a.b",
     "",
@@ -66,17 +66,17 @@ def test_keys_as_in_the_provider() -> None:
     for key in (*KEYS, *DRAWN):
         refused = _is_refused(ValueError, LocalServing, api_key=key, engine=load)
 
-        assert refused == _is_refused(InvalidInputError, _provider, "demo", key), repr(key)
+        assert refused == _is_refused(InvalidInputError, _provider, "example", key), repr(key)
 
 
 @pytest.mark.parametrize(
     "given",
     [
         {"project": []},
-        {"project": ["demo", "demo"]},
-        {"project": ["demo", "../up"]},
+        {"project": ["example", "example"]},
+        {"project": ["example", "../up"]},
         {"access": AccessOptions(foreign_projects=["a/b"])},
-        {"access": AccessOptions(foreign_projects=["demo"])},
+        {"access": AccessOptions(foreign_projects=["example"])},
         {"access": AccessOptions(keys={"s\u00e9cret": {"PROJECT"}})},
         {"access": AccessOptions(keys={"": {"PROJECT"}})},
         {"access": AccessOptions(tokens=["a token"])},

@@ -20,6 +20,7 @@ from airflow_provider_hsml.hopsworks.errors import RequestRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
 _numbers = itertools.count()
 
@@ -35,7 +36,11 @@ class FakeTaskInstance:
     max_tries: int = 0
     region_index: int | None = None
     """The iteration of a task loop, on Airflow 3.4 and later; None before."""
+    region_id: UUID | None = None
+    """The execution of a task loop or mapped task, on Airflow 3.4 and later; zero for other tasks, None before."""
     try_number: int = 1
+    state: str | None = "running"
+    """Its current state in Airflow's database; None also of a cleared one."""
     pushed: dict[str, Any] = field(default_factory=dict)
     earlier: dict[str, Any] = field(default_factory=dict)
     """The XComs of the task's run before."""
@@ -43,6 +48,18 @@ class FakeTaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         """Keep an XCom."""
         self.pushed[key] = value
+
+    def get_task_states(
+        self, *, dag_id: str, task_ids: list[str], run_ids: list[str], map_index: int
+    ) -> dict[str, dict[str, str | None]]:
+        """Give its own state, as Airflow 3 does: by the task's name, which ends with the map index if it is mapped."""
+        assert (dag_id, task_ids, run_ids, map_index) == (self.dag_id, [self.task_id], [self.run_id], self.map_index)
+        name = self.task_id if self.map_index < 0 else f"{self.task_id}_{self.map_index}"
+        return {} if self.state == "deleted" else {self.run_id: {name: self.state}}
+
+    def current_state(self) -> str | None:
+        """Give its own state, as Airflow 2 does."""
+        return self.state
 
     def xcom_pull(self, *, task_ids: str, key: str, include_prior_dates: bool, map_indexes: int) -> Any:
         """Give an XCom of this task's run before: it pulls no others."""

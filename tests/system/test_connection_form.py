@@ -70,7 +70,7 @@ def came(local_serving: LocalServing, environment: dict[str, str]) -> dict[str, 
     other = dict.fromkeys(("login", "schema", "extra", "description"), "")
     own = {f"extra__hsml__{name}": "" for name in CONNECTION_FIELDS}
     form = {"conn_id": "hsml_default", "conn_type": "hsml", "host": fields["host"], "port": str(fields["port"])}
-    empty = form | other | own | {"extra__hsml__project": " demo "}
+    empty = form | other | own | {"extra__hsml__project": " example "}
     forms = [
         empty | {"password": fields["password"], "extra__hsml__verify": "false", "extra__hsml__write_timeout": "9"},
         # As a browser sends what it was shown; it is shown no password.
@@ -117,14 +117,14 @@ class TestAirflow2:
 
         assert came["statuses"] == [302, 302, 200]
         assert first["extra"] == {
-            "project": "demo",
+            "project": "example",
             "verify": "false",
             "request_timeout": None,
             "write_timeout": 9,
             "max_response_mb": None,
         }
         assert second["extra"] == {
-            "project": "demo",
+            "project": "example",
             "verify": "false",
             "inference_route": "hopsworks",
             "request_timeout": None,
@@ -147,7 +147,7 @@ class TestAirflow2:
         works, fails = came["tests"]
 
         assert works["status"]
-        assert "project 'demo'" in works["message"]
+        assert "project 'example'" in works["message"]
         assert not fails["status"]
         assert "Check the API key" in fails["message"]
 
@@ -197,7 +197,7 @@ def tell(airflow_3: Airflow) -> Tell:
 @pytest.mark.skipif(AIRFLOW < (3, 0), reason="the form of Airflow 3")
 class TestAirflow3:
     STORED: ClassVar[dict[str, Any]] = {
-        "project": "demo",
+        "project": "example",
         "ca_bundle": None,
         "verify": True,
         "inference_route": "hopsworks",
@@ -247,7 +247,7 @@ class TestAirflow3:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            ({}, r"Reached Hopsworks \S+ at http://127\.0\.0\.1:\d+, project 'demo' \(id 119\)\."),
+            ({}, r"Reached Hopsworks \S+ at http://127\.0\.0\.1:\d+, project 'example' \(id 119\)\."),
             ({"host": "nosuch.invalid"}, "Check the connection's host and port"),
             ({"password": "wrong.key"}, "Check the API key in the connection's password"),
             ({"password": None}, "This connection: no API key"),

@@ -84,7 +84,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     server = Server(tmp_path)
     server.put(deployments=TRIGGERS, stopped=[], faults=0.0, versions=[1, 1])
     server.start()
-    extra = {"project": "demo", "request_timeout": 10}
+    extra = {"project": "example", "request_timeout": 10}
     connection = {"conn_type": "hsml", "host": "http://127.0.0.1", "port": server.port, "password": "a.key"}
     monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", json.dumps(connection | {"extra": extra}))
     yield server

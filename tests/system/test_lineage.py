@@ -99,8 +99,8 @@ def heard(tmp_path_factory: pytest.TempPathFactory) -> Heard:
 
 @pytest.mark.parametrize("task", ["deploy", "again"])
 def test_a_version_went_into_a_deployment(heard: Heard, task: str) -> None:
-    assert heard.inputs[task] == [(heard.namespace, "demo/models/churn", "1")]
-    assert heard.outputs[task] == [(heard.namespace, "demo/deployments/churn", None)]
+    assert heard.inputs[task] == [(heard.namespace, "example/models/churn", "1")]
+    assert heard.outputs[task] == [(heard.namespace, "example/deployments/churn", None)]
 
 
 def test_a_version_was_registered(heard: Heard) -> None:

@@ -63,7 +63,7 @@ class Scene:
     def documents(self) -> bool:
         """Whether files of a temporary deployment are left."""
         files = self.world.serving.world.project(119).files
-        return files.folder(f"/Projects/demo/Deployments/{side_name(self.name, 'preflight')}") is not None
+        return files.folder(f"/Projects/example/Deployments/{side_name(self.name, 'preflight')}") is not None
 
     def live(self) -> tuple[object, ...]:
         """What production is: its configuration, its revision, and who answers."""

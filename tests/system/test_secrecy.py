@@ -213,7 +213,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     (dags / "own.py").write_text(f"SCRIPT = {str(home / 'predict.py')!r}\n{DAGS}")
     (dags / "broken.py").write_text(BROKEN.replace("MARK", MARK))
     for path in FOLDER.glob("*.py"):
-        (dags / path.name).write_text(path.read_text().replace("hopsworks://demo/", f"hopsworks://{MARK}/"))
+        (dags / path.name).write_text(path.read_text().replace("hopsworks://example/", f"hopsworks://{MARK}/"))
     log, fernet_key = tmp_path / "hsml-local.log", Fernet.generate_key().decode()
     command = [sys.executable, "-m", "airflow_provider_hsml.local.cli", "serve", "--no-tls", "--control", "--port", "0"]
     with log.open("w") as written:

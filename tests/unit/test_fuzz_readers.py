@@ -76,6 +76,7 @@ _NAMED: dict[str, Any] = {
     "target": Path("model.bin"),
     "path": "Resources/file",
     "folder": "Resources",
+    "last": 1000,
     "destination": "/Projects/demo/Resources/other",
     "value": "yes",
     "upload": api.Upload("file", b"", {}),

@@ -124,6 +124,8 @@ class Call(Generic[T]):
     """The kind of the response, which decides how many bytes of it are accepted."""
     into: Path | None = None
     """The file to which a ``MODEL_FILE`` is written; its call reads an empty response then."""
+    last: int | None = None
+    """How many bytes at the end of the response are kept, of any number; None for all, up to the limit of its kind."""
     size: int | None = None
     """The listed size of a ``MODEL_FILE`` in bytes, of which no more are accepted; None if it is unknown."""
     asks_deployment: bool = False

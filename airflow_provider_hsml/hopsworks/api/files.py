@@ -224,6 +224,18 @@ def _download(project: Project, path: str, read: Callable[[bytes], T], *, size: 
     )
 
 
+def download_end(project: Project, path: str, last: int) -> Call[bytes | None]:
+    """
+    Read the end of a file of any size; None when there is none.
+
+    Hopsworks has no request for a part of a file: the whole file arrives, and only its end is kept in memory.
+
+    :param path: relative to the project's folder
+    :param last: how many bytes
+    """
+    return replace(download(project, path), last=last)
+
+
 def download_to(project: Project, path: str, target: Path, *, size: int | None = None) -> Call[bool]:
     """
     Download a file of any size to a file of this machine, without holding it in memory.

@@ -30,6 +30,11 @@ FEATURE_VIEW = "SERVING_FEATURE_VIEW_NAME"
 FEATURE_VIEW_VERSION = "SERVING_FEATURE_VIEW_VERSION"
 TRAINING_DATASET = "SERVING_TRAINING_DATASET_VERSION"
 FEATURE_LOGGING = "SERVING_FEATURE_LOGGING"
+SCRIPT_KIND = "SERVING_SCRIPT_KIND"
+RESERVED = frozenset(
+    {SCHEMA_ID, ENFORCER, FEATURE_VIEW, FEATURE_VIEW_VERSION, TRAINING_DATASET, FEATURE_LOGGING, SCRIPT_KIND}
+)
+"""The variables above that Hopsworks' SDK sets itself, and refuses from users: all but ``MAX_BATCH_ROWS``."""
 VERSION = 1
 DEFAULT_MAX_BATCH_ROWS = 512
 GROUPS = ("servingKeys", "passedFeatures", "requestParameters", "extraLoggingFeatures")
@@ -144,7 +149,7 @@ class DeploymentSchema:
 
     def changed(self, *, training_dataset: int | None, max_batch_rows: int | None = None) -> DeploymentSchema:
         """
-        Return the schema for another training dataset of the same feature view.
+        Return the schema for another training dataset of the same feature view, or another limit of rows.
 
         :param training_dataset: the version of the training dataset
         :param max_batch_rows: the limit that the deployment's variables set; None to keep that of the document
@@ -173,7 +178,7 @@ def variables_of(raw: Mapping[str, Any], component: str = "predictor") -> dict[s
 
 def schema_variables_of(raw: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables of a deployment that name its schema."""
-    names = (SCHEMA_ID, FEATURE_VIEW, FEATURE_VIEW_VERSION, TRAINING_DATASET, MAX_BATCH_ROWS)
+    names = (SCHEMA_ID, FEATURE_VIEW, FEATURE_VIEW_VERSION, TRAINING_DATASET)
     found = variables_of(raw)
     return {name: found[name] for name in names if name in found}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +20,10 @@ _AS_REGISTERED = (
     *("featurestoreId", "name", "version", "description", "query", "features", "loggingEnabled"),
     *("transformationFunctions", "type", "extraLogColumns"),
 )
-"""The keys of a view that Hopsworks' SDK sends with a model; those of ``_WHEN_SET`` only if they have a value."""
+"""
+The keys of a view that Hopsworks' SDK sends with a model; those of ``_WHEN_SET``, and ``tags``, only if they have a
+value.
+"""
 _WHEN_SET = ("maxFeatureAgeSecs",)
 
 
@@ -99,7 +104,12 @@ class FeatureView:
     def as_registered(self) -> dict[str, Any]:
         """Return the view in the form in which Hopsworks' SDK sends it with a model."""
         always = {key: self.raw.get(key) for key in _AS_REGISTERED}
-        return always | {key: self.raw[key] for key in _WHEN_SET if self.raw.get(key) is not None}
+        tags = _tags_as_sent(self.raw.get("tags"))
+        return (
+            always
+            | {key: self.raw[key] for key in _WHEN_SET if self.raw.get(key) is not None}
+            | ({"tags": {"count": len(tags), "items": tags}} if tags else {})
+        )
 
     def model_schema(self) -> dict[str, Any] | None:
         """
@@ -134,6 +144,33 @@ def _required_key(key: Mapping[str, Any]) -> str | None:
     if key.get("required") is False:
         return key.get("joinOn")
     return f"{key.get('prefix') or ''}{key.get('featureName') or ''}"
+
+
+def _tags_as_sent(data: Any) -> list[dict[str, Any]]:
+    """
+    Return the tags of a view in the form in which the SDK sends them: name and value, a mapping as JSON text.
+
+    :param data: ``{"count", "items"}``, a single tag, or anything else, in which the SDK finds no tags
+    """
+    if not isinstance(data, Mapping):
+        return []
+    items = data.get("items") if data.get("count") else [] if "count" in data else [data]
+    known = [one for one in items if isinstance(one, Mapping)] if isinstance(items, list) else []
+    return [
+        {"name": one["name"], "value": _tag_value(one["value"])}
+        for one in known
+        if one.get("name") is not None and one.get("value") is not None
+    ]
+
+
+def _tag_value(value: Any) -> Any:
+    """Read a value that is JSON as text, and write a mapping as such text again."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError, RecursionError):
+            parsed = wire.load(value)
+            wire.sendable(parsed)
+            value = value if parsed is None else parsed
+    return json.dumps(value) if isinstance(value, Mapping) else value
 
 
 def _column(feature: Mapping[str, Any]) -> dict[str, Any]:

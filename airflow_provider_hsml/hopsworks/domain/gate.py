@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 
 from . import arguments
+from .candidate_table import CHOSEN, SERVED, Candidate
 from .measurement import MeasuredGate, Measurement
 from .model_version import Direction, ModelVersion, best_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
 _MISSING = ("fail", "challenger", "champion")
 OUTDATED = "it was trained on older data than the served one"
@@ -150,6 +151,8 @@ class Decision:
     """Whether nothing changes because no candidate replaces the champion."""
     measured: Mapping[str, Any] | None = None
     """What was measured of the candidate that decided, empty if none was usable; None: the registry's numbers did."""
+    candidates: Sequence[Candidate] = field(default=(), compare=False)
+    """All candidates with what became of them, for the task's log; empty if none were compared."""
 
 
 def decide(
@@ -178,20 +181,70 @@ def decide(
     left_out |= dict.fromkeys(outdated, OUTDATED)
     challenger = best_of([row for row in rows if row.version not in left_out], by.name, by.direction)
     if challenger is None:
-        return _none_admissible(best, champion, by, left_out)
-    shown = f"version {challenger.version} ({by.name} {challenger.metric(by.name):g})"
-    if champion is None:
-        among = f"the best of {len(rows)}" if not left_out else f"the best of {len(rows) - len(left_out)} admissible"
-        return Decision(challenger, f"{shown} is {among}, and none is served yet")
-    mark = champion.metric(by.name)
-    if mark is None:
-        return _unmarked(challenger, champion, by, rules)
-    decision = _compare(challenger, champion, by, rules)
-    if best.version not in failed or best.version not in left_out or best.version == champion.version:
-        return decision
-    # Users see the better metric in the registry: a reason that omits it would look like an error.
-    out = f"version {best.version} ({by.name} {best.metric(by.name):g}) is left out: {left_out[best.version]}"
-    return dataclasses.replace(decision, reason=f"{decision.reason}; {out}")
+        decision = _none_admissible(best, champion, by, left_out)
+    elif champion is None:
+        of = f"{len(rows)}" if not left_out else f"{len(rows) - len(left_out)} admissible"
+        shown = f"version {challenger.version} ({by.name} {challenger.metric(by.name):g})"
+        decision = Decision(challenger, f"{shown} is the best of {of}, and none is served yet")
+    elif champion.metric(by.name) is None:
+        decision = _unmarked(challenger, champion, by, rules)
+    else:
+        decision = _compare(challenger, champion, by, rules)
+        if best.version in failed and best.version in left_out and best.version != champion.version:
+            # Users see the better metric in the registry: a reason that omits it would look like an error.
+            out = f"version {best.version} ({by.name} {best.metric(by.name):g}) is left out: {left_out[best.version]}"
+            decision = dataclasses.replace(decision, reason=f"{decision.reason}; {out}")
+    verdicts = left_out if challenger is None else {challenger.version: decision.reason} | left_out
+    names = (by.name, *(name for name in rules.guards if name != by.name))
+    return with_candidates(
+        decision,
+        rows,
+        champion,
+        by,
+        verdicts=verdicts,
+        numbers=lambda row: {name: row.metric(name) for name in names},
+    )
+
+
+def with_candidates(
+    decision: Decision,
+    rows: Sequence[ModelVersion],
+    champion: ModelVersion | None,
+    by: Metric,
+    *,
+    verdicts: Mapping[int, str],
+    numbers: Callable[[ModelVersion], Mapping[str, float | None]],
+) -> Decision:
+    """
+    Return a decision with its candidates for the task's log, the best first, and the champion among them.
+
+    :param rows: the candidates
+    :param verdicts: why versions were not chosen; the others are not the best of those that could be
+    :param numbers: returns the numbers of a version that decide, the main metric first
+    """
+
+    def is_champion(row: ModelVersion) -> bool:
+        return champion is not None and (row.path, row.version) == (champion.path, champion.version)
+
+    def rank(row: ModelVersion) -> tuple[bool, float, int]:
+        value = next(iter(numbers(row).values()))
+        better = 0.0 if value is None else -value if by.direction is Direction.MAX else value
+        return value is None, better, -row.version
+
+    def verdict(row: ModelVersion) -> str:
+        if is_champion(row):
+            return SERVED
+        is_chosen = decision.chosen is not None and not decision.is_kept and decision.chosen.version == row.version
+        return CHOSEN if is_chosen else verdicts.get(row.version, "another candidate is better")
+
+    shown = list(rows) if champion is None or any(map(is_champion, rows)) else [*rows, champion]
+    listed = [
+        Candidate(
+            str(row.version) if row.name == rows[0].name else f"{row.name} {row.version}", numbers(row), verdict(row)
+        )
+        for row in sorted(shown, key=rank)
+    ]
+    return dataclasses.replace(decision, candidates=tuple(listed))
 
 
 def best_candidate(rows: Sequence[ModelVersion], by: Metric) -> ModelVersion:

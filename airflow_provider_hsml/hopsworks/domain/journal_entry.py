@@ -188,7 +188,8 @@ class JournalEntry:
     def failure(self) -> DeploymentError:
         """Return the error that it failed with, as far as the journal recorded it."""
         error = DeploymentError(self.reason)
-        error.transient = self.passes
+        # Missing room is the only transient failure for which a change is rolled back.
+        error.transient = error.is_out_of_capacity = self.passes
         error.failed_probes = self.failed_probes
         return error
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .comparison import Bounds
-from .gate import OUTDATED, Decision, Metric, Rules, candidates_of, not_newer, was_rejected
+from .gate import OUTDATED, Decision, Metric, Rules, candidates_of, not_newer, was_rejected, with_candidates
 from .journal_entry import ServedVersion
 from .measurement import Measurement
 from .model_version import Direction
@@ -216,11 +216,28 @@ def decide_measured(
             left_out[row.version] = found
         else:
             usable.append(found)
+    verdicts = {row.version: not_newer(row, champion, rules) or "" for row in rows if champion and row not in newer}
     if not usable:
-        return _none_usable(newer, champion, left_out)
-    if champion is None:
-        return _first(usable, by)
-    tests = _holm(usable, measurement)
+        decision = _none_usable(newer, champion, left_out)
+    elif champion is None:
+        decision = _first(usable, by)
+    else:
+        tests = _holm(usable, measurement)
+        decision = _tested(tests, champion, by)
+        verdicts |= {test.one.version.version: test.reason(by, champion) for test in tests if not test.passes}
+    measured = {one.version.version: one.metric.challenger for one in usable}
+
+    def numbers(row: ModelVersion) -> dict[str, float | None]:
+        value = measured.get(row.version)
+        if row.version not in measured and usable and champion is not None and _served(row) == _served(champion):
+            value = usable[0].metric.champion
+        return {f"measured {by.name}": value}
+
+    return with_candidates(decision, rows, champion, by, verdicts=verdicts | left_out, numbers=numbers)
+
+
+def _tested(tests: Sequence[_Test], champion: ModelVersion, by: Metric) -> Decision:
+    """Decide by the tests of candidates, the strongest first."""
     if passed := [test for test in tests if test.passes]:
         best = max(passed, key=lambda test: test.one.rank)
         return Decision(best.one.version, best.reason(by, champion), measured=best.record(by))

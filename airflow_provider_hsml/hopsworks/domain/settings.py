@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .deployment_schema import RESERVED
 from .model_version import model_of_path
 
 COMPUTE = ("cores", "memory", "gpus")
-RESERVED = "SERVING_"
-"""Prefix of environment variables that Hopsworks sets itself, for deployments with a schema."""
 RESTARTED = "HSML_RESTARTED_AT"
 """Our environment variable that triggers a new rollout for a restart without a stop. Users do not set it."""
 CREATE_TOPIC = "CREATE"
@@ -115,7 +114,7 @@ def _env_vars(wire: Any) -> dict[str, str]:
 
 def _is_set_aside(text: str) -> bool:
     """Return whether an environment variable is set by Hopsworks or by a restart, not by users."""
-    return text.startswith((RESERVED, f"{RESTARTED}="))
+    return text.partition("=")[0] in {*RESERVED, RESTARTED}
 
 
 def _env_vars_to_wire(value: Mapping[str, str], live: Any) -> list[str]:

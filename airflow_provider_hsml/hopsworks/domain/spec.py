@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from . import arguments
 from . import script_file as script_file_
 from .arguments import Arguments
+from .deployment_schema import RESERVED
 from .settings import (
     COMPUTE,
     CREATE_TOPIC,
     EXTRA,
-    RESERVED,
     SCALING,
     SET_BY_THE_SERVER,
     SettingValues,
@@ -341,8 +341,8 @@ def _env_vars(what: str, given: object) -> dict[str, str]:
     found = {}
     for name, item in arguments.mapping(what, given).items():
         value = arguments.python_value(item)
-        if name.startswith(RESERVED):
-            arguments.refuse(what, f"no name that begins with {RESERVED}: Hopsworks sets those itself", name)
+        if name in RESERVED:
+            arguments.refuse(what, f"none of {', '.join(sorted(RESERVED))}: Hopsworks sets those itself", name)
         if not _ENV_VAR.fullmatch(name):
             arguments.refuse(what, "names of letters, digits and underscores, not beginning with a digit", name)
         is_long = isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER

@@ -37,6 +37,8 @@ _CODES: dict[str, type[HopsworksError]] = {
 """The errors that the task rebuilds from their code and message alone."""
 _FAILED = "deployment_failed"
 _OTHER = "hopsworks"
+_LONGEST_DELAY = 24 * 3600.0
+"""The longest delay, in seconds, that an event stores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,13 @@ class Failure:
         kind = errors.DeploymentError if self.is_failed_deployment else _CODES.get(self.code, HopsworksError)
         error = kind(self.message)
         error.transient = self.transient
-        error.failed_probes = self.result.get("failed_probes", 0)  # Older versions of this package store none.
+        # Older versions of this package store none of these.
+        error.failed_probes = self.result.get("failed_probes", 0)
+        delay = self.result.get("requested_delay")
+        error.requested_delay = float(delay) if isinstance(delay, int | float) else None
         # Missing room is the only transient failure of a deployment.
-        error.is_out_of_capacity = self.transient and self.is_failed_deployment
+        is_no_room = self.transient and self.is_failed_deployment
+        error.is_out_of_capacity = bool(self.result.get("is_out_of_capacity", is_no_room))
         return error
 
 
@@ -114,13 +120,20 @@ def failure(error: HopsworksError, result: Mapping[str, Any] | None = None) -> d
     :param result: the state of the wait, in plain JSON
     """
     known = {kind: code for code, kind in _CODES.items()}
+    delay = error.requested_delay
+    about = {
+        "failed_probes": error.failed_probes,
+        # An infinite one is no JSON.
+        "requested_delay": None if delay is None else min(delay, _LONGEST_DELAY),
+        "is_out_of_capacity": error.is_out_of_capacity,
+    }
     code = _FAILED if isinstance(error, errors.DeploymentFailedError) else known.get(type(error), _OTHER)
     return {
         "status": "error",
         "code": code,
         "message": error.kept_text,
         "transient": error.transient,
-        "result": {**(result or {}), "failed_probes": error.failed_probes},
+        "result": {**(result or {}), **about},
     }
 
 

@@ -21,6 +21,10 @@ LINES = 50
 """Lines of each log that the task's log shows."""
 PATIENCE = 15.0
 """Seconds to wait for the files: Hopsworks writes them after the end of an execution, and some never appear."""
+_READ = 30.0
+"""Seconds to read a file, which has any length."""
+_MOST = 1 << 18
+"""Bytes at the end of a file that are kept."""
 _MOST_OF_LINE, _MOST_OF_REASON = 1000, 500
 """Characters of a line that are shown, in the log and as the reason of a failure."""
 
@@ -48,20 +52,19 @@ async def log_ends(project: Project, execution: Execution, clock: Clock) -> str:
 
 async def _lines(project: Project, path: str | None, deadline: float, clock: Clock) -> list[str]:
     """
-    Read a log file, and wait for it until the deadline.
+    Read the last lines of a log file, and wait for it until the deadline.
 
-    :raises NotFoundError: it has not appeared, or is too long
+    :raises NotFoundError: it has not appeared
     """
-    limit = api.LIMITS[api.ResponseKind.RESOURCE]
     entry = await _entry(project, path, deadline, clock) if path else None
     if path is None or entry is None:
         message = f"the file {path!r} has not appeared within {PATIENCE:g} s." if path else "Hopsworks names no file."
         raise NotFoundError(message)
-    if entry.size is not None and entry.size > limit:
-        message = f"the file {path!r} is too long ({entry.size} bytes).\nDownload it in the Hopsworks UI."
-        raise NotFoundError(message)
-    content = await bounded(api.download(project, path), deadline, clock)
-    return (content or b"").decode("utf-8", "replace").splitlines()
+    content = await bounded(api.download_end(project, path, _MOST), clock() + _READ, clock) or b""
+    if len(content) == _MOST:
+        # Without its first line, whose beginning is missing.
+        content = content.partition(b"\n")[2] or content
+    return content.decode("utf-8", "replace").splitlines()
 
 
 async def _entry(project: Project, path: str, deadline: float, clock: Clock) -> FileEntry | None:

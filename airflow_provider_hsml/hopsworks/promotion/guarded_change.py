@@ -245,6 +245,7 @@ class GuardedChange:
             what = f"It was stopped: {now}; nothing served before."
         error = why.followed_by(RolledBackError, what)
         error.transient = previous is None and why.transient
+        error.is_out_of_capacity = why.is_out_of_capacity
         return error
 
 

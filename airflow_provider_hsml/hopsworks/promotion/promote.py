@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import diff, gate, measured_gate, script_file
+from airflow_provider_hsml.hopsworks.domain.candidate_table import candidate_table
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, default_deployment_names
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision, Metric, Rules
@@ -150,6 +151,9 @@ class Promotion:
         decision = situation.decision
         chosen = decision.chosen if decision else None
         if decision is not None:
+            if decision.candidates:
+                what = f"candidates of model {self.selection.model_name!r}"
+                log.info("Deployment %r, %s:\n%s", situation.name, what, candidate_table(decision.candidates))
             log.info("Deployment %r: %s.", situation.name, decision.reason)
             if chosen is None:
                 return result

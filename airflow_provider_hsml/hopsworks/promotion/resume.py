@@ -234,7 +234,7 @@ class Resumption:
             return Outcome(live, watch.change.action, **found)
         if isinstance(event, Failure) and live.status is DeploymentStatus.FAILED:
             failed = DeploymentFailedError(live)
-            failed.transient = event.transient
+            failed.transient = failed.is_out_of_capacity = event.transient
             raise failed
         log.info("Watching %s in this worker", live)
         await _recall(watch)

@@ -14,11 +14,13 @@ from airflow_provider_hsml.hopsworks.errors import (
     RequestRefusedError,
 )
 
+from . import lookup
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from airflow_provider_hsml.hopsworks.api import FeatureStore, Project
-    from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView, ViewName
+    from airflow_provider_hsml.hopsworks.domain.feature_view import FeatureView, Provenance, ViewName
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,18 @@ async def find_view(project: Project, wanted: ViewName, training_dataset: int | 
         )
         raise InvalidInputError(message) from error
     return view
+
+
+async def read_provenance(project: Project, name: str, version: int, owner: str | None) -> Provenance:
+    """
+    Read the feature view and the training dataset of a model version.
+
+    :param owner: the project that owns the model; None for this project
+    :raises NotFoundError: the version does not exist, or the registry is not shared
+    """
+    registry = await lookup.find_registry(project, owner)
+    model = await lookup.find_version(project, name, version, registry)
+    return await api.get_provenance(project, model.name, model.version, registry=registry)
 
 
 async def _find(project: Project, store: FeatureStore, wanted: ViewName) -> FeatureView:

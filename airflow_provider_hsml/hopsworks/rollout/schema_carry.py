@@ -1,6 +1,8 @@
 """
 Carry the schema of a deployment's requests over a retrain: the same feature view, another training dataset.
 
+The limit of rows that users set in ``SERVING_MAX_BATCH_ROWS`` is part of the schema: another one is another schema.
+
 The pods of the default predictor start only if the schema is of the training dataset of their model. So the live
 document is published again, with that training dataset and therefore under another id, and the variables that name it
 change with the same request that changes the model version. The old files stay: a rollback finds them.
@@ -101,10 +103,9 @@ async def carry_schema(
     if live_id is None:
         return CarriedSchema(None)
     is_same_model = all(body.get(key) == live.raw.get(key) for key in ("modelName", "modelVersion", "modelPath"))
-    if is_same_model and to is None:
-        if bool(body.get("transformer")) == bool(live.raw.get("transformer")):
-            return CarriedSchema(live_id)
-        return CarriedSchema(live_id, deployment_schema.schema_variables_of(live.raw))
+    rows = deployment_schema.batch_rows_of(body)
+    if is_same_model and to is None and rows is None:
+        return _kept(live, live_id, body)
     subject = f"{live}, whose requests have schema {live_id}"
     if model is None and not is_same_model:
         _refuse(subject, "the model version to serve is not in the registry, so its training dataset is unknown")
@@ -115,9 +116,20 @@ async def carry_schema(
         await _check_origin(project, schema, model, subject)
         await _Columns(project, schema, live, model, subject).check(_script_of(body))
         dataset = None if schema.training_dataset is None else model.training_dataset_version
-        schema = schema.changed(training_dataset=dataset, max_batch_rows=deployment_schema.batch_rows_of(body))
+        schema = schema.changed(training_dataset=dataset, max_batch_rows=rows)
+    else:
+        schema = schema.changed(training_dataset=schema.training_dataset, max_batch_rows=rows)
+    if is_same_model and to is None and schema.id == live_id:
+        return _kept(live, live_id, body)
     await _publish(project, routes, live, schema, schemas.folder_of(to or live.name))
     return CarriedSchema(live_id, schema.variables())
+
+
+def _kept(live: Deployment, live_id: str, body: Mapping[str, Any]) -> CarriedSchema:
+    """Keep the schema, and name it on each component if the update adds or removes the transformer."""
+    if bool(body.get("transformer")) == bool(live.raw.get("transformer")):
+        return CarriedSchema(live_id)
+    return CarriedSchema(live_id, deployment_schema.schema_variables_of(live.raw))
 
 
 def _refuse(subject: str, why: str, advice: str = _ELSEWHERE) -> NoReturn:

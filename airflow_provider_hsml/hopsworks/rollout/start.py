@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import BUSY_CODES, HopsworksError, RequestRefusedError
+from airflow_provider_hsml.hopsworks.errors import (
+    BUSY_CODES,
+    DeadlineExceededError,
+    HopsworksError,
+    RequestRefusedError,
+)
 from airflow_provider_hsml.hopsworks.flow import Sleep
 
 from . import inputs
@@ -49,9 +54,11 @@ async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
             until = run.clock() + (0.0 if is_certain else rollout_tracker.START_GRACE)
             too_late = f"{live} could not be started within {run.timeout:g} s: {error}"
             await backoff.wait(too_late, at_least=max(1.0, error.retry_after or 0.0), about=live)
-            now = await _read_until(run, live, backoff, until)
+            now = await _read_until(run, live, backoff, min(until, backoff.deadline))
             if now is None or not now.status.is_down:
                 return
+            if run.clock() < until:
+                raise DeadlineExceededError(too_late) from error
         else:
             return
 

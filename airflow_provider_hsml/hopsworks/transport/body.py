@@ -36,6 +36,7 @@ class Body:
     :param limit: unpacked bytes that are accepted; a file has to have exactly as many; None for any number
     :param too_long: builds the error for a longer body
     :param path: the file to write to; None to keep the body in memory
+    :param last: how many bytes at the end are kept; None for all
     :raises UnexpectedResponseError: the encoding was not asked for
     """
 
@@ -48,6 +49,7 @@ class Body:
         limit: int | None,
         too_long: Callable[[], UnexpectedResponseError],
         path: Path | None,
+        last: int | None = None,
     ) -> None:
         packing = encoding.strip().lower()
         if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
@@ -60,6 +62,7 @@ class Body:
         self._inflate = None if packing in ("", "identity") else _new_inflater()
         self._has_begun = False
         self._size = 0
+        self._last = last
         self._path = path
         # A short name: that of the file may be as long as the file system allows.
         self._part = path and path.with_name(f".{hashlib.sha256(path.name.encode()).hexdigest()[:16]}.part")
@@ -103,6 +106,11 @@ class Body:
             else:
                 with _disk_errors(self._part.parent):
                     self._kept.write(piece)
+            if self._last is not None and isinstance(self._kept, io.BytesIO) and self._kept.tell() > 2 * self._last:
+                end = self._kept.getvalue()[-self._last :]
+                self._kept.seek(0)
+                self._kept.truncate()
+                self._kept.write(end)
         return self._size // PIECE > before
 
     def finish(self) -> bytes:
@@ -117,6 +125,8 @@ class Body:
             raise self._cut_off()
         if isinstance(self._kept, io.BytesIO):
             content = self._kept.getvalue()
+            if self._last is not None:
+                return content[-self._last :]
             if self._limit is not None and not is_within(self._limit, content):
                 raise self._too_long()
             return content

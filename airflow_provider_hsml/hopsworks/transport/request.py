@@ -101,7 +101,7 @@ class HttpRequest:
             self.seconds = min(self.seconds, max(call.at_most, _SHORTEST_TIMEOUT))
         self.connect_seconds = min(self.seconds, access.request_timeout)
         self._where = f"{call.what} at {self.base}"
-        self._limit = (call.size or None) if call.into else LIMITS.get(call.kind)
+        self._limit = (call.size or None) if call.into else None if call.last else LIMITS.get(call.kind)
         if call.kind is ResponseKind.PREDICTION:
             self._limit = int(access.max_response_mb * MB)
 
@@ -112,8 +112,9 @@ class HttpRequest:
         :param headers: with lower-case names
         :raises UnexpectedResponseError: the body has an encoding that was not asked for
         """
-        into = self._call.into if 200 <= status < 300 else None
-        limit = LIMITS[ResponseKind.RESOURCE] if self._call.into and into is None else self._limit
+        into, last = (self._call.into, self._call.last) if 200 <= status < 300 else (None, None)
+        is_other = (into, last) != (self._call.into, self._call.last)
+        limit = LIMITS[ResponseKind.RESOURCE] if is_other else self._limit
         is_large_prediction = self._call.kind is ResponseKind.PREDICTION and 200 <= status < 300
         if into:
             message = "is longer than listed.\nCheck whether the file was changed, or a proxy answers for Hopsworks."
@@ -131,7 +132,8 @@ class HttpRequest:
             return error
 
         encoding = headers.get("content-encoding", "")
-        return Body(self._where, encoding, status=status, limit=limit, too_long=too_long, path=into)
+        where = self._where
+        return Body(where, encoding, status=status, limit=limit, too_long=too_long, path=into, last=last)
 
     def not_in_time(self, *, is_connected: bool) -> NoResponseError:
         """Build the error for an exchange that the deadline has ended."""

@@ -93,7 +93,7 @@ class Environments:
         # Not the whole of platform.platform(): the kernel's version differs from one CI machine to the next.
         system = [sys.version, sys.base_prefix, sysconfig.get_platform(), *platform.libc_ver()]
         made_of = "\n".join([*requirements, *system])
-        return (self.folder or _cache()) / hashlib.sha256(made_of.encode()).hexdigest()[:16]
+        return (self.folder or cache_folder()) / hashlib.sha256(made_of.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +178,8 @@ def job_requirements() -> tuple[str, ...]:
     return tuple(line for line in default_requirements() if line != KSERVE)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Return the default folder of all environments, in the user's cache folder."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "hsml-local" / "environments"
 

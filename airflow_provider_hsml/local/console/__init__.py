@@ -26,7 +26,7 @@ from airflow_provider_hsml.local.errors import Refusal
 from airflow_provider_hsml.local.limits import limited_form
 from airflow_provider_hsml.local.logs import logger
 
-from . import pages
+from . import chart, pages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -50,7 +50,6 @@ _HEADERS = {
 }
 _HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d+)?", re.IGNORECASE)
 _BODY_BYTES = 1 << 20
-_MOVING = ("Creating", "Starting", "Updating", "Stopping")
 _PROJECT = "/p/{project:int}"
 
 _templates = jinja2.Environment(
@@ -60,7 +59,8 @@ _templates = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_templates.filters |= {"when": pages.when, "number": pages.number, "kind": pages.kind}
+_filters: dict[str, Callable[..., str]] = {"when": pages.when, "number": chart.number, "kind": pages.kind}
+_templates.filters |= _filters
 
 
 def console_routes(world: World, proxy: Proxy) -> list[Route]:
@@ -129,7 +129,6 @@ async def _predicted(proxy: Proxy, holdings: Holdings, name: str, body: str) -> 
 
 def _render(name: str, request: Request, context: dict[str, Any], status: int = 200) -> Response:
     defaults = {"path": request.url.path, "is_moving": False, "body": None, "answer": None}
-    defaults["is_moving"] = any(row["status"] in _MOVING for row in context.get("deployments", ()))
     return HTMLResponse(_templates.get_template(f"{name}.html").render(defaults | context), status, headers=_HEADERS)
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.local.errors import Refusal
 
-from .chart import Chart
+from . import promotions
+from .chart import SERVED, Chart
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_hsml.local.world.holdings import Holdings
     from airflow_provider_hsml.local.world.world import World
 
+    from .promotions import Mark, Promotion
+
 _LOG_LINES = 200
+_ONE_STOP = 2.0
+"""Seconds."""
+_MOVING = ("Creating", "Starting", "Updating", "Stopping")
 
 
 class NoPageError(Exception):
@@ -30,7 +40,11 @@ class NoPageError(Exception):
         super().__init__(message)
 
 
-_KINDS = {"Running": "up", "Idle": "up", "Failed": "failed", "Created": "down", "Stopped": "down"}
+_KINDS = (
+    dict.fromkeys(("Running", "Idle", "verified"), "up")
+    | dict.fromkeys(("Failed", "rolled back", "rejected", "unverified"), "failed")
+    | dict.fromkeys(("Created", "Stopped", "superseded", "not finished"), "down")
+)
 
 
 def projects(world: World) -> dict[str, Any]:
@@ -60,6 +74,7 @@ def project(world: World, project: int) -> dict[str, Any]:
         for row in holdings.deployments.all_shown()
     ]
     return _of(holdings) | {
+        "is_moving": any(map(_is_moving, deployments)),
         "deployments": deployments,
         "models": [
             row | {"count": sum(other["name"] == name for other in versions)} for name, row in sorted(newest.items())
@@ -82,14 +97,18 @@ def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
     row = _without_keys(world, rows[deployment])
     model = _by_path(world, holdings).get((row.get("modelPath"), row.get("modelVersion")))
     row["model"] = model
+    logs: Sequence[tuple[str, str, str]] = holdings.deployments.tails(deployment, _LOG_LINES)
+    failed_at, logs = (None, logs) if logs else _last_failure(holdings, row["name"])
+    history = _history(world, holdings, row["name"])
     return _of(holdings) | {
-        "deployments": [row],
+        "is_moving": _is_moving(row) or any(each.is_under_way for each in history),
         "row": row,
         "versions": holdings.deployments.versions(deployment),
-        "logs": [
-            (component, instance, world.accounts.hide_keys(text))
-            for component, instance, text in holdings.deployments.tails(deployment, _LOG_LINES)
-        ],
+        "promotions": history,
+        "marks": promotions.marks(history),
+        "owners": {each.name: each.id for each in world.accounts.projects},
+        "logs": [(component, instance, world.accounts.hide_keys(text)) for component, instance, text in logs],
+        "failed_at": failed_at,
         "settings": _settings(row),
         "proxy_url": f"/hopsworks-api/api{row['hopsworksInferencePath']}:predict",
         "ingress_url": f"http://127.0.0.1:{world.ingress_port}{row['modelServerInferencePath']}:predict",
@@ -111,13 +130,17 @@ def model(world: World, project: int, name: str) -> dict[str, Any]:
         raise NoPageError(f"There is no model {name} in {holdings.project.name}; there are: {known}.")
     serving = _serving(holdings, name)
     answering = {row["answering"] for rows in serving.values() for row in rows}
+    marked = _marks(world, holdings, name)
+    words = {version: found[-1].result for version, found in marked.items()} | dict.fromkeys(answering, SERVED)
     metrics = sorted({metric for row in versions for metric in row.get("metrics") or {}})
     charts = [
-        Chart.of(metric, {row["version"]: (row.get("metrics") or {}).get(metric) for row in versions}, answering)
+        Chart.of(metric, {row["version"]: (row.get("metrics") or {}).get(metric) for row in versions}, words)
         for metric in metrics
     ]
     return _of(holdings) | {
+        "is_moving": any(_is_moving(row) for rows in serving.values() for row in rows),
         "name": name,
+        "marks": marked,
         "versions": versions[::-1],
         "metrics": metrics,
         "serving": serving,
@@ -138,9 +161,12 @@ def version(world: World, project: int, name: str, version: int) -> dict[str, An
     except Refusal:
         raise NoPageError(f"There is no version {version} of model {name} in {holdings.project.name}.") from None
     folder = f"Models/{name}/{version}"
+    serving = _serving(holdings, name).get(version, [])
     return _of(holdings) | {
+        "is_moving": any(map(_is_moving, serving)),
         "row": row,
-        "serving": _serving(holdings, name).get(version, []),
+        "serving": serving,
+        "marks": _marks(world, holdings, name).get(version, []),
         "files": _files(holdings, folder),
         "example": _text(holdings, f"{folder}/input_example.json"),
         "schema": _text(holdings, f"{folder}/model_schema.json"),
@@ -159,22 +185,31 @@ def when(value: Any) -> str:
     return at.strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def number(value: Any) -> str:
-    """Format a metric for people; None becomes an empty text."""
-    return "" if value is None else f"{value:.6g}"
-
-
 def kind(status: str) -> str:
     """Return the kind of a status, which sets its colour."""
     return _KINDS.get(status, "moving")
 
 
 def indented(content: str) -> str:
-    """Indent JSON for people; return other text unchanged."""
+    """Lay JSON out for people, a row of numbers in one line; return other text unchanged."""
     try:
-        return json.dumps(json.loads(content), indent=2, ensure_ascii=False)
-    except ValueError:
+        return _laid_out(json.loads(content), "")
+    except (ValueError, RecursionError):
         return content
+
+
+def _laid_out(value: Any, indent: str) -> str:
+    children = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    if not any(isinstance(child, dict | list) for child in children):
+        return json.dumps(value, ensure_ascii=False)
+    deeper = f"{indent}  "
+    names = [f"{json.dumps(name, ensure_ascii=False)}: " for name in value] if isinstance(value, dict) else []
+    lines = [
+        f"{deeper}{name}{_laid_out(child, deeper)}"
+        for name, child in zip(names or [""] * len(children), children, strict=True)
+    ]
+    begin, end = "{}" if isinstance(value, dict) else "[]"
+    return "\n".join([begin, ",\n".join(lines), f"{indent}{end}"])
 
 
 def _holdings(world: World, project: int) -> Holdings:
@@ -187,6 +222,47 @@ def _holdings(world: World, project: int) -> Holdings:
 def _without_keys(world: World, row: dict[str, Any]) -> dict[str, Any]:
     """Return a deployment without the API keys that a failure message may contain."""
     return row | {"condition": row["condition"] | {"reason": world.accounts.hide_keys(row["condition"]["reason"])}}
+
+
+def _is_moving(row: dict[str, Any]) -> bool:
+    """Whether a deployment's page will soon be another one."""
+    is_handing_over = row["status"] == "Running" and row["answering"] not in (None, row.get("modelVersion"))
+    return row["status"] in _MOVING or is_handing_over
+
+
+def _last_failure(holdings: Holdings, name: str) -> tuple[int | None, list[tuple[str, str, str]]]:
+    """
+    Return when a deployment was last stopped after a failure, and the logs of then: (component, instance, lines).
+
+    :return: milliseconds since 1970, and the logs; None and none where there was no such failure
+    """
+    folder = holdings.files.folder(f"Logs/Serving/{name}")
+    written = {file: file.stat().st_mtime for file in folder.glob("*.log")} if folder else {}
+    last = max(written.values(), default=0.0)
+    # A stop writes the logs of all components at once.
+    files = sorted(file for file, at in written.items() if last - at < _ONE_STOP)
+    texts = ["\n".join(file.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]) for file in files]
+    components = [file.stem.removeprefix(f"{name}-").partition("-")[0] for file in files]
+    found = [(component, file.stem, text) for component, file, text in zip(components, files, texts, strict=True)]
+    return (int(last * 1000) if found else None), found
+
+
+def _history(world: World, holdings: Holdings, name: str) -> list[Promotion]:
+    """Return a deployment's promotions, without the API keys that a reason may contain."""
+    found = promotions.promotions(holdings.files, name, time.time())
+    return [replace(each, reason=world.accounts.hide_keys(each.reason)) for each in found]
+
+
+def _marks(world: World, holdings: Holdings, name: str) -> dict[int, list[Mark]]:
+    """Return which versions of a model were rolled back or rejected, by any deployment of the user's projects."""
+    by_version: dict[int, list[Mark]] = {}
+    mine = [world.project(project.id) for project in world.accounts.projects if not project.is_foreign]
+    for each in mine:
+        for deployment in promotions.deployments(each.files):
+            for served, mark in promotions.marks(_history(world, each, deployment)).items():
+                if served.version is not None and (served.project, served.name) == (holdings.project.name, name):
+                    by_version.setdefault(served.version, []).append(mark)
+    return by_version
 
 
 def _by_path(world: World, holdings: Holdings) -> dict[Any, dict[str, Any]]:
@@ -247,9 +323,9 @@ def _example(holdings: Holdings, row: dict[str, Any]) -> str:
     except ValueError:  # The registered example is not JSON.
         return text
     if isinstance(example, dict):
-        return json.dumps(example if {"instances", "inputs"} & set(example) else {"instances": [example]})
+        return _laid_out(example if {"instances", "inputs"} & set(example) else {"instances": [example]}, "")
     is_rows = isinstance(example, list) and any(isinstance(row, list | dict) for row in example)
-    return json.dumps({"instances": example if is_rows else [example]})
+    return _laid_out({"instances": example if is_rows else [example]}, "")
 
 
 def _text(holdings: Holdings, path: str) -> str | None:

@@ -1,8 +1,8 @@
 """
 ``hsml-local demo``, the program behind ``make demo``: four real nights from training to a live model.
 
-In a checkout of the project, Airflow runs ``example_dags/retrain_and_deploy.py`` against a local Model Serving, which
-answers predictions all the time:
+A night is one run of the DAG, as its daily schedule would start it. In a checkout of the project, Airflow runs
+``example_dags/retrain_and_deploy.py`` against a local Model Serving, which answers predictions all the time:
 
 1. Weak candidates: the deployment is created.
 2. Better candidates: the deployment is updated, while a prober sends requests.
@@ -10,7 +10,8 @@ answers predictions all the time:
 4. A candidate with a better metric, whose saved file answers differently than in training: it fails its preflight in a
    temporary deployment, and answers none of the prober's requests.
 
-All files are below ``.demo/`` in the checkout, and are created again by each run.
+All files are below ``.demo/`` in the checkout, and are created again by each run. The environment of the model server
+is kept in the user's cache folder; the demo ends with how to remove both.
 
 Airflow, the server and the builder of its environment run as processes in sessions of their own, so that Ctrl-C reaches
 only the demo, which ends them in order. The facts about a night are read from the server. The promotion record comes
@@ -28,11 +29,23 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .nights import NIGHTS, DemoFailedError, Outcome, check_night, check_prober, read_result, table
+from .leftovers import leftovers
+from .nights import (
+    NIGHTS,
+    DemoFailedError,
+    Outcome,
+    check_night,
+    check_prober,
+    read_result,
+    read_task,
+    rejected_answers,
+    table,
+)
 from .processes import (
     END_SERVER_SECONDS,
     DemoInterruptedError,
@@ -64,6 +77,11 @@ _NIGHT_SECONDS = 300.0
 _MESSAGE = re.compile(
     r"\] (?P<text>(?!Uploading ).+?) +\[(?:airflow\.task\.operators\.)?airflow_provider_hsml\.[\w.]+\]"
 )
+_INTRODUCTION = f"""\
+The demo plays four nights of the DAG {DAG}. A night is one run of the DAG, as its daily schedule would
+start it: it trains three candidates, registers them as versions of the model 'digits', and deploys the best one if it
+beats the version in production. Here the nights follow each other at once, and take about a minute each.
+"""
 _NOT_INHERITED = re.compile(r"(AIRFLOW|HOPSWORKS|HSML)_.*|REST_ENDPOINT|SECRETS_DIR|PYTHONDONTWRITEBYTECODE|PYTHONPATH")
 
 
@@ -129,10 +147,12 @@ class _Demo:
         """
         self._ends.enter_context(self._voice)
         say = self._voice.say
+        print(_INTRODUCTION)
         say(f"All files are below {self._folder}")
         end_kept_server(self._folder, say)
         empty(self._folder)
         say("Creating Airflow's database (SQLite) and the model server's environment")
+        self._voice.doing = "the model server's environment, which takes a minute or two the first time"
         migrating = self._start("migrate", [sys.executable, "-m", "airflow", "db", "migrate"])
         self._finish(
             self._start("prepare", [sys.executable, "-m", "airflow_provider_hsml.local.cli", "prepare"]),
@@ -140,11 +160,12 @@ class _Demo:
             say,
         )
         server = self._serve()
+        self._voice.doing = "Airflow's database"
         self._finish(migrating, _MIGRATE_SECONDS)
         outcomes: list[Outcome] = []
         prober: Prober | None = None
         for night in NIGHTS:
-            outcomes.append(self._night(night, server, outcomes))
+            outcomes.append(self._night(night, server, outcomes, prober))
             if prober is None:
                 prober = Prober(server, {"instances": server.input_example(outcomes[0].version)})
                 self._ends.callback(prober.end)
@@ -159,11 +180,14 @@ class _Demo:
         print(prober.report([outcome.rejected for outcome in outcomes if outcome.rejected is not None]))
         if self._keep:
             print(self._next_steps(server))
+        print(f"\n{leftovers(self._folder)}\n")
         print(f"DEMO OK: four nights in {self._voice.seconds:.0f} s", flush=True)
 
-    def _night(self, night: Night, server: Server, earlier: Sequence[Outcome]) -> Outcome:
+    def _night(self, night: Night, server: Server, earlier: Sequence[Outcome], prober: Prober | None) -> Outcome:
         say = self._voice.say
         say(f"Night {night.number}, {night.kind}: airflow dags test {DAG} {night.date}")
+        self._voice.doing = "Airflow's start"
+        before = prober.answered.copy() if prober else Counter()
         begin = time.monotonic()
         command = [sys.executable, "-m", "airflow", "dags", "test", DAG, night.date]
         if night.conf:
@@ -171,8 +195,11 @@ class _Demo:
         results: list[Mapping[str, Any]] = []
 
         def hear(line: str) -> None:
+            if task := read_task(line):
+                self._voice.doing = task
+                say(f"  {task}")
             if message := _MESSAGE.search(line):
-                say(f"  {message['text']}")
+                say(f"    {message['text']}")
             if (result := read_result(line)) is not None:
                 results.append(result)
 
@@ -195,11 +222,14 @@ class _Demo:
         accuracy = outcome.served_accuracy
         how = "as before" if accuracy is None else f"with accuracy {accuracy:.3f} on held-out images"
         say(f"Night {night.number}: {night.outcome}; version {outcome.version} answers, {how}")
+        if prober is not None and outcome.rejected is not None:
+            say(f"Night {night.number}: {rejected_answers(outcome.rejected, prober.answered - before)}")
         return outcome
 
     def _serve(self) -> Server:
         """Start the local Model Serving and wait until it is ready."""
         self._voice.say("Starting the local Model Serving")
+        self._voice.doing = "the start of the local Model Serving"
         root = self._folder / "serving"
         command = [sys.executable, "-m", "airflow_provider_hsml.local.cli", "serve", "--root", str(root), "--port", "0"]
         process = self._start("serve", command, apart=self._folder / "serve.out", kept=self._keep)
@@ -210,7 +240,11 @@ class _Demo:
             time.sleep(0.05)
         server = Server(ready)
         self._env["AIRFLOW_CONN_HSML_DEFAULT"] = server.connection()
-        self._voice.say(f"The local Model Serving answers at {ready['url']}, project {ready['project']!r}")
+        self._voice.say(
+            f"The local Model Serving is ready, with project {ready['project']!r}. Watch it in its console:"
+        )
+        print(f"\n    {server.console}\n")
+        print("Your browser warns of its certificate, which the server has signed itself.\n", flush=True)
         return server
 
     def _start(self, name: str, command: list[str], *, apart: Path | None = None, kept: bool = False) -> Program:
@@ -281,7 +315,11 @@ class _Demo:
         python = Path(sys.executable)
         _, _, export = (self._folder / "serve.out").read_text().partition("\n")
         return f"""
-The local Model Serving keeps running at {server.url} (process {server.pid}), with the results of the nights. Try:
+The local Model Serving keeps running (process {server.pid}), with the results of the nights. Its console:
+
+    {server.console}
+
+Try:
 
 export AIRFLOW_HOME={self._folder / "airflow"} AIRFLOW__CORE__LOAD_EXAMPLES=False \
 AIRFLOW__CORE__DAGS_FOLDER={_CHECKOUT / "example_dags"}
@@ -291,8 +329,7 @@ AIRFLOW__CORE__DAGS_FOLDER={_CHECKOUT / "example_dags"}
 curl --cacert {server.ca_bundle} -H "Authorization: ApiKey $(cat {server.key_file})" \
 {server.url}{server.path("serving")}
 
-Stop it with: kill {server.pid}
-"""
+Stop it with: kill {server.pid}"""
 
 
 def _environment(airflow_home: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 CANDIDATES = 3
 CERTAIN = ("fingerprint", "instances")
 """The values of ``verified_by`` that prove more than the status of a deployment."""
+
+_TASK = re.compile(r"\[DAG TEST\] starting task_id=(?P<task>\S+) map_index=(?P<index>-?\d+)")
 
 
 class DemoFailedError(Exception):
@@ -120,6 +123,15 @@ def read_result(line: str) -> Mapping[str, Any] | None:
     return result if isinstance(result, dict) and result["promotion"] else None
 
 
+def read_task(line: str) -> str | None:
+    """Return the task that begins in a line of Airflow's output, for people; None if none does."""
+    found = _TASK.search(line)
+    if found is None:
+        return None
+    index = int(found["index"])
+    return f"task {found['task']}" + (f", candidate {index + 1} of {CANDIDATES}" if index >= 0 else "")
+
+
 def check_night(outcome: Outcome, earlier: Sequence[Outcome]) -> None:
     """
     Check that a night had the expected result.
@@ -188,6 +200,17 @@ def check_prober(answered: Mapping[int, int], failures: Sequence[str], outcomes:
     deployed = sorted({outcome.version for outcome in outcomes})
     if sorted(answered) != deployed:
         raise DemoFailedError(f"the prober was answered by versions {sorted(answered)}, expected {deployed}.")
+
+
+def rejected_answers(rejected: int, answered: Mapping[int, int]) -> str:
+    """
+    Return how many answers came from a version that failed its preflight: none, or the preflight was of no use.
+
+    :param rejected: the version
+    :param answered: the number of answered requests of the night by version
+    """
+    total, its = sum(answered.values()), answered.get(rejected, 0)
+    return f"{its} of the {total} answers to the prober came from the rejected version {rejected}"
 
 
 def table(outcomes: Sequence[Outcome]) -> str:

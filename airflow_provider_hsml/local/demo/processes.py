@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 END_SERVER_SECONDS = 20.0
 _SILENCE_SECONDS = 15.0
+_TICK = 1.0
 
 
 class DemoInterruptedError(BaseException):
@@ -148,12 +149,14 @@ def is_free(lock: Path) -> bool:
 
 
 class Voice:
-    """Prints progress messages with the elapsed seconds, and a sign of life after a longer silence."""
+    """Prints progress messages with the elapsed seconds, and after a longer silence what is still being done."""
 
     def __init__(self) -> None:
         self._begin = self._last = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._break_silence, name="voice", daemon=True)
+        self.doing = ""
+        """The current step, in words that follow "still busy with"; empty before the first."""
 
     @property
     def seconds(self) -> float:
@@ -180,9 +183,9 @@ class Voice:
         self._thread.join()
 
     def _break_silence(self) -> None:
-        while not self._ended.wait(1.0):
-            if time.monotonic() - self._last > _SILENCE_SECONDS:
-                self.say("  ...")
+        while not self._ended.wait(_TICK):
+            if self.doing and time.monotonic() - self._last > _SILENCE_SECONDS:
+                self.say(f"  still busy with {self.doing}")
 
 
 class Interrupts:

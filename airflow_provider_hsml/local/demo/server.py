@@ -41,6 +41,11 @@ class Server:
         self._host, self._port = str(address.hostname), int(address.port or 443)
         self._tls = ssl.create_default_context(cafile=self.ca_bundle)
 
+    @property
+    def console(self) -> str:
+        """The address of the project in the console."""
+        return f"{self.url}/p/{self._project_id}"
+
     def connection(self) -> str:
         """Return the Airflow connection as JSON text, including the API key."""
         return json.dumps(

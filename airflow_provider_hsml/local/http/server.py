@@ -24,7 +24,7 @@ from airflow_provider_hsml.local.cluster.faults import Faults
 from airflow_provider_hsml.local.cluster.job_runner import JobRunner
 from airflow_provider_hsml.local.cluster.kserve_engine import KServeEngine
 from airflow_provider_hsml.local.lines import LINES
-from airflow_provider_hsml.local.options import AccessOptions, ServerOptions
+from airflow_provider_hsml.local.options import DEFAULT_PROJECT, AccessOptions, ServerOptions
 from airflow_provider_hsml.local.proxy.ingress import Ingress
 from airflow_provider_hsml.local.store import Store
 from airflow_provider_hsml.local.world.accounts import (
@@ -103,7 +103,7 @@ class LocalServing:
         self,
         root: str | Path | None = None,
         port: int = 0,
-        project: str | Sequence[str] = "demo",
+        project: str | Sequence[str] = DEFAULT_PROJECT,
         api_key: str | None = None,
         tls: bool = False,  # noqa: FBT001, FBT002 - the promised signature
         hopsworks_version: str = "5.2",

@@ -35,7 +35,7 @@ class Entry:
     id: int
     """The number of the inode."""
     path: str
-    """Absolute in HopsFS: ``/Projects/demo/Models/digits/1``."""
+    """Absolute in HopsFS: ``/Projects/example/Models/digits/1``."""
     name: str
     is_folder: bool
     size: int

@@ -30,6 +30,58 @@ class TestView:
         assert (sent["maxFeatureAgeSecs"], sent["extraLogColumns"]) == (60, None)
         assert "maxFeatureAgeSecs" not in FeatureView.from_json(VIEW).as_registered()
 
+    @pytest.mark.parametrize(
+        ("tags", "sent"),
+        [
+            # Answers, and the form in which hopsworks 5.2.1 sends them again (Tag.from_response_json, _tags_to_dict).
+            (
+                {
+                    "count": 2,
+                    "items": [
+                        {"name": "owner", "value": '{"team":"\u00e9","n":[1]}', "createdOn": 1704067200000},
+                        {"name": "stage", "value": '"prod"', "href": "h"},
+                    ],
+                },
+                [{"name": "owner", "value": '{"team": "\\u00e9", "n": [1]}'}, {"name": "stage", "value": "prod"}],
+            ),
+            (
+                {
+                    "count": 4,
+                    "items": [
+                        {"name": "a", "value": "plain"},
+                        {"name": "b", "value": "5"},
+                        {"name": "c", "value": "[1,2]"},
+                        {"name": "d", "value": {"x": 1}},
+                    ],
+                },
+                [
+                    {"name": "a", "value": "plain"},
+                    {"name": "b", "value": 5},
+                    {"name": "c", "value": [1, 2]},
+                    {"name": "d", "value": '{"x": 1}'},
+                ],
+            ),
+            ({"name": "one", "value": "{}", "href": "h"}, [{"name": "one", "value": "{}"}]),
+            ({"count": 1, "items": [{"name": "schema only"}]}, None),
+            ({"count": 0, "items": []}, None),
+            ({"href": "h"}, None),
+            (None, None),
+            # Answers with which the SDK fails, or which are no JSON.
+            ([], None),
+            ({"count": 1, "items": "x"}, None),
+            ({"count": 2, "items": ["x", {"name": "a", "value": None}]}, None),
+            (
+                {"count": 2, "items": [{"name": "a", "value": "null"}, {"name": "b", "value": "NaN"}]},
+                [{"name": "a", "value": "null"}, {"name": "b", "value": "NaN"}],
+            ),
+            ({"name": "deep", "value": "[" * 100_000}, [{"name": "deep", "value": "[" * 100_000}]),
+        ],
+    )
+    def test_its_tags_as_registered(self, tags: Any, sent: list[dict[str, Any]] | None) -> None:
+        found = FeatureView.from_json({**VIEW, "tags": tags}).as_registered()
+
+        assert found.get("tags") == (None if sent is None else {"count": len(sent), "items": sent})
+
     def test_a_key_that_is_joined_on_another_one(self) -> None:
         keys = [
             {"featureName": "id", "required": True, "prefix": "left_"},

@@ -174,6 +174,14 @@ def test_reserved_variables_are_sent_back_and_not_compared() -> None:
     assert body["predictorEnvVars"] == [*reserved, "OTHER=2"]
 
 
+def test_the_row_limit_is_a_variable_of_the_user() -> None:
+    live = row(predictorEnvVars=["SERVING_SCHEMA_ID=7", "SERVING_MAX_BATCH_ROWS=64"])
+
+    assert diff.differences(live, {"env_vars": {"SERVING_MAX_BATCH_ROWS": "64"}}) == {}
+    body = diff.update_body(live, {"env_vars": {"SERVING_MAX_BATCH_ROWS": "32"}})
+    assert body["predictorEnvVars"] == ["SERVING_SCHEMA_ID=7", "SERVING_MAX_BATCH_ROWS=32"]
+
+
 class TestRestoring:
     """A rollback names every setting, and None for those that the former deployment did not have."""
 

@@ -253,16 +253,28 @@ class TestAFailure:
 
         assert "is not available" in caplog.text
 
-    def test_whose_log_is_too_long(self, caplog: pytest.LogCaptureFixture) -> None:
+    @pytest.mark.parametrize("first", [b"x" * 10**6 + b"\n", b"\xc3\xa9" * 10**6 + b"\nepoch 1\n"])
+    def test_whose_log_is_long(self, caplog: pytest.LogCaptureFixture, first: bytes) -> None:
+        """Only its end arrives, which may begin within a line or a character."""
+        caplog.set_level("INFO")
         fake = FakeJobs(ends=("FAILED", "FAILED"), lasts=0.0)
-        entry = {"attributes": {"name": "stdout.log", "size": 10**9}}
-        fake.faults["GET path"] = [Answer(200, json.dumps(entry).encode())] * 2
+        whole = first + b"epoch 2\nout of memory\n"
+        for name in ("stdout", "stderr"):
+            fake.files[f"Logs/Python/train/100/{name}.log"] = whole[-(1 << 18) :]
 
-        with pytest.raises(JobFailedError):
+        with pytest.raises(JobFailedError, match="out of memory"):
             run(fake)
 
-        assert "too long" in caplog.text
-        assert "download" not in fake.sent
+        assert "[stderr] epoch 2" in caplog.text
+        assert "\ufffd" not in caplog.text
+        assert "xxx" not in caplog.text
+
+    def test_whose_log_is_one_long_line(self) -> None:
+        fake = FakeJobs(ends=("FAILED", "FAILED"), lasts=0.0)
+        fake.files["Logs/Python/train/100/stderr.log"] = b"x" * (1 << 18)
+
+        with pytest.raises(JobFailedError, match="xxx"):
+            run(fake)
 
     def test_whose_log_has_no_path(self, caplog: pytest.LogCaptureFixture) -> None:
         fake = FakeJobs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import importlib.util
 import socket
 import sys
@@ -381,3 +382,36 @@ def raw(pieces: Callable[[], Iterator[bytes]]) -> Iterator[str]:
             yield url
     finally:
         del hostile.CASES["ours"]
+
+
+class TestEnds:
+    """The end of a file of any size, such as a log: read whole, and only its end is kept."""
+
+    @pytest.mark.parametrize("packed", [False, True])
+    @pytest.mark.parametrize("size", [0, 999, 1000, 2001, 40 * MB])
+    def test_are_not_more_than_was_asked_for(self, connect: Connect, limit: int, packed: bool, size: int) -> None:
+        content = bytes(size)[:-3] + b"end" if size else b""
+        answer = (200, {"Content-Encoding": "gzip"}, gzip.compress(content, 1)) if packed else (200, {}, content)
+        with serving(lambda _: answer) as url:
+            client = connect(url)
+            tracemalloc.start()
+            try:
+                end = client.send(api.download_end(PROJECT, "Logs/stdout.log", 1000))
+                peak = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+        assert end == content[-1000:]
+        assert peak < 10 * MB
+
+    def test_of_an_endless_file(self, connect: Connect, limit: int) -> None:
+        begun = time.monotonic()
+        with hostile.serving("endless chunks") as url, pytest.raises(NoResponseError):
+            connect(url, request_timeout=1).send(api.download_end(PROJECT, "Logs/stdout.log", 1000))
+        assert time.monotonic() - begun < 1 + SLACK
+
+    def test_an_error_is_none_of_them(self, connect: Connect, limit: int) -> None:
+        with (
+            hostile.serving("an endless error") as url,
+            pytest.raises(UnexpectedResponseError, match="beyond the limit of 1 MB"),
+        ):
+            connect(url).send(api.download_end(PROJECT, "Logs/stdout.log", 1000))
