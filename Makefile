@@ -36,7 +36,7 @@ quick = not slow
 spread = -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 # ------------------------------------------------------------------------------------------------------ environments
-everything := local,examples,metrics
+everything := local,examples,metrics,tables
 
 # $(call make_environment,<folder>,<Airflow>,<newest minor version of Python 3 it runs on>,<extras>,<dependency group>)
 # An existing environment is updated in place.
@@ -234,12 +234,12 @@ model-server: .venv/.made ## Build the model server's environment in advance
 
 .PHONY: constraints
 constraints: .venv/.made ## Resolve constraints/ again from pyproject.toml; UPGRADE=1 takes the newest versions
-	@$(call resolve,3.3.2,--extra local --extra examples --extra metrics --group dev --group browser --group docs --group integration --group release,,3.13)
-	@$(call resolve,3.4.0b2,--extra local --extra examples --extra metrics --group test,'apache-airflow-core==3.4.0b2' 'apache-airflow-task-sdk==1.4.0b2',3.13)
-	@$(call resolve,3.2.2,--extra local --extra examples --extra metrics --group test,'fastapi<0.137' 'cadwyn<8' 'svcs<26',3.13)
-	@$(call resolve,3.1.8,--extra local --extra examples --extra metrics --group test --group form,,3.13)
-	@$(call resolve,3.0.6,--extra local --extra examples --extra metrics --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
-	@$(call resolve,2.11.2,--extra local --extra examples --extra metrics --group test,,3.12)
+	@$(call resolve,3.3.2,--extra local --extra examples --extra metrics --extra tables --group dev --group browser --group docs --group integration --group release,,3.13)
+	@$(call resolve,3.4.0b2,--extra local --extra examples --extra metrics --extra tables --group test,'apache-airflow-core==3.4.0b2' 'apache-airflow-task-sdk==1.4.0b2',3.13)
+	@$(call resolve,3.2.2,--extra local --extra examples --extra metrics --extra tables --group test,'fastapi<0.137' 'cadwyn<8' 'svcs<26',3.13)
+	@$(call resolve,3.1.8,--extra local --extra examples --extra metrics --extra tables --group test --group form,,3.13)
+	@$(call resolve,3.0.6,--extra local --extra examples --extra metrics --extra tables --group test --group form,'fastapi[standard-no-fastapi-cloud-cli]==0.117.1' 'starlette<0.49' 'cadwyn<5.5' 'universal-pathlib<0.3',3.12)
+	@$(call resolve,2.11.2,--extra local --extra examples --extra metrics --extra tables --group test,,3.12)
 	@$(call resolve_sdk,hopsworks,hopsworks[python]==5.2.1)
 	@$(call resolve_sdk,hopsworks-5.1.2,hopsworks[python]==5.1.2)
 	@$(call resolve_sdk,hopsworks-4.6.8,hopsworks[python]==4.6.8)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Verification,
     )
     from .operators import (
+        BatchPredictOperator,
         CompareModelsOperator,
         DeleteDeploymentOperator,
         DeleteModelVersionsOperator,
@@ -68,6 +69,7 @@ _HOMES = {
     "Scaling": "hopsworks",
     "TransformerSpec": "hopsworks",
     "Verification": "hopsworks",
+    "BatchPredictOperator": "operators",
     "CompareModelsOperator": "operators",
     "DeleteDeploymentOperator": "operators",
     "DeleteModelVersionsOperator": "operators",
@@ -87,6 +89,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BatchPredictOperator",
     "Batcher",
     "CompareModelsOperator",
     "DeleteDeploymentOperator",

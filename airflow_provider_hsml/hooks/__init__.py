@@ -2,8 +2,8 @@
 ``HsmlHook``: the Airflow connection to Hopsworks Model Serving.
 
 The hook is one class, combined from a base (``base``: the connection and the client) and one mixin for each subject:
-``models``, ``jobs``, ``deployment_queries``, ``deployment_changes``, ``promotions``, ``comparisons`` and
-``predictions``.
+``models``, ``jobs``, ``deployment_queries``, ``deployment_changes``, ``promotions``, ``comparisons``,
+``predictions`` and ``batches``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import HsmlBaseHook
+from .batches import BatchesMixin
 from .comparisons import ComparisonsMixin
 from .deployment_changes import DeploymentChangesMixin
 from .deployment_queries import DeploymentQueriesMixin
@@ -27,6 +28,7 @@ class HsmlHook(
     PromotionsMixin,
     PromotionStateMixin,
     ComparisonsMixin,
+    BatchesMixin,
     PredictionsMixin,
     DeploymentChangesMixin,
     DeploymentQueriesMixin,

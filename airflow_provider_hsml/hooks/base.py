@@ -139,6 +139,16 @@ class HsmlBaseHook(BaseHook):
 
         return Client(self.access, sleep=self._sleep, on_new_key=mask_key, on_answer=self._on_answer)
 
+    def _connect(self, sleep: Callable[[float], None]) -> Client:
+        """
+        Return a client of its own, for one of several threads.
+
+        :param sleep: waits between attempts; an exception from it ends them
+        """
+        from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415 - as above
+
+        return Client(self.access, sleep=sleep, on_new_key=mask_key)
+
     def get_conn(self) -> Client:
         """Return the client."""
         return self.client

@@ -9,7 +9,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.connection import mask_key
 from airflow_provider_hsml.hopsworks.compare.compare import compare
 from airflow_provider_hsml.hopsworks.compare.packages import check_installed
 from airflow_provider_hsml.hopsworks.compare.report import report
@@ -31,14 +30,13 @@ from .tables import is_path, read_result_set, records_of, write_json
 from .version_scoring import Stored, VersionScoring, Workplace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import timedelta
 
     from airflow_provider_hsml.hopsworks.domain.records import Record
     from airflow_provider_hsml.hopsworks.domain.result_set import ResultSet
     from airflow_provider_hsml.hopsworks.flow import Flow
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
-    from airflow_provider_hsml.hopsworks.transport.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -187,11 +185,6 @@ class ComparisonsMixin(HsmlBaseHook):
             self._remove(side.name, remove_of(run, _REMOVAL_SECONDS) if run.key else side.remove())
             raise
         return found
-
-    def _connect(self, sleep: Callable[[float], None]) -> Client:
-        from airflow_provider_hsml.hopsworks.transport.client import Client  # noqa: PLC0415 - as in the base
-
-        return Client(self.access, sleep=sleep, on_new_key=mask_key)
 
     def _remove(self, name: str, removal: Flow[None]) -> None:
         """Remove the temporary deployment after a failure, also where the task was killed; an error is only logged."""

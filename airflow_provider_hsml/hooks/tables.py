@@ -14,17 +14,13 @@ from airflow_provider_hsml.hopsworks.domain.records import MOST_ROWS, read_recor
 from airflow_provider_hsml.hopsworks.domain.result_set import HEADER, LINES, ResultSet
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
+from .json_lines import ENDINGS, json_of, raw_lines
 from .object_storage import local_copy, writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from airflow_provider_hsml.hopsworks.domain.records import Columns, Record
-
-_ENDINGS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json", ".json.gz")
-"""How the names of files with JSON lines end; Spark writes them as ``.json``."""
-_LONGEST_LINE = 16 * 1024 * 1024
-"""Bytes of a line."""
 
 
 def records_of(what: str, value: object, columns: Columns) -> list[Record]:
@@ -61,7 +57,7 @@ def read_result_set(what: str, value: object) -> ResultSet:
                 "Give the folder that a comparison has written, or write that file: the docs name its keys."
             )
             raise InvalidInputError(message)
-        return ResultSet.read(what, _json_of(what, header.name, header.read_bytes()), _lines_below(what, folder))
+        return ResultSet.read(what, json_of(what, header.name, header.read_bytes()), _lines_below(what, folder))
 
 
 def write_result_set(folder: str, results: ResultSet) -> None:
@@ -122,34 +118,19 @@ def _lines_below(what: str, path: Path) -> Iterator[Any]:
     """Yield the values of the lines of a file, or of all files of a folder in the order of their names."""
     files = [path]
     if path.is_dir():
-        names = sorted(one for one in path.iterdir() if one.name.endswith(_ENDINGS) and one.name != HEADER)
+        names = sorted(one for one in path.iterdir() if one.name.endswith(ENDINGS) and one.name != HEADER)
         files = [one for one in names if one.is_file() and not one.name.startswith((".", "_"))]
-    if not files or not all(one.name.endswith(_ENDINGS) for one in files):
-        arguments.refuse(what, f"files of JSON lines, whose names end with {', '.join(_ENDINGS)}", path.name)
+    if not files or not all(one.name.endswith(ENDINGS) for one in files):
+        arguments.refuse(what, f"files of JSON lines, whose names end with {', '.join(ENDINGS)}", path.name)
     for one in files:
         yield from _lines_of(what, one)
 
 
 def _lines_of(what: str, path: Path) -> Iterator[Any]:
-    number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-            while line := file.readline(_LONGEST_LINE + 1):
-                number += 1
-                if len(line) > _LONGEST_LINE:
-                    message = f"{what}: line {number} of {path.name!r} is longer than {_LONGEST_LINE} bytes."
-                    raise InvalidInputError(message)
-                if line.strip():
-                    yield _json_of(what, f"line {number} of {path.name!r}", line)
-    except (OSError, EOFError) as error:
-        message = f"{what}: {path.name!r} cannot be read after line {number} ({error}).\nCheck whether it is complete."
+        with path.open("rb") as file:
+            for number, line in raw_lines(what, path.name, file):
+                yield json_of(what, f"line {number} of {path.name!r}", line)
+    except OSError as error:
+        message = f"{what}: {path.name!r} cannot be read ({error}).\nCheck whether this task may read it."
         raise InvalidInputError(message) from error
-
-
-def _json_of(what: str, place: str, content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        # The message leaves the text out, since rows may hold personal data.
-        message = f"{what}: {place} is no JSON ({error}).\nExpected one record in each line."
-        raise InvalidInputError(message) from None

@@ -7,6 +7,7 @@ in ``hopsworks``.
 
 from __future__ import annotations
 
+from .batch import BatchPredictOperator
 from .comparison import CompareModelsOperator
 from .deployments import (
     DeleteDeploymentOperator,
@@ -21,6 +22,7 @@ from .promotion import DeployBestModelOperator, DeployModelOperator
 from .rollback import RollbackDeploymentOperator
 
 __all__ = [
+    "BatchPredictOperator",
     "CompareModelsOperator",
     "DeleteDeploymentOperator",
     "DeleteModelVersionsOperator",

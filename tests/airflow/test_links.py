@@ -15,6 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 
 from airflow_provider_hsml import (
+    BatchPredictOperator,
     CompareModelsOperator,
     DeleteDeploymentOperator,
     DeleteModelVersionsOperator,
@@ -92,6 +93,7 @@ def served(hook: HsmlHook, register: Callable[..., int]) -> Callable[[str], str]
         *[(one, ["Deployment", "Model version"]) for one in (DeployModelOperator, DeployBestModelOperator)],
         (RollbackDeploymentOperator, ["Deployment", "Model version"]),
         *[(one, ["Deployment"]) for one in (StartDeploymentOperator, StopDeploymentOperator, PredictOperator)],
+        (BatchPredictOperator, ["Deployment"]),
         *[(one, ["Deployment"]) for one in (RestartDeploymentOperator, DeleteDeploymentOperator)],
         (DeleteModelVersionsOperator, []),
         (DeploymentStatusSensor, ["Deployment"]),

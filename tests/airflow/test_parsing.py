@@ -37,6 +37,10 @@ WRONG: list[tuple[str, dict[str, Any], str]] = [
     ("DeleteDeploymentOperator", {"force": "y"}, "force: expected true or false"),
     ("DeleteModelVersionsOperator", {"keep": 0}, "keep: expected a whole number of 1"),
     ("PredictOperator", {"deployment_name": "my-model"}, NAME),
+    ("BatchPredictOperator", {"deployment_name": "my-model"}, NAME),
+    ("BatchPredictOperator", {"chunk_rows": 0}, "chunk_rows: expected a whole number of 1 or more"),
+    ("BatchPredictOperator", {"max_errors": -1}, "max_errors: expected a whole number of 0 or more"),
+    ("BatchPredictOperator", {"on_model_change": "go"}, "on_model_change: expected one of"),
     ("CompareModelsOperator", {"deployment_name": "my-model"}, NAME),
     ("CompareModelsOperator", {"challenger": 0}, "challenger: expected a whole number of 1 or more"),
     ("CompareModelsOperator", {"resamples": 10}, "resamples: expected a whole number of 100 or more"),
@@ -54,9 +58,14 @@ def make(name: str, **given: Any) -> Any:
     right = {
         "RegisterModelOperator": {"model_path": "/x", "framework": "PYTHON"},
         "DeployBestModelOperator": {"metric": "x", "direction": "max"},
+        "BatchPredictOperator": {"input": "/x", "result_path": "/y"},
         "CompareModelsOperator": {"result_path": "/x"},
     }
-    is_by_deployment = "Deployment" in name or name in ("PredictOperator", "CompareModelsOperator")
+    is_by_deployment = "Deployment" in name or name in (
+        "PredictOperator",
+        "BatchPredictOperator",
+        "CompareModelsOperator",
+    )
     about = {"deployment_name": "x"} if is_by_deployment else {"model_name": "x"}
     return kind(**{"task_id": "task", **about, **right.get(name, {}), **given})
 

@@ -148,6 +148,7 @@ class TestArguments:
             "metric": "x",
             "direction": "max",
             "job_name": "x",
+            "input": "x",
             "result_path": "x",
         }
         names = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-from airflow_provider_hsml.hooks import tables
+from airflow_provider_hsml.hooks import json_lines, tables
 from airflow_provider_hsml.hopsworks.domain.journal_entry import ServedVersion
 from airflow_provider_hsml.hopsworks.domain.records import Columns
 from airflow_provider_hsml.hopsworks.domain.result_set import ResultSet
@@ -62,7 +62,7 @@ def test_files_without_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, message: str
 ) -> None:
     if "longer" in message:
-        monkeypatch.setattr(tables, "_LONGEST_LINE", 100)
+        monkeypatch.setattr(json_lines, "LONGEST_LINE", 100)
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(InvalidInputError, match=message) as caught:

@@ -132,7 +132,15 @@ def _compare(name: str, tmp_path: Path, **_: Any) -> Any:
     )
 
 
+def _score(name: str, tmp_path: Path, **_: Any) -> Any:
+    (tmp_path / "rows.jsonl").write_text("[1]\n[2]\n")
+    return operators.BatchPredictOperator(
+        task_id="task", deployment_name=name, input=str(tmp_path / "rows.jsonl"), result_path=str(tmp_path / "results")
+    )
+
+
 TASKS: dict[str, Callable[..., Any]] = {
+    "BatchPredictOperator": _score,
     "CompareModelsOperator": _compare,
     "RegisterModelOperator": _register,
     "RegisterModelOperator(feature_view=...)": _register_with_view,

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.operators import (
+    BatchPredictOperator,
     CompareModelsOperator,
     DeleteDeploymentOperator,
     DeleteModelVersionsOperator,
@@ -175,6 +176,23 @@ def _retained(plot: Plot, result: Any) -> list[str]:
 
 def _predicted(plot: Plot, result: Any) -> list[str]:
     return [] if result == {"predictions": [11, 11]} else [f"the result is {result!r}"]
+
+
+def _table(plot: Plot) -> None:
+    _running(plot)
+    (plot.folder / "rows.jsonl").write_text(
+        "".join(f'{{"id": {number}, "instance": {ROWS[0]}}}\n' for number in range(9))
+    )
+
+
+def _scored(plot: Plot, result: Any) -> list[str]:
+    lines = [
+        json.loads(line)
+        for name in result["files"]
+        for line in (plot.folder / "results" / name).read_text().splitlines()
+    ]
+    expected = [{"row": number, "id": number, "prediction": 11} for number in range(9)]
+    return [] if lines == expected else [f"the result is {lines!r}"]
 
 
 def _stopped(plot: Plot, _result: Any) -> list[str]:
@@ -398,6 +416,24 @@ def _all() -> list[Operation]:
                 **common, deployment_name=plot.name, instances=ROWS, timeout=TIMEOUT
             ),
             _predicted,
+            can_defer=False,
+            clients=("other scales",),
+        ),
+        Operation(
+            "batch",
+            _table,
+            lambda plot, common, _waits: BatchPredictOperator(
+                **common,
+                deployment_name=plot.name,
+                input=str(plot.folder / "rows.jsonl"),
+                result_path=str(plot.folder / "results"),
+                key_columns=["id"],
+                chunk_rows=2,
+                on_stale_state="restart",  # Another run of the task is to succeed, too.
+                timeout=TIMEOUT,
+                poll_interval=POLL,
+            ),
+            _scored,
             can_defer=False,
             clients=("other scales",),
         ),

@@ -33,20 +33,20 @@ def tell(what: dict[str, Any]) -> None:
 
 def work(task: dict[str, Any]) -> dict[str, Any]:
     """Do a task, and tell how it ended."""
-    send, left = requests.Session.send, task.get("number") or 0
+    send, left = requests.adapters.HTTPAdapter.send, task.get("number") or 0
 
-    def watched(session: requests.Session, request: Any, **arguments: Any) -> Any:
+    def watched(adapter: requests.adapters.HTTPAdapter, request: Any, **arguments: Any) -> Any:
         nonlocal left
         is_one = left > 0 and request.method == task["method"] and task["path"] in request.path_url.partition("?")[0]
         left -= is_one
         if is_one and not left and not task["after"]:
             os.kill(os.getpid(), signal.SIGKILL)
-        answer = send(session, request, **arguments)
+        answer = send(adapter, request, **arguments)
         if is_one and not left:
             os.kill(os.getpid(), signal.SIGKILL)
         return answer
 
-    requests.Session.send = watched  # type: ignore[method-assign, assignment]
+    requests.adapters.HTTPAdapter.send = watched  # type: ignore[method-assign, assignment]
     execution = HsmlHook().run_job(task["job"], ["--day", 1], poll_interval=0.1, timeout=60, run_key=task["key"])
     return {"id": execution.id, "state": execution.state}
 

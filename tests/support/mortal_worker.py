@@ -77,15 +77,15 @@ class Countdown:
 def work(task: dict[str, Any]) -> dict[str, Any]:
     """Do a task, and tell how it ended."""
     countdown = Countdown(task.get("points"))
-    send = requests.Session.send
+    send = requests.adapters.HTTPAdapter.send
 
-    def counted(session: requests.Session, request: Any, **arguments: Any) -> Any:
-        answer = send(session, request, **arguments)
+    def counted(adapter: requests.adapters.HTTPAdapter, request: Any, **arguments: Any) -> Any:
+        answer = send(adapter, request, **arguments)
         path, _, query = request.path_url.partition("?")
         countdown.note(request.method, path, query)
         return answer
 
-    requests.Session.send = counted  # type: ignore[method-assign, assignment]
+    requests.adapters.HTTPAdapter.send = counted  # type: ignore[method-assign, assignment]
     try:
         record = getattr(HsmlHook(), task["verb"])(**task["arguments"])
     except HopsworksError as error:

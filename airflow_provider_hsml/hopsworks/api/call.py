@@ -92,7 +92,7 @@ class Call(Generic[T]):
     """Parses the response's JSON, which is never null, into the result. None: the response has no content to read."""
     query: tuple[tuple[str, str], ...] = ()
     body: Any = field(default=None, repr=False)
-    """Sent as JSON."""
+    """Sent as JSON; bytes are JSON already."""
     text: str | None = field(default=None, repr=False)
     """Sent as plain text, in place of ``body``; also when it is empty."""
     upload: Upload | None = field(default=None, repr=False)
@@ -114,6 +114,8 @@ class Call(Generic[T]):
     """``scheme://host:port`` to send to; None for the connection's."""
     host: str | None = None
     """The Host header; None for the host of ``base``."""
+    request_id: str | None = None
+    """The header x-request-id; None for none."""
     error: Callable[[str, Answer], HopsworksError] | None = None
     """Builds the error of a response that does not come from Hopsworks itself."""
     looks_at: int | str | None = None

@@ -96,12 +96,12 @@ class Address:
         return f"{self.base}{path}".removeprefix("/")
 
 
-def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None) -> Call[Any]:
+def predict(project: Project, name: str, body: Mapping[str, Any] | bytes, *, seconds: float | None = None) -> Call[Any]:
     """
     Request predictions from a deployment, through Hopsworks.
 
     :param body: ``{"instances": [...]}`` or ``{"inputs": ...}``; neither or both is refused here, since a server may
-        invent predictions for it
+        invent predictions for it. Bytes are such a body as JSON, and are sent as they are
     :param seconds: timeout of the response
     """
     check_deployment_name(name)
@@ -118,7 +118,14 @@ def predict(project: Project, name: str, body: Mapping[str, Any], *, seconds: fl
     )
 
 
-def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: float | None = None) -> Call[Any]:
+def predict_at(
+    url: str,
+    address: Address,
+    body: Mapping[str, Any] | bytes,
+    *,
+    seconds: float | None = None,
+    request_id: str | None = None,
+) -> Call[Any]:
     """
     Request predictions from a deployment, at the ingress.
 
@@ -126,6 +133,7 @@ def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: 
     :param address: the deployment's address at the ingress
     :param body: as for ``predict``
     :param seconds: timeout of the response
+    :param request_id: the same for a request that is sent again, by which logged rows are recognized
     """
     return Call(
         f"ask deployment {address.name!r} for predictions at the ingress",
@@ -139,6 +147,7 @@ def predict_at(url: str, address: Address, body: Mapping[str, Any], *, seconds: 
         asks_deployment=True,
         base=url,
         host=address.host,
+        request_id=request_id,
         error=_refused_at_ingress,
     )
 
@@ -175,7 +184,9 @@ def _object_or_nothing(content: bytes) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _checked(name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+def _checked(name: str, body: Mapping[str, Any] | bytes) -> dict[str, Any] | bytes:
+    if isinstance(body, bytes):
+        return body
     if len({"instances", "inputs"} & set(body)) != 1:
         message = (
             f"A request to deployment {name!r} needs exactly one of the keys 'instances' and 'inputs', got "

@@ -30,6 +30,7 @@ _LONGEST_INTEGER = 1000
 _LAST_YEAR = 9999
 _JSON = "Numbers, text, lists and mappings can be sent; arrays and frames are converted into lists."
 _IN_A_ROW = 'a list of rows. Text for a model is inside a row: [["great film"]]'
+_ENCODE = json.JSONEncoder(allow_nan=False).encode
 _CONVERSIONS = ("to_pylist", "to_list", "tolist", "as_py")
 """Methods of arrays, columns and scalars that return Python values."""
 
@@ -82,6 +83,19 @@ def plain(what: str, value: object) -> Any:
         raise InvalidInputError(message) from None
 
 
+def as_json(value: object) -> str:
+    """
+    Return a plain value as JSON.
+
+    :raises InvalidInputError: it holds NaN or infinity
+    """
+    try:
+        return _ENCODE(value)
+    except ValueError as error:
+        message = f"{error}: JSON has no value for NaN and infinity."
+        raise InvalidInputError(message) from error
+
+
 def rows(what: str, value: object) -> Any:
     """
     Read an argument with one row or several.
@@ -127,9 +141,20 @@ def _finite(value: Any, deepest: int) -> tuple[Any, int]:
         replaced = {_finite(key, deepest)[0]: _finite(item, deepest - 1) for key, item in value.items()}
         return {key: item for key, (item, _) in replaced.items()}, sum(count for _, count in replaced.values())
     if isinstance(value, list | tuple):
-        items = [_finite(item, deepest - 1) for item in value]
-        return [item for item, _ in items], sum(count for _, count in items)
+        return (list(value), 0) if _are_numbers(value) else _finite_items(value, deepest - 1)
     return value, 0
+
+
+def _finite_items(values: Sequence[Any], deepest: int) -> tuple[list[Any], int]:
+    items = [_finite(item, deepest) for item in values]
+    return [item for item, _ in items], sum(count for _, count in items)
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Whether all values are numbers that can be held, found without a look at each in Python."""
+    if not values or not set(map(type, values)) <= {int, float}:
+        return False
+    return min(values) >= _SMALLEST and max(values) <= _LARGEST and math.isfinite(sum(values))
 
 
 def _encodable(text: str) -> tuple[str, int]:

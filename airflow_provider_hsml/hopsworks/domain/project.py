@@ -13,9 +13,15 @@ class ModelRoute(Protocol):
     """A route to models that bypasses Hopsworks' REST API; ``inference.ingress`` has the only one."""
 
     def predict(
-        self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
+        self,
+        project: Project,
+        name: str,
+        body: Mapping[str, Any] | bytes,
+        *,
+        seconds: float | None = None,
+        request_id: str | None = None,
     ) -> Coroutine[Any, Any, Any]:
-        """Send a request for predictions, with a timeout in seconds."""
+        """Send a request for predictions, with a timeout in seconds, and the id of one that is sent again."""
 
     def get(
         self, project: Project, name: str, path: str, *, seconds: float | None = None

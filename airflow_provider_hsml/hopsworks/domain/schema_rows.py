@@ -272,7 +272,7 @@ def matching_body(
     except InvalidInputError as error:
         log.debug("%s; decimals are sent as text", error)
     key = "instances" if "instances" in by_text else "inputs"
-    body = {**by_text, key: _by_field(schema, by_text.get(key), by_number.get(key))}
+    body = {**by_text, key: by_field(schema, by_text.get(key), by_number.get(key))}
     if not faults(schema, body[key]):
         return body
     try:
@@ -285,7 +285,7 @@ def matching_body(
     return body
 
 
-def _by_field(schema: DeploymentSchema, texts: Any, numbers: Any) -> Any:
+def by_field(schema: DeploymentSchema, texts: Any, numbers: Any) -> Any:
     """Return rows with their decimals as texts or as numbers, by the types of the fields."""
     if texts == numbers or not isinstance(texts, list):
         return texts

@@ -87,16 +87,27 @@ class Ingress:
         raise InvalidInputError(message)
 
     async def predict(
-        self, project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None
+        self,
+        project: Project,
+        name: str,
+        body: Mapping[str, Any] | bytes,
+        *,
+        seconds: float | None = None,
+        request_id: str | None = None,
     ) -> Any:
         """
         Request predictions from a deployment, once at each address that it may have.
 
         :param seconds: timeout of the response
+        :param request_id: the same for a request that is sent again
         :raises NotFoundError: there is no such deployment
         :raises InferenceError: the ingress or the model refused the request
         """
-        return await self._ask(project, name, lambda address: api.predict_at(self.url, address, body, seconds=seconds))
+        return await self._ask(
+            project,
+            name,
+            lambda address: api.predict_at(self.url, address, body, seconds=seconds, request_id=request_id),
+        )
 
     async def get(self, project: Project, name: str, path: str, *, seconds: float | None = None) -> dict[str, Any]:
         """

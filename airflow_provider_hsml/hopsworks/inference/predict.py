@@ -227,14 +227,24 @@ def is_unreached(error: HopsworksError) -> bool:
     return isinstance(error, NoResponseError | UnexpectedResponseError) and error.transient
 
 
-async def ask_model(project: Project, name: str, body: Mapping[str, Any], *, seconds: float | None = None) -> Any:
+async def ask_model(
+    project: Project,
+    name: str,
+    body: Mapping[str, Any] | bytes,
+    *,
+    seconds: float | None = None,
+    request_id: str | None = None,
+) -> Any:
     """
     Send one request by the connection's route: through Hopsworks, or straight to the ingress.
 
+    :param body: as for ``api.predict``
     :param seconds: timeout of the response
+    :param request_id: the same for a request that is sent again; Hopsworks' proxy drops it, so that only the ingress
+        gets it
     """
     if project.ingress is not None:
-        return await project.ingress.predict(project, name, body, seconds=seconds)
+        return await project.ingress.predict(project, name, body, seconds=seconds, request_id=request_id)
     return await api.predict(project, name, body, seconds=seconds)
 
 

@@ -8,12 +8,14 @@ Four rules decide what an answer means:
 3. A failure inside of the model (5xx) is about rows only while another row is answered. Else it is an outage.
 4. A deployment that answers no row at all has not refused all rows: its error is raised.
 
-The work is done in threads. HTTP is handed in: each thread has a connection of its own.
+The work is done in threads. HTTP is handed in: each thread has a connection of its own. A row is encoded once, before
+the threads: they put the texts of rows together, also where a chunk is halved.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import threading
 from collections import deque
@@ -22,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_hsml.hopsworks.domain.judge import predictions_of
-from airflow_provider_hsml.hopsworks.domain.plain import finite
+from airflow_provider_hsml.hopsworks.domain.plain import as_json, finite
 from airflow_provider_hsml.hopsworks.errors import (
     MODEL_5XX,
     HopsworksError,
@@ -37,7 +39,7 @@ from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 from . import predict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.api import Call, Project
     from airflow_provider_hsml.hopsworks.flow import Clock
@@ -91,11 +93,28 @@ class Target:
     timeout: float = 600.0
     """Seconds for one chunk with its retries: an Idle deployment has to wake up within them."""
     clock: Clock = field(default_factory=steady)
+    request_key: str = ""
+    """What makes requests for the same rows the same, also in a retry; empty: they have no id."""
+    most_splits: int | None = None
+    """Requests that may be cut in two because of their rows, in the whole work; None: any number."""
+    answered_row: Sequence[str] = ()
+    """A row that was answered in earlier work, as JSON, alone in a list; empty if there is none."""
 
     @property
     def concurrency(self) -> int:
         """The requests that its route takes at a time."""
         return AT_THE_PROXY if self.project.ingress is None else AT_THE_INGRESS
+
+    def request_id(self, first: int, count: int) -> str | None:
+        """
+        Return the id of a request, which is the same when the rows are sent again.
+
+        :param first: the number of its first row
+        :param count: the number of its rows
+        """
+        if not self.request_key:
+            return None
+        return hashlib.sha256(f"{self.request_key}/{first}/{count}".encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +139,7 @@ def score(
     chunk_rows: int = CHUNK_ROWS,
     concurrency: int | None = None,
     on_wait: Callable[[], object] = lambda: None,
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """
     Yield the predictions for rows, in the order of the rows.
 
@@ -135,9 +154,29 @@ def score(
     :param on_wait: called in this thread after each chunk, and every few seconds while none is complete
     :raises HopsworksError: the deployment does not answer, or answers none of the rows
     """
+    return score_chunks(_encoded_chunks(rows, chunk_rows), target, connect, concurrency=concurrency, on_wait=on_wait)
+
+
+def score_chunks(
+    chunks: Iterator[tuple[int, Sequence[str]]],
+    target: Target,
+    connect: Callable[[Callable[[float], None]], Connection],
+    *,
+    concurrency: int | None = None,
+    on_wait: Callable[[], object] = lambda: None,
+) -> Generator[Chunk, None, None]:
+    """
+    Yield the predictions for chunks of rows, in the order of the chunks, as ``score`` does.
+
+    :param chunks: the number of the first row of each, and its rows as JSON; one without rows is not sent
+    :param target: the deployment
+    :param connect: as for ``score``
+    :param concurrency: as for ``score``
+    :param on_wait: as for ``score``
+    :raises HopsworksError: the deployment does not answer, or answers none of the rows
+    """
     most = target.concurrency if concurrency is None else concurrency
     work = _Work(target, connect)
-    chunks = _chunks(rows, chunk_rows)
     sent: deque[Future[Chunk]] = deque()
     executor = ThreadPoolExecutor(most, thread_name_prefix="hsml-scoring")
     try:
@@ -158,9 +197,9 @@ def score(
         work.close()
 
 
-def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
+def _encoded_chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[str]]]:
     iterator, first = iter(rows), 0
-    while some := list(itertools.islice(iterator, size)):
+    while some := [as_json(row) for row in itertools.islice(iterator, size)]:
         yield first, some
         first += len(some)
 
@@ -168,14 +207,16 @@ def _chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
 class _Tally:
     """What all threads together have seen of a deployment."""
 
-    def __init__(self) -> None:
-        self.answered_row: list[Any] = []
+    def __init__(self, target: Target) -> None:
+        self.answered_row: Sequence[str] = target.answered_row
         """A row that was answered, alone in a list; empty while none was."""
+        self._most_splits = target.most_splits
+        self._splits = 0
         self._refused = 0
         self._last: HopsworksError | None = None
         self._lock = threading.Lock()
 
-    def answered(self, row: Any) -> None:
+    def answered(self, row: str) -> None:
         """Remember a row that was answered."""
         if not self.answered_row:
             self.answered_row = [row]
@@ -191,6 +232,21 @@ class _Tally:
             self._last = error
         if self._refused >= ALL_REFUSED:
             self.check_answered()
+
+    def split(self, error: HopsworksError) -> None:
+        """
+        Count a request that is cut in two because it was refused.
+
+        :raises _Outage: there were too many of them
+        """
+        with self._lock:
+            self._splits += 1
+        if self._most_splits is not None and self._splits > self._most_splits:
+            line = (
+                f"{self._most_splits} requests were cut in two to find the rows at fault, and there are more.\nCorrect "
+                "the rows. If each alone is answered, the requests are too large: lower 'chunk_rows'."
+            )
+            raise _Outage(error.extended(line))
 
     def check_answered(self) -> None:
         """
@@ -226,7 +282,7 @@ class _Work:
     """Scores chunks, in any thread."""
 
     def __init__(self, target: Target, connect: Callable[[Callable[[float], None]], Connection]) -> None:
-        self.tally = _Tally()
+        self.tally = _Tally(target)
         self._target = target
         self._connect = connect
         self._ended = threading.Event()
@@ -244,7 +300,7 @@ class _Work:
         for lane in lanes:
             lane.connection.close()
 
-    def score(self, first: int, rows: Sequence[Any]) -> Chunk:
+    def score(self, first: int, rows: Sequence[str]) -> Chunk:
         """
         Score a chunk.
 
@@ -277,7 +333,7 @@ class _Work:
         if self._ended.wait(seconds):
             raise _Ended
 
-    async def _score(self, project: Project, first: int, rows: Sequence[Any]) -> Chunk:
+    async def _score(self, project: Project, first: int, rows: Sequence[str]) -> Chunk:
         while True:
             chunk, suspect = await self._halved(project, first, rows, may_suspect=not self.tally.answered_row)
             if suspect is None:
@@ -286,7 +342,7 @@ class _Work:
             await self._until_answering(project, rows, suspect)
 
     async def _halved(
-        self, project: Project, first: int, rows: Sequence[Any], *, may_suspect: bool
+        self, project: Project, first: int, rows: Sequence[str], *, may_suspect: bool
     ) -> tuple[Chunk, HopsworksError | None]:
         """
         Request the predictions for a chunk, and halve it where its rows are refused.
@@ -295,13 +351,14 @@ class _Work:
         :return: the chunk, and the last failure that says nothing; with one, the chunk has to be tried again
         """
         chunk = Chunk(first, [None] * len(rows), {}, [])
-        ranges, suspect, suspects = [(0, len(rows))], None, 0
+        ranges, suspect, suspects = [(0, len(rows))] if rows else [], None, 0
         while ranges and suspects < MOST_SUSPECTS:
             begin, end = ranges.pop()
             try:
-                predictions, seconds = await self._ask(project, rows[begin:end])
+                predictions, seconds = await self._ask(project, rows[begin:end], first + begin)
             except HopsworksError as error:
                 if end - begin > 1 and (refuses_rows(error) or _is_too_large(error)):
+                    self.tally.split(error)
                     middle = (begin + end) // 2
                     ranges += [(middle, end), (begin, middle)]
                     continue
@@ -318,7 +375,7 @@ class _Work:
                 _enter(chunk, begin, predictions)
         return chunk, suspect
 
-    async def _until_answering(self, project: Project, rows: Sequence[Any], error: HopsworksError) -> None:
+    async def _until_answering(self, project: Project, rows: Sequence[str], error: HopsworksError) -> None:
         """
         Wait until some row was answered: the model may have to come up.
 
@@ -341,14 +398,16 @@ class _Work:
                     self.tally.answered(row)
                     break
 
-    async def _ask(self, project: Project, rows: Sequence[Any]) -> tuple[list[Any], float]:
+    async def _ask(self, project: Project, rows: Sequence[str], first: int) -> tuple[list[Any], float]:
         """
         Request the predictions for rows, and retry while the deployment does not answer any.
 
+        :param first: the number of the first row
         :return: the predictions, and the seconds of the request
         :raises _Outage: it fails with rows that it has answered before, or limits the rate, for too long
         """
         target, pause = self._target, _FIRST_PAUSE
+        request_id = target.request_id(first, len(rows))
         ends = target.clock() + min(OUTAGE_SECONDS, target.timeout)
         while True:
             try:
@@ -356,7 +415,7 @@ class _Work:
                     predict.until_reached(
                         project,
                         target.name,
-                        lambda _seconds: self._ask_once(project, rows),
+                        lambda _seconds: self._ask_once(project, rows, request_id),
                         timeout=target.timeout,
                         clock=target.clock,
                     ),
@@ -375,8 +434,9 @@ class _Work:
             else:
                 return self._predictions(answer, len(rows)), seconds
 
-    async def _ask_once(self, project: Project, rows: Sequence[Any]) -> Any:
-        return await predict.ask_model(project, self._target.name, {self._target.key: list(rows)})
+    async def _ask_once(self, project: Project, rows: Sequence[str], request_id: str | None = None) -> Any:
+        body = f'{{"{self._target.key}": [{", ".join(rows)}]}}'
+        return await predict.ask_model(project, self._target.name, body.encode(), request_id=request_id)
 
     async def _is_answering(self, project: Project) -> bool:
         """Return whether a row that was answered before still is; true while none was."""

@@ -18,7 +18,7 @@ from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NoResponse
 from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PIECE = 1 << 16
@@ -34,7 +34,7 @@ class Body:
     :param where: the request and its address, for messages
     :param encoding: the header Content-Encoding
     :param limit: unpacked bytes that are accepted; a file has to have exactly as many; None for any number
-    :param too_long: the error for a longer body
+    :param too_long: builds the error for a longer body
     :param path: the file to write to; None to keep the body in memory
     :param last: how many bytes at the end are kept; None for all
     :raises UnexpectedResponseError: the encoding was not asked for
@@ -45,18 +45,20 @@ class Body:
         where: str,
         encoding: str,
         *,
+        status: int,
         limit: int | None,
-        too_long: UnexpectedResponseError,
+        too_long: Callable[[], UnexpectedResponseError],
         path: Path | None,
         last: int | None = None,
     ) -> None:
         packing = encoding.strip().lower()
         if packing not in ("", "identity", "gzip", "x-gzip", "deflate"):
             message = f"{where}: the answer is encoded as {beginning(packing, 80)!r}, which was not asked for."
-            raise UnexpectedResponseError(message, status=too_long.status)
+            raise UnexpectedResponseError(message, status=status)
         self._where = where
         self._limit = limit
         self._too_long = too_long
+        self._status = status
         self._inflate = None if packing in ("", "identity") else _new_inflater()
         self._has_begun = False
         self._size = 0
@@ -98,7 +100,7 @@ class Body:
         for piece in self._unpacked(data):
             self._size += len(piece)
             if self._limit is not None and self._size > self._limit:
-                raise self._too_long
+                raise self._too_long()
             if self._part is None:
                 self._kept.write(piece)
             else:
@@ -126,11 +128,11 @@ class Body:
             if self._last is not None:
                 return content[-self._last :]
             if self._limit is not None and not is_within(self._limit, content):
-                raise self._too_long
+                raise self._too_long()
             return content
         if self._limit is not None and self._size < self._limit:
             message = f"{self._where}: the answer has {self._size} bytes, but {self._limit} are listed."
-            raise UnexpectedResponseError(message, status=self._too_long.status)
+            raise UnexpectedResponseError(message, status=self._status)
         if self._part is not None and self._path is not None:
             with _disk_errors(self._path):
                 self._kept.close()

@@ -63,12 +63,10 @@ class Client:
         self._on_new_key = on_new_key
         self._attempts = attempts
         self._on_answer = on_answer
-        self._session: requests.Session = _Session()
-        self._session.trust_env = False
         self._adapter = _Adapter()
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, self._adapter)
-        self._session.cookies.set_policy(request.NO_COOKIES)
+        self._headers = requests.utils.default_headers()
+        self._proxies: dict[str, dict[str, str]] = {}
+        """The proxy for each address, as the environment names it when the client first sends a request there."""
         self._verify = request.trusted(access)
         if isinstance(self._verify, str):
             request.context_of(self._verify)  # Raises an error that explains the fault of a broken CA file.
@@ -101,7 +99,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._adapter.close()
 
     def _send_once(self, call: Call[T], begun: float) -> T:
         used = self._key
@@ -129,20 +127,26 @@ class Client:
                     raise one.not_in_time(is_connected=watchdog.is_connected) from error
                 raise
 
+    def _prepared(self, one: request.HttpRequest) -> requests.PreparedRequest:
+        prepared = requests.PreparedRequest()
+        prepared.prepare_method(one.method)
+        prepared.prepare_url(one.url, None)
+        prepared.prepare_headers({**self._headers, **one.headers})
+        prepared.prepare_body(one.content or one.fields, one.files)
+        return prepared
+
     def _receive(self, one: request.HttpRequest, watchdog: Watchdog) -> Answer:
-        proxy = request.proxy_for(one.base)
+        if one.base not in self._proxies:
+            proxy = request.proxy_for(one.base)
+            self._proxies[one.base] = {"all": proxy} if proxy else {}
         try:
-            response = self._session.request(
-                one.method,
-                one.url,
-                headers=one.headers,
-                data=one.content or one.fields,
-                files=one.files,
-                timeout=(one.connect_seconds, one.seconds),
-                allow_redirects=False,
-                proxies={"all": proxy} if proxy else None,
-                verify=self._verify,
+            # Without a session, which costs as much as the exchange itself, and follows redirects and keeps cookies.
+            response = self._adapter.send(
+                self._prepared(one),
                 stream=True,
+                timeout=(one.connect_seconds, one.seconds),
+                verify=self._verify,
+                proxies=self._proxies[one.base],
             )
             headers = {name.lower(): value for name, value in response.headers.items()}
             with response, one.receive(response.status_code, headers) as body:
@@ -167,13 +171,6 @@ class Client:
             raise (
                 one.not_answered() if "Read timed out" in str(error) else one.failed(error, unreached=False)
             ) from error
-
-
-class _Session(requests.Session):
-    """A session that follows no redirect. Even to offer one for later, ``requests`` would read its whole body."""
-
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Return None: there is none."""
 
 
 class _Exchange:

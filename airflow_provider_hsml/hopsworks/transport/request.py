@@ -81,10 +81,12 @@ class HttpRequest:
         self.headers = {"Authorization": f"{access.key_kind} {key}", "Accept-Encoding": ENCODING}
         if call.host:
             self.headers["Host"] = call.host
+        if call.request_id:
+            self.headers["x-request-id"] = call.request_id
         self.content: bytes | None = None
         if call.body is not None:
             self.headers["Content-Type"] = "application/json"
-            self.content = _json(call.body)
+            self.content = call.body if isinstance(call.body, bytes) else _json(call.body)
         elif call.text is not None:
             self.headers["Content-Type"] = "text/plain; charset=utf-8"
             self.content = call.text.encode()
@@ -123,10 +125,15 @@ class HttpRequest:
         else:
             message = "is beyond the limit of {} MB.\nCheck whether a proxy or another program answers for Hopsworks."
         message = f"{self._where}: the answer (HTTP {status}) {message.format(f'{(limit or 0) / MB:g}')}"
-        too_long = UnexpectedResponseError(message, status=status)
-        too_long.transient = not is_large_prediction
+
+        def too_long() -> UnexpectedResponseError:
+            error = UnexpectedResponseError(message, status=status)
+            error.transient = not is_large_prediction
+            return error
+
         encoding = headers.get("content-encoding", "")
-        return Body(self._where, encoding, limit=limit, too_long=too_long, path=into, last=last)
+        where = self._where
+        return Body(where, encoding, status=status, limit=limit, too_long=too_long, path=into, last=last)
 
     def not_in_time(self, *, is_connected: bool) -> NoResponseError:
         """Build the error for an exchange that the deadline has ended."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
@@ -298,6 +299,17 @@ def test_dates_in_an_array_of_a_class_of_its_own() -> None:
 )
 def test_nan_on_the_way_to_xcom(given: Any, expected: Any, count: int) -> None:
     assert plain.finite(given) == (expected, count)
+
+
+def test_values_of_a_list_are_those_of_each_alone() -> None:
+    """Lists of numbers are looked at as a whole."""
+    values: list[Any] = [1, 2.5, 2**63, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1, 1e308, -1e308, 5e-324, 1e19, 10**400]
+    values += [NAN, INFINITY, -INFINITY, True, None, "a", [1], [NAN]]
+    source = random.Random(7)  # noqa: S311 - no secret
+    for _ in range(5000):
+        given = source.choices(values, k=source.randrange(5))
+        alone = [plain.finite(one) for one in given]
+        assert repr(plain.finite(given)) == repr(([one for one, _ in alone], sum(count for _, count in alone)))
 
 
 def test_a_key_in_a_response_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,11 +75,11 @@ class Connection:
         if call.method == "GET":
             return call.outcome(Answer(200, json.dumps(row()).encode()))
         with it.lock:
-            it.asked.append(call.body["instances"])
+            it.asked.append(rows := json.loads(call.body)["instances"])
             it.busy += 1
             it.most_busy = max(it.most_busy, it.busy)
         try:
-            given = it.answer(call.body["instances"])
+            given = it.answer(rows)
         finally:
             with it.lock:
                 it.busy -= 1
@@ -132,7 +132,7 @@ class TestOrder:
         chunks = scoring.score(endless(), target, deployment.connect, chunk_rows=10, concurrency=2)
         for _ in range(20):
             next(chunks)
-        chunks.close()  # type: ignore[attr-defined]
+        chunks.close()
 
         assert read <= (20 + 2 * scoring._READY) * 10
         until(lambda: deployment.closed == deployment.opened)

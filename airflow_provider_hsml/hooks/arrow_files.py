@@ -1,0 +1,274 @@
+"""Files that pyarrow reads and writes: Parquet and CSV. Needs the extra ``[tables]``; imported where it is used."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+
+from .arrow_rows import TableRows  # First: its error says that pyarrow is not installed.
+
+# isort: split
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
+
+    from .row_files import InputFile
+
+_READ_ROWS = 4096
+"""Rows that are read from a file, and become text, at a time."""
+_WRITTEN_ROWS = 4096
+"""Rows of a result that become Arrow at a time."""
+_ROW_BYTES = 16
+"""Bytes for which a row counts until then."""
+
+
+class Tables:
+    """
+    Reads Parquet and CSV files, which all have the same columns.
+
+    :param files: all of the same kind
+    :raises InvalidInputError: one cannot be read, or they have different columns
+    """
+
+    def __init__(self, files: Sequence[InputFile]) -> None:
+        self._fragments = {}
+        names: list[str] | None = None
+        for file in files:
+            fragment = self._open(file)
+            found = list(fragment.physical_schema.names)
+            if names is not None and found != names:
+                message = (
+                    f"input: {file.name!r} has the columns {arguments.shown(found)}, and {files[0].name!r} has "
+                    f"{arguments.shown(names)}.\nGive files with the same columns in the same order."
+                )
+                raise InvalidInputError(message)
+            names = found
+            self._fragments[_key(file)] = fragment
+
+    def count(self, file: InputFile) -> int:
+        """Count the rows of a file."""
+        fragment = self._fragments[_key(file)]
+        if file.kind == "parquet":  # Of a part of a file, pyarrow counts the rows of the whole file.
+            return sum(group.num_rows for group in fragment.row_groups)
+        return int(_tried(file, fragment.count_rows))
+
+    def read(self, file: InputFile, start: int) -> Iterator[TableRows]:
+        """Yield the rows of a file in batches, from the row with this number."""
+        fragment, start = self._from(self._fragments[_key(file)], start)
+        if file.kind == "parquet":
+            batches = _tried(file, lambda: _parquet_batches(fragment))
+        else:
+            batches = fragment.to_batches(batch_size=_READ_ROWS, batch_readahead=1, fragment_readahead=1)
+        while True:
+            batch = _tried(file, lambda: next(batches, None))
+            if batch is None:
+                return
+            if start < batch.num_rows:
+                yield TableRows.of(batch.slice(start))
+            start = max(0, start - batch.num_rows)
+
+    @staticmethod
+    def _from(fragment: Any, start: int) -> tuple[Any, int]:
+        """Return the part of a fragment from a row on, as far as its row groups allow, and the rows to leave out."""
+        if not start or not hasattr(fragment, "row_groups"):
+            return fragment, start
+        ids: list[int] = []
+        for group in fragment.row_groups:
+            if not ids and start >= group.num_rows:
+                start -= group.num_rows
+            else:
+                ids.append(group.id)
+        return fragment.subset(row_group_ids=ids), start
+
+    @staticmethod
+    def _open(file: InputFile) -> Any:
+        fragment = open_fragment(file)
+        if file.row_groups is None:
+            return fragment
+        first, end = file.row_groups
+        if file.kind != "parquet" or not first < end <= fragment.num_row_groups:
+            message = (
+                f"input: {file.name!r} has no row groups from {first} to {end}.\nMake the shards again: the file was "
+                "changed, or is no Parquet file."
+            )
+            raise InvalidInputError(message)
+        return fragment.subset(row_group_ids=range(first, end))
+
+
+def open_fragment(file: InputFile) -> Any:
+    """
+    Open a file, and return it as pyarrow's datasets have it.
+
+    :param file: a Parquet or CSV file
+    :raises InvalidInputError: it cannot be read
+    """
+    is_local = file.path.protocol in ("", "file", "local")
+    filesystem = LocalFileSystem() if is_local else PyFileSystem(FSSpecHandler(file.path.fs))
+    if not file.size:
+        message = f"input: {file.name!r} is empty.\nCheck whether it is complete."
+        raise InvalidInputError(message)
+
+    def opened() -> Any:
+        (fragment,) = ds.dataset([file.path.path], format=file.kind, filesystem=filesystem).get_fragments()
+        _ = fragment.physical_schema
+        return fragment
+
+    return _tried(file, opened)
+
+
+def _parquet_batches(fragment: Any) -> Iterator[Any]:
+    """Yield the rows of a Parquet file, a few at a time: a scan of datasets holds whole row groups, and some ahead."""
+    source = fragment.filesystem.open_input_file(fragment.path)
+    is_local = isinstance(fragment.filesystem, LocalFileSystem)
+    opened = pq.ParquetFile(source, pre_buffer=not is_local)  # From afar, columns are read together.
+    groups = [group.id for group in fragment.row_groups]
+    return opened.iter_batches(_READ_ROWS, groups, use_threads=False)  # type: ignore[no-any-return]
+
+
+def record_batches(table: Any) -> Iterator[TableRows]:
+    """
+    Yield the batches of a table or stream of another library.
+
+    :param table: anything with ``__arrow_c_stream__``
+    """
+    for batch in pa.RecordBatchReader.from_stream(table):
+        yield TableRows.of(batch)
+
+
+class ParquetFormat:
+    """Result files of Parquet: ``row``, the key columns, ``prediction``, and ``error`` where there is none."""
+
+    ending = "parquet"
+
+    def begin(self, remembered: dict[str, Any]) -> ParquetPart:
+        """
+        Begin a part.
+
+        :param remembered: holds the types of the columns, which the first rows decide
+        """
+        return ParquetPart(remembered)
+
+
+class ParquetPart:
+    """A part of Parquet that is not written yet."""
+
+    def __init__(self, remembered: dict[str, Any]) -> None:
+        self._types = remembered
+        self._size = 0
+        self._tables: list[Any] = []
+        self._held: list[ResultRows] = []
+        self._held_rows = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds, about."""
+        return self._size + self._held_rows * _ROW_BYTES
+
+    def add(self, rows: ResultRows) -> None:
+        """
+        Add the rows of a chunk.
+
+        :raises InvalidInputError: predictions have another type than those before
+        """
+        self._held.append(rows)
+        self._held_rows += len(rows.predictions)
+        if self._held_rows >= _WRITTEN_ROWS:
+            self._encode()
+
+    def finish(self) -> bytes:
+        """
+        Return the content of its file.
+
+        :raises InvalidInputError: predictions have another type than those before
+        """
+        self._encode()
+        # The rows before the first prediction have a column without a type.
+        schema = pa.schema([(field.name, self._final(field)) for field in self._tables[0].schema])
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.concat_tables([table.cast(schema) for table in self._tables]), sink)
+        return bytes(sink.getvalue())
+
+    def _encode(self) -> None:
+        """Make a table of the rows that are held."""
+        held, self._held, self._held_rows = self._held, [], 0
+        if not held:
+            return
+        numbers = [number for rows in held for number in range(rows.first, rows.first + len(rows.predictions))]
+        columns: dict[str, Any] = {"row": pa.array(numbers, pa.int64())}
+        for name in held[0].keys:
+            columns[name] = self._column(name, numbers, [value for rows in held for value in rows.keys[name]])
+        predictions = [value for rows in held for value in rows.predictions]
+        columns["prediction"] = self._column("prediction", numbers, predictions)
+        errors = {rows.first + place: error for rows in held for place, error in rows.errors.items()}
+        columns["error"] = pa.array([errors.get(number) for number in numbers], pa.string())
+        table = pa.table(columns)
+        self._size += table.nbytes
+        self._tables.append(table)
+
+    def _final(self, field: Any) -> Any:
+        kind = self._types.get(field.name)
+        return field.type if kind is None else _TYPES[kind]
+
+    def _column(self, name: str, numbers: Sequence[int], values: list[Any]) -> Any:
+        kind = self._types.get(name)
+        if kind is None:
+            first = next((value for value in values if value is not None), None)
+            if first is None:
+                return pa.nulls(len(values))
+            kind = self._types[name] = _kind_of(first)
+        if kind == "json":
+            values = [None if value is None else json.dumps(value) for value in values]
+        try:
+            return pa.array(values, _TYPES[kind])
+        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            message = (
+                f"result_path: the rows {numbers[0]} to {numbers[-1]} have values of {name!r} that are not of the "
+                f"type {kind} of the rows before.\nGive files of JSON lines: their results have any values."
+            )
+            raise InvalidInputError(message) from None
+
+
+_TYPES = {
+    "boolean": pa.bool_(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "text": pa.string(),
+    "numbers": pa.list_(pa.float64()),
+    "json": pa.string(),
+}
+
+
+def _kind_of(value: Any) -> str:
+    """Return the type of a column by its first value; what is nested becomes JSON text."""
+    if isinstance(value, bool):
+        return "boolean"
+    if isinstance(value, int):
+        return "integer"
+    if isinstance(value, float):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    is_flat = isinstance(value, list) and value and all(type(item) in (int, float) for item in value)
+    return "numbers" if is_flat else "json"
+
+
+def _key(file: InputFile) -> tuple[str, tuple[int, int] | None]:
+    return str(file.path), file.row_groups
+
+
+def _tried(file: InputFile, act: Callable[[], Any]) -> Any:
+    try:
+        return act()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0][:300]
+        message = f"input: {file.name!r} cannot be read ({reason}).\nCheck whether it is complete."
+        raise InvalidInputError(message) from error

@@ -1,0 +1,404 @@
+"""The engine: score the rows of a table that are not scored yet, part by part, and end with a manifest."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections import deque
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow_provider_hsml.hopsworks.errors import (
+    DeploymentError,
+    HopsworksError,
+    InvalidInputError,
+    SupersededError,
+)
+from airflow_provider_hsml.hopsworks.inference import scoring
+
+from . import progress as stored
+from .concurrency import Limit, LimitedConnection
+from .held import Held, Report
+from .progress import ERRORS, MANIFEST, Progress, ResultRows
+from .rows import BadRow
+from .served import Served, read_served, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+    from airflow_provider_hsml.hopsworks.flow import Flow
+    from airflow_provider_hsml.hopsworks.inference.scoring import Chunk, Connection, Target
+    from airflow_provider_hsml.hopsworks.rollout.inputs import Run
+
+    from .progress import Format, Results
+    from .rows import Prepared, RowForm, TableRows
+
+log = logging.getLogger(__name__)
+
+PART_BYTES = 8 * 1024 * 1024
+"""Bytes that a part holds before it is written."""
+READ_EVERY = 10.0
+"""Seconds between two reads of the deployment: answers are held back for as long."""
+_SHARE_OF_ERRORS = 0.01
+"""The share of rows that may fail, unless the user gives a number."""
+_BEFORE_ANY_ANSWER = 1000
+"""Rows that cannot be sent, without one that was answered, after which the columns count as wrong."""
+
+
+class Rows(Protocol):
+    """The rows of the input."""
+
+    total: int
+    """The number of rows."""
+
+    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any] | TableRows]]:
+        """
+        Yield rows in chunks, with the number of the first one. A row that cannot be read is a ``BadRow``.
+
+        :param size: rows of a chunk
+        :param start: the first row, from 0
+        """
+
+    def check_unchanged(self) -> None:
+        """
+        Check that the files are those that were there at the beginning.
+
+        :raises InvalidInputError: one was changed
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a table is scored."""
+
+    key: str
+    """A hash of what is scored: see ``Progress.key``."""
+    try_name: str
+    """Identifies this try, for the names of files: lower-case letters, digits and hyphens."""
+    chunk_rows: int = scoring.CHUNK_ROWS
+    concurrency: int | None = None
+    max_errors: int | None = None
+    """None: 1 % of the rows."""
+    on_model_change: str = "fail"
+    on_stale_state: str = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a deployment is asked for the predictions of rows."""
+
+    target: Target
+    form: RowForm
+    chunk_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What the engine needs of its caller."""
+
+    run: Run
+    results: Results
+    format: Format
+    rows: Rows
+    ask: Callable[[Deployment, Settings], Asked]
+    """Finds out how a deployment is asked."""
+    drive: Callable[[Flow[Any]], Any]
+    """Drives a flow."""
+    connect: Callable[[Callable[[float], None]], Connection]
+    """Makes the connection of one thread."""
+    check_alive: Callable[[], object]
+    """Raises an exception once the task was killed."""
+
+
+class ModelChanged(Exception):
+    """The deployment serves something else than when the last part was written."""
+
+    def __init__(self, served: Served) -> None:
+        """
+        Keep what it serves.
+
+        :param served: as it was read
+        """
+        super().__init__()
+        self.served = served
+
+
+def score_table(place: Workplace, settings: Settings) -> Progress:
+    """
+    Score the rows that no earlier try of the run has scored, and write the manifest.
+
+    :param place: the input, the deployment and the folder of the result
+    :param settings: how
+    :return: the progress of the complete result
+    :raises InvalidInputError: too many rows failed, the folder holds other results, or the input is changing
+    :raises SupersededError: the deployment serves another version than at the beginning
+    :raises HopsworksError: the deployment does not answer
+    """
+    if not place.rows.total:
+        message = "input: expected rows, got none.\nCheck why there are none."
+        raise InvalidInputError(message)
+    deployment = place.drive(settled(place.run, place.run.backoff(1.0)))
+    progress = _found(place, settings, Served.of(deployment))
+    while True:
+        try:
+            if progress.rows < place.rows.total:
+                _Scoring(place, settings, place.ask(deployment, settings), progress, Served.of(deployment)).score()
+            return _end(place, settings, progress)
+        except ModelChanged as change:
+            before = progress.served
+            log.warning(
+                "Deployment %r: it served version %s of model %r, and now serves %s; on_model_change is %r",
+                place.run.name,
+                before["model_version"],
+                before["model_name"],
+                change.served,
+                settings.on_model_change,
+            )
+            if settings.on_model_change == "fail":
+                raise _superseded(place, progress, change.served) from None
+            deployment = place.drive(settled(place.run, place.run.backoff(1.0)))
+            progress = _after_change(place, settings, progress, Served.of(deployment))
+
+
+def _found(place: Workplace, settings: Settings, served: Served) -> Progress:
+    """Return the progress to continue from: an earlier try's, or a new one."""
+    results = place.results
+    names = results.names()
+    tries = stored.read_progress(results, names)
+    files = _files_of_manifest(results, names)
+    own = [one for one in tries if one.key == settings.key and files in (None, one.files)]
+    mine = own[0] if own else None
+    if mine is not None and mine.served_key == served.key:
+        if mine.rows:
+            log.info("%d rows were scored by earlier tries of this task; continuing after them", mine.rows)
+        return mine
+    if mine is not None and files is None and settings.on_model_change != "fail":
+        return _after_change(place, settings, mine, served)
+    if not tries and files is None:
+        return _new(settings, served)
+    if settings.on_stale_state == "fail":
+        message = (
+            f"result_path: {place.results} holds {_difference(mine, served)}.\nUse a folder for each run, such as one "
+            "with '{{ ds }}' in its path. To replace what is there, give on_stale_state='restart'."
+        )
+        raise InvalidInputError(message)
+    _remove(results, names)
+    return _new(settings, served)
+
+
+def _new(settings: Settings, served: Served) -> Progress:
+    return Progress(settings.key, served.to_json(), single_version=True if served.is_certain else "unknown")
+
+
+def _files_of_manifest(results: Results, names: Sequence[str]) -> list[str] | None:
+    """Return the parts that the manifest names; None without a manifest."""
+    if MANIFEST not in names:
+        return None
+    try:
+        data = json.loads(results.read(MANIFEST) or b"")
+    except ValueError:
+        return []
+    files = data.get("files") if isinstance(data, dict) else None
+    return [str(name) for name in files] if isinstance(files, list) else []
+
+
+def _difference(mine: Progress | None, served: Served) -> str:
+    if mine is None:
+        return "results of another run, of other rows or of other arguments"
+    return f"results of version {mine.served['model_version']} of this run, and the deployment serves {served}"
+
+
+def _after_change(place: Workplace, settings: Settings, progress: Progress, served: Served) -> Progress:
+    """Return the progress to continue from after the deployment serves something else."""
+    if settings.on_model_change == "allow":
+        if progress.served_key != served.key:
+            progress.single_version = False
+            progress.served = served.to_json()
+        return progress
+    _remove(place.results, [*(part["file"] for part in progress.parts), *place.results.names()])
+    return _new(settings, served)
+
+
+def _remove(results: Results, names: Sequence[str]) -> None:
+    """Delete what tasks like this one have written; other files are kept."""
+    if MANIFEST in names:  # First: without it, nothing in the folder is a result.
+        results.delete(MANIFEST)
+    for name in names:
+        if stored.is_own(name) or name == ERRORS:
+            results.delete(name)
+
+
+def _superseded(place: Workplace, progress: Progress, served: Served) -> SupersededError:
+    error = SupersededError(
+        f"Deployment {place.run.name!r}: it served version {progress.served['model_version']} of model "
+        f"{progress.served['model_name']!r} when the scoring began, and now serves {served}. {progress.rows} of "
+        f"{place.rows.total} rows were scored before.\nRun the task again with on_stale_state='restart', or give "
+        "on_model_change='restart' or 'allow'. A deployment of its own for the batch is not changed by promotions."
+    )
+    error.transient = False
+    return error
+
+
+class _Scoring:
+    """Scores the rest of a table through one served version."""
+
+    def __init__(self, place: Workplace, settings: Settings, asked: Asked, progress: Progress, served: Served) -> None:
+        self._place = place
+        self._settings = settings
+        self._asked = replace(asked, target=replace(asked.target, answered_row=_answered_row(place, asked, progress)))
+        self._progress = progress
+        self._served = served
+        self._limit = Limit(settings.concurrency or asked.target.concurrency)
+        self._prepared: deque[Prepared] = deque()
+        self._held = Held(place.format, progress)
+        self._report = Report(progress, place.rows.total)
+        self._last_read = time.monotonic()
+
+    def score(self) -> None:
+        """
+        Score.
+
+        :raises ModelChanged: the deployment serves something else
+        """
+        place, progress = self._place, self._progress
+        found = scoring.score_chunks(
+            self._chunks(), self._asked.target, self._connect, concurrency=self._limit.most, on_wait=self._attend
+        )
+        begun, before = time.monotonic(), progress.seconds
+        try:
+            with closing(found):
+                for chunk in found:
+                    self._held.add(self._rows_of(chunk), chunk.latencies)
+                    self._check_errors()
+                    if self._held.size >= PART_BYTES or time.monotonic() - self._last_read >= READ_EVERY:
+                        progress.seconds = before + time.monotonic() - begun
+                        self._confirm()
+        except HopsworksError:
+            # A failure may come from a change of the deployment. If not, its answers so far are kept.
+            progress.seconds = before + time.monotonic() - begun
+            self._confirm()
+            raise
+        progress.seconds = before + time.monotonic() - begun
+        place.rows.check_unchanged()
+        self._confirm()
+
+    def _chunks(self) -> Iterator[tuple[int, list[str]]]:
+        for first, rows in self._place.rows.chunks(self._asked.chunk_rows, self._progress.rows):
+            prepared = self._asked.form.prepare(first, rows)
+            self._prepared.append(prepared)
+            yield first, prepared.instances
+
+    def _connect(self, sleep: Callable[[float], None]) -> Connection:
+        return LimitedConnection(self._place.connect(sleep), self._limit, sleep)
+
+    def _rows_of(self, chunk: Chunk) -> tuple[ResultRows, dict[int, BadRow]]:
+        """Return the rows of the result, and those that failed by their places."""
+        prepared = self._prepared.popleft()
+        bad, predictions = prepared.bad, chunk.predictions
+        if bad:
+            predictions = [None] * (len(prepared.places) + len(bad))
+            for place, prediction in zip(prepared.places, chunk.predictions, strict=True):
+                predictions[place] = prediction
+        for number, reason in chunk.refused.items():
+            bad[prepared.places[number - chunk.first]] = BadRow(None, reason)
+        errors = {place: str(fault) for place, fault in bad.items()}
+        return ResultRows(prepared.first, prepared.keys, predictions, errors), bad
+
+    def _attend(self) -> None:
+        self._place.check_alive()
+        self._report.log(self._held, self._limit)
+
+    def _check_errors(self) -> None:
+        """
+        Check that not too many rows have failed.
+
+        :raises InvalidInputError: more than are allowed
+        """
+        errors, rows = self._progress.errors + self._held.errors, self._progress.rows + self._held.rows
+        first = self._held.first_error
+        if errors == rows and errors >= min(_BEFORE_ANY_ANSWER, self._place.rows.total):
+            message = f"input: none of the first {rows} rows has a prediction{first}.\nCheck the columns of the rows."
+            raise InvalidInputError(message)
+        most = most_errors(self._settings, self._place.rows.total)
+        if errors > most:
+            message = (
+                f"input: {errors} of {rows} rows failed, more than {most} (max_errors){first}.\nCorrect the rows, or "
+                "raise max_errors."
+            )
+            raise InvalidInputError(message)
+
+    def _confirm(self) -> None:
+        """
+        Write the answers that are held back, if the deployment still serves the same.
+
+        :raises ModelChanged: it does not; the answers are dropped
+        """
+        place = self._place
+        served = place.drive(read_served(place.run, place.run.backoff(1.0)))
+        self._last_read = time.monotonic()
+        if served.key != self._served.key:
+            raise ModelChanged(served)
+        if served != self._served:
+            log.info("Deployment %r was restarted and serves the same as before", place.run.name)
+            self._served = served
+        if self._held.rows:
+            self._held = self._held.write(place.results, place.format, self._settings.try_name)
+
+
+def _answered_row(place: Workplace, asked: Asked, progress: Progress) -> list[str]:
+    """Return a row as JSON that an earlier try has an answer to, alone in a list; an empty list if there is none."""
+    if progress.answered is None:
+        return []
+    for first, rows in place.rows.chunks(1, progress.answered):
+        return asked.form.prepare(first, rows).instances
+    return []
+
+
+def most_errors(settings: Settings, total: int) -> int:
+    """
+    Return how many rows may fail.
+
+    :param total: the number of rows
+    """
+    return math.floor(_SHARE_OF_ERRORS * total) if settings.max_errors is None else settings.max_errors
+
+
+def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
+    """Write the errors and the manifest, unless another try has, and remove what is not part of the result."""
+    results = place.results
+    names = results.names()
+    if MANIFEST not in names:
+        if not progress.success:
+            message = "input: no row has a prediction.\nSee the reasons in the log, and check the columns of the rows."
+            raise InvalidInputError(message)
+        error_files = [part["errors_file"] for part in progress.parts if "errors_file" in part]
+        if error_files:
+            results.join(ERRORS, error_files)
+        results.write(f"_progress-{settings.try_name}.json", json.dumps(progress.to_json()).encode())
+        content = json.dumps(progress.manifest(str(results)), indent=1).encode()
+        if results.create(MANIFEST, content):
+            keep = {part["file"] for part in progress.parts} | {f"_progress-{settings.try_name}.json"}
+            for name in results.names():
+                if stored.is_own(name) and name not in keep:
+                    results.delete(name)
+            return progress
+    return _winner(results, settings)
+
+
+def _winner(results: Results, settings: Settings) -> Progress:
+    """Return the progress that the manifest is of."""
+    names = results.names()
+    files = _files_of_manifest(results, names)
+    for one in stored.read_progress(results, names):
+        if one.key == settings.key and one.files == files:
+            return one
+    error = DeploymentError(
+        f"result_path: another task has written a manifest of other results into {results} meanwhile.\nUse a folder "
+        "for each task."
+    )
+    error.transient = True
+    raise error

@@ -1,0 +1,365 @@
+"""The files of a batch: Parquet, CSV and JSON lines; shards; results; and files that are no table."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import json
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+from airflow_provider_hsml.hooks import json_lines
+from airflow_provider_hsml.hooks.result_folder import JsonLines, ResultFolder
+from airflow_provider_hsml.hooks.row_files import row_files
+from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
+from airflow_provider_hsml.hopsworks.batch.rows import BadRow
+from airflow_provider_hsml.hopsworks.errors import InvalidInputError
+from airflow_provider_hsml.tables import MOST_SHARDS, join_manifests, split_input
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pa = pytest.importorskip("pyarrow", reason="tables are read with pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+ParquetFormat = importlib.import_module("airflow_provider_hsml.hooks.arrow_files").ParquetFormat
+pytestmark = pytest.mark.airflow
+
+ROWS = [{"id": f"n{x}", "x": x / 2} for x in range(1000)]
+
+
+def write(path: Path, rows: list[dict[str, Any]] | None = None, *, row_group_size: int = 100) -> Path:
+    """Write rows into a file, in the format that its name says."""
+    rows = ROWS if rows is None else rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=row_group_size)
+        return path
+    if name.endswith(".csv"):
+        text = "".join(f"{row['id']},{row['x']}\n" for row in rows)
+        content = f"id,x\n{text}".encode()
+    else:
+        content = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
+    return path
+
+
+def read(given: Any, start: int = 0, size: int = 64) -> list[Any]:
+    files = row_files(given)
+    chunks = list(files.chunks(size, start))
+    assert [first for first, _ in chunks] == list(range(start, files.total, size))
+    assert all(len(rows) == size for _, rows in chunks[:-1])
+    return [row for _, rows in chunks for row in rows]
+
+
+NAMES = ("rows.jsonl", "rows.ndjson.gz", "rows.json", "rows.parquet", "rows.csv", "rows.csv.gz")
+
+
+class TestRows:
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("start", [0, 1, 99, 100, 640, 999])
+    def test_rows_from_any_row_on(self, tmp_path: Path, name: str, start: int) -> None:
+        assert read(str(write(tmp_path / name)), start) == ROWS[start:]
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_many_files(self, tmp_path: Path, name: str) -> None:
+        for number in range(3):
+            write(tmp_path / "table" / f"{number}-{name}", ROWS[number * 300 : number * 300 + 300])
+        (tmp_path / "table" / "_SUCCESS").touch()
+        (tmp_path / "table" / "notes.txt").write_text("no rows")
+        paths = [str(tmp_path / "table" / f"{number}-{name}") for number in range(3)]
+
+        for given in (
+            tmp_path / "table",
+            f"file://{tmp_path}/table",
+            f"{tmp_path}/table/*-{name}",
+            paths,
+            tuple(paths),
+            json.dumps(paths),
+        ):
+            assert read(given) == ROWS[:900]
+        assert read(paths, 450) == ROWS[450:900]
+
+    def test_row_groups(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "rows.parquet")
+
+        assert read({"path": str(path), "row_groups": [2, 5]}) == ROWS[200:500]
+        assert read({"path": str(path), "row_groups": [2, 5]}, 150) == ROWS[350:500]
+        with pytest.raises(InvalidInputError, match="has no row groups from 8 to 11"):
+            row_files({"path": str(path), "row_groups": [8, 11]})
+
+    def test_lines_that_are_no_rows(self, tmp_path: Path) -> None:
+        (tmp_path / "rows.jsonl").write_bytes(b'{"x": 1}\n\n{"x": secret}\n{"x": "\xff"}\n' + b"[" * 100_000 + b"\n3\n")
+
+        one, *bad, three = read(str(tmp_path / "rows.jsonl"))
+
+        assert (one, three) == ({"x": 1}, 3)
+        assert [type(row) for row in bad] == [BadRow] * 3
+        assert "secret" not in str(bad)
+        assert all("is no JSON" in row.reason for row in bad)
+
+    @pytest.mark.parametrize(
+        ("files", "message"),
+        [
+            ({"rows.parquet": b""}, "is empty"),
+            ({"rows.csv": b""}, "is empty"),
+            ({"rows.parquet": b"PAR1 is not enough"}, "cannot be read"),
+            ({"rows.csv": b"a,b\n1\n"}, "cannot be read"),
+            ({"rows.jsonl.gz": b"no gzip"}, "'rows.jsonl.gz' cannot be read after line 0"),
+            ({"rows.jsonl.gz": gzip.compress(b'{"x": 1}\n' * 10_000)[:-20]}, "cannot be read after line"),
+            ({"rows.txt": b"x"}, "input: expected files of one kind"),
+            ({"rows.jsonl": b"{}", "rows.csv": b"a\n1\n"}, "input: expected files of one kind"),
+            (
+                {"a.csv": b"a,b\n1,2\n", "b.csv": b"b,a\n1,2\n"},
+                "(?s)'b.csv' has the columns .* same columns in the same order",
+            ),
+            ({"rows.jsonl": b'{"x": "' + 200 * b"y" + b'"}'}, "line 1 of 'rows.jsonl' is longer than 100 bytes"),
+        ],
+    )
+    def test_files_without_a_table(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes], message: str
+    ) -> None:
+        monkeypatch.setattr(json_lines, "LONGEST_LINE", 100)
+        for name, content in files.items():
+            (tmp_path / name).write_bytes(content)
+
+        with pytest.raises(InvalidInputError, match=message):
+            read([str(tmp_path / name) for name in files])
+
+    @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "rows.jsonl"])
+    def test_a_header_only(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / name
+        if name.endswith(".parquet"):
+            pq.write_table(pa.table({"x": pa.array([], pa.int64())}), path)
+        else:
+            path.write_text("id,x\n" if name.endswith(".csv") else "\n\n")
+
+        assert row_files(str(path)).total == 0
+
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [
+            ("/nowhere/rows.jsonl", "there is no such file"),
+            ("/nowhere/*.jsonl", "there is no such file"),
+            ([], "expected at least one file"),
+            (3, "input"),
+            ("nosuchscheme://bucket/rows.jsonl", "Airflow cannot use such URLs here"),
+            ({"path": "/nowhere/rows.parquet"}, "expected two numbers"),
+            ({"file": "x"}, "file"),
+        ],
+    )
+    def test_no_files(self, given: Any, message: str) -> None:
+        with pytest.raises(InvalidInputError, match=message):
+            row_files(given)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_an_input_that_changes(self, tmp_path: Path, name: str) -> None:
+        files = row_files(str(write(tmp_path / name)))
+        files.check_unchanged()
+        write(tmp_path / name, ROWS[:-1])
+
+        with pytest.raises(InvalidInputError, match="was changed while it was read"):
+            files.check_unchanged()
+        (tmp_path / name).unlink()
+        with pytest.raises(InvalidInputError, match="was changed while it was read"):
+            files.check_unchanged()
+
+
+class TestResults:
+    PREDICTIONS = (
+        ([None, 1, 2], pa.int64()),
+        ([0.5, 1, None], pa.float64()),
+        (["a", None], pa.string()),
+        ([True, None, False], pa.bool_()),
+        ([[0.1, 0.9], None], pa.list_(pa.float64())),
+        ([{"label": "a"}, None], pa.string()),
+    )
+
+    @pytest.mark.parametrize(("predictions", "kind"), PREDICTIONS)
+    def test_parquet(self, predictions: list[Any], kind: Any) -> None:
+        """The type of the first prediction is that of all parts, also of those before it and after it."""
+        remembered: dict[str, Any] = {}
+        content = []
+        for values in ([None, None], predictions, [None]):
+            part = ParquetFormat().begin(remembered)
+            part.add(ResultRows(0, {"id": [f"n{row}" for row in range(len(values))]}, values))
+            assert part.size > 0
+            content.append(part.finish())
+        tables = [pq.read_table(pa.BufferReader(one)) for one in content]
+
+        found = tables[1]
+        assert found.column_names == ["row", "id", "prediction", "error"]
+        assert found.schema.field("prediction").type == kind
+        values = found["prediction"].to_pylist()
+        assert values == [json.dumps(one) if isinstance(one, dict) else one for one in predictions]
+        assert tables[2].schema == tables[1].schema
+
+    def test_predictions_of_another_type(self) -> None:
+        part = ParquetFormat().begin({})
+        part.add(ResultRows(0, {}, [1]))
+        part.add(ResultRows(1, {}, ["one"]))
+
+        with pytest.raises(InvalidInputError, match="'prediction' that are not of the type integer"):
+            part.finish()
+
+    def test_json_lines(self) -> None:
+        part = JsonLines().begin({})
+        part.add(ResultRows(0, {"id": ["a", 'b"']}, [{"x": [1]}, None], {1: "no"}))
+        part.add(ResultRows(2, {"id": [None]}, [0.5]))
+
+        assert part.finish() == (
+            b'{"row": 0, "id": "a", "prediction": {"x": [1]}}\n'
+            b'{"row": 1, "id": "b\\"", "prediction": null, "error": "no"}\n'
+            b'{"row": 2, "id": null, "prediction": 0.5}\n'
+        )
+        assert part.size == len(part.finish())
+
+
+class TestFolder:
+    @pytest.mark.parametrize("scheme", ["", "file://"])
+    def test_files(self, tmp_path: Path, scheme: str) -> None:
+        folder = ResultFolder(f"{scheme}{tmp_path}/new/results/")
+
+        assert folder.names() == []
+        folder.write("a", b"1")
+        folder.write("a", b"2")
+        assert folder.create("b", b"3")
+        assert not folder.create("b", b"4")
+        folder.join("c", ["a", "b"])
+        assert {name: folder.read(name) for name in folder.names()} == {"a": b"2", "b": b"3", "c": b"23"}
+        folder.delete("a")
+        folder.delete("a")
+        assert folder.read("a") is None
+        assert sorted(path.name for path in (tmp_path / "new" / "results").iterdir()) == ["b", "c"]
+
+    def test_no_space_is_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = ResultFolder(tmp_path)
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("pathlib.Path.write_bytes", full)
+        with pytest.raises(InvalidInputError, match="cannot be written to \\(No space left on device\\)"):
+            folder.write("a", b"1")
+        assert folder.names() == []
+
+    @pytest.mark.parametrize("given", ["/proc/1/nowhere", "", None, 3])
+    def test_no_folder(self, given: Any) -> None:
+        with pytest.raises(InvalidInputError, match="result_path"):
+            ResultFolder(given)
+
+
+class TestShards:
+    def test_parquet_is_cut_between_row_groups(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "rows.parquet")
+
+        shards = split_input(str(path), rows_per_shard=250)
+
+        assert shards == [[{"path": str(path), "row_groups": [first, min(first + 2, 10)]}] for first in range(0, 10, 2)]
+        assert [row for shard in shards for row in read(shard)] == ROWS
+        json.dumps(shards)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_files_are_put_together(self, tmp_path: Path, name: str) -> None:
+        for number in range(5):
+            write(tmp_path / f"{number}-{name}", ROWS[number * 100 : number * 100 + 100])
+
+        shards = split_input(tmp_path, rows_per_shard=200)
+
+        assert [len(shard) for shard in shards] == [2, 2, 1]
+        assert [row for shard in shards for row in read(shard)] == ROWS[:500]
+
+    def test_too_many(self, tmp_path: Path) -> None:
+        path = write(tmp_path / "rows.parquet", [{"x": x} for x in range(MOST_SHARDS + 1)], row_group_size=1)
+
+        with pytest.raises(InvalidInputError, match="expected at most 1024 shards, got 1025"):
+            split_input(path, rows_per_shard=1)
+
+    @pytest.mark.parametrize(
+        ("second", "single"),
+        [
+            ({}, True),
+            ({"model_version": 4}, False),
+            ({"deployment_version": 8}, False),
+            ({"single_version": False}, False),
+            ({"single_version": "unknown"}, "unknown"),
+        ],
+    )
+    def test_manifests_are_put_together(self, second: dict[str, Any], single: bool | str) -> None:
+        one = {
+            "result_path": "/a",
+            "files": ["part-1.jsonl"],
+            "counts": {"success": 3, "error": 1, "skipped": 0},
+            "model_version": 3,
+            "deployment_version": 7,
+            "single_version": True,
+            "rows_per_second": 10.0,
+            "fingerprint": "f",
+        }
+
+        joined = join_manifests([one, {**one, "result_path": "/b", **second}])
+
+        assert joined["files"] == ["/a/part-1.jsonl", "/b/part-1.jsonl"]
+        assert joined["counts"] == {"success": 6, "error": 2, "skipped": 0}
+        assert joined["single_version"] == single
+        with pytest.raises(InvalidInputError, match="manifests: expected at least one"):
+            join_manifests([])
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """An S3 server with a bucket, and the Airflow connection to it."""
+    pytest.importorskip("s3fs", reason="Airflow reaches S3 with s3fs")
+    server = pytest.importorskip("moto.server", reason="moto is the S3 server").ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    connection = {
+        "conn_type": "aws",
+        "login": "somebody",
+        "password": "opens-nothing",
+        "extra": {"endpoint_url": url, "region_name": "us-east-1"},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_CONN_BUCKET", json.dumps(connection))
+        with urllib.request.urlopen(urllib.request.Request(f"{url}/tables", method="PUT")) as answer:
+            assert answer.status == 200
+        yield "s3://bucket@tables"
+    server.stop()
+
+
+class TestBucket:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_rows(self, bucket: str, tmp_path: Path, name: str) -> None:
+        for number in range(3):
+            local = write(tmp_path / name, ROWS[number * 300 : number * 300 + 300])
+            ObjectStoragePath(f"{bucket}/{name}/{number}-{name}").write_bytes(local.read_bytes())
+
+        for given in (f"{bucket}/{name}", f"{bucket}/{name}/*-{name}"):
+            assert read(given) == ROWS[:900]
+            assert read(given, 450) == ROWS[450:900]
+        assert [row for shard in split_input(f"{bucket}/{name}", rows_per_shard=300) for row in read(shard)] == ROWS[
+            :900
+        ]
+        files = row_files(f"{bucket}/{name}")
+        files.check_unchanged()
+        ObjectStoragePath(f"{bucket}/{name}/1-{name}").write_bytes(b"other")
+        with pytest.raises(InvalidInputError, match=f"'1-{name}' was changed while it was read"):
+            files.check_unchanged()
+
+    def test_results(self, bucket: str) -> None:
+        folder = ResultFolder(f"{bucket}/new/results/")
+
+        assert folder.names() == []
+        folder.write("a", b"1")
+        assert folder.create("b", b"3")
+        assert not folder.create("b", b"4")
+        folder.join("c", ["a", "b"])
+        assert {name: folder.read(name) for name in folder.names()} == {"a": b"1", "b": b"3", "c": b"13"}
+        folder.delete("a")
+        folder.delete("a")
+        assert ResultFolder(f"{bucket}/new/results").names() == ["b", "c"]
