@@ -61,12 +61,12 @@ def liar(hook: HsmlHook, model_file: Callable[..., Any]) -> Callable[..., int]:
 
 PATHS = (
     None,
-    "/Projects/demo/Models/{name}/",
-    "/Projects/demo/Models/{name}/2",
-    "hdfs:///Projects/demo/Models/{name}",
-    "/Projects/DEMO/Models/{name}",
+    "/Projects/example/Models/{name}/",
+    "/Projects/example/Models/{name}/2",
+    "hdfs:///Projects/example/Models/{name}",
+    "/Projects/EXAMPLE/Models/{name}",
 )
-"""Forms in which a server may write the path of a model of the project ``demo``."""
+"""Forms in which a server may write the path of a model of the project ``example``."""
 
 
 def _read_with_path(read: Callable[..., Any], path: str | None, data: Mapping[str, Any]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -53,16 +54,17 @@ def test_same(one: Any, other: Any, expected: bool) -> None:
 
 
 def nested(depth: int, innermost: Any) -> Any:
-    """Build lists in lists, as deep as a parser accepts."""
+    """Build lists in lists."""
     for _ in range(depth):
         innermost = [innermost]
     return innermost
 
 
 def test_what_nests_too_deeply_to_be_compared_differs() -> None:
-    assert not same(nested(900, 1), nested(900, 1))
-    answer = {"predictions": nested(900, 1)}
-    result = judge(nested(900, 2), champion=answer).judge(answer, 0.01)
+    depth = sys.getrecursionlimit()
+    assert not same(nested(depth, 1), nested(depth, 1))
+    answer = {"predictions": nested(depth, 1)}
+    result = judge(nested(depth, 2), champion=answer).judge(answer, 0.01)
 
     assert result.attribution is Attribution.NEITHER
     assert "answers otherwise than recorded" in result.wrong
