@@ -46,10 +46,15 @@ TASKS = [getattr(module, name) for module in (operators, sensors) for name in mo
 FIELDS = [(kind, field) for kind in TASKS for field in kind.template_fields]
 
 
+def required_of(kind: Any, *, but: str = "") -> dict[str, Any]:
+    """Return arguments with which an operator is right, all but one."""
+    needed = {**REQUIRED, "input": "x"} if kind is operators.BatchPredictOperator else REQUIRED
+    return {name: value for name, value in needed.items() if name in kind.template_fields and name != but}
+
+
 def make(kind: Any, **given: Any) -> Any:
     """Make an operator that is right but for what is given."""
-    needed = {name: value for name, value in REQUIRED.items() if name in kind.template_fields}
-    return kind(**{"task_id": "task", **needed, **given})
+    return kind(**{"task_id": "task", **required_of(kind), **given})
 
 
 class Upstream(FakeTaskInstance):
@@ -99,7 +104,7 @@ class TestEveryArgument:
             assert f"{field}: expected a value from the template {template!r}, got 'None'.\n" in str(caught.value)
 
     def test_from_expand(self, kind: Any, field: str, dag: DAG) -> None:
-        needed = {name: value for name, value in REQUIRED.items() if name in kind.template_fields and name != field}
+        needed = required_of(kind, but=field)
         with dag:
             kind.partial(task_id="task", **needed).expand(**{field: [None, "x"]})
             kind.partial(task_id="other", **needed).expand_kwargs([{field: None}])
@@ -112,7 +117,7 @@ class TestEveryArgument:
         with DAG("other", schedule=None, default_args={field: "{{ x }}"}):
             task = kind(
                 task_id="task",
-                **{name: value for name, value in REQUIRED.items() if name in kind.template_fields and name != field},
+                **required_of(kind, but=field),
             )
 
         with pytest.raises(AirflowFailException, match=rf"^{field}: expected a value from the template '{{{{ x }}}}'"):
@@ -302,11 +307,11 @@ class TestNotGiven:
 
     @pytest.mark.parametrize("kind", TASKS, ids=lambda kind: kind.__name__)
     def test_a_literal_none(self, kind: Any, dag: DAG) -> None:
-        optional = {field: None for field in kind.template_fields if field not in REQUIRED}
+        optional = {field: None for field in kind.template_fields if field not in required_of(kind)}
         with dag:
             task = make(kind, **{"hsml_conn_id": "x", **optional})
             mapped = {"hsml_conn_id": ["x"]}
-            needed = {name: value for name, value in REQUIRED.items() if name in kind.template_fields}
+            needed = required_of(kind)
             optional.pop("hsml_conn_id")
             kind.partial(task_id="mapped", **needed, **optional).expand(**mapped)
 
