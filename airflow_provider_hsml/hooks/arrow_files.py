@@ -29,6 +29,8 @@ _WRITTEN_ROWS = 4096
 """Rows of a result that become Arrow at a time."""
 _ROW_BYTES = 16
 """Bytes for which a row counts until then."""
+_EXACT = 2**53
+"""Integers up to this one are floats without a loss."""
 
 
 class Tables:
@@ -153,20 +155,26 @@ class ParquetFormat:
         """
         Begin a part.
 
-        :param remembered: holds the types of the columns, which the first rows decide
+        :param remembered: holds the types of the columns, which the first rows decide. A part that is finished adds its
         """
         return ParquetPart(remembered)
 
 
 class ParquetPart:
-    """A part of Parquet that is not written yet."""
+    """
+    A part of Parquet that is not written yet.
+
+    :param remembered: the types of the columns, as the parts before have them
+    """
 
     def __init__(self, remembered: dict[str, Any]) -> None:
-        self._types = remembered
+        self._remembered = remembered
+        self._types = dict(remembered)
         self._size = 0
         self._tables: list[Any] = []
         self._held: list[ResultRows] = []
         self._held_rows = 0
+        self._refused: InvalidInputError | None = None
 
     @property
     def size(self) -> int:
@@ -177,31 +185,41 @@ class ParquetPart:
         """
         Add the rows of a chunk.
 
-        :raises InvalidInputError: predictions have another type than those before
+        :raises InvalidInputError: a value has another type than those before; the part can no longer be used
         """
         self._held.append(rows)
         self._held_rows += len(rows.predictions)
-        if self._held_rows >= _WRITTEN_ROWS:
+        if self._refused or self._held_rows >= _WRITTEN_ROWS:
             self._encode()
 
     def finish(self) -> bytes:
         """
         Return the content of its file.
 
-        :raises InvalidInputError: predictions have another type than those before
+        :raises InvalidInputError: a value has another type than those before; the part can no longer be used
         """
         self._encode()
         # The rows before the first prediction have a column without a type.
         schema = pa.schema([(field.name, self._final(field)) for field in self._tables[0].schema])
         sink = pa.BufferOutputStream()
         pq.write_table(pa.concat_tables([table.cast(schema) for table in self._tables]), sink)
+        self._remembered.update(self._types)
         return bytes(sink.getvalue())
 
     def _encode(self) -> None:
-        """Make a table of the rows that are held."""
-        held, self._held, self._held_rows = self._held, [], 0
-        if not held:
-            return
+        """Make a table of the rows that are held. They are let go only then, so that no part lacks rows."""
+        if self._refused is None and self._held:
+            try:
+                self._tables.append(self._table(self._held))
+            except InvalidInputError as error:
+                self._refused = error
+            else:
+                self._size += self._tables[-1].nbytes
+                self._held, self._held_rows = [], 0
+        if self._refused is not None:
+            raise self._refused
+
+    def _table(self, held: Sequence[ResultRows]) -> Any:
         numbers = [number for rows in held for number in range(rows.first, rows.first + len(rows.predictions))]
         columns: dict[str, Any] = {"row": pa.array(numbers, pa.int64())}
         for name in held[0].keys:
@@ -210,9 +228,7 @@ class ParquetPart:
         columns["prediction"] = self._column("prediction", numbers, predictions)
         errors = {rows.first + place: error for rows in held for place, error in rows.errors.items()}
         columns["error"] = pa.array([errors.get(number) for number in numbers], pa.string())
-        table = pa.table(columns)
-        self._size += table.nbytes
-        self._tables.append(table)
+        return pa.table(columns)
 
     def _final(self, field: Any) -> Any:
         kind = self._types.get(field.name)
@@ -224,17 +240,17 @@ class ParquetPart:
             first = next((value for value in values if value is not None), None)
             if first is None:
                 return pa.nulls(len(values))
-            kind = self._types[name] = _kind_of(first)
+            kind = self._types[name] = _kind_of(first, is_key=name != "prediction")
         if kind == "json":
-            values = [None if value is None else json.dumps(value) for value in values]
-        try:
-            return pa.array(values, _TYPES[kind])
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+        if not _are_all(values, kind):  # Before Arrow sees them: it makes 2 of 2.7, and 1 of True.
+            row = next(number for number, value in zip(numbers, values, strict=True) if not _are_all([value], kind))
             message = (
-                f"result_path: the rows {numbers[0]} to {numbers[-1]} have values of {name!r} that are not of the "
-                f"type {kind} of the rows before.\nGive files of JSON lines: their results have any values."
+                f"result_path: the value of {name!r} in row {row} is not of the type {kind} of the rows before, or "
+                "cannot be stored as that without a loss.\nGive files of JSON lines: their results have any values."
             )
-            raise InvalidInputError(message) from None
+            raise InvalidInputError(message)
+        return pa.array(values, _TYPES[kind])
 
 
 _TYPES = {
@@ -245,20 +261,51 @@ _TYPES = {
     "numbers": pa.list_(pa.float64()),
     "json": pa.string(),
 }
+_PYTHON_TYPES = {"boolean": {bool}, "integer": {int}, "number": {int, float}, "text": {str}, "numbers": {list}}
 
 
-def _kind_of(value: Any) -> str:
-    """Return the type of a column by its first value; what is nested becomes JSON text."""
+def _kind_of(value: Any, *, is_key: bool) -> str:
+    """
+    Return the type of a column by its first value; what is nested becomes JSON text.
+
+    Predictions that are numbers are always ``number``: a model that answers 1 may answer 0.5 later, or in another
+    shard, and all files of a result have one type. Keys have the type that they have in the input.
+    """
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, int):
+    if isinstance(value, int) and is_key:
         return "integer"
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         return "number"
     if isinstance(value, str):
         return "text"
     is_flat = isinstance(value, list) and value and all(type(item) in (int, float) for item in value)
     return "numbers" if is_flat else "json"
+
+
+def _are_all(values: Sequence[Any], kind: str) -> bool:
+    """Return whether values, of which some may be None, can be stored as a type without a loss."""
+    found = set(map(type, values)) - {type(None)}
+    if not found <= _PYTHON_TYPES[kind]:
+        return False
+    if kind == "numbers":
+        return _are_all([item for value in values if value is not None for item in value], "number")
+    if kind == "text":
+        return not any(value is not None and not _is_utf8(value) for value in values)
+    if int not in found:
+        return True
+    whole = [value for value in values if type(value) is int]
+    if kind == "integer":
+        return -(2**63) <= min(whole) and max(whole) < 2**63
+    return -_EXACT <= min(whole) and max(whole) <= _EXACT
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _key(file: InputFile) -> tuple[str, tuple[int, int] | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import importlib
 import json
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 pa = pytest.importorskip("pyarrow", reason="tables are read with pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
-ParquetFormat = importlib.import_module("airflow_provider_hsml.hooks.arrow_files").ParquetFormat
+arrow_files = importlib.import_module("airflow_provider_hsml.hooks.arrow_files")
+ParquetFormat = arrow_files.ParquetFormat
 pytestmark = pytest.mark.airflow
 
 ROWS = [{"id": f"n{x}", "x": x / 2} for x in range(1000)]
@@ -171,7 +173,7 @@ class TestRows:
 
 class TestResults:
     PREDICTIONS = (
-        ([None, 1, 2], pa.int64()),
+        ([None, 1, 2], pa.float64()),
         ([0.5, 1, None], pa.float64()),
         (["a", None], pa.string()),
         ([True, None, False], pa.bool_()),
@@ -198,12 +200,72 @@ class TestResults:
         assert values == [json.dumps(one) if isinstance(one, dict) else one for one in predictions]
         assert tables[2].schema == tables[1].schema
 
-    def test_predictions_of_another_type(self) -> None:
-        part = ParquetFormat().begin({})
-        part.add(ResultRows(0, {}, [1]))
-        part.add(ResultRows(1, {}, ["one"]))
+    @pytest.mark.parametrize(
+        ("values", "wrong"),
+        [
+            ([1, "one"], 1),
+            ([1, True], 1),
+            ([0.5, None, False], 2),
+            ([True, 0], 1),
+            (["a", 1], 1),
+            (["a", "\ud800"], 1),
+            ([[0.5], [1, True]], 1),
+            ([[0.5], [2**53 + 1]], 1),
+            ([[0.5], "a"], 1),
+            ([0.5, 2**53, 2**53 + 1], 2),
+            ([0.5, 10**400], 1),
+        ],
+    )
+    @pytest.mark.parametrize("written", [1, 4096])
+    def test_predictions_of_another_type(
+        self, monkeypatch: pytest.MonkeyPatch, values: list[Any], wrong: int, written: int
+    ) -> None:
+        """A value is stored as it is, or named; and a part that lacks rows is never written."""
+        monkeypatch.setattr(arrow_files, "_WRITTEN_ROWS", written)
+        remembered: dict[str, Any] = {}
+        part = ParquetFormat().begin(remembered)
+        found = []
+        for row, value in enumerate(values):
+            with contextlib.suppress(InvalidInputError):
+                part.add(ResultRows(row, {}, [value]))
 
-        with pytest.raises(InvalidInputError, match="'prediction' that are not of the type integer"):
+        for act in (part.finish, lambda: part.add(ResultRows(9, {}, [values[0]])), part.finish):
+            with pytest.raises(InvalidInputError, match=f"the value of 'prediction' in row {wrong} is not of the") as e:
+                act()
+            found.append(str(e.value))
+        assert len(set(found)) == 1
+        assert remembered == {}
+
+    @pytest.mark.parametrize(
+        "parts",
+        [
+            [[1], [0.5]],
+            [[1, 0.5]],
+            [[0.5], [1]],
+            [[1, 2.7, -0.9]],
+            [[None], [-(2**53)], [2**53, 0.1]],
+            [[[1]], [[0.5, None], []]],
+        ],
+    )
+    def test_numbers_lose_nothing_and_have_one_type(self, parts: list[list[Any]]) -> None:
+        remembered: dict[str, Any] = {}
+        tables = []
+        for values in parts:
+            part = ParquetFormat().begin(remembered)
+            for row, value in enumerate(values):
+                part.add(ResultRows(row, {}, [value]))
+            tables.append(pq.read_table(pa.BufferReader(part.finish())))
+
+        assert [table["prediction"].to_pylist() for table in tables] == parts
+        assert len({str(table.schema) for table in tables if table["prediction"].null_count < len(table)}) == 1
+
+    def test_keys_keep_large_integers(self) -> None:
+        part = ParquetFormat().begin({})
+        part.add(ResultRows(0, {"id": [2**63 - 1, None]}, [1, 2]))
+
+        assert pq.read_table(pa.BufferReader(part.finish()))["id"].to_pylist() == [2**63 - 1, None]
+        part.add(ResultRows(2, {"id": [2**63]}, [1]))
+        with pytest.raises(InvalidInputError, match="the value of 'id' in row 2"):
             part.finish()
 
     def test_json_lines(self) -> None:
