@@ -1,14 +1,14 @@
-"""Files that pyarrow reads and writes: Parquet and CSV. Needs the extra ``[tables]``; imported where it is used."""
+"""Files of Parquet. Needs the extra ``[tables]``; imported where it is used."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-from .arrow_rows import TableRows  # First: its error says that pyarrow is not installed.
+from .arrow_rows import TableRows, check_names  # First: its error says that pyarrow is not installed.
+from .object_storage import unreadable
 
 # isort: split
 import pyarrow as pa
@@ -35,9 +35,9 @@ _EXACT = 2**53
 
 class Tables:
     """
-    Reads Parquet and CSV files, which all have the same columns.
+    Reads Parquet files, which all have the same columns.
 
-    :param files: all of the same kind
+    :param files: all of them
     :raises InvalidInputError: one cannot be read, or they have different columns
     """
 
@@ -47,29 +47,19 @@ class Tables:
         for file in files:
             fragment = self._open(file)
             found = list(fragment.physical_schema.names)
-            if names is not None and found != names:
-                message = (
-                    f"input: {file.name!r} has the columns {arguments.shown(found)}, and {files[0].name!r} has "
-                    f"{arguments.shown(names)}.\nGive files with the same columns in the same order."
-                )
-                raise InvalidInputError(message)
+            check_names(file.name, found, files[0].name, found if names is None else names)
             names = found
             self._fragments[_key(file)] = fragment
 
     def count(self, file: InputFile) -> int:
         """Count the rows of a file."""
-        fragment = self._fragments[_key(file)]
-        if file.kind == "parquet":  # Of a part of a file, pyarrow counts the rows of the whole file.
-            return sum(group.num_rows for group in fragment.row_groups)
-        return int(_tried(file, fragment.count_rows))
+        # Of a part of a file, pyarrow itself counts the rows of the whole file.
+        return sum(group.num_rows for group in self._fragments[_key(file)].row_groups)
 
     def read(self, file: InputFile, start: int) -> Iterator[TableRows]:
         """Yield the rows of a file in batches, from the row with this number."""
         fragment, start = self._from(self._fragments[_key(file)], start)
-        if file.kind == "parquet":
-            batches = _tried(file, lambda: _parquet_batches(fragment))
-        else:
-            batches = fragment.to_batches(batch_size=_READ_ROWS, batch_readahead=1, fragment_readahead=1)
+        batches = _tried(file, lambda: _batches(fragment))
         while True:
             batch = _tried(file, lambda: next(batches, None))
             if batch is None:
@@ -81,7 +71,7 @@ class Tables:
     @staticmethod
     def _from(fragment: Any, start: int) -> tuple[Any, int]:
         """Return the part of a fragment from a row on, as far as its row groups allow, and the rows to leave out."""
-        if not start or not hasattr(fragment, "row_groups"):
+        if not start:
             return fragment, start
         ids: list[int] = []
         for group in fragment.row_groups:
@@ -97,10 +87,10 @@ class Tables:
         if file.row_groups is None:
             return fragment
         first, end = file.row_groups
-        if file.kind != "parquet" or not first < end <= fragment.num_row_groups:
+        if not first < end <= fragment.num_row_groups:
             message = (
                 f"input: {file.name!r} has no row groups from {first} to {end}.\nMake the shards again: the file was "
-                "changed, or is no Parquet file."
+                "changed."
             )
             raise InvalidInputError(message)
         return fragment.subset(row_group_ids=range(first, end))
@@ -110,7 +100,7 @@ def open_fragment(file: InputFile) -> Any:
     """
     Open a file, and return it as pyarrow's datasets have it.
 
-    :param file: a Parquet or CSV file
+    :param file: a Parquet file
     :raises InvalidInputError: it cannot be read
     """
     is_local = file.path.protocol in ("", "file", "local")
@@ -120,14 +110,14 @@ def open_fragment(file: InputFile) -> Any:
         raise InvalidInputError(message)
 
     def opened() -> Any:
-        (fragment,) = ds.dataset([file.path.path], format=file.kind, filesystem=filesystem).get_fragments()
+        (fragment,) = ds.dataset([file.path.path], format="parquet", filesystem=filesystem).get_fragments()
         _ = fragment.physical_schema
         return fragment
 
     return _tried(file, opened)
 
 
-def _parquet_batches(fragment: Any) -> Iterator[Any]:
+def _batches(fragment: Any) -> Iterator[Any]:
     """Yield the rows of a Parquet file, a few at a time: a scan of datasets holds whole row groups, and some ahead."""
     source = fragment.filesystem.open_input_file(fragment.path)
     is_local = isinstance(fragment.filesystem, LocalFileSystem)
@@ -141,8 +131,11 @@ def record_batches(table: Any) -> Iterator[TableRows]:
     Yield the batches of a table or stream of another library.
 
     :param table: anything with ``__arrow_c_stream__``
+    :raises InvalidInputError: two columns have the same name
     """
-    for batch in pa.RecordBatchReader.from_stream(table):
+    reader = pa.RecordBatchReader.from_stream(table)
+    check_names("batches", reader.schema.names)
+    for batch in reader:
         yield TableRows.of(batch)
 
 
@@ -296,8 +289,8 @@ def _are_all(values: Sequence[Any], kind: str) -> bool:
         return True
     whole = [value for value in values if type(value) is int]
     if kind == "integer":
-        return -(2**63) <= min(whole) and max(whole) < 2**63
-    return -_EXACT <= min(whole) and max(whole) <= _EXACT
+        return min(whole) >= -(2**63) and max(whole) < 2**63
+    return min(whole) >= -_EXACT and max(whole) <= _EXACT
 
 
 def _is_utf8(value: str) -> bool:
@@ -316,6 +309,4 @@ def _tried(file: InputFile, act: Callable[[], Any]) -> Any:
     try:
         return act()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0][:300]
-        message = f"input: {file.name!r} cannot be read ({reason}).\nCheck whether it is complete."
-        raise InvalidInputError(message) from error
+        raise unreadable(file.name, error) from error

@@ -1,5 +1,5 @@
 """
-The rows of a batch, in one file or many: JSON lines here, Parquet and CSV in ``arrow_files``.
+The rows of a batch, in one file or many: JSON lines here, Parquet in ``arrow_files``, CSV in ``csv_files``.
 
 Files are read as they are sent, from this machine or from object storage, and are never in memory as a whole.
 """
@@ -19,6 +19,7 @@ from airflow_provider_hsml.hopsworks.domain.plain import from_text
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .json_lines import ENDINGS, raw_lines
+from .object_storage import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,7 +190,7 @@ class Lines:
             with file.path.open("rb") as opened:  # type: ignore[no-untyped-call]
                 yield from raw_lines("input", file.name, opened)
         except OSError as error:
-            raise _unreadable(file.name, error) from error
+            raise unreadable(file.name, error) from error
 
 
 def row_files(value: object) -> RowFiles:
@@ -206,10 +207,14 @@ def row_files(value: object) -> RowFiles:
         names = sorted({file.name for file in files})
         endings = ", ".join((*ENDINGS, *_TABLES))
         arguments.refuse("input", f"files of one kind, whose names end with one of {endings}", names)
+    if kinds != {"parquet"} and any(file.row_groups for file in files):
+        arguments.refuse("input", "whole files, since only Parquet files have row groups", files[0].name)
     if kinds == {"lines"}:
-        if any(file.row_groups for file in files):
-            arguments.refuse("input", "whole files, since only Parquet files have row groups", files[0].name)
         return RowFiles(files, Lines())
+    if kinds == {"csv"}:
+        from .csv_files import CsvTables  # noqa: PLC0415 - needs pyarrow
+
+        return RowFiles(files, CsvTables(files))
     from .arrow_files import Tables  # noqa: PLC0415 - needs pyarrow
 
     return RowFiles(files, Tables(files))
@@ -237,7 +242,11 @@ def _files_of(value: object) -> list[InputFile]:
     if isinstance(value, Mapping):
         given = arguments.mapping("input", value, ("path", "row_groups"))
         first, end = (arguments.integer("input.row_groups", one, least=0) for one in _pair(given.get("row_groups")))
-        return [InputFile.of(_path(given.get("path")), (first, end))]
+        path = _path(given.get("path"))
+        try:
+            return [InputFile.of(path, (first, end))]
+        except OSError as error:
+            raise unreadable(path.name, error) from error
     path = _path(value)
     try:
         if _PATTERN & set(path.path):
@@ -251,7 +260,7 @@ def _files_of(value: object) -> list[InputFile]:
     except FileNotFoundError:
         files = []
     except OSError as error:
-        raise _unreadable(str(value), error) from error
+        raise unreadable(str(value), error) from error
     if path.is_dir():
         files = [file for file in files if file.kind is not None]
     if not files:
@@ -295,10 +304,3 @@ def _pair(value: object) -> tuple[Any, Any]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         arguments.refuse("input.row_groups", "two numbers: the first row group and the one after the last", value)
     return value[0], value[1]
-
-
-def _unreadable(name: str, error: OSError) -> InvalidInputError:
-    return InvalidInputError(
-        f"input: {name!r} cannot be read ({error.strerror or error}).\nCheck the path, and whether this task may read "
-        "it."
-    )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import importlib
 import json
+import os
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from airflow_provider_hsml.hooks import json_lines
 from airflow_provider_hsml.hooks.result_folder import JsonLines, ResultFolder
 from airflow_provider_hsml.hooks.row_files import row_files
 from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
-from airflow_provider_hsml.hopsworks.batch.rows import BadRow
+from airflow_provider_hsml.hopsworks.batch.rows import BadRow, Columns, RowForm
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.tables import MOST_SHARDS, join_manifests, split_input
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 pa = pytest.importorskip("pyarrow", reason="tables are read with pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 arrow_files = importlib.import_module("airflow_provider_hsml.hooks.arrow_files")
+csv_files = importlib.import_module("airflow_provider_hsml.hooks.csv_files")
 ParquetFormat = arrow_files.ParquetFormat
 pytestmark = pytest.mark.airflow
 
@@ -110,7 +113,10 @@ class TestRows:
             ({"rows.parquet": b""}, "is empty"),
             ({"rows.csv": b""}, "is empty"),
             ({"rows.parquet": b"PAR1 is not enough"}, "cannot be read"),
-            ({"rows.csv": b"a,b\n1\n"}, "cannot be read"),
+            ({"rows.csv": b"\n\n"}, "'rows.csv' has no header"),
+            ({"rows.csv": b"a,b,a\n1,2,3\n"}, "'rows.csv' has several columns of the name"),
+            ({"rows.csv": b'a,b\n1,"' + 200_000 * b"y"}, "'rows.csv' cannot be read after line 1"),
+            ({"rows.csv.gz": b"no gzip"}, "'rows.csv.gz' cannot be read after line 0"),
             ({"rows.jsonl.gz": b"no gzip"}, "'rows.jsonl.gz' cannot be read after line 0"),
             ({"rows.jsonl.gz": gzip.compress(b'{"x": 1}\n' * 10_000)[:-20]}, "cannot be read after line"),
             ({"rows.txt": b"x"}, "input: expected files of one kind"),
@@ -151,6 +157,7 @@ class TestRows:
             (3, "input"),
             ("nosuchscheme://bucket/rows.jsonl", "Airflow cannot use such URLs here"),
             ({"path": "/nowhere/rows.parquet"}, "expected two numbers"),
+            ({"path": "/nowhere/rows.parquet", "row_groups": [0, 1]}, "'rows.parquet' cannot be read .No such file"),
             ({"file": "x"}, "file"),
         ],
     )
@@ -169,6 +176,130 @@ class TestRows:
         (tmp_path / name).unlink()
         with pytest.raises(InvalidInputError, match="was changed while it was read"):
             files.check_unchanged()
+
+
+FORM = RowForm(Columns(None, ("id",)), {"x": "x"}, "object", is_read=True)
+
+
+def prepared(path: Path, form: RowForm = FORM) -> tuple[list[Any], list[Any], dict[int, str]]:
+    """Return the keys of all rows, what the model gets, and the reasons of the rows that are not sent."""
+    keys, sent, bad = [], [], {}
+    for first, rows in row_files(str(path)).chunks(64, 0):
+        chunk = form.prepare(first, rows)
+        keys += chunk.keys["id"]
+        sent += [json.loads(one) for one in chunk.instances]
+        bad |= {first + place: str(fault) for place, fault in chunk.bad.items()}
+        assert len(rows) == len(chunk.instances) + len(chunk.bad)
+    return keys, sent, bad
+
+
+class TestCsv:
+    @pytest.mark.parametrize("columns", [["x"], ["x", "d"]])
+    def test_keys_are_as_in_the_file(self, tmp_path: Path, columns: list[str]) -> None:
+        """Also where each row is looked at."""
+        path = tmp_path / "rows.csv"
+        path.write_text("\ufeffid,x,d\n00123,1,2024-01-01\n1.50,2,\nTRUE,3,\n,4,\n")
+        form = RowForm(Columns(None, ("id",)), {name: name for name in columns}, "list", schema=None)
+
+        keys, sent, bad = prepared(path, form)
+
+        assert keys == ["00123", "1.50", "TRUE", ""]
+        assert [row[0] for row in sent] == [1, 2, 3, 4]
+        assert not bad
+        slow = form.prepare(0, next(rows for _, rows in row_files(str(path)).chunks(64, 0)))
+        assert slow.keys["id"] == keys
+
+    def test_a_fraction_after_many_integers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(csv_files, "_READ_ROWS", 16)
+        path = tmp_path / "rows.csv"
+        path.write_text("id,x\n" + "".join(f"n{x},{x}\n" for x in range(200)) + "n,0.5\nn,\nn,oops\nn, 7 \n")
+
+        keys, sent, bad = prepared(path)
+
+        assert len(keys) == 204
+        assert sent == [*({"x": x} for x in range(200)), {"x": 0.5}, {"x": None}, {"x": 7}]
+        assert {type(row["x"]) for row in sent[:201]} == {float}
+        assert bad == {202: "x: line 204 of 'rows.csv' has no number"}
+
+    @pytest.mark.parametrize(
+        ("cells", "expected"),
+        [
+            (["1", "2"], [1, 2]),
+            (["1.5", ".5", "5.", "-2e3", "NaN", "NULL"], [1.5, 0.5, 5.0, -2000.0, None, None]),
+            (["true", "False", ""], [True, False, None]),
+            (["00123", "1"], ["00123", "1"]),
+            (["12345678901234567890"], ["12345678901234567890"]),
+            (["2024-01-01", ""], ["2024-01-01", ""]),
+            (["", ""], [None, None]),
+            (['"a ""quoted"", text"', '"two\nlines"'], ['a "quoted", text', "two\nlines"]),
+        ],
+    )
+    def test_types(self, tmp_path: Path, cells: list[str], expected: list[Any]) -> None:
+        path = tmp_path / "rows.csv"
+        path.write_text("id,x\n" + "".join(f"n,{cell}\n" for cell in cells))
+
+        _, sent, bad = prepared(path)
+
+        assert [row["x"] for row in sent] == expected
+        assert [type(row["x"]) for row in sent] == [type(one) for one in expected]
+        assert not bad
+
+    def test_lines_that_are_no_rows(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(csv_files, "_READ_ROWS", 16)
+        path = tmp_path / "rows.csv"
+        good = b"".join(b"n%d,%d\n" % (x, x) for x in range(100))
+        path.write_bytes(b"id,x\n" + good + b"a\nb,1,2\n\n\xff,1\nc,3\nd,1e999\n")
+
+        assert row_files(str(path)).total == 105
+        keys, sent, bad = prepared(path)
+
+        assert sent[100:] == [{"x": 3}]
+        assert keys[100:] == [None, None, None, "c", "d"]
+        assert bad == {
+            100: "line 102 of 'rows.csv' has 1 values, and the header has 2",
+            101: "line 103 of 'rows.csv' has 3 values, and the header has 2",
+            102: "line 105 of 'rows.csv' is not UTF-8",
+            104: bad[104],
+        }
+        assert [row for row in read(str(path), 102) if not isinstance(row, BadRow)][0] == {"id": "c", "x": 3}
+
+
+class TestValuesThatAreNotValid:
+    @pytest.mark.parametrize("as_key", [True, False])
+    @pytest.mark.parametrize("kind", ["text", "list", "dictionary"])
+    def test_text_that_is_not_utf8(self, tmp_path: Path, as_key: bool, kind: str) -> None:
+        wrong = pa.StringArray.from_buffers(3, *map(pa.py_buffer, (b"\0\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0", b"a\xffc")))
+        if kind == "list":
+            wrong = pa.ListArray.from_arrays(pa.array([0, 1, 2, 3], pa.int32()), wrong)
+        elif kind == "dictionary":
+            wrong = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), wrong)
+        names = ["id", "x"] if as_key else ["x", "id"]
+        pq.write_table(pa.Table.from_arrays([wrong, pa.array([1, 2, 3])], names), tmp_path / "rows.parquet")
+
+        keys, sent, bad = prepared(tmp_path / "rows.parquet")
+
+        assert len(keys) == 3
+        assert len(sent) == 2
+        assert bad == {1: f"{names[0]}: the value is not valid, such as text that is not UTF-8"}
+
+    def test_a_date_that_python_does_not_have(self, tmp_path: Path) -> None:
+        days = pa.array([0, 2**31 - 1, 1], pa.date32())
+        pq.write_table(pa.table({"id": ["a", "b", "c"], "x": days}), tmp_path / "rows.parquet")
+
+        keys, sent, bad = prepared(tmp_path / "rows.parquet")
+
+        assert keys == ["a", "b", "c"]
+        assert len(sent) == 2
+        assert list(bad) == [1]
+
+    def test_two_columns_of_one_name(self, tmp_path: Path) -> None:
+        table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], ["s", "s"])
+        pq.write_table(table, tmp_path / "rows.parquet")
+
+        with pytest.raises(InvalidInputError, match=r"'rows.parquet' has several columns of the name"):
+            row_files(str(tmp_path / "rows.parquet"))
+        with pytest.raises(InvalidInputError, match="'batches' has several columns of the name"):
+            list(arrow_files.record_batches(table))
 
 
 class TestResults:
@@ -298,6 +429,24 @@ class TestFolder:
         assert folder.read("a") is None
         assert sorted(path.name for path in (tmp_path / "new" / "results").iterdir()) == ["b", "c"]
 
+    @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+    def test_a_folder_without_hard_links(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        def no_link(*_: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "link", no_link)
+        folder = ResultFolder(tmp_path)
+
+        assert folder.create("a", b"1")
+        assert not folder.create("a", b"2")
+        assert folder.read("a") == b"1"
+        assert folder.names() == [path.name for path in tmp_path.iterdir()] == ["a"]
+
+    def test_a_link_that_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(os, "link", lambda *_: os.stat("/nowhere"))
+        with pytest.raises(InvalidInputError, match="cannot be written to"):
+            ResultFolder(tmp_path).create("a", b"1")
+
     def test_no_space_is_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = ResultFolder(tmp_path)
 
@@ -308,6 +457,46 @@ class TestFolder:
         with pytest.raises(InvalidInputError, match="cannot be written to \\(No space left on device\\)"):
             folder.write("a", b"1")
         assert folder.names() == []
+
+    @pytest.mark.parametrize(
+        "number",
+        [
+            errno.EIO,
+            errno.ENOSPC,
+            errno.ETIMEDOUT,
+            errno.ESTALE,
+            errno.EACCES,
+            errno.ENOENT,
+            errno.EISDIR,
+            errno.ENOTDIR,
+        ],
+    )
+    def test_a_failure_of_storage_may_pass(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+        """A retry of the task makes sense then, unless the path is wrong or forbidden."""
+        lasting = number in (errno.EACCES, errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
+        files = [row_files(str(write(tmp_path / name))) for name in NAMES if "gz" not in name]
+        folder = ResultFolder(tmp_path / "out")
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr("pathlib.Path.write_bytes", fail)
+        monkeypatch.setattr(ObjectStoragePath, "open", fail)
+        acts: list[Any] = [lambda: folder.write("a", b"1"), lambda: folder.join("a", ["b"])]
+        acts += [lambda one=one: list(one.chunks(64, 0)) for one in files if one.kind != "parquet"]
+        for act in acts:
+            with pytest.raises(InvalidInputError, match="cannot be") as caught:
+                act()
+            assert caught.value.transient is not lasting
+
+    @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv.gz", "rows.jsonl.gz"])
+    def test_a_damaged_file_does_not_pass(self, tmp_path: Path, name: str) -> None:
+        content = write(tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[:4] + b"\0" * (len(content) // 2) + content[len(content) // 2 + 4 :])
+
+        with pytest.raises(InvalidInputError, match="cannot be read") as caught:
+            read(str(tmp_path / name))
+        assert not caught.value.transient
 
     @pytest.mark.parametrize("given", ["/proc/1/nowhere", "", None, 3])
     def test_no_folder(self, given: Any) -> None:

@@ -98,8 +98,8 @@ class TableRows(Protocol):
     def __getitem__(self, places: slice) -> TableRows:
         """Return some of the rows."""
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows as objects."""
+    def __iter__(self) -> Iterator[dict[str, Any] | BadRow]:
+        """Yield the rows as objects; a ``BadRow`` for one that has none."""
 
     def keys(self, names: Sequence[str]) -> dict[str, list[Any]] | None:
         """Return the values of columns as plain JSON values; None if some have to be converted."""
@@ -187,14 +187,20 @@ class RowForm:
         :param first: the number of the first row, from 0
         :param rows: as they were read
         """
+        keys = None
         if not isinstance(rows, list):
-            prepared = self._of_table(first, cast("TableRows", rows))
+            table = cast("TableRows", rows)
+            prepared = self._of_table(first, table)
             if prepared is not None:
                 return prepared
-        chunk = Prepared(first, {name: [None] * len(rows) for name in self.columns.keys})
+            if set(self.columns.keys) <= set(table.names):
+                keys = table.keys(self.columns.keys)
+        chunk = Prepared(first, {name: [None] * len(rows) for name in self.columns.keys} if keys is None else keys)
         found: list[tuple[int, Any]] = []
         for place, row in enumerate(rows):
-            fault = row if isinstance(row, BadRow) else self._enter_keys(chunk.keys, place, row)
+            fault = row if isinstance(row, BadRow) else None
+            if fault is None and keys is None:
+                fault = self._enter_keys(chunk.keys, place, row)
             instance, fault = (None, fault) if fault else self._instance(row)
             if fault is None:
                 found.append((place, instance))
