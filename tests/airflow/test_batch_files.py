@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gzip
 import importlib
 import json
 import os
 import urllib.request
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +18,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 
 from airflow_provider_hsml.hooks import json_lines
 from airflow_provider_hsml.hooks.result_folder import JsonLines, ResultFolder
-from airflow_provider_hsml.hooks.row_files import row_files
+from airflow_provider_hsml.hooks.row_files import InputFile, _plain_path, check_apart, row_files
 from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow, Columns, RowForm
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
@@ -24,7 +26,6 @@ from airflow_provider_hsml.tables import MOST_SHARDS, join_manifests, split_inpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pa = pytest.importorskip("pyarrow", reason="tables are read with pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -261,7 +262,7 @@ class TestCsv:
             102: "line 105 of 'rows.csv' is not UTF-8",
             104: bad[104],
         }
-        assert [row for row in read(str(path), 102) if not isinstance(row, BadRow)][0] == {"id": "c", "x": 3}
+        assert next(row for row in read(str(path), 102) if not isinstance(row, BadRow)) == {"id": "c", "x": 3}
 
 
 class TestValuesThatAreNotValid:
@@ -357,7 +358,7 @@ class TestResults:
         part = ParquetFormat().begin(remembered)
         found = []
         for row, value in enumerate(values):
-            with contextlib.suppress(InvalidInputError):
+            with suppress(InvalidInputError):
                 part.add(ResultRows(row, {}, [value]))
 
         for act in (part.finish, lambda: part.add(ResultRows(9, {}, [values[0]])), part.finish):
@@ -413,6 +414,36 @@ class TestResults:
 
 
 class TestFolder:
+    @pytest.mark.parametrize(
+        ("given", "result", "is_inside"),
+        [
+            ("in", "in", True),
+            ("in", "in/out", True),
+            ("file://{}/in/", "in/out/", True),
+            ("in", "link/out", True),
+            ("in/*.jsonl", "in", True),
+            ("in/**/*.jsonl", "in/a/b", True),
+            ("in/*/*.json", "in/out", True),
+            ("in", "in/_out", False),
+            ("in", "in2", False),
+            ("in", "out", False),
+            ("in/rows-*.jsonl", "in", False),
+            ("in/*.jsonl", "in/out", False),
+            ("in/rows.jsonl", "in", False),
+        ],
+    )
+    def test_a_result_inside_of_the_input(self, tmp_path: Path, given: str, result: str, is_inside: bool) -> None:
+        write(tmp_path / "in" / "rows.jsonl")
+        (tmp_path / "link").symlink_to(tmp_path / "in")
+        path = given.format(tmp_path) if "{}" in given else f"{tmp_path}/{given}"
+        for value in (path, [path], json.dumps([path]), [{"path": path, "row_groups": [0, 1]}, path]):
+            with pytest.raises(InvalidInputError, match="is inside of the input") if is_inside else nullcontext():
+                check_apart(value, f"{tmp_path}/{result}")
+
+    def test_a_result_inside_of_the_input_in_object_storage(self, tmp_path: Path) -> None:
+        assert _plain_path("s3://conn@tables/in/") == _plain_path("s3://tables/in")
+        assert _plain_path("s3://conn@tables/in") != _plain_path("s3://other/in")
+
     @pytest.mark.parametrize("scheme", ["", "file://"])
     def test_files(self, tmp_path: Path, scheme: str) -> None:
         folder = ResultFolder(f"{scheme}{tmp_path}/new/results/")
@@ -443,7 +474,7 @@ class TestFolder:
         assert folder.names() == [path.name for path in tmp_path.iterdir()] == ["a"]
 
     def test_a_link_that_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "link", lambda *_: os.stat("/nowhere"))
+        monkeypatch.setattr(os, "link", lambda *_: Path("/nowhere").stat())
         with pytest.raises(InvalidInputError, match="cannot be written to"):
             ResultFolder(tmp_path).create("a", b"1")
 
@@ -510,7 +541,9 @@ class TestShards:
 
         shards = split_input(str(path), rows_per_shard=250)
 
-        assert shards == [[{"path": str(path), "row_groups": [first, min(first + 2, 10)]}] for first in range(0, 10, 2)]
+        parts = [[first, first + 2] for first in range(0, 10, 2)]
+        assert [[entry["row_groups"] for entry in shard] for shard in shards] == [[part] for part in parts]
+        assert {(entry["path"], entry["size"]) for (entry,) in shards} == {(str(path), path.stat().st_size)}
         assert [row for shard in shards for row in read(shard)] == ROWS
         json.dumps(shards)
 
@@ -523,6 +556,40 @@ class TestShards:
 
         assert [len(shard) for shard in shards] == [2, 2, 1]
         assert [row for shard in shards for row in read(shard)] == ROWS[:500]
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_a_file_that_was_changed_meanwhile(self, tmp_path: Path, name: str) -> None:
+        ((entry,),) = split_input(write(tmp_path / name))
+        assert read(json.dumps([entry])) == ROWS
+        os.utime(tmp_path / name, (1, 1))
+
+        for given in (entry, {**entry, "changed": "1.0", "size": 3}):
+            with pytest.raises(InvalidInputError, match=f"'{name}' was changed after split_input"):
+                row_files(given)
+
+    @pytest.mark.parametrize("known", ["last_modified", "modificationTime", "mtime", "modified()", "ukey()"])
+    def test_file_systems_name_the_last_change_differently(self, known: str) -> None:
+        class Files:
+            def __init__(self, changed: str) -> None:
+                self.changed = changed
+
+            def invalidate_cache(self) -> None:
+                pass
+
+            def info(self, _: str) -> dict[str, Any]:
+                return {"size": 3, known: self.changed}
+
+            def modified(self, _: str) -> str:
+                if known == "modified()":
+                    return self.changed
+                raise NotImplementedError
+
+            def ukey(self, path: str) -> str:
+                return str(self.info(path))
+
+        found = [InputFile.of(SimpleNamespace(fs=Files(one), path="rows.jsonl")) for one in ("1", "1", "2")]  # type: ignore[arg-type]
+
+        assert found[0].changed == found[1].changed != found[2].changed
 
     def test_too_many(self, tmp_path: Path) -> None:
         path = write(tmp_path / "rows.parquet", [{"x": x} for x in range(MOST_SHARDS + 1)], row_group_size=1)
