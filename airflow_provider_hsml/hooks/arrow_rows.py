@@ -43,15 +43,22 @@ class TableRows:
         self.names = pieces[0][0].names
 
     @classmethod
-    def of(cls, batch: Any, bad: Mapping[int, BadRow] | None = None, texts: Any = None) -> TableRows:
+    def of(
+        cls,
+        batch: Any,
+        bad: Mapping[int, BadRow] | None = None,
+        cells: Mapping[str, Mapping[int, BadRow]] | None = None,
+        texts: Any = None,
+    ) -> TableRows:
         """
         Return the rows of a ``RecordBatch``.
 
         :param batch: whose columns have different names
         :param bad: rows that could not be read, by their places
+        :param cells: values that could not be read, by columns; the rows are bad if the columns are used
         :param texts: the same rows as text, of which key columns are taken
         """
-        return cls([(_Batch(batch, bad or {}, texts), 0, batch.num_rows)])
+        return cls([(_Batch(batch, bad or {}, cells or {}, texts), 0, batch.num_rows)])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -73,7 +80,7 @@ class TableRows:
         return TableRows(found or [(self._pieces[0][0], 0, 0)])
 
     def __iter__(self) -> Iterator[dict[str, Any] | BadRow]:
-        """Yield the rows as objects; a ``BadRow`` for one that has none."""
+        """Yield the rows as objects; a ``BadRow`` in place of a row or a value that could not be read."""
         for batch, begin, end in self._pieces:
             yield from batch.rows(begin, end)
 
@@ -107,9 +114,12 @@ class TableRows:
 class _Batch:
     """A batch of Arrow, and what was made of it for the first of its chunks."""
 
-    def __init__(self, batch: Any, bad: Mapping[int, BadRow], key_texts: Any) -> None:
-        self._bad = dict(bad)
-        self._batch = _checked(batch, self._bad)
+    def __init__(
+        self, batch: Any, bad: Mapping[int, BadRow], cells: Mapping[str, Mapping[int, BadRow]], key_texts: Any
+    ) -> None:
+        self._bad = bad
+        self._cells = {name: dict(places) for name, places in cells.items()}
+        self._batch = _checked(batch, self._cells)
         self._key_texts = key_texts
         self._texts: dict[Any, list[str | None] | None] = {}
         self._values: dict[str, list[Any] | None] = {}
@@ -125,12 +135,17 @@ class _Batch:
             if end - begin == 1:
                 return [self._bad.get(begin, BadRow(None, f"the row cannot be read ({type(error).__name__})"))]
             return [row for place in range(begin, end) for row in self.rows(place, place + 1)]
+        for name, places in self._cells.items():
+            for place in places:
+                if begin <= place < end:
+                    found[place - begin][name] = places[place]
         return [self._bad.get(place, row) for place, row in enumerate(found, begin)]
 
     def values(self, name: str) -> list[Any] | None:
         if name not in self._values:
             column = (self._batch if self._key_texts is None else self._key_texts).column(name)
-            self._values[name] = column.to_pylist() if _is_plain(column) else None
+            is_whole = self._key_texts is not None or name not in self._cells
+            self._values[name] = column.to_pylist() if is_whole and _is_plain(column) else None
         return self._values[name]
 
     def texts(self, names: Mapping[str, str], kind: str) -> list[str | None] | None:
@@ -138,8 +153,9 @@ class _Batch:
         if key not in self._texts:
             columns = {new: _json(self._batch.column(name)) for name, new in names.items()}
             texts = None if None in columns.values() or not columns else _rows(columns, kind).to_pylist()
-            for place in self._bad if texts is not None else ():
-                texts[place] = None
+            for places in (self._bad, *(self._cells.get(name, {}) for name in names)) if texts is not None else ():
+                for place in places:
+                    texts[place] = None
             self._texts[key] = texts
         return self._texts[key]
 
@@ -165,8 +181,8 @@ def check_names(what: str, names: Sequence[str], first: str = "", expected: Sequ
         raise InvalidInputError(message)
 
 
-def _checked(batch: Any, bad: dict[int, BadRow]) -> Any:
-    """Return a batch without values that are not valid, such as text that is not UTF-8, and enter their rows."""
+def _checked(batch: Any, cells: dict[str, dict[int, BadRow]]) -> Any:
+    """Return a batch without values that are not valid, such as text that is not UTF-8, and enter them."""
     try:
         batch.validate(full=True)
     except pa.ArrowInvalid:
@@ -175,7 +191,8 @@ def _checked(batch: Any, bad: dict[int, BadRow]) -> Any:
             column = given.dictionary_decode() if pa.types.is_dictionary(given.type) else given
             wrong = {place for place in range(len(column)) if not _is_valid(column.slice(place, 1))}
             for place in sorted(wrong):
-                bad.setdefault(place, BadRow(name, "the value is not valid, such as text that is not UTF-8"))
+                fault = BadRow(name, "the value is not valid, such as text that is not UTF-8")
+                cells.setdefault(name, {})[place] = fault
             columns.append(
                 column.take(pa.array([None if at in wrong else at for at in range(len(column))], pa.int64()))
             )

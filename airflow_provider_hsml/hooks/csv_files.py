@@ -57,6 +57,9 @@ class CsvTables:
         """``integer``, ``number``, ``boolean`` or ``text``, as far as it is known."""
         for file in files:
             names = next(_lines(file))[1]
+            if not _is_utf8("".join(names)):
+                message = f"input: the header of {file.name!r} is not UTF-8.\nWrite the file in UTF-8."
+                raise InvalidInputError(message)
             check_names(file.name, names, files[0].name, self._names or names)
             self._names = names
 
@@ -73,7 +76,7 @@ class CsvTables:
         """Yield the rows of a file in batches, from the row with this number. All files have to be counted before."""
         for texts, bad in self._batches(file, start):
             columns = [self._typed(name, texts.column(name), bad) for name in self._names]
-            yield TableRows.of(pa.RecordBatch.from_arrays(columns, self._names), bad, texts)
+            yield TableRows.of(pa.RecordBatch.from_arrays(columns, self._names), bad, bad.cells, texts)
 
     def _batches(self, file: InputFile, start: int) -> Iterator[tuple[Any, _BadRows]]:
         """Yield rows with their cells as text, and those that are none by their places."""
@@ -121,16 +124,19 @@ class CsvTables:
 
 
 class _BadRows(dict[int, BadRow]):
-    """The rows of a batch that cannot be sent, by their places."""
+    """The lines of a batch that are no rows, by their places."""
 
     def __init__(self, file: str, lines: Sequence[int]) -> None:
         super().__init__()
+        self.cells: dict[str, dict[int, BadRow]] = {}
+        """The cells that are not of the type of their column."""
         self._file = file
         self._lines = lines
 
     def enter(self, place: int, name: str | None, reason: str) -> None:
-        """Enter a row. Its cells are left out of the reason, since rows may hold personal data."""
-        self.setdefault(place, BadRow(name, f"line {self._lines[place]} of {self._file!r} {reason}"))
+        """Enter a line, or one cell. The text is left out of the reason, since rows may hold personal data."""
+        entered = self if name is None else self.cells.setdefault(name, {})
+        entered[place] = BadRow(name, f"line {self._lines[place]} of {self._file!r} {reason}")
 
 
 def _trimmed(column: Any) -> Any:

@@ -117,6 +117,7 @@ class TestRows:
             ({"rows.csv": b"\n\n"}, "'rows.csv' has no header"),
             ({"rows.csv": b"a,b,a\n1,2,3\n"}, "'rows.csv' has several columns of the name"),
             ({"rows.csv": b'a,b\n1,"' + 200_000 * b"y"}, "'rows.csv' cannot be read after line 1"),
+            ({"rows.csv": b"a,\xff\n1,2\n"}, "the header of 'rows.csv' is not UTF-8"),
             ({"rows.csv.gz": b"no gzip"}, "'rows.csv.gz' cannot be read after line 0"),
             ({"rows.jsonl.gz": b"no gzip"}, "'rows.jsonl.gz' cannot be read after line 0"),
             ({"rows.jsonl.gz": gzip.compress(b'{"x": 1}\n' * 10_000)[:-20]}, "cannot be read after line"),
@@ -220,6 +221,17 @@ class TestCsv:
         assert len(keys) == 204
         assert sent == [*({"x": x} for x in range(200)), {"x": 0.5}, {"x": None}, {"x": 7}]
         assert {type(row["x"]) for row in sent[:201]} == {float}
+        assert bad == {202: "x: line 204 of 'rows.csv' has no number"}
+
+    @pytest.mark.parametrize("kind", ["object", "list", "value"])
+    def test_a_bad_cell_counts_only_where_the_column_is_used(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "rows.csv"
+        path.write_text("id,x,y\n" + 200 * "1,2,3\n" + "a,2,3\n1,2,b\n1,c,3\n")
+
+        keys, sent, bad = prepared(path, RowForm(Columns(None, ("id",)), {"x": "x"}, kind, is_read=True))
+
+        assert keys[200:] == ["a", "1", "1"]
+        assert len(sent) == 202
         assert bad == {202: "x: line 204 of 'rows.csv' has no number"}
 
     @pytest.mark.parametrize(
