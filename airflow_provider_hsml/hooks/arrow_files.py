@@ -110,7 +110,7 @@ def open_fragment(file: InputFile) -> Any:
         raise InvalidInputError(message)
 
     def opened() -> Any:
-        (fragment,) = ds.dataset([file.path.path], format="parquet", filesystem=filesystem).get_fragments()
+        fragment = ds.ParquetFileFormat().make_fragment(file.path.path, filesystem)
         _ = fragment.physical_schema
         return fragment
 

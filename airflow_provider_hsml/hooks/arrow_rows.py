@@ -189,7 +189,7 @@ def _checked(batch: Any, cells: dict[str, dict[int, BadRow]]) -> Any:
         columns = []
         for name, given in zip(batch.schema.names, batch.columns, strict=True):
             column = given.dictionary_decode() if pa.types.is_dictionary(given.type) else given
-            wrong = {place for place in range(len(column)) if not _is_valid(column.slice(place, 1))}
+            wrong = {place for place in range(len(column)) if not _is_valid(column.take(pa.array([place])))}
             for place in sorted(wrong):
                 fault = BadRow(name, "the value is not valid, such as text that is not UTF-8")
                 cells.setdefault(name, {})[place] = fault

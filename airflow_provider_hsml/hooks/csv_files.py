@@ -11,6 +11,7 @@ import csv
 import gzip
 import io
 import itertools
+import zlib
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow
@@ -169,7 +170,7 @@ def _lines(file: InputFile) -> Iterator[tuple[int, list[str]]]:
     if not file.size:
         message = f"input: {file.name!r} is empty.\nCheck whether it is complete."
         raise InvalidInputError(message)
-    number = 0
+    number, found = 0, False
     try:
         with file.path.open("rb") as opened:  # type: ignore[no-untyped-call]
             unpacked = gzip.GzipFile(fileobj=opened) if file.name.endswith(".gz") else opened
@@ -179,9 +180,10 @@ def _lines(file: InputFile) -> Iterator[tuple[int, list[str]]]:
                 for row in reader:
                     number = reader.line_num
                     if row:
+                        found = True
                         yield number, row
-    except (OSError, EOFError, csv.Error) as error:
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise unreadable(file.name, error, f" after line {number}") from error
-    if not number:
+    if not found:
         message = f"input: {file.name!r} has no header.\nCheck whether it is complete."
         raise InvalidInputError(message)
