@@ -79,7 +79,7 @@ class TableRows:
             first, last = first - (end - begin), last - (end - begin)
         return TableRows(found or [(self._pieces[0][0], 0, 0)])
 
-    def __iter__(self) -> Iterator[dict[str, Any] | BadRow]:
+    def __iter__(self) -> Iterator[Any]:
         """Yield the rows as objects; a ``BadRow`` in place of a row or a value that could not be read."""
         for batch, begin, end in self._pieces:
             yield from batch.rows(begin, end)
@@ -152,7 +152,7 @@ class _Batch:
         key = (kind, *names.items())
         if key not in self._texts:
             columns = {new: _json(self._batch.column(name)) for name, new in names.items()}
-            texts = None if None in columns.values() or not columns else _rows(columns, kind).to_pylist()
+            texts: Any = None if None in columns.values() or not columns else _rows(columns, kind).to_pylist()
             for places in (self._bad, *(self._cells.get(name, {}) for name in names)) if texts is not None else ():
                 for place in places:
                     texts[place] = None

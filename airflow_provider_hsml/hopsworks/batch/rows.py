@@ -98,7 +98,7 @@ class TableRows(Protocol):
     def __getitem__(self, places: slice) -> TableRows:
         """Return some of the rows."""
 
-    def __iter__(self) -> Iterator[dict[str, Any] | BadRow]:
+    def __iter__(self) -> Iterator[Any]:
         """Yield the rows as objects; a ``BadRow`` in place of a row or a value that could not be read."""
 
     def keys(self, names: Sequence[str]) -> dict[str, list[Any]] | None:
