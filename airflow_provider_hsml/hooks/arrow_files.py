@@ -254,7 +254,13 @@ _TYPES = {
     "numbers": pa.list_(pa.float64()),
     "json": pa.string(),
 }
-_PYTHON_TYPES = {"boolean": {bool}, "integer": {int}, "number": {int, float}, "text": {str}, "numbers": {list}}
+_PYTHON_TYPES: dict[str, set[type]] = {
+    "boolean": {bool},
+    "integer": {int},
+    "number": {int, float},
+    "text": {str},
+    "numbers": {list},
+}
 
 
 def _kind_of(value: Any, *, is_key: bool) -> str:

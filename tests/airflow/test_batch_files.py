@@ -185,7 +185,9 @@ FORM = RowForm(Columns(None, ("id",)), {"x": "x"}, "object", is_read=True)
 
 def prepared(path: Path, form: RowForm = FORM) -> tuple[list[Any], list[Any], dict[int, str]]:
     """Return the keys of all rows, what the model gets, and the reasons of the rows that are not sent."""
-    keys, sent, bad = [], [], {}
+    keys: list[Any] = []
+    sent: list[Any] = []
+    bad: dict[int, str] = {}
     for first, rows in row_files(str(path)).chunks(64, 0):
         chunk = form.prepare(first, rows)
         keys += chunk.keys["id"]
