@@ -22,7 +22,7 @@ MOST_SHARDS = 1024
 """The mapped tasks that Airflow makes of one task, unless ``[core] max_map_length`` is set."""
 
 
-def split_input(input: Any, *, rows_per_shard: int = 500_000) -> list[list[Any]]:  # noqa: A002 - as the operator names it
+def split_input(input: Any, *, rows_per_shard: int = 500_000) -> list[list[dict[str, Any]]]:  # noqa: A002 - as the operator names it
     """
     Cut the files of an input into shards, each an ``input`` of ``BatchPredictOperator``, for ``expand``.
 
@@ -32,13 +32,14 @@ def split_input(input: Any, *, rows_per_shard: int = 500_000) -> list[list[Any]]
     :param input: as for ``BatchPredictOperator``
     :param rows_per_shard: the rows that a shard has about. Choose as many as are scored in some minutes: each mapped
         task costs Airflow seconds
-    :return: for each shard a list of paths, and of ``{"path", "row_groups"}`` for parts of files
+    :return: for each shard a list of ``{"path", "size", "changed"}``, with ``row_groups`` for parts of files. A file
+        that is changed later is refused
     :raises InvalidInputError: there are no files, or too many shards
     """
     from airflow_provider_hsml.hooks.row_files import find_files  # noqa: PLC0415 - not needed to parse a DAG
 
     most = arguments.integer("rows_per_shard", rows_per_shard, least=1)
-    shards: list[list[Any]] = [[]]
+    shards: list[list[dict[str, Any]]] = [[]]
     held = 0
     for entry, rows in _entries(find_files(input)):
         if shards[-1] and held + rows > most:
@@ -85,26 +86,26 @@ def join_manifests(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _entries(files: Iterable[InputFile]) -> Iterator[tuple[Any, int]]:
+def _entries(files: Iterable[InputFile]) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield the parts of files that can be in different shards, with their rows."""
     from airflow_provider_hsml.hooks.row_files import row_files  # noqa: PLC0415 - not needed to parse a DAG
 
     for file in files:
         if file.kind != "parquet":
-            yield str(file.path), row_files(str(file.path)).total
+            yield file.shard(), row_files(file.shard()).total
             continue
         from airflow_provider_hsml.hooks.arrow_files import open_fragment  # noqa: PLC0415 - needs pyarrow
 
         groups = open_fragment(file).row_groups
         first, end = file.row_groups or (0, len(groups))
         for number in range(first, end):
-            yield {"path": str(file.path), "row_groups": [number, number + 1]}, groups[number].num_rows
+            yield file.shard((number, number + 1)), groups[number].num_rows
 
 
-def _append(shard: list[Any], entry: Any) -> None:
+def _append(shard: list[dict[str, Any]], entry: dict[str, Any]) -> None:
     """Append a part of a file to a shard, or to the part before it."""
     last = shard[-1] if shard else None
-    if isinstance(entry, dict) and isinstance(last, dict) and last["path"] == entry["path"]:
+    if last is not None and "row_groups" in entry and last["path"] == entry["path"]:
         last["row_groups"] = [last["row_groups"][0], entry["row_groups"][1]]
     else:
         shard.append(entry)

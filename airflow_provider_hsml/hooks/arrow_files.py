@@ -1,14 +1,14 @@
-"""Files that pyarrow reads and writes: Parquet and CSV. Needs the extra ``[tables]``; imported where it is used."""
+"""Files of Parquet. Needs the extra ``[tables]``; imported where it is used."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-from .arrow_rows import TableRows  # First: its error says that pyarrow is not installed.
+from .arrow_rows import TableRows, check_names  # First: its error says that pyarrow is not installed.
+from .object_storage import unreadable
 
 # isort: split
 import pyarrow as pa
@@ -29,13 +29,15 @@ _WRITTEN_ROWS = 4096
 """Rows of a result that become Arrow at a time."""
 _ROW_BYTES = 16
 """Bytes for which a row counts until then."""
+_EXACT = 2**53
+"""Integers up to this one are floats without a loss."""
 
 
 class Tables:
     """
-    Reads Parquet and CSV files, which all have the same columns.
+    Reads Parquet files, which all have the same columns.
 
-    :param files: all of the same kind
+    :param files: all of them
     :raises InvalidInputError: one cannot be read, or they have different columns
     """
 
@@ -45,29 +47,19 @@ class Tables:
         for file in files:
             fragment = self._open(file)
             found = list(fragment.physical_schema.names)
-            if names is not None and found != names:
-                message = (
-                    f"input: {file.name!r} has the columns {arguments.shown(found)}, and {files[0].name!r} has "
-                    f"{arguments.shown(names)}.\nGive files with the same columns in the same order."
-                )
-                raise InvalidInputError(message)
+            check_names(file.name, found, files[0].name, found if names is None else names)
             names = found
             self._fragments[_key(file)] = fragment
 
     def count(self, file: InputFile) -> int:
         """Count the rows of a file."""
-        fragment = self._fragments[_key(file)]
-        if file.kind == "parquet":  # Of a part of a file, pyarrow counts the rows of the whole file.
-            return sum(group.num_rows for group in fragment.row_groups)
-        return int(_tried(file, fragment.count_rows))
+        # Of a part of a file, pyarrow itself counts the rows of the whole file.
+        return sum(group.num_rows for group in self._fragments[_key(file)].row_groups)
 
     def read(self, file: InputFile, start: int) -> Iterator[TableRows]:
         """Yield the rows of a file in batches, from the row with this number."""
         fragment, start = self._from(self._fragments[_key(file)], start)
-        if file.kind == "parquet":
-            batches = _tried(file, lambda: _parquet_batches(fragment))
-        else:
-            batches = fragment.to_batches(batch_size=_READ_ROWS, batch_readahead=1, fragment_readahead=1)
+        batches = _tried(file, lambda: _batches(fragment))
         while True:
             batch = _tried(file, lambda: next(batches, None))
             if batch is None:
@@ -79,7 +71,7 @@ class Tables:
     @staticmethod
     def _from(fragment: Any, start: int) -> tuple[Any, int]:
         """Return the part of a fragment from a row on, as far as its row groups allow, and the rows to leave out."""
-        if not start or not hasattr(fragment, "row_groups"):
+        if not start:
             return fragment, start
         ids: list[int] = []
         for group in fragment.row_groups:
@@ -95,10 +87,10 @@ class Tables:
         if file.row_groups is None:
             return fragment
         first, end = file.row_groups
-        if file.kind != "parquet" or not first < end <= fragment.num_row_groups:
+        if not first < end <= fragment.num_row_groups:
             message = (
                 f"input: {file.name!r} has no row groups from {first} to {end}.\nMake the shards again: the file was "
-                "changed, or is no Parquet file."
+                "changed."
             )
             raise InvalidInputError(message)
         return fragment.subset(row_group_ids=range(first, end))
@@ -108,7 +100,7 @@ def open_fragment(file: InputFile) -> Any:
     """
     Open a file, and return it as pyarrow's datasets have it.
 
-    :param file: a Parquet or CSV file
+    :param file: a Parquet file
     :raises InvalidInputError: it cannot be read
     """
     is_local = file.path.protocol in ("", "file", "local")
@@ -118,14 +110,14 @@ def open_fragment(file: InputFile) -> Any:
         raise InvalidInputError(message)
 
     def opened() -> Any:
-        (fragment,) = ds.dataset([file.path.path], format=file.kind, filesystem=filesystem).get_fragments()
+        fragment = ds.ParquetFileFormat().make_fragment(file.path.path, filesystem)
         _ = fragment.physical_schema
         return fragment
 
     return _tried(file, opened)
 
 
-def _parquet_batches(fragment: Any) -> Iterator[Any]:
+def _batches(fragment: Any) -> Iterator[Any]:
     """Yield the rows of a Parquet file, a few at a time: a scan of datasets holds whole row groups, and some ahead."""
     source = fragment.filesystem.open_input_file(fragment.path)
     is_local = isinstance(fragment.filesystem, LocalFileSystem)
@@ -139,8 +131,11 @@ def record_batches(table: Any) -> Iterator[TableRows]:
     Yield the batches of a table or stream of another library.
 
     :param table: anything with ``__arrow_c_stream__``
+    :raises InvalidInputError: two columns have the same name
     """
-    for batch in pa.RecordBatchReader.from_stream(table):
+    reader = pa.RecordBatchReader.from_stream(table)
+    check_names("batches", reader.schema.names)
+    for batch in reader:
         yield TableRows.of(batch)
 
 
@@ -153,20 +148,26 @@ class ParquetFormat:
         """
         Begin a part.
 
-        :param remembered: holds the types of the columns, which the first rows decide
+        :param remembered: holds the types of the columns, which the first rows decide. A part that is finished adds its
         """
         return ParquetPart(remembered)
 
 
 class ParquetPart:
-    """A part of Parquet that is not written yet."""
+    """
+    A part of Parquet that is not written yet.
+
+    :param remembered: the types of the columns, as the parts before have them
+    """
 
     def __init__(self, remembered: dict[str, Any]) -> None:
-        self._types = remembered
+        self._remembered = remembered
+        self._types = dict(remembered)
         self._size = 0
         self._tables: list[Any] = []
         self._held: list[ResultRows] = []
         self._held_rows = 0
+        self._refused: InvalidInputError | None = None
 
     @property
     def size(self) -> int:
@@ -177,31 +178,41 @@ class ParquetPart:
         """
         Add the rows of a chunk.
 
-        :raises InvalidInputError: predictions have another type than those before
+        :raises InvalidInputError: a value has another type than those before; the part can no longer be used
         """
         self._held.append(rows)
         self._held_rows += len(rows.predictions)
-        if self._held_rows >= _WRITTEN_ROWS:
+        if self._refused or self._held_rows >= _WRITTEN_ROWS:
             self._encode()
 
     def finish(self) -> bytes:
         """
         Return the content of its file.
 
-        :raises InvalidInputError: predictions have another type than those before
+        :raises InvalidInputError: a value has another type than those before; the part can no longer be used
         """
         self._encode()
         # The rows before the first prediction have a column without a type.
         schema = pa.schema([(field.name, self._final(field)) for field in self._tables[0].schema])
         sink = pa.BufferOutputStream()
         pq.write_table(pa.concat_tables([table.cast(schema) for table in self._tables]), sink)
+        self._remembered.update(self._types)
         return bytes(sink.getvalue())
 
     def _encode(self) -> None:
-        """Make a table of the rows that are held."""
-        held, self._held, self._held_rows = self._held, [], 0
-        if not held:
-            return
+        """Make a table of the rows that are held. They are let go only then, so that no part lacks rows."""
+        if self._refused is None and self._held:
+            try:
+                self._tables.append(self._table(self._held))
+            except InvalidInputError as error:
+                self._refused = error
+            else:
+                self._size += self._tables[-1].nbytes
+                self._held, self._held_rows = [], 0
+        if self._refused is not None:
+            raise self._refused
+
+    def _table(self, held: Sequence[ResultRows]) -> Any:
         numbers = [number for rows in held for number in range(rows.first, rows.first + len(rows.predictions))]
         columns: dict[str, Any] = {"row": pa.array(numbers, pa.int64())}
         for name in held[0].keys:
@@ -210,9 +221,7 @@ class ParquetPart:
         columns["prediction"] = self._column("prediction", numbers, predictions)
         errors = {rows.first + place: error for rows in held for place, error in rows.errors.items()}
         columns["error"] = pa.array([errors.get(number) for number in numbers], pa.string())
-        table = pa.table(columns)
-        self._size += table.nbytes
-        self._tables.append(table)
+        return pa.table(columns)
 
     def _final(self, field: Any) -> Any:
         kind = self._types.get(field.name)
@@ -224,17 +233,17 @@ class ParquetPart:
             first = next((value for value in values if value is not None), None)
             if first is None:
                 return pa.nulls(len(values))
-            kind = self._types[name] = _kind_of(first)
+            kind = self._types[name] = _kind_of(first, is_key=name != "prediction")
         if kind == "json":
-            values = [None if value is None else json.dumps(value) for value in values]
-        try:
-            return pa.array(values, _TYPES[kind])
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+        if not _are_all(values, kind):  # Before Arrow sees them: it makes 2 of 2.7, and 1 of True.
+            row = next(number for number, value in zip(numbers, values, strict=True) if not _are_all([value], kind))
             message = (
-                f"result_path: the rows {numbers[0]} to {numbers[-1]} have values of {name!r} that are not of the "
-                f"type {kind} of the rows before.\nGive files of JSON lines: their results have any values."
+                f"result_path: the value of {name!r} in row {row} is not of the type {kind} of the rows before, or "
+                "cannot be stored as that without a loss.\nGive files of JSON lines: their results have any values."
             )
-            raise InvalidInputError(message) from None
+            raise InvalidInputError(message)
+        return pa.array(values, _TYPES[kind])
 
 
 _TYPES = {
@@ -245,20 +254,57 @@ _TYPES = {
     "numbers": pa.list_(pa.float64()),
     "json": pa.string(),
 }
+_PYTHON_TYPES: dict[str, set[type]] = {
+    "boolean": {bool},
+    "integer": {int},
+    "number": {int, float},
+    "text": {str},
+    "numbers": {list},
+}
 
 
-def _kind_of(value: Any) -> str:
-    """Return the type of a column by its first value; what is nested becomes JSON text."""
+def _kind_of(value: Any, *, is_key: bool) -> str:
+    """
+    Return the type of a column by its first value; what is nested becomes JSON text.
+
+    Predictions that are numbers are always ``number``: a model that answers 1 may answer 0.5 later, or in another
+    shard, and all files of a result have one type. Keys have the type that they have in the input.
+    """
     if isinstance(value, bool):
         return "boolean"
-    if isinstance(value, int):
+    if isinstance(value, int) and is_key:
         return "integer"
-    if isinstance(value, float):
+    if isinstance(value, int | float):
         return "number"
     if isinstance(value, str):
         return "text"
     is_flat = isinstance(value, list) and value and all(type(item) in (int, float) for item in value)
     return "numbers" if is_flat else "json"
+
+
+def _are_all(values: Sequence[Any], kind: str) -> bool:
+    """Return whether values, of which some may be None, can be stored as a type without a loss."""
+    found = set(map(type, values)) - {type(None)}
+    if not found <= _PYTHON_TYPES[kind]:
+        return False
+    if kind == "numbers":
+        return _are_all([item for value in values if value is not None for item in value], "number")
+    if kind == "text":
+        return not any(value is not None and not _is_utf8(value) for value in values)
+    if int not in found:
+        return True
+    whole = [value for value in values if type(value) is int]
+    if kind == "integer":
+        return min(whole) >= -(2**63) and max(whole) < 2**63
+    return min(whole) >= -_EXACT and max(whole) <= _EXACT
+
+
+def _is_utf8(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _key(file: InputFile) -> tuple[str, tuple[int, int] | None]:
@@ -269,6 +315,4 @@ def _tried(file: InputFile, act: Callable[[], Any]) -> Any:
     try:
         return act()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0][:300]
-        message = f"input: {file.name!r} cannot be read ({reason}).\nCheck whether it is complete."
-        raise InvalidInputError(message) from error
+        raise unreadable(file.name, error) from error

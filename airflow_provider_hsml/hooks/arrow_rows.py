@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.batch.rows import BadRow
+from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.plain import as_json
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
@@ -41,9 +43,22 @@ class TableRows:
         self.names = pieces[0][0].names
 
     @classmethod
-    def of(cls, batch: Any) -> TableRows:
-        """Return the rows of a ``RecordBatch``."""
-        return cls([(_Batch(batch), 0, batch.num_rows)])
+    def of(
+        cls,
+        batch: Any,
+        bad: Mapping[int, BadRow] | None = None,
+        cells: Mapping[str, Mapping[int, BadRow]] | None = None,
+        texts: Any = None,
+    ) -> TableRows:
+        """
+        Return the rows of a ``RecordBatch``.
+
+        :param batch: whose columns have different names
+        :param bad: rows that could not be read, by their places
+        :param cells: values that could not be read, by columns; the rows are bad if the columns are used
+        :param texts: the same rows as text, of which key columns are taken
+        """
+        return cls([(_Batch(batch, bad or {}, cells or {}, texts), 0, batch.num_rows)])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -64,8 +79,8 @@ class TableRows:
             first, last = first - (end - begin), last - (end - begin)
         return TableRows(found or [(self._pieces[0][0], 0, 0)])
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows as objects."""
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the rows as objects; a ``BadRow`` in place of a row or a value that could not be read."""
         for batch, begin, end in self._pieces:
             yield from batch.rows(begin, end)
 
@@ -99,8 +114,13 @@ class TableRows:
 class _Batch:
     """A batch of Arrow, and what was made of it for the first of its chunks."""
 
-    def __init__(self, batch: Any) -> None:
-        self._batch = batch
+    def __init__(
+        self, batch: Any, bad: Mapping[int, BadRow], cells: Mapping[str, Mapping[int, BadRow]], key_texts: Any
+    ) -> None:
+        self._bad = bad
+        self._cells = {name: dict(places) for name, places in cells.items()}
+        self._batch = _checked(batch, self._cells)
+        self._key_texts = key_texts
         self._texts: dict[Any, list[str | None] | None] = {}
         self._values: dict[str, list[Any] | None] = {}
 
@@ -108,21 +128,84 @@ class _Batch:
     def names(self) -> list[str]:
         return list(self._batch.schema.names)
 
-    def rows(self, begin: int, end: int) -> list[dict[str, Any]]:
-        return list(self._batch.slice(begin, end - begin).to_pylist())
+    def rows(self, begin: int, end: int) -> list[dict[str, Any] | BadRow]:
+        try:
+            found = self._batch.slice(begin, end - begin).to_pylist()
+        except (ValueError, OverflowError) as error:  # Such as a date that Python does not have.
+            if end - begin == 1:
+                return [self._bad.get(begin, BadRow(None, f"the row cannot be read ({type(error).__name__})"))]
+            return [row for place in range(begin, end) for row in self.rows(place, place + 1)]
+        for name, places in self._cells.items():
+            for place in places:
+                if begin <= place < end:
+                    found[place - begin][name] = places[place]
+        return [self._bad.get(place, row) for place, row in enumerate(found, begin)]
 
     def values(self, name: str) -> list[Any] | None:
         if name not in self._values:
-            column = self._batch.column(name)
-            self._values[name] = column.to_pylist() if _is_plain(column) else None
+            column = (self._batch if self._key_texts is None else self._key_texts).column(name)
+            is_whole = self._key_texts is not None or name not in self._cells
+            self._values[name] = column.to_pylist() if is_whole and _is_plain(column) else None
         return self._values[name]
 
     def texts(self, names: Mapping[str, str], kind: str) -> list[str | None] | None:
         key = (kind, *names.items())
         if key not in self._texts:
             columns = {new: _json(self._batch.column(name)) for name, new in names.items()}
-            self._texts[key] = None if None in columns.values() or not columns else _rows(columns, kind).to_pylist()
+            texts: Any = None if None in columns.values() or not columns else _rows(columns, kind).to_pylist()
+            for places in (self._bad, *(self._cells.get(name, {}) for name in names)) if texts is not None else ():
+                for place in places:
+                    texts[place] = None
+            self._texts[key] = texts
         return self._texts[key]
+
+
+def check_names(what: str, names: Sequence[str], first: str = "", expected: Sequence[str] | None = None) -> None:
+    """
+    Check the names of the columns of a table.
+
+    :param what: the table's name, for messages
+    :param first: the name of the first table
+    :param expected: the names of its columns
+    :raises InvalidInputError: two are the same, or they are not those of the first table
+    """
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        message = f"input: {what!r} has several columns of the name {arguments.shown(twice)}.\nRename them."
+        raise InvalidInputError(message)
+    if expected is not None and list(names) != list(expected):
+        message = (
+            f"input: {what!r} has the columns {arguments.shown(list(names))}, and {first!r} has "
+            f"{arguments.shown(list(expected))}.\nGive files with the same columns in the same order."
+        )
+        raise InvalidInputError(message)
+
+
+def _checked(batch: Any, cells: dict[str, dict[int, BadRow]]) -> Any:
+    """Return a batch without values that are not valid, such as text that is not UTF-8, and enter them."""
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid:
+        columns = []
+        for name, given in zip(batch.schema.names, batch.columns, strict=True):
+            column = given.dictionary_decode() if pa.types.is_dictionary(given.type) else given
+            wrong = {place for place in range(len(column)) if not _is_valid(column.take(pa.array([place])))}
+            for place in sorted(wrong):
+                fault = BadRow(name, "the value is not valid, such as text that is not UTF-8")
+                cells.setdefault(name, {})[place] = fault
+            columns.append(
+                column.take(pa.array([None if at in wrong else at for at in range(len(column))], pa.int64()))
+            )
+        return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+    return batch
+
+
+def _is_valid(column: Any) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _is_plain(column: Any) -> bool:

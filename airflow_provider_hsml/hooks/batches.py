@@ -23,7 +23,7 @@ from airflow_provider_hsml.hopsworks.routes import Routes
 
 from .base import HsmlBaseHook, in_time
 from .result_folder import JsonLines, ResultFolder
-from .row_files import row_files
+from .row_files import check_apart, row_files
 
 if TYPE_CHECKING:
     import os
@@ -119,11 +119,12 @@ class BatchesMixin(HsmlBaseHook):
             "on_model_change": arguments.choice("on_model_change", on_model_change, MODEL_CHANGE),
         }
         files = row_files(input)
+        check_apart(input, result_path)
         results = ResultFolder(result_path)
         result_format = format_of(files)
         parts = [
             None if is_reused else run_key,
-            name,
+            [self.access.url, self.client.project.name, name],
             files.to_json(),
             chosen.to_json(),
             form,

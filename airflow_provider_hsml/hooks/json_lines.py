@@ -9,6 +9,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
+from .object_storage import unreadable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -40,8 +42,7 @@ def raw_lines(what: str, name: str, file: IO[bytes]) -> Iterator[tuple[int, byte
             if line.strip():
                 yield number, line
     except (OSError, EOFError, zlib.error) as error:
-        message = f"{what}: {name!r} cannot be read after line {number} ({error}).\nCheck whether it is complete."
-        raise InvalidInputError(message) from error
+        raise unreadable(name, error, f" after line {number}", what) from error
 
 
 def _split(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import posixpath
 import tempfile
@@ -76,6 +77,37 @@ def writable(name: str, path: object) -> ObjectStoragePath:
         message = f"{name} {text!r}: the file cannot be written ({error}).\nGive a path that this task may write to."
         raise InvalidInputError(message) from error
     return target
+
+
+def is_passing(error: BaseException) -> bool:
+    """
+    Return whether a failure of storage may pass, so that a retry of the task makes sense.
+
+    :param error: not one about a path that is wrong or forbidden, or about the content of a file
+    """
+    lasting = (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError, gzip.BadGzipFile)
+    if not isinstance(error, OSError) or isinstance(error, lasting):
+        return False
+    # pyarrow raises a bare OSError for a damaged file.
+    return type(error) is not OSError or error.errno is not None
+
+
+def unreadable(name: str, error: BaseException, where: str = "", argument: str = "input") -> InvalidInputError:
+    """
+    Return the error for a file that cannot be read; transient if the failure may pass.
+
+    :param name: of the file
+    :param error: what was raised
+    :param where: how far it was read
+    :param argument: the argument's name
+    """
+    reason = (getattr(error, "strerror", None) or str(error)).partition("\n")[0][:300]
+    found = InvalidInputError(
+        f"{argument}: {name!r} cannot be read{where} ({reason}).\nCheck the path, whether this task may read it, and "
+        "whether it is complete."
+    )
+    found.transient = is_passing(error)
+    return found
 
 
 def _download(name: str, url: str, folder: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import uuid
 from json.encoder import encode_basestring_ascii
@@ -13,7 +14,7 @@ from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.plain import as_json
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-from .object_storage import writable
+from .object_storage import is_passing, writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _COPIED = 1024 * 1024
 """Bytes that are copied at a time."""
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""What file systems without hard links answer, such as some that are shared. There it is as in object storage."""
 
 
 class ResultFolder:
@@ -87,6 +90,12 @@ class ResultFolder:
                     os.link(new, self._local(name))
                 except FileExistsError:
                     return False
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    if self._local(name).exists():
+                        return False
+                    new.replace(self._local(name))
                 return True
 
     def delete(self, name: str) -> None:
@@ -128,7 +137,9 @@ class ResultFolder:
                 f"result_path: the folder {self._text!r} cannot be {what} ({error.strerror or error}).\nCheck the "
                 "path, the permissions and the space that is left; a later try continues after the last part."
             )
-            raise InvalidInputError(message) from error
+            failed = InvalidInputError(message)
+            failed.transient = is_passing(error)
+            raise failed from error
 
 
 class JsonLines:

@@ -1,14 +1,16 @@
 """
-The rows of a batch, in one file or many: JSON lines here, Parquet and CSV in ``arrow_files``.
+The rows of a batch, in one file or many: JSON lines here, Parquet in ``arrow_files``, CSV in ``csv_files``.
 
 Files are read as they are sent, from this machine or from object storage, and are never in memory as a whole.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import json
 import os
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +21,7 @@ from airflow_provider_hsml.hopsworks.domain.plain import from_text
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .json_lines import ENDINGS, raw_lines
+from .object_storage import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
 
 _PATTERN = frozenset("*?[")
 _TABLES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
+_CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "modificationTime", "updated")
+"""What file systems call the time of a file's last change, or a hash of its content."""
+_RESULTS = ("part-000000000000-try.jsonl", "part-000000000000-try.parquet", "errors.jsonl", "manifest.json")
+"""Names of files of a result."""
 _READ_ROWS = 1024
 """Lines that are read at a time."""
 _EXAMPLE = '["s3://bucket/rows/a.parquet"]'
@@ -48,7 +55,7 @@ class InputFile:
         """Look a file up."""
         path.fs.invalidate_cache()
         info = path.fs.info(path.path)
-        changed = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified") or ""
+        changed = next((info[name] for name in _CHANGED if info.get(name)), None) or _changed(path)
         return cls(path, int(info.get("size") or 0), str(changed), row_groups)
 
     @property
@@ -62,6 +69,11 @@ class InputFile:
         if self.name.endswith(ENDINGS):
             return "lines"
         return next((kind for ending, kind in _TABLES.items() if self.name.endswith(ending)), None)
+
+    def shard(self, row_groups: tuple[int, int] | None = None) -> dict[str, Any]:
+        """Return it, or a part of it, as an ``input``. It is refused if the file was changed meanwhile."""
+        part = {} if row_groups is None else {"row_groups": list(row_groups)}
+        return {"path": str(self.path), **part, "size": self.size, "changed": self.changed}
 
     def to_json(self) -> list[Any]:
         """Return what the rows depend on, as plain JSON."""
@@ -189,7 +201,7 @@ class Lines:
             with file.path.open("rb") as opened:  # type: ignore[no-untyped-call]
                 yield from raw_lines("input", file.name, opened)
         except OSError as error:
-            raise _unreadable(file.name, error) from error
+            raise unreadable(file.name, error) from error
 
 
 def row_files(value: object) -> RowFiles:
@@ -206,10 +218,14 @@ def row_files(value: object) -> RowFiles:
         names = sorted({file.name for file in files})
         endings = ", ".join((*ENDINGS, *_TABLES))
         arguments.refuse("input", f"files of one kind, whose names end with one of {endings}", names)
+    if kinds != {"parquet"} and any(file.row_groups for file in files):
+        arguments.refuse("input", "whole files, since only Parquet files have row groups", files[0].name)
     if kinds == {"lines"}:
-        if any(file.row_groups for file in files):
-            arguments.refuse("input", "whole files, since only Parquet files have row groups", files[0].name)
         return RowFiles(files, Lines())
+    if kinds == {"csv"}:
+        from .csv_files import CsvTables  # noqa: PLC0415 - needs pyarrow
+
+        return RowFiles(files, CsvTables(files))
     from .arrow_files import Tables  # noqa: PLC0415 - needs pyarrow
 
     return RowFiles(files, Tables(files))
@@ -222,22 +238,77 @@ def find_files(value: object) -> list[InputFile]:
     :param value: as for ``row_files``
     :raises InvalidInputError: there are none
     """
-    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
-        value = from_text("input", value, _EXAMPLE)
-    is_one = isinstance(value, str | os.PathLike | Mapping) or hasattr(value, "protocol")
-    given = [value] if is_one else list(arguments.sequence("input", value))
-    found = [file for one in given for file in _files_of(one)]
+    found = [file for one in _given(value) for file in _files_of(one)]
     if not found:
         message = "input: expected at least one file, got none.\nCheck why there are none."
         raise InvalidInputError(message)
     return found
 
 
+def check_apart(value: object, result_path: object) -> None:
+    """
+    Check that no file of a result becomes one of the input, which a retry would read.
+
+    :param value: as for ``row_files``
+    :param result_path: the folder of the result
+    :raises InvalidInputError: its files are in a folder of the input, or match a pattern of it
+    """
+    result = _plain_path(result_path)
+    for one in _given(value):
+        if isinstance(one, Mapping):
+            continue
+        path, plain = _path(one), _plain_path(one)
+        if _PATTERN & set(path.path):
+            is_read = any(_matches(plain, f"{result}/{name}") for name in _RESULTS)
+        else:
+            below = f"{result}/".removeprefix(f"{plain.rstrip('/')}/")
+            is_read = below != f"{result}/" and path.is_dir() and not _has_hidden(below)
+        if is_read:
+            message = (
+                f"result_path: {str(result_path)!r} is inside of the input {str(one)!r}, so a retry would read results "
+                "as rows.\nGive a folder elsewhere."
+            )
+            raise InvalidInputError(message)
+
+
+def _given(value: object) -> list[Any]:
+    if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+        value = from_text("input", value, _EXAMPLE)
+    is_one = isinstance(value, str | os.PathLike | Mapping) or hasattr(value, "protocol")
+    return [value] if is_one else list(arguments.sequence("input", value))
+
+
+def _plain_path(value: object) -> str:
+    """Return a path in a form that can be compared: without links, and without the connection in a URL."""
+    scheme, separator, rest = str(value).partition("://")
+    if not separator or scheme in ("file", "local"):
+        return os.path.realpath(rest if separator else scheme)
+    bucket, _, inner = rest.partition("/")
+    return f"{scheme}://{bucket.rpartition('@')[2]}/{posixpath.normpath(inner)}"
+
+
+def _matches(pattern: str, path: str) -> bool:
+    """Return whether a path matches a pattern; also if it may, where the pattern has ``**``."""
+    wanted, found = pattern.split("/"), path.split("/")
+    if "**" in wanted:
+        wanted = wanted[: wanted.index("**")]
+        found = found[: len(wanted)]
+    return len(wanted) == len(found) and all(map(fnmatch.fnmatchcase, found, wanted))
+
+
+def _changed(path: ObjectStoragePath) -> object:
+    """Return what identifies the content of a file whose storage has other names for it."""
+    for ask in (path.fs.modified, path.fs.ukey):
+        try:
+            return ask(path.path)
+        except (NotImplementedError, KeyError, TypeError, ValueError):
+            continue
+    return ""
+
+
 def _files_of(value: object) -> list[InputFile]:
     if isinstance(value, Mapping):
-        given = arguments.mapping("input", value, ("path", "row_groups"))
-        first, end = (arguments.integer("input.row_groups", one, least=0) for one in _pair(given.get("row_groups")))
-        return [InputFile.of(_path(given.get("path")), (first, end))]
+        return [_file_of_shard(arguments.mapping("input", value, ("path", "row_groups", "size", "changed")))]
     path = _path(value)
     try:
         if _PATTERN & set(path.path):
@@ -251,13 +322,37 @@ def _files_of(value: object) -> list[InputFile]:
     except FileNotFoundError:
         files = []
     except OSError as error:
-        raise _unreadable(str(value), error) from error
+        raise unreadable(str(value), error) from error
     if path.is_dir():
         files = [file for file in files if file.kind is not None]
     if not files:
         message = f"input {str(value)!r}: there is no such file, and no folder with files of rows.\nCheck the path."
         raise InvalidInputError(message)
     return files
+
+
+def _file_of_shard(given: Mapping[str, Any]) -> InputFile:
+    """
+    Look a file of a shard up.
+
+    :raises InvalidInputError: it is not the one that ``split_input`` has seen
+    """
+    row_groups = None
+    if "row_groups" in given or "size" not in given:
+        first, end = (arguments.integer("input.row_groups", one, least=0) for one in _pair(given.get("row_groups")))
+        row_groups = (first, end)
+    path = _path(given.get("path"))
+    try:
+        file = InputFile.of(path, row_groups)
+    except OSError as error:
+        raise unreadable(path.name, error) from error
+    if any(given.get(name, found) != found for name, found in (("size", file.size), ("changed", file.changed))):
+        message = (
+            f"input: {file.name!r} was changed after split_input had cut it into shards.\nMake the shards again, and "
+            "write changed rows into a new file."
+        )
+        raise InvalidInputError(message)
+    return file
 
 
 def _path(value: object) -> ObjectStoragePath:
@@ -287,18 +382,14 @@ def _beside(path: ObjectStoragePath, name: str) -> ObjectStoragePath:
 
 def _is_hidden(path: ObjectStoragePath, folder: ObjectStoragePath) -> bool:
     """Return whether a file is not part of a table, such as ``_SUCCESS``."""
-    below = str(path).removeprefix(str(folder)).strip("/")
-    return any(part.startswith((".", "_")) for part in below.split("/"))
+    return _has_hidden(str(path).removeprefix(str(folder)))
+
+
+def _has_hidden(below: str) -> bool:
+    return any(part.startswith((".", "_")) for part in below.strip("/").split("/"))
 
 
 def _pair(value: object) -> tuple[Any, Any]:
     if not isinstance(value, list | tuple) or len(value) != 2:
         arguments.refuse("input.row_groups", "two numbers: the first row group and the one after the last", value)
     return value[0], value[1]
-
-
-def _unreadable(name: str, error: OSError) -> InvalidInputError:
-    return InvalidInputError(
-        f"input: {name!r} cannot be read ({error.strerror or error}).\nCheck the path, and whether this task may read "
-        "it."
-    )

@@ -550,7 +550,7 @@ class TestRows:
 class TestWithoutPyarrow:
     def test_lines_work_and_tables_say_what_is_missing(self, scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "pyarrow", None)
-        for name in ("arrow_files", "arrow_rows"):
+        for name in ("arrow_files", "arrow_rows", "csv_files"):
             monkeypatch.delitem(sys.modules, f"airflow_provider_hsml.hooks.{name}", raising=False)
 
         assert scene.write([{"id": "a", "x": 1}]).score()["counts"]["success"] == 1

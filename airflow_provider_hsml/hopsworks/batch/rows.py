@@ -98,8 +98,8 @@ class TableRows(Protocol):
     def __getitem__(self, places: slice) -> TableRows:
         """Return some of the rows."""
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the rows as objects."""
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the rows as objects; a ``BadRow`` in place of a row or a value that could not be read."""
 
     def keys(self, names: Sequence[str]) -> dict[str, list[Any]] | None:
         """Return the values of columns as plain JSON values; None if some have to be converted."""
@@ -187,14 +187,20 @@ class RowForm:
         :param first: the number of the first row, from 0
         :param rows: as they were read
         """
+        keys = None
         if not isinstance(rows, list):
-            prepared = self._of_table(first, cast("TableRows", rows))
+            table = cast("TableRows", rows)
+            prepared = self._of_table(first, table)
             if prepared is not None:
                 return prepared
-        chunk = Prepared(first, {name: [None] * len(rows) for name in self.columns.keys})
+            if set(self.columns.keys) <= set(table.names):
+                keys = table.keys(self.columns.keys)
+        chunk = Prepared(first, {name: [None] * len(rows) for name in self.columns.keys} if keys is None else keys)
         found: list[tuple[int, Any]] = []
         for place, row in enumerate(rows):
-            fault = row if isinstance(row, BadRow) else self._enter_keys(chunk.keys, place, row)
+            fault = row if isinstance(row, BadRow) else None
+            if fault is None and keys is None:
+                fault = self._enter_keys(chunk.keys, place, row)
             instance, fault = (None, fault) if fault else self._instance(row)
             if fault is None:
                 found.append((place, instance))
@@ -242,6 +248,8 @@ class RowForm:
         for name in self.columns.keys:
             if not isinstance(row, Mapping) or name not in row:
                 return BadRow(name, _MISSING)
+            if isinstance(row[name], BadRow):
+                return cast("BadRow", row[name])
             try:
                 keys[name][place] = plain(name, schema_rows.encoded(row[name]))
             except InvalidInputError as error:
@@ -286,7 +294,7 @@ class RowForm:
                 try:
                     kept.append((place, as_json(plain("", [row])[0])))
                 except InvalidInputError as error:
-                    chunk.bad[place] = _unsendable(error)
+                    chunk.bad[place] = _unsendable(row, error)
         _keep(chunk, kept)
 
 
@@ -300,7 +308,7 @@ def _plain(chunk: Prepared, rows: list[tuple[int, Any]], schema: DeploymentSchem
             try:
                 kept.append((place, _encoded([row], schema)[0]))
             except InvalidInputError as error:
-                chunk.bad[place] = _unsendable(error)
+                chunk.bad[place] = _unsendable(row, error)
         return kept
     return [(place, value) for (place, _), value in zip(rows, values, strict=True)]
 
@@ -324,8 +332,17 @@ def _keep(chunk: Prepared, kept: Sequence[tuple[int, str]]) -> None:
     chunk.instances = [instance for _, instance in kept]
 
 
-def _unsendable(error: InvalidInputError) -> BadRow:
-    """Return the fault of a row that JSON cannot hold. Its message begins with the place in the list of one row."""
+def _unsendable(row: Any, error: InvalidInputError) -> BadRow:
+    """
+    Return the fault of a row that JSON cannot hold.
+
+    :param row: may hold a ``BadRow`` in place of a value
+    :param error: its message begins with the place in the list of one row
+    """
+    values = row.values() if isinstance(row, Mapping) else row if isinstance(row, list) else [row]
+    for value in values:
+        if isinstance(value, BadRow):
+            return value
     place, _, reason = _first_line(error).partition(": ")
     inner = place.removeprefix("[0]").strip(".[]'\"")
     return BadRow(inner or None, reason.replace(" (row 0, the first is row 0)", ""))
