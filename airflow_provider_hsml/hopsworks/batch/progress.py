@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .served import Served
@@ -118,6 +118,17 @@ class Progress:
         return [part["file"] for part in self.parts]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether the parts have each of the counted rows once."""
+        ends = [0, *(part["first"] + part["rows"] for part in self.parts)]
+        return [*(part["first"] for part in self.parts), self.rows] == ends
+
+    def adopt(self, other: Progress) -> None:
+        """Become the same as a later progress."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(other, one.name))
+
+    @property
     def served_key(self) -> list[Any]:
         """What the answers of the last part depend on."""
         return Served.key_from_json(self.served)
@@ -154,9 +165,9 @@ class Progress:
             distribution = Distribution.from_json(data.pop("distribution"))
             found = cls(**data, latencies=latencies, distribution=distribution)
             found.served_key  # noqa: B018 - raises an error if it is not complete
+            return found if found.is_whole else None
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        return found
 
     def manifest(self, result_path: str) -> dict[str, Any]:
         """

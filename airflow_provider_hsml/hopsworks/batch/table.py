@@ -9,7 +9,7 @@ import time
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
@@ -27,7 +27,7 @@ from .rows import BadRow
 from .served import Served, read_served, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Flow
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from .progress import Format, Results
     from .rows import Prepared, RowForm, TableRows
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -256,7 +258,7 @@ class _Scoring:
         self._prepared: deque[Prepared] = deque()
         self._held = Held(place.format, progress)
         self._report = Report(progress, place.rows.total)
-        self._last_read = time.monotonic()
+        self._last_read = self._counted = time.monotonic()
 
     def score(self) -> None:
         """
@@ -264,27 +266,27 @@ class _Scoring:
 
         :raises ModelChanged: the deployment serves something else
         """
-        place, progress = self._place, self._progress
         found = scoring.score_chunks(
             self._chunks(), self._asked.target, self._connect, concurrency=self._limit.most, on_wait=self._attend
         )
-        begun, before = time.monotonic(), progress.seconds
+        with closing(found):
+            while (chunk := self._kept(found, lambda: next(found, None))) is not None:
+                self._held.add(self._rows_of(chunk), chunk.latencies)
+                self._kept(found, self._check_errors)
+                if self._held.size >= PART_BYTES or time.monotonic() - self._last_read >= READ_EVERY:
+                    self._confirm()
+        self._place.rows.check_unchanged()
+        self._confirm()
+
+    def _kept(self, found: Generator[Chunk, None, None], step: Callable[[], T]) -> T:
+        """Take a step of the scoring, and return its result; if it fails, the answers so far are kept."""
         try:
-            with closing(found):
-                for chunk in found:
-                    self._held.add(self._rows_of(chunk), chunk.latencies)
-                    self._check_errors()
-                    if self._held.size >= PART_BYTES or time.monotonic() - self._last_read >= READ_EVERY:
-                        progress.seconds = before + time.monotonic() - begun
-                        self._confirm()
+            return step()
         except HopsworksError:
-            # A failure may come from a change of the deployment. If not, its answers so far are kept.
-            progress.seconds = before + time.monotonic() - begun
+            # The failure may come from a change of the deployment: then the answers are dropped.
+            found.close()
             self._confirm()
             raise
-        progress.seconds = before + time.monotonic() - begun
-        place.rows.check_unchanged()
-        self._confirm()
 
     def _chunks(self) -> Iterator[tuple[int, list[str]]]:
         for first, rows in self._place.rows.chunks(self._asked.chunk_rows, self._progress.rows):
@@ -337,7 +339,9 @@ class _Scoring:
 
         :raises ModelChanged: it does not; the answers are dropped
         """
-        place = self._place
+        place, now = self._place, time.monotonic()
+        self._progress.seconds += now - self._counted
+        self._counted = now
         served = place.drive(read_served(place.run, place.run.backoff(1.0)))
         self._last_read = time.monotonic()
         if served.key != self._served.key:
@@ -372,6 +376,12 @@ def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
     results = place.results
     names = results.names()
     if MANIFEST not in names:
+        if not progress.is_whole or progress.rows != place.rows.total:
+            message = (
+                f"result_path: the parts in {results} do not have each of the {place.rows.total} rows once.\nRun the "
+                "task again: it scores what is missing."
+            )
+            raise _passing(message)
         if not progress.success:
             message = "input: no row has a prediction.\nSee the reasons in the log, and check the columns of the rows."
             raise InvalidInputError(message)
@@ -396,9 +406,15 @@ def _winner(results: Results, settings: Settings) -> Progress:
     for one in stored.read_progress(results, names):
         if one.key == settings.key and one.files == files:
             return one
-    error = DeploymentError(
+    message = (
         f"result_path: another task has written a manifest of other results into {results} meanwhile.\nUse a folder "
         "for each task."
     )
+    raise _passing(message)
+
+
+def _passing(message: str) -> DeploymentError:
+    """Return an error after which the task is worth another try."""
+    error = DeploymentError(message)
     error.transient = True
-    raise error
+    return error

@@ -1,0 +1,228 @@
+"""The engine of a batch, with a folder in memory and a model of one line: failed writes, changes, and two tries."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_hsml.hopsworks.api import Answer
+from airflow_provider_hsml.hopsworks.batch import table
+from airflow_provider_hsml.hopsworks.batch.rows import Columns, RowForm
+from airflow_provider_hsml.hopsworks.batch.served import Served
+from airflow_provider_hsml.hopsworks.batch.table import Asked, Settings, Workplace, score_table
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
+from airflow_provider_hsml.hopsworks.domain.records import Shape
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
+from airflow_provider_hsml.hopsworks.inference.scoring import Target
+from airflow_provider_hsml.hopsworks.rollout.inputs import Run
+from tests.support.fake import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from airflow_provider_hsml.hopsworks.api import Call
+    from airflow_provider_hsml.hopsworks.batch.progress import Progress, ResultRows
+
+ROWS, CHUNK = 100, 10
+
+
+@pytest.fixture(autouse=True)
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "PART_BYTES", 500)
+
+
+@dataclass
+class Folder:
+    """A folder in memory. ``before`` is called with each change, and may fail."""
+
+    files: dict[str, bytes] = field(default_factory=dict)
+    before: Callable[[str, str], object] = lambda _act, _name: None
+    is_local: bool = True
+
+    def names(self) -> list[str]:
+        return sorted(self.files)
+
+    def read(self, name: str) -> bytes | None:
+        return self.files.get(name)
+
+    def write(self, name: str, content: bytes) -> None:
+        self.before("write", name)
+        self.files[name] = content
+
+    def create(self, name: str, content: bytes) -> bool:
+        is_new = name not in self.files
+        self.before("create", name)
+        if self.is_local and name in self.files:
+            return False
+        if is_new:
+            self.files[name] = content
+        return is_new
+
+    def delete(self, name: str) -> None:
+        self.before("delete", name)
+        self.files.pop(name, None)
+
+    def join(self, name: str, parts: Sequence[str]) -> None:
+        self.before("write", name)
+        self.files[name] = b"".join(self.files[part] for part in parts)
+
+    def manifest(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.files["manifest.json"])
+        return found
+
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for name in self.manifest()["files"] for line in self.files[name].splitlines()]
+
+
+@dataclass
+class Part:
+    """Rows as lines of ``[number, prediction]``. The first ones decide the type of all predictions, as in Parquet."""
+
+    remembered: dict[str, Any]
+    content: bytes = b""
+
+    @property
+    def size(self) -> int:
+        return len(self.content)
+
+    def add(self, rows: ResultRows) -> None:
+        for number, prediction in enumerate(rows.predictions, rows.first):
+            kind = type(prediction).__name__
+            if prediction is not None and self.remembered.setdefault("kind", kind) != kind:
+                message = f"row {number}: expected {self.remembered['kind']}, got {kind}"
+                raise InvalidInputError(message)
+            self.content += json.dumps([number, prediction]).encode() + b"\n"
+
+    def finish(self) -> bytes:
+        return self.content
+
+
+class Lines:
+    ending = "jsonl"
+
+    def begin(self, remembered: dict[str, Any]) -> Part:
+        return Part(remembered)
+
+
+@dataclass
+class Numbers:
+    """Rows of one number each. ``before`` is called with the number of the first row of each chunk that is read."""
+
+    total: int = ROWS
+    row: Callable[[int], Any] = lambda number: {"x": number}
+    before: Callable[[int], object] = lambda _first: None
+
+    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
+        for first in range(start, self.total, size):
+            self.before(first)
+            yield first, [self.row(number) for number in range(first, min(first + size, self.total))]
+
+    def check_unchanged(self) -> None:
+        """Nothing changes."""
+
+
+@dataclass
+class Scene:
+    """A deployment, rows, and a folder for the result."""
+
+    folder: Folder = field(default_factory=Folder)
+    rows: Numbers = field(default_factory=Numbers)
+    model: Callable[[int, int], Any] = lambda _version, x: x
+    """Gives the prediction of a version for a number; None if it refuses the row."""
+    version: int = 1
+    asked: int = 0
+    tries: Any = field(default_factory=itertools.count)
+
+    def score(self, **given: Any) -> Progress:
+        run = Run(PROJECT, "digits", 60.0, 1.0)
+        form = RowForm.build(Columns(), Shape.of_example({"instances": [{"x": 0}]}), {"x": 0})
+        place = Workplace(
+            run=run,
+            results=self.folder,
+            format=Lines(),
+            rows=self.rows,
+            ask=lambda _deployment, _settings: Asked(Target(PROJECT, "digits"), form, CHUNK),
+            drive=self.drive,
+            connect=lambda _sleep: Connection(self),
+            check_alive=lambda: None,
+        )
+        settings = {"concurrency": 1, **given}
+        return score_table(place, Settings("key", f"try-{next(self.tries)}", CHUNK, **settings))
+
+    def drive(self, flow: Any) -> Any:
+        name = flow.__name__
+        flow.close()
+        live = Deployment(
+            1, "digits", DeploymentStatus.RUNNING, "digits", self.version, self.version, revision=str(self.version)
+        )
+        return live if name == "settled" else Served.of(live)
+
+
+@dataclass
+class Connection:
+    scene: Scene
+
+    def send(self, call: Call[Any]) -> Any:
+        self.scene.asked += 1
+        found = [self.scene.model(self.scene.version, row["x"]) for row in json.loads(call.body)["instances"]]
+        if None in found:
+            raise InferenceError("ask", status=400, text="it is refused")
+        return call.outcome(Answer(200, json.dumps({"predictions": found}).encode()))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class TestFailedWrites:
+    @pytest.mark.parametrize("act", ["write", "create", "delete"])
+    def test_the_next_try_has_each_row_once(self, act: str) -> None:
+        """The n-th change of the folder fails once, for each n."""
+        for n in itertools.count():
+            scene, numbers = Scene(model=lambda _version, x: None if x in (7, 55) else x), itertools.count()
+
+            def fail(done: str, name: str, n: int = n, numbers: Any = numbers) -> None:
+                if done == act and next(numbers) == n:
+                    message = f"{name} cannot be written"
+                    raise InvalidInputError(message)
+
+            scene.folder.before = fail
+            try:
+                scene.score(max_errors=2)
+            except InvalidInputError as error:
+                assert "cannot be written" in str(error)
+                progress = scene.score(max_errors=2)
+            else:
+                break
+
+            assert scene.folder.lines() == [[x, None if x in (7, 55) else x] for x in range(ROWS)]
+            assert (progress.rows, progress.errors) == (ROWS, 2)
+            errors = scene.folder.files[scene.folder.manifest()["errors_file"]].splitlines()
+            assert [json.loads(line)["row"] for line in errors] == [7, 55]
+        assert n > 0
+
+    def test_rows_that_the_format_refuses_are_never_written(self) -> None:
+        """A failure in the middle of a chunk: neither this try nor the next one writes a part of it."""
+        scene = Scene(model=lambda _version, x: 0.5 if x == 65 else x)
+        for _ in range(2):
+            with pytest.raises(InvalidInputError, match="row 65: expected int, got float"):
+                scene.score()
+        assert "manifest.json" not in scene.folder.files
+
+    def test_parts_that_leave_rows_out_are_no_result(self) -> None:
+        scene = Scene()
+        progress = scene.score()
+        del scene.folder.files["manifest.json"]
+        (name,) = (name for name in scene.folder.files if name.startswith("_progress-"))
+        stored = progress.to_json()
+        stored["parts"] = [{**part, "first": part["first"] + 1} for part in stored["parts"]]
+        scene.folder.files[name] = json.dumps(stored).encode()
+        scene.asked = 0
+
+        scene.score(on_stale_state="restart")
+
+        assert scene.asked == ROWS / CHUNK
+        assert [number for number, _ in scene.folder.lines()] == list(range(ROWS))
