@@ -147,6 +147,7 @@ def score_table(place: Workplace, settings: Settings) -> Progress:
     progress = _found(place, settings, Served.of(deployment))
     while True:
         try:
+            _check_count(settings, place.rows.total, progress.errors, progress.rows)
             if progress.rows < place.rows.total:
                 _Scoring(place, settings, place.ask(deployment, settings), progress, Served.of(deployment)).score()
             return _end(place, settings, progress)
@@ -325,13 +326,7 @@ class _Scoring:
         if errors == rows and errors >= min(_BEFORE_ANY_ANSWER, self._place.rows.total):
             message = f"input: none of the first {rows} rows has a prediction{first}.\nCheck the columns of the rows."
             raise InvalidInputError(message)
-        most = most_errors(self._settings, self._place.rows.total)
-        if errors > most:
-            message = (
-                f"input: {errors} of {rows} rows failed, more than {most} (max_errors){first}.\nCorrect the rows, or "
-                "raise max_errors."
-            )
-            raise InvalidInputError(message)
+        _check_count(self._settings, self._place.rows.total, errors, rows, first)
 
     def _confirm(self) -> None:
         """
@@ -371,6 +366,25 @@ def most_errors(settings: Settings, total: int) -> int:
     return math.floor(_SHARE_OF_ERRORS * total) if settings.max_errors is None else settings.max_errors
 
 
+def _check_count(settings: Settings, total: int, errors: int, rows: int, first: str = "") -> None:
+    """
+    Check that not too many rows have failed, in this try and those before.
+
+    :param total: the number of rows of the input
+    :param errors: the rows that failed
+    :param rows: the rows that were scored
+    :param first: the first of them that failed, for the message
+    :raises InvalidInputError: more have failed than are allowed
+    """
+    most = most_errors(settings, total)
+    if errors > most:
+        message = (
+            f"input: {errors} of {rows} rows failed, more than {most} (max_errors){first}.\nCorrect the rows, or raise "
+            "max_errors."
+        )
+        raise InvalidInputError(message)
+
+
 def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
     """Write the errors and the manifest, unless another try has, and remove what is not part of the result."""
     results = place.results
@@ -396,15 +410,17 @@ def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
                 if stored.is_own(name) and name not in keep:
                     results.delete(name)
             return progress
-    return _winner(results, settings)
+    return _winner(place, settings)
 
 
-def _winner(results: Results, settings: Settings) -> Progress:
+def _winner(place: Workplace, settings: Settings) -> Progress:
     """Return the progress that the manifest is of."""
+    results = place.results
     names = results.names()
     files = _files_of_manifest(results, names)
     for one in stored.read_progress(results, names):
         if one.key == settings.key and one.files == files:
+            _check_count(settings, place.rows.total, one.errors, one.rows)
             return one
     message = (
         f"result_path: another task has written a manifest of other results into {results} meanwhile.\nUse a folder "

@@ -226,3 +226,24 @@ class TestFailedWrites:
 
         assert scene.asked == ROWS / CHUNK
         assert [number for number, _ in scene.folder.lines()] == list(range(ROWS))
+
+
+class TestErrors:
+    def test_errors_of_an_earlier_try_count(self) -> None:
+        scene = Scene(model=lambda _version, x: None if 90 <= x < 95 else x)
+        for _ in range(2):
+            with pytest.raises(InvalidInputError, match=r"5 of 100 rows failed, more than 1 \(max_errors\)"):
+                scene.score(max_errors=1)
+            assert "manifest.json" not in scene.folder.files
+        sent = scene.asked
+
+        assert scene.score(max_errors=5).errors == 5
+        assert scene.asked == sent
+
+    def test_a_result_that_is_there_has_too_many_of_them(self) -> None:
+        scene = Scene(model=lambda _version, x: x or None)
+        scene.score(max_errors=1)
+
+        with pytest.raises(InvalidInputError, match="1 of 100 rows failed, more than 0"):
+            scene.score(max_errors=0)
+        assert scene.score(max_errors=1).rows == ROWS
