@@ -118,6 +118,11 @@ class Progress:
         return [part["file"] for part in self.parts]
 
     @property
+    def error_files(self) -> list[str]:
+        """The names of the files with the errors of parts. They are deleted when the result is complete."""
+        return [part["errors_file"] for part in self.parts if "errors_file" in part]
+
+    @property
     def is_whole(self) -> bool:
         """Whether the parts have each of the counted rows once."""
         ends = [0, *(part["first"] + part["rows"] for part in self.parts)]
@@ -201,17 +206,19 @@ def read_progress(results: Results, names: Sequence[str]) -> list[Progress]:
     """
     Return the stored progress of all tries, the one that came furthest first.
 
-    :param names: the files of the folder. A try counts only as far as its parts are among them
+    :param names: the files of the folder. A try counts only if its parts are among them
     """
-    found = []
+    found, is_complete = [], MANIFEST in names
     for name in sorted(names):
         content = results.read(name) if _PROGRESS.fullmatch(name) else None
         try:
             progress = None if content is None else Progress.from_json(json.loads(content))
         except ValueError:
             continue
-        if progress is not None and {part["file"] for part in progress.parts} <= set(names):
-            found.append(progress)
+        if progress is not None:
+            needed = {*progress.files, *(() if is_complete else progress.error_files)}
+            if needed <= set(names):
+                found.append(progress)
     return sorted(found, key=lambda one: -one.rows)
 
 

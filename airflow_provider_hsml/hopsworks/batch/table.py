@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
@@ -145,7 +146,8 @@ def score_table(place: Workplace, settings: Settings) -> Progress:
         raise InvalidInputError(message)
     deployment = place.drive(settled(place.run, place.run.backoff(1.0)))
     progress = _found(place, settings, Served.of(deployment))
-    while True:
+    first_name = settings.try_name
+    for number in itertools.count(1):
         try:
             _check_count(settings, place.rows.total, progress.errors, progress.rows)
             if progress.rows < place.rows.total:
@@ -163,8 +165,13 @@ def score_table(place: Workplace, settings: Settings) -> Progress:
             )
             if settings.on_model_change == "fail":
                 raise _superseded(place, progress, change.served) from None
+            if MANIFEST in place.results.names():  # Airflow has given this try up, and another one has ended.
+                return _winner(place, settings)
             deployment = place.drive(settled(place.run, place.run.backoff(1.0)))
-            progress = _after_change(place, settings, progress, Served.of(deployment))
+            progress = _after_change(settings, progress, Served.of(deployment))
+            # Other tries may have taken over the parts so far: they are kept, and the new ones have other names.
+            settings = replace(settings, try_name=f"{first_name}-{number}")
+    raise AssertionError  # The loop has no end of its own.
 
 
 def _found(place: Workplace, settings: Settings, served: Served) -> Progress:
@@ -174,13 +181,13 @@ def _found(place: Workplace, settings: Settings, served: Served) -> Progress:
     tries = stored.read_progress(results, names)
     files = _files_of_manifest(results, names)
     own = [one for one in tries if one.key == settings.key and files in (None, one.files)]
-    mine = own[0] if own else None
+    mine = next((one for one in own if one.served_key == served.key), own[0] if own else None)
     if mine is not None and mine.served_key == served.key:
         if mine.rows:
             log.info("%d rows were scored by earlier tries of this task; continuing after them", mine.rows)
         return mine
     if mine is not None and files is None and settings.on_model_change != "fail":
-        return _after_change(place, settings, mine, served)
+        return _after_change(settings, mine, served)
     if not tries and files is None:
         return _new(settings, served)
     if settings.on_stale_state == "fail":
@@ -215,14 +222,13 @@ def _difference(mine: Progress | None, served: Served) -> str:
     return f"results of version {mine.served['model_version']} of this run, and the deployment serves {served}"
 
 
-def _after_change(place: Workplace, settings: Settings, progress: Progress, served: Served) -> Progress:
-    """Return the progress to continue from after the deployment serves something else."""
+def _after_change(settings: Settings, progress: Progress, served: Served) -> Progress:
+    """Return the progress to continue from after the deployment serves something else. No file is deleted."""
     if settings.on_model_change == "allow":
         if progress.served_key != served.key:
             progress.single_version = False
             progress.served = served.to_json()
         return progress
-    _remove(place.results, [*(part["file"] for part in progress.parts), *place.results.names()])
     return _new(settings, served)
 
 
@@ -390,18 +396,18 @@ def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
     results = place.results
     names = results.names()
     if MANIFEST not in names:
-        if not progress.is_whole or progress.rows != place.rows.total:
+        is_whole = progress.is_whole and progress.rows == place.rows.total
+        if not is_whole or not {*progress.files, *progress.error_files} <= set(names):
             message = (
-                f"result_path: the parts in {results} do not have each of the {place.rows.total} rows once.\nRun the "
-                "task again: it scores what is missing."
+                f"result_path: the parts in {results} do not have each of the {place.rows.total} rows once, or one was "
+                "deleted meanwhile.\nRun the task again: it scores what is missing."
             )
             raise _passing(message)
         if not progress.success:
             message = "input: no row has a prediction.\nSee the reasons in the log, and check the columns of the rows."
             raise InvalidInputError(message)
-        error_files = [part["errors_file"] for part in progress.parts if "errors_file" in part]
-        if error_files:
-            results.join(ERRORS, error_files)
+        if progress.error_files:
+            results.join(ERRORS, progress.error_files)
         results.write(f"_progress-{settings.try_name}.json", json.dumps(progress.to_json()).encode())
         content = json.dumps(progress.manifest(str(results)), indent=1).encode()
         if results.create(MANIFEST, content):

@@ -16,7 +16,7 @@ from airflow_provider_hsml.hopsworks.batch.served import Served
 from airflow_provider_hsml.hopsworks.batch.table import Asked, Settings, Workplace, score_table
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.records import Shape
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InferenceError, InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import DeploymentError, InferenceError, InvalidInputError
 from airflow_provider_hsml.hopsworks.inference.scoring import Target
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from tests.support.fake import PROJECT
@@ -32,7 +32,7 @@ ROWS, CHUNK = 100, 10
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "PART_BYTES", 500)
+    monkeypatch.setattr(table, "PART_BYTES", 150)
 
 
 @dataclass
@@ -247,3 +247,102 @@ class TestErrors:
         with pytest.raises(InvalidInputError, match="1 of 100 rows failed, more than 0"):
             scene.score(max_errors=0)
         assert scene.score(max_errors=1).rows == ROWS
+
+
+@dataclass
+class Second:
+    """A try that begins while another one reads a row; the other one has been given up by Airflow since."""
+
+    scene: Scene
+    given: dict[str, Any]
+    at: int
+    found: list[Progress] = field(default_factory=list)
+
+    def begin(self, first: int) -> None:
+        if first == self.at:
+            self.scene.rows = Numbers(self.scene.rows.total, self.scene.rows.row)
+            self.scene.version += 1
+            self.found.append(self.scene.score(**self.given))
+
+
+class TestTwoTries:
+    @pytest.mark.parametrize("policy", ["restart", "allow"])
+    @pytest.mark.parametrize("at", [20, 50, 90])
+    def test_a_zombie_does_not_change_the_result_after_a_promotion(self, policy: str, at: int) -> None:
+        scene = Scene(model=lambda version, x: version if x != 45 else None)
+        given = {"on_model_change": policy, "max_errors": 1}
+        second = Second(scene, given, at)
+        scene.rows.before = second.begin
+
+        progress = scene.score(**given)
+
+        assert progress.to_json() == second.found[0].to_json()
+        assert len(scene.folder.lines()) == ROWS
+        assert policy == "allow" or {one for _, one in scene.folder.lines()} == {2, None}
+        assert progress.files == scene.folder.manifest()["files"]
+
+    def test_a_zombie_that_begins_anew_keeps_the_parts_of_a_running_try(self) -> None:
+        """The second try has taken over parts of the first one, and is in the middle, when that one sees the change."""
+        scene = Scene(model=lambda version, _x: version)
+        given = {"on_model_change": "restart"}
+        scene.rows.before = Stop(80)
+        with pytest.raises(KeyboardInterrupt):
+            scene.score(**given)
+        scene.version = 2
+        parts = {name for name in scene.folder.files if name.startswith("part-")}
+        assert parts
+
+        scene.rows.before = Stop(80)
+        with pytest.raises(KeyboardInterrupt):
+            scene.score(**given)
+        assert parts < set(scene.folder.files)
+        scene.asked, scene.rows.before = 0, lambda _first: None
+        scene.score(**given)
+
+        assert scene.asked < ROWS / CHUNK  # The newest version's parts are continued, not the older ones'.
+        assert [one for _, one in scene.folder.lines()] == [2] * ROWS
+        assert not parts & set(scene.folder.files)
+
+    def test_a_try_that_begins_anew_keeps_apart_what_two_versions_answered(self) -> None:
+        """It is killed when it has begun anew, and the deployment is rolled back: no part has changed its rows."""
+        scene = Scene(model=lambda version, _x: version)
+
+        def change(first: int) -> None:
+            if first == 80:
+                scene.version, scene.rows.before = 2, Stop(60)
+
+        scene.rows.before = change
+        with pytest.raises(KeyboardInterrupt):
+            scene.score(on_model_change="restart")
+        scene.version, scene.rows.before = 1, lambda _first: None
+        scene.score(on_model_change="restart")
+
+        assert [one for _, one in scene.folder.lines()] == [1] * ROWS
+
+    def test_a_part_that_is_deleted_before_the_end(self) -> None:
+        scene = Scene()
+
+        def lose(act: str, name: str) -> None:
+            if act == "write" and name.startswith("part-0000000000") and not name.startswith("part-000000000000"):
+                scene.folder.files = {one: it for one, it in scene.folder.files.items() if one[:17] != "part-000000000000"}
+
+        scene.folder.before = lose
+        with pytest.raises(DeploymentError, match="one was deleted meanwhile") as caught:
+            scene.score()
+        assert caught.value.transient
+        assert "manifest.json" not in scene.folder.files
+
+        scene.folder.before = lambda _act, _name: None
+        scene.score(on_stale_state="restart")
+        assert scene.folder.lines() == [[x, x] for x in range(ROWS)]
+
+
+@dataclass
+class Stop:
+    """Ends a task when a row is read, as a kill does."""
+
+    at: int
+
+    def __call__(self, first: int) -> None:
+        if first == self.at:
+            raise KeyboardInterrupt
