@@ -6,6 +6,7 @@ import itertools
 import json
 import logging
 import math
+import threading
 import time
 from collections import deque
 from contextlib import closing
@@ -50,6 +51,9 @@ _SHARE_OF_ERRORS = 0.01
 """The share of rows that may fail, unless the user gives a number."""
 _BEFORE_ANY_ANSWER = 1000
 """Rows that cannot be sent, without one that was answered, after which the columns count as wrong."""
+_ELSEWHERE = (0.5, 0.75, 1.0)
+"""The places of the input, as shares of its rows, where rows are tried before none counts as answered."""
+_ROWS_OF_A_PLACE = 4
 
 
 class Rows(Protocol):
@@ -258,7 +262,10 @@ class _Scoring:
     def __init__(self, place: Workplace, settings: Settings, asked: Asked, progress: Progress, served: Served) -> None:
         self._place = place
         self._settings = settings
-        self._asked = replace(asked, target=replace(asked.target, answered_row=_answered_row(place, asked, progress)))
+        self._elsewhere = _Elsewhere(place.rows, asked.form)
+        answered_row = _answered_row(place, asked, progress)
+        target = replace(asked.target, answered_row=answered_row, elsewhere=self._elsewhere)
+        self._asked = replace(asked, target=target)
         self._progress = progress
         self._served = served
         self._limit = Limit(settings.concurrency or asked.target.concurrency)
@@ -328,11 +335,12 @@ class _Scoring:
         :raises InvalidInputError: more than are allowed
         """
         errors, rows = self._progress.errors + self._held.errors, self._progress.rows + self._held.rows
-        first = self._held.first_error
-        if errors == rows and errors >= min(_BEFORE_ANY_ANSWER, self._place.rows.total):
+        first, total = self._held.first_error, self._place.rows.total
+        is_hopeless = errors == rows and errors >= min(_BEFORE_ANY_ANSWER, total)
+        if is_hopeless and (rows == total or not self._elsewhere()):
             message = f"input: none of the first {rows} rows has a prediction{first}.\nCheck the columns of the rows."
             raise InvalidInputError(message)
-        _check_count(self._settings, self._place.rows.total, errors, rows, first)
+        _check_count(self._settings, total, errors, rows, first)
 
     def _confirm(self) -> None:
         """
@@ -352,6 +360,28 @@ class _Scoring:
             self._served = served
         if self._held.rows:
             self._held = self._held.write(place.results, place.format, self._settings.try_name)
+
+
+class _Elsewhere:
+    """A few rows from the middle and the end of the input, as JSON; they are read when they are needed."""
+
+    def __init__(self, rows: Rows, form: RowForm) -> None:
+        self._rows = rows
+        self._form = form
+        self._found: list[str] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> list[str]:
+        """Return those of them that can be sent."""
+        with self._lock:
+            if self._found is None:
+                self._found = [row for place in _ELSEWHERE for row in self._at(int(place * self._rows.total))]
+        return self._found
+
+    def _at(self, end: int) -> list[str]:
+        for first, rows in self._rows.chunks(_ROWS_OF_A_PLACE, max(0, end - _ROWS_OF_A_PLACE)):
+            return self._form.prepare(first, rows).instances
+        return []
 
 
 def _answered_row(place: Workplace, asked: Asked, progress: Progress) -> list[str]:

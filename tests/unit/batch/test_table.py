@@ -16,7 +16,8 @@ from airflow_provider_hsml.hopsworks.batch.served import Served
 from airflow_provider_hsml.hopsworks.batch.table import Asked, Settings, Workplace, score_table
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.records import Shape
-from airflow_provider_hsml.hopsworks.errors import DeploymentError, InferenceError, InvalidInputError
+from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, InferenceError, InvalidInputError
+from airflow_provider_hsml.hopsworks.inference import scoring
 from airflow_provider_hsml.hopsworks.inference.scoring import Target
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from tests.support.fake import PROJECT
@@ -134,6 +135,8 @@ class Scene:
     model: Callable[[int, int], Any] = lambda _version, x: x
     """Gives the prediction of a version for a number; None if it refuses the row."""
     version: int = 1
+    status: int = 400
+    """With which rows are refused."""
     asked: int = 0
     tries: Any = field(default_factory=itertools.count)
 
@@ -170,7 +173,7 @@ class Connection:
         self.scene.asked += 1
         found = [self.scene.model(self.scene.version, row["x"]) for row in json.loads(call.body)["instances"]]
         if None in found:
-            raise InferenceError("ask", status=400, text="it is refused")
+            raise InferenceError("ask", status=self.scene.status, text="it is refused")
         return call.outcome(Answer(200, json.dumps({"predictions": found}).encode()))
 
     def close(self) -> None:
@@ -247,6 +250,29 @@ class TestErrors:
         with pytest.raises(InvalidInputError, match="1 of 100 rows failed, more than 0"):
             scene.score(max_errors=0)
         assert scene.score(max_errors=1).rows == ROWS
+
+    @pytest.mark.parametrize("bad", ["refused", "crash", "unsendable"])
+    @pytest.mark.parametrize("is_answered", [True, False])
+    def test_bad_rows_at_the_beginning(self, monkeypatch: pytest.MonkeyPatch, bad: str, *, is_answered: bool) -> None:
+        """More rows than tell that none is answered, fewer than may fail: the rows elsewhere decide."""
+        monkeypatch.setattr(scoring, "ALL_REFUSED", 10)
+        monkeypatch.setattr(scoring, "OUTAGE_SECONDS", 0.1)
+        monkeypatch.setattr(scoring, "_FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(table, "_BEFORE_ANY_ANSWER", 10)
+        count = 25 if is_answered else ROWS
+        scene = Scene(status=500 if bad == "crash" else 400)
+        if bad == "unsendable":
+            scene.rows.row = lambda x: {"x": float("nan") if x < count else x}
+        else:
+            scene.model = lambda _version, x: None if x < count else x
+
+        if is_answered:
+            assert scene.score(max_errors=25).errors == 25
+            assert scene.folder.lines() == [[x, None if x < 25 else x] for x in range(ROWS)]
+        else:
+            with pytest.raises(HopsworksError, match="none was answered|none of the first 10 rows has a prediction"):
+                scene.score(max_errors=ROWS)
+            assert bad == "crash" or scene.asked < ROWS  # A crash may pass: it is asked again for a while.
 
 
 @dataclass
