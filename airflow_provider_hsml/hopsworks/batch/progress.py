@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MANIFEST = "manifest.json"
-ERRORS = "errors.jsonl"
 FORM = 1
 """The version of what is stored."""
 _PROGRESS = re.compile(r"_progress-[a-z0-9-]+\.json")
-_OWN = re.compile(r"(part|_errors)-\d{12}-[a-z0-9-]+\.[a-z.]+|_progress-[a-z0-9-]+\.json")
+_OWN = re.compile(r"(part|_errors|errors)-\d{12}-[a-z0-9-]+\.[a-z.]+|_progress-[a-z0-9-]+\.json")
 
 
 class Results(Protocol):
     """The folder of a result."""
+
+    is_local: bool
+    """Whether ``create`` of two tasks at once writes one file: object storage cannot promise that."""
 
     def names(self) -> list[str]:
         """Return the names of its files."""
@@ -98,6 +100,8 @@ class Progress:
     errors: int = 0
     answered: int | None = None
     """The number of a row with a prediction; None while there is none."""
+    errors_file: str | None = None
+    """The file with the errors of all parts; None without any, and until all rows are scored."""
     seconds: float = 0.0
     """Seconds of all tries that these parts are of."""
     parts: list[dict[str, Any]] = field(default_factory=list)
@@ -153,6 +157,7 @@ class Progress:
             "rows": self.rows,
             "errors": self.errors,
             "answered": self.answered,
+            "errors_file": self.errors_file,
             "seconds": self.seconds,
             "parts": self.parts,
             "latencies": self.latencies.to_json(),
@@ -170,9 +175,10 @@ class Progress:
             distribution = Distribution.from_json(data.pop("distribution"))
             found = cls(**data, latencies=latencies, distribution=distribution)
             found.served_key  # noqa: B018 - raises an error if it is not complete
-            return found if found.is_whole else None
+            is_whole = found.is_whole
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
+        return found if is_whole else None
 
     def manifest(self, result_path: str) -> dict[str, Any]:
         """
@@ -183,7 +189,7 @@ class Progress:
         return {
             "result_path": result_path,
             "files": self.files,
-            "errors_file": ERRORS if self.errors else None,
+            "errors_file": self.errors_file,
             "counts": {"success": self.success, "error": self.errors, "skipped": 0},
             "model_name": self.served["model_name"],
             "model_version": self.served["model_version"],

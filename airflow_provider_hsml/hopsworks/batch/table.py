@@ -24,7 +24,7 @@ from airflow_provider_hsml.hopsworks.inference import scoring
 from . import progress as stored
 from .concurrency import Limit, LimitedConnection
 from .held import Held, Report
-from .progress import ERRORS, MANIFEST, Progress, ResultRows
+from .progress import MANIFEST, Progress, ResultRows
 from .rows import BadRow
 from .served import Served, read_served, settled
 
@@ -183,16 +183,16 @@ def _found(place: Workplace, settings: Settings, served: Served) -> Progress:
     results = place.results
     names = results.names()
     tries = stored.read_progress(results, names)
-    files = _files_of_manifest(results, names)
-    own = [one for one in tries if one.key == settings.key and files in (None, one.files)]
+    manifest = _manifest(results, names)
+    own = [one for one in tries if one.key == settings.key and (manifest is None or manifest.get("files") == one.files)]
     mine = next((one for one in own if one.served_key == served.key), own[0] if own else None)
     if mine is not None and mine.served_key == served.key:
         if mine.rows:
             log.info("%d rows were scored by earlier tries of this task; continuing after them", mine.rows)
         return mine
-    if mine is not None and files is None and settings.on_model_change != "fail":
+    if mine is not None and manifest is None and settings.on_model_change != "fail":
         return _after_change(settings, mine, served)
-    if not tries and files is None:
+    if not tries and manifest is None:
         return _new(settings, served)
     if settings.on_stale_state == "fail":
         message = (
@@ -208,16 +208,15 @@ def _new(settings: Settings, served: Served) -> Progress:
     return Progress(settings.key, served.to_json(), single_version=True if served.is_certain else "unknown")
 
 
-def _files_of_manifest(results: Results, names: Sequence[str]) -> list[str] | None:
-    """Return the parts that the manifest names; None without a manifest."""
+def _manifest(results: Results, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the manifest; None if there is none, and an empty one if it is something else."""
     if MANIFEST not in names:
         return None
     try:
         data = json.loads(results.read(MANIFEST) or b"")
     except ValueError:
-        return []
-    files = data.get("files") if isinstance(data, dict) else None
-    return [str(name) for name in files] if isinstance(files, list) else []
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _difference(mine: Progress | None, served: Served) -> str:
@@ -241,7 +240,7 @@ def _remove(results: Results, names: Sequence[str]) -> None:
     if MANIFEST in names:  # First: without it, nothing in the folder is a result.
         results.delete(MANIFEST)
     for name in names:
-        if stored.is_own(name) or name == ERRORS:
+        if stored.is_own(name):
             results.delete(name)
 
 
@@ -436,26 +435,39 @@ def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
         if not progress.success:
             message = "input: no row has a prediction.\nSee the reasons in the log, and check the columns of the rows."
             raise InvalidInputError(message)
-        if progress.error_files:
-            results.join(ERRORS, progress.error_files)
+        # Each try has an errors file of its own, so that none is changed after the manifest names it.
+        progress.errors_file = f"errors-{0:012d}-{settings.try_name}.jsonl" if progress.error_files else None
+        if progress.errors_file is not None:
+            results.join(progress.errors_file, progress.error_files)
         results.write(f"_progress-{settings.try_name}.json", json.dumps(progress.to_json()).encode())
         content = json.dumps(progress.manifest(str(results)), indent=1).encode()
         if results.create(MANIFEST, content):
-            keep = {part["file"] for part in progress.parts} | {f"_progress-{settings.try_name}.json"}
-            for name in results.names():
-                if stored.is_own(name) and name not in keep:
-                    results.delete(name)
-            return progress
+            _clean(results, settings, progress)
+            if results.is_local:
+                return progress
     return _winner(place, settings)
+
+
+def _clean(results: Results, settings: Settings, progress: Progress) -> None:
+    """
+    Delete the files that are not part of the result.
+
+    In object storage, another try may write its manifest at the same time: there, the files of other tries are kept.
+    """
+    keep = {*progress.files, progress.errors_file, f"_progress-{settings.try_name}.json"}
+    for name in results.names():
+        if stored.is_own(name) and name not in keep and (results.is_local or f"-{settings.try_name}." in name):
+            results.delete(name)
 
 
 def _winner(place: Workplace, settings: Settings) -> Progress:
     """Return the progress that the manifest is of."""
     results = place.results
     names = results.names()
-    files = _files_of_manifest(results, names)
+    manifest = _manifest(results, names) or {}
     for one in stored.read_progress(results, names):
-        if one.key == settings.key and one.files == files:
+        named = (manifest.get("files"), manifest.get("errors_file"))
+        if one.key == settings.key and named == (one.files, one.errors_file):
             _check_count(settings, place.rows.total, one.errors, one.rows)
             return one
     message = (
