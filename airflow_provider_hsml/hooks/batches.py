@@ -142,7 +142,8 @@ class BatchesMixin(HsmlBaseHook):
         if progress.errors and is_strict:
             message = (
                 f"input: {progress.errors} of {progress.rows} rows have no prediction.\nThe result is complete, and "
-                f"{stored.ERRORS} in {results} names these rows. Correct them, or give fail_on_partial_error=False."
+                f"{progress.errors_file} in {results} names these rows. Correct them, or give "
+                "fail_on_partial_error=False."
             )
             raise InvalidInputError(message)
         return manifest

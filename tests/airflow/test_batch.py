@@ -119,6 +119,10 @@ class Scene:
         manifest = manifest or json.loads((self.results / "manifest.json").read_bytes())
         return b"".join((self.results / name).read_bytes() for name in manifest["files"])
 
+    def errors_file(self) -> Path:
+        name: str = json.loads((self.results / "manifest.json").read_bytes())["errors_file"]
+        return self.results / name
+
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.content().splitlines()]
 
@@ -218,7 +222,9 @@ class TestKill:
 
         whole = b"".join((undisturbed / name).read_bytes() for name in expected["files"])
         assert scene.content(manifest) == whole
-        assert (scene.results / "errors.jsonl").read_bytes() == (undisturbed / "errors.jsonl").read_bytes()
+        assert (scene.results / manifest["errors_file"]).read_bytes() == (
+            undisturbed / expected["errors_file"]
+        ).read_bytes()
         same = ("counts", "distribution", "single_version", "model_version")
         assert {name: manifest[name] for name in same} == {name: expected[name] for name in same}
         assert manifest["counts"] == {"success": ROWS - 2, "error": 2, "skipped": 0}
@@ -378,7 +384,7 @@ class TestBadRows:
         assert [line["row"] for line in lines if "error" in line] == bad
         assert all(line["prediction"] == (None if line["row"] in bad else 2 * line["row"]) for line in lines)
         assert manifest["counts"] == {"success": ROWS - 10, "error": 10, "skipped": 0}
-        errors = [json.loads(line) for line in (scene.results / "errors.jsonl").read_bytes().splitlines()]
+        errors = [json.loads(line) for line in scene.errors_file().read_bytes().splitlines()]
         assert [(one["row"], one["id"], one["field"]) for one in errors] == [(x, f"n{x}", None) for x in bad]
         assert all(f"x is {one['row']}" in one["reason"] for one in errors)
 
@@ -424,7 +430,7 @@ class TestBadRows:
 
         scene.score(fail_on_partial_error=False)
 
-        errors = [json.loads(line) for line in (scene.results / "errors.jsonl").read_bytes().splitlines()]
+        errors = [json.loads(line) for line in scene.errors_file().read_bytes().splitlines()]
         assert [(one["row"], one["field"]) for one in errors] == [(4, "x"), (5, "id"), (6, "x"), (7, None), (8, "id")]
         assert "nan" in errors[0]["reason"]
         assert errors[1]["reason"] == errors[2]["reason"] == "the column is missing"
@@ -578,8 +584,8 @@ class TestSecrets:
 
         kept = {path.name: path.read_text() for path in scene.results.iterdir()}
         assert ("2 of 1000 rows have no prediction" in told) is is_strict
-        assert {"manifest.json", "errors.jsonl"} <= set(kept)
-        assert "the key is ***" in kept["errors.jsonl"]
+        assert "manifest.json" in kept
+        assert "the key is ***" in kept[scene.errors_file().name]
         assert "the key is ***" in scene.content().decode()
         fields = [str(getattr(task, name)) for name in task.template_fields]
         secret = key.rpartition(".")[2]

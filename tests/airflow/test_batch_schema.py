@@ -85,7 +85,8 @@ class TestSchema:
         )
 
         assert manifest["counts"] == {"success": 7, "error": 3, "skipped": 0}
-        errors = [json.loads(line) for line in (tmp_path / "results" / "errors.jsonl").read_bytes().splitlines()]
+        (errors_file,) = (tmp_path / "results").glob("errors-*.jsonl")
+        errors = [json.loads(line) for line in errors_file.read_bytes().splitlines()]
         assert [(one["row"], one["field"]) for one in errors] == [(2, "amount"), (5, "cc_num"), (9, "cc_num")]
         assert [one["reason"] for one in errors][1:] == ["the column is missing", "must not be null"]
         assert sorted(len(body["instances"]) for body, _ in bodies) == [1, 3, 3]

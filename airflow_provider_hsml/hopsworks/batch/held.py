@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import logging
@@ -22,11 +23,17 @@ LOGGED_EVERY = 5.0
 
 
 class Held:
-    """Rows of a part that is not written yet, with their counts."""
+    """
+    Rows of a part that is not written yet, with their counts.
+
+    The progress changes only once all files of the part are written. After a failure, the part is not written again.
+    """
 
     def __init__(self, form: Format, progress: Progress) -> None:
         self._progress = progress
-        self._part: Part = form.begin(progress.remembered)
+        self._remembered = copy.deepcopy(progress.remembered)
+        """What the parts share: these rows may be dropped, so their part of it is not the progress's yet."""
+        self._part: Part = form.begin(self._remembered)
         self._errors: list[bytes] = []
         self._latencies: list[float] = []
         self._predictions: list[list[Any]] = []
@@ -72,7 +79,8 @@ class Held:
 
         :param try_name: for the names of the files
         """
-        progress = self._progress
+        progress = copy.deepcopy(self._progress)
+        progress.remembered = self._remembered
         first = progress.rows
         part: dict[str, Any] = {
             "file": f"part-{first:012d}-{try_name}.{form.ending}",
@@ -92,7 +100,8 @@ class Held:
         for some in self._predictions:
             progress.distribution.add(some)
         results.write(f"_progress-{try_name}.json", json.dumps(progress.to_json()).encode())
-        return Held(form, progress)
+        self._progress.adopt(progress)
+        return Held(form, self._progress)
 
 
 class Report:

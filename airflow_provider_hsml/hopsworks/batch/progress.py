@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from .served import Served
@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 MANIFEST = "manifest.json"
-ERRORS = "errors.jsonl"
 FORM = 1
 """The version of what is stored."""
 _PROGRESS = re.compile(r"_progress-[a-z0-9-]+\.json")
-_OWN = re.compile(r"(part|_errors)-\d{12}-[a-z0-9-]+\.[a-z.]+|_progress-[a-z0-9-]+\.json")
+_OWN = re.compile(r"(part|_errors|errors)-\d{12}-[a-z0-9-]+\.[a-z.]+|_progress-[a-z0-9-]+\.json")
 
 
 class Results(Protocol):
     """The folder of a result."""
+
+    is_local: bool
+    """Whether ``create`` of two tasks at once writes one file: object storage cannot promise that."""
 
     def names(self) -> list[str]:
         """Return the names of its files."""
@@ -98,6 +100,8 @@ class Progress:
     errors: int = 0
     answered: int | None = None
     """The number of a row with a prediction; None while there is none."""
+    errors_file: str | None = None
+    """The file with the errors of all parts; None without any, and until all rows are scored."""
     seconds: float = 0.0
     """Seconds of all tries that these parts are of."""
     parts: list[dict[str, Any]] = field(default_factory=list)
@@ -116,6 +120,22 @@ class Progress:
     def files(self) -> list[str]:
         """The names of the parts, in the order of their rows."""
         return [part["file"] for part in self.parts]
+
+    @property
+    def error_files(self) -> list[str]:
+        """The names of the files with the errors of parts. They are deleted when the result is complete."""
+        return [part["errors_file"] for part in self.parts if "errors_file" in part]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the parts have each of the counted rows once."""
+        ends = [0, *(part["first"] + part["rows"] for part in self.parts)]
+        return [*(part["first"] for part in self.parts), self.rows] == ends
+
+    def adopt(self, other: Progress) -> None:
+        """Become the same as a later progress."""
+        for one in fields(self):
+            setattr(self, one.name, getattr(other, one.name))
 
     @property
     def served_key(self) -> list[Any]:
@@ -137,6 +157,7 @@ class Progress:
             "rows": self.rows,
             "errors": self.errors,
             "answered": self.answered,
+            "errors_file": self.errors_file,
             "seconds": self.seconds,
             "parts": self.parts,
             "latencies": self.latencies.to_json(),
@@ -154,9 +175,10 @@ class Progress:
             distribution = Distribution.from_json(data.pop("distribution"))
             found = cls(**data, latencies=latencies, distribution=distribution)
             found.served_key  # noqa: B018 - raises an error if it is not complete
+            is_whole = found.is_whole
         except (AttributeError, KeyError, TypeError, ValueError):
             return None
-        return found
+        return found if is_whole else None
 
     def manifest(self, result_path: str) -> dict[str, Any]:
         """
@@ -167,7 +189,7 @@ class Progress:
         return {
             "result_path": result_path,
             "files": self.files,
-            "errors_file": ERRORS if self.errors else None,
+            "errors_file": self.errors_file,
             "counts": {"success": self.success, "error": self.errors, "skipped": 0},
             "model_name": self.served["model_name"],
             "model_version": self.served["model_version"],
@@ -190,17 +212,19 @@ def read_progress(results: Results, names: Sequence[str]) -> list[Progress]:
     """
     Return the stored progress of all tries, the one that came furthest first.
 
-    :param names: the files of the folder. A try counts only as far as its parts are among them
+    :param names: the files of the folder. A try counts only if its parts are among them
     """
-    found = []
+    found, is_complete = [], MANIFEST in names
     for name in sorted(names):
         content = results.read(name) if _PROGRESS.fullmatch(name) else None
         try:
             progress = None if content is None else Progress.from_json(json.loads(content))
         except ValueError:
             continue
-        if progress is not None and {part["file"] for part in progress.parts} <= set(names):
-            found.append(progress)
+        if progress is not None:
+            needed = {*progress.files, *(() if is_complete else progress.error_files)}
+            if needed <= set(names):
+                found.append(progress)
     return sorted(found, key=lambda one: -one.rows)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import math
+import threading
 import time
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
@@ -22,12 +24,12 @@ from airflow_provider_hsml.hopsworks.inference import scoring
 from . import progress as stored
 from .concurrency import Limit, LimitedConnection
 from .held import Held, Report
-from .progress import ERRORS, MANIFEST, Progress, ResultRows
+from .progress import MANIFEST, Progress, ResultRows
 from .rows import BadRow
 from .served import Served, read_served, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Flow
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
     from .progress import Format, Results
     from .rows import Prepared, RowForm, TableRows
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,9 @@ _SHARE_OF_ERRORS = 0.01
 """The share of rows that may fail, unless the user gives a number."""
 _BEFORE_ANY_ANSWER = 1000
 """Rows that cannot be sent, without one that was answered, after which the columns count as wrong."""
+_ELSEWHERE = (0.5, 0.75, 1.0)
+"""The places of the input, as shares of its rows, where rows are tried before none counts as answered."""
+_ROWS_OF_A_PLACE = 4
 
 
 class Rows(Protocol):
@@ -143,8 +150,10 @@ def score_table(place: Workplace, settings: Settings) -> Progress:
         raise InvalidInputError(message)
     deployment = place.drive(settled(place.run, place.run.backoff(1.0)))
     progress = _found(place, settings, Served.of(deployment))
-    while True:
+    first_name = settings.try_name
+    for number in itertools.count(1):
         try:
+            _check_count(settings, place.rows.total, progress.errors, progress.rows)
             if progress.rows < place.rows.total:
                 _Scoring(place, settings, place.ask(deployment, settings), progress, Served.of(deployment)).score()
             return _end(place, settings, progress)
@@ -160,8 +169,13 @@ def score_table(place: Workplace, settings: Settings) -> Progress:
             )
             if settings.on_model_change == "fail":
                 raise _superseded(place, progress, change.served) from None
+            if MANIFEST in place.results.names():  # Airflow has given this try up, and another one has ended.
+                return _winner(place, settings)
             deployment = place.drive(settled(place.run, place.run.backoff(1.0)))
-            progress = _after_change(place, settings, progress, Served.of(deployment))
+            progress = _after_change(settings, progress, Served.of(deployment))
+            # Other tries may have taken over the parts so far: they are kept, and the new ones have other names.
+            settings = replace(settings, try_name=f"{first_name}-{number}")
+    raise AssertionError  # The loop has no end of its own.
 
 
 def _found(place: Workplace, settings: Settings, served: Served) -> Progress:
@@ -169,16 +183,16 @@ def _found(place: Workplace, settings: Settings, served: Served) -> Progress:
     results = place.results
     names = results.names()
     tries = stored.read_progress(results, names)
-    files = _files_of_manifest(results, names)
-    own = [one for one in tries if one.key == settings.key and files in (None, one.files)]
-    mine = own[0] if own else None
+    manifest = _manifest(results, names)
+    own = [one for one in tries if one.key == settings.key and (manifest is None or manifest.get("files") == one.files)]
+    mine = next((one for one in own if one.served_key == served.key), own[0] if own else None)
     if mine is not None and mine.served_key == served.key:
         if mine.rows:
             log.info("%d rows were scored by earlier tries of this task; continuing after them", mine.rows)
         return mine
-    if mine is not None and files is None and settings.on_model_change != "fail":
-        return _after_change(place, settings, mine, served)
-    if not tries and files is None:
+    if mine is not None and manifest is None and settings.on_model_change != "fail":
+        return _after_change(settings, mine, served)
+    if not tries and manifest is None:
         return _new(settings, served)
     if settings.on_stale_state == "fail":
         message = (
@@ -194,16 +208,15 @@ def _new(settings: Settings, served: Served) -> Progress:
     return Progress(settings.key, served.to_json(), single_version=True if served.is_certain else "unknown")
 
 
-def _files_of_manifest(results: Results, names: Sequence[str]) -> list[str] | None:
-    """Return the parts that the manifest names; None without a manifest."""
+def _manifest(results: Results, names: Sequence[str]) -> dict[str, Any] | None:
+    """Return the manifest; None if there is none, and an empty one if it is something else."""
     if MANIFEST not in names:
         return None
     try:
         data = json.loads(results.read(MANIFEST) or b"")
     except ValueError:
-        return []
-    files = data.get("files") if isinstance(data, dict) else None
-    return [str(name) for name in files] if isinstance(files, list) else []
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _difference(mine: Progress | None, served: Served) -> str:
@@ -212,14 +225,13 @@ def _difference(mine: Progress | None, served: Served) -> str:
     return f"results of version {mine.served['model_version']} of this run, and the deployment serves {served}"
 
 
-def _after_change(place: Workplace, settings: Settings, progress: Progress, served: Served) -> Progress:
-    """Return the progress to continue from after the deployment serves something else."""
+def _after_change(settings: Settings, progress: Progress, served: Served) -> Progress:
+    """Return the progress to continue from after the deployment serves something else. No file is deleted."""
     if settings.on_model_change == "allow":
         if progress.served_key != served.key:
             progress.single_version = False
             progress.served = served.to_json()
         return progress
-    _remove(place.results, [*(part["file"] for part in progress.parts), *place.results.names()])
     return _new(settings, served)
 
 
@@ -228,7 +240,7 @@ def _remove(results: Results, names: Sequence[str]) -> None:
     if MANIFEST in names:  # First: without it, nothing in the folder is a result.
         results.delete(MANIFEST)
     for name in names:
-        if stored.is_own(name) or name == ERRORS:
+        if stored.is_own(name):
             results.delete(name)
 
 
@@ -249,14 +261,17 @@ class _Scoring:
     def __init__(self, place: Workplace, settings: Settings, asked: Asked, progress: Progress, served: Served) -> None:
         self._place = place
         self._settings = settings
-        self._asked = replace(asked, target=replace(asked.target, answered_row=_answered_row(place, asked, progress)))
+        self._elsewhere = _Elsewhere(place.rows, asked.form)
+        answered_row = _answered_row(place, asked, progress)
+        target = replace(asked.target, answered_row=answered_row, elsewhere=self._elsewhere)
+        self._asked = replace(asked, target=target)
         self._progress = progress
         self._served = served
         self._limit = Limit(settings.concurrency or asked.target.concurrency)
         self._prepared: deque[Prepared] = deque()
         self._held = Held(place.format, progress)
         self._report = Report(progress, place.rows.total)
-        self._last_read = time.monotonic()
+        self._last_read = self._counted = time.monotonic()
 
     def score(self) -> None:
         """
@@ -264,27 +279,27 @@ class _Scoring:
 
         :raises ModelChanged: the deployment serves something else
         """
-        place, progress = self._place, self._progress
         found = scoring.score_chunks(
             self._chunks(), self._asked.target, self._connect, concurrency=self._limit.most, on_wait=self._attend
         )
-        begun, before = time.monotonic(), progress.seconds
+        with closing(found):
+            while (chunk := self._kept(found, lambda: next(found, None))) is not None:
+                self._held.add(self._rows_of(chunk), chunk.latencies)
+                self._kept(found, self._check_errors)
+                if self._held.size >= PART_BYTES or time.monotonic() - self._last_read >= READ_EVERY:
+                    self._confirm()
+        self._place.rows.check_unchanged()
+        self._confirm()
+
+    def _kept(self, found: Generator[Chunk, None, None], step: Callable[[], T]) -> T:
+        """Take a step of the scoring, and return its result; if it fails, the answers so far are kept."""
         try:
-            with closing(found):
-                for chunk in found:
-                    self._held.add(self._rows_of(chunk), chunk.latencies)
-                    self._check_errors()
-                    if self._held.size >= PART_BYTES or time.monotonic() - self._last_read >= READ_EVERY:
-                        progress.seconds = before + time.monotonic() - begun
-                        self._confirm()
+            return step()
         except HopsworksError:
-            # A failure may come from a change of the deployment. If not, its answers so far are kept.
-            progress.seconds = before + time.monotonic() - begun
+            # The failure may come from a change of the deployment: then the answers are dropped.
+            found.close()
             self._confirm()
             raise
-        progress.seconds = before + time.monotonic() - begun
-        place.rows.check_unchanged()
-        self._confirm()
 
     def _chunks(self) -> Iterator[tuple[int, list[str]]]:
         for first, rows in self._place.rows.chunks(self._asked.chunk_rows, self._progress.rows):
@@ -319,17 +334,12 @@ class _Scoring:
         :raises InvalidInputError: more than are allowed
         """
         errors, rows = self._progress.errors + self._held.errors, self._progress.rows + self._held.rows
-        first = self._held.first_error
-        if errors == rows and errors >= min(_BEFORE_ANY_ANSWER, self._place.rows.total):
+        first, total = self._held.first_error, self._place.rows.total
+        is_hopeless = errors == rows and errors >= min(_BEFORE_ANY_ANSWER, total)
+        if is_hopeless and (rows == total or not self._elsewhere()):
             message = f"input: none of the first {rows} rows has a prediction{first}.\nCheck the columns of the rows."
             raise InvalidInputError(message)
-        most = most_errors(self._settings, self._place.rows.total)
-        if errors > most:
-            message = (
-                f"input: {errors} of {rows} rows failed, more than {most} (max_errors){first}.\nCorrect the rows, or "
-                "raise max_errors."
-            )
-            raise InvalidInputError(message)
+        _check_count(self._settings, total, errors, rows, first)
 
     def _confirm(self) -> None:
         """
@@ -337,7 +347,9 @@ class _Scoring:
 
         :raises ModelChanged: it does not; the answers are dropped
         """
-        place = self._place
+        place, now = self._place, time.monotonic()
+        self._progress.seconds += now - self._counted
+        self._counted = now
         served = place.drive(read_served(place.run, place.run.backoff(1.0)))
         self._last_read = time.monotonic()
         if served.key != self._served.key:
@@ -347,6 +359,28 @@ class _Scoring:
             self._served = served
         if self._held.rows:
             self._held = self._held.write(place.results, place.format, self._settings.try_name)
+
+
+class _Elsewhere:
+    """A few rows from the middle and the end of the input, as JSON; they are read when they are needed."""
+
+    def __init__(self, rows: Rows, form: RowForm) -> None:
+        self._rows = rows
+        self._form = form
+        self._found: list[str] | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> list[str]:
+        """Return those of them that can be sent."""
+        with self._lock:
+            if self._found is None:
+                self._found = [row for place in _ELSEWHERE for row in self._at(int(place * self._rows.total))]
+        return self._found
+
+    def _at(self, end: int) -> list[str]:
+        for first, rows in self._rows.chunks(_ROWS_OF_A_PLACE, max(0, end - _ROWS_OF_A_PLACE)):
+            return self._form.prepare(first, rows).instances
+        return []
 
 
 def _answered_row(place: Workplace, asked: Asked, progress: Progress) -> list[str]:
@@ -367,38 +401,84 @@ def most_errors(settings: Settings, total: int) -> int:
     return math.floor(_SHARE_OF_ERRORS * total) if settings.max_errors is None else settings.max_errors
 
 
+def _check_count(settings: Settings, total: int, errors: int, rows: int, first: str = "") -> None:
+    """
+    Check that not too many rows have failed, in this try and those before.
+
+    :param total: the number of rows of the input
+    :param errors: the rows that failed
+    :param rows: the rows that were scored
+    :param first: the first of them that failed, for the message
+    :raises InvalidInputError: more have failed than are allowed
+    """
+    most = most_errors(settings, total)
+    if errors > most:
+        message = (
+            f"input: {errors} of {rows} rows failed, more than {most} (max_errors){first}.\nCorrect the rows, or raise "
+            "max_errors."
+        )
+        raise InvalidInputError(message)
+
+
 def _end(place: Workplace, settings: Settings, progress: Progress) -> Progress:
     """Write the errors and the manifest, unless another try has, and remove what is not part of the result."""
     results = place.results
     names = results.names()
     if MANIFEST not in names:
+        is_whole = progress.is_whole and progress.rows == place.rows.total
+        if not is_whole or not {*progress.files, *progress.error_files} <= set(names):
+            message = (
+                f"result_path: the parts in {results} do not have each of the {place.rows.total} rows once, or one was "
+                "deleted meanwhile.\nRun the task again: it scores what is missing."
+            )
+            raise _passing(message)
         if not progress.success:
             message = "input: no row has a prediction.\nSee the reasons in the log, and check the columns of the rows."
             raise InvalidInputError(message)
-        error_files = [part["errors_file"] for part in progress.parts if "errors_file" in part]
-        if error_files:
-            results.join(ERRORS, error_files)
+        # Each try has an errors file of its own, so that none is changed after the manifest names it.
+        progress.errors_file = f"errors-{0:012d}-{settings.try_name}.jsonl" if progress.error_files else None
+        if progress.errors_file is not None:
+            results.join(progress.errors_file, progress.error_files)
         results.write(f"_progress-{settings.try_name}.json", json.dumps(progress.to_json()).encode())
         content = json.dumps(progress.manifest(str(results)), indent=1).encode()
         if results.create(MANIFEST, content):
-            keep = {part["file"] for part in progress.parts} | {f"_progress-{settings.try_name}.json"}
-            for name in results.names():
-                if stored.is_own(name) and name not in keep:
-                    results.delete(name)
-            return progress
-    return _winner(results, settings)
+            _clean(results, settings, progress)
+            if results.is_local:
+                return progress
+    return _winner(place, settings)
 
 
-def _winner(results: Results, settings: Settings) -> Progress:
+def _clean(results: Results, settings: Settings, progress: Progress) -> None:
+    """
+    Delete the files that are not part of the result.
+
+    In object storage, another try may write its manifest at the same time: there, the files of other tries are kept.
+    """
+    keep = {*progress.files, progress.errors_file, f"_progress-{settings.try_name}.json"}
+    for name in results.names():
+        if stored.is_own(name) and name not in keep and (results.is_local or f"-{settings.try_name}." in name):
+            results.delete(name)
+
+
+def _winner(place: Workplace, settings: Settings) -> Progress:
     """Return the progress that the manifest is of."""
+    results = place.results
     names = results.names()
-    files = _files_of_manifest(results, names)
+    manifest = _manifest(results, names) or {}
     for one in stored.read_progress(results, names):
-        if one.key == settings.key and one.files == files:
+        named = (manifest.get("files"), manifest.get("errors_file"))
+        if one.key == settings.key and named == (one.files, one.errors_file):
+            _check_count(settings, place.rows.total, one.errors, one.rows)
             return one
-    error = DeploymentError(
+    message = (
         f"result_path: another task has written a manifest of other results into {results} meanwhile.\nUse a folder "
         "for each task."
     )
+    raise _passing(message)
+
+
+def _passing(message: str) -> DeploymentError:
+    """Return an error after which the task is worth another try."""
+    error = DeploymentError(message)
     error.transient = True
-    raise error
+    return error

@@ -6,7 +6,8 @@ Four rules decide what an answer means:
 1. A request that did not reach the model, or that was answered with 429, is sent again: rows are sent at least once.
 2. A refusal is about rows. Its chunk is halved until the rows at fault stand alone; they are counted with the reason.
 3. A failure inside of the model (5xx) is about rows only while another row is answered. Else it is an outage.
-4. A deployment that answers no row at all has not refused all rows: its error is raised.
+4. A deployment that answers no row at all has not refused all rows: its error is raised. Before that, it is asked for
+   a few rows from elsewhere, where the caller can give any: bad rows may stand together.
 
 The work is done in threads. HTTP is handed in: each thread has a connection of its own. A row is encoded once, before
 the threads: they put the texts of rows together, also where a chunk is halved.
@@ -99,6 +100,9 @@ class Target:
     """Requests that may be cut in two because of their rows, in the whole work; None: any number."""
     answered_row: Sequence[str] = ()
     """A row that was answered in earlier work, as JSON, alone in a list; empty if there is none."""
+    elsewhere: Callable[[], Sequence[str]] = tuple
+    """Gives a few rows from other places of the input, as JSON: none is answered only if none of these is. Called in
+    any thread."""
 
     @property
     def concurrency(self) -> int:
@@ -197,6 +201,10 @@ def score_chunks(
         work.close()
 
 
+def _lazily(rows: Callable[[], Sequence[str]]) -> Iterator[str]:
+    yield from rows()
+
+
 def _encoded_chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[str]]]:
     iterator, first = iter(rows), 0
     while some := [as_json(row) for row in itertools.islice(iterator, size)]:
@@ -221,17 +229,12 @@ class _Tally:
         if not self.answered_row:
             self.answered_row = [row]
 
-    def refused(self, error: HopsworksError) -> None:
-        """
-        Count a refused row.
-
-        :raises HopsworksError: no row was answered so far
-        """
+    def refused(self, error: HopsworksError) -> bool:
+        """Count a refused row, and return whether there are many of them and no row was answered so far."""
         with self._lock:
             self._refused += 1
             self._last = error
-        if self._refused >= ALL_REFUSED:
-            self.check_answered()
+        return self._refused >= ALL_REFUSED and not self.answered_row
 
     def split(self, error: HopsworksError) -> None:
         """
@@ -368,7 +371,9 @@ class _Work:
                     suspect, suspects = error, suspects + 1
                     continue
                 chunk.refused[first + begin] = _reason(error)
-                self.tally.refused(error)
+                if self.tally.refused(error):
+                    await self._look_elsewhere(project)
+                    self.tally.check_answered()
             else:
                 self.tally.answered(rows[begin])
                 chunk.latencies.append(seconds)
@@ -389,7 +394,7 @@ class _Work:
                 raise none_answered(error, len(rows))
             await Sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
-            for row in rows[:: -(-len(rows) // _SAMPLE)]:
+            for row in itertools.chain(rows[:: -(-len(rows) // _SAMPLE)], _lazily(target.elsewhere)):
                 try:
                     await self._ask_once(project, [row])
                 except HopsworksError as failed:
@@ -398,16 +403,29 @@ class _Work:
                     self.tally.answered(row)
                     break
 
-    async def _ask(self, project: Project, rows: Sequence[str], first: int) -> tuple[list[Any], float]:
+    async def _look_elsewhere(self, project: Project) -> None:
+        """Try rows from other places of the input until one is answered."""
+        for row in self._target.elsewhere():
+            if self.tally.answered_row:
+                return
+            try:
+                await self._ask(project, [row], None)
+            except HopsworksError as error:
+                if not refuses_rows(error):
+                    raise
+            else:
+                self.tally.answered(row)
+
+    async def _ask(self, project: Project, rows: Sequence[str], first: int | None) -> tuple[list[Any], float]:
         """
         Request the predictions for rows, and retry while the deployment does not answer any.
 
-        :param first: the number of the first row
+        :param first: the number of the first row; None: the request has no id
         :return: the predictions, and the seconds of the request
         :raises _Outage: it fails with rows that it has answered before, or limits the rate, for too long
         """
         target, pause = self._target, _FIRST_PAUSE
-        request_id = target.request_id(first, len(rows))
+        request_id = None if first is None else target.request_id(first, len(rows))
         ends = target.clock() + min(OUTAGE_SECONDS, target.timeout)
         while True:
             try:
