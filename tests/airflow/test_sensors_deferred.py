@@ -168,7 +168,8 @@ def server_is_away(stage: Stage) -> Any:
     name = stage.stopped("daway")
     stage.later(stage.serving.faults.add, RequestFault("GET", "/project/*/serving", drop="before", times=5))
     stage.later(stage.hook.start_deployment, name, wait=False)
-    return status(name, **stage.how)
+    # The pauses before retries grow, and wait for a beat of a random phase: together they may be longer than 20 s.
+    return status(name, **stage.how | {"timeout": 60.0})
 
 
 def project_vanishes(stage: Stage) -> Any:
