@@ -524,7 +524,10 @@ class TestRows:
             ({"columns": ["x", "x"]}, "columns: expected each column once"),
             ({"columns": {"x": "a", "z": "a"}}, "columns: expected at least one column"),
             ({"columns": []}, "columns: expected at least one column"),
-            ({"key_columns": ["prediction"]}, "key_columns: expected different names"),
+            *[
+                ({"key_columns": [name]}, "key_columns: expected different names")
+                for name in ("prediction", "field", "reason")
+            ],
             ({"row_format": "table"}, "row_format"),
             ({"chunk_rows": 0}, "chunk_rows"),
             ({"concurrency": 0}, "concurrency"),

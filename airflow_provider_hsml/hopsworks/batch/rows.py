@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment_schema import DeploymentSchema
 
 _MISSING = "the column is missing"
+_RESERVED = {"row", "prediction", "error", "field", "reason"}
+"""Columns of the result and of the file with the rows that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,8 @@ class Columns:
             value = from_text("key_columns", value, '["customer_id"]')
         given = [value] if isinstance(value, str) else arguments.sequence("key_columns", value)
         names = tuple(arguments.text("key_columns", name) for name in given)
-        reserved = {"row", "prediction", "error"} & set(names)
-        if reserved or len(set(names)) < len(names):
-            expected = "different names, none of them 'row', 'prediction' or 'error', which the result has itself"
+        if _RESERVED & set(names) or len(set(names)) < len(names):
+            expected = f"different names, none of {', '.join(sorted(_RESERVED))}, which the result has itself"
             arguments.refuse("key_columns", expected, list(names))
         return names
 
