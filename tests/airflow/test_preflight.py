@@ -15,7 +15,12 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import DeploymentSpec, InferenceLogger, Scaling, Verification
 from airflow_provider_hsml.hopsworks.domain.side_deployment import Lease, is_lease_file, side_name
-from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError, VerificationError
+from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
+    HopsworksError,
+    InvalidInputError,
+    VerificationError,
+)
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.promotion import leases as leases_module
 from airflow_provider_hsml.hopsworks.promotion import side_deployment
@@ -313,6 +318,21 @@ class TestNoEvidence:
         assert hook.get_promotion_state(name).rejected == ()
         assert hook.deploy_model(name, 2, preflight=True, run_key="task@1", timeout=30).action == "updated"
         assert not is_left(serving, hook, name)
+
+    def test_an_ambiguous_verification_is_retried(
+        self, hook: HsmlHook, register: Callable[..., int], name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def serve(*_: Any, **__: Any) -> None:
+            raise AmbiguousVerificationError("The change was stored, but never applied to the cluster.")
+
+        register(name, 2)
+        monkeypatch.setattr(SideDeployment, "serve", serve)
+
+        with pytest.raises(HopsworksError, match="which was not changed") as caught:
+            hook.deploy_model(name, 2, preflight=True, timeout=30, poll_interval=0.1)
+
+        assert caught.value.transient
+        assert caught.value.record.preflight == "not finished"
 
     @pytest.mark.parametrize("whole", [True, False])
     def test_no_answer_counts_if_production_answers(
@@ -884,6 +904,35 @@ class TestTheLease:
             assert leases(hook, name) == []
             assert (hook.get_deployment(side_of(name)).id, hook.get_deployment(name).id) == (theirs, other)
         hook.delete_deployment(side_of(name), force=True)
+
+    def test_without_an_id_outlives_the_task_that_was_killed(
+        self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str
+    ) -> None:
+        """Its request to create the deployment may still be carried out: only the lease says whose it is then."""
+        register(name, 2)
+        lease = lend(hook, name, run="task@1", expires=time.time() + 600)
+        run = Run(hook.client.project, name, 60, 0.1, time.time, "task@1")
+        hook.run(leases_module.remove_of(run, 5))
+        assert leases(hook, name) == [lease.file_name]
+        hook.save_deployment(deployment_name=side_of(name), model_name=name, model_version=1)
+        change_by_rest(hook, side_of(name), lambda row: row.update(description=lease.description))
+
+        record = hook.deploy_model(name, 2, preflight=True, run_key="task@2", timeout=30, poll_interval=0.1)
+
+        assert record.preflight == "passed"
+        assert not is_left(serving, hook, name)
+
+    def test_is_not_ended_by_one_answer_that_its_deployment_does_not_exist(
+        self, serving: LocalServing, hook: HsmlHook, name: str
+    ) -> None:
+        number = hook.save_deployment(deployment_name=side_of(name), model_name=name, model_version=1).id
+        lend(hook, name, run="dag/run/other/-1@0", expires=time.time() - 1, number=number)
+        absent = {"errorCode": 240000, "errorMsg": "Serving instance not found."}
+        serving.faults.add(RequestFault("GET", f"/project/*/serving/{number}", status=404, body=absent))
+
+        hook.remove_expired_side_deployments(name)
+
+        assert not is_left(serving, hook, name)
 
     def test_without_one_a_deployment_of_the_name_is_refused(
         self, serving: LocalServing, hook: HsmlHook, register: Callable[..., int], name: str

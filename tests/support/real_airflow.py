@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import socket
@@ -75,6 +76,9 @@ class Airflow:
             PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
             AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL="5",
             AIRFLOW_CONN_HSML_DEFAULT=serving.connection,
+            # Programs that are started at once would each make keys of their own, and refuse those of the others.
+            AIRFLOW__API_AUTH__JWT_SECRET="secret" * 11,
+            AIRFLOW__CORE__FERNET_KEY=base64.urlsafe_b64encode(b"secret" * 5 + b"=" * 2).decode(),
         )
         return cls(home, serving, environment | more, port)
 

@@ -77,7 +77,6 @@ def test_a_key_goes_through_the_alias_and_starts_partitioned_dags_alone(tmp_path
             serving,
             tmp_path,
             dags,
-            AIRFLOW__API_AUTH__JWT_SECRET="secret" * 11,
             AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
         )
         commands.migrate(tmp_path)

@@ -68,7 +68,7 @@ def test_a_task_waits_for_its_quota_and_for_the_server_and_not_after_a_permanent
         hook.save_deployment(deployment_name="first", model_name="digits")
         serving.requests.clear()
         # Programs that are started one by one must share the secret that signs their tokens.
-        airflow = Airflow.beside(serving, tmp_path, tmp_path / "dags", AIRFLOW__API_AUTH__JWT_SECRET="secret" * 11)
+        airflow = Airflow.beside(serving, tmp_path, tmp_path / "dags")
         commands.migrate(tmp_path)
 
         def starts() -> int:

@@ -57,7 +57,6 @@ def test_a_worker_that_is_shut_down_starts_no_second_execution(tmp_path: Path) -
             serving,
             tmp_path,
             tmp_path / "dags",
-            AIRFLOW__API_AUTH__JWT_SECRET="secret" * 11,
             AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="True",
         )
         commands.migrate(tmp_path)

@@ -84,14 +84,14 @@ async def remove_expired(project: Project, live_name: str, clock: Clock) -> list
 
 async def remove_of(run: Run, seconds: float) -> None:
     """
-    Delete the temporary deployments of a task that is being killed.
+    Delete the temporary deployments of a task that is being killed, or of its earlier tries.
 
     :param run: the run of the task on the live deployment
     :param seconds: how long to retry
     """
     for lease in await read_leases(run.project, run.name):
         if lease.is_of(run.key):
-            await end_lease(run.project, lease, run.backoff(FIRST_DELAY_START, run.clock() + seconds))
+            await end_lease(run.project, lease, run.backoff(FIRST_DELAY_START, run.clock() + seconds), keeps=True)
 
 
 async def remove_all_expired(project: Project, clock: Clock) -> list[str]:
@@ -135,17 +135,18 @@ async def _read_whole_leases(project: Project, live_name: str) -> list[Lease]:
     return leases
 
 
-async def end_lease(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool = False) -> None:
+async def end_lease(project: Project, lease: Lease, backoff: Backoff, *, keeps: bool = False) -> bool:
     """
     Delete the deployment of a lease, the documents that were published for it, and the files of the lease.
 
     :param backoff: how often to retry, and until when
-    :param keeps: whether to keep the lease if there is no deployment: it may still be created
+    :param keeps: whether to keep a lease that knows no id if there is no deployment: it may still be created
+    :return: whether the lease was ended
     """
     is_deleted = await _delete(project, lease, backoff)
-    if keeps and not is_deleted:
+    if keeps and not is_deleted and lease.deployment_id is None:
         log.warning("Deployment %r may still be created; its lease is kept until it expires", lease.name)
-        return
+        return False
     has_documents = True
     for _ in range(_DELETIONS):
         leases = newest_files(await list_files(project, lease.live_name) or ())
@@ -154,10 +155,11 @@ async def end_lease(project: Project, lease: Lease, backoff: Backoff, *, keeps: 
             await _delete_documents(project, lease.name, backoff)
             has_documents = False
         if not files:
-            return
+            break
         # The newest last: as long as a file is left, the lease is known as it was.
         for name in reversed(files):
             await api.delete_path(project, _path(lease, name))
+    return True
 
 
 async def _delete_documents(project: Project, name: str, backoff: Backoff) -> None:
@@ -173,9 +175,11 @@ async def _delete_documents(project: Project, name: str, backoff: Backoff) -> No
 async def _delete(project: Project, lease: Lease, backoff: Backoff) -> bool:
     """Delete the deployment of a lease, and return whether there was one."""
     while True:
-        number = lease.deployment_id
-        read = api.get_deployment(project, lease.name) if number is None else api.get_deployment_by_id(project, number)
-        found = await read_patiently(read, backoff)
+        number, found = lease.deployment_id, None
+        if number is not None:
+            found = await read_patiently(api.get_deployment_by_id(project, number), backoff)
+        if found is None:  # The lease is ended if it is gone, so one answer is not enough.
+            found = await read_patiently(api.get_deployment(project, lease.name), backoff)
         if found is None:
             return False
         if not lease.holds(found):

@@ -25,6 +25,7 @@ from airflow_provider_hsml.hopsworks.domain.journal_entry import (
 from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.settings import ENV_VAR_SETTINGS
 from airflow_provider_hsml.hopsworks.errors import (
+    AmbiguousVerificationError,
     DeadlineExceededError,
     DeploymentError,
     DeploymentFailedError,
@@ -171,11 +172,11 @@ class Preflight:
                 f"{untouched}\nA preflight needs room for one more deployment with one instance for a while: free "
                 'some, raise the quota, or set preflight="if_possible".'
             )
-        if isinstance(error, SupersededError):
-            # Of the temporary deployment: nothing was done to the live one.
-            superseded = error.followed_by(DeploymentError, untouched)
-            superseded.transient = True
-            return superseded
+        if isinstance(error, SupersededError | AmbiguousVerificationError):
+            # Of the temporary deployment: nothing was done to the live one, and nothing is known of the version.
+            retryable = error.followed_by(DeploymentError, untouched)
+            retryable.transient = True
+            return retryable
         if not isinstance(error, _EVIDENCE):
             return error if isinstance(error, InvalidInputError) else error.extended(untouched)
         if isinstance(error, UnreachableError) and not await self._answers(situation):

@@ -105,6 +105,8 @@ class SideDeployment:
         self._lease: Lease | None = None
         self._is_in_doubt = False
         """Whether the request that creates it may still be carried out."""
+        self._earlier: list[Lease] = []
+        """Leases of earlier tries, whose requests to create it may still be carried out."""
         self._not_before = 0.0
         """When a renewal that failed may be tried again, in seconds since 1970."""
 
@@ -161,11 +163,14 @@ class SideDeployment:
 
         :raises HopsworksError: it could not be deleted; the lease is kept, so a later task deletes it
         """
-        lease = self._lease
+        run, lease = self._run, self._lease
         if lease is None:
             return
         self._lease = None  # Nothing renews it any more.
-        await leases.end_lease(self._run.project, lease, self._run.backoff(FIRST_DELAY_START), keeps=self._is_in_doubt)
+        await leases.end_lease(run.project, lease, run.backoff(FIRST_DELAY_START), keeps=self._is_in_doubt)
+        if lease.deployment_id is not None:  # It had the name all this time, so no other was created.
+            for earlier in self._earlier:
+                await leases.end_lease(run.project, earlier, run.backoff(FIRST_DELAY_START))
 
     async def _serve(
         self, desired: Desired, live: Deployment | None, policy: RolloutPolicy, checks: Checks | None
@@ -208,8 +213,12 @@ class SideDeployment:
         run, now = self._run, self._run.clock()
         try:
             for lease in await leases.read_leases(run.project, self._live_name):
-                if lease.is_expired(now) or (lease.purpose == self._purpose and lease.is_of(run.key)):
-                    await leases.end_lease(run.project, lease, run.backoff(FIRST_DELAY_START))
+                is_expired = lease.is_expired(now)
+                if is_expired or (lease.purpose == self._purpose and lease.is_of(run.key)):
+                    if not await leases.end_lease(
+                        run.project, lease, run.backoff(FIRST_DELAY_START), keeps=not is_expired
+                    ):
+                        self._earlier.append(lease)
                 elif lease.purpose == self._purpose:
                     raise _in_use(lease, run.clock())
             found = await api.get_deployment(run.project, self.name, any_case=True)
