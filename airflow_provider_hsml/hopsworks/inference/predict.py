@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hsml.hopsworks import api
@@ -212,6 +212,28 @@ def is_schema_refusal(error: HopsworksError) -> bool:
     """
     text = error.text if isinstance(error, InferenceError | RequestRefusedError) else ""
     return "SCHEMA_VALIDATION" in text or "BATCH_TOO_LARGE" in text
+
+
+def is_refused_before_the_model(error: HopsworksError) -> bool:
+    """
+    Return whether Hopsworks or the ingress refused a request for its key, its form or its size, for any version.
+
+    :param error: the error of the request
+    """
+    return _has_status(error, {401, 403, 422, *INGRESS_LIMITS}) and not is_model_refusal(error)
+
+
+def is_too_large(error: HopsworksError) -> bool:
+    """
+    Return whether a request was refused for its size, before any model saw it.
+
+    :param error: the error of the request
+    """
+    return _has_status(error, {TOO_LARGE}) and not is_model_refusal(error)
+
+
+def _has_status(error: HopsworksError, statuses: Collection[int]) -> bool:
+    return isinstance(error, InferenceError | RequestRefusedError) and error.status in statuses
 
 
 def is_unreached(error: HopsworksError) -> bool:

@@ -165,6 +165,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 tracker.record_previous_answer(clock())
                 await self._check_previous_answers(deployment)
             except HopsworksError as error:
+                if self._can_drop(error):
+                    self.prober.drop_probe(error)
+                    continue
                 if not predict.is_without_features(error):
                     raise
                 log.warning("%s; this says nothing about the model version, waiting", error)
@@ -188,6 +191,14 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             failed = bake.failed
         seconds = {"rollout": ready - tracker.since, "verification": live - ready, "bake": clock() - live}
         return WatchResult(deployment, verified_by, downtime, seconds, failed)
+
+    def _can_drop(self, error: HopsworksError) -> bool:
+        """Return whether the rollout is proved by other evidence, since the probe reaches no version."""
+        if self.change.is_way_back:
+            return predict.is_without_features(error) or predict.is_refused_before_the_model(error)
+        # Features may come back. An example that the previous version was asked with was not too large then.
+        is_new = self.prober.judge.champion_version is None
+        return is_new and predict.is_too_large(error) and self.prober.can_drop(error)
 
     async def _check_ours(self) -> None:
         """
