@@ -122,6 +122,7 @@ class Reconciler:
         self.progress = Progress(resume=resume)
         self._run = run
         self._policy = policy
+        self._recalled: Mapping[str, Any] = {}
         self._steps = Steps(run, desired, policy, checks, self.progress)
         self._update = self._steps.update
         self._replan_backoff: Backoff = self._steps.backoff(inputs.FIRST_DELAY_UPDATE)
@@ -137,7 +138,8 @@ class Reconciler:
 
         :param probe_inputs: its ``probe_inputs``; None if they are unknown
         """
-        self._steps.recall(probe_inputs or {})
+        self._recalled = probe_inputs or {}
+        self._steps.recall(self._recalled)
 
     @property
     def seen(self) -> Deployment | None:
@@ -215,6 +217,8 @@ class Reconciler:
         progress, run = self.progress, self._run
         progress.concurrent_changes += not replan.is_busy
         progress.is_recorded = False
+        # The change was not sent: the answer and the instances that were recorded before it may be of any version.
+        self._steps.recall(self._recalled)
         too_late = f"{live} was busy with something else until the timeout of {run.timeout:g} s."
         await self._replan_backoff.wait(too_late, about=live)
         if progress.concurrent_changes >= CONCURRENT_CHANGES:

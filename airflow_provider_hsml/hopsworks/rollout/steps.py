@@ -131,6 +131,7 @@ class Steps:
         :param probe_inputs: its ``probe_inputs``; missing ones are unknown
         """
         judge, body = self.prober.judge, self.prober.checks.body
+        judge.champion = None
         self.progress.old_names = frozenset(probe_inputs.get("old_names") or ())
         judge.champion_version = probe_inputs.get("champion_version")
         if "body" in probe_inputs and probe_inputs["body"] == body:

@@ -165,14 +165,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 tracker.record_previous_answer(clock())
                 await self._check_previous_answers(deployment)
             except HopsworksError as error:
-                if self._can_drop(error):
-                    self.prober.drop_probe(error)
-                    continue
-                if not predict.is_without_features(error):
-                    raise
-                log.warning("%s; this says nothing about the model version, waiting", error)
-                late = f"{deployment} is live, and could not be verified within {self.timeout:g} s: {error}"
-                await backoff.wait(late, about=deployment)
+                await self._pass_over(error, deployment, backoff)
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
         elif tracker.instances.all_new or cause is RolloutCause.START:
@@ -191,6 +184,17 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             failed = bake.failed
         seconds = {"rollout": ready - tracker.since, "verification": live - ready, "bake": clock() - live}
         return WatchResult(deployment, verified_by, downtime, seconds, failed)
+
+    async def _pass_over(self, error: HopsworksError, deployment: Deployment, backoff: Backoff) -> None:
+        """Drop the probe, or wait, after an error that says nothing about the version; raise any other."""
+        if self._can_drop(error):
+            self.prober.drop_probe(error)
+            return
+        if not predict.is_without_features(error):
+            raise error
+        log.warning("%s; this says nothing about the model version, waiting", error)
+        late = f"{deployment} is live, and could not be verified within {self.timeout:g} s: {error}"
+        await backoff.wait(late, about=deployment)
 
     def _can_drop(self, error: HopsworksError) -> bool:
         """Return whether the rollout is proved by other evidence, since the probe reaches no version."""

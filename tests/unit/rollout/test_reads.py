@@ -159,7 +159,10 @@ SCENES: dict[str, Callable[[], FakeHopsworks]] = {
 }
 
 
-@pytest.mark.parametrize("key", ["version", "revision", "predictorResources"])
+KEYS = ["version", "revision", "status", "modelName", "modelVersion", "modelPath", "predictorResources"]
+
+
+@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 def test_a_read_that_lacks_something_once_changes_nothing(
     scene: Callable[[], FakeHopsworks], key: str, monkeypatch: pytest.MonkeyPatch
