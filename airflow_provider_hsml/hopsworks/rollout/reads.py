@@ -4,7 +4,8 @@ Reads of a deployment that was read before.
 Every change of a deployment is noticed by comparing two reads, so a single read that lacks something would look like
 another client's change. Two rules keep it from that:
 
-1. A version or a revision that was known never becomes null: such a read is unreadable, and is retried like one.
+1. A version or a revision that was known never becomes null: such a read is unreadable, and is retried like one. So is
+   any read without a status (``api.get_deployment``).
 2. Settings may become null. A read that is surprising is confirmed by up to two more, a second apart.
 """
 
@@ -61,6 +62,19 @@ async def confirmed(
         await Sleep(BETWEEN_READS)
         found = await read()
     return found
+
+
+async def confirm_model(
+    found: Deployment | None, model_version: int | None, read: Callable[[], Flow[Deployment | None]]
+) -> Deployment | None:
+    """
+    Read a deployment again if it lacks the model version that it had.
+
+    :param found: the deployment as it was just read
+    :param model_version: of an earlier read; None if it had none, or if that is not known
+    :param read: reads the deployment
+    """
+    return await confirmed(found, lambda now: model_version is not None and now.model_version is None, read)
 
 
 async def confirm_unchanged(

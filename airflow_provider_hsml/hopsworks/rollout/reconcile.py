@@ -31,6 +31,7 @@ Theory of operation:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -46,7 +47,7 @@ from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, Supers
 from . import inputs
 from .inputs import Desired, ResumePoint, RolloutPolicy, Run
 from .probe import probe_serving
-from .reads import confirmed
+from .reads import confirm_model, confirmed
 from .start import wait_for_start
 from .status import with_log_tail
 from .steps import Progress, Steps
@@ -196,10 +197,21 @@ class Reconciler:
 
     # --- Prepare ------------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
+    async def _prepare(
+        self, known: Deployment | None = None, *, before: Deployment | None = None
+    ) -> PreparedChange | Outcome:
+        """
+        Read the deployment, and prepare the change that it needs next.
+
+        :param known: the deployment if it was read just before
+        :param before: the deployment as a change was prepared for it that was not sent; None if there was none
+        """
         while True:
             live, known = known or await self._update.read(self.progress.was), None
             self.progress.was = live or self.progress.was
+            if live is not None and before is not None and live.continues(before.signature):
+                # No change followed: the answer and the instances recorded before that change may be the live ones.
+                self._steps.recall(self._recalled)
             if not self._policy.sends:
                 live = await _check_stored(self._steps, live)
             await self._steps.check_verification(live)
@@ -209,6 +221,7 @@ class Reconciler:
                 body = await self._update.prepare_create()
             except Replan as replan:
                 await self._replan(replan, live)
+                before = live
             else:
                 return self._change(Kind.CREATE, None, body=body)
 
@@ -217,8 +230,6 @@ class Reconciler:
         progress, run = self.progress, self._run
         progress.concurrent_changes += not replan.is_busy
         progress.is_recorded = False
-        # The change was not sent: the answer and the instances that were recorded before it may be of any version.
-        self._steps.recall(self._recalled)
         too_late = f"{live} was busy with something else until the timeout of {run.timeout:g} s."
         await self._replan_backoff.wait(too_late, about=live)
         if progress.concurrent_changes >= CONCURRENT_CHANGES:
@@ -295,7 +306,8 @@ class Reconciler:
             return Outcome(live, action, "status" if self._policy.wait else None)
         await self._steps.read_probe(live)
         result = await probe_serving(self._steps.prober, live)
-        now = await self._update.read(live)
+        read = functools.partial(self._update.read, live)
+        now = await confirm_model(await read(), live.model_version, read)
         if now is None or not now.continues(live.signature):
             # It changed during the probe: which configuration answered is unknown.
             raise Replan
@@ -331,7 +343,7 @@ class Reconciler:
             return await self._apply(change)
         except Replan as replan:
             await self._replan(replan, change.live)
-            return await self._prepare()
+            return await self._prepare(before=change.live)
 
     async def _apply(self, change: PreparedChange) -> PreparedChange | Outcome:
         steps, live = self._steps, change.live

@@ -7,6 +7,7 @@ and a trigger runs it.
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ from airflow_provider_hsml.hopsworks.inference import predict
 
 from . import inputs
 from .bake import Bake
-from .reads import read_again
+from .reads import confirm_model, read_again
 from .rollout_probes import probe_early, probe_rollout
 from .status import describe_state, log_change
 
@@ -258,9 +259,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
 
     async def _poll(self, backoff: Backoff) -> Deployment | StartNeeded:
         """Poll until the rollout is over, as far as the statuses, the instance names and early probes show."""
-        tracker, read = self.tracker, api.get_deployment_by_id(self.prober.project, self.deployment_id)
+        tracker = self.tracker
         while True:
-            deployment, self.fresh = self.fresh or await read_patiently(read, backoff, self._check_kept), None
+            deployment, self.fresh = self.fresh or await self._read(backoff), None
             if deployment is None:
                 message = f"Deployment {self.prober.name!r} was deleted by another client during the rollout."
                 raise SupersededError(message)
@@ -288,6 +289,12 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             if delay is None:
                 raise DeadlineExceededError(self._too_late(deployment))
             await Sleep(max(0.0, min(delay, tracker.poll_within) - (self.prober.clock() - now)))
+
+    async def _read(self, backoff: Backoff) -> Deployment | None:
+        """Read the deployment for a poll."""
+        call = api.get_deployment_by_id(self.prober.project, self.deployment_id)
+        read = functools.partial(read_patiently, call, backoff, self._check_kept)
+        return await confirm_model(await read(), self.tracker.model_version, read)
 
     def _check_kept(self, found: Deployment | None) -> None:
         """Raise the error of a poll that lacks the version or the revision that an earlier one had."""

@@ -38,36 +38,48 @@ def hopsworks(status: str = "Running", **changes: Any) -> FakeHopsworks:
     return fake
 
 
+def lives(fake: FakeHopsworks, **more: Any) -> None:
+    """Bring version 2 to life."""
+    assert arrive(fake, **more).deployment.model_version == 2
+
+
 def update() -> FakeHopsworks:
     fake = hopsworks()
-    arrive(fake, **MORE_MEMORY)
+    lives(fake, **MORE_MEMORY)
     return fake
 
 
 def recreate() -> FakeHopsworks:
     fake = hopsworks()
     fake.on["PUT"] = lambda: None
-    arrive(fake, recreate=True)
+    lives(fake, recreate=True)
     return fake
 
 
 def start() -> FakeHopsworks:
     fake = hopsworks("Stopped", modelVersion=2)
-    arrive(fake)
+    lives(fake)
     return fake
 
 
 def adopt() -> FakeHopsworks:
     fake = hopsworks(modelVersion=2)
     fake.serves(["new"], [2])()
-    arrive(fake, trust=False)
+    lives(fake, trust=False)
+    return fake
+
+
+def confirm() -> FakeHopsworks:
+    fake = hopsworks(modelVersion=2)
+    fake.serves(["new"], [2])()
+    lives(fake)
     return fake
 
 
 def settle() -> FakeHopsworks:
     fake = hopsworks(modelVersion=2)
     fake.serves(["new"], [2])()
-    arrive(fake, trust=False, sends=False)
+    lives(fake, trust=False, sends=False)
     return fake
 
 
@@ -150,6 +162,7 @@ SCENES: dict[str, Callable[[], FakeHopsworks]] = {
     "recreate": recreate,
     "start": start,
     "adopt": adopt,
+    "confirm": confirm,
     "settle": settle,
     "bake": bake,
     "rollback to a version": lambda: way_back(has_versions=True),
