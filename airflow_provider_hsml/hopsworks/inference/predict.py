@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import check_model
 from airflow_provider_hsml.hopsworks.domain.judge import Probe
 from airflow_provider_hsml.hopsworks.domain.model_version import EXPECTED, INPUT_EXAMPLE, RECORDED, is_recorded
 from airflow_provider_hsml.hopsworks.domain.verification import wrapped
@@ -55,12 +56,14 @@ def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> Non
 
     :param by_ingress: whether the request goes straight to the ingress, not through Hopsworks' REST API
     :raises InvalidInputError: it has none; the message names the route that it serves
+    :raises UnexpectedResponseError: it is unclear whether it serves a model
     """
     if deployment.api_protocol == "GRPC":
         what = "serves GRPC, which needs a GRPC client"
     elif deployment.model_server == "VLLM":
         what = "serves a language model, which is asked in the words of OpenAI's API at its ingress address"
     elif deployment.model_name is None and not by_ingress:
+        check_model(deployment)
         what = "serves a script without a model, which answers at its ingress address only"
     else:
         return

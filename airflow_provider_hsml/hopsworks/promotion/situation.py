@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
+from airflow_provider_hsml.hopsworks.domain.deployment import check_model, is_model_clear
 from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.rejection_key import is_same_configuration
 from airflow_provider_hsml.hopsworks.domain.settings import setting_of
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout.reads import confirmed
 
 from .journal import Journal, open_journal
 
@@ -247,10 +249,11 @@ async def find_deployment(
     :param named_after: the model that the names were derived from; None if the user gave the name
     :return: the name to use, and the deployment if there is one
     :raises InvalidInputError: under a derived name there is a deployment of another model, or of a script alone
+    :raises UnexpectedResponseError: a deployment does not say clearly which model version it serves
     """
     others: list[Deployment] = []
     for name in names:
-        deployment = await api.get_deployment(project, name, any_case=named_after is not None)
+        deployment = await _read_clear(project, name, any_case=named_after is not None)
         if deployment is not None and named_after in (None, deployment.model_name):
             return deployment.name, deployment
         others += [deployment] if deployment is not None else []
@@ -263,6 +266,21 @@ async def find_deployment(
         )
         raise InvalidInputError(message)
     return names[-1], None
+
+
+async def _read_clear(project: Project, name: str, *, any_case: bool) -> Deployment | None:
+    """
+    Read a deployment, and read it again while it does not say clearly which model version it serves.
+
+    :raises UnexpectedResponseError: it still does not
+    """
+
+    async def read() -> Deployment | None:
+        return await api.get_deployment(project, name, any_case=any_case)
+
+    found = await confirmed(await read(), lambda now: not is_model_clear(now), read)
+    check_model(found)
+    return found
 
 
 async def find_champion(
