@@ -77,14 +77,16 @@ async def confirm_model(
     return await confirmed(found, lambda now: model_version is not None and now.model_version is None, read)
 
 
-async def confirm_unchanged(
+async def unchanged(
     project: Project, found: Deployment | None, was: Deployment, read: Callable[[], Flow[Deployment | None]]
 ) -> Deployment | None:
     """
-    Read a deployment again if its settings differ from an earlier read, and its version and revision do not.
+    Return a deployment as it was read last if it is unchanged since an earlier read; None if it is not, or is gone.
+
+    It is read again if its settings differ from the earlier read, and its version and revision do not.
 
     :param project: the deployment's project
-    :param found: the deployment as it was just read
+    :param found: the deployment as it was just read; None if it does not exist
     :param was: the deployment as it was read before
     :param read: reads the deployment
     """
@@ -93,4 +95,5 @@ async def confirm_unchanged(
         is_same = (now.id, now.signature) == (was.id, was.signature)
         return is_same and not diff.is_unchanged(project, now, was)
 
-    return await confirmed(found, is_surprising, read)
+    now = await confirmed(found, is_surprising, read)
+    return now if now is not None and diff.is_unchanged(project, now, was) else None

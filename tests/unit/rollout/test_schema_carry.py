@@ -19,7 +19,9 @@ def carried(live_path: str | None, path: str | None) -> tuple[CarriedSchema, Fak
     live = row(modelPath=live_path, predictorEnvVars=NAMED)
     fake = FakeHopsworks(live)
     backoff = Backoff(first=1.0, most=1.0, deadline=fake.now + 60, clock=fake.clock)
-    flow = carry_schema(PROJECT, Routes(), Deployment.from_json(live), None, live | {"modelPath": path}, backoff=backoff)
+    flow = carry_schema(
+        PROJECT, Routes(), Deployment.from_json(live), None, live | {"modelPath": path}, backoff=backoff
+    )
     return fake.run(flow), fake
 
 
