@@ -155,6 +155,13 @@ class TestDeployments:
         with pytest.raises(RequestRefusedError):
             call.outcome(answer("errors/240000_not_found"))
 
+    @pytest.mark.parametrize("odd", [{"modelName": 7}, {"predictorResources": []}])
+    def test_the_newest_version_of_an_odd_row(self, odd: dict[str, Any]) -> None:
+        """Of the versions only the number counts."""
+        rows = {"count": 5, "items": [{"version": 5} | odd]}
+
+        assert api.get_newest_version(PROJECT, LIVE).outcome(api.Answer(200, json.dumps(rows).encode())) == 5
+
     def test_versions_are_read(self) -> None:
         call = api.get_versions(PROJECT, LIVE)
         page = call.outcome(answer("serving/versions"))
