@@ -48,6 +48,11 @@ class ServedVersion:
             return False
         return self.project is None or other.project is None or self.project.lower() == other.project.lower()
 
+    @property
+    def key(self) -> tuple[str | None, str | None, int | None]:
+        """The key that versions of known projects have in common if and only if they are the same."""
+        return None if self.project is None else self.project.lower(), self.name, self.version
+
     def __str__(self) -> str:
         """Return the version, for messages."""
         return "a script without a model" if self.name is None else f"version {self.version} of model {self.name!r}"
