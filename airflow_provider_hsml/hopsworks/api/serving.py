@@ -274,7 +274,8 @@ def get_newest_version(project: Project, deployment: Deployment) -> Call[int | M
 
     def read(data: Any) -> int:
         # Only the number counts here: a row that holds more than we can read has one as well.
-        newest = max([wire.resource(row, {"version": int}, {})["version"] for row in rows_of(data, offset=0)], default=0)
+        rows = [wire.resource(row, {"version": int}, {}) for row in rows_of(data, offset=0)]
+        newest = max((row["version"] for row in rows), default=0)
         if newest < max(deployment.version or 0, 1):
             message = f"it lacks version {deployment.version or 1}, which is kept for certain"
             raise wire.FormError(message)

@@ -79,7 +79,7 @@ class _Question:
 
         :raises InvalidInputError: the comparison has not the metric, or in another direction
         """
-        found = [one for one in self.measurement.comparisons if one.challenger.is_same(_served(row))]
+        found = [one for one in self.measurement.comparisons if one.challenger.is_same(ServedVersion.of_model(row))]
         if not found:
             return "it was not measured: gate.measured has no comparison of it"
         comparison = next((one for one in found if self._is_of_deployment(one)), found[0])
@@ -98,7 +98,7 @@ class _Question:
         """Return why a comparison says nothing about the champion of now."""
         if not self._is_of_deployment(comparison):
             return f"it was compared for deployment {comparison.deployment_name!r}, not for {self.deployment_name!r}"
-        served = None if self.champion is None else _served(self.champion)
+        served = None if self.champion is None else ServedVersion.of_model(self.champion)
         is_champion = served is None if comparison.champion is None else comparison.champion.is_same(served)
         if not is_champion:
             compared = "no version" if comparison.champion is None else str(comparison.champion)
@@ -230,7 +230,7 @@ def decide_measured(
 
     def numbers(row: ModelVersion) -> dict[str, float | None]:
         value = measured.get(row.version)
-        is_champion = champion is not None and _served(row).is_same(_served(champion))
+        is_champion = champion is not None and ServedVersion.of_model(row).is_same(ServedVersion.of_model(champion))
         if row.version not in measured and usable and is_champion:
             value = usable[0].metric.champion
         return {f"measured {by.name}": value}
@@ -244,10 +244,6 @@ def _tested(tests: Sequence[_Test], champion: ModelVersion, by: Metric) -> Decis
         best = max(passed, key=lambda test: test.one.rank)
         return Decision(best.one.version, best.reason(by, champion), measured=best.record(by))
     return Decision(champion, tests[0].reason(by, champion), is_kept=True, measured=tests[0].record(by))
-
-
-def _served(row: ModelVersion) -> ServedVersion:
-    return ServedVersion(row.project, row.name, row.version)
 
 
 def _too_few(comparison: Comparison) -> str | None:

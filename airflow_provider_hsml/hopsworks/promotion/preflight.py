@@ -224,7 +224,7 @@ class Preflight:
             state=EntryState.SUPERSEDED,
             run=run.key,
             at=now,
-            challenger=_challenger(situation, desired),
+            challenger=ServedVersion.after(live, desired.model),
             desired=diff.settings_to_json({name: settings[name] for name in sorted(differing)}),
             before=None if live is None else PreviousState.of(live),
             touches_env_vars=bool(differing.keys() & set(ENV_VAR_SETTINGS)),
@@ -255,13 +255,6 @@ class Preflight:
                 return rejection
         log.warning("Deployment %r: the rejection was not recorded: other runs write to its journal", run.name)
         return None
-
-
-def _challenger(situation: Situation, desired: Desired) -> ServedVersion:
-    model, live = desired.model, situation.live
-    if model is not None:
-        return ServedVersion(model.project, model.name, model.version)
-    return ServedVersion() if live is None else PreviousState.of(live).served
 
 
 async def tidy(run: Run, situation: Situation) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from airflow_provider_hsml.hopsworks.domain import arguments, diff, script_file
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision
-from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, PreviousState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, SupersededError
 from airflow_provider_hsml.hopsworks.registry import lookup
@@ -91,7 +91,7 @@ class PromotionReference:
             return f"the promotion ended with {self.action!r}: it has left nothing to roll back"
         if self.action in ("failed", "unverified") and found.pending is None:
             return "the promotion failed, and has left nothing to roll back"
-        if live.id != self.deployment_id or not self.served.is_same(PreviousState.of(live).served):
+        if live.id != self.deployment_id or not self.served.is_same(ServedVersion.of_live(live)):
             return f"what the promotion has changed was changed again since: {live}"
         return None
 
@@ -229,7 +229,7 @@ class Rollback:
 
         :raises SupersededError: another version serves meanwhile: "previous" would be the one that was rolled back
         """
-        if PreviousState.of(live).served.is_same(entry.challenger):
+        if ServedVersion.of_live(live).is_same(entry.challenger):
             return entry
         message = (
             f"{live}: the last rollback ended because another client changed the deployment, and another version "
@@ -291,8 +291,7 @@ class Rollback:
         return kept
 
     async def _served_by(self, resource: Deployment | DeploymentVersion) -> ModelVersion | None:
-        served = ServedVersion(resource.model_project, resource.model_name, resource.model_version)
-        return await self._model(served)
+        return await self._model(ServedVersion.of_live(resource))
 
     async def _model(self, served: ServedVersion) -> ModelVersion | None:
         if served.name is None or served.version is None:
