@@ -146,6 +146,17 @@ class TestDeployments:
 
         assert bool(found) == ("empty" not in name)
 
+    def test_a_read_without_a_status_is_not_whole(self) -> None:
+        """A missing status would count as one that is up. The status in the answer to a change means nothing."""
+        raw = {key: value for key, value in LIVE.raw.items() if key != "status"}
+        without = api.Answer(200, json.dumps(raw).encode())
+
+        for call in (api.get_deployment(PROJECT, LIVE.name), api.get_deployment_by_id(PROJECT, LIVE.id)):
+            with pytest.raises(UnexpectedResponseError, match="status is missing") as caught:
+                call.outcome(without)
+            assert caught.value.transient
+        assert api.put_deployment(PROJECT, raw).outcome(without).status is DeploymentStatus.UNKNOWN
+
     def test_the_newest_version(self) -> None:
         call = api.get_newest_version(PROJECT, LIVE)
 
