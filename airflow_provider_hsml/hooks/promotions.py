@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain import arguments
-from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
+from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name, check_model
 from airflow_provider_hsml.hopsworks.domain.gate import Gate, Metric
 from airflow_provider_hsml.hopsworks.domain.plain import from_text
 from airflow_provider_hsml.hopsworks.domain.spec import DeploymentSpec
@@ -221,6 +221,7 @@ class PromotionsMixin(PromotionDriverMixin):
             )
             raise InvalidInputError(message)
         live = self._find_deployment(name)
+        check_model(live)
         if live.model_name is None:
             message = f"{live} serves no model.\nGive to, a deployment version, in place of model_version."
             raise InvalidInputError(message)

@@ -45,6 +45,15 @@ def _serving(project: Project, *more: str | int) -> str:
     return path_of("project", project.id, "serving", *more)
 
 
+def _with_status(data: Any) -> Deployment:
+    """
+    Read a deployment whose status decides the next step.
+
+    :raises ValueError: it has no status, which is not one that a newer server may have added
+    """
+    return Deployment.from_json(wire.resource(data, {"status": str}, {}))
+
+
 def get_deployments(
     project: Project, *, model_name: str | None = None, status: str | None = None, complete: bool = False
 ) -> Call[list[Deployment]]:
@@ -79,7 +88,7 @@ def get_deployment(project: Project, name: str, *, any_case: bool = False) -> Ca
     check_deployment_name(name)
 
     def read(data: Any) -> Deployment:
-        found = Deployment.from_json(data)
+        found = _with_status(data)
         if not (any_case and found.name.lower() == name.lower()):
             check_same("Deployment", name, found.name)
         return found
@@ -126,7 +135,7 @@ def get_deployment_by_id(project: Project, deployment_id: int) -> Call[Deploymen
     """
 
     def read(data: Any) -> Deployment:
-        found = Deployment.from_json(data)
+        found = _with_status(data)
         check_number("id", int(deployment_id), found.id)
         return found
 
@@ -264,7 +273,9 @@ def get_newest_version(project: Project, deployment: Deployment) -> Call[int | M
     """
 
     def read(data: Any) -> int:
-        newest = max([DeploymentVersion.from_json(row).version for row in rows_of(data, offset=0)], default=0)
+        # Only the number counts here: a row that holds more than we can read has one as well.
+        rows = [wire.resource(row, {"version": int}, {}) for row in rows_of(data, offset=0)]
+        newest = max((row["version"] for row in rows), default=0)
         if newest < max(deployment.version or 0, 1):
             message = f"it lacks version {deployment.version or 1}, which is kept for certain"
             raise wire.FormError(message)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus
+from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus, check_model
 from airflow_provider_hsml.hopsworks.domain.rejection_key import rejection_key
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, NotFoundError
 from airflow_provider_hsml.hopsworks.flow import read_patiently
@@ -126,7 +126,7 @@ async def read_served(run: Run, backoff: Backoff) -> Served:
 
     :raises NotFoundError: the deployment was deleted
     """
-    deployment = await read_patiently(api.get_deployment(run.project, run.name), backoff)
+    deployment = await read_patiently(api.get_deployment(run.project, run.name), backoff, check_model)
     if deployment is None:
         message = f"Deployment {run.name!r} was deleted while the rows were scored."
         raise NotFoundError(message)

@@ -291,6 +291,33 @@ def check_kept(deployment_id: int, known: Signature, found: Deployment | None) -
         raise UnexpectedResponseError(message, status=200)
 
 
+def is_model_clear(row: Deployment | DeploymentVersion) -> bool:
+    """
+    Return whether a row names the model version that it uses, or shows that it serves a script alone.
+
+    One read without a model's name or version shows neither: the model's path is missing as well for a script alone.
+    """
+    if row.model_name is None and row.model_version is None:
+        return row.raw.get("modelPath") is None
+    return None not in (row.model_name, row.model_version)
+
+
+def check_model(found: Deployment | None) -> None:
+    """
+    Raise an error for a deployment that does not say clearly which model version it serves, if it serves one.
+
+    :param found: the deployment as it was just read; None if it does not exist
+    :raises UnexpectedResponseError: it does not say so; transient
+    """
+    if found is None or is_model_clear(found):
+        return
+    message = (
+        f"get {found}: the model version that it serves is unclear: modelName is {found.model_name!r}, modelVersion is "
+        f"{found.model_version!r}, modelPath is {clean(str(found.raw.get('modelPath')))!r}.\nRead it again."
+    )
+    raise UnexpectedResponseError(message, status=200)
+
+
 def check_deployment_name(name: object) -> str:
     """
     Return the name of a deployment if it is valid in Hopsworks.

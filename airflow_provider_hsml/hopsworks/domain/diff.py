@@ -225,6 +225,8 @@ def is_unchanged(project: Project, now: Deployment, was: Deployment) -> bool:
     Return whether a deployment is unchanged since an earlier read.
 
     The signature alone does not tell: where Hopsworks keeps no versions, a change of a stopped deployment keeps it.
+    Here an unknown version or revision equals only an unknown one, unlike in ``Deployment.continues``: a first START
+    is a change too, and gives the deployment its revision.
     """
     is_same = (now.id, now.signature) == (was.id, was.signature)
     return is_same and not differences(now.raw, read_settings(project, was.raw))

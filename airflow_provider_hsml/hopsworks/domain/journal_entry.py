@@ -17,6 +17,9 @@ from .settings import ENV_VAR_KEYS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .deployment import DeploymentVersion
+    from .model_version import ModelVersion
+
 
 class EntryState(StrEnum):
     """The progress of a promotion."""
@@ -38,6 +41,36 @@ class ServedVersion:
     name: str | None = None
     version: int | None = None
 
+    @classmethod
+    def of_model(cls, model: ModelVersion) -> Self:
+        """
+        Build it from a version in the registry.
+
+        :param model: the version that is served, or is to be
+        """
+        return cls(model.project, model.name, model.version)
+
+    @classmethod
+    def of_live(cls, resource: Deployment | DeploymentVersion) -> Self:
+        """
+        Build it from the version that a deployment, or one of its deployment versions, is set to.
+
+        :param resource: as Hopsworks gives it
+        """
+        return cls(resource.model_project, resource.model_name, resource.model_version)
+
+    @classmethod
+    def after(cls, live: Deployment | None, model: ModelVersion | None) -> Self:
+        """
+        Build it for a deployment after a change.
+
+        :param live: the deployment before; None if there was none
+        :param model: the version to serve; None keeps the one that is served
+        """
+        if model is not None:
+            return cls.of_model(model)
+        return cls() if live is None else cls.of_live(live)
+
     def is_same(self, other: ServedVersion | None) -> bool:
         """
         Return whether this is the same version as another, as far as both are known.
@@ -47,6 +80,11 @@ class ServedVersion:
         if other is None or (self.name, self.version) != (other.name, other.version):
             return False
         return self.project is None or other.project is None or self.project.lower() == other.project.lower()
+
+    @property
+    def key(self) -> tuple[str | None, str | None, int | None]:
+        """The key that versions of known projects have in common if and only if they are the same."""
+        return None if self.project is None else self.project.lower(), self.name, self.version
 
     def __str__(self) -> str:
         """Return the version, for messages."""
@@ -92,7 +130,7 @@ class PreviousState:
             live.version,
             live.revision,
             was_up=not live.status.is_down,
-            served=ServedVersion(live.model_project, live.model_name, live.model_version),
+            served=ServedVersion.of_live(live),
             row={key: value for key, value in live.raw.items() if key not in ENV_VAR_KEYS},
         )
 

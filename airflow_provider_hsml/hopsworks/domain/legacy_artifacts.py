@@ -38,17 +38,23 @@ def for_changing(before: Mapping[str, Any], body: dict[str, Any], changes: Colle
     number = before.get("artifactVersion")
     if number is None or before.get("version") is not None or not _REASONS & set(changes):
         return body
-    paths = {key: path_of(before, key, name) for key in _SCRIPTS if (name := body.get(key)) and "/" not in name}
-    return {**body, **paths, "artifactVersion": NEW}
+    known = dict(before)
+    if body.get("modelName") == before.get("modelName"):
+        # The versions of a model have one folder, so the update names the folder that the server left out.
+        known["modelPath"] = before.get("modelPath") or body.get("modelPath")
+    bare = {key: str(name) for key in _SCRIPTS if (name := body.get(key)) and "/" not in name}
+    return {**body, **{key: path_of(known, key, name) for key, name in bare.items()}, "artifactVersion": NEW}
 
 
-def path_of(raw: Mapping[str, Any], key: str, name: str | None = None) -> str:
+def path_of(raw: Mapping[str, Any], key: str, name: str) -> str:
     """
     Return the absolute path of a script in a deployment's artifact.
 
     :param raw: the deployment resource
     :param key: ``predictor`` or ``transformer``
-    :param name: the script's name; None for the one in the deployment resource
+    :param name: the script's name, which is returned alone if the resource does not tell the model's folder or version
     """
-    folder = f"{raw.get('modelPath')}/{raw.get('modelVersion')}/Artifacts/{raw.get('artifactVersion')}"
-    return f"{folder}/{key}-{name or raw[key]}"
+    path, version = raw.get("modelPath"), raw.get("modelVersion")
+    if path is None or version is None:
+        return name
+    return f"{path}/{version}/Artifacts/{raw.get('artifactVersion')}/{key}-{name}"

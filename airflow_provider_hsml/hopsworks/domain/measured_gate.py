@@ -79,7 +79,7 @@ class _Question:
 
         :raises InvalidInputError: the comparison has not the metric, or in another direction
         """
-        found = [one for one in self.measurement.comparisons if one.challenger == _served(row)]
+        found = [one for one in self.measurement.comparisons if one.challenger.is_same(ServedVersion.of_model(row))]
         if not found:
             return "it was not measured: gate.measured has no comparison of it"
         comparison = next((one for one in found if self._is_of_deployment(one)), found[0])
@@ -98,8 +98,9 @@ class _Question:
         """Return why a comparison says nothing about the champion of now."""
         if not self._is_of_deployment(comparison):
             return f"it was compared for deployment {comparison.deployment_name!r}, not for {self.deployment_name!r}"
-        served = None if self.champion is None else _served(self.champion)
-        if comparison.champion != served:
+        served = None if self.champion is None else ServedVersion.of_model(self.champion)
+        is_champion = served is None if comparison.champion is None else comparison.champion.is_same(served)
+        if not is_champion:
             compared = "no version" if comparison.champion is None else str(comparison.champion)
             return f"it was compared with {compared}, and {'none' if served is None else served} is served"
         age, most = self.now - comparison.at, self.measurement.max_age
@@ -229,7 +230,8 @@ def decide_measured(
 
     def numbers(row: ModelVersion) -> dict[str, float | None]:
         value = measured.get(row.version)
-        if row.version not in measured and usable and champion is not None and _served(row) == _served(champion):
+        is_champion = champion is not None and ServedVersion.of_model(row).is_same(ServedVersion.of_model(champion))
+        if row.version not in measured and usable and is_champion:
             value = usable[0].metric.champion
         return {f"measured {by.name}": value}
 
@@ -242,10 +244,6 @@ def _tested(tests: Sequence[_Test], champion: ModelVersion, by: Metric) -> Decis
         best = max(passed, key=lambda test: test.one.rank)
         return Decision(best.one.version, best.reason(by, champion), measured=best.record(by))
     return Decision(champion, tests[0].reason(by, champion), is_kept=True, measured=tests[0].record(by))
-
-
-def _served(row: ModelVersion) -> ServedVersion:
-    return ServedVersion(row.project, row.name, row.version)
 
 
 def _too_few(comparison: Comparison) -> str | None:
@@ -359,7 +357,7 @@ class _Test:
 
 def _holm(usable: list[_Measured], measurement: Measurement) -> list[_Test]:
     """Return the tests, the strongest first; each level is corrected for the challengers that are left."""
-    given = {one.challenger for one in measurement.comparisons}
+    given = {one.challenger.key for one in measurement.comparisons}
     count = max(len(given), *(one.comparison.challengers for one in usable))
     tests: list[_Test] = []
     passes = True

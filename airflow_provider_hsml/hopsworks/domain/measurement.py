@@ -126,7 +126,7 @@ def _read_comparisons(measured: Any) -> tuple[Comparison, ...]:
     newest: dict[Any, Comparison] = {}
     for at, record in enumerate(records):
         one = Comparison.read(record, what if isinstance(given, Mapping) else f"{what}[{at}]")
-        key = one.challenger, one.deployment_name
+        key = one.challenger.key, one.deployment_name
         if key not in newest or newest[key].at < one.at:
             newest[key] = one
     return tuple(newest.values())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import check_model
 from airflow_provider_hsml.hopsworks.domain.judge import Probe
 from airflow_provider_hsml.hopsworks.domain.model_version import EXPECTED, INPUT_EXAMPLE, RECORDED, is_recorded
 from airflow_provider_hsml.hopsworks.domain.verification import wrapped
@@ -55,12 +56,14 @@ def check_can_answer(deployment: Deployment, *, by_ingress: bool = False) -> Non
 
     :param by_ingress: whether the request goes straight to the ingress, not through Hopsworks' REST API
     :raises InvalidInputError: it has none; the message names the route that it serves
+    :raises UnexpectedResponseError: it is unclear whether it serves a model
     """
     if deployment.api_protocol == "GRPC":
         what = "serves GRPC, which needs a GRPC client"
     elif deployment.model_server == "VLLM":
         what = "serves a language model, which is asked in the words of OpenAI's API at its ingress address"
     elif deployment.model_name is None and not by_ingress:
+        check_model(deployment)
         what = "serves a script without a model, which answers at its ingress address only"
     else:
         return
@@ -212,6 +215,28 @@ def is_schema_refusal(error: HopsworksError) -> bool:
     """
     text = error.text if isinstance(error, InferenceError | RequestRefusedError) else ""
     return "SCHEMA_VALIDATION" in text or "BATCH_TOO_LARGE" in text
+
+
+def is_refused_before_the_model(error: HopsworksError) -> bool:
+    """
+    Return whether Hopsworks or the ingress refused a request for its key, its form or its size, for any version.
+
+    :param error: the error of the request
+    """
+    return _has_status(error, {401, 403, 422, *INGRESS_LIMITS}) and not is_model_refusal(error)
+
+
+def is_too_large(error: HopsworksError) -> bool:
+    """
+    Return whether a request was refused for its size, before any model saw it.
+
+    :param error: the error of the request
+    """
+    return _has_status(error, {TOO_LARGE}) and not is_model_refusal(error)
+
+
+def _has_status(error: HopsworksError, statuses: Collection[int]) -> bool:
+    return isinstance(error, InferenceError | RequestRefusedError) and error.status in statuses
 
 
 def is_unreached(error: HopsworksError) -> bool:

@@ -130,7 +130,7 @@ class ChangeRecord:
             run=self.run.key,
             at=self.run.clock(),
             timeout=self.run.timeout,
-            challenger=self._challenger(live),
+            challenger=ServedVersion.after(live, self.desired.model),
             desired={
                 **kept,
                 **diff.settings_to_json({name: desired[name] for name in sorted(differing)}),
@@ -197,7 +197,7 @@ class ChangeRecord:
                 # A manual rollback stays that of its task, which is not to roll back from it when it is cleared.
                 run=last.run if last.is_rollback else self.run.key,
                 audit=last.audit if last.is_rollback else self.run.audit,
-                challenger=PreviousState.of(live).served,
+                challenger=ServedVersion.of_live(live),
                 desired=diff.settings_to_json(desired),
                 back_to=None,
                 restored={},
@@ -286,14 +286,8 @@ class ChangeRecord:
         known = self.journal.newest.rejected if self.journal.newest else ()
         if live is None or self.rollback is None or not self.rollback.rejects:
             return known
-        left = PreviousState.of(live).served
-        if left.version is None or left.is_same(self._challenger(live)):
+        left = ServedVersion.of_live(live)
+        if left.version is None or left.is_same(ServedVersion.after(live, self.desired.model)):
             return known
         others = (one for one in known if not one.served.is_same(left))
         return (*others, Rejection(left, "it was rolled back from by hand", self.run.clock()))
-
-    def _challenger(self, live: Deployment | None) -> ServedVersion:
-        model = self.desired.model
-        if model is not None:
-            return ServedVersion(model.project, model.name, model.version)
-        return ServedVersion() if live is None else PreviousState.of(live).served

@@ -68,7 +68,7 @@ class Contender:
     @property
     def served(self) -> ServedVersion:
         """The version, as a journal has it."""
-        return ServedVersion(self.model.project, self.model.name, self.model.version)
+        return ServedVersion.of_model(self.model)
 
     @property
     def desired(self) -> Desired:
@@ -103,7 +103,7 @@ async def find_contenders(run: Run, challenger: Reference, *, by_ingress: bool) 
         predict.check_can_answer(live, by_ingress=by_ingress)
         preconditions.check_live(live, model, {})
     served = situation.to_compare_with
-    check_not_the_same(served, ServedVersion(model.project, model.name, model.version))
+    check_not_the_same(served, ServedVersion.of_model(model))
     champion = await find_champion(run.project, served, [], run.name)
     return Contenders(
         live,

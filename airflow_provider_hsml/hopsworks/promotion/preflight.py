@@ -8,6 +8,7 @@ nothing about it: the task may be retried, and nothing is rejected.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import uuid
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 )
 from airflow_provider_hsml.hopsworks.rollout import inputs
 from airflow_provider_hsml.hopsworks.rollout.probe import Prober
+from airflow_provider_hsml.hopsworks.rollout.reads import read_again, unchanged
 
 from . import rejections
 from .change_record import JOURNAL_SECONDS, OutdatedDecision
@@ -152,8 +154,15 @@ class Preflight:
         :raises OutdatedDecision: it was changed since the decision
         """
         was, run = situation.live, self.run
-        now = await api.get_deployment(run.project, run.name)
-        if (now is None) != (was is None) or (now and was and not diff.is_unchanged(run.project, now, was)):
+        backoff = run.backoff(inputs.FIRST_DELAY_START, run.clock() + JOURNAL_SECONDS)
+        read = functools.partial(read_again, api.get_deployment(run.project, run.name), backoff, was)
+        now = await read()
+        if was is None:
+            is_outdated = now is not None
+        else:
+            now = await unchanged(run.project, now, was, read)
+            is_outdated = now is None
+        if is_outdated:
             raise OutdatedDecision
         return dataclasses.replace(situation, live=now)
 
@@ -216,7 +225,7 @@ class Preflight:
             state=EntryState.SUPERSEDED,
             run=run.key,
             at=now,
-            challenger=_challenger(situation, desired),
+            challenger=ServedVersion.after(live, desired.model),
             desired=diff.settings_to_json({name: settings[name] for name in sorted(differing)}),
             before=None if live is None else PreviousState.of(live),
             touches_env_vars=bool(differing.keys() & set(ENV_VAR_SETTINGS)),
@@ -247,13 +256,6 @@ class Preflight:
                 return rejection
         log.warning("Deployment %r: the rejection was not recorded: other runs write to its journal", run.name)
         return None
-
-
-def _challenger(situation: Situation, desired: Desired) -> ServedVersion:
-    model, live = desired.model, situation.live
-    if model is not None:
-        return ServedVersion(model.project, model.name, model.version)
-    return ServedVersion() if live is None else PreviousState.of(live).served
 
 
 async def tidy(run: Run, situation: Situation) -> None:

@@ -324,7 +324,7 @@ def _done_by_earlier_try(situation: Situation, run_key: str) -> EarlierTry | Non
     """Return what an earlier try of the same task has done, if the same version is to serve now."""
     entry, decision = situation.journal.newest, situation.decision
     chosen = decision.chosen if decision else None
-    desired = ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
+    desired = ServedVersion.of_model(chosen) if chosen else ServedVersion()
     if entry is None or not run_key or (entry.run, entry.state) != (run_key, EntryState.VERIFIED):
         return None
     if situation.is_unverified or not entry.challenger.is_same(desired):

@@ -185,7 +185,7 @@ def _failed_action(failure: HopsworksError) -> str:
 
 
 def _served(model: ModelVersion | None) -> dict[str, Any] | None:
-    return None if model is None else asdict(ServedVersion(model.project, model.name, model.version))
+    return None if model is None else asdict(ServedVersion.of_model(model))
 
 
 @dataclass(frozen=True, slots=True)

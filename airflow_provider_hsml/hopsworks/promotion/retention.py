@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
+from airflow_provider_hsml.hopsworks.domain.deployment import is_model_clear
 from airflow_provider_hsml.hopsworks.domain.model_version import (
     Direction,
     ModelVersion,
@@ -206,13 +207,13 @@ def _check_whole(row: Deployment | DeploymentVersion, user: str) -> None:
     :param user: the use of the model version, for the message
     :raises UnexpectedResponseError: it does not; the version that it uses might be deleted
     """
-    path, named = row.raw.get("modelPath"), (row.model_name, row.model_version)
-    if named == (None, None):
-        is_clear = path is None and bool(row.raw.get("predictor"))
+    path = row.raw.get("modelPath")
+    if row.model_name is None:
+        is_whole = bool(row.raw.get("predictor"))
     else:
         of_path = model_of_path(path) or ("", (path or "").rpartition("/")[2])
-        is_clear = None not in named and (path is None or of_path[1] == row.model_name)
-    if is_clear:
+        is_whole = path is None or of_path[1] == row.model_name
+    if is_whole and is_model_clear(row):
         return
     message = (
         f"The model version {user} is unclear: modelName is {row.model_name!r}, modelVersion is {row.model_version!r}, "

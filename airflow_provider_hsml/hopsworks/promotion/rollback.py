@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from airflow_provider_hsml.hopsworks.domain import arguments, diff, script_file
 from airflow_provider_hsml.hopsworks.domain.diff import model_settings
 from airflow_provider_hsml.hopsworks.domain.gate import Decision
-from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, PreviousState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError, SupersededError
 from airflow_provider_hsml.hopsworks.registry import lookup
@@ -91,7 +91,7 @@ class PromotionReference:
             return f"the promotion ended with {self.action!r}: it has left nothing to roll back"
         if self.action in ("failed", "unverified") and found.pending is None:
             return "the promotion failed, and has left nothing to roll back"
-        if live.id != self.deployment_id or not self.served.is_same(PreviousState.of(live).served):
+        if live.id != self.deployment_id or not self.served.is_same(ServedVersion.of_live(live)):
             return f"what the promotion has changed was changed again since: {live}"
         return None
 
@@ -130,7 +130,15 @@ class Rollback:
                 model = None if now.deployment.status.is_down else await self._served_by(now.deployment)
                 return self._result(situation, dataclasses.replace(now, action="rolled_back"), model)
             situation = await read_situation(run.project, [run.name])
-        live = situation.live
+        return await self._decide(situation)
+
+    async def _decide(self, situation: Situation, *, again: bool = False) -> PromotionResult:
+        """
+        Decide what serves then, and roll the deployment back to it.
+
+        :param again: whether this decision replaces one that was made on a read that lacked something
+        """
+        run, live = self.run, situation.live
         if live is None:
             message = f"Deployment {run.name!r} does not exist in project {run.project.name!r}."
             raise NotFoundError(message)
@@ -140,9 +148,31 @@ class Rollback:
             log.info("%s: nothing is rolled back: %s", live, nothing)
             decision = Decision(await self._served_by(live), nothing)
             return PromotionResult(run.name, Outcome(live, "unchanged"), decision, None, live, situation.previous)
-        return await self._carry_out(situation, live, await self._desired(live, situation, begun))
+        desired = await self._desired(live, situation, begun)
+        result = self._result(situation, None, desired.model)
+        try:
+            return await self._carry_out(situation, live, desired, result)
+        except OutdatedDecision as error:
+            now = await read_situation(run.project, [run.name])
+            if not again and _is_same_state(now, situation):
+                log.info("%s: one read of it lacked something; deciding again", live)
+                return await self._decide(now, again=True)
+            message = (
+                f"{live} was changed by another client meanwhile. Nothing was rolled back.\n"
+                "Check the deployment, and run the task again."
+            )
+            superseded = SupersededError(message)
+            superseded.record = dataclasses.replace(result, failure=superseded).record(None)
+            raise superseded from error
 
-    async def _carry_out(self, situation: Situation, live: Deployment, desired: Desired) -> PromotionResult:
+    async def _carry_out(
+        self, situation: Situation, live: Deployment, desired: Desired, result: PromotionResult
+    ) -> PromotionResult:
+        """
+        Roll the deployment back.
+
+        :raises OutdatedDecision: the deployment is not as it was read for the decision
+        """
         differing = diff.differences(live.raw, script_file.absolute(self.run.project, desired.settings))
         is_live = not differing and desired.restore in (None, live.version)
         record = ChangeRecord(
@@ -155,19 +185,9 @@ class Rollback:
             is_unverified=situation.is_unverified,
             rollback=ManualRollback(self.reject),
         )
-        result = self._result(situation, None, desired.model)
-        try:
-            return await apply_and_record(
-                GuardedChange(record, RolloutPolicy(wait=self.wait, is_rollback=True)), result, None
-            )
-        except OutdatedDecision as error:
-            message = (
-                f"{live} was changed by another client meanwhile. Nothing was rolled back.\n"
-                "Check the deployment, and run the task again."
-            )
-            superseded = SupersededError(message)
-            superseded.record = dataclasses.replace(result, failure=superseded).record(None)
-            raise superseded from error
+        return await apply_and_record(
+            GuardedChange(record, RolloutPolicy(wait=self.wait, is_rollback=True)), result, None
+        )
 
     def _result(
         self, situation: Situation, outcome: Outcome | None, model: ModelVersion | None = None
@@ -209,7 +229,7 @@ class Rollback:
 
         :raises SupersededError: another version serves meanwhile: "previous" would be the one that was rolled back
         """
-        if PreviousState.of(live).served.is_same(entry.challenger):
+        if ServedVersion.of_live(live).is_same(entry.challenger):
             return entry
         message = (
             f"{live}: the last rollback ended because another client changed the deployment, and another version "
@@ -257,7 +277,8 @@ class Rollback:
                 "later do), and no promotion of this provider has recorded it.\nGive model_version instead."
             )
             raise InvalidInputError(message)
-        active = live.version or 0
+        # One read of the deployment may lack the number, which the list has as well.
+        active = live.version or max((version.version for version in versions if version.is_active), default=0)
         earlier = [version.version for version in versions if version.version < active]
         number = max(earlier, default=None) if self.to == PREVIOUS else self.to
         if number is None:
@@ -270,8 +291,7 @@ class Rollback:
         return kept
 
     async def _served_by(self, resource: Deployment | DeploymentVersion) -> ModelVersion | None:
-        served = ServedVersion(resource.model_project, resource.model_name, resource.model_version)
-        return await self._model(served)
+        return await self._model(ServedVersion.of_live(resource))
 
     async def _model(self, served: ServedVersion) -> ModelVersion | None:
         if served.name is None or served.version is None:
@@ -281,6 +301,13 @@ class Rollback:
             message = f"Version {served.version} of model {served.name!r}, which is to serve, is not in the registry."
             raise NotFoundError(message)
         return model
+
+
+def _is_same_state(now: Situation, was: Situation) -> bool:
+    """Whether no other client has changed a deployment between two reads, as far as its signature and journal show."""
+    if now.live is None or was.live is None or now.journal.newest != was.journal.newest:
+        return False
+    return now.live.id == was.live.id and now.live.continues(was.live.signature)
 
 
 def _nothing_before(live: Deployment) -> NotFoundError:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import diff, preconditions, script_file
-from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
+from airflow_provider_hsml.hopsworks.domain.deployment import check_model, is_model_clear
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, ServedVersion
 from airflow_provider_hsml.hopsworks.domain.rejection_key import is_same_configuration
 from airflow_provider_hsml.hopsworks.domain.settings import setting_of
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, NotFoundError
 from airflow_provider_hsml.hopsworks.registry import lookup
+from airflow_provider_hsml.hopsworks.rollout.reads import confirmed
 
 from .journal import Journal, open_journal
 
@@ -48,10 +50,8 @@ class Situation:
     def previous(self) -> ServedVersion | None:
         """The serving version, or the one before a pending change; None when there was no deployment."""
         if self.pending is not None:
-            before = self.pending.before
-        else:
-            before = None if self.live is None else PreviousState.of(self.live)
-        return None if before is None else before.served
+            return None if self.pending.before is None else self.pending.before.served
+        return None if self.live is None else ServedVersion.of_live(self.live)
 
     @property
     def adopts(self) -> bool:
@@ -60,9 +60,7 @@ class Situation:
         entry = self.pending
         if entry is None or entry.state is EntryState.ROLLING_BACK:
             return False
-        return entry.challenger.is_same(
-            ServedVersion(chosen.project, chosen.name, chosen.version) if chosen else ServedVersion()
-        )
+        return entry.challenger.is_same(ServedVersion.of_model(chosen) if chosen else ServedVersion())
 
     @property
     def to_compare_with(self) -> ServedVersion | None:
@@ -91,7 +89,7 @@ class Situation:
         rejections = self.journal.newest.rejected if self.journal.newest else ()
         rejected: dict[int, str] = {}
         for model in candidates if rejections else ():
-            served = ServedVersion(model.project, model.name, model.version)
+            served = ServedVersion.of_model(model)
             own = [one for one in rejections if one.served.is_same(served)]
             raw = {} if self.live is None else diff.update_body(self.live.raw, settings | diff.model_settings(model))
             same = [one for one in own if self.live is None or is_same_configuration(one.key, raw)]
@@ -174,7 +172,7 @@ def _earlier(project: Project, entry: JournalEntry, live: Deployment) -> Journal
         # Earlier releases did not store it: as far as the settings tell, it is what is live.
         settings = diff.settings_to_json(diff.read_settings(project, live.raw, also=entry.desired))
         desired = {name: settings[name] for name in entry.desired if name in settings}
-        challenger = PreviousState.of(live).served
+        challenger = ServedVersion.of_live(live)
         earlier = dataclasses.replace(entry, challenger=challenger, desired=desired, asked=None, over=None)
     earlier = dataclasses.replace(earlier, rejected=entry.rejected, routes=entry.routes)
     return earlier if is_live(project, earlier, live) else None
@@ -247,10 +245,11 @@ async def find_deployment(
     :param named_after: the model that the names were derived from; None if the user gave the name
     :return: the name to use, and the deployment if there is one
     :raises InvalidInputError: under a derived name there is a deployment of another model, or of a script alone
+    :raises UnexpectedResponseError: a deployment does not say clearly which model version it serves
     """
     others: list[Deployment] = []
     for name in names:
-        deployment = await api.get_deployment(project, name, any_case=named_after is not None)
+        deployment = await _read_clear(project, name, any_case=named_after is not None)
         if deployment is not None and named_after in (None, deployment.model_name):
             return deployment.name, deployment
         others += [deployment] if deployment is not None else []
@@ -263,6 +262,21 @@ async def find_deployment(
         )
         raise InvalidInputError(message)
     return names[-1], None
+
+
+async def _read_clear(project: Project, name: str, *, any_case: bool) -> Deployment | None:
+    """
+    Read a deployment, and read it again while it does not say clearly which model version it serves.
+
+    :raises UnexpectedResponseError: it still does not
+    """
+
+    async def read() -> Deployment | None:
+        return await api.get_deployment(project, name, any_case=any_case)
+
+    found = await confirmed(await read(), lambda now: not is_model_clear(now), read)
+    check_model(found)
+    return found
 
 
 async def find_champion(
@@ -278,9 +292,7 @@ async def find_champion(
     """
     if served is None or served.name is None or served.version is None:
         return None
-    champion = next(
-        (model for model in known if served.is_same(ServedVersion(model.project, model.name, model.version))), None
-    )
+    champion = next((model for model in known if served.is_same(ServedVersion.of_model(model))), None)
     if champion is None:
         champion = await lookup.find_served(project, served.project, served.name, served.version)
     if champion is None:

@@ -22,7 +22,7 @@ from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, Invali
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.rollout import inputs
 from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, RolloutPolicy
-from airflow_provider_hsml.hopsworks.rollout.reads import confirm_unchanged, read_again
+from airflow_provider_hsml.hopsworks.rollout.reads import read_again, unchanged
 from airflow_provider_hsml.hopsworks.rollout.reconcile import PreparedChange, Reconciler, reconcile
 from airflow_provider_hsml.hopsworks.rollout.stop import stop
 
@@ -179,11 +179,10 @@ class WayBack:
         read = api.get_deployment(run.project, run.name)
         return await read_again(read, run.backoff(inputs.FIRST_DELAY_START), ours)
 
-    async def _check_ours(self, now: Deployment | None, ours: Deployment) -> Deployment:
+    async def _check_ours(self, found: Deployment | None, ours: Deployment) -> Deployment:
         """Return the deployment as it was read last, if no other client has changed it since it was ours."""
-        project = self.record.run.project
-        now = await confirm_unchanged(project, now, ours, lambda: self._read(ours))
-        if now is None or not diff.is_unchanged(project, now, ours):
-            message = f"{now or ours} was changed by another client meanwhile, and their change is kept."
+        now = await unchanged(self.record.run.project, found, ours, lambda: self._read(ours))
+        if now is None:
+            message = f"{found or ours} was changed by another client meanwhile, and their change is kept."
             raise SupersededError(message)
         return now

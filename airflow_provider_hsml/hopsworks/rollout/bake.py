@@ -10,6 +10,7 @@ of the previous version from instances that are not known to be new, are not by 
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections import Counter
@@ -34,7 +35,7 @@ from airflow_provider_hsml.hopsworks.flow import Backoff, Heartbeat, Sleep, time
 from airflow_provider_hsml.hopsworks.inference import predict
 
 from .probe import is_deployments_fault
-from .reads import read_again
+from .reads import confirm_model, read_again
 
 if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
@@ -134,8 +135,9 @@ class Bake:
         """Read the deployment, and check that it is still our change and still up."""
         clock = self.prober.clock
         backoff = Backoff(first=1.0, most=10.0, deadline=clock() + predict.ROUTE_BUDGET, clock=clock)
-        read = api.get_deployment_by_id(self.prober.project, self.deployment.id)
-        seen = await read_again(read, backoff, self.deployment)
+        was = self.deployment
+        read = functools.partial(read_again, api.get_deployment_by_id(self.prober.project, was.id), backoff, was)
+        seen = await confirm_model(await read(), was.model_version, read)
         if seen is None or seen.status.is_down or seen.status is Status.STOPPING:
             message = f"{seen or self.deployment} was stopped or deleted by another client while it was watched."
             raise SupersededError(message)

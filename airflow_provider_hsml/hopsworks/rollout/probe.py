@@ -69,7 +69,7 @@ class Prober:
     was_unreachable: bool = False
     """Whether the previous version did not answer before the change: the new one is not at fault then."""
     is_dropped: bool = False
-    """Whether the registered example is not sent, since the serving version found no features for it either."""
+    """Whether the probe is not sent, since no version would get to see it."""
     fault: str = ""
     """The fault of the last answer, if that was wrong and may be the previous version's."""
 
@@ -190,7 +190,7 @@ class Prober:
         try:
             return await self.send()
         except HopsworksError as error:
-            if predict.is_without_features(error) and (may_refuse or self.checks.body is None):
+            if self.can_drop(error) or (may_refuse and predict.is_without_features(error)):
                 self.drop_probe(error)
                 return None
             if not may_refuse:
@@ -199,10 +199,22 @@ class Prober:
             log.info("The answer of the previous version is unknown: %s", error)
             return None
 
+    def can_drop(self, error: HopsworksError) -> bool:
+        """
+        Return whether a registered example is left out: it is too large, or the deployment has no features for it.
+
+        :param error: the error of the probe
+        """
+        checks = self.checks
+        # A check that was asked for needs an answer: another request has to be given for it.
+        is_asked = any(one is not None for one in (checks.expect, checks.version_path, checks.max_latency_ms))
+        is_too_large = predict.is_too_large(error) and not is_asked
+        return checks.body is None and (is_too_large or predict.is_without_features(error))
+
     def drop_probe(self, error: HopsworksError) -> None:
-        """Leave the probe out: the serving version gets no features for it, so a refusal would say nothing."""
+        """Leave the probe out: no version gets to see the request, so a refusal would say nothing about one."""
         log.warning("%s\nThis says nothing about a model version: the request is not sent as a probe", error)
-        self.is_dropped, self.judge.probe = True, None
+        self.is_dropped, self.judge.probe, self._health_path = True, None, None
 
     async def probe_once(self, deployment: Deployment) -> ProbeResult:
         """
@@ -319,7 +331,7 @@ async def probe_serving(prober: Prober, deployment: Deployment) -> ProbeResult:
             await Sleep(predict.BETWEEN_PROBES)
         return await prober.probe_once(deployment)
     except HopsworksError as error:
-        if prober.checks.body is not None or not predict.is_without_features(error):
+        if not prober.can_drop(error):
             raise
         prober.drop_probe(error)
         return ProbeResult(Attribution.UNKNOWN)
@@ -362,9 +374,7 @@ def _check_refusal(name: str, checks: Checks, error: HopsworksError) -> None:
             "Correct the rows in 'verification'."
         )
         raise InvalidInputError(message) from error
-    statuses = {401, 403, 422, *predict.INGRESS_LIMITS}
-    is_refused = isinstance(error, InferenceError | RequestRefusedError) and error.status in statuses
-    if is_refused and not predict.is_model_refusal(error):
+    if predict.is_refused_before_the_model(error):
         raise error
 
 

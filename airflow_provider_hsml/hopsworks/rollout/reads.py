@@ -4,7 +4,8 @@ Reads of a deployment that was read before.
 Every change of a deployment is noticed by comparing two reads, so a single read that lacks something would look like
 another client's change. Two rules keep it from that:
 
-1. A version or a revision that was known never becomes null: such a read is unreadable, and is retried like one.
+1. A version or a revision that was known never becomes null: such a read is unreadable, and is retried like one. So is
+   any read without a status (``api.get_deployment``).
 2. Settings may become null. A read that is surprising is confirmed by up to two more, a second apart.
 """
 
@@ -63,14 +64,29 @@ async def confirmed(
     return found
 
 
-async def confirm_unchanged(
+async def confirm_model(
+    found: Deployment | None, model_version: int | None, read: Callable[[], Flow[Deployment | None]]
+) -> Deployment | None:
+    """
+    Read a deployment again if it lacks the model version that it had.
+
+    :param found: the deployment as it was just read
+    :param model_version: of an earlier read; None if it had none, or if that is not known
+    :param read: reads the deployment
+    """
+    return await confirmed(found, lambda now: model_version is not None and now.model_version is None, read)
+
+
+async def unchanged(
     project: Project, found: Deployment | None, was: Deployment, read: Callable[[], Flow[Deployment | None]]
 ) -> Deployment | None:
     """
-    Read a deployment again if its settings differ from an earlier read, and its version and revision do not.
+    Return a deployment as it was read last if it is unchanged since an earlier read; None if it is not, or is gone.
+
+    It is read again if its settings differ from the earlier read, and its version and revision do not.
 
     :param project: the deployment's project
-    :param found: the deployment as it was just read
+    :param found: the deployment as it was just read; None if it does not exist
     :param was: the deployment as it was read before
     :param read: reads the deployment
     """
@@ -79,4 +95,5 @@ async def confirm_unchanged(
         is_same = (now.id, now.signature) == (was.id, was.signature)
         return is_same and not diff.is_unchanged(project, now, was)
 
-    return await confirmed(found, is_surprising, read)
+    now = await confirmed(found, is_surprising, read)
+    return now if now is not None and diff.is_unchanged(project, now, was) else None

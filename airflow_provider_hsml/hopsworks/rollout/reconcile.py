@@ -31,6 +31,7 @@ Theory of operation:
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -46,7 +47,7 @@ from airflow_provider_hsml.hopsworks.errors import DeploymentFailedError, Supers
 from . import inputs
 from .inputs import Desired, ResumePoint, RolloutPolicy, Run
 from .probe import probe_serving
-from .reads import confirmed
+from .reads import confirm_model, confirmed
 from .start import wait_for_start
 from .status import with_log_tail
 from .steps import Progress, Steps
@@ -122,6 +123,7 @@ class Reconciler:
         self.progress = Progress(resume=resume)
         self._run = run
         self._policy = policy
+        self._recalled: Mapping[str, Any] = {}
         self._steps = Steps(run, desired, policy, checks, self.progress)
         self._update = self._steps.update
         self._replan_backoff: Backoff = self._steps.backoff(inputs.FIRST_DELAY_UPDATE)
@@ -137,7 +139,8 @@ class Reconciler:
 
         :param probe_inputs: its ``probe_inputs``; None if they are unknown
         """
-        self._steps.recall(probe_inputs or {})
+        self._recalled = probe_inputs or {}
+        self._steps.recall(self._recalled)
 
     @property
     def seen(self) -> Deployment | None:
@@ -194,10 +197,21 @@ class Reconciler:
 
     # --- Prepare ------------------------------------------------------------------------------------------------------
 
-    async def _prepare(self, known: Deployment | None = None) -> PreparedChange | Outcome:
+    async def _prepare(
+        self, known: Deployment | None = None, *, before: Deployment | None = None
+    ) -> PreparedChange | Outcome:
+        """
+        Read the deployment, and prepare the change that it needs next.
+
+        :param known: the deployment if it was read just before
+        :param before: the deployment as a change was prepared for it that was not sent; None if there was none
+        """
         while True:
             live, known = known or await self._update.read(self.progress.was), None
             self.progress.was = live or self.progress.was
+            if live is not None and before is not None and live.continues(before.signature):
+                # No change followed: the answer and the instances recorded before that change may be the live ones.
+                self._steps.recall(self._recalled)
             if not self._policy.sends:
                 live = await _check_stored(self._steps, live)
             await self._steps.check_verification(live)
@@ -207,6 +221,7 @@ class Reconciler:
                 body = await self._update.prepare_create()
             except Replan as replan:
                 await self._replan(replan, live)
+                before = live
             else:
                 return self._change(Kind.CREATE, None, body=body)
 
@@ -291,7 +306,8 @@ class Reconciler:
             return Outcome(live, action, "status" if self._policy.wait else None)
         await self._steps.read_probe(live)
         result = await probe_serving(self._steps.prober, live)
-        now = await self._update.read(live)
+        read = functools.partial(self._update.read, live)
+        now = await confirm_model(await read(), live.model_version, read)
         if now is None or not now.continues(live.signature):
             # It changed during the probe: which configuration answered is unknown.
             raise Replan
@@ -327,7 +343,7 @@ class Reconciler:
             return await self._apply(change)
         except Replan as replan:
             await self._replan(replan, change.live)
-            return await self._prepare()
+            return await self._prepare(before=change.live)
 
     async def _apply(self, change: PreparedChange) -> PreparedChange | Outcome:
         steps, live = self._steps, change.live

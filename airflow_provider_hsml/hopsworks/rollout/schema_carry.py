@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.domain import deployment_schema, wire
+from airflow_provider_hsml.hopsworks.domain import deployment_schema, diff, wire
 from airflow_provider_hsml.hopsworks.domain.deployment_schema import FORMATS, DeploymentSchema
 from airflow_provider_hsml.hopsworks.domain.feature_view import Origin
+from airflow_provider_hsml.hopsworks.domain.settings import SETTINGS
 from airflow_provider_hsml.hopsworks.errors import (
     SCOPE_MISSING,
     HopsworksError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MODEL = ("model_name", "model_version", "model_path")
 _MODEL_SCHEMA = "model_schema.json"
 _DEFAULT_PREDICTOR = "default_predictor.py"
 _ELSEWHERE = (
@@ -102,7 +104,7 @@ async def carry_schema(
     live_id = deployment_schema.schema_id_of(live)
     if live_id is None:
         return CarriedSchema(None)
-    is_same_model = all(body.get(key) == live.raw.get(key) for key in ("modelName", "modelVersion", "modelPath"))
+    is_same_model = not diff.differences(live.raw, {name: SETTINGS[name].read(body) for name in _MODEL})
     rows = deployment_schema.batch_rows_of(body)
     if is_same_model and to is None and rows is None:
         return _kept(live, live_id, body)

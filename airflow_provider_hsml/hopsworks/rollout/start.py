@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.domain import rollout_tracker
-from airflow_provider_hsml.hopsworks.errors import (
-    BUSY_CODES,
-    DeadlineExceededError,
-    HopsworksError,
-    RequestRefusedError,
-)
+from airflow_provider_hsml.hopsworks.errors import DeadlineExceededError, HopsworksError
 from airflow_provider_hsml.hopsworks.flow import Sleep
 
 from . import inputs
@@ -49,9 +44,7 @@ async def send_start(run: Run, live: Deployment, backoff: Backoff) -> None:
             if not (error.outcome_unknown or error.transient):
                 raise
             log.warning("%s; checking whether it was carried out", error)
-            is_certain = isinstance(error, RequestRefusedError) and error.code in BUSY_CODES
-            is_certain = is_certain or not error.outcome_unknown
-            until = run.clock() + (0.0 if is_certain else rollout_tracker.START_GRACE)
+            until = run.clock() + (rollout_tracker.START_GRACE if error.outcome_unknown else 0.0)
             too_late = f"{live} could not be started within {run.timeout:g} s: {error}"
             await backoff.wait(too_late, at_least=max(1.0, error.retry_after or 0.0), about=live)
             now = await _read_until(run, live, backoff, min(until, backoff.deadline))

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_hsml.hopsworks.domain import diff, script_file
+from airflow_provider_hsml.hopsworks.domain import script_file
 from airflow_provider_hsml.hopsworks.domain.deployment import DeploymentStatus as Status
 from airflow_provider_hsml.hopsworks.domain.judge import Checks
 from airflow_provider_hsml.hopsworks.domain.outcome import Outcome
@@ -28,7 +28,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 from . import inputs
 from .inputs import ResumePoint
 from .probe import Prober
-from .reads import confirm_unchanged
+from .reads import unchanged
 from .restore_version import restore_version
 from .start import send_start, wait_for_start
 from .stop import stop
@@ -131,6 +131,7 @@ class Steps:
         :param probe_inputs: its ``probe_inputs``; missing ones are unknown
         """
         judge, body = self.prober.judge, self.prober.checks.body
+        judge.champion = None
         self.progress.old_names = frozenset(probe_inputs.get("old_names") or ())
         judge.champion_version = probe_inputs.get("champion_version")
         if "body" in probe_inputs and probe_inputs["body"] == body:
@@ -237,9 +238,9 @@ class Steps:
         self.progress.is_stopped = True
         self.progress.stopped_at = self.run.clock()
         project, backoff = self.run.project, self.backoff(inputs.FIRST_DELAY_START)
-        stopped = await stop(project, live.name, backoff, known=live)
-        stopped = await confirm_unchanged(project, stopped, live, lambda: self.update.read(live))
-        if stopped is None or not diff.is_unchanged(project, stopped, live):
+        found = await stop(project, live.name, backoff, known=live)
+        stopped = await unchanged(project, found, live, lambda: self.update.read(live))
+        if stopped is None:
             raise Replan
         return stopped
 

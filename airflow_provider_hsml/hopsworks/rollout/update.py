@@ -24,7 +24,7 @@ from airflow_provider_hsml.hopsworks.flow import Backoff, Sleep
 
 from . import scripts, tags
 from .preconditions import check_files
-from .reads import confirm_unchanged, confirmed, read_again
+from .reads import confirmed, read_again, unchanged
 from .schema_carry import carry_schema
 from .status import StatusWait, wait_until
 
@@ -182,8 +182,8 @@ class Update:
         :raises SupersededError: another client changed or deleted the deployment meanwhile
         :raises UnsupportedError: the server left out settings that it does not know
         """
-        before = await confirm_unchanged(self.run.project, await self.read(live), live, lambda: self.read(live))
-        if before is None or not diff.is_unchanged(self.run.project, before, live) or not self.differs(before):
+        before = await unchanged(self.run.project, await self.read(live), live, lambda: self.read(live))
+        if before is None or not self.differs(before):
             raise Replan
         _check_changeable(before, schema)
         differing = diff.differences(before.raw, self.settings)

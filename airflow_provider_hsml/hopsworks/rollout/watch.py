@@ -7,6 +7,7 @@ and a trigger runs it.
 
 from __future__ import annotations
 
+import functools
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -34,7 +35,7 @@ from airflow_provider_hsml.hopsworks.inference import predict
 
 from . import inputs
 from .bake import Bake
-from .reads import read_again
+from .reads import confirm_model, read_again
 from .rollout_probes import probe_early, probe_rollout
 from .status import describe_state, log_change
 
@@ -165,11 +166,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 tracker.record_previous_answer(clock())
                 await self._check_previous_answers(deployment)
             except HopsworksError as error:
-                if not predict.is_without_features(error):
-                    raise
-                log.warning("%s; this says nothing about the model version, waiting", error)
-                late = f"{deployment} is live, and could not be verified within {self.timeout:g} s: {error}"
-                await backoff.wait(late, about=deployment)
+                await self._pass_over(error, deployment, backoff)
         if self.prober.judge.is_fingerprint(attribution, can_be_old=cause is RolloutCause.CHANGE):
             verified_by = "fingerprint"
         elif tracker.instances.all_new or cause is RolloutCause.START:
@@ -188,6 +185,25 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             failed = bake.failed
         seconds = {"rollout": ready - tracker.since, "verification": live - ready, "bake": clock() - live}
         return WatchResult(deployment, verified_by, downtime, seconds, failed)
+
+    async def _pass_over(self, error: HopsworksError, deployment: Deployment, backoff: Backoff) -> None:
+        """Drop the probe, or wait, after an error that says nothing about the version; raise any other."""
+        if self._can_drop(error):
+            self.prober.drop_probe(error)
+            return
+        if not predict.is_without_features(error):
+            raise error
+        log.warning("%s; this says nothing about the model version, waiting", error)
+        late = f"{deployment} is live, and could not be verified within {self.timeout:g} s: {error}"
+        await backoff.wait(late, about=deployment)
+
+    def _can_drop(self, error: HopsworksError) -> bool:
+        """Return whether the rollout is proved by other evidence, since the probe reaches no version."""
+        if self.change.is_way_back:
+            return predict.is_without_features(error) or predict.is_refused_before_the_model(error)
+        # Features may come back. An example that the previous version was asked with was not too large then.
+        is_new = self.prober.judge.champion_version is None
+        return is_new and predict.is_too_large(error) and self.prober.can_drop(error)
 
     async def _check_ours(self) -> None:
         """
@@ -243,9 +259,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
 
     async def _poll(self, backoff: Backoff) -> Deployment | StartNeeded:
         """Poll until the rollout is over, as far as the statuses, the instance names and early probes show."""
-        tracker, read = self.tracker, api.get_deployment_by_id(self.prober.project, self.deployment_id)
+        tracker = self.tracker
         while True:
-            deployment, self.fresh = self.fresh or await read_patiently(read, backoff, self._check_kept), None
+            deployment, self.fresh = self.fresh or await self._read(backoff), None
             if deployment is None:
                 message = f"Deployment {self.prober.name!r} was deleted by another client during the rollout."
                 raise SupersededError(message)
@@ -273,6 +289,12 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
             if delay is None:
                 raise DeadlineExceededError(self._too_late(deployment))
             await Sleep(max(0.0, min(delay, tracker.poll_within) - (self.prober.clock() - now)))
+
+    async def _read(self, backoff: Backoff) -> Deployment | None:
+        """Read the deployment for a poll."""
+        call = api.get_deployment_by_id(self.prober.project, self.deployment_id)
+        read = functools.partial(read_patiently, call, backoff, self._check_kept)
+        return await confirm_model(await read(), self.tracker.model_version, read)
 
     def _check_kept(self, found: Deployment | None) -> None:
         """Raise the error of a poll that lacks the version or the revision that an earlier one had."""

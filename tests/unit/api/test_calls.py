@@ -146,6 +146,17 @@ class TestDeployments:
 
         assert bool(found) == ("empty" not in name)
 
+    def test_a_read_without_a_status_is_not_whole(self) -> None:
+        """A missing status would count as one that is up. The status in the answer to a change means nothing."""
+        raw = {key: value for key, value in LIVE.raw.items() if key != "status"}
+        without = api.Answer(200, json.dumps(raw).encode())
+
+        for call in (api.get_deployment(PROJECT, LIVE.name), api.get_deployment_by_id(PROJECT, LIVE.id)):
+            with pytest.raises(UnexpectedResponseError, match="status is missing") as caught:
+                call.outcome(without)
+            assert caught.value.transient
+        assert api.put_deployment(PROJECT, raw).outcome(without).status is DeploymentStatus.UNKNOWN
+
     def test_the_newest_version(self) -> None:
         call = api.get_newest_version(PROJECT, LIVE)
 
@@ -154,6 +165,13 @@ class TestDeployments:
         assert call.outcome(answer("errors/120004_unmatched_route")) is api.MissingRoute.CERTAIN
         with pytest.raises(RequestRefusedError):
             call.outcome(answer("errors/240000_not_found"))
+
+    @pytest.mark.parametrize("odd", [{"modelName": 7}, {"predictorResources": []}])
+    def test_the_newest_version_of_an_odd_row(self, odd: dict[str, Any]) -> None:
+        """Of the versions only the number counts."""
+        rows = {"count": 5, "items": [{"version": 5} | odd]}
+
+        assert api.get_newest_version(PROJECT, LIVE).outcome(api.Answer(200, json.dumps(rows).encode())) == 5
 
     def test_versions_are_read(self) -> None:
         call = api.get_versions(PROJECT, LIVE)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from airflow_provider_hsml.hopsworks.domain import diff, legacy_artifacts
 from airflow_provider_hsml.hopsworks.domain.settings import Script, SettingValues
-from tests.support.fake import row
+from tests.support.fake import PROJECT, row
 
 OWN = "/Projects/demo/Resources/other.py"
 
@@ -31,6 +33,29 @@ def test_another_model_version_takes_the_scripts_out_of_the_old_artifact() -> No
     assert body["artifactVersion"] == -1
     assert body["predictor"] == f"{folder}/predictor-one.py"
     assert body["transformer"] == f"{folder}/transformer-two.py"
+
+
+@pytest.mark.parametrize("lacks", [{"modelPath": None}, {"modelVersion": None}])
+def test_a_path_that_cannot_be_told_is_not_made_up(lacks: dict[str, Any]) -> None:
+    raw = live(**lacks)
+
+    assert sent(raw, {"model_version": 2})["predictor"] == "one.py"
+    assert diff.path_of_script(PROJECT, raw, "predictor", "one.py") == "one.py"
+    assert diff.read_settings(PROJECT, raw)["script_file"] == Script("one.py")
+
+
+def test_the_folder_that_a_server_left_out_is_that_of_the_models_other_versions() -> None:
+    path = "/Projects/demo/Models/digits"
+
+    body = sent(live(modelPath=None), {"model_version": 2, "model_path": path})
+
+    assert body["predictor"] == f"{path}/1/Artifacts/3/predictor-one.py"
+
+
+def test_another_models_folder_has_not_the_scripts() -> None:
+    desired = {"model_name": "letters", "model_version": 1, "model_path": "/Projects/demo/Models/letters"}
+
+    assert sent(live(modelPath=None), desired)["predictor"] == "one.py"
 
 
 def test_another_script_is_sent_by_its_path() -> None:

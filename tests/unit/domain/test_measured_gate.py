@@ -600,3 +600,34 @@ class TestGivenMeasurements:
 
         assert Comparison.read(comparison.to_json()) == comparison
         assert {one.name for one in dataclasses.fields(comparison)} - set(comparison.to_json()) == {"details"}
+
+
+class TestAProjectInAnotherCase:
+    """Paths name the owner of a model in either case, and both are the same version."""
+
+    @staticmethod
+    def shouted(version: int) -> ServedVersion:
+        return replace(served(version), project="DEMO")
+
+    @staticmethod
+    def decided(*comparisons: Comparison) -> Decision:
+        return Case("", list(comparisons), None, "").decide()
+
+    def test_is_the_same_version(self) -> None:
+        decision = self.decided(measured(2, champion=self.shouted(1), challenger=self.shouted(2)))
+
+        assert decision.chosen is not None
+        assert decision.chosen.version == 2
+
+    def test_of_two_comparisons_the_newer_one_counts(self) -> None:
+        older = measured(2, 0.02, at=NOW - 90)
+        newer = measured(2, -0.02, challenger=self.shouted(2))
+
+        assert self.decided(older, newer).is_kept
+
+    def test_is_one_challenger_for_the_correction(self) -> None:
+        """For two deployments, so that both comparisons are kept."""
+        own, other = (measured(2, 0.011, deployment_name=name) for name in ("live", "other"))
+        shouted = replace(other, challenger=self.shouted(2))
+
+        assert self.decided(own, other) == self.decided(own, shouted)

@@ -6,6 +6,7 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain import verification
+from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
@@ -16,6 +17,13 @@ from airflow_provider_hsml.hopsworks.errors import (
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
+
+
+def test_one_read_without_a_model_is_no_script_without_one() -> None:
+    with pytest.raises(UnexpectedResponseError, match="is unclear") as caught:
+        predict.check_can_answer(Deployment.from_json(row(modelName=None)))
+
+    assert caught.value.transient
 
 
 @pytest.mark.parametrize(

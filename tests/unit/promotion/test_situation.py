@@ -234,10 +234,16 @@ class TestLookingUp:
         fake.row = None
         assert fake.run(situation.find_deployment(PROJECT, names)) == ("mydigits", None)
 
-    @pytest.mark.parametrize(("model", "served"), [("other", "model 'other'"), (None, "a script without a model")])
-    def test_a_derived_name_takes_over_nothing_else(self, model: str | None, served: str) -> None:
+    @pytest.mark.parametrize(
+        ("keys", "served"),
+        [
+            ({"modelName": "other"}, "model 'other'"),
+            (dict.fromkeys(("modelName", "modelVersion", "modelPath")), "a script without a model"),
+        ],
+    )
+    def test_a_derived_name_takes_over_nothing_else(self, keys: dict[str, Any], served: str) -> None:
         """Two models may lead to the same name: ``demand_1_12`` and ``demand_11_2``."""
-        fake = FakeHopsworks(row("Stopped", name="demand112", modelName=model))
+        fake = FakeHopsworks(row("Stopped", name="demand112", **keys))
         names = default_deployment_names("demand_1_12")
 
         with pytest.raises(InvalidInputError, match=rf"serves {served}") as caught:
@@ -245,6 +251,12 @@ class TestLookingUp:
 
         assert 'set deployment_name="demand112"' in str(caught.value)
         assert fake.run(situation.find_deployment(PROJECT, names))[0] == "demand112", "a name that was given may"
+
+    @pytest.mark.parametrize("lacks", [{"modelName": None}, dict.fromkeys(("modelName", "modelVersion"))])
+    def test_one_read_without_a_model_is_no_other_deployment(self, lacks: dict[str, Any]) -> None:
+        fake = FakeHopsworks(row(), lacks={0: lacks, 1: lacks})
+
+        assert fake.run(situation.find_deployment(PROJECT, ["digits"], "digits"))[1] is not None
 
     def test_the_same_model_of_another_project_is_the_same(self) -> None:
         fake = FakeHopsworks(row(name="digits", modelPath="/Projects/other/Models/digits"))

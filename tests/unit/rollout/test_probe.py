@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
     VerificationError,
 )
-from airflow_provider_hsml.hopsworks.flow import LAST_READ
+from airflow_provider_hsml.hopsworks.flow import LAST_READ, Backoff
 from airflow_provider_hsml.hopsworks.inference import predict
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from airflow_provider_hsml.hopsworks.promotion.guarded_change import EVIDENCE
@@ -154,8 +155,17 @@ AT_INGRESS = "POST v1/demo/digits/v1/models/digits:predict"
 """The fake's name for a request to the model at the ingress."""
 
 
-@pytest.mark.parametrize("status", [403, 413, 414, 421, 431])
-@pytest.mark.parametrize("verification", [{}, {"instances": [[0]]}], ids=["example", "rows"])
+LIMITS = [401, 403, 413, 414, 421, 431]
+"""The statuses with which the ingress refuses a request, whichever version it is for."""
+
+
+PROBES = {"example": {}, "checked example": {"expect": "finite"}, "rows": {"instances": [[0]]}}
+
+
+@pytest.mark.parametrize(
+    ("status", "verification"),
+    [pytest.param(status, probe, id=f"{name}-{status}") for status in LIMITS for name, probe in PROBES.items()],
+)
 class TestALimitOfTheIngress:
     """Envoy refuses the request, whichever version it is for."""
 
@@ -168,19 +178,79 @@ class TestALimitOfTheIngress:
         return fake
 
     def test_before_the_change_ends_it_with_nothing_changed(self, status: int, verification: dict[str, Any]) -> None:
+        """But for an example that is too large: it is left out."""
         fake = self.fake(*[Answer(status, b"refused by Envoy")] * 99)
+        is_left_out = (status, verification) == (413, {})
 
-        with pytest.raises(InferenceError, match=f"HTTP {status}: refused by Envoy"):
+        with nullcontext() if is_left_out else pytest.raises(InferenceError, match=f"HTTP {status}: refused by Envoy"):
             self.deploy(fake, verification)
-        assert fake.sent == [AT_INGRESS]
+        assert fake.sent == [AT_INGRESS, *(["PUT"] if is_left_out else [])]
 
     def test_after_the_change_is_no_evidence(self, status: int, verification: dict[str, Any]) -> None:
-        fake = self.fake(None, *[Answer(status, b"refused by Envoy")] * 99)
+        fake = self.fake(says(), *[Answer(status, b"refused by Envoy")] * 99)
 
         with pytest.raises(HopsworksError, match=f"HTTP {status}: refused by Envoy") as caught:
             self.deploy(fake, verification)
         assert not isinstance(caught.value, EVIDENCE)
         assert fake.sent.count("PUT") == 1
+
+
+class TestARegisteredExampleThatIsTooLarge:
+    """No version gets to see it, so the deployment is verified without it."""
+
+    @staticmethod
+    def deploy(fake: FakeHopsworks, *answers: Any, verification: dict[str, Any] | None = None) -> Outcome:
+        fake.faults[AT_INGRESS] = [*answers, *[Answer(413, b"too large for Envoy")] * 99]
+        project = replace(PROJECT, ingress=Ingress("http://127.0.0.1:9"))
+        return deploy(fake, verification or {}, project=project)
+
+    def test_does_not_keep_a_version_from_its_deployment(self, caplog: pytest.LogCaptureFixture) -> None:
+        fake = FakeHopsworks(row=row(projectNamespace="demo"), files=WITH_EXAMPLE)
+        rolls(fake, (5, [2]))
+
+        assert self.deploy(fake).verified_by == "instances"
+        assert fake.sent == [AT_INGRESS, "PUT"]
+        (warning,) = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+        assert "HTTP 413" in warning
+        assert warning.endswith("the request is not sent as a probe")
+
+    @pytest.mark.parametrize("status", ["Stopped", "Running"])
+    def test_is_not_sent_after_a_start_or_to_a_version_that_serves(self, status: str) -> None:
+        fake = FakeHopsworks(row=row(status, projectNamespace="demo", modelVersion=2), files=WITH_EXAMPLE)
+        starts(fake)
+
+        assert self.deploy(fake).verified_by == ("status" if status == "Running" else "instances")
+        assert fake.sent.count(AT_INGRESS) == 1
+
+    def test_and_was_answered_before_the_change_is_no_evidence(self) -> None:
+        """Only the limit can have changed, and perhaps for a while."""
+        fake = FakeHopsworks(row=row(projectNamespace="demo"), files=WITH_EXAMPLE)
+        rolls(fake, (5, [2]))
+
+        with pytest.raises(InferenceError, match="HTTP 413: too large for Envoy") as caught:
+            self.deploy(fake, says())
+        assert not isinstance(caught.value, EVIDENCE)
+
+    @pytest.mark.parametrize("check", [{"expect": "finite"}, {"max_latency_ms": 500}, BY_VERSION])
+    def test_is_an_error_if_a_check_needs_its_answer(self, check: dict[str, Any]) -> None:
+        fake = FakeHopsworks(row=row(projectNamespace="demo"), files=WITH_EXAMPLE)
+
+        with pytest.raises(InferenceError, match="HTTP 413"):
+            self.deploy(fake, verification=check)
+        assert fake.sent == [AT_INGRESS]
+
+
+def test_no_probe_is_left_of_a_dropped_one() -> None:
+    """Of a health path neither: a key without the right is refused there, too."""
+    fake = FakeHopsworks()
+    prober = Prober(replace(PROJECT, ingress=Ingress("http://127.0.0.1:9")), "digits", fake.clock)
+    backoff = Backoff(first=1, most=1, deadline=2000, clock=fake.clock)
+    fake.run(prober.prepare(Deployment.from_json(row(modelServer="VLLM")), {}, None, backoff))
+    assert prober.can_probe
+
+    prober.drop_probe(InferenceError("ask", status=403, text="no"))
+
+    assert not prober.can_probe
 
 
 class TestVersionInTheAnswer:

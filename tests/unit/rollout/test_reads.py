@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
 from airflow_provider_hsml.hopsworks.domain.journal_entry import PreviousState
 from airflow_provider_hsml.hopsworks.errors import UnsupportedError
+from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from airflow_provider_hsml.hopsworks.promotion.way_back import WayBack
 from airflow_provider_hsml.hopsworks.rollout.inputs import ResumePoint, RolloutPolicy, Run
 from tests.support.arrivals import FILES, arrive, rolls, starts, stops
-from tests.support.fake import PROJECT, FakeHopsworks, row
-from tests.unit.rollout.test_probe import deploy
+from tests.support.fake import PROJECT, FakeHopsworks, refusal, row
+from tests.unit.rollout.test_probe import AT_INGRESS, LIMITS, deploy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow_provider_hsml.hopsworks.api import Project
 
 RESOURCES = {"requests": {"cores": 1, "memory": 512, "gpus": 0}, "limits": {"cores": 2, "memory": 1024, "gpus": 0}}
 
@@ -33,36 +38,48 @@ def hopsworks(status: str = "Running", **changes: Any) -> FakeHopsworks:
     return fake
 
 
+def lives(fake: FakeHopsworks, **more: Any) -> None:
+    """Bring version 2 to life."""
+    assert arrive(fake, **more).deployment.model_version == 2
+
+
 def update() -> FakeHopsworks:
     fake = hopsworks()
-    arrive(fake, **MORE_MEMORY)
+    lives(fake, **MORE_MEMORY)
     return fake
 
 
 def recreate() -> FakeHopsworks:
     fake = hopsworks()
     fake.on["PUT"] = lambda: None
-    arrive(fake, recreate=True)
+    lives(fake, recreate=True)
     return fake
 
 
 def start() -> FakeHopsworks:
     fake = hopsworks("Stopped", modelVersion=2)
-    arrive(fake)
+    lives(fake)
     return fake
 
 
 def adopt() -> FakeHopsworks:
     fake = hopsworks(modelVersion=2)
     fake.serves(["new"], [2])()
-    arrive(fake, trust=False)
+    lives(fake, trust=False)
+    return fake
+
+
+def confirm() -> FakeHopsworks:
+    fake = hopsworks(modelVersion=2)
+    fake.serves(["new"], [2])()
+    lives(fake)
     return fake
 
 
 def settle() -> FakeHopsworks:
     fake = hopsworks(modelVersion=2)
     fake.serves(["new"], [2])()
-    arrive(fake, trust=False, sends=False)
+    lives(fake, trust=False, sends=False)
     return fake
 
 
@@ -72,10 +89,21 @@ def bake() -> FakeHopsworks:
     return fake
 
 
-def way_back(*, has_versions: bool, recreates: bool = False, was_up: bool = True) -> FakeHopsworks:
+def way_back(
+    *,
+    has_versions: bool,
+    recreates: bool = False,
+    was_up: bool = True,
+    status: str = "Running",
+    project: Project = PROJECT,
+    faults: dict[str, list[Any]] | None = None,
+) -> FakeHopsworks:
     """Roll back from version 2, which is live."""
-    before = Deployment.from_json(row("Running" if was_up else "Stopped", predictorResources=RESOURCES))
-    fake = hopsworks(modelVersion=2, version=2 if has_versions else 1, revision="1000")
+    changes = {"predictorResources": RESOURCES, "projectNamespace": "demo"}
+    before = Deployment.from_json(row("Running" if was_up else "Stopped", **changes))
+    fake = hopsworks(status, modelVersion=2, version=2 if has_versions else 1, revision="1000", projectNamespace="demo")
+    fake.files = FILES | {"models/digits_1": {"id": "digits_1", "name": "digits", "version": 1}}
+    fake.faults = faults or {}
     fake.has_versions = has_versions
     fake.kept = [row(predictorResources=RESOURCES)] if has_versions else []
     fake.serves(["new"], [2])()
@@ -95,7 +123,7 @@ def way_back(*, has_versions: bool, recreates: bool = False, was_up: bool = True
     async def nothing_new(_inputs: object) -> bool:
         return False
 
-    run = Run(PROJECT, "digits", 600.0, 10.0, fake.clock)
+    run = Run(project, "digits", 600.0, 10.0, fake.clock)
     previous = PreviousState.of(before)
     record: Any = SimpleNamespace(run=run, previous=previous, entry=None, env_vars=None, write_probe_inputs=nothing_new)
     outcome = WayBack(record, ResumePoint(worker_only=True), RolloutPolicy(recreate=recreates)).restore(ours)
@@ -103,11 +131,38 @@ def way_back(*, has_versions: bool, recreates: bool = False, was_up: bool = True
     return fake
 
 
+class TestARollbackWhoseProbeReachesNoVersion:
+    """The previous version serves, as the instances show."""
+
+    @pytest.mark.parametrize("status", LIMITS)
+    @pytest.mark.parametrize("has_versions", [True, False])
+    def test_at_the_ingress(self, status: int, has_versions: bool) -> None:
+        project = replace(PROJECT, ingress=Ingress("http://127.0.0.1:9"))
+        refused = {AT_INGRESS: [Answer(status, b"refused by Envoy")] * 99}
+
+        fake = way_back(has_versions=has_versions, project=project, faults=refused)
+
+        assert 0 < fake.sent.count(AT_INGRESS) < 5
+        assert fake.now < 1100
+
+    @pytest.mark.parametrize("code", ["ENTITY_NOT_FOUND", "FEATURE_STORE_UNAVAILABLE"])
+    @pytest.mark.parametrize("status", ["Running", "Failed"])
+    def test_without_features(self, code: str, status: str) -> None:
+        """Also if the failing version did not come up, so that it was not asked before."""
+        refused = {"predict": [refusal(400, 250008, code)] * 99}
+
+        fake = way_back(has_versions=False, status=status, faults=refused)
+
+        assert 0 < fake.sent.count("predict") <= 2
+        assert fake.now < 1100
+
+
 SCENES: dict[str, Callable[[], FakeHopsworks]] = {
     "update": update,
     "recreate": recreate,
     "start": start,
     "adopt": adopt,
+    "confirm": confirm,
     "settle": settle,
     "bake": bake,
     "rollback to a version": lambda: way_back(has_versions=True),
@@ -117,7 +172,10 @@ SCENES: dict[str, Callable[[], FakeHopsworks]] = {
 }
 
 
-@pytest.mark.parametrize("key", ["version", "revision", "predictorResources"])
+KEYS = ["version", "revision", "status", "modelName", "modelVersion", "modelPath", "predictorResources"]
+
+
+@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 def test_a_read_that_lacks_something_once_changes_nothing(
     scene: Callable[[], FakeHopsworks], key: str, monkeypatch: pytest.MonkeyPatch
