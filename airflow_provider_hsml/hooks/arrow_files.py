@@ -29,6 +29,8 @@ _WRITTEN_ROWS = 4096
 """Rows of a result that become Arrow at a time."""
 _ROW_BYTES = 16
 """Bytes for which a row counts until then."""
+_INDEX = "__index_level_"
+"""Begins the name that pandas gives to an index without one."""
 _EXACT = 2**53
 """Integers up to this one are floats without a loss."""
 
@@ -126,17 +128,33 @@ def _batches(fragment: Any) -> Iterator[Any]:
     return opened.iter_batches(_READ_ROWS, groups, use_threads=False)  # type: ignore[no-any-return]
 
 
-def record_batches(table: Any) -> Iterator[TableRows]:
+def record_batches(table: Any, what: str = "batches") -> Iterator[TableRows]:
     """
-    Yield the batches of a table or stream of another library.
+    Yield the batches of a table or stream of another library. The index of a pandas frame is left out.
 
     :param table: anything with ``__arrow_c_stream__``
-    :raises InvalidInputError: two columns have the same name
+    :param what: the argument's name, for messages
+    :raises InvalidInputError: two columns have the same name, or one has values of several types
     """
-    reader = pa.RecordBatchReader.from_stream(table)
-    check_names("batches", reader.schema.names)
+    try:
+        reader = pa.RecordBatchReader.from_stream(table)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        message = (
+            f"{what}: {type(table).__name__} cannot be read as a table of Arrow ({type(error).__name__}).\nGive each "
+            "column one type, or give lists of rows."
+        )
+        raise InvalidInputError(message) from error
+    index = _index(table, reader.schema)
+    names = [name for name in reader.schema.names if name not in index]
+    check_names(what, names)
     for batch in reader:
-        yield TableRows.of(batch)
+        yield TableRows.of(batch.select(names) if index else batch)
+
+
+def _index(table: Any, schema: Any) -> set[str]:
+    """Return the columns that are the index of a pandas frame."""
+    stored = (schema.pandas_metadata or {}).get("index_columns", ()) if hasattr(table, "itertuples") else ()
+    return {name for name in schema.names if name in stored or name.startswith(_INDEX)}
 
 
 class ParquetFormat:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
+import operator
 import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -165,8 +167,9 @@ class BatchesMixin(HsmlBaseHook):
         stored: ``BatchPredictOperator`` continues after an interruption.
 
         :param name: the deployment's name
-        :param batches: an iterable of batches, each a list of rows, an array, a frame or a batch of Arrow; or anything
-            with ``__arrow_c_stream__``, such as a table of Arrow, polars or DuckDB, which needs the extra ``[tables]``
+        :param batches: an iterable of batches, each a list of rows, an array, or a frame; or one table. Tables of
+            Arrow, pandas, polars or DuckDB, and all else with ``__arrow_c_stream__``, need the extra ``[tables]``. The
+            index of a pandas frame is no column
         :param chunk_rows: the most rows of a request
         :param concurrency: requests at a time; None: 4 through Hopsworks, 16 at the ingress
         :param timeout: seconds, or a ``timedelta``, for one request with its retries
@@ -178,9 +181,11 @@ class BatchesMixin(HsmlBaseHook):
         most = None if concurrency is None else arguments.integer("concurrency", concurrency, least=1)
         seconds = arguments.seconds("timeout", timeout)
         several = _batches(batches)
-        begin = list(itertools.islice(several, 1))
+        begin: list[list[Any] | TableRows] = []
+        while not any(map(len, begin)) and (batch := next(several, None)) is not None:
+            begin.append(batch)
         ask = _Ask(self, seconds, None, Columns(), None, is_reused=False)
-        ask.first = next(iter(begin[0][:1]), None) if begin else None
+        ask.first = next(iter(begin[-1][:1]), None) if begin else None
         asked = ask(deployment, Settings("", "", size))
         return self._predict_batches(asked, itertools.chain(begin, several), most)
 
@@ -329,16 +334,44 @@ class _Batch:
 
 def _batches(value: Any) -> Iterator[list[Any] | TableRows]:
     """Yield the rows of each batch."""
+    if _is_table(value):
+        yield from _tables("batches", value)
+        return
+    for number, batch in enumerate(value):
+        what = f"batches[{number}]"
+        if _is_table(batch):
+            pieces = list(_tables(what, batch))
+            yield functools.reduce(operator.add, pieces) if pieces else []
+        elif hasattr(batch, "to_pylist"):
+            yield batch.to_pylist()
+        else:
+            yield list(arguments.sequence(what, batch))
+
+
+def _is_table(value: object) -> bool:
+    """Return whether a value has named columns: iterating over a frame gives their names, and not its rows."""
+    if hasattr(type(value), "columns"):
+        return True
+    is_array = hasattr(value, "dtype") or hasattr(value, "to_pylist")  # Arrays can be streams of Arrow, too.
+    return hasattr(value, "__arrow_c_stream__") and not is_array
+
+
+def _tables(what: str, value: Any) -> Iterator[list[Any] | TableRows]:
+    """Yield the rows of something with named columns, in the pieces that it has."""
     if hasattr(value, "__arrow_c_stream__"):
         from .arrow_files import record_batches  # noqa: PLC0415 - needs pyarrow
 
-        yield from record_batches(value)
+        yield from record_batches(value, what)
         return
-    for number, batch in enumerate(value):
-        if hasattr(batch, "to_pylist"):
-            yield batch.to_pylist()
-        else:
-            yield list(arguments.sequence(f"batches[{number}]", batch))
+    names = list(value.columns)
+    if len(set(names)) < len(names):  # pandas would leave columns out.
+        arguments.refuse(what, "columns with different names", names)
+    if hasattr(value, "to_dicts"):  # polars before 1.3
+        yield value.to_dicts()
+    elif hasattr(value, "itertuples"):  # pandas before 2.2
+        yield value.to_dict("records")
+    else:
+        arguments.refuse(what, "rows, or a frame in memory", type(value).__name__)
 
 
 def format_of(files: RowFiles) -> Format:
