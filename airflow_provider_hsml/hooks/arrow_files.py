@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
 
@@ -58,10 +58,10 @@ class Tables:
         # Of a part of a file, pyarrow itself counts the rows of the whole file.
         return sum(group.num_rows for group in self._fragments[_key(file)].row_groups)
 
-    def read(self, file: InputFile, start: int) -> Iterator[TableRows]:
+    def read(self, file: InputFile, start: int, columns: Collection[str] | None = None) -> Iterator[TableRows]:
         """Yield the rows of a file in batches, from the row with this number."""
         fragment, start = self._from(self._fragments[_key(file)], start)
-        batches = _tried(file, lambda: _batches(fragment))
+        batches = _tried(file, lambda: _batches(fragment, columns))
         while True:
             batch = _tried(file, lambda: next(batches, None))
             if batch is None:
@@ -119,13 +119,18 @@ def open_fragment(file: InputFile) -> Any:
     return _tried(file, opened)
 
 
-def _batches(fragment: Any) -> Iterator[Any]:
-    """Yield the rows of a Parquet file, a few at a time: a scan of datasets holds whole row groups, and some ahead."""
-    source = fragment.filesystem.open_input_file(fragment.path)
+def _batches(fragment: Any, columns: Collection[str] | None) -> Iterator[Any]:
+    """
+    Yield the rows of a Parquet file, a few at a time. A scan of datasets holds whole row groups, and some ahead.
+
+    :param columns: those to read; None for all
+    """
     is_local = isinstance(fragment.filesystem, LocalFileSystem)
-    opened = pq.ParquetFile(source, pre_buffer=not is_local)  # From afar, columns are read together.
-    groups = [group.id for group in fragment.row_groups]
-    return opened.iter_batches(_READ_ROWS, groups, use_threads=False)  # type: ignore[no-any-return]
+    names = [name for name in fragment.physical_schema.names if columns is None or name in columns]
+    with fragment.filesystem.open_input_file(fragment.path) as source:
+        opened = pq.ParquetFile(source, pre_buffer=not is_local)  # From afar, the columns of a group are read together.
+        for group in fragment.row_groups:  # One at a time: pyarrow buffers all groups that it is asked for.
+            yield from opened.iter_batches(_READ_ROWS, [group.id], names or None, use_threads=False)
 
 
 def record_batches(table: Any, what: str = "batches") -> Iterator[TableRows]:

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from .row_files import InputFile
 
@@ -73,7 +73,7 @@ class CsvTables:
                 self._look(name, texts.column(name))
         return rows
 
-    def read(self, file: InputFile, start: int) -> Iterator[TableRows]:
+    def read(self, file: InputFile, start: int, _columns: Collection[str] | None = None) -> Iterator[TableRows]:
         """Yield the rows of a file in batches, from the row with this number. All files have to be counted before."""
         for texts, bad in self._batches(file, start):
             columns = [self._typed(name, texts.column(name), bad) for name in self._names]

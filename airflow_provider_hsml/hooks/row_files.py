@@ -24,7 +24,7 @@ from .json_lines import ENDINGS, raw_lines
 from .object_storage import unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -103,8 +103,13 @@ class Source(Protocol):
     def count(self, file: InputFile) -> int:
         """Count the rows of a file."""
 
-    def read(self, file: InputFile, start: int) -> Iterator[Any]:
-        """Yield the rows of a file, from the row with this number: lists of them, or ``TableRows``."""
+    def read(self, file: InputFile, start: int, columns: Collection[str] | None, /) -> Iterator[Any]:
+        """
+        Yield the rows of a file: lists of them, or ``TableRows``.
+
+        :param start: the number of the first row
+        :param columns: those that are used, so that no others have to be read; None for all
+        """
 
 
 class RowFiles:
@@ -126,15 +131,16 @@ class RowFiles:
         """The kind of the files."""
         return self.files[0].kind
 
-    def chunks(self, size: int, start: int) -> Iterator[tuple[int, Any]]:
+    def chunks(self, size: int, start: int, columns: Collection[str] | None = None) -> Iterator[tuple[int, Any]]:
         """
         Yield rows in chunks, with the number of the first one. A row that cannot be read is a ``BadRow``.
 
         :param size: rows of a chunk
         :param start: the first row, from 0
+        :param columns: those that are used, so that no others have to be read; None for all
         """
         held: Any = None
-        for run in self._runs(start):
+        for run in self._runs(start, columns):
             held, at = held + run if held else run, 0
             while len(held) - at >= size:
                 yield start, held[at : at + size]
@@ -161,13 +167,13 @@ class RowFiles:
         """Return what the rows depend on, as plain JSON."""
         return [file.to_json() for file in self.files]
 
-    def _runs(self, start: int) -> Iterator[Any]:
+    def _runs(self, start: int, columns: Collection[str] | None = None) -> Iterator[Any]:
         for file, count in zip(self.files, self._counts, strict=True):
             if start >= count:
                 start -= count
                 continue
             read = 0
-            for run in self._source.read(file, start):
+            for run in self._source.read(file, start, columns):
                 yield run
                 read += len(run)
             if read != count - start:
@@ -182,7 +188,7 @@ class Lines:
         """Count the rows of a file."""
         return sum(1 for _ in self._lines(file))
 
-    def read(self, file: InputFile, start: int) -> Iterator[list[Any]]:
+    def read(self, file: InputFile, start: int, _columns: Collection[str] | None = None) -> Iterator[list[Any]]:
         """Yield the rows of a file in lists, from the row with this number."""
         lines = itertools.islice(self._lines(file), start, None)
         while some := list(itertools.islice(lines, _READ_ROWS)):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import gzip
 import importlib
+import io
+import itertools
 import json
 import os
 import urllib.request
@@ -15,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_hsml.hooks import json_lines
 from airflow_provider_hsml.hooks.result_folder import JsonLines, ResultFolder
-from airflow_provider_hsml.hooks.row_files import InputFile, _plain_path, check_apart, row_files
+from airflow_provider_hsml.hooks.row_files import InputFile, RowFiles, _plain_path, check_apart, row_files
 from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow, Columns, RowForm
+from airflow_provider_hsml.hopsworks.domain.records import Shape
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 from airflow_provider_hsml.tables import MOST_SHARDS, join_manifests, split_input
 
@@ -324,6 +328,70 @@ class TestValuesThatAreNotValid:
             row_files(str(tmp_path / "rows.parquet"))
         with pytest.raises(InvalidInputError, match="'batches' has several columns of the name"):
             list(arrow_files.record_batches(table))
+
+
+class CountedFiles(LocalFileSystem):
+    """A storage far away, which counts the bytes that are read."""
+
+    cachable = False
+    read = 0
+
+    def open(self, path: str, **_: Any) -> Any:
+        storage = self
+
+        class Counted(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                found = super().read(size) or b""
+                storage.read += len(found)
+                return found
+
+        return Counted(Path(path).read_bytes())
+
+
+class TestWhatIsRead:
+    COLUMNS = ("id", "x", "y", "z")
+
+    def table(self, tmp_path: Path) -> tuple[CountedFiles, Any]:
+        """Return a storage with a Parquet file of 50 row groups of 1,000 rows."""
+        path = tmp_path / "rows.parquet"
+        columns = {name: [row / 7 for row in range(50_000)] for name in self.COLUMNS}
+        pq.write_table(pa.table(columns), path, row_group_size=1000, use_dictionary=False, compression="none")
+        storage = CountedFiles()
+        remote = SimpleNamespace(protocol="far", fs=storage, path=str(path), name=path.name)
+        file = InputFile(remote, path.stat().st_size, "")  # type: ignore[arg-type]
+        files = RowFiles([file], arrow_files.Tables([file]))
+        storage.read = 0
+        return storage, files
+
+    def test_a_row_group_at_a_time(self, tmp_path: Path) -> None:
+        storage, files = self.table(tmp_path)
+        size = files.files[0].size
+        chunks, seen = files.chunks(1000, 0), []
+        while next(chunks, None) is not None:
+            seen.append(storage.read)
+
+        assert len(seen) == 50
+        assert seen[0] < size / 12, "the metadata and one group"
+        assert all(later - read < size / 20 for read, later in itertools.pairwise(seen))
+        assert seen[-1] < 1.1 * size
+
+    def test_the_columns_that_are_used(self, tmp_path: Path) -> None:
+        storage, files = self.table(tmp_path)
+        form = RowForm.build(Columns({"x": "x"}, ("id",)), Shape(), {"id": 1.0, "x": 1.0})
+
+        rows = [rows for _, rows in files.chunks(4096, 0, form.used)]
+
+        assert {tuple(some.names) for some in rows} == {("id", "x")}
+        assert sum(map(len, rows)) == files.total
+        assert storage.read < 0.6 * files.files[0].size
+        assert form.used == {"x", "id"}
+
+    @pytest.mark.parametrize("used", [None, {"missing"}])
+    def test_all_columns_where_none_of_the_used_is_there(self, tmp_path: Path, used: set[str] | None) -> None:
+        """A row that lacks a column is named as such."""
+        path = write(tmp_path / "rows.parquet")
+
+        assert [row for _, rows in row_files(str(path)).chunks(64, 0, used) for row in rows] == ROWS
 
 
 class TestResults:

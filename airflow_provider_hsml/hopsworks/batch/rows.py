@@ -181,6 +181,11 @@ class RowForm:
             _refuse_width(shape, shape.width, names)
         return cls(columns, names, kind, optional, schema)
 
+    @property
+    def used(self) -> set[str] | None:
+        """The columns of the input that are used; None for all."""
+        return None if self.names is None else {*self.names, *self.columns.keys}
+
     def prepare(self, first: int, rows: Sequence[Any] | TableRows) -> Prepared:
         """
         Return the rows of a chunk as they are sent.

@@ -29,7 +29,7 @@ from .rows import BadRow
 from .served import Served, read_served, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Flow
@@ -62,12 +62,15 @@ class Rows(Protocol):
     total: int
     """The number of rows."""
 
-    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any] | TableRows]]:
+    def chunks(
+        self, size: int, start: int, columns: Collection[str] | None
+    ) -> Iterator[tuple[int, list[Any] | TableRows]]:
         """
         Yield rows in chunks, with the number of the first one. A row that cannot be read is a ``BadRow``.
 
         :param size: rows of a chunk
         :param start: the first row, from 0
+        :param columns: those that are used, so that no others have to be read; None for all
         """
 
     def check_unchanged(self) -> None:
@@ -302,8 +305,9 @@ class _Scoring:
             raise
 
     def _chunks(self) -> Iterator[tuple[int, list[str]]]:
-        for first, rows in self._place.rows.chunks(self._asked.chunk_rows, self._progress.rows):
-            prepared = self._asked.form.prepare(first, rows)
+        form = self._asked.form
+        for first, rows in self._place.rows.chunks(self._asked.chunk_rows, self._progress.rows, form.used):
+            prepared = form.prepare(first, rows)
             self._prepared.append(prepared)
             yield first, prepared.instances
 
@@ -378,7 +382,7 @@ class _Elsewhere:
         return self._found
 
     def _at(self, end: int) -> list[str]:
-        for first, rows in self._rows.chunks(_ROWS_OF_A_PLACE, max(0, end - _ROWS_OF_A_PLACE)):
+        for first, rows in self._rows.chunks(_ROWS_OF_A_PLACE, max(0, end - _ROWS_OF_A_PLACE), self._form.used):
             return self._form.prepare(first, rows).instances
         return []
 
@@ -387,7 +391,7 @@ def _answered_row(place: Workplace, asked: Asked, progress: Progress) -> list[st
     """Return a row as JSON that an earlier try has an answer to, alone in a list; an empty list if there is none."""
     if progress.answered is None:
         return []
-    for first, rows in place.rows.chunks(1, progress.answered):
+    for first, rows in place.rows.chunks(1, progress.answered, asked.form.used):
         return asked.form.prepare(first, rows).instances
     return []
 

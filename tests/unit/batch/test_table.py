@@ -117,7 +117,7 @@ class Numbers:
     row: Callable[[int], Any] = lambda number: {"x": number}
     before: Callable[[int], object] = lambda _first: None
 
-    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
+    def chunks(self, size: int, start: int, _columns: object = None) -> Iterator[tuple[int, list[Any]]]:
         for first in range(start, self.total, size):
             self.before(first)
             yield first, [self.row(number) for number in range(first, min(first + size, self.total))]
