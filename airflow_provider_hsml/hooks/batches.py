@@ -19,6 +19,7 @@ from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_n
 from airflow_provider_hsml.hopsworks.domain.records import Shape
 from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.inference import predict, schemas, scoring
+from airflow_provider_hsml.hopsworks.inference.concurrency import Limit
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from airflow_provider_hsml.hopsworks.routes import Routes
@@ -171,7 +172,8 @@ class BatchesMixin(HsmlBaseHook):
             Arrow, pandas, polars or DuckDB, and all else with ``__arrow_c_stream__``, need the extra ``[tables]``. The
             index of a pandas frame is no column
         :param chunk_rows: the most rows of a request
-        :param concurrency: requests at a time; None: 4 through Hopsworks, 16 at the ingress
+        :param concurrency: the largest number of requests at a time; None: 4 through Hopsworks, 16 at the ingress.
+            Fewer are sent while the deployment is overloaded
         :param timeout: seconds, or a ``timedelta``, for one request with its retries
         :raises InvalidInputError: an argument is wrong
         :raises HopsworksError: the deployment does not answer, or answers none of the rows
@@ -197,7 +199,7 @@ class BatchesMixin(HsmlBaseHook):
             stream.chunks(),
             asked.target,
             self._connect,
-            concurrency=concurrency,
+            limit=None if concurrency is None else Limit(concurrency),
             on_wait=lambda: self._sleep(0),
         )
         for chunk in found:

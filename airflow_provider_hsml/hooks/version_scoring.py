@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.records import Columns, Record
     from airflow_provider_hsml.hopsworks.flow import Backoff, Flow
-    from airflow_provider_hsml.hopsworks.inference.scoring import Connection
+    from airflow_provider_hsml.hopsworks.inference.concurrency import Connection
     from airflow_provider_hsml.hopsworks.promotion.contenders import Contender, Contenders
     from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run

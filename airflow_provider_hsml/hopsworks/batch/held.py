@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .concurrency import Limit
+    from airflow_provider_hsml.hopsworks.inference.concurrency import Limit
+
     from .progress import Format, Part, Progress, ResultRows, Results
     from .rows import BadRow
 

@@ -20,9 +20,9 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
 )
 from airflow_provider_hsml.hopsworks.inference import scoring
+from airflow_provider_hsml.hopsworks.inference.concurrency import Limit
 
 from . import progress as stored
-from .concurrency import Limit, LimitedConnection
 from .held import Held, Report
 from .progress import MANIFEST, Progress, ResultRows
 from .rows import BadRow
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Flow
-    from airflow_provider_hsml.hopsworks.inference.scoring import Chunk, Connection, Target
+    from airflow_provider_hsml.hopsworks.inference.concurrency import Connection
+    from airflow_provider_hsml.hopsworks.inference.scoring import Chunk, Target
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 
     from .progress import Format, Results
@@ -283,7 +284,7 @@ class _Scoring:
         :raises ModelChanged: the deployment serves something else
         """
         found = scoring.score_chunks(
-            self._chunks(), self._asked.target, self._connect, concurrency=self._limit.most, on_wait=self._attend
+            self._chunks(), self._asked.target, self._place.connect, limit=self._limit, on_wait=self._attend
         )
         with closing(found):
             while (chunk := self._kept(found, lambda: next(found, None))) is not None:
@@ -310,9 +311,6 @@ class _Scoring:
             prepared = form.prepare(first, rows)
             self._prepared.append(prepared)
             yield first, prepared.instances
-
-    def _connect(self, sleep: Callable[[float], None]) -> Connection:
-        return LimitedConnection(self._place.connect(sleep), self._limit, sleep)
 
     def _rows_of(self, chunk: Chunk) -> tuple[ResultRows, dict[int, BadRow]]:
         """Return the rows of the result, and those that failed by their places."""
