@@ -135,13 +135,13 @@ class Lane:
         begun = time.monotonic()
         try:
             answer = self.connection.send(call)
+            self.seconds = time.monotonic() - begun  # Before another request may be sent.
         except HopsworksError as error:
             if is_overload(error):
                 self.limit.overloaded()
             raise
         finally:
             self.limit.leave()
-        self.seconds = time.monotonic() - begun
         self.limit.answered(self.seconds)
         return answer
 
