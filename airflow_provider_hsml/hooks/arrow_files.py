@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-from .arrow_rows import TableRows, check_names  # First: its error says that pyarrow is not installed.
+from .arrow_rows import TableRows, check_names, is_utf8  # First: its error says that pyarrow is not installed.
 from .object_storage import unreadable
 
 # isort: split
@@ -27,8 +27,10 @@ _READ_ROWS = 4096
 """Rows that are read from a file, and become text, at a time."""
 _WRITTEN_ROWS = 4096
 """Rows of a result that become Arrow at a time."""
-_ROW_BYTES = 16
-"""Bytes for which a row counts until then."""
+_VALUE_BYTES = 16
+"""Bytes for which a number of a prediction counts until then."""
+_WRITTEN_VALUES = 2**17
+"""Numbers of predictions that become Arrow at a time, also of fewer rows: predictions may be long lists."""
 _INDEX = "__index_level_"
 """Begins the name that pandas gives to an index without one."""
 _EXACT = 2**53
@@ -189,13 +191,13 @@ class ParquetPart:
         self._size = 0
         self._tables: list[Any] = []
         self._held: list[ResultRows] = []
-        self._held_rows = 0
+        self._held_rows = self._held_values = 0
         self._refused: InvalidInputError | None = None
 
     @property
     def size(self) -> int:
         """Bytes that it holds, about."""
-        return self._size + self._held_rows * _ROW_BYTES
+        return self._size + self._held_values * _VALUE_BYTES
 
     def add(self, rows: ResultRows) -> None:
         """
@@ -205,7 +207,8 @@ class ParquetPart:
         """
         self._held.append(rows)
         self._held_rows += len(rows.predictions)
-        if self._refused or self._held_rows >= _WRITTEN_ROWS:
+        self._held_values += len(rows.predictions) * _width(rows.predictions)
+        if self._refused or self._held_rows >= _WRITTEN_ROWS or self._held_values >= _WRITTEN_VALUES:
             self._encode()
 
     def finish(self) -> bytes:
@@ -231,7 +234,7 @@ class ParquetPart:
                 self._refused = error
             else:
                 self._size += self._tables[-1].nbytes
-                self._held, self._held_rows = [], 0
+                self._held, self._held_rows, self._held_values = [], 0, 0
         if self._refused is not None:
             raise self._refused
 
@@ -286,6 +289,15 @@ _PYTHON_TYPES: dict[str, set[type]] = {
 }
 
 
+def _width(predictions: Sequence[Any]) -> int:
+    """Return the numbers of a prediction, by the first one: those of a model have one shape."""
+    first = next((one for one in predictions if one is not None), None)
+    width = 1
+    while isinstance(first, list) and first:
+        width, first = width * len(first), first[0]
+    return width
+
+
 def _kind_of(value: Any, *, is_key: bool) -> str:
     """
     Return the type of a column by its first value; what is nested becomes JSON text.
@@ -313,21 +325,13 @@ def _are_all(values: Sequence[Any], kind: str) -> bool:
     if kind == "numbers":
         return _are_all([item for value in values if value is not None for item in value], "number")
     if kind == "text":
-        return not any(value is not None and not _is_utf8(value) for value in values)
+        return not any(value is not None and not is_utf8(value) for value in values)
     if int not in found:
         return True
     whole = [value for value in values if type(value) is int]
     if kind == "integer":
         return min(whole) >= -(2**63) and max(whole) < 2**63
     return min(whole) >= -_EXACT and max(whole) <= _EXACT
-
-
-def _is_utf8(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _key(file: InputFile) -> tuple[str, tuple[int, int] | None]:

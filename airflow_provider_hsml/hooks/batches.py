@@ -15,6 +15,7 @@ from airflow_provider_hsml.hopsworks.batch import progress as stored
 from airflow_provider_hsml.hopsworks.batch.rows import Columns, RowForm
 from airflow_provider_hsml.hopsworks.batch.table import Asked, Settings, Workplace, most_errors, score_table
 from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS, MODEL_CHANGE, ROW_FORMATS, STALE_STATE
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.records import Shape
 from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, InvalidInputError, RequestRefusedError
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODEL_CHANGE = ("fail", "restart", "allow")
-STALE_STATE = ("fail", "restart")
-ROW_FORMATS = ("list", "record")
 _SPARE_SPLITS = 64
 """Requests that may be cut in two beyond those that the allowed errors need."""
 
@@ -71,7 +69,7 @@ class BatchesMixin(HsmlBaseHook):
         columns: Sequence[str] | Mapping[str, str] | None = None,
         key_columns: Sequence[str] | str | None = None,
         row_format: str | None = None,
-        chunk_rows: int | str = scoring.CHUNK_ROWS,
+        chunk_rows: int | str = CHUNK_ROWS,
         concurrency: int | str | None = None,
         fail_on_partial_error: bool | str = True,
         max_errors: int | str | None = None,
@@ -92,7 +90,7 @@ class BatchesMixin(HsmlBaseHook):
         :param input: files of rows
         :param result_path: the folder of the result
         :param columns: the columns for the model
-        :param key_columns: the columns that are carried into the result
+        :param key_columns: the columns that are carried into the result; some names are taken
         :param row_format: ``list`` or ``record``
         :param chunk_rows: rows of a request
         :param concurrency: the largest number of requests at a time
@@ -156,7 +154,7 @@ class BatchesMixin(HsmlBaseHook):
         name: str,
         batches: Any,
         *,
-        chunk_rows: int = scoring.CHUNK_ROWS,
+        chunk_rows: int = CHUNK_ROWS,
         concurrency: int | None = None,
         timeout: float | timedelta = 600.0,
     ) -> Iterator[BatchPredictions]:

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_hsml.hopsworks.batch.progress import EXAMPLES
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.plain import from_text
@@ -32,8 +33,6 @@ _PATTERN = frozenset("*?[")
 _TABLES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
 _CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "modificationTime", "updated")
 """What file systems call the time of a file's last change, or a hash of its content."""
-_RESULTS = ("part-000000000000-try.jsonl", "part-000000000000-try.parquet", "errors.jsonl", "manifest.json")
-"""Names of files of a result."""
 _READ_ROWS = 1024
 """Lines that are read at a time."""
 _EXAMPLE = '["s3://bucket/rows/a.parquet"]'
@@ -265,7 +264,7 @@ def check_apart(value: object, result_path: object) -> None:
             continue
         path, plain = _path(one), _plain_path(one)
         if _PATTERN & set(path.path):
-            is_read = any(_matches(plain, f"{result}/{name}") for name in _RESULTS)
+            is_read = any(_matches(plain, f"{result}/{name}") for name in EXAMPLES)
         else:
             below = f"{result}/".removeprefix(f"{plain.rstrip('/')}/")
             is_read = below != f"{result}/" and path.is_dir() and not _has_hidden(below)

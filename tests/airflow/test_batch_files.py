@@ -26,7 +26,7 @@ from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow, Columns, RowForm
 from airflow_provider_hsml.hopsworks.domain.records import Shape
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
-from airflow_provider_hsml.tables import MOST_SHARDS, join_manifests, split_input
+from airflow_provider_hsml.tables import join_manifests, split_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -423,6 +423,15 @@ class TestResults:
         assert values == [json.dumps(one) if isinstance(one, dict) else one for one in predictions]
         assert tables[2].schema == tables[1].schema
 
+    @pytest.mark.parametrize("prediction", [[0.5] * 2048, [[0.5] * 64] * 32], ids=["list", "nested"])
+    def test_the_size_of_wide_predictions(self, prediction: Any) -> None:
+        """A part is written at 8 MB, which a few hundred rows may have."""
+        part = ParquetFormat().begin({})
+        for first in range(0, 512, 64):
+            part.add(ResultRows(first, {}, [None, *[prediction] * 63]))
+
+            assert part.size > (first + 63) * 2048 * 4
+
     @pytest.mark.parametrize(
         ("values", "wrong"),
         [
@@ -515,6 +524,9 @@ class TestFolder:
             ("in/*.jsonl", "in", True),
             ("in/**/*.jsonl", "in/a/b", True),
             ("in/*/*.json", "in/out", True),
+            ("in/*/errors-*.jsonl", "in/out", True),
+            ("in/*/_errors-*.jsonl", "in/out", True),
+            ("in/*/_progress-*.json", "in/out", True),
             ("in", "in/_out", False),
             ("in", "in2", False),
             ("in", "out", False),
@@ -682,11 +694,17 @@ class TestShards:
 
         assert found[0].changed == found[1].changed != found[2].changed
 
-    def test_too_many(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "rows.parquet", [{"x": x} for x in range(MOST_SHARDS + 1)], row_group_size=1)
+    @pytest.mark.parametrize(("option", "most"), [(None, 1024), ("3", 3)])
+    def test_too_many(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str | None, most: int) -> None:
+        """There can be as many shards as Airflow makes mapped tasks."""
+        if option is not None:
+            monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", option)
+        path = write(tmp_path / "rows.parquet", [{"x": x} for x in range(most + 1)], row_group_size=1)
 
-        with pytest.raises(InvalidInputError, match="expected at most 1024 shards, got 1025"):
+        message = rf"expected at most {most} shards, got {most + 1}.\nGive .* or raise .*\[core\] max_map_length"
+        with pytest.raises(InvalidInputError, match=message):
             split_input(path, rows_per_shard=1)
+        assert len(split_input(path, rows_per_shard=2)) == -(-(most + 1) // 2)
 
     @pytest.mark.parametrize(
         ("second", "single"),
@@ -702,18 +720,24 @@ class TestShards:
         one = {
             "result_path": "/a",
             "files": ["part-1.jsonl"],
+            "errors_file": "errors-1.jsonl",
             "counts": {"success": 3, "error": 1, "skipped": 0},
             "model_version": 3,
             "deployment_version": 7,
             "single_version": True,
+            "seconds": 0.4,
             "rows_per_second": 10.0,
             "fingerprint": "f",
         }
+        two = {**one, "result_path": "/b", "seconds": 1.6, "rows_per_second": 2.5, **second}
+        fine = {**one, "result_path": "/c", "errors_file": None, "counts": {"success": 2, "error": 0, "skipped": 0}}
 
-        joined = join_manifests([one, {**one, "result_path": "/b", **second}])
+        joined = join_manifests([one, two, fine])
 
-        assert joined["files"] == ["/a/part-1.jsonl", "/b/part-1.jsonl"]
-        assert joined["counts"] == {"success": 6, "error": 2, "skipped": 0}
+        assert joined["files"] == ["/a/part-1.jsonl", "/b/part-1.jsonl", "/c/part-1.jsonl"]
+        assert joined["errors_files"] == ["/a/errors-1.jsonl", "/b/errors-1.jsonl"]
+        assert joined["counts"] == {"success": 8, "error": 2, "skipped": 0}
+        assert (joined["seconds"], joined["rows_per_second"]) == (2.4, 4.2)
         assert joined["single_version"] == single
         with pytest.raises(InvalidInputError, match="manifests: expected at least one"):
             join_manifests([])

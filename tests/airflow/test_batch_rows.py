@@ -39,6 +39,10 @@ BY_COLUMN: dict[str, tuple[Any, list[Any]]] = {
         pa.string(),
         ["plain", "", None, 'a "quote"', "a\\b", "new\nline", "\x00\x1f\x7f", "zoë \u2028 \U0001f600"],
     ),
+    "large text": (pa.large_string(), ["a", None, 'a "quote"']),
+    "views of text": (pa.string_view(), ["a", None, 'a "quote"', "text of more than twelve bytes"]),
+    "dictionary": (pa.dictionary(pa.int8(), pa.string()), ["a", None, 'a "quote"', "a"]),
+    "large dictionary": (pa.dictionary(pa.int32(), pa.large_string()), ["a", None, "b"]),
     "lists": (pa.list_(pa.float64()), [[1.0, 2.5], [], None, [None, 3.0]]),
     "lists beyond JSON": (pa.list_(pa.float64()), [[1.0], [NAN, 2.0], [3.0]]),
     "large lists": (pa.large_list(pa.int32()), [[1, 2], [], None]),
@@ -47,8 +51,7 @@ BY_COLUMN: dict[str, tuple[Any, list[Any]]] = {
 }
 BY_ROW: dict[str, tuple[Any, list[Any]]] = {
     "half": (pa.float16(), [1.5, None]),
-    "large text": (pa.large_string(), ["a", None]),
-    "dictionary": (pa.dictionary(pa.int8(), pa.string()), ["a", "b", "a"]),
+    "dictionary of numbers": (pa.dictionary(pa.int8(), pa.int64()), [1, 2, 1]),
     "decimal": (pa.decimal128(10, 2), [Decimal("2.50"), None]),
     "date": (pa.date32(), [dt.date(2026, 11, 29)]),
     "timestamp": (pa.timestamp("us", "UTC"), [MOMENT, None]),

@@ -77,7 +77,8 @@ class Columns:
         given = [value] if isinstance(value, str) else arguments.sequence("key_columns", value)
         names = tuple(arguments.text("key_columns", name) for name in given)
         if _RESERVED & set(names) or len(set(names)) < len(names):
-            expected = f"different names, none of {', '.join(sorted(_RESERVED))}, which the result has itself"
+            taken = ", ".join(sorted(_RESERVED))
+            expected = f"different names, none of {taken}, which are names of the result or of the errors file"
             arguments.refuse("key_columns", expected, list(names))
         return names
 

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
     HopsworksError,
@@ -90,7 +91,7 @@ class Settings:
     """A hash of what is scored: see ``Progress.key``."""
     try_name: str
     """Identifies this try, for the names of files: lower-case letters, digits and hyphens."""
-    chunk_rows: int = scoring.CHUNK_ROWS
+    chunk_rows: int = CHUNK_ROWS
     concurrency: int | None = None
     max_errors: int | None = None
     """None: 1 % of the rows."""

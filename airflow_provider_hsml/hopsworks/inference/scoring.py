@@ -24,6 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS
 from airflow_provider_hsml.hopsworks.domain.judge import predictions_of
 from airflow_provider_hsml.hopsworks.domain.plain import as_json, finite
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, VerificationError
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
 
     from .concurrency import Connection
 
-CHUNK_ROWS = 256
-"""Rows of a request. A deployment with a schema of its requests accepts at most 512."""
 AT_THE_PROXY, AT_THE_INGRESS = 4, 16
 """Requests at a time. Hopsworks' proxy keeps about ten connections to models for all of its users."""
 MOST_SUSPECTS = 20
