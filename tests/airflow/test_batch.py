@@ -525,7 +525,7 @@ class TestRows:
             ({"columns": {"x": "a", "z": "a"}}, "columns: expected at least one column"),
             ({"columns": []}, "columns: expected at least one column"),
             *[
-                ({"key_columns": [name]}, "key_columns: expected different names")
+                ({"key_columns": [name]}, "key_columns: expected different names.* of the result or of the errors file")
                 for name in ("prediction", "field", "reason")
             ],
             ({"row_format": "table"}, "row_format"),
