@@ -296,8 +296,8 @@ def during(monkeypatch: pytest.MonkeyPatch, row: int, act: Callable[[], Any]) ->
     chunks = RowFiles.chunks
     is_done: list[bool] = []
 
-    def watched(self: RowFiles, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
-        for first, rows in chunks(self, size, start):
+    def watched(self: RowFiles, size: int, start: int, columns: Any = None) -> Iterator[tuple[int, list[Any]]]:
+        for first, rows in chunks(self, size, start, columns):
             if first >= row and not is_done:
                 is_done.append(True)
                 act()
