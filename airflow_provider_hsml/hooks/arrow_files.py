@@ -28,9 +28,9 @@ _READ_ROWS = 4096
 _WRITTEN_ROWS = 4096
 """Rows of a result that become Arrow at a time."""
 _VALUE_BYTES = 16
-"""Bytes for which a number of a prediction counts until then."""
+"""Bytes for which a value of a prediction counts until then."""
 _WRITTEN_VALUES = 2**17
-"""Numbers of predictions that become Arrow at a time, also of fewer rows: predictions may be long lists."""
+"""Values of predictions that become Arrow at a time, also of fewer rows: predictions may be long lists."""
 _INDEX = "__index_level_"
 """Begins the name that pandas gives to an index without one."""
 _EXACT = 2**53
@@ -207,7 +207,8 @@ class ParquetPart:
         """
         self._held.append(rows)
         self._held_rows += len(rows.predictions)
-        self._held_values += len(rows.predictions) * _width(rows.predictions)
+        first = next((one for one in rows.predictions if one is not None), None)
+        self._held_values += len(rows.predictions) * _width(first)  # Those of a model have one shape.
         if self._refused or self._held_rows >= _WRITTEN_ROWS or self._held_values >= _WRITTEN_VALUES:
             self._encode()
 
@@ -289,13 +290,13 @@ _PYTHON_TYPES: dict[str, set[type]] = {
 }
 
 
-def _width(predictions: Sequence[Any]) -> int:
-    """Return the numbers of a prediction, by the first one: those of a model have one shape."""
-    first = next((one for one in predictions if one is not None), None)
-    width = 1
-    while isinstance(first, list) and first:
-        width, first = width * len(first), first[0]
-    return width
+def _width(prediction: Any) -> int:
+    """Return how many values a prediction holds, about: the items of a list have one shape, and text has a length."""
+    if isinstance(prediction, list):
+        return len(prediction) * _width(prediction[0]) if prediction else 1
+    if isinstance(prediction, dict):
+        return sum(map(_width, prediction.values())) + len(prediction)
+    return 1 + len(prediction) // _VALUE_BYTES if isinstance(prediction, str) else 1
 
 
 def _kind_of(value: Any, *, is_key: bool) -> str:

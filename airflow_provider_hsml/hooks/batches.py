@@ -90,7 +90,7 @@ class BatchesMixin(HsmlBaseHook):
         :param input: files of rows
         :param result_path: the folder of the result
         :param columns: the columns for the model
-        :param key_columns: the columns that are carried into the result; some names are taken
+        :param key_columns: the columns that are carried into the result
         :param row_format: ``list`` or ``record``
         :param chunk_rows: rows of a request
         :param concurrency: the largest number of requests at a time

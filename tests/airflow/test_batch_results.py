@@ -55,7 +55,11 @@ class TestResults:
         assert values == [json.dumps(one) if isinstance(one, dict) else one for one in predictions]
         assert tables[2].schema == tables[1].schema
 
-    @pytest.mark.parametrize("prediction", [[0.5] * 2048, [[0.5] * 64] * 32], ids=["list", "nested"])
+    @pytest.mark.parametrize(
+        "prediction",
+        [[0.5] * 2048, [[0.5] * 64] * 32, {"scores": [0.5] * 2048}, "x" * 10_000],
+        ids=["list", "nested", "object", "text"],
+    )
     def test_the_size_of_wide_predictions(self, prediction: Any) -> None:
         """A part is written at 8 MB, which a few hundred rows may have."""
         part = ParquetFormat().begin({})
