@@ -228,7 +228,7 @@ def _text(column: Any) -> Any:
     decoded = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     try:
         return pc.cast(decoded, pa.string())
-    except pa.ArrowInvalid:  # More than 2 GB.
+    except pa.ArrowException:  # More than 2 GB, or a version of pyarrow that cannot.
         return column
 
 
