@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_hsml.hooks.row_files import InputFile
 
-MOST_SHARDS = 1024
-"""The mapped tasks that Airflow makes of one task, unless ``[core] max_map_length`` is set."""
-
 
 def split_input(input: Any, *, rows_per_shard: int = 500_000) -> list[list[dict[str, Any]]]:  # noqa: A002 - as the operator names it
     """
@@ -47,13 +44,21 @@ def split_input(input: Any, *, rows_per_shard: int = 500_000) -> list[list[dict[
             held = 0
         _append(shards[-1], entry)
         held += rows
-    if len(shards) > MOST_SHARDS:
+    most_shards = _most_shards()
+    if len(shards) > most_shards:
         message = (
-            f"rows_per_shard: expected at most {MOST_SHARDS} shards, got {len(shards)}.\nGive a larger number of rows "
-            "for each."
+            f"rows_per_shard: expected at most {most_shards} shards, got {len(shards)}.\nGive a larger number of rows "
+            "for each, or raise Airflow's option [core] max_map_length."
         )
         raise InvalidInputError(message)
     return shards
+
+
+def _most_shards() -> int:
+    """Return how many mapped tasks Airflow makes of one task."""
+    from airflow.providers.common.compat.sdk import conf  # noqa: PLC0415 - not needed to parse a DAG
+
+    return int(conf.getint("core", "max_map_length", fallback=1024))
 
 
 def join_manifests(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -61,9 +66,9 @@ def join_manifests(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     Put the manifests of mapped tasks together.
 
     :param manifests: in the order of the shards
-    :return: ``files`` with their whole paths, ``counts``, ``model_versions``, ``deployment_versions``,
-        ``single_version`` (whether one version has answered all rows), ``rows_per_second`` of all tasks together, and
-        ``fingerprints``
+    :return: ``files`` and ``errors_files`` with their whole paths, ``counts``, ``model_versions``,
+        ``deployment_versions``, ``single_version`` (whether one version has answered all rows), ``seconds`` (the sum of
+        those of the tasks), ``rows_per_second`` (the mean rate of one task) and ``fingerprints``
     """
     several = list(manifests)
     if not several:
@@ -75,13 +80,18 @@ def join_manifests(manifests: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     single: bool | str = len(versions) == len(changes) == 1 and False not in certain
     if single and "unknown" in certain:
         single = "unknown"
+    counts = {name: sum(one["counts"][name] for one in several) for name in ("success", "error", "skipped")}
+    seconds = sum(one["seconds"] for one in several)
+    rate = round((counts["success"] + counts["error"]) / seconds, 1) if seconds else None
     return {
         "files": [f"{one['result_path']}/{name}" for one in several for name in one["files"]],
-        "counts": {name: sum(one["counts"][name] for one in several) for name in ("success", "error", "skipped")},
+        "errors_files": [f"{one['result_path']}/{one['errors_file']}" for one in several if one["errors_file"]],
+        "counts": counts,
         "model_versions": versions,
         "deployment_versions": changes,
         "single_version": single,
-        "rows_per_second": round(sum(one["rows_per_second"] or 0.0 for one in several), 1),
+        "seconds": round(seconds, 3),
+        "rows_per_second": rate,
         "fingerprints": [one["fingerprint"] for one in several],
     }
 

@@ -357,10 +357,11 @@ def client(name: str, base: str, seconds: float, path: Path) -> None:
     if name == "online":
         print(json.dumps({"p95": online(base, seconds)}))
         return
+    while name == "default":  # Until it is terminated.
+        ours(base, path, concurrency=4)
     work: Callable[[], int] = {
         "ours": lambda: ours(base, path),
         "lines": lambda: ours(base, path.with_suffix(".jsonl")),
-        "default": lambda: ours(base, path, concurrency=4),
         "pool": lambda: pool(base, seconds),
         "made": lambda: pool(base, seconds, is_made=True),
         "loop": lambda: loop(base, seconds),
@@ -433,6 +434,9 @@ class Bench:
             with subprocess.Popen(command_of("default", base, self.seconds, path), stdout=subprocess.DEVNULL) as batch:
                 time.sleep(2)  # It imports.
                 during = run("online", base, self.seconds, path)["p95"]
+                if batch.poll() is not None:
+                    message = "The batch ended before the measurement.\nSee its error above."
+                    raise RuntimeError(message)
                 batch.terminate()
             print(f"other users' requests: p95 {1000 * alone:.1f} ms, and {1000 * during:.1f} ms during a batch")
             ratios.append(during / alone)

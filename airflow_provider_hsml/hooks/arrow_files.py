@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-from .arrow_rows import TableRows, check_names  # First: its error says that pyarrow is not installed.
+from .arrow_rows import TableRows, check_names, is_utf8  # First: its error says that pyarrow is not installed.
 from .object_storage import unreadable
 
 # isort: split
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
 
@@ -27,8 +27,12 @@ _READ_ROWS = 4096
 """Rows that are read from a file, and become text, at a time."""
 _WRITTEN_ROWS = 4096
 """Rows of a result that become Arrow at a time."""
-_ROW_BYTES = 16
-"""Bytes for which a row counts until then."""
+_VALUE_BYTES = 16
+"""Bytes for which a value of a prediction counts until then."""
+_WRITTEN_VALUES = 2**17
+"""Values of predictions that become Arrow at a time, also of fewer rows: predictions may be long lists."""
+_INDEX = "__index_level_"
+"""Begins the name that pandas gives to an index without one."""
 _EXACT = 2**53
 """Integers up to this one are floats without a loss."""
 
@@ -56,10 +60,10 @@ class Tables:
         # Of a part of a file, pyarrow itself counts the rows of the whole file.
         return sum(group.num_rows for group in self._fragments[_key(file)].row_groups)
 
-    def read(self, file: InputFile, start: int) -> Iterator[TableRows]:
+    def read(self, file: InputFile, start: int, columns: Collection[str] | None = None) -> Iterator[TableRows]:
         """Yield the rows of a file in batches, from the row with this number."""
         fragment, start = self._from(self._fragments[_key(file)], start)
-        batches = _tried(file, lambda: _batches(fragment))
+        batches = _tried(file, lambda: _batches(fragment, columns))
         while True:
             batch = _tried(file, lambda: next(batches, None))
             if batch is None:
@@ -117,26 +121,47 @@ def open_fragment(file: InputFile) -> Any:
     return _tried(file, opened)
 
 
-def _batches(fragment: Any) -> Iterator[Any]:
-    """Yield the rows of a Parquet file, a few at a time: a scan of datasets holds whole row groups, and some ahead."""
-    source = fragment.filesystem.open_input_file(fragment.path)
-    is_local = isinstance(fragment.filesystem, LocalFileSystem)
-    opened = pq.ParquetFile(source, pre_buffer=not is_local)  # From afar, columns are read together.
-    groups = [group.id for group in fragment.row_groups]
-    return opened.iter_batches(_READ_ROWS, groups, use_threads=False)  # type: ignore[no-any-return]
-
-
-def record_batches(table: Any) -> Iterator[TableRows]:
+def _batches(fragment: Any, columns: Collection[str] | None) -> Iterator[Any]:
     """
-    Yield the batches of a table or stream of another library.
+    Yield the rows of a Parquet file, a few at a time. A scan of datasets holds whole row groups, and some ahead.
+
+    :param columns: those to read; None for all
+    """
+    is_local = isinstance(fragment.filesystem, LocalFileSystem)
+    names = [name for name in fragment.physical_schema.names if columns is None or name in columns]
+    with fragment.filesystem.open_input_file(fragment.path) as source:
+        opened = pq.ParquetFile(source, pre_buffer=not is_local)  # From afar, the columns of a group are read together.
+        for group in fragment.row_groups:  # One at a time: pyarrow buffers all groups that it is asked for.
+            yield from opened.iter_batches(_READ_ROWS, [group.id], names or None, use_threads=False)
+
+
+def record_batches(table: Any, what: str = "batches") -> Iterator[TableRows]:
+    """
+    Yield the batches of a table or stream of another library. The index of a pandas frame is left out.
 
     :param table: anything with ``__arrow_c_stream__``
-    :raises InvalidInputError: two columns have the same name
+    :param what: the argument's name, for messages
+    :raises InvalidInputError: two columns have the same name, or one has values of several types
     """
-    reader = pa.RecordBatchReader.from_stream(table)
-    check_names("batches", reader.schema.names)
+    try:
+        reader = pa.RecordBatchReader.from_stream(table)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        message = (
+            f"{what}: {type(table).__name__} cannot be read as a table of Arrow ({type(error).__name__}).\nGive each "
+            "column one type, or give lists of rows."
+        )
+        raise InvalidInputError(message) from error
+    index = _index(table, reader.schema)
+    names = [name for name in reader.schema.names if name not in index]
+    check_names(what, names)
     for batch in reader:
-        yield TableRows.of(batch)
+        yield TableRows.of(batch.select(names) if index else batch)
+
+
+def _index(table: Any, schema: Any) -> set[str]:
+    """Return the columns that are the index of a pandas frame."""
+    stored = (schema.pandas_metadata or {}).get("index_columns", ()) if hasattr(table, "itertuples") else ()
+    return {name for name in schema.names if name in stored or name.startswith(_INDEX)}
 
 
 class ParquetFormat:
@@ -166,13 +191,13 @@ class ParquetPart:
         self._size = 0
         self._tables: list[Any] = []
         self._held: list[ResultRows] = []
-        self._held_rows = 0
+        self._held_rows = self._held_values = 0
         self._refused: InvalidInputError | None = None
 
     @property
     def size(self) -> int:
         """Bytes that it holds, about."""
-        return self._size + self._held_rows * _ROW_BYTES
+        return self._size + self._held_values * _VALUE_BYTES
 
     def add(self, rows: ResultRows) -> None:
         """
@@ -182,7 +207,9 @@ class ParquetPart:
         """
         self._held.append(rows)
         self._held_rows += len(rows.predictions)
-        if self._refused or self._held_rows >= _WRITTEN_ROWS:
+        first = next((one for one in rows.predictions if one is not None), None)
+        self._held_values += len(rows.predictions) * _width(first)  # Those of a model have one shape.
+        if self._refused or self._held_rows >= _WRITTEN_ROWS or self._held_values >= _WRITTEN_VALUES:
             self._encode()
 
     def finish(self) -> bytes:
@@ -208,7 +235,7 @@ class ParquetPart:
                 self._refused = error
             else:
                 self._size += self._tables[-1].nbytes
-                self._held, self._held_rows = [], 0
+                self._held, self._held_rows, self._held_values = [], 0, 0
         if self._refused is not None:
             raise self._refused
 
@@ -263,6 +290,15 @@ _PYTHON_TYPES: dict[str, set[type]] = {
 }
 
 
+def _width(prediction: Any) -> int:
+    """Return how many values a prediction holds, about: the items of a list have one shape, and text has a length."""
+    if isinstance(prediction, list):
+        return len(prediction) * _width(prediction[0]) if prediction else 1
+    if isinstance(prediction, dict):
+        return sum(map(_width, prediction.values())) + len(prediction)
+    return 1 + len(prediction) // _VALUE_BYTES if isinstance(prediction, str) else 1
+
+
 def _kind_of(value: Any, *, is_key: bool) -> str:
     """
     Return the type of a column by its first value; what is nested becomes JSON text.
@@ -290,21 +326,13 @@ def _are_all(values: Sequence[Any], kind: str) -> bool:
     if kind == "numbers":
         return _are_all([item for value in values if value is not None for item in value], "number")
     if kind == "text":
-        return not any(value is not None and not _is_utf8(value) for value in values)
+        return not any(value is not None and not is_utf8(value) for value in values)
     if int not in found:
         return True
     whole = [value for value in values if type(value) is int]
     if kind == "integer":
         return min(whole) >= -(2**63) and max(whole) < 2**63
     return min(whole) >= -_EXACT and max(whole) <= _EXACT
-
-
-def _is_utf8(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _key(file: InputFile) -> tuple[str, tuple[int, int] | None]:

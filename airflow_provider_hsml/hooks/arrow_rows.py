@@ -119,7 +119,7 @@ class _Batch:
     ) -> None:
         self._bad = bad
         self._cells = {name: dict(places) for name, places in cells.items()}
-        self._batch = _checked(batch, self._cells)
+        self._batch = _with_text(_checked(batch, self._cells))
         self._key_texts = key_texts
         self._texts: dict[Any, list[str | None] | None] = {}
         self._values: dict[str, list[Any] | None] = {}
@@ -181,6 +181,15 @@ def check_names(what: str, names: Sequence[str], first: str = "", expected: Sequ
         raise InvalidInputError(message)
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether text can be encoded: Python holds bytes that are no UTF-8 as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _checked(batch: Any, cells: dict[str, dict[int, BadRow]]) -> Any:
     """Return a batch without values that are not valid, such as text that is not UTF-8, and enter them."""
     try:
@@ -198,6 +207,29 @@ def _checked(batch: Any, cells: dict[str, dict[int, BadRow]]) -> Any:
             )
         return pa.RecordBatch.from_arrays(columns, batch.schema.names)
     return batch
+
+
+def _with_text(batch: Any) -> Any:
+    """Return a batch whose text has the usual type, and not those of pandas, polars or dictionaries."""
+    if not any(map(_is_text, batch.schema.types)):
+        return batch
+    columns = [_text(column) if _is_text(column.type) else column for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def _is_text(kind: Any) -> bool:
+    if pa.types.is_dictionary(kind):
+        return pa.types.is_string(kind.value_type) or _is_text(kind.value_type)
+    # pyarrow has no views of text before version 16.
+    return pa.types.is_large_string(kind) or getattr(pa.types, "is_string_view", lambda _kind: False)(kind)
+
+
+def _text(column: Any) -> Any:
+    decoded = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+    try:
+        return pc.cast(decoded, pa.string())
+    except pa.ArrowException:  # More than 2 GB, or a version of pyarrow that cannot.
+        return column
 
 
 def _is_valid(column: Any) -> bool:

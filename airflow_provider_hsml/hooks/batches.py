@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
+import operator
 import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -13,10 +15,12 @@ from airflow_provider_hsml.hopsworks.batch import progress as stored
 from airflow_provider_hsml.hopsworks.batch.rows import Columns, RowForm
 from airflow_provider_hsml.hopsworks.batch.table import Asked, Settings, Workplace, most_errors, score_table
 from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS, MODEL_CHANGE, ROW_FORMATS, STALE_STATE
 from airflow_provider_hsml.hopsworks.domain.deployment import check_deployment_name
 from airflow_provider_hsml.hopsworks.domain.records import Shape
 from airflow_provider_hsml.hopsworks.errors import SCOPE_MISSING, InvalidInputError, RequestRefusedError
 from airflow_provider_hsml.hopsworks.inference import predict, schemas, scoring
+from airflow_provider_hsml.hopsworks.inference.concurrency import Limit
 from airflow_provider_hsml.hopsworks.registry import lookup
 from airflow_provider_hsml.hopsworks.registry.version_files import VersionFiles
 from airflow_provider_hsml.hopsworks.routes import Routes
@@ -38,9 +42,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODEL_CHANGE = ("fail", "restart", "allow")
-STALE_STATE = ("fail", "restart")
-ROW_FORMATS = ("list", "record")
 _SPARE_SPLITS = 64
 """Requests that may be cut in two beyond those that the allowed errors need."""
 
@@ -68,7 +69,7 @@ class BatchesMixin(HsmlBaseHook):
         columns: Sequence[str] | Mapping[str, str] | None = None,
         key_columns: Sequence[str] | str | None = None,
         row_format: str | None = None,
-        chunk_rows: int | str = scoring.CHUNK_ROWS,
+        chunk_rows: int | str = CHUNK_ROWS,
         concurrency: int | str | None = None,
         fail_on_partial_error: bool | str = True,
         max_errors: int | str | None = None,
@@ -153,7 +154,7 @@ class BatchesMixin(HsmlBaseHook):
         name: str,
         batches: Any,
         *,
-        chunk_rows: int = scoring.CHUNK_ROWS,
+        chunk_rows: int = CHUNK_ROWS,
         concurrency: int | None = None,
         timeout: float | timedelta = 600.0,
     ) -> Iterator[BatchPredictions]:
@@ -165,10 +166,12 @@ class BatchesMixin(HsmlBaseHook):
         stored: ``BatchPredictOperator`` continues after an interruption.
 
         :param name: the deployment's name
-        :param batches: an iterable of batches, each a list of rows, an array, a frame or a batch of Arrow; or anything
-            with ``__arrow_c_stream__``, such as a table of Arrow, polars or DuckDB, which needs the extra ``[tables]``
+        :param batches: an iterable of batches, each a list of rows, an array, or a frame; or one table. Tables of
+            Arrow, pandas, polars or DuckDB, and all else with ``__arrow_c_stream__``, need the extra ``[tables]``. The
+            index of a pandas frame is no column
         :param chunk_rows: the most rows of a request
-        :param concurrency: requests at a time; None: 4 through Hopsworks, 16 at the ingress
+        :param concurrency: the largest number of requests at a time; None: 4 through Hopsworks, 16 at the ingress.
+            Fewer are sent while the deployment is overloaded
         :param timeout: seconds, or a ``timedelta``, for one request with its retries
         :raises InvalidInputError: an argument is wrong
         :raises HopsworksError: the deployment does not answer, or answers none of the rows
@@ -178,9 +181,11 @@ class BatchesMixin(HsmlBaseHook):
         most = None if concurrency is None else arguments.integer("concurrency", concurrency, least=1)
         seconds = arguments.seconds("timeout", timeout)
         several = _batches(batches)
-        begin = list(itertools.islice(several, 1))
+        begin: list[list[Any] | TableRows] = []
+        while not any(map(len, begin)) and (batch := next(several, None)) is not None:
+            begin.append(batch)
         ask = _Ask(self, seconds, None, Columns(), None, is_reused=False)
-        ask.first = next(iter(begin[0][:1]), None) if begin else None
+        ask.first = next(iter(begin[-1][:1]), None) if begin else None
         asked = ask(deployment, Settings("", "", size))
         return self._predict_batches(asked, itertools.chain(begin, several), most)
 
@@ -192,7 +197,7 @@ class BatchesMixin(HsmlBaseHook):
             stream.chunks(),
             asked.target,
             self._connect,
-            concurrency=concurrency,
+            limit=None if concurrency is None else Limit(concurrency),
             on_wait=lambda: self._sleep(0),
         )
         for chunk in found:
@@ -329,16 +334,44 @@ class _Batch:
 
 def _batches(value: Any) -> Iterator[list[Any] | TableRows]:
     """Yield the rows of each batch."""
+    if _is_table(value):
+        yield from _tables("batches", value)
+        return
+    for number, batch in enumerate(value):
+        what = f"batches[{number}]"
+        if _is_table(batch):
+            pieces = list(_tables(what, batch))
+            yield functools.reduce(operator.add, pieces) if pieces else []
+        elif hasattr(batch, "to_pylist"):
+            yield batch.to_pylist()
+        else:
+            yield list(arguments.sequence(what, batch))
+
+
+def _is_table(value: object) -> bool:
+    """Return whether a value has named columns: iterating over a frame gives their names, and not its rows."""
+    if hasattr(type(value), "columns"):
+        return True
+    is_array = hasattr(value, "dtype") or hasattr(value, "to_pylist")  # Arrays can be streams of Arrow, too.
+    return hasattr(value, "__arrow_c_stream__") and not is_array
+
+
+def _tables(what: str, value: Any) -> Iterator[list[Any] | TableRows]:
+    """Yield the rows of something with named columns, in the pieces that it has."""
     if hasattr(value, "__arrow_c_stream__"):
         from .arrow_files import record_batches  # noqa: PLC0415 - needs pyarrow
 
-        yield from record_batches(value)
+        yield from record_batches(value, what)
         return
-    for number, batch in enumerate(value):
-        if hasattr(batch, "to_pylist"):
-            yield batch.to_pylist()
-        else:
-            yield list(arguments.sequence(f"batches[{number}]", batch))
+    names = list(value.columns)
+    if len(set(names)) < len(names):  # pandas would leave columns out.
+        arguments.refuse(what, "columns with different names", names)
+    if hasattr(value, "to_dicts"):  # polars before 1.3
+        yield value.to_dicts()
+    elif hasattr(value, "itertuples"):  # pandas before 2.2
+        yield value.to_dict("records")
+    else:
+        arguments.refuse(what, "rows, or a frame in memory", type(value).__name__)
 
 
 def format_of(files: RowFiles) -> Format:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-from .arrow_rows import TableRows, check_names
+from .arrow_rows import TableRows, check_names, is_utf8
 from .object_storage import unreadable
 
 # isort: split
@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from .row_files import InputFile
 
@@ -58,7 +58,7 @@ class CsvTables:
         """``integer``, ``number``, ``boolean`` or ``text``, as far as it is known."""
         for file in files:
             names = next(_lines(file))[1]
-            if not _is_utf8("".join(names)):
+            if not is_utf8("".join(names)):
                 message = f"input: the header of {file.name!r} is not UTF-8.\nWrite the file in UTF-8."
                 raise InvalidInputError(message)
             check_names(file.name, names, files[0].name, self._names or names)
@@ -73,7 +73,7 @@ class CsvTables:
                 self._look(name, texts.column(name))
         return rows
 
-    def read(self, file: InputFile, start: int) -> Iterator[TableRows]:
+    def read(self, file: InputFile, start: int, _columns: Collection[str] | None = None) -> Iterator[TableRows]:
         """Yield the rows of a file in batches, from the row with this number. All files have to be counted before."""
         for texts, bad in self._batches(file, start):
             columns = [self._typed(name, texts.column(name), bad) for name in self._names]
@@ -154,15 +154,7 @@ def _fault(row: list[str], width: int) -> str | None:
     """Return why a line is no row."""
     if len(row) != width:
         return f"has {len(row)} values, and the header has {width}"
-    return None if _is_utf8("".join(row)) else "is not UTF-8"
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return None if is_utf8("".join(row)) else "is not UTF-8"
 
 
 def _lines(file: InputFile) -> Iterator[tuple[int, list[str]]]:

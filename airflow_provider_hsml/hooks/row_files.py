@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from airflow_provider_hsml.hopsworks.batch.progress import EXAMPLES
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow
 from airflow_provider_hsml.hopsworks.domain import arguments
 from airflow_provider_hsml.hopsworks.domain.plain import from_text
@@ -24,7 +25,7 @@ from .json_lines import ENDINGS, raw_lines
 from .object_storage import unreadable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from airflow.providers.common.compat.sdk import ObjectStoragePath
 
@@ -32,8 +33,6 @@ _PATTERN = frozenset("*?[")
 _TABLES = {".parquet": "parquet", ".csv": "csv", ".csv.gz": "csv"}
 _CHANGED = ("ETag", "etag", "mtime", "LastModified", "last_modified", "modificationTime", "updated")
 """What file systems call the time of a file's last change, or a hash of its content."""
-_RESULTS = ("part-000000000000-try.jsonl", "part-000000000000-try.parquet", "errors.jsonl", "manifest.json")
-"""Names of files of a result."""
 _READ_ROWS = 1024
 """Lines that are read at a time."""
 _EXAMPLE = '["s3://bucket/rows/a.parquet"]'
@@ -103,8 +102,13 @@ class Source(Protocol):
     def count(self, file: InputFile) -> int:
         """Count the rows of a file."""
 
-    def read(self, file: InputFile, start: int) -> Iterator[Any]:
-        """Yield the rows of a file, from the row with this number: lists of them, or ``TableRows``."""
+    def read(self, file: InputFile, start: int, columns: Collection[str] | None, /) -> Iterator[Any]:
+        """
+        Yield the rows of a file: lists of them, or ``TableRows``.
+
+        :param start: the number of the first row
+        :param columns: those that are used, so that no others have to be read; None for all
+        """
 
 
 class RowFiles:
@@ -126,15 +130,16 @@ class RowFiles:
         """The kind of the files."""
         return self.files[0].kind
 
-    def chunks(self, size: int, start: int) -> Iterator[tuple[int, Any]]:
+    def chunks(self, size: int, start: int, columns: Collection[str] | None = None) -> Iterator[tuple[int, Any]]:
         """
         Yield rows in chunks, with the number of the first one. A row that cannot be read is a ``BadRow``.
 
         :param size: rows of a chunk
         :param start: the first row, from 0
+        :param columns: those that are used, so that no others have to be read; None for all
         """
         held: Any = None
-        for run in self._runs(start):
+        for run in self._runs(start, columns):
             held, at = held + run if held else run, 0
             while len(held) - at >= size:
                 yield start, held[at : at + size]
@@ -161,13 +166,13 @@ class RowFiles:
         """Return what the rows depend on, as plain JSON."""
         return [file.to_json() for file in self.files]
 
-    def _runs(self, start: int) -> Iterator[Any]:
+    def _runs(self, start: int, columns: Collection[str] | None = None) -> Iterator[Any]:
         for file, count in zip(self.files, self._counts, strict=True):
             if start >= count:
                 start -= count
                 continue
             read = 0
-            for run in self._source.read(file, start):
+            for run in self._source.read(file, start, columns):
                 yield run
                 read += len(run)
             if read != count - start:
@@ -182,7 +187,7 @@ class Lines:
         """Count the rows of a file."""
         return sum(1 for _ in self._lines(file))
 
-    def read(self, file: InputFile, start: int) -> Iterator[list[Any]]:
+    def read(self, file: InputFile, start: int, _columns: Collection[str] | None = None) -> Iterator[list[Any]]:
         """Yield the rows of a file in lists, from the row with this number."""
         lines = itertools.islice(self._lines(file), start, None)
         while some := list(itertools.islice(lines, _READ_ROWS)):
@@ -259,7 +264,7 @@ def check_apart(value: object, result_path: object) -> None:
             continue
         path, plain = _path(one), _plain_path(one)
         if _PATTERN & set(path.path):
-            is_read = any(_matches(plain, f"{result}/{name}") for name in _RESULTS)
+            is_read = any(_matches(plain, f"{result}/{name}") for name in EXAMPLES)
         else:
             below = f"{result}/".removeprefix(f"{plain.rstrip('/')}/")
             is_read = below != f"{result}/" and path.is_dir() and not _has_hidden(below)

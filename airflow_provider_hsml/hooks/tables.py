@@ -15,7 +15,7 @@ from airflow_provider_hsml.hopsworks.domain.result_set import HEADER, LINES, Res
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
 from .json_lines import ENDINGS, json_of, raw_lines
-from .object_storage import local_copy, writable
+from .object_storage import local_copy, unreadable, writable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -132,5 +132,4 @@ def _lines_of(what: str, path: Path) -> Iterator[Any]:
             for number, line in raw_lines(what, path.name, file):
                 yield json_of(what, f"line {number} of {path.name!r}", line)
     except OSError as error:
-        message = f"{what}: {path.name!r} cannot be read ({error}).\nCheck whether this task may read it."
-        raise InvalidInputError(message) from error
+        raise unreadable(path.name, error, argument=what) from error

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS
 from airflow_provider_hsml.hopsworks.domain.deployment_schema import schema_id_of
 from airflow_provider_hsml.hopsworks.domain.records import Shape, instances
 from airflow_provider_hsml.hopsworks.domain.result_set import ResultSet
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.domain.records import Columns, Record
     from airflow_provider_hsml.hopsworks.flow import Backoff, Flow
-    from airflow_provider_hsml.hopsworks.inference.scoring import Connection
+    from airflow_provider_hsml.hopsworks.inference.concurrency import Connection
     from airflow_provider_hsml.hopsworks.promotion.contenders import Contender, Contenders
     from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
@@ -116,7 +117,7 @@ class VersionScoring:
     def _score_version(self, place: Workplace, contender: Contender, serving: Deployment, key: str) -> ResultSet:
         """Send the rows to the temporary deployment."""
         run = place.run
-        shape, most = contender.shape, scoring.CHUNK_ROWS
+        shape, most = contender.shape, CHUNK_ROWS
         schema = place.drive(schemas.read_for_checks(run.project, serving, run.routes))
         if schema is not None:
             shape, most = Shape.of_schema(schema), min(most, schema.max_batch_rows)

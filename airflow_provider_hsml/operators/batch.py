@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_hsml.hopsworks.domain import arguments
+from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS, MODEL_CHANGE, ROW_FORMATS, STALE_STATE
 from airflow_provider_hsml.links import DeploymentLink
 
 from .base import HsmlOperator, task_instance_id
@@ -33,12 +34,13 @@ class BatchPredictOperator(HsmlOperator):
     the result has each row once, in the order of the input. A task that is interrupted in any way continues where it
     was when it is retried or cleared. The deployment is never changed, started or scaled.
 
-    Returns a small manifest: ``result_path``, ``files``, ``errors_file``, ``counts`` (``success``, ``error``,
-    ``skipped``), ``model_name``, ``model_version``, ``deployment_version``, ``single_version`` (true, false or
-    ``"unknown"``), ``fingerprint``, ``seconds``, ``rows_per_second``, ``latency_ms`` (``p50``, ``p95``, ``p99``) and
-    ``distribution``. The same is in ``manifest.json`` in ``result_path``. Only the files that it names are the result:
-    each row of it has ``row`` (its number in the input, from 0), the key columns, ``prediction``, and ``error`` where
-    there is none. Files of JSON lines and CSV give JSON lines, Parquet gives Parquet.
+    Returns a small manifest: ``result_path``, ``files``, ``errors_file``, ``counts`` (``success``, ``error``, and
+    ``skipped``, which is 0: no row is left out), ``model_name``, ``model_version``, ``deployment_version``,
+    ``single_version`` (true, false or ``"unknown"``), ``fingerprint``, ``seconds``, ``rows_per_second``, ``latency_ms``
+    (``p50``, ``p95``, ``p99``) and ``distribution``. The same is in ``manifest.json`` in ``result_path``. Only the
+    files that it names are the result: each row of it has ``row`` (its number in the input, from 0), the key columns,
+    ``prediction``, and ``error`` where there is none. Files of JSON lines and CSV give JSON lines, Parquet gives
+    Parquet.
 
     :param deployment_name: the name of the deployment, which has to run
     :param input: files of rows: a path, a pattern such as ``/data/*.jsonl``, a folder, or a list of them; on this
@@ -47,7 +49,8 @@ class BatchPredictOperator(HsmlOperator):
     :param result_path: a folder for the result, one for each run. In object storage, if tasks run on several machines
     :param columns: the columns that the model gets, in its order; or a mapping of their names in the input to those
         that the model knows. None: those that the schema of the deployment or the registered input example has
-    :param key_columns: the columns that are carried into the result
+    :param key_columns: the columns that are carried into the result. None may be named ``row``, ``prediction``,
+        ``error``, ``field`` or ``reason``, as those of the result and of the errors file
     :param row_format: ``"list"`` or ``"record"``, how a row is sent; None: as the schema or the example has it
     :param chunk_rows: rows of a request, at most as many as the schema allows
     :param concurrency: the largest number of requests at a time. None: 4 through Hopsworks, whose proxy has about ten
@@ -94,7 +97,7 @@ class BatchPredictOperator(HsmlOperator):
         columns: Sequence[str] | Mapping[str, str] | str | None = None,
         key_columns: Sequence[str] | str | None = None,
         row_format: str | None = None,
-        chunk_rows: int | str = 256,
+        chunk_rows: int | str = CHUNK_ROWS,
         concurrency: int | str | None = None,
         fail_on_partial_error: bool | str = True,
         max_errors: int | str | None = None,
@@ -110,9 +113,9 @@ class BatchPredictOperator(HsmlOperator):
         self._check_structured("columns", columns)
         self._check_structured("key_columns", key_columns)
         for name, value, allowed in (
-            ("row_format", row_format, ("list", "record")),
-            ("on_stale_state", on_stale_state, ("fail", "restart")),
-            ("on_model_change", on_model_change, ("fail", "restart", "allow")),
+            ("row_format", row_format, ROW_FORMATS),
+            ("on_stale_state", on_stale_state, STALE_STATE),
+            ("on_model_change", on_model_change, MODEL_CHANGE),
         ):
             self._check_literal(arguments.choice, name, value, allowed=allowed)
         self._check_literal(arguments.integer, "chunk_rows", chunk_rows, least=1)

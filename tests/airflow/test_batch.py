@@ -296,8 +296,8 @@ def during(monkeypatch: pytest.MonkeyPatch, row: int, act: Callable[[], Any]) ->
     chunks = RowFiles.chunks
     is_done: list[bool] = []
 
-    def watched(self: RowFiles, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
-        for first, rows in chunks(self, size, start):
+    def watched(self: RowFiles, size: int, start: int, columns: Any = None) -> Iterator[tuple[int, list[Any]]]:
+        for first, rows in chunks(self, size, start, columns):
             if first >= row and not is_done:
                 is_done.append(True)
                 act()
@@ -525,7 +525,7 @@ class TestRows:
             ({"columns": {"x": "a", "z": "a"}}, "columns: expected at least one column"),
             ({"columns": []}, "columns: expected at least one column"),
             *[
-                ({"key_columns": [name]}, "key_columns: expected different names")
+                ({"key_columns": [name]}, "key_columns: expected different names.* of the result or of the errors file")
                 for name in ("prediction", "field", "reason")
             ],
             ({"row_format": "table"}, "row_format"),
@@ -681,17 +681,19 @@ class TestBatches:
 
         found = list(scene.hook.predict_batches(scene.name, table_of_x, chunk_rows=10))
         batches = list(scene.hook.predict_batches(scene.name, table_of_x.to_batches(max_chunksize=7)))
+        tables = list(scene.hook.predict_batches(scene.name, [[], table_of_x, table_of_x.slice(20)], chunk_rows=10))
 
         assert [value for one in found for value in one.predictions] == list(range(0, 50, 2))
         assert [len(one.predictions) for one in batches] == [7, 7, 7, 4]
+        assert [one.predictions for one in tables] == [[], list(range(0, 50, 2)), list(range(40, 50, 2))]
 
     def test_a_table_for_a_model_that_takes_lists(self, scene: Scene) -> None:
         pa = pytest.importorskip("pyarrow")
         scene.register(3, example=[[0]]).deploy(2)
 
-        (found,) = scene.hook.predict_batches(scene.name, pa.table({"x": [1, 2]}))
+        empty, found = scene.hook.predict_batches(scene.name, [[], pa.table({"x": [1, 2]})])
 
-        assert found.predictions == [3, 6]
+        assert (empty.predictions, found.predictions) == ([], [3, 6])
         (body,) = [asked.body for asked in scene.serving.requests if asked.path.endswith(":predict")]
         assert body == {"instances": [[1], [2]]}
 

@@ -1,28 +1,29 @@
-"""The files of a batch: Parquet, CSV and JSON lines; shards; results; and files that are no table."""
+"""The files of a batch: Parquet, CSV and JSON lines, on this machine and in object storage; files that are no table."""
 
 from __future__ import annotations
 
-import errno
 import gzip
 import importlib
+import io
+import itertools
 import json
-import os
 import urllib.request
-from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
+from fsspec.implementations.local import LocalFileSystem
 
 from airflow_provider_hsml.hooks import json_lines
-from airflow_provider_hsml.hooks.result_folder import JsonLines, ResultFolder
-from airflow_provider_hsml.hooks.row_files import InputFile, _plain_path, check_apart, row_files
-from airflow_provider_hsml.hopsworks.batch.progress import ResultRows
+from airflow_provider_hsml.hooks.result_folder import ResultFolder
+from airflow_provider_hsml.hooks.row_files import InputFile, RowFiles, row_files
 from airflow_provider_hsml.hopsworks.batch.rows import BadRow, Columns, RowForm
+from airflow_provider_hsml.hopsworks.domain.records import Shape
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
-from airflow_provider_hsml.tables import MOST_SHARDS, join_manifests, split_input
+from airflow_provider_hsml.tables import split_input
+from tests.support.row_files import NAMES, ROWS, read, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,38 +32,7 @@ pa = pytest.importorskip("pyarrow", reason="tables are read with pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 arrow_files = importlib.import_module("airflow_provider_hsml.hooks.arrow_files")
 csv_files = importlib.import_module("airflow_provider_hsml.hooks.csv_files")
-ParquetFormat = arrow_files.ParquetFormat
 pytestmark = pytest.mark.airflow
-
-ROWS = [{"id": f"n{x}", "x": x / 2} for x in range(1000)]
-
-
-def write(path: Path, rows: list[dict[str, Any]] | None = None, *, row_group_size: int = 100) -> Path:
-    """Write rows into a file, in the format that its name says."""
-    rows = ROWS if rows is None else rows
-    path.parent.mkdir(parents=True, exist_ok=True)
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
-        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=row_group_size)
-        return path
-    if name.endswith(".csv"):
-        text = "".join(f"{row['id']},{row['x']}\n" for row in rows)
-        content = f"id,x\n{text}".encode()
-    else:
-        content = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(content) if path.name.endswith(".gz") else content)
-    return path
-
-
-def read(given: Any, start: int = 0, size: int = 64) -> list[Any]:
-    files = row_files(given)
-    chunks = list(files.chunks(size, start))
-    assert [first for first, _ in chunks] == list(range(start, files.total, size))
-    assert all(len(rows) == size for _, rows in chunks[:-1])
-    return [row for _, rows in chunks for row in rows]
-
-
-NAMES = ("rows.jsonl", "rows.ndjson.gz", "rows.json", "rows.parquet", "rows.csv", "rows.csv.gz")
 
 
 class TestRows:
@@ -326,329 +296,68 @@ class TestValuesThatAreNotValid:
             list(arrow_files.record_batches(table))
 
 
-class TestResults:
-    PREDICTIONS = (
-        ([None, 1, 2], pa.float64()),
-        ([0.5, 1, None], pa.float64()),
-        (["a", None], pa.string()),
-        ([True, None, False], pa.bool_()),
-        ([[0.1, 0.9], None], pa.list_(pa.float64())),
-        ([{"label": "a"}, None], pa.string()),
-    )
+class CountedFiles(LocalFileSystem):  # type: ignore[misc]
+    """A storage far away, which counts the bytes that are read."""
 
-    @pytest.mark.parametrize(("predictions", "kind"), PREDICTIONS)
-    def test_parquet(self, predictions: list[Any], kind: Any) -> None:
-        """The type of the first prediction is that of all parts, also of those before it and after it."""
-        remembered: dict[str, Any] = {}
-        content = []
-        for values in ([None, None], predictions, [None]):
-            part = ParquetFormat().begin(remembered)
-            part.add(ResultRows(0, {"id": [f"n{row}" for row in range(len(values))]}, values))
-            assert part.size > 0
-            content.append(part.finish())
-        tables = [pq.read_table(pa.BufferReader(one)) for one in content]
+    cachable = False
+    read = 0
 
-        found = tables[1]
-        assert found.column_names == ["row", "id", "prediction", "error"]
-        assert found.schema.field("prediction").type == kind
-        values = found["prediction"].to_pylist()
-        assert values == [json.dumps(one) if isinstance(one, dict) else one for one in predictions]
-        assert tables[2].schema == tables[1].schema
+    def open(self, path: str, **_: Any) -> Any:
+        storage = self
 
-    @pytest.mark.parametrize(
-        ("values", "wrong"),
-        [
-            ([1, "one"], 1),
-            ([1, True], 1),
-            ([0.5, None, False], 2),
-            ([True, 0], 1),
-            (["a", 1], 1),
-            (["a", "\ud800"], 1),
-            ([[0.5], [1, True]], 1),
-            ([[0.5], [2**53 + 1]], 1),
-            ([[0.5], "a"], 1),
-            ([0.5, 2**53, 2**53 + 1], 2),
-            ([0.5, 10**400], 1),
-        ],
-    )
-    @pytest.mark.parametrize("written", [1, 4096])
-    def test_predictions_of_another_type(
-        self, monkeypatch: pytest.MonkeyPatch, values: list[Any], wrong: int, written: int
-    ) -> None:
-        """A value is stored as it is, or named; and a part that lacks rows is never written."""
-        monkeypatch.setattr(arrow_files, "_WRITTEN_ROWS", written)
-        remembered: dict[str, Any] = {}
-        part = ParquetFormat().begin(remembered)
-        found = []
-        for row, value in enumerate(values):
-            with suppress(InvalidInputError):
-                part.add(ResultRows(row, {}, [value]))
+        class Counted(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                found = super().read(size) or b""
+                storage.read += len(found)
+                return found
 
-        for act in (part.finish, lambda: part.add(ResultRows(9, {}, [values[0]])), part.finish):
-            with pytest.raises(InvalidInputError, match=f"the value of 'prediction' in row {wrong} is not of the") as e:
-                act()
-            found.append(str(e.value))
-        assert len(set(found)) == 1
-        assert remembered == {}
-
-    @pytest.mark.parametrize(
-        "parts",
-        [
-            [[1], [0.5]],
-            [[1, 0.5]],
-            [[0.5], [1]],
-            [[1, 2.7, -0.9]],
-            [[None], [-(2**53)], [2**53, 0.1]],
-            [[[1]], [[0.5, None], []]],
-        ],
-    )
-    def test_numbers_lose_nothing_and_have_one_type(self, parts: list[list[Any]]) -> None:
-        remembered: dict[str, Any] = {}
-        tables = []
-        for values in parts:
-            part = ParquetFormat().begin(remembered)
-            for row, value in enumerate(values):
-                part.add(ResultRows(row, {}, [value]))
-            tables.append(pq.read_table(pa.BufferReader(part.finish())))
-
-        assert [table["prediction"].to_pylist() for table in tables] == parts
-        assert len({str(table.schema) for table in tables if table["prediction"].null_count < len(table)}) == 1
-
-    def test_keys_keep_large_integers(self) -> None:
-        part = ParquetFormat().begin({})
-        part.add(ResultRows(0, {"id": [2**63 - 1, None]}, [1, 2]))
-
-        assert pq.read_table(pa.BufferReader(part.finish()))["id"].to_pylist() == [2**63 - 1, None]
-        part.add(ResultRows(2, {"id": [2**63]}, [1]))
-        with pytest.raises(InvalidInputError, match="the value of 'id' in row 2"):
-            part.finish()
-
-    def test_json_lines(self) -> None:
-        part = JsonLines().begin({})
-        part.add(ResultRows(0, {"id": ["a", 'b"']}, [{"x": [1]}, None], {1: "no"}))
-        part.add(ResultRows(2, {"id": [None]}, [0.5]))
-
-        assert part.finish() == (
-            b'{"row": 0, "id": "a", "prediction": {"x": [1]}}\n'
-            b'{"row": 1, "id": "b\\"", "prediction": null, "error": "no"}\n'
-            b'{"row": 2, "id": null, "prediction": 0.5}\n'
-        )
-        assert part.size == len(part.finish())
+        return Counted(Path(path).read_bytes())
 
 
-class TestFolder:
-    @pytest.mark.parametrize(
-        ("given", "result", "is_inside"),
-        [
-            ("in", "in", True),
-            ("in", "in/out", True),
-            ("file://{}/in/", "in/out/", True),
-            ("in", "link/out", True),
-            ("in/*.jsonl", "in", True),
-            ("in/**/*.jsonl", "in/a/b", True),
-            ("in/*/*.json", "in/out", True),
-            ("in", "in/_out", False),
-            ("in", "in2", False),
-            ("in", "out", False),
-            ("in/rows-*.jsonl", "in", False),
-            ("in/*.jsonl", "in/out", False),
-            ("in/rows.jsonl", "in", False),
-        ],
-    )
-    def test_a_result_inside_of_the_input(self, tmp_path: Path, given: str, result: str, is_inside: bool) -> None:
-        write(tmp_path / "in" / "rows.jsonl")
-        (tmp_path / "link").symlink_to(tmp_path / "in")
-        path = given.format(tmp_path) if "{}" in given else f"{tmp_path}/{given}"
-        for value in (path, [path], json.dumps([path]), [{"path": path, "row_groups": [0, 1]}, path]):
-            with pytest.raises(InvalidInputError, match="is inside of the input") if is_inside else nullcontext():
-                check_apart(value, f"{tmp_path}/{result}")
+class TestWhatIsRead:
+    COLUMNS = ("id", "x", "y", "z")
 
-    def test_a_result_inside_of_the_input_in_object_storage(self, tmp_path: Path) -> None:
-        assert _plain_path("s3://conn@tables/in/") == _plain_path("s3://tables/in")
-        assert _plain_path("s3://conn@tables/in") != _plain_path("s3://other/in")
+    def table(self, tmp_path: Path) -> tuple[CountedFiles, Any]:
+        """Return a storage with a Parquet file of 50 row groups of 1,000 rows."""
+        path = tmp_path / "rows.parquet"
+        columns = {name: [row / 7 for row in range(50_000)] for name in self.COLUMNS}
+        pq.write_table(pa.table(columns), path, row_group_size=1000, use_dictionary=False, compression="none")
+        storage = CountedFiles()
+        remote = SimpleNamespace(protocol="far", fs=storage, path=str(path), name=path.name)
+        file = InputFile(remote, path.stat().st_size, "")  # type: ignore[arg-type]
+        files = RowFiles([file], arrow_files.Tables([file]))
+        storage.read = 0
+        return storage, files
 
-    @pytest.mark.parametrize("scheme", ["", "file://"])
-    def test_files(self, tmp_path: Path, scheme: str) -> None:
-        folder = ResultFolder(f"{scheme}{tmp_path}/new/results/")
+    def test_a_row_group_at_a_time(self, tmp_path: Path) -> None:
+        storage, files = self.table(tmp_path)
+        size = files.files[0].size
+        chunks, seen = files.chunks(1000, 0), []
+        while next(chunks, None) is not None:
+            seen.append(storage.read)
 
-        assert folder.names() == []
-        folder.write("a", b"1")
-        folder.write("a", b"2")
-        assert folder.create("b", b"3")
-        assert not folder.create("b", b"4")
-        folder.join("c", ["a", "b"])
-        assert {name: folder.read(name) for name in folder.names()} == {"a": b"2", "b": b"3", "c": b"23"}
-        folder.delete("a")
-        folder.delete("a")
-        assert folder.read("a") is None
-        assert sorted(path.name for path in (tmp_path / "new" / "results").iterdir()) == ["b", "c"]
+        assert len(seen) == 50
+        assert seen[0] < size / 12, "the metadata and one group"
+        assert all(later - read < size / 20 for read, later in itertools.pairwise(seen))
+        assert seen[-1] < 1.1 * size
 
-    @pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
-    def test_a_folder_without_hard_links(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-        def no_link(*_: Any) -> None:
-            raise OSError(number, os.strerror(number))
+    def test_the_columns_that_are_used(self, tmp_path: Path) -> None:
+        storage, files = self.table(tmp_path)
+        form = RowForm.build(Columns({"x": "x"}, ("id",)), Shape(), {"id": 1.0, "x": 1.0})
 
-        monkeypatch.setattr(os, "link", no_link)
-        folder = ResultFolder(tmp_path)
+        rows = [rows for _, rows in files.chunks(4096, 0, form.used)]
 
-        assert folder.create("a", b"1")
-        assert not folder.create("a", b"2")
-        assert folder.read("a") == b"1"
-        assert folder.names() == [path.name for path in tmp_path.iterdir()] == ["a"]
+        assert {tuple(some.names) for some in rows} == {("id", "x")}
+        assert sum(map(len, rows)) == files.total
+        assert storage.read < 0.6 * files.files[0].size
+        assert form.used == {"x", "id"}
 
-    def test_a_link_that_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "link", lambda *_: Path("/nowhere").stat())
-        with pytest.raises(InvalidInputError, match="cannot be written to"):
-            ResultFolder(tmp_path).create("a", b"1")
-
-    def test_no_space_is_left(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        folder = ResultFolder(tmp_path)
-
-        def full(*_: Any) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr("pathlib.Path.write_bytes", full)
-        with pytest.raises(InvalidInputError, match="cannot be written to \\(No space left on device\\)"):
-            folder.write("a", b"1")
-        assert folder.names() == []
-
-    @pytest.mark.parametrize(
-        "number",
-        [
-            errno.EIO,
-            errno.ENOSPC,
-            errno.ETIMEDOUT,
-            errno.ESTALE,
-            errno.EACCES,
-            errno.ENOENT,
-            errno.EISDIR,
-            errno.ENOTDIR,
-        ],
-    )
-    def test_a_failure_of_storage_may_pass(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-        """A retry of the task makes sense then, unless the path is wrong or forbidden."""
-        lasting = number in (errno.EACCES, errno.ENOENT, errno.EISDIR, errno.ENOTDIR)
-        files = [row_files(str(write(tmp_path / name))) for name in NAMES if "gz" not in name]
-        folder = ResultFolder(tmp_path / "out")
-
-        def fail(*_: Any, **__: Any) -> None:
-            raise OSError(number, os.strerror(number))
-
-        monkeypatch.setattr("pathlib.Path.write_bytes", fail)
-        monkeypatch.setattr(ObjectStoragePath, "open", fail)
-        acts: list[Any] = [lambda: folder.write("a", b"1"), lambda: folder.join("a", ["b"])]
-        acts += [lambda one=one: list(one.chunks(64, 0)) for one in files if one.kind != "parquet"]
-        for act in acts:
-            with pytest.raises(InvalidInputError, match="cannot be") as caught:
-                act()
-            assert caught.value.transient is not lasting
-
-    @pytest.mark.parametrize("name", ["rows.parquet", "rows.csv.gz", "rows.jsonl.gz"])
-    def test_a_damaged_file_does_not_pass(self, tmp_path: Path, name: str) -> None:
-        content = write(tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(content[:4] + b"\0" * (len(content) // 2) + content[len(content) // 2 + 4 :])
-
-        with pytest.raises(InvalidInputError, match="cannot be read") as caught:
-            read(str(tmp_path / name))
-        assert not caught.value.transient
-
-    @pytest.mark.parametrize("given", ["/proc/1/nowhere", "", None, 3])
-    def test_no_folder(self, given: Any) -> None:
-        with pytest.raises(InvalidInputError, match="result_path"):
-            ResultFolder(given)
-
-
-class TestShards:
-    def test_parquet_is_cut_between_row_groups(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("used", [None, {"missing"}])
+    def test_all_columns_where_none_of_the_used_is_there(self, tmp_path: Path, used: set[str] | None) -> None:
+        """A row that lacks a column is named as such."""
         path = write(tmp_path / "rows.parquet")
 
-        shards = split_input(str(path), rows_per_shard=250)
-
-        parts = [[first, first + 2] for first in range(0, 10, 2)]
-        assert [[entry["row_groups"] for entry in shard] for shard in shards] == [[part] for part in parts]
-        assert {(entry["path"], entry["size"]) for (entry,) in shards} == {(str(path), path.stat().st_size)}
-        assert [row for shard in shards for row in read(shard)] == ROWS
-        json.dumps(shards)
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_files_are_put_together(self, tmp_path: Path, name: str) -> None:
-        for number in range(5):
-            write(tmp_path / f"{number}-{name}", ROWS[number * 100 : number * 100 + 100])
-
-        shards = split_input(tmp_path, rows_per_shard=200)
-
-        assert [len(shard) for shard in shards] == [2, 2, 1]
-        assert [row for shard in shards for row in read(shard)] == ROWS[:500]
-
-    @pytest.mark.parametrize("name", NAMES)
-    def test_a_file_that_was_changed_meanwhile(self, tmp_path: Path, name: str) -> None:
-        ((entry,),) = split_input(write(tmp_path / name))
-        assert read(json.dumps([entry])) == ROWS
-        os.utime(tmp_path / name, (1, 1))
-
-        for given in (entry, {**entry, "changed": "1.0", "size": 3}):
-            with pytest.raises(InvalidInputError, match=f"'{name}' was changed after split_input"):
-                row_files(given)
-
-    @pytest.mark.parametrize("known", ["last_modified", "modificationTime", "mtime", "modified()", "ukey()"])
-    def test_file_systems_name_the_last_change_differently(self, known: str) -> None:
-        class Files:
-            def __init__(self, changed: str) -> None:
-                self.changed = changed
-
-            def invalidate_cache(self) -> None:
-                pass
-
-            def info(self, _: str) -> dict[str, Any]:
-                return {"size": 3, known: self.changed}
-
-            def modified(self, _: str) -> str:
-                if known == "modified()":
-                    return self.changed
-                raise NotImplementedError
-
-            def ukey(self, path: str) -> str:
-                return str(self.info(path))
-
-        found = [InputFile.of(SimpleNamespace(fs=Files(one), path="rows.jsonl")) for one in ("1", "1", "2")]  # type: ignore[arg-type]
-
-        assert found[0].changed == found[1].changed != found[2].changed
-
-    def test_too_many(self, tmp_path: Path) -> None:
-        path = write(tmp_path / "rows.parquet", [{"x": x} for x in range(MOST_SHARDS + 1)], row_group_size=1)
-
-        with pytest.raises(InvalidInputError, match="expected at most 1024 shards, got 1025"):
-            split_input(path, rows_per_shard=1)
-
-    @pytest.mark.parametrize(
-        ("second", "single"),
-        [
-            ({}, True),
-            ({"model_version": 4}, False),
-            ({"deployment_version": 8}, False),
-            ({"single_version": False}, False),
-            ({"single_version": "unknown"}, "unknown"),
-        ],
-    )
-    def test_manifests_are_put_together(self, second: dict[str, Any], single: bool | str) -> None:
-        one = {
-            "result_path": "/a",
-            "files": ["part-1.jsonl"],
-            "counts": {"success": 3, "error": 1, "skipped": 0},
-            "model_version": 3,
-            "deployment_version": 7,
-            "single_version": True,
-            "rows_per_second": 10.0,
-            "fingerprint": "f",
-        }
-
-        joined = join_manifests([one, {**one, "result_path": "/b", **second}])
-
-        assert joined["files"] == ["/a/part-1.jsonl", "/b/part-1.jsonl"]
-        assert joined["counts"] == {"success": 6, "error": 2, "skipped": 0}
-        assert joined["single_version"] == single
-        with pytest.raises(InvalidInputError, match="manifests: expected at least one"):
-            join_manifests([])
+        assert [row for _, rows in row_files(str(path)).chunks(64, 0, used) for row in rows] == ROWS
 
 
 @pytest.fixture(scope="module")

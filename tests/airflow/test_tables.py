@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -68,6 +70,21 @@ def test_files_without_rows(
     with pytest.raises(InvalidInputError, match=message) as caught:
         tables.records_of("input", str(tmp_path / name), Columns())
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("number", "passes"), [(errno.EIO, True), (errno.EACCES, False)])
+def test_a_failure_of_storage_may_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, passes: bool
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(LINES)
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("pathlib.Path.open", fail)
+    with pytest.raises(InvalidInputError, match=r"labels: 'rows\.jsonl' cannot be read") as caught:
+        tables.records_of("labels", str(tmp_path / "rows.jsonl"), Columns())
+    assert caught.value.transient is passes
 
 
 def test_more_rows_than_are_accepted_are_not_even_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,5 +11,5 @@ The rules that make the result correct after every interruption:
    try that Airflow has given up, and which still runs, cannot change it.
 
 ``table`` is the engine; ``rows`` makes requests of rows; ``held`` has the rows of the result until they are written;
-``served`` reads the deployment; ``progress`` is what is stored; ``concurrency`` and ``statistics`` count.
+``served`` reads the deployment; ``progress`` is what is stored; ``statistics`` counts.
 """

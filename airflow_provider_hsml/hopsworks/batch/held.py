@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .concurrency import Limit
+    from airflow_provider_hsml.hopsworks.inference.concurrency import Limit
+
     from .progress import Format, Part, Progress, ResultRows, Results
     from .rows import BadRow
 
@@ -35,9 +36,8 @@ class Held:
         """What the parts share: these rows may be dropped, so their part of it is not the progress's yet."""
         self._part: Part = form.begin(self._remembered)
         self._errors: list[bytes] = []
-        self._latencies: list[float] = []
-        self._predictions: list[list[Any]] = []
-        """Of each chunk."""
+        self._latencies = copy.deepcopy(progress.latencies)
+        self._distribution = copy.deepcopy(progress.distribution)
         self._answered: int | None = None
         self.rows = 0
         self.errors = 0
@@ -59,11 +59,11 @@ class Held:
         self._part.add(rows)
         self.rows += len(rows.predictions)
         self.errors += len(bad)
-        self._latencies += latencies
+        self._latencies.add(latencies)
         answered = rows.predictions
         if bad:
             answered = [one for place, one in enumerate(answered) if place not in bad]
-        self._predictions.append(answered)
+        self._distribution.add(answered)
         if answered and self._answered is None:
             self._answered = rows.first + next(place for place in itertools.count() if place not in bad)
         for place, fault in sorted(bad.items()):
@@ -96,9 +96,7 @@ class Held:
         progress.answered = self._answered if progress.answered is None else progress.answered
         progress.rows += self.rows
         progress.errors += self.errors
-        progress.latencies.add(self._latencies)
-        for some in self._predictions:
-            progress.distribution.add(some)
+        progress.latencies, progress.distribution = self._latencies, self._distribution
         results.write(f"_progress-{try_name}.json", json.dumps(progress.to_json()).encode())
         self._progress.adopt(progress)
         return Held(form, self._progress)

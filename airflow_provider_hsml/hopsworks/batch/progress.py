@@ -19,6 +19,13 @@ FORM = 1
 """The version of what is stored."""
 _PROGRESS = re.compile(r"_progress-[a-z0-9-]+\.json")
 _OWN = re.compile(r"(part|_errors|errors)-\d{12}-[a-z0-9-]+\.[a-z.]+|_progress-[a-z0-9-]+\.json")
+EXAMPLES = (
+    MANIFEST,
+    *(f"part-{0:012d}-try.{ending}" for ending in ("jsonl", "parquet")),
+    *(f"{begin}-{0:012d}-try.jsonl" for begin in ("errors", "_errors")),
+    "_progress-try.json",
+)
+"""A name of each kind of file in the folder of a result."""
 
 
 class Results(Protocol):

@@ -77,7 +77,8 @@ class Columns:
         given = [value] if isinstance(value, str) else arguments.sequence("key_columns", value)
         names = tuple(arguments.text("key_columns", name) for name in given)
         if _RESERVED & set(names) or len(set(names)) < len(names):
-            expected = f"different names, none of {', '.join(sorted(_RESERVED))}, which the result has itself"
+            taken = ", ".join(sorted(_RESERVED))
+            expected = f"different names, none of {taken}, which are names of the result or of the errors file"
             arguments.refuse("key_columns", expected, list(names))
         return names
 
@@ -180,6 +181,11 @@ class RowForm:
         if shape.width and kind == "list" and names is not None and len(names) != shape.width:
             _refuse_width(shape, shape.width, names)
         return cls(columns, names, kind, optional, schema)
+
+    @property
+    def used(self) -> set[str] | None:
+        """The columns of the input that are used; None for all."""
+        return None if self.names is None else {*self.names, *self.columns.keys}
 
     def prepare(self, first: int, rows: Sequence[Any] | TableRows) -> Prepared:
         """

@@ -13,6 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS
 from airflow_provider_hsml.hopsworks.errors import (
     DeploymentError,
     HopsworksError,
@@ -20,20 +21,21 @@ from airflow_provider_hsml.hopsworks.errors import (
     SupersededError,
 )
 from airflow_provider_hsml.hopsworks.inference import scoring
+from airflow_provider_hsml.hopsworks.inference.concurrency import Limit
 
 from . import progress as stored
-from .concurrency import Limit, LimitedConnection
 from .held import Held, Report
 from .progress import MANIFEST, Progress, ResultRows
 from .rows import BadRow
 from .served import Served, read_served, settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
     from airflow_provider_hsml.hopsworks.flow import Flow
-    from airflow_provider_hsml.hopsworks.inference.scoring import Chunk, Connection, Target
+    from airflow_provider_hsml.hopsworks.inference.concurrency import Connection
+    from airflow_provider_hsml.hopsworks.inference.scoring import Chunk, Target
     from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 
     from .progress import Format, Results
@@ -62,12 +64,15 @@ class Rows(Protocol):
     total: int
     """The number of rows."""
 
-    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any] | TableRows]]:
+    def chunks(
+        self, size: int, start: int, columns: Collection[str] | None
+    ) -> Iterator[tuple[int, list[Any] | TableRows]]:
         """
         Yield rows in chunks, with the number of the first one. A row that cannot be read is a ``BadRow``.
 
         :param size: rows of a chunk
         :param start: the first row, from 0
+        :param columns: those that are used, so that no others have to be read; None for all
         """
 
     def check_unchanged(self) -> None:
@@ -86,7 +91,7 @@ class Settings:
     """A hash of what is scored: see ``Progress.key``."""
     try_name: str
     """Identifies this try, for the names of files: lower-case letters, digits and hyphens."""
-    chunk_rows: int = scoring.CHUNK_ROWS
+    chunk_rows: int = CHUNK_ROWS
     concurrency: int | None = None
     max_errors: int | None = None
     """None: 1 % of the rows."""
@@ -280,7 +285,7 @@ class _Scoring:
         :raises ModelChanged: the deployment serves something else
         """
         found = scoring.score_chunks(
-            self._chunks(), self._asked.target, self._connect, concurrency=self._limit.most, on_wait=self._attend
+            self._chunks(), self._asked.target, self._place.connect, limit=self._limit, on_wait=self._attend
         )
         with closing(found):
             while (chunk := self._kept(found, lambda: next(found, None))) is not None:
@@ -302,13 +307,11 @@ class _Scoring:
             raise
 
     def _chunks(self) -> Iterator[tuple[int, list[str]]]:
-        for first, rows in self._place.rows.chunks(self._asked.chunk_rows, self._progress.rows):
-            prepared = self._asked.form.prepare(first, rows)
+        form = self._asked.form
+        for first, rows in self._place.rows.chunks(self._asked.chunk_rows, self._progress.rows, form.used):
+            prepared = form.prepare(first, rows)
             self._prepared.append(prepared)
             yield first, prepared.instances
-
-    def _connect(self, sleep: Callable[[float], None]) -> Connection:
-        return LimitedConnection(self._place.connect(sleep), self._limit, sleep)
 
     def _rows_of(self, chunk: Chunk) -> tuple[ResultRows, dict[int, BadRow]]:
         """Return the rows of the result, and those that failed by their places."""
@@ -378,7 +381,7 @@ class _Elsewhere:
         return self._found
 
     def _at(self, end: int) -> list[str]:
-        for first, rows in self._rows.chunks(_ROWS_OF_A_PLACE, max(0, end - _ROWS_OF_A_PLACE)):
+        for first, rows in self._rows.chunks(_ROWS_OF_A_PLACE, max(0, end - _ROWS_OF_A_PLACE), self._form.used):
             return self._form.prepare(first, rows).instances
         return []
 
@@ -387,7 +390,7 @@ def _answered_row(place: Workplace, asked: Asked, progress: Progress) -> list[st
     """Return a row as JSON that an earlier try has an answer to, alone in a list; an empty list if there is none."""
     if progress.answered is None:
         return []
-    for first, rows in place.rows.chunks(1, progress.answered):
+    for first, rows in place.rows.chunks(1, progress.answered, asked.form.used):
         return asked.form.prepare(first, rows).instances
     return []
 

@@ -22,37 +22,29 @@ import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS
 from airflow_provider_hsml.hopsworks.domain.judge import predictions_of
 from airflow_provider_hsml.hopsworks.domain.plain import as_json, finite
-from airflow_provider_hsml.hopsworks.errors import (
-    MODEL_5XX,
-    HopsworksError,
-    InferenceError,
-    RequestRefusedError,
-    UnexpectedResponseError,
-    VerificationError,
-)
-from airflow_provider_hsml.hopsworks.flow import Sleep, drive, steady, timed
-from airflow_provider_hsml.hopsworks.untrusted_text import beginning
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, VerificationError
+from airflow_provider_hsml.hopsworks.flow import Sleep, drive, steady
 
 from . import predict
+from .concurrency import Lane, Limit
+from .refusals import is_crash, is_passing, is_too_large_answer, none_answered, reason_of, refuses_rows
+from .tally import Outage, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
-    from airflow_provider_hsml.hopsworks.api import Call, Project
+    from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.flow import Clock
 
-T = TypeVar("T")
+    from .concurrency import Connection
 
-CHUNK_ROWS = 256
-"""Rows of a request. A deployment with a schema of its requests accepts at most 512."""
 AT_THE_PROXY, AT_THE_INGRESS = 4, 16
 """Requests at a time. Hopsworks' proxy keeps about ten connections to models for all of its users."""
-ALL_REFUSED = 100
-"""Refused rows, without one that was answered, after which a deployment counts as answering none."""
 MOST_SUSPECTS = 20
 """Rows of a chunk with which a model may fail, before it has answered any, until the chunk is left for later."""
 _SAMPLE = 10
@@ -65,21 +57,7 @@ _READY = 4
 """Chunks on the way for each request at a time: being sent, waiting for it, or for their turn to be yielded."""
 _BETWEEN_WAITS = 5.0
 """Seconds between two calls of ``on_wait`` while no chunk is complete."""
-_MOST_OF_REASON = 300
-"""Characters of the reason for which a row was refused."""
-_ENTITY_MISSING = "ENTITY_NOT_FOUND"
-"""The code with which a deployment says that the online store has no features for a row."""
 _NO_VALUE = "the answer is null, or holds a value that JSON cannot hold, such as NaN"
-
-
-class Connection(Protocol):
-    """A client that sends calls, for one thread."""
-
-    def send(self, call: Call[T]) -> T:
-        """Send a call, and return its result."""
-
-    def close(self) -> None:
-        """Close the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,11 +132,13 @@ def score(
     :param connect: makes the connection of one thread; called with a function that sleeps for some seconds and ends
         the connection's retries when the work ends
     :param chunk_rows: rows of a request
-    :param concurrency: requests at a time; None: as the route takes them
+    :param concurrency: the most requests at a time, fewer while the deployment is overloaded; None: as many as the
+        route takes
     :param on_wait: called in this thread after each chunk, and every few seconds while none is complete
     :raises HopsworksError: the deployment does not answer, or answers none of the rows
     """
-    return score_chunks(_encoded_chunks(rows, chunk_rows), target, connect, concurrency=concurrency, on_wait=on_wait)
+    limit = None if concurrency is None else Limit(concurrency)
+    return score_chunks(_encoded_chunks(rows, chunk_rows), target, connect, limit=limit, on_wait=on_wait)
 
 
 def score_chunks(
@@ -166,7 +146,7 @@ def score_chunks(
     target: Target,
     connect: Callable[[Callable[[float], None]], Connection],
     *,
-    concurrency: int | None = None,
+    limit: Limit | None = None,
     on_wait: Callable[[], object] = lambda: None,
 ) -> Generator[Chunk, None, None]:
     """
@@ -175,12 +155,13 @@ def score_chunks(
     :param chunks: the number of the first row of each, and its rows as JSON; one without rows is not sent
     :param target: the deployment
     :param connect: as for ``score``
-    :param concurrency: as for ``score``
+    :param limit: of the requests at a time, which the caller can read; None: as many as the route takes
     :param on_wait: as for ``score``
     :raises HopsworksError: the deployment does not answer, or answers none of the rows
     """
-    most = target.concurrency if concurrency is None else concurrency
-    work = _Work(target, connect)
+    limit = limit or Limit(target.concurrency)
+    most = limit.most
+    work = _Work(target, connect, limit)
     sent: deque[Future[Chunk]] = deque()
     executor = ThreadPoolExecutor(most, thread_name_prefix="hsml-scoring")
     try:
@@ -212,85 +193,21 @@ def _encoded_chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[
         first += len(some)
 
 
-class _Tally:
-    """What all threads together have seen of a deployment."""
-
-    def __init__(self, target: Target) -> None:
-        self.answered_row: Sequence[str] = target.answered_row
-        """A row that was answered, alone in a list; empty while none was."""
-        self._most_splits = target.most_splits
-        self._splits = 0
-        self._refused = 0
-        self._last: HopsworksError | None = None
-        self._lock = threading.Lock()
-
-    def answered(self, row: str) -> None:
-        """Remember a row that was answered."""
-        if not self.answered_row:
-            self.answered_row = [row]
-
-    def refused(self, error: HopsworksError) -> bool:
-        """Count a refused row, and return whether there are many of them and no row was answered so far."""
-        with self._lock:
-            self._refused += 1
-            self._last = error
-        return self._refused >= ALL_REFUSED and not self.answered_row
-
-    def split(self, error: HopsworksError) -> None:
-        """
-        Count a request that is cut in two because it was refused.
-
-        :raises _Outage: there were too many of them
-        """
-        with self._lock:
-            self._splits += 1
-        if self._most_splits is not None and self._splits > self._most_splits:
-            line = (
-                f"{self._most_splits} requests were cut in two to find the rows at fault, and there are more.\nCorrect "
-                "the rows. If each alone is answered, the requests are too large: lower 'chunk_rows'."
-            )
-            raise _Outage(error.extended(line))
-
-    def check_answered(self) -> None:
-        """
-        Check that some row was answered, if any was refused.
-
-        :raises HopsworksError: none was; the last refusal
-        """
-        if self._last is not None and not self.answered_row:
-            raise none_answered(self._last, self._refused)
-
-
-class _Outage(Exception):
-    """An error that is not about the rows of its request."""
-
-    def __init__(self, error: HopsworksError) -> None:
-        super().__init__()
-        self.error = error
-
-
 class _Ended(Exception):
     """The work has ended while a thread was waiting."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Lane:
-    """The connection of one thread, and its own view of the project: an ingress keeps the addresses it has tried."""
-
-    connection: Connection
-    project: Project
 
 
 class _Work:
     """Scores chunks, in any thread."""
 
-    def __init__(self, target: Target, connect: Callable[[Callable[[float], None]], Connection]) -> None:
-        self.tally = _Tally(target)
+    def __init__(self, target: Target, connect: Callable[[Callable[[float], None]], Connection], limit: Limit) -> None:
+        self.tally = Tally(target.answered_row, target.most_splits)
         self._target = target
         self._connect = connect
+        self._limit = limit
         self._ended = threading.Event()
         self._lock = threading.Lock()
-        self._idle: list[_Lane] = []
+        self._idle: list[Lane] = []
 
     def end(self) -> None:
         """End the waits of all threads."""
@@ -312,20 +229,21 @@ class _Work:
         """
         lane = self._take()
         try:
-            return drive(self._score(lane.project, first, rows), lane.connection.send, self._sleep)
-        except _Outage as outage:
+            return drive(self._score(lane, first, rows), lane.send, self._sleep)
+        except Outage as outage:
             raise outage.error from None
         finally:
             self._give_back(lane)
 
-    def _take(self) -> _Lane:
+    def _take(self) -> Lane:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
         project = self._target.project
-        return _Lane(self._connect(self._sleep), replace(project, ingress=copy.deepcopy(project.ingress)))
+        own = replace(project, ingress=copy.deepcopy(project.ingress))
+        return Lane(self._connect(self._sleep), own, self._limit, lambda: self._sleep(0))
 
-    def _give_back(self, lane: _Lane) -> None:
+    def _give_back(self, lane: Lane) -> None:
         with self._lock:
             if not self._ended.is_set():
                 self._idle.append(lane)
@@ -336,16 +254,16 @@ class _Work:
         if self._ended.wait(seconds):
             raise _Ended
 
-    async def _score(self, project: Project, first: int, rows: Sequence[str]) -> Chunk:
+    async def _score(self, lane: Lane, first: int, rows: Sequence[str]) -> Chunk:
         while True:
-            chunk, suspect = await self._halved(project, first, rows, may_suspect=not self.tally.answered_row)
+            chunk, suspect = await self._halved(lane, first, rows, may_suspect=not self.tally.answered_row)
             if suspect is None:
                 return chunk
             # The model failed with some rows before it had answered any: whether that is about them, a later try tells.
-            await self._until_answering(project, rows, suspect)
+            await self._until_answering(lane, rows, suspect)
 
     async def _halved(
-        self, project: Project, first: int, rows: Sequence[str], *, may_suspect: bool
+        self, lane: Lane, first: int, rows: Sequence[str], *, may_suspect: bool
     ) -> tuple[Chunk, HopsworksError | None]:
         """
         Request the predictions for a chunk, and halve it where its rows are refused.
@@ -358,21 +276,21 @@ class _Work:
         while ranges and suspects < MOST_SUSPECTS:
             begin, end = ranges.pop()
             try:
-                predictions, seconds = await self._ask(project, rows[begin:end], first + begin)
+                predictions, seconds = await self._ask(lane, rows[begin:end], first + begin)
             except HopsworksError as error:
-                if end - begin > 1 and (refuses_rows(error) or _is_too_large(error)):
+                if end - begin > 1 and (refuses_rows(error) or is_too_large_answer(error)):
                     self.tally.split(error)
                     middle = (begin + end) // 2
                     ranges += [(middle, end), (begin, middle)]
                     continue
                 if not refuses_rows(error):
                     raise
-                if may_suspect and _is_crash(error):
+                if may_suspect and is_crash(error):
                     suspect, suspects = error, suspects + 1
                     continue
-                chunk.refused[first + begin] = _reason(error)
+                chunk.refused[first + begin] = reason_of(error)
                 if self.tally.refused(error):
-                    await self._look_elsewhere(project)
+                    await self._look_elsewhere(lane)
                     self.tally.check_answered()
             else:
                 self.tally.answered(rows[begin])
@@ -380,7 +298,7 @@ class _Work:
                 _enter(chunk, begin, predictions)
         return chunk, suspect
 
-    async def _until_answering(self, project: Project, rows: Sequence[str], error: HopsworksError) -> None:
+    async def _until_answering(self, lane: Lane, rows: Sequence[str], error: HopsworksError) -> None:
         """
         Wait until some row was answered: the model may have to come up.
 
@@ -396,72 +314,69 @@ class _Work:
             pause = min(2 * pause, _LONGEST_PAUSE)
             for row in itertools.chain(rows[:: -(-len(rows) // _SAMPLE)], _lazily(target.elsewhere)):
                 try:
-                    await self._ask_once(project, [row])
+                    await self._ask_once(lane, [row])
                 except HopsworksError as failed:
                     error = failed
                 else:
                     self.tally.answered(row)
                     break
 
-    async def _look_elsewhere(self, project: Project) -> None:
+    async def _look_elsewhere(self, lane: Lane) -> None:
         """Try rows from other places of the input until one is answered."""
         for row in self._target.elsewhere():
             if self.tally.answered_row:
                 return
             try:
-                await self._ask(project, [row], None)
+                await self._ask(lane, [row], None)
             except HopsworksError as error:
                 if not refuses_rows(error):
                     raise
             else:
                 self.tally.answered(row)
 
-    async def _ask(self, project: Project, rows: Sequence[str], first: int | None) -> tuple[list[Any], float]:
+    async def _ask(self, lane: Lane, rows: Sequence[str], first: int | None) -> tuple[list[Any], float]:
         """
         Request the predictions for rows, and retry while the deployment does not answer any.
 
         :param first: the number of the first row; None: the request has no id
-        :return: the predictions, and the seconds of the request
-        :raises _Outage: it fails with rows that it has answered before, or limits the rate, for too long
+        :return: the predictions, and the seconds of the request that was answered
+        :raises Outage: it fails with rows that it has answered before, or limits the rate, for too long
         """
         target, pause = self._target, _FIRST_PAUSE
         request_id = None if first is None else target.request_id(first, len(rows))
         ends = target.clock() + min(OUTAGE_SECONDS, target.timeout)
         while True:
             try:
-                answer, seconds = await timed(
-                    predict.until_reached(
-                        project,
-                        target.name,
-                        lambda _seconds: self._ask_once(project, rows, request_id),
-                        timeout=target.timeout,
-                        clock=target.clock,
-                    ),
-                    target.clock,
+                answer = await predict.until_reached(
+                    lane.project,
+                    target.name,
+                    lambda _seconds: self._ask_once(lane, rows, request_id),
+                    timeout=target.timeout,
+                    clock=target.clock,
                 )
             except HopsworksError as error:
-                if _is_crash(error):
-                    if await self._is_answering(project):
+                if is_crash(error):
+                    if await self._is_answering(lane):
                         raise
-                elif not _is_passing(error):
+                elif not is_passing(error):
                     raise
                 if target.clock() >= ends:
-                    raise _Outage(error) from error
+                    raise Outage(error) from error
                 await Sleep(max(pause, error.retry_after or 0.0))
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
-                return self._predictions(answer, len(rows)), seconds
+                return self._predictions(answer, len(rows)), lane.seconds
 
-    async def _ask_once(self, project: Project, rows: Sequence[str], request_id: str | None = None) -> Any:
+    async def _ask_once(self, lane: Lane, rows: Sequence[str], request_id: str | None = None) -> Any:
         body = f'{{"{self._target.key}": [{", ".join(rows)}]}}'
-        return await predict.ask_model(project, self._target.name, body.encode(), request_id=request_id)
+        return await predict.ask_model(lane.project, self._target.name, body.encode(), request_id=request_id)
 
-    async def _is_answering(self, project: Project) -> bool:
+    async def _is_answering(self, lane: Lane) -> bool:
         """Return whether a row that was answered before still is; true while none was."""
         if not self.tally.answered_row:
             return True
         try:
-            await self._ask_once(project, self.tally.answered_row)
+            await self._ask_once(lane, self.tally.answered_row)
         except HopsworksError:
             return False
         return True
@@ -476,62 +391,6 @@ class _Work:
             )
             raise VerificationError(message)
         return predictions
-
-
-def refuses_rows(error: HopsworksError) -> bool:
-    """
-    Return whether a request was refused because of its rows, and not because of the deployment's state.
-
-    :param error: the error of the request
-    """
-    if predict.is_unreached(error) or _is_passing(error):
-        return False
-    # The ingress refuses a request that is too large, which one of fewer rows is not.
-    is_too_large = isinstance(error, InferenceError) and error.status == predict.TOO_LARGE
-    is_models = predict.is_model_refusal(error) or predict.is_schema_refusal(error)
-    return is_models or is_too_large or _ENTITY_MISSING in _text(error)
-
-
-def none_answered(error: HopsworksError, rows: int) -> HopsworksError:
-    """
-    Return the error for a deployment that answers no row.
-
-    :param error: its last refusal
-    :param rows: the number of rows that it was asked for
-    """
-    return error.extended(
-        f"The first {rows} rows were refused, and none was answered.\nCheck that the rows have the columns that this "
-        "version takes: its registered input example shows them."
-    )
-
-
-def _is_passing(error: HopsworksError) -> bool:
-    """Return whether the rate is limited, or the online store does not answer: the same request can succeed later."""
-    if getattr(error, "status", None) in (408, 429):
-        return True
-    return predict.is_without_features(error) and _ENTITY_MISSING not in _text(error)
-
-
-def _is_crash(error: HopsworksError) -> bool:
-    """Return whether the model itself failed with a request: because of a row, or with every one."""
-    if predict.is_unreached(error) or not predict.is_model_refusal(error):
-        return False
-    if isinstance(error, InferenceError):
-        return error.status >= 500
-    return isinstance(error, RequestRefusedError) and error.code == MODEL_5XX
-
-
-def _is_too_large(error: HopsworksError) -> bool:
-    """Return whether the response is beyond the connection's limit, which a smaller request may meet."""
-    return isinstance(error, UnexpectedResponseError) and not error.transient
-
-
-def _text(error: HopsworksError) -> str:
-    return error.text if isinstance(error, InferenceError | RequestRefusedError) else ""
-
-
-def _reason(error: HopsworksError) -> str:
-    return beginning(_text(error) or str(error), _MOST_OF_REASON)
 
 
 def _enter(chunk: Chunk, begin: int, predictions: Sequence[Any]) -> None:

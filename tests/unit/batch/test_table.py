@@ -17,7 +17,7 @@ from airflow_provider_hsml.hopsworks.batch.table import Asked, Settings, Workpla
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentStatus
 from airflow_provider_hsml.hopsworks.domain.records import Shape
 from airflow_provider_hsml.hopsworks.errors import DeploymentError, HopsworksError, InferenceError, InvalidInputError
-from airflow_provider_hsml.hopsworks.inference import scoring
+from airflow_provider_hsml.hopsworks.inference import scoring, tally
 from airflow_provider_hsml.hopsworks.inference.scoring import Target
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from tests.support.fake import PROJECT
@@ -117,7 +117,7 @@ class Numbers:
     row: Callable[[int], Any] = lambda number: {"x": number}
     before: Callable[[int], object] = lambda _first: None
 
-    def chunks(self, size: int, start: int) -> Iterator[tuple[int, list[Any]]]:
+    def chunks(self, size: int, start: int, _columns: object = None) -> Iterator[tuple[int, list[Any]]]:
         for first in range(start, self.total, size):
             self.before(first)
             yield first, [self.row(number) for number in range(first, min(first + size, self.total))]
@@ -254,7 +254,7 @@ class TestErrors:
     @pytest.mark.parametrize("is_answered", [True, False])
     def test_bad_rows_at_the_beginning(self, monkeypatch: pytest.MonkeyPatch, bad: str, *, is_answered: bool) -> None:
         """More rows than tell that none is answered, fewer than may fail: the rows elsewhere decide."""
-        monkeypatch.setattr(scoring, "ALL_REFUSED", 10)
+        monkeypatch.setattr(tally, "ALL_REFUSED", 10)
         monkeypatch.setattr(scoring, "OUTAGE_SECONDS", 0.1)
         monkeypatch.setattr(scoring, "_FIRST_PAUSE", 0.001)
         monkeypatch.setattr(table, "_BEFORE_ANY_ANSWER", 10)

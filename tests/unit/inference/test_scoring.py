@@ -21,6 +21,7 @@ from airflow_provider_hsml.hopsworks.errors import (
     VerificationError,
 )
 from airflow_provider_hsml.hopsworks.inference import predict, scoring
+from airflow_provider_hsml.hopsworks.inference.concurrency import Limit
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 from tests.support.fake import PROJECT, refusal, row
 
@@ -118,6 +119,51 @@ class TestOrder:
         assert [len(chunk.latencies) for chunk in chunks] == [1] * 10
         assert all(0 < seconds < 1 for chunk in chunks for seconds in chunk.latencies)
         assert deployment.most_busy == deployment.opened == deployment.closed == scoring.AT_THE_PROXY
+
+    def test_latencies_are_those_of_requests(self) -> None:
+        """The wait for other requests, and attempts that failed, are not part of them."""
+        faults = [refusal(400, 250008)] * 3
+
+        def slow(rows: list[Any]) -> Any:
+            time.sleep(0.005)
+            return faults.pop() if faults else doubled(rows)
+
+        deployment = Deployment(slow)
+        limit = Limit(8)
+        limit.now = 1
+        target, begun = scoring.Target(PROJECT, "digits"), time.monotonic()
+        chunks = list(
+            scoring.score_chunks(((row, ["1"]) for row in range(24)), target, deployment.connect, limit=limit)
+        )
+        took = time.monotonic() - begun
+
+        assert deployment.opened == 8
+        assert deployment.most_busy == 1
+        latencies = [seconds for chunk in chunks for seconds in chunk.latencies]
+        assert len(latencies) == 24
+        assert sum(latencies) < took
+
+    def test_an_overload_lowers_the_number_of_requests_at_a_time(self) -> None:
+        """Of each caller: a table, batches, a comparison."""
+        together, first = threading.Barrier(8, timeout=30), set(range(8))
+        busy: list[int] = []
+
+        def overloaded(rows: list[Any]) -> Any:
+            if rows[0] in first:
+                first.remove(rows[0])
+                together.wait()
+                if rows == [0]:
+                    return InferenceError("ask", status=429, text="slow down", retry_after=0.001)
+            if rows[0] > 50:
+                busy.append(deployment.busy)
+            time.sleep(0.001)
+            return doubled(rows)
+
+        deployment = Deployment(overloaded)
+
+        assert predictions(deployment.score(range(150), chunk_rows=1, concurrency=8)) == list(range(0, 300, 2))
+        assert deployment.most_busy == 8
+        assert max(busy) <= 4
 
     def test_rows_are_read_as_they_are_sent(self) -> None:
         read = 0

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.batch.concurrency import Limit, LimitedConnection, is_overload
 from airflow_provider_hsml.hopsworks.errors import (
     InferenceError,
     InvalidInputError,
     NoResponseError,
     RequestRefusedError,
 )
+from airflow_provider_hsml.hopsworks.inference.concurrency import Lane, Limit, is_overload
 from tests.support.fake import PROJECT
 
 if TYPE_CHECKING:
@@ -66,16 +66,20 @@ class TestLimit:
 
 class Connection:
     def __init__(self, act: Callable[[], Any]) -> None:
-        self.act, self.is_closed = act, False
+        self.act = act
 
     def send(self, _call: Any) -> Any:
         return self.act()
 
     def close(self) -> None:
-        self.is_closed = True
+        raise NotImplementedError
 
 
-class TestConnection:
+def ended() -> None:
+    raise KeyError("ended")
+
+
+class TestLane:
     def test_no_more_requests_at_a_time_than_the_limit(self) -> None:
         limit, busy, most = Limit(8), 0, 0
         limit.overloaded()
@@ -94,9 +98,9 @@ class TestConnection:
             return "x"
 
         def work() -> None:
-            connection = LimitedConnection(Connection(act), limit, lambda _seconds: None)
+            lane = Lane(Connection(act), PROJECT, limit, lambda: None)
             for _ in range(10):
-                assert connection.send(CALL) == "x"
+                assert lane.send(CALL) == "x"
 
         threads = [threading.Thread(target=work) for _ in range(8)]
         for thread in threads:
@@ -109,27 +113,23 @@ class TestConnection:
         limit = Limit(1)
         limit.enter(lambda: None)
 
-        def ended(_seconds: float) -> None:
-            raise KeyError("ended")
-
+        lane = Lane(Connection(lambda: 1), PROJECT, limit, ended)
         with pytest.raises(KeyError, match="ended"):
-            LimitedConnection(Connection(lambda: 1), limit, ended).send(CALL)
+            lane.send(CALL)
         # What Hopsworks itself is asked is not limited.
         read: Any = api.get_deployment(PROJECT, "digits")
-        assert LimitedConnection(Connection(lambda: 1), limit, ended).send(read) == 1
+        assert lane.send(read) == 1
 
     def test_errors_are_passed_on(self) -> None:
         def fail() -> Any:
             raise NoResponseError("timeout")
 
-        limit, inner = Limit(4), Connection(fail)
-        connection = LimitedConnection(inner, limit, lambda _seconds: None)
+        limit = Limit(4)
 
-        with pytest.raises(NoResponseError, match="timeout"):
-            connection.send(CALL)
-        assert limit.now == 2
-        connection.close()
-        assert inner.is_closed
+        for now in (2, 2):  # The place of a request that failed is free again.
+            with pytest.raises(NoResponseError, match="timeout"):
+                Lane(Connection(fail), PROJECT, limit, ended).send(CALL)
+            assert limit.now == now
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
@@ -16,8 +17,7 @@ from airflow_provider_hsml.hopsworks.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_hsml.hopsworks.api import Call
-    from airflow_provider_hsml.hopsworks.inference.scoring import Connection
+    from airflow_provider_hsml.hopsworks.api import Call, Project
 
 T = TypeVar("T")
 
@@ -29,6 +29,16 @@ _FORGET = 1.02
 """The factor by which the best latency is raised at each window: a deployment may become slower for good."""
 _LONGEST_WAIT = 0.5
 """Seconds between two checks whether the work has ended."""
+
+
+class Connection(Protocol):
+    """A client that sends calls, for one thread."""
+
+    def send(self, call: Call[T]) -> T:
+        """Send a call, and return its result."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 class Limit:
@@ -104,34 +114,36 @@ class Limit:
         self._window.clear()
 
 
-class LimitedConnection:
-    """A connection whose requests to a deployment keep to a limit."""
+@dataclass(slots=True)
+class Lane:
+    """The connection of one thread, whose requests to the deployment keep to the limit of all threads."""
 
-    def __init__(self, connection: Connection, limit: Limit, sleep: Callable[[float], None]) -> None:
-        self._connection = connection
-        self._limit = limit
-        self._sleep = sleep
+    connection: Connection
+    project: Project
+    """The thread's own view of the project: an ingress keeps the addresses it has tried."""
+    limit: Limit
+    check: Callable[[], object]
+    """Raises an exception once the work has ended."""
+    seconds: float = 0.0
+    """Seconds of the last request to the deployment, without the wait for the limit."""
 
     def send(self, call: Call[T]) -> T:
-        """Send a call, and return its result."""
+        """Send a call, and return its result. What Hopsworks itself is asked is not limited."""
         if not call.asks_deployment:
-            return self._connection.send(call)
-        self._limit.enter(lambda: self._sleep(0))
+            return self.connection.send(call)
+        self.limit.enter(self.check)
         begun = time.monotonic()
         try:
-            answer: Any = self._connection.send(call)
+            answer = self.connection.send(call)
+            self.seconds = time.monotonic() - begun  # Before another request may be sent.
         except HopsworksError as error:
             if is_overload(error):
-                self._limit.overloaded()
+                self.limit.overloaded()
             raise
         finally:
-            self._limit.leave()
-        self._limit.answered(time.monotonic() - begun)
-        return answer  # type: ignore[no-any-return]
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
+            self.limit.leave()
+        self.limit.answered(self.seconds)
+        return answer
 
 
 def is_overload(error: HopsworksError) -> bool:
