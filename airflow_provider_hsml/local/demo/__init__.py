@@ -100,12 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_checkout()
         with Interrupts() as interrupts, Lock(demo), ExitStack() as ends, interrupts.heeded():
             _Demo(demo, interrupts, ends, keep=options.keep).run()
-    except DemoFailedError as error:
-        if demo.is_dir():
-            print(f"See the logs: {', '.join(str(log) for log in sorted(demo.glob('*.log')))}", flush=True)
-        print(f"DEMO FAILED: {error}", flush=True)
-        return 1
-    except DemoInterruptedError as error:
+    except (DemoFailedError, DemoInterruptedError) as error:
         print(f"DEMO FAILED: {error}", flush=True)
         return 1
     return 0
