@@ -43,7 +43,7 @@ class NoPageError(Exception):
 _KINDS = (
     dict.fromkeys(("Running", "Idle", "verified"), "up")
     | dict.fromkeys(("Failed", "rolled back", "rejected", "unverified"), "failed")
-    | dict.fromkeys(("Created", "Stopped", "superseded", "not finished"), "down")
+    | dict.fromkeys((*_MOVING, promotions.IN_PROGRESS, promotions.ROLLING_BACK), "moving")
 )
 
 
@@ -185,7 +185,7 @@ def when(value: Any) -> str:
 
 
 def kind(status: str) -> str:
-    """Return the kind of a status of a deployment or a result of a promotion, which sets its colour."""
+    """Return the kind of a deployment's status or a promotion's result, which sets its colour; ``down`` for others."""
     return _KINDS.get(status, "down")
 
 
