@@ -38,7 +38,7 @@ ROLLBACK = (
 
     assert churn_of_section_6.retrain_iris().test().state == "failed"
     assert HsmlHook().get_deployment("iris").model_version == 1
-    assert [one.served.version for one in HsmlHook().get_promotion_state("iris").rejected] == [2]
+    assert [one.version for one in HsmlHook().get_promotion_state("iris").rejected] == [2]
 """
 )
 SCRIPTED = """
