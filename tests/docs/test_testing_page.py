@@ -111,8 +111,8 @@ def changed(dag: str, lines: list[str]) -> str:
     """Return a DAG with the lines of a page in place of those that set the same names."""
     for line in lines:
         name = line.partition(" = ")[0]
-        dag, count = re.subn(rf"(?m)^( +){name} = .*$", lambda found, line=line: found[1] + line, dag)
-        assert count == 1, name
+        (there,) = re.findall(rf"(?m)^ +{name} = .*$", dag)
+        dag = dag.replace(there, there[: -len(there.lstrip())] + line)
     if not AIRFLOW_V_3_0_PLUS:
         dag = dag.replace("from airflow.sdk import", "from airflow.decorators import")
     return dag
