@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
@@ -18,6 +19,7 @@ PAGES = "".join(page.read_text() for page in sorted((Path(__file__).parents[2] /
 COMPARE = "Compare offline and online features first"
 STORES = """
 import json, sys, types
+from datetime import datetime
 OFFLINE, ONLINE = json.loads({rows!r})
 class Frame(list):
     def to_dict(self, orient):
@@ -27,7 +29,8 @@ class View:
     primary_keys = {{"cc_num"}}
     def get_batch_data(self, start_time, primary_key, event_time, transformed, dataframe_type):
         assert primary_key and event_time and not transformed and dataframe_type == "pandas"
-        return Frame(row for row in OFFLINE if row["event_time"] >= start_time)
+        rows = (row | {{"event_time": datetime.fromisoformat(row["event_time"])}} for row in OFFLINE)
+        return Frame(row for row in rows if row["event_time"] >= start_time)
     def init_serving(self):
         self.is_ready = True
     def get_feature_vectors(self, entry, return_type, transform, allow_missing):
@@ -176,10 +179,12 @@ def test_compare_offline_and_online_features_first(tmp_path: Path, monkeypatch: 
     (tmp_path / "dags").mkdir()
     (tmp_path / "dags" / "compared.py").write_text(dag_of(COMPARE, "compared"))
     script = code_of(COMPARE)[1]
+    # The newest of the last day is the third; the fourth is too old to be read.
+    ages = [timedelta(hours=3), timedelta(hours=1), timedelta(hours=2), timedelta(days=2)]
     offline = [
-        {"cc_num": number, "event_time": f"2026-01-{day:02}", "amount": float(number * day), "risk": 1}
+        {"cc_num": number, "event_time": str(datetime.now(UTC) - age), "amount": float(number * factor), "risk": 1}
         for number in range(150)
-        for day in (1, 3, 2)
+        for factor, age in zip((1, 3, 2, 4), ages, strict=True)
     ]
     online: list[dict[str, object]] = [{"cc_num": number, "amount": number * 3} for number in range(150)]
     wrong = [row | {"amount": 7.5} for row in online[:75]]
