@@ -40,7 +40,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "write_timeout": {
         "label": "Write timeout",
-        "description": "Seconds for the response to one PUT; older servers copy the model's files meanwhile.",
+        "description": "Seconds for the whole of a PUT, an upload, a copy or the start of a job. "
+        "Older servers copy the model's files during a PUT.",
         "schema": {"type": ["number", "null"], "default": 300, "minimum": 1},
     },
     "max_response_mb": {

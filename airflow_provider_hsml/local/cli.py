@@ -3,7 +3,7 @@ The command ``hsml-local``: the local Model Serving in a terminal, for the lapto
 
 - ``hsml-local serve``: run the server until Ctrl-C
 - ``hsml-local prepare``: build the model server's environment in advance, so that the first deployment starts quickly
-- ``hsml-local demo``: run the demo of ``make demo``
+- ``hsml-local demo``: play four nights of an example DAG, in a checkout of the project; ``make demo`` calls it
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="build the model server's environment in advance")
     prepare.add_argument("--root", type=Path, default=Path("~/.hsml-local"), help="its environments/ are built, too")
     prepare.add_argument("--cache", type=Path, help="where the model server's environments are built")
-    commands.add_parser("demo", help="run the demo of make demo", add_help=False)
+    commands.add_parser("demo", help="play four nights of an example DAG (in a checkout)", add_help=False)
     return parser
 
 

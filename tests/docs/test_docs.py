@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import shlex
 import textwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.cli.cli_parser import get_parser
 
 import airflow_provider_hsml
 from airflow_provider_hsml import operators, sensors
@@ -73,6 +75,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_code_is_python(page: Path) -> None:
     for code in CODE.findall(page.read_text()):
         ast.parse(code)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_those_of_airflow(page: Path) -> None:
+    """Each line that calls ``airflow`` is a whole command, with the arguments that Airflow's own parser takes."""
+    parser = get_parser()
+    text = page.read_text().replace("\\\n", "").replace(",\n", ",")
+    for command in re.findall(r"^(?: {4})?airflow (\w.*)$", text, re.MULTILINE):
+        assert parser.parse_args(shlex.split(command, comments=True)).func
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)

@@ -31,6 +31,16 @@ def test_a_night(hopsworks_serving):
     assert churn.retrain_iris().test().state == "success"
     assert HsmlHook().predict("iris", instances=[[5.1, 3.5, 1.4, 0.2]]) == {"predictions": [0]}
 """
+ROLLBACK = (
+    README
+    + """
+    import churn_of_section_6
+
+    assert churn_of_section_6.retrain_iris().test().state == "failed"
+    assert HsmlHook().get_deployment("iris").model_version == 1
+    assert [one.version for one in HsmlHook().get_promotion_state("iris").rejected] == [2]
+"""
+)
 SCRIPTED = """
 from test_churn import run
 
@@ -86,9 +96,26 @@ def test_the_project(tmp_path: Path) -> None:
 def test_the_dag_of_the_readme(tmp_path: Path) -> None:
     (dag,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
-    printed = run(tmp_path, dag.replace("/tmp/iris", str(tmp_path / "iris")), test_iris=README)
+    dag = dag.replace("/tmp/iris", str(tmp_path / "iris"))
+    worse = (ROOT / "docs" / "start" / "first-deployment.md").read_text().partition("\n## 6. See a rollback\n")[2]
+    changes = worse.partition("```python\n")[2].partition("```")[0].splitlines()
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "churn_of_section_6.py").write_text(changed(dag, changes))
+
+    printed = run(tmp_path, dag, test_iris=ROLLBACK)
 
     assert "1 passed" in printed, printed
+
+
+def changed(dag: str, lines: list[str]) -> str:
+    """Return a DAG with the lines of a page in place of those that set the same names."""
+    for line in lines:
+        name = line.partition(" = ")[0]
+        (there,) = re.findall(rf"(?m)^ +{name} = .*$", dag)
+        dag = dag.replace(there, there[: -len(there.lstrip())] + line)
+    if not AIRFLOW_V_3_0_PLUS:
+        dag = dag.replace("from airflow.sdk import", "from airflow.decorators import")
+    return dag
 
 
 @pytest.mark.parametrize("names", [[], ["a.joblib", "b.pkl"], ["model.txt"]])

@@ -43,7 +43,7 @@ def test_the_start_page_leads_to_the_projects(client: Client) -> None:
 def test_a_project_without_anything(client: Client) -> None:
     said = words(page(client, PROJECT))
 
-    assert "Deployments None yet." in said
+    assert "Deployments No deployments yet." in said
     assert "digits 3 3 accuracy 0.93" in said
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_hsml.local.console import promotions
+from airflow_provider_hsml.local.console.pages import kind
 from airflow_provider_hsml.local.console.promotions import FOLDER, Mark, Served
 from airflow_provider_hsml.local.world.files import ProjectFiles
 from tests.local.test_console import PROJECT, page, words
@@ -122,7 +123,7 @@ def test_one_row_for_each_promotion(files: ProjectFiles) -> None:
         ),
         # The configuration failed, not the version.
         ([*FIRST, entry("h", "rolled_back", 1, 1, 200)], [("rolled back", 1), ("verified", 1)], {}),
-        ([*FIRST, entry("i", "promoting", 2, 1, NOW - 10)], [("under way", 2), ("verified", 1)], {}),
+        ([*FIRST, entry("i", "promoting", 2, 1, NOW - 10)], [("in progress", 2), ("verified", 1)], {}),
         (
             [*FIRST, entry("i", "rolling_back", 2, 1, NOW - 10)],
             [("rolling back", 2), ("verified", 1)],
@@ -166,6 +167,29 @@ def test_a_journal_of_any_content(files: ProjectFiles, odd: bytes) -> None:
     assert all(len(each.reason) <= 2000 for each in promotions.promotions(files, "digits", NOW))
 
 
+@pytest.mark.parametrize(
+    ("run", "task"),
+    [
+        ("retrain/night@home/deploy/-1@2", "retrain/night@home/deploy/-1"),
+        ("retrain/night/deploy/-1@0/0197-region", "retrain/night/deploy/-1"),
+        ("retrain/night/deploy/-1", "retrain/night/deploy/-1"),
+        ("", ""),
+    ],
+)
+def test_the_task_of_a_run(files: ProjectFiles, run: str, task: str) -> None:
+    write(files, entry("a", "verified", 1, None, 110, run=run))
+
+    assert [each.task for each in promotions.promotions(files, "digits", NOW)] == [task]
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [("Starting", "moving"), ("in progress", "moving"), ("rolling back", "moving"), ("approved", "down")],
+)
+def test_only_what_moves_has_the_colour_of_it(word: str, shown: str) -> None:
+    assert kind(word) == shown
+
+
 def test_what_the_pages_say(client: Client) -> None:
     number = client.running()
     write(client.serving.world.project(119).files, *FIRST, *FAILED)
@@ -180,7 +204,7 @@ def test_what_the_pages_say(client: Client) -> None:
 
     row = "rolled back digits 2 before: digits 1 it lies 1970-01-01 00:03:40 UTC retrain/night 2/deploy/-1"
     assert f"{row} verified digits 1 1970-01-01 00:01:50 UTC" in deployment
-    assert "Something is under way" not in deployment
+    assert "A change is in progress" not in deployment
     assert "model version 2: 0.92, rolled back" in model
     assert "2 rolled back by digits: it lies" in words(model)
     assert "digits, model version 2 rolled back Rolled back by deployment digits: it lies" in second
@@ -209,7 +233,7 @@ def test_every_page_refreshes_while_a_deployment_moves(client: Client, path: str
 
     text = page(client, f"{PROJECT}{path.format(number)}")
     assert 'http-equiv="refresh"' in text
-    assert "this page refreshes every 2 seconds" in text
+    assert "A change is in progress. This page refreshes every 2 seconds." in text
     client.until(number, "Running")
     assert "http-equiv" not in page(client, f"{PROJECT}{path.format(number)}")
 

@@ -90,11 +90,14 @@ class TestCheckNight:
             (dataclasses.replace(SECOND, deployments=[7, 8]), "the list of deployments is"),
             (dataclasses.replace(SECOND, candidates=SECOND.candidates[:2]), "the number of versions registered is 2"),
             (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, action="created"), "the action of the deploying task"),
-            (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, verified_by="status"), "verified_by='status'"),
+            (
+                outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, verified_by="status"),
+                "verified_by is 'status', expected one of",
+            ),
             (outcome(2, 5, {4: 0.97, 5: 0.98, 6: 0.99}, 0.98), "the best accuracy of the night is 0.99"),
-            (outcome(2, 2, {4: 0.5, 5: 0.6, 6: 0.5}, 0.6), "one of the night's candidates is deployed"),
+            (outcome(2, 2, {4: 0.5, 5: 0.6, 6: 0.5}, 0.6), "version 2 is none of the night's candidates"),
             (dataclasses.replace(SECOND, served_accuracy=None), "the accuracy served is None, expected 0.99"),
-            (dataclasses.replace(SECOND, is_as_recorded=False), "whether it answers as recorded is False"),
+            (dataclasses.replace(SECOND, is_as_recorded=False), "night 2: version 6 does not answer as recorded."),
             (outcome(2, 6, {4: 0.97, 5: 0.98, 6: 0.99}, 0.99, deployment_id=8), "the list of deployments is"),
         ],
     )
@@ -109,7 +112,7 @@ class TestCheckNight:
         ("night", "why"),
         [
             (outcome(3, 8, {7: 0.8, 8: 0.9, 9: 0.7}, 0.9), "the version kept is 8, expected 6"),
-            (outcome(3, 6, {7: 0.8, 8: 1.0, 9: 0.7}, 0.99), "all candidates are worse"),
+            (outcome(3, 6, {7: 0.8, 8: 1.0, 9: 0.7}, 0.99), "a candidate is as good as the served version (0.99)"),
         ],
     )
     def test_production_must_be_kept_for_a_reason(self, night: Outcome, why: str) -> None:
@@ -124,14 +127,17 @@ class TestCheckNight:
             (fourth(action="updated", verified_by="fingerprint"), "the action of the deploying task is 'updated'"),
             (fourth(previous_model_version=2), "the version in the process that answers is 6, expected 2"),
             (dataclasses.replace(FOURTH, answered_by=10), "the version in the process that answers is 10, expected 6"),
-            (dataclasses.replace(FOURTH, is_as_recorded=False), "whether it answers as recorded is False"),
-            (dataclasses.replace(FOURTH, candidates=THIRD.candidates), "the best candidate has a better metric"),
+            (dataclasses.replace(FOURTH, is_as_recorded=False), "version 6 does not answer as recorded"),
+            (
+                dataclasses.replace(FOURTH, candidates=THIRD.candidates),
+                "no candidate is better than the served version (0.99)",
+            ),
             (fourth(metric_value=0.98), "the best accuracy of the night is 1.0, expected 0.98"),
-            (fourth(reason="'digits', which was not changed"), "whether the record gives the reason"),
+            (fourth(reason="'digits', which was not changed"), "the record does not give the reason: 'digits', which"),
             (fourth(preflight="passed"), "the end of the preflight is 'passed', expected 'failed'"),
             (
                 fourth(reason="version 10 answers otherwise than recorded"),
-                "whether the record says that production was not changed",
+                "the record does not say that production was kept: version 10",
             ),
         ],
     )
@@ -242,12 +248,12 @@ def test_a_silence_is_broken_with_what_is_being_done(
     monkeypatch.setattr(processes, "_TICK", 0.01)
     said = ""
     with processes.Voice() as voice:
-        voice.doing = "task deploy"
+        voice.doing = "running task deploy"
         deadline = time.monotonic() + 20
         while not said and time.monotonic() < deadline:
             said = capsys.readouterr().out
 
-    assert "still busy with task deploy" in said
+    assert "still running task deploy" in said
 
 
 class TestServer:
@@ -406,8 +412,10 @@ class TestEnds:
             said = (process.communicate(timeout=60)[0]).splitlines()
 
         assert process.returncode == 1
-        assert said[-1].startswith("DEMO FAILED: prepare ended with exit code 1: see prepare.log.")
-        assert str(checkout / ".demo" / "prepare.log") in said[-2]
+        assert said[-2:] == [
+            "DEMO FAILED: prepare ended with exit code 1.",
+            f"See {checkout / '.demo' / 'prepare.log'}.",
+        ]
 
     def test_one_at_a_time(
         self, checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -417,7 +425,10 @@ class TestEnds:
             code = demo.main([])
 
         assert code == 1
-        assert "another demo is running" in capsys.readouterr().out.splitlines()[-1]
+        assert capsys.readouterr().out.splitlines()[-2:] == [
+            f"DEMO FAILED: another demo is running in {checkout / '.demo'}.",
+            "Wait for it, or end it.",
+        ]
 
     def test_needs_a_checkout(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -435,7 +446,7 @@ class TestEnds:
         monkeypatch.setattr(demo, "_NEEDED", ("json", "no_such_package"))
 
         assert demo.main([]) == 1
-        assert "cannot import no_such_package: run make demo" in capsys.readouterr().out
+        assert "cannot import no_such_package.\nRun make demo" in capsys.readouterr().out
 
 
 def test_a_server_that_was_left_up_is_ended(tmp_path: Path) -> None:

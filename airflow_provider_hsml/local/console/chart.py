@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,10 +79,10 @@ class Chart:
     """Of marked points, and of those out of range."""
     versions: tuple[Label, ...]
     """The numbers of the versions, as many as have room."""
-    width: int = WIDTH
-    height: int = HEIGHT
-    top: int = _TOP
-    bottom: int = HEIGHT - _BOTTOM
+    width: ClassVar[int] = WIDTH
+    height: ClassVar[int] = HEIGHT
+    top: ClassVar[int] = _TOP
+    bottom: ClassVar[int] = HEIGHT - _BOTTOM
 
     @classmethod
     def of(cls, metric: str, values: Mapping[int, float | None], marks: Mapping[int, str]) -> Self | None:

@@ -43,17 +43,16 @@ class NoPageError(Exception):
 _KINDS = (
     dict.fromkeys(("Running", "Idle", "verified"), "up")
     | dict.fromkeys(("Failed", "rolled back", "rejected", "unverified"), "failed")
-    | dict.fromkeys(("Created", "Stopped", "superseded", "not finished"), "down")
+    | dict.fromkeys((*_MOVING, promotions.IN_PROGRESS, promotions.ROLLING_BACK), "moving")
 )
 
 
 def projects(world: World) -> dict[str, Any]:
     """Return the content of the list of projects."""
-    mine = [world.project(project.id) for project in world.accounts.projects if not project.is_foreign]
     return {
         "projects": [
             {"id": each.project.id, "name": each.project.name, "deployments": len(each.deployments.all_shown())}
-            for each in mine
+            for each in _own(world)
         ],
         "version": world.line.release,
     }
@@ -101,7 +100,7 @@ def deployment(world: World, project: int, deployment: int) -> dict[str, Any]:
     failed_at, logs = (None, logs) if logs else _last_failure(holdings, row["name"])
     history = _history(world, holdings, row["name"])
     return _of(holdings) | {
-        "is_moving": _is_moving(row) or any(each.is_under_way for each in history),
+        "is_moving": _is_moving(row) or any(each.is_in_progress for each in history),
         "row": row,
         "versions": holdings.deployments.versions(deployment),
         "promotions": history,
@@ -186,8 +185,8 @@ def when(value: Any) -> str:
 
 
 def kind(status: str) -> str:
-    """Return the kind of a status, which sets its colour."""
-    return _KINDS.get(status, "moving")
+    """Return the kind of a deployment's status or a promotion's result, which sets its colour; ``down`` for others."""
+    return _KINDS.get(status, "down")
 
 
 def indented(content: str) -> str:
@@ -210,6 +209,11 @@ def _laid_out(value: Any, indent: str) -> str:
     ]
     begin, end = "{}" if isinstance(value, dict) else "[]"
     return "\n".join([begin, ",\n".join(lines), f"{indent}{end}"])
+
+
+def _own(world: World) -> list[Holdings]:
+    """Return the projects in which the user has a role."""
+    return [world.project(project.id) for project in world.accounts.projects if not project.is_foreign]
 
 
 def _holdings(world: World, project: int) -> Holdings:
@@ -256,8 +260,7 @@ def _history(world: World, holdings: Holdings, name: str) -> list[Promotion]:
 def _marks(world: World, holdings: Holdings, name: str) -> dict[int, list[Mark]]:
     """Return which versions of a model were rolled back or rejected, by any deployment of the user's projects."""
     by_version: dict[int, list[Mark]] = {}
-    mine = [world.project(project.id) for project in world.accounts.projects if not project.is_foreign]
-    for each in mine:
+    for each in _own(world):
         for deployment in promotions.deployments(each.files):
             for served, mark in promotions.marks(_history(world, each, deployment)).items():
                 if served.version is not None and (served.project, served.name) == (holdings.project.name, name):

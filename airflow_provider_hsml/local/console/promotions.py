@@ -25,9 +25,9 @@ _LETTERS = 2000
 """The longest text that is shown."""
 _LATEST = 4e9
 """Seconds since 1970: a later time is none."""
-UNDER_WAY, ROLLING_BACK, ROLLED_BACK, REJECTED = "under way", "rolling back", "rolled back", "rejected"
+IN_PROGRESS, ROLLING_BACK, ROLLED_BACK, REJECTED = "in progress", "rolling back", "rolled back", "rejected"
 _ENDS = {"verified": "verified", "rolled_back": ROLLED_BACK, "superseded": "superseded", "failed": "unverified"}
-_BEGUN = {"promoting": UNDER_WAY, "rolling_back": ROLLING_BACK}
+_BEGUN = {"promoting": IN_PROGRESS, "rolling_back": ROLLING_BACK}
 
 
 class Served(NamedTuple):
@@ -64,9 +64,9 @@ class Promotion:
     """``<DAG>/<run>/<task>/<map index>``; empty outside of Airflow."""
 
     @property
-    def is_under_way(self) -> bool:
+    def is_in_progress(self) -> bool:
         """Whether it may still change the deployment."""
-        return self.result in (UNDER_WAY, ROLLING_BACK)
+        return self.result in (IN_PROGRESS, ROLLING_BACK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def marks(history: Iterable[Promotion]) -> dict[Served, Mark]:
         elif each.result == "verified":
             found.pop(each.served, None)
             if each.is_rollback and each.served != each.before:
-                found[each.before] = Mark(ROLLED_BACK, each.reason or "A rollback was asked for.", each.deployment)
+                found[each.before] = Mark(ROLLED_BACK, each.reason, each.deployment)
     return found
 
 
@@ -135,15 +135,17 @@ def _promotion(deployment: str, entry: dict[str, Any], now: float | None) -> Pro
     :param now: seconds since 1970, for the newest entry of the journal; None for another
     """
     before = entry.get("before")
+    is_rollback = entry.get("is_rollback") is True
+    run = _text(entry.get("run")) or ""
     return Promotion(
         deployment,
         _time(entry.get("at")),
         _result(entry, now),
         Served.read(entry.get("challenger")),
         Served.read(before.get("served") if isinstance(before, dict) else None),
-        is_rollback=entry.get("is_rollback") is True,
-        reason=_text(entry.get("reason")) or "",
-        task=(_text(entry.get("run")) or "").rpartition("@")[0],
+        is_rollback=is_rollback,
+        reason=_text(entry.get("reason")) or ("A rollback was asked for." if is_rollback else ""),
+        task=run.rpartition("@")[0] or run,
     )
 
 

@@ -30,7 +30,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +60,7 @@ from .processes import (
 from .server import Prober, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any
 
     from .nights import Night
@@ -73,6 +73,7 @@ _PREPARE_SECONDS = 900.0
 _MIGRATE_SECONDS = 180.0
 _SERVE_SECONDS = 60.0
 _NIGHT_SECONDS = 300.0
+_SERVE_LOG = "serve.log"
 # A log message of the provider in a line of Airflow's log: "<time> [info     ] <text> [<logger>] loc=...".
 _MESSAGE = re.compile(
     r"\] (?P<text>(?!Uploading ).+?) +\[(?:airflow\.task\.operators\.)?airflow_provider_hsml\.[\w.]+\]"
@@ -100,12 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_checkout()
         with Interrupts() as interrupts, Lock(demo), ExitStack() as ends, interrupts.heeded():
             _Demo(demo, interrupts, ends, keep=options.keep).run()
-    except DemoFailedError as error:
-        if demo.is_dir():
-            print(f"See the logs: {', '.join(str(log) for log in sorted(demo.glob('*.log')))}", flush=True)
-        print(f"DEMO FAILED: {error}", flush=True)
-        return 1
-    except DemoInterruptedError as error:
+    except (DemoFailedError, DemoInterruptedError) as error:
         print(f"DEMO FAILED: {error}", flush=True)
         return 1
     return 0
@@ -114,11 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_checkout() -> None:
     if not (_CHECKOUT / "example_dags" / f"{DAG}.py").is_file():
         raise DemoFailedError(
-            "the demo needs a checkout of the project with its example_dags: clone the repository and run make demo."
+            "the demo needs a checkout of the project with its example_dags.\nClone the repository and run make demo."
         )
     if missing := [name for name in _NEEDED if importlib.util.find_spec(name) is None]:
         raise DemoFailedError(
-            f"{sys.executable} cannot import {', '.join(missing)}: run make demo, which installs all requirements.",
+            f"{sys.executable} cannot import {', '.join(missing)}.\nRun make demo, which installs all requirements.",
         )
 
 
@@ -152,7 +148,7 @@ class _Demo:
         end_kept_server(self._folder, say)
         empty(self._folder)
         say("Creating Airflow's database (SQLite) and the model server's environment")
-        self._voice.doing = "the model server's environment, which takes a minute or two the first time"
+        self._voice.doing = "building the model server's environment (a minute or two the first time)"
         migrating = self._start("migrate", [sys.executable, "-m", "airflow", "db", "migrate"])
         self._finish(
             self._start("prepare", [sys.executable, "-m", "airflow_provider_hsml.local.cli", "prepare"]),
@@ -160,20 +156,22 @@ class _Demo:
             say,
         )
         server = self._serve()
-        self._voice.doing = "Airflow's database"
+        self._voice.doing = "creating Airflow's database"
         self._finish(migrating, _MIGRATE_SECONDS)
         outcomes: list[Outcome] = []
         prober: Prober | None = None
         for night in NIGHTS:
             outcomes.append(self._night(night, server, outcomes, prober))
             if prober is None:
-                prober = Prober(server, {"instances": server.input_example(outcomes[0].version)})
+                with self._naming_logs(_SERVE_LOG):
+                    prober = Prober(server, {"instances": server.input_example(outcomes[0].version)})
                 self._ends.callback(prober.end)
                 prober.start()
-                say("From now on a prober requests a prediction from the deployment ten times a second")
+                say("From now on a prober requests a prediction from the deployment about ten times a second")
         assert prober is not None  # noqa: S101 - there are nights
         prober.end()
-        check_prober(prober.answered, prober.failures, outcomes)
+        with self._naming_logs(_SERVE_LOG):
+            check_prober(prober.answered, prober.failures, outcomes)
         print()
         print(table(outcomes))
         print()
@@ -186,7 +184,7 @@ class _Demo:
     def _night(self, night: Night, server: Server, earlier: Sequence[Outcome], prober: Prober | None) -> Outcome:
         say = self._voice.say
         say(f"Night {night.number}, {night.kind}: airflow dags test {DAG} {night.date}")
-        self._voice.doing = "Airflow's start"
+        self._voice.doing = "starting Airflow"
         before = prober.answered.copy() if prober else Counter()
         begin = time.monotonic()
         command = [sys.executable, "-m", "airflow", "dags", "test", DAG, night.date]
@@ -196,7 +194,7 @@ class _Demo:
 
         def hear(line: str) -> None:
             if task := read_task(line):
-                self._voice.doing = task
+                self._voice.doing = f"running {task}"
                 say(f"  {task}")
             if message := _MESSAGE.search(line):
                 say(f"    {message['text']}")
@@ -206,19 +204,20 @@ class _Demo:
         program = self._start(f"night-{night.number}", command)
         self._finish(program, _NIGHT_SECONDS, hear, is_to_fail=night.is_to_fail)
         if not results:
-            raise DemoFailedError(f"night {night.number}: the DAG printed no promotion record: see {program.log.name}.")
+            raise DemoFailedError(f"night {night.number}: the DAG printed no promotion record.\nSee {program.log}.")
         known = {candidate.version for outcome in earlier for candidate in outcome.candidates}
-        outcome = Outcome(
-            night=night,
-            promotion=results[-1]["promotion"],
-            served_accuracy=results[-1].get("served_accuracy"),
-            candidates=[candidate for candidate in server.candidates() if candidate.version not in known],
-            deployments=server.deployments(),
-            answered_by=(answered_by := server.answering_version({"instances": server.input_example(1)})),
-            is_as_recorded=server.is_as_recorded(answered_by),
-            seconds=time.monotonic() - begin,
-        )
-        check_night(outcome, earlier)
+        with self._naming_logs(program.log.name, _SERVE_LOG):
+            outcome = Outcome(
+                night=night,
+                promotion=results[-1]["promotion"],
+                served_accuracy=results[-1].get("served_accuracy"),
+                candidates=[candidate for candidate in server.candidates() if candidate.version not in known],
+                deployments=server.deployments(),
+                answered_by=(answered_by := server.answering_version({"instances": server.input_example(1)})),
+                is_as_recorded=server.is_as_recorded(answered_by),
+                seconds=time.monotonic() - begin,
+            )
+            check_night(outcome, earlier)
         accuracy = outcome.served_accuracy
         how = "as before" if accuracy is None else f"with accuracy {accuracy:.3f} on held-out images"
         say(f"Night {night.number}: {night.outcome}; version {outcome.version} answers, {how}")
@@ -226,17 +225,26 @@ class _Demo:
             say(f"Night {night.number}: {rejected_answers(outcome.rejected, prober.answered - before)}")
         return outcome
 
+    @contextmanager
+    def _naming_logs(self, *names: str) -> Iterator[None]:
+        """Add the paths of logs to a failure."""
+        try:
+            yield
+        except DemoFailedError as error:
+            logs = " and ".join(str(self._folder / name) for name in names)
+            raise DemoFailedError(f"{error}\nSee {logs}.") from error
+
     def _serve(self) -> Server:
         """Start the local Model Serving and wait until it is ready."""
         self._voice.say("Starting the local Model Serving")
-        self._voice.doing = "the start of the local Model Serving"
+        self._voice.doing = "starting the local Model Serving"
         root = self._folder / "serving"
         command = [sys.executable, "-m", "airflow_provider_hsml.local.cli", "serve", "--root", str(root), "--port", "0"]
         process = self._start("serve", command, apart=self._folder / "serve.out", kept=self._keep)
         deadline = time.monotonic() + _SERVE_SECONDS
         while (ready := ready_line(self._folder)) is None:
             if process.popen.poll() is not None or time.monotonic() > deadline:
-                raise DemoFailedError("the local Model Serving did not start: see serve.log.")
+                raise DemoFailedError(f"the local Model Serving did not start.\nSee {process.log}.")
             time.sleep(0.05)
         server = Server(ready)
         self._env["AIRFLOW_CONN_HSML_DEFAULT"] = server.connection()
@@ -244,7 +252,7 @@ class _Demo:
             f"The local Model Serving is ready, with project {ready['project']!r}. Watch it in its console:"
         )
         print(f"\n    {server.console}\n")
-        print("Your browser warns of its certificate, which the server has signed itself.\n", flush=True)
+        print("Your browser will warn about the certificate: the server signed it itself.\n", flush=True)
         return server
 
     def _start(self, name: str, command: list[str], *, apart: Path | None = None, kept: bool = False) -> Program:
@@ -302,14 +310,14 @@ class _Demo:
         finally:
             timer.cancel()
         if code == 0 and is_to_fail:
-            raise DemoFailedError(f"{program.name} succeeded, but was expected to fail: see {program.log.name}.")
+            raise DemoFailedError(f"{program.name} succeeded, but was expected to fail.\nSee {program.log}.")
         if code == int(is_to_fail):
             return
         if time.monotonic() - begin >= seconds:
-            raise DemoFailedError(f"{program.name} took longer than {seconds:.0f} s: see {program.log.name}.")
+            raise DemoFailedError(f"{program.name} took longer than {seconds:.0f} s.\nSee {program.log}.")
         for line in last:
             print(f"    {line}")
-        raise DemoFailedError(f"{program.name} ended with exit code {code}: see {program.log.name}.")
+        raise DemoFailedError(f"{program.name} ended with exit code {code}.\nSee {program.log}.")
 
     def _next_steps(self, server: Server) -> str:
         python = Path(sys.executable)

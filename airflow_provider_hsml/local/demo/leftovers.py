@@ -23,7 +23,7 @@ The demo leaves on this machine:
   {folder}: {_megabytes(folder)} MB of logs, Airflow's database and models; the next demo begins by removing them
   {cache}: {_megabytes(cache)} MB, environments of model servers; later demos and hsml-local start faster with them
 To remove both, once no local Model Serving is running: rm -rf {shlex.quote(str(folder))} {shlex.quote(str(cache))}
-The installer keeps the packages that it downloaded in a cache of its own, such as that of uv: uv cache clean"""
+The installer's own download cache also stays. With uv, remove it with: uv cache clean"""
 
 
 def _megabytes(folder: Path) -> int:

@@ -146,38 +146,36 @@ def check_night(outcome: Outcome, earlier: Sequence[Outcome]) -> None:
         if actual != expected:
             raise DemoFailedError(f"night {number}: {subject} is {actual!r}, expected {expected!r}.")
 
+    def require(is_so: object, otherwise: str) -> None:
+        if not is_so:
+            raise DemoFailedError(f"night {number}: {otherwise}.")
+
     best = max((candidate.accuracy for candidate in outcome.candidates), default=None)
     expect(len(outcome.candidates), "the number of versions registered", CANDIDATES)
     expect(promotion["action"], "the action of the deploying task", outcome.night.action)
     expect(outcome.answered_by, "the version in the process that answers", outcome.version)
-    expect(outcome.is_as_recorded, "whether it answers as recorded", expected=True)
+    require(outcome.is_as_recorded, f"version {outcome.answered_by} does not answer as recorded")
     expect(outcome.deployments, "the list of deployments", [promotion["deployment_id"]])
     if outcome.rejected is None:
         verified_by = promotion["verified_by"]
-        expect(verified_by in CERTAIN, f"verified_by={verified_by!r} in {CERTAIN}", expected=True)
+        require(verified_by in CERTAIN, f"verified_by is {verified_by!r}, expected one of {CERTAIN}")
         expect(_rounded(outcome.served_accuracy), "the accuracy served", _rounded(promotion["metric_value"]))
     else:
-        served = promotion["previous_metric_value"]
+        served, reason = promotion["previous_metric_value"], promotion["reason"]
         expect(promotion["preflight"], "the end of the preflight", "failed")
         expect(outcome.version, "the version kept", earlier[-1].version)
-        is_better = best is not None and best > served
-        expect(is_better, "whether the best candidate has a better metric", expected=True)
-        is_explained = "answers otherwise than recorded" in promotion["reason"]
-        expect(is_explained, "whether the record gives the reason", expected=True)
-        is_untouched = "which was not changed" in promotion["reason"]
-        expect(is_untouched, "whether the record says that production was not changed", expected=True)
+        require(best is not None and best > served, f"no candidate is better than the served version ({served})")
+        require("answers otherwise than recorded" in reason, f"the record does not give the reason: {reason}")
+        require("which was not changed" in reason, f"the record does not say that production was kept: {reason}")
     if outcome.night.action == "kept":
         expect(outcome.version, "the version kept", earlier[-1].version)
         served = promotion["metric_value"]
-        expect(best is not None and best < served, "whether all candidates are worse", expected=True)
+        require(best is not None and best < served, f"a candidate is as good as the served version ({served})")
     else:
         deployed = promotion["model_version"]
         expect(best, "the best accuracy of the night", promotion["metric_value"])
-        expect(
-            deployed in [candidate.version for candidate in outcome.candidates],
-            "whether one of the night's candidates is deployed",
-            expected=True,
-        )
+        is_candidate = deployed in [candidate.version for candidate in outcome.candidates]
+        require(is_candidate, f"version {deployed} is none of the night's candidates")
     if earlier:
         expect(outcome.deployments, "the list of deployments", earlier[-1].deployments)
 
@@ -204,7 +202,7 @@ def check_prober(answered: Mapping[int, int], failures: Sequence[str], outcomes:
 
 def rejected_answers(rejected: int, answered: Mapping[int, int]) -> str:
     """
-    Return how many answers came from a version that failed its preflight: none, or the preflight was of no use.
+    Return, in a sentence, how many answers came from a version that failed its preflight. None may.
 
     :param rejected: the version
     :param answered: the number of answered requests of the night by version

@@ -91,7 +91,7 @@ class Lock:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(self._file)
-            raise DemoFailedError(f"another demo is running in {self._folder}: wait for it, or end it.") from None
+            raise DemoFailedError(f"another demo is running in {self._folder}.\nWait for it, or end it.") from None
         return self
 
     def __exit__(
@@ -125,7 +125,7 @@ def end_kept_server(folder: Path, say: Callable[[str], None]) -> None:
         return
     ready = ready_line(folder)
     if ready is None:
-        raise DemoFailedError(f"a local Model Serving is using {lock.parent}: end it, and try again.")
+        raise DemoFailedError(f"a local Model Serving is using {lock.parent}.\nEnd it, and try again.")
     say(f"Ending the local Model Serving that an earlier demo left running (process {ready['pid']})")
     with contextlib.suppress(ProcessLookupError):
         os.kill(ready["pid"], signal.SIGTERM)
@@ -133,7 +133,7 @@ def end_kept_server(folder: Path, say: Callable[[str], None]) -> None:
     while not is_free(lock):
         if time.monotonic() > deadline:
             raise DemoFailedError(
-                f"process {ready['pid']} is using {lock.parent} and does not end: end it, and try again."
+                f"process {ready['pid']} is using {lock.parent} and does not end.\nEnd it, and try again."
             )
         time.sleep(0.1)
 
@@ -156,7 +156,7 @@ class Voice:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._break_silence, name="voice", daemon=True)
         self.doing = ""
-        """The current step, in words that follow "still busy with"; empty before the first."""
+        """The current step, in words that follow "still", such as "starting Airflow"; empty before the first."""
 
     @property
     def seconds(self) -> float:
@@ -185,7 +185,7 @@ class Voice:
     def _break_silence(self) -> None:
         while not self._ended.wait(_TICK):
             if self.doing and time.monotonic() - self._last > _SILENCE_SECONDS:
-                self.say(f"  still busy with {self.doing}")
+                self.say(f"  still {self.doing}")
 
 
 class Interrupts:

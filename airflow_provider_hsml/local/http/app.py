@@ -131,7 +131,10 @@ def _not_here(request: Request, error: Exception) -> Response:
     if error.status_code not in (404, 405):
         return json_answer(malformed(f"{asked}: {error.detail}").body(), 422)
     log.warning("%s is not built into the local Model Serving", asked)
-    text = f"{asked} is not built into the local Model Serving. docs/background/local-server.md lists what is."
+    text = (
+        f"{asked} is not built into the local Model Serving.\n"
+        "The page 'What the local server does differently' of the documentation lists its limits."
+    )
     return json_answer({"errorCode": 120004, "errorMsg": "Not implemented", "usrMsg": text}, 501)
 
 
