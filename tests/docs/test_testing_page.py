@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from airflow.secrets.local_filesystem import LocalFilesystemBackend
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.local import ModelFiles
 from airflow_provider_hsml.testing import hopsworks_engine, hopsworks_serving, load_with_joblib
+from release import first_run
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "guides" / "testing.md").read_text()
@@ -95,6 +97,23 @@ def test_the_dag_of_the_readme(tmp_path: Path) -> None:
     printed = run(tmp_path, dag.replace("/tmp/iris", str(tmp_path / "iris")), test_iris=README)
 
     assert "1 passed" in printed, printed
+
+
+@pytest.mark.parametrize("conftest", [code("The fixture"), first_run.CONFTEST], ids=["page", "release"])
+def test_the_conftest_leaves_the_database_of_an_airflow_in_use(
+    conftest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[dict[str, str]] = []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environ = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": "sqlite:////in/use.db", "AIRFLOW_CONFIG": "/in/use.cfg", "A": "b"}
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "environ", environ)
+        patch.setattr(subprocess, "run", lambda *_, **__: ran.append(dict(os.environ)))
+        exec(compile(conftest, "conftest.py", "exec"), {})  # noqa: S102 - the code that users are to copy
+
+    assert [set(one) for one in ran] == [
+        {"A", "AIRFLOW_HOME", "AIRFLOW__CORE__LOAD_EXAMPLES", "AIRFLOW__CORE__DAGS_FOLDER"}
+    ]
 
 
 @pytest.mark.parametrize("names", [[], ["a.joblib", "b.pkl"], ["model.txt"]])
