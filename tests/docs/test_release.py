@@ -9,6 +9,8 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,7 @@ class TestAgreement:
 
     @pytest.mark.parametrize("name", ["CHANGELOG.md", "new.py"])
     def test_needs_all_to_be_committed(self, checkout: Path, name: str) -> None:
+        git(checkout, "config", "status.showUntrackedFiles", "no")
         with (checkout / name).open("a") as file:
             file.write("\n")
 
@@ -152,6 +155,46 @@ class TestAgreement:
             "Let it begin",
             "Tag it",
         ]
+
+
+class TestBuild:
+    PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "airflow-provider-hsml"
+version = "1.2.0"
+[tool.hatch.build.targets.sdist]
+only-include = ["airflow_provider_hsml"%s]
+[tool.hatch.build.targets.wheel]
+packages = ["airflow_provider_hsml"]
+"""
+
+    def test_holds_what_is_committed_and_nothing_else(self, checkout: Path, tmp_path_factory: Any) -> None:
+        """Git hides a file that the user's own rules ignore, such as one with a key."""
+        self.project(checkout, ', "CHANGELOG.md"')
+        (checkout / ".git" / "info" / "exclude").write_text(".env\n")
+        (checkout / "airflow_provider_hsml" / ".env").write_text("KEY=secret")
+
+        sdist, wheel = build.build(checkout, tmp_path_factory.mktemp("dist"))
+
+        with tarfile.open(sdist) as archive:
+            names = {name.partition("/")[2] for name in archive.getnames()}
+        assert names == {"airflow_provider_hsml/__init__.py", "CHANGELOG.md", "PKG-INFO", "pyproject.toml"}
+        with zipfile.ZipFile(wheel) as packed:
+            assert not [name for name in packed.namelist() if ".env" in name]
+
+    def test_misses_nothing(self, checkout: Path, tmp_path_factory: Any) -> None:
+        self.project(checkout, "")
+
+        with pytest.raises(build.RefusedError, match=r"Only in one of commit and sdist: CHANGELOG\.md\.\nName"):
+            build.build(checkout, tmp_path_factory.mktemp("dist"))
+
+    def project(self, root: Path, more: str) -> None:
+        (root / "pyproject.toml").write_text(self.PROJECT % more)
+        git(root, "add", ".")
+        git(root, "commit", "--quiet", "-m", "Project")
 
 
 @pytest.mark.parametrize(("blocks", "count"), [("", 0), (DAG * 2, 2)])
