@@ -24,10 +24,13 @@ import pytest
 
 from airflow_provider_hsml.doctor import trial
 from airflow_provider_hsml.doctor.cli import AS_EXPECTED, COULD_NOT_RUN, DIFFERS, main
+from airflow_provider_hsml.doctor.known import Known
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.promotion import leases
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
+from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from airflow_provider_hsml.hopsworks.transport import request
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import (
@@ -445,6 +448,12 @@ def is_start(call: Any) -> bool:
     return bool(call.query == (("action", "START"),))
 
 
+def new_trial() -> trial.Trial:
+    """A doctor's model and deployment, before anything is made."""
+    hook = HsmlHook()
+    return trial.Trial(hook, Known(hook.client.project), hook.client.send)
+
+
 MOMENTS = {
     "register": lambda call: call.method == "PUT" and "/models/" in call.path,
     "create": lambda call: call.method == "PUT" and call.path.endswith("/serving"),
@@ -559,8 +568,62 @@ class TestWriting:
         found = run("--write")
 
         assert found.code == COULD_NOT_RUN
-        assert "no hsml-doctor has registered it" in found.said
+        assert "no hsml-doctor has made version 1." in found.said
         assert left(serving)["models"] == ["hsmldoctor_1"]
+
+    @pytest.mark.parametrize("path", ["theirs.bin", "1/theirs.bin", "1/Files/model.pkl"])
+    def test_files_of_somebody_else_are_kept(self, serving: LocalServing, run: Callable[..., Run], path: str) -> None:
+        hook = HsmlHook()
+        parts = f"Models/hsmldoctor/{path}".split("/")
+        for depth in range(2, len(parts)):
+            hook.client.send(api.make_folder(hook.client.project, "/".join(parts[:depth])))
+        hook.run(upload_bytes(hook.client.project, "/".join(parts), b"theirs"))
+
+        found = run("--write")
+
+        assert found.code == COULD_NOT_RUN
+        assert f"no hsml-doctor has made Models/hsmldoctor/{path.partition('/')[0]}." in found.said
+        assert [file.endswith(path) for file in left(serving)["files"]] == [True]
+
+    def test_a_doctor_whose_lease_has_expired_deletes_nothing_of_the_next_one(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slow = new_trial()
+        slow.prepare()
+        later(monkeypatch, 700.0)
+        quick = new_trial()
+        quick.prepare()
+        before = left(serving)
+
+        assert slow.clean() == []
+
+        assert len(before["models"]) == 3
+        assert left(serving) == before
+        assert quick.clean() == []
+        assert left(serving) == NOTHING
+
+    def test_of_two_doctors_that_begin_at_once_one_withdraws(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = new_trial(), new_trial()
+        first.prepare()
+        before = left(serving)
+        read = leases.read_leases
+        listed: list[Any] = []
+
+        async def nothing_at_first(*arguments: Any) -> Any:
+            listed.append(arguments)
+            return [] if len(listed) == 1 else await read(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(leases, "read_leases", nothing_at_first)
+            with pytest.raises(HopsworksError, match="is in use by"):
+                second.prepare()
+
+        assert second.clean() == []
+        assert left(serving) == before
+        assert first.clean() == []
+        assert left(serving) == NOTHING
 
     def test_a_deployment_of_somebody_else_is_kept(self, serving: LocalServing, run: Callable[..., Run]) -> None:
         kill_at(run, is_start)
