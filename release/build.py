@@ -26,6 +26,8 @@ CONSTRAINTS = "constraints/airflow-3.3.2.txt"
 HEADING = re.compile(r"^## (.*)$", re.MULTILINE)
 DATED = re.compile(r"(?P<version>\S+) \((?P<date>\d{4}-\d{2}-\d{2})\)")
 VERSION = re.compile(r'^__version__ = "([^"]*)"$', re.MULTILINE)
+LINK = re.compile(r"(?:\]\(|(?:href|src)=.)([^)\s\"']+)")
+WHOLE = re.compile(r"[a-z]+:|#")
 RELEASED = re.compile(r"\d+\.\d+\.\d+(rc\d+)?")
 _OURS = ("AIRFLOW", "HOPSWORKS", "HSML", "PYTEST", "PYTHON", "VIRTUAL_ENV")
 """Variables that would lead a fresh environment back to this one, or to somebody's cluster."""
@@ -148,6 +150,12 @@ def _unpack(archive: Path, folder: Path) -> Path:
     return unpacked
 
 
+def relative_links(readme: str) -> list[str]:
+    """Return the targets of links and pictures that are no whole addresses: the package's page has no base for them."""
+    prose = re.sub(r"^```.*?^```", "", readme, flags=re.DOTALL | re.MULTILINE)
+    return [target for target in LINK.findall(prose) if not WHOLE.match(target)]
+
+
 def prove(artefact: Path, root: Path) -> None:
     """Install a file into a fresh environment, and run the DAG of README there."""
     with tempfile.TemporaryDirectory() as name:
@@ -179,6 +187,8 @@ def main(root: Path = ROOT) -> None:
     urls = tomllib.loads((root / "pyproject.toml").read_text())["project"].get("urls", {})
     if "Source" not in urls:
         print("== project.urls names no Source: fill it in before you publish, as docs/background/releasing.md says")
+    if links := relative_links((root / "README.md").read_text()):
+        print(f"== README.md has links that lead nowhere on the package's page: {', '.join(links)}")
     print("== sha256")
     for artefact in final:
         print(f"{hashlib.sha256(artefact.read_bytes()).hexdigest()}  dist/{artefact.name}")
