@@ -28,7 +28,7 @@ from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from airflow_provider_hsml.hopsworks.rollout.update import Update
 from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
-from .asking import Look, look, send
+from .asking import Look, brief, look, send
 from .known import VERSIONS
 from .own_model import NAME, OwnModel
 from .reading import object_of
@@ -75,6 +75,7 @@ class Predict(object):
         return [int(self.version) for _ in rows]
 '''
 _TEXT = "HSML_DOCTOR"
+_LATER = "Run hsml-doctor --write again after ten minutes, or delete it yourself."
 
 
 class Trial:
@@ -149,28 +150,37 @@ class Trial:
         found = self._ask(self._look())
         self._hook.run(self.side.complete(Deployment.from_json(found.data)))
 
-    def clean(self) -> list[str]:
-        """Delete everything that the trial has made, and return a sentence for each thing that could not be deleted."""
+    def clean(self, leftovers: list[str]) -> None:
+        """
+        Delete everything that the trial has made.
+
+        :param leftovers: gets a sentence for each thing that could not be deleted, also if an interrupt ends this
+        """
         lease = self._lease
         if lease is None:
-            return []
+            return
         logs = f"Logs/Serving/{self.side.name}"
-        steps: tuple[tuple[str, Callable[[], object]], ...] = (
-            (f"deployment {self.side.name}", self._delete_deployment),
-            (f"model {NAME}", lambda: self._own.remove(lease.id, is_alone=not self._others())),
-            (f"file {self._script}", lambda: self._delete(self._script)),
-            (f"folder {logs}", lambda: self._delete(logs)),
-            ("lease", lambda: self._hook.run(self.side.remove())),
-        )
-        remarks = []
-        for what, step in steps:
+        steps: dict[str, Callable[[], object]] = {
+            f"deployment {self.side.name}": self._delete_deployment,
+            f"model {NAME}": lambda: self._own.remove(lease.id, is_alone=not self._others()),
+            f"script {self._script}".strip(): lambda: self._delete(self._script),
+            f"folder {logs}": lambda: self._delete(logs),
+            "lease": lambda: self._hook.run(self.side.remove()),
+        }
+        while steps:
+            what, step = next(iter(steps.items()))
             try:
                 step()
             except HopsworksError as error:
-                remarks.append(f"Not deleted: {what}: {error}. The next run with --write deletes it.")
-                if step == self._delete_deployment:
-                    break  # The lease stays, so that the deployment is known to be the doctor's.
-        return remarks
+                # With a deployment, its lease stays: by that it is known to be the doctor's.
+                rest = list(steps) if step == self._delete_deployment else [what]
+                leftovers.append(f"Not deleted: {', '.join(rest)}: {brief(error)}. {_LATER}")
+                if len(rest) > 1:
+                    return
+            except BaseException:
+                leftovers.append(f"Interrupted, so these may be left: {', '.join(steps)}. {_LATER}")
+                raise
+            del steps[what]
 
     def _delete_deployment(self) -> None:
         found = self._hook.client.send(api.get_deployment(self.known.project, self.side.name))
@@ -302,14 +312,19 @@ class Trial:
 
 def leftovers(known: Known, ask: Callable[[Look], Reply]) -> list[str]:
     """
-    Return a sentence if an earlier doctor has left its deployment behind.
+    Return a sentence if an earlier doctor has left its deployment behind, or if that could not be found out.
 
     :param ask: sends a request
     """
     name = side_name(NAME, PURPOSE)
-    if not ask(look("project", known.project.id, "serving", query={"name": name})).is_success:
+    try:
+        reply = ask(look("project", known.project.id, "serving", query={"name": name}))
+    except HopsworksError as error:
+        return [f"Deployment {name}, which an earlier doctor may have left, could not be looked for: {brief(error)}."]
+    if not reply.is_success:
         return []
-    return [f"Deployment {name} is of a doctor that runs, or was killed: --write deletes it after ten minutes."]
+    whose = f"Deployment {name} is of a doctor that runs or was killed, by its name"
+    return [f"{whose}: --write deletes it after ten minutes, if the lease of a doctor is there."]
 
 
 class _Passing(Exception):

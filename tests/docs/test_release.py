@@ -197,6 +197,18 @@ packages = ["airflow_provider_hsml"]
         git(root, "commit", "--quiet", "-m", "Project")
 
 
+def test_links_that_lead_nowhere_on_the_package_page_are_found() -> None:
+    readme = """
+[a](docs/a.md#b) [![b](b.png)](https://example.com/b) <img src="c.png" alt="c"> [d](#d) [e](mailto:e@example.com)
+
+```text
+[f](f.md)
+```
+"""
+
+    assert build.relative_links(readme) == ["docs/a.md#b", "b.png", "c.png"]
+
+
 @pytest.mark.parametrize(("blocks", "count"), [("", 0), (DAG * 2, 2)])
 def test_the_readme_has_one_dag(blocks: str, count: int) -> None:
     with pytest.raises(ValueError, match=rf"expected one block of Python, the first DAG; got {count}\.\nMove"):
@@ -299,6 +311,15 @@ class TestPublicFiles:
         for field in fields:
             assert field["attributes"]["label"]
             assert all(isinstance(option, str) for option in field["attributes"].get("options", []))
+
+    def test_an_issue_may_be_blank(self) -> None:
+        """One that asks for a private channel has nothing to fill into a form, nor has a report of hsml-doctor."""
+        config = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml").read_text())
+
+        assert "open an issue that asks for a private channel and says nothing else" in (
+            " ".join((ROOT / "SECURITY.md").read_text().split())
+        )
+        assert config["blank_issues_enabled"] is True
 
     def test_a_report_asks_for_versions_and_the_promotion_record(self) -> None:
         form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text())
