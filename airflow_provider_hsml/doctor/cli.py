@@ -32,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run the command.
 
     :param argv: the arguments; None for those of the process
-    :return: 0 if all answers are as expected, 1 if one differs or is missing, 2 if the doctor could not run
+    :return: 0 if all answers are as expected, 1 if one differs or is missing or something was not deleted, 2 if the
+        doctor could not run
     """
     options = _parser().parse_args(argv)
     report, redactor = new_report(), Redactor()
@@ -109,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="hsml-doctor",
         description="Ask a Hopsworks how it answers, and compare that with the answers that the provider expects. "
         "Without --write, nothing is changed.",
-        epilog="Exit code: 0 if all answers are as expected, 1 if one differs or is missing, 2 if it could not run.",
+        epilog="Exit code: 0 if all answers are as expected, 1 if one differs or is missing or something that the "
+        "doctor made was not deleted, 2 if it could not run.",
     )
     parser.add_argument("--conn-id", default=DEFAULT_CONN_ID, help=f"the Airflow connection ({DEFAULT_CONN_ID})")
     parser.add_argument("--project", help="the project, in place of the connection's")
