@@ -48,6 +48,8 @@ def test_the_versions_that_serve(hopsworks_serving, run):
 """
 
 BACKEND = f"{LocalFilesystemBackend.__module__}.LocalFilesystemBackend"
+LOADS_AIRFLOW_2 = pytest.mark.filterwarnings("ignore:Timer and timing metrics")
+"""Airflow 2.11 says so about itself when a process makes its first connection."""
 __all__ = ["hopsworks_engine", "hopsworks_serving"]  # The fixtures, as pytest_plugins would give them.
 
 
@@ -134,6 +136,7 @@ def production(tmp_path: Path) -> str:
 
 
 @pytest.mark.airflow
+@LOADS_AIRFLOW_2
 @pytest.mark.parametrize("section", ["SECRETS__", "WORKERS__SECRETS_"])
 def test_the_fixture_removes_a_secrets_backend(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, production: str, section: str
@@ -147,6 +150,7 @@ def test_the_fixture_removes_a_secrets_backend(
 
 
 @pytest.mark.airflow
+@LOADS_AIRFLOW_2
 def test_the_fixture_fails_before_another_cluster_is_asked(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, production: str
 ) -> None:
