@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.doctor import trial
+from airflow_provider_hsml.doctor import cli, trial
 from airflow_provider_hsml.doctor.cli import AS_EXPECTED, COULD_NOT_RUN, DIFFERS, main
 from airflow_provider_hsml.doctor.known import Known
 from airflow_provider_hsml.hooks import HsmlHook
@@ -607,6 +607,17 @@ class TestWriting:
         assert "Hopsworks 5.2.0, compared with SDK 5.1 to 5.2\n" in text
         assert "interrupted" in said
         assert left(serving) == NOTHING
+
+    def test_a_signal_that_is_ignored_interrupts_nothing(self) -> None:
+        """As SIGHUP is below nohup."""
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with cli._interrupted_by_signals():
+                assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+                assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     def test_a_deployment_that_cannot_be_deleted_is_said(
         self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
