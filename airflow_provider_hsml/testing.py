@@ -10,6 +10,7 @@ Name this module in your ``conftest.py``; it needs pytest and the extra ``local`
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ SHORT_WAITS = {
 Seconds that are long enough for a local Model Serving whose models run in this process. A cluster takes minutes where
 this server takes a fraction of a second, so production waits longer.
 """
+_SECRETS_BACKEND = ("AIRFLOW__SECRETS__", "AIRFLOW__WORKERS__SECRETS_BACKEND")
 
 
 @contextmanager
@@ -99,9 +101,22 @@ def hopsworks_serving(
 
     Each test gets a server of its own, in about a tenth of a second. Its ``requests`` are those of the test, and its
     ``faults`` spoil them on command.
+
+    Airflow asks a secrets backend before the environment. The fixture removes one that a variable names, and fails the
+    test if ``hsml_default`` is still another connection.
     """
+    from airflow_provider_hsml.hooks import HsmlHook  # noqa: PLC0415 - imports Airflow, after conftest.py has set it up
     from airflow_provider_hsml.local import LocalServing  # noqa: PLC0415 - needs the extra, and says so
 
     with short_waits(), LocalServing(engine=hopsworks_engine) as serving:
+        for name in [name for name in os.environ if name.startswith(_SECRETS_BACKEND)]:
+            monkeypatch.delenv(name)
         monkeypatch.setenv("AIRFLOW_CONN_HSML_DEFAULT", serving.connection)
+        if (url := HsmlHook().access.url) != serving.url:
+            message = (
+                f"Connection 'hsml_default' leads to {url}, and not to the local Model Serving at {serving.url}: a "
+                "secrets backend of this Airflow has it.\nGive the tests an Airflow home of their own in conftest.py, "
+                "as docs/guides/testing.md shows."
+            )
+            pytest.fail(message, pytrace=False)
         yield serving

@@ -26,6 +26,8 @@ CONSTRAINTS = "constraints/airflow-3.3.2.txt"
 HEADING = re.compile(r"^## (.*)$", re.MULTILINE)
 DATED = re.compile(r"(?P<version>\S+) \((?P<date>\d{4}-\d{2}-\d{2})\)")
 VERSION = re.compile(r'^__version__ = "([^"]*)"$', re.MULTILINE)
+LINK = re.compile(r"(?:\]\(|(?:href|src)=.)([^)\s\"']+)")
+WHOLE = re.compile(r"[a-z]+:|#")
 RELEASED = re.compile(r"\d+\.\d+\.\d+(rc\d+)?")
 _OURS = ("AIRFLOW", "HOPSWORKS", "HSML", "PYTEST", "PYTHON", "VIRTUAL_ENV")
 """Variables that would lead a fresh environment back to this one, or to somebody's cluster."""
@@ -81,7 +83,7 @@ def check_agreement(root: Path, today: dt.date) -> str:
             f"The version {version!r} is not one of a release.\n"
             "Write one such as 1.2.0 or 1.2.0rc1 into airflow_provider_hsml/__init__.py."
         )
-    if changes := run("git", "status", "--porcelain", cwd=root, quiet=True):
+    if changes := run("git", "status", "--porcelain", "--untracked-files=normal", cwd=root, quiet=True):
         problems.append(
             f"The work tree has changes:\n{changes.rstrip()}\nCommit them: a release is built from a commit."
         )
@@ -111,20 +113,47 @@ def _problems_of_changelog(root: Path, version: str, today: dt.date) -> list[str
 
 def build(root: Path, folder: Path) -> list[Path]:
     """
-    Build the sdist from a checkout and the wheel from the sdist, into a folder; return both.
+    Build the sdist from the commit of a checkout and the wheel from the sdist, into a folder; return both.
 
-    Times in them are those of the commit, so that the same commit gives the same hashes.
+    The work tree has no part in it: git may hide files that lie there, such as one with a key. Times in both are those
+    of the commit, so that the same commit gives the same hashes.
+
+    :raises RefusedError: the sdist has other files than the commit
     """
     epoch = run("git", "log", "-1", "--format=%ct", cwd=root, quiet=True).strip()
     hatchling = (sys.executable, "-m", "hatchling", "build", "--directory", folder, "--target")
-    run(*hatchling, "sdist", cwd=root, quiet=True, SOURCE_DATE_EPOCH=epoch)
-    (sdist,) = folder.glob("*.tar.gz")
-    with tempfile.TemporaryDirectory() as unpacked, tarfile.open(sdist) as archive:
-        archive.extractall(unpacked, filter="data")
-        (sources,) = Path(unpacked).iterdir()
+    with tempfile.TemporaryDirectory() as name:
+        commit = Path(name).resolve()
+        run("git", "archive", "--output", commit / "commit.tar", "--prefix", "commit/", "HEAD", cwd=root, quiet=True)
+        sources = _unpack(commit / "commit.tar", commit)
+        run(*hatchling, "sdist", cwd=sources, quiet=True, SOURCE_DATE_EPOCH=epoch)
+        (sdist,) = folder.glob("*.tar.gz")
+        sources = _unpack(sdist, commit / "sdist")
+        found = {str(path.relative_to(sources)) for path in sources.rglob("*") if not path.is_dir()}
+        committed = run("git", "ls-tree", "-r", "-z", "--name-only", "HEAD", cwd=root, quiet=True)
+        if different := (found - {"PKG-INFO"}).symmetric_difference(filter(None, committed.split("\0"))):
+            message = (
+                f"Only in one of commit and sdist: {', '.join(sorted(different))}.\n"
+                "Name all files of the commit in only-include, in pyproject.toml."
+            )
+            raise RefusedError(message)
         run(*hatchling, "wheel", cwd=sources, quiet=True, SOURCE_DATE_EPOCH=epoch)
     (wheel,) = folder.glob("*.whl")
     return [sdist, wheel]
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Unpack an archive with one folder in it, and return that folder."""
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
+    return unpacked
+
+
+def relative_links(readme: str) -> list[str]:
+    """Return the targets of links and pictures that are no whole addresses: the package's page has no base for them."""
+    prose = re.sub(r"^```.*?^```", "", readme, flags=re.DOTALL | re.MULTILINE)
+    return [target for target in LINK.findall(prose) if not WHOLE.match(target)]
 
 
 def prove(artefact: Path, root: Path) -> None:
@@ -158,6 +187,8 @@ def main(root: Path = ROOT) -> None:
     urls = tomllib.loads((root / "pyproject.toml").read_text())["project"].get("urls", {})
     if "Source" not in urls:
         print("== project.urls names no Source: fill it in before you publish, as docs/background/releasing.md says")
+    if links := relative_links((root / "README.md").read_text()):
+        print(f"== README.md has links that lead nowhere on the package's page: {', '.join(links)}")
     print("== sha256")
     for artefact in final:
         print(f"{hashlib.sha256(artefact.read_bytes()).hexdigest()}  dist/{artefact.name}")

@@ -19,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 
+for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    del os.environ[name]  # It may name a database or a secrets backend that is in use.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = os.path.abspath("dags")

@@ -9,8 +9,8 @@ official SDKs. A user of a real cluster runs the doctor once and attaches its re
 - ``check``: a question, the answers that are expected by line of Hopsworks, and the verdict
 - ``checks``: the table of checks that only read, with the readers of answers in ``reading``
 - ``examine``: runs checks
-- ``questions``: the table of questions to a deployment of the doctor's own; ``trial`` makes and deletes it, ``write``
-  takes the steps
+- ``questions``: the table of questions to a deployment of the doctor's own; ``trial`` makes and deletes it, with the
+  model of ``own_model``, and ``write`` takes the steps
 - ``unasked``: open questions that are not asked, with the reasons
 - ``diagnose``: one run on a connection
 - ``redact``: removes names and keys from texts

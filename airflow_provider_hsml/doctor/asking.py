@@ -13,6 +13,8 @@ from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_provider_hsml.hopsworks.errors import HopsworksError
+
 SCOPE_MISSING = 320004
 """Hopsworks' error code for an API key that lacks the scope of a request."""
 _PASSING = (502, 503, 504)
@@ -85,6 +87,14 @@ def _reply(answer: Answer) -> Reply:
     text = "a page of HTML" if is_html(answer) else beginning(answer.content.decode("utf-8", "replace"), _MOST_OF_TEXT)
     is_code = isinstance(code, int) and not isinstance(code, bool)
     return Reply(answer.status, code if is_code else None, data, text.strip(), answer.headers)
+
+
+def brief(error: HopsworksError) -> str:
+    """Return what an error is, without its text: that may quote a gateway, or name a model or a host."""
+    status, code = getattr(error, "status", None), getattr(error, "code", None)
+    if status is None:
+        return type(error).__name__
+    return f"{type(error).__name__} (HTTP {status}{'' if code is None else f'/{code}'})"
 
 
 def look(*segments: str | int, query: Mapping[str, str] | None = None) -> Look:

@@ -32,17 +32,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Run the command.
 
     :param argv: the arguments; None for those of the process
-    :return: 0 if all answers are as expected, 1 if one differs or is missing, 2 if the doctor could not run
+    :return: 0 if all answers are as expected, 1 if one differs or is missing or something was not deleted, 2 if the
+        doctor could not run
     """
     options = _parser().parse_args(argv)
     report, redactor = new_report(), Redactor()
     with _quiet():
-        reason = _run(options, report, redactor)
+        # Hopsworks is not asked for a report that cannot be written.
+        reason = _write(options.json, "a") or _run(options, report, redactor)
+    if report.findings:
+        unwritten = _write(options.json, "w", report.to_json(redactor))
+        reason = reason or unwritten
     if reason:
         print(f"hsml-doctor: {clean(reason)}", file=sys.stderr)
     if report.findings:
-        if options.json is not None:
-            options.json.write_text(report.to_json(redactor), encoding="utf-8")
         print(report.to_text(redactor), end="")
     return COULD_NOT_RUN if reason else AS_EXPECTED if report.is_as_expected else DIFFERS
 
@@ -50,11 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, report: Report, redactor: Redactor) -> str:
     """Fill the report, and return the reason why that ended early; empty if it did not."""
     try:
-        if options.json is not None:
-            with options.json.open("a"):  # Hopsworks is not asked for a report that cannot be written.
-                pass
         hook = HsmlHook(options.conn_id, options.project)
-        with _interrupted_by_sigterm():
+        with _interrupted_by_signals():
             try:
                 diagnose(hook, report, redactor, writes=options.write)
             finally:
@@ -62,9 +62,20 @@ def _run(options: argparse.Namespace, report: Report, redactor: Redactor) -> str
     except HopsworksError as error:
         return str(error)
     except OSError as error:
-        return f"{options.json}: {error.strerror}.\nGive a file that can be written."
+        return f"{type(error).__name__}: {error}"
     except KeyboardInterrupt:
         return "interrupted. What it had made was deleted, unless the report says otherwise."
+    return ""
+
+
+def _write(path: Path | None, mode: str, content: str = "") -> str:
+    """Write a file, unless there is none to write, and return the reason why that failed; empty if it did not."""
+    try:
+        if path is not None:
+            with path.open(mode, encoding="utf-8") as file:
+                file.write(content)
+    except OSError as error:
+        return f"{path}: {error.strerror}.\nGive a file that can be written."
     return ""
 
 
@@ -81,13 +92,17 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    """End on SIGTERM as on Ctrl-C: what was made is deleted."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _interrupted_by_signals() -> Iterator[None]:
+    """End on SIGTERM, and on SIGHUP unless it is ignored (nohup), as on Ctrl-C: what was made is deleted."""
+    before = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGHUP)}
+    for one, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(one, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="hsml-doctor",
         description="Ask a Hopsworks how it answers, and compare that with the answers that the provider expects. "
         "Without --write, nothing is changed.",
-        epilog="Exit code: 0 if all answers are as expected, 1 if one differs or is missing, 2 if it could not run.",
+        epilog="Exit code: 0 if all answers are as expected, 1 if one differs or is missing or something that the "
+        "doctor made was not deleted, 2 if it could not run.",
     )
     parser.add_argument("--conn-id", default=DEFAULT_CONN_ID, help=f"the Airflow connection ({DEFAULT_CONN_ID})")
     parser.add_argument("--project", help="the project, in place of the connection's")

@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 from airflow import __version__ as airflow_version
 
 from airflow_provider_hsml.hopsworks import api
-from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.inference.ingress import Ingress
 
+from .asking import brief
 from .checks import CHECKS, OF_ONE
 from .examine import examine
 from .known import Known
+from .own_model import NAME
 from .report import Report
 from .trial import Trial, leftovers
 from .unasked import unasked
@@ -63,6 +65,10 @@ def diagnose(hook: HsmlHook, report: Report, redactor: Redactor, *, writes: bool
         report.version, report.sdk = known.version, known.sdk
     redactor.learn(known.namespace, "namespace")
     redactor.learn(known.domain, "domain")
+    for kind, row in (("model", known.model or {}), ("deployment", known.deployment or {})):
+        for name in (row.get("id"), row.get("name")):
+            if not str(name).startswith(NAME):  # The doctor's own may be named.
+                redactor.learn(name, kind)
     if writes:
         _try_out(hook, report, known, ask)
     else:
@@ -82,7 +88,7 @@ def _try_out(hook: HsmlHook, report: Report, known: Known, ask: Callable[[Look],
     finally:
         report.findings += steps.findings
         report.timeline += trial.timeline.moments
-        report.remarks += trial.clean()
+        trial.clean(report.leftovers)
 
 
 def _sender(hook: HsmlHook, redactor: Redactor) -> Callable[[Look], Reply]:
@@ -102,4 +108,5 @@ def _find_ingress(hook: HsmlHook, project: Project, known: Known) -> None:
         endpoints = [] if hook.access.ingress_url else hook.client.send(api.get_endpoints(project))
         known.ingress = Ingress.of(hook.access, endpoints).url
     except HopsworksError as error:
-        known.no_ingress = f"the API key is not sent to the ingress: {error}"
+        reason = error if isinstance(error, InvalidInputError) else brief(error)
+        known.no_ingress = f"the API key is not sent to the ingress: {reason}"

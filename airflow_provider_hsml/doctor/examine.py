@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 
+from .asking import brief
 from .check import Check, Finding, NotAskedError, Verdict
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def _examine(check: Check, known: Known, send: Callable[[Look], Reply]) -> Findi
     except NotAskedError as error:
         return check.finding(str(error), Verdict.NOT_ASKED, known.line)
     except HopsworksError as error:
-        return check.finding(f"{type(error).__name__}: {error}", Verdict.NO_ANSWER, known.line)
+        return check.finding(brief(error), Verdict.NO_ANSWER, known.line)
     except Exception as error:  # noqa: BLE001 - whatever an answer makes a reader raise; its text may hold a value
         return check.finding(f"cannot be read ({type(error).__name__})", Verdict.DIFFERS, known.line)
     return check.judge(answer, known.line)

@@ -1,4 +1,4 @@
-"""Removal of names from texts of the report: of the host, the project, users, and addresses inside the cluster."""
+"""Removal of names from texts of the report: hosts, the project, users, a model, and addresses inside the cluster."""
 
 from __future__ import annotations
 

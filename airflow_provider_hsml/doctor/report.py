@@ -56,12 +56,15 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     timeline: list[Moment] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
-    """Sentences about the run itself: leftovers, for example."""
+    """Sentences about the run itself."""
+    leftovers: list[str] = field(default_factory=list)
+    """Sentences about what this run has made and not deleted."""
 
     @property
     def is_as_expected(self) -> bool:
-        """Whether every question that was asked has an expected answer."""
-        return all(one.verdict in (Verdict.AS_EXPECTED, Verdict.NOT_ASKED) for one in self.findings)
+        """Whether every question that was asked has an expected answer, and everything was deleted."""
+        are_expected = all(one.verdict in (Verdict.AS_EXPECTED, Verdict.NOT_ASKED) for one in self.findings)
+        return are_expected and not self.leftovers
 
     @property
     def counts(self) -> dict[str, int]:
@@ -79,7 +82,7 @@ class Report:
             "versions": self.versions,
             "hopsworks": {"version": redactor.text(self.version or "unknown"), "sdk_line": self.sdk},
             "counts": self.counts,
-            "remarks": redactor.json(self.remarks),
+            "remarks": redactor.json(self.remarks + self.leftovers),
             "checks": findings,
             "timeline": redactor.json([one.to_json() for one in self.timeline]),
         }
@@ -92,7 +95,7 @@ class Report:
             f"Hopsworks {redactor.text(self.version or 'of unknown version')}, compared with SDK {self.sdk}",
             ", ".join(f"{name} {version}" for name, version in self.versions.items()),
             f"{len(self.findings)} checks: {counts}",
-            *map(redactor.text, self.remarks),
+            *map(redactor.text, self.remarks + self.leftovers),
         ]
         for section in dict.fromkeys(one.section for one in self.findings):
             lines += ["", section]

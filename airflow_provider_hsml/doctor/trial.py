@@ -3,6 +3,8 @@ A model and a deployment of the doctor's own, held by a lease as the temporary d
 
 The lease is written first and deleted last. So a doctor that is killed leaves a lease, and the next one with
 ``--write`` deletes what it finds once the lease has expired: the deployment, the versions of the model, the script.
+A doctor that finds another lease beside its own withdraws before it deletes anything; one whose own has expired deletes
+only what names its lease.
 """
 
 from __future__ import annotations
@@ -10,10 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import pickle
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks import api
@@ -23,13 +22,15 @@ from airflow_provider_hsml.hopsworks.domain.settings import Script
 from airflow_provider_hsml.hopsworks.domain.side_deployment import side_name
 from airflow_provider_hsml.hopsworks.errors import HopsworksError, InvalidInputError
 from airflow_provider_hsml.hopsworks.flow import steady
-from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment, is_without_scopes
+from airflow_provider_hsml.hopsworks.promotion import leases
+from airflow_provider_hsml.hopsworks.promotion.side_deployment import SideDeployment, in_use, is_without_scopes
 from airflow_provider_hsml.hopsworks.rollout.inputs import Run
 from airflow_provider_hsml.hopsworks.rollout.update import Update
 from airflow_provider_hsml.hopsworks.untrusted_text import beginning
 
-from .asking import Look, look, send
+from .asking import Look, brief, look, send
 from .known import VERSIONS
+from .own_model import NAME, OwnModel
 from .reading import object_of
 from .timeline import Timeline
 
@@ -45,12 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NAME = "hsmldoctor"
-"""The name of the model, and of the folder of the lease."""
 PURPOSE = "doctor"
 """The purpose of the lease."""
-OWNER = "of airflow-provider-hsml"
-"""The end of the descriptions of everything that the doctor makes."""
 INTERVAL = 1.0
 """Seconds between two looks at the deployment."""
 CHANGE_SECONDS = 900.0
@@ -78,6 +75,7 @@ class Predict(object):
         return [int(self.version) for _ in rows]
 '''
 _TEXT = "HSML_DOCTOR"
+_LATER = "Run hsml-doctor --write again after ten minutes, or delete it yourself."
 
 
 class Trial:
@@ -100,6 +98,7 @@ class Trial:
         self.side = SideDeployment(run, PURPOSE)
         self._run = Run(known.project, self.side.name, CHANGE_SECONDS, 5.0, steady())
         self._lease: Lease | None = None
+        self._own = OwnModel(hook)
         self._script = ""
         self.models: list[ModelVersion] = []
         self.body: dict[str, Any] = {}
@@ -124,20 +123,14 @@ class Trial:
                 "Use such a key, or leave --write out."
             )
             raise InvalidInputError(message) from error
-        self._remove_models()
-        description = f"Temporary; lease {lease.id} {OWNER}"
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "model.pkl").write_bytes(pickle.dumps({"hsml-doctor": 1}))
-            for _ in range(3):
-                model = self._hook.register_model(
-                    model_name=NAME,
-                    model_path=folder,
-                    framework="PYTHON",
-                    metrics={"doctor": 1.0},
-                    description=description,
-                )
-                self.models.append(model)
-                self._hook.run(self.side.renew())
+        # Two doctors that list at the same time see no lease, but not both see only their own afterwards.
+        for other in self._others():
+            raise in_use(other, self._run.clock())
+        self._own.check()
+        self._own.remove(is_alone=True)
+        for _ in range(3):
+            self.models.append(self._own.register(lease.id))
+            self._hook.run(self.side.renew())
         content = SCRIPT.replace("{bad}", str(self.models[_BAD_VERSION].version)).encode()
         digest = hashlib.sha256(content).hexdigest()[:16]
         self._script = f"{script_file.FOLDER}/hsmldoctor-{digest}.py"
@@ -157,53 +150,52 @@ class Trial:
         found = self._ask(self._look())
         self._hook.run(self.side.complete(Deployment.from_json(found.data)))
 
-    def clean(self) -> list[str]:
-        """Delete everything that the trial has made, and return a sentence for each thing that could not be deleted."""
-        if self._lease is None:
-            return []
+    def clean(self, leftovers: list[str]) -> None:
+        """
+        Delete everything that the trial has made.
+
+        :param leftovers: gets a sentence for each thing that could not be deleted, also if an interrupt ends this
+        """
+        lease = self._lease
+        if lease is None:
+            return
         logs = f"Logs/Serving/{self.side.name}"
-        steps: tuple[tuple[str, Callable[[], object]], ...] = (
-            (f"deployment {self.side.name}", self._delete_deployment),
-            (f"model {NAME}", self._remove_models),
-            (f"file {self._script}", lambda: self._delete(self._script)),
-            (f"folder {logs}", lambda: self._delete(logs)),
-            ("lease", lambda: self._hook.run(self.side.remove())),
-        )
-        remarks = []
-        for what, step in steps:
+        steps: dict[str, Callable[[], object]] = {
+            f"deployment {self.side.name}": self._delete_deployment,
+            f"model {NAME}": lambda: self._own.remove(lease.id, is_alone=not self._others()),
+            f"script {self._script}".strip(): lambda: self._delete(self._script),
+            f"folder {logs}": lambda: self._delete(logs),
+            "lease": lambda: self._hook.run(self.side.remove()),
+        }
+        while steps:
+            what, step = next(iter(steps.items()))
             try:
                 step()
             except HopsworksError as error:
-                remarks.append(f"Not deleted: {what}: {error}. The next run with --write deletes it.")
-                if step == self._delete_deployment:
-                    break  # The lease stays, so that the deployment is known to be the doctor's.
-        return remarks
+                # With a deployment, its lease stays: by that it is known to be the doctor's.
+                rest = list(steps) if step == self._delete_deployment else [what]
+                leftovers.append(f"Not deleted: {', '.join(rest)}: {brief(error)}. {_LATER}")
+                if len(rest) > 1:
+                    return
+            except BaseException:
+                leftovers.append(f"Interrupted, so these may be left: {', '.join(steps)}. {_LATER}")
+                raise
+            del steps[what]
 
     def _delete_deployment(self) -> None:
         found = self._hook.client.send(api.get_deployment(self.known.project, self.side.name))
         if found is not None and self._lease is not None and (found.id == self.id or self._lease.holds(found)):
             self._hook.delete_deployment(found.name, force=True, poll_interval=INTERVAL)
 
-    def _remove_models(self) -> None:
-        """
-        Delete all versions of the doctor's model, and the folder of the model.
-
-        :raises InvalidInputError: there is a version that no doctor has registered
-        """
-        project = self.known.project
-        for row in self._hook.client.send(api.get_models(project, NAME)).items:
-            if not (row.description or "").endswith(OWNER):
-                message = (
-                    f"Model {NAME!r}, version {row.version}: no hsml-doctor has registered it. Nothing was deleted.\n"
-                    "Run the doctor without --write, or in another project."
-                )
-                raise InvalidInputError(message)
-            self._hook.delete_model(NAME, row.version)
-        self._delete(f"Models/{NAME}")
+    def _others(self) -> list[Lease]:
+        """Return the leases of other doctors that are at work."""
+        now, own = self._run.clock(), self._lease and self._lease.id
+        found = self._hook.run(leases.read_leases(self.known.project, NAME))
+        return [one for one in found if one.purpose == PURPOSE and one.id != own and not one.is_expired(now)]
 
     def _delete(self, path: str) -> None:
-        """Delete a file or folder if there is one."""
-        if path and self._hook.client.send(api.path_exists(self.known.project, path)):
+        """Delete a file or folder if there is one, unless another doctor uses it: both have the same path."""
+        if path and not self._others() and self._hook.client.send(api.path_exists(self.known.project, path)):
             self._hook.client.send(api.delete_path(self.known.project, path))
 
     # --- Requests -----------------------------------------------------------------------------------------------------
@@ -320,14 +312,19 @@ class Trial:
 
 def leftovers(known: Known, ask: Callable[[Look], Reply]) -> list[str]:
     """
-    Return a sentence if an earlier doctor has left its deployment behind.
+    Return a sentence if an earlier doctor has left its deployment behind, or if that could not be found out.
 
     :param ask: sends a request
     """
     name = side_name(NAME, PURPOSE)
-    if not ask(look("project", known.project.id, "serving", query={"name": name})).is_success:
+    try:
+        reply = ask(look("project", known.project.id, "serving", query={"name": name}))
+    except HopsworksError as error:
+        return [f"Deployment {name}, which an earlier doctor may have left, could not be looked for: {brief(error)}."]
+    if not reply.is_success:
         return []
-    return [f"Deployment {name} is of a doctor that runs, or was killed: --write deletes it after ten minutes."]
+    whose = f"Deployment {name} is of a doctor that runs or was killed, by its name"
+    return [f"{whose}: --write deletes it after ten minutes, if the lease of a doctor is there."]
 
 
 class _Passing(Exception):

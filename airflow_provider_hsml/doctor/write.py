@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
 
 from . import reading
-from .asking import Look, look, look_at, send
+from .asking import Look, brief, look, look_at, send
 from .check import Finding, Verdict
 from .checks import OF_ONE
 from .examine import examine
@@ -70,8 +70,10 @@ class Steps:
             for step in (self._create, self._start, self._use, self._update, self._versions, self._stop, self._fail):
                 step()
             self._delete()
-        except (_StepError, HopsworksError) as error:
+        except _StepError as error:
             answer = f"no: {error}"
+        except HopsworksError as error:
+            answer = f"no: {brief(error)}"
         except Exception as error:  # noqa: BLE001 - whatever an answer makes a reader raise; its text may hold a value
             answer = f"no: an answer cannot be read ({type(error).__name__})"
         self._note("write-run", answer)

@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_hsml.doctor import trial
+from airflow_provider_hsml.doctor import cli, trial
 from airflow_provider_hsml.doctor.cli import AS_EXPECTED, COULD_NOT_RUN, DIFFERS, main
+from airflow_provider_hsml.doctor.known import Known
 from airflow_provider_hsml.hooks import HsmlHook
 from airflow_provider_hsml.hopsworks import api
 from airflow_provider_hsml.hopsworks.errors import HopsworksError
+from airflow_provider_hsml.hopsworks.promotion import leases
 from airflow_provider_hsml.hopsworks.promotion.journal import FOLDER
+from airflow_provider_hsml.hopsworks.registry.upload import upload_bytes
 from airflow_provider_hsml.hopsworks.transport import request
 from airflow_provider_hsml.hopsworks.transport.client import Client
 from airflow_provider_hsml.local import (
@@ -311,6 +315,21 @@ class TestReading:
         assert set(found.of("no answer")) == {"scope-modelregistry", "registries"}
         assert found.code == DIFFERS
 
+    def test_a_failure_names_no_model_and_quotes_nothing(
+        self, serving: LocalServing, run: Callable[..., Run], tmp_path: Path
+    ) -> None:
+        (tmp_path / "model.pkl").write_bytes(b"theirs")
+        HsmlHook().register_model(model_name="secret_churn", model_path=tmp_path / "model.pkl", framework="PYTHON")
+        serving.faults.add(RequestFault(path="**/models/*/tags", status=502, body="<p>of gateway-7", times=None))
+        refusal = {"errorCode": 9, "errorMsg": "secret_churn_1 and secret_churn"}
+        serving.faults.add(RequestFault(path="**/jobs", status=200, body={"secret_churn": refusal}, times=None))
+
+        found = run()
+
+        assert found.of("no answer") == {"model-tags": "UnexpectedResponseError (HTTP 502)"}
+        for name in ("secret_churn", "gateway-7"):
+            assert name not in found.text + json.dumps(found.report)
+
     def test_what_an_answer_quotes_is_not_in_the_report(self, serving: LocalServing, run: Callable[..., Run]) -> None:
         search, text = Search(), f"key {serving.api_key} of {PROJECT} at 127.0.0.1 \x1b[31m"
         refusal = {"errorCode": 9, "errorMsg": text, "usrMsg": text, text: text}
@@ -367,8 +386,18 @@ class TestReading:
 
         (remark,) = run().report["remarks"]
 
-        assert "--write deletes it after ten minutes" in remark
+        assert "--write deletes it after ten minutes, if the lease of a doctor is there" in remark
         assert left(serving)["deployments"]
+
+    def test_a_look_for_leftovers_that_fails_ends_nothing(self, serving: LocalServing, run: Callable[..., Run]) -> None:
+        serving.faults.add(RequestFault(path="**/serving?name=hsmldoctordoctor*", status=502, body="<p>", times=None))
+
+        found = run()
+
+        (remark,) = found.report["remarks"]
+        assert remark.endswith("could not be looked for: UnexpectedResponseError (HTTP 502).")
+        assert found.of("not asked")["started"] == "it needs --write"
+        assert found.code == DIFFERS
 
 
 class TestBadInput:
@@ -412,6 +441,30 @@ class TestBadInput:
         assert "No such file or directory" in capsys.readouterr().err
         assert list(serving.requests) == []
 
+    def test_a_report_that_can_no_longer_be_written_is_printed(
+        self, serving: LocalServing, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert main(["--json", "/dev/full"]) == COULD_NOT_RUN
+
+        printed = capsys.readouterr()
+        assert "hsml-doctor: /dev/full: No space left on device.\nGive a file" in printed.err
+        assert printed.out.startswith("Hopsworks 5.2.0")
+
+    def test_another_error_of_the_system_is_not_that_of_the_report(
+        self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any, **__: Any) -> None:
+            raise FileNotFoundError(2, "No usable temporary directory found")
+
+        monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+
+        found = run("--write")
+
+        assert found.code == COULD_NOT_RUN
+        assert found.said == "hsml-doctor: FileNotFoundError: [Errno 2] No usable temporary directory found\n"
+        assert found.report["checks"]
+        assert left(serving) == NOTHING
+
 
 class Killed(BaseException):
     """The process has ended: nothing runs after it."""
@@ -445,6 +498,19 @@ def is_start(call: Any) -> bool:
     return bool(call.query == (("action", "START"),))
 
 
+def new_trial() -> trial.Trial:
+    """A doctor's model and deployment, before anything is made."""
+    hook = HsmlHook()
+    return trial.Trial(hook, Known(hook.client.project), hook.client.send)
+
+
+def cleaned(of: trial.Trial) -> list[str]:
+    """Let a doctor delete what it has made, and return what it says."""
+    leftovers: list[str] = []
+    of.clean(leftovers)
+    return leftovers
+
+
 MOMENTS = {
     "register": lambda call: call.method == "PUT" and "/models/" in call.path,
     "create": lambda call: call.method == "PUT" and call.path.endswith("/serving"),
@@ -472,7 +538,7 @@ class TestWriting:
                 RequestFault("GET", "/project/*/serving/*", status=200, body={"condition": []}, times=None),
                 "cannot be read",
             ),
-            (RequestFault("POST", "**/rollback", drop="before", times=None), "was cut off"),
+            (RequestFault("POST", "**/rollback", drop="before", times=None), "no: NoResponseError"),
             (StartFault("*", times=None), "the deployment did not serve"),
         ],
     )
@@ -498,7 +564,13 @@ class TestWriting:
         assert found.code == COULD_NOT_RUN
         assert "interrupted" in found.said
         assert found.report["checks"]
-        if moment != "delete-model":  # There it was the deletion itself that was interrupted.
+        if moment == "delete-model":  # There it is the deletion itself that is interrupted.
+            (remark,) = found.report["remarks"]
+            assert remark.startswith("Interrupted, so these may be left: model hsmldoctor, script Resources/")
+            assert "folder Logs/Serving/hsmldoctordoctor" in remark
+            assert ", lease. Run hsml-doctor --write again after ten minutes" in remark
+        else:
+            assert found.report["remarks"] == []
             assert left(serving) == NOTHING
 
     @pytest.mark.parametrize("moment", [*MOMENTS])
@@ -518,7 +590,8 @@ class TestWriting:
         assert run("--write").of("differs") == DIFFERENCES
         assert left(serving) == NOTHING
 
-    def test_everything_is_deleted_when_its_process_is_ended(self, serving: LocalServing) -> None:
+    @pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGHUP])
+    def test_everything_is_deleted_when_its_process_is_ended(self, serving: LocalServing, ends: signal.Signals) -> None:
         code = "import sys; from airflow_provider_hsml.doctor.cli import main; sys.exit(main())"
         command = [sys.executable, "-c", code, "--write"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -527,13 +600,24 @@ class TestWriting:
                 assert process.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(ends)
             text, said = process.communicate(timeout=60)
 
         assert process.returncode == COULD_NOT_RUN
         assert "Hopsworks 5.2.0, compared with SDK 5.1 to 5.2\n" in text
         assert "interrupted" in said
         assert left(serving) == NOTHING
+
+    def test_a_signal_that_is_ignored_interrupts_nothing(self) -> None:
+        """As SIGHUP is below nohup."""
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            with cli._interrupted_by_signals():
+                assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+                assert signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     def test_a_deployment_that_cannot_be_deleted_is_said(
         self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
@@ -545,9 +629,18 @@ class TestWriting:
         serving.faults.add(RequestFault("DELETE", "/project/*/serving/*", status=403, body={"errorCode": 150068}))
         monkeypatch.setattr(HsmlHook, "delete_deployment", refuse)
 
-        (remark,) = run("--write").report["remarks"]
+        # What was asked before that is as expected.
+        route = f"/project/{serving.project_id}/hsmldoctornosuchname"
+        serving.faults.add(RequestFault(path=route, status=404, body="no", times=None))
+        serving.faults.add(RequestFault(path="**/featuremonitoring/**", status=404, body="no", times=None))
 
-        assert "Not deleted: deployment hsmldoctor" in remark
+        found = run("--write")
+
+        (remark,) = found.report["remarks"]
+        assert remark.startswith("Not deleted: deployment hsmldoctordoctor")
+        assert ", model hsmldoctor, script Resources/" in remark
+        assert ", lease: HopsworksError. Run hsml-doctor --write again after ten minutes" in remark
+        assert found.code == DIFFERS
         assert any("lease-" in file for file in left(serving)["files"])
 
     def test_a_model_of_somebody_else_is_kept(
@@ -559,8 +652,62 @@ class TestWriting:
         found = run("--write")
 
         assert found.code == COULD_NOT_RUN
-        assert "no hsml-doctor has registered it" in found.said
+        assert "no hsml-doctor has made version 1." in found.said
         assert left(serving)["models"] == ["hsmldoctor_1"]
+
+    @pytest.mark.parametrize("path", ["theirs.bin", "1/theirs.bin", "1/Files/model.pkl"])
+    def test_files_of_somebody_else_are_kept(self, serving: LocalServing, run: Callable[..., Run], path: str) -> None:
+        hook = HsmlHook()
+        parts = f"Models/hsmldoctor/{path}".split("/")
+        for depth in range(2, len(parts)):
+            hook.client.send(api.make_folder(hook.client.project, "/".join(parts[:depth])))
+        hook.run(upload_bytes(hook.client.project, "/".join(parts), b"theirs"))
+
+        found = run("--write")
+
+        assert found.code == COULD_NOT_RUN
+        assert f"no hsml-doctor has made Models/hsmldoctor/{path.partition('/')[0]}." in found.said
+        assert [file.endswith(path) for file in left(serving)["files"]] == [True]
+
+    def test_a_doctor_whose_lease_has_expired_deletes_nothing_of_the_next_one(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        slow = new_trial()
+        slow.prepare()
+        later(monkeypatch, 700.0)
+        quick = new_trial()
+        quick.prepare()
+        before = left(serving)
+
+        assert cleaned(slow) == []
+
+        assert len(before["models"]) == 3
+        assert left(serving) == before
+        assert cleaned(quick) == []
+        assert left(serving) == NOTHING
+
+    def test_of_two_doctors_that_begin_at_once_one_withdraws(
+        self, serving: LocalServing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first, second = new_trial(), new_trial()
+        first.prepare()
+        before = left(serving)
+        read = leases.read_leases
+        listed: list[Any] = []
+
+        async def nothing_at_first(*arguments: Any) -> Any:
+            listed.append(arguments)
+            return [] if len(listed) == 1 else await read(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(leases, "read_leases", nothing_at_first)
+            with pytest.raises(HopsworksError, match="is in use by"):
+                second.prepare()
+
+        assert cleaned(second) == []
+        assert left(serving) == before
+        assert cleaned(first) == []
+        assert left(serving) == NOTHING
 
     def test_a_deployment_of_somebody_else_is_kept(self, serving: LocalServing, run: Callable[..., Run]) -> None:
         kill_at(run, is_start)

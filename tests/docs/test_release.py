@@ -9,6 +9,8 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,7 @@ class TestAgreement:
 
     @pytest.mark.parametrize("name", ["CHANGELOG.md", "new.py"])
     def test_needs_all_to_be_committed(self, checkout: Path, name: str) -> None:
+        git(checkout, "config", "status.showUntrackedFiles", "no")
         with (checkout / name).open("a") as file:
             file.write("\n")
 
@@ -152,6 +155,58 @@ class TestAgreement:
             "Let it begin",
             "Tag it",
         ]
+
+
+class TestBuild:
+    PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "airflow-provider-hsml"
+version = "1.2.0"
+[tool.hatch.build.targets.sdist]
+only-include = ["airflow_provider_hsml"%s]
+[tool.hatch.build.targets.wheel]
+packages = ["airflow_provider_hsml"]
+"""
+
+    def test_holds_what_is_committed_and_nothing_else(self, checkout: Path, tmp_path_factory: Any) -> None:
+        """Git hides a file that the user's own rules ignore, such as one with a key."""
+        self.project(checkout, ', "CHANGELOG.md"')
+        (checkout / ".git" / "info" / "exclude").write_text(".env\n")
+        (checkout / "airflow_provider_hsml" / ".env").write_text("KEY=secret")
+
+        sdist, wheel = build.build(checkout, tmp_path_factory.mktemp("dist"))
+
+        with tarfile.open(sdist) as archive:
+            names = {name.partition("/")[2] for name in archive.getnames()}
+        assert names == {"airflow_provider_hsml/__init__.py", "CHANGELOG.md", "PKG-INFO", "pyproject.toml"}
+        with zipfile.ZipFile(wheel) as packed:
+            assert not [name for name in packed.namelist() if ".env" in name]
+
+    def test_misses_nothing(self, checkout: Path, tmp_path_factory: Any) -> None:
+        self.project(checkout, "")
+
+        with pytest.raises(build.RefusedError, match=r"Only in one of commit and sdist: CHANGELOG\.md\.\nName"):
+            build.build(checkout, tmp_path_factory.mktemp("dist"))
+
+    def project(self, root: Path, more: str) -> None:
+        (root / "pyproject.toml").write_text(self.PROJECT % more)
+        git(root, "add", ".")
+        git(root, "commit", "--quiet", "-m", "Project")
+
+
+def test_links_that_lead_nowhere_on_the_package_page_are_found() -> None:
+    readme = """
+[a](docs/a.md#b) [![b](b.png)](https://example.com/b) <img src="c.png" alt="c"> [d](#d) [e](mailto:e@example.com)
+
+```text
+[f](f.md)
+```
+"""
+
+    assert build.relative_links(readme) == ["docs/a.md#b", "b.png", "c.png"]
 
 
 @pytest.mark.parametrize(("blocks", "count"), [("", 0), (DAG * 2, 2)])
@@ -256,6 +311,15 @@ class TestPublicFiles:
         for field in fields:
             assert field["attributes"]["label"]
             assert all(isinstance(option, str) for option in field["attributes"].get("options", []))
+
+    def test_an_issue_may_be_blank(self) -> None:
+        """One that asks for a private channel has nothing to fill into a form, nor has a report of hsml-doctor."""
+        config = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "config.yml").read_text())
+
+        assert "open an issue that asks for a private channel and says nothing else" in (
+            " ".join((ROOT / "SECURITY.md").read_text().split())
+        )
+        assert config["blank_issues_enabled"] is True
 
     def test_a_report_asks_for_versions_and_the_promotion_record(self) -> None:
         form = yaml.safe_load((ROOT / ".github" / "ISSUE_TEMPLATE" / "bug.yml").read_text())

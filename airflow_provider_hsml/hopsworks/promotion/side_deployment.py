@@ -220,7 +220,7 @@ class SideDeployment:
                     ):
                         self._earlier.append(lease)
                 elif lease.purpose == self._purpose:
-                    raise _in_use(lease, run.clock())
+                    raise in_use(lease, run.clock())
             found = await api.get_deployment(run.project, self.name, any_case=True)
             if found is not None:
                 message = (
@@ -343,7 +343,12 @@ async def _path_of_script(project: Project, key: str, live: Deployment, script: 
     raise InvalidInputError(message)
 
 
-def _in_use(lease: Lease, now: float) -> HopsworksError:
+def in_use(lease: Lease, now: float) -> HopsworksError:
+    """
+    Return the error for a temporary deployment that another task has a lease of.
+
+    :param now: seconds since 1970
+    """
     by = f"task {lease.run}" if lease.run else "a call of the hook"
     left = max(lease.expires - now, 0.0)
     return _transient(
