@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -119,8 +118,10 @@ def compare(
             work.warnings.append(f"The rows are of {groups} groups only, so that the bounds are not reliable.")
         blocks = _slices(rows, kept, work.warnings) if champion is not None else []
         found = work.measure(answers, units, blocks)
-        if any(spec.needs in (Needs.CLASSES, Needs.PROBABILITIES) for spec in specs):
-            rarer = min(Counter(answers.true_codes.tolist()).values())
+        needs = {spec.needs for spec in specs}
+        # A function of the user's own does not say whether labels are classes; another metric of the list may.
+        if needs & {Needs.CLASSES, Needs.PROBABILITIES} or (Needs.NUMBERS not in needs and answers.has_classes):
+            rarer = answers.rarer_class
         if any(spec.needs is Needs.CLASSES for spec in specs):
             details = {"classes": description.classes(answers), "confusion": description.confusion(answers)}
         details["worse"] = description.worse(answers, kept)
