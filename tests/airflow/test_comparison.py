@@ -173,6 +173,24 @@ class TestOnOneTemporaryDeployment:
         execute(served.task(challenger=2, input=ROWS[:300]), ti)
         assert len(served.asked()) >= 200, "other rows are sent to both versions"
 
+    def test_stored_answers_are_not_used_for_other_requests(self, served: Scene, tmp_path: Path) -> None:
+        """Columns in another order, a column that is no longer sent, a version that was registered anew."""
+        ti, path, rows = FakeTaskInstance(), tmp_path / "rows.jsonl", [{"x": 0, "z": 0, "y": row["y"]} for row in ROWS]
+
+        def asked(**given: Any) -> int:
+            served.serving.requests.clear()
+            execute(served.task(**{"challenger": 2, "input": str(path), **given}), ti)
+            return len(served.asked())
+
+        for columns in (["x", "z", "y"], ["z", "x", "y"]):
+            path.write_text("".join(json.dumps({name: row[name] for name in columns}) + "\n" for row in rows))
+            assert asked() >= 200
+        assert asked() == 0
+        assert asked(group_column="z") >= 200
+        served.hook.delete_model(served.name, 2)
+        assert served.register(190) == 2
+        assert 100 <= asked() <= 120, "only the challenger is asked"
+
     def test_mapped_challengers_write_into_folders_of_their_own(self, served: Scene) -> None:
         served.register(199)
         with DAG("dag", schedule=None) as dag:
