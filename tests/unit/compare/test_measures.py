@@ -183,6 +183,16 @@ class TestAFunctionOfTheUsersOwn:
         assert own.value(0, blocks[0]) == pytest.approx(accuracy.value(0, blocks[0]))
         assert own.of_draws(blocks, units)(weights) == pytest.approx(accuracy.of_draws(blocks, units)(weights))
 
+    def test_is_not_called_without_rows(self) -> None:
+        """The slice has rows of one group, which a resample may lack."""
+        answers = classes(np.random.default_rng(0), 3)
+        (spec,) = read_metrics("metrics", [{"metric": f"{__name__}.weighted_profit", "direction": "max"}])
+        weights = np.array([[2.0, 0.0], [1.0, 1.0]])
+        units = Units(2, np.arange(ROWS) // (ROWS // 2))
+        found = measure_of(spec, answers).of_draws([Block(np.arange(ROWS // 2, ROWS))], units)(weights)
+
+        assert np.isfinite(found).tolist() == [[[False, True]], [[False, True]]]
+
     @pytest.mark.parametrize(
         ("name", "message"),
         [
