@@ -13,7 +13,8 @@ from sklearn import metrics as sk
 
 from airflow_provider_hsml.hopsworks.compare.answers import Answers
 from airflow_provider_hsml.hopsworks.compare.measures import Block, measure_of
-from airflow_provider_hsml.hopsworks.compare.resampling import Units, bounds, draws
+from airflow_provider_hsml.hopsworks.compare.resampling import SLICE_LEVELS, Units, bounds, draws, upper_bounds
+from airflow_provider_hsml.hopsworks.domain.comparison import Bounds
 from airflow_provider_hsml.hopsworks.domain.comparison_metrics import read_metrics
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
@@ -143,6 +144,17 @@ class TestBounds:
         for too_good in ((lower > endless).mean(), (upper < -endless).mean()):
             assert too_good < 0.1
         assert lower.min() > endless - 0.6
+
+    @pytest.mark.parametrize(
+        ("resamples", "slices", "confidence"), [(8000, 40, 0.99), (20_000, 100, 0.99), (100_000, 100, 0.999)]
+    )
+    def test_of_slices_are_there_with_enough_resamples(self, resamples: int, slices: int, confidence: float) -> None:
+        one = Bounds(SLICE_LEVELS, upper=upper_bounds(np.linspace(-1, 1, resamples)))
+
+        assert one.upper_at((1 - confidence) / slices) == pytest.approx(1, abs=0.001)
+
+    def test_of_many_challengers_are_there_with_enough_resamples(self) -> None:
+        assert bounds(np.linspace(-1, 1, 100_000)).lower_at((1 - 0.999) / 20) is not None
 
     def test_that_the_resamples_cannot_give_are_not_there(self) -> None:
         one = bounds(np.arange(100.0))
