@@ -536,6 +536,11 @@ def always(_labels: Any, _predictions: Any) -> float:
     return 1.0
 
 
+def token_rate(_labels: Any, predictions: Any) -> float:
+    """Measure something whose name Airflow takes for that of a secret."""
+    return float(sum(predictions) / len(predictions))
+
+
 FUNCTION = f"{__name__}.always"
 
 
@@ -547,6 +552,15 @@ class TestFunctionsAsMetrics:
 
         assert task.metrics == ["accuracy"]
         assert task._all_metrics() == self.METRICS
+
+    def test_may_have_a_name_that_airflow_masks(self, served: Scene) -> None:
+        name = f"{__name__}.token_rate"
+        how: dict[str, Any] = {"metrics": [{"metric": name, "direction": "max"}], "slice_columns": ["land"]}
+        rows = [{**row, "land": served.serving.api_key} for row in ROWS]
+        record = execute(served.task(challenger=2, input=rows, resamples=100, **how))
+
+        (worse,) = Comparison.read(record).metrics[name].slices
+        assert (worse.champion, worse.challenger, worse.value) == (0.625, 0.525, "***")
 
     def test_are_not_taken_from_elsewhere(self, served: Scene) -> None:
         task = rendered(served.task(challenger=2, metrics="{{ params.metrics }}"), metrics=json.dumps(self.METRICS))
