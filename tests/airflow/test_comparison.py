@@ -427,6 +427,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "no row has the column 'x', which the registered example of the version has",
     ),
     ({"input": "/no/such/file.jsonl"}, "there is no such file or folder"),
+    ({"input": ""}, "input: expected a text that is not empty, got ''"),
+    ({"input": None, "challenger_results": " "}, "challenger_results: expected a text that is not empty, got ' '"),
     ({"input": __file__}, "input: expected files of JSON lines"),
     ({"input": "[1, "}, "input: text as the whole value is read as JSON"),
     ({"group_column": "who"}, r"input\[0\]: the column 'who' of group_column"),

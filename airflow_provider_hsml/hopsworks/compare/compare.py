@@ -339,21 +339,17 @@ def _rows_to_compare(
         warnings.append(f"{counts.unlabelled} rows have no label and are left out for both versions.")
     if refused := counts.refused_by_champion + counts.refused_by_challenger + counts.refused_by_both:
         warnings.append(
-            f"{refused} rows were refused by a version and are left out for both: {_reasons(champion, challenger)}"
+            f"{refused} rows were refused by a version{_first_refused(champion, challenger)} and are left out for "
+            "both. The stored answers have the reasons."
         )
     return np.flatnonzero(is_answered & ~before & ~after), counts
 
 
-def _reasons(champion: Scored | None, challenger: Scored) -> str:
-    """Return the first reason of each version."""
+def _first_refused(champion: Scored | None, challenger: Scored) -> str:
+    """Return the first row that each version refused. A reason may show the row, so it stays in the stored answers."""
     named = {"champion": champion, "challenger": challenger}
-    reasons = [
-        f"the {name}, row {row}: {description.short(reason)}"
-        for name, one in named.items()
-        if one is not None
-        for row, reason in list(one.refused.items())[:1]
-    ]
-    return "; ".join(reasons) or "an answer is missing."
+    first = [f"row {min(one.refused)} by the {name}" for name, one in named.items() if one and one.refused]
+    return f", such as {' and '.join(first)}," if first else ""
 
 
 def _refused(scored: Scored) -> Array:

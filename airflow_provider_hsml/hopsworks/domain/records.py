@@ -124,7 +124,8 @@ def read_records(what: str, value: object, columns: Columns, *, most: int = MOST
         raise InvalidInputError(message)
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            arguments.refuse(f"{what}[{number}]", "a record, values by their columns' names", row)
+            # The message leaves the row out, since it may hold personal data.
+            arguments.refuse(f"{what}[{number}]", "a record, values by their columns' names", type(row).__name__)
     check_columns(what, rows, columns)
     return list(rows)
 

@@ -391,10 +391,13 @@ class TestRowsThatAreLeftOut:
         accuracy = sk.accuracy_score([labels[row] for row in kept], [before[row] for row in kept])
         assert found.metrics["accuracy"].champion == pytest.approx(accuracy, rel=1e-6)
         warnings = "\n".join(found.warnings)
-        assert "5 rows were refused by a version and are left out for both: the champion, row 0: 400: too" in warnings
+        assert (
+            "5 rows were refused by a version, such as row 0 by the champion and row 1 by the challenger, and"
+            in warnings
+        )
+        assert "400: too" not in warnings, "a reason may show the row"
         assert "2 rows have no label" in warnings
         assert len(warnings) < 1000
-        assert "\x1b" not in warnings
 
     @pytest.mark.parametrize("form", [lambda one: one, datetime.isoformat, lambda one: one.replace(tzinfo=None)])
     def test_are_those_not_later_than_the_training_data_of_both(self, form: Any) -> None:

@@ -58,7 +58,7 @@ class TestRecords:
             ("abc", "input: expected a list"),
             (RECORD, "input: expected a list"),
             ([RECORD] * 4, "input: expected at most 3 rows, got 4"),
-            ([RECORD, [1]], r"input\[1\]: expected a record"),
+            ([RECORD, ["Ann"]], r"input\[1\]: expected a record, values by their columns' names, got 'list'\."),
             ([{**RECORD, "y": None}] * 2, "input: the column 'y' of label_column is null in all rows"),
             ([RECORD, {**RECORD, "who": None}], r"input\[1\]: the column 'who' of group_column is null"),
             ([RECORD, {"a": 1}], r"input\[1\]: the column 'y' of label_column is not in the record"),
