@@ -13,9 +13,10 @@ rows and the reports are in a local folder. If your workers share no files, set 
 to a bucket, such as ``s3://aws_default@models/trained``, and install its provider.
 
 Trigger the DAG with ``{"training_images": 100}`` for a weak model, and with another ``luck`` for another number of the
-same model. Read ``report.html``, to which the task ``compare`` links, before you trust a number.
+same model. Read ``report.html``, whose path the task ``compare`` links, before you trust a number.
 
-Every task can be retried or cleared at any time. Within a run, the answers of both versions are stored and used again.
+Tasks can be retried or cleared. Within a run, the answers of both versions are stored and used again. Only ``compare``
+cannot be cleared once ``deploy`` has deployed its challenger: it would compare that version with itself, and fails.
 """
 
 # mypy: disable-error-code="arg-type, index, no-untyped-call"

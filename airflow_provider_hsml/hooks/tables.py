@@ -107,6 +107,8 @@ def is_path(value: object) -> bool:
 
 
 def _existing(what: str, path: object, given: object) -> Path:
+    if isinstance(given, str):
+        arguments.text(what, given)  # An empty path would be the working directory.
     local = Path(str(path))
     if not local.exists():
         message = f"{what} {arguments.shown(str(given))}: there is no such file or folder.\nCheck the path."

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.domain.batch_options import CHUNK_ROWS
@@ -88,7 +88,7 @@ class VersionScoring:
         if place.live is None or schema_id_of(place.live) is None:
             for contender in contenders:  # Rows that a version does not take are found before anything is created.
                 self._instances(contender.shape)
-        digest = _digest(self.records)
+        digest = _digest(self.records, is_ordered=self.is_ordered)
         found = [self._score_or_reuse(place, one, self._key(digest, one, place.live)) for one in contenders]
         return None if both.champion is None else found[0], found[-1]
 
@@ -146,10 +146,15 @@ class VersionScoring:
         return instances("input", self.records, self.columns, shape, is_ordered=self.is_ordered)
 
     def _key(self, digest: str, contender: Contender, live: Deployment | None) -> str:
-        """Return what a version's answers depend on in a DAG run: the rows, the version, the live configuration."""
+        """
+        Return what a version's answers depend on in a DAG run: the rows, the version, the live configuration.
+
+        Columns with a use of their own are not sent. A version may be registered anew under its number.
+        """
         served = contender.served
         configuration = None if live is None else [live.id, *live.signature]
-        parts = [digest, served.project, served.name, served.version, configuration, self.reuse_key]
+        version = [served.project, served.name, served.version, contender.model.created]
+        parts = [digest, astuple(self.columns), *version, configuration, self.reuse_key]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -165,10 +170,11 @@ async def _wait(backoff: Backoff, error: DeploymentError) -> None:
     await Sleep(delay)
 
 
-def _digest(records: Sequence[Record]) -> str:
+def _digest(records: Sequence[Record], *, is_ordered: bool) -> str:
+    """Return a digest of the rows: of the order of their columns as well, where a model may be sent them in it."""
     digest = hashlib.sha256()
     for record in records:
-        digest.update(json.dumps(record, sort_keys=True).encode())
+        digest.update(json.dumps(record, sort_keys=not is_ordered).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 

@@ -180,9 +180,11 @@ class CompareModelsOperator(HsmlOperator):
             poll_interval=self.poll_interval,
         )
         self._links.push(ReportLink(), record["report"])
-        # Airflow masks no XComs, and an answer of a model may contain a secret value.
+        # Airflow masks no XComs, and an answer of a model may contain a secret value. Metrics are masked without their
+        # names, since Airflow masks every text below a key such as "recall:password".
         masked: Any = redact(record)
-        return dict(masked)
+        metrics: Any = redact(list(record["metrics"].values()))
+        return {**masked, "metrics": dict(zip(record["metrics"], metrics, strict=True))}
 
     def _challengers(self, context: Context) -> int:
         """

@@ -173,6 +173,24 @@ class TestOnOneTemporaryDeployment:
         execute(served.task(challenger=2, input=ROWS[:300]), ti)
         assert len(served.asked()) >= 200, "other rows are sent to both versions"
 
+    def test_stored_answers_are_not_used_for_other_requests(self, served: Scene, tmp_path: Path) -> None:
+        """Columns in another order, a column that is no longer sent, a version that was registered anew."""
+        ti, path, rows = FakeTaskInstance(), tmp_path / "rows.jsonl", [{"x": 0, "z": 0, "y": row["y"]} for row in ROWS]
+
+        def asked(**given: Any) -> int:
+            served.serving.requests.clear()
+            execute(served.task(**{"challenger": 2, "input": str(path), **given}), ti)
+            return len(served.asked())
+
+        for columns in (["x", "z", "y"], ["z", "x", "y"]):
+            path.write_text("".join(json.dumps({name: row[name] for name in columns}) + "\n" for row in rows))
+            assert asked() >= 200
+        assert asked() == 0
+        assert asked(group_column="z") >= 200
+        served.hook.delete_model(served.name, 2)
+        assert served.register(190) == 2
+        assert 100 <= asked() <= 120, "only the challenger is asked"
+
     def test_mapped_challengers_write_into_folders_of_their_own(self, served: Scene) -> None:
         served.register(199)
         with DAG("dag", schedule=None) as dag:
@@ -409,6 +427,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "no row has the column 'x', which the registered example of the version has",
     ),
     ({"input": "/no/such/file.jsonl"}, "there is no such file or folder"),
+    ({"input": ""}, "input: expected a text that is not empty, got ''"),
+    ({"input": None, "challenger_results": " "}, "challenger_results: expected a text that is not empty, got ' '"),
     ({"input": __file__}, "input: expected files of JSON lines"),
     ({"input": "[1, "}, "input: text as the whole value is read as JSON"),
     ({"group_column": "who"}, r"input\[0\]: the column 'who' of group_column"),
@@ -518,6 +538,11 @@ def always(_labels: Any, _predictions: Any) -> float:
     return 1.0
 
 
+def token_rate(_labels: Any, predictions: Any) -> float:
+    """Measure something whose name Airflow takes for that of a secret."""
+    return float(sum(predictions) / len(predictions))
+
+
 FUNCTION = f"{__name__}.always"
 
 
@@ -529,6 +554,15 @@ class TestFunctionsAsMetrics:
 
         assert task.metrics == ["accuracy"]
         assert task._all_metrics() == self.METRICS
+
+    def test_may_have_a_name_that_airflow_masks(self, served: Scene) -> None:
+        name = f"{__name__}.token_rate"
+        how: dict[str, Any] = {"metrics": [{"metric": name, "direction": "max"}], "slice_columns": ["land"]}
+        rows = [{**row, "land": served.serving.api_key} for row in ROWS]
+        record = execute(served.task(challenger=2, input=rows, resamples=100, **how))
+
+        (worse,) = Comparison.read(record).metrics[name].slices
+        assert (worse.champion, worse.challenger, worse.value) == (0.625, 0.525, "***")
 
     def test_are_not_taken_from_elsewhere(self, served: Scene) -> None:
         task = rendered(served.task(challenger=2, metrics="{{ params.metrics }}"), metrics=json.dumps(self.METRICS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -52,6 +53,24 @@ class Answers:
     def true_codes(self) -> Array:
         """The position in ``classes`` of each label."""
         return _codes(self.classes, self._labels)
+
+    @property
+    def rarer_class(self) -> int:
+        """The rows of the class that the fewest labels have; 0 where all labels are the same."""
+        counts = Counter(self._labels).values()
+        return min(counts) if len(counts) > 1 else 0
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the labels look like classes: few distinct whole numbers, or booleans or texts that occur again."""
+        if not self._has_hashable_labels:
+            return False
+        distinct = set(self._labels)
+        if all(isinstance(one, str | bool) for one in distinct):
+            return 2 * len(distinct) <= len(self._labels)
+        return len(distinct) <= _MOST_INTEGER_CLASSES and all(
+            isinstance(one, int) or (isinstance(one, float) and one.is_integer()) for one in distinct
+        )
 
     @functools.cached_property
     def all_classes(self) -> list[Any]:

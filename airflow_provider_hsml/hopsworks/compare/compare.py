@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -119,8 +118,10 @@ def compare(
             work.warnings.append(f"The rows are of {groups} groups only, so that the bounds are not reliable.")
         blocks = _slices(rows, kept, work.warnings) if champion is not None else []
         found = work.measure(answers, units, blocks)
-        if any(spec.needs in (Needs.CLASSES, Needs.PROBABILITIES) for spec in specs):
-            rarer = min(Counter(answers.true_codes.tolist()).values())
+        needs = {spec.needs for spec in specs}
+        # A function of the user's own does not say whether labels are classes; another metric of the list may.
+        if needs & {Needs.CLASSES, Needs.PROBABILITIES} or (Needs.NUMBERS not in needs and answers.has_classes):
+            rarer = answers.rarer_class
         if any(spec.needs is Needs.CLASSES for spec in specs):
             details = {"classes": description.classes(answers), "confusion": description.confusion(answers)}
         details["worse"] = description.worse(answers, kept)
@@ -338,21 +339,17 @@ def _rows_to_compare(
         warnings.append(f"{counts.unlabelled} rows have no label and are left out for both versions.")
     if refused := counts.refused_by_champion + counts.refused_by_challenger + counts.refused_by_both:
         warnings.append(
-            f"{refused} rows were refused by a version and are left out for both: {_reasons(champion, challenger)}"
+            f"{refused} rows were refused by a version{_first_refused(champion, challenger)} and are left out for "
+            "both. The stored answers have the reasons."
         )
     return np.flatnonzero(is_answered & ~before & ~after), counts
 
 
-def _reasons(champion: Scored | None, challenger: Scored) -> str:
-    """Return the first reason of each version."""
+def _first_refused(champion: Scored | None, challenger: Scored) -> str:
+    """Return the first row that each version refused. A reason may show the row, so it stays in the stored answers."""
     named = {"champion": champion, "challenger": challenger}
-    reasons = [
-        f"the {name}, row {row}: {description.short(reason)}"
-        for name, one in named.items()
-        if one is not None
-        for row, reason in list(one.refused.items())[:1]
-    ]
-    return "; ".join(reasons) or "an answer is missing."
+    first = [f"row {min(one.refused)} by the {name}" for name, one in named.items() if one and one.refused]
+    return f", such as {' and '.join(first)}," if first else ""
 
 
 def _refused(scored: Scored) -> Array:

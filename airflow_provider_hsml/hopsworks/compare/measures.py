@@ -364,6 +364,8 @@ def _function_of(spec: MetricSpec, answers: Answers) -> Callable[[int, Array, Ar
     predictions = [_objects(found) for found in answers.predictions]
 
     def of(which: int, rows: Array, weights: Array | None) -> float:
+        if not len(rows):  # A resample of groups may have no row of a slice.
+            return float("nan")
         given: dict[str, Any] = {}
         if weights is not None and takes_weights:
             given["sample_weight"] = weights

@@ -34,11 +34,15 @@ LEVELS = tuple(
     sorted(
         {round(level / count, 10) for level in _SHARED for count in range(1, 6)}
         | {round(0.0005 * 1.25**step, 10) for step in range(31)}
+        | {0.00005, 0.00007, 0.0001, 0.00014}
     )
 )
-"""The levels at which bounds are kept, from 0.0002 to 0.4."""
-SLICE_LEVELS = (0.0005, 0.001, 0.002, 0.0025, 0.005, 0.01, 0.02, 0.025, 0.05, 0.1)
-"""The levels at which the upper bounds of slices are kept."""
+"""The levels at which bounds are kept, from 0.00005 to 0.4: the strictest for which the most resamples are enough."""
+SLICE_LEVELS = (
+    *(round(start * 10.0**power, 6) for power in (-5, -4, -3, -2) for start in (1, 2, 2.5, 5)),
+    0.1,
+)
+"""The levels at which the upper bounds of slices are kept: 0.001 for each of a hundred slices, and each of less."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Unseen:
     count: int
     """The independent units, rows or groups."""
     different: int = 0
-    """How many of them got another answer."""
+    """How many of them make a difference to the metric."""
     share: float = 1.0
     """The weight of their class in the metric."""
 
@@ -85,7 +85,8 @@ def unseen_of(measure: Measure, units: Units) -> Unseen | None:
     - The mean of K classes loses most if all lost rows are of the class with the fewest: the loss of that class by K. A
       class that a version never gives has no precision and no F1 to lose.
 
-    Where ``FEW`` rows of a class got another answer, the resamples have the noise of that class.
+    Where ``FEW`` rows make a difference to a class, the resamples have the noise of that class. Two wrong answers make
+    none, nor two answers of other classes, even if they are not the same.
 
     Errors of numbers and ``log_loss`` are not shares: one row may lose any amount. ``roc_auc`` depends on pairs of
     rows, and a function of a user on anything.
@@ -99,19 +100,18 @@ def unseen_of(measure: Measure, units: Units) -> Unseen | None:
         return None
     answers = measure.answers
     champion, challenger = answers.predicted_codes
-    is_different = champion != challenger
     if isinstance(measure, RowMean):
         every = np.ones(len(champion), dtype=bool)
-        parts = [(_count(every, units), _count(is_different, units))]
+        parts = [(_count(every, units), _count(measure.losses[0] != measure.losses[1], units))]
     else:
         codes = range(len(answers.classes)) if measure.code is None else [measure.code]
         parts = []
         for code in codes:
             is_labelled, before, after = answers.true_codes == code, champion == code, challenger == code
             labelled, given = _count(is_labelled, units), min(_count(before, units), _count(after, units))
-            concerned = {"recall": is_labelled, "precision": before | after, "f1": is_labelled | before | after}[base]
+            is_different = (before != after) & (is_labelled | (base != "recall"))
             count = {"recall": labelled, "precision": given, "f1": min(labelled, given)}[base]
-            parts.append((count, _count(is_different & concerned, units)))
+            parts.append((count, _count(is_different, units)))
     few = [Unseen(count, different, 1 / len(parts)) for count, different in parts if count and different < FEW]
     return min(few, key=lambda one: one.count, default=None)
 

@@ -142,7 +142,7 @@ class Comparison:
     groups: int | None = None
     """The number of groups that were resampled as a whole; None without a ``group_column``."""
     rarer_class: int | None = None
-    """The rows of the class with the fewest rows; None when no metric of classes was measured."""
+    """The rows of the class with the fewest rows; None when labels are no classes."""
     slice_levels: tuple[float, ...] = ()
     warnings: tuple[str, ...] = ()
     report: str | None = None

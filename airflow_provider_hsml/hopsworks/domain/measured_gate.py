@@ -145,8 +145,11 @@ class _Question:
         level = self.measurement.level / max(1, metric.slices_tested)
         for one in metric.slices:
             upper = Bounds(comparison.slice_levels, upper=one.upper).upper_at(level) if one.upper else None
-            if one.upper and upper is None:
-                return f"its {metric.slices_tested} slices need more resamples to be judged with this confidence"
+            # The bounds of laxer levels are the lower ones: without evidence of harm there, there is none here.
+            known = next((bound for bound in one.upper if bound is not None), None)
+            if upper is None and known is not None and known < -most:
+                need = "more resamples" if level * _SAME >= comparison.slice_levels[0] else "a lower gate.confidence"
+                return f"its {metric.slices_tested} slices need {need} to be judged with this confidence"
             if upper is not None and upper < -most and one.champion is not None and one.challenger is not None:
                 return (
                     f"{self.by.name} is worse by more than {most:g} where {one.column} is {one.value!r}: "

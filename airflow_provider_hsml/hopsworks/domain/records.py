@@ -124,7 +124,8 @@ def read_records(what: str, value: object, columns: Columns, *, most: int = MOST
         raise InvalidInputError(message)
     for number, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            arguments.refuse(f"{what}[{number}]", "a record, values by their columns' names", row)
+            # The message leaves the row out, since it may hold personal data.
+            arguments.refuse(f"{what}[{number}]", "a record, values by their columns' names", type(row).__name__)
     check_columns(what, rows, columns)
     return list(rows)
 
@@ -171,11 +172,18 @@ def instances(
     :param records: as ``read_records`` returns them
     :param shape: what the version takes
     :param is_ordered: whether the columns of the records have the order in which they were written, as in a file
-    :raises InvalidInputError: the records lack what it takes
+    :raises InvalidInputError: the records lack what it takes, or it takes the label
     """
     if all(INSTANCE in record for record in records):
         return [record[INSTANCE] for record in records]
     if shape.names is not None:
+        if columns.label in shape.names:
+            message = (
+                f"{what}: {shape.source} has the column {columns.label!r} of label_column, so the model would be sent "
+                "the labels.\nRegister the version with an example without it, or give each row as the model takes it "
+                f"in a column {INSTANCE!r}."
+            )
+            raise InvalidInputError(message)
         _check_required(what, records, shape)
         return [{name: record[name] for name in shape.names if name in record} for record in records]
     if shape.width is None:

@@ -95,7 +95,10 @@ class ResultSet:
                 message = f"{what}: expected at most {most:,} rows, got more.\nTake a sample of them."
                 raise InvalidInputError(message)
             if not isinstance(line, Mapping) or not isinstance(line.get("row"), Mapping):
-                arguments.refuse(f"{what}, row {number}", 'an object {"row": {...}, "prediction": ...}', line)
+                # The message has types alone, since rows may hold personal data.
+                keys = {key: type(value).__name__ for key, value in line.items()} if isinstance(line, Mapping) else None
+                expected = 'an object {"row": {...}, "prediction": ...}'
+                arguments.refuse(f"{what}, row {number}", expected, keys or type(line).__name__)
             records.append(line["row"])
             prediction, replaced = finite(line.get("prediction"))
             predictions.append(None if replaced else prediction)

@@ -13,7 +13,8 @@ from sklearn import metrics as sk
 
 from airflow_provider_hsml.hopsworks.compare.answers import Answers
 from airflow_provider_hsml.hopsworks.compare.measures import Block, measure_of
-from airflow_provider_hsml.hopsworks.compare.resampling import Units, bounds, draws
+from airflow_provider_hsml.hopsworks.compare.resampling import SLICE_LEVELS, Units, bounds, draws, upper_bounds
+from airflow_provider_hsml.hopsworks.domain.comparison import Bounds
 from airflow_provider_hsml.hopsworks.domain.comparison_metrics import read_metrics
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
@@ -144,6 +145,17 @@ class TestBounds:
             assert too_good < 0.1
         assert lower.min() > endless - 0.6
 
+    @pytest.mark.parametrize(
+        ("resamples", "slices", "confidence"), [(8000, 40, 0.99), (20_000, 100, 0.99), (100_000, 100, 0.999)]
+    )
+    def test_of_slices_are_there_with_enough_resamples(self, resamples: int, slices: int, confidence: float) -> None:
+        one = Bounds(SLICE_LEVELS, upper=upper_bounds(np.linspace(-1, 1, resamples)))
+
+        assert one.upper_at((1 - confidence) / slices) == pytest.approx(1, abs=0.001)
+
+    def test_of_many_challengers_are_there_with_enough_resamples(self) -> None:
+        assert bounds(np.linspace(-1, 1, 100_000)).lower_at((1 - 0.999) / 20) is not None
+
     def test_that_the_resamples_cannot_give_are_not_there(self) -> None:
         one = bounds(np.arange(100.0))
 
@@ -182,6 +194,16 @@ class TestAFunctionOfTheUsersOwn:
 
         assert own.value(0, blocks[0]) == pytest.approx(accuracy.value(0, blocks[0]))
         assert own.of_draws(blocks, units)(weights) == pytest.approx(accuracy.of_draws(blocks, units)(weights))
+
+    def test_is_not_called_without_rows(self) -> None:
+        """The slice has rows of one group, which a resample may lack."""
+        answers = classes(np.random.default_rng(0), 3)
+        (spec,) = read_metrics("metrics", [{"metric": f"{__name__}.weighted_profit", "direction": "max"}])
+        weights = np.array([[2.0, 0.0], [1.0, 1.0]])
+        units = Units(2, np.arange(ROWS) // (ROWS // 2))
+        found = measure_of(spec, answers).of_draws([Block(np.arange(ROWS // 2, ROWS))], units)(weights)
+
+        assert np.isfinite(found).tolist() == [[[False, True]], [[False, True]]]
 
     @pytest.mark.parametrize(
         ("name", "message"),

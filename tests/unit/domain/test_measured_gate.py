@@ -242,10 +242,31 @@ CASES = [
     ),
     Case(
         "slices that need more resamples for more confidence",
-        [measured(2, metrics={"auc": harmed(-0.1, 0.04)})],
+        [measured(2, metrics={"auc": harmed(-0.1, 0.01, least_level=0.0005)})],
         1,
         "its 10 slices need more resamples",
         {**SLICE, "confidence": 0.999},
+    ),
+    Case(
+        "slices that have enough resamples for more confidence",
+        [measured(2, metrics={"auc": harmed(-0.1, 0.04, least_level=0.0001)})],
+        2,
+        "beats",
+        {**SLICE, "confidence": 0.999},
+    ),
+    Case(
+        "slices for which no resamples are enough",
+        [measured(2, metrics={"auc": harmed(-0.1, 0.01)})],
+        1,
+        "its 10 slices need a lower gate.confidence to be judged",
+        {**SLICE, "confidence": 0.99999},
+    ),
+    Case(
+        "slices without evidence of harm at a laxer level",
+        [measured(2, metrics={"auc": harmed(-0.1, 0.04, least_level=0.01)})],
+        2,
+        "beats",
+        SLICE,
     ),
     # Several challengers.
     Case("the better of two", [measured(2, 0.02), measured(3, 0.03)], 3, "corrected for 2 challengers"),

@@ -58,7 +58,7 @@ class TestRecords:
             ("abc", "input: expected a list"),
             (RECORD, "input: expected a list"),
             ([RECORD] * 4, "input: expected at most 3 rows, got 4"),
-            ([RECORD, [1]], r"input\[1\]: expected a record"),
+            ([RECORD, ["Ann"]], r"input\[1\]: expected a record, values by their columns' names, got 'list'\."),
             ([{**RECORD, "y": None}] * 2, "input: the column 'y' of label_column is null in all rows"),
             ([RECORD, {**RECORD, "who": None}], r"input\[1\]: the column 'who' of group_column is null"),
             ([RECORD, {"a": 1}], r"input\[1\]: the column 'y' of label_column is not in the record"),
@@ -77,6 +77,7 @@ class TestWhatIsSent:
             (Shape(), {"a": 1, "b": "two", "land": None}),
             (Shape.of_example({"instances": [{"b": 0, "a": 0}]}), {"b": "two", "a": 1}),
             (Shape.of_example({"inputs": [{"a": 0}]}), {"a": 1}),
+            (Shape.of_example({"instances": [{"a": 0, "at": ""}]}), {"a": 1, "at": "2026-11-01"}),
             (Shape.of_example({"instances": [[0, 0]]}), [1, "two"]),
             (Shape.of_example({"instances": [[0, 0, 0]]}), [1, "two", None]),
             (Shape.of_example({"instances": [[0] * 5]}), [1, "two", 7, "2026-11-01", None]),
@@ -112,11 +113,16 @@ class TestWhatIsSent:
         ("example", "rows", "message"),
         [
             ([{"c": 0}], [RECORD], "no row has the column 'c', which the registered example of the version has"),
+            (
+                [{"a": 0, "y": 0}],
+                [RECORD],
+                r"version has the column 'y' of label_column, so the model would be sent the labels.\nRegister",
+            ),
             ([[0] * 9], [RECORD], r"has 9 values, and the rows have 3 columns for the model: \['a', 'b', 'land'\]"),
             ([[0, 0]], [RECORD, {"a": 1, "y": 1}], r"input\[1\]: the column 'b' is missing, which row 0 has"),
         ],
     )
-    def test_that_the_rows_lack(self, example: Any, rows: Any, message: str) -> None:
+    def test_that_the_rows_lack_or_that_must_not_be(self, example: Any, rows: Any, message: str) -> None:
         with pytest.raises(InvalidInputError, match=message):
             instances("input", rows, ALL, Shape.of_example({"instances": example}))
 
