@@ -592,7 +592,11 @@ class TestWriting:
 
     @pytest.mark.parametrize("ends", [signal.SIGTERM, signal.SIGHUP])
     def test_everything_is_deleted_when_its_process_is_ended(self, serving: LocalServing, ends: signal.Signals) -> None:
-        code = "import sys; from airflow_provider_hsml.doctor.cli import main; sys.exit(main())"
+        code = (
+            "import signal, sys\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # It is ignored in what nohup has started.\n"
+            "from airflow_provider_hsml.doctor.cli import main; sys.exit(main())"
+        )
         command = [sys.executable, "-c", code, "--write"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             deadline = time.monotonic() + 60

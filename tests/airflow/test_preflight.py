@@ -922,6 +922,29 @@ class TestTheLease:
         assert record.preflight == "passed"
         assert not is_left(serving, hook, name)
 
+    def test_without_an_id_is_known_when_the_deployment_is_created_meanwhile(
+        self, hook: HsmlHook, register: Callable[..., int], name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        register(name, 2)
+        lease = lend(hook, name, run="task@1", expires=time.time() + 600)
+        end = leases_module.end_lease
+
+        async def late(*given: Any, **how: Any) -> bool:
+            is_ended = await end(*given, **how)
+            if not is_ended:
+                other = HsmlHook()
+                other.save_deployment(deployment_name=side_of(name), model_name=name, model_version=1)
+                change_by_rest(other, side_of(name), lambda row: row.update(description=lease.description))
+            return is_ended
+
+        monkeypatch.setattr(leases_module, "end_lease", late)
+
+        with pytest.raises(HopsworksError, match="created by an earlier try just now") as caught:
+            hook.deploy_model(name, 2, preflight=True, run_key="task@2", timeout=30, poll_interval=0.1)
+        assert caught.value.transient
+        monkeypatch.undo()
+        assert hook.deploy_model(name, 2, preflight=True, run_key="task@3", timeout=30).preflight == "passed"
+
     def test_is_not_ended_by_one_answer_that_its_deployment_does_not_exist(
         self, serving: LocalServing, hook: HsmlHook, name: str
     ) -> None:

@@ -62,10 +62,16 @@ class Answers:
 
     @property
     def has_classes(self) -> bool:
-        """Whether the labels look like classes: few distinct whole numbers, or booleans or texts that occur again."""
+        """
+        Whether the labels look like classes: few distinct whole numbers, or booleans or texts that occur again.
+
+        More than two are none if a version predicts a number that is neither whole nor a probability.
+        """
         if not self._has_hashable_labels:
             return False
         distinct = set(self._labels)
+        if len(distinct) > 2 and any(_is_measure(one) for found in self.predictions for one in found):
+            return False
         if all(isinstance(one, str | bool) for one in distinct):
             return 2 * len(distinct) <= len(self._labels)
         return len(distinct) <= _MOST_INTEGER_CLASSES and all(
@@ -230,6 +236,10 @@ def unwrapped(predictions: Sequence[Any]) -> list[Any]:
     if answered and all(isinstance(one, list | tuple) and len(one) == 1 for one in answered):
         return [None if one is None else one[0] for one in found]
     return found
+
+
+def _is_measure(predicted: Any) -> bool:
+    return isinstance(predicted, float) and not predicted.is_integer() and not 0 <= predicted <= 1
 
 
 def _distinct_classes(what: str, labels: Sequence[Any]) -> list[Any]:

@@ -130,7 +130,9 @@ class Promotion:
 
     async def read_journal(self) -> tuple[str, Journal]:
         """Return the name of the deployment, and its journal."""
-        name, _ = await find_deployment(self.run.project, *self._names())
+        names, named_after = self._names()
+        # A name that was given is known without a read, which may fail.
+        name = names[0] if named_after is None else (await find_deployment(self.run.project, names, named_after))[0]
         return name, await open_journal(self.run.project, name)
 
     def _absolute_settings(self) -> SettingValues:

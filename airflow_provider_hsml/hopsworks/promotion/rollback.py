@@ -33,6 +33,7 @@ from .way_back import find_way_back
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_hsml.hopsworks.api import Project
     from airflow_provider_hsml.hopsworks.domain.deployment import Deployment, DeploymentVersion
     from airflow_provider_hsml.hopsworks.domain.journal_entry import JournalEntry
     from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
@@ -154,7 +155,7 @@ class Rollback:
             return await self._carry_out(situation, live, desired, result)
         except OutdatedDecision as error:
             now = await read_situation(run.project, [run.name])
-            if not again and _is_same_state(now, situation):
+            if not again and _is_same_state(run.project, now, situation):
                 log.info("%s: one read of it lacked something; deciding again", live)
                 return await self._decide(now, again=True)
             message = (
@@ -303,11 +304,18 @@ class Rollback:
         return model
 
 
-def _is_same_state(now: Situation, was: Situation) -> bool:
-    """Whether no other client has changed a deployment between two reads, as far as its signature and journal show."""
+def _is_same_state(project: Project, now: Situation, was: Situation) -> bool:
+    """
+    Whether no other client has changed a deployment between two reads, although they differ: one of them lacks it.
+
+    A change of a stopped deployment leaves its signature where Hopsworks keeps no versions.
+    """
     if now.live is None or was.live is None or now.journal.newest != was.journal.newest:
         return False
-    return now.live.id == was.live.id and now.live.continues(was.live.signature)
+    if now.live.id != was.live.id or not now.live.continues(was.live.signature):
+        return False
+    different = diff.differences(now.live.raw, diff.read_settings(project, was.live.raw))
+    return all(None in values for values in different.values())
 
 
 def _nothing_before(live: Deployment) -> NotFoundError:

@@ -222,6 +222,8 @@ class SideDeployment:
                 elif lease.purpose == self._purpose:
                     raise in_use(lease, run.clock())
             found = await api.get_deployment(run.project, self.name, any_case=True)
+            if found is not None and any(earlier.holds(found) for earlier in self._earlier):
+                raise _transient(f"{found} was created by an earlier try just now.\nRun the task again.")
             if found is not None:
                 message = (
                     f"{found}: its name is needed for a temporary deployment, and no lease in {FOLDER!r} says that it "

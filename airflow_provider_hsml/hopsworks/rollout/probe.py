@@ -301,15 +301,17 @@ class Prober:
             return error.is_from_deployment and is_answer
         return True
 
-    async def wake(self) -> None:
-        """Wake an Idle deployment with one request; its result does not matter."""
+    async def wake(self) -> HopsworksError | None:
+        """Wake an Idle deployment with one request, and return its error."""
         if not self.can_probe:
-            return
+            return None
         log.info("Waking deployment %r with a request", self.name)
         try:
             await self.send(WAKE_AGAIN)
         except HopsworksError as error:
             log.info("The request that wakes deployment %r failed: %s", self.name, error)
+            return error
+        return None
 
 
 async def probe_serving(prober: Prober, deployment: Deployment) -> ProbeResult:

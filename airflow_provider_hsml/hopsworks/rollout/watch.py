@@ -188,8 +188,7 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
 
     async def _pass_over(self, error: HopsworksError, deployment: Deployment, backoff: Backoff) -> None:
         """Drop the probe, or wait, after an error that says nothing about the version; raise any other."""
-        if self._can_drop(error):
-            self.prober.drop_probe(error)
+        if self._drops(error):
             return
         if not predict.is_without_features(error):
             raise error
@@ -197,13 +196,18 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
         late = f"{deployment} is live, and could not be verified within {self.timeout:g} s: {error}"
         await backoff.wait(late, about=deployment)
 
-    def _can_drop(self, error: HopsworksError) -> bool:
-        """Return whether the rollout is proved by other evidence, since the probe reaches no version."""
+    def _drops(self, error: HopsworksError) -> bool:
+        """Drop a probe that reaches no version, if other evidence can prove the rollout; return whether it was."""
         if self.change.is_way_back:
-            return predict.is_without_features(error) or predict.is_refused_before_the_model(error)
-        # Features may come back. An example that the previous version was asked with was not too large then.
-        is_new = self.prober.judge.champion_version is None
-        return is_new and predict.is_too_large(error) and self.prober.can_drop(error)
+            can_drop = predict.is_without_features(error) or predict.is_refused_before_the_model(error)
+        else:
+            # Features may come back. An example that the previous version was asked with was not too large then.
+            is_new = self.prober.judge.champion_version is None
+            can_drop = is_new and predict.is_too_large(error) and self.prober.can_drop(error)
+        if can_drop:
+            self.prober.drop_probe(error)
+            self.tracker.idle.can_wake = False  # The request that wakes is the same.
+        return can_drop
 
     async def _check_ours(self) -> None:
         """
@@ -284,7 +288,9 @@ class RolloutWatch(Defer[WatchResult | StartNeeded]):
                 return StartNeeded(deployment)
             if step is NextStep.WAKE:
                 await self._prepare(deployment, backoff)
-                await self.prober.wake()
+                error = await self.prober.wake()
+                if error is not None and self._drops(error):
+                    continue
             delay = backoff.next_delay(about=deployment)
             if delay is None:
                 raise DeadlineExceededError(self._too_late(deployment))

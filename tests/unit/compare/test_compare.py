@@ -153,6 +153,14 @@ class TestTheNumbers:
 
         assert found.rarer_class == rarer
 
+    @pytest.mark.parametrize(("labels", "rarer"), [([0, 1, 2, 3] * 75, None), ([0] * 297 + [1] * 3, 3)])
+    def test_of_counts_are_told_from_classes_by_the_predictions(self, labels: list[int], rarer: int | None) -> None:
+        """Two labels are classes also if a version answers with scores."""
+        answers = [label + 1.5 for label in labels]
+        given = {"metric": FUNCTION, "direction": "max"}
+
+        assert run(scored(1, answers), scored(2, answers), Rows(labels), [given], resamples=100).rarer_class == rarer
+
     def test_of_the_same_answers_show_no_difference_and_no_smallest_one(self) -> None:
         champion, _, labels = binary()
         one = run(champion, scored(2, champion.predictions), Rows(labels)).metrics["accuracy"]

@@ -427,7 +427,7 @@ CASES = [
         2,
         r"version 2 \(auc 0.82, measured on 1000 rows\) is the best of 1 that were measured, and none is served yet",
         champion=None,
-        row="none serves, and it was measured alone",
+        row="no version serves yet, and the candidate was measured alone",
     ),
     Case(
         "the better of two first ones",
@@ -455,7 +455,7 @@ CASES = [
         "none is served yet; version 2 is left out: it refuses 20 of 1020 rows$",
         champion=None,
         candidates=[2],
-        row="none serves, and it refuses more than 1 % of the rows",
+        row="no version serves yet, and the candidate refuses more than 1 % of the rows",
     ),
     Case(
         "a first one that refuses a few rows",

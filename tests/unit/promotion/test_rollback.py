@@ -23,9 +23,9 @@ UNCLEAR: list[dict[str, Any]] = [
 RESOURCES = {"requests": {"cores": 1, "memory": 512, "gpus": 0}, "limits": {"cores": 2, "memory": 1024, "gpus": 0}}
 
 
-def roll_back(lacks: dict[int, dict[str, Any]]) -> FakeHopsworks:
+def roll_back(lacks: dict[int, dict[str, Any]], status: str = "Running") -> FakeHopsworks:
     """Roll back a promotion of version 2, which is live."""
-    live = row(modelVersion=2, version=2, predictorResources=RESOURCES)
+    live = row(status, modelVersion=2, version=2, predictorResources=RESOURCES)
     fake = FakeHopsworks(live, FILES.copy(), kept=[row(predictorResources=RESOURCES)], lacks=lacks)
     fake.files["models/digits_1"] = {"id": "digits_1", "name": "digits", "version": 1, "framework": "SKLEARN"}
     fake.serves(["new"], [2])()
@@ -75,3 +75,9 @@ def test_another_clients_change_after_the_decision_is_kept() -> None:
 
     with pytest.raises(SupersededError, match=r"changed by another client meanwhile\. Nothing was rolled back"):
         roll_back(dict.fromkeys(range(1, 9), changed))
+
+
+def test_so_is_one_of_a_stopped_deployment() -> None:
+    """It leaves version and revision as they are."""
+    with pytest.raises(SupersededError, match=r"changed by another client meanwhile\. Nothing was rolled back"):
+        roll_back({number: {"modelVersion": 3} for number in range(1, 9)}, "Stopped")

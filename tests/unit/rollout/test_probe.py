@@ -222,6 +222,14 @@ class TestARegisteredExampleThatIsTooLarge:
         assert self.deploy(fake).verified_by == ("status" if status == "Running" else "instances")
         assert fake.sent.count(AT_INGRESS) == 1
 
+    def test_does_not_wake_an_idle_deployment(self) -> None:
+        """Its instances cannot be seen then: it counts as one that runs."""
+        scaling = {"requestedInstances": 0, "predictorScalingConfig": {"minInstances": 0}}
+        fake = FakeHopsworks(row=row("Idle", projectNamespace="demo", **scaling), files=WITH_EXAMPLE)
+
+        assert self.deploy(fake).deployment.status.value == "Idle"
+        assert fake.sent == ["PUT", AT_INGRESS]
+
     def test_and_was_answered_before_the_change_is_no_evidence(self) -> None:
         """Only the limit can have changed, and perhaps for a while."""
         fake = FakeHopsworks(row=row(projectNamespace="demo"), files=WITH_EXAMPLE)
