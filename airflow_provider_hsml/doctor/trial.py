@@ -165,7 +165,7 @@ class Trial:
             f"model {NAME}": lambda: self._own.remove(lease.id, is_alone=not self._others()),
             f"script {self._script}".strip(): lambda: self._delete(self._script),
             f"folder {logs}": lambda: self._delete(logs),
-            "lease": lambda: self._hook.run(self.side.remove()),
+            "lease": lambda: self._end_lease(leftovers),
         }
         while steps:
             what, step = next(iter(steps.items()))
@@ -181,6 +181,10 @@ class Trial:
                 leftovers.append(f"Interrupted, so these may be left: {', '.join(steps)}. {_LATER}")
                 raise
             del steps[what]
+
+    def _end_lease(self, leftovers: list[str]) -> None:
+        if not self._hook.run(self.side.remove()):
+            leftovers.append(f"Deployment {self.side.name} may still be created, so its lease is kept. {_LATER}")
 
     def _delete_deployment(self) -> None:
         found = self._hook.client.send(api.get_deployment(self.known.project, self.side.name))

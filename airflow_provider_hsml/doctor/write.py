@@ -94,7 +94,9 @@ class Steps:
         trial, project = self._trial, self._known.project
         again = send("POST", "project", project.id, "dataset", f"Models/{trial.models[0].name}", query=_FOLDER)
         self._note("folder-again", self._ask(again).outcome)
+        trial.side.is_in_doubt = True
         created = trial.change("create", "PUT", body=trial.body)
+        trial.side.is_in_doubt = created.status >= 500
         self._note("create", created.outcome)
         self._note("create-status", reading.kind(created, "status"))
         self._need(created.is_success, f"PUT serving was refused ({created.outcome}): {created.said}")

@@ -31,6 +31,10 @@ _ESCAPED = r'[\x00-\x1f"\\]'
 """What JSON escapes in text. All else is sent as UTF-8."""
 
 
+_PART_ROWS = 4096
+"""Rows of a large batch whose JSON is made at once."""
+
+
 class TableRows:
     """
     Rows of Arrow, which were read in one batch or several.
@@ -58,7 +62,11 @@ class TableRows:
         :param cells: values that could not be read, by columns; the rows are bad if the columns are used
         :param texts: the same rows as text, of which key columns are taken
         """
-        return cls([(_Batch(batch, bad or {}, cells or {}, texts), 0, batch.num_rows)])
+        if bad or cells or texts is not None:
+            return cls([(_Batch(batch, bad or {}, cells or {}, texts), 0, batch.num_rows)])
+        # A frame is one large batch, and the JSON of one batch is made at once.
+        parts = [batch.slice(begin, _PART_ROWS) for begin in range(0, max(batch.num_rows, 1), _PART_ROWS)]
+        return cls([(_Batch(part, {}, {}, None), 0, part.num_rows) for part in parts])
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -197,7 +205,7 @@ def _checked(batch: Any, cells: dict[str, dict[int, BadRow]]) -> Any:
     except pa.ArrowInvalid:
         columns = []
         for name, given in zip(batch.schema.names, batch.columns, strict=True):
-            column = given.dictionary_decode() if pa.types.is_dictionary(given.type) else given
+            column = _decoded(given)
             wrong = {place for place in range(len(column)) if not _is_valid(column.take(pa.array([place])))}
             for place in sorted(wrong):
                 fault = BadRow(name, "the value is not valid, such as text that is not UTF-8")
@@ -224,10 +232,19 @@ def _is_text(kind: Any) -> bool:
     return pa.types.is_large_string(kind) or getattr(pa.types, "is_string_view", lambda _kind: False)(kind)
 
 
+def _decoded(column: Any) -> Any:
+    """Return a column as it is without a dictionary. pyarrow takes no values from views of text, as polars has them."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    words = column.dictionary
+    if not pa.types.is_string(words.type) and _is_text(words.type):
+        words = pc.cast(words, pa.string())
+    return pa.DictionaryArray.from_arrays(column.indices, words).dictionary_decode()
+
+
 def _text(column: Any) -> Any:
-    decoded = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
     try:
-        return pc.cast(decoded, pa.string())
+        return pc.cast(_decoded(column), pa.string())
     except pa.ArrowException:  # More than 2 GB, or a version of pyarrow that cannot.
         return column
 

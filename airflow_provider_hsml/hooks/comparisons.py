@@ -186,7 +186,7 @@ class ComparisonsMixin(HsmlBaseHook):
             raise
         return found
 
-    def _remove(self, name: str, removal: Flow[None]) -> None:
+    def _remove(self, name: str, removal: Flow[object]) -> None:
         """Remove the temporary deployment after a failure, also where the task was killed; an error is only logged."""
         before = self.client.sleep
         self.client.sleep = time.sleep  # The hook's own ends each wait of a killed task.

@@ -49,6 +49,7 @@ BY_COLUMN: dict[str, tuple[Any, list[Any]]] = {
 }
 if int(pa.__version__.partition(".")[0]) >= 26:  # pyarrow 17 makes no text of these.
     BY_COLUMN["views of text"] = (pa.string_view(), ["a", None, 'a "quote"', "text of more than twelve bytes"])
+    BY_COLUMN["dictionary of views"] = (pa.dictionary(pa.uint32(), pa.string_view()), ["a", None, "b", "a"])
     BY_COLUMN["large dictionary"] = (pa.dictionary(pa.int32(), pa.large_string()), ["a", None, "b"])
 BY_ROW: dict[str, tuple[Any, list[Any]]] = {
     "half": (pa.float16(), [1.5, None]),
@@ -69,12 +70,21 @@ FORMS = {
 }
 
 
+def array(kind: Any, values: list[Any]) -> Any:
+    """Make a column; pyarrow makes no dictionary of views by itself."""
+    if not (pa.types.is_dictionary(kind) and pa.types.is_string_view(kind.value_type)):
+        return pa.array(values, kind)
+    words = sorted(set(values) - {None})
+    places = pa.array([None if value is None else words.index(value) for value in values], kind.index_type)
+    return pa.DictionaryArray.from_arrays(places, pa.array(words, kind.value_type))
+
+
 def table(kind: Any, values: list[Any]) -> TableRows:
     """Make a table with rows before and after, so that nothing begins at its first place."""
     from airflow_provider_hsml.hooks.arrow_rows import TableRows
 
     padded = [values[0], *values, values[0]]
-    batch = pa.record_batch({"id": list(range(-1, len(values) + 1)), "x": pa.array(padded, kind)})
+    batch = pa.record_batch({"id": list(range(-1, len(values) + 1)), "x": array(kind, padded)})
     return TableRows.of(batch.slice(1, len(values)))
 
 

@@ -569,6 +569,9 @@ class TestWriting:
             assert remark.startswith("Interrupted, so these may be left: model hsmldoctor, script Resources/")
             assert "folder Logs/Serving/hsmldoctordoctor" in remark
             assert ", lease. Run hsml-doctor --write again after ten minutes" in remark
+        elif moment == "create":
+            (remark,) = found.report["remarks"]
+            assert "may still be created, so its lease is kept" in remark
         else:
             assert found.report["remarks"] == []
             assert left(serving) == NOTHING
@@ -610,6 +613,23 @@ class TestWriting:
         assert process.returncode == COULD_NOT_RUN
         assert "Hopsworks 5.2.0, compared with SDK 5.1 to 5.2\n" in text
         assert "interrupted" in said
+        assert left(serving) == NOTHING
+
+    def test_a_deployment_that_may_still_be_created_keeps_its_lease(
+        self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        serving.faults.add(RequestFault("PUT", "/project/*/serving", status=504, body="<html>"))
+
+        found = run("--write")
+
+        (remark,) = found.report["remarks"]
+        assert "may still be created, so its lease is kept. Run hsml-doctor --write again" in remark
+        assert found.code == DIFFERS
+        assert left(serving) != NOTHING
+
+        later(monkeypatch, 700.0)
+
+        assert run("--write").of("differs") == DIFFERENCES
         assert left(serving) == NOTHING
 
     def test_a_signal_that_is_ignored_interrupts_nothing(self) -> None:

@@ -437,7 +437,9 @@ class PromotionMachine(RuleBasedStateMachine):
             return
         nothing_served = self._did_nothing_serve(before)
         ends = [end, *self.others]
-        is_ended = any(not isinstance(one, BaseException) or isinstance(one, RolledBackError) for one in ends)
+        # Where nothing served before, a rollback leaves nothing that is up: then what is up is of a later change.
+        verifies = (RolledBackError,) if before.is_up else ()
+        is_ended = any(not isinstance(one, BaseException) or isinstance(one, verifies) for one in ends)
         self.is_start_unverified = after.is_up and not is_ended and (self.is_start_unverified or not before.is_up)
         if task.what == "roll back":
             self.strange.clear()  # It is what was asked for.

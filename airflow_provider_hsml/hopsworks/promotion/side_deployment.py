@@ -103,7 +103,7 @@ class SideDeployment:
         self._purpose = purpose
         self._run = dataclasses.replace(run, name=self.name)
         self._lease: Lease | None = None
-        self._is_in_doubt = False
+        self.is_in_doubt = False
         """Whether the request that creates it may still be carried out."""
         self._earlier: list[Lease] = []
         """Leases of earlier tries, whose requests to create it may still be carried out."""
@@ -157,20 +157,22 @@ class SideDeployment:
                 raise
             log.warning("%s; the lease of deployment %r is renewed later", error, self.name)
 
-    async def remove(self) -> None:
+    async def remove(self) -> bool:
         """
         Delete the temporary deployment and its lease. Does nothing without a lease.
 
+        :return: False if the deployment may still be created; its lease is kept
         :raises HopsworksError: it could not be deleted; the lease is kept, so a later task deletes it
         """
         run, lease = self._run, self._lease
         if lease is None:
-            return
+            return True
         self._lease = None  # Nothing renews it any more.
-        await leases.end_lease(run.project, lease, run.backoff(FIRST_DELAY_START), keeps=self._is_in_doubt)
+        is_ended = await leases.end_lease(run.project, lease, run.backoff(FIRST_DELAY_START), keeps=self.is_in_doubt)
         if lease.deployment_id is not None:  # It had the name all this time, so no other was created.
             for earlier in self._earlier:
                 await leases.end_lease(run.project, earlier, run.backoff(FIRST_DELAY_START))
+        return is_ended
 
     async def _serve(
         self, desired: Desired, live: Deployment | None, policy: RolloutPolicy, checks: Checks | None
@@ -292,7 +294,7 @@ class SideDeployment:
                 if isinstance(step, PreparedChange) and step.live is None:
                     step = await reconciler.apply(step)
             except HopsworksError as error:
-                self._is_in_doubt = error.outcome_unknown
+                self.is_in_doubt = error.outcome_unknown
                 raise
         found = step.live if isinstance(step, PreparedChange) else step.deployment
         if found is None or not lease.holds(found):
