@@ -121,6 +121,13 @@ class PreviousState:
     """The deployment resource, without environment variables."""
     never_served: bool = False
     """Whether it was down because its very first change had been rolled back."""
+    had_env_vars: bool = True
+    """Whether it had environment variables, whose values are not stored here."""
+
+    @property
+    def env_vars(self) -> dict[str, None] | None:
+        """The environment variables by their keys on the wire, if it had none; None if their values are unknown."""
+        return None if self.had_env_vars else dict.fromkeys(ENV_VAR_KEYS)
 
     @classmethod
     def of(cls, live: Deployment) -> Self:
@@ -132,6 +139,7 @@ class PreviousState:
             was_up=not live.status.is_down,
             served=ServedVersion.of_live(live),
             row={key: value for key, value in live.raw.items() if key not in ENV_VAR_KEYS},
+            had_env_vars=any(live.raw.get(key) for key in ENV_VAR_KEYS),
         )
 
     def matches(self, live: Deployment) -> bool:
@@ -284,7 +292,7 @@ _ENTRY: dict[str, wire.Shape] = {
     "at": float,
     "challenger": _SERVED,
     "before": {
-        **dict.fromkeys(("was_up", "never_served"), bool),
+        **dict.fromkeys(("was_up", "never_served", "had_env_vars"), bool),
         "deployment_id": int,
         "version": int,
         "revision": str,

@@ -95,7 +95,10 @@ class ChangeRecord:
         """
         journal_id, entry = None, self.entry
         if entry is not None and not point.worker_only and self.journal.is_kept:
-            needs_env_vars = entry.touches_env_vars and entry.before is not None and entry.before.version is None
+            before = entry.before
+            needs_env_vars = (
+                entry.touches_env_vars and before is not None and before.had_env_vars and before.version is None
+            )
             is_probed_alike = (entry.asked or {}).get("body") == body
             if entry.state is EntryState.ROLLING_BACK or (is_probed_alike and not needs_env_vars):
                 journal_id = entry.id

@@ -257,9 +257,9 @@ class Rollback:
                     self.run,
                     live,
                     before.version,
-                    before.row,
+                    {**before.row, **(before.env_vars or {})},
                     also=entry.desired,
-                    hides_env_vars=entry.touches_env_vars,
+                    hides_env_vars=entry.touches_env_vars and before.had_env_vars,
                 )
                 return Desired(settings, await self._model(before.served), version)
         elif self.to == PREVIOUS and entry and entry.state is EntryState.VERIFIED and not situation.is_unverified:

@@ -124,7 +124,7 @@ class WayBack:
 
     async def _desired(self, live: Deployment, previous: PreviousState) -> Desired:
         record = self.record
-        entry, values = record.entry, record.env_vars
+        entry, values = record.entry, previous.env_vars if record.env_vars is None else record.env_vars
         version, settings = await find_way_back(
             record.run,
             live,

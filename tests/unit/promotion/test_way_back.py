@@ -9,9 +9,12 @@ import pytest
 
 from airflow_provider_hsml.hopsworks.api import Answer
 from airflow_provider_hsml.hopsworks.domain.deployment import Deployment
+from airflow_provider_hsml.hopsworks.domain.journal_entry import EntryState, JournalEntry, PreviousState, ServedVersion
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError, UnexpectedResponseError
-from airflow_provider_hsml.hopsworks.promotion.way_back import find_way_back
-from airflow_provider_hsml.hopsworks.rollout.inputs import Run
+from airflow_provider_hsml.hopsworks.promotion.change_record import ChangeRecord
+from airflow_provider_hsml.hopsworks.promotion.journal import Journal
+from airflow_provider_hsml.hopsworks.promotion.way_back import WayBack, find_way_back
+from airflow_provider_hsml.hopsworks.rollout.inputs import Desired, ResumePoint, RolloutPolicy, Run
 from tests.support.fake import PROJECT, FakeHopsworks, row
 
 LIVE = {"version": 5, "active": True}
@@ -49,6 +52,38 @@ def test_a_version_that_is_not_kept() -> None:
     assert way_back([LIVE, {"version": 3}], hides_env_vars=False) is None
     with pytest.raises(InvalidInputError, match="stored nowhere"):
         way_back([LIVE, {"version": 3}])
+
+
+@pytest.mark.parametrize(
+    "had", [{}, {"predictorEnvVars": None, "transformerEnvVars": []}, {"predictorEnvVars": ["A=1"]}]
+)
+@pytest.mark.parametrize("stored", [{}, {"predictorEnvVars": ["A=2"]}])
+def test_another_process_needs_no_values_of_environment_variables_that_were_not_there(
+    had: dict[str, Any], stored: dict[str, Any]
+) -> None:
+    """Also where Hopsworks, which keeps no versions, did not store those of the change."""
+    fake = FakeHopsworks(row(modelVersion=2, **stored), has_versions=False)
+    fake.files["models/digits_1"] = {"id": "digits_1", "name": "digits", "version": 1, "framework": "SKLEARN"}
+    before = PreviousState.of(Deployment.from_json(row(**had)))
+    assert not before.row.keys() & had.keys()
+    entry = JournalEntry(
+        "id", EntryState.PROMOTING, "run", 1.0, ServedVersion("demo", "digits", 2), {}, before, touches_env_vars=True
+    )
+    record = ChangeRecord(
+        Run(PROJECT, "digits", 0.5, 1.0, fake.clock), Desired({}), Journal(PROJECT, "digits"), decided_on=None
+    )
+    record.resume(JournalEntry.from_json(json.loads(json.dumps(entry.to_json()))))
+    assert fake.row is not None
+    desired = WayBack(record, ResumePoint(), RolloutPolicy())._desired(Deployment.from_json(fake.row), before)
+
+    if had.get("predictorEnvVars"):
+        with pytest.raises(InvalidInputError, match="stored nowhere"):
+            fake.run(desired)
+    else:
+        cleared = {"env_vars": {}} if stored else {}
+        assert (
+            fake.run(desired).settings == {"model_version": 1, "model_path": "/Projects/demo/Models/digits"} | cleared
+        )
 
 
 @pytest.mark.parametrize(
