@@ -80,7 +80,7 @@ def test_another_process_needs_no_values_of_environment_variables_that_were_not_
         with pytest.raises(InvalidInputError, match="stored nowhere"):
             fake.run(desired)
     else:
-        cleared = {"env_vars": {}} if stored else {}
+        cleared: dict[str, Any] = {"env_vars": {}} if stored else {}
         assert (
             fake.run(desired).settings == {"model_version": 1, "model_path": "/Projects/demo/Models/digits"} | cleared
         )
