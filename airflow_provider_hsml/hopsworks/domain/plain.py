@@ -138,7 +138,10 @@ def _finite(value: Any, deepest: int) -> tuple[Any, int]:
         text = without_keys(value)
         return (text, 0) if text.isascii() else _encodable(text)
     if isinstance(value, Mapping):
-        replaced = {_finite(key, deepest)[0]: _finite(item, deepest - 1) for key, item in value.items()}
+        replaced = {
+            _finite(key, deepest)[0] if isinstance(key, str | float | int) else key: _finite(item, deepest - 1)
+            for key, item in value.items()
+        }
         return {key: item for key, (item, _) in replaced.items()}, sum(count for _, count in replaced.values())
     if isinstance(value, list | tuple):
         return (list(value), 0) if _are_numbers(value) else _finite_items(value, deepest - 1)

@@ -103,8 +103,9 @@ class ResultSet:
             prediction, replaced = finite(line.get("prediction"))
             predictions.append(None if replaced else prediction)
             if predictions[-1] is None:
-                refused[number] = beginning(str(line.get("refused") or "there is no prediction"))
+                refused[number] = beginning(_text(line.get("refused")) or "there is no prediction")
         count = given.get("rows")
+        count = None if count is None else arguments.integer(f"{what}.rows", count)
         if not records or (count is not None and count != len(records)):
             message = (
                 f"{what}: expected {'rows' if count is None else f'{count} rows'}, got {len(records)}.\nCheck whether "
@@ -119,8 +120,13 @@ class ResultSet:
             refused,
             _latencies(f"{what}.latencies", given.get("latencies")),
             None if until is None else arguments.text(f"{what}.trained_until", until),
-            str(given.get("fingerprint") or ""),
+            _text(given.get("fingerprint")),
         )
+
+
+def _text(value: object) -> str:
+    """Return text, and nothing for any other value."""
+    return value if isinstance(value, str) else ""
 
 
 def _latencies(what: str, value: object) -> list[float]:

@@ -32,6 +32,17 @@ def test_another_program_needs_to_name_the_version_alone() -> None:
     assert results.refused == {1: "there is no prediction", 2: "no", 3: "there is no prediction"}
 
 
+@pytest.mark.parametrize("odd", [memoryview(b""), [[]], 0, {"": 1}])
+def test_a_text_of_another_type_is_left_out(odd: object) -> None:
+    results = ResultSet.read("x", HEADER | {"fingerprint": odd}, [LINE, {"row": {"a": 2}, "refused": odd}])
+
+    assert (results.fingerprint, results.refused) == ("", {1: "there is no prediction"})
+
+
+def test_a_prediction_with_a_key_that_is_no_text_is_kept() -> None:
+    assert ResultSet.read("x", HEADER, [{"row": {"a": 1}, "prediction": {("a",): 1}}]).predictions == [{("a",): 1}]
+
+
 @pytest.mark.parametrize(
     ("header", "lines", "message"),
     [
@@ -40,6 +51,7 @@ def test_another_program_needs_to_name_the_version_alone() -> None:
         (HEADER | {"model_version": 0}, [LINE], "x.model_version: expected a whole number of 1 or more"),
         (HEADER | {"model_project": 3}, [LINE], "x.model_project: expected a text"),
         (HEADER | {"rows": 2}, [LINE], "expected 2 rows, got 1"),
+        (HEADER | {"rows": [1, 2]}, [LINE], "x.rows: expected a whole number"),
         (HEADER, [], "expected rows, got 0"),
         (HEADER, [["Ann"]], "x, row 0: expected an object .*, got 'list'\\."),
         (HEADER, [LINE, {"rows": {"name": "Ann"}}], "x, row 1: expected an object .*, got {'rows': 'dict'}\\."),
