@@ -24,6 +24,7 @@ class VersionFiles:
         """Return the names of a version's metadata files with their sizes."""
         folder = lookup.model_folder(project, model)
         if folder not in self._sizes:
-            entries = await list_all(project, folder)
+            # Each version has a file or a folder: one answer that there is none is not enough to verify without them.
+            entries = await list_all(project, folder) or await list_all(project, folder)
             self._sizes[folder] = {entry.name: entry.size for entry in entries if not entry.is_folder}
         return self._sizes[folder]

@@ -141,7 +141,7 @@ class TestRegisteredFiles:
         fake = FakeHopsworks()
 
         assert fake.run(predict.registered_probe(PROJECT, self.MODEL, VersionFiles())) is None
-        assert fake.reads == [self.FOLDER]
+        assert fake.reads == [self.FOLDER] * 2, "once more, since there seems to be none"
 
     def test_recorded_answers_come_first(self) -> None:
         fake = FakeHopsworks(files=self.FILES)
