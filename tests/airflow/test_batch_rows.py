@@ -125,6 +125,24 @@ def test_most_types_need_no_look_at_each_row(name: str) -> None:
         assert any(text is not None for text in texts)
 
 
+def test_a_large_batch_is_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow_provider_hsml.hooks import arrow_rows
+
+    sizes: list[int] = []
+    make = arrow_rows._rows
+
+    def measured(columns: Any, kind: str) -> Any:
+        sizes.append(len(columns["x"]))
+        return make(columns, kind)
+
+    monkeypatch.setattr(arrow_rows, "_rows", measured)
+    rows = arrow_rows.TableRows.of(pa.record_batch({"x": list(range(10_000))}))
+
+    assert len(rows) == 10_000
+    assert rows[4090:4100].texts({"x": "x"}, "value") == [str(number) for number in range(4090, 4100)]
+    assert sizes == [4096, 4096]
+
+
 def test_text_of_which_pyarrow_makes_no_other_is_read_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise pa.ArrowNotImplementedError("Unsupported cast")
