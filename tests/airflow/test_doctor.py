@@ -615,10 +615,11 @@ class TestWriting:
         assert "interrupted" in said
         assert left(serving) == NOTHING
 
+    @pytest.mark.parametrize(("status", "body"), [(504, "<html>"), (500, {"errorCode": 240002})])
     def test_a_deployment_that_may_still_be_created_keeps_its_lease(
-        self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+        self, serving: LocalServing, run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch, status: int, body: Any
     ) -> None:
-        serving.faults.add(RequestFault("PUT", "/project/*/serving", status=504, body="<html>"))
+        serving.faults.add(RequestFault("PUT", "/project/*/serving", status=status, body=body))
 
         found = run("--write")
 
