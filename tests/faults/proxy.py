@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import socket
 import ssl
@@ -148,6 +149,8 @@ class Caller:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    is_trusted: bool
+    """Whether the certificate that it was shown is trusted, or there is none."""
 
     async def send(self, raw: bytes) -> None:
         self.writer.write(raw)
@@ -245,7 +248,9 @@ class Proxy:
     async def _listen(self) -> None:
         listening = _bound(self.port)
         context = self._contexts[self._chain] if self._contexts else None
-        self._server = await asyncio.start_server(self._serve, sock=listening, ssl=context, limit=1 << 20)
+        # A request may still be read from a connection that was made before the certificate changed.
+        serve = functools.partial(self._serve, is_trusted=not self._chain)
+        self._server = await asyncio.start_server(serve, sock=listening, ssl=context, limit=1 << 20)
 
     def _stop(self) -> None:
         server, self._server = self._server, None
@@ -278,8 +283,8 @@ class Proxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        caller = Caller(reader, writer)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_trusted: bool) -> None:
+        caller = Caller(reader, writer, is_trusted)
         self._callers.add(caller)
         current = asyncio.current_task()
         assert current is not None
@@ -306,7 +311,7 @@ class Proxy:
         call = self._call(request)
         self._seen[call] = number = self._seen.get(call, 0) + 1
         exchange = Exchange(request, Position(call, number), self.is_deferred, time.monotonic())
-        if self._chain:
+        if not caller.is_trusted:
             self.trusted_blindly.append(str(exchange.position))
         exchange.cell_name = self.plot.name
         self.exchanges.append(exchange)
