@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_hsml.hopsworks.errors import InvalidInputError
 
-from .arrow_rows import TableRows, check_names, is_utf8  # First: its error says that pyarrow is not installed.
+# First: its error says that pyarrow is not installed.
+from .arrow_rows import PART_ROWS, TableRows, check_names, is_utf8
 from .object_storage import unreadable
 
 # isort: split
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from .row_files import InputFile
 
-_READ_ROWS = 4096
-"""Rows that are read from a file, and become text, at a time."""
 _WRITTEN_ROWS = 4096
 """Rows of a result that become Arrow at a time."""
 _VALUE_BYTES = 16
@@ -132,7 +131,7 @@ def _batches(fragment: Any, columns: Collection[str] | None) -> Iterator[Any]:
     with fragment.filesystem.open_input_file(fragment.path) as source:
         opened = pq.ParquetFile(source, pre_buffer=not is_local)  # From afar, the columns of a group are read together.
         for group in fragment.row_groups:  # One at a time: pyarrow buffers all groups that it is asked for.
-            yield from opened.iter_batches(_READ_ROWS, [group.id], names or None, use_threads=False)
+            yield from opened.iter_batches(PART_ROWS, [group.id], names or None, use_threads=False)
 
 
 def record_batches(table: Any, what: str = "batches") -> Iterator[TableRows]:

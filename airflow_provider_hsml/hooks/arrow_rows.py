@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 _ESCAPED = r'[\x00-\x1f"\\]'
 """What JSON escapes in text. All else is sent as UTF-8."""
-
-
-_PART_ROWS = 4096
-"""Rows of a large batch whose JSON is made at once."""
+PART_ROWS = 4096
+"""Rows that become text at a time."""
 
 
 class TableRows:
@@ -65,7 +63,7 @@ class TableRows:
         if bad or cells or texts is not None:
             return cls([(_Batch(batch, bad or {}, cells or {}, texts), 0, batch.num_rows)])
         # A frame is one large batch, and the JSON of one batch is made at once.
-        parts = [batch.slice(begin, _PART_ROWS) for begin in range(0, max(batch.num_rows, 1), _PART_ROWS)]
+        parts = [batch.slice(begin, PART_ROWS) for begin in range(0, max(batch.num_rows, 1), PART_ROWS)]
         return cls([(_Batch(part, {}, {}, None), 0, part.num_rows) for part in parts])
 
     def __len__(self) -> int:

@@ -131,8 +131,9 @@ class Promotion:
     async def read_journal(self) -> tuple[str, Journal]:
         """Return the name of the deployment, and its journal."""
         names, named_after = self._names()
-        # A name that was given is known without a read, which may fail.
-        name = names[0] if named_after is None else (await find_deployment(self.run.project, names, named_after))[0]
+        name = names[0]
+        if named_after is not None:  # Else it was given, and needs no read, which may fail.
+            name, _ = await find_deployment(self.run.project, names, named_after)
         return name, await open_journal(self.run.project, name)
 
     def _absolute_settings(self) -> SettingValues:
