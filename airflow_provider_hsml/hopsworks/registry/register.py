@@ -25,6 +25,7 @@ from airflow_provider_hsml.hopsworks.domain.plain import from_text, plain, rows
 from airflow_provider_hsml.hopsworks.errors import (
     HopsworksError,
     InvalidInputError,
+    NoResponseError,
     SupersededError,
     UnexpectedResponseError,
 )
@@ -189,11 +190,7 @@ async def register(
         if note:
             await _take_note(project, note, version)
     folder = f"Models/{model.name}/{version}"
-    try:
-        await _upload_model(project, model, folder, note)
-    except Exception:
-        await _clean_up(project, note, folder)
-        raise
+    await _upload_model(project, model, folder, note)
     try:
         await _put(project, model, version, view, clock)
     except HopsworksError as error:
@@ -433,6 +430,17 @@ async def _highest(project: Project, root: str) -> int:
 
 
 async def _upload_model(project: Project, model: NewModel, folder: str, note: _RetryNote | None) -> None:
+    """Upload all files; if that fails, delete the folder with its note, unless a retry can continue with both."""
+    try:
+        await _upload_files(project, model, folder, note)
+    except Exception as error:
+        # Where requests stay unanswered, a clean-up may delete the note and not the folder.
+        if note is None or not isinstance(error, NoResponseError):
+            await _clean_up(project, note, folder)
+        raise
+
+
+async def _upload_files(project: Project, model: NewModel, folder: str, note: _RetryNote | None) -> None:
     """
     Upload all files, and delete those of an incomplete earlier try first.
 

@@ -248,6 +248,29 @@ def test_an_upload_that_fails_takes_its_folder_along(fake: FakeHopsworks, model:
     assert PUT not in fake.sent
 
 
+@pytest.mark.parametrize("fault", [LOST, UNSENT])
+@pytest.mark.parametrize("upload", ["POST dataset/upload/Models/digits/1/Files", "POST dataset/Models/digits/1/Files"])
+def test_an_upload_without_an_answer_is_continued_by_the_retry(
+    fake: FakeHopsworks, model: NewModel, upload: str, fault: str
+) -> None:
+    """A clean-up without answers may delete the note and not the folder."""
+    fake.faults[upload] = [fault] * 6
+
+    with pytest.raises(NoResponseError):
+        run(fake, model)
+    assert not any(kind.startswith("DELETE") for kind in fake.sent)
+
+
+def test_an_upload_without_an_answer_that_no_retry_finds_takes_its_folder_along(
+    fake: FakeHopsworks, model: NewModel
+) -> None:
+    fake.faults["POST dataset/upload/Models/digits/1/Files"] = [LOST]
+
+    with pytest.raises(NoResponseError):
+        fake.run(register(PROJECT, model, clock=fake.clock))
+    assert fake.sent[-1] == FOLDER
+
+
 @pytest.mark.parametrize("fault", [LOST, UNSENT, refusal(500, 120000)])
 def test_a_claim_that_cannot_be_deleted_keeps_its_folder(fake: FakeHopsworks, model: NewModel, fault: Any) -> None:
     """Else the retry would go on with a folder that is gone."""
