@@ -302,6 +302,7 @@ class _Run:
             pass
         found = []
         if self.proxy.held.is_set():
+            self.plot.notes["stood still"] = True
             retry = self._try(self._operator(), self.run)
             if retry.error is not None and not judge.is_ours(retry.error):
                 found.append(f"the error is not the provider's: {full_text(retry.error)[-800:]}")

@@ -37,6 +37,7 @@ from tests.support.promotion_scene import Fate, Killed, Kind, Scene, Seen, Termi
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.hopsworks.promotion.record import Record
     from airflow_provider_hsml.local.cluster.faults import Fault
 
@@ -158,6 +159,8 @@ class PromotionMachine(RuleBasedStateMachine):
         """The version that the last promotion took the place of; None: it is not known."""
         self.is_unverified = self.was_unverified = False
         """Whether the last task, and the one before it, left a change that is not verified."""
+        self.brought_back: int | None = None
+        """The version that a rollback by hand brings back, which runs or is not verified yet."""
         self.may_be_down = False
         """Whether a task that stops the deployment for its change was broken off."""
         self.is_start_unverified = False
@@ -301,10 +304,10 @@ class PromotionMachine(RuleBasedStateMachine):
         return Task(f"deploy best, {gate}, {spec}", do)
 
     def _check_rejected(self, record: Record | None, gate: dict[str, Any]) -> None:
-        # A version that was deployed by its number and is not verified yet is settled, and not chosen.
-        is_settled = (
-            self.was_unverified and record is not None and record.model_version == self.before.row.get("modelVersion")
-        )
+        # A version that was deployed by its number, or brought back by hand, and is not verified yet: it is settled and
+        # not chosen.
+        unverified = [self.brought_back, *([self.before.row.get("modelVersion")] if self.was_unverified else [])]
+        is_settled = record is not None and record.model_version in unverified
         is_allowed = gate.get("retry_rejected") or self.theirs or is_settled
         if record is None or is_allowed or (record.is_kept and self.before.is_up):
             return
@@ -375,6 +378,9 @@ class PromotionMachine(RuleBasedStateMachine):
         with self.scene.serving_well():
             self.others.append(self._run(task, Worker(self.scene, Fate(), self.name)))
 
+    def _is_brought_back(self, model: ModelVersion) -> None:
+        self.brought_back = model.version
+
     def _is_well(self, seen: Seen) -> bool:
         if seen.version is None:
             return False
@@ -395,7 +401,9 @@ class PromotionMachine(RuleBasedStateMachine):
         before = self.before = self.scene.settle(self.name)
         self.was_unverified, self.is_unverified = self.is_unverified, False
         self.last, self.theirs, self.others = task, [], []
-        worker = Worker(self.scene, fate, self.name, defers=task.defers)
+        is_rollback = task.what == "roll back"
+        on_decided = self._is_brought_back if is_rollback else lambda _model: None
+        worker = Worker(self.scene, fate, self.name, defers=task.defers, on_decided=on_decided)
         with self.scene.spoilt(fate.faults) as faults_left:
             end = self._run(task, worker)
             is_faulty = faults_left() != list(fate.faults) or any(isinstance(fault, Hold) for fault in fate.faults)
@@ -405,6 +413,8 @@ class PromotionMachine(RuleBasedStateMachine):
         is_broken_off = isinstance(end, Killed | Terminated) and after != before
         is_said = isinstance(end, HopsworksError) and end.is_unverified
         self.is_unverified = is_left or is_unreported or is_broken_off or is_said
+        if not (task.what == "restart" or is_left or (is_rollback and self.is_unverified)):
+            self.brought_back = None
         self.steps[task.what.partition(",")[0].partition(" 1")[0].rstrip("0123456789 ")] += 1
         self.ends[_name(end)] += 1
         self.steps["deferred waits"] += worker.deferrals
@@ -502,7 +512,7 @@ class PromotionMachine(RuleBasedStateMachine):
         if not is_definite(end) and not is_faulty and worker.has_noted_the_end and self._is_served(after):
             self.former, self.may_be_down = after, False
         elif isinstance(end, RolledBackError):
-            self._judge_taken_back(task, before, after, end, is_faulty=is_faulty)
+            self._judge_taken_back(task, before, after, end, worker, is_faulty=is_faulty)
             if worker.has_noted_the_end and task.what != "roll back" and not is_faulty and self._is_served(after):
                 self.previous = after.version  # It is what it was before the last promotion.
         elif is_definite(end) and is_faulty and not self._is_served(after):
@@ -511,7 +521,7 @@ class PromotionMachine(RuleBasedStateMachine):
             assert _who(after) == _who(self.former), "not what served before"
 
     def _judge_taken_back(
-        self, task: Task, before: Seen, after: Seen, end: RolledBackError, *, is_faulty: bool
+        self, task: Task, before: Seen, after: Seen, end: RolledBackError, worker: Worker, *, is_faulty: bool
     ) -> None:
         if "by an earlier try of this task" in str(end):
             assert after == before, "what has failed for good changes nothing"
@@ -519,7 +529,7 @@ class PromotionMachine(RuleBasedStateMachine):
         if self.former is None:
             return
         self._reject(after, end, is_faulty=is_faulty)
-        is_settled = self._was_settled(task, before, after, end)
+        is_settled = self._was_settled(task, before, after, end, worker)
         former = before if is_settled else self.former
         if former.version is not None:
             assert _who(after) == _who(former), "not what served before"
@@ -530,17 +540,19 @@ class PromotionMachine(RuleBasedStateMachine):
             assert now == was, "not as it was"
         self.former, self.may_be_down = after, False
 
-    def _was_settled(self, task: Task, before: Seen, after: Seen, end: RolledBackError) -> bool:
+    def _was_settled(self, task: Task, before: Seen, after: Seen, end: RolledBackError, worker: Worker) -> bool:
         """
         Tell whether the unverified change was verified first, so that it is what served before.
 
-        Only a choice of the best settles it, and only if it chooses another version. A change of settings alone leaves
-        who answers as it was: that tells nothing. A deployment that was made and not started is started for it.
+        Only a choice of the best settles it, and only if it chooses another version. It may choose the same one then,
+        with other settings: a change of settings alone leaves who answers as it was, so that the requests have to tell.
+        A deployment that was made and not started is started for it.
         """
         chosen = end.record
         if not (self.was_unverified and chosen and task.what.startswith("deploy best")):
             return False
-        is_another = chosen.model_version != before.row.get("modelVersion") and chosen.rolled_back is None
+        is_another = chosen.model_version != before.row.get("modelVersion") or worker.has_settled
+        is_another = is_another and chosen.rolled_back is None
         if before.status == "Created":
             return is_another and self._is_served(after) and after.version == before.row["modelVersion"]
         return is_another and self._is_served(before) and _who(after) == _who(before)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from airflow_provider_hsml.hopsworks.api import Answer, Call, Project
+    from airflow_provider_hsml.hopsworks.domain.model_version import ModelVersion
     from airflow_provider_hsml.local import Looks, ModelFiles
     from airflow_provider_hsml.local.cluster.faults import Fault
 
@@ -122,6 +123,11 @@ class Sent:
         return self.method in ("PUT", "POST") and "/serving" in self.path
 
     @property
+    def is_note(self) -> bool:
+        """Whether it has written into a journal."""
+        return "/upload/" in self.path and self.status == 200
+
+    @property
     def is_look(self) -> bool:
         """Whether it shows something of the deployment."""
         return (self.method == "GET" and "/serving" in self.path) or self.path.endswith(":predict")
@@ -157,8 +163,16 @@ class Fate:
 class Worker(HsmlHook):
     """A hook, as a worker has it, with a fate. Its long waits are deferred, if ``defers``."""
 
-    def __init__(self, scene: Scene, fate: Fate, name: str, *, defers: bool = False) -> None:
-        super().__init__(sleep=self._sleep_unless_dead, leave=self._defers)
+    def __init__(
+        self,
+        scene: Scene,
+        fate: Fate,
+        name: str,
+        *,
+        defers: bool = False,
+        on_decided: Callable[[ModelVersion], object] = lambda _model: None,
+    ) -> None:
+        super().__init__(sleep=self._sleep_unless_dead, leave=self._defers, on_decided=on_decided)
         scene.clock.pauses = 0
         self.scene = scene
         self.fate = fate
@@ -174,7 +188,7 @@ class Worker(HsmlHook):
 
     def another(self, *, is_trigger: bool = False) -> Worker:
         """Return another process of the same task."""
-        other = Worker(self.scene, self.fate, self.name, defers=self.defers)
+        other = Worker(self.scene, self.fate, self.name, defers=self.defers, on_decided=self._on_decided)
         other.sent, other.stopped, other.is_trigger = self.sent, self.stopped, is_trigger
         return other
 
@@ -230,7 +244,14 @@ class Worker(HsmlHook):
         """Whether it has written into the journal after it looked for the last time."""
         # Who is terminated tidies up, and looks for that.
         late = itertools.takewhile(lambda sent: not sent.is_look, reversed(self.sent[: self.fate.ended_at]))
-        return any("/upload/" in sent.path and sent.status == 200 for sent in late)
+        return any(sent.is_note for sent in late)
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether it has written into the journal and chosen again, before it changed anything."""
+        reads = list(itertools.takewhile(lambda sent: not sent.is_write, self.sent))
+        noted = next((at for at, sent in enumerate(reads) if sent.is_note), len(reads))
+        return any(sent.path.endswith("/models") for sent in reads[noted:])
 
     def _sleep_unless_dead(self, seconds: float) -> None:
         if self.is_dead:
